@@ -1,0 +1,2 @@
+//! The `rota` program.
+fn main() {}

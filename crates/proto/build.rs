@@ -1,0 +1,33 @@
+//! Compiles `proto/` into Rust without protoc.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 5] = [
+    "rota/v1/event.proto",
+    "rota/v1/runtime.proto",
+    "rota/v1/task.proto",
+    "rota/v1/agent.proto",
+    "rota/worker/v1/worker.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
+    let set = compiler.file_descriptor_set();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let bytes = set.encode_to_vec();
+    std::fs::write(out.join("descriptors.bin"), &bytes)?;
+
+    tonic_prost_build::configure()
+        .compile_well_known_types(true)
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .bytes(".rota.v1.Output.data")
+        .compile_fds(set)?;
+    // The canonical JSON mapping, for `-o json` and for whoever reads what we write.
+    pbjson_build::Builder::new().register_descriptors(&bytes)?.build(&[".rota"])?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Resource names (AIP-122): `namespaces/{namespace}`, `…/tasks/{task}`, `…/agents/{agent}`,
+//! `…/workers/{worker}`. Knows their shape, not what the parts may contain.
+
+/// Name of a namespace.
+pub fn namespace(namespace: &str) -> String {
+    format!("namespaces/{namespace}")
+}
+
+/// Name of a task.
+pub fn task(namespace: &str, task: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/tasks/{task}")
+}
+
+/// Name of an agent.
+pub fn agent(namespace: &str, agent: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/agents/{agent}")
+}
+
+/// Name of a worker.
+pub fn worker(namespace: &str, worker: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/workers/{worker}")
+}
+
+/// The namespace of `namespaces/{namespace}`, or `None` if it has another shape.
+pub fn parse_namespace(name: &str) -> Option<&str> {
+    name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))
+}
+
+/// Splits `namespaces/{namespace}/{collection}/{id}` into namespace and id.
+pub fn parse<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> {
+    let mut parts = name.strip_prefix("namespaces/")?.split('/');
+    let (namespace, kind, id) = (parts.next()?, parts.next()?, parts.next()?);
+    (parts.next().is_none() && kind == collection && !namespace.is_empty() && !id.is_empty())
+        .then_some((namespace, id))
+}
+
+/// The last part of a resource name.
+pub fn last(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        assert_eq!(parse(&task("a", "b"), "tasks"), Some(("a", "b")));
+        assert_eq!(parse_namespace(&namespace("a")), Some("a"));
+        assert_eq!(last(&agent("a", "b")), "b");
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        for bad in [
+            "",
+            "tasks/x",
+            "namespaces/a/tasks/",
+            "namespaces//tasks/x",
+            "namespaces/a/agents/x",
+            "namespaces/a/tasks/x/y",
+        ] {
+            assert_eq!(parse(bad, "tasks"), None, "{bad}");
+        }
+        assert_eq!(parse_namespace("namespaces/a/b"), None);
+    }
+}
