@@ -1,0 +1,110 @@
+//! When a failed attempt is tried again. Jitter comes in as a value.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Recovery};
+
+/// Throttled attempts that are forgiven; the total timeout usually ends a task long before.
+pub const MAX_WAITS: u32 = 100;
+/// Longest wait that a failing side may ask for.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// When and how often a failed attempt is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Attempts in all, the first included; at least 1.
+    pub max_attempts: u32,
+    /// Lost workers that are forgiven.
+    pub max_worker_losses: u32,
+    /// Wait before the first retry; doubles with each.
+    pub initial_backoff: Duration,
+    /// Longest wait.
+    pub max_backoff: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            max_worker_losses: 3,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What to do after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Try again after this long; the policy's count is spent.
+    Retry(Duration),
+    /// Try again after this long; the policy's count is not spent.
+    Wait(Duration),
+    /// Do not try again.
+    Stop,
+}
+
+impl Policy {
+    /// Decides. `failures` and `waits` count this attempt too; `jitter` is from 0 to 1.
+    pub fn decide(&self, failure: &Failure, failures: u32, waits: u32, jitter: f64) -> Decision {
+        match failure.class.recovery() {
+            Recovery::Stop => Decision::Stop,
+            Recovery::Retry if failures >= self.max_attempts => Decision::Stop,
+            Recovery::Retry => Decision::Retry(self.after(failure, failures, jitter)),
+            Recovery::Wait if waits > MAX_WAITS => Decision::Stop,
+            Recovery::Wait => Decision::Wait(self.after(failure, waits, jitter)),
+        }
+    }
+
+    fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
+        let backoff = self.backoff(count, jitter);
+        failure.retry_after.map_or(backoff, |told| told.min(MAX_RETRY_AFTER).max(backoff / 2))
+    }
+
+    /// The wait after the `count`th failure (from 1): exponential, with "equal jitter" between half and all of it
+    /// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+    pub fn backoff(&self, count: u32, jitter: f64) -> Duration {
+        let doubled = self.initial_backoff.saturating_mul(1 << count.saturating_sub(1).min(20));
+        let whole = doubled.min(self.max_backoff);
+        whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Class;
+
+    #[test]
+    fn backoff_grows_within_bounds() {
+        let policy = Policy::default();
+        assert_eq!(policy.backoff(1, 1.0), Duration::from_secs(1));
+        assert_eq!(policy.backoff(1, 0.0), Duration::from_millis(500));
+        assert_eq!(policy.backoff(3, 1.0), Duration::from_secs(4));
+        assert_eq!(policy.backoff(u32::MAX, 1.0), policy.max_backoff);
+    }
+
+    #[test]
+    fn each_class_has_its_recovery() {
+        let policy = Policy::default();
+        for class in Class::ALL {
+            let failure = Failure::new(class, "x");
+            let first = policy.decide(&failure, 1, 1, 0.5);
+            match class.recovery() {
+                Recovery::Retry => assert!(matches!(first, Decision::Retry(_)), "{class:?}"),
+                Recovery::Wait => assert!(matches!(first, Decision::Wait(_)), "{class:?}"),
+                Recovery::Stop => assert_eq!(first, Decision::Stop, "{class:?}"),
+            }
+            assert_eq!(policy.decide(&failure, 3, MAX_WAITS + 1, 0.5), Decision::Stop);
+        }
+    }
+
+    #[test]
+    fn a_told_wait_is_kept() {
+        let mut failure = Failure::new(Class::RateLimit, "x");
+        failure.retry_after = Some(Duration::from_secs(77));
+        assert_eq!(Policy::default().decide(&failure, 1, 1, 0.5), Decision::Wait(Duration::from_secs(77)));
+    }
+}

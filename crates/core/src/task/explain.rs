@@ -1,0 +1,203 @@
+//! Why a task is not running now: the record's own reasons, then what the fleet says.
+
+use super::{DependencyState, Desired, State, Task};
+use crate::target::Target;
+use crate::{TaskId, Timestamp};
+
+/// One thing that a task waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// A task that has not ended.
+    Dependency {
+        /// As it was named.
+        name: String,
+        /// Its id.
+        id: TaskId,
+    },
+    /// A task that does not exist yet.
+    DependencyMissing(String),
+    /// Its agent does not exist yet.
+    AgentMissing(String),
+    /// Its start time.
+    StartTime(Timestamp),
+    /// The next try.
+    RetryDelay(Timestamp),
+    /// It is suspended.
+    Suspended,
+}
+
+impl Task {
+    /// All that it waits for while PENDING.
+    pub fn waits(&self) -> Vec<Wait> {
+        if self.state != State::Pending {
+            return Vec::new();
+        }
+        let mut waits = Vec::new();
+        if self.desired == Desired::Suspended {
+            waits.push(Wait::Suspended);
+        }
+        for dependency in &self.dependencies {
+            match dependency.state {
+                DependencyState::Missing => waits.push(Wait::DependencyMissing(dependency.key.to_string())),
+                DependencyState::Waiting(id) => {
+                    waits.push(Wait::Dependency { name: dependency.key.to_string(), id });
+                }
+                DependencyState::Ended(..) => {}
+            }
+        }
+        if let (false, Some(agent)) = (self.agent_known, self.agent()) {
+            waits.push(Wait::AgentMissing(agent.to_string()));
+        }
+        waits.extend(self.not_before.map(Wait::StartTime));
+        waits.extend(self.retry_at.map(Wait::RetryDelay));
+        waits
+    }
+}
+
+/// What the fleet looks like from a task's route.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Workers that may take it, drained ones left out.
+    pub workers: u32,
+    /// Workers that may take it but take nothing new.
+    pub draining: u32,
+    /// Slots of the first kind.
+    pub slots: u32,
+    /// Free ones among them.
+    pub free: u32,
+    /// Ready tasks of the same route that go first.
+    pub ahead: u64,
+}
+
+/// One thing that holds a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// A word for programs.
+    pub code: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+fn cause(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Cause {
+    Cause { code, message: message.into(), hint: hint.into() }
+}
+
+/// A span of time for people, in whole seconds.
+fn seconds(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.since(from).as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+/// Everything that holds a task, the most important first. Empty for a task that runs or has ended.
+pub fn causes(task: &Task, fleet: Fleet, now: Timestamp) -> Vec<Cause> {
+    match task.state {
+        State::Pending => task.waits().into_iter().map(|wait| of_wait(wait, now)).collect(),
+        State::Queued => of_queue(task, fleet),
+        State::Assigned => {
+            let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
+            vec![cause(
+                "not_taken_yet",
+                format!("it has been sent to {worker}, which has not yet taken it"),
+                "",
+            )]
+        }
+        State::InputRequired => vec![cause(
+            "input_required",
+            "it runs, and waits for a person's answer",
+            format!("answer with `rota attach {}`", task.id),
+        )],
+        State::Running | State::Succeeded | State::Failed | State::Cancelled => Vec::new(),
+    }
+}
+
+fn of_wait(wait: Wait, now: Timestamp) -> Cause {
+    match wait {
+        Wait::Dependency { name, id } => cause(
+            "dependency",
+            format!("the task {name} that it depends on has not ended"),
+            format!("see `rota explain {id}`"),
+        ),
+        Wait::DependencyMissing(name) => cause(
+            "dependency_missing",
+            format!("the task {name} that it depends on does not exist yet"),
+            "hand that task in, or check how it is spelled",
+        ),
+        Wait::AgentMissing(agent) => cause(
+            "agent_missing",
+            format!("its agent {agent} does not exist yet"),
+            format!("apply a manifest of the agent {agent}, or see `rota agents` for those there are"),
+        ),
+        Wait::StartTime(at) => cause("start_time", format!("it starts in {}", seconds(now, at)), ""),
+        Wait::RetryDelay(at) => {
+            cause("retry_delay", format!("it is tried again in {}", seconds(now, at)), "")
+        }
+        Wait::Suspended => cause("suspended", "it is suspended", "`rota update TASK --resume` lets it go on"),
+    }
+}
+
+fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {
+    let who = match &task.target {
+        Target::Agent(agent) => format!("the agent {agent}"),
+        Target::Worker(worker) => format!("the worker {worker}"),
+        Target::Capabilities(words) => {
+            format!("the capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+        }
+    };
+    let mut causes = Vec::new();
+    if fleet.workers == 0 && fleet.draining == 0 {
+        causes.push(cause(
+            "no_worker",
+            format!("no worker for {who} is connected"),
+            "start one with `rota worker`, or raise the agent's maxReplicas",
+        ));
+    } else if fleet.workers == 0 {
+        causes.push(cause(
+            "all_draining",
+            format!("every worker for {who} is draining and takes nothing new"),
+            "start another one, or wait until they are replaced",
+        ));
+    } else if fleet.free == 0 {
+        causes.push(cause(
+            "no_free_slot",
+            format!("all {} slots of the {} workers for {who} are busy", fleet.slots, fleet.workers),
+            "wait, raise the agent's maxReplicas or slots, or raise the task's priority",
+        ));
+    } else {
+        causes.push(cause("dispatching", "a slot is free; it is about to be assigned", ""));
+    }
+    if fleet.ahead > 0 {
+        causes.push(cause("behind", format!("{} tasks of the same route go first", fleet.ahead), ""));
+    }
+    causes
+}
+
+/// Where a task stands, in a sentence.
+pub fn summary(task: &Task, causes: &[Cause], now: Timestamp) -> String {
+    match task.state {
+        State::Pending | State::Queued | State::Assigned | State::InputRequired => {
+            let why = causes.first().map_or("it is about to go on", |cause| cause.message.as_str());
+            format!("The task is {}: {why}.", task.state.name())
+        }
+        State::Running => {
+            let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
+            let since = task.assignment.as_ref().map_or(now, |a| a.at);
+            format!(
+                "The task is RUNNING on {worker} since {}, attempt {}.",
+                seconds(since, now),
+                task.attempt()
+            )
+        }
+        State::Succeeded => "The task has SUCCEEDED.".to_owned(),
+        State::Failed => {
+            let why = task.failure.as_ref().map_or("no reason is known", |failure| failure.message.as_str());
+            format!("The task has FAILED: {why}.")
+        }
+        State::Cancelled => "The task was CANCELLED.".to_owned(),
+    }
+}

@@ -1,0 +1,342 @@
+//! A task on a worker: assigned, taken, at work, ended, lost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::apply::Step;
+use super::{
+    Assignment, Body, Desired, Ending, Held, Item, Meaning, Rejected, Reply, RuntimeSession, State,
+    StateChange, WorkerRef,
+};
+use crate::Fence;
+use crate::failure::{Class, Failure, Severity};
+use crate::retry::Decision;
+use crate::usage::Usage;
+
+/// Inputs that one task may be given.
+pub(super) const MAX_INPUTS: u64 = 10_000;
+/// Questions that may wait at a time.
+pub(super) const MAX_OPEN_INPUT: usize = 32;
+/// First wait after an assignment was refused a second time in a row.
+const REFUSAL_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What a worker's word is worth.
+enum Standing {
+    /// It is the live assignment.
+    Live,
+    /// It was, once.
+    Stale,
+}
+
+impl Step<'_> {
+    fn standing(&self, held: &Held) -> Result<Standing, Rejected> {
+        if held.fence > self.task.fence || held.fence == Fence(0) {
+            return Err(Rejected::UnknownFence(held.fence));
+        }
+        let live = self.task.assignment.as_ref().is_some_and(|assignment| {
+            held.fence == self.task.fence
+                && assignment.worker == held.by.worker
+                && assignment.epoch == held.by.epoch
+        });
+        Ok(if live { Standing::Live } else { Standing::Stale })
+    }
+
+    pub(super) fn assign(&mut self, to: WorkerRef, span_id: [u8; 8]) -> Result<(), Rejected> {
+        let task = &mut *self.task;
+        if task.state != State::Queued {
+            return Err(Rejected::State(task.state));
+        }
+        task.fence = Fence(task.fence.0 + 1);
+        let change = StateChange::new(State::Assigned, "assigned").worker(&to.worker);
+        task.assignment = Some(Assignment {
+            worker: to.worker,
+            epoch: to.epoch,
+            attempt: task.attempts + 1,
+            at: self.now,
+            span_id,
+            attempt_seq: 0,
+            usage: Usage::default(),
+            open_input: Vec::new(),
+        });
+        self.go(change);
+        Ok(())
+    }
+
+    pub(super) fn accept(&mut self, held: &Held) -> Result<(), Rejected> {
+        match self.standing(held)? {
+            Standing::Stale => self.reply(Reply::Stale),
+            Standing::Live => self.taken(),
+        }
+        Ok(())
+    }
+
+    /// The worker has it: whatever it says of the attempt implies that.
+    fn taken(&mut self) {
+        if self.task.state == State::Assigned {
+            let task = &mut *self.task;
+            task.attempts += 1;
+            task.refusals = 0;
+            task.progress = None;
+            task.started_at = Some(task.started_at.unwrap_or(self.now));
+            let mut change = StateChange::new(State::Running, "started");
+            change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
+            self.go(change);
+        }
+    }
+
+    pub(super) fn reject(&mut self, held: &Held, reason: &str) -> Result<(), Rejected> {
+        match self.standing(held)? {
+            Standing::Stale => self.reply(Reply::Stale),
+            Standing::Live if self.task.state == State::Assigned => self.not_taken("rejected", reason),
+            Standing::Live => return Err(Rejected::State(self.task.state)),
+        }
+        Ok(())
+    }
+
+    /// Back to the queue without costing an attempt; from the second time in a row on with a growing wait,
+    /// so that a worker that can never take it does not spin.
+    fn not_taken(&mut self, reason: &'static str, message: &str) {
+        let task = &mut *self.task;
+        task.refusals += 1;
+        if task.refusals > 1 {
+            let wait = REFUSAL_BACKOFF.saturating_mul(1 << (task.refusals - 2).min(6));
+            task.retry_at = Some(self.now + wait);
+        }
+        let worker = task.assignment.as_ref().map(|a| a.worker.clone());
+        let mut change = StateChange::new(State::Pending, reason).message(message);
+        change.worker = worker;
+        change.retry_at = task.retry_at;
+        self.go(change);
+        self.settle();
+    }
+
+    pub(super) fn report(&mut self, held: &Held, first: u64, items: Vec<Item>) -> Result<(), Rejected> {
+        if let Standing::Stale = self.standing(held)? {
+            self.reply(Reply::Stale);
+            return Ok(());
+        }
+        let known = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
+        if first == 0 || first > known + 1 {
+            return Err(Rejected::Gap { expected: known + 1, got: first });
+        }
+        let open = self.task.assignment.as_ref().map_or(0, |a| a.open_input.len());
+        let asks = items.iter().filter(|item| matches!(item.meaning, Meaning::Asks { .. })).count();
+        if open + asks > MAX_OPEN_INPUT {
+            return Err(Rejected::TooMany("open questions"));
+        }
+        self.taken();
+        // What was sent before and already stands in the log is passed over.
+        let old = usize::try_from(known + 1 - first).unwrap_or(usize::MAX);
+        for item in items.into_iter().skip(old) {
+            self.report_item(item);
+        }
+        let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
+        self.reply(Reply::Reported(seq));
+        Ok(())
+    }
+
+    fn report_item(&mut self, item: Item) {
+        let Some(assignment) = &mut self.task.assignment else { return };
+        assignment.attempt_seq += 1;
+        match item.meaning {
+            Meaning::Plain => {}
+            Meaning::Progress(progress) => self.task.progress = Some(progress),
+            Meaning::Usage(usage) => assignment.usage = usage,
+            Meaning::Asks { request, payload } => assignment.open_input.push((request, payload)),
+            Meaning::Settles(request) => assignment.open_input.retain(|(id, _)| *id != request),
+        }
+        self.log(item.at, Body::Report(item.payload));
+        self.match_input_state();
+    }
+
+    /// INPUT_REQUIRED exactly while a question is open.
+    fn match_input_state(&mut self) {
+        let open = self.task.assignment.as_ref().is_some_and(|a| !a.open_input.is_empty());
+        match (self.task.state, open) {
+            (State::Running, true) => self.go(StateChange::new(State::InputRequired, "input_required")),
+            (State::InputRequired, false) => self.go(StateChange::new(State::Running, "input_settled")),
+            _ => {}
+        }
+    }
+
+    pub(super) fn give_input(&mut self, request: &str, payload: Bytes) -> Result<(), Rejected> {
+        let task = &mut *self.task;
+        let Some(assignment) = task.assignment.as_mut().filter(|_| task.state != State::Assigned) else {
+            return Err(Rejected::State(task.state));
+        };
+        if task.inputs >= MAX_INPUTS {
+            return Err(Rejected::TooMany("inputs"));
+        }
+        if !request.is_empty() {
+            let open = assignment.open_input.iter().position(|(id, _)| id == request);
+            let Some(open) = open else {
+                return Err(Rejected::NoSuchQuestion(request.chars().take(80).collect()));
+            };
+            assignment.open_input.remove(open);
+        }
+        task.inputs += 1;
+        let seq = task.inputs;
+        self.log(self.now, Body::Input { seq, payload });
+        self.match_input_state();
+        self.reply(Reply::InputSeq(seq));
+        Ok(())
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        held: &Held,
+        ending: Ending,
+        usage: Option<Usage>,
+        session: String,
+        jitter: f64,
+    ) -> Result<(), Rejected> {
+        if let Standing::Stale = self.standing(held)? {
+            self.note_stale(held);
+            self.reply(Reply::Stale);
+            return Ok(());
+        }
+        self.taken();
+        let task = &mut *self.task;
+        if let Some(assignment) = &mut task.assignment {
+            if let Some(usage) = usage {
+                assignment.usage = usage;
+            }
+            let worker = assignment.worker.clone();
+            task.session = (!session.is_empty()).then_some(RuntimeSession { worker, session });
+        }
+        match ending {
+            // A cancelled task has no success: whoever asked for its end was told that it would come.
+            _ if task.desired == Desired::Cancelled => {
+                let by = if let Ending::Stopped { by } = &ending { by.as_str() } else { "its own end" };
+                self.go(StateChange::new(State::Cancelled, "cancelled").message(format!("ended by {by}")));
+            }
+            Ending::Succeeded(result) => {
+                task.has_result = result.is_some();
+                if let Some(progress) = &mut task.progress {
+                    progress.fraction = 1.0;
+                }
+                self.out.result = result;
+                self.go(StateChange::new(State::Succeeded, "succeeded"));
+            }
+            Ending::Failed(failure) => self.failed(failure, jitter),
+            Ending::Stopped { by } => {
+                self.interrupted(&format!("the worker ended the attempt by {by}, unasked"))
+            }
+        }
+        Ok(())
+    }
+
+    fn note_stale(&mut self, held: &Held) {
+        if held.fence > self.task.stale_noted {
+            self.task.stale_noted = held.fence;
+            let message = format!(
+                "worker {} sent a result for fence {}, which no longer counts; it was refused",
+                held.by.worker, held.fence.0
+            );
+            self.log(
+                self.now,
+                Body::Notice { severity: Severity::Low, code: "stale_result".into(), message },
+            );
+        }
+    }
+
+    fn failed(&mut self, failure: Failure, jitter: f64) {
+        let task = &mut *self.task;
+        let waits = task.waits + 1;
+        let failures = task.failures + 1;
+        let decision = task.retry.decide(&failure, failures, waits, jitter);
+        let wait = match decision {
+            Decision::Retry(wait) => {
+                task.failures = failures;
+                wait
+            }
+            Decision::Wait(wait) => {
+                task.waits = waits;
+                wait
+            }
+            Decision::Stop => {
+                task.failures = failures;
+                let message = failure.message.clone();
+                return self.go(StateChange::new(State::Failed, "failed").message(message).failure(failure));
+            }
+        };
+        let at = self.now + wait;
+        if task.deadline().is_some_and(|deadline| deadline <= at) {
+            let message = format!("{}; its total time does not allow another attempt", failure.message);
+            return self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
+        }
+        task.retry_at = Some(at);
+        task.ready_at = None;
+        let mut change =
+            StateChange::new(State::Pending, "retry").message(failure.message.clone()).failure(failure);
+        change.retry_at = Some(at);
+        self.go(change);
+        self.settle();
+    }
+
+    pub(super) fn resume(&mut self, by: WorkerRef, fence: Fence) -> Result<(), Rejected> {
+        let task = &mut *self.task;
+        match &mut task.assignment {
+            Some(assignment)
+                if fence == task.fence && assignment.worker == by.worker && assignment.epoch <= by.epoch =>
+            {
+                assignment.epoch = by.epoch;
+                self.taken();
+                let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
+                self.reply(Reply::Reported(seq));
+            }
+            _ => self.reply(Reply::Stale),
+        }
+        Ok(())
+    }
+
+    pub(super) fn lose_worker(&mut self, session: &WorkerRef, message: &str) -> Result<(), Rejected> {
+        let task = &*self.task;
+        // A session that the worker has since replaced is no reason: its attempts went on in the new one.
+        let lost =
+            task.assignment.as_ref().is_some_and(|a| a.worker == session.worker && a.epoch <= session.epoch);
+        match task.state {
+            _ if !lost => self.reply(Reply::Stale),
+            State::Assigned if task.desired != Desired::Cancelled => self.not_taken("worker_lost", message),
+            _ => self.interrupted(message),
+        }
+        Ok(())
+    }
+
+    /// The attempt ended through no fault of the task's: it goes back with its place in the queue,
+    /// unless it has done so too often.
+    fn interrupted(&mut self, message: &str) {
+        let task = &mut *self.task;
+        if task.desired == Desired::Cancelled {
+            return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
+        }
+        task.worker_losses += 1;
+        if task.worker_losses > task.retry.max_worker_losses {
+            let text =
+                format!("{message}; it has now lost {} workers and is tried no more", task.worker_losses);
+            let mut failure = Failure::new(Class::Quarantined, text.clone());
+            failure.hint =
+                "find out whether the task itself brings its workers down, then `rota retry` it".to_owned();
+            return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
+        }
+        let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
+        change.failure = Some(Failure::new(Class::WorkerLost, message));
+        change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
+        self.go(change);
+        self.settle();
+    }
+
+    /// A task on a worker whose time is over though the worker said nothing.
+    pub(super) fn overdue(&mut self) {
+        let task = &mut *self.task;
+        if task.desired == Desired::Cancelled {
+            let message = "its worker did not confirm the end in time";
+            self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
+        } else if task.state == State::Assigned {
+            self.not_taken("not_taken", "the worker did not take it in time");
+        } else {
+            self.time_out();
+        }
+    }
+}
