@@ -1,0 +1,66 @@
+//! Agents: made, changed, removed; and what that means for tasks that name them.
+
+use std::sync::Arc;
+
+use rota_core::target::{Route, Target};
+use rota_core::task::State;
+use rota_core::{AgentName, Namespace, Timestamp};
+
+use super::{Answer, Engine};
+use crate::{AgentChange, Error, PutAgent, Refused, Reply, Tables};
+
+impl<T: Tables> Engine<T> {
+    pub(super) fn put_agent(&mut self, put: PutAgent, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        let mut agent = put.agent;
+        let key = (agent.namespace.clone(), agent.name.clone());
+        let existing = self.agents.get(&key).cloned();
+        match (&existing, put.must_exist) {
+            (None, Some(true)) => return Ok(Err(Refused::NoAgent(agent.name))),
+            (Some(_), Some(false)) => return Ok(Err(Refused::AgentExists(agent.name))),
+            _ => {}
+        }
+        match &existing {
+            Some(old) if old.payload == agent.payload => return Ok(Ok(Reply::Agent(Arc::clone(old)).into())),
+            Some(old) => {
+                agent.created_at = old.created_at;
+                agent.generation = old.generation + 1;
+            }
+            None => {
+                agent.created_at = now;
+                agent.generation = 1;
+            }
+        }
+        agent.updated_at = now;
+        self.tables.put_agent(&agent)?;
+        let agent = Arc::new(agent);
+        self.agents.insert(key, Arc::clone(&agent));
+        self.working.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
+        if existing.is_none() {
+            self.agent_appeared(&agent, now)?;
+        }
+        Ok(Ok(Reply::Agent(agent).into()))
+    }
+
+    pub(super) fn delete_agent(
+        &mut self,
+        namespace: &Namespace,
+        name: &AgentName,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refused>, Error> {
+        let Some(agent) = self.agents.remove(&(namespace.clone(), name.clone())) else {
+            return Ok(Err(Refused::NoAgent(name.clone())));
+        };
+        self.tables.delete_agent(namespace, name)?;
+        self.working.agents.push(AgentChange { agent, deleted: true });
+        let route = self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
+        let stored = self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id);
+        let touched = self.working.entries().filter(|entry| entry.route == route).map(|entry| entry.task.id);
+        for id in stored.chain(touched).collect::<std::collections::BTreeSet<_>>() {
+            if self.load(id)?.is_some_and(|task| task.state == State::Queued) {
+                self.without_agent(id)?;
+            }
+        }
+        self.follow_up(now)?;
+        Ok(Ok(Reply::Deleted.into()))
+    }
+}

@@ -1,0 +1,41 @@
+//! Giving ready tasks to a worker, best rank first over all of its routes.
+
+use rota_core::task::{Command, State};
+use rota_core::{RouteId, TaskId, Timestamp};
+
+use super::{Answer, Engine};
+use crate::{Claim, Error, Refused, Reply, Tables};
+
+impl<T: Tables> Engine<T> {
+    pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        let session = self.tables.session(&claim.namespace, &claim.worker.worker)?;
+        if !session.is_some_and(|session| session.open && session.epoch == claim.worker.epoch) {
+            return Ok(Err(Refused::Superseded));
+        }
+        let mut best = Vec::new();
+        for &route in &claim.routes {
+            self.candidates(route, claim.slots, &mut best)?;
+        }
+        best.sort_unstable();
+        best.dedup();
+        best.truncate(claim.slots);
+        let mut given = 0;
+        for (_, id) in best {
+            let span_id = self.random();
+            let command = Command::Assign { to: claim.worker.clone(), span_id };
+            given += usize::from(self.apply(id, command, now)?.is_ok());
+        }
+        Ok(Ok(Reply::Claimed(given).into()))
+    }
+
+    /// The first ready tasks of a route: those in the tables, as far as this batch has not touched them,
+    /// and those that this batch made ready.
+    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<(i64, TaskId)>) -> Result<(), Error> {
+        let touched = self.working.entries().filter(|entry| entry.route == route).count();
+        let stored = self.tables.ready(route, slots.saturating_add(touched))?;
+        best.extend(stored.into_iter().filter(|(_, id)| !self.working.holds(*id)));
+        let ready = self.working.entries().filter(|entry| entry.route == route && entry.task.state == State::Queued);
+        best.extend(ready.map(|entry| (entry.task.rank(), entry.task.id)));
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Workers' session rows: each Hello raises the epoch; an end frees what the worker had.
+
+use std::collections::{HashMap, HashSet};
+
+use rota_core::task::{self, Command, WorkerRef};
+use rota_core::{Epoch, Fence, Namespace, TaskId, Timestamp, WorkerName};
+
+use super::{Answer, Engine};
+use crate::{EndSession, Error, OpenSession, Refused, Reply, Session, Tables};
+
+impl<T: Tables> Engine<T> {
+    pub(super) fn open_session(
+        &mut self,
+        open: OpenSession,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refused>, Error> {
+        let row = self.tables.session(&open.namespace, &open.worker)?;
+        let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
+        let epoch = Epoch(before.0 + 1);
+        let by = WorkerRef { worker: open.worker.clone(), epoch };
+
+        let named: HashMap<TaskId, Fence> = open.running.iter().copied().collect();
+        let mut attempts = Vec::with_capacity(open.running.len());
+        for (id, fence) in open.running {
+            let live = match self.load(id)? {
+                Some(task) if task.namespace == open.namespace => {
+                    let command = Command::Resume { by: by.clone(), fence };
+                    match self.apply(id, command, now)? {
+                        Ok(task::Reply::Reported(seq)) => Some(seq),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            attempts.push((id, fence, live));
+        }
+        // What the control plane gave it and it does not name is not running: it never arrived, or its process ended.
+        let lost = self.tasks_of(&open.namespace, &open.worker);
+        let message = match &row {
+            Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
+            _ => "the worker's process ended, and another one came in its place",
+        };
+        for id in lost.into_iter().filter(|id| !named.contains_key(id)) {
+            let session = WorkerRef { worker: open.worker.clone(), epoch: before };
+            let _ = self.apply(id, Command::LoseWorker { session, message: message.to_owned() }, now)?;
+        }
+        self.tables.put_session(&Session {
+            namespace: open.namespace,
+            worker: open.worker,
+            agent: open.agent,
+            epoch,
+            instance: open.instance,
+            replica: open.replica,
+            open: true,
+            since: now,
+        })?;
+        Ok(Ok(Answer::Session(epoch, attempts)))
+    }
+
+    pub(super) fn end_session(&mut self, end: EndSession, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        let row = self.tables.session(&end.namespace, &end.session.worker)?;
+        let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
+            return Ok(Err(Refused::Superseded));
+        };
+        let mut freed = 0;
+        for id in self.tasks_of(&end.namespace, &end.session.worker) {
+            let command = Command::LoseWorker { session: end.session.clone(), message: end.message.clone() };
+            freed += usize::from(matches!(self.apply(id, command, now)?, Ok(task::Reply::Done)));
+        }
+        if row.open {
+            self.tables.put_session(&Session { open: false, since: now, ..row })?;
+        }
+        Ok(Ok(Reply::Ended(freed).into()))
+    }
+
+    /// Tasks on a worker, as the batch has them now, oldest id first.
+    fn tasks_of(&self, namespace: &Namespace, worker: &WorkerName) -> Vec<TaskId> {
+        let key = (namespace.clone(), worker.clone());
+        let has = |task: &task::Task| {
+            task.namespace == *namespace && task.assignment.as_ref().is_some_and(|a| a.worker == *worker)
+        };
+        let before = self.by_worker.get(&key).into_iter().flatten().copied();
+        let mut ids: HashSet<TaskId> = before.filter(|id| !self.working.holds(*id)).collect();
+        ids.extend(self.working.entries().filter(|entry| has(&entry.task)).map(|entry| entry.task.id));
+        let mut ids: Vec<_> = ids.into_iter().collect();
+        ids.sort_unstable();
+        ids
+    }
+}

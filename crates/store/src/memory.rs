@@ -1,0 +1,292 @@
+//! The in-memory twin: the plainest thing that fits [`Tables`] and [`Reads`]. Tests compare real
+//! stores with it, and use it where no durability is at stake.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rota_core::agent::Agent;
+use rota_core::target::Route;
+use rota_core::task::{Event, State, Task};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+
+use crate::{Error, FeedEntry, Filter, Page, Reads, Session, Snapshot, Tables, WaitKey};
+
+#[derive(Debug, Clone, Default)]
+struct Held {
+    tasks: BTreeMap<TaskId, (Task, RouteId)>,
+    payloads: HashMap<TaskId, Bytes>,
+    results: HashMap<TaskId, Bytes>,
+    secrets: HashMap<TaskId, Bytes>,
+    log: Vec<(TaskId, Vec<Event>)>,
+    routes: Vec<Route>,
+    aliases: HashMap<(Namespace, String), TaskId>,
+    keys: HashMap<(Namespace, String), TaskId>,
+    waits: BTreeSet<(Namespace, WaitKey, TaskId)>,
+    edges: BTreeSet<(TaskId, TaskId)>,
+    agents: BTreeMap<(Namespace, AgentName), Agent>,
+    sessions: BTreeMap<(Namespace, WorkerName), Session>,
+}
+
+/// The twin. Clones share what they hold; one of them writes.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    state: Arc<RwLock<Held>>,
+}
+
+impl Tables for Memory {
+    fn begin(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    // The engine rolls back only when a table fails, and these do not.
+    fn rollback(&mut self) {}
+
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
+        Reads::task(self, id)
+    }
+
+    fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> Result<(), Error> {
+        let mut state = self.state.write();
+        state.payloads.insert(task.id, payload.clone());
+        state.tasks.insert(task.id, (task.clone(), route));
+        Ok(())
+    }
+
+    fn update_task(&mut self, task: &Task, route: RouteId) -> Result<(), Error> {
+        self.state.write().tasks.insert(task.id, (task.clone(), route));
+        Ok(())
+    }
+
+    fn delete_task(&mut self, task: &Task) -> Result<(), Error> {
+        let mut state = self.state.write();
+        state.tasks.remove(&task.id);
+        state.payloads.remove(&task.id);
+        state.results.remove(&task.id);
+        state.secrets.remove(&task.id);
+        state.aliases.retain(|_, id| *id != task.id);
+        for (id, events) in &mut state.log {
+            if *id == task.id {
+                events.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, id: TaskId, events: &[Event]) -> Result<u64, Error> {
+        let mut state = self.state.write();
+        state.log.push((id, events.to_vec()));
+        Ok(state.log.len() as u64)
+    }
+
+    fn payload(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        Reads::payload(self, id)
+    }
+
+    fn put_result(&mut self, id: TaskId, result: &Bytes) -> Result<(), Error> {
+        self.state.write().results.insert(id, result.clone());
+        Ok(())
+    }
+
+    fn result(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        Reads::result(self, id)
+    }
+
+    fn put_secrets(&mut self, id: TaskId, secrets: &Bytes) -> Result<(), Error> {
+        self.state.write().secrets.insert(id, secrets.clone());
+        Ok(())
+    }
+
+    fn secrets(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        Ok(self.state.read().secrets.get(&id).cloned())
+    }
+
+    fn delete_secrets(&mut self, id: TaskId) -> Result<(), Error> {
+        self.state.write().secrets.remove(&id);
+        Ok(())
+    }
+
+    fn ready(&mut self, route: RouteId, limit: usize) -> Result<Vec<(i64, TaskId)>, Error> {
+        let state = self.state.read();
+        let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
+        let mut ready: Vec<_> = ready.map(|(task, _)| (task.rank(), task.id)).collect();
+        ready.sort_unstable();
+        ready.truncate(limit);
+        Ok(ready)
+    }
+
+    fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
+        let state = self.state.read();
+        let due = state.tasks.values().filter_map(|(task, _)| Some((task.due()?, task.id)));
+        let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
+        due.sort_unstable();
+        Ok(due.into_iter().take(limit).map(|(_, id)| id).collect())
+    }
+
+    fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.state.read().tasks.values().filter_map(|(task, _)| task.due()).min())
+    }
+
+    fn ended_before(&mut self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
+        let state = self.state.read();
+        let old = state.tasks.values().filter(|(task, _)| task.ended_at.is_some_and(|at| at < before));
+        Ok(old.take(limit).map(|(task, _)| task.id).collect())
+    }
+
+    fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
+        let routes = &mut self.state.write().routes;
+        let index = routes.iter().position(|known| known == route).unwrap_or_else(|| {
+            routes.push(route.clone());
+            routes.len() - 1
+        });
+        Ok(RouteId(u32::try_from(index + 1).unwrap_or(u32::MAX)))
+    }
+
+    fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
+        Reads::newest(self, namespace, alias)
+    }
+
+    fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> Result<(), Error> {
+        self.state.write().aliases.insert((namespace.clone(), alias.to_owned()), id);
+        Ok(())
+    }
+
+    fn key(&mut self, namespace: &Namespace, key: &str) -> Result<Option<TaskId>, Error> {
+        Ok(self.state.read().keys.get(&(namespace.clone(), key.to_owned())).copied())
+    }
+
+    fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error> {
+        self.state.write().keys.insert((namespace.clone(), key.to_owned()), id);
+        Ok(())
+    }
+
+    fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
+        self.state.write().waits.insert((namespace.clone(), key.clone(), waiter));
+        Ok(())
+    }
+
+    fn take_waits(&mut self, namespace: &Namespace, key: &WaitKey) -> Result<Vec<TaskId>, Error> {
+        let mut taken = Vec::new();
+        self.state.write().waits.retain(|(at, wait, waiter)| {
+            let found = at == namespace && wait == key;
+            if found {
+                taken.push(*waiter);
+            }
+            !found
+        });
+        Ok(taken)
+    }
+
+    fn put_edge(&mut self, id: TaskId, dependent: TaskId) -> Result<(), Error> {
+        self.state.write().edges.insert((id, dependent));
+        Ok(())
+    }
+
+    fn take_edges(&mut self, id: TaskId) -> Result<Vec<TaskId>, Error> {
+        let mut taken = Vec::new();
+        self.state.write().edges.retain(|(on, dependent)| {
+            if *on == id {
+                taken.push(*dependent);
+            }
+            *on != id
+        });
+        Ok(taken)
+    }
+
+    fn put_agent(&mut self, agent: &Agent) -> Result<(), Error> {
+        self.state.write().agents.insert((agent.namespace.clone(), agent.name.clone()), agent.clone());
+        Ok(())
+    }
+
+    fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> Result<(), Error> {
+        self.state.write().agents.remove(&(namespace.clone(), name.clone()));
+        Ok(())
+    }
+
+    fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Result<Option<Session>, Error> {
+        Ok(self.state.read().sessions.get(&(namespace.clone(), worker.clone())).cloned())
+    }
+
+    fn put_session(&mut self, session: &Session) -> Result<(), Error> {
+        let key = (session.namespace.clone(), session.worker.clone());
+        self.state.write().sessions.insert(key, session.clone());
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        Reads::snapshot(self)
+    }
+}
+
+impl Reads for Memory {
+    fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
+        Ok(self.state.read().tasks.get(&id).map(|(task, _)| task.clone()))
+    }
+
+    fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
+        Ok(self.state.read().aliases.get(&(namespace.clone(), alias.to_owned())).copied())
+    }
+
+    fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        Ok(self.state.read().payloads.get(&id).cloned())
+    }
+
+    fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        Ok(self.state.read().results.get(&id).cloned())
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Page, Error> {
+        let state = self.state.read();
+        let all = state.tasks.values().rev().map(|(task, _)| task);
+        let fitting = all.filter(|task| filter.before_id.is_none_or(|id| task.id < id) && filter.fits(task));
+        let tasks: Vec<_> = fitting.take(filter.limit).cloned().collect();
+        let next = tasks.last().filter(|_| tasks.len() == filter.limit).map(|task| task.id);
+        Ok(Page { tasks, next })
+    }
+
+    fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
+        let state = self.state.read();
+        let all = state.log.iter().filter(|(task, _)| *task == id).flat_map(|(_, events)| events);
+        Ok(all.filter(|event| event.log_seq > after).take(limit).cloned().collect())
+    }
+
+    fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
+        let state = self.state.read();
+        let from = usize::try_from(after).unwrap_or(usize::MAX).min(state.log.len());
+        let entries = state.log[from..].iter().zip(after + 1..).take(limit);
+        Ok(entries.map(|((id, events), revision)| FeedEntry { revision, id: *id, events: events.clone() }).collect())
+    }
+
+    fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
+        let state = self.state.read();
+        let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
+        Ok(ready.filter(|(task, _)| task.rank() < rank).count() as u64)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, Error> {
+        let state = self.state.read();
+        let mut queued = BTreeMap::new();
+        for (task, route) in state.tasks.values() {
+            if task.state == State::Queued {
+                *queued.entry(*route).or_insert(0) += 1;
+            }
+        }
+        Ok(Snapshot {
+            agents: state.agents.values().cloned().collect(),
+            routes: (1..).map(RouteId).zip(state.routes.iter().cloned()).collect(),
+            queued: queued.into_iter().collect(),
+            sessions: state.sessions.values().filter(|session| session.open).cloned().collect(),
+            on_workers: (state.tasks.values())
+                .filter(|(task, _)| task.state.is_on_worker())
+                .map(|(task, route)| (*route, task.clone()))
+                .collect(),
+            revision: state.log.len() as u64,
+            next_due: state.tasks.values().filter_map(|(task, _)| task.due()).min(),
+        })
+    }
+}
