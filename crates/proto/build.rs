@@ -26,8 +26,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".rota.v1.Output.data")
+        .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and for whoever reads what we write.
-    pbjson_build::Builder::new().register_descriptors(&bytes)?.build(&[".rota"])?;
+    pbjson_build::Builder::new().register_descriptors(&bytes)?.btree_map([".rota"]).build(&[".rota"])?;
     Ok(())
 }

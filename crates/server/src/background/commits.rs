@@ -1,0 +1,90 @@
+//! Follows every commit, in order: who waits where, what workers must be sent, whom to tell, what to claim.
+
+use std::sync::Arc;
+
+use rota_core::Timestamp;
+use rota_store::{AgentChange, Command, Commit, Reply};
+use rota_telemetry::{OnExit, spawn};
+use tokio::sync::{mpsc, watch};
+
+use crate::dispatch::PlannedClaim;
+use crate::shared::{KnownAgent, Shared};
+use crate::wire::agent;
+
+/// Where answered claims are told, so that they are settled after the commits that they made.
+pub(crate) type Claims = mpsc::Sender<(PlannedClaim, usize)>;
+
+/// Commits taken at a time.
+const AT_ONCE: usize = 64;
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut commits: mpsc::Receiver<Commit>,
+    mut claims: mpsc::Receiver<(PlannedClaim, usize)>,
+    due: watch::Sender<Option<Timestamp>>,
+) {
+    let mut taken = Vec::with_capacity(AT_ONCE);
+    loop {
+        tokio::select! {
+            biased;
+            count = commits.recv_many(&mut taken, AT_ONCE) => {
+                // The store has been closed: nothing more will come.
+                if count == 0 {
+                    return;
+                }
+                for commit in taken.drain(..) {
+                    follow(&shared, commit, &due);
+                }
+            }
+            Some((plan, given)) = claims.recv() => shared.fleet.claimed(&plan, given),
+        }
+        shared.pump();
+    }
+}
+
+fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
+    shared.fleet.add_routes(&commit.routes);
+    shared.fleet.note(&commit.tasks);
+    for change in &commit.agents {
+        know(shared, change);
+    }
+    for change in &commit.tasks {
+        shared.send_change(change);
+    }
+    due.send_if_modified(|known| std::mem::replace(known, commit.next_due) != commit.next_due);
+    shared.watchers.fleet_changed();
+    shared.watchers.tell(commit);
+}
+
+fn know(shared: &Shared, change: &AgentChange) {
+    let key = (change.agent.namespace.clone(), change.agent.name.clone());
+    let mut agents = shared.agents.write();
+    if change.deleted {
+        agents.remove(&key);
+    } else {
+        let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());
+        agents.insert(key, KnownAgent { agent: Arc::clone(&change.agent), spec });
+    }
+}
+
+impl Shared {
+    /// Makes every claim that the fleet plans now.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        for plan in self.fleet.plan() {
+            let shared = Arc::clone(self);
+            spawn("claim", OnExit::Done, async move {
+                let given = match shared.apply(Command::Claim(plan.claim.clone())).await {
+                    Ok(Reply::Claimed(given)) => given,
+                    Ok(_) => 0,
+                    Err(status) => {
+                        tracing::warn!(%status, "a claim failed");
+                        // Whatever is wrong with the store, asking again at once does not mend it.
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        0
+                    }
+                };
+                let _ = shared.claims.send((plan, given)).await;
+            });
+        }
+    }
+}

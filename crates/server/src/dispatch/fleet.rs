@@ -1,0 +1,290 @@
+//! The fleet: seats, routes, what waits on each, and the plan of who claims where. Every method is
+//! short and takes one lock; nothing here waits.
+
+use std::collections::{BTreeSet, HashMap};
+
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use rota_core::target::Route;
+use rota_core::task::{State, WorkerRef};
+use rota_core::{Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_store::{Claim, TaskChange};
+
+use super::{Seat, SeatKey};
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) route: Route,
+    /// Ready tasks, as far as commits have told.
+    pub(super) queued: u64,
+    /// Of these, how many claims under way may take.
+    planned: u64,
+    /// Seats with free slots, least loaded first.
+    free: BTreeSet<(usize, SeatKey)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) seats: HashMap<SeatKey, Seat>,
+    pub(super) lanes: HashMap<RouteId, Lane>,
+    ids: HashMap<Route, RouteId>,
+}
+
+/// All workers, and all that waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    pub(super) inner: Mutex<Inner>,
+}
+
+/// A slot kept for a task that is being made.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) seat: SeatKey,
+    pub(crate) worker: WorkerRef,
+}
+
+/// A claim to be made. Its slots are kept until [`Fleet::claimed`].
+#[derive(Debug)]
+pub(crate) struct PlannedClaim {
+    pub(crate) seat: SeatKey,
+    pub(crate) claim: Claim,
+    route: RouteId,
+    planned: u64,
+}
+
+impl Inner {
+    /// Changes a seat, and keeps the lanes' lists of free seats true.
+    pub(super) fn with_seat<O>(&mut self, key: &SeatKey, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
+        let seat = self.seats.get_mut(key)?;
+        let before = (seat.free() > 0, seat.used());
+        let out = change(seat);
+        let after = (seat.free() > 0, seat.used());
+        if before != after {
+            for route in &seat.covers {
+                let Some(lane) = self.lanes.get_mut(route) else { continue };
+                if before.0 {
+                    lane.free.remove(&(before.1, key.clone()));
+                }
+                if after.0 {
+                    lane.free.insert((after.1, key.clone()));
+                }
+            }
+        }
+        Some(out)
+    }
+
+    fn add_lane(&mut self, id: RouteId, route: Route) {
+        if self.lanes.contains_key(&id) {
+            return;
+        }
+        let mut free = BTreeSet::new();
+        for (key, seat) in &mut self.seats {
+            if seat.profile.covers(&route) {
+                seat.covers.push(id);
+                if seat.free() > 0 {
+                    free.insert((seat.used(), key.clone()));
+                }
+            }
+        }
+        self.ids.insert(route.clone(), id);
+        self.lanes.insert(id, Lane { route, queued: 0, planned: 0, free });
+    }
+
+    fn remove_seat(&mut self, key: &SeatKey) -> Option<Seat> {
+        let seat = self.seats.remove(key)?;
+        for route in &seat.covers {
+            if let Some(lane) = self.lanes.get_mut(route) {
+                lane.free.remove(&(seat.used(), key.clone()));
+            }
+        }
+        Some(seat)
+    }
+
+    /// Whether something waits on any route of a seat that no claim under way will take.
+    fn has_backlog(&self, seat: &Seat) -> bool {
+        seat.covers.iter().any(|route| self.lanes.get(route).is_some_and(|lane| lane.queued > lane.planned))
+    }
+
+    /// Lets the least loaded seat of a lane claim from all of its routes, if something waits there.
+    fn plan_one(&mut self, id: RouteId) -> Option<PlannedClaim> {
+        let lane = self.lanes.get(&id)?;
+        let waiting = lane.queued.saturating_sub(lane.planned);
+        if waiting == 0 {
+            return None;
+        }
+        let key = lane.free.first()?.1.clone();
+        let seat = self.seats.get(&key)?;
+        let has_work = |route: &RouteId| self.lanes.get(route).is_some_and(|lane| lane.queued > 0);
+        let routes: Vec<_> = seat.covers.iter().copied().filter(has_work).collect();
+        // A route that others wait on is shared: one slot at a time per seat spreads work over the fleet,
+        // unless there is more than enough for every free seat.
+        let fair = usize::try_from(waiting / lane.free.len() as u64).unwrap_or(usize::MAX).max(1);
+        let slots = seat.free().min(fair);
+        let claim = Claim { namespace: seat.profile.namespace.clone(), worker: seat.worker(), routes, slots };
+        self.with_seat(&key, |seat| seat.claiming += slots);
+        let planned = slots as u64;
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.planned += planned;
+        }
+        Some(PlannedClaim { seat: key, claim, route: id, planned })
+    }
+}
+
+impl Fleet {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// What the store knew at the start.
+    pub(crate) fn load(&self, routes: Vec<(RouteId, Route)>, queued: Vec<(RouteId, u64)>) {
+        let mut inner = self.inner();
+        for (id, route) in routes {
+            inner.add_lane(id, route);
+        }
+        for (id, count) in queued {
+            if let Some(lane) = inner.lanes.get_mut(&id) {
+                lane.queued = count;
+            }
+        }
+    }
+
+    /// Routes that a commit made known.
+    pub(crate) fn add_routes(&self, routes: &[(RouteId, Route)]) {
+        let mut inner = self.inner();
+        for (id, route) in routes {
+            inner.add_lane(*id, route.clone());
+        }
+    }
+
+    /// A worker's session is up, in the place of whatever was known under its name.
+    pub(crate) fn seat(&self, mut seat: Seat) -> Option<Seat> {
+        let mut inner = self.inner();
+        let key = seat.key();
+        let old = inner.remove_seat(&key);
+        let covered = inner.lanes.iter().filter(|(_, lane)| seat.profile.covers(&lane.route));
+        seat.covers = covered.map(|(id, _)| *id).collect();
+        seat.covers.sort_unstable();
+        if seat.free() > 0 {
+            for route in &seat.covers {
+                if let Some(lane) = inner.lanes.get_mut(route) {
+                    lane.free.insert((seat.used(), key.clone()));
+                }
+            }
+        }
+        inner.seats.insert(key, seat);
+        old
+    }
+
+    /// Changes a worker's seat if it is of this session.
+    pub(crate) fn with<O>(&self, key: &SeatKey, worker: &WorkerRef, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
+        let mut inner = self.inner();
+        inner.seats.get(key).filter(|seat| seat.epoch == worker.epoch)?;
+        inner.with_seat(key, change)
+    }
+
+    /// Changes whatever seat has this name.
+    pub(crate) fn with_any<O>(&self, key: &SeatKey, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
+        self.inner().with_seat(key, change)
+    }
+
+    /// Forgets a worker, if it is still of this session.
+    pub(crate) fn leave(&self, key: &SeatKey, worker: &WorkerRef) -> bool {
+        let mut inner = self.inner();
+        let same = inner.seats.get(key).is_some_and(|seat| seat.epoch == worker.epoch);
+        same && inner.remove_seat(key).is_some()
+    }
+
+    /// Keeps a fitting free slot for a task that is about to be made, unless others wait for it.
+    pub(crate) fn reserve(&self, route: &Route, id: TaskId) -> Option<Offer> {
+        let mut inner = self.inner();
+        let lane = inner.lanes.get(inner.ids.get(route)?)?;
+        if lane.queued > 0 {
+            return None;
+        }
+        let key = lane.free.first()?.1.clone();
+        let seat = inner.seats.get(&key)?;
+        if inner.has_backlog(seat) {
+            return None;
+        }
+        let worker = seat.worker();
+        inner.with_seat(&key, |seat| seat.reserved.insert(id));
+        Some(Offer { seat: key, worker })
+    }
+
+    /// Gives back a slot that was kept for a creation.
+    pub(crate) fn release(&self, offer: &Offer, id: TaskId) {
+        self.with(&offer.seat, &offer.worker, |seat| seat.reserved.remove(&id));
+    }
+
+    /// Takes in what a commit changed about who waits where.
+    pub(crate) fn note(&self, changes: &[TaskChange]) {
+        let mut inner = self.inner();
+        for change in changes {
+            let before = change.before == Some(State::Queued);
+            let after = change.task.state == State::Queued;
+            if before != after
+                && let Some(lane) = inner.lanes.get_mut(&change.route)
+            {
+                lane.queued = if after { lane.queued + 1 } else { lane.queued.saturating_sub(1) };
+            }
+        }
+    }
+
+    /// All claims to be made now.
+    pub(crate) fn plan(&self) -> Vec<PlannedClaim> {
+        let mut inner = self.inner();
+        let waiting: Vec<_> =
+            inner.lanes.iter().filter(|(_, lane)| lane.queued > lane.planned).map(|(id, _)| *id).collect();
+        let mut plans = Vec::new();
+        for route in waiting {
+            while let Some(plan) = inner.plan_one(route) {
+                plans.push(plan);
+            }
+        }
+        plans
+    }
+
+    /// A claim has been answered: `given` tasks are on their way through the commits, which take their slots over.
+    pub(crate) fn claimed(&self, plan: &PlannedClaim, given: usize) {
+        let mut inner = self.inner();
+        if let Some(lane) = inner.lanes.get_mut(&plan.route) {
+            lane.planned = lane.planned.saturating_sub(plan.planned);
+        }
+        let same = inner.seats.get(&plan.seat).is_some_and(|seat| seat.epoch == plan.claim.worker.epoch);
+        if same {
+            let unused = plan.claim.slots.saturating_sub(given);
+            inner.with_seat(&plan.seat, |seat| seat.claiming = seat.claiming.saturating_sub(unused));
+        }
+    }
+
+    /// A worker no longer has an attempt. Whether it was known to have it.
+    pub(crate) fn freed(&self, key: &SeatKey, worker: &WorkerRef, id: TaskId, fence: Fence, now: Timestamp) -> bool {
+        self.with(key, worker, |seat| {
+            let ours = |known: Option<&Fence>| known == Some(&fence);
+            let mut found = false;
+            if ours(seat.ending.get(&id)) {
+                seat.ending.remove(&id);
+                found = true;
+            }
+            if ours(seat.held.get(&id)) {
+                seat.held.remove(&id);
+                found = true;
+            }
+            if seat.running() == 0 {
+                seat.idle_since = Some(now);
+            }
+            found
+        })
+        .unwrap_or(false)
+    }
+
+    /// The agent of a worker.
+    pub(crate) fn agent_of(&self, namespace: &Namespace, worker: &WorkerName) -> Option<rota_core::AgentName> {
+        let inner = self.inner();
+        inner.seats.get(&(namespace.clone(), worker.clone())).map(|seat| seat.profile.agent.clone())
+    }
+
+    /// A seat, to look at.
+    pub(crate) fn look(&self, key: &SeatKey) -> Option<MappedMutexGuard<'_, Seat>> {
+        MutexGuard::try_map(self.inner(), |inner| inner.seats.get_mut(key)).ok()
+    }
+}

@@ -1,0 +1,111 @@
+//! The fleet as people and scaling see it.
+
+use std::collections::BTreeMap;
+
+use rota_core::target::Route;
+use rota_core::task::explain;
+use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+
+use super::Fleet;
+
+/// One worker.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerView {
+    pub(crate) namespace: Namespace,
+    pub(crate) name: String,
+    pub(crate) agent: AgentName,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) slots: usize,
+    pub(crate) free: usize,
+    pub(crate) tasks: Vec<String>,
+    pub(crate) connected: bool,
+    pub(crate) draining: bool,
+    pub(crate) epoch: u64,
+    pub(crate) instance: String,
+    pub(crate) idle_since: Option<Timestamp>,
+    pub(crate) connected_at: Timestamp,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) cpu: f64,
+    pub(crate) memory_bytes: i64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) version: String,
+    pub(crate) runtime_version: String,
+}
+
+/// What an agent's pool does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    pub(crate) queued: u64,
+    pub(crate) workers: Vec<WorkerView>,
+}
+
+impl Fleet {
+    /// All workers, by name.
+    pub(crate) fn workers(&self) -> Vec<WorkerView> {
+        let inner = self.inner();
+        let mut workers: Vec<_> = (inner.seats.values())
+            .map(|seat| {
+                let mut tasks: Vec<_> = seat.held.keys().chain(seat.ending.keys()).map(ToString::to_string).collect();
+                tasks.sort_unstable();
+                WorkerView {
+                    namespace: seat.profile.namespace.clone(),
+                    name: seat.profile.worker.to_string(),
+                    agent: seat.profile.agent.clone(),
+                    capabilities: seat.profile.capabilities.iter().cloned().collect(),
+                    slots: seat.slots,
+                    free: seat.free(),
+                    tasks,
+                    connected: seat.outgoing.is_some(),
+                    draining: seat.draining,
+                    epoch: seat.epoch.0,
+                    instance: seat.instance.clone(),
+                    idle_since: seat.idle_since,
+                    connected_at: seat.connected_at,
+                    heard_at: seat.heard_at,
+                    cpu: seat.cpu,
+                    memory_bytes: seat.memory_bytes,
+                    succeeded: seat.succeeded,
+                    failed: seat.failed,
+                    version: seat.version.clone(),
+                    runtime_version: seat.runtime_version.clone(),
+                }
+            })
+            .collect();
+        workers.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        workers
+    }
+
+    /// Routes on which something waits, and how much.
+    pub(crate) fn waiting(&self) -> Vec<(Route, u64)> {
+        let inner = self.inner();
+        inner.lanes.values().filter(|lane| lane.queued > 0).map(|lane| (lane.route.clone(), lane.queued)).collect()
+    }
+
+    /// What the fleet looks like from a route; `ahead` is the caller's to fill in.
+    pub(crate) fn from_route(&self, route: &Route) -> (Option<RouteId>, explain::Fleet) {
+        let inner = self.inner();
+        let mut fleet = explain::Fleet::default();
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        for seat in inner.seats.values().filter(|seat| seat.outgoing.is_some() && seat.profile.covers(route)) {
+            if seat.draining {
+                fleet.draining += 1;
+            } else {
+                fleet.workers += 1;
+                fleet.slots += small(seat.slots);
+                fleet.free += small(seat.free());
+            }
+        }
+        let id = inner.lanes.iter().find(|(_, lane)| lane.route == *route).map(|(id, _)| *id);
+        (id, fleet)
+    }
+
+    /// Workers by agent.
+    pub(crate) fn by_agent(&self) -> BTreeMap<(Namespace, AgentName), Standing> {
+        let mut agents: BTreeMap<_, Standing> = BTreeMap::new();
+        for worker in self.workers() {
+            agents.entry((worker.namespace.clone(), worker.agent.clone())).or_default().workers.push(worker);
+        }
+        agents
+    }
+}

@@ -1,0 +1,374 @@
+//! `AgentService`.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use pbjson_types::Empty;
+use rota_core::agent::Agent;
+use rota_core::{AgentName, Namespace};
+use rota_proto::v1::agent_service_server::AgentService;
+use rota_proto::worker::v1::{Drain, session_response};
+use rota_proto::{names as n, v1};
+use rota_store::{Command, PutAgent, Reply};
+use rota_telemetry::{OnExit, spawn};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::demand;
+use crate::dispatch::WorkerView;
+use crate::sessions;
+use crate::shared::Shared;
+use crate::wire::status::{error, invalid};
+use crate::wire::{agent as wire, names, time};
+
+pub(crate) struct Agents {
+    pub(crate) shared: Arc<Shared>,
+}
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Agents {
+    fn status(&self, namespace: &Namespace, name: &AgentName) -> v1::AgentStatus {
+        demand::status(demand::standing(&self.shared).get(&(namespace.clone(), name.clone())))
+    }
+
+    async fn put(&self, agent: Agent, must_exist: Option<bool>) -> Result<v1::Agent, Status> {
+        let (namespace, name) = (agent.namespace.clone(), agent.name.clone());
+        // Structured fields have no one encoding: what is equal in meaning must not count as a change.
+        if must_exist != Some(false)
+            && let Some(known) = self.shared.agent(&namespace, &name)
+            && wire::kept(&known.agent) == wire::kept(&agent)
+        {
+            return Ok(wire::to_wire(&known.agent, self.status(&namespace, &name)));
+        }
+        match self.shared.apply(Command::PutAgent(PutAgent { agent, must_exist })).await? {
+            Reply::Agent(agent) => Ok(wire::to_wire(&agent, self.status(&namespace, &name))),
+            _ => Err(Status::internal("the store gave another answer than was asked for")),
+        }
+    }
+
+    fn missing(name: &AgentName) -> Status {
+        error("AGENT_NOT_FOUND", format!("there is no agent {name}"))
+    }
+
+    /// Agents and what they look like now.
+    fn all(&self, namespace: Option<&Namespace>) -> BTreeMap<String, v1::Agent> {
+        let standing = demand::standing(&self.shared);
+        let agents = self.shared.agents.read();
+        let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
+        ours.map(|(key, known)| {
+            let told = wire::to_wire(&known.agent, demand::status(standing.get(key)));
+            (told.name.clone(), told)
+        })
+        .collect()
+    }
+
+    fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
+        let mut workers = self.shared.fleet.workers();
+        workers.retain(|worker| namespace.is_none_or(|namespace| worker.namespace == *namespace));
+        workers
+    }
+}
+
+/// A page of a list that is kept in memory: after the token's name, by name.
+fn page<T>(
+    items: Vec<(String, T)>,
+    size: i32,
+    token: &str,
+) -> Result<(Vec<T>, String), Status> {
+    if size < 0 {
+        return Err(invalid("page_size", "must not be negative"));
+    }
+    let size = if size == 0 { 100 } else { usize::try_from(size).unwrap_or(1000).min(1000) };
+    let mut rest = items.into_iter().filter(|(name, _)| name.as_str() > token).peekable();
+    let (mut taken, mut last) = (Vec::new(), String::new());
+    while taken.len() < size {
+        let Some((name, item)) = rest.next() else { break };
+        last = name;
+        taken.push(item);
+    }
+    let next = if rest.peek().is_some() { last } else { String::new() };
+    Ok((taken, next))
+}
+
+/// The agent with what the mask names taken from `given`.
+fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Result<v1::Agent, Status> {
+    if paths.is_empty() || paths.iter().any(|path| path == "*") {
+        return Ok(given);
+    }
+    let mut agent = known;
+    for path in paths {
+        let new = given.spec.clone().unwrap_or_default();
+        let spec = agent.spec.get_or_insert_default();
+        match path.as_str() {
+            "labels" => agent.labels.clone_from(&given.labels),
+            "spec" => *spec = new,
+            "spec.runtime" => spec.runtime = new.runtime,
+            "spec.capabilities" => spec.capabilities = new.capabilities,
+            "spec.description" => spec.description = new.description,
+            "spec.slots" => spec.slots = new.slots,
+            "spec.replicas" => spec.replicas = new.replicas,
+            "spec.max_replicas" => spec.max_replicas = new.max_replicas,
+            "spec.spare_workers" => spec.spare_workers = new.spare_workers,
+            "spec.idle_timeout" => spec.idle_timeout = new.idle_timeout,
+            "spec.environment" => spec.environment = new.environment,
+            "spec.default_limits" => spec.default_limits = new.default_limits,
+            "spec.workspace" => spec.workspace = new.workspace,
+            "spec.on_disconnect" => spec.on_disconnect = new.on_disconnect,
+            "spec.management" => spec.management = new.management,
+            other => {
+                let why = format!("{:?} is not a field that can be changed", crate::wire::check::shorten(other));
+                return Err(invalid("update_mask", why));
+            }
+        }
+    }
+    Ok(agent)
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type WatchAgentsStream = Boxed<v1::WatchAgentsResponse>;
+    type WatchDemandStream = Boxed<v1::WatchDemandResponse>;
+
+    async fn create_agent(&self, request: Request<v1::CreateAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        let request = request.into_inner();
+        let namespace = names::parent("parent", &request.parent)?;
+        let name = names::agent_id("agent_id", &request.agent_id)?;
+        let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
+        let agent = wire::check(namespace, name, given)?;
+        if request.validate_only {
+            return Ok(Response::new(wire::to_wire(&agent, v1::AgentStatus::default())));
+        }
+        self.put(agent, Some(false)).await.map(Response::new)
+    }
+
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        let (namespace, name) = names::agent("name", &request.into_inner().name)?;
+        let known = self.shared.agent(&namespace, &name).ok_or_else(|| Self::missing(&name))?;
+        Ok(Response::new(wire::to_wire(&known.agent, self.status(&namespace, &name))))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let request = request.into_inner();
+        let namespace = names::parent_or_all("parent", &request.parent)?;
+        let all = self.all(namespace.as_ref()).into_iter().collect();
+        let (agents, next_page_token) = page(all, request.page_size, &request.page_token)?;
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
+    }
+
+    async fn update_agent(&self, request: Request<v1::UpdateAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        let request = request.into_inner();
+        let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
+        let (namespace, name) = names::agent("agent.name", &given.name)?;
+        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let whole = match self.shared.agent(&namespace, &name) {
+            Some(known) => masked(wire::kept(&known.agent), given, &paths)?,
+            None if request.allow_missing => given,
+            None => return Err(Self::missing(&name)),
+        };
+        let agent = wire::check(namespace, name, whole)?;
+        if request.validate_only {
+            return Ok(Response::new(wire::to_wire(&agent, v1::AgentStatus::default())));
+        }
+        let must_exist = (!request.allow_missing).then_some(true);
+        self.put(agent, must_exist).await.map(Response::new)
+    }
+
+    async fn delete_agent(&self, request: Request<v1::DeleteAgentRequest>) -> Result<Response<Empty>, Status> {
+        let request = request.into_inner();
+        let (namespace, name) = names::agent("name", &request.name)?;
+        if self.shared.agent(&namespace, &name).is_none() {
+            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(Self::missing(&name)) };
+        }
+        self.shared.apply(Command::DeleteAgent { namespace: namespace.clone(), name: name.clone() }).await?;
+        self.drain(&namespace, &name, "", false, "its agent was deleted");
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn watch_agents(
+        &self,
+        request: Request<v1::WatchAgentsRequest>,
+    ) -> Result<Response<Self::WatchAgentsStream>, Status> {
+        let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
+        let agents = Self { shared: Arc::clone(&self.shared) };
+        Ok(Response::new(Box::pin(watch(agents, namespace))))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let request = request.into_inner();
+        let (namespace, name) = names::agent("name", &request.name)?;
+        let workers = self.drain(&namespace, &name, &request.worker, request.only_idle, "it was asked to drain");
+        Ok(Response::new(v1::DrainAgentResponse { workers }))
+    }
+
+    async fn watch_demand(
+        &self,
+        request: Request<v1::WatchDemandRequest>,
+    ) -> Result<Response<Self::WatchDemandStream>, Status> {
+        let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
+        Ok(Response::new(Box::pin(demand::watch(&self.shared, namespace))))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let request = request.into_inner();
+        let namespace = names::parent_or_all("parent", &request.parent)?;
+        let workers = self.workers(namespace.as_ref()).into_iter();
+        let ours = workers.filter(|worker| request.agent.is_empty() || worker.agent.as_str() == request.agent);
+        let named = ours.map(|worker| {
+            let told = worker_to_wire(worker);
+            (told.name.clone(), told)
+        });
+        let (workers, next_page_token) = page(named.collect(), request.page_size, &request.page_token)?;
+        Ok(Response::new(v1::ListWorkersResponse { workers, next_page_token }))
+    }
+
+    async fn report_worker_death(
+        &self,
+        request: Request<v1::ReportWorkerDeathRequest>,
+    ) -> Result<Response<v1::ReportWorkerDeathResponse>, Status> {
+        let request = request.into_inner();
+        let key = names::worker("name", &request.name)?;
+        let told = self.shared.fleet.with_any(&key, |seat| {
+            let same = request.instance.is_empty() || request.instance == seat.instance;
+            same.then(|| (seat.worker(), seat.outgoing.take()))
+        });
+        let Some(Some((worker, outgoing))) = told else {
+            return Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks: 0 }));
+        };
+        if let Some(outgoing) = outgoing {
+            outgoing.hang_up.cancel();
+        }
+        let what = crate::wire::failure::cut(request.message, 256);
+        let message = format!("its worker's process has ended ({what})");
+        let freed = sessions::lose(&self.shared, &key, worker, &message).await;
+        let freed_tasks = i32::try_from(freed).unwrap_or(i32::MAX);
+        Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks }))
+    }
+
+    async fn list_capabilities(
+        &self,
+        request: Request<v1::ListCapabilitiesRequest>,
+    ) -> Result<Response<v1::ListCapabilitiesResponse>, Status> {
+        let namespace = names::parent("parent", &request.into_inner().parent)?;
+        let mut words: BTreeMap<String, v1::Capability> = BTreeMap::new();
+        let mut entry = |word: &str, change: &dyn Fn(&mut v1::Capability)| {
+            let known = words.entry(word.to_owned()).or_default();
+            word.clone_into(&mut known.capability);
+            change(known);
+        };
+        for known in self.shared.agents.read().values().filter(|known| known.agent.namespace == namespace) {
+            for word in &known.agent.capabilities {
+                entry(word, &|known_word| known_word.agents.push(known.agent.name.to_string()));
+            }
+        }
+        for worker in self.workers(Some(&namespace)).iter().filter(|worker| worker.connected) {
+            for word in &worker.capabilities {
+                entry(word, &|known_word| {
+                    known_word.workers += 1;
+                    known_word.free_slots += i32::try_from(worker.free).unwrap_or(0);
+                });
+            }
+        }
+        Ok(Response::new(v1::ListCapabilitiesResponse { capabilities: words.into_values().collect() }))
+    }
+}
+
+impl Agents {
+    /// Lets workers finish what they run and take nothing new. The names of those that drain now.
+    fn drain(&self, namespace: &Namespace, agent: &AgentName, only: &str, only_idle: bool, why: &str) -> Vec<String> {
+        let mut drained = Vec::new();
+        for worker in self.workers(Some(namespace)) {
+            if worker.agent != *agent || !(only.is_empty() || worker.name == only) {
+                continue;
+            }
+            let Ok(key) = worker.name.parse().map(|name| (namespace.clone(), name)) else { continue };
+            let outgoing = self.shared.fleet.with_any(&key, |seat| {
+                // Whoever decides to stop an idle worker must know that none is promised a task.
+                if only_idle && seat.used() > 0 {
+                    return None;
+                }
+                seat.draining = true;
+                Some(seat.outgoing.clone())
+            });
+            let Some(Some(outgoing)) = outgoing else { continue };
+            if let Some(outgoing) = outgoing {
+                outgoing.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
+            }
+            drained.push(n::worker(namespace.as_str(), &worker.name));
+        }
+        self.shared.watchers.fleet_changed();
+        drained
+    }
+}
+
+fn worker_to_wire(worker: WorkerView) -> v1::Worker {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    v1::Worker {
+        name: n::worker(worker.namespace.as_str(), &worker.name),
+        agent: worker.agent.to_string(),
+        capabilities: worker.capabilities,
+        slots: i32::try_from(worker.slots).unwrap_or(i32::MAX),
+        tasks: worker.tasks,
+        connected: worker.connected,
+        draining: worker.draining,
+        epoch: signed(worker.epoch),
+        connect_time: Some(time::timestamp(worker.connected_at)),
+        heard_time: Some(time::timestamp(worker.heard_at)),
+        cpu: worker.cpu,
+        memory_bytes: worker.memory_bytes,
+        succeeded: signed(worker.succeeded),
+        failed: signed(worker.failed),
+        version: worker.version,
+        runtime_version: worker.runtime_version,
+    }
+}
+
+/// The agents now, then each change of an agent itself. Figures come with demand.
+fn watch(agents: Agents, namespace: Option<Namespace>) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
+    use v1::watch_agents_response::Kind;
+    let (outbox, stream) = mpsc::channel(64);
+    spawn("watch-agents", OnExit::Done, async move {
+        let mut changed = agents.shared.watchers.fleet();
+        let mut known: BTreeMap<String, i64> = BTreeMap::new();
+        let mut synced = false;
+        loop {
+            changed.borrow_and_update();
+            let now = agents.all(namespace.as_ref());
+            let mut news: Vec<_> = (known.keys().filter(|name| !now.contains_key(*name)))
+                .map(|name| Kind::Deleted(name.clone()))
+                .collect();
+            let fresh = now.iter().filter(|(name, agent)| known.get(*name) != Some(&agent.generation));
+            news.extend(fresh.map(|(_, agent)| Kind::Agent(agent.clone())));
+            known = now.into_iter().map(|(name, agent)| (name, agent.generation)).collect();
+            if !std::mem::replace(&mut synced, true) {
+                news.push(Kind::Synced(true));
+            }
+            for kind in news {
+                if outbox.send(Ok(v1::WatchAgentsResponse { kind: Some(kind) })).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = outbox.closed() => return,
+                () = agents.shared.stop.cancelled() => {
+                    let _ = outbox.send(Err(error("STOPPING", "the control plane is stopping; watch again"))).await;
+                    return;
+                }
+                _ = changed.changed() => {}
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}

@@ -1,0 +1,246 @@
+//! Puts a control plane together, runs it, and ends it in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use rota_core::target::Profile;
+use rota_core::task::WorkerRef;
+use rota_proto::v1::agent_service_server::AgentServiceServer;
+use rota_proto::v1::task_service_server::TaskServiceServer;
+use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
+use rota_store::{Session, Snapshot};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Identity, ServerTlsConfig};
+
+use crate::dispatch::{Fleet, Seat};
+use crate::grpc::{self, auth};
+use crate::options::Options;
+use crate::seal::{self, Sealer};
+use crate::shared::{KnownAgent, Shared};
+use crate::watchers::Watchers;
+use crate::wire::agent;
+use crate::{background, sessions};
+
+/// Claims that may wait to be settled; more than there are workers in most fleets.
+const CLAIMS: usize = 4096;
+/// Largest message that is taken: a prompt of 1 MiB with room to spare.
+const MAX_MESSAGE: usize = 8 << 20;
+
+/// Why a control plane cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] rota_store::Error),
+    /// Another control plane reads this store's commits.
+    #[error("the store is already in use by another control plane in this process")]
+    InUse,
+    /// The key file.
+    #[error(transparent)]
+    Seal(#[from] seal::Error),
+    /// Certificate or transport.
+    #[error("the server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The API's own description.
+    #[error("reflection cannot be set up: {0}")]
+    Reflection(String),
+}
+
+/// A control plane.
+#[derive(Debug)]
+pub struct Server;
+
+/// A control plane that listens.
+pub struct Bound {
+    addr: SocketAddr,
+    listener: TcpListener,
+    options: Options,
+    shared: Arc<Shared>,
+    loops: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Loads what the store knows, and listens.
+    pub async fn bind(options: Options) -> Result<Bound, Error> {
+        let commits = options.store.commits().ok_or(Error::InUse)?;
+        let snapshot = options.store.snapshot().await?;
+        let sealer = Sealer::open(&options.key_file)?;
+        let listen = |source| Error::Listen { addr: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+
+        let (claims, settled) = mpsc::channel(CLAIMS);
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&options.store),
+            fleet: Fleet::default(),
+            watchers: Watchers::new(),
+            claims,
+            agents: RwLock::default(),
+            sealer,
+            replica: options.replica.clone(),
+            timing: options.timing.clone(),
+            stop: CancellationToken::new(),
+        });
+        let next_due = snapshot.next_due;
+        load(&shared, snapshot);
+        let loops = background::start(&shared, commits, settled, next_due);
+        Ok(Bound { addr, listener, options, shared, loops })
+    }
+}
+
+/// Takes over what was there before this control plane started. Workers have the recovery grace to come back.
+fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
+    for known in snapshot.agents {
+        let key = (known.namespace.clone(), known.name.clone());
+        let spec = Arc::new(agent::kept(&known).spec.unwrap_or_default());
+        shared.agents.write().insert(key, KnownAgent { agent: Arc::new(known), spec });
+    }
+    shared.fleet.load(snapshot.routes, snapshot.queued);
+    for session in snapshot.sessions {
+        let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
+        let held = (snapshot.on_workers.iter())
+            .filter(|(_, task)| {
+                task.namespace == session.namespace
+                    && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
+            })
+            .map(|(_, task)| (task.id, task.fence))
+            .collect();
+        let seat = absent(shared, session, held);
+        let key = seat.key();
+        shared.fleet.seat(seat);
+        let message = "its worker did not come back after the control plane started";
+        sessions::lose_after(shared, &key, worker, shared.timing.recovery_grace, message);
+    }
+}
+
+/// A worker that has a session row but, for now, no stream.
+fn absent(
+    shared: &Shared,
+    session: Session,
+    held: std::collections::HashMap<rota_core::TaskId, rota_core::Fence>,
+) -> Seat {
+    let known = shared.agent(&session.namespace, &session.agent);
+    Seat {
+        profile: Profile {
+            namespace: session.namespace,
+            worker: session.worker,
+            agent: session.agent,
+            capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
+        },
+        epoch: session.epoch,
+        instance: session.instance,
+        slots: held.len(),
+        outgoing: None,
+        draining: false,
+        held,
+        ending: std::collections::HashMap::new(),
+        reserved: std::collections::HashSet::new(),
+        claiming: 0,
+        covers: Vec::new(),
+        idle_since: None,
+        connected_at: session.since,
+        heard_at: session.since,
+        cpu: 0.0,
+        memory_bytes: 0,
+        succeeded: 0,
+        failed: 0,
+        version: String::new(),
+        runtime_version: String::new(),
+    }
+}
+
+impl Bound {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { listener, options, shared, loops, .. } = self;
+        let health = grpc::health().await;
+        let reflection = grpc::reflection().map_err(Error::Reflection)?;
+        let layer = auth::Layer::new(options.token.clone());
+        let tasks = TaskServiceServer::new(grpc::Tasks { shared: Arc::clone(&shared) })
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(2 * MAX_MESSAGE);
+        let agents = AgentServiceServer::new(grpc::Agents { shared: Arc::clone(&shared) });
+        let workers = WorkerServiceServer::new(sessions::Service { shared: Arc::clone(&shared) })
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(2 * MAX_MESSAGE);
+
+        let mut builder = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(10_000);
+        if let Some(tls) = &options.tls {
+            use secrecy::ExposeSecret;
+            let identity = Identity::from_pem(&tls.certificate, tls.key.expose_secret());
+            builder = builder.tls_config(ServerTlsConfig::new().identity(identity))?;
+        }
+        let router = builder
+            .layer(layer)
+            .layer(tonic_web::GrpcWebLayer::new())
+            .add_service(tasks)
+            .add_service(agents)
+            .add_service(workers)
+            .add_service(health)
+            .add_service(reflection);
+
+        let stopping = shutdown.clone();
+        let stop = shared.stop.clone();
+        let serve = router.serve_with_incoming_shutdown(nodelay(listener), async move {
+            stopping.cancelled().await;
+            // Streams must end by themselves, or the server would wait for them for ever.
+            stop.cancel();
+        });
+        let mut serve = std::pin::pin!(serve);
+        let served = tokio::select! {
+            served = &mut serve => served,
+            () = shutdown.cancelled() => {
+                // A connection on which nothing ever comes must not hold up the end either.
+                tokio::time::timeout(options.timing.shutdown_grace, &mut serve).await.unwrap_or(Ok(()))
+            }
+        };
+        shared.stop.cancel();
+        shared.store.close().await;
+        for background in loops {
+            let _ = tokio::time::timeout(options.timing.shutdown_grace, background).await;
+        }
+        Ok(served?)
+    }
+}
+
+fn nodelay(
+    listener: TcpListener,
+) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use tokio_stream::StreamExt;
+    TcpListenerStream::new(listener).map(|accepted| {
+        accepted.inspect(|stream| {
+            // Only a connection that is already gone refuses this, and it is noticed on the first read.
+            let _ = stream.set_nodelay(true);
+        })
+    })
+}

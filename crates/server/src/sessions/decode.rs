@@ -1,0 +1,60 @@
+//! What workers say, checked and turned into commands.
+
+use rota_core::task::{self, Ending, Held, WorkerRef};
+use rota_core::{Fence, TaskId, Timestamp};
+use rota_proto::v1::TaskResult;
+use rota_proto::worker::v1 as wire;
+use tonic::Status;
+
+use prost::Message;
+
+use crate::wire::status::{error, invalid};
+use crate::wire::{check, event, failure};
+
+const MAX_EVENTS: usize = 4096;
+const MAX_RESULT: usize = 1 << 20;
+
+/// Task and fence of a message.
+pub(super) fn held(field: &str, id: &str, fence: i64) -> Result<(TaskId, Fence), Status> {
+    let id = id.parse().map_err(|_| invalid(format!("{field}.task_id"), "is not a task's id"))?;
+    let fence = u64::try_from(fence).map_err(|_| invalid(format!("{field}.fence"), "must not be negative"))?;
+    Ok((id, Fence(fence)))
+}
+
+pub(super) fn report(report: wire::Report, held: Held, now: Timestamp) -> Result<task::Command, Status> {
+    check::count("report.events", report.events.len(), MAX_EVENTS)?;
+    let first = u64::try_from(report.first_attempt_seq)
+        .map_err(|_| invalid("report.first_attempt_seq", "must not be negative"))?;
+    let items = report.events.into_iter().map(|entry| event::item(entry, now)).collect();
+    Ok(task::Command::Report { held, first, items })
+}
+
+pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<task::Command, Status> {
+    let ending = match result.kind {
+        Some(wire::result::Kind::Succeeded(result)) => Ending::Succeeded(kept(result)?),
+        Some(wire::result::Kind::Failed(failed)) => Ending::Failed(failure::from_wire(failed)),
+        Some(wire::result::Kind::Cancelled(cancelled)) => Ending::Stopped { by: failure::cut(cancelled.by, 32) },
+        None => return Err(error("PROTOCOL", "a result says neither succeeded, failed nor cancelled")),
+    };
+    Ok(task::Command::Finish {
+        held,
+        ending,
+        usage: result.usage.map(event::from_usage),
+        session: failure::cut(result.runtime_session, 256),
+        jitter,
+    })
+}
+
+/// A result to keep; `None` for an empty one.
+fn kept(mut result: TaskResult) -> Result<Option<bytes::Bytes>, Status> {
+    result.text = failure::cut(result.text, 256 << 10);
+    let size = result.encoded_len();
+    if size > MAX_RESULT {
+        return Err(invalid("result.succeeded", format!("has {size} bytes; at most {MAX_RESULT} are allowed")));
+    }
+    Ok((size > 0).then(|| result.encode_to_vec().into()))
+}
+
+pub(super) fn by(worker: &WorkerRef, fence: Fence) -> Held {
+    Held { by: worker.clone(), fence }
+}

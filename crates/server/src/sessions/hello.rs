@@ -1,0 +1,224 @@
+//! The beginning and the end of a session.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use rota_core::target::Profile;
+use rota_core::task::{Body, Desired, Task, WorkerRef};
+use rota_core::{Fence, TaskId};
+use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kind};
+use rota_store::{Command, EndSession, OpenSession, Reply, Resumed};
+use rota_telemetry::{OnExit, spawn};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::decode;
+use crate::dispatch::{Outgoing, Seat, SeatKey};
+use crate::shared::{Shared, now};
+use crate::wire::status::{error, invalid};
+use crate::wire::{check, event, failure, names, status, time};
+
+/// The version of the protocol that this server speaks.
+const VERSION: i32 = 1;
+const MAX_SLOTS: i32 = 1024;
+const MAX_CAPABILITIES: usize = 64;
+
+/// A session that is up.
+pub(super) struct Opened {
+    pub(super) key: SeatKey,
+    pub(super) worker: WorkerRef,
+    pub(super) instance: String,
+}
+
+pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Outgoing) -> Result<Opened, Status> {
+    if hello.protocol_version != VERSION {
+        let text = format!("the worker speaks version {} of the protocol, this server {VERSION}", hello.protocol_version);
+        return Err(error("PROTOCOL_VERSION", text));
+    }
+    let namespace = names::namespace("hello.namespace", &hello.namespace)?;
+    let agent = names::agent_id("hello.agent", &hello.agent)?;
+    let worker = names::worker_id("hello.worker", &hello.worker)?;
+    check::words("hello.capabilities", &hello.capabilities, MAX_CAPABILITIES)?;
+    if !(1..=MAX_SLOTS).contains(&hello.slots) {
+        return Err(invalid("hello.slots", format!("must be from 1 to {MAX_SLOTS}")));
+    }
+    if hello.instance.is_empty() || hello.instance.len() > 128 {
+        return Err(invalid("hello.instance", "must have 1 to 128 bytes"));
+    }
+    let slots = usize::try_from(hello.slots).unwrap_or(1);
+    check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
+    let mut running = Vec::with_capacity(hello.running.len());
+    let mut inputs = HashMap::new();
+    for (index, attempt) in hello.running.iter().enumerate() {
+        let (id, fence) = decode::held(&format!("hello.running[{index}]"), &attempt.task_id, attempt.fence)?;
+        running.push((id, fence));
+        inputs.insert(id, u64::try_from(attempt.last_input_seq).unwrap_or(0));
+    }
+
+    let key: SeatKey = (namespace.clone(), worker.clone());
+    let open = OpenSession {
+        namespace: namespace.clone(),
+        worker: worker.clone(),
+        agent: agent.clone(),
+        instance: hello.instance.clone(),
+        replica: shared.replica.clone(),
+        running,
+    };
+    let Reply::Session(epoch, resumed) = shared.apply(Command::OpenSession(open)).await? else {
+        return Err(Status::internal("the store gave another answer than was asked for"));
+    };
+    let known = shared.agent(&namespace, &agent);
+    let mut capabilities: BTreeSet<String> = hello.capabilities.into_iter().collect();
+    capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
+    let live: HashMap<TaskId, Fence> =
+        resumed.iter().filter(|attempt| attempt.live.is_some()).map(|attempt| (attempt.id, attempt.fence)).collect();
+    let at = now();
+    let welcome = welcome(shared, epoch.0, &resumed, known.map(|known| known.spec.on_disconnect).unwrap_or_default());
+    // Welcome goes out before the seat is known to dispatch, hence before any assignment.
+    outgoing.send(Kind::Welcome(welcome));
+    let seat = Seat {
+        profile: Profile { namespace, worker: worker.clone(), agent, capabilities },
+        epoch,
+        instance: hello.instance.clone(),
+        slots,
+        outgoing: Some(outgoing.clone()),
+        draining: hello.draining,
+        idle_since: live.is_empty().then_some(at),
+        held: live,
+        ending: HashMap::new(),
+        reserved: HashSet::new(),
+        claiming: 0,
+        covers: Vec::new(),
+        connected_at: at,
+        heard_at: at,
+        cpu: 0.0,
+        memory_bytes: 0,
+        succeeded: 0,
+        failed: 0,
+        version: failure::cut(hello.version, 128),
+        runtime_version: failure::cut(hello.runtime_version, 128),
+    };
+    tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.held.len(), "worker joined");
+    if let Some(mut old) = shared.fleet.seat(seat)
+        && let Some(outgoing) = old.outgoing.take()
+    {
+        outgoing.hang_up.cancel();
+    }
+    let opened = Opened { key, worker: WorkerRef { worker, epoch }, instance: hello.instance };
+    catch_up(shared, &resumed, &inputs).await?;
+    shared.watchers.fleet_changed();
+    shared.pump();
+    Ok(opened)
+}
+
+fn welcome(shared: &Shared, epoch: u64, resumed: &[Resumed], on_disconnect: i32) -> wire::Welcome {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let resume = resumed.iter().map(|attempt| wire::ResumeAttempt {
+        task_id: attempt.id.to_string(),
+        fence: signed(attempt.fence.0),
+        kind: Some(match &attempt.live {
+            Some((_, seq)) => resume_attempt::Kind::ContinueAfter(signed(*seq)),
+            None => resume_attempt::Kind::Abandon("it is no longer the task's live attempt".to_owned()),
+        }),
+    });
+    wire::Welcome {
+        session: Uuid::now_v7().to_string(),
+        epoch: signed(epoch),
+        heartbeat_interval: Some(time::duration(shared.timing.heartbeat)),
+        heartbeat_timeout: Some(time::duration(shared.timing.heartbeat_timeout)),
+        reconnect_grace: Some(time::duration(shared.timing.reconnect_grace)),
+        resume: resume.collect(),
+        on_disconnect,
+    }
+}
+
+/// What was wanted of running attempts while their worker was away.
+async fn catch_up(shared: &Shared, resumed: &[Resumed], inputs: &HashMap<TaskId, u64>) -> Result<(), Status> {
+    for (task, _) in resumed.iter().filter_map(|attempt| attempt.live.as_ref()) {
+        if task.desired == Desired::Cancelled {
+            shared.send_cancel(task, "its end was asked for while the worker was away");
+        }
+        let known = inputs.get(&task.id).copied().unwrap_or(0);
+        if task.inputs > known {
+            resend_inputs(shared, task, known).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn resend_inputs(shared: &Shared, task: &Task, known: u64) -> Result<(), Status> {
+    let mut after = 0;
+    loop {
+        let events = shared.store.events(task.id, after, 1000).await.map_err(status::store)?;
+        let Some(last) = events.last() else { return Ok(()) };
+        after = last.log_seq;
+        for entry in &events {
+            if let Body::Input { seq, payload } = &entry.body
+                && *seq > known
+                && entry.attempt == task.attempt()
+            {
+                shared.send_input(task, *seq, event::input(payload));
+            }
+        }
+    }
+}
+
+/// The stream is gone. The worker keeps its attempts for the grace; then they are given to others.
+pub(super) fn close(shared: &Arc<Shared>, opened: &Opened) {
+    let drained = shared.fleet.with(&opened.key, &opened.worker, |seat| {
+        seat.outgoing = None;
+        seat.reserved.clear();
+        seat.claiming = 0;
+        seat.draining && seat.running() == 0
+    });
+    // A newer session has taken its place.
+    let Some(drained) = drained else { return };
+    shared.watchers.fleet_changed();
+    let (message, grace) = if drained {
+        ("the worker has drained and left", std::time::Duration::ZERO)
+    } else {
+        ("its worker was lost: the connection ended and did not come back", shared.timing.reconnect_grace)
+    };
+    lose_after(shared, &opened.key, opened.worker.clone(), grace, message);
+}
+
+/// Ends a session for good unless the worker comes back within the grace.
+pub(crate) fn lose_after(
+    shared: &Arc<Shared>,
+    key: &SeatKey,
+    worker: WorkerRef,
+    grace: std::time::Duration,
+    message: &'static str,
+) {
+    let (shared, key) = (Arc::clone(shared), key.clone());
+    spawn("session-grace", OnExit::Done, async move {
+        tokio::select! {
+            // A control plane that stops loses nobody: the next one waits for its workers.
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(grace) => {}
+        }
+        let back = shared.fleet.look(&key).is_some_and(|seat| seat.epoch != worker.epoch || seat.outgoing.is_some());
+        if back {
+            return;
+        }
+        lose(&shared, &key, worker, message).await;
+    });
+}
+
+/// Ends a session for good: its tasks are given to others. Tells how many.
+pub(crate) async fn lose(shared: &Arc<Shared>, key: &SeatKey, worker: WorkerRef, message: &str) -> usize {
+    let end = EndSession { namespace: key.0.clone(), session: worker.clone(), message: message.to_owned() };
+    let freed = match shared.apply(Command::EndSession(end)).await {
+        Ok(Reply::Ended(freed)) => freed,
+        Ok(_) => 0,
+        Err(status) => {
+            tracing::warn!(worker = %key.1, %status, "a worker's end could not be noted");
+            0
+        }
+    };
+    shared.fleet.leave(key, &worker);
+    tracing::info!(worker = %key.1, freed, message, "worker left");
+    shared.watchers.fleet_changed();
+    shared.pump();
+    freed
+}

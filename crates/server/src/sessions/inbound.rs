@@ -1,0 +1,198 @@
+//! What a worker sends, in order: gathered into batches, committed, answered after the commit. A few
+//! batches may be under way at a time, so that the stream does not wait for the disk.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use rota_core::task::{self, Ending};
+use rota_core::{Fence, TaskId};
+use rota_proto::worker::v1::session_request::Kind;
+use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
+use rota_store::{Command, Refused, Reply};
+use tonic::{Status, Streaming};
+
+use super::decode;
+use super::hello::Opened;
+use crate::shared::{Shared, now};
+use crate::wire::{failure, status};
+
+/// Messages of one batch, at most.
+const BATCH: usize = 256;
+/// Batches under way, at most. What a worker sends beyond waits in the stream, whose flow control holds it back.
+const UNDER_WAY: usize = 4;
+
+/// What to do when a command has been answered.
+#[derive(Clone)]
+enum After {
+    Accepted(TaskId, Fence),
+    Rejected(TaskId, Fence),
+    Reported(TaskId, Fence),
+    Finished(TaskId, Fence, bool),
+}
+
+type Answers = Result<Vec<Result<Reply, Refused>>, rota_store::Error>;
+
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    opened: &Opened,
+    inbound: Streaming<SessionRequest>,
+) -> Result<(), Status> {
+    let mut inbound = inbound.ready_chunks(BATCH);
+    let mut under_way = FuturesOrdered::new();
+    let silence = shared.timing.heartbeat_timeout;
+    loop {
+        tokio::select! {
+            biased;
+            Some((after, answers)) = under_way.next(), if !under_way.is_empty() => {
+                answer(shared, opened, after, answers)?;
+            }
+            chunk = tokio::time::timeout(silence, inbound.next()), if under_way.len() < UNDER_WAY => {
+                let chunk = chunk.map_err(|_| Status::deadline_exceeded("nothing was heard of the worker"))?;
+                let Some(chunk) = chunk else { break };
+                let mut commands = Vec::with_capacity(chunk.len());
+                let mut after = Vec::with_capacity(chunk.len());
+                let mut lazy = true;
+                for message in chunk {
+                    let Some(kind) = message?.kind else { continue };
+                    lazy &= matches!(kind, Kind::Accept(_));
+                    if let Some((command, then)) = take(shared, opened, kind)? {
+                        commands.push(command);
+                        after.push(then);
+                    }
+                }
+                shared.fleet.with(&opened.key, &opened.worker, |seat| seat.heard_at = now());
+                if !commands.is_empty() {
+                    let store = Arc::clone(&shared.store);
+                    under_way.push_back(async move {
+                        let answers: Answers =
+                            if lazy { store.apply_lazily(commands).await } else { store.apply(commands).await };
+                        (after, answers)
+                    });
+                }
+            }
+        }
+    }
+    while let Some((after, answers)) = under_way.next().await {
+        answer(shared, opened, after, answers)?;
+    }
+    Ok(())
+}
+
+fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
+    let of = |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
+    let taken = match kind {
+        Kind::Hello(_) => return Err(status::error("PROTOCOL", "Hello may come only once")),
+        Kind::Accept(accept) => {
+            let (id, fence) = decode::held("accept", &accept.task_id, accept.fence)?;
+            (of(id, task::Command::Accept(decode::by(&opened.worker, fence))), After::Accepted(id, fence))
+        }
+        Kind::Reject(reject) => {
+            let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
+            let held = decode::by(&opened.worker, fence);
+            let reason = failure::cut(reject.reason, 1024);
+            (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
+        }
+        Kind::Report(report) => {
+            let (id, fence) = decode::held("report", &report.task_id, report.fence)?;
+            let command = decode::report(report, decode::by(&opened.worker, fence), now())?;
+            (of(id, command), After::Reported(id, fence))
+        }
+        Kind::Result(result) => {
+            let (id, fence) = decode::held("result", &result.task_id, result.fence)?;
+            let command = decode::result(result, decode::by(&opened.worker, fence), rand::random())?;
+            let well = matches!(&command, task::Command::Finish { ending: Ending::Succeeded(_), .. });
+            // It has ended by the worker's own word; dispatch need not tell it to.
+            shared.fleet.with(&opened.key, &opened.worker, |seat| {
+                if seat.held.get(&id) == Some(&fence) {
+                    seat.held.remove(&id);
+                    seat.ending.insert(id, fence);
+                }
+            });
+            (of(id, command), After::Finished(id, fence, well))
+        }
+        Kind::Heartbeat(beat) => {
+            shared.fleet.with(&opened.key, &opened.worker, |seat| {
+                seat.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
+                seat.memory_bytes = beat.memory_bytes.max(0);
+            });
+            return Ok(None);
+        }
+        Kind::Draining(draining) => {
+            tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker drains");
+            shared.fleet.with(&opened.key, &opened.worker, |seat| seat.draining = true);
+            shared.watchers.fleet_changed();
+            return Ok(None);
+        }
+    };
+    Ok(Some(taken))
+}
+
+fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Answers) -> Result<(), Status> {
+    // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
+    let answers = answers.map_err(status::store)?;
+    let Some(outgoing) = shared.fleet.look(&opened.key).and_then(|seat| seat.outgoing.clone()) else {
+        return Err(Status::unavailable("the session has ended"));
+    };
+    let mut freed = false;
+    for (after, answer) in after.into_iter().zip(answers) {
+        let reply = match &answer {
+            Ok(Reply::Task(_, reply)) => Some(*reply),
+            Ok(_) => None,
+            // A record that is gone, or a fence that was never given: either way it does not count.
+            Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => Some(task::Reply::Stale),
+            Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => Some(task::Reply::Stale),
+            Err(refused) => return Err(status::refused(refused.clone())),
+        };
+        match after {
+            After::Accepted(id, fence) if reply == Some(task::Reply::Stale) => {
+                outgoing.send(stale(id, fence));
+            }
+            After::Accepted(..) => {}
+            After::Rejected(id, fence) => freed |= free(shared, opened, id, fence),
+            After::Reported(id, fence) => match reply {
+                Some(task::Reply::Reported(seq)) => outgoing.send(ack(id, fence, seq, false)),
+                _ => outgoing.send(stale(id, fence)),
+            },
+            After::Finished(id, fence, well) => {
+                let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
+                shared.fleet.with(&opened.key, &opened.worker, |seat| {
+                    seat.succeeded += u64::from(accepted && well);
+                    seat.failed += u64::from(accepted && !well);
+                });
+                freed |= free(shared, opened, id, fence);
+                outgoing.send(session_response::Kind::ResultAck(wire::ResultAck {
+                    task_id: id.to_string(),
+                    fence: signed(fence.0),
+                    accepted,
+                }));
+            }
+        }
+    }
+    if freed {
+        shared.watchers.fleet_changed();
+        shared.pump();
+    }
+    Ok(())
+}
+
+fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) -> bool {
+    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now())
+}
+
+fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kind {
+    session_response::Kind::ReportAck(wire::ReportAck {
+        task_id: id.to_string(),
+        fence: signed(fence.0),
+        attempt_seq: signed(seq),
+        stale,
+    })
+}
+
+fn stale(id: TaskId, fence: Fence) -> session_response::Kind {
+    ack(id, fence, 0, true)
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

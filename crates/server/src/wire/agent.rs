@@ -1,0 +1,77 @@
+//! Agents: wire ⇄ core.
+
+use prost::Message;
+use rota_core::agent::Agent;
+use rota_core::{AgentName, Namespace, Timestamp};
+use rota_proto::{names, v1};
+use tonic::Status;
+
+use super::status::invalid;
+use super::{check, time};
+
+const MAX_CAPABILITIES: usize = 64;
+const MAX_SLOTS: i32 = 1024;
+const MAX_WORKERS: i32 = 10_000;
+
+/// Checks an agent. Generation and times are the store's.
+pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> Result<Agent, Status> {
+    let spec = given.spec.ok_or_else(|| invalid("agent.spec", "is required"))?;
+    if spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()).is_none() {
+        return Err(invalid("agent.spec.runtime", "must be one of claude, command, scripted or external"));
+    }
+    check::words("agent.spec.capabilities", &spec.capabilities, MAX_CAPABILITIES)?;
+    check::environment("agent.spec.environment", &spec.environment)?;
+    check::labels("agent.labels", &given.labels)?;
+    check::length("agent.spec.description", &spec.description, check::MAX_TITLE)?;
+    for (field, value, most) in [
+        ("slots", spec.slots, MAX_SLOTS),
+        ("replicas", spec.replicas, MAX_WORKERS),
+        ("max_replicas", spec.max_replicas, MAX_WORKERS),
+        ("spare_workers", spec.spare_workers, MAX_WORKERS),
+    ] {
+        if !(0..=most).contains(&value) {
+            return Err(invalid(format!("agent.spec.{field}"), format!("must be from 0 to {most}")));
+        }
+    }
+    if spec.max_replicas != 0 && spec.max_replicas < spec.replicas {
+        return Err(invalid("agent.spec.max_replicas", "must not be below replicas"));
+    }
+    time::from_duration("agent.spec.idle_timeout", spec.idle_timeout.as_ref())?;
+    if let Some(limits) = &spec.default_limits {
+        for (field, given) in [
+            ("timeout", &limits.timeout),
+            ("silence_timeout", &limits.silence_timeout),
+            ("queue_timeout", &limits.queue_timeout),
+            ("cancel_grace", &limits.cancel_grace),
+        ] {
+            time::from_duration(&format!("agent.spec.default_limits.{field}"), given.as_ref())?;
+        }
+    }
+    let capabilities = spec.capabilities.iter().cloned().collect();
+    let kept = v1::Agent { spec: Some(spec), labels: given.labels, ..v1::Agent::default() };
+    Ok(Agent {
+        namespace,
+        name,
+        generation: 0,
+        capabilities,
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        payload: kept.encode_to_vec().into(),
+    })
+}
+
+/// What was handed in.
+pub(crate) fn kept(agent: &Agent) -> v1::Agent {
+    v1::Agent::decode(&agent.payload[..]).unwrap_or_default()
+}
+
+pub(crate) fn to_wire(agent: &Agent, status: v1::AgentStatus) -> v1::Agent {
+    v1::Agent {
+        name: names::agent(agent.namespace.as_str(), &agent.name),
+        status: Some(status),
+        create_time: Some(time::timestamp(agent.created_at)),
+        update_time: Some(time::timestamp(agent.updated_at)),
+        generation: i64::try_from(agent.generation).unwrap_or(i64::MAX),
+        ..kept(agent)
+    }
+}

@@ -1,0 +1,79 @@
+//! Bounds of what callers send. Each refusal names the field.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+
+use super::status::invalid;
+
+pub(crate) const MAX_PROMPT: usize = 1 << 20;
+pub(crate) const MAX_TITLE: usize = 256;
+pub(crate) const MAX_TEXT: usize = 64 << 10;
+const MAX_ENTRIES: usize = 256;
+const MAX_VALUE: usize = 32 << 10;
+const MAX_LABELS: usize = 64;
+const MAX_LABEL: usize = 256;
+
+/// The beginning of a text, for messages.
+pub(crate) fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+pub(crate) fn length(field: &str, text: &str, most: usize) -> Result<(), Status> {
+    if text.len() > most {
+        return Err(invalid(field, format!("is {} bytes long; at most {most} are allowed", text.len())));
+    }
+    Ok(())
+}
+
+pub(crate) fn count(field: &str, count: usize, most: usize) -> Result<(), Status> {
+    if count > most {
+        return Err(invalid(field, format!("has {count} entries; at most {most} are allowed")));
+    }
+    Ok(())
+}
+
+/// Variables of an environment: names that a process can have, values of bounded size.
+pub(crate) fn environment(field: &str, variables: &BTreeMap<String, String>) -> Result<(), Status> {
+    count(field, variables.len(), MAX_ENTRIES)?;
+    for (name, value) in variables {
+        let at = format!("{field}[{:?}]", shorten(name));
+        let begins = name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic() || c == b'_');
+        if !begins || name.len() > 128 || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+            return Err(invalid(at, "is not a variable's name: use letters, digits and '_'"));
+        }
+        if value.contains('\0') {
+            return Err(invalid(at, "must not contain a zero byte"));
+        }
+        length(&at, value, MAX_VALUE)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    count(field, labels.len(), MAX_LABELS)?;
+    for (key, value) in labels {
+        let at = format!("{field}[{:?}]", shorten(key));
+        if key.is_empty() {
+            return Err(invalid(at, "must not be empty"));
+        }
+        length(&at, key, MAX_LABEL)?;
+        length(&at, value, MAX_LABEL)?;
+    }
+    Ok(())
+}
+
+/// Words for capabilities.
+pub(crate) fn words(field: &str, words: &[String], most: usize) -> Result<(), Status> {
+    count(field, words.len(), most)?;
+    for (index, word) in words.iter().enumerate() {
+        let fine = !word.is_empty()
+            && word.len() <= 63
+            && word.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.' | b'/'));
+        if !fine {
+            let why = "is not a word: use 1 to 63 letters, digits, '_', '-', '.' or '/'";
+            return Err(invalid(format!("{field}[{index}]"), why));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! What a worker is told: the task's own words, then its agent's, then the server's.
+
+use std::time::Duration;
+
+use rota_proto::v1::{self, runtime::Kind};
+
+use super::time;
+
+/// Total time of a task that sets none.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(3600);
+/// Grace of a task that sets none.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// Silence that a Claude agent may keep when nothing is set.
+const CLAUDE_SILENCE: Duration = Duration::from_secs(600);
+
+/// Completes a task's spec from its agent's. Afterwards its runtime, limits, workspace and environment are whole.
+pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec) {
+    spec.runtime = Some(runtime(agent.runtime.clone().unwrap_or_default(), spec.runtime.take()));
+    if spec.workspace.is_none() {
+        spec.workspace = Some(agent.workspace.clone().unwrap_or_default());
+    }
+    for (name, value) in &agent.environment {
+        if !spec.environment.contains_key(name) {
+            spec.environment.insert(name.clone(), value.clone());
+        }
+    }
+    let defaults = agent.default_limits.clone().unwrap_or_default();
+    let limits = spec.limits.get_or_insert_default();
+    let claude = matches!(spec.runtime.as_ref().and_then(|r| r.kind.as_ref()), Some(Kind::Claude(_)));
+    limits.timeout = limits.timeout.take().or(defaults.timeout).or_else(|| Some(time::duration(TIMEOUT)));
+    limits.cancel_grace = limits.cancel_grace.take().or(defaults.cancel_grace).or_else(|| Some(time::duration(GRACE)));
+    let silence = || claude.then(|| time::duration(CLAUDE_SILENCE));
+    limits.silence_timeout = limits.silence_timeout.take().or(defaults.silence_timeout).or_else(silence);
+    if limits.max_turns == 0 {
+        limits.max_turns = defaults.max_turns;
+    }
+    if limits.budget_micro_usd == 0 {
+        limits.budget_micro_usd = defaults.budget_micro_usd;
+    }
+}
+
+/// The agent's runtime with what the task sets in its place. Kinds that differ: the task's is taken as it is,
+/// and the worker refuses what it cannot do.
+fn runtime(agent: v1::Runtime, task: Option<v1::Runtime>) -> v1::Runtime {
+    let kind = match (agent.kind, task.and_then(|task| task.kind)) {
+        (kind, None) | (None, kind) => kind,
+        (Some(Kind::Claude(base)), Some(Kind::Claude(own))) => Some(Kind::Claude(claude(base, own))),
+        (Some(Kind::Command(base)), Some(Kind::Command(own))) => Some(Kind::Command(command(base, own))),
+        (Some(Kind::Scripted(base)), Some(Kind::Scripted(own))) => Some(Kind::Scripted(scripted(base, own))),
+        (Some(_), Some(own)) => Some(own),
+    };
+    v1::Runtime { kind }
+}
+
+fn text(base: &mut String, own: String) {
+    if !own.is_empty() {
+        *base = own;
+    }
+}
+
+fn list<T>(base: &mut Vec<T>, own: Vec<T>) {
+    if !own.is_empty() {
+        *base = own;
+    }
+}
+
+fn claude(mut base: v1::ClaudeRuntime, own: v1::ClaudeRuntime) -> v1::ClaudeRuntime {
+    text(&mut base.model, own.model);
+    text(&mut base.fallback_model, own.fallback_model);
+    list(&mut base.tools, own.tools);
+    list(&mut base.allowed_tools, own.allowed_tools);
+    list(&mut base.disallowed_tools, own.disallowed_tools);
+    text(&mut base.permission_mode, own.permission_mode);
+    text(&mut base.system_prompt, own.system_prompt);
+    text(&mut base.append_system_prompt, own.append_system_prompt);
+    base.mcp_servers = own.mcp_servers.or(base.mcp_servers);
+    base.json_schema = own.json_schema.or(base.json_schema);
+    if own.permission_policy != 0 {
+        base.permission_policy = own.permission_policy;
+    }
+    text(&mut base.program, own.program);
+    base
+}
+
+fn command(mut base: v1::CommandRuntime, own: v1::CommandRuntime) -> v1::CommandRuntime {
+    // A program of the task's own, in whichever form, takes the place of the agent's in either form.
+    if !own.argv.is_empty() || !own.shell.is_empty() {
+        base.argv = own.argv;
+        base.shell = own.shell;
+    }
+    base.stdin = own.stdin.or(base.stdin);
+    list(&mut base.retry_exit_codes, own.retry_exit_codes);
+    list(&mut base.fatal_exit_codes, own.fatal_exit_codes);
+    base
+}
+
+fn scripted(mut base: v1::ScriptedRuntime, own: v1::ScriptedRuntime) -> v1::ScriptedRuntime {
+    list(&mut base.steps, own.steps);
+    if own.seed != 0 {
+        base.seed = own.seed;
+    }
+    base
+}

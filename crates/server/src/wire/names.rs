@@ -1,0 +1,79 @@
+//! Resource names of requests, checked.
+
+use rota_core::{AgentName, Namespace, TaskId, WorkerName};
+use rota_proto::names;
+use tonic::Status;
+
+use super::status::invalid;
+
+/// The namespace of `parent`.
+pub(crate) fn parent(field: &str, name: &str) -> Result<Namespace, Status> {
+    let part = names::parse_namespace(name)
+        .ok_or_else(|| invalid(field, format!("{name:?} is not of the form namespaces/NAMESPACE")))?;
+    namespace(field, part)
+}
+
+/// The namespace of `parent`, or `None` for `namespaces/-`.
+pub(crate) fn parent_or_all(field: &str, name: &str) -> Result<Option<Namespace>, Status> {
+    if name == "namespaces/-" { Ok(None) } else { parent(field, name).map(Some) }
+}
+
+pub(crate) fn namespace(field: &str, text: &str) -> Result<Namespace, Status> {
+    Namespace::new(text).map_err(|bad| invalid(field, bad.to_string()))
+}
+
+fn split<'a>(field: &str, name: &'a str, collection: &str) -> Result<(Namespace, &'a str), Status> {
+    let (space, id) = names::parse(name, collection).ok_or_else(|| {
+        invalid(field, format!("{name:?} is not of the form namespaces/NAMESPACE/{collection}/ID"))
+    })?;
+    Ok((namespace(field, space)?, id))
+}
+
+/// How a request names a task.
+pub(crate) enum TaskName {
+    Id(TaskId),
+    Alias(String),
+}
+
+pub(crate) fn task(field: &str, name: &str) -> Result<(Namespace, TaskName), Status> {
+    let (space, id) = split(field, name, "tasks")?;
+    let named = match id.parse() {
+        Ok(id) => TaskName::Id(id),
+        Err(_) => TaskName::Alias(alias(field, id)?),
+    };
+    Ok((space, named))
+}
+
+/// An alias: a name that is not a UUID.
+pub(crate) fn alias(field: &str, text: &str) -> Result<String, Status> {
+    // Kubernetes lets resources have names of up to 253 characters.
+    let fits = text.len() <= 253 && text.split('.').all(rota_core::ids::is_name);
+    if !fits {
+        return Err(invalid(
+            field,
+            format!("{:?} is not a name: use lower-case letters, digits, '-' and '.'", super::check::shorten(text)),
+        ));
+    }
+    if text.parse::<TaskId>().is_ok() {
+        return Err(invalid(field, "must not look like an id"));
+    }
+    Ok(text.to_owned())
+}
+
+pub(crate) fn agent(field: &str, name: &str) -> Result<(Namespace, AgentName), Status> {
+    let (space, id) = split(field, name, "agents")?;
+    Ok((space, agent_id(field, id)?))
+}
+
+pub(crate) fn agent_id(field: &str, id: &str) -> Result<AgentName, Status> {
+    AgentName::new(id).map_err(|bad| invalid(field, bad.to_string()))
+}
+
+pub(crate) fn worker(field: &str, name: &str) -> Result<(Namespace, WorkerName), Status> {
+    let (space, id) = split(field, name, "workers")?;
+    Ok((space, worker_id(field, id)?))
+}
+
+pub(crate) fn worker_id(field: &str, id: &str) -> Result<WorkerName, Status> {
+    WorkerName::new(id).map_err(|bad| invalid(field, bad.to_string()))
+}

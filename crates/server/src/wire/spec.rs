@@ -1,0 +1,240 @@
+//! A task as callers hand it in: checked, completed, and split into what the core must know and the
+//! payload that it need not.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use rota_core::rank::Priority;
+use rota_core::target::Target;
+use rota_core::task::{Dependency, DependencyKey, DependencyState, Limits, New, OnFailure, Trace};
+use rota_core::{AgentName, Namespace, TaskId, retry};
+use rota_proto::v1;
+use tonic::Status;
+
+use super::status::invalid;
+use super::{check, names, task, time};
+
+/// The agent of a task that names none.
+const DEFAULT_AGENT: &str = "default";
+const MAX_DEPENDENCIES: usize = 256;
+const MAX_CAPABILITIES: usize = 32;
+const MAX_ATTEMPTS: i32 = 100;
+
+/// A checked task.
+pub(crate) struct Checked {
+    pub(crate) new: New,
+    /// What is kept: the spec without its secrets.
+    pub(crate) payload: v1::TaskSpec,
+    pub(crate) secrets: std::collections::BTreeMap<String, String>,
+    pub(crate) strict: bool,
+}
+
+/// Checks a task. `defaults` are its agent's limits, where the agent is known.
+pub(crate) fn check(
+    namespace: Namespace,
+    id: TaskId,
+    trace: Trace,
+    given: v1::Task,
+    defaults: Option<&v1::Limits>,
+) -> Result<Checked, Status> {
+    let mut spec = given.spec.ok_or_else(|| invalid("task.spec", "is required"))?;
+    let at = |field: &str| format!("task.spec.{field}");
+    check::length(&at("prompt"), &spec.prompt, check::MAX_PROMPT)?;
+    check::length(&at("title"), &spec.title, check::MAX_TITLE)?;
+    check::length(&at("owner"), &spec.owner, check::MAX_TITLE)?;
+    check::environment(&at("environment"), &spec.environment)?;
+    check::environment(&at("secrets"), &spec.secrets)?;
+    check::labels("task.labels", &given.labels)?;
+    check::length(&at("input"), &input_text(&spec), check::MAX_PROMPT)?;
+    workspace(spec.workspace.as_ref())?;
+
+    let parent = match spec.parent_task.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| invalid(at("parent_task"), "must be a task's id"))?),
+    };
+    let alias = match given.alias.as_str() {
+        "" => None,
+        alias => Some(names::alias("task.alias", alias)?),
+    };
+    let priority = given.priority.map_or(Some(Priority::NORMAL), Priority::new);
+    let priority = priority.ok_or_else(|| invalid("task.priority", "must be from 0 to 10"))?;
+    if spec.title.is_empty() {
+        spec.title = title(&spec);
+    }
+    let secrets = std::mem::take(&mut spec.secrets);
+    spec.secret_names = secrets.keys().cloned().collect();
+    spec.secret_names.sort_unstable();
+
+    let new = New {
+        id,
+        namespace,
+        alias,
+        title: spec.title.clone(),
+        owner: spec.owner.clone(),
+        parent,
+        retry_of: None,
+        labels: given.labels.into_iter().collect(),
+        target: from_target(spec.target.as_ref())?,
+        priority,
+        desired: v1::DesiredState::try_from(given.desired_state).map(task::from_desired).unwrap_or_default(),
+        limits: limits(spec.limits.as_ref(), defaults)?,
+        retry: retry(spec.retry.as_ref())?,
+        not_before: spec.start_time.as_ref().map(time::from_timestamp),
+        dependencies: dependencies(&spec.depends_on)?,
+        trace,
+        agent_known: false,
+        has_secrets: !secrets.is_empty(),
+    };
+    Ok(Checked { new, strict: spec.strict, payload: spec, secrets })
+}
+
+fn input_text(spec: &v1::TaskSpec) -> String {
+    spec.input.as_ref().and_then(|input| serde_json::to_string(input).ok()).unwrap_or_default()
+}
+
+/// The prompt's first line, or what else is known.
+fn title(spec: &v1::TaskSpec) -> String {
+    let line = spec.prompt.lines().map(str::trim).find(|line| !line.is_empty());
+    let program = || match spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()) {
+        Some(v1::runtime::Kind::Command(command)) if command.shell.is_empty() => command.argv.join(" "),
+        Some(v1::runtime::Kind::Command(command)) => command.shell.clone(),
+        _ => String::new(),
+    };
+    line.map_or_else(program, str::to_owned).chars().take(80).collect()
+}
+
+fn from_target(target: Option<&v1::Target>) -> Result<Target, Status> {
+    let field = "task.spec.target";
+    match target.and_then(|target| target.kind.as_ref()) {
+        None => AgentName::new(DEFAULT_AGENT).map(Target::Agent).map_err(|bad| invalid(field, bad.to_string())),
+        Some(v1::target::Kind::Agent(agent)) => names::agent_id(&format!("{field}.agent"), agent).map(Target::Agent),
+        Some(v1::target::Kind::Worker(worker)) => {
+            names::worker_id(&format!("{field}.worker"), worker).map(Target::Worker)
+        }
+        Some(v1::target::Kind::Capabilities(set)) => {
+            check::words(&format!("{field}.capabilities.words"), &set.words, MAX_CAPABILITIES)?;
+            if set.words.is_empty() {
+                return Err(invalid(format!("{field}.capabilities.words"), "must name at least one"));
+            }
+            Ok(Target::Capabilities(set.words.iter().cloned().collect::<BTreeSet<_>>()))
+        }
+    }
+}
+
+pub(crate) fn target(target: &Target) -> v1::Target {
+    let kind = match target {
+        Target::Agent(agent) => v1::target::Kind::Agent(agent.to_string()),
+        Target::Worker(worker) => v1::target::Kind::Worker(worker.to_string()),
+        Target::Capabilities(words) => {
+            v1::target::Kind::Capabilities(v1::CapabilitySet { words: words.iter().cloned().collect() })
+        }
+    };
+    v1::Target { kind: Some(kind) }
+}
+
+fn limits(own: Option<&v1::Limits>, defaults: Option<&v1::Limits>) -> Result<Limits, Status> {
+    let pick = |name: &str, read: fn(&v1::Limits) -> Option<&pbjson_types::Duration>| {
+        let own = time::from_duration(&format!("task.spec.limits.{name}"), own.and_then(read))?;
+        let default = || defaults.and_then(read).and_then(|given| time::from_duration(name, Some(given)).ok().flatten());
+        Ok::<_, Status>(own.or_else(default))
+    };
+    bounds(own)?;
+    let silence = pick("silence_timeout", |limits| limits.silence_timeout.as_ref())?;
+    let timeout = pick("timeout", |limits| limits.timeout.as_ref())?;
+    for (name, given) in [("silence_timeout", silence), ("timeout", timeout)] {
+        if given.is_some_and(|given| given.is_zero()) {
+            return Err(invalid(format!("task.spec.limits.{name}"), "must not be zero"));
+        }
+    }
+    Ok(Limits {
+        timeout: timeout.unwrap_or(super::merge::TIMEOUT),
+        queue_timeout: pick("queue_timeout", |limits| limits.queue_timeout.as_ref())?,
+        cancel_grace: pick("cancel_grace", |limits| limits.cancel_grace.as_ref())?.unwrap_or(super::merge::GRACE),
+    })
+}
+
+fn bounds(limits: Option<&v1::Limits>) -> Result<(), Status> {
+    let Some(limits) = limits else { return Ok(()) };
+    if limits.max_turns < 0 {
+        return Err(invalid("task.spec.limits.max_turns", "must not be negative"));
+    }
+    if limits.budget_micro_usd < 0 {
+        return Err(invalid("task.spec.limits.budget_micro_usd", "must not be negative"));
+    }
+    Ok(())
+}
+
+fn retry(given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {
+    let mut policy = retry::Policy::default();
+    let Some(given) = given else { return Ok(policy) };
+    let field = "task.spec.retry";
+    if !(0..=MAX_ATTEMPTS).contains(&given.max_attempts) {
+        return Err(invalid(format!("{field}.max_attempts"), format!("must be from 0 to {MAX_ATTEMPTS}")));
+    }
+    if given.max_attempts > 0 {
+        policy.max_attempts = given.max_attempts.unsigned_abs();
+    }
+    if let Some(losses) = given.max_worker_losses {
+        if !(0..=MAX_ATTEMPTS).contains(&losses) {
+            return Err(invalid(format!("{field}.max_worker_losses"), format!("must be from 0 to {MAX_ATTEMPTS}")));
+        }
+        policy.max_worker_losses = losses.unsigned_abs();
+    }
+    let initial = time::from_duration(&format!("{field}.initial_backoff"), given.initial_backoff.as_ref())?;
+    let most = time::from_duration(&format!("{field}.max_backoff"), given.max_backoff.as_ref())?;
+    policy.initial_backoff = initial.unwrap_or(policy.initial_backoff);
+    policy.max_backoff = most.unwrap_or(policy.max_backoff).max(policy.initial_backoff);
+    Ok(policy)
+}
+
+fn dependencies(given: &[v1::Dependency]) -> Result<Vec<Dependency>, Status> {
+    check::count("task.spec.depends_on", given.len(), MAX_DEPENDENCIES)?;
+    let mut seen = BTreeSet::new();
+    let mut dependencies = Vec::with_capacity(given.len());
+    for (index, dependency) in given.iter().enumerate() {
+        let field = format!("task.spec.depends_on[{index}].task");
+        let key = match dependency.task.parse() {
+            Ok(id) => DependencyKey::Id(id),
+            Err(_) => DependencyKey::Alias(names::alias(&field, &dependency.task)?),
+        };
+        if !seen.insert(key.clone()) {
+            return Err(invalid(field, "is named twice"));
+        }
+        let on_failure = match dependency.on_failure() {
+            v1::OnDependencyFailure::Unspecified | v1::OnDependencyFailure::Fail => OnFailure::Fail,
+            v1::OnDependencyFailure::Continue => OnFailure::Continue,
+            v1::OnDependencyFailure::Cancel => OnFailure::Cancel,
+        };
+        dependencies.push(Dependency { key, on_failure, state: DependencyState::Missing });
+    }
+    Ok(dependencies)
+}
+
+fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
+    let Some(given) = given else { return Ok(()) };
+    let in_place = given.mode() == v1::WorkspaceMode::InPlace;
+    if in_place && !given.path.starts_with('/') {
+        return Err(invalid("task.spec.workspace.path", "must be an absolute path for a workspace in place"));
+    }
+    if !in_place && !given.path.is_empty() && !rota_core::ids::is_name(&given.path) {
+        return Err(invalid("task.spec.workspace.path", "must be a name of lower-case letters, digits, '-' and '.'"));
+    }
+    if let Some(git) = &given.git
+        && (git.url.is_empty() || git.depth < 0)
+    {
+        return Err(invalid("task.spec.workspace.git", "needs a url, and a depth that is not negative"));
+    }
+    Ok(())
+}
+
+/// Top-level fields in which two specs differ, as the API names them.
+pub(crate) fn differences(kept: &[u8], given: &v1::TaskSpec) -> Vec<String> {
+    let Ok(kept) = v1::TaskSpec::decode(kept) else { return vec!["spec".to_owned()] };
+    let fields = |spec: &v1::TaskSpec| match serde_json::to_value(spec) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (kept, given) = (fields(&kept), fields(given));
+    let names: BTreeSet<_> = kept.keys().chain(given.keys()).collect();
+    names.into_iter().filter(|name| kept.get(*name) != given.get(*name)).map(|name| format!("spec.{name}")).collect()
+}

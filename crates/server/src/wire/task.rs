@@ -1,0 +1,91 @@
+//! A task as callers read it.
+
+use bytes::Bytes;
+use prost::Message;
+use rota_core::task::explain::Wait;
+use rota_core::task::{Desired, Task};
+use rota_proto::{names, v1};
+use rota_telemetry::trace::hex;
+
+use super::{event, failure, time};
+
+pub(crate) fn desired(desired: Desired) -> v1::DesiredState {
+    match desired {
+        Desired::Run => v1::DesiredState::Run,
+        Desired::Suspended => v1::DesiredState::Suspended,
+        Desired::Cancelled => v1::DesiredState::Cancelled,
+    }
+}
+
+pub(crate) fn from_desired(wanted: v1::DesiredState) -> Desired {
+    match wanted {
+        v1::DesiredState::Unspecified | v1::DesiredState::Run => Desired::Run,
+        v1::DesiredState::Suspended => Desired::Suspended,
+        v1::DesiredState::Cancelled => Desired::Cancelled,
+    }
+}
+
+/// A task with what was handed in (where given) and its result (where given).
+pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Bytes>) -> v1::Task {
+    let mut status = status(task);
+    status.result = result.and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok());
+    v1::Task {
+        name: names::task(task.namespace.as_str(), task.id),
+        uid: task.id.to_string(),
+        alias: task.alias.clone().unwrap_or_default(),
+        spec: Some(payload.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_else(|| brief(task))),
+        priority: Some(i32::from(task.priority.get())),
+        labels: task.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        desired_state: desired(task.desired).into(),
+        status: Some(status),
+        create_time: Some(time::timestamp(task.created_at)),
+        retry_of: task.retry_of.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// What the record alone knows of a task's spec: enough for tables and watches.
+fn brief(task: &Task) -> v1::TaskSpec {
+    v1::TaskSpec {
+        title: task.title.clone(),
+        owner: task.owner.clone(),
+        target: Some(super::spec::target(&task.target)),
+        parent_task: task.parent.map(|id| id.to_string()).unwrap_or_default(),
+        ..v1::TaskSpec::default()
+    }
+}
+
+fn status(task: &Task) -> v1::TaskStatus {
+    let open = task.assignment.iter().flat_map(|assignment| &assignment.open_input);
+    let worker = task.assignment.as_ref().map(|a| &a.worker).or(task.last_worker.as_ref());
+    v1::TaskStatus {
+        state: event::state(task.state).into(),
+        waiting: task.waits().into_iter().map(wait).collect(),
+        attempt: i32::try_from(task.attempt()).unwrap_or(i32::MAX),
+        worker: worker.map(ToString::to_string).unwrap_or_default(),
+        progress: task.progress.as_ref().map(|p| v1::Progress { fraction: p.fraction, step: p.step.clone() }),
+        failure: task.failure.as_ref().map(failure::to_wire),
+        result: None,
+        usage: Some(event::usage(&task.total_usage())),
+        ready_time: task.ready_at.map(time::timestamp),
+        start_time: task.started_at.map(time::timestamp),
+        end_time: task.ended_at.map(time::timestamp),
+        log_seq: i64::try_from(task.log_seq).unwrap_or(i64::MAX),
+        trace_id: hex(&task.trace.trace_id),
+        worker_losses: i32::try_from(task.worker_losses).unwrap_or(i32::MAX),
+        cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
+        pending_input: open.filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok()).collect(),
+    }
+}
+
+fn wait(wait: Wait) -> v1::Wait {
+    use v1::WaitReason as Reason;
+    let (reason, what, until) = match wait {
+        Wait::Dependency { name, .. } => (Reason::Dependency, name, None),
+        Wait::DependencyMissing(name) => (Reason::DependencyMissing, name, None),
+        Wait::AgentMissing(name) => (Reason::AgentMissing, name, None),
+        Wait::StartTime(at) => (Reason::StartTime, String::new(), Some(at)),
+        Wait::RetryDelay(at) => (Reason::RetryDelay, String::new(), Some(at)),
+        Wait::Suspended => (Reason::Suspended, String::new(), None),
+    };
+    v1::Wait { reason: reason.into(), what, until: until.map(time::timestamp) }
+}
