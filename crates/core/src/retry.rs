@@ -68,7 +68,8 @@ impl Policy {
     pub fn backoff(&self, count: u32, jitter: f64) -> Duration {
         let doubled = self.initial_backoff.saturating_mul(1 << count.saturating_sub(1).min(20));
         let whole = doubled.min(self.max_backoff);
-        whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        // `max` turns a NaN into 0; half of each is taken apart, since all of the longest time as a float overflows.
+        whole / 2 + (whole / 2).mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
     }
 }
 

@@ -1,1 +1,251 @@
-//! Placeholder, being written.
+//! How many workers a pool shall have: one pure function for whoever starts them, be it processes
+//! on a laptop or pods on a cluster. Knows no tasks, names no machines, reads no clock.
+
+use std::time::Duration;
+
+/// A pool and what is asked of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Workers that always run.
+    pub floor: u32,
+    /// Most workers that there may be, draining ones included. Below the floor it counts as the floor.
+    pub ceiling: u32,
+    /// Idle workers kept ahead of demand, within the ceiling.
+    pub spare: u32,
+    /// Tasks that one worker does at a time; 0 counts as 1.
+    pub slots: u32,
+    /// Tasks that wait for a slot of this pool, not limited by capacity.
+    pub queued: u64,
+    /// The workers there are.
+    pub workers: Vec<WorkerView>,
+    /// How long a worker beyond the floor stays idle before it goes.
+    pub idle_timeout: Duration,
+}
+
+/// One worker, as scaling sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its name.
+    pub name: String,
+    /// Tasks on it.
+    pub running: u32,
+    /// It takes no more.
+    pub draining: bool,
+    /// Its session is up.
+    pub connected: bool,
+    /// It has been started and was never connected yet.
+    pub starting: bool,
+    /// For how long it has had no task; `None` while it has one, or while that is not known.
+    pub idle_for: Option<Duration>,
+}
+
+/// What to do about a pool now. Never both at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Workers to start.
+    pub start: u32,
+    /// Workers to drain; each was idle when this was planned, and must be drained only if it still is.
+    pub drain: Vec<String>,
+}
+
+/// The most workers of an agent whose spec says `replicas` and `max_replicas` (0 for unset): never
+/// below the floor, and at least one, since a managed pool of none could do nothing.
+pub fn ceiling(replicas: u32, max_replicas: u32) -> u32 {
+    max_replicas.max(replicas).max(1)
+}
+
+/// What to do about a pool now.
+///
+/// Workers that are starting, or whose connection is cut for a moment, count as capacity that is
+/// coming: a restarted control plane must not double every pool. What keeps it from swinging is the
+/// idle timeout on the way down, and that it goes down only where the demand would still be met.
+pub fn plan(pool: &Pool) -> Plan {
+    let slots = u64::from(pool.slots.max(1));
+    let ceiling = u64::from(pool.ceiling.max(pool.floor));
+    let all = pool.workers.len() as u64;
+    let live = pool.workers.iter().filter(|worker| !worker.draining).count() as u64;
+    let free: u64 = pool
+        .workers
+        .iter()
+        .filter(|worker| !worker.draining)
+        .map(|worker| slots.saturating_sub(u64::from(worker.running)))
+        .sum();
+    let wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
+
+    let for_demand = wanted.saturating_sub(free).div_ceil(slots);
+    let for_floor = u64::from(pool.floor).saturating_sub(live);
+    let start = for_demand.max(for_floor).min(ceiling.saturating_sub(all));
+    if start > 0 {
+        return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), drain: Vec::new() };
+    }
+    Plan { start: 0, drain: surplus(pool, ceiling, live, free, wanted, slots) }
+}
+
+/// The idle workers that may go, the longest idle first.
+fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
+    let mut idle: Vec<_> = pool
+        .workers
+        .iter()
+        .filter(|worker| worker.connected && !worker.draining && !worker.starting && worker.running == 0)
+        .filter_map(|worker| Some((worker.idle_for?, worker.name.as_str())))
+        .collect();
+    idle.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let mut drain = Vec::new();
+    for (idle_for, name) in idle {
+        let too_many = live > ceiling;
+        let unneeded = live > u64::from(pool.floor)
+            && idle_for >= pool.idle_timeout
+            && free.saturating_sub(slots) >= wanted;
+        if !too_many && !unneeded {
+            // Those that follow were idle for less time, and need is the same for all.
+            break;
+        }
+        drain.push(name.to_owned());
+        live -= 1;
+        free = free.saturating_sub(slots);
+    }
+    drain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(name: &str, seconds: u64) -> WorkerView {
+        WorkerView {
+            name: name.into(),
+            connected: true,
+            idle_for: Some(Duration::from_secs(seconds)),
+            ..Default::default()
+        }
+    }
+
+    fn busy(name: &str, running: u32) -> WorkerView {
+        WorkerView { name: name.into(), running, connected: true, ..Default::default() }
+    }
+
+    fn starting(name: &str) -> WorkerView {
+        WorkerView { name: name.into(), starting: true, ..Default::default() }
+    }
+
+    fn pool(floor: u32, ceiling: u32, queued: u64, workers: Vec<WorkerView>) -> Pool {
+        Pool { floor, ceiling, spare: 0, slots: 1, queued, workers, idle_timeout: Duration::from_secs(60) }
+    }
+
+    fn start(pool: &Pool) -> u32 {
+        let plan = plan(pool);
+        assert_eq!(plan.drain, [""; 0]);
+        plan.start
+    }
+
+    fn drain(pool: &Pool) -> Vec<String> {
+        let plan = plan(pool);
+        assert_eq!(plan.start, 0);
+        plan.drain
+    }
+
+    #[test]
+    fn nothing_asked_nothing_done() {
+        assert_eq!(plan(&pool(0, 5, 0, vec![])), Plan::default());
+        assert_eq!(plan(&Pool::default()), Plan::default());
+    }
+
+    #[test]
+    fn the_floor_always_runs() {
+        assert_eq!(start(&pool(2, 5, 0, vec![])), 2);
+        assert_eq!(start(&pool(2, 5, 0, vec![starting("a")])), 1);
+        assert_eq!(start(&pool(3, 1, 0, vec![])), 3, "a ceiling below the floor counts as the floor");
+        assert_eq!(drain(&pool(1, 5, 0, vec![idle("a", 900)])), [""; 0]);
+    }
+
+    #[test]
+    fn demand_starts_workers_up_to_the_ceiling() {
+        assert_eq!(start(&pool(0, 5, 3, vec![])), 3);
+        assert_eq!(start(&pool(0, 5, 30, vec![busy("a", 1)])), 4);
+        assert_eq!(start(&pool(0, 5, 3, vec![starting("a"), starting("b")])), 1, "starting ones are coming");
+        assert_eq!(start(&pool(0, 5, 1, vec![idle("a", 1)])), 0, "a free slot is there");
+        assert_eq!(start(&pool(0, 5, u64::MAX, vec![])), 5);
+    }
+
+    #[test]
+    fn slots_are_counted() {
+        let mut p = pool(0, 9, 10, vec![busy("a", 3)]);
+        p.slots = 4;
+        assert_eq!(start(&p), 3, "one free slot, nine tasks more");
+        p.workers = vec![busy("a", 9)];
+        p.queued = 1;
+        assert_eq!(start(&p), 1, "more running than slots is no negative capacity");
+    }
+
+    #[test]
+    fn spare_ones_are_kept_ahead() {
+        let mut p = pool(0, 5, 0, vec![busy("a", 1)]);
+        p.spare = 2;
+        assert_eq!(start(&p), 2);
+        p.workers = vec![busy("a", 1), idle("b", 900), idle("c", 900)];
+        assert_eq!(drain(&p), [""; 0]);
+        p.workers.push(idle("d", 901));
+        assert_eq!(drain(&p), ["d"]);
+    }
+
+    #[test]
+    fn draining_ones_count_for_the_ceiling_and_not_as_capacity() {
+        let mut leaving = busy("a", 1);
+        leaving.draining = true;
+        assert_eq!(start(&pool(1, 1, 1, vec![leaving.clone()])), 0);
+        assert_eq!(start(&pool(1, 2, 5, vec![leaving])), 1);
+    }
+
+    #[test]
+    fn a_cut_connection_starts_nothing_and_is_never_drained() {
+        let mut cut = idle("a", 900);
+        cut.connected = false;
+        assert_eq!(plan(&pool(1, 5, 1, vec![cut.clone()])), Plan::default());
+        assert_eq!(plan(&pool(0, 5, 0, vec![cut])), Plan::default());
+    }
+
+    #[test]
+    fn only_the_idle_go_and_only_after_a_while() {
+        let workers = vec![idle("a", 70), busy("b", 1), idle("c", 59), idle("d", 80), starting("e")];
+        assert_eq!(drain(&pool(0, 9, 0, workers.clone())), ["d", "a"]);
+        assert_eq!(drain(&pool(4, 9, 0, workers.clone())), ["d"]);
+        assert_eq!(drain(&pool(0, 9, 3, workers)), ["d"], "three free slots must stay");
+    }
+
+    #[test]
+    fn a_lowered_ceiling_takes_the_idle_at_once() {
+        let workers = vec![idle("a", 1), busy("b", 1), idle("c", 2)];
+        assert_eq!(drain(&pool(0, 2, 0, workers.clone())), ["c"]);
+        assert_eq!(drain(&pool(0, 0, 9, workers)), ["c", "a"]);
+    }
+
+    #[test]
+    fn it_settles() {
+        // Whatever it does leaves nothing more to do, once it is done.
+        for floor in 0..3 {
+            for ceiling in 0..4 {
+                for queued in 0..4 {
+                    for spare in 0..3 {
+                        let mut p =
+                            pool(floor, ceiling, queued, vec![idle("x", 99), busy("y", 1), idle("z", 99)]);
+                        p.spare = spare;
+                        let first = plan(&p);
+                        p.workers.retain(|worker| !first.drain.contains(&worker.name));
+                        p.workers.extend((0..first.start).map(|n| starting(&n.to_string())));
+                        assert_eq!(
+                            plan(&p),
+                            Plan::default(),
+                            "{floor} {ceiling} {queued} {spare}: {first:?}"
+                        );
+                        assert!(!first.drain.contains(&"y".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ceilings_of_specs() {
+        assert_eq!((ceiling(0, 0), ceiling(3, 0), ceiling(3, 2), ceiling(0, 4)), (1, 3, 3, 4));
+    }
+}

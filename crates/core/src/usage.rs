@@ -28,6 +28,20 @@ impl Usage {
         *self == Self::default()
     }
 
+    /// The greater of each number: totals that an attempt tells one after the other never fall.
+    #[must_use]
+    pub fn at_least(&self, other: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+            cache_read_tokens: self.cache_read_tokens.max(other.cache_read_tokens),
+            cache_write_tokens: self.cache_write_tokens.max(other.cache_write_tokens),
+            cost_micro_usd: self.cost_micro_usd.max(other.cost_micro_usd),
+            turns: self.turns.max(other.turns),
+            model: if other.model.is_empty() { self.model.clone() } else { other.model.clone() },
+        }
+    }
+
     /// This and `other` together; the later model's name stays.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {

@@ -40,7 +40,7 @@ impl std::fmt::Debug for Options {
 }
 
 /// A certificate and its key, as PEM.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Tls {
     /// The certificate chain.
     pub certificate: Vec<u8>,

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ struct Call {
 /// A store with one writer.
 pub struct Embedded<R> {
     calls: Mutex<Option<blocking::SyncSender<Call>>>,
-    commits: Mutex<Option<mpsc::Receiver<Commit>>>,
+    outbox: Arc<Outbox>,
     reads: Arc<R>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -52,17 +53,20 @@ impl<R: Reads> Embedded<R> {
     /// Starts the writer.
     pub fn start<T: Tables>(engine: Engine<T>, reads: R, clock: Clock) -> Result<Self, Error> {
         let (calls, inbox) = blocking::sync_channel(QUEUE);
-        let (outbox, commits) = mpsc::channel(COMMITS);
+        let outbox = Arc::new(Outbox::default());
         let writer = std::thread::Builder::new()
             .name("rota-store-writer".to_owned())
-            .spawn(move || write(engine, &inbox, &outbox, &clock))
+            .spawn({
+                let outbox = Arc::clone(&outbox);
+                move || write(engine, &inbox, &outbox, &clock)
+            })
             .map_err(|error| Error::Unavailable {
                 message: format!("its writer thread cannot start: {error}"),
                 hint: "raise the limit on threads",
             })?;
         Ok(Self {
             calls: Mutex::new(Some(calls)),
-            commits: Mutex::new(Some(commits)),
+            outbox,
             reads: Arc::new(reads),
             writer: Mutex::new(Some(writer)),
         })
@@ -94,10 +98,39 @@ impl<R: Reads> Embedded<R> {
     }
 }
 
+/// Where commits go. Without a reader they go nowhere, so that nobody waits for one.
+#[derive(Debug, Default)]
+struct Outbox {
+    sender: Mutex<Option<mpsc::Sender<Commit>>>,
+    taken: AtomicBool,
+}
+
+impl Outbox {
+    fn open(&self) -> Option<mpsc::Receiver<Commit>> {
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(COMMITS);
+        *self.sender.lock() = Some(sender);
+        Some(receiver)
+    }
+
+    fn send(&self, commit: Commit) {
+        let sender = self.sender.lock().clone();
+        if let Some(sender) = sender
+            && !commit.is_empty()
+            && sender.blocking_send(commit).is_err()
+        {
+            // Its reader has gone.
+            self.sender.lock().take();
+        }
+    }
+}
+
 fn write<T: Tables>(
     mut engine: Engine<T>,
     inbox: &blocking::Receiver<Call>,
-    commits: &mpsc::Sender<Commit>,
+    commits: &Outbox,
     clock: &Clock,
 ) {
     let mut waiting: VecDeque<Call> = VecDeque::new();
@@ -112,10 +145,7 @@ fn write<T: Tables>(
         match engine.run(batch, clock()) {
             Ok(outcome) => {
                 // In order before any answer, so that whoever was answered finds it already on its way.
-                // Without a reader, as at the end of a process, answers still go out.
-                if !outcome.commit.is_empty() {
-                    let _ = commits.blocking_send(outcome.commit);
-                }
+                commits.send(outcome.commit);
                 let mut replies = outcome.replies.into_iter();
                 for (count, reply) in open {
                     let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
@@ -165,7 +195,7 @@ impl<R: Reads> Store for Embedded<R> {
     }
 
     fn commits(&self) -> Option<mpsc::Receiver<Commit>> {
-        self.commits.lock().take()
+        self.outbox.open()
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Error> {

@@ -19,7 +19,8 @@ struct Held {
     payloads: HashMap<TaskId, Bytes>,
     results: HashMap<TaskId, Bytes>,
     secrets: HashMap<TaskId, Bytes>,
-    log: Vec<(TaskId, Vec<Event>)>,
+    log: BTreeMap<u64, (TaskId, Vec<Event>)>,
+    revision: u64,
     routes: Vec<Route>,
     aliases: HashMap<(Namespace, String), TaskId>,
     keys: HashMap<(Namespace, String), TaskId>,
@@ -70,18 +71,17 @@ impl Tables for Memory {
         state.results.remove(&task.id);
         state.secrets.remove(&task.id);
         state.aliases.retain(|_, id| *id != task.id);
-        for (id, events) in &mut state.log {
-            if *id == task.id {
-                events.clear();
-            }
-        }
+        state.log.retain(|_, (id, _)| *id != task.id);
+        state.waits.retain(|(.., waiter)| *waiter != task.id);
         Ok(())
     }
 
     fn append(&mut self, id: TaskId, events: &[Event]) -> Result<u64, Error> {
         let mut state = self.state.write();
-        state.log.push((id, events.to_vec()));
-        Ok(state.log.len() as u64)
+        state.revision += 1;
+        let revision = state.revision;
+        state.log.insert(revision, (id, events.to_vec()));
+        Ok(revision)
     }
 
     fn payload(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
@@ -134,8 +134,10 @@ impl Tables for Memory {
 
     fn ended_before(&mut self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
         let state = self.state.read();
-        let old = state.tasks.values().filter(|(task, _)| task.ended_at.is_some_and(|at| at < before));
-        Ok(old.take(limit).map(|(task, _)| task.id).collect())
+        let ended = state.tasks.values().filter_map(|(task, _)| Some((task.ended_at?, task.id)));
+        let mut old: Vec<_> = ended.filter(|(at, _)| *at < before).collect();
+        old.sort_unstable();
+        Ok(old.into_iter().take(limit).map(|(_, id)| id).collect())
     }
 
     fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
@@ -251,15 +253,20 @@ impl Reads for Memory {
 
     fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
         let state = self.state.read();
-        let all = state.log.iter().filter(|(task, _)| *task == id).flat_map(|(_, events)| events);
-        Ok(all.filter(|event| event.log_seq > after).take(limit).cloned().collect())
+        let mut events = Vec::new();
+        for (_, row) in state.log.values().filter(|(task, _)| *task == id) {
+            if events.len() >= limit {
+                break;
+            }
+            events.extend(row.iter().filter(|event| event.log_seq > after).cloned());
+        }
+        Ok(events)
     }
 
     fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
         let state = self.state.read();
-        let from = usize::try_from(after).unwrap_or(usize::MAX).min(state.log.len());
-        let entries = state.log[from..].iter().zip(after + 1..).take(limit);
-        Ok(entries.map(|((id, events), revision)| FeedEntry { revision, id: *id, events: events.clone() }).collect())
+        let rows = state.log.range(after.saturating_add(1)..).take(limit);
+        Ok(rows.map(|(&revision, (id, events))| FeedEntry { revision, id: *id, events: events.clone() }).collect())
     }
 
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
@@ -285,7 +292,7 @@ impl Reads for Memory {
                 .filter(|(task, _)| task.state.is_on_worker())
                 .map(|(task, route)| (*route, task.clone()))
                 .collect(),
-            revision: state.log.len() as u64,
+            revision: state.revision,
             next_due: state.tasks.values().filter_map(|(task, _)| task.due()).min(),
         })
     }

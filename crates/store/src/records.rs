@@ -73,7 +73,7 @@ pub struct Create {
 }
 
 /// A worker's wish for tasks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Claim {
     /// Its namespace.
     pub namespace: Namespace,

@@ -17,7 +17,7 @@ impl Task {
     /// Carries out one command. On an error the record is as it was.
     pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<Transition, Rejected> {
         // Time never runs backwards for a task, whatever the clock does.
-        let now = now.max(self.created_at);
+        let now = now.max(self.last_known_time());
         let mut step = Step { task: self, now, out: Transition::default() };
         let state = step.task.state;
         match command {
@@ -46,7 +46,8 @@ impl Task {
                 step.settle();
             }
             Command::AgentGone => {
-                step.task.agent_known = false;
+                // Who names no agent misses none.
+                step.task.agent_known = step.task.agent().is_none();
                 step.settle();
             }
         }
@@ -101,11 +102,12 @@ impl Step<'_> {
         for time in [&mut task.retry_at, &mut task.not_before] {
             *time = time.filter(|at| *at > self.now);
         }
-        let ready = task.dependencies_over()
-            && task.agent_known
-            && task.desired == Desired::Run
-            && task.not_before.is_none()
-            && task.retry_at.is_none();
+        let held = !task.dependencies_over() || !task.agent_known || task.desired != Desired::Run;
+        if held {
+            // Its place is lost: else it would come back with its queue timeout long over.
+            task.ready_at = None;
+        }
+        let ready = !held && task.not_before.is_none() && task.retry_at.is_none();
         match (task.state, ready) {
             (State::Pending, true) => {
                 task.ready_at = Some(task.ready_at.unwrap_or(self.now));
@@ -113,7 +115,6 @@ impl Step<'_> {
             }
             (State::Queued, false) => {
                 let reason = if task.desired == Desired::Suspended { "suspended" } else { "agent_missing" };
-                task.ready_at = None;
                 self.go(StateChange::new(State::Pending, reason));
             }
             _ => {}
@@ -127,7 +128,8 @@ impl Step<'_> {
         match task.state {
             State::Pending if task.retry_at.is_some() && over(task.deadline()) => self.time_out(),
             State::Queued if over(task.deadline()) => self.time_out(),
-            State::Queued if over(task.queue_deadline()) => {
+            // A refused task that waits for its next assignment is still in the queue for whoever waits for it.
+            State::Pending | State::Queued if over(task.queue_deadline()) => {
                 let message = "it waited longer than its queue timeout for a worker";
                 let failure = Failure::new(Class::QueueTimeout, message);
                 self.go(StateChange::new(State::Failed, "queue_timeout").message(message).failure(failure));

@@ -52,6 +52,7 @@ pub struct New {
 
 /// Makes a task: PENDING, QUEUED, or ended at once where it was born cancelled or a dependency has failed.
 pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
+    let agent_known = new.agent_known || !matches!(new.target, Target::Agent(_));
     let mut task = Task {
         id: new.id,
         namespace: new.namespace,
@@ -69,7 +70,7 @@ pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
         not_before: new.not_before,
         dependencies: new.dependencies,
         trace: new.trace,
-        agent_known: new.agent_known,
+        agent_known,
         state: State::Pending,
         created_at: now,
         ready_at: None,

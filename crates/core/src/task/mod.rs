@@ -181,7 +181,7 @@ pub struct Task {
     /// The last token given.
     #[serde(default)]
     pub fence: Fence,
-    /// The highest fence whose late result the log tells of.
+    /// The highest fence whose ending the log tells of, be it accepted or noted as stale.
     #[serde(default)]
     pub stale_noted: Fence,
     /// The worker that has it.
@@ -265,27 +265,44 @@ impl Task {
     /// When [`Command::Tick`] next has something to do; `None` for a task that only waits for others.
     /// A task on a worker always has such a time.
     pub fn due(&self) -> Option<Timestamp> {
-        let earliest = |times: [Option<Timestamp>; 3]| times.into_iter().flatten().min();
+        fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
+            times.into_iter().flatten().min()
+        }
         match self.state {
             State::Pending => earliest([
                 self.not_before,
                 self.retry_at,
                 self.deadline().filter(|_| self.retry_at.is_some()),
+                self.queue_deadline(),
             ]),
-            State::Queued => earliest([self.queue_deadline(), self.deadline(), None]),
+            State::Queued => earliest([self.queue_deadline(), self.deadline()]),
             State::Assigned => {
-                earliest([self.assignment.as_ref().map(|a| a.at + ACCEPT_TIMEOUT), self.confirm_by, None])
+                let taken_by = self.assignment.as_ref().map(|a| a.at + ACCEPT_TIMEOUT);
+                earliest([taken_by, self.confirm_by])
             }
             State::Running | State::InputRequired => earliest([
                 self.deadline().map(|d| d + self.limits.cancel_grace + CONFIRM_SLACK),
                 self.confirm_by,
-                None,
             ]),
             State::Succeeded | State::Failed | State::Cancelled => None,
         }
     }
 
+    /// When it has waited too long for its start. A task that has started once keeps its place when its worker
+    /// is lost, and must not pay for the time that it ran.
     fn queue_deadline(&self) -> Option<Timestamp> {
+        if self.started_at.is_some() {
+            return None;
+        }
         Some(self.ready_at? + self.limits.queue_timeout?)
+    }
+
+    /// The latest time that the record itself tells of.
+    fn last_known_time(&self) -> Timestamp {
+        let assigned = self.assignment.as_ref().map(|assignment| assignment.at);
+        [self.ready_at, self.started_at, self.ended_at, assigned]
+            .into_iter()
+            .flatten()
+            .fold(self.created_at, Ord::max)
     }
 }

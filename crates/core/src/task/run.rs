@@ -120,14 +120,10 @@ impl Step<'_> {
         if first == 0 || first > known + 1 {
             return Err(Rejected::Gap { expected: known + 1, got: first });
         }
-        let open = self.task.assignment.as_ref().map_or(0, |a| a.open_input.len());
-        let asks = items.iter().filter(|item| matches!(item.meaning, Meaning::Asks { .. })).count();
-        if open + asks > MAX_OPEN_INPUT {
-            return Err(Rejected::TooMany("open questions"));
-        }
-        self.taken();
         // What was sent before and already stands in the log is passed over.
         let old = usize::try_from(known + 1 - first).unwrap_or(usize::MAX);
+        self.check_questions(items.get(old..).unwrap_or_default())?;
+        self.taken();
         for item in items.into_iter().skip(old) {
             self.report_item(item);
         }
@@ -136,14 +132,39 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Refuses what would leave too many questions open at any time.
+    fn check_questions(&self, items: &[Item]) -> Result<(), Rejected> {
+        let known = self.task.assignment.iter().flat_map(|a| &a.open_input);
+        let mut open: Vec<&str> = known.map(|(id, _)| id.as_str()).collect();
+        for item in items {
+            match &item.meaning {
+                Meaning::Asks { request, .. } if !open.contains(&request.as_str()) => open.push(request),
+                Meaning::Settles(request) => open.retain(|id| id != request),
+                _ => {}
+            }
+            if open.len() > MAX_OPEN_INPUT {
+                return Err(Rejected::TooMany("open questions"));
+            }
+        }
+        Ok(())
+    }
+
     fn report_item(&mut self, item: Item) {
         let Some(assignment) = &mut self.task.assignment else { return };
         assignment.attempt_seq += 1;
         match item.meaning {
             Meaning::Plain => {}
-            Meaning::Progress(progress) => self.task.progress = Some(progress),
-            Meaning::Usage(usage) => assignment.usage = usage,
-            Meaning::Asks { request, payload } => assignment.open_input.push((request, payload)),
+            Meaning::Progress(mut progress) => {
+                // `max` turns a NaN, which no record could carry, into 0.
+                progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);
+                self.task.progress = Some(progress);
+            }
+            Meaning::Usage(usage) => assignment.usage = assignment.usage.at_least(&usage),
+            Meaning::Asks { request, payload } => {
+                // Asked again under the same name: one answer settles it.
+                assignment.open_input.retain(|(id, _)| *id != request);
+                assignment.open_input.push((request, payload));
+            }
             Meaning::Settles(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
         self.log(item.at, Body::Report(item.payload));
@@ -192,15 +213,19 @@ impl Step<'_> {
         jitter: f64,
     ) -> Result<(), Rejected> {
         if let Standing::Stale = self.standing(held)? {
-            self.note_stale(held);
-            self.reply(Reply::Stale);
+            // A repetition of the accepted success, whose answer was lost, is no late result.
+            if !(matches!(ending, Ending::Succeeded(_)) && self.has_succeeded_by(held)) {
+                self.note_stale(held);
+                self.reply(Reply::Stale);
+            }
             return Ok(());
         }
         self.taken();
         let task = &mut *self.task;
+        task.stale_noted = held.fence;
         if let Some(assignment) = &mut task.assignment {
             if let Some(usage) = usage {
-                assignment.usage = usage;
+                assignment.usage = assignment.usage.at_least(&usage);
             }
             let worker = assignment.worker.clone();
             task.session = (!session.is_empty()).then_some(RuntimeSession { worker, session });
@@ -227,8 +252,16 @@ impl Step<'_> {
         Ok(())
     }
 
+    fn has_succeeded_by(&self, held: &Held) -> bool {
+        self.task.state == State::Succeeded
+            && held.fence == self.task.fence
+            && self.task.last_worker.as_ref() == Some(&held.by.worker)
+    }
+
     fn note_stale(&mut self, held: &Held) {
-        if held.fence > self.task.stale_noted {
+        // The live fence from a session that is over or from another worker says nothing of the attempt's end.
+        let live = self.task.assignment.is_some() && held.fence == self.task.fence;
+        if !live && held.fence > self.task.stale_noted {
             self.task.stale_noted = held.fence;
             let message = format!(
                 "worker {} sent a result for fence {}, which no longer counts; it was refused",

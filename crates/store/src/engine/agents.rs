@@ -20,7 +20,7 @@ impl<T: Tables> Engine<T> {
             _ => {}
         }
         match &existing {
-            Some(old) if old.payload == agent.payload => return Ok(Ok(Reply::Agent(Arc::clone(old)).into())),
+            Some(old) if old.payload == agent.payload && old.capabilities == agent.capabilities => return Ok(Ok(Reply::Agent(Arc::clone(old)).into())),
             Some(old) => {
                 agent.created_at = old.created_at;
                 agent.generation = old.generation + 1;
@@ -36,7 +36,7 @@ impl<T: Tables> Engine<T> {
         self.agents.insert(key, Arc::clone(&agent));
         self.working.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
         if existing.is_none() {
-            self.agent_appeared(&agent, now)?;
+            self.agent_appeared(&agent)?;
         }
         Ok(Ok(Reply::Agent(agent).into()))
     }

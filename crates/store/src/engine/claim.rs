@@ -8,8 +8,7 @@ use crate::{Claim, Error, Refused, Reply, Tables};
 
 impl<T: Tables> Engine<T> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let session = self.tables.session(&claim.namespace, &claim.worker.worker)?;
-        if !session.is_some_and(|session| session.open && session.epoch == claim.worker.epoch) {
+        if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
         }
         let mut best = Vec::new();
@@ -21,6 +20,10 @@ impl<T: Tables> Engine<T> {
         best.truncate(claim.slots);
         let mut given = 0;
         for (_, id) in best {
+            // Whatever routes were asked for: matching never crosses namespaces.
+            if self.load(id)?.is_none_or(|task| task.namespace != claim.namespace) {
+                continue;
+            }
             let span_id = self.random();
             let command = Command::Assign { to: claim.worker.clone(), span_id };
             given += usize::from(self.apply(id, command, now)?.is_ok());

@@ -19,8 +19,11 @@ impl<T: Tables> Engine<T> {
             let found = self.load(existing)?.is_some();
             return Ok(if found { Ok(Answer::Existing(existing)) } else { Err(Refused::KeyOutlived(existing)) });
         }
-        if create.foreign_id && self.load(id)?.is_some() {
-            return Ok(Ok(Answer::Existing(id)));
+        // An id is looked for even if it did not come from outside: a second row of it would fail the whole batch.
+        if let Some(existing) = self.load(id)? {
+            // Nobody learns anything of another namespace, apart from that the id is taken.
+            let same = existing.namespace == namespace;
+            return Ok(if same { Ok(Answer::Existing(id)) } else { Err(Refused::KeyOutlived(id)) });
         }
         if let Err(refused) = self.look_around(&mut create)? {
             return Ok(Err(refused));
@@ -29,6 +32,7 @@ impl<T: Tables> Engine<T> {
         if let Some(key) = &create.key {
             self.tables.put_key(&namespace, key, id)?;
         }
+        create.new.has_secrets = create.secrets.is_some();
         if let Some(secrets) = &create.secrets {
             self.tables.put_secrets(id, secrets)?;
         }
@@ -42,11 +46,14 @@ impl<T: Tables> Engine<T> {
         if let Some(alias) = &alias {
             self.tables.put_alias(&namespace, alias, id)?;
         }
-        self.announce(id, alias)?;
+        let awaited = self.announce(id, alias)?;
         self.follow_up(now)?;
-        self.break_cycle(id)?;
+        if awaited {
+            self.break_cycle(id)?;
+        }
 
         if let Some(to) = create.offer
+            && self.has_session(&namespace, &to)
             && self.working.get(id).is_some_and(|entry| entry.task.state == State::Queued)
         {
             let span_id = self.random();
@@ -96,9 +103,10 @@ impl<T: Tables> Engine<T> {
         Ok(Ok(()))
     }
 
-    /// Tells those who waited for a task of this id or alias.
-    fn announce(&mut self, id: TaskId, alias: Option<String>) -> Result<(), Error> {
-        let Some(entry) = self.working.get(id) else { return Ok(()) };
+    /// Tells those who waited for a task of this id or alias; whether there were any.
+    fn announce(&mut self, id: TaskId, alias: Option<String>) -> Result<bool, Error> {
+        let mut awaited = false;
+        let Some(entry) = self.working.get(id) else { return Ok(awaited) };
         let namespace = entry.task.namespace.clone();
         let keys = [
             Some((WaitKey::Id(id), DependencyKey::Id(id))),
@@ -106,9 +114,10 @@ impl<T: Tables> Engine<T> {
         ];
         for (wait, key) in keys.into_iter().flatten() {
             for waiter in self.tables.take_waits(&namespace, &wait)? {
+                awaited = true;
                 self.found(waiter, key.clone(), id)?;
             }
         }
-        Ok(())
+        Ok(awaited)
     }
 }

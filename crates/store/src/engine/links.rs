@@ -1,11 +1,10 @@
 //! What binds tasks to each other and to agents: waits, edges, ends and cycles.
 
-use std::collections::HashMap;
-
 use rota_core::task::{Command, DependencyKey, DependencyState, State};
-use rota_core::{TaskId, Timestamp};
+use rota_core::TaskId;
 
 use super::Engine;
+use super::waits::Waits;
 use crate::{Error, Tables, WaitKey};
 
 impl<T: Tables> Engine<T> {
@@ -61,51 +60,37 @@ impl<T: Tables> Engine<T> {
         Ok(())
     }
 
-    /// Fails every task of a cycle that runs through a task. Only a task that others waited for can close one.
+    /// Fails every task that is in a cycle with this one. Only a task that others waited for can close one.
     pub(super) fn break_cycle(&mut self, id: TaskId) -> Result<(), Error> {
-        let Some(path) = self.cycle_through(id)? else { return Ok(()) };
-        for (index, &member) in path.iter().enumerate() {
-            let mut turned: Vec<_> = path[index..].iter().chain(&path[..index]).copied().collect();
-            turned.push(member);
-            self.working.follow.push_back((member, Command::Cycle { path: turned }));
+        let waits = self.waits_from(id)?;
+        for member in waits.members() {
+            let path = waits.path(member);
+            self.working.follow.push_back((member, Command::Cycle { path }));
         }
         Ok(())
     }
 
-    /// The tasks from `start` along its dependencies back to itself, if there is such a way.
-    fn cycle_through(&mut self, start: TaskId) -> Result<Option<Vec<TaskId>>, Error> {
-        // Breadth first, each task once; `came_from` gives the way back.
-        let mut came_from: HashMap<TaskId, TaskId> = HashMap::new();
-        let mut next = std::collections::VecDeque::from([start]);
-        while let Some(at) = next.pop_front() {
-            let Some(task) = self.load(at)? else { continue };
-            if task.state != State::Pending {
-                continue;
-            }
-            let waits = task.dependencies.iter().filter_map(|dependency| match dependency.state {
-                DependencyState::Waiting(on) => Some(on),
-                _ => None,
-            });
-            for on in waits.collect::<Vec<_>>() {
-                if on == start {
-                    let mut path = vec![at];
-                    while let Some(&before) = path.last().filter(|last| **last != start).and_then(|last| came_from.get(last)) {
-                        path.push(before);
-                    }
-                    path.reverse();
-                    return Ok(Some(path));
+    /// Everything that a task waits for, at any remove.
+    fn waits_from(&mut self, start: TaskId) -> Result<Waits, Error> {
+        let mut waits = Waits::new(start);
+        while let Some(at) = waits.next() {
+            let on = match self.load(at)? {
+                Some(task) if task.state == State::Pending => {
+                    let waiting = task.dependencies.iter().filter_map(|dependency| match dependency.state {
+                        DependencyState::Waiting(on) => Some(on),
+                        _ => None,
+                    });
+                    waiting.collect()
                 }
-                if !came_from.contains_key(&on) {
-                    came_from.insert(on, at);
-                    next.push_back(on);
-                }
-            }
+                _ => Vec::new(),
+            };
+            waits.add(at, on);
         }
-        Ok(None)
+        Ok(waits)
     }
 
     /// Lets tasks that waited for an agent go on.
-    pub(super) fn agent_appeared(&mut self, agent: &rota_core::agent::Agent, _now: Timestamp) -> Result<(), Error> {
+    pub(super) fn agent_appeared(&mut self, agent: &rota_core::agent::Agent) -> Result<(), Error> {
         let key = WaitKey::Agent(agent.name.clone());
         for waiter in self.tables.take_waits(&agent.namespace, &key)? {
             self.working.follow.push_back((waiter, Command::AgentAppeared));

@@ -6,6 +6,7 @@ mod claim;
 mod create;
 mod links;
 mod sessions;
+mod waits;
 mod working;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,8 +32,12 @@ pub struct Engine<T> {
     /// Which of them each worker has.
     by_worker: HashMap<(Namespace, WorkerName), HashSet<TaskId>>,
     agents: BTreeMap<(Namespace, AgentName), Arc<Agent>>,
+    /// Workers' sessions that have not ended.
+    sessions: HashMap<(Namespace, WorkerName), Epoch>,
     routes: HashMap<Route, RouteId>,
     working: Working,
+    /// What is in memory may hold what never happened, and could not be loaded anew yet.
+    stale: bool,
 }
 
 /// What a batch came to.
@@ -46,37 +51,46 @@ pub struct Outcome {
 
 impl<T: Tables> Engine<T> {
     /// Loads what is kept in memory. `seed` feeds span ids and jitter.
-    pub fn new(mut tables: T, seed: u64) -> Result<Self, Error> {
-        let snapshot = tables.snapshot()?;
+    pub fn new(tables: T, seed: u64) -> Result<Self, Error> {
         let mut engine = Self {
             tables,
             rng: StdRng::seed_from_u64(seed),
             live: HashMap::new(),
             by_worker: HashMap::new(),
             agents: BTreeMap::new(),
-            routes: snapshot.routes.into_iter().map(|(id, route)| (route, id)).collect(),
+            sessions: HashMap::new(),
+            routes: HashMap::new(),
             working: Working::default(),
+            stale: true,
         };
-        for agent in snapshot.agents {
-            engine.agents.insert((agent.namespace.clone(), agent.name.clone()), Arc::new(agent));
-        }
-        for (_, task) in snapshot.on_workers {
-            engine.keep(Arc::new(task));
-        }
+        engine.learn()?;
         Ok(engine)
+    }
+
+    /// Begins the row of span ids anew, so that a test can compare two engines.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = StdRng::seed_from_u64(seed);
+    }
+
+    /// The tables, for a look at what only they tell.
+    pub fn tables(&mut self) -> &mut T {
+        &mut self.tables
     }
 
     /// Carries out a batch in one transaction. On an error nothing of it has happened.
     pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Outcome, Error> {
-        self.tables.begin()?;
-        match self.run_open(batch, now) {
-            Ok(outcome) => Ok(outcome),
-            Err(error) => {
-                self.tables.rollback();
-                self.forget()?;
-                Err(error)
-            }
+        if self.stale {
+            self.learn()?;
         }
+        self.tables.begin()?;
+        let outcome = self.run_open(batch, now);
+        if outcome.is_err() {
+            self.tables.rollback();
+            self.stale = true;
+            // Best at once, while the store may still be readable; else before the next batch.
+            let _ = self.learn();
+        }
+        outcome
     }
 
     fn run_open(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Outcome, Error> {
@@ -152,21 +166,22 @@ impl<T: Tables> Engine<T> {
         if bytes == [0; N] { [1; N] } else { bytes }
     }
 
-    /// After a rollback: what is in memory is loaded anew, since it may hold what never happened.
-    fn forget(&mut self) -> Result<(), Error> {
+    /// Loads what is kept in memory: at the start, and after a rollback, since then it may hold what never happened.
+    fn learn(&mut self) -> Result<(), Error> {
+        let snapshot = self.tables.snapshot()?;
         self.working = Working::default();
         self.live.clear();
         self.by_worker.clear();
-        self.agents.clear();
-        self.routes.clear();
-        let snapshot = self.tables.snapshot()?;
         self.routes = snapshot.routes.into_iter().map(|(id, route)| (route, id)).collect();
-        for agent in snapshot.agents {
-            self.agents.insert((agent.namespace.clone(), agent.name.clone()), Arc::new(agent));
-        }
+        let agents = snapshot.agents.into_iter();
+        self.agents =
+            agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
+        let sessions = snapshot.sessions.into_iter();
+        self.sessions = sessions.map(|session| ((session.namespace, session.worker), session.epoch)).collect();
         for (_, task) in snapshot.on_workers {
             self.keep(Arc::new(task));
         }
+        self.stale = false;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Workers' session rows: each Hello raises the epoch; an end frees what the worker had.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rota_core::task::{self, Command, WorkerRef};
-use rota_core::{Epoch, Fence, Namespace, TaskId, Timestamp, WorkerName};
+use rota_core::{Epoch, Namespace, TaskId, Timestamp, WorkerName};
 
 use super::{Answer, Engine};
 use crate::{EndSession, Error, OpenSession, Refused, Reply, Session, Tables};
@@ -19,7 +19,6 @@ impl<T: Tables> Engine<T> {
         let epoch = Epoch(before.0 + 1);
         let by = WorkerRef { worker: open.worker.clone(), epoch };
 
-        let named: HashMap<TaskId, Fence> = open.running.iter().copied().collect();
         let mut attempts = Vec::with_capacity(open.running.len());
         for (id, fence) in open.running {
             let live = match self.load(id)? {
@@ -34,16 +33,19 @@ impl<T: Tables> Engine<T> {
             };
             attempts.push((id, fence, live));
         }
-        // What the control plane gave it and it does not name is not running: it never arrived, or its process ended.
+        // What the control plane gave it and it does not name, or under an older fence, is not running: it never
+        // arrived, or its process ended.
+        let resumed: HashSet<_> = attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
         let lost = self.tasks_of(&open.namespace, &open.worker);
         let message = match &row {
             Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
             _ => "the worker's process ended, and another one came in its place",
         };
-        for id in lost.into_iter().filter(|id| !named.contains_key(id)) {
+        for id in lost.into_iter().filter(|id| !resumed.contains(id)) {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
             let _ = self.apply(id, Command::LoseWorker { session, message: message.to_owned() }, now)?;
         }
+        self.sessions.insert((open.namespace.clone(), open.worker.clone()), epoch);
         self.tables.put_session(&Session {
             namespace: open.namespace,
             worker: open.worker,
@@ -68,9 +70,15 @@ impl<T: Tables> Engine<T> {
             freed += usize::from(matches!(self.apply(id, command, now)?, Ok(task::Reply::Done)));
         }
         if row.open {
+            self.sessions.remove(&(end.namespace.clone(), end.session.worker.clone()));
             self.tables.put_session(&Session { open: false, since: now, ..row })?;
         }
         Ok(Ok(Reply::Ended(freed).into()))
+    }
+
+    /// Whether a session has not ended and is the worker's newest.
+    pub(super) fn has_session(&self, namespace: &Namespace, session: &WorkerRef) -> bool {
+        self.sessions.get(&(namespace.clone(), session.worker.clone())) == Some(&session.epoch)
     }
 
     /// Tasks on a worker, as the batch has them now, oldest id first.

@@ -1,10 +1,15 @@
 //! What a runtime is: it turns one attempt into events and one outcome. It knows nothing of
 //! sessions, fences, acknowledgements or other attempts.
 
+pub mod claude;
+pub mod command;
+pub mod context;
+pub mod scripted;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use rota_proto::v1::{Failure, TaskInput, TaskResult, Usage, event};
+use rota_proto::v1::{Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::{mpsc, watch};
 
@@ -94,4 +99,63 @@ pub enum Ending {
 pub trait Runtime: Send + Sync {
     /// Does one attempt. When it returns, no process of the attempt is left.
     async fn run(&self, attempt: Attempt, channels: Channels) -> Outcome;
+}
+
+impl Outcome {
+    /// An ending and nothing else.
+    pub fn new(ending: Ending) -> Self {
+        Self { ending, usage: None, runtime_session: String::new() }
+    }
+
+    /// A failure and nothing else.
+    pub fn failed(class: FailureClass, message: impl Into<String>) -> Self {
+        Self::new(Ending::Failed(failure(class, message)))
+    }
+}
+
+/// A failure with the severity that its class usually has.
+pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failure {
+    let severity = match class {
+        FailureClass::Auth => Severity::Critical,
+        FailureClass::RateLimit | FailureClass::Overload => Severity::Low,
+        FailureClass::Agent
+        | FailureClass::Hang
+        | FailureClass::Crash
+        | FailureClass::Protocol
+        | FailureClass::Environment
+        | FailureClass::WorkerLost => Severity::Medium,
+        _ => Severity::High,
+    };
+    let message = cut(message.into(), MAX_MESSAGE);
+    Failure { class: class.into(), severity: severity.into(), message, ..Failure::default() }
+}
+
+/// A remark for the task's log.
+pub(crate) fn notice(severity: Severity, code: &str, message: impl Into<String>) -> event::Kind {
+    event::Kind::Notice(Notice {
+        severity: severity.into(),
+        code: code.to_owned(),
+        message: cut(message.into(), MAX_MESSAGE),
+    })
+}
+
+/// Longest sentence of a failure or notice.
+const MAX_MESSAGE: usize = 4 << 10;
+
+/// A text of at most `limit` bytes; a longer one says at its end that it was cut.
+pub(crate) fn cut(mut text: String, limit: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit.saturating_sub(MARK.len())));
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// Waits until the attempt shall end. Never returns when nobody can ask for that any more.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await.map(|stop| stop.clone()) {
+        Ok(Some(stop)) => stop,
+        _ => std::future::pending().await,
+    }
 }

@@ -1,0 +1,105 @@
+//! The command line: what is true for every command, and the list of them. Each command's own
+//! arguments are in its file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::*;
+use crate::output::{Color, Format};
+
+const AFTER: &str = "\
+Exit codes:
+  0    done; every task concerned succeeded
+  1    a task failed, or something else went wrong
+  2    the command line cannot be understood
+  3    a task was cancelled
+  4    there is no such thing
+  5    no server, or it does not let us in
+  6    what was waited for did not come in time
+  130  interrupted; tasks go on
+
+Where the server is: --endpoint, ROTA_ENDPOINT, the config file, a `rota dev` on this machine,
+or http://127.0.0.1:7420, in this order.";
+
+/// A duty roster for AI agents: hand it tasks, and it runs, follows and never loses them.
+#[derive(Debug, Parser)]
+#[command(name = "rota", version, after_long_help = AFTER, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// For every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// The server, for example http://127.0.0.1:7420 or https://rota.example [env: ROTA_ENDPOINT]
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// A file with the token [env: ROTA_TOKEN_FILE, or the token itself in ROTA_TOKEN]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificates to trust, in PEM [env: ROTA_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The namespace to work in [env: ROTA_NAMESPACE] [default: default]
+    #[arg(long, short, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How data is printed
+    #[arg(long, short, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+    /// When to use colours; NO_COLOR is kept too
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: Color,
+    /// What to log, for example `info` or `rota_client=debug` [env: ROTA_LOG]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make or change what manifests say
+    Apply(apply::Apply),
+    /// Run one task and print its result
+    Run(run::Run),
+    /// List tasks, agents or workers, or show one
+    Get(get::Get),
+    /// Tell everything about one task, agent or worker
+    Describe(describe::Describe),
+    /// Print what a task's agent said and did
+    Logs(logs::Logs),
+    /// Follow a task, or all tasks of a namespace, live
+    Watch(watch::Watch),
+    /// Wait until tasks have ended
+    Wait(wait::Wait),
+    /// Give a running task input, and answer its questions
+    Attach(attach::Attach),
+    /// End tasks
+    Cancel(cancel::Cancel),
+    /// Run a task that has ended once more
+    Retry(retry::Retry),
+    /// Change a task's priority, labels or whether it may start
+    Update(update::Update),
+    /// Say why a task is not running now
+    Explain(explain::Explain),
+    /// Print the raw event log of a task or a namespace
+    Events(events::Events),
+    /// List agents
+    Agents(agents::Agents),
+    /// List workers
+    Workers(workers::Workers),
+    /// List what can be done now
+    Capabilities(capabilities::Capabilities),
+    /// Let an agent's workers finish and take nothing new
+    Drain(drain::Drain),
+    /// Remove an agent
+    Delete(delete::Delete),
+    /// Print a completion script for a shell
+    Completion(completion::Completion),
+    /// Print this program's version
+    Version(version::Version),
+}

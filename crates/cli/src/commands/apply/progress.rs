@@ -1,0 +1,126 @@
+//! Follows applied tasks to their ends: bars on a terminal, lines elsewhere, a table at the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rota_client::watch::is_final;
+use rota_proto::v1::{Task, TaskState};
+
+use crate::commands::track::track;
+use crate::commands::{outcome, state_of, worst};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::{first_line, name, reason, results, state};
+
+/// Bars of single tasks at a time; the rest are counted.
+const BARS: usize = 10;
+
+pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Result<Exit> {
+    let mut bars = Bars::new(context, tasks.len());
+    for (index, task) in tasks.iter().enumerate() {
+        bars.show(context, index, None, task);
+    }
+    let mut updates = track(context, &tasks);
+    loop {
+        let update = tokio::select! {
+            update = updates.next() => update,
+            _ = tokio::signal::ctrl_c() => {
+                bars.clear();
+                let open: Vec<_> = tasks.iter().filter(|task| !is_final(state_of(task))).map(name).collect();
+                context.talk.say(&format!("\nThe tasks go on. Wait again: rota wait {}", open.join(" ")));
+                context.talk.say(&format!("End them:                     rota cancel {}", open.join(" ")));
+                return Ok(Exit::Interrupted);
+            }
+        };
+        let Some(update) = update else { break };
+        let (index, task) = update?;
+        bars.show(context, index, Some(state_of(&tasks[index])), &task);
+        tasks[index] = task;
+    }
+    bars.clear();
+    // Whatever had ended before is read whole, since lists and creations carry no results.
+    for task in
+        tasks.iter_mut().filter(|task| task.status.as_ref().is_none_or(|status| status.result.is_none()))
+    {
+        let request = rota_proto::v1::GetTaskRequest { name: task.name.clone() };
+        *task = context.client.get_task(request).await?;
+    }
+    if context.out.for_eyes() {
+        context.out.table(&results(&tasks))?;
+    } else {
+        context.out.list("tasks", &tasks)?;
+    }
+    Ok(worst(tasks.iter().map(outcome)))
+}
+
+/// What is shown while it goes on.
+struct Bars {
+    live: bool,
+    all: MultiProgress,
+    total: ProgressBar,
+    single: BTreeMap<usize, ProgressBar>,
+    ended: BTreeMap<usize, TaskState>,
+}
+
+impl Bars {
+    fn new(context: &Context, count: usize) -> Self {
+        let live = context.talk.is_terminal();
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let all = MultiProgress::with_draw_target(target);
+        let total =
+            all.add(ProgressBar::new(count as u64).with_style(style("{wide_bar:.green} {pos}/{len} {msg}")));
+        Self { live, all, total, single: BTreeMap::new(), ended: BTreeMap::new() }
+    }
+
+    fn show(&mut self, context: &Context, index: usize, before: Option<TaskState>, task: &Task) {
+        let now = state_of(task);
+        if !self.live && before != Some(now) {
+            let why = task.status.as_ref().map(reason).unwrap_or_default();
+            context.talk.say(format!("{} {} {why}", name(task), state(now)).trim_end());
+        }
+        if is_final(now) {
+            self.ended.insert(index, now);
+            if let Some(bar) = self.single.remove(&index) {
+                bar.finish_and_clear();
+            }
+            let failed = self.ended.values().filter(|state| **state != TaskState::Succeeded).count();
+            self.total.set_position(self.ended.len() as u64);
+            self.total.set_message(if failed == 0 { String::new() } else { format!("{failed} not well") });
+            return;
+        }
+        if !matches!(now, TaskState::Assigned | TaskState::Running | TaskState::InputRequired) {
+            // It went back to wait; its place is for one that runs.
+            if let Some(bar) = self.single.remove(&index) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        if !self.single.contains_key(&index) && self.single.len() < BARS {
+            let bar = ProgressBar::new(100)
+                .with_style(style("{spinner:.cyan} {prefix:24!} {bar:20.cyan} {elapsed:>4} {wide_msg}"))
+                .with_prefix(first_line(name(task), 24));
+            let bar = self.all.insert_before(&self.total, bar);
+            if self.live {
+                bar.enable_steady_tick(Duration::from_millis(120));
+            }
+            self.single.insert(index, bar);
+        }
+        if let Some(bar) = self.single.get(&index) {
+            let progress =
+                task.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
+            bar.set_position((progress.fraction * 100.0) as u64);
+            bar.set_message(task.status.as_ref().map(reason).unwrap_or_default());
+        }
+    }
+
+    fn clear(&self) {
+        self.single.values().for_each(ProgressBar::finish_and_clear);
+        self.total.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

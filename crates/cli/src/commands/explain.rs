@@ -1,0 +1,39 @@
+//! `rota explain`: why a task is not running now.
+
+use clap::Args;
+use rota_proto::v1::ExplainTaskRequest;
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Say why a task is not running now, and what can be done about it
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  rota explain build\n  rota explain build -o json")]
+pub struct Explain {
+    /// The task's id or name
+    pub task: String,
+}
+
+impl Explain {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let answer =
+            context.client.explain_task(ExplainTaskRequest { name: context.task(&self.task)? }).await?;
+        if !context.out.for_eyes() {
+            context.out.value(&answer)?;
+            return Ok(Exit::Ok);
+        }
+        context.out.line(&answer.summary)?;
+        for cause in &answer.causes {
+            if cause.message != answer.summary {
+                context.out.line(&format!("- {}", cause.message))?;
+            }
+            if !cause.hint.is_empty() {
+                context.out.line(&format!("  {}", cause.hint))?;
+            }
+        }
+        if answer.ahead > 0 {
+            context.out.line(&format!("{} tasks go first", answer.ahead))?;
+        }
+        Ok(Exit::Ok)
+    }
+}

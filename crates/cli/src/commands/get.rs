@@ -1,0 +1,202 @@
+//! `rota get`: lists, and single things as the API has them.
+
+use clap::{Args, ValueEnum};
+use rota_proto::names;
+use rota_proto::v1::{GetAgentRequest, GetTaskRequest, ListTasksRequest, TaskFilter, TaskState, Worker};
+
+use super::pairs::{self, Pair};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  rota get tasks --state running,queued
+  rota get tasks --label team=web --limit 10 -o json
+  rota get task build -o yaml
+  rota get agents
+  rota get workers --agent coder";
+
+/// List tasks, agents or workers, or show one
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Get {
+    /// What
+    #[arg(value_enum)]
+    pub kind: Kind,
+    /// Which one: a task's id or name, an agent's or a worker's name
+    pub name: Option<String>,
+    /// Only tasks in these states
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
+    pub state: Vec<State>,
+    /// Only tasks with this label
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
+    pub label: Vec<Pair>,
+    /// Only tasks or workers of this agent
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Most tasks
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// Of all namespaces
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+}
+
+/// What can be got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    #[value(alias = "task")]
+    Tasks,
+    #[value(alias = "agent")]
+    Agents,
+    #[value(alias = "worker")]
+    Workers,
+    #[value(alias = "capability")]
+    Capabilities,
+}
+
+/// A task's state, as one writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    Pending,
+    Queued,
+    Assigned,
+    Running,
+    #[value(alias = "inputrequired", alias = "input_required")]
+    InputRequired,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    pub fn to_api(self) -> TaskState {
+        match self {
+            Self::Pending => TaskState::Pending,
+            Self::Queued => TaskState::Queued,
+            Self::Assigned => TaskState::Assigned,
+            Self::Running => TaskState::Running,
+            Self::InputRequired => TaskState::InputRequired,
+            Self::Succeeded => TaskState::Succeeded,
+            Self::Failed => TaskState::Failed,
+            Self::Cancelled => TaskState::Cancelled,
+        }
+    }
+}
+
+impl Get {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match (self.kind, &self.name) {
+            (Kind::Tasks, None) => self.tasks(context).await,
+            (Kind::Tasks, Some(given)) => {
+                let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
+                match context.out.for_eyes() {
+                    true => context.out.table(&output::tasks(&[task], false))?,
+                    false => context.out.value(&task)?,
+                }
+                Ok(Exit::Ok)
+            }
+            (Kind::Agents, None) => agents(context, self.all_namespaces).await,
+            (Kind::Agents, Some(given)) => {
+                let agent = context.client.get_agent(GetAgentRequest { name: context.agent(given)? }).await?;
+                match context.out.for_eyes() {
+                    true => context.out.table(&output::agents(&[agent], false))?,
+                    false => context.out.value(&agent)?,
+                }
+                Ok(Exit::Ok)
+            }
+            (Kind::Workers, given) => {
+                let agent = self.agent.as_deref().unwrap_or_default();
+                workers(context, agent, given.as_deref(), self.all_namespaces).await
+            }
+            (Kind::Capabilities, None) => capabilities(context).await,
+            (Kind::Capabilities, Some(_)) => Err(Failure::usage("capabilities are only listed").into()),
+        }
+    }
+
+    async fn tasks(&self, context: &Context) -> anyhow::Result<Exit> {
+        let filter = TaskFilter {
+            states: self.state.iter().map(|state| state.to_api().into()).collect(),
+            agent: self.agent.clone().unwrap_or_default(),
+            labels: pairs::map(&self.label),
+            ..TaskFilter::default()
+        };
+        let request = ListTasksRequest {
+            parent: context.parent(self.all_namespaces),
+            filter: Some(filter),
+            ..ListTasksRequest::default()
+        };
+        // One more than asked for tells whether there are more.
+        let mut tasks = context.client.all_tasks(request, Some(self.limit.saturating_add(1))).await?;
+        let more = tasks.len() > self.limit;
+        tasks.truncate(self.limit);
+        if !context.out.for_eyes() {
+            context.out.list("tasks", &tasks)?;
+        } else if tasks.is_empty() {
+            context.talk.say("no tasks");
+        } else {
+            context.out.table(&output::tasks(&tasks, self.all_namespaces))?;
+        }
+        if more {
+            context.talk.say(&format!("there are more than {}; see them with --limit", self.limit));
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Lists agents.
+pub async fn agents(context: &Context, all: bool) -> anyhow::Result<Exit> {
+    let agents = context.client.all_agents(&context.parent(all)).await?;
+    if !context.out.for_eyes() {
+        context.out.list("agents", &agents)?;
+    } else if agents.is_empty() {
+        context.talk.say("no agents");
+        context.talk.hint("make one with `rota apply -f agent.yaml`");
+    } else {
+        context.out.table(&output::agents(&agents, all))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Lists workers, or shows one.
+pub async fn workers(context: &Context, agent: &str, one: Option<&str>, all: bool) -> anyhow::Result<Exit> {
+    let mut workers = context.client.all_workers(&context.parent(all), agent).await?;
+    if let Some(one) = one {
+        let worker = find_worker(workers, one)?;
+        if !context.out.for_eyes() {
+            context.out.value(&worker)?;
+            return Ok(Exit::Ok);
+        }
+        workers = vec![worker];
+    }
+    if !context.out.for_eyes() {
+        context.out.list("workers", &workers)?;
+    } else if workers.is_empty() {
+        context.talk.say("no workers");
+    } else {
+        context.out.table(&output::workers(&workers, all))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The worker of a name; the API has no call for one.
+pub fn find_worker(workers: Vec<Worker>, given: &str) -> anyhow::Result<Worker> {
+    let id = given.strip_prefix("worker/").unwrap_or(given);
+    let found = workers.into_iter().find(|worker| worker.name == id || names::last(&worker.name) == id);
+    Ok(found.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no worker {id}")))?)
+}
+
+/// Lists capabilities.
+pub async fn capabilities(context: &Context) -> anyhow::Result<Exit> {
+    let request = rota_proto::v1::ListCapabilitiesRequest { parent: context.parent(false) };
+    let all = context.client.list_capabilities(request).await?.capabilities;
+    if !context.out.for_eyes() {
+        context.out.list("capabilities", &all)?;
+    } else if all.is_empty() {
+        context.talk.say("no agent says what it can do");
+    } else {
+        context.out.table(&output::capabilities(&all))?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,111 @@
+//! The commands, a file each, and what several of them need.
+
+pub mod agents;
+pub mod apply;
+pub mod attach;
+pub mod cancel;
+pub mod capabilities;
+pub mod completion;
+pub mod delete;
+pub mod describe;
+pub mod drain;
+pub mod events;
+pub mod explain;
+mod follow;
+pub mod get;
+pub mod logs;
+mod pairs;
+pub mod retry;
+pub mod run;
+mod track;
+pub mod update;
+pub mod version;
+pub mod wait;
+pub mod watch;
+pub mod workers;
+
+use rota_client::Code;
+use rota_proto::v1::{Task, TaskState};
+use rota_telemetry::{env, log};
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Carries a command out.
+pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let filter = cli.globals.log.clone().or_else(|| env::var("ROTA_LOG"));
+    log::init(&log::Options {
+        filter: filter.unwrap_or_else(|| "warn".to_owned()),
+        format: log::Format::Text,
+    })?;
+    // These need no server.
+    let command = match cli.command {
+        Command::Completion(command) => return command.run(),
+        Command::Version(command) => return command.run(&cli.globals),
+        command => command,
+    };
+    let context = &Context::new(&cli.globals)?;
+    match command {
+        Command::Apply(command) => command.run(context).await,
+        Command::Run(command) => Box::pin(command.run(context)).await,
+        Command::Get(command) => command.run(context).await,
+        Command::Describe(command) => command.run(context).await,
+        Command::Logs(command) => command.run(context).await,
+        Command::Watch(command) => command.run(context).await,
+        Command::Wait(command) => command.run(context).await,
+        Command::Attach(command) => command.run(context).await,
+        Command::Cancel(command) => command.run(context).await,
+        Command::Retry(command) => command.run(context).await,
+        Command::Update(command) => command.run(context).await,
+        Command::Explain(command) => command.run(context).await,
+        Command::Events(command) => command.run(context).await,
+        Command::Agents(command) => command.run(context).await,
+        Command::Workers(command) => command.run(context).await,
+        Command::Capabilities(command) => command.run(context).await,
+        Command::Drain(command) => command.run(context).await,
+        Command::Delete(command) => command.run(context).await,
+        Command::Completion(_) | Command::Version(_) => Ok(Exit::Ok),
+    }
+}
+
+/// A task's state.
+fn state_of(task: &Task) -> TaskState {
+    task.status.as_ref().map_or(TaskState::Unspecified, |status| status.state())
+}
+
+/// How a task that has ended ends the program.
+fn outcome(task: &Task) -> Exit {
+    match state_of(task) {
+        TaskState::Failed => Exit::Failed,
+        TaskState::Cancelled => Exit::Cancelled,
+        _ => Exit::Ok,
+    }
+}
+
+/// How several tasks together do: a failure weighs most.
+fn worst(exits: impl IntoIterator<Item = Exit>) -> Exit {
+    let weight = |exit: &Exit| match exit {
+        Exit::Ok => 0,
+        Exit::Cancelled => 1,
+        Exit::NotFound => 2,
+        _ => 3,
+    };
+    exits.into_iter().max_by_key(weight).unwrap_or(Exit::Ok)
+}
+
+/// An answer, or nothing where there is no such thing.
+fn found<T>(answer: Result<T, rota_client::Error>) -> Result<Option<T>, rota_client::Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code == Code::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What one says to somebody who leaves a task alone.
+fn say_goes_on(context: &Context, task: &str) {
+    let task = rota_proto::names::last(task);
+    context.talk.say(&format!("\nThe task goes on. Follow it again: rota watch {task}"));
+    context.talk.say(&format!("End it:                          rota cancel {task}"));
+}

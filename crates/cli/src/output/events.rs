@@ -1,0 +1,255 @@
+//! A task's log as a person reads it. What the program printed goes out as it is; everything else
+//! is a line with a mark in front.
+
+use anstyle::{AnsiColor, Style};
+use rota_proto::v1::{
+    AgentMessage, Event, InputKind, InputRequest, MessageRole, Notice, Severity, StateChange, TaskState,
+    ToolResult, event,
+};
+
+use super::text::{clean, first_line, money, state, time};
+
+/// Turns events into text, and remembers whether a line is still open.
+#[derive(Debug)]
+pub struct Printer {
+    colored: bool,
+    times: bool,
+    /// What goes to a terminal is made harmless first.
+    terminal: bool,
+    open_line: bool,
+    /// The last thing that was said or printed, to tell whether a result has been seen.
+    last: String,
+}
+
+impl Printer {
+    pub fn new(colored: bool, times: bool, terminal: bool) -> Self {
+        Self { colored, times, terminal, open_line: false, last: String::new() }
+    }
+
+    /// Whether a text is what was just shown.
+    pub fn has_shown(&self, text: &str) -> bool {
+        self.last.trim_end().ends_with(text.trim_end())
+    }
+
+    /// An event's text, with its line breaks.
+    pub fn print(&mut self, event: &Event) -> Vec<u8> {
+        let Some(kind) = &event.kind else { return Vec::new() };
+        if let event::Kind::Output(output) = kind {
+            return self.output(&output.data, output.dropped_bytes);
+        }
+        let Some(text) = self.line(kind) else { return Vec::new() };
+        let mut bytes = self.finish();
+        if self.times {
+            bytes.extend(self.style(Style::new().dimmed(), &time(event.time.as_ref())).into_bytes());
+            bytes.push(b' ');
+        }
+        bytes.extend(text.into_bytes());
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Ends a line that is still open.
+    pub fn finish(&mut self) -> Vec<u8> {
+        if std::mem::take(&mut self.open_line) { vec![b'\n'] } else { Vec::new() }
+    }
+
+    fn output(&mut self, data: &[u8], dropped: i64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if dropped > 0 {
+            bytes.extend(self.finish());
+            let note = format!("[{dropped} bytes were dropped here]\n");
+            bytes.extend(self.style(Style::new().dimmed(), &note).into_bytes());
+        }
+        let text = String::from_utf8_lossy(data);
+        if self.terminal {
+            bytes.extend(clean(&text).into_bytes());
+        } else {
+            bytes.extend(data);
+        }
+        if !data.is_empty() {
+            self.open_line = !data.ends_with(b"\n");
+        }
+        self.last.push_str(&text);
+        // Results hold at most the tail of what was printed.
+        if self.last.len() > 1024 * 1024 {
+            let mut cut = self.last.len() - 512 * 1024;
+            while !self.last.is_char_boundary(cut) {
+                cut += 1;
+            }
+            self.last.drain(..cut);
+        }
+        bytes
+    }
+
+    fn line(&mut self, kind: &event::Kind) -> Option<String> {
+        Some(match kind {
+            event::Kind::State(change) => self.state(change)?,
+            event::Kind::Progress(progress) => {
+                let text = format!("▸ {:3.0}% {}", progress.fraction * 100.0, clean(&progress.step));
+                self.style(AnsiColor::Cyan.on_default(), text.trim_end())
+            }
+            event::Kind::Message(message) => self.message(message),
+            event::Kind::ToolCall(call) => {
+                let text = format!("⚙ {} {}", clean(&call.tool), first_line(&call.input_json, 160));
+                self.style(AnsiColor::Blue.on_default(), &text)
+            }
+            event::Kind::ToolResult(result) => self.tool_result(result),
+            event::Kind::Usage(usage) => {
+                let text = format!(
+                    "  {} tokens in, {} out {}",
+                    usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
+                    usage.output_tokens,
+                    money(usage.cost_micro_usd)
+                );
+                self.style(Style::new().dimmed(), text.trim_end())
+            }
+            event::Kind::InputRequest(request) => {
+                self.style(AnsiColor::Magenta.on_default().bold(), &asked(request))
+            }
+            event::Kind::InputGiven(given) => {
+                let input = given.input.clone().unwrap_or_default();
+                let decision = input.decision().as_str_name().trim_start_matches("DECISION_").to_lowercase();
+                let decision = if decision == "unspecified" { String::new() } else { format!("{decision} ") };
+                self.style(AnsiColor::Magenta.on_default(), &format!("› {decision}{}", clean(&input.text)))
+            }
+            event::Kind::Notice(notice) => self.notice(notice),
+            event::Kind::Change(change) => {
+                let text = format!("● changed {}: {}", change.fields.join(", "), clean(&change.message));
+                self.style(Style::new().dimmed(), text.trim_end_matches(": "))
+            }
+            event::Kind::Output(_) => return None,
+        })
+    }
+
+    fn state(&self, change: &StateChange) -> Option<String> {
+        let mut text = format!("● {}", state(change.to()));
+        if !change.worker.is_empty() {
+            text.push_str(&format!(" on {}", change.worker));
+        }
+        if !change.reason.is_empty() {
+            text.push_str(&format!(" ({})", change.reason));
+        }
+        if !change.message.is_empty() {
+            text.push_str(&format!(": {}", clean(&change.message)));
+        }
+        if let Some(failure) = &change.failure {
+            if !change.message.contains(&failure.message) {
+                text.push_str(&format!(": {}", clean(&failure.message)));
+            }
+            if !failure.hint.is_empty() {
+                text.push_str(&format!(" (hint: {})", clean(&failure.hint)));
+            }
+        }
+        let color = match change.to() {
+            TaskState::Succeeded => AnsiColor::Green.on_default().bold(),
+            TaskState::Failed => AnsiColor::Red.on_default().bold(),
+            _ => Style::new().dimmed(),
+        };
+        Some(self.style(color, &text))
+    }
+
+    fn message(&mut self, message: &AgentMessage) -> String {
+        let text = clean(&message.text);
+        match message.role() {
+            MessageRole::Thinking => self.style(Style::new().dimmed().italic(), &text),
+            MessageRole::User => self.style(AnsiColor::Magenta.on_default(), &format!("› {text}")),
+            _ => {
+                self.last.clone_from(&message.text);
+                text
+            }
+        }
+    }
+
+    fn tool_result(&self, result: &ToolResult) -> String {
+        let mut lines = result.output.trim_end().lines();
+        let shown: Vec<_> =
+            lines.by_ref().take(5).map(|line| format!("  ↳ {}", first_line(line, 160))).collect();
+        let more = lines.count();
+        let mut text = shown.join("\n");
+        if more > 0 {
+            text.push_str(&format!("\n    … {more} more lines"));
+        }
+        let style = if result.is_error { AnsiColor::Red.on_default() } else { Style::new().dimmed() };
+        self.style(style, &text)
+    }
+
+    fn notice(&self, notice: &Notice) -> String {
+        let style = match notice.severity() {
+            Severity::High | Severity::Critical => AnsiColor::Red.on_default(),
+            Severity::Medium => AnsiColor::Yellow.on_default(),
+            _ => Style::new().dimmed(),
+        };
+        self.style(style, &format!("! {}: {}", notice.code, clean(&notice.message)))
+    }
+
+    fn style(&self, style: Style, text: &str) -> String {
+        if self.colored { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// A question of an agent's, as one asks a person.
+fn asked(request: &InputRequest) -> String {
+    match request.kind() {
+        InputKind::Permission => {
+            let what = format!("{} {}", clean(&request.tool), first_line(&request.input_json, 160));
+            let why = if request.prompt.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", clean(&request.prompt))
+            };
+            format!("? may it use {}{why}", what.trim_end())
+        }
+        _ if request.choices.is_empty() => format!("? {}", clean(&request.prompt)),
+        _ => format!("? {} [{}]", clean(&request.prompt), clean(&request.choices.join(" | "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{Output, Progress};
+
+    use super::*;
+
+    fn event(kind: event::Kind) -> Event {
+        Event { kind: Some(kind), ..Default::default() }
+    }
+
+    fn output(data: &'static [u8]) -> Event {
+        event(event::Kind::Output(Output { data: data.into(), ..Default::default() }))
+    }
+
+    #[test]
+    fn open_lines_are_ended_before_others_begin() {
+        let mut printer = Printer::new(false, false, false);
+        let mut bytes = printer.print(&output(b"par"));
+        bytes.extend(printer.print(&output(b"tial")));
+        bytes.extend(
+            printer.print(&event(event::Kind::Progress(Progress { fraction: 0.5, step: "x".into() }))),
+        );
+        bytes.extend(printer.print(&output(b"done\n")));
+        bytes.extend(printer.finish());
+        assert_eq!(String::from_utf8(bytes).unwrap(), "partial\n▸  50% x\ndone\n");
+        assert!(printer.has_shown("done"));
+    }
+
+    #[test]
+    fn bytes_stay_bytes_where_no_terminal_is() {
+        assert_eq!(Printer::new(false, false, false).print(&output(b"\xff\x1b[2J\n")), b"\xff\x1b[2J\n");
+        assert_eq!(
+            Printer::new(false, false, true).print(&output(b"\xff\x1b[2J\n")),
+            "\u{fffd}\n".as_bytes()
+        );
+    }
+
+    #[test]
+    fn states_say_where_and_why() {
+        let change = StateChange {
+            to: TaskState::Running.into(),
+            worker: "w-1".into(),
+            reason: "assigned".into(),
+            ..Default::default()
+        };
+        let text = Printer::new(false, false, false).print(&event(event::Kind::State(change)));
+        assert_eq!(String::from_utf8(text).unwrap(), "● Running on w-1 (assigned)\n");
+    }
+}

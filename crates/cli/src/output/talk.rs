@@ -1,0 +1,58 @@
+//! Standard error: what is said to a person. A closed standard error is nobody's problem.
+
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use super::Color;
+
+/// Standard error.
+#[derive(Debug, Clone, Copy)]
+pub struct Talk {
+    colored: bool,
+}
+
+impl Talk {
+    pub fn new(color: Color) -> Self {
+        Self { colored: color.for_stderr() }
+    }
+
+    pub fn colored(&self) -> bool {
+        self.colored
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
+    /// Says a line.
+    pub fn say(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says bytes as they are.
+    pub fn bytes(&self, bytes: &[u8]) {
+        let _ = io::stderr().lock().write_all(bytes);
+    }
+
+    pub fn error(&self, text: &str) {
+        self.marked("error", AnsiColor::Red, text);
+    }
+
+    pub fn cause(&self, text: &str) {
+        self.marked("cause", AnsiColor::Yellow, text);
+    }
+
+    pub fn hint(&self, text: &str) {
+        self.marked("hint", AnsiColor::Cyan, text);
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.marked("warning", AnsiColor::Yellow, text);
+    }
+
+    fn marked(&self, mark: &str, color: AnsiColor, text: &str) {
+        let style = if self.colored { color.on_default().bold() } else { Style::new() };
+        self.say(&format!("{style}{mark}:{style:#} {text}"));
+    }
+}

@@ -1,0 +1,186 @@
+//! Values as words: times, money, states. Also makes what strangers wrote fit for a terminal.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pbjson_types::Timestamp;
+use rota_proto::v1::{Task, TaskState, TaskStatus};
+use rota_telemetry::clock;
+
+/// A moment as a length of time since the epoch.
+fn since_epoch(time: &Timestamp) -> Duration {
+    Duration::new(
+        u64::try_from(time.seconds).unwrap_or_default(),
+        u32::try_from(time.nanos).unwrap_or_default(),
+    )
+}
+
+/// A moment as RFC 3339 has it, to the millisecond.
+pub fn time(time: Option<&Timestamp>) -> String {
+    match time {
+        Some(time) => humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch(time)).to_string(),
+        None => String::new(),
+    }
+}
+
+/// How long ago.
+pub fn age(time: Option<&Timestamp>) -> String {
+    let Some(time) = time else { return String::new() };
+    duration(between(UNIX_EPOCH + since_epoch(time), clock::now()))
+}
+
+/// From one moment to another, or to now.
+pub fn elapsed(from: Option<&Timestamp>, to: Option<&Timestamp>) -> String {
+    let Some(from) = from else { return String::new() };
+    let end = to.map_or_else(clock::now, |to| UNIX_EPOCH + since_epoch(to));
+    duration(between(UNIX_EPOCH + since_epoch(from), end))
+}
+
+fn between(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
+}
+
+/// A length of time in at most two units.
+pub fn duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{}ms", span.as_millis()),
+        1..=9 => format!("{:.1}s", span.as_secs_f64()),
+        10..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..=86_399 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// Millionths of a dollar as dollars.
+pub fn money(micro: i64) -> String {
+    match micro {
+        0 => String::new(),
+        _ => format!("${}", rota_crds::Usd { micro }),
+    }
+}
+
+/// An API duration, or nothing.
+pub fn micros(span: Option<&pbjson_types::Duration>) -> String {
+    let Some(span) = span else { return String::new() };
+    let seconds = u64::try_from(span.seconds).unwrap_or_default();
+    let nanos = u32::try_from(span.nanos).unwrap_or_default();
+    rota_crds::Span(Duration::new(seconds, nanos)).to_string()
+}
+
+/// A state's word.
+pub fn state(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Unspecified => "Unknown",
+        TaskState::Pending => "Pending",
+        TaskState::Queued => "Queued",
+        TaskState::Assigned => "Assigned",
+        TaskState::Running => "Running",
+        TaskState::InputRequired => "InputRequired",
+        TaskState::Succeeded => "Succeeded",
+        TaskState::Failed => "Failed",
+        TaskState::Cancelled => "Cancelled",
+    }
+}
+
+/// Why a task is as it is, in a few words.
+pub fn reason(status: &TaskStatus) -> String {
+    if let Some(failure) = &status.failure {
+        return first_line(&failure.message, 60);
+    }
+    if let Some(wait) = status.waiting.first() {
+        let word =
+            wait.reason().as_str_name().trim_start_matches("WAIT_REASON_").to_lowercase().replace('_', " ");
+        return format!("{word} {}", wait.what).trim_end().to_owned();
+    }
+    if let Some(request) = status.pending_input.first() {
+        return format!("asks: {}", first_line(&request.prompt, 50));
+    }
+    match &status.progress {
+        Some(progress) if status.state() == TaskState::Running => {
+            format!("{:.0}% {}", progress.fraction * 100.0, first_line(&progress.step, 50))
+                .trim_end()
+                .to_owned()
+        }
+        _ if status.cancelling && !rota_client::watch::is_final(status.state()) => "ending".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The first line of a text, at most so many characters.
+pub fn first_line(text: &str, longest: usize) -> String {
+    let line = clean(text.trim_start().lines().next().unwrap_or_default());
+    if line.chars().count() <= longest {
+        return line;
+    }
+    let cut: String = line.chars().take(longest.saturating_sub(1)).collect();
+    format!("{}…", cut.trim_end())
+}
+
+/// Takes out what could make a terminal do things: agents print what they like. Colours stay.
+pub fn clean(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '\u{1b}' => {
+                // A sequence goes as a whole; only one that sets colours is kept.
+                let all = rest.as_str();
+                let Some(body) = all.strip_prefix('[') else { continue };
+                let length = body.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c)).unwrap_or(body.len());
+                if body[length..].starts_with('m')
+                    && body[..length].bytes().all(|b| b.is_ascii_digit() || b == b';')
+                {
+                    kept.push_str("\u{1b}[");
+                    kept.push_str(&body[..=length]);
+                }
+                rest = body.get(length + 1..).unwrap_or_default().chars();
+            }
+            '\n' | '\t' | '\r' => kept.push(next),
+            next if next.is_control() => {}
+            next => kept.push(next),
+        }
+    }
+    kept
+}
+
+/// What to call a task: its alias, or else its id.
+pub fn name(task: &Task) -> &str {
+    if task.alias.is_empty() { &task.uid } else { &task.alias }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1500, "1.5s"),
+            (59_000, "59s"),
+            (61_000, "1m1s"),
+            (3_660_000, "1h1m"),
+            (90_000_000, "1d1h"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn terminals_are_not_told_to_do_things() {
+        assert_eq!(
+            clean("a\u{1b}[31mred\u{1b}[0m\u{1b}[2Jb\u{7}\u{1b}]0;title\u{7}c\n"),
+            "a\u{1b}[31mred\u{1b}[0mb]0;titlec\n"
+        );
+        assert_eq!(clean("\u{1b}"), "");
+        assert_eq!(clean("\u{1b}[31"), "");
+    }
+
+    #[test]
+    fn lines_are_cut() {
+        assert_eq!(first_line("\n one\ntwo", 10), "one");
+        assert_eq!(first_line("abcdefghij", 5), "abcd…");
+    }
+}

@@ -1,0 +1,125 @@
+//! Puts the token on each call. Owns the token and its renewal; tells it to nobody else.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use crate::Token;
+
+/// How long a token from a file is used before the file is looked at again.
+const FRESH: Duration = Duration::from_secs(30);
+
+/// Puts the token on each call.
+#[derive(Debug, Clone)]
+pub struct Auth(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    None,
+    Fixed(MetadataValue<Ascii>),
+    File(Arc<File>),
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    read: Mutex<Option<(Instant, MetadataValue<Ascii>)>>,
+}
+
+impl Auth {
+    pub(crate) fn new(token: &Token) -> Result<Self, Status> {
+        Ok(Self(match token {
+            Token::None => Source::None,
+            Token::Fixed(token) => Source::Fixed(header(token)?),
+            Token::File(path) => {
+                let file = File { path: path.clone(), read: Mutex::new(None) };
+                file.header()?;
+                Source::File(Arc::new(file))
+            }
+        }))
+    }
+}
+
+impl File {
+    fn header(&self) -> Result<MetadataValue<Ascii>, Status> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, value)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            let _ = at;
+            return Ok(value.clone());
+        }
+        match std::fs::read_to_string(&self.path) {
+            Ok(text) => {
+                let value = header(&SecretString::from(text))?;
+                *read = Some((Instant::now(), value.clone()));
+                Ok(value)
+            }
+            // A file that is being replaced may be away for a moment; the last one may still do.
+            Err(error) => read.as_ref().map(|(_, value)| value.clone()).ok_or_else(|| {
+                Status::unauthenticated(format!(
+                    "the token file {} cannot be read: {error}",
+                    self.path.display()
+                ))
+            }),
+        }
+    }
+}
+
+fn header(token: &SecretString) -> Result<MetadataValue<Ascii>, Status> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret().trim())
+        .parse()
+        .map_err(|_| Status::unauthenticated("the token holds characters that cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl Interceptor for Auth {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let value = match &self.0 {
+            Source::None => return Ok(request),
+            Source::Fixed(value) => value.clone(),
+            Source::File(file) => file.header()?,
+        };
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(auth: &mut Auth) -> String {
+        let request = auth.call(Request::new(())).unwrap();
+        request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_file_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert!(Auth::new(&Token::File(path.clone())).is_err());
+        std::fs::write(&path, "one\n").unwrap();
+        let mut auth = Auth::new(&Token::File(path.clone())).unwrap();
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(sent(&mut auth), "Bearer one");
+        tokio::time::advance(FRESH).await;
+        assert_eq!(sent(&mut auth), "Bearer two");
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::advance(FRESH).await;
+        assert_eq!(sent(&mut auth), "Bearer two");
+    }
+
+    #[test]
+    fn tokens_do_not_print() {
+        let token = Token::Fixed("hush".into());
+        let auth = Auth::new(&token).unwrap();
+        assert!(!format!("{token:?} {auth:?}").contains("hush"));
+        assert!(Auth::new(&Token::Fixed("a\nb".into())).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! One channel, and the generated service clients over it. Connects at the first call, and again
+//! whenever it must.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_proto::v1::agent_service_client::AgentServiceClient;
+use rota_proto::v1::task_service_client::TaskServiceClient;
+use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use crate::{Auth, Error, Options};
+
+/// What carries the calls.
+pub type Transport = InterceptedService<Channel, Auth>;
+
+/// Largest message either way: a result's text and data with room to spare.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// The client. Cheap to clone; all clones share one connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    transport: Transport,
+    pub(crate) options: Arc<Options>,
+}
+
+impl Client {
+    /// A client that will connect when it is first used. Must be called inside a tokio runtime.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let auth = Auth::new(&options.token).map_err(|status| Error::new(status, &options.endpoint))?;
+        let transport = InterceptedService::new(lazy_channel(&options)?, auth);
+        Ok(Self { transport, options: Arc::new(options) })
+    }
+
+    /// Whom it talks to.
+    pub fn endpoint(&self) -> &str {
+        &self.options.endpoint
+    }
+
+    /// The generated client of tasks, without retries.
+    pub fn tasks(&self) -> TaskServiceClient<Transport> {
+        TaskServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The generated client of agents, without retries.
+    pub fn agents(&self) -> AgentServiceClient<Transport> {
+        AgentServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The generated client of worker sessions.
+    pub fn workers(&self) -> WorkerServiceClient<Transport> {
+        WorkerServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// The channel alone, for whoever puts the token on its calls by itself. Connects when it is first
+/// used. Must be called inside a tokio runtime.
+pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
+    let endpoint = endpoint(options).map_err(|error| Error::endpoint(&options.endpoint, &error))?;
+    Ok(endpoint.connect_lazy())
+}
+
+fn endpoint(options: &Options) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(options.endpoint.clone())?
+        .user_agent(options.user_agent.clone())?
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.timeout)
+        .tcp_nodelay(true)
+        // Off by default everywhere; without them a peer that vanished is noticed after minutes.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    if !options.endpoint.starts_with("https://") {
+        return Ok(endpoint);
+    }
+    let mut tls = match &options.ca {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some(name) = &options.tls_name {
+        tls = tls.domain_name(name);
+    }
+    endpoint.tls_config(tls)
+}

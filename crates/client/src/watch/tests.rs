@@ -1,0 +1,246 @@
+//! Resuming, against a server that cuts every stream after a few messages.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use rota_proto::v1::task_service_server::{TaskService, TaskServiceServer};
+use rota_proto::v1::{self, Event, TaskState};
+use rota_telemetry::OnExit;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::Watch;
+use crate::{Client, Options, Token};
+
+/// What the server does with one call of WatchTask.
+enum Play {
+    /// Sends these, then ends the stream in order.
+    End(Vec<v1::WatchTaskResponse>),
+    /// Sends these, then fails.
+    Fail(Vec<v1::WatchTaskResponse>, Status),
+    /// Answers with a failure.
+    Refuse(Status),
+}
+
+#[derive(Default)]
+struct Script {
+    plays: VecDeque<Play>,
+    many: VecDeque<Vec<v1::WatchTasksResponse>>,
+    /// What was asked: name or token, and position.
+    asked: Vec<(String, i64)>,
+    /// Refusals of CreateTask still to come, and the keys that were seen.
+    refuse_creates: u32,
+    keys: Vec<String>,
+    tokens: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Script>>);
+
+type Out<T> = futures::stream::BoxStream<'static, Result<T, Status>>;
+
+/// Written out, since `async_trait` does not look into macros.
+macro_rules! unused {
+    ($($name:ident($request:ty) -> $answer:ty;)+) => {$(
+        fn $name<'a, 'b>(
+            &'a self,
+            _: Request<$request>,
+        ) -> futures::future::BoxFuture<'b, Result<Response<$answer>, Status>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async { Err(Status::unimplemented(stringify!($name))) })
+        }
+    )+};
+}
+
+#[tonic::async_trait]
+impl TaskService for Fake {
+    type WatchTaskStream = Out<v1::WatchTaskResponse>;
+    type WatchTasksStream = Out<v1::WatchTasksResponse>;
+    type AttachTaskStream = Out<v1::AttachTaskResponse>;
+
+    async fn watch_task(
+        &self,
+        request: Request<v1::WatchTaskRequest>,
+    ) -> Result<Response<Self::WatchTaskStream>, Status> {
+        let mut script = self.0.lock().unwrap();
+        let request = request.into_inner();
+        script.asked.push((request.name, request.after_log_seq));
+        let (messages, end) = match script.plays.pop_front().expect("no more calls") {
+            Play::End(messages) => (messages, None),
+            Play::Fail(messages, status) => (messages, Some(status)),
+            Play::Refuse(status) => return Err(status),
+        };
+        let items = messages.into_iter().map(Ok).chain(end.map(Err)).collect::<Vec<_>>();
+        Ok(Response::new(futures::stream::iter(items).boxed()))
+    }
+
+    async fn watch_tasks(
+        &self,
+        request: Request<v1::WatchTasksRequest>,
+    ) -> Result<Response<Self::WatchTasksStream>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.asked.push((request.into_inner().token, 0));
+        let messages = script.many.pop_front().ok_or_else(|| Status::not_found("no more"))?;
+        Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn create_task(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Response<v1::Task>, Status> {
+        let mut script = self.0.lock().unwrap();
+        let token = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        script.tokens.extend(token);
+        script.keys.push(request.into_inner().idempotency_key);
+        if script.refuse_creates > 0 {
+            script.refuse_creates -= 1;
+            return Err(Status::unavailable("going away"));
+        }
+        Ok(Response::new(v1::Task::default()))
+    }
+
+    async fn attach_task(
+        &self,
+        _: Request<Streaming<v1::AttachTaskRequest>>,
+    ) -> Result<Response<Self::AttachTaskStream>, Status> {
+        Err(Status::unimplemented("attach_task"))
+    }
+
+    unused! {
+        batch_create_tasks(v1::BatchCreateTasksRequest) -> v1::BatchCreateTasksResponse;
+        get_task(v1::GetTaskRequest) -> v1::Task;
+        list_tasks(v1::ListTasksRequest) -> v1::ListTasksResponse;
+        update_task(v1::UpdateTaskRequest) -> v1::Task;
+        cancel_task(v1::CancelTaskRequest) -> v1::Task;
+        retry_task(v1::RetryTaskRequest) -> v1::Task;
+        explain_task(v1::ExplainTaskRequest) -> v1::ExplainTaskResponse;
+        send_task_input(v1::SendTaskInputRequest) -> v1::SendTaskInputResponse;
+    }
+}
+
+async fn serve(fake: Fake) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    rota_telemetry::spawn("test server", OnExit::Done, async move {
+        tonic::transport::Server::builder()
+            .add_service(TaskServiceServer::new(fake))
+            .serve_with_incoming(incoming)
+            .await
+    });
+    address
+}
+
+async fn client(fake: &Fake) -> Client {
+    let address = serve(fake.clone()).await;
+    Client::new(Options { token: Token::Fixed("t0".into()), ..Options::new(address.to_string()) }).unwrap()
+}
+
+fn answer(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
+    v1::WatchTaskResponse {
+        events: seqs.iter().map(|seq| Event { log_seq: *seq, ..Default::default() }).collect(),
+        task: Some(v1::Task {
+            name: "namespaces/default/tasks/id-1".into(),
+            status: Some(v1::TaskStatus { state: state.into(), log_seq: last, ..Default::default() }),
+            ..Default::default()
+        }),
+    }
+}
+
+async fn sequence(watch: Watch<v1::WatchTaskResponse>) -> Vec<Result<i64, Code>> {
+    let items: Vec<_> = watch.collect().await;
+    items
+        .into_iter()
+        .flat_map(|item| match item {
+            Ok(answer) => answer.events.iter().map(|event| Ok(event.log_seq)).collect(),
+            Err(error) => vec![Err(error.code)],
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn each_event_comes_once_however_often_it_is_cut() {
+    use TaskState::{Running, Succeeded};
+    let fake = Fake::default();
+    fake.0.lock().unwrap().plays = VecDeque::from([
+        Play::Fail(vec![answer(&[1, 2], Running, 2)], Status::unavailable("going away")),
+        Play::End(vec![]),
+        Play::Refuse(Status::unavailable("not yet")),
+        // Sends some again, which a server may not, and a client forgives.
+        Play::End(vec![answer(&[2, 3], Running, 3), answer(&[4], Running, 4)]),
+        Play::End(vec![answer(&[5], Succeeded, 6), answer(&[6], Succeeded, 6)]),
+    ]);
+    let watch = client(&fake).await.watch_task("namespaces/default/tasks/alias", 0);
+    assert_eq!(sequence(watch).await, [1, 2, 3, 4, 5, 6].map(Ok));
+    let asked = fake.0.lock().unwrap().asked.clone();
+    // The alias is resolved once: later it could mean another task.
+    let id = "namespaces/default/tasks/id-1".to_owned();
+    let wanted = [
+        ("namespaces/default/tasks/alias".to_owned(), 0),
+        (id.clone(), 2),
+        (id.clone(), 2),
+        (id.clone(), 2),
+        (id, 4),
+    ];
+    assert_eq!(asked, wanted);
+}
+
+#[tokio::test]
+async fn what_waiting_does_not_mend_ends_the_watch() {
+    let fake = Fake::default();
+    fake.0.lock().unwrap().plays = VecDeque::from([Play::Fail(
+        vec![answer(&[1], TaskState::Running, 1)],
+        Status::permission_denied("no more"),
+    )]);
+    let watch = client(&fake).await.watch_task("t", 0);
+    assert_eq!(sequence(watch).await, [Ok(1), Err(Code::PermissionDenied)]);
+}
+
+#[tokio::test]
+async fn a_server_that_never_was_there_is_told_soon() {
+    let mut options = Options::new("127.0.0.1:1");
+    options.retry_for = std::time::Duration::from_millis(100);
+    let watch = Client::new(options).unwrap().watch_task("t", 0);
+    let items: Vec<_> = watch.collect().await;
+    let error = items.into_iter().next().unwrap().unwrap_err();
+    assert!(error.lost && error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(error.hint.unwrap().contains("rota dev"));
+}
+
+#[tokio::test]
+async fn many_tasks_go_on_from_the_token() {
+    let fake = Fake::default();
+    let at = |token: &str| v1::WatchTasksResponse { token: token.into(), ..Default::default() };
+    fake.0.lock().unwrap().many = VecDeque::from([vec![at(""), at("a"), at("b")], vec![at("c")]]);
+    let watch = client(&fake).await.watch_tasks("namespaces/-", "", false);
+    let items: Vec<_> =
+        watch.map(|item| item.map(|answer| answer.token).map_err(|error| error.code)).collect().await;
+    let text = |text: &str| Ok(text.to_owned());
+    assert_eq!(items, [text(""), text("a"), text("b"), text("c"), Err(Code::NotFound)]);
+    let asked: Vec<_> = fake.0.lock().unwrap().asked.iter().map(|(token, _)| token.clone()).collect();
+    assert_eq!(asked, ["", "b", "c"]);
+}
+
+#[tokio::test]
+async fn without_a_token_a_cut_means_resync() {
+    let fake = Fake::default();
+    fake.0.lock().unwrap().many = VecDeque::from([vec![v1::WatchTasksResponse::default()], vec![]]);
+    let watch = client(&fake).await.watch_tasks("namespaces/-", "", false);
+    let resyncs: Vec<_> = watch.map(|item| item.map(|answer| answer.resync).ok()).collect().await;
+    assert_eq!(resyncs[..2], [Some(false), Some(true)]);
+}
+
+#[tokio::test]
+async fn a_create_is_repeated_with_one_key_and_the_token() {
+    let fake = Fake::default();
+    fake.0.lock().unwrap().refuse_creates = 2;
+    client(&fake).await.create_task(v1::CreateTaskRequest::default()).await.unwrap();
+    let script = fake.0.lock().unwrap();
+    assert_eq!(script.keys.len(), 3);
+    assert!(script.keys[0].starts_with("client:") && script.keys.iter().all(|key| *key == script.keys[0]));
+    assert_eq!(script.tokens, ["Bearer t0"; 3]);
+}

@@ -1,0 +1,67 @@
+//! The order of ready tasks, and the waits between attempts.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rota_core::failure::{Class, Failure};
+use rota_core::rank::{HEAD_START, Priority, rank};
+use rota_core::retry::{Decision, MAX_RETRY_AFTER, Policy};
+
+use crate::life::START;
+
+fn priority() -> impl Strategy<Value = Priority> {
+    (0..=10i32).prop_map(|value| Priority::new(value).unwrap())
+}
+
+proptest! {
+    /// A task goes before a later one unless that one's priority is worth more than the time between them.
+    #[test]
+    fn waiting_outweighs_priority(
+        first in priority(),
+        second in priority(),
+        between in 0..1_000_000_000u64,
+    ) {
+        let between = Duration::from_micros(between);
+        let worth = HEAD_START * u32::from(second.get().saturating_sub(first.get()));
+        let goes_first = rank(START, first) < rank(START + between, second);
+        let wins = between > worth || first > second;
+        prop_assert_eq!(goes_first, wins);
+    }
+
+    #[test]
+    fn equal_priorities_go_by_time(priority in priority(), a in any::<i32>(), b in any::<i32>()) {
+        let at = |offset: i32| rota_core::Timestamp(START.0 + i64::from(offset));
+        prop_assert_eq!(rank(at(a), priority).cmp(&rank(at(b), priority)), a.cmp(&b));
+    }
+
+    #[test]
+    fn a_wait_is_within_its_bounds(
+        initial in 0..10_000_000u64,
+        max in 0..u64::MAX,
+        count in any::<u32>(),
+        jitter in any::<f64>(),
+        told in prop::option::of(any::<u64>()),
+    ) {
+        let policy = Policy {
+            initial_backoff: Duration::from_millis(initial),
+            max_backoff: Duration::from_secs(max),
+            ..Policy::default()
+        };
+        let wait = policy.backoff(count, jitter);
+        prop_assert!(wait <= policy.max_backoff);
+        prop_assert!(count == 0 || wait >= policy.initial_backoff.min(policy.max_backoff) / 2);
+        let mut failure = Failure::new(Class::RateLimit, "too many");
+        failure.retry_after = told.map(Duration::from_secs);
+        if let Decision::Wait(wait) = policy.decide(&failure, 1, 1, jitter) {
+            prop_assert!(wait <= MAX_RETRY_AFTER.max(policy.max_backoff));
+        } else {
+            prop_assert!(false, "the first throttled attempt is forgiven");
+        }
+    }
+
+    #[test]
+    fn waits_do_not_shrink(count in 1..40u32, jitter in 0.0..=1.0f64) {
+        let policy = Policy::default();
+        prop_assert!(policy.backoff(count, jitter) <= policy.backoff(count + 1, jitter));
+    }
+}

@@ -1,0 +1,9 @@
+//! One story for each rule of the design.
+
+mod cancel;
+mod dependency;
+mod explain;
+mod input;
+mod queue;
+mod retry;
+mod worker;

@@ -1,0 +1,40 @@
+//! An `Agent` manifest as the API's agent.
+
+use rota_proto::{names, v1};
+
+use super::duration;
+use crate::{Agent, AgentSpec};
+
+impl Agent {
+    /// The API's agent, in the manifest's namespace or else in `namespace`.
+    pub fn to_api(&self, namespace: &str) -> v1::Agent {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
+        v1::Agent {
+            name: names::agent(namespace, self.metadata.name.as_deref().unwrap_or_default()),
+            spec: Some(self.spec.to_api()),
+            labels: self.metadata.labels.clone(),
+            ..Default::default()
+        }
+    }
+}
+
+impl AgentSpec {
+    /// The API's spec.
+    pub fn to_api(&self) -> v1::AgentSpec {
+        v1::AgentSpec {
+            runtime: Some(self.runtime.to_api()),
+            capabilities: self.capabilities.clone(),
+            description: self.description.clone().unwrap_or_default(),
+            slots: self.slots.unwrap_or_default(),
+            replicas: self.replicas,
+            max_replicas: self.max_replicas.unwrap_or_default(),
+            spare_workers: self.spare_workers.unwrap_or_default(),
+            idle_timeout: duration(self.idle_timeout),
+            environment: self.environment.clone(),
+            default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
+            workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
+            on_disconnect: self.on_disconnect.map_or(0, |word| word.to_api().into()),
+            management: self.management.map_or(0, |word| word.to_api().into()),
+        }
+    }
+}

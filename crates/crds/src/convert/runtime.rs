@@ -1,0 +1,150 @@
+//! What agents and tasks share, as the API has it.
+
+use rota_proto::v1::{self, runtime, script_step};
+
+use super::{duration, structure};
+use crate::{
+    ClaudeRuntime, CommandRuntime, Limits, RetryPolicy, Runtime, ScriptFailure, ScriptStep, ScriptedRuntime,
+    Usd, Workspace,
+};
+
+impl Runtime {
+    /// The API's runtime.
+    pub fn to_api(&self) -> v1::Runtime {
+        let kind = None
+            .or_else(|| self.claude.as_ref().map(|claude| runtime::Kind::Claude(claude.to_api())))
+            .or_else(|| self.command.as_ref().map(|command| runtime::Kind::Command(command.to_api())))
+            .or_else(|| self.scripted.as_ref().map(|scripted| runtime::Kind::Scripted(scripted.to_api())))
+            .or_else(|| {
+                let options = structure(&self.external.as_ref()?.options);
+                Some(runtime::Kind::External(v1::ExternalRuntime { options }))
+            });
+        v1::Runtime { kind }
+    }
+}
+
+impl ClaudeRuntime {
+    fn to_api(&self) -> v1::ClaudeRuntime {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        v1::ClaudeRuntime {
+            model: text(&self.model),
+            fallback_model: text(&self.fallback_model),
+            tools: self.tools.clone(),
+            allowed_tools: self.allowed_tools.clone(),
+            disallowed_tools: self.disallowed_tools.clone(),
+            permission_mode: self.permission_mode.map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
+            system_prompt: text(&self.system_prompt),
+            append_system_prompt: text(&self.append_system_prompt),
+            mcp_servers: structure(&self.mcp_servers),
+            json_schema: structure(&self.json_schema),
+            permission_policy: self.permission_policy.map_or(0, |word| word.to_api().into()),
+            program: text(&self.program),
+        }
+    }
+}
+
+impl CommandRuntime {
+    fn to_api(&self) -> v1::CommandRuntime {
+        v1::CommandRuntime {
+            argv: self.argv.clone(),
+            shell: self.shell.clone().unwrap_or_default(),
+            stdin: self.stdin.clone(),
+            retry_exit_codes: self.retry_exit_codes.clone(),
+            fatal_exit_codes: self.fatal_exit_codes.clone(),
+        }
+    }
+}
+
+impl ScriptedRuntime {
+    fn to_api(&self) -> v1::ScriptedRuntime {
+        v1::ScriptedRuntime {
+            steps: self.steps.iter().map(ScriptStep::to_api).collect(),
+            seed: self.seed.unwrap_or_default(),
+        }
+    }
+}
+
+impl ScriptStep {
+    fn to_api(&self) -> v1::ScriptStep {
+        use script_step::Kind;
+        let kind = None
+            .or_else(|| duration(self.delay).map(Kind::Delay))
+            .or_else(|| self.progress.map(Kind::Progress))
+            .or_else(|| self.output.clone().map(Kind::Output))
+            .or_else(|| self.say.clone().map(Kind::Say))
+            .or_else(|| self.succeed.clone().map(Kind::Succeed))
+            .or_else(|| self.fail.as_ref().map(|fail| Kind::Fail(fail.to_api())))
+            .or_else(|| self.hang.map(Kind::Hang))
+            .or_else(|| self.crash.map(Kind::Crash))
+            .or_else(|| self.spawn_stray.map(Kind::SpawnStray))
+            .or_else(|| self.ask.clone().map(Kind::Ask))
+            .or_else(|| {
+                let usage = self.usage.as_ref()?;
+                Some(Kind::Usage(v1::ScriptUsage {
+                    input_tokens: usage.input_tokens,
+                    output_tokens: usage.output_tokens,
+                    cost_micro_usd: micro(usage.cost_usd),
+                }))
+            })
+            .or_else(|| self.kill_worker.map(Kind::KillWorker))
+            .or_else(|| duration(self.jitter).map(Kind::Jitter));
+        v1::ScriptStep { kind }
+    }
+}
+
+impl ScriptFailure {
+    fn to_api(&self) -> v1::ScriptFailure {
+        v1::ScriptFailure {
+            class: self.class.map(crate::FailureClass::script_word).unwrap_or_default(),
+            message: self.message.clone().unwrap_or_default(),
+            probability: self.probability,
+            attempts: self.attempts.unwrap_or_default(),
+        }
+    }
+}
+
+fn micro(usd: Option<Usd>) -> i64 {
+    usd.map_or(0, |usd| usd.micro)
+}
+
+impl Limits {
+    /// The API's limits.
+    pub fn to_api(&self) -> v1::Limits {
+        v1::Limits {
+            timeout: duration(self.timeout),
+            silence_timeout: duration(self.silence_timeout),
+            queue_timeout: duration(self.queue_timeout),
+            cancel_grace: duration(self.cancel_grace),
+            max_turns: self.max_turns.unwrap_or_default(),
+            budget_micro_usd: micro(self.budget_usd),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The API's retry policy.
+    pub fn to_api(&self) -> v1::RetryPolicy {
+        v1::RetryPolicy {
+            max_attempts: self.max_attempts.unwrap_or_default(),
+            max_worker_losses: self.max_worker_losses,
+            initial_backoff: duration(self.initial_backoff),
+            max_backoff: duration(self.max_backoff),
+        }
+    }
+}
+
+impl Workspace {
+    /// The API's workspace.
+    pub fn to_api(&self) -> v1::Workspace {
+        v1::Workspace {
+            mode: self.mode.map_or(0, |word| word.to_api().into()),
+            path: self.path.clone().unwrap_or_default(),
+            git: self.git.as_ref().map(|git| v1::GitSource {
+                url: git.url.clone(),
+                r#ref: git.reference.clone().unwrap_or_default(),
+                depth: git.depth.unwrap_or_default(),
+            }),
+            cleanup: self.cleanup.map_or(0, |word| word.to_api().into()),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Single values with a way of their own to be written: durations, money, priorities, times, any JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A length of time, written like `30s`, `5m` or `1h30m`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim_start().starts_with('-') {
+            return Err(format!("{text:?} is negative; a duration goes forward"));
+        }
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("{text:?} is not a duration such as 30s, 5m or 1h30m: {error}"))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
+    }
+}
+
+/// US dollars, written as a decimal string such as `"0.50"`, so that no binary fraction creeps in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Usd {
+    /// Millionths of a dollar.
+    pub micro: i64,
+}
+
+/// The most that can be written; nobody means more.
+pub const MAX_USD: i64 = 1_000_000;
+
+impl FromStr for Usd {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{text:?} is not an amount of dollars such as \"0.50\": {why}");
+        if text.starts_with('-') {
+            return Err(wrong("it is negative"));
+        }
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !digits(whole) || !digits(fraction) || text.ends_with('.') {
+            return Err(wrong("digits, and at most one point"));
+        }
+        if fraction.len() > 6 {
+            return Err(wrong("more than six places after the point"));
+        }
+        let whole: i64 = whole.parse().map_err(|_| wrong("too much"))?;
+        if whole > MAX_USD {
+            return Err(wrong("too much"));
+        }
+        let fraction: i64 = format!("{fraction:0<6}").parse().map_err(|_| wrong("its fraction"))?;
+        Ok(Self { micro: whole * 1_000_000 + fraction })
+    }
+}
+
+impl fmt::Display for Usd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:06}", self.micro / 1_000_000, self.micro % 1_000_000);
+        let short = text.trim_end_matches('0');
+        // Two places at least, as money is written.
+        let places = short.len() - short.find('.').unwrap_or(0) - 1;
+        write!(f, "{short}{}", "0".repeat(2_usize.saturating_sub(places)))
+    }
+}
+
+/// How urgent a task is: 0 to 10, or LOW, NORMAL, HIGH, URGENT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(pub i32);
+
+impl Priority {
+    const WORDS: [(&'static str, i32); 4] = [("LOW", 2), ("NORMAL", 5), ("HIGH", 8), ("URGENT", 10)];
+
+    fn number(value: i64) -> Result<Self, String> {
+        i32::try_from(value)
+            .ok()
+            .filter(|value| (0..=10).contains(value))
+            .map(Self)
+            .ok_or_else(|| format!("{value} is not a priority: 0 to 10, or LOW, NORMAL, HIGH, URGENT"))
+    }
+}
+
+impl FromStr for Priority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((_, value)) = Self::WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
+            return Ok(Self(*value));
+        }
+        let value: i64 = text
+            .parse()
+            .map_err(|_| format!("{text:?} is not a priority: 0 to 10, or LOW, NORMAL, HIGH, URGENT"))?;
+        Self::number(value)
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::WORDS.iter().find(|(_, value)| *value == self.0) {
+            Some((word, _)) => f.write_str(word),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Serialize for Priority {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i32(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Priority;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a priority: 0 to 10, or LOW, NORMAL, HIGH, URGENT")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Priority, E> {
+                Priority::number(value).map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Priority, E> {
+                Priority::number(i64::try_from(value).unwrap_or(i64::MAX)).map_err(E::custom)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Priority, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Priority {
+    fn schema_name() -> Cow<'static, str> {
+        "Priority".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // No `type` beside `x-kubernetes-int-or-string`: structural schemas want it so.
+        json_schema!({ "x-kubernetes-int-or-string": true })
+    }
+}
+
+/// A moment, written as RFC 3339 has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub jiff::Timestamp);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error| format!("{text:?} is not a time such as 2030-01-31T08:00:00Z: {error}"))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! as_string {
+    ($name:ident, $expecting:literal, $format:expr) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl de::Visitor<'_> for Visitor {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expecting)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                // A plain `5` or `0.5` is refused although YAML could give it as text: a cluster
+                // would refuse it, and a manifest means the same in both places.
+                deserializer.deserialize_any(Visitor)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $format
+            }
+        }
+    };
+}
+
+as_string!(Span, "a duration such as 30s, 5m or 1h30m", json_schema!({ "type": "string" }));
+as_string!(
+    Usd,
+    "an amount of dollars in quotes, such as \"0.50\"",
+    json_schema!({ "type": "string", "pattern": "^[0-9]{1,7}(\\.[0-9]{1,6})?$" })
+);
+as_string!(
+    Time,
+    "a time such as 2030-01-31T08:00:00Z",
+    json_schema!({ "type": "string", "format": "date-time" })
+);
+
+/// A JSON object with fields of the user's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(pub serde_json::Map<String, serde_json::Value>);
+
+impl JsonSchema for Json {
+    fn schema_name() -> Cow<'static, str> {
+        "Json".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250)] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!(span.0.as_millis(), millis);
+            assert_eq!(span.to_string(), text);
+        }
+        for bad in ["", "-5s", "5", "soon"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn money() {
+        for (text, micro, back) in
+            [("0.50", 500_000, "0.50"), ("2", 2_000_000, "2.00"), ("0.000001", 1, "0.000001")]
+        {
+            let usd: Usd = text.parse().unwrap();
+            assert_eq!((usd.micro, usd.to_string().as_str()), (micro, back));
+        }
+        for bad in ["", "-1", "1.", ".5", "1.2.3", "0.0000001", "1e3", "99999999", "$1"] {
+            assert!(bad.parse::<Usd>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn priorities_are_numbers_or_words() {
+        for (json, value) in [("7", 7), ("0", 0), ("\"HIGH\"", 8), ("\"urgent\"", 10), ("\"3\"", 3)] {
+            assert_eq!(serde_json::from_str::<Priority>(json).unwrap(), Priority(value));
+        }
+        for bad in ["11", "-1", "\"VERY\"", "5.5", "true", "18446744073709551615"] {
+            assert!(serde_json::from_str::<Priority>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Priority(8).to_string(), "HIGH");
+        assert_eq!(Priority(7).to_string(), "7");
+    }
+
+    #[test]
+    fn times_have_an_offset() {
+        assert_eq!("2030-01-31T10:00:00+02:00".parse::<Time>().unwrap().to_string(), "2030-01-31T08:00:00Z");
+        assert!("2030-01-31".parse::<Time>().is_err());
+    }
+}

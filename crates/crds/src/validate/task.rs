@@ -1,0 +1,61 @@
+//! What makes a `Task` manifest valid.
+
+use super::{Check, Violation};
+use crate::Task;
+
+impl Task {
+    /// Everything that is wrong with it.
+    pub fn validate(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut check = Check { path: String::new(), found: &mut found };
+        check.metadata(&self.metadata, true);
+        let (spec, mut check) = (&self.spec, check.field("spec"));
+        check.length("title", spec.title.as_deref(), 512);
+        check.length("prompt", spec.prompt.as_deref(), 1024 * 1024);
+        check.length("owner", spec.owner.as_deref(), 256);
+        check.at_most_one(&[
+            ("agent", spec.agent.is_some()),
+            ("worker", spec.worker.is_some()),
+            ("capabilities", !spec.capabilities.is_empty()),
+        ]);
+        if let Some(agent) = &spec.agent {
+            check.field("agent").dns_name(agent, 63);
+        }
+        if let Some(worker) = &spec.worker {
+            check.field("worker").dns_name(worker, 63);
+        }
+        check.words("capabilities", &spec.capabilities, 32);
+        check.dependencies(self);
+        check.limits("limits", spec.limits.as_ref());
+        check.retry("retry", spec.retry.as_ref());
+        check.environment("environment", &spec.environment);
+        check.environment("secrets", &spec.secrets);
+        for name in spec.secrets.keys().filter(|name| spec.environment.contains_key(*name)) {
+            check.field("secrets").field(name).fail("is in environment too");
+        }
+        check.workspace("workspace", spec.workspace.as_ref());
+        check.runtime("runtime", spec.runtime.as_ref(), false);
+        if let Some(parent) = &spec.parent_task {
+            check.field("parentTask").dns_name(parent, 63);
+        }
+        found
+    }
+}
+
+impl Check<'_> {
+    fn dependencies(&mut self, task: &Task) {
+        let mut list = self.field("dependsOn");
+        let all = &task.spec.depends_on;
+        list.require(all.len() <= 256, "more than 256");
+        for (index, dependency) in all.iter().enumerate() {
+            let mut item = list.item(index);
+            item.field("task").dns_name(&dependency.task, 63);
+            if task.metadata.name.as_ref() == Some(&dependency.task) {
+                item.field("task").fail("is the task itself");
+            }
+            if all[..index].iter().any(|before| before.task == dependency.task) {
+                item.field("task").fail(format!("{:?} is there twice", dependency.task));
+            }
+        }
+    }
+}

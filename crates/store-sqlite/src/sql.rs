@@ -1,0 +1,82 @@
+//! Every statement, so that a test can look at how each is carried out.
+
+/// Statements of the usual work: none may look at a whole table.
+macro_rules! statements {
+    ($(#[$doc:meta])* $list:ident: $($name:ident = $sql:expr;)*) => {
+        $(pub(crate) const $name: &str = $sql;)*
+        $(#[$doc])*
+        #[cfg(test)]
+        pub(crate) const $list: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+statements! {
+    /// Carried out while work goes on.
+    HOT:
+    TASK = "SELECT record FROM tasks WHERE id = ?";
+    INSERT_TASK = "INSERT INTO tasks (id, namespace, state, route, rank, due, ended, record)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE id = ?1";
+    DELETE_TASK = "DELETE FROM tasks WHERE id = ?";
+    READY = "SELECT rank, id FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT ?";
+    AHEAD = "SELECT count(*) FROM tasks WHERE state = 2 AND route = ? AND rank < ?";
+    DUE = "SELECT id FROM tasks WHERE due <= ? ORDER BY due, id LIMIT ?";
+    NEXT_DUE = "SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1";
+    ENDED_BEFORE = "SELECT id FROM tasks WHERE ended < ? ORDER BY ended, id LIMIT ?";
+    LIST = "SELECT id, record FROM tasks
+            WHERE id < ?1 AND (?2 IS NULL OR namespace = ?2) AND (?3 = 0 OR (1 << state) & ?3 <> 0)
+            ORDER BY id DESC LIMIT ?4";
+
+    PAYLOAD = "SELECT body FROM payloads WHERE id = ?";
+    INSERT_PAYLOAD = "INSERT INTO payloads (id, body) VALUES (?, ?)";
+    DELETE_PAYLOAD = "DELETE FROM payloads WHERE id = ?";
+    RESULT = "SELECT body FROM results WHERE id = ?";
+    PUT_RESULT = "INSERT OR REPLACE INTO results (id, body) VALUES (?, ?)";
+    DELETE_RESULT = "DELETE FROM results WHERE id = ?";
+    SECRETS = "SELECT sealed FROM secrets WHERE id = ?";
+    PUT_SECRETS = "INSERT OR REPLACE INTO secrets (id, sealed) VALUES (?, ?)";
+    DELETE_SECRETS = "DELETE FROM secrets WHERE id = ?";
+
+    APPEND = "INSERT INTO events (revision, task, first, body) VALUES (?, ?, ?, ?)";
+    // From the row that holds the wanted entry on; rows before it are not looked at.
+    EVENTS = "SELECT body FROM events
+              WHERE task = ?1 AND first >=
+                  coalesce((SELECT max(first) FROM events WHERE task = ?1 AND first <= ?2), 0)
+              ORDER BY first";
+    FEED = "SELECT revision, task, body FROM events WHERE revision > ? ORDER BY revision LIMIT ?";
+    DELETE_EVENTS = "DELETE FROM events WHERE task = ?";
+    REVISION = "SELECT max(revision, coalesce((SELECT max(revision) FROM events), 0)) FROM floor WHERE one = 1";
+    SET_FLOOR = "UPDATE floor SET revision = ? WHERE one = 1";
+
+    ROUTE = "SELECT id FROM routes WHERE route = ?";
+    INSERT_ROUTE = "INSERT INTO routes (route) VALUES (?) ON CONFLICT DO NOTHING";
+    NEWEST = "SELECT id FROM aliases WHERE namespace = ? AND alias = ?";
+    PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, id) VALUES (?, ?, ?)";
+    DELETE_ALIAS = "DELETE FROM aliases WHERE namespace = ? AND alias = ? AND id = ?";
+    KEY = "SELECT id FROM keys WHERE namespace = ? AND key = ?";
+    PUT_KEY = "INSERT INTO keys (namespace, key, id) VALUES (?, ?, ?)";
+
+    PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
+    WAITS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter";
+    DELETE_WAITS = "DELETE FROM waits WHERE namespace = ? AND key = ?";
+    DELETE_WAIT = "DELETE FROM waits WHERE namespace = ? AND key = ? AND waiter = ?";
+    PUT_EDGE = "INSERT OR IGNORE INTO edges (id, dependent) VALUES (?, ?)";
+    EDGES = "SELECT dependent FROM edges WHERE id = ? ORDER BY dependent";
+    DELETE_EDGES = "DELETE FROM edges WHERE id = ?";
+
+    PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
+    DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
+    SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
+    PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, record) VALUES (?, ?, ?, ?, ?)";
+}
+
+statements! {
+    /// Carried out at a start.
+    COLD:
+    ROUTES = "SELECT id, route FROM routes ORDER BY id";
+    AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
+    SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
+    QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
+    // Whatever is on a worker has a time by which something must happen, hence is in that index.
+    ON_WORKERS = "SELECT route, record FROM tasks WHERE due IS NOT NULL AND state IN (3, 4, 5) ORDER BY id";
+}

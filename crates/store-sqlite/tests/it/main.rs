@@ -1,0 +1,5 @@
+//! The embedded store as a whole.
+
+mod conformance;
+mod faulty;
+mod twin;

@@ -1,0 +1,130 @@
+//! Giving tasks to workers that ask for them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rota_core::rank::Priority;
+use rota_core::target::Target;
+use rota_core::task::{self, State};
+
+use super::trial::{Trial, make, namespace, session, to_agent};
+use crate::{Claim, Command, Refused, Reply};
+
+pub async fn best_rank_first_over_all_routes(t: &mut Trial) {
+    t.agent("a").await;
+    let words = Target::Capabilities(["code".to_owned()].into());
+    let plan = [
+        (to_agent("a"), Priority::NORMAL),
+        (words.clone(), Priority::URGENT),
+        (to_agent("a"), Priority::LOW),
+        (words.clone(), Priority::NORMAL),
+        (to_agent("a"), Priority::HIGH),
+    ];
+    let mut ids = Vec::new();
+    for (target, priority) in plan {
+        t.later(Duration::from_millis(1));
+        let mut create = t.task();
+        (create.new.target, create.new.priority) = (target, priority);
+        ids.push(t.create(create).await.id);
+    }
+    let routes = vec![t.route(to_agent("a")).await, t.route(words).await];
+    let worker = t.hello("w").await;
+    let mut given = Vec::new();
+    for slots in [2, 0, 2, 5] {
+        let tasks = t.claim_from(&worker, routes.clone(), slots).await;
+        assert!(tasks.len() <= slots);
+        given.extend(tasks.iter().map(|task| task.id));
+    }
+    assert_eq!(given, [1, 4, 0, 3, 2].map(|index| ids[index]));
+}
+
+pub async fn never_two_holders(t: &mut Trial) {
+    t.agent("a").await;
+    for _ in 0..5 {
+        t.plain().await;
+    }
+    let (one, two) = (t.hello("w1").await, t.hello("w2").await);
+    let route = t.route(to_agent("a")).await;
+    let claim = |by: &task::WorkerRef| {
+        let (namespace, worker) = (namespace("n"), by.clone());
+        Command::Claim(Claim { namespace, worker, routes: vec![route, route], slots: 2 })
+    };
+    let replies = t.batch(vec![claim(&one), claim(&two), claim(&one)]).await;
+    let counts: Vec<_> = replies.iter().map(|reply| matches!(reply, Ok(Reply::Claimed(2)))).collect();
+    assert_eq!(counts, [true, true, false]);
+    assert!(matches!(replies[2], Ok(Reply::Claimed(1))));
+    let commit = t.commits.last().unwrap();
+    let ids: BTreeSet<_> = commit.tasks.iter().map(|change| change.task.id).collect();
+    assert_eq!((commit.tasks.len(), ids.len()), (5, 5));
+    for change in &commit.tasks {
+        assert_eq!((change.task.fence.0, change.events.len()), (1, 1));
+        assert!(change.dispatch.is_some());
+    }
+    t.reopen().await;
+    assert_eq!(t.claim(&one, 5).await.len(), 0);
+}
+
+pub async fn of_tasks_made_in_the_same_batch(t: &mut Trial) {
+    t.agent("a").await;
+    let old = t.plain().await;
+    t.later(Duration::from_millis(1));
+    let worker = t.hello("w").await;
+    let route = t.route(to_agent("a")).await;
+    let (mut low, mut high) = (t.task(), t.task());
+    low.new.priority = Priority::LOW;
+    high.new.priority = Priority::HIGH;
+    let ids = [high.new.id, old.id, low.new.id];
+    let claim = |slots| {
+        let (namespace, worker) = (namespace("n"), worker.clone());
+        Command::Claim(Claim { namespace, worker, routes: vec![route], slots })
+    };
+    t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
+    for (fence, id) in [1, 1, 1].into_iter().zip(ids) {
+        let told = t.told(id);
+        assert_eq!((told.task.state, told.task.fence.0), (State::Assigned, fence));
+    }
+    assert_eq!(t.told(ids[0]).before, None);
+    assert_eq!(t.told(ids[1]).before, Some(State::Queued));
+}
+
+pub async fn only_by_the_newest_session(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    let route = t.route(to_agent("a")).await;
+    let old = t.hello("w").await;
+    let new = t.hello("w").await;
+    for by in [old, session("w", new.epoch.0 + 1), session("x", 1)] {
+        let claim = Claim { namespace: namespace("n"), worker: by, routes: vec![route], slots: 1 };
+        assert_eq!(t.one(Command::Claim(claim)).await.unwrap_err(), Refused::Superseded);
+    }
+    assert_eq!(t.claim(&new, 1).await.len(), 1);
+}
+
+pub async fn never_across_namespaces(t: &mut Trial) {
+    let mut create = t.task();
+    create.new.namespace = namespace("m");
+    create.new.target = Target::Capabilities(BTreeSet::new());
+    let task = t.create(create).await;
+    assert_eq!(task.state, State::Queued);
+    let route = t.told(task.id).route;
+    let worker = t.hello("w").await;
+    assert_eq!(t.claim_from(&worker, vec![route], 1).await.len(), 0);
+    let accept = task::Command::Tick;
+    assert_eq!(t.ask(task.id, accept).await.unwrap_err(), Refused::NoTask(task.id));
+}
+
+pub async fn priority_counts_at_once(t: &mut Trial) {
+    t.agent("a").await;
+    let first = t.plain().await;
+    let second = t.plain().await;
+    let raise = task::Command::Update {
+        priority: Some(Priority::URGENT),
+        labels: None,
+        desired: None,
+        reason: "now".to_owned(),
+    };
+    t.ask(second.id, raise).await.unwrap();
+    let worker = t.hello("w").await;
+    assert_eq!(t.claim(&worker, 1).await[0].id, second.id);
+    assert_eq!(t.claim(&worker, 1).await[0].id, first.id);
+}

@@ -1,0 +1,176 @@
+//! Making tasks.
+
+use bytes::Bytes;
+use rota_core::TaskId;
+use rota_core::task::{Desired, State};
+use uuid::Uuid;
+
+use super::trial::{Trial, end_session, make, namespace, on, on_alias, to_agent};
+use crate::{Command, Refused, Reply};
+
+pub async fn a_new_task_is_queued_and_told(t: &mut Trial) {
+    t.agent("a").await;
+    let task = t.plain().await;
+    assert_eq!((task.state, task.created_at, task.ready_at), (State::Queued, t.now(), Some(t.now())));
+    assert_eq!(t.read(task.id).await, *task);
+    assert_eq!(t.store.payload(task.id).await.unwrap().unwrap(), format!("do {}", task.id).as_bytes());
+    assert_eq!(t.steps(task.id).await, ["created", "ready"]);
+    let told = t.told(task.id);
+    assert_eq!((told.before, told.events.len(), told.dispatch.is_none()), (None, 2, true));
+    assert_eq!(told.events.to_vec(), t.log(task.id).await);
+    assert!(told.revision > 0);
+    assert_eq!(told.route, t.route(to_agent("a")).await);
+    let routes: Vec<_> = t.commits.iter().flat_map(|commit| &commit.routes).collect();
+    assert_eq!(routes.len(), 1, "a route is told once, when it is new");
+}
+
+pub async fn same_key_same_task(t: &mut Trial) {
+    t.agent("a").await;
+    let mut first = t.task();
+    first.key = Some("order 7".to_owned());
+    let first = t.create(first).await;
+    let before = t.commits.len();
+    let mut second = t.task();
+    second.key = Some("order 7".to_owned());
+    let unmade = second.new.id;
+    let Ok(Reply::Existing(found)) = t.one(make(second)).await else { panic!("made twice") };
+    assert_eq!(found, first);
+    assert_eq!(t.store.task(unmade).await.unwrap(), None);
+    assert_eq!(t.commits.len(), before, "nothing has changed");
+
+    let mut elsewhere = t.task();
+    elsewhere.key = Some("order 7".to_owned());
+    elsewhere.new.namespace = namespace("m");
+    t.create(elsewhere).await;
+
+    // Within one batch, too.
+    let (mut third, mut fourth) = (t.task(), t.task());
+    third.key = Some("order 8".to_owned());
+    fourth.key = Some("order 8".to_owned());
+    let replies = t.batch(vec![make(third), make(fourth)]).await;
+    let [Ok(Reply::Created(third)), Ok(Reply::Existing(fourth))] = &replies[..] else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(third, fourth);
+    t.reopen().await;
+    let mut again = t.task();
+    again.key = Some("order 8".to_owned());
+    assert!(matches!(t.one(make(again)).await, Ok(Reply::Existing(found)) if found.id == third.id));
+}
+
+pub async fn a_foreign_id_is_made_once(t: &mut Trial) {
+    let id = TaskId(Uuid::from_u128(0x9f00_0000_0000_4000_8000_0000_0000_0001));
+    for turn in 0..3 {
+        let mut create = t.task();
+        create.new.id = id;
+        create.foreign_id = true;
+        create.new.title = format!("turn {turn}");
+        match t.one(make(create)).await {
+            Ok(Reply::Created(task)) if turn == 0 => assert_eq!(task.id, id),
+            Ok(Reply::Existing(task)) if turn > 0 => assert_eq!(task.title, "turn 0"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub async fn an_id_of_another_namespace_tells_nothing(t: &mut Trial) {
+    let task = t.plain().await;
+    let mut create = t.task();
+    create.new.id = task.id;
+    create.new.namespace = namespace("m");
+    create.foreign_id = true;
+    let refused = t.one(make(create)).await.unwrap_err();
+    assert_eq!(refused, Refused::KeyOutlived(task.id));
+    assert_eq!(t.read(task.id).await, *task);
+}
+
+pub async fn an_id_twice_in_one_batch(t: &mut Trial) {
+    let (mut one, mut two, three) = (t.task(), t.task(), t.task());
+    one.new.title = "one".to_owned();
+    two.new.id = one.new.id;
+    let replies = t.batch(vec![make(one), make(two), make(three)]).await;
+    let [Ok(Reply::Created(_)), Ok(Reply::Existing(task)), Ok(Reply::Created(_))] = &replies[..] else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(task.title, "one");
+}
+
+pub async fn strict_refuses_what_is_missing(t: &mut Trial) {
+    let strict = |t: &mut Trial| {
+        let mut create = t.task();
+        create.strict = true;
+        create.key = Some("once".to_owned());
+        create
+    };
+    let create = strict(t);
+    let refused = t.one(make(create)).await.unwrap_err();
+    assert_eq!(refused, Refused::Strict { what: "agent", name: "a".to_owned(), index: 0 });
+    t.agent("a").await;
+    let there = t.plain().await;
+    let mut create = strict(t);
+    create.new.dependencies = vec![on(there.id), on_alias("nobody")];
+    let refused = t.one(make(create)).await.unwrap_err();
+    assert_eq!(refused, Refused::Strict { what: "dependency", name: "nobody".to_owned(), index: 1 });
+    // Nothing of it is left, the key not either.
+    let mut create = strict(t);
+    create.new.dependencies = vec![on(there.id)];
+    assert_eq!(t.create(create).await.state, State::Pending);
+}
+
+pub async fn an_offer_is_taken_in_the_same_commit(t: &mut Trial) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let mut create = t.task();
+    create.offer = Some(worker.clone());
+    create.secrets = Some(Bytes::from_static(b"sealed"));
+    let before = t.commits.len();
+    let task = t.create(create).await;
+    assert_eq!(t.commits.len(), before + 1);
+    let assignment = task.assignment.as_ref().unwrap();
+    assert_eq!((task.state, &assignment.worker), (State::Assigned, &worker.worker));
+    assert_ne!(assignment.span_id, [0; 8]);
+    let told = t.told(task.id);
+    assert_eq!((told.before, told.events.len()), (None, 3));
+    let dispatch = told.dispatch.unwrap();
+    assert_eq!(dispatch.payload, format!("do {}", task.id).as_bytes());
+    assert_eq!(dispatch.secrets.as_deref(), Some(&b"sealed"[..]));
+}
+
+pub async fn an_offer_of_an_ended_session_is_none(t: &mut Trial) {
+    t.agent("a").await;
+    let first = t.hello("w").await;
+    let second = t.hello("w").await;
+    let mut create = t.task();
+    create.offer = Some(first);
+    assert_eq!(t.create(create).await.state, State::Queued);
+    t.one(end_session(&second)).await.unwrap();
+    let mut create = t.task();
+    create.offer = Some(second);
+    assert_eq!(t.create(create).await.state, State::Queued);
+}
+
+pub async fn an_offer_waits_for_nobody(t: &mut Trial) {
+    let worker = t.hello("w").await;
+    let mut create = t.task();
+    create.offer = Some(worker.clone());
+    let task = t.create(create).await;
+    assert_eq!(task.state, State::Pending);
+    t.agent("a").await;
+    assert_eq!(t.state(task.id).await, State::Queued);
+}
+
+pub async fn born_cancelled(t: &mut Trial) {
+    t.agent("a").await;
+    let mut create = t.task();
+    create.new.desired = Desired::Cancelled;
+    create.secrets = Some(Bytes::from_static(b"sealed"));
+    create.new.alias = Some("x".to_owned());
+    let waiter = t.after(vec![on(create.new.id)]);
+    let waiter = t.create(waiter).await;
+    let task = t.create(create).await;
+    assert_eq!(task.state, State::Cancelled);
+    assert_eq!(t.state(waiter.id).await, State::Failed);
+    let before = t.commits.len();
+    assert!(matches!(t.one(Command::Tick { limit: 9 }).await, Ok(Reply::Ticked(0))));
+    assert_eq!(t.commits.len(), before);
+}

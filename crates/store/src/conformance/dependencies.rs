@@ -1,0 +1,144 @@
+//! Tasks that wait for other tasks.
+
+use bytes::Bytes;
+use rota_core::task::{DependencyKey, DependencyState, Ending, OnFailure, State};
+
+use super::trial::{Trial, depend, make, namespace, on, on_alias};
+
+/// Gives all that can be given to a worker until nothing is left, and ends each well.
+async fn work_off(t: &mut Trial, worker: &rota_core::task::WorkerRef) -> usize {
+    let mut done = 0;
+    loop {
+        let given = t.claim(worker, 10).await;
+        if given.is_empty() {
+            return done;
+        }
+        for task in given {
+            t.succeed(&task).await;
+            done += 1;
+        }
+    }
+}
+
+pub async fn before_it_after_it_and_between(t: &mut Trial) {
+    t.agent("a").await;
+    let (mut first, mut middle, mut last) = (t.task(), t.task(), t.task());
+    middle.new.dependencies = vec![on(first.new.id)];
+    last.new.dependencies = vec![on(first.new.id), on(middle.new.id)];
+    let ids = [first.new.id, middle.new.id, last.new.id];
+    first.new.title = "first".to_owned();
+    // The last comes first; the middle one in a batch with the one that it waits for.
+    let last = t.create(last).await;
+    assert_eq!((last.state, last.dependencies[0].state), (State::Pending, DependencyState::Missing));
+    t.batch(vec![make(middle), make(first)]).await;
+    assert_eq!(t.read(ids[2]).await.dependencies[0].state, DependencyState::Waiting(ids[0]));
+    let worker = t.hello("w").await;
+    for id in ids {
+        let given = t.claim(&worker, 10).await;
+        assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
+        t.succeed(&given[0]).await;
+    }
+    let late = t.after(ids.map(on).to_vec());
+    assert_eq!(t.create(late).await.state, State::Queued, "all that it waits for is over");
+}
+
+pub async fn an_alias_is_the_newest_at_creation(t: &mut Trial) {
+    t.agent("a").await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut create = t.task();
+        create.new.alias = Some("build".to_owned());
+        ids.push(t.create(create).await.id);
+    }
+    let waiter = t.after(vec![on_alias("build")]);
+    let waiter = t.create(waiter).await;
+    let mut third = t.task();
+    third.new.alias = Some("build".to_owned());
+    let third = t.create(third).await;
+    assert_eq!(t.read(waiter.id).await.dependencies[0].state, DependencyState::Waiting(ids[1]));
+    assert_eq!(t.store.newest(&namespace("n"), "build").await.unwrap(), Some(third.id));
+    assert_eq!(t.store.newest(&namespace("m"), "build").await.unwrap(), None);
+}
+
+pub async fn a_missing_alias_is_the_first_that_comes(t: &mut Trial) {
+    t.agent("a").await;
+    let waiter = t.after(vec![on_alias("build"), on_alias("test")]);
+    let waiter = t.create(waiter).await;
+    t.reopen().await;
+    let mut ids = Vec::new();
+    for alias in ["build", "build", "test"] {
+        let mut create = t.task();
+        create.new.alias = Some(alias.to_owned());
+        ids.push(t.create(create).await.id);
+    }
+    let states: Vec<_> = t.read(waiter.id).await.dependencies.iter().map(|one| one.state).collect();
+    assert_eq!(states, [DependencyState::Waiting(ids[0]), DependencyState::Waiting(ids[2])]);
+    let worker = t.hello("w").await;
+    assert_eq!(work_off(t, &worker).await, 4);
+    assert_eq!(t.state(waiter.id).await, State::Succeeded);
+}
+
+pub async fn on_failure_policies(t: &mut Trial) {
+    t.agent("a").await;
+    let broken = t.plain().await;
+    let mut waiters = Vec::new();
+    for policy in [OnFailure::Fail, OnFailure::Continue, OnFailure::Cancel] {
+        let create = t.after(vec![depend(DependencyKey::Id(broken.id), policy)]);
+        waiters.push(t.create(create).await.id);
+    }
+    let unmade = t.after(vec![depend(DependencyKey::Id(broken.id), OnFailure::Fail)]);
+    t.cancel(broken.id).await;
+    let mut states = Vec::new();
+    for id in waiters {
+        states.push(t.state(id).await);
+    }
+    assert_eq!(states, [State::Failed, State::Queued, State::Cancelled]);
+    assert_eq!(t.commits.last().unwrap().tasks.len(), 4, "all in one commit");
+    assert_eq!(t.create(unmade).await.state, State::Failed, "it is known at once");
+}
+
+pub async fn a_chain_falls(t: &mut Trial) {
+    t.agent("a").await;
+    let first = t.plain().await;
+    let mut last = first.id;
+    for _ in 0..20 {
+        let create = t.after(vec![on(last)]);
+        last = t.create(create).await.id;
+    }
+    t.cancel(first.id).await;
+    assert_eq!(t.state(last).await, State::Failed);
+    assert_eq!(t.commits.last().unwrap().tasks.len(), 21);
+}
+
+pub async fn what_they_brought_is_sent_along(t: &mut Trial) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let (with, without) = (t.plain().await, t.plain().await);
+    let last = t.after(vec![on(with.id), on(without.id)]);
+    let last = t.create(last).await;
+    let given = t.claim(&worker, 2).await;
+    t.finish(&given[0], Ending::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
+    t.succeed(&given[1]).await;
+    assert_eq!(t.store.result(with.id).await.unwrap().unwrap(), &b"42"[..]);
+    assert_eq!(t.store.result(without.id).await.unwrap(), None);
+    assert_eq!(t.claim(&worker, 2).await[0].id, last.id);
+    let previous = t.told(last.id).dispatch.unwrap();
+    let previous: Vec<_> = previous.previous.iter().map(|one| (one.task.id, one.result.clone())).collect();
+    assert_eq!(previous, [(with.id, Some(Bytes::from_static(b"42"))), (without.id, None)]);
+}
+
+pub async fn another_namespace_does_not_count(t: &mut Trial) {
+    t.agent("a").await;
+    let mut elsewhere = t.task();
+    elsewhere.new.namespace = namespace("m");
+    elsewhere.new.alias = Some("x".to_owned());
+    let (before, after) = (t.after(vec![on(elsewhere.new.id), on_alias("x")]), elsewhere.new.id);
+    let before = t.create(before).await;
+    t.create(elsewhere).await;
+    let later = t.after(vec![on(after), on_alias("x")]);
+    let later = t.create(later).await;
+    for id in [before.id, later.id] {
+        let states: Vec<_> = t.read(id).await.dependencies.iter().map(|one| one.state).collect();
+        assert_eq!(states, [DependencyState::Missing; 2]);
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading what is kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rota_core::AgentName;
+use rota_core::rank::Priority;
+use rota_core::target::Target;
+use rota_core::task::{Command, Item, Meaning, State};
+
+use super::trial::{Trial, held, namespace, to_agent};
+use crate::Filter;
+
+pub async fn filters(t: &mut Trial) {
+    t.agent("a").await;
+    let mut ids = Vec::new();
+    for index in 0..4 {
+        let mut create = t.task();
+        match index {
+            0 => create.new.labels = BTreeMap::from([("team".to_owned(), "x".to_owned())]),
+            1 => create.new.owner = "you".to_owned(),
+            2 => {
+                create.new.alias = Some("build".to_owned());
+                create.new.parent = Some(ids[0]);
+            }
+            _ => {
+                create.new.namespace = namespace("m");
+                create.new.target = Target::Capabilities(["code".to_owned()].into());
+            }
+        }
+        ids.push(t.create(create).await.id);
+        t.later(Duration::from_secs(1));
+    }
+    t.cancel(ids[1]).await;
+    let start = t.read(ids[0]).await.created_at;
+    let at = |seconds| Some(start + Duration::from_secs(seconds));
+    let any = || Filter { limit: 10, ..Filter::default() };
+    let team = BTreeMap::from([("team".to_owned(), "x".to_owned())]);
+    let other = BTreeMap::from([("team".to_owned(), "y".to_owned())]);
+    let expected: [(Filter, &[usize]); 13] = [
+        (any(), &[3, 2, 1, 0]),
+        (Filter { namespace: Some(namespace("n")), ..any() }, &[2, 1, 0]),
+        (Filter { namespace: Some(namespace("m")), ..any() }, &[3]),
+        (Filter { states: vec![State::Queued], ..any() }, &[3, 2, 0]),
+        (Filter { states: vec![State::Cancelled, State::Failed], ..any() }, &[1]),
+        (Filter { agent: Some(AgentName::new("a").unwrap()), ..any() }, &[2, 1, 0]),
+        (Filter { labels: team, ..any() }, &[0]),
+        (Filter { labels: other, ..any() }, &[]),
+        (Filter { owner: Some("you".to_owned()), ..any() }, &[1]),
+        (Filter { alias: Some("build".to_owned()), ..any() }, &[2]),
+        (Filter { parent: Some(ids[0]), ..any() }, &[2]),
+        (Filter { created_after: at(1), created_before: at(3), ..any() }, &[2, 1]),
+        (Filter { before_id: Some(ids[2]), limit: 1, ..any() }, &[1]),
+    ];
+    for (filter, wanted) in expected {
+        let page = t.store.list(filter.clone()).await.unwrap();
+        let found: Vec<_> = page.tasks.iter().map(|task| task.id).collect();
+        assert_eq!(found, wanted.iter().map(|index| ids[*index]).collect::<Vec<_>>(), "{filter:?}");
+    }
+}
+
+pub async fn pages(t: &mut Trial) {
+    let mut ids = Vec::new();
+    for index in 0..10 {
+        let mut create = t.task();
+        create.new.owner = if index % 3 == 0 { "me".to_owned() } else { "you".to_owned() };
+        ids.push(t.create(create).await.id);
+    }
+    for (limit, owner) in [(3, None), (5, None), (10, None), (11, None), (2, Some("you".to_owned()))] {
+        let mut filter = Filter { limit, owner, ..Filter::default() };
+        let mut found = Vec::new();
+        loop {
+            let page = t.store.list(filter.clone()).await.unwrap();
+            assert!(page.tasks.len() <= limit);
+            found.extend(page.tasks.iter().map(|task| task.id));
+            match page.next {
+                Some(next) => filter.before_id = Some(next),
+                None => break,
+            }
+        }
+        let wanted = ids.iter().enumerate().rev().filter(|(i, _)| filter.owner.is_none() || i % 3 != 0);
+        assert_eq!(found, wanted.map(|(_, id)| *id).collect::<Vec<_>>(), "pages of {limit}");
+    }
+}
+
+pub async fn a_log_from_anywhere(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let task = t.claim(&worker, 1).await.remove(0);
+    for (index, size) in [1_u64, 3, 2, 5].into_iter().enumerate() {
+        let item = Item { at: t.now(), payload: Bytes::from(vec![7; 10]), meaning: Meaning::Plain };
+        let items = (0..size).map(|_| item.clone()).collect();
+        let first = 1 + [1, 3, 2, 5][..index].iter().sum::<u64>();
+        t.ask(task.id, Command::Report { held: held(&task), first, items }).await.unwrap();
+    }
+    let all = t.log(task.id).await;
+    assert_eq!(all.len(), 15);
+    for after in 0..=16 {
+        let rest = t.store.events(task.id, after, usize::MAX).await.unwrap();
+        assert_eq!(rest[..], all[usize::try_from(after).unwrap().min(all.len())..], "after {after}");
+        let few = t.store.events(task.id, after, 2).await.unwrap();
+        assert_eq!(few[..], rest[..few.len()]);
+        assert!(few.len() >= rest.len().min(2));
+    }
+    assert_eq!(t.store.events(task.id, u64::MAX, 10).await.unwrap(), []);
+}
+
+pub async fn the_log_of_all_tasks(t: &mut Trial) {
+    t.agent("a").await;
+    for _ in 0..3 {
+        t.plain().await;
+    }
+    let worker = t.hello("w").await;
+    for task in t.claim(&worker, 2).await {
+        t.succeed(&task).await;
+    }
+    let told: Vec<_> = t.commits.iter().flat_map(|commit| &commit.tasks).collect();
+    let all = t.store.feed(0, usize::MAX).await.unwrap();
+    assert_eq!(all.len(), told.len());
+    for (entry, told) in all.iter().zip(&told) {
+        assert_eq!((entry.revision, entry.id), (told.revision, told.task.id));
+        assert_eq!(entry.events[..], told.events[..]);
+    }
+    assert!(all.windows(2).all(|two| two[0].revision < two[1].revision));
+    assert_eq!(t.store.snapshot().await.unwrap().revision, all.last().unwrap().revision);
+    let mut after = 0;
+    for entry in &all {
+        let next = t.store.feed(after, 1).await.unwrap();
+        assert_eq!((next.len(), next[0].revision), (1, entry.revision));
+        after = entry.revision;
+    }
+    assert!(t.store.feed(after, 1).await.unwrap().is_empty());
+}
+
+pub async fn how_many_go_before(t: &mut Trial) {
+    t.agent("a").await;
+    let mut ranks = Vec::new();
+    for priority in [Priority::LOW, Priority::URGENT, Priority::NORMAL] {
+        let mut create = t.task();
+        create.new.priority = priority;
+        ranks.push(t.create(create).await.rank());
+    }
+    let route = t.route(to_agent("a")).await;
+    for (rank, before) in ranks.into_iter().zip([2, 0, 1]) {
+        assert_eq!(t.store.ahead(route, rank).await.unwrap(), before);
+    }
+}
+
+pub async fn a_snapshot_is_a_fresh_start(t: &mut Trial) {
+    t.agent("a").await;
+    t.agent("b").await;
+    for agent in ["a", "a", "b", "c"] {
+        let mut create = t.task();
+        create.new.target = to_agent(agent);
+        t.create(create).await;
+    }
+    let worker = t.hello("w").await;
+    t.claim(&worker, 1).await;
+    let before = t.store.snapshot().await.unwrap();
+    assert_eq!((before.agents.len(), before.routes.len()), (2, 3));
+    let queued: Vec<_> = before.queued.iter().map(|(_, count)| *count).collect();
+    assert_eq!((queued, before.on_workers.len(), before.sessions.len()), (vec![1, 1], 1, 1));
+    t.reopen().await;
+    let after = t.store.snapshot().await.unwrap();
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
+}

@@ -1,0 +1,130 @@
+//! Workers' sessions: what goes on, what is lost, and who may say so.
+
+use rota_core::Fence;
+use rota_core::task::{Command, Reply, State};
+
+use super::trial::{Trial, end_session, held, make, open_session, session};
+use crate::{Refused, Reply as Answer};
+
+pub async fn epochs_grow(t: &mut Trial) {
+    for epoch in 1..=3 {
+        assert_eq!(t.hello("w").await.epoch.0, epoch);
+        t.reopen().await;
+    }
+    assert_eq!(t.hello("v").await.epoch.0, 1);
+    t.one(end_session(&session("w", 3))).await.unwrap();
+    assert_eq!(t.hello("w").await.epoch.0, 4, "an ended session's number does not come again");
+    let sessions = t.store.snapshot().await.unwrap().sessions;
+    let open: Vec<_> = sessions.iter().map(|one| (one.worker.as_str(), one.epoch.0, one.open)).collect();
+    assert_eq!(open, [("v", 1, true), ("w", 4, true)]);
+}
+
+pub async fn what_is_named_goes_on(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    t.plain().await;
+    let old = t.hello("w").await;
+    let tasks = t.claim(&old, 2).await;
+    t.ask(tasks[0].id, Command::Accept(held(&tasks[0]))).await.unwrap();
+    let running = tasks.iter().map(|task| (task.id, task.fence)).collect();
+    let (new, resumed) = t.hello_again("w", "process 1", running).await;
+    for (task, resumed) in tasks.iter().zip(&resumed) {
+        let (live, seq) = resumed.live.clone().unwrap();
+        assert_eq!((resumed.id, live.state, seq), (task.id, State::Running, 0));
+        assert_eq!(live.assignment.as_ref().unwrap().epoch, new.epoch);
+        assert_eq!(t.finish(task, rota_core::task::Ending::Succeeded(None)).await, Ok(Reply::Stale));
+        t.succeed(&live).await;
+    }
+}
+
+pub async fn what_is_not_named_is_lost(t: &mut Trial) {
+    t.agent("a").await;
+    let task = t.plain().await;
+    let worker = t.hello("w").await;
+    t.claim(&worker, 1).await;
+    let (_, resumed) = t.hello_again("w", "process 1", Vec::new()).await;
+    assert!(resumed.is_empty());
+    let task = t.read(task.id).await;
+    assert_eq!((task.state, task.attempts, task.worker_losses), (State::Queued, 0, 0));
+}
+
+pub async fn under_an_older_fence(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let first = t.claim(&worker, 1).await.remove(0);
+    let reject = Command::Reject { held: held(&first), reason: "no room".to_owned() };
+    t.ask(first.id, reject).await.unwrap();
+    let second = t.claim(&worker, 1).await.remove(0);
+    assert_eq!(second.id, first.id);
+    let (_, resumed) = t.hello_again("w", "process 1", vec![(first.id, first.fence)]).await;
+    assert!(resumed[0].live.is_none());
+    let task = t.read(first.id).await;
+    assert!(task.assignment.is_none(), "the second assignment never arrived: {task:?}");
+}
+
+pub async fn another_process_in_its_place(t: &mut Trial) {
+    t.agent("a").await;
+    let task = t.plain().await;
+    let worker = t.hello("w").await;
+    let given = t.claim(&worker, 1).await.remove(0);
+    t.ask(task.id, Command::Accept(held(&given))).await.unwrap();
+    // In the batch that assigns it, too.
+    t.hello_again("w", "process 2", Vec::new()).await;
+    let task = t.read(task.id).await;
+    assert_eq!((task.state, task.attempts, task.worker_losses), (State::Queued, 1, 1));
+    assert_eq!(t.steps(task.id).await[3..], ["started", "worker_lost", "ready"]);
+}
+
+pub async fn a_superseded_end_frees_nothing(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    let old = t.hello("w").await;
+    let task = t.claim(&old, 1).await.remove(0);
+    let (new, _) = t.hello_again("w", "process 1", vec![(task.id, task.fence)]).await;
+    assert_eq!(t.one(end_session(&old)).await.unwrap_err(), Refused::Superseded);
+    assert_eq!(t.one(end_session(&session("x", 1))).await.unwrap_err(), Refused::Superseded);
+    assert_eq!(t.state(task.id).await, State::Running);
+    assert!(matches!(t.one(end_session(&new)).await, Ok(Answer::Ended(1))));
+    assert!(matches!(t.one(end_session(&new)).await, Ok(Answer::Ended(0))));
+}
+
+pub async fn an_end_frees_what_it_had(t: &mut Trial) {
+    t.agent("a").await;
+    for _ in 0..3 {
+        t.plain().await;
+    }
+    let (one, two) = (t.hello("w1").await, t.hello("w2").await);
+    let lost = t.claim(&one, 2).await;
+    let kept = t.claim(&two, 1).await.remove(0);
+    t.succeed(&lost[0]).await;
+    assert!(matches!(t.one(end_session(&one)).await, Ok(Answer::Ended(1))));
+    assert_eq!(t.state(lost[1].id).await, State::Queued);
+    assert_eq!(t.state(kept.id).await, State::Assigned);
+    // Assigned, and lost in the same batch.
+    let mut create = t.task();
+    create.offer = Some(two.clone());
+    let id = create.new.id;
+    let replies = t.batch(vec![make(create), end_session(&two), open_session("w2", "2", Vec::new())]).await;
+    assert!(matches!(replies[1], Ok(Answer::Ended(2))), "{replies:?}");
+    assert!(t.told(id).dispatch.is_none());
+    assert_eq!(t.state(id).await, State::Queued);
+}
+
+pub async fn opened_anew_the_store_still_knows(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let tasks = t.claim(&worker, 2).await;
+    t.reopen().await;
+    let snapshot = t.store.snapshot().await.unwrap();
+    assert_eq!(snapshot.on_workers.len(), 2);
+    assert_eq!(snapshot.sessions[0].instance, "process 1");
+    let (_, resumed) = t.hello_again("w", "process 1", vec![(tasks[1].id, tasks[1].fence)]).await;
+    assert!(resumed[0].live.is_some());
+    assert_eq!(t.state(tasks[0].id).await, State::Queued);
+    assert_eq!(t.state(tasks[1].id).await, State::Running);
+    let (_, resumed) = t.hello_again("w", "process 1", vec![(tasks[1].id, Fence(9))]).await;
+    assert!(resumed[0].live.is_none());
+}

@@ -1,0 +1,97 @@
+//! Who waits for whom, as far as one task's dependencies reach: finds the cycles through that task.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use rota_core::TaskId;
+
+/// The part of the graph that can be reached from one task.
+#[derive(Debug)]
+pub(super) struct Waits {
+    start: TaskId,
+    /// What each task waits for; in the order of the visit, so that the outcome does not depend on hashes.
+    visited: Vec<(TaskId, Vec<TaskId>)>,
+    /// Through whom each was reached first.
+    reached_by: HashMap<TaskId, TaskId>,
+    open: VecDeque<TaskId>,
+    /// The next step back to the start, for each that has a way there.
+    back: BTreeMap<TaskId, TaskId>,
+}
+
+impl Waits {
+    pub(super) fn new(start: TaskId) -> Self {
+        Self {
+            start,
+            visited: Vec::new(),
+            reached_by: HashMap::new(),
+            open: VecDeque::from([start]),
+            back: BTreeMap::new(),
+        }
+    }
+
+    /// The next task to look at; when there is none left, the ways back are known.
+    pub(super) fn next(&mut self) -> Option<TaskId> {
+        let next = self.open.pop_front();
+        if next.is_none() {
+            self.find_back();
+        }
+        next
+    }
+
+    /// What a task waits for.
+    pub(super) fn add(&mut self, at: TaskId, on: Vec<TaskId>) {
+        for &on in &on {
+            if on != self.start && !self.reached_by.contains_key(&on) {
+                self.reached_by.insert(on, at);
+                self.open.push_back(on);
+            }
+        }
+        self.visited.push((at, on));
+    }
+
+    fn find_back(&mut self) {
+        let mut waiters: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
+        for (at, on) in &self.visited {
+            for on in on {
+                waiters.entry(*on).or_default().push(*at);
+            }
+        }
+        let mut open = VecDeque::from([self.start]);
+        while let Some(at) = open.pop_front() {
+            for &waiter in waiters.get(&at).into_iter().flatten() {
+                if !self.back.contains_key(&waiter) {
+                    self.back.insert(waiter, at);
+                    if waiter != self.start {
+                        open.push_back(waiter);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Those that are in a cycle with the start, the start first.
+    pub(super) fn members(&self) -> impl Iterator<Item = TaskId> {
+        self.visited.iter().map(|(at, _)| *at).filter(|at| self.back.contains_key(at))
+    }
+
+    /// From a member along its dependencies, by way of the start, back to itself.
+    pub(super) fn path(&self, member: TaskId) -> Vec<TaskId> {
+        let mut path = vec![member];
+        let mut at = member;
+        while let Some(&next) = self.back.get(&at) {
+            path.push(next);
+            at = next;
+            if at == self.start {
+                break;
+            }
+        }
+        let mut way = Vec::new();
+        let mut at = member;
+        while at != self.start {
+            way.push(at);
+            let Some(&before) = self.reached_by.get(&at) else { break };
+            at = before;
+        }
+        path.extend(way.into_iter().rev());
+        path
+    }
+}

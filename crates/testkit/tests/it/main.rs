@@ -1,0 +1,3 @@
+//! Whole clusters inside of one process.
+
+mod basic;

@@ -1,0 +1,150 @@
+//! The CLI's arguments. Pure.
+//!
+//! Each option and its value are one argument (`--resume=X`): a value that begins with a dash is not
+//! taken for an option then, and options that take several values do not swallow what follows.
+
+use super::files::Files;
+use super::options::Options;
+
+/// Which conversation the CLI holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Session {
+    Fresh(String),
+    Resumed(String),
+}
+
+impl Session {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Session::Fresh(id) | Session::Resumed(id) => id,
+        }
+    }
+}
+
+pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<String> {
+    let claude = &options.claude;
+    let mut args: Vec<String> = [
+        "-p",
+        "--output-format=stream-json",
+        "--verbose",
+        "--input-format=stream-json",
+        // Without it the CLI denies by itself what the rules do not allow, and asks nobody.
+        "--permission-prompt-tool=stdio",
+        // Nothing of the machine's or the project's settings.
+        "--setting-sources=",
+        // An appended prompt would be ignored upon resume otherwise.
+        "--system-prompt-snapshot=off",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut option = |name: &str, value: &str| {
+        if !value.is_empty() {
+            args.push(format!("--{name}={value}"));
+        }
+    };
+    match session {
+        Session::Fresh(id) => option("session-id", id),
+        Session::Resumed(id) => option("resume", id),
+    }
+    option("permission-mode", &options.mode);
+    option("model", &claude.model);
+    option("fallback-model", &claude.fallback_model);
+    option("tools", &claude.tools.join(","));
+    // Once for each: a pattern may hold commas.
+    for tool in &claude.allowed_tools {
+        option("allowedTools", tool);
+    }
+    for tool in &claude.disallowed_tools {
+        option("disallowedTools", tool);
+    }
+    let mut path = |name: &str, path: &Option<std::path::PathBuf>| {
+        if let Some(path) = path {
+            option(name, &path.to_string_lossy());
+        }
+    };
+    path("system-prompt-file", &files.system_prompt);
+    path("append-system-prompt-file", &files.append_system_prompt);
+    path("mcp-config", &files.mcp);
+    option("json-schema", options.schema.as_deref().unwrap_or_default());
+    if options.max_turns > 0 {
+        option("max-turns", &options.max_turns.to_string());
+    }
+    if options.budget_micro_usd > 0 {
+        let (whole, part) = (options.budget_micro_usd / 1_000_000, options.budget_micro_usd % 1_000_000);
+        option("max-budget-usd", &format!("{whole}.{part:06}"));
+    }
+    // Also without servers of our own: those of the machine are not the task's.
+    args.push("--strict-mcp-config".to_owned());
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rota_proto::v1::{ClaudeRuntime, Limits, Runtime, TaskSpec, runtime};
+    use rota_proto::worker::v1::Assign;
+
+    use super::*;
+    use crate::runtimes::Environment;
+
+    fn args(claude: ClaudeRuntime, limits: Limits, session: &Session) -> Vec<String> {
+        let runtime = Runtime { kind: Some(runtime::Kind::Claude(claude)) };
+        let spec = TaskSpec { runtime: Some(runtime), limits: Some(limits), ..TaskSpec::default() };
+        let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let options = Options::new(&assign, &Environment::default(), false).unwrap();
+        let files = Files::new(&options, Path::new("/w"), Path::new("/s"));
+        build(&options, &files, session)
+    }
+
+    #[test]
+    fn least() {
+        let args = args(ClaudeRuntime::default(), Limits::default(), &Session::Fresh("id".to_owned()));
+        assert_eq!(
+            args.join(" "),
+            "-p --output-format=stream-json --verbose --input-format=stream-json \
+             --permission-prompt-tool=stdio --setting-sources= --system-prompt-snapshot=off \
+             --session-id=id --permission-mode=acceptEdits --strict-mcp-config"
+        );
+    }
+
+    #[test]
+    fn most() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let schema = serde_json::json!({"type": "object", "maxProperties": 3});
+        let claude = ClaudeRuntime {
+            model: "haiku".to_owned(),
+            fallback_model: "sonnet".to_owned(),
+            tools: words(&["Bash", "Read"]),
+            allowed_tools: words(&["Bash(git commit -m 'a,b')", "Read"]),
+            disallowed_tools: words(&["WebFetch"]),
+            permission_mode: "dontAsk".to_owned(),
+            system_prompt: "be".to_owned(),
+            append_system_prompt: "kind".to_owned(),
+            mcp_servers: super::super::text::to_struct(&serde_json::json!({"echo": {"command": "echo"}})),
+            json_schema: super::super::text::to_struct(&schema),
+            ..ClaudeRuntime::default()
+        };
+        let limits = Limits { max_turns: 7, budget_micro_usd: 1_250_000, ..Limits::default() };
+        let args = args(claude, limits, &Session::Resumed("-odd".to_owned()));
+        for expected in [
+            "--resume=-odd",
+            "--permission-mode=dontAsk",
+            "--model=haiku",
+            "--fallback-model=sonnet",
+            "--tools=Bash,Read",
+            "--allowedTools=Bash(git commit -m 'a,b')",
+            "--allowedTools=Read",
+            "--disallowedTools=WebFetch",
+            "--system-prompt-file=/s/system-prompt",
+            "--append-system-prompt-file=/s/append-system-prompt",
+            "--mcp-config=/s/mcp.json",
+            r#"--json-schema={"maxProperties":3,"type":"object"}"#,
+            "--max-turns=7",
+            "--max-budget-usd=1.250000",
+        ] {
+            assert!(args.iter().any(|arg| arg == expected), "{expected} is not in {args:?}");
+        }
+        assert!(!args.iter().any(|arg| arg.starts_with("--session-id")));
+    }
+}

@@ -1,0 +1,45 @@
+//! Makes events of the API, within their bounds. Knows nothing of the CLI.
+
+use rota_proto::v1::{
+    AgentMessage, MessageRole, Output, OutputStream, Progress, Severity, ToolCall, ToolResult, event,
+};
+use serde_json::Value;
+
+use super::text;
+
+pub(super) fn message(role: MessageRole, words: &str) -> event::Kind {
+    event::Kind::Message(AgentMessage { role: role.into(), text: text::cut(words, text::MESSAGE) })
+}
+
+pub(super) fn notice(severity: Severity, code: &str, message: impl AsRef<str>) -> event::Kind {
+    crate::runtimes::notice(severity, code, message.as_ref())
+}
+
+/// How far it is cannot be known; what it does can.
+pub(super) fn step(step: &str) -> event::Kind {
+    event::Kind::Progress(Progress { fraction: 0.0, step: step.to_owned() })
+}
+
+pub(super) fn call(id: &str, tool: &str, input: &Value) -> event::Kind {
+    event::Kind::ToolCall(ToolCall {
+        call_id: id.to_owned(),
+        tool: tool.to_owned(),
+        input_json: text::cut_json(input, text::TOOL),
+    })
+}
+
+pub(super) fn result(id: &str, output: &str, is_error: bool) -> event::Kind {
+    event::Kind::ToolResult(ToolResult {
+        call_id: id.to_owned(),
+        output: text::cut(output, text::TOOL),
+        is_error,
+    })
+}
+
+pub(super) fn stderr(data: &[u8]) -> event::Kind {
+    event::Kind::Output(Output {
+        stream: OutputStream::Stderr.into(),
+        data: bytes::Bytes::copy_from_slice(data),
+        dropped_bytes: 0,
+    })
+}

@@ -1,0 +1,208 @@
+//! The lines that the CLI prints, as types. Unknown kinds and fields are let through unread, since
+//! every version has new ones. Knows nothing of what a line leads to.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::control::{Request, Response};
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Line {
+    System(System),
+    Assistant(Assistant),
+    User(User),
+    Result(Box<Finished>),
+    ControlRequest {
+        request_id: String,
+        request: Request,
+    },
+    ControlResponse {
+        response: Response,
+    },
+    ControlCancelRequest {
+        request_id: String,
+    },
+    CommandLifecycle {
+        command_uuid: String,
+        state: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "subtype", rename_all = "snake_case")]
+pub(super) enum System {
+    Init(Init),
+    ApiRetry(ApiRetry),
+    PermissionDenied(Denied),
+    ModelFallback(Note),
+    ModelRefusalNoFallback(Note),
+    CompactBoundary(serde::de::IgnoredAny),
+    #[serde(other)]
+    Other,
+}
+
+/// Comes at the start of every turn.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Init {
+    pub(super) session_id: String,
+    pub(super) model: String,
+    #[serde(rename = "permissionMode")]
+    pub(super) permission_mode: String,
+    pub(super) claude_code_version: String,
+    pub(super) mcp_servers: Vec<McpServer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct McpServer {
+    pub(super) name: String,
+    pub(super) status: String,
+}
+
+/// A model call is tried again. Comes every 30 s anew while it waits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ApiRetry {
+    pub(super) attempt: u32,
+    pub(super) max_retries: u32,
+    pub(super) retry_delay_ms: f64,
+    /// None for connection errors.
+    pub(super) error_status: Option<u16>,
+    pub(super) error: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Denied {
+    pub(super) tool_name: String,
+    pub(super) message: Option<String>,
+    pub(super) decision_reason: Option<String>,
+}
+
+/// A line of which only a sentence is of use, under one of several names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Note {
+    pub(super) message: Option<Value>,
+    pub(super) content: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Assistant {
+    pub(super) message: Message,
+    /// Set for what a subagent says and does.
+    pub(super) parent_tool_use_id: Option<String>,
+    /// Set when the CLI itself made the message up to tell of a failed model call.
+    #[serde(default)]
+    pub(super) is_api_error_message: bool,
+    pub(super) api_error_status: Option<u16>,
+    pub(super) error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct User {
+    pub(super) message: Message,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Message {
+    pub(super) content: Content,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Content {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Block {
+    Text {
+        text: String,
+    },
+    Thinking {
+        thinking: String,
+    },
+    ToolUse {
+        id: String,
+        name: String,
+        #[serde(default)]
+        input: Value,
+    },
+    ToolResult {
+        tool_use_id: String,
+        content: Option<Content>,
+        is_error: Option<bool>,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// The end of a turn.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Finished {
+    pub(super) subtype: String,
+    pub(super) is_error: bool,
+    pub(super) num_turns: Option<i32>,
+    pub(super) result: Option<String>,
+    pub(super) structured_output: Option<Value>,
+    pub(super) errors: Vec<String>,
+    pub(super) stop_reason: Option<String>,
+    pub(super) terminal_reason: Option<String>,
+    pub(super) api_error_status: Option<u16>,
+    /// A word where there is no status: `connection_failed`.
+    pub(super) api_error: Option<String>,
+    pub(super) startup_failure_reason: Option<String>,
+    /// Over the whole process; after a resume, over the session, where its file has the cost.
+    pub(super) total_cost_usd: Option<f64>,
+    #[serde(rename = "modelUsage")]
+    pub(super) model_usage: BTreeMap<String, ModelUsage>,
+    /// The part of it that is new, also after a resume.
+    pub(super) model_usage_since_last_result: Option<BTreeMap<String, ModelUsage>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ModelUsage {
+    pub(super) input_tokens: f64,
+    pub(super) output_tokens: f64,
+    pub(super) cache_read_input_tokens: f64,
+    pub(super) cache_creation_input_tokens: f64,
+    #[serde(rename = "costUSD")]
+    pub(super) cost_usd: f64,
+}
+
+impl Content {
+    /// Its text; what is no text is named in brackets.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Content::Text(text) => text.clone(),
+            Content::Blocks(blocks) => {
+                let texts: Vec<&str> = blocks
+                    .iter()
+                    .map(|block| match block {
+                        Block::Text { text } => text.as_str(),
+                        _ => "[not a text]",
+                    })
+                    .collect();
+                texts.join("\n")
+            }
+        }
+    }
+}
+
+impl Note {
+    /// The sentence, if it has one.
+    pub(super) fn sentence(&self) -> Option<&str> {
+        [&self.message, &self.content].into_iter().flatten().find_map(Value::as_str)
+    }
+}

@@ -1,0 +1,139 @@
+//! What the CLI shall do, taken out of an assignment and checked. Pure; knows nothing of argv or files.
+
+use rota_proto::v1::{ClaudeRuntime, Failure, FailureClass, PermissionPolicy, WorkspaceMode, runtime};
+use rota_proto::worker::v1::Assign;
+
+use crate::runtimes::Environment;
+
+/// Permission modes that the CLI knows.
+const MODES: [&str; 7] = ["default", "manual", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions"];
+
+/// Longest schema: it goes as one argument, of which the kernel takes at most 128 KiB.
+const LONGEST_SCHEMA: usize = 120 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Options {
+    /// The agent's and the task's options in one.
+    pub(super) claude: ClaudeRuntime,
+    pub(super) mode: String,
+    pub(super) policy: PermissionPolicy,
+    pub(super) max_turns: i32,
+    pub(super) budget_micro_usd: i64,
+    /// JSON text.
+    pub(super) schema: Option<String>,
+    /// JSON text, in the form of the CLI's file.
+    pub(super) mcp: Option<String>,
+    /// The workspace stays, so the session can be taken up again.
+    pub(super) keep: bool,
+    pub(super) resume: Option<String>,
+}
+
+impl Options {
+    /// `root`: whether the CLI would run as root.
+    pub(super) fn new(assign: &Assign, environment: &Environment, root: bool) -> Result<Self, Failure> {
+        let spec = assign.spec.clone().unwrap_or_default();
+        let claude = match spec.runtime.and_then(|runtime| runtime.kind) {
+            Some(runtime::Kind::Claude(claude)) => claude,
+            None => ClaudeRuntime::default(),
+            Some(_) => return Err(invalid("the task is not one for the claude runtime", "")),
+        };
+        let mode = match claude.permission_mode.as_str() {
+            "" => "acceptEdits".to_owned(),
+            mode if MODES.contains(&mode) => mode.to_owned(),
+            other => {
+                return Err(invalid(
+                    &format!("permission mode {other:?} does not exist"),
+                    &format!("use one of {}", MODES.join(", ")),
+                ));
+            }
+        };
+        if mode == "bypassPermissions" && root && !sandbox(environment) {
+            return Err(bypass_as_root());
+        }
+        let schema = claude.json_schema.as_ref().map(|schema| super::text::json(schema).to_string());
+        if schema.as_ref().is_some_and(|schema| schema.len() > LONGEST_SCHEMA) {
+            return Err(invalid("the JSON schema is too long", "keep it below 120 KiB"));
+        }
+        let mcp = claude
+            .mcp_servers
+            .as_ref()
+            .map(|servers| serde_json::json!({"mcpServers": super::text::json(servers)}).to_string());
+        let limits = spec.limits.unwrap_or_default();
+        Ok(Self {
+            mode,
+            policy: claude.permission_policy(),
+            max_turns: limits.max_turns,
+            budget_micro_usd: limits.budget_micro_usd,
+            schema,
+            mcp,
+            keep: spec.workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::Keep),
+            resume: Some(assign.resume_session.clone()).filter(|session| !session.is_empty()),
+            claude,
+        })
+    }
+}
+
+fn sandbox(environment: &Environment) -> bool {
+    environment.0.get("IS_SANDBOX").is_some_and(|value| value == "1")
+}
+
+/// The CLI refuses this mode as root; said before it is started, in words that help.
+pub(super) fn bypass_as_root() -> Failure {
+    invalid(
+        "Claude Code refuses the permission mode bypassPermissions when it runs as root",
+        "run the worker as another user; or, if it runs in a sandbox that may be broken, set IS_SANDBOX=1 in the agent's environment",
+    )
+}
+
+pub(super) fn invalid(message: &str, hint: &str) -> Failure {
+    Failure { hint: hint.to_owned(), ..crate::runtimes::failure(FailureClass::Invalid, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{Runtime, TaskSpec, Workspace};
+
+    use super::*;
+
+    fn assign(claude: ClaudeRuntime) -> Assign {
+        let runtime = Runtime { kind: Some(runtime::Kind::Claude(claude)) };
+        Assign { spec: Some(TaskSpec { runtime: Some(runtime), ..TaskSpec::default() }), ..Assign::default() }
+    }
+
+    fn mode(mode: &str) -> Assign {
+        assign(ClaudeRuntime { permission_mode: mode.to_owned(), ..ClaudeRuntime::default() })
+    }
+
+    #[test]
+    fn modes_are_checked() {
+        let none = Environment::default();
+        assert_eq!(Options::new(&mode(""), &none, true).unwrap().mode, "acceptEdits");
+        assert_eq!(Options::new(&mode("plan"), &none, true).unwrap().mode, "plan");
+        assert_eq!(Options::new(&mode("yolo"), &none, true).unwrap_err().class(), FailureClass::Invalid);
+    }
+
+    #[test]
+    fn bypass_needs_another_user_or_a_sandbox() {
+        let none = Environment::default();
+        let sandbox = Environment([("IS_SANDBOX".to_owned(), "1".to_owned())].into());
+        let failure = Options::new(&mode("bypassPermissions"), &none, true).unwrap_err();
+        assert_eq!(failure.class(), FailureClass::Invalid);
+        assert!(failure.hint.contains("IS_SANDBOX"));
+        Options::new(&mode("bypassPermissions"), &none, false).unwrap();
+        Options::new(&mode("bypassPermissions"), &sandbox, true).unwrap();
+    }
+
+    #[test]
+    fn defaults_and_what_a_task_says() {
+        let none = Environment::default();
+        let options = Options::new(&Assign::default(), &none, true).unwrap();
+        assert!(!options.keep && options.resume.is_none() && options.schema.is_none());
+        let mut assign = assign(ClaudeRuntime::default());
+        assign.resume_session = "s".to_owned();
+        assign.spec.as_mut().unwrap().workspace =
+            Some(Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() });
+        let options = Options::new(&assign, &none, true).unwrap();
+        assert!(options.keep);
+        assert_eq!(options.resume.as_deref(), Some("s"));
+    }
+}

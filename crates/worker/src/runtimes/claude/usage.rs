@@ -1,0 +1,107 @@
+//! Adds up what an attempt used, from the CLI's result lines. Only those are exact: the usage in a
+//! message is that of its beginning.
+
+use std::collections::BTreeMap;
+
+use rota_proto::v1::Usage;
+
+use super::lines::{Finished, ModelUsage};
+
+/// Sums over an attempt, which may have several turns and, where a session could not be taken up, two processes.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    models: BTreeMap<String, ModelUsage>,
+    turns: i32,
+    any: bool,
+}
+
+impl Tally {
+    /// Takes a result line in.
+    pub(super) fn add(&mut self, line: &Finished) {
+        self.any = true;
+        self.turns = self.turns.saturating_add(line.num_turns.unwrap_or(0));
+        match &line.model_usage_since_last_result {
+            // What a resumed session cost before belongs to an earlier attempt.
+            Some(new) => {
+                for (model, usage) in new {
+                    let sum = self.models.entry(model.clone()).or_default();
+                    sum.input_tokens += usage.input_tokens;
+                    sum.output_tokens += usage.output_tokens;
+                    sum.cache_read_input_tokens += usage.cache_read_input_tokens;
+                    sum.cache_creation_input_tokens += usage.cache_creation_input_tokens;
+                    sum.cost_usd += usage.cost_usd;
+                }
+            }
+            // A CLI that does not tell it apart; or a failed start, with none at all.
+            None if !line.model_usage.is_empty() => self.models.clone_from(&line.model_usage),
+            None => {
+                if let Some(cost) = line.total_cost_usd.filter(|cost| *cost > 0.0) {
+                    self.models.entry(String::new()).or_default().cost_usd = cost;
+                }
+            }
+        }
+    }
+
+    /// The sums, once there was a result line.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        if !self.any {
+            return None;
+        }
+        let sum = |part: fn(&ModelUsage) -> f64| self.models.values().map(part).sum::<f64>();
+        let main = self.models.iter().max_by(|a, b| a.1.cost_usd.total_cmp(&b.1.cost_usd));
+        Some(Usage {
+            input_tokens: sum(|usage| usage.input_tokens) as i64,
+            output_tokens: sum(|usage| usage.output_tokens) as i64,
+            cache_read_tokens: sum(|usage| usage.cache_read_input_tokens) as i64,
+            cache_write_tokens: sum(|usage| usage.cache_creation_input_tokens) as i64,
+            cost_micro_usd: (sum(|usage| usage.cost_usd) * 1e6).round() as i64,
+            turns: self.turns,
+            model: main.map(|(model, _)| model.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(line: serde_json::Value) -> Finished {
+        serde_json::from_value(line).unwrap()
+    }
+
+    fn of(input: i64, cost: f64) -> serde_json::Value {
+        json!({"inputTokens": input, "outputTokens": 7, "cacheReadInputTokens": 100, "cacheCreationInputTokens": 3, "costUSD": cost})
+    }
+
+    #[test]
+    fn nothing_is_known_without_a_result() {
+        assert_eq!(Tally::default().usage(), None);
+    }
+
+    #[test]
+    fn results_add_up_and_earlier_attempts_do_not_count() {
+        let mut tally = Tally::default();
+        for cost in [0.25, 0.5] {
+            tally.add(&line(json!({
+                "num_turns": 2, "total_cost_usd": 9.0,
+                "modelUsage": {"big": of(1000, 9.0)},
+                "model_usage_since_last_result": {"big": of(10, cost), "small": of(5, 0.000_001)},
+            })));
+        }
+        let usage = tally.usage().unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (30, 28));
+        assert_eq!((usage.cache_read_tokens, usage.cache_write_tokens), (400, 12));
+        assert_eq!((usage.cost_micro_usd, usage.turns, usage.model.as_str()), (750_002, 4, "big"));
+    }
+
+    #[test]
+    fn cumulative_figures_replace_each_other() {
+        let mut tally = Tally::default();
+        for cost in [0.25, 0.5] {
+            tally.add(&line(json!({"num_turns": 1, "modelUsage": {"big": of(10, cost)}})));
+        }
+        assert_eq!(tally.usage().unwrap().cost_micro_usd, 500_000);
+    }
+}

@@ -1,0 +1,75 @@
+//! An attempt's environment. Nothing is inherited from the worker besides its PATH. Pure but for that.
+
+use std::path::Path;
+
+use rota_proto::worker::v1::Assign;
+
+use crate::runtimes::Environment;
+
+/// Builds it, and takes the secrets out of the assignment: they are in one place only.
+///
+/// What an agent or a task sets goes over the defaults, secrets over both, and what Rota itself says
+/// about the attempt over all.
+pub(super) fn build(assign: &mut Assign, scratch: &Path) -> Environment {
+    let path = rota_telemetry::env::var("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+    let mut environment = Environment::default();
+    let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
+    set("PATH", path);
+    set("HOME", scratch.join("home").to_string_lossy().into_owned());
+    set("TMPDIR", scratch.join("tmp").to_string_lossy().into_owned());
+    set("LANG", "C.UTF-8".to_owned());
+    if let Some(spec) = &assign.spec {
+        for (name, value) in &spec.environment {
+            set(name, value.clone());
+        }
+    }
+    for (name, value) in std::mem::take(&mut assign.secrets) {
+        set(&name, value);
+    }
+    set("ROTA_TASK_ID", assign.task_id.clone());
+    set("ROTA_ATTEMPT", assign.attempt.to_string());
+    set("ROTA_FENCE", assign.fence.to_string());
+    for (name, value) in [
+        ("ROTA_NAMESPACE", &assign.namespace),
+        ("ROTA_AGENT", &assign.agent),
+        ("ROTA_ALIAS", &assign.alias),
+        ("TRACEPARENT", &assign.traceparent),
+        ("TRACESTATE", &assign.tracestate),
+    ] {
+        if !value.is_empty() {
+            set(name, value.clone());
+        }
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::TaskSpec;
+
+    use super::*;
+
+    #[test]
+    fn layers() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let spec = TaskSpec {
+            environment: [pair("LANG", "de"), pair("KEY", "plain"), pair("ROTA_FENCE", "0")].into(),
+            ..TaskSpec::default()
+        };
+        let mut assign = Assign {
+            task_id: "t".to_owned(),
+            fence: 7,
+            spec: Some(spec),
+            secrets: [pair("KEY", "sealed")].into(),
+            ..Assign::default()
+        };
+        let built = build(&mut assign, Path::new("/s"));
+        assert_eq!(built.0["LANG"], "de");
+        assert_eq!(built.0["KEY"], "sealed");
+        assert_eq!(built.0["ROTA_FENCE"], "7");
+        assert_eq!(built.0["HOME"], "/s/home");
+        assert!(!built.0.contains_key("TRACEPARENT"));
+        assert!(assign.secrets.is_empty());
+        assert!(!format!("{built:?}").contains("sealed"));
+    }
+}

@@ -1,0 +1,263 @@
+//! What an attempt has to say: its events, numbered from 1, until they are acknowledged. In memory
+//! up to a bound, then in a file up to another, then whoever makes them has to wait.
+//!
+//! `memory` holds the oldest ones without a gap, the file those after them. Only what is in memory
+//! is ever sent, so the bound of the memory is also the window of what is sent but not acknowledged.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use prost::Message;
+use rota_proto::v1::{Event, event};
+
+use super::spill::Spill;
+
+/// Bounds in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) memory: usize,
+    pub(super) file: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { memory: 4 << 20, file: 256 << 20 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    bounds: Bounds,
+    directory: PathBuf,
+    memory: VecDeque<(Event, usize)>,
+    bytes: usize,
+    spill: Option<Spill>,
+    /// Highest number acknowledged; the front of `memory` has the next one.
+    acked: i64,
+    /// Highest number sent over the connection that is now.
+    sent: i64,
+    /// Highest number made.
+    last: i64,
+    /// Bytes of output left out since the last event.
+    dropped: i64,
+}
+
+impl Outbox {
+    /// `directory` is where the file may be made.
+    pub(super) fn new(directory: PathBuf, bounds: Bounds) -> Self {
+        let memory = VecDeque::new();
+        Self { bounds, directory, memory, bytes: 0, spill: None, acked: 0, sent: 0, last: 0, dropped: 0 }
+    }
+
+    /// Highest number made.
+    pub(super) fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Whether whoever makes events should wait.
+    pub(super) fn is_full(&self) -> bool {
+        match &self.spill {
+            Some(spill) => spill.size() >= self.bounds.file || self.bytes >= 2 * self.bounds.memory,
+            None => self.bytes >= 2 * self.bounds.memory,
+        }
+    }
+
+    /// Takes an event. When it is full, output is counted instead and everything else still taken.
+    pub(super) fn push(&mut self, mut event: Event) {
+        if let Some(event::Kind::Output(output)) = &mut event.kind {
+            if self.is_full() {
+                let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
+                self.dropped = self.dropped.saturating_add(length).saturating_add(output.dropped_bytes);
+                return;
+            }
+            output.dropped_bytes = output.dropped_bytes.saturating_add(std::mem::take(&mut self.dropped));
+        }
+        self.last += 1;
+        let size = event.encoded_len();
+        let in_file = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
+        if in_file || self.bytes + size > self.bounds.memory {
+            match self.spill(&event) {
+                Ok(()) => return,
+                // It must not overtake those in the file: it is lost, and its number with it.
+                Err(error) if in_file => {
+                    tracing::warn!(%error, "an event is lost: it cannot be written to a file");
+                    self.last -= 1;
+                    return;
+                }
+                // Memory takes it as well, until it is full.
+                Err(error) => tracing::warn!(%error, "events cannot be written to a file"),
+            }
+        }
+        self.bytes += size;
+        self.memory.push_back((event, size));
+    }
+
+    fn spill(&mut self, event: &Event) -> std::io::Result<()> {
+        match &mut self.spill {
+            Some(spill) => spill.push(event),
+            empty => empty.insert(Spill::create(&self.directory)?).push(event),
+        }
+    }
+
+    /// Forgets what is acknowledged up to `seq`.
+    pub(super) fn ack(&mut self, seq: i64) {
+        while self.acked < seq {
+            let Some((_, size)) = self.memory.pop_front() else { break };
+            self.bytes -= size;
+            self.acked += 1;
+        }
+        self.sent = self.sent.max(self.acked);
+        self.refill();
+    }
+
+    fn refill(&mut self) {
+        let Some(spill) = &mut self.spill else { return };
+        while self.bytes < self.bounds.memory {
+            match spill.pop() {
+                Ok(Some(event)) => {
+                    let size = event.encoded_len();
+                    self.bytes += size;
+                    self.memory.push_back((event, size));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "events are lost: their file cannot be read");
+                    self.last = self.acked + i64::try_from(self.memory.len()).unwrap_or(0);
+                    self.spill = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A new connection, on which everything after `seq` is wanted.
+    pub(super) fn resume(&mut self, seq: i64) {
+        self.ack(seq);
+        self.sent = self.acked;
+    }
+
+    /// Whether something can be sent now.
+    pub(super) fn has_more(&self) -> bool {
+        self.sent < self.acked + i64::try_from(self.memory.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether everything made has been sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent == self.last
+    }
+
+    /// What to send next: the first one's number, and events of about `limit` bytes in all, at least one.
+    pub(super) fn next(&mut self, limit: usize) -> Option<(i64, Vec<Event>)> {
+        if !self.has_more() {
+            return None;
+        }
+        let first = self.sent + 1;
+        let skipped = usize::try_from(self.sent - self.acked).unwrap_or(0);
+        let mut bytes = 0;
+        let batch: Vec<Event> = self
+            .memory
+            .iter()
+            .skip(skipped)
+            .take_while(|(_, size)| {
+                let fits = bytes == 0 || bytes + size <= limit;
+                bytes += size;
+                fits
+            })
+            .map(|(event, _)| event.clone())
+            .collect();
+        self.sent += i64::try_from(batch.len()).unwrap_or(0);
+        Some((first, batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use rota_proto::v1::{Notice, Output};
+
+    use super::*;
+
+    fn event(number: i64, size: usize) -> Event {
+        let notice = Notice { code: number.to_string(), message: "x".repeat(size), ..Notice::default() };
+        Event { kind: Some(event::Kind::Notice(notice)), ..Event::default() }
+    }
+
+    fn number(event: &Event) -> i64 {
+        match &event.kind {
+            Some(event::Kind::Notice(notice)) => notice.code.parse().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whatever happens in whatever order: what is sent is in order, without gaps, and with its own number.
+    #[test]
+    fn numbers_fit_through_any_order_of_things() {
+        let directory = tempfile::tempdir().unwrap();
+        for seed in 0..200 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let bounds = Bounds { memory: 500, file: 1 << 20 };
+            let mut outbox = Outbox::new(directory.path().to_owned(), bounds);
+            let (mut made, mut sent, mut acked) = (0, 0, 0);
+            for _ in 0..300 {
+                match random.random_range(0..10) {
+                    0..5 => {
+                        made += 1;
+                        outbox.push(event(made, random.random_range(0..200)));
+                    }
+                    5..7 => {
+                        if let Some((first, batch)) = outbox.next(random.random_range(1..400)) {
+                            assert_eq!(first, sent + 1);
+                            for event in &batch {
+                                sent += 1;
+                                assert_eq!(number(event), sent);
+                            }
+                            assert!(!batch.is_empty());
+                        }
+                    }
+                    7..9 => {
+                        acked = random.random_range(acked..=sent);
+                        outbox.ack(acked);
+                    }
+                    _ => {
+                        acked = random.random_range(acked..=sent);
+                        outbox.resume(acked);
+                        sent = acked;
+                    }
+                }
+                assert_eq!(outbox.last(), made);
+            }
+            outbox.ack(sent);
+            while let Some((_, batch)) = outbox.next(100) {
+                sent += i64::try_from(batch.len()).unwrap();
+                outbox.ack(sent);
+            }
+            assert!(sent == made && outbox.is_sent());
+        }
+    }
+
+    #[test]
+    fn a_full_one_counts_output_and_tells_it_with_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let bounds = Bounds { memory: 100, file: 300 };
+        let mut outbox = Outbox::new(directory.path().to_owned(), bounds);
+        let output = |size: usize| Event {
+            kind: Some(event::Kind::Output(Output { data: vec![b'x'; size].into(), ..Output::default() })),
+            ..Event::default()
+        };
+        while !outbox.is_full() {
+            outbox.push(output(50));
+        }
+        let last = outbox.last();
+        outbox.push(output(50));
+        outbox.push(output(7));
+        assert_eq!(outbox.last(), last);
+        while let Some((first, batch)) = outbox.next(1000) {
+            outbox.ack(first + i64::try_from(batch.len()).unwrap() - 1);
+        }
+        outbox.push(output(1));
+        let (first, batch) = outbox.next(1000).unwrap();
+        assert_eq!(first, last + 1);
+        assert!(matches!(&batch[0].kind, Some(event::Kind::Output(output)) if output.dropped_bytes == 57));
+    }
+}

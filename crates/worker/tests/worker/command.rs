@@ -1,0 +1,163 @@
+//! The `command` runtime, through a session.
+
+use rota_proto::v1::{
+    CommandRuntime, Event, FailureClass, GitSource, OutputStream, Workspace, event, runtime,
+};
+use rota_proto::worker::v1::session_response::Kind as Told;
+use rota_proto::worker::v1::{Assign, PreviousResult, Result as AttemptResult, result};
+
+use crate::fake::{Plane, Worker, assign};
+use crate::orders::class;
+
+async fn run(
+    change: impl FnOnce(&mut CommandRuntime),
+    more: impl FnOnce(&mut Assign),
+) -> (Vec<Event>, AttemptResult) {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let mut command = CommandRuntime::default();
+    change(&mut command);
+    let mut task = assign(1, runtime::Kind::Command(command));
+    more(&mut task);
+    session.send(Told::Assign(task)).await;
+    session.accepted(1).await;
+    session.result().await
+}
+
+async fn shell(line: &str) -> (Vec<Event>, AttemptResult) {
+    run(|command| command.shell = line.to_owned(), |_| {}).await
+}
+
+fn printed(events: &[Event], from: OutputStream) -> Vec<u8> {
+    let data = |event: &Event| match &event.kind {
+        Some(event::Kind::Output(output)) if output.stream() == from => output.data.to_vec(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(data).collect()
+}
+
+fn succeeded(result: AttemptResult) -> rota_proto::v1::TaskResult {
+    match result.kind {
+        Some(result::Kind::Succeeded(result)) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_prompt_goes_in_and_the_output_comes_out() {
+    let prompt = |task: &mut Assign| task.spec.as_mut().unwrap().prompt = "say this\n".to_owned();
+    let argv = |command: &mut CommandRuntime| {
+        command.argv = ["sh", "-c", "cat; echo warn >&2; printf '\\377'"].map(str::to_owned).into();
+    };
+    let (events, result) = run(argv, prompt).await;
+    assert_eq!(printed(&events, OutputStream::Stdout), b"say this\n\xff");
+    assert_eq!(printed(&events, OutputStream::Stderr), b"warn\n");
+    let result = succeeded(result);
+    assert_eq!((result.text.as_str(), result.exit_code), ("say this\n\u{fffd}", Some(0)));
+}
+
+#[tokio::test]
+async fn exit_codes_are_told() {
+    let (_, result) = shell("echo reason >&2; exit 3").await;
+    match result.kind {
+        Some(result::Kind::Failed(failed)) => {
+            assert_eq!((failed.class(), failed.exit_code), (FailureClass::Agent, Some(3)));
+            assert!(failed.message.contains("reason"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(class(&shell("no-such-program-at-all").await.1), Some(FailureClass::Start));
+    let missing = |command: &mut CommandRuntime| command.argv = vec!["no-such-program-at-all".to_owned()];
+    assert_eq!(class(&run(missing, |_| {}).await.1), Some(FailureClass::Start));
+    assert_eq!(class(&run(|_| {}, |_| {}).await.1), Some(FailureClass::Invalid));
+    assert_eq!(class(&shell("kill -9 $$").await.1), Some(FailureClass::Crash));
+}
+
+#[tokio::test]
+async fn the_side_channel_and_the_context() {
+    let line = r#"
+        grep -q '"id": "t1"' $ROTA_CONTEXT/task.json || exit 1
+        grep -q before $ROTA_CONTEXT/previous_results.json || exit 2
+        echo '{"progress":0.5,"step":"half"}' > $ROTA_EVENTS
+        echo 'nonsense' > $ROTA_EVENTS
+        echo '{"usage":{"input_tokens":5}}' > $ROTA_EVENTS
+        echo '{"result":{"answer":42}}' > $ROTA_EVENTS
+    "#;
+    let previous = |task: &mut Assign| {
+        task.previous = vec![PreviousResult { alias: "before".to_owned(), ..PreviousResult::default() }];
+    };
+    let (events, result) = run(|command| command.shell = line.to_owned(), previous).await;
+    let kinds: Vec<_> = events.iter().filter_map(|event| event.kind.as_ref()).collect();
+    assert!(
+        kinds.iter().any(|kind| matches!(kind, event::Kind::Progress(progress) if progress.step == "half"))
+    );
+    assert!(kinds.iter().any(|kind| matches!(kind, event::Kind::Notice(_))));
+    assert_eq!(result.usage.as_ref().unwrap().input_tokens, 5);
+    let data = serde_json::to_value(succeeded(result).data).unwrap();
+    assert_eq!(data, serde_json::json!({"answer": 42.0}));
+}
+
+#[tokio::test]
+async fn a_result_file_is_the_result() {
+    let line = r#"echo '{"success":true,"summary":"done","files_created":["a"]}' > $ROTA_OUTPUT/result.json"#;
+    let result = succeeded(shell(line).await.1);
+    assert_eq!((result.text.as_str(), result.files.as_slice()), ("done", ["a".to_owned()].as_slice()));
+    let line = r#"echo '{"success":false,"summary":"could not"}' > $ROTA_OUTPUT/result.json"#;
+    assert_eq!(class(&shell(line).await.1), Some(FailureClass::Agent));
+}
+
+#[tokio::test]
+async fn the_environment_is_the_attempts_own() {
+    let secret = |task: &mut Assign| {
+        task.secrets = [("API_KEY".to_owned(), "sealed".to_owned())].into();
+        task.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    };
+    let (_, result) =
+        run(|command| command.shell = "env; test -d $HOME && test -d $TMPDIR".to_owned(), secret).await;
+    let text = succeeded(result).text;
+    for wanted in
+        ["API_KEY=sealed", "TRACEPARENT=00-0af", "ROTA_TASK_ID=t1", "ROTA_FENCE=1", "ROTA_ATTEMPT=1"]
+    {
+        assert!(text.contains(wanted), "{wanted}");
+    }
+    assert!(!text.contains("CARGO"));
+}
+
+#[tokio::test]
+async fn a_workspace_comes_from_git() {
+    let source = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| {
+        let done = std::process::Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+            .args(args)
+            .current_dir(source.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    std::fs::write(source.path().join("file"), "first").unwrap();
+    git(&["add", "file"]);
+    git(&["commit", "--quiet", "-m", "first"]);
+    let first = git(&["rev-parse", "HEAD"]);
+    std::fs::write(source.path().join("file"), "second").unwrap();
+    git(&["commit", "--quiet", "-a", "-m", "second"]);
+    for (r#ref, depth, wanted) in [("", 0, "second"), ("main", 1, "second"), (first.as_str(), 1, "first")] {
+        let url = format!("file://{}", source.path().display());
+        let git = Some(GitSource { url, r#ref: r#ref.to_owned(), depth });
+        let workspace = |task: &mut Assign| {
+            task.spec.as_mut().unwrap().workspace = Some(Workspace { git, ..Workspace::default() });
+        };
+        let (_, result) = run(|command| command.shell = "cat file".to_owned(), workspace).await;
+        assert_eq!(succeeded(result).text, wanted, "{ref} {depth}");
+    }
+    let git = Some(GitSource { url: "file:///no/such".to_owned(), ..GitSource::default() });
+    let workspace = |task: &mut Assign| {
+        task.spec.as_mut().unwrap().workspace = Some(Workspace { git, ..Workspace::default() });
+    };
+    let (_, result) = run(|command| command.shell = "true".to_owned(), workspace).await;
+    assert_eq!(class(&result), Some(FailureClass::Environment));
+}

@@ -1,0 +1,222 @@
+//! A worker that loses its control plane, and finds it again or does not.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rota_proto::v1::script_step::Kind as Step;
+use rota_proto::v1::{CommandRuntime, Event, FailureClass, OnDisconnect, TaskInput, event, runtime};
+use rota_proto::worker::v1::session_request::Kind as Said;
+use rota_proto::worker::v1::session_response::Kind as Told;
+use rota_proto::worker::v1::{Input, ReportAck, ResultAck, ResumeAttempt, result, resume_attempt};
+use tonic::Status;
+
+use crate::fake::{Plane, Worker, assign, forever, say, script};
+use crate::orders::class;
+use crate::support::{pid_in, state, until};
+
+fn resume(fence: i64, kind: resume_attempt::Kind) -> Vec<ResumeAttempt> {
+    vec![ResumeAttempt { task_id: format!("t{fence}"), fence, kind: Some(kind) }]
+}
+
+fn text(event: &Event) -> &str {
+    match &event.kind {
+        Some(event::Kind::Message(message)) => &message.text,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A program that sleeps for ever, and where its process id will be.
+fn sleeper(worker: &Worker) -> (runtime::Kind, PathBuf) {
+    let file = worker.state.path().join("pid");
+    let shell = format!("echo $$ > {}; while :; do sleep 1000; done", file.display());
+    (runtime::Kind::Command(CommandRuntime { shell, ..CommandRuntime::default() }), file)
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_comes_again_and_nothing_else() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let steps = [say("1"), say("2"), say("3"), Step::Ask("?".into())];
+    session.send(Told::Assign(assign(1, script(steps)))).await;
+    session.accepted(1).await;
+    let mut events = Vec::new();
+    while events.len() < 4 {
+        events.extend(session.report().await.events);
+    }
+    session
+        .send(Told::ReportAck(ReportAck { task_id: "t1".to_owned(), fence: 1, attempt_seq: 1, stale: false }))
+        .await;
+    drop(session);
+
+    let mut session = plane.session().await;
+    let running = &session.hello.running;
+    assert_eq!((running.len(), running[0].fence, running[0].last_attempt_seq), (1, 1, 4));
+    session.welcome(|welcome| welcome.resume = resume(1, resume_attempt::Kind::ContinueAfter(2))).await;
+    let report = session.report().await;
+    assert_eq!((report.first_attempt_seq, report.events.len()), (3, 2));
+    assert_eq!(text(&report.events[0]), "3");
+    let Some(event::Kind::InputRequest(asked)) = &report.events[1].kind else { panic!("{report:?}") };
+    let input = Some(TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() });
+    session.send(Told::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input })).await;
+    let (events, result) = session.result().await;
+    assert!(events.is_empty());
+    assert_eq!(result.last_attempt_seq, 4);
+    drop(session);
+
+    // The result was not acknowledged either.
+    let mut session = plane.session().await;
+    assert_eq!(session.hello.running[0].last_input_seq, 1);
+    session.welcome(|welcome| welcome.resume = resume(1, resume_attempt::Kind::ContinueAfter(4))).await;
+    let (events, _) = session.result().await;
+    assert!(events.is_empty());
+    session.send(Told::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
+    session.send(Told::Assign(assign(2, script([])))).await;
+    session.accepted(2).await;
+    session.result().await;
+    drop(session);
+    let session = plane.session().await;
+    assert_eq!(session.hello.running.iter().map(|r| r.fence).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_ended_alone_is_told_on_return() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    session
+        .send(Told::Assign(assign(1, script([Step::Delay(Duration::from_millis(50).into()), say("x")]))))
+        .await;
+    session.accepted(1).await;
+    plane.refuse(Some(Status::unavailable("restarting")));
+    drop(session);
+    plane.refused(2).await;
+    plane.refuse(None);
+    let mut session = plane.welcomed().await;
+    let (events, result) = session.result().await;
+    assert_eq!(events.len(), 1);
+    assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))));
+}
+
+#[tokio::test]
+async fn an_abandoned_one_is_ended_and_forgotten() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start_with(&plane, |options| options.slots = 1);
+    let mut session = plane.welcomed().await;
+    session.send(Told::Assign(assign(1, script([forever()])))).await;
+    session.accepted(1).await;
+    drop(session);
+    let mut session = plane.session().await;
+    let abandon = resume_attempt::Kind::Abandon("it runs elsewhere".to_owned());
+    session.welcome(|welcome| welcome.resume = resume(1, abandon)).await;
+    let mut fence = 2;
+    loop {
+        session.send(Told::Assign(assign(fence, script([])))).await;
+        match session.next().await.unwrap() {
+            Said::Reject(_) => fence += 1,
+            Said::Accept(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_dead() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let session = plane.session().await;
+    session.welcome(|welcome| welcome.heartbeat_timeout = Some(Duration::from_millis(100).into())).await;
+    // The call stays open and nothing is said on it.
+    plane.session().await;
+}
+
+#[tokio::test]
+async fn an_orphan_ends_its_attempts_and_keeps_their_results() {
+    let mut plane = Plane::start().await;
+    let worker = Worker::start_with(&plane, |options| options.orphan_timeout = Duration::from_millis(100));
+    let mut session = plane.welcomed().await;
+    let (command, file) = sleeper(&worker);
+    session.send(Told::Assign(assign(1, command))).await;
+    session.accepted(1).await;
+    let pid = pid_in(&file).await;
+    plane.refuse(Some(Status::unavailable("gone")));
+    drop(session);
+    until("ended", || state(pid).is_none().then_some(())).await;
+    plane.refuse(None);
+    let mut session = plane.welcomed().await;
+    let (_, result) = session.result().await;
+    assert_eq!(class(&result), Some(FailureClass::WorkerLost));
+}
+
+#[tokio::test]
+async fn a_cut_off_one_stops_if_its_agent_says_so() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.session().await;
+    session
+        .welcome(|welcome| {
+            welcome.reconnect_grace = Some(Duration::from_millis(10).into());
+            welcome.on_disconnect = OnDisconnect::Stop.into();
+        })
+        .await;
+    session.send(Told::Assign(assign(1, script([forever()])))).await;
+    session.accepted(1).await;
+    drop(session);
+    // Every session is cut until the lease was over once.
+    let result = loop {
+        let mut session = plane.welcomed().await;
+        session.send(Told::Assign(assign(2, script([])))).await;
+        let mut found = None;
+        while let Some(said) = session.next().await {
+            match said {
+                Said::Result(result) if result.fence == 1 => found = Some(result),
+                Said::Result(_) => break,
+                _ => {}
+            }
+        }
+        if let Some(result) = found {
+            break result;
+        }
+    };
+    assert_eq!(class(&result), Some(FailureClass::WorkerLost));
+}
+
+#[tokio::test]
+async fn a_paused_one_is_frozen_until_it_hears_again() {
+    let mut plane = Plane::start().await;
+    let worker = Worker::start(&plane);
+    let mut session = plane.session().await;
+    session
+        .welcome(|welcome| {
+            welcome.reconnect_grace = Some(Duration::from_millis(10).into());
+            welcome.on_disconnect = OnDisconnect::Pause.into();
+        })
+        .await;
+    let (command, file) = sleeper(&worker);
+    session.send(Told::Assign(assign(1, command))).await;
+    session.accepted(1).await;
+    let pid = pid_in(&file).await;
+    plane.refuse(Some(Status::unavailable("gone")));
+    drop(session);
+    until("frozen", || (state(pid) == Some('T')).then_some(())).await;
+    plane.refuse(None);
+    let _session = plane.welcomed().await;
+    until("thawed", || state(pid).is_some_and(|state| state != 'T').then_some(())).await;
+    worker.stop_now.cancel();
+    until("ended", || state(pid).is_none().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_run_outlives_a_control_plane_that_forgot_the_worker() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    session.send(Told::Assign(assign(1, script([forever()])))).await;
+    session.accepted(1).await;
+    plane.refuse(Some(Status::unauthenticated("no keys yet")));
+    session.fail(Status::unavailable("restarting")).await;
+    drop(session);
+    plane.refused(2).await;
+    plane.refuse(None);
+    assert_eq!(plane.session().await.hello.running.len(), 1);
+}

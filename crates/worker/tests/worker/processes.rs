@@ -1,0 +1,106 @@
+//! Attempts that are processes, and what must be gone after them.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rota_proto::v1::script_step::Kind as Step;
+use rota_proto::v1::{CommandRuntime, FailureClass, event, runtime};
+use rota_proto::worker::v1::session_response::Kind as Told;
+use rota_proto::worker::v1::{Cancel, result};
+use tempfile::tempdir;
+
+use crate::fake::{Plane, Worker, assign, forever, limits, script};
+use crate::orders::class;
+use crate::support::{brood, brood_pids, gone, is_alive};
+
+fn shell(line: String) -> runtime::Kind {
+    runtime::Kind::Command(CommandRuntime { shell: line, ..CommandRuntime::default() })
+}
+
+#[tokio::test]
+async fn a_cancelled_program_leaves_nothing() {
+    let mut plane = Plane::start().await;
+    let worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let directory = tempdir().unwrap();
+    let line = format!("trap '' INT TERM; {}; while :; do sleep 1000; done", brood(directory.path()));
+    session.send(Told::Assign(assign(1, shell(line)))).await;
+    session.accepted(1).await;
+    let pids = brood_pids(directory.path()).await;
+    let grace = Some(Duration::from_millis(300).into());
+    session
+        .send(Told::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, grace, ..Cancel::default() }))
+        .await;
+    let (_, result) = session.result().await;
+    // The result is the proof.
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    assert!(matches!(result.kind, Some(result::Kind::Cancelled(cancelled)) if cancelled.by == "kill"));
+    let left: Vec<_> = std::fs::read_dir(worker.state.path().join("attempts/w")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_ended_by_the_watchdog() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let mut hanging = assign(1, script([Step::SpawnStray(true), Step::Hang(true)]));
+    limits(&mut hanging).silence_timeout = Some(Duration::from_millis(500).into());
+    session.send(Told::Assign(hanging)).await;
+    session.accepted(1).await;
+    let (events, result) = session.result().await;
+    assert_eq!(class(&result), Some(FailureClass::Hang));
+    let strays = |kind: &event::Kind| matches!(kind, event::Kind::Notice(notice) if notice.code == "strays");
+    assert!(events.iter().filter_map(|event| event.kind.as_ref()).any(strays));
+}
+
+#[tokio::test]
+async fn a_crash_tells_its_signal() {
+    let mut plane = Plane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    session.send(Told::Assign(assign(1, script([Step::Crash(6)])))).await;
+    session.accepted(1).await;
+    match session.result().await.1.kind {
+        Some(result::Kind::Failed(failed)) => {
+            assert_eq!((failed.class(), failed.signal), (FailureClass::Crash, Some(6)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A worker process of its own.
+fn worker_process(plane: &Plane, state: &std::path::Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_rota-worker-test"))
+        .args(["serve", &plane.endpoint, state.to_str().unwrap(), "4"])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn nothing_survives_a_killed_worker() {
+    let mut plane = Plane::start().await;
+    let (state, directory) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut worker = worker_process(&plane, state.path());
+    let mut session = plane.welcomed().await;
+    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    session.send(Told::Assign(assign(1, shell(line)))).await;
+    session.accepted(1).await;
+    let pids = brood_pids(directory.path()).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    gone(&pids).await;
+}
+
+#[tokio::test]
+async fn a_script_can_kill_its_worker() {
+    let mut plane = Plane::start().await;
+    let state = tempdir().unwrap();
+    let mut worker = worker_process(&plane, state.path());
+    let mut session = plane.welcomed().await;
+    session.send(Told::Assign(assign(1, script([Step::KillWorker(true), forever()])))).await;
+    while session.next().await.is_some() {}
+    let status = worker.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}

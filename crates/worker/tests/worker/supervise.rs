@@ -1,0 +1,174 @@
+//! The supervisor process, against real ones.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rota_worker::runtimes::Environment;
+use rota_worker::supervise::{EndedBy, Error, Group, Program, start};
+use tempfile::tempdir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{brood, brood_pids, gone, is_alive, kill, parent, pid_in, state, supervised, until};
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(600);
+
+fn shell(line: &str) -> Program {
+    supervised();
+    let path = "/usr/local/bin:/usr/bin:/bin".to_owned();
+    Program {
+        program: "sh".to_owned(),
+        args: vec!["-c".to_owned(), line.to_owned()],
+        environment: Environment(
+            [("PATH".to_owned(), path), ("KEY".to_owned(), "hunter2".to_owned())].into(),
+        ),
+        directory: PathBuf::from("/"),
+    }
+}
+
+#[tokio::test]
+async fn streams_environment_and_code() {
+    let mut running = start(shell("cat; env; echo bad >&2; exit 7")).await.unwrap();
+    running.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    running.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+    running.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+    let exit = running.wait().await.unwrap();
+    assert_eq!((exit.code, exit.signal, exit.strays), (Some(7), None, 0));
+    assert_eq!(err, "bad\n");
+    let mut lines: Vec<_> = out.lines().filter_map(|line| line.split('=').next()).collect();
+    lines.sort_unstable();
+    // The shell itself adds some; nothing is the supervisor's or the worker's.
+    lines.retain(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name));
+    assert_eq!(lines, ["KEY", "PATH", "hello"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why() {
+    for (program, directory) in [("no-such-program", "/"), ("sh", "/no/such/directory")] {
+        let program = Program { program: program.to_owned(), directory: directory.into(), ..shell("true") };
+        match start(program).await {
+            Err(Error::Start { source, .. }) => assert_eq!(source.kind(), std::io::ErrorKind::NotFound),
+            other => panic!("{other:?}"),
+        }
+    }
+    let program = Program { program: "/etc/passwd".to_owned(), ..shell("true") };
+    assert!(matches!(start(program).await, Err(Error::Start { source, .. })
+        if source.kind() == std::io::ErrorKind::PermissionDenied));
+}
+
+#[tokio::test]
+async fn a_signal_is_told() {
+    let exit = start(shell("kill -SEGV $$")).await.unwrap().wait().await.unwrap();
+    assert_eq!((exit.code, exit.signal), (None, Some(11)));
+}
+
+#[tokio::test]
+async fn what_outlives_the_program_is_gone_when_it_has_ended() {
+    let directory = tempdir().unwrap();
+    let line = format!("{}; cat", brood(directory.path()));
+    let mut running = start(shell(&line)).await.unwrap();
+    let pids = brood_pids(directory.path()).await;
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    running.stdin = None;
+    let exit = running.wait().await.unwrap();
+    // Not a moment later: this is the proof that a slot is free.
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    assert_eq!(exit.code, Some(0));
+    assert!(exit.strays >= 3, "{exit:?}");
+}
+
+#[tokio::test]
+async fn an_end_goes_as_far_as_it_must() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("pid");
+    let ready = format!("echo $$ > {}; while :; do sleep 0.01; done", file.display());
+    for (trap, grace, by, signal) in [
+        ("", LONG, EndedBy::Interrupt, 2),
+        ("trap '' INT; ", SHORT, EndedBy::Terminate, 15),
+        ("trap '' INT TERM; ", SHORT, EndedBy::Kill, 9),
+    ] {
+        let _ = std::fs::remove_file(&file);
+        let mut running = start(shell(&format!("{trap}{ready}"))).await.unwrap();
+        let pid = pid_in(&file).await;
+        assert_eq!(pid, running.pid());
+        let (exit, ended) = running.end(grace).await.unwrap();
+        assert_eq!((exit.signal, ended), (Some(signal), by));
+        assert!(!is_alive(pid));
+    }
+}
+
+#[tokio::test]
+async fn an_end_takes_every_descendant() {
+    let directory = tempdir().unwrap();
+    let line = format!("trap '' INT TERM; {}; while :; do sleep 1000; done", brood(directory.path()));
+    let mut running = start(shell(&line)).await.unwrap();
+    let pids = brood_pids(directory.path()).await;
+    let (_, by) = running.end(SHORT).await.unwrap();
+    assert_eq!(by, EndedBy::Kill);
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn nothing_survives_a_killed_supervisor() {
+    let directory = tempdir().unwrap();
+    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let mut running = start(shell(&line)).await.unwrap();
+    let pids = brood_pids(directory.path()).await;
+    kill(parent(running.pid()));
+    assert!(matches!(running.wait().await, Err(Error::Lost(_))));
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    assert!(!is_alive(running.pid()));
+}
+
+#[tokio::test]
+async fn a_dropped_program_ends() {
+    let directory = tempdir().unwrap();
+    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let group = Group::default();
+    let pids = group
+        .scope(async {
+            let running = start(shell(&line)).await.unwrap();
+            let pids = brood_pids(directory.path()).await;
+            drop(running);
+            pids
+        })
+        .await;
+    group.ended().await;
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn a_group_is_frozen_and_thawed_as_a_whole() {
+    let directory = tempdir().unwrap();
+    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let group = Group::default();
+    let mut running = group.scope(start(shell(&line))).await.unwrap();
+    let mut pids = brood_pids(directory.path()).await;
+    pids.push(running.pid());
+    let all = |wanted: bool| pids.iter().all(|pid| (state(*pid) == Some('T')) == wanted).then_some(());
+    group.set_paused(true);
+    until("frozen", || all(true)).await;
+    group.set_paused(false);
+    until("thawed", || all(false)).await;
+    // A frozen one ends as well.
+    group.set_paused(true);
+    until("frozen", || all(true)).await;
+    running.end(SHORT).await.unwrap();
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn secrets_are_nowhere_but_in_the_program() {
+    let mut running = start(shell("cat")).await.unwrap();
+    let supervisor = parent(running.pid());
+    for what in ["environ", "cmdline"] {
+        let seen = std::fs::read(format!("/proc/{supervisor}/{what}")).unwrap();
+        assert!(!String::from_utf8_lossy(&seen).contains("hunter2"), "{what}");
+    }
+    // Nor does the program see by what the supervisor was known.
+    let seen = std::fs::read(format!("/proc/{}/environ", running.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&seen).contains("ROTA_SUPERVISE"));
+    running.end(LONG).await.unwrap();
+    gone(&[supervisor]).await;
+}
