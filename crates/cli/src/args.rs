@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use rota_client::discover::Flags;
 
 use crate::commands::*;
 use crate::output::{Color, Format};
@@ -54,9 +56,35 @@ pub struct Globals {
     /// When to use colours; NO_COLOR is kept too
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub color: Color,
+    /// How logs look
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
     /// What to log, for example `info` or `rota_client=debug` [env: ROTA_LOG]
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+impl Globals {
+    /// Those that say which server to talk to.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            endpoint: self.endpoint.clone(),
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            namespace: self.namespace.clone(),
+            config: None,
+        }
+    }
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    #[default]
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 /// What to do.
@@ -98,6 +126,12 @@ pub enum Command {
     Drain(drain::Drain),
     /// Remove an agent
     Delete(delete::Delete),
+    /// Run everything on this machine: store, control plane and workers
+    Dev(dev::Dev),
+    /// Run a control plane
+    Server(server::Server),
+    /// Run a worker of an agent
+    Worker(worker::Worker),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// Print this program's version

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use rota_client::Client;
-use rota_client::discover::{self, Flags, Origin};
+use rota_client::discover::{self, Origin};
 use rota_proto::names;
 
 use crate::args::Globals;
@@ -20,14 +20,8 @@ pub struct Context {
 
 impl Context {
     pub fn new(globals: &Globals) -> anyhow::Result<Self> {
-        let flags = Flags {
-            endpoint: globals.endpoint.clone(),
-            token_file: globals.token_file.clone(),
-            ca: globals.ca.clone(),
-            namespace: globals.namespace.clone(),
-            config: None,
-        };
-        let found = discover::find(&flags).context("which server to talk to could not be found out")?;
+        let found =
+            discover::find(&globals.flags()).context("which server to talk to could not be found out")?;
         let talk = Talk::new(globals.color);
         if found.options.exposes_token() {
             talk.warn(&format!("the token goes to {} in the clear; use https", found.options.endpoint));

@@ -60,9 +60,13 @@ impl Failure {
     }
 }
 
-/// The runtime that commands run in.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+/// Runs a command.
+pub fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // Whoever still reads from standard input must not keep the program.
+    runtime.shutdown_background();
+    result
 }
 
 /// Says what went wrong, and gives the exit code.

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod config;
 mod context;
 mod exit;
 mod output;
@@ -13,13 +14,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Workers start this very program again for what must happen before any thread is there.
+    if let Some(code) = rota_worker::hidden(std::env::args_os().skip(1)) {
+        return code;
+    }
     let cli = args::Cli::parse();
     let talk = output::Talk::new(cli.globals.color);
-    let result = exit::runtime().and_then(|runtime| {
-        let result = runtime.block_on(commands::run(cli));
-        // Whoever still reads from standard input must not keep the program.
-        runtime.shutdown_background();
-        result
-    });
-    exit::finish(&talk, result)
+    exit::finish(&talk, exit::block_on(commands::run(cli)))
 }

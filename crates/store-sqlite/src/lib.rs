@@ -8,6 +8,8 @@ mod reads;
 mod rows;
 mod sql;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

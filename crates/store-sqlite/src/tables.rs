@@ -34,6 +34,11 @@ impl Writer {
         Ok(Self { connection, revision, durable: revision, broken: None, _lock: lock })
     }
 
+    #[cfg(test)]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
         let mut statement = self.connection.prepare_cached(sql).map_err(|error| explain(&error))?;
         statement.execute(params).map_err(|error| explain(&error))

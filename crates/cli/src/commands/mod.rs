@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod completion;
 pub mod delete;
 pub mod describe;
+pub mod dev;
 pub mod drain;
 pub mod events;
 pub mod explain;
@@ -17,32 +18,35 @@ pub mod logs;
 mod pairs;
 pub mod retry;
 pub mod run;
+mod serve;
+pub mod server;
+mod signals;
 mod track;
 pub mod update;
 pub mod version;
 pub mod wait;
 pub mod watch;
+pub mod worker;
 pub mod workers;
 
 use rota_client::Code;
 use rota_proto::v1::{Task, TaskState};
 use rota_telemetry::{env, log};
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, LogFormat};
 use crate::context::Context;
 use crate::exit::Exit;
 
 /// Carries a command out.
 pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let filter = cli.globals.log.clone().or_else(|| env::var("ROTA_LOG"));
-    log::init(&log::Options {
-        filter: filter.unwrap_or_else(|| "warn".to_owned()),
-        format: log::Format::Text,
-    })?;
+    log::init(&log_options(&cli))?;
     // These need no server.
     let command = match cli.command {
         Command::Completion(command) => return command.run(),
         Command::Version(command) => return command.run(&cli.globals),
+        Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Server(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Worker(command) => return Box::pin(command.run(&cli.globals)).await,
         command => command,
     };
     let context = &Context::new(&cli.globals)?;
@@ -65,8 +69,28 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Capabilities(command) => command.run(context).await,
         Command::Drain(command) => command.run(context).await,
         Command::Delete(command) => command.run(context).await,
-        Command::Completion(_) | Command::Version(_) => Ok(Exit::Ok),
+        // Done above.
+        Command::Completion(_)
+        | Command::Version(_)
+        | Command::Dev(_)
+        | Command::Server(_)
+        | Command::Worker(_) => Ok(Exit::Ok),
     }
+}
+
+/// What is logged when nobody says: a command of a person's only what is wrong.
+fn log_options(cli: &Cli) -> log::Options {
+    let usual = match &cli.command {
+        Command::Server(_) | Command::Worker(_) => "info",
+        Command::Dev(_) => "warn,rota_local=info",
+        _ => "warn",
+    };
+    let format = match cli.globals.log_format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let filter = cli.globals.log.clone().or_else(|| env::var("ROTA_LOG")).unwrap_or_else(|| usual.to_owned());
+    log::Options { filter, format }
 }
 
 /// A task's state.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
@@ -17,12 +18,61 @@ pub(crate) struct Plan {
     good: AtomicU32,
     /// Calls that fail after those.
     bad: AtomicU32,
+    /// Commits that fail, whatever else goes well.
+    bad_commits: AtomicU32,
+    commits: AtomicU32,
+    /// Whether commits wait, and how many do.
+    gate: Mutex<(bool, u32)>,
+    moved: Condvar,
 }
 
 impl Plan {
     pub(crate) fn fail(&self, after: u32, times: u32) {
         self.good.store(after, Ordering::Relaxed);
         self.bad.store(times, Ordering::Relaxed);
+    }
+
+    /// Commits that are asked for, and fail.
+    pub(crate) fn fail_commits(&self, times: u32) {
+        self.bad_commits.store(times, Ordering::Relaxed);
+    }
+
+    /// Commits so far.
+    pub(crate) fn commits(&self) -> u32 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Commits wait from now on.
+    pub(crate) fn close(&self) {
+        self.gate.lock().0 = true;
+    }
+
+    pub(crate) fn open(&self) {
+        self.gate.lock().0 = false;
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn until_someone_waits(&self) {
+        let mut gate = self.gate.lock();
+        self.moved.wait_while(&mut gate, |(_, waiting)| *waiting == 0);
+    }
+
+    fn pass_gate(&self) {
+        let mut gate = self.gate.lock();
+        gate.1 += 1;
+        self.moved.notify_all();
+        self.moved.wait_while(&mut gate, |(closed, _)| *closed);
+        gate.1 -= 1;
+    }
+
+    fn commit(&self) -> Result<(), Error> {
+        self.pass_gate();
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let less = |count: u32| count.checked_sub(1);
+        match self.bad_commits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+            Ok(_) => Err(broken()),
+            Err(_) => Ok(()),
+        }
     }
 
     fn step(&self) -> Result<(), Error> {
@@ -32,8 +82,12 @@ impl Plan {
         {
             return Ok(());
         }
-        Err(Error::Unavailable { message: "so the test wants it".to_owned(), hint: "none" })
+        Err(broken())
     }
+}
+
+fn broken() -> Error {
+    Error::Unavailable { message: "so the test wants it".to_owned(), hint: "none" }
 }
 
 /// The tables.
@@ -57,9 +111,14 @@ impl<T: Tables> Tables for Faulty<T> {
         self.inner.rollback();
     }
 
+    fn commit(&mut self) -> Result<(), Error> {
+        self.plan.commit()?;
+        self.plan.step()?;
+        self.inner.commit()
+    }
+
     passed_on! {
         fn begin(&mut self) -> ();
-        fn commit(&mut self) -> ();
         fn task(&mut self, id: TaskId) -> Option<Task>;
         fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> ();
         fn update_task(&mut self, task: &Task, route: RouteId) -> ();

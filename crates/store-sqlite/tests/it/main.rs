@@ -2,4 +2,7 @@
 
 mod conformance;
 mod faulty;
+mod group;
+mod kill;
+mod open;
 mod twin;

@@ -1,0 +1,174 @@
+//! `rota worker`: one process that serves an agent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rota_client::{Token, discover};
+use rota_crds::Span;
+use rota_telemetry::{OnExit, env, spawn};
+use rota_worker::Options;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use super::signals;
+use crate::args::Globals;
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::output::{Out, Talk};
+
+const EXAMPLES: &str = "\
+Examples:
+  rota worker --agent coder
+  rota worker --agent coder --worker coder-gpu --slots 4 --capability gpu
+  ROTA_ENDPOINT=https://rota.example ROTA_TOKEN_FILE=token rota worker --agent coder
+
+Ctrl-C or SIGTERM lets it finish what it runs and take nothing new; a second one ends that too.
+Each key of the file has a flag, and a variable of the environment: `state_dir` is --state-dir
+and ROTA_WORKER_STATE_DIR.";
+
+/// Run a worker of an agent
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Worker {
+    /// A TOML file [env: ROTA_WORKER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration that would be used, and end
+    #[arg(long)]
+    pub print_config: bool,
+    /// Names this process; made up unless whoever starts it wants to know
+    #[arg(long, hide = true)]
+    pub instance: Option<String>,
+    /// End when standard input does, which is when whoever started it is gone
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What flags say.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct Flags {
+    /// The agent to serve
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Its own name, unique in the namespace; made up when not given
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Tasks at a time
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
+    /// Something it can do beyond its agent
+    #[arg(long = "capability", value_name = "WORD")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Where attempts work
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// How long it goes on without a control plane
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orphan_timeout: Option<Span>,
+    /// The Claude Code CLI, for agents that name none
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claude_program: Option<PathBuf>,
+}
+
+/// The configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    agent: String,
+    worker: String,
+    slots: usize,
+    capabilities: Vec<String>,
+    state_dir: PathBuf,
+    orphan_timeout: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claude_program: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            agent: String::new(),
+            worker: String::new(),
+            slots: 1,
+            capabilities: Vec::new(),
+            state_dir: discover::home().join("worker"),
+            orphan_timeout: Span(Duration::from_secs(15 * 60)),
+            claude_program: None,
+        }
+    }
+}
+
+impl Worker {
+    pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        let file = self.config.clone().or_else(|| env::var_os("ROTA_WORKER_CONFIG").map(PathBuf::from));
+        let mut config: Config = config::load(file.as_deref(), "ROTA_WORKER_", &self.flags)?;
+        if self.print_config {
+            Out::new(globals.output, globals.color).bytes(config::show(&config)?.as_bytes())?;
+            return Ok(Exit::Ok);
+        }
+        if config.agent.is_empty() {
+            return Err(Failure::usage("a worker serves an agent, and none is named")
+                .hint("name one with --agent or ROTA_WORKER_AGENT")
+                .into());
+        }
+        if config.worker.is_empty() {
+            let suffix = uuid::Uuid::new_v4().simple().to_string();
+            config.worker = format!("{}-{}", config.agent, &suffix[..6]);
+        }
+        let told = signals::Told::listen()?;
+        if self.exit_with_parent {
+            end_with_stdin(told.clone());
+        }
+        let options = self.options(globals, &config, &told)?;
+        tracing::info!(worker = config.worker, agent = config.agent, "a worker is up");
+        options.run(told.to_end).await?;
+        Ok(Exit::Ok)
+    }
+
+    fn options(&self, globals: &Globals, config: &Config, told: &signals::Told) -> anyhow::Result<Options> {
+        let found = discover::find(&globals.flags())?;
+        if found.options.exposes_token() {
+            let endpoint = &found.options.endpoint;
+            Talk::new(globals.color).warn(&format!("the token goes to {endpoint} in the clear; use https"));
+        }
+        let channel = rota_client::lazy_channel(&found.options)?;
+        let mut options =
+            Options::new(channel, &found.namespace, &config.agent, &config.worker, config.state_dir.clone());
+        match found.options.token {
+            Token::None => {}
+            Token::Fixed(token) => options.token = Some(token),
+            Token::File(path) => options.token_file = Some(path),
+        }
+        if let Some(instance) = &self.instance {
+            options.instance.clone_from(instance);
+        }
+        options.slots = config.slots;
+        options.capabilities.clone_from(&config.capabilities);
+        options.orphan_timeout = config.orphan_timeout.0;
+        options.claude_program.clone_from(&config.claude_program);
+        options.stop_now = told.at_once.clone();
+        Ok(options)
+    }
+}
+
+/// Whoever started us holds the other end of standard input and never writes. When it ends they
+/// are gone, or want us to be.
+fn end_with_stdin(told: signals::Told) {
+    spawn("lifeline", OnExit::Done, async move {
+        let mut stdin = tokio::io::stdin();
+        let mut nothing = [0; 64];
+        while matches!(stdin.read(&mut nothing).await, Ok(read) if read > 0) {}
+        told.to_end.cancel();
+        told.at_once.cancel();
+    });
+}

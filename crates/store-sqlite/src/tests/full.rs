@@ -1,0 +1,86 @@
+//! A full disk: a batch fails as a whole and says so, nothing of it is left, and work goes on when
+//! there is room again.
+
+use rota_core::target::{Route, Target};
+use rota_core::{AgentName, Namespace, WorkerName};
+use rota_store::engine::{Engine, Outcome};
+use rota_store::memory::Memory;
+use rota_store::{Claim, Command, Error, OpenSession, Reads};
+
+use super::{NOW, create, id};
+use crate::Writer;
+
+fn pages(engine: &mut Engine<Writer>, most: i64) -> i64 {
+    let connection = engine.tables().connection();
+    let sql = format!("PRAGMA max_page_count = {most}");
+    connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+fn hello() -> Command {
+    Command::OpenSession(OpenSession {
+        namespace: Namespace::new("n").unwrap(),
+        worker: WorkerName::new("w").unwrap(),
+        agent: AgentName::new("a").unwrap(),
+        instance: "process".to_owned(),
+        replica: "replica".to_owned(),
+        running: Vec::new(),
+    })
+}
+
+/// Two tasks, a new route among them, a claim of all, a new session; and a payload that may be too much.
+fn batch(turn: u128, payload: usize) -> Vec<Command> {
+    let claim = Claim {
+        namespace: Namespace::new("n").unwrap(),
+        worker: rota_core::task::WorkerRef {
+            worker: WorkerName::new("w").unwrap(),
+            epoch: rota_core::Epoch(u64::try_from(turn).unwrap() + 1),
+        },
+        routes: vec![rota_core::RouteId(1)],
+        slots: 1,
+    };
+    let Command::Create(mut other) = create(2 * turn + 1, payload) else { unreachable!() };
+    other.new.target = Target::Worker(WorkerName::new(&format!("w{turn}")).unwrap());
+    vec![create(2 * turn, 10), hello(), Command::Claim(claim), Command::Create(other)]
+}
+
+#[test]
+fn a_full_disk_takes_nothing_in_and_forgets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, readers) = crate::open_tables(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    let model = Memory::default();
+    let mut twin = Engine::new(model.clone(), 0).unwrap();
+    let most = pages(&mut engine, 0);
+    let mut both = |engine: &mut Engine<Writer>, turn: u128, payload: usize| -> Result<(), Error> {
+        engine.reseed(0);
+        let found: Outcome = engine.run(batch(turn, payload), NOW)?;
+        twin.reseed(0);
+        let wanted = twin.run(batch(turn, payload), NOW).unwrap();
+        assert_eq!(format!("{wanted:?}"), format!("{found:?}"));
+        Ok(())
+    };
+    both(&mut engine, 0, 10).unwrap();
+    for turn in 1..4 {
+        let used: i64 = {
+            let connection = engine.tables().connection();
+            connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
+        };
+        pages(&mut engine, used + 20);
+        for _ in 0..3 {
+            let error = both(&mut engine, turn, 1_000_000).unwrap_err();
+            let Error::Unavailable { message, hint } = error else { panic!("{error}") };
+            assert!(message.contains("the disk is full") && hint.contains("free some space"), "{message}");
+            assert_eq!(Reads::task(&readers, id(2 * turn)).unwrap(), None);
+        }
+        let snapshots = (readers.snapshot().unwrap(), model.snapshot().unwrap());
+        assert_eq!(format!("{:?}", snapshots.0), format!("{:?}", snapshots.1));
+        pages(&mut engine, most);
+        both(&mut engine, turn, 1_000_000).unwrap();
+    }
+    let route = Route {
+        namespace: Namespace::new("n").unwrap(),
+        target: Target::Worker(WorkerName::new("w3").unwrap()),
+    };
+    assert!(readers.snapshot().unwrap().routes.iter().any(|(_, known)| *known == route));
+    assert_eq!(readers.payload(id(7)).unwrap().unwrap().len(), 1_000_000);
+}

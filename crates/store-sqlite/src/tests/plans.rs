@@ -1,0 +1,72 @@
+//! How SQLite carries out each statement: by an index, never by looking at a whole table.
+
+use rusqlite::Connection;
+
+use super::{NOW, create};
+use crate::sql;
+
+fn plan(connection: &Connection, sql: &str) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    // The shape of a plan does not depend on the values.
+    for index in 1..=statement.parameter_count() {
+        statement.raw_bind_parameter(index, 1).unwrap();
+    }
+    let mut rows = statement.raw_query();
+    let mut plan = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        plan.push(row.get::<_, String>(3).unwrap());
+    }
+    plan.join("; ")
+}
+
+fn prepared(check: impl FnOnce(&Connection)) {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, _readers) = crate::open_tables(&folder.path().join("rota.db")).unwrap();
+    let mut engine = rota_store::engine::Engine::new(writer, 0).unwrap();
+    engine.run((0..50).map(|number| create(number, 10)).collect(), NOW).unwrap();
+    check(engine.tables().connection());
+}
+
+#[test]
+fn nothing_looks_at_a_whole_table() {
+    prepared(|connection| {
+        for (name, sql) in sql::HOT {
+            let plan = plan(connection, sql);
+            assert!(!plan.contains("TEMP B-TREE"), "{name} sorts: {plan}");
+            // The first entry of an index is no scan, whatever the plan calls it.
+            let first_entry = matches!(*name, "NEXT_DUE" | "REVISION");
+            assert!(first_entry || !plan.contains("SCAN"), "{name}: {plan}");
+        }
+    });
+}
+
+#[test]
+fn claims_and_timers_use_their_indexes() {
+    prepared(|connection| {
+        let uses = |sql, index: &str| {
+            let plan = plan(connection, sql);
+            assert!(plan.contains(index), "{sql}: {plan}");
+        };
+        uses(sql::READY, "COVERING INDEX tasks_ready (route=?)");
+        uses(sql::AHEAD, "COVERING INDEX tasks_ready (route=? AND rank<?)");
+        uses(sql::DUE, "COVERING INDEX tasks_due (due<?)");
+        uses(sql::NEXT_DUE, "COVERING INDEX tasks_due");
+        uses(sql::ENDED_BEFORE, "COVERING INDEX tasks_ended (ended<?)");
+        uses(sql::TASK, "PRIMARY KEY (id=?)");
+        uses(sql::EVENTS, "INDEX events_task (task=? AND first>?)");
+        uses(sql::FEED, "INTEGER PRIMARY KEY (rowid>?)");
+        uses(sql::LIST, "PRIMARY KEY (id<?)");
+        uses(sql::QUEUED, "tasks_ready");
+        uses(sql::ON_WORKERS, "tasks_due");
+    });
+}
+
+#[test]
+fn a_start_looks_only_at_what_is_small() {
+    prepared(|connection| {
+        for (name, sql) in sql::COLD {
+            let plan = plan(connection, sql);
+            assert!(!plan.contains("SCAN tasks") || plan.contains("INDEX"), "{name}: {plan}");
+        }
+    });
+}

@@ -1,0 +1,179 @@
+//! Group commit: what arrives while a commit runs goes into the next one, and everyone is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::Timestamp;
+use rota_store::embedded::Embedded;
+use rota_store::engine::Engine;
+use rota_store::memory::Memory;
+use rota_store::{Command, Error, PutAgent, Reply, Store};
+
+use crate::faulty::{Faulty, Plan};
+
+fn start(plan: &Arc<Plan>) -> Arc<Embedded<Memory>> {
+    let memory = Memory::default();
+    let tables = Faulty { inner: memory.clone(), plan: Arc::clone(plan) };
+    let engine = Engine::new(tables, 0).unwrap();
+    Arc::new(Embedded::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap())
+}
+
+fn put(number: usize) -> Command {
+    let agent = rota_core::agent::Agent {
+        namespace: rota_core::Namespace::new("n").unwrap(),
+        name: rota_core::AgentName::new(&format!("a{number}")).unwrap(),
+        generation: 0,
+        capabilities: Default::default(),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        payload: Default::default(),
+    };
+    Command::PutAgent(PutAgent { agent, must_exist: Some(false) })
+}
+
+fn made(replies: &[Result<Reply, rota_store::Refused>]) -> Vec<String> {
+    let made = replies.iter().map(|reply| match reply {
+        Ok(Reply::Agent(agent)) => agent.name.to_string(),
+        other => panic!("{other:?}"),
+    });
+    made.collect()
+}
+
+/// Asks without waiting for the answer: the call is in the queue when this returns.
+async fn ask(
+    store: &Arc<Embedded<Memory>>,
+    batch: Vec<Command>,
+    lazily: bool,
+) -> impl Future<Output = Result<Vec<Result<Reply, rota_store::Refused>>, Error>> {
+    let store = Arc::clone(store);
+    let mut call = Box::pin(async move {
+        if lazily { store.apply_lazily(batch).await } else { store.apply(batch).await }
+    });
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
+    assert!(first.is_pending(), "answered before its commit");
+    call
+}
+
+#[tokio::test]
+async fn what_arrives_meanwhile_is_one_commit() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let mut commits = store.commits().unwrap();
+    plan.close();
+    let first = ask(&store, vec![put(0)], false).await;
+    plan.until_someone_waits();
+    let mut others = Vec::new();
+    for number in 0..50 {
+        let batch = vec![put(10 + 2 * number), put(11 + 2 * number)];
+        others.push((number, ask(&store, batch, number % 5 == 0).await));
+    }
+    plan.open();
+    assert_eq!(made(&first.await.unwrap()), ["a0"]);
+    for (number, call) in others {
+        let names = made(&call.await.unwrap());
+        assert_eq!(names, [format!("a{}", 10 + 2 * number), format!("a{}", 11 + 2 * number)]);
+    }
+    assert_eq!(plan.commits(), 2);
+    assert_eq!(commits.recv().await.unwrap().agents.len(), 1);
+    let names: Vec<_> =
+        commits.recv().await.unwrap().agents.iter().map(|change| change.agent.name.to_string()).collect();
+    assert_eq!(names, (10..110).map(|number| format!("a{number}")).collect::<Vec<_>>(), "in their order");
+}
+
+#[tokio::test]
+async fn a_lazy_call_alone_is_answered_soon() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let answer = tokio::time::timeout(Duration::from_secs(10), store.apply_lazily(vec![put(0)])).await;
+    assert_eq!(made(&answer.unwrap().unwrap()), ["a0"]);
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_told_to_all_in_it() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    plan.close();
+    let first = ask(&store, vec![put(0)], false).await;
+    plan.until_someone_waits();
+    let (second, third) =
+        (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], false).await);
+    plan.fail_commits(2);
+    plan.open();
+    for call in [first, second] {
+        let error = call.await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    }
+    third.await.unwrap_err();
+    assert_eq!(made(&store.apply(vec![put(3)]).await.unwrap()), ["a3"]);
+}
+
+#[tokio::test]
+async fn a_close_finishes_what_was_asked() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    plan.close();
+    let first = ask(&store, vec![put(0)], false).await;
+    plan.until_someone_waits();
+    let (second, third) =
+        (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], true).await);
+    plan.open();
+    store.close().await;
+    for call in [first, second, third] {
+        call.await.unwrap();
+    }
+    assert!(matches!(store.apply(vec![put(3)]).await, Err(Error::Closed)));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_holds_nobody_up() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let mut commits = store.commits().unwrap();
+    assert!(store.commits().is_none());
+    store.apply(vec![put(0)]).await.unwrap();
+    assert!(commits.try_recv().is_ok(), "it is told before the answer");
+    drop(commits);
+    for number in 1..1000 {
+        store.apply(vec![put(number)]).await.unwrap();
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_caller_is_answered_in_order() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let mut commits = store.commits().unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..32 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            for number in 0..50 {
+                let number = caller * 1000 + number;
+                let call = vec![put(number)];
+                let replies = if number % 3 == 0 {
+                    store.apply_lazily(call).await.unwrap()
+                } else {
+                    store.apply(call).await.unwrap()
+                };
+                assert_eq!(made(&replies), [format!("a{number}")]);
+            }
+        });
+    }
+    let reader = async {
+        let mut last: Vec<Option<usize>> = vec![None; 32];
+        let mut count = 0;
+        while count < 32 * 50 {
+            for change in commits.recv().await.unwrap().agents {
+                let number: usize = change.agent.name.as_str()[1..].parse().unwrap();
+                let last = &mut last[number / 1000];
+                assert!(last.is_none_or(|last| last < number));
+                *last = Some(number);
+                count += 1;
+            }
+        }
+    };
+    tokio::join!(reader, async { while callers.join_next().await.transpose().unwrap().is_some() {} });
+    assert!(plan.commits() < 32 * 50, "they shared commits");
+}
