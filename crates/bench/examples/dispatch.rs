@@ -15,6 +15,6 @@ async fn main() -> anyhow::Result<()> {
         folder: Some(std::env::current_dir()?),
     };
     let report = rota_bench::run(options, |step| eprintln!("{step}")).await?;
-    println!("{report:#?}");
+    println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }

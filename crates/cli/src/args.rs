@@ -137,3 +137,38 @@ pub enum Command {
     /// Print this program's version
     Version(version::Version),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+            // What an example says can be said: its flags exist.
+            let known: Vec<_> = command
+                .get_arguments()
+                .chain(command.get_subcommands().flat_map(clap::Command::get_arguments))
+                .filter_map(clap::Arg::get_long)
+                .collect();
+            let global = ["endpoint", "token-file", "output", "namespace"];
+            for line in help.lines().filter(|line| line.trim_start().starts_with("rota ")) {
+                let own = line.split(" -- ").next().unwrap_or(line);
+                // A line may go on with another command.
+                let own = own.split(" && ").next().unwrap_or(own);
+                for flag in own.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                    assert!(known.contains(&flag) || global.contains(&flag), "{line}: --{flag}");
+                }
+            }
+        }
+    }
+}

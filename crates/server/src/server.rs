@@ -96,6 +96,7 @@ impl Server {
             watchers: Watchers::new(),
             claims,
             agents: RwLock::default(),
+            agent_changes: tokio::sync::Mutex::default(),
             sealer,
             replica: options.replica.clone(),
             timing: options.timing.clone(),
@@ -127,7 +128,8 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
             .collect();
         let seat = absent(shared, session, held);
         let key = seat.key();
-        shared.fleet.seat(seat);
+        // The first of its name: nothing can be newer.
+        let _ = shared.fleet.seat(seat);
         let message = "its worker did not come back after the control plane started";
         sessions::lose_after(shared, &key, worker, shared.timing.recovery_grace, message);
     }
@@ -147,11 +149,14 @@ fn absent(
             agent: session.agent,
             capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
         },
+        own: std::collections::BTreeSet::new(),
         epoch: session.epoch,
         instance: session.instance,
         slots: held.len(),
         outgoing: None,
         draining: false,
+        catching_up: false,
+        missed_input: false,
         held,
         ending: std::collections::HashMap::new(),
         reserved: std::collections::HashSet::new(),

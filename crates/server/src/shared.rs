@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     pub(crate) claims: Claims,
     pub(crate) agents: RwLock<Agents>,
+    /// Held by whoever changes an agent.
+    pub(crate) agent_changes: tokio::sync::Mutex<()>,
     pub(crate) sealer: Sealer,
     pub(crate) replica: String,
     pub(crate) timing: Timing,

@@ -78,17 +78,17 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         Ok((id, route))
     });
     let on_workers = all(connection, sql::ON_WORKERS, [], |row| {
-        Ok((RouteId(row.get(0)?), decode(row.get_ref(1)?.as_blob()?)))
+        let route = RouteId(row.get(0)?);
+        Ok(decode(row.get_ref(1)?.as_blob()?).map(|task: Task| (route, task)))
     })?;
+    let mut on_workers = on_workers.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    on_workers.sort_unstable_by_key(|(_, task)| task.id);
     Ok(Snapshot {
         agents: records::<Agent>(connection, sql::AGENTS)?,
         routes: routes.collect::<Result<_, Error>>()?,
         queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,
         sessions: records::<Session>(connection, sql::SESSIONS)?,
-        on_workers: on_workers
-            .into_iter()
-            .map(|(route, task)| Ok((route, task?)))
-            .collect::<Result<_, Error>>()?,
+        on_workers,
         revision: revision(connection)?,
         next_due: next_due(connection)?,
     })

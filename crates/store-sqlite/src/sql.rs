@@ -78,5 +78,5 @@ statements! {
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     // Whatever is on a worker has a time by which something must happen, hence is in that index.
-    ON_WORKERS = "SELECT route, record FROM tasks WHERE due IS NOT NULL AND state IN (3, 4, 5) ORDER BY id";
+    ON_WORKERS = "SELECT route, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
 }

@@ -74,19 +74,24 @@ impl<R: Reads> Embedded<R> {
 
     async fn call(&self, batch: Vec<Command>, lazy: bool) -> Result<Vec<Result<Reply, Refused>>, Error> {
         let (reply, answer) = oneshot::channel();
+        self.send(Call { batch, lazy, reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Puts a call into the queue. No sender is held while its answer is awaited: `close` waits for all of them.
+    async fn send(&self, call: Call) -> Result<(), Error> {
         let calls = self.calls.lock().clone().ok_or(Error::Closed)?;
-        match calls.try_send(Call { batch, lazy, reply }) {
-            Ok(()) => {}
+        match calls.try_send(call) {
+            Ok(()) => Ok(()),
             // The queue is bounded; whoever finds it full waits off the runtime.
             Err(blocking::TrySendError::Full(call)) => {
                 tokio::task::spawn_blocking(move || calls.send(call))
                     .await
                     .map_err(|_| Error::Closed)?
-                    .map_err(|_| Error::Closed)?;
+                    .map_err(|_| Error::Closed)
             }
-            Err(blocking::TrySendError::Disconnected(_)) => return Err(Error::Closed),
+            Err(blocking::TrySendError::Disconnected(_)) => Err(Error::Closed),
         }
-        answer.await.map_err(|_| Error::Closed)?
     }
 
     async fn read<O: Send + 'static>(

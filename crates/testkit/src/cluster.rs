@@ -3,17 +3,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
-use rota_server::{Options, Server, Timing};
+use rota_server::{Options, Server, Timing, Tls};
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
 use rota_store::memory::Memory;
 use rota_store::Store;
+use rota_worker::supervise::{SUBCOMMAND, Supervisor};
 use tokio_util::sync::CancellationToken;
 
 /// Where a control plane keeps its state.
@@ -25,22 +27,43 @@ pub enum Keep {
     Sqlite,
 }
 
+/// How a control plane is set up.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where it keeps its state.
+    pub keep: Keep,
+    /// How long things may take.
+    pub timing: Timing,
+    /// What callers must show.
+    pub token: Option<String>,
+    /// Certificate and key, as PEM.
+    pub tls: Option<(String, String)>,
+    /// Microseconds by which the store's clock is off, to be changed at any time.
+    pub skew: Arc<AtomicI64>,
+}
+
+impl Setup {
+    /// With [`timing`], open to everybody.
+    pub fn new(keep: Keep) -> Self {
+        Self { keep, timing: timing(), token: None, tls: None, skew: Arc::default() }
+    }
+}
+
 /// A Rota in one process.
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
-    keep: Keep,
-    timing: Timing,
+    setup: Setup,
     addr: SocketAddr,
     running: Option<Running>,
     client: Client,
 }
 
-#[derive(Debug)]
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: CancellationToken,
     ended: std::sync::mpsc::Receiver<()>,
+    store: Weak<dyn Store>,
 }
 
 /// Waits that are short enough for tests, and long enough for a busy machine.
@@ -55,20 +78,21 @@ pub fn timing() -> Timing {
     }
 }
 
-fn clock() -> Clock {
-    Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros()))
+fn clock(skew: Arc<AtomicI64>) -> Clock {
+    Arc::new(move || Timestamp(rota_telemetry::clock::unix_micros() + skew.load(Ordering::Relaxed)))
 }
 
-fn open(keep: Keep, folder: &Path) -> Result<Arc<dyn Store>> {
+fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     let seed = u64::from(std::process::id());
-    Ok(match keep {
+    let clock = clock(Arc::clone(&setup.skew));
+    Ok(match setup.keep {
         Keep::Memory => {
             let twin = Memory::default();
-            Arc::new(Embedded::start(Engine::new(twin.clone(), seed)?, twin, clock())?)
+            Arc::new(Embedded::start(Engine::new(twin.clone(), seed)?, twin, clock)?)
         }
         Keep::Sqlite => {
             let path = folder.join("rota.sqlite");
-            Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options { path, clock: clock(), seed })?)
+            Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options { path, clock, seed })?)
         }
     })
 }
@@ -76,18 +100,21 @@ fn open(keep: Keep, folder: &Path) -> Result<Arc<dyn Store>> {
 impl Cluster {
     /// Starts a control plane with [`timing`].
     pub async fn start(keep: Keep) -> Result<Self> {
-        Self::start_with(keep, timing()).await
+        Self::start_with(Setup::new(keep)).await
     }
 
     /// Starts a control plane.
-    pub async fn start_with(keep: Keep, timing: Timing) -> Result<Self> {
+    pub async fn start_with(setup: Setup) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (running, addr) = run(keep, folder.path(), any, timing.clone()).await?;
-        let mut options = ClientOptions::new(format!("http://{addr}"));
-        options.retry_for = Duration::from_secs(20);
-        let client = Client::new(options)?;
-        Ok(Self { folder, keep, timing, addr, running: Some(running), client })
+        let (running, addr) = run(&setup, folder.path(), any).await?;
+        let client = Client::new(client_options(&setup, addr))?;
+        Ok(Self { folder, setup, addr, running: Some(running), client })
+    }
+
+    /// Another client, with a connection of its own.
+    pub fn another_client(&self) -> Result<Client> {
+        Ok(Client::new(client_options(&self.setup, self.addr))?)
     }
 
     /// A client of it. It goes on over restarts.
@@ -110,8 +137,13 @@ impl Cluster {
         if let Some(mut running) = self.running.take()
             && let Some(runtime) = running.runtime.take()
         {
+            let store = running.store.upgrade();
             // Dropping a runtime drops its tasks where they stand. It may not be done on another runtime's thread.
             let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
+            // The store's writer is a thread: it must not go on beside the next control plane's.
+            if let Some(store) = store {
+                store.close().await;
+            }
         }
     }
 
@@ -132,7 +164,7 @@ impl Cluster {
     /// Starts it again at the same address, on what it kept.
     pub async fn restart(&mut self) -> Result<()> {
         anyhow::ensure!(self.running.is_none(), "it is still running");
-        let (running, _) = run(self.keep, self.folder.path(), self.addr, self.timing.clone()).await?;
+        let (running, _) = run(&self.setup, self.folder.path(), self.addr).await?;
         self.running = Some(running);
         Ok(())
     }
@@ -144,49 +176,83 @@ impl Cluster {
 
     /// The same with a state folder of the caller's.
     pub fn worker_in(&self, agent: &str, name: &str, slots: usize, state: PathBuf) -> Result<WorkerHandle> {
-        let channel = rota_client::lazy_channel(&ClientOptions::new(format!("http://{}", self.addr)))?;
+        Ok(WorkerHandle::start(self.worker_options(self.addr, agent, name, slots, state)?))
+    }
+
+    /// What a worker is told, to be changed and then started. `at` is the control plane, or a proxy before it.
+    pub fn worker_options(
+        &self,
+        at: SocketAddr,
+        agent: &str,
+        name: &str,
+        slots: usize,
+        state: PathBuf,
+    ) -> Result<rota_worker::Options> {
+        let channel = rota_client::lazy_channel(&client_options(&self.setup, at))?;
         let mut options = rota_worker::Options::new(channel, "default", agent, name, state);
         options.slots = slots;
-        Ok(WorkerHandle::start(options))
+        options.token = self.setup.token.clone().map(Into::into);
+        Ok(options)
     }
 }
 
-async fn run(keep: Keep, folder: &Path, listen: SocketAddr, timing: Timing) -> Result<(Running, SocketAddr)> {
+fn client_options(setup: &Setup, addr: SocketAddr) -> ClientOptions {
+    let scheme = if setup.tls.is_some() { "https" } else { "http" };
+    let mut options = ClientOptions::new(format!("{scheme}://{addr}"));
+    options.retry_for = Duration::from_secs(20);
+    if let Some(token) = &setup.token {
+        options.token = rota_client::Token::Fixed(token.clone().into());
+    }
+    if let Some((certificate, _)) = &setup.tls {
+        options.ca = Some(certificate.clone().into_bytes());
+        options.tls_name = Some("localhost".to_owned());
+    }
+    options
+}
+
+async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = CancellationToken::new();
-    let (started, start) = tokio::sync::oneshot::channel();
+    let (started, start) = tokio::sync::oneshot::channel::<Result<(SocketAddr, Weak<dyn Store>)>>();
     let (end, ended) = std::sync::mpsc::channel();
-    let (token, folder) = (shutdown.clone(), folder.to_owned());
+    let (stop, folder, setup) = (shutdown.clone(), folder.to_owned(), setup.clone());
     #[expect(clippy::disallowed_methods, reason = "a runtime of its own has no span to inherit")]
     runtime.spawn(async move {
         let bound = async {
             let store = tokio::task::spawn_blocking({
-                let folder = folder.clone();
-                move || open(keep, &folder)
+                let (setup, folder) = (setup.clone(), folder.clone());
+                move || open(&setup, &folder)
             })
             .await??;
+            let weak = Arc::downgrade(&store);
             let options = Options {
                 listen,
-                token: None,
-                tls: None,
+                token: setup.token.map(Into::into),
+                tls: setup.tls.map(|(certificate, key)| Tls { certificate: certificate.into_bytes(), key: key.into() }),
                 store,
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
-                timing,
+                timing: setup.timing,
             };
-            anyhow::Ok(Server::bind(options).await?)
+            anyhow::Ok((Server::bind(options).await?, weak))
         };
         match bound.await {
             Err(error) => drop(started.send(Err(error))),
-            Ok(bound) => {
-                let _ = started.send(Ok(bound.addr()));
-                let _ = bound.run(token).await;
+            Ok((bound, store)) => {
+                let _ = started.send(Ok((bound.addr(), store)));
+                let _ = bound.run(stop).await;
                 let _ = end.send(());
             }
         }
     });
-    let addr = start.await.context("the control plane did not start")??;
-    Ok((Running { runtime: Some(runtime), shutdown, ended }, addr))
+    let (addr, store) = start.await.context("the control plane did not start")??;
+    Ok((Running { runtime: Some(runtime), shutdown, ended, store }, addr))
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
 }
 
 impl Drop for Running {
@@ -194,6 +260,16 @@ impl Drop for Running {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Tests have no hidden subcommands; a small program beside them has.
+fn supervised() {
+    let Ok(own) = std::env::current_exe() else { return };
+    // Test binaries lie in `deps`, programs one above.
+    let beside = own.parent().and_then(|deps| deps.parent()).map(|target| target.join("rota-testkit-step"));
+    if let Some(program) = beside.filter(|program| program.exists()) {
+        Supervisor { program, args: vec![SUBCOMMAND.into()] }.install();
     }
 }
 
@@ -208,6 +284,7 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// Runs a worker.
     pub fn start(options: rota_worker::Options) -> Self {
+        supervised();
         let shutdown = CancellationToken::new();
         let stop_now = options.stop_now.clone();
         let task =

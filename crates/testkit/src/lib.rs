@@ -3,6 +3,10 @@
 
 pub mod cluster;
 pub mod history;
+pub mod proxy;
+pub mod raw;
 pub mod tasks;
 
-pub use cluster::{Cluster, Keep, WorkerHandle};
+pub use cluster::{Cluster, Keep, Setup, WorkerHandle};
+pub use proxy::Proxy;
+pub use raw::RawWorker;

@@ -106,3 +106,94 @@ pub async fn log(client: &Client, name: &str) -> Result<Vec<v1::Event>> {
     };
     tokio::time::timeout(PATIENCE, read).await.context("the log did not come")?
 }
+
+/// A state change, as `FROM>TO:reason`.
+pub fn step(change: &v1::StateChange) -> String {
+    let name = |state: v1::TaskState| state.as_str_name().trim_start_matches("TASK_STATE_").to_owned();
+    format!("{}>{}:{}", name(change.from()), name(change.to()), change.reason)
+}
+
+/// The state changes of a log.
+pub fn steps(log: &[v1::Event]) -> Vec<String> {
+    log.iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::State(change)) => Some(step(change)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What was printed, a piece an entry.
+pub fn outputs(log: &[v1::Event]) -> Vec<String> {
+    log.iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::Output(output)) => Some(String::from_utf8_lossy(&output.data).into_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The codes of a log's notices.
+pub fn notices(log: &[v1::Event]) -> Vec<String> {
+    log.iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::Notice(notice)) => Some(notice.code.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Answers the only question of a task.
+pub async fn answer(client: &Client, name: &str, text: &str) -> Result<()> {
+    let task = until(client, name, |status| !status.pending_input.is_empty()).await?;
+    let request = task.status.and_then(|status| status.pending_input.into_iter().next());
+    let request_id = request.context("no question is open")?.request_id;
+    let input = v1::TaskInput { request_id, text: text.to_owned(), ..Default::default() };
+    client.send_task_input(v1::SendTaskInputRequest { name: name.to_owned(), input: Some(input) }).await?;
+    Ok(())
+}
+
+/// Asks for a task's end.
+pub async fn cancel(client: &Client, name: &str) -> Result<v1::Task, rota_client::Error> {
+    client.cancel_task(v1::CancelTaskRequest { name: name.to_owned(), reason: "enough".to_owned() }).await
+}
+
+/// One task.
+pub async fn get(client: &Client, name: &str) -> Result<v1::Task, rota_client::Error> {
+    client.get_task(v1::GetTaskRequest { name: name.to_owned() }).await
+}
+
+/// Changes fields of a task.
+pub async fn update(client: &Client, task: v1::Task, paths: &[&str]) -> Result<v1::Task, rota_client::Error> {
+    let paths = paths.iter().map(ToString::to_string).collect();
+    let update_mask = Some(pbjson_types::FieldMask { paths });
+    client.update_task(v1::UpdateTaskRequest { task: Some(task), update_mask }).await
+}
+
+/// Waits until something asked of the control plane is so.
+pub async fn eventually<F>(what: &str, mut look: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
+    let wait = async {
+        while !look().await? {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("never came: {what}"))?
+}
+
+/// Workers of the namespace, as they stand.
+pub async fn workers(client: &Client) -> Result<Vec<v1::Worker>> {
+    Ok(client.all_workers(&names::namespace(NAMESPACE), "").await?)
+}
+
+/// Waits until a worker's session is up.
+pub async fn connected(client: &Client, name: &str) -> Result<()> {
+    let name = names::worker(NAMESPACE, name);
+    eventually("a session", async || {
+        Ok(workers(client).await?.iter().any(|worker| worker.name == name && worker.connected))
+    })
+    .await
+}

@@ -61,7 +61,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Attach(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,
-        Command::Update(command) => command.run(context).await,
+        Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Explain(command) => command.run(context).await,
         Command::Events(command) => command.run(context).await,
         Command::Agents(command) => command.run(context).await,

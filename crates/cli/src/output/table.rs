@@ -96,6 +96,8 @@ impl From<(String, Paint)> for Entry {
 fn cell(text: &str, paint: Paint) -> Cell {
     let cell = Cell::new(text);
     match paint {
+        // Colours around nothing would be drawn as wide as the column.
+        _ if text.is_empty() => cell,
         Paint::Plain => cell,
         Paint::Good => cell.fg(Color::Green),
         Paint::Busy => cell.fg(Color::Cyan),

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use rota_core::Timestamp;
 use rota_store::{AgentChange, Command, Commit, Reply};
 use rota_telemetry::{OnExit, spawn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dispatch::PlannedClaim;
 use crate::shared::{KnownAgent, Shared};
 use crate::wire::agent;
 
-/// Where answered claims are told, so that they are settled after the commits that they made.
-pub(crate) type Claims = mpsc::Sender<(PlannedClaim, usize)>;
+/// What waits its turn behind the commits that were made before it.
+pub(crate) enum Settled {
+    /// A claim was answered: its slots are settled after the commits that it made.
+    Claim(PlannedClaim, usize),
+    /// Somebody wants to know when all that was committed until now has been taken in.
+    CaughtUp(oneshot::Sender<()>),
+}
+
+pub(crate) type Claims = mpsc::Sender<Settled>;
 
 /// Commits taken at a time.
 const AT_ONCE: usize = 64;
@@ -20,7 +27,7 @@ const AT_ONCE: usize = 64;
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut commits: mpsc::Receiver<Commit>,
-    mut claims: mpsc::Receiver<(PlannedClaim, usize)>,
+    mut claims: mpsc::Receiver<Settled>,
     due: watch::Sender<Option<Timestamp>>,
 ) {
     let mut taken = Vec::with_capacity(AT_ONCE);
@@ -36,7 +43,16 @@ pub(super) async fn run(
                     follow(&shared, commit, &due);
                 }
             }
-            Some((plan, given)) = claims.recv() => shared.fleet.claimed(&plan, given),
+            Some(settled) = claims.recv() => {
+                // What was committed before came in before, even if it was not there yet when this loop looked.
+                while let Ok(commit) = commits.try_recv() {
+                    follow(&shared, commit, &due);
+                }
+                match settled {
+                    Settled::Claim(plan, given) => shared.fleet.claimed(&plan, given),
+                    Settled::CaughtUp(told) => drop(told.send(())),
+                }
+            }
         }
         shared.pump();
     }
@@ -58,13 +74,14 @@ fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Times
 
 fn know(shared: &Shared, change: &AgentChange) {
     let key = (change.agent.namespace.clone(), change.agent.name.clone());
-    let mut agents = shared.agents.write();
     if change.deleted {
-        agents.remove(&key);
-    } else {
-        let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());
-        agents.insert(key, KnownAgent { agent: Arc::clone(&change.agent), spec });
+        shared.agents.write().remove(&key);
+        return;
     }
+    let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());
+    shared.agents.write().insert(key.clone(), KnownAgent { agent: Arc::clone(&change.agent), spec });
+    // Workers that are there already, perhaps before their agent was, do what their agent can do now.
+    shared.fleet.learn(&key.0, &key.1, &change.agent.capabilities);
 }
 
 impl Shared {
@@ -83,8 +100,17 @@ impl Shared {
                         0
                     }
                 };
-                let _ = shared.claims.send((plan, given)).await;
+                let _ = shared.claims.send(Settled::Claim(plan, given)).await;
             });
+        }
+    }
+
+    /// Waits until everything that has been answered so far is also known here: whoever was told of a
+    /// change must find it when asking again.
+    pub(crate) async fn caught_up(&self) {
+        let (told, heard) = oneshot::channel();
+        if self.claims.send(Settled::CaughtUp(told)).await.is_ok() {
+            let _ = heard.await;
         }
     }
 }

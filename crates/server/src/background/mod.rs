@@ -11,16 +11,15 @@ use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::dispatch::PlannedClaim;
 use crate::shared::Shared;
 
-pub(crate) use commits::Claims;
+pub(crate) use commits::{Claims, Settled};
 
 /// Starts all loops.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     commits: mpsc::Receiver<Commit>,
-    claims: mpsc::Receiver<(PlannedClaim, usize)>,
+    claims: mpsc::Receiver<Settled>,
     first_due: Option<rota_core::Timestamp>,
 ) -> Vec<JoinHandle<()>> {
     let (due, wake) = watch::channel(first_due);

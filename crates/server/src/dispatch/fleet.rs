@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rota_core::target::Route;
 use rota_core::task::{State, WorkerRef};
-use rota_core::{Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::{Claim, TaskChange};
 
 use super::{Seat, SeatKey};
@@ -26,7 +26,7 @@ pub(super) struct Lane {
 pub(super) struct Inner {
     pub(super) seats: HashMap<SeatKey, Seat>,
     pub(super) lanes: HashMap<RouteId, Lane>,
-    ids: HashMap<Route, RouteId>,
+    pub(super) ids: HashMap<Route, RouteId>,
 }
 
 /// All workers, and all that waits for them.
@@ -87,6 +87,21 @@ impl Inner {
         }
         self.ids.insert(route.clone(), id);
         self.lanes.insert(id, Lane { route, queued: 0, planned: 0, free });
+    }
+
+    fn add_seat(&mut self, mut seat: Seat) {
+        let key = seat.key();
+        let covered = self.lanes.iter().filter(|(_, lane)| seat.profile.covers(&lane.route));
+        seat.covers = covered.map(|(id, _)| *id).collect();
+        seat.covers.sort_unstable();
+        if seat.free() > 0 {
+            for route in &seat.covers {
+                if let Some(lane) = self.lanes.get_mut(route) {
+                    lane.free.insert((seat.used(), key.clone()));
+                }
+            }
+        }
+        self.seats.insert(key, seat);
     }
 
     fn remove_seat(&mut self, key: &SeatKey) -> Option<Seat> {
@@ -155,23 +170,31 @@ impl Fleet {
         }
     }
 
-    /// A worker's session is up, in the place of whatever was known under its name.
-    pub(crate) fn seat(&self, mut seat: Seat) -> Option<Seat> {
+    /// A worker's session is up, in the place of whatever was known under its name, which comes back. An error
+    /// if a newer session was faster.
+    pub(crate) fn seat(&self, mut seat: Seat) -> Result<Option<Seat>, ()> {
         let mut inner = self.inner();
         let key = seat.key();
-        let old = inner.remove_seat(&key);
-        let covered = inner.lanes.iter().filter(|(_, lane)| seat.profile.covers(&lane.route));
-        seat.covers = covered.map(|(id, _)| *id).collect();
-        seat.covers.sort_unstable();
-        if seat.free() > 0 {
-            for route in &seat.covers {
-                if let Some(lane) = inner.lanes.get_mut(route) {
-                    lane.free.insert((seat.used(), key.clone()));
-                }
-            }
+        if inner.seats.get(&key).is_some_and(|known| known.epoch > seat.epoch) {
+            return Err(());
         }
-        inner.seats.insert(key, seat);
-        old
+        let old = inner.remove_seat(&key);
+        // A drain that was asked for while the worker was away still holds for the same process.
+        seat.draining |= old.as_ref().is_some_and(|old| old.draining && old.instance == seat.instance);
+        inner.add_seat(seat);
+        Ok(old)
+    }
+
+    /// An agent can do these things now; so can its workers.
+    pub(crate) fn learn(&self, namespace: &Namespace, agent: &AgentName, capabilities: &BTreeSet<String>) {
+        let mut inner = self.inner();
+        let ours = inner.seats.iter().filter(|(key, seat)| key.0 == *namespace && seat.profile.agent == *agent);
+        let keys: Vec<_> = ours.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let Some(mut seat) = inner.remove_seat(&key) else { continue };
+            seat.profile.capabilities = seat.own.union(capabilities).cloned().collect();
+            inner.add_seat(seat);
+        }
     }
 
     /// Changes a worker's seat if it is of this session.
@@ -278,7 +301,7 @@ impl Fleet {
     }
 
     /// The agent of a worker.
-    pub(crate) fn agent_of(&self, namespace: &Namespace, worker: &WorkerName) -> Option<rota_core::AgentName> {
+    pub(crate) fn agent_of(&self, namespace: &Namespace, worker: &WorkerName) -> Option<AgentName> {
         let inner = self.inner();
         inner.seats.get(&(namespace.clone(), worker.clone())).map(|seat| seat.profile.agent.clone())
     }

@@ -1,6 +1,6 @@
 //! One worker, as dispatch sees it. Knows its slots, not what runs in them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
@@ -31,12 +31,18 @@ impl Outgoing {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) profile: Profile,
+    /// What it can do besides what its agent can.
+    pub(crate) own: BTreeSet<String>,
     pub(crate) epoch: Epoch,
     pub(crate) instance: String,
     pub(crate) slots: usize,
     /// `None` while no session is up.
     pub(crate) outgoing: Option<Outgoing>,
     pub(crate) draining: bool,
+    /// What was wanted of its attempts while it was away is being told; inputs wait for that, to stay in order.
+    pub(crate) catching_up: bool,
+    /// An input came meanwhile.
+    pub(crate) missed_input: bool,
     /// Attempts that it has.
     pub(crate) held: HashMap<TaskId, Fence>,
     /// Attempts whose result has come and is being committed: they still fill their slot.

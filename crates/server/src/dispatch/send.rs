@@ -1,12 +1,15 @@
 //! From commits to workers: assignments, cancels and inputs go out only after they are durable.
 
+use std::sync::Arc;
+
 use prost::Message;
-use rota_core::task::{Body, Desired, State, Task};
+use rota_core::failure::{Class, Failure};
+use rota_core::task::{Body, Command, Desired, Ending, Held, State, Task, WorkerRef};
 use rota_core::{Fence, TaskId};
 use rota_proto::v1;
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
 use rota_store::{Dispatch, TaskChange};
-use rota_telemetry::trace;
+use rota_telemetry::{OnExit, spawn, trace};
 
 use super::{Outgoing, SeatKey};
 use crate::shared::Shared;
@@ -14,7 +17,7 @@ use crate::wire::{event, merge, time};
 
 impl Shared {
     /// Sends whatever a change means for a worker.
-    pub(crate) fn send_change(&self, change: &TaskChange) {
+    pub(crate) fn send_change(self: &Arc<Self>, change: &TaskChange) {
         if let Some(dispatch) = &change.dispatch {
             self.send_assign(&change.task, dispatch);
         }
@@ -32,12 +35,12 @@ impl Shared {
                 _ => {}
             }
         }
-        if change.before.is_some_and(State::is_on_worker) && !on_worker {
+        if change.before.is_some_and(State::is_on_worker) {
             self.send_abandon(&change.task);
         }
     }
 
-    fn send_assign(&self, task: &Task, dispatch: &Dispatch) {
+    fn send_assign(self: &Arc<Self>, task: &Task, dispatch: &Dispatch) {
         let Some(assignment) = &task.assignment else { return };
         let key: SeatKey = (task.namespace.clone(), assignment.worker.clone());
         let fence = task.fence;
@@ -67,6 +70,10 @@ impl Shared {
                 Ok(secrets) => secrets,
                 Err(error) => {
                     tracing::error!(task = %task.id, %error, "a task cannot be sent to its worker");
+                    let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
+                    let mut failed = Failure::new(Class::Start, error.to_string());
+                    failed.hint = "hand the task in again with its secrets, and keep the server's key file".to_owned();
+                    self.fail_attempt(&key, worker, task.id, fence, failed);
                     return;
                 }
             },
@@ -95,7 +102,33 @@ impl Shared {
         }));
     }
 
-    pub(crate) fn send_cancel(&self, task: &Task, reason: &str) {
+    /// Ends an attempt that cannot go on, in its worker's place, and frees its slot.
+    pub(crate) fn fail_attempt(
+        self: &Arc<Self>,
+        key: &SeatKey,
+        worker: WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        failed: Failure,
+    ) {
+        let (shared, key) = (Arc::clone(self), key.clone());
+        spawn("fail-attempt", OnExit::Done, async move {
+            let held = Held { by: worker.clone(), fence };
+            let ending = Ending::Failed(failed);
+            let jitter = rand::random();
+            let command = Command::Finish { held, ending, usage: None, session: String::new(), jitter };
+            let command = rota_store::Command::Task { namespace: key.0.clone(), id, command };
+            if let Err(status) = shared.apply(command).await {
+                // Its timeouts end it all the same.
+                tracing::warn!(task = %id, %status, "an attempt could not be ended");
+            }
+            shared.fleet.freed(&key, &worker, id, fence, crate::shared::now());
+            shared.watchers.fleet_changed();
+            shared.pump();
+        });
+    }
+
+    fn send_cancel(&self, task: &Task, reason: &str) {
         if let Some(outgoing) = self.worker_of(task) {
             outgoing.send(Kind::Cancel(wire::Cancel {
                 task_id: task.id.to_string(),
@@ -106,7 +139,21 @@ impl Shared {
         }
     }
 
-    pub(crate) fn send_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
+    /// While a worker is told what it missed, inputs wait for that, to come in their order.
+    fn send_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
+        let waits = task.assignment.as_ref().is_some_and(|assignment| {
+            let key: SeatKey = (task.namespace.clone(), assignment.worker.clone());
+            self.fleet.with_any(&key, |seat| {
+                seat.missed_input |= seat.catching_up;
+                seat.catching_up
+            }) == Some(true)
+        });
+        if !waits {
+            self.resend_input(task, seq, input);
+        }
+    }
+
+    pub(crate) fn resend_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
         if let Some(outgoing) = self.worker_of(task) {
             outgoing.send(Kind::Input(wire::Input {
                 task_id: task.id.to_string(),
@@ -117,17 +164,24 @@ impl Shared {
         }
     }
 
-    /// A task has left its worker other than by the worker's own word: the attempt must end.
+    /// A task has left its worker other than by the worker's own word, perhaps for another one in the same
+    /// commit: the attempt must end.
     fn send_abandon(&self, task: &Task) {
         let Some(worker) = &task.last_worker else { return };
         let key: SeatKey = (task.namespace.clone(), worker.clone());
-        let Some((outgoing, fence)) = self.fleet.look(&key).and_then(|seat| {
-            // What is in `ending` was ended by the worker itself.
-            Some((seat.outgoing.clone()?, *seat.held.get(&task.id)?))
-        }) else {
-            return;
-        };
-        cancel(&outgoing, task.id, fence, task, "the attempt no longer counts");
+        // What is in `ending` was ended by the worker itself.
+        let fence = self.fleet.look(&key).and_then(|seat| seat.held.get(&task.id).copied());
+        if let Some(fence) = fence.filter(|fence| *fence != task.fence || !task.state.is_on_worker()) {
+            self.send_end(&key, task.id, fence, task, "the attempt no longer counts");
+        }
+    }
+
+    /// Tells a worker to end an attempt, whoever has its task now.
+    pub(crate) fn send_end(&self, key: &SeatKey, id: TaskId, fence: Fence, task: &Task, reason: &str) {
+        let outgoing = self.fleet.look(key).and_then(|seat| seat.outgoing.clone());
+        if let Some(outgoing) = outgoing {
+            cancel(&outgoing, id, fence, task, reason);
+        }
     }
 
     fn worker_of(&self, task: &Task) -> Option<Outgoing> {

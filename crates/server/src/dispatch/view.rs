@@ -94,7 +94,7 @@ impl Fleet {
                 fleet.free += small(seat.free());
             }
         }
-        let id = inner.lanes.iter().find(|(_, lane)| lane.route == *route).map(|(id, _)| *id);
+        let id = inner.ids.get(route).copied();
         (id, fleet)
     }
 

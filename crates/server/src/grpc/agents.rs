@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::Stream;
 use pbjson_types::Empty;
 use rota_core::agent::Agent;
-use rota_core::{AgentName, Namespace};
+use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::v1::agent_service_server::AgentService;
 use rota_proto::worker::v1::{Drain, session_response};
 use rota_proto::{names as n, v1};
@@ -45,7 +45,10 @@ impl Agents {
             return Ok(wire::to_wire(&known.agent, self.status(&namespace, &name)));
         }
         match self.shared.apply(Command::PutAgent(PutAgent { agent, must_exist })).await? {
-            Reply::Agent(agent) => Ok(wire::to_wire(&agent, self.status(&namespace, &name))),
+            Reply::Agent(agent) => {
+                self.shared.caught_up().await;
+                Ok(wire::to_wire(&agent, self.status(&namespace, &name)))
+            }
             _ => Err(Status::internal("the store gave another answer than was asked for")),
         }
     }
@@ -66,6 +69,13 @@ impl Agents {
         .collect()
     }
 
+    /// What tells whether an agent has changed.
+    fn versions(&self, namespace: Option<&Namespace>) -> BTreeMap<Key, Version> {
+        let agents = self.shared.agents.read();
+        let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
+        ours.map(|(key, known)| (key.clone(), (known.agent.generation, known.agent.created_at))).collect()
+    }
+
     fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
         let mut workers = self.shared.fleet.workers();
         workers.retain(|worker| namespace.is_none_or(|namespace| worker.namespace == *namespace));
@@ -81,6 +91,9 @@ fn page<T>(
 ) -> Result<(Vec<T>, String), Status> {
     if size < 0 {
         return Err(invalid("page_size", "must not be negative"));
+    }
+    if !token.is_empty() && !token.starts_with("namespaces/") {
+        return Err(invalid("page_token", "is not one that was given"));
     }
     let size = if size == 0 { 100 } else { usize::try_from(size).unwrap_or(1000).min(1000) };
     let mut rest = items.into_iter().filter(|(name, _)| name.as_str() > token).peekable();
@@ -142,6 +155,7 @@ impl AgentService for Agents {
         if request.validate_only {
             return Ok(Response::new(wire::to_wire(&agent, v1::AgentStatus::default())));
         }
+        let _one_at_a_time = self.shared.agent_changes.lock().await;
         self.put(agent, Some(false)).await.map(Response::new)
     }
 
@@ -167,6 +181,8 @@ impl AgentService for Agents {
         let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
         let (namespace, name) = names::agent("agent.name", &given.name)?;
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        // A mask reads before it writes: two that name different fields must not undo each other.
+        let _one_at_a_time = self.shared.agent_changes.lock().await;
         let whole = match self.shared.agent(&namespace, &name) {
             Some(known) => masked(wire::kept(&known.agent), given, &paths)?,
             None if request.allow_missing => given,
@@ -183,10 +199,12 @@ impl AgentService for Agents {
     async fn delete_agent(&self, request: Request<v1::DeleteAgentRequest>) -> Result<Response<Empty>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
+        let _one_at_a_time = self.shared.agent_changes.lock().await;
         if self.shared.agent(&namespace, &name).is_none() {
             return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(Self::missing(&name)) };
         }
         self.shared.apply(Command::DeleteAgent { namespace: namespace.clone(), name: name.clone() }).await?;
+        self.shared.caught_up().await;
         self.drain(&namespace, &name, "", false, "its agent was deleted");
         Ok(Response::new(Empty {}))
     }
@@ -252,7 +270,13 @@ impl AgentService for Agents {
         }
         let what = crate::wire::failure::cut(request.message, 256);
         let message = format!("its worker's process has ended ({what})");
-        let freed = sessions::lose(&self.shared, &key, worker, &message).await;
+        let freed = sessions::lose(&self.shared, &key, worker.clone(), &message).await;
+        if freed.is_err() {
+            // The caller hears of it and says it again; should it not, the lease decides.
+            let message = "its worker's process has ended";
+            sessions::lose_after(&self.shared, &key, worker, self.shared.timing.reconnect_grace, message);
+        }
+        let freed = freed?;
         let freed_tasks = i32::try_from(freed).unwrap_or(i32::MAX);
         Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks }))
     }
@@ -335,23 +359,34 @@ fn worker_to_wire(worker: WorkerView) -> v1::Worker {
     }
 }
 
+type Key = (Namespace, AgentName);
+/// Differs also when an agent was removed and made anew in between.
+type Version = (u64, Timestamp);
+
 /// The agents now, then each change of an agent itself. Figures come with demand.
 fn watch(agents: Agents, namespace: Option<Namespace>) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
     use v1::watch_agents_response::Kind;
     let (outbox, stream) = mpsc::channel(64);
     spawn("watch-agents", OnExit::Done, async move {
         let mut changed = agents.shared.watchers.fleet();
-        let mut known: BTreeMap<String, i64> = BTreeMap::new();
+        let mut known: BTreeMap<Key, Version> = BTreeMap::new();
         let mut synced = false;
         loop {
             changed.borrow_and_update();
-            let now = agents.all(namespace.as_ref());
-            let mut news: Vec<_> = (known.keys().filter(|name| !now.contains_key(*name)))
-                .map(|name| Kind::Deleted(name.clone()))
+            let now = agents.versions(namespace.as_ref());
+            let mut news: Vec<_> = (known.keys().filter(|key| !now.contains_key(*key)))
+                .map(|(at, name)| Kind::Deleted(n::agent(at.as_str(), name)))
                 .collect();
-            let fresh = now.iter().filter(|(name, agent)| known.get(*name) != Some(&agent.generation));
-            news.extend(fresh.map(|(_, agent)| Kind::Agent(agent.clone())));
-            known = now.into_iter().map(|(name, agent)| (name, agent.generation)).collect();
+            let fresh: Vec<_> = now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
+            if !fresh.is_empty() {
+                let standing = demand::standing(&agents.shared);
+                for ((at, name), _) in fresh {
+                    let Some(known) = agents.shared.agent(at, name) else { continue };
+                    let status = demand::status(standing.get(&(at.clone(), name.clone())));
+                    news.push(Kind::Agent(wire::to_wire(&known.agent, status)));
+                }
+            }
+            known = now;
             if !std::mem::replace(&mut synced, true) {
                 news.push(Kind::Synced(true));
             }

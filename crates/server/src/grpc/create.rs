@@ -9,7 +9,7 @@ use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
 use rota_store::{Command, Create, Refused, Reply};
-use rota_telemetry::trace;
+use rota_telemetry::{OnExit, spawn, trace};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
@@ -103,9 +103,10 @@ pub(super) fn prepare(
 }
 
 fn known_agent(shared: &Shared, namespace: &Namespace, spec: Option<&v1::TaskSpec>) -> Option<KnownAgent> {
-    match spec?.target.as_ref()?.kind.as_ref()? {
-        v1::target::Kind::Agent(agent) => shared.agent(namespace, &agent.parse().ok()?),
-        _ => None,
+    match spec?.target.as_ref().and_then(|target| target.kind.as_ref()) {
+        Some(v1::target::Kind::Agent(agent)) => shared.agent(namespace, &agent.parse().ok()?),
+        None => shared.agent(namespace, &spec::DEFAULT_AGENT.parse().ok()?),
+        Some(_) => None,
     }
 }
 
@@ -119,6 +120,19 @@ fn seal(shared: &Shared, id: TaskId, secrets: &BTreeMap<String, String>) -> Resu
 
 /// Commits prepared creations together; each is answered by itself.
 pub(super) async fn commit(
+    shared: &Arc<Shared>,
+    prepared: Vec<Prepared>,
+) -> Result<Vec<Result<v1::Task, Status>>, Status> {
+    if prepared.iter().all(|one| one.offer.is_none()) {
+        return commit_now(shared, prepared).await;
+    }
+    // A caller that goes away must not give a slot back that the commit then fills.
+    let shared = Arc::clone(shared);
+    let made = spawn("create", OnExit::Done, async move { commit_now(&shared, prepared).await });
+    made.await.map_err(|_| Status::internal("the creation was interrupted"))?
+}
+
+async fn commit_now(
     shared: &Arc<Shared>,
     prepared: Vec<Prepared>,
 ) -> Result<Vec<Result<v1::Task, Status>>, Status> {

@@ -121,7 +121,11 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
-        let shown = request.task.clone().filter(|_| only_check);
+        let mut shown = request.task.clone().filter(|_| only_check);
+        if let Some(spec) = shown.as_mut().and_then(|task| task.spec.as_mut()) {
+            spec.secret_names = std::mem::take(&mut spec.secrets).into_keys().collect();
+            spec.secret_names.sort_unstable();
+        }
         let prepared = create::prepare(&self.shared, namespace, trace, request, None)?;
         if let Some(shown) = shown {
             return Ok(Response::new(shown));
@@ -293,7 +297,11 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         token => Some(token.parse().map_err(|_| invalid("page_token", "is not one that was given"))?),
     };
     let given = request.filter.clone().unwrap_or_default();
-    let states = given.states().filter_map(event::from_state).collect();
+    let state = |(index, state): (usize, &i32)| {
+        let known = v1::TaskState::try_from(*state).ok().and_then(event::from_state);
+        known.ok_or_else(|| invalid(format!("filter.states[{index}]"), "is not a known state"))
+    };
+    let states = given.states.iter().enumerate().map(state).collect::<Result<_, _>>()?;
     let text = |value: String| Some(value).filter(|value| !value.is_empty());
     Ok(Filter {
         namespace,

@@ -1,5 +1,6 @@
 //! What workers say, checked and turned into commands.
 
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Ending, Held, WorkerRef};
 use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1::TaskResult;
@@ -11,7 +12,9 @@ use prost::Message;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, event, failure};
 
-const MAX_EVENTS: usize = 4096;
+/// More than any message can hold of entries that say anything: a worker that was cut off sends what it
+/// gathered by bytes, not by number.
+const MAX_EVENTS: usize = 1 << 18;
 const MAX_RESULT: usize = 1 << 20;
 
 /// Task and fence of a message.
@@ -31,7 +34,7 @@ pub(super) fn report(report: wire::Report, held: Held, now: Timestamp) -> Result
 
 pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<task::Command, Status> {
     let ending = match result.kind {
-        Some(wire::result::Kind::Succeeded(result)) => Ending::Succeeded(kept(result)?),
+        Some(wire::result::Kind::Succeeded(result)) => kept(result),
         Some(wire::result::Kind::Failed(failed)) => Ending::Failed(failure::from_wire(failed)),
         Some(wire::result::Kind::Cancelled(cancelled)) => Ending::Stopped { by: failure::cut(cancelled.by, 32) },
         None => return Err(error("PROTOCOL", "a result says neither succeeded, failed nor cancelled")),
@@ -45,14 +48,18 @@ pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<ta
     })
 }
 
-/// A result to keep; `None` for an empty one.
-fn kept(mut result: TaskResult) -> Result<Option<bytes::Bytes>, Status> {
+/// A result to keep. One that is too large fails its attempt: refusing the message would end the session, and the
+/// worker would say it again in the next.
+fn kept(mut result: TaskResult) -> Ending {
     result.text = failure::cut(result.text, 256 << 10);
     let size = result.encoded_len();
     if size > MAX_RESULT {
-        return Err(invalid("result.succeeded", format!("has {size} bytes; at most {MAX_RESULT} are allowed")));
+        let message = format!("its result has {size} bytes; at most {MAX_RESULT} are kept");
+        let mut failed = Failure::new(Class::Invalid, message);
+        failed.hint = "write large results into files of the workspace, and name them".to_owned();
+        return Ending::Failed(failed);
     }
-    Ok((size > 0).then(|| result.encode_to_vec().into()))
+    Ending::Succeeded((size > 0).then(|| result.encode_to_vec().into()))
 }
 
 pub(super) fn by(worker: &WorkerRef, fence: Fence) -> Held {

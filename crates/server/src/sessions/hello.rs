@@ -22,6 +22,8 @@ use crate::wire::{check, event, failure, names, status, time};
 const VERSION: i32 = 1;
 const MAX_SLOTS: i32 = 1024;
 const MAX_CAPABILITIES: usize = 64;
+/// Between two tries to note a worker's end.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A session that is up.
 pub(super) struct Opened {
@@ -68,7 +70,8 @@ pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Ou
         return Err(Status::internal("the store gave another answer than was asked for"));
     };
     let known = shared.agent(&namespace, &agent);
-    let mut capabilities: BTreeSet<String> = hello.capabilities.into_iter().collect();
+    let own: BTreeSet<String> = hello.capabilities.into_iter().collect();
+    let mut capabilities = own.clone();
     capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
     let live: HashMap<TaskId, Fence> =
         resumed.iter().filter(|attempt| attempt.live.is_some()).map(|attempt| (attempt.id, attempt.fence)).collect();
@@ -78,11 +81,14 @@ pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Ou
     outgoing.send(Kind::Welcome(welcome));
     let seat = Seat {
         profile: Profile { namespace, worker: worker.clone(), agent, capabilities },
+        own,
         epoch,
         instance: hello.instance.clone(),
         slots,
         outgoing: Some(outgoing.clone()),
         draining: hello.draining,
+        catching_up: true,
+        missed_input: false,
         idle_since: live.is_empty().then_some(at),
         held: live,
         ending: HashMap::new(),
@@ -99,13 +105,23 @@ pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Ou
         runtime_version: failure::cut(hello.runtime_version, 128),
     };
     tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.held.len(), "worker joined");
-    if let Some(mut old) = shared.fleet.seat(seat)
-        && let Some(outgoing) = old.outgoing.take()
-    {
+    let agent = (seat.profile.namespace.clone(), seat.profile.agent.clone());
+    let old = shared.fleet.seat(seat).map_err(|()| error("WORKER_SUPERSEDED", "a newer session is up"))?;
+    if let Some(outgoing) = old.and_then(|mut old| old.outgoing.take()) {
         outgoing.hang_up.cancel();
     }
+    // It may have changed before the seat was there to learn of it.
+    if let Some(known) = shared.agent(&agent.0, &agent.1) {
+        shared.fleet.learn(&agent.0, &agent.1, &known.agent.capabilities);
+    }
     let opened = Opened { key, worker: WorkerRef { worker, epoch }, instance: hello.instance };
-    catch_up(shared, &resumed, &inputs).await?;
+    if let Err(status) = catch_up(shared, &opened, &resumed, &inputs).await {
+        close(shared, &opened);
+        return Err(status);
+    }
+    if !hello.draining && shared.fleet.with(&opened.key, &opened.worker, |seat| seat.draining) == Some(true) {
+        outgoing.send(Kind::Drain(wire::Drain { reason: "it was asked to drain while it was away".to_owned() }));
+    }
     shared.watchers.fleet_changed();
     shared.pump();
     Ok(opened)
@@ -132,18 +148,41 @@ fn welcome(shared: &Shared, epoch: u64, resumed: &[Resumed], on_disconnect: i32)
     }
 }
 
-/// What was wanted of running attempts while their worker was away.
-async fn catch_up(shared: &Shared, resumed: &[Resumed], inputs: &HashMap<TaskId, u64>) -> Result<(), Status> {
-    for (task, _) in resumed.iter().filter_map(|attempt| attempt.live.as_ref()) {
-        if task.desired == Desired::Cancelled {
-            shared.send_cancel(task, "its end was asked for while the worker was away");
+/// What was wanted of running attempts while their worker was away. Records are read again: what was committed
+/// between the session's opening and its seat has reached nobody.
+async fn catch_up(
+    shared: &Shared,
+    opened: &Opened,
+    resumed: &[Resumed],
+    inputs: &HashMap<TaskId, u64>,
+) -> Result<(), Status> {
+    let live: Vec<_> = resumed.iter().filter(|attempt| attempt.live.is_some()).collect();
+    let mut told: HashMap<TaskId, u64> = inputs.clone();
+    let mut first = true;
+    loop {
+        for attempt in &live {
+            let Some(task) = shared.store.task(attempt.id).await.map_err(status::store)? else { continue };
+            let goes_on = task.fence == attempt.fence && task.assignment.is_some();
+            if first && (!goes_on || task.desired == Desired::Cancelled) {
+                let reason = "its end was asked for while the worker was away";
+                shared.send_end(&opened.key, attempt.id, attempt.fence, &task, reason);
+            }
+            let known = told.entry(attempt.id).or_default();
+            if goes_on && task.inputs > *known {
+                resend_inputs(shared, &task, *known).await?;
+                *known = task.inputs;
+            }
         }
-        let known = inputs.get(&task.id).copied().unwrap_or(0);
-        if task.inputs > known {
-            resend_inputs(shared, task, known).await?;
+        first = false;
+        let missed = shared.fleet.with(&opened.key, &opened.worker, |seat| {
+            let missed = std::mem::take(&mut seat.missed_input);
+            seat.catching_up = missed;
+            missed
+        });
+        if missed != Some(true) {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 async fn resend_inputs(shared: &Shared, task: &Task, known: u64) -> Result<(), Status> {
@@ -155,9 +194,10 @@ async fn resend_inputs(shared: &Shared, task: &Task, known: u64) -> Result<(), S
         for entry in &events {
             if let Body::Input { seq, payload } = &entry.body
                 && *seq > known
+                && *seq <= task.inputs
                 && entry.attempt == task.attempt()
             {
-                shared.send_input(task, *seq, event::input(payload));
+                shared.resend_input(task, *seq, event::input(payload));
             }
         }
     }
@@ -201,24 +241,34 @@ pub(crate) fn lose_after(
         if back {
             return;
         }
-        lose(&shared, &key, worker, message).await;
+        // Its tasks must not be forgotten because the store was away for a moment.
+        while let Err(status) = lose(&shared, &key, worker.clone(), message).await {
+            tracing::warn!(worker = %key.1, %status, "a worker's end cannot be noted yet");
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
     });
 }
 
 /// Ends a session for good: its tasks are given to others. Tells how many.
-pub(crate) async fn lose(shared: &Arc<Shared>, key: &SeatKey, worker: WorkerRef, message: &str) -> usize {
+pub(crate) async fn lose(
+    shared: &Arc<Shared>,
+    key: &SeatKey,
+    worker: WorkerRef,
+    message: &str,
+) -> Result<usize, Status> {
     let end = EndSession { namespace: key.0.clone(), session: worker.clone(), message: message.to_owned() };
-    let freed = match shared.apply(Command::EndSession(end)).await {
-        Ok(Reply::Ended(freed)) => freed,
-        Ok(_) => 0,
-        Err(status) => {
-            tracing::warn!(worker = %key.1, %status, "a worker's end could not be noted");
-            0
-        }
+    let replies = shared.store.apply(vec![Command::EndSession(end)]).await.map_err(status::store)?;
+    let freed = match replies.into_iter().next() {
+        Some(Ok(Reply::Ended(freed))) => freed,
+        // It has a newer session, in which its attempts went on.
+        _ => 0,
     };
     shared.fleet.leave(key, &worker);
     tracing::info!(worker = %key.1, freed, message, "worker left");
     shared.watchers.fleet_changed();
     shared.pump();
-    freed
+    Ok(freed)
 }

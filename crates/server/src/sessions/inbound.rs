@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Ending};
 use rota_core::{Fence, TaskId};
 use rota_proto::worker::v1::session_request::Kind;
@@ -142,17 +143,28 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
             // A record that is gone, or a fence that was never given: either way it does not count.
             Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => Some(task::Reply::Stale),
             Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => Some(task::Reply::Stale),
+            // The attempt's fault: ended with the session, it would be said again in the next one.
+            Err(Refused::Rejected(task::Rejected::TooMany(what))) if let After::Reported(id, fence) = after => {
+                let failed = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
+                shared.fail_attempt(&opened.key, opened.worker.clone(), id, fence, failed);
+                Some(task::Reply::Stale)
+            }
             Err(refused) => return Err(status::refused(refused.clone())),
         };
         match after {
             After::Accepted(id, fence) if reply == Some(task::Reply::Stale) => {
                 outgoing.send(stale(id, fence));
+                freed |= free(shared, opened, id, fence);
             }
             After::Accepted(..) => {}
             After::Rejected(id, fence) => freed |= free(shared, opened, id, fence),
             After::Reported(id, fence) => match reply {
                 Some(task::Reply::Reported(seq)) => outgoing.send(ack(id, fence, seq, false)),
-                _ => outgoing.send(stale(id, fence)),
+                // Its worker ends it without another word: nothing else would free its slot.
+                _ => {
+                    outgoing.send(stale(id, fence));
+                    freed |= free(shared, opened, id, fence);
+                }
             },
             After::Finished(id, fence, well) => {
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);

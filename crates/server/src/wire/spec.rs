@@ -12,10 +12,10 @@ use rota_proto::v1;
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, names, task, time};
+use super::{check, failure, names, task, time};
 
 /// The agent of a task that names none.
-const DEFAULT_AGENT: &str = "default";
+pub(crate) const DEFAULT_AGENT: &str = "default";
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_CAPABILITIES: usize = 32;
 const MAX_ATTEMPTS: i32 = 100;
@@ -59,7 +59,7 @@ pub(crate) fn check(
     let priority = given.priority.map_or(Some(Priority::NORMAL), Priority::new);
     let priority = priority.ok_or_else(|| invalid("task.priority", "must be from 0 to 10"))?;
     if spec.title.is_empty() {
-        spec.title = title(&spec);
+        spec.title = failure::cut(title(&spec), check::MAX_TITLE);
     }
     let secrets = std::mem::take(&mut spec.secrets);
     spec.secret_names = secrets.keys().cloned().collect();
@@ -76,7 +76,9 @@ pub(crate) fn check(
         labels: given.labels.into_iter().collect(),
         target: from_target(spec.target.as_ref())?,
         priority,
-        desired: v1::DesiredState::try_from(given.desired_state).map(task::from_desired).unwrap_or_default(),
+        desired: v1::DesiredState::try_from(given.desired_state)
+            .map(task::from_desired)
+            .map_err(|_| invalid("task.desired_state", "is not a known state"))?,
         limits: limits(spec.limits.as_ref(), defaults)?,
         retry: retry(spec.retry.as_ref())?,
         not_before: spec.start_time.as_ref().map(time::from_timestamp),
@@ -200,7 +202,9 @@ fn dependencies(given: &[v1::Dependency]) -> Result<Vec<Dependency>, Status> {
         if !seen.insert(key.clone()) {
             return Err(invalid(field, "is named twice"));
         }
-        let on_failure = match dependency.on_failure() {
+        let policy = v1::OnDependencyFailure::try_from(dependency.on_failure)
+            .map_err(|_| invalid(format!("task.spec.depends_on[{index}].on_failure"), "is not a known policy"))?;
+        let on_failure = match policy {
             v1::OnDependencyFailure::Unspecified | v1::OnDependencyFailure::Fail => OnFailure::Fail,
             v1::OnDependencyFailure::Continue => OnFailure::Continue,
             v1::OnDependencyFailure::Cancel => OnFailure::Cancel,

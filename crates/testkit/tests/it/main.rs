@@ -1,3 +1,20 @@
 //! Whole clusters inside of one process.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod agents;
+mod api;
 mod basic;
+mod cancel;
+mod chaos;
+mod dependencies;
+mod doors;
+mod idempotency;
+mod input;
+mod order;
+mod protocol;
+mod refusals;
+mod restart;
+mod secrets;
+mod stopping;
+mod watch;
+mod workers;

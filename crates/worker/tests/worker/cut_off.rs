@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::fake::{Plane, Worker, assign, forever, say, script};
 use crate::orders::class;
-use crate::support::{pid_in, state, until};
+use crate::support::{is_alive, is_frozen, pid_in, until};
 
 fn resume(fence: i64, kind: resume_attempt::Kind) -> Vec<ResumeAttempt> {
     vec![ResumeAttempt { task_id: format!("t{fence}"), fence, kind: Some(kind) }]
@@ -141,7 +141,7 @@ async fn an_orphan_ends_its_attempts_and_keeps_their_results() {
     let pid = pid_in(&file).await;
     plane.refuse(Some(Status::unavailable("gone")));
     drop(session);
-    until("ended", || state(pid).is_none().then_some(())).await;
+    until("ended", || (!is_alive(pid)).then_some(())).await;
     plane.refuse(None);
     let mut session = plane.welcomed().await;
     let (_, result) = session.result().await;
@@ -198,12 +198,12 @@ async fn a_paused_one_is_frozen_until_it_hears_again() {
     let pid = pid_in(&file).await;
     plane.refuse(Some(Status::unavailable("gone")));
     drop(session);
-    until("frozen", || (state(pid) == Some('T')).then_some(())).await;
+    until("frozen", || is_frozen(pid).then_some(())).await;
     plane.refuse(None);
     let _session = plane.welcomed().await;
-    until("thawed", || state(pid).is_some_and(|state| state != 'T').then_some(())).await;
+    until("thawed", || (!is_frozen(pid)).then_some(())).await;
     worker.stop_now.cancel();
-    until("ended", || state(pid).is_none().then_some(())).await;
+    until("ended", || (!is_alive(pid)).then_some(())).await;
 }
 
 #[tokio::test]

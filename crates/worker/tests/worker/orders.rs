@@ -141,8 +141,7 @@ async fn an_input_is_given_once() {
     let (_plane, _worker, mut session) = one().await;
     session.send(Told::Assign(assign(1, script([Step::Ask("?".into()), Step::Ask("??".into())])))).await;
     session.accepted(1).await;
-    let mut seq = 1;
-    for _ in 0..2 {
+    for seq in 1..3 {
         let report = session.report().await;
         let Some(event::Kind::InputRequest(asked)) = &report.events[0].kind else { panic!("{report:?}") };
         let input = TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() };
@@ -152,7 +151,6 @@ async fn an_input_is_given_once() {
         session.send(Told::Input(input(seq - 1))).await;
         session.send(Told::Input(input(seq))).await;
         session.send(Told::Input(input(seq))).await;
-        seq += 1;
     }
     assert!(matches!(session.result().await.1.kind, Some(result::Kind::Succeeded(_))));
 }

@@ -38,13 +38,18 @@ pub(crate) async fn pid_in(path: &Path) -> i32 {
 }
 
 /// The state of a process, as /proc has it; none when it is gone or a zombie.
-pub(crate) fn state(pid: i32) -> Option<char> {
+fn state(pid: i32) -> Option<char> {
     let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).ok()?;
     (!matches!(stat.state, 'Z' | 'X')).then_some(stat.state)
 }
 
 pub(crate) fn is_alive(pid: i32) -> bool {
     state(pid).is_some()
+}
+
+/// Stopped, or waiting for a child that was stopped before it became a program of its own.
+pub(crate) fn is_frozen(pid: i32) -> bool {
+    matches!(state(pid), Some('T' | 'D'))
 }
 
 pub(crate) fn parent(pid: i32) -> i32 {

@@ -87,7 +87,7 @@ impl Apply {
     async fn one(&self, context: &Context, object: &Object) -> anyhow::Result<Applied> {
         match object {
             Object::Agent(manifest) => agent::apply(context, manifest, self.dry_run).await,
-            Object::Task(manifest) => task::apply(context, manifest, self.dry_run).await,
+            Object::Task(manifest) => Box::pin(task::apply(context, manifest, self.dry_run)).await,
         }
     }
 }

@@ -1,0 +1,60 @@
+# Rota's everyday commands. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Outside the checkout, so that every clone shares what is compiled and `git clean` costs nothing.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/rota/target
+
+# Compiled pieces that survive even `make clean`, where sccache is installed.
+ifeq ($(origin RUSTC_WRAPPER),undefined)
+ifneq ($(shell command -v sccache 2>/dev/null),)
+export RUSTC_WRAPPER := sccache
+endif
+endif
+
+.PHONY: help demo demo-claude test lint fmt docs bench clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Run the main job on this repository's own files; needs Rust and a C compiler
+	@scripts/demo
+
+demo-claude: ## The same with the real Claude Code CLI: on your key, else against a local model API
+	@scripts/demo-claude
+
+test: ## Run every test that needs no root and no cluster (only some: make test TESTS="-p rota-core")
+	@mkdir -p "$$CARGO_TARGET_DIR"
+	log="$$CARGO_TARGET_DIR/test.log"
+	began=$$SECONDS
+	if cargo test --locked $(or $(TESTS),--workspace) 2>&1 | tee "$$log"; then verdict=passed; else verdict=FAILED; fi
+	awk -v verdict=$$verdict -v seconds=$$((SECONDS - began)) '
+	  /^test .* \.\.\. FAILED/ { names = names "\n  " $$2 }
+	  /^test result:/ { suites++; passed += $$4; failed += $$6; ignored += $$8 }
+	  END {
+	    if (names) print "failed:" names
+	    printf "tests %s: %d passed, %d failed, %d ignored, in %d suites and %d s\n", verdict, passed, failed, ignored, suites, seconds
+	  }' "$$log"
+	[ $$verdict = passed ]
+
+lint: ## Check format, lints, directions between crates, licences, files, generated pages
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask check
+	cargo xtask docs --check
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+docs: ## Write docs/reference from the code
+	@cargo xtask docs
+
+bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")
+	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
+
+clean: ## Remove everything that was compiled
+	@cargo clean

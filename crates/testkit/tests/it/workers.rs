@@ -1,0 +1,154 @@
+//! Workers die, or are cut off and come back: one result counts.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_proto::worker::v1::resume_attempt;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Cluster, Keep, Proxy, Setup, WorkerHandle, history, tasks};
+
+#[tokio::test]
+async fn a_killed_workers_task_is_done_by_another() -> Result<()> {
+    for keep in [Keep::Memory, Keep::Sqlite] {
+        let cluster = Cluster::start(keep).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let first = cluster.worker("echo", "first", 1)?;
+        let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
+        let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+        let before = tasks::until_state(client, &task.name, TaskState::InputRequired).await?.status.unwrap();
+        let _second = cluster.worker("echo", "second", 1)?;
+        tasks::connected(client, "second").await?;
+        first.kill().await;
+        let lost = tasks::until(client, &task.name, |status| status.worker == "second").await?.status.unwrap();
+        assert_eq!((lost.attempt, lost.worker_losses, lost.ready_time), (2, 1, before.ready_time));
+        tasks::answer(client, &task.name, "yes").await?;
+        let status = tasks::ended(client, &task.name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Succeeded);
+        assert_eq!(status.result.unwrap().text, "done");
+        history::check(client, true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_late_result_is_refused() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut late = RawWorker::join(client, raw::hello("echo", "late", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = late.take().await?;
+    tasks::until_state(client, &task.name, TaskState::Running).await?;
+    late.hang_up().await;
+    let mut other = RawWorker::join(client, raw::hello("echo", "other", 1)).await?;
+    let again = other.take().await?;
+    assert!(again.fence > assign.fence && again.attempt == 2);
+    // Back, while the other one works.
+    let mut hello = raw::hello("echo", "late", 1);
+    hello.running.push(raw::running(&assign, 0, 0));
+    let mut late = RawWorker::join(client, hello).await?;
+    assert!(matches!(late.welcome.resume[0].kind, Some(resume_attempt::Kind::Abandon(_))));
+    late.report(&assign, 1, vec![raw::output("late")]);
+    late.succeed(&assign, 1, "late");
+    assert!(!late.result_ack().await?);
+    other.succeed(&again, 0, "in time");
+    assert!(other.result_ack().await?);
+    // And once more when all is over.
+    late.succeed(&assign, 1, "late");
+    assert!(!late.result_ack().await?);
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.result.unwrap().text, "in time");
+    let log = tasks::log(client, &task.name).await?;
+    assert_eq!(tasks::notices(&log), ["stale_result"]);
+    assert!(tasks::outputs(&log).is_empty());
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_lost_and_one_that_was_cut_off_comes_back() -> Result<()> {
+    let mut setup = Setup::new(Keep::Sqlite);
+    setup.timing.heartbeat = Duration::from_millis(100);
+    setup.timing.heartbeat_timeout = Duration::from_millis(1500);
+    setup.timing.reconnect_grace = Duration::from_millis(300);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let proxy = Proxy::start(cluster.addr()).await?;
+    let state = cluster.folder().join("far");
+    let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
+    let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    proxy.freeze();
+    tasks::until_state(client, &task.name, TaskState::Queued).await?;
+    let _near = cluster.worker("echo", "near", 1)?;
+    tasks::until(client, &task.name, |status| status.worker == "near" && !status.pending_input.is_empty()).await?;
+    tasks::answer(client, &task.name, "yes").await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.worker.as_str(), status.attempt), (TaskState::Succeeded, "near", 2));
+    proxy.open();
+    // It has given up the old attempt, and its slot is free.
+    let mut only = tasks::task("echo");
+    only.spec.get_or_insert_default().target =
+        Some(v1::Target { kind: Some(v1::target::Kind::Worker("far".to_owned())) });
+    let only = tasks::create(client, only).await?;
+    let status = tasks::ended(client, &only.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "far"));
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_cut_within_the_grace_changes_nothing() -> Result<()> {
+    let mut setup = Setup::new(Keep::Memory);
+    setup.timing.reconnect_grace = Duration::from_secs(60);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let proxy = Proxy::start(cluster.addr()).await?;
+    let state = cluster.folder().join("far");
+    let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
+    let steps = [Step::Ask("go?".into()), Step::Output("on".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    let worker = async || Ok::<_, anyhow::Error>(tasks::workers(client).await?.into_iter().next().unwrap());
+    for _ in 0..3 {
+        let epoch = worker().await?.epoch;
+        proxy.cut();
+        tasks::eventually("the end of the session", async || Ok(!worker().await?.connected)).await?;
+        proxy.open();
+        tasks::eventually("a newer session", async || {
+            let worker = worker().await?;
+            Ok(worker.connected && worker.epoch > epoch)
+        })
+        .await?;
+    }
+    tasks::answer(client, &task.name, "yes").await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0));
+    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?), ["on\n"]);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_task_that_loses_workers_is_quarantined() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().retry =
+        Some(v1::RetryPolicy { max_worker_losses: Some(1), ..Default::default() });
+    let task = tasks::create(client, task).await?;
+    for worker in ["a", "b"] {
+        let mut hand = RawWorker::join(client, raw::hello("echo", worker, 1)).await?;
+        hand.take().await?;
+        tasks::until(client, &task.name, |s| s.state() == TaskState::Running && s.worker == worker).await?;
+        let name = rota_proto::names::worker(tasks::NAMESPACE, worker);
+        let request = v1::ReportWorkerDeathRequest { name, message: "killed".into(), ..Default::default() };
+        assert_eq!(client.report_worker_death(request).await?.freed_tasks, 1);
+    }
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.failure.unwrap().class(), v1::FailureClass::Quarantined);
+    history::check(client, true).await?.check()
+}

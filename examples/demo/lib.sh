@@ -1,0 +1,52 @@
+# What the demo's programs share. To be read with the project as the working directory.
+#
+# A program of the `command` runtime needs none of this: its exit code is its outcome, and what it
+# prints is its result. To say more, it has three directories and pipes, named by the environment:
+#   ROTA_CONTEXT   task.json and previous_results.json, to read
+#   ROTA_OUTPUT    where it may leave result.json
+#   ROTA_EVENTS    a pipe for JSON lines: progress, messages, usage
+# Run by hand, without them, the programs work too.
+set -eu
+LC_ALL=C
+export LC_ALL
+
+# files EXTENSION...: the project's files with these endings, one a line; nothing hidden, nothing built.
+files() {
+    for extension; do
+        find . -type d \( -name target -o -name node_modules -o -name '.?*' \) -prune \
+            -o -type f -name "*.$extension" -print
+    done | sort
+}
+
+# tell DONE TOTAL STEP: progress. STEP is one of our own words, hence needs no quoting.
+tell() {
+    printf '{"progress":%d.%02d,"step":"%s"}\n' $(($1 / $2)) $(($1 % $2 * 100 / $2)) "$3" \
+        >>"${ROTA_EVENTS:-/dev/null}"
+}
+
+# each COMMAND TOTAL STEP: runs COMMAND with each file of standard input; tells progress twenty times in all.
+each() {
+    number=0
+    while IFS= read -r file; do
+        number=$((number + 1))
+        "$1" "$file"
+        if [ $((number * 20 / $2)) -ne $(((number - 1) * 20 / $2)) ]; then
+            tell "$number" "$2" "$3: $number of $2 files"
+        fi
+    done
+}
+
+# quoted TEXT: as a JSON string.
+quoted() {
+    printf '%s\n' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/	/\\t/g' |
+        awk 'BEGIN { printf "\"" } NR > 1 { printf "%s", "\\n" } { printf "%s", $0 } END { printf "\"" }'
+}
+
+# result SUMMARY DATA: what the task brought: a text for people, and JSON for programs.
+result() {
+    if [ -n "${ROTA_OUTPUT:-}" ]; then
+        printf '{"success":true,"summary":%s,"data":%s}\n' "$(quoted "$1")" "$2" >"$ROTA_OUTPUT/result.json"
+    else
+        printf '%s\n' "$1"
+    fi
+}

@@ -1,0 +1,54 @@
+//! Pieces of Markdown.
+
+/// A table; nothing where there are no rows.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(heads.iter().map(|head| (*head).to_owned()).collect());
+    text += &line(heads.iter().map(|_| "---".to_owned()).collect());
+    for row in rows {
+        text += &line(row.iter().map(|cell| escape(cell)).collect());
+    }
+    text
+}
+
+/// A cell is one line, and must not end early.
+fn escape(cell: &str) -> String {
+    cell.replace('|', "\\|").replace('\n', " ")
+}
+
+/// The anchor that a heading gets.
+pub(super) fn anchor(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_' || *c == ' ')
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+/// The first sentence, for tables.
+pub(super) fn first_sentence(text: &str) -> String {
+    let line = text.replace('\n', " ");
+    match line.find(". ") {
+        Some(end) => line[..=end].to_owned(),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces() {
+        let rows = [vec!["a|b".to_owned(), "c\nd".to_owned()]];
+        assert_eq!(table(&["x", "y"], &rows), "| x | y |\n| --- | --- |\n| a\\|b | c d |\n");
+        assert_eq!(table(&["x"], &[]), "");
+        assert_eq!(anchor("rota get tasks"), "rota-get-tasks");
+        assert_eq!(anchor("Agent.Spec"), "agentspec");
+        assert_eq!(first_sentence("One a.b c. Two."), "One a.b c.");
+    }
+}
