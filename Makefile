@@ -2,7 +2,6 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.ONESHELL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -28,17 +27,14 @@ demo-claude: ## The same with the real Claude Code CLI: on your key, else agains
 	@scripts/demo-claude
 
 test: ## Run every test that needs no root and no cluster (only some: make test TESTS="-p rota-core")
-	@mkdir -p "$$CARGO_TARGET_DIR"
-	log="$$CARGO_TARGET_DIR/test.log"
-	began=$$SECONDS
-	if cargo test --locked $(or $(TESTS),--workspace) 2>&1 | tee "$$log"; then verdict=passed; else verdict=FAILED; fi
-	awk -v verdict=$$verdict -v seconds=$$((SECONDS - began)) '
-	  /^test .* \.\.\. FAILED/ { names = names "\n  " $$2 }
-	  /^test result:/ { suites++; passed += $$4; failed += $$6; ignored += $$8 }
-	  END {
-	    if (names) print "failed:" names
-	    printf "tests %s: %d passed, %d failed, %d ignored, in %d suites and %d s\n", verdict, passed, failed, ignored, suites, seconds
-	  }' "$$log"
+	@mkdir -p "$$CARGO_TARGET_DIR"; log="$$CARGO_TARGET_DIR/test.log"; began=$$SECONDS; verdict=passed; \
+	cargo test --locked --no-fail-fast $(or $(TESTS),--workspace) 2>&1 | tee "$$log" || verdict=FAILED; \
+	awk -v verdict=$$verdict -v seconds=$$((SECONDS - began)) \
+	  '/^test .* \.\.\. FAILED/ { names = names "\n  " $$2 } \
+	   /^test result:/ { suites++; passed += $$4; failed += $$6; ignored += $$8 } \
+	   END { if (names) print "failed:" names; \
+	         printf "tests %s: %d passed, %d failed, %d ignored, in %d suites and %d s\n", \
+	           verdict, passed, failed, ignored, suites, seconds }' "$$log"; \
 	[ $$verdict = passed ]
 
 lint: ## Check format, lints, directions between crates, licences, files, generated pages

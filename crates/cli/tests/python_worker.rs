@@ -174,7 +174,6 @@ async fn a_worker_in_sixty_lines_of_python() {
     stage.until("progress", || stage.progress(&id).len() > 20).await;
     let address = stage.endpoint.trim_start_matches("http://").to_owned();
     drop(stage.server.take());
-    sleep(Duration::from_millis(500)).await;
     stage.start(&address);
     assert_eq!(stage.rota(&["wait", &id, "--timeout", "1m"]).0, 0);
     let task = stage.task(&id);

@@ -1,5 +1,5 @@
 //! The unary calls, typed. Each is repeated when no server answered, if repeating it is safe:
-//! creations get an idempotency key for that when the caller gave none.
+//! for that a creation gets its id here when the caller gave neither id nor idempotency key.
 
 use rota_proto::v1;
 
@@ -69,26 +69,25 @@ calls! {
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
 }
 
-/// A request that is safe to repeat once it has a key.
+/// A request that is safe to repeat once it names what it makes.
 trait Keyed {
     fn add_key(&mut self);
 }
 
-fn fill(key: &mut String) {
-    if key.is_empty() {
-        *key = format!("client:{}", uuid::Uuid::new_v4());
-    }
-}
-
 impl Keyed for v1::CreateTaskRequest {
+    // An id of the caller's does what a key does, and leaves nothing behind that outlives the task.
     fn add_key(&mut self) {
-        fill(&mut self.idempotency_key);
+        if self.idempotency_key.is_empty() && self.task_id.is_empty() {
+            self.task_id = uuid::Uuid::now_v7().to_string();
+        }
     }
 }
 
 impl Keyed for v1::RetryTaskRequest {
     fn add_key(&mut self) {
-        fill(&mut self.idempotency_key);
+        if self.idempotency_key.is_empty() {
+            self.idempotency_key = format!("client:{}", uuid::Uuid::new_v4());
+        }
     }
 }
 

@@ -29,9 +29,9 @@ struct Script {
     many: VecDeque<Vec<v1::WatchTasksResponse>>,
     /// What was asked: name or token, and position.
     asked: Vec<(String, i64)>,
-    /// Refusals of CreateTask still to come, and the keys that were seen.
+    /// Refusals of CreateTask still to come, and the ids that were seen.
     refuse_creates: u32,
-    keys: Vec<String>,
+    ids: Vec<String>,
     tokens: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl TaskService for Fake {
         let mut script = self.0.lock().unwrap();
         let token = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         script.tokens.extend(token);
-        script.keys.push(request.into_inner().idempotency_key);
+        script.ids.push(request.into_inner().task_id);
         if script.refuse_creates > 0 {
             script.refuse_creates -= 1;
             return Err(Status::unavailable("going away"));
@@ -240,7 +240,7 @@ async fn a_create_is_repeated_with_one_key_and_the_token() {
     fake.0.lock().unwrap().refuse_creates = 2;
     client(&fake).await.create_task(v1::CreateTaskRequest::default()).await.unwrap();
     let script = fake.0.lock().unwrap();
-    assert_eq!(script.keys.len(), 3);
-    assert!(script.keys[0].starts_with("client:") && script.keys.iter().all(|key| *key == script.keys[0]));
+    assert_eq!(script.ids.len(), 3);
+    assert!(!script.ids[0].is_empty() && script.ids.iter().all(|id| *id == script.ids[0]));
     assert_eq!(script.tokens, ["Bearer t0"; 3]);
 }

@@ -227,8 +227,10 @@ impl Step<'_> {
             if let Some(usage) = usage {
                 assignment.usage = assignment.usage.at_least(&usage);
             }
-            let worker = assignment.worker.clone();
-            task.session = (!session.is_empty()).then_some(RuntimeSession { worker, session });
+            // An attempt that ended before it had a session leaves an earlier one's to go on from.
+            if !session.is_empty() {
+                task.session = Some(RuntimeSession { worker: assignment.worker.clone(), session });
+            }
         }
         match ending {
             // A cancelled task has no success: whoever asked for its end was told that it would come.

@@ -132,7 +132,9 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
 fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Answers) -> Result<(), Status> {
     // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
     let answers = answers.map_err(status::store)?;
-    let Some(outgoing) = shared.fleet.look(&opened.key).and_then(|seat| seat.outgoing.clone()) else {
+    // Only on the session that asked: in a newer one, "stale" would end an attempt that goes on there.
+    let outgoing = shared.fleet.with(&opened.key, &opened.worker, |seat| seat.outgoing.clone()).flatten();
+    let Some(outgoing) = outgoing else {
         return Err(Status::unavailable("the session has ended"));
     };
     let mut freed = false;
