@@ -46,8 +46,9 @@ lint: ## Check format, lints, directions between crates, licences, files, genera
 fmt: ## Format the code
 	@cargo fmt --all
 
-docs: ## Write docs/reference from the code
+docs: ## Write the generated pages: docs/reference and docs/state-machine.md
 	@cargo xtask docs
+	ROTA_BLESS=1 cargo test --quiet --locked --package rota-core --test it table
 
 bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")
 	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)

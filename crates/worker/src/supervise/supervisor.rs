@@ -8,11 +8,13 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
@@ -61,13 +63,12 @@ fn supervise() -> io::Result<()> {
     // A session of its own: no terminal, and a worker can tell what it inherits from it.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true)?;
-    // A service manager may signal everything at once; the worker decides when attempts end.
-    // Programs start with an empty mask all the same.
-    let mut blocked = SigSet::empty();
+    // A service manager may signal everything at once; the worker decides when attempts end. Handlers
+    // that do nothing, since a program would inherit a blocked or ignored signal but not a handler.
+    let heard = Arc::new(AtomicBool::new(false));
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-        blocked.add(signal);
+        signal_hook::flag::register(signal as i32, Arc::clone(&heard))?;
     }
-    blocked.thread_block()?;
 
     let mut worker = UnixStream::connect(path)?;
     let mut reader = BufReader::new(worker.try_clone()?);
