@@ -24,7 +24,7 @@ const SPAN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn measure(program: &Path, folder: &Path, count: usize) -> Result<Idle> {
     let mut server = tokio::process::Command::new(program)
-        .args(["server", "--listen", "127.0.0.1:0", "--no-auth", "--data-dir"])
+        .args(["server", "--listen", "127.0.0.1:0", "--insecure", "--data-dir"])
         .arg(folder)
         .args(["--log-format", "json"])
         .stdin(Stdio::null())

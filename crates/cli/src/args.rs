@@ -132,6 +132,8 @@ pub enum Command {
     Server(server::Server),
     /// Run a worker of an agent
     Worker(worker::Worker),
+    /// Measure this machine
+    Bench(bench::Bench),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// Print this program's version

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod apply;
 pub mod attach;
+pub mod bench;
 pub mod cancel;
 pub mod capabilities;
 pub mod completion;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     log::init(&log_options(&cli))?;
     // These need no server.
     let command = match cli.command {
+        Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Completion(command) => return command.run(),
         Command::Version(command) => return command.run(&cli.globals),
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
@@ -70,7 +72,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Drain(command) => command.run(context).await,
         Command::Delete(command) => command.run(context).await,
         // Done above.
-        Command::Completion(_)
+        Command::Bench(_)
+        | Command::Completion(_)
         | Command::Version(_)
         | Command::Dev(_)
         | Command::Server(_)

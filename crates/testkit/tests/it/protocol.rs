@@ -1,1 +1,310 @@
-//! x
+//! Workers that break the session's protocol harm themselves only.
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState};
+use rota_proto::worker::v1::session_request::Kind as Say;
+use rota_proto::worker::v1::session_response::Kind as Hear;
+use rota_proto::worker::v1::{Accept, Draining, Hello, SessionResponse, WorkerHeartbeat, resume_attempt};
+use rota_testkit::raw::{self, Line, RawWorker};
+use rota_testkit::{Cluster, Keep, history, tasks};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+async fn cluster() -> Result<Cluster> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    Ok(cluster)
+}
+
+#[tokio::test]
+async fn hello_comes_first_and_once() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    for first in [
+        Say::Heartbeat(WorkerHeartbeat::default()),
+        Say::Draining(Draining::default()),
+        Say::Accept(Accept { task_id: "0190aaaa-0000-7000-8000-000000000001".into(), fence: 1 }),
+    ] {
+        let status = Line::open(client, Some(first)).await?.ended().await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "PROTOCOL"), "{status:?}");
+    }
+    // Who says nothing and goes is no error.
+    let mut line = Line::open(client, None).await?;
+    line.fall_silent();
+    assert_eq!(line.ended().await.code(), Code::Ok);
+    let mut twice = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    twice.say(Say::Hello(raw::hello("echo", "hand", 1)));
+    let status = twice.line.ended().await;
+    assert_eq!(reason(&status), "PROTOCOL");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bad_hello_is_refused() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let good = || raw::hello("echo", "hand", 1);
+    let running = |task: &str, fence| rota_proto::worker::v1::RunningAttempt { task_id: task.into(), fence, ..Default::default() };
+    let cases: [(Hello, &str, &str); 11] = [
+        (Hello { protocol_version: 2, ..good() }, "PROTOCOL_VERSION", "2"),
+        (Hello { protocol_version: 0, ..good() }, "PROTOCOL_VERSION", "0"),
+        (Hello { namespace: "No".into(), ..good() }, "INVALID_FIELD", "hello.namespace"),
+        (Hello { agent: String::new(), ..good() }, "INVALID_FIELD", "hello.agent"),
+        (Hello { worker: "a/b".into(), ..good() }, "INVALID_FIELD", "hello.worker"),
+        (Hello { slots: 0, ..good() }, "INVALID_FIELD", "hello.slots"),
+        (Hello { slots: 5000, ..good() }, "INVALID_FIELD", "hello.slots"),
+        (Hello { instance: String::new(), ..good() }, "INVALID_FIELD", "hello.instance"),
+        (Hello { capabilities: vec!["two words".into()], ..good() }, "INVALID_FIELD", "hello.capabilities[0]"),
+        (Hello { running: vec![running("x", 1)], ..good() }, "INVALID_FIELD", "hello.running[0].task_id"),
+        (Hello { running: vec![running("0190aaaa-0000-7000-8000-000000000001", -1)], ..good() }, "INVALID_FIELD", "hello.running[0].fence"),
+    ];
+    for (hello, wanted, text) in cases {
+        let status = Line::open(client, Some(Say::Hello(hello.clone()))).await?.ended().await;
+        assert_eq!(reason(&status), wanted, "{hello:?}: {status:?}");
+        assert!(status.message().contains(text), "{status:?}");
+    }
+    assert!(tasks::workers(client).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn fences_that_were_never_given_count_for_nothing() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 2)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    let future = rota_proto::worker::v1::Assign { fence: assign.fence + 7, ..assign.clone() };
+    let nowhere = rota_proto::worker::v1::Assign { task_id: "0190aaaa-0000-7000-8000-000000000001".into(), ..assign.clone() };
+    for bad in [&future, &nowhere] {
+        worker.report(bad, 1, vec![raw::output("from the future")]);
+        match worker.hear().await? {
+            Hear::ReportAck(ack) => assert!(ack.stale, "{ack:?}"),
+            other => anyhow::bail!("{other:?}"),
+        }
+        worker.succeed(bad, 0, "from the future");
+        assert!(!worker.result_ack().await?);
+    }
+    worker.report(&assign, 1, vec![raw::output("now")]);
+    worker.succeed(&assign, 1, "now");
+    assert!(worker.result_ack().await?);
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.result.unwrap().text, "now");
+    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?), ["now"]);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_gap_ends_the_session_and_not_the_attempt() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::output("1")]);
+    worker.report(&assign, 3, vec![raw::output("3")]);
+    assert_eq!(reason(&worker.line.ended().await), "PROTOCOL");
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 3, 0));
+    let mut worker = RawWorker::join(client, hello).await?;
+    assert_eq!(worker.welcome.resume[0].kind, Some(resume_attempt::Kind::ContinueAfter(1)));
+    worker.report(&assign, 2, vec![raw::output("2"), raw::output("3")]);
+    worker.succeed(&assign, 3, "done");
+    assert!(worker.result_ack().await?);
+    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?), ["1", "2", "3"]);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn another_workers_task_is_not_touched() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut owner = RawWorker::join(client, raw::hello("echo", "owner", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = owner.take().await?;
+    let mut thief = RawWorker::join(client, raw::hello("echo", "thief", 1)).await?;
+    thief.accept(&assign);
+    thief.report(&assign, 1, vec![raw::output("mine")]);
+    thief.succeed(&assign, 1, "mine");
+    assert!(!thief.result_ack().await?);
+    let mut hello = raw::hello("echo", "thief", 1);
+    hello.running.push(raw::running(&assign, 1, 0));
+    let thief = RawWorker::join(client, hello).await?;
+    assert!(matches!(thief.welcome.resume[0].kind, Some(resume_attempt::Kind::Abandon(_))));
+    owner.succeed(&assign, 0, "done");
+    assert!(owner.result_ack().await?);
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.worker.as_str(), status.result.unwrap().text.as_str()), ("owner", "done"));
+    assert!(tasks::outputs(&tasks::log(client, &task.name).await?).is_empty());
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn garbage_ends_only_what_it_came_on() -> Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    // Not even HTTP.
+    let mut stream = tokio::net::TcpStream::connect(cluster.addr()).await?;
+    stream.write_all(&[0xff; 4096]).await?;
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    // A message of another kind: its fields do not fit.
+    let channel = rota_client::lazy_channel(&rota_client::Options::new(format!("http://{}", cluster.addr())))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await?;
+    let codec = tonic_prost::ProstCodec::<v1::Progress, SessionResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/rota.worker.v1.WorkerService/Session");
+    let garbage = tokio_stream::once(v1::Progress { fraction: 0.5, step: "x".into() });
+    let mut answers = grpc.streaming(tonic::Request::new(garbage), path, codec).await?.into_inner();
+    assert!(answers.message().await.is_err());
+    // In the middle of a session, too: a task's id that is none, and a fence below zero.
+    for (id, fence) in [("x", 1), ("0190aaaa-0000-7000-8000-000000000001", -1)] {
+        let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+        worker.say(Say::Accept(Accept { task_id: id.into(), fence }));
+        assert_eq!(reason(&worker.line.ended().await), "INVALID_FIELD");
+    }
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    tasks::until_state(client, &task.name, TaskState::Succeeded).await?;
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn of_two_processes_of_one_name_the_newer_stays() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut older = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    older.take().await?;
+    tasks::until_state(client, &task.name, TaskState::Running).await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.instance = "another process".to_owned();
+    let mut newer = RawWorker::join(client, hello).await?;
+    let status = older.line.ended().await;
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "WORKER_REPLACED"));
+    // What the older process ran is not run by the newer one: it is tried again.
+    let assign = newer.take().await?;
+    assert_eq!(assign.attempt, 2);
+    // The same process again is no stranger.
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.instance = "another process".to_owned();
+    hello.running.push(raw::running(&assign, 0, 0));
+    let mut newest = RawWorker::join(client, hello).await?;
+    assert_eq!(reason(&newer.line.ended().await), "WORKER_SUPERSEDED");
+    newest.succeed(&assign, 0, "done");
+    assert!(newest.result_ack().await?);
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.attempt, status.worker_losses), (2, 1));
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn what_is_not_taken_goes_elsewhere() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut deaf = RawWorker::join(client, raw::hello("echo", "deaf", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = deaf.assigned().await?;
+    let _other = cluster.worker("echo", "other", 1)?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.attempt, status.worker_losses, status.worker.as_str()), (1, 0, "other"));
+    let steps = tasks::steps(&tasks::log(client, &task.name).await?);
+    assert!(steps.contains(&"ASSIGNED>PENDING:not_taken".to_owned()), "{steps:?}");
+    // It hears that it is over, and its slot comes free when it says so at last.
+    match deaf.hear().await? {
+        Hear::Cancel(cancel) => assert_eq!(cancel.fence, assign.fence),
+        other => anyhow::bail!("{other:?}"),
+    }
+    deaf.accept(&assign);
+    match deaf.hear().await? {
+        Hear::ReportAck(ack) => assert!(ack.stale && ack.fence == assign.fence),
+        other => anyhow::bail!("{other:?}"),
+    }
+    let mut only = tasks::task("echo");
+    let target = v1::target::Kind::Worker("deaf".to_owned());
+    only.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
+    tasks::create(client, only).await?;
+    let assign = deaf.take().await?;
+    deaf.succeed(&assign, 0, "done");
+    assert!(deaf.result_ack().await?);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_nothing_is_asked_ever_more_seldom() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut picky = RawWorker::join(client, raw::hello("echo", "picky", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    for _ in 0..3 {
+        let assign = picky.assigned().await?;
+        assert_eq!(assign.attempt, 1);
+        picky.reject(&assign, "not today");
+    }
+    let assign = picky.take().await?;
+    picky.succeed(&assign, 0, "well then");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    let micros = |at: &pbjson_types::Timestamp| at.seconds * 1_000_000 + i64::from(at.nanos) / 1000;
+    let log = tasks::log(client, &task.name).await?;
+    let waits: Vec<_> = log
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::State(change)) if change.reason == "rejected" => {
+                Some(change.retry_time.as_ref().map_or(0, |at| micros(at) - micros(event.time.as_ref().unwrap())))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(waits, [0, 1_000_000, 2_000_000]);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn one_bad_attempt_does_not_end_the_session() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 2)).await?;
+    let asks = tasks::create(client, tasks::task("echo")).await?;
+    let asking = worker.take().await?;
+    let good = tasks::create(client, tasks::task("echo")).await?;
+    let fine = worker.take().await?;
+    worker.report(&asking, 1, (0..100).map(|index| raw::question(&index.to_string())).collect());
+    loop {
+        if let Hear::ReportAck(ack) = worker.hear().await? {
+            assert!(ack.stale && ack.task_id == asking.task_id);
+            break;
+        }
+    }
+    let failure = tasks::until(client, &asks.name, |s| s.failure.is_some() || s.attempt > 1 || !s.waiting.is_empty()).await?;
+    assert!(failure.status.is_some());
+    tasks::cancel(client, &asks.name).await?;
+    worker.succeed(&fine, 0, "done");
+    assert!(worker.result_ack().await?);
+    tasks::until_state(client, &good.name, TaskState::Succeeded).await?;
+    // A result that nobody could keep fails its attempt; said again and again it would end every session.
+    let large = tasks::create(client, tasks::task("echo")).await?;
+    let assign = loop {
+        let assign = worker.take().await?;
+        if large.uid == assign.task_id {
+            break assign;
+        }
+    };
+    let data = pbjson_types::Struct { fields: [("x".to_owned(), "y".repeat(2 << 20).into())].into() };
+    let result = v1::TaskResult { data: Some(data), ..Default::default() };
+    worker.say(Say::Result(rota_proto::worker::v1::Result {
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        kind: Some(rota_proto::worker::v1::result::Kind::Succeeded(result)),
+        ..Default::default()
+    }));
+    assert!(worker.result_ack().await?);
+    let status = tasks::ended(client, &large.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.failure.unwrap().class()), (TaskState::Failed, v1::FailureClass::Invalid));
+    tasks::ended(client, &asks.name).await?;
+    history::check(client, true).await?.check()
+}
