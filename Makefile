@@ -34,7 +34,8 @@ test: ## Run every test that needs no root and no cluster (only some: make test 
 	   /^test result:/ { suites++; passed += $$4; failed += $$6; ignored += $$8 } \
 	   END { if (names) print "failed:" names; \
 	         printf "tests %s: %d passed, %d failed, %d ignored, in %d suites and %d s\n", \
-	           verdict, passed, failed, ignored, suites, seconds }' "$$log"; \
+	           verdict, passed, failed, ignored, suites, seconds }' "$$log" \
+	  | tee "$$CARGO_TARGET_DIR/test.summary"; \
 	[ $$verdict = passed ]
 
 lint: ## Check format, lints, directions between crates, licences, files, generated pages

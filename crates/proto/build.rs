@@ -12,6 +12,7 @@ const FILES: [&str; 5] = [
     "rota/worker/v1/worker.proto",
 ];
 
+#[expect(clippy::disallowed_methods, reason = "a build script has no other way to learn where to write")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());

@@ -6,7 +6,7 @@
 #
 # ROTA_ENDPOINT, ROTA_TOKEN_FILE   the control plane and its token (default: the `rota dev` of this machine)
 # ROTA_PYTHON_DIR                  where venv and stubs are kept (default: ~/.cache/rota/python-worker)
-# PYTHON                           the Python to use, 3.9 or newer (default: python3)
+# PYTHON                           the Python to use, 3.10 or newer (default: python3)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)

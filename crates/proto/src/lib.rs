@@ -3,7 +3,7 @@
 //! that every user of the API needs.
 
 // Generated code is documented in the protos and follows its generator's style.
-#![allow(missing_docs, clippy::all, unreachable_pub)]
+#![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
 pub mod names;
 

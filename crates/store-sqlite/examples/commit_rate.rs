@@ -35,7 +35,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(measure(home.path(), callers, Duration::from_secs(seconds)));
     let after = syncs(home.path());
-    println!("fdatasync of 4 KiB   p50 {:.2} ms before, {:.2} ms after", before, after);
+    println!("fdatasync of 4 KiB   p50 {before:.2} ms before, {after:.2} ms after");
 }
 
 /// Median milliseconds of an append with `fdatasync`.
@@ -72,8 +72,7 @@ async fn measure(folder: &Path, callers: u128, length: Duration) {
     let worker = prepare(&store).await;
 
     let mut tasks = tokio::task::JoinSet::new();
-    let reader = tokio::task::JoinSet::new();
-    let mut reader = reader;
+    let mut reader = tokio::task::JoinSet::new();
     reader.spawn({
         let counts = Arc::clone(&counts);
         async move {

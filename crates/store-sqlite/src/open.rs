@@ -28,7 +28,9 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
     migrations().to_latest(&mut connection).map_err(|error| newer(&error))?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(|error| explain(&error))?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .map_err(|error| explain(&error))?;
     let readers = (0..READERS).map(|_| reader(path)).collect::<Result<_, _>>()?;
     Ok((Writer::new(connection, lock)?, Readers::new(readers)))
 }
@@ -95,10 +97,13 @@ pub(crate) fn is_lost_sync(error: &rusqlite::Error) -> bool {
 /// What SQLite says, in the words of whoever has to act on it.
 pub(crate) fn explain(error: &rusqlite::Error) -> Error {
     let (message, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => ("the disk is full", "free some space; nothing that was answered is lost"),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            ("the database file is locked by another process", "end the other process, or use another data folder")
+        Some(ErrorCode::DiskFull) => {
+            ("the disk is full", "free some space; nothing that was answered is lost")
         }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            "the database file is locked by another process",
+            "end the other process, or use another data folder",
+        ),
         Some(ErrorCode::CannotOpen) => {
             ("the database file cannot be opened", "check that its folder exists and may be written to")
         }

@@ -4,8 +4,13 @@ use rota_store::Error;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Room for the record of a usual task, so that the buffer need not grow.
+const USUAL: usize = 1024;
+
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
-    rmp_serde::to_vec_named(value).map_err(|error| Error::Corrupt(error.to_string()))
+    let mut bytes = Vec::with_capacity(USUAL);
+    rmp_serde::encode::write_named(&mut bytes, value).map_err(|error| Error::Corrupt(error.to_string()))?;
+    Ok(bytes)
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {

@@ -67,7 +67,8 @@ impl Writer {
 
     /// What a task that ended while it waited still waits for, so that its removal leaves nothing behind.
     fn forget_waits(&self, task: &Task) -> Result<(), Error> {
-        let missing = task.dependencies.iter().filter(|dependency| dependency.state == DependencyState::Missing);
+        let missing =
+            task.dependencies.iter().filter(|dependency| dependency.state == DependencyState::Missing);
         let waits = missing.map(|dependency| match &dependency.key {
             DependencyKey::Id(id) => WaitKey::Id(*id),
             DependencyKey::Alias(alias) => WaitKey::Alias(alias.clone()),
@@ -205,12 +206,9 @@ impl Tables for Writer {
     }
 
     fn ready(&mut self, route: RouteId, limit: usize) -> Result<Vec<(i64, TaskId)>, Error> {
-        reads::all(
-            &self.connection,
-            sql::READY,
-            params![route.0, signed(limit)],
-            |row| Ok((row.get(0)?, TaskId(row.get(1)?))),
-        )
+        reads::all(&self.connection, sql::READY, params![route.0, signed(limit)], |row| {
+            Ok((row.get(0)?, TaskId(row.get(1)?)))
+        })
     }
 
     fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
@@ -274,11 +272,8 @@ impl Tables for Writer {
     }
 
     fn put_agent(&mut self, agent: &Agent) -> Result<(), Error> {
-        self.run(
-            sql::PUT_AGENT,
-            params![agent.namespace.as_str(), agent.name.as_str(), encode(agent)?],
-        )
-        .map(drop)
+        self.run(sql::PUT_AGENT, params![agent.namespace.as_str(), agent.name.as_str(), encode(agent)?])
+            .map(drop)
     }
 
     fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> Result<(), Error> {

@@ -15,7 +15,9 @@ use rota_core::{Namespace, RouteId, TaskId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Engine;
-use crate::{Command, Commit, Error, FeedEntry, Filter, Page, Reads, Refused, Reply, Snapshot, Store, Tables};
+use crate::{
+    Command, Commit, Error, FeedEntry, Filter, Page, Reads, Refused, Reply, Snapshot, Store, Tables,
+};
 
 /// Commands of one transaction, at most, as long as single calls are smaller.
 const MAX_BATCH: usize = 1024;
@@ -84,12 +86,10 @@ impl<R: Reads> Embedded<R> {
         match calls.try_send(call) {
             Ok(()) => Ok(()),
             // The queue is bounded; whoever finds it full waits off the runtime.
-            Err(blocking::TrySendError::Full(call)) => {
-                tokio::task::spawn_blocking(move || calls.send(call))
-                    .await
-                    .map_err(|_| Error::Closed)?
-                    .map_err(|_| Error::Closed)
-            }
+            Err(blocking::TrySendError::Full(call)) => tokio::task::spawn_blocking(move || calls.send(call))
+                .await
+                .map_err(|_| Error::Closed)?
+                .map_err(|_| Error::Closed),
             Err(blocking::TrySendError::Disconnected(_)) => Err(Error::Closed),
         }
     }

@@ -266,7 +266,9 @@ impl Reads for Memory {
     fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
         let state = self.state.read();
         let rows = state.log.range(after.saturating_add(1)..).take(limit);
-        Ok(rows.map(|(&revision, (id, events))| FeedEntry { revision, id: *id, events: events.clone() }).collect())
+        Ok(rows
+            .map(|(&revision, (id, events))| FeedEntry { revision, id: *id, events: events.clone() })
+            .collect())
     }
 
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {

@@ -1,4 +1,5 @@
 //! The in-memory twin keeps the suite too.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

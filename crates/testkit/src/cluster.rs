@@ -147,18 +147,18 @@ impl Cluster {
         }
     }
 
-    /// Ends the control plane in order.
-    pub async fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.shutdown.cancel();
-            let _ = tokio::task::spawn_blocking(move || {
-                let _ = running.ended.recv_timeout(Duration::from_secs(20));
+    /// Ends the control plane in order. Whether it did so by itself.
+    pub async fn stop(&mut self) -> bool {
+        let Some(mut running) = self.running.take() else { return false };
+        running.shutdown.cancel();
+        let stopped = tokio::task::spawn_blocking(move || {
+                let ended = running.ended.recv_timeout(Duration::from_secs(20)).is_ok();
                 if let Some(runtime) = running.runtime.take() {
                     runtime.shutdown_timeout(Duration::from_secs(5));
                 }
-            })
-            .await;
-        }
+                ended
+            });
+        stopped.await.unwrap_or(false)
     }
 
     /// Starts it again at the same address, on what it kept.
@@ -310,6 +310,11 @@ impl WorkerHandle {
             tokio::time::timeout(Duration::from_secs(60), task).await.context("the worker did not end")???;
         }
         Ok(())
+    }
+
+    /// Waits for its end, which somebody else asks for.
+    pub async fn end(mut self) -> Result<()> {
+        self.ended().await
     }
 
     /// Ends it as if its thread had been cut off: it says nothing to anybody.

@@ -11,6 +11,7 @@ use rota_proto::v1::{
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::follow::{To, View};
+use super::signals::Interrupt;
 use super::{outcome, say_goes_on};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -38,6 +39,7 @@ impl Attach {
         let mut asked = Questions::of(&task);
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         let (mut reading, mut last) = (true, None);
+        let mut interrupt = Interrupt::listen()?;
         let mut watch = context.client.watch_task(task.name.clone(), 0);
         loop {
             tokio::select! {
@@ -60,7 +62,7 @@ impl Attach {
                     Some(line) => self.give(context, &task.name, asked.answer(&line)).await,
                     None => reading = false,
                 },
-                _ = tokio::signal::ctrl_c() => {
+                () = interrupt.heard() => {
                     view.finish(context)?;
                     say_goes_on(context, &task.name);
                     return Ok(Exit::Interrupted);

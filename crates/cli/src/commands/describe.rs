@@ -1,6 +1,6 @@
 //! `rota describe`: everything about one thing, for eyes.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rota_proto::names;
 use rota_proto::v1::{Agent, GetAgentRequest, GetTaskRequest, Task, Worker};
 
@@ -12,7 +12,7 @@ use crate::output::{age, clean, elapsed, micros, money, reason, state, time};
 
 const EXAMPLES: &str = "\
 Examples:
-  rota describe task build
+  rota describe build
   rota describe agent coder
   rota describe worker coder-1";
 
@@ -20,19 +20,40 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Describe {
-    /// What
-    #[arg(value_enum)]
-    pub kind: Kind,
+    /// What: task, agent or worker; or else a task's id or name alone
+    #[arg(value_name = "KIND|TASK")]
+    pub what: String,
     /// Which one
-    pub name: String,
+    pub name: Option<String>,
 }
 
 impl Describe {
+    /// What is meant. A name alone is a task's, unless its front says something else, as in `agent/coder`.
+    fn meant(&self) -> Result<(Kind, &str), Failure> {
+        let kind = |word: &str| Kind::from_str(word, true).ok();
+        let what = self.what.as_str();
+        match &self.name {
+            Some(name) => match kind(what) {
+                Some(kind) => Ok((kind, name)),
+                None => Err(Failure::usage(format!("{what:?} is none of task, agent, worker"))),
+            },
+            None if kind(what).is_some() => Err(Failure::usage(format!("which {what}?"))
+                .hint(format!("name it: rota describe {what} NAME; a task of that name is task/{what}"))),
+            None => match what.split_once('/') {
+                Some((front, name)) if !name.contains('/') => match kind(front) {
+                    Some(kind) => Ok((kind, name)),
+                    None => Ok((Kind::Tasks, what)),
+                },
+                _ => Ok((Kind::Tasks, what)),
+            },
+        }
+    }
+
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let page = match self.kind {
+        let (kind, name) = self.meant()?;
+        let page = match kind {
             Kind::Tasks => {
-                let task =
-                    context.client.get_task(GetTaskRequest { name: context.task(&self.name)? }).await?;
+                let task = context.client.get_task(GetTaskRequest { name: context.task(name)? }).await?;
                 if !context.out.for_eyes() {
                     return context.out.value(&task).map(|()| Exit::Ok);
                 }
@@ -40,7 +61,7 @@ impl Describe {
             }
             Kind::Agents => {
                 let agent =
-                    context.client.get_agent(GetAgentRequest { name: context.agent(&self.name)? }).await?;
+                    context.client.get_agent(GetAgentRequest { name: context.agent(name)? }).await?;
                 if !context.out.for_eyes() {
                     return context.out.value(&agent).map(|()| Exit::Ok);
                 }
@@ -48,7 +69,7 @@ impl Describe {
             }
             Kind::Workers => {
                 let worker =
-                    find_worker(context.client.all_workers(&context.parent(false), "").await?, &self.name)?;
+                    find_worker(context.client.all_workers(&context.parent(false), "").await?, name)?;
                 if !context.out.for_eyes() {
                     return context.out.value(&worker).map(|()| Exit::Ok);
                 }

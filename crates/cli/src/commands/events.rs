@@ -5,6 +5,7 @@ use futures::StreamExt;
 use rota_proto::v1::GetTaskRequest;
 
 use super::follow::{To, View};
+use super::signals::Interrupt;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, name};
@@ -61,11 +62,12 @@ impl Events {
         };
         let mut seen: i64 = since;
         let mut view = View::new(context, To::Stdout, true);
+        let mut interrupt = Interrupt::listen()?;
         let mut watch = context.client.watch_task(task.name.clone(), since);
         while seen < until {
             let answer = tokio::select! {
                 answer = watch.next() => answer,
-                _ = tokio::signal::ctrl_c() => {
+                () = interrupt.heard() => {
                     super::say_goes_on(context, &task.name);
                     return Ok(Exit::Interrupted);
                 }
@@ -83,6 +85,7 @@ impl Events {
     async fn of_namespace(&self, context: &Context) -> anyhow::Result<Exit> {
         let token = self.since.clone().unwrap_or_default();
         let parent = context.parent(self.all_namespaces);
+        let mut interrupt = Interrupt::listen()?;
         let mut watch = context.client.watch_tasks(parent, token, self.states_only);
         let mut out = context.out.clone();
         if out.format == Format::Json {
@@ -91,7 +94,7 @@ impl Events {
         loop {
             let answer = tokio::select! {
                 answer = watch.next() => answer,
-                _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+                () = interrupt.heard() => return Ok(Exit::Interrupted),
             };
             let Some(answer) = answer.transpose()? else { return Ok(Exit::Ok) };
             if !context.out.for_eyes() {

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use rota_proto::v1::{Event, Task};
 
 use super::say_goes_on;
+use super::signals::Interrupt;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Printer};
@@ -88,12 +89,13 @@ pub async fn to_end(
     after: i64,
     view: &mut View,
 ) -> anyhow::Result<Option<Task>> {
+    let mut interrupt = Interrupt::listen()?;
     let mut watch = context.client.watch_task(name, after);
     let mut last = None;
     loop {
         let item = tokio::select! {
             item = watch.next() => item,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupt.heard() => {
                 view.finish(context)?;
                 say_goes_on(context, name);
                 return Ok(None);

@@ -1,4 +1,5 @@
-//! Being told to end: Ctrl-C or SIGTERM, once for in order, twice for at once.
+//! Being told to end: Ctrl-C or SIGTERM, once for in order, twice for at once. And Ctrl-C for commands that
+//! only follow.
 
 use rota_telemetry::{OnExit, spawn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +26,23 @@ impl Told {
             tokens.at_once.cancel();
         });
         Ok(told)
+    }
+}
+
+/// Ctrl-C while a command follows something. Heard from when this is made, also while the command is busy
+/// with something else; a new `ctrl_c()` each time would miss what comes in between.
+#[derive(Debug)]
+pub struct Interrupt(Signal);
+
+impl Interrupt {
+    /// Listens from now on.
+    pub fn listen() -> std::io::Result<Self> {
+        signal(SignalKind::interrupt()).map(Self)
+    }
+
+    /// Waits for it.
+    pub async fn heard(&mut self) {
+        self.0.recv().await;
     }
 }
 

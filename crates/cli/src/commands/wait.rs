@@ -6,6 +6,7 @@ use rota_client::watch::is_final;
 use rota_crds::Span;
 use rota_proto::v1::{GetTaskRequest, Task, TaskState};
 
+use super::signals::Interrupt;
 use super::track::track;
 use super::{outcome, state_of, worst};
 use crate::context::Context;
@@ -81,6 +82,7 @@ impl Wait {
                 None => std::future::pending().await,
             }
         };
+        let mut interrupt = Interrupt::listen()?;
         tokio::select! {
             reached = until(context, self.goal, &mut tasks) => reached?,
             () = limit => {
@@ -91,7 +93,7 @@ impl Wait {
                     .hint(format!("see why with `rota explain {}`", missing.first().unwrap_or(&"")))
                     .into());
             }
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupt.heard() => {
                 context.talk.say(&format!("\nThe tasks go on. Wait again: rota wait {}", self.tasks.join(" ")));
                 return Ok(Exit::Interrupted);
             }

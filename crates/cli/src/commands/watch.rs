@@ -11,6 +11,7 @@ use rota_proto::v1::{GetTaskRequest, ListTasksRequest, Task};
 use tokio::time::Instant;
 
 use super::follow::{To, View, to_end};
+use super::signals::Interrupt;
 use super::{outcome, state_of};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -60,6 +61,7 @@ impl Watch {
         if let Some(task) = first.and_then(|change| change.task) {
             screen.change(context, task)?;
         }
+        let mut interrupt = Interrupt::listen()?;
         screen.draw(context)?;
         loop {
             let change = tokio::select! {
@@ -68,7 +70,7 @@ impl Watch {
                     screen.draw(context)?;
                     continue;
                 }
-                _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+                () = interrupt.heard() => return Ok(Exit::Interrupted),
             };
             let Some(change) = change.transpose()? else { return Ok(Exit::Ok) };
             if change.resync {

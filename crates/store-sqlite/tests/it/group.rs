@@ -46,9 +46,10 @@ async fn ask(
     lazily: bool,
 ) -> impl Future<Output = Result<Vec<Result<Reply, rota_store::Refused>>, Error>> {
     let store = Arc::clone(store);
-    let mut call = Box::pin(async move {
-        if lazily { store.apply_lazily(batch).await } else { store.apply(batch).await }
-    });
+    let mut call =
+        Box::pin(
+            async move { if lazily { store.apply_lazily(batch).await } else { store.apply(batch).await } },
+        );
     let first = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
     assert!(first.is_pending(), "answered before its commit");
     call
@@ -95,8 +96,7 @@ async fn a_failed_commit_is_told_to_all_in_it() {
     plan.close();
     let first = ask(&store, vec![put(0)], false).await;
     plan.until_someone_waits();
-    let (second, third) =
-        (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], false).await);
+    let (second, third) = (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], false).await);
     plan.fail_commits(2);
     plan.open();
     for call in [first, second] {
@@ -114,8 +114,7 @@ async fn a_close_finishes_what_was_asked() {
     plan.close();
     let first = ask(&store, vec![put(0)], false).await;
     plan.until_someone_waits();
-    let (second, third) =
-        (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], true).await);
+    let (second, third) = (ask(&store, vec![put(1)], false).await, ask(&store, vec![put(2)], true).await);
     plan.open();
     store.close().await;
     for call in [first, second, third] {

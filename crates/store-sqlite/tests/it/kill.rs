@@ -67,7 +67,8 @@ async fn work(store: Arc<Sqlite>, round: u128, caller: u128, worker: WorkerRef) 
         say(&format!("made {id}\n"));
         let held = Held { by: worker.clone(), fence: Fence(1) };
         let ending = Ending::Succeeded(Some(Bytes::from(id.to_string())));
-        let command = task::Command::Finish { held, ending, usage: None, session: String::new(), jitter: 0.0 };
+        let command =
+            task::Command::Finish { held, ending, usage: None, session: String::new(), jitter: 0.0 };
         let replies = store.apply(vec![Command::Task { namespace: namespace(), id, command }]).await.unwrap();
         assert!(replies[0].is_ok());
         say(&format!("done {id}\n"));

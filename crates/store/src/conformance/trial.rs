@@ -193,12 +193,7 @@ impl Trial {
         self.claim_from(by, routes, slots).await
     }
 
-    pub async fn claim_from(
-        &mut self,
-        by: &WorkerRef,
-        routes: Vec<RouteId>,
-        slots: usize,
-    ) -> Vec<Arc<Task>> {
+    pub async fn claim_from(&mut self, by: &WorkerRef, routes: Vec<RouteId>, slots: usize) -> Vec<Arc<Task>> {
         let before = self.commits.len();
         let claim = Claim { namespace: namespace("n"), worker: by.clone(), routes, slots };
         let count = match self.one(Command::Claim(claim)).await {
@@ -346,10 +341,7 @@ pub(super) fn ask(id: TaskId, command: task::Command) -> Command {
 /// What the worker of an assigned task says it holds.
 pub(super) fn held(task: &Task) -> Held {
     let assignment = task.assignment.as_ref().unwrap();
-    Held {
-        by: WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch },
-        fence: task.fence,
-    }
+    Held { by: WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch }, fence: task.fence }
 }
 
 pub(super) fn finish(held: Held, ending: Ending) -> task::Command {

@@ -10,7 +10,11 @@ use super::{Answer, Engine};
 use crate::{AgentChange, Error, PutAgent, Refused, Reply, Tables};
 
 impl<T: Tables> Engine<T> {
-    pub(super) fn put_agent(&mut self, put: PutAgent, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+    pub(super) fn put_agent(
+        &mut self,
+        put: PutAgent,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refused>, Error> {
         let mut agent = put.agent;
         let key = (agent.namespace.clone(), agent.name.clone());
         let existing = self.agents.get(&key).cloned();
@@ -20,7 +24,9 @@ impl<T: Tables> Engine<T> {
             _ => {}
         }
         match &existing {
-            Some(old) if old.payload == agent.payload && old.capabilities == agent.capabilities => return Ok(Ok(Reply::Agent(Arc::clone(old)).into())),
+            Some(old) if old.payload == agent.payload && old.capabilities == agent.capabilities => {
+                return Ok(Ok(Reply::Agent(Arc::clone(old)).into()));
+            }
             Some(old) => {
                 agent.created_at = old.created_at;
                 agent.generation = old.generation + 1;
@@ -52,7 +58,8 @@ impl<T: Tables> Engine<T> {
         };
         self.tables.delete_agent(namespace, name)?;
         self.working.agents.push(AgentChange { agent, deleted: true });
-        let route = self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
+        let route =
+            self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
         let stored = self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id);
         let touched = self.working.entries().filter(|entry| entry.route == route).map(|entry| entry.task.id);
         for id in stored.chain(touched).collect::<std::collections::BTreeSet<_>>() {

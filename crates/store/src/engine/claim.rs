@@ -1,8 +1,10 @@
 //! Giving ready tasks to a worker, best rank first over all of its routes.
 
-use rota_core::task::{Command, State};
-use rota_core::{RouteId, TaskId, Timestamp};
+use rota_core::task::Command;
+use rota_core::{RouteId, Timestamp};
 
+use super::queue::Place;
+use super::working::Working;
 use super::{Answer, Engine};
 use crate::{Claim, Error, Refused, Reply, Tables};
 
@@ -33,12 +35,14 @@ impl<T: Tables> Engine<T> {
 
     /// The first ready tasks of a route: those in the tables, as far as this batch has not touched them,
     /// and those that this batch made ready.
-    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<(i64, TaskId)>) -> Result<(), Error> {
-        let touched = self.working.entries().filter(|entry| entry.route == route).count();
-        let stored = self.tables.ready(route, slots.saturating_add(touched))?;
-        best.extend(stored.into_iter().filter(|(_, id)| !self.working.holds(*id)));
-        let ready = self.working.entries().filter(|entry| entry.route == route && entry.task.state == State::Queued);
-        best.extend(ready.map(|entry| (entry.task.rank(), entry.task.id)));
+    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<Place>) -> Result<(), Error> {
+        let Working { entries, queues, .. } = &mut self.working;
+        let is_touched = |id| entries.contains_key(&id);
+        let queue = queues.entry(route).or_default();
+        while let Some(wanted) = queue.wants(slots, is_touched) {
+            queue.learn(self.tables.ready(route, wanted)?, wanted);
+        }
+        best.extend(queue.best(slots, is_touched));
         Ok(())
     }
 }

@@ -17,7 +17,11 @@ impl<T: Tables> Engine<T> {
             && let Some(existing) = self.tables.key(&namespace, key)?
         {
             let found = self.load(existing)?.is_some();
-            return Ok(if found { Ok(Answer::Existing(existing)) } else { Err(Refused::KeyOutlived(existing)) });
+            return Ok(if found {
+                Ok(Answer::Existing(existing))
+            } else {
+                Err(Refused::KeyOutlived(existing))
+            });
         }
         // An id is looked for even if it did not come from outside: a second row of it would fail the whole batch.
         if let Some(existing) = self.load(id)? {

@@ -1,7 +1,7 @@
 //! What binds tasks to each other and to agents: waits, edges, ends and cycles.
 
-use rota_core::task::{Command, DependencyKey, DependencyState, State};
 use rota_core::TaskId;
+use rota_core::task::{Command, DependencyKey, DependencyState, State};
 
 use super::Engine;
 use super::waits::Waits;

@@ -5,6 +5,7 @@ mod agents;
 mod claim;
 mod create;
 mod links;
+mod queue;
 mod sessions;
 mod waits;
 mod working;
@@ -177,7 +178,8 @@ impl<T: Tables> Engine<T> {
         self.agents =
             agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
         let sessions = snapshot.sessions.into_iter();
-        self.sessions = sessions.map(|session| ((session.namespace, session.worker), session.epoch)).collect();
+        self.sessions =
+            sessions.map(|session| ((session.namespace, session.worker), session.epoch)).collect();
         for (_, task) in snapshot.on_workers {
             self.keep(Arc::new(task));
         }

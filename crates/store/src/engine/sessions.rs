@@ -35,7 +35,8 @@ impl<T: Tables> Engine<T> {
         }
         // What the control plane gave it and it does not name, or under an older fence, is not running: it never
         // arrived, or its process ended.
-        let resumed: HashSet<_> = attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
+        let resumed: HashSet<_> =
+            attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
         let lost = self.tasks_of(&open.namespace, &open.worker);
         let message = match &row {
             Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
@@ -59,7 +60,11 @@ impl<T: Tables> Engine<T> {
         Ok(Ok(Answer::Session(epoch, attempts)))
     }
 
-    pub(super) fn end_session(&mut self, end: EndSession, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+    pub(super) fn end_session(
+        &mut self,
+        end: EndSession,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refused>, Error> {
         let row = self.tables.session(&end.namespace, &end.session.worker)?;
         let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
             return Ok(Err(Refused::Superseded));

@@ -1,5 +1,6 @@
 //! Who waits for whom, as far as one task's dependencies reach: finds the cycles through that task.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rota_core::TaskId;
@@ -58,8 +59,8 @@ impl Waits {
         let mut open = VecDeque::from([self.start]);
         while let Some(at) = open.pop_front() {
             for &waiter in waiters.get(&at).into_iter().flatten() {
-                if !self.back.contains_key(&waiter) {
-                    self.back.insert(waiter, at);
+                if let Entry::Vacant(unknown) = self.back.entry(waiter) {
+                    unknown.insert(at);
                     if waiter != self.start {
                         open.push_back(waiter);
                     }

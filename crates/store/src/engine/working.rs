@@ -9,11 +9,14 @@ use rota_core::task::{self, Command, DependencyState, Event, State, Task};
 use rota_core::{RouteId, TaskId, Timestamp, WorkerName};
 
 use super::Engine;
-use crate::{AgentChange, Commit, Dispatch, Error, Previous, Refused, TaskChange, Tables};
+use super::queue::{Queue, place};
+use crate::{AgentChange, Commit, Dispatch, Error, Previous, Refused, Tables, TaskChange};
 
 #[derive(Debug, Default)]
 pub(super) struct Working {
-    entries: HashMap<TaskId, Entry>,
+    pub(super) entries: HashMap<TaskId, Entry>,
+    /// Ready tasks of each route that was touched.
+    pub(super) queues: HashMap<RouteId, Queue>,
     /// In the order of first touch.
     order: Vec<TaskId>,
     /// Commands that follow from those of the batch.
@@ -52,6 +55,9 @@ impl Working {
     }
 
     fn put(&mut self, id: TaskId, entry: Entry) {
+        if let Some(place) = place(&entry.task) {
+            self.queues.entry(entry.route).or_default().moved(None, Some(place));
+        }
         self.order.push(id);
         self.entries.insert(id, entry);
     }
@@ -116,10 +122,15 @@ impl<T: Tables> Engine<T> {
         }
         let Some(entry) = self.working.entries.get_mut(&id) else { return Ok(Err(Refused::NoTask(id))) };
         let assigning = matches!(command, Command::Assign { .. });
+        let before = place(&entry.task);
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
                 let reply = out.reply;
+                let after = place(&entry.task);
+                if before != after {
+                    self.working.queues.entry(entry.route).or_default().moved(before, after);
+                }
                 entry.dirty |= reply != task::Reply::Stale || !out.events.is_empty();
                 entry.assigned |= assigning;
                 self.take_in(id, out)?;
@@ -183,7 +194,10 @@ impl<T: Tables> Engine<T> {
             if let Some(result) = &entry.result {
                 self.tables.put_result(id, result)?;
             }
-            if entry.task.state.is_final() && entry.task.has_secrets && entry.before.is_none_or(|s| !s.is_final()) {
+            if entry.task.state.is_final()
+                && entry.task.has_secrets
+                && entry.before.is_none_or(|s| !s.is_final())
+            {
                 self.tables.delete_secrets(id)?;
             }
             let events: Arc<[Event]> = std::mem::take(&mut entry.events).into();

@@ -1,1 +1,143 @@
-//! x
+//! Agents that ask people.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::StreamExt;
+use rota_client::{Client, Error};
+use rota_proto::v1::{self, TaskState, attach_task_request as ask, attach_task_response as told, script_step::Kind as Step};
+use rota_proto::worker::v1::session_response::Kind as Hear;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Cluster, Keep, Setup, history, tasks};
+
+async fn give(client: &Client, name: &str, request: &str, text: &str) -> Result<i64, Error> {
+    let input = v1::TaskInput { request_id: request.into(), text: text.into(), ..Default::default() };
+    let request = v1::SendTaskInputRequest { name: name.into(), input: Some(input) };
+    client.send_task_input(request).await.map(|answer| answer.input_seq)
+}
+
+#[tokio::test]
+async fn asked_and_answered() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let steps = [Step::Ask("which way?".into()), Step::Ask("sure?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    let waits = tasks::until_state(client, &task.name, TaskState::InputRequired).await?.status.unwrap();
+    let question = &waits.pending_input[0];
+    assert_eq!((question.prompt.as_str(), question.kind()), ("which way?", v1::InputKind::Question));
+    let refused = give(client, &task.name, "no-such-question", "left").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("NO_SUCH_QUESTION"));
+    assert_eq!(give(client, &task.name, &question.request_id, "left").await?, 1);
+    let refused = give(client, &task.name, &question.request_id, "right").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("NO_SUCH_QUESTION"));
+    // Steering settles nothing.
+    assert_eq!(give(client, &task.name, "", "hurry").await?, 2);
+    tasks::answer(client, &task.name, "yes").await?;
+    tasks::until_state(client, &task.name, TaskState::Succeeded).await?;
+    let log = tasks::log(client, &task.name).await?;
+    let inputs: Vec<_> = log
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::InputGiven(given)) => Some((given.input_seq, given.input.as_ref()?.text.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(inputs, [(1, "left".into()), (2, "hurry".into()), (3, "yes".to_owned())]);
+    let steps = tasks::steps(&log);
+    let asked = steps.iter().filter(|step| *step == "RUNNING>INPUT_REQUIRED:input_required").count();
+    let settled = steps.iter().filter(|step| *step == "INPUT_REQUIRED>RUNNING:input_settled").count();
+    assert_eq!((asked, settled), (2, 2), "{steps:?}");
+    let refused = give(client, &task.name, "", "too late").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("TASK_ENDED"));
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn over_one_call_both_ways() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let steps = [Step::Output("a".into()), Step::Ask("go?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    let (out, queue) = tokio::sync::mpsc::unbounded_channel();
+    let say = |kind| {
+        let _ = out.send(v1::AttachTaskRequest { kind: Some(kind) });
+    };
+    say(ask::Kind::Watch(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 }));
+    let input = |request: &str| {
+        let input = v1::TaskInput { request_id: request.into(), text: "yes".into(), ..Default::default() };
+        ask::Kind::Input(input)
+    };
+    let queue = tokio_stream::wrappers::UnboundedReceiverStream::new(queue);
+    let mut answers = client.tasks().attach_task(queue).await?.into_inner();
+    let (mut seen, mut refused, mut asked) = (Vec::new(), 0, false);
+    while let Some(answer) = answers.message().await? {
+        match answer.kind {
+            Some(told::Kind::Update(update)) => {
+                seen.extend(update.events.iter().map(|event| event.log_seq));
+                let status = update.task.and_then(|task| task.status).unwrap();
+                if let (Some(question), false) = (status.pending_input.first(), asked) {
+                    asked = true;
+                    say(input("wrong"));
+                    say(input(&question.request_id));
+                }
+            }
+            Some(told::Kind::Refused(error)) => {
+                refused += 1;
+                assert_eq!(error.code, i32::from(tonic::Code::FailedPrecondition));
+            }
+            None => {}
+        }
+    }
+    assert_eq!(refused, 1);
+    let last = i64::try_from(seen.len())?;
+    assert_eq!(seen, (1..=last).collect::<Vec<_>>());
+    let status = tasks::get(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.log_seq), (TaskState::Succeeded, last));
+    // Whoever begins with anything else is refused.
+    let first = tokio_stream::iter([v1::AttachTaskRequest { kind: Some(input("x")) }]);
+    let status = client.tasks().attach_task(first).await?.into_inner().next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn what_was_given_while_the_worker_was_away_comes_in_order() -> Result<()> {
+    let mut setup = Setup::new(Keep::Sqlite);
+    setup.timing.reconnect_grace = Duration::from_secs(60);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::question("q")]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    give(client, &task.name, "", "heard").await?;
+    match worker.hear().await? {
+        Hear::ReportAck(_) => assert!(matches!(worker.hear().await?, Hear::Input(_))),
+        Hear::Input(_) => {}
+        other => anyhow::bail!("{other:?}"),
+    }
+    worker.hang_up().await;
+    give(client, &task.name, "q", "an answer").await?;
+    give(client, &task.name, "", "and more").await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 1, 1));
+    let mut worker = RawWorker::join(client, hello).await?;
+    give(client, &task.name, "", "and last").await?;
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        if let Hear::Input(input) = worker.hear().await? {
+            heard.push((input.input_seq, input.input.unwrap().text));
+        }
+    }
+    let wanted = [(2, "an answer"), (3, "and more"), (4, "and last")].map(|(seq, text)| (seq, text.to_owned()));
+    assert_eq!(heard, wanted);
+    worker.succeed(&assign, 1, "done");
+    assert!(worker.result_ack().await?);
+    history::check(client, true).await?.check()
+}

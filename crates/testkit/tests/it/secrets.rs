@@ -1,1 +1,100 @@
-//! x
+//! Secrets reach the attempt and nothing else.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::{Cluster, Keep, history, tasks};
+
+/// Long enough not to be anywhere by chance.
+const WORD: &str = "correct horse battery staple, and then some";
+
+fn shell(line: &str) -> v1::Runtime {
+    let command = v1::CommandRuntime { shell: line.to_owned(), ..Default::default() };
+    v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) }
+}
+
+/// Files below a folder that contain the word.
+fn holding(folder: &Path, word: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(holding(&path, word)?);
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes.windows(word.len()).any(|part| part == word.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn only_the_attempt_sees_them() -> Result<()> {
+    let mut cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "shell", shell("printf %s \"$WORD\" | wc -c"), &[]).await?;
+    let mut task = tasks::task("shell");
+    let spec = task.spec.get_or_insert_default();
+    spec.secrets.insert("WORD".into(), WORD.into());
+    spec.environment.insert("MARK".into(), "a mark that may be seen".into());
+    let made = tasks::create(&client, task).await?;
+    let mut told = format!("{made:?}");
+    assert_eq!(made.spec.unwrap().secret_names, ["WORD"]);
+    // While it waits, and over a restart, it is sealed.
+    cluster.kill().await;
+    assert!(!holding(cluster.folder(), "a mark that may be seen")?.is_empty());
+    assert!(holding(cluster.folder(), WORD)?.is_empty());
+    assert!(is_kept(cluster.folder(), &made.uid)?);
+    cluster.restart().await?;
+    let _worker = cluster.worker("shell", "one", 1)?;
+    let ended = tasks::ended(&client, &made.name).await?;
+    let status = ended.status.as_ref().unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+    assert_eq!(status.result.as_ref().unwrap().text.trim(), WORD.len().to_string());
+    told += &format!("{ended:?}{:?}{:?}", tasks::log(&client, &made.name).await?, tasks::get(&client, &made.name).await?);
+    let parent = "namespaces/default".to_owned();
+    told += &format!("{:?}", client.list_tasks(v1::ListTasksRequest { parent, ..Default::default() }).await?);
+    assert!(!told.contains(WORD));
+    assert!(holding(cluster.folder(), WORD)?.is_empty());
+    // To try it again they must be given again.
+    let again = v1::RetryTaskRequest { name: made.name.clone(), ..Default::default() };
+    assert_eq!(client.retry_task(again.clone()).await.unwrap_err().fields[0].field, "secrets");
+    let secrets = [("WORD".to_owned(), "short".to_owned())].into();
+    let again = client.retry_task(v1::RetryTaskRequest { secrets, ..again }).await?;
+    let status = tasks::ended(&client, &again.name).await?.status.unwrap();
+    assert_eq!(status.result.unwrap().text.trim(), "5");
+    history::check(&client, true).await?.check()?;
+    cluster.stop().await;
+    assert!(!is_kept(cluster.folder(), &made.uid)?);
+    Ok(())
+}
+
+/// Whether the table of secrets has a row of a task.
+fn is_kept(folder: &Path, uid: &str) -> Result<bool> {
+    let id: uuid::Uuid = uid.parse()?;
+    let database = rusqlite::Connection::open(folder.join("rota.sqlite"))?;
+    Ok(database.query_row("SELECT count(*) FROM secrets WHERE id = ?1", [id], |row| row.get::<_, i64>(0))? > 0)
+}
+
+#[tokio::test]
+async fn another_key_opens_nothing_and_the_task_says_so() -> Result<()> {
+    let mut cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().secrets.insert("WORD".into(), WORD.into());
+    let task = tasks::create(&client, task).await?;
+    cluster.kill().await;
+    std::fs::remove_file(cluster.folder().join("key"))?;
+    cluster.restart().await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    let failure = status.failure.unwrap();
+    assert!(failure.message.contains("another key") && !failure.hint.is_empty(), "{failure:?}");
+    // Its slot is free again.
+    let next = tasks::create(&client, tasks::task("echo")).await?;
+    tasks::until_state(&client, &next.name, TaskState::Succeeded).await?;
+    history::check(&client, true).await?.check()
+}

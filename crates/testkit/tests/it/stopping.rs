@@ -1,1 +1,67 @@
-//! x
+//! A control plane that is told to stop does so, whoever still listens.
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Cluster, Keep, history, tasks};
+use tonic_types::StatusExt;
+
+const PARENT: &str = "namespaces/default";
+
+#[tokio::test]
+async fn it_ends_with_everything_open() -> Result<()> {
+    let mut cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.another_client()?;
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(&client, tasks::scripted("echo", steps)).await?;
+    tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
+    let mut hand = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let name = task.name.clone();
+    let mut one = client.tasks().watch_task(v1::WatchTaskRequest { name: name.clone(), after_log_seq: 0 }).await?.into_inner();
+    let mut many = client.tasks().watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() }).await?.into_inner();
+    let mut agents = client.agents().watch_agents(v1::WatchAgentsRequest { parent: PARENT.into() }).await?.into_inner();
+    let mut demand = client.agents().watch_demand(v1::WatchDemandRequest { parent: PARENT.into() }).await?.into_inner();
+    let first = v1::AttachTaskRequest {
+        kind: Some(v1::attach_task_request::Kind::Watch(v1::WatchTaskRequest { name, after_log_seq: 0 })),
+    };
+    let inbound = tokio_stream::once(first).chain(futures::stream::pending());
+    let mut attached = client.tasks().attach_task(inbound).await?.into_inner();
+    // Everything is open once it has said something.
+    one.message().await?.context("nothing came")?;
+    many.message().await?.context("nothing came")?;
+    agents.message().await?.context("nothing came")?;
+    demand.message().await?.context("nothing came")?;
+    attached.message().await?.context("nothing came")?;
+    assert!(cluster.stop().await, "it did not end by itself");
+    let mut reasons = Vec::new();
+    macro_rules! end {
+        ($stream:ident) => {
+            loop {
+                match $stream.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break reasons.push("no reason".to_owned()),
+                    Err(status) => {
+                        break reasons.push(status.get_details_error_info().map(|info| info.reason).unwrap_or_default());
+                    }
+                }
+            }
+        };
+    }
+    end!(one);
+    end!(many);
+    end!(agents);
+    end!(demand);
+    end!(attached);
+    let status = hand.line.ended().await;
+    reasons.push(status.get_details_error_info().map(|info| info.reason).unwrap_or_default());
+    assert_eq!(reasons, ["STOPPING"; 6]);
+    cluster.restart().await?;
+    let client = cluster.client();
+    tasks::answer(client, &task.name, "yes").await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    history::check(client, true).await?.check()
+}

@@ -107,14 +107,18 @@ impl Worker {
         self.queue(key);
     }
 
-    /// It no longer counts: it is ended, and nothing more is said of it.
+    /// It no longer counts: it is ended, and nothing more is said of it. If it has already ended, its late
+    /// result is all that is still said: it is refused, and the task's log tells of it.
     fn abandon(&mut self, key: &Key, why: &str) {
         let Some(entry) = self.attempts.get(key) else { return };
         tracing::warn!(task = %key.task, fence = key.fence, "an attempt is abandoned: {why}");
-        if entry.ended {
-            self.attempts.remove(key);
-        } else {
+        if !entry.ended {
             entry.shared.request(Why::Stale, GRACE);
+        } else if entry.result.is_some() && !entry.result_sent {
+            entry.shared.lock().outbox.forget();
+            self.queue(key);
+        } else {
+            self.attempts.remove(key);
         }
     }
 

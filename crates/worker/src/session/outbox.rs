@@ -130,6 +130,12 @@ impl Outbox {
         }
     }
 
+    /// Nobody wants any of it any more.
+    pub(super) fn forget(&mut self) {
+        (self.memory, self.bytes, self.spill) = (VecDeque::new(), 0, None);
+        (self.acked, self.sent) = (self.last, self.last);
+    }
+
     /// A new connection, on which everything after `seq` is wanted.
     pub(super) fn resume(&mut self, seq: i64) {
         self.ack(seq);

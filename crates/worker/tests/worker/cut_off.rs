@@ -152,19 +152,19 @@ async fn an_orphan_ends_its_attempts_and_keeps_their_results() {
 async fn a_cut_off_one_stops_if_its_agent_says_so() {
     let mut plane = Plane::start().await;
     let _worker = Worker::start(&plane);
+    let short = |welcome: &mut Welcome| {
+        welcome.reconnect_grace = Some(Duration::from_millis(10).into());
+        welcome.on_disconnect = OnDisconnect::Stop.into();
+    };
     let mut session = plane.session().await;
-    session
-        .welcome(|welcome| {
-            welcome.reconnect_grace = Some(Duration::from_millis(10).into());
-            welcome.on_disconnect = OnDisconnect::Stop.into();
-        })
-        .await;
+    session.welcome(short).await;
     session.send(Told::Assign(assign(1, script([forever()])))).await;
     session.accepted(1).await;
     drop(session);
     // Every session is cut until the lease was over once.
     let result = loop {
-        let mut session = plane.welcomed().await;
+        let mut session = plane.session().await;
+        session.welcome(short).await;
         session.send(Told::Assign(assign(2, script([])))).await;
         let mut found = None;
         while let Some(said) = session.next().await {

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rota_client::watch::is_final;
 use rota_proto::v1::{Task, TaskState};
 
+use crate::commands::signals::Interrupt;
 use crate::commands::track::track;
 use crate::commands::{outcome, state_of, worst};
 use crate::context::Context;
@@ -18,6 +19,7 @@ use crate::output::{first_line, name, reason, results, state};
 const BARS: usize = 10;
 
 pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Result<Exit> {
+    let mut interrupt = Interrupt::listen()?;
     let mut bars = Bars::new(context, tasks.len());
     for (index, task) in tasks.iter().enumerate() {
         bars.show(context, index, None, task);
@@ -26,7 +28,7 @@ pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Res
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupt.heard() => {
                 bars.clear();
                 let open: Vec<_> = tasks.iter().filter(|task| !is_final(state_of(task))).map(name).collect();
                 context.talk.say(&format!("\nThe tasks go on. Wait again: rota wait {}", open.join(" ")));

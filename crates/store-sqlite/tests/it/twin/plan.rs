@@ -88,7 +88,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 fn make() -> impl Strategy<Value = Make> {
     let who = (0..SLOTS, 0..8_u8, 0..5_u8, 0..11);
-    let links = (vec((any::<bool>(), 0..SLOTS, 0..3_u8), 0..3), weighted(0.4, 0..3_u8), weighted(0.3, 0..4_u8));
+    let links =
+        (vec((any::<bool>(), 0..SLOTS, 0..3_u8), 0..3), weighted(0.4, 0..3_u8), weighted(0.3, 0..4_u8));
     let flags = (weighted(0.1, Just(())), any::<bool>(), weighted(0.4, 0..3_u8), any::<bool>());
     let times = (weighted(0.2, 0..20_i64), weighted(0.3, 1..30_u64), 0..10_u8, 1..4_u32);
     (who, links, flags, times).prop_map(|(who, links, flags, times)| Make {
@@ -136,12 +137,14 @@ fn op() -> impl Strategy<Value = Op> {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     // Backwards now and then, as clocks do; a millisecond mostly, seconds often, an hour seldom.
-    let wait = || prop_oneof![
-        1 => Just(-2_000_000_i64),
-        6 => 0..2000_i64,
-        4 => 0..20_000_000_i64,
-        1 => Just(3_700_000_000_i64),
-    ];
+    let wait = || {
+        prop_oneof![
+            1 => Just(-2_000_000_i64),
+            6 => 0..2000_i64,
+            4 => 0..20_000_000_i64,
+            1 => Just(3_700_000_000_i64),
+        ]
+    };
     prop_oneof![
         12 => (vec(op(), 1..12), wait(), weighted(0.2, (0..60_u32, 1..4_u32)))
             .prop_map(|(ops, wait, fail)| Step::Batch { ops, wait, fail }),
