@@ -94,7 +94,8 @@ async fn dispatch(plane: &Plane) -> Result<Latency> {
         let began = plane.notes.expect(&request.task_id);
         let start = Instant::now();
         service.create_task(request).await?;
-        let at = tokio::time::timeout(Duration::from_secs(30), began).await.context("a task never began")??;
+        let at =
+            tokio::time::timeout(Duration::from_secs(30), began).await.context("a task never began")??;
         latency.record(at.duration_since(start));
     }
     Ok(latency)
@@ -139,7 +140,11 @@ async fn settled(plane: &Plane, done: u64) -> Result<()> {
     let parent = rota_proto::names::namespace(crate::plane::NAMESPACE);
     let wait = async {
         loop {
-            let request = rota_proto::v1::ListWorkersRequest { parent: parent.clone(), page_size: 1000, ..Default::default() };
+            let request = rota_proto::v1::ListWorkersRequest {
+                parent: parent.clone(),
+                page_size: 1000,
+                ..Default::default()
+            };
             let workers = plane.client.list_workers(request).await?.workers;
             let known: i64 = workers.iter().map(|worker| worker.succeeded).sum();
             if u64::try_from(known).unwrap_or(0) >= done {
@@ -150,4 +155,3 @@ async fn settled(plane: &Plane, done: u64) -> Result<()> {
     };
     tokio::time::timeout(Duration::from_secs(120), wait).await.context("the tasks were not done")?
 }
-

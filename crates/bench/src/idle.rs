@@ -12,8 +12,8 @@ use rota_proto::worker::v1::{Hello, SessionRequest, WorkerHeartbeat, session_req
 use rota_telemetry::{OnExit, spawn};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::plane::{AGENT, NAMESPACE};
 use crate::report::Idle;
@@ -62,8 +62,11 @@ async fn listening(log: BufReader<tokio::process::ChildStderr>) -> Result<String
     let mut lines = log.lines();
     while let Some(line) = lines.next_line().await? {
         if let Some((_, rest)) = line.split_once("http://") {
-            let addr: String = rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
-            spawn("bench-server-log", OnExit::Done, async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            let addr: String =
+                rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+            spawn("bench-server-log", OnExit::Done, async move {
+                while let Ok(Some(_)) = lines.next_line().await {}
+            });
             return Ok(format!("http://{addr}"));
         }
     }
@@ -95,7 +98,8 @@ async fn session(channel: tonic::transport::Channel, index: usize) -> Result<tok
     let mut answers = client.session(ReceiverStream::new(outbox)).await?.into_inner();
     let first = answers.message().await?.and_then(|answer| answer.kind);
     let Some(session_response::Kind::Welcome(welcome)) = first else { bail!("no welcome") };
-    let every = welcome.heartbeat_interval.and_then(|every| u64::try_from(every.seconds).ok()).unwrap_or(4).max(1);
+    let every =
+        welcome.heartbeat_interval.and_then(|every| u64::try_from(every.seconds).ok()).unwrap_or(4).max(1);
     Ok(spawn("bench-idle", OnExit::Done, async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(every));
         loop {

@@ -12,7 +12,7 @@ use rota_store::Store;
 use rota_telemetry::{OnExit, spawn};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Noting, Notes};
+use crate::runtime::{Notes, Noting};
 
 pub(crate) const NAMESPACE: &str = "default";
 pub(crate) const AGENT: &str = "bench";
@@ -54,12 +54,16 @@ impl Plane {
         })];
         let client = Client::new(ClientOptions::new(endpoint.clone()))?;
         let spec = v1::AgentSpec {
-            runtime: Some(v1::Runtime { kind: Some(v1::runtime::Kind::Scripted(v1::ScriptedRuntime::default())) }),
+            runtime: Some(v1::Runtime {
+                kind: Some(v1::runtime::Kind::Scripted(v1::ScriptedRuntime::default())),
+            }),
             management: v1::Management::External.into(),
             ..Default::default()
         };
-        let agent = v1::Agent { name: names::agent(NAMESPACE, AGENT), spec: Some(spec), ..Default::default() };
-        let request = v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
+        let agent =
+            v1::Agent { name: names::agent(NAMESPACE, AGENT), spec: Some(spec), ..Default::default() };
+        let request =
+            v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
         client.update_agent(request).await?;
 
         let notes = Arc::new(Notes::default());
@@ -85,7 +89,8 @@ impl Plane {
         use futures::StreamExt;
         let mut demand = self.client.watch_demand(names::namespace(NAMESPACE));
         while let Some(update) = demand.next().await {
-            let connected = update?.demands.iter().flat_map(|demand| &demand.workers).filter(|w| w.connected).count();
+            let connected =
+                update?.demands.iter().flat_map(|demand| &demand.workers).filter(|w| w.connected).count();
             if connected >= workers {
                 return Ok(());
             }

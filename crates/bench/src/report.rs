@@ -28,7 +28,8 @@ impl Latency {
 }
 
 fn unreachable_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 2, 1).unwrap_or_else(|_| Histogram::new(1).unwrap_or_else(|_| std::process::abort()))
+    Histogram::new_with_bounds(1, 2, 1)
+        .unwrap_or_else(|_| Histogram::new(1).unwrap_or_else(|_| std::process::abort()))
 }
 
 impl Serialize for Latency {

@@ -68,7 +68,9 @@ impl Shared {
             TaskName::Id(id) => Ok(id),
             TaskName::Alias(alias) => {
                 let found = self.store.newest(namespace, &alias).await.map_err(status::store)?;
-                found.ok_or_else(|| status::error("TASK_NOT_FOUND", format!("there is no task {alias:?} in {namespace}")))
+                found.ok_or_else(|| {
+                    status::error("TASK_NOT_FOUND", format!("there is no task {alias:?} in {namespace}"))
+                })
             }
         }
     }
@@ -91,7 +93,8 @@ impl Shared {
                 let fitting = agents.values().filter(|known| {
                     known.agent.namespace == route.namespace && words.is_subset(&known.agent.capabilities)
                 });
-                let best = fitting.min_by_key(|known| (known.agent.capabilities.len(), known.agent.name.clone()));
+                let best =
+                    fitting.min_by_key(|known| (known.agent.capabilities.len(), known.agent.name.clone()));
                 best.map(|known| known.agent.name.clone())
             }
         }

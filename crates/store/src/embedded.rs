@@ -246,5 +246,7 @@ impl<R: Reads> Store for Embedded<R> {
         if let Some(writer) = writer {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
+        // The reader of the commits hears that there will be no more.
+        self.outbox.sender.lock().take();
     }
 }

@@ -3,18 +3,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
 use rota_server::{Options, Server, Timing, Tls};
+use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
 use rota_store::memory::Memory;
-use rota_store::Store;
 use rota_worker::supervise::{SUBCOMMAND, Supervisor};
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +139,8 @@ impl Cluster {
         {
             let store = running.store.upgrade();
             // Dropping a runtime drops its tasks where they stand. It may not be done on another runtime's thread.
-            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
+            let _ =
+                tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
             // The store's writer is a thread: it must not go on beside the next control plane's.
             if let Some(store) = store {
                 store.close().await;
@@ -152,12 +153,12 @@ impl Cluster {
         let Some(mut running) = self.running.take() else { return false };
         running.shutdown.cancel();
         let stopped = tokio::task::spawn_blocking(move || {
-                let ended = running.ended.recv_timeout(Duration::from_secs(20)).is_ok();
-                if let Some(runtime) = running.runtime.take() {
-                    runtime.shutdown_timeout(Duration::from_secs(5));
-                }
-                ended
-            });
+            let ended = running.ended.recv_timeout(Duration::from_secs(20)).is_ok();
+            if let Some(runtime) = running.runtime.take() {
+                runtime.shutdown_timeout(Duration::from_secs(5));
+            }
+            ended
+        });
         stopped.await.unwrap_or(false)
     }
 
@@ -216,7 +217,6 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
     let (started, start) = tokio::sync::oneshot::channel::<Result<(SocketAddr, Weak<dyn Store>)>>();
     let (end, ended) = std::sync::mpsc::channel();
     let (stop, folder, setup) = (shutdown.clone(), folder.to_owned(), setup.clone());
-    #[expect(clippy::disallowed_methods, reason = "a runtime of its own has no span to inherit")]
     runtime.spawn(async move {
         let bound = async {
             let store = tokio::task::spawn_blocking({
@@ -228,7 +228,9 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
             let options = Options {
                 listen,
                 token: setup.token.map(Into::into),
-                tls: setup.tls.map(|(certificate, key)| Tls { certificate: certificate.into_bytes(), key: key.into() }),
+                tls: setup
+                    .tls
+                    .map(|(certificate, key)| Tls { certificate: certificate.into_bytes(), key: key.into() }),
                 store,
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
@@ -307,7 +309,9 @@ impl WorkerHandle {
 
     async fn ended(&mut self) -> Result<()> {
         if let Some(task) = self.task.take() {
-            tokio::time::timeout(Duration::from_secs(60), task).await.context("the worker did not end")???;
+            tokio::time::timeout(Duration::from_secs(60), task)
+                .await
+                .context("the worker did not end")???;
         }
         Ok(())
     }

@@ -44,7 +44,9 @@ pub async fn check(client: &Client, all_ended: bool) -> Result<Findings> {
         let state = task.status.as_ref().map(v1::TaskStatus::state).unwrap_or_default();
         *findings.states.entry(state.as_str_name()).or_default() += 1;
         one(task, &events, all_ended, &mut findings);
-        if let Some(end) = events.iter().find(|event| matches!(&event.kind, Some(Kind::State(s)) if is_final(s.to()))) {
+        if let Some(end) =
+            events.iter().find(|event| matches!(&event.kind, Some(Kind::State(s)) if is_final(s.to())))
+        {
             ends.insert(task.uid.clone(), (state, micros(end)));
         }
         logs.push((task, events));
@@ -89,7 +91,10 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
     if last != task.status.as_ref().map(v1::TaskStatus::state) {
         broken("L3: its record and its log tell different states");
     }
-    let starts: Vec<_> = changes.iter().filter(|(_, change)| change.to() == TaskState::Running && change.from() == TaskState::Assigned).collect();
+    let starts: Vec<_> = changes
+        .iter()
+        .filter(|(_, change)| change.to() == TaskState::Running && change.from() == TaskState::Assigned)
+        .collect();
     findings.attempts += starts.len();
     let mut broken = |rule: &str| findings.broken.push(format!("{}: {rule}", task.name));
     // Attempts are numbered from 1 without gaps: one that was not taken costs none.
@@ -103,17 +108,26 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
     for event in events {
         match &event.kind {
             Some(Kind::State(change)) => {
-                running = if matches!(change.to(), TaskState::Running | TaskState::InputRequired) { event.attempt } else { 0 };
+                running = if matches!(change.to(), TaskState::Running | TaskState::InputRequired) {
+                    event.attempt
+                } else {
+                    0
+                };
             }
             Some(Kind::Notice(_) | Kind::Change(_) | Kind::InputGiven(_)) | None => {}
-            Some(_) if event.attempt != running => broken("H2: something of an attempt that was not running is in the log"),
+            Some(_) if event.attempt != running => {
+                broken("H2: something of an attempt that was not running is in the log")
+            }
             Some(_) => {}
         }
     }
     let cancel = events.iter().position(|event| {
         matches!(&event.kind, Some(Kind::Change(change)) if change.fields.iter().any(|field| field == "desired_state"))
     });
-    if cancel.is_some() && task.desired_state() == v1::DesiredState::Cancelled && last == Some(TaskState::Succeeded) {
+    if cancel.is_some()
+        && task.desired_state() == v1::DesiredState::Cancelled
+        && last == Some(TaskState::Succeeded)
+    {
         broken("H8: it succeeded after its end had been asked for");
     }
 }
@@ -126,14 +140,18 @@ async fn started_after_dependencies(
     ends: &HashMap<String, (TaskState, i64)>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let start = events.iter().find(|event| matches!(&event.kind, Some(Kind::State(s)) if s.to() == TaskState::Running));
+    let start = events
+        .iter()
+        .find(|event| matches!(&event.kind, Some(Kind::State(s)) if s.to() == TaskState::Running));
     let Some(start) = start.map(micros) else { return Ok(()) };
     let whole = client.get_task(v1::GetTaskRequest { name: task.name.clone() }).await?;
     for dependency in whole.spec.unwrap_or_default().depends_on {
         // Aliases may since have passed to newer tasks; ids cannot.
         let Some((_, end)) = ends.get(&dependency.task) else { continue };
         if *end > start {
-            findings.broken.push(format!("{}: H4: it started before {} had ended", task.name, dependency.task));
+            findings
+                .broken
+                .push(format!("{}: H4: it started before {} had ended", task.name, dependency.task));
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use rota_client::Client;
-use rota_proto::v1::{self, script_step::Kind as Step};
 use rota_proto::names;
+use rota_proto::v1::{self, script_step::Kind as Step};
 
 /// The namespace of all tests.
 pub const NAMESPACE: &str = "default";
@@ -29,7 +29,12 @@ pub fn millis(millis: u64) -> pbjson_types::Duration {
 }
 
 /// An agent with that runtime, whose workers come by themselves.
-pub async fn agent(client: &Client, name: &str, runtime: v1::Runtime, capabilities: &[&str]) -> Result<v1::Agent> {
+pub async fn agent(
+    client: &Client,
+    name: &str,
+    runtime: v1::Runtime,
+    capabilities: &[&str],
+) -> Result<v1::Agent> {
     let spec = v1::AgentSpec {
         runtime: Some(runtime),
         capabilities: capabilities.iter().map(ToString::to_string).collect(),
@@ -62,7 +67,11 @@ pub async fn create(client: &Client, task: v1::Task) -> Result<v1::Task> {
 }
 
 /// Waits until a task is as wanted, and gives it as it is then.
-pub async fn until(client: &Client, name: &str, wanted: impl Fn(&v1::TaskStatus) -> bool) -> Result<v1::Task> {
+pub async fn until(
+    client: &Client,
+    name: &str,
+    wanted: impl Fn(&v1::TaskStatus) -> bool,
+) -> Result<v1::Task> {
     let wait = async {
         let mut watch = client.watch_task(name, 0);
         while let Some(update) = watch.next().await {
@@ -73,12 +82,21 @@ pub async fn until(client: &Client, name: &str, wanted: impl Fn(&v1::TaskStatus)
         }
         bail!("{name} ended otherwise than was waited for")
     };
-    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("{name} did not get there"))?
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(waited) => waited,
+        Err(_) => {
+            let now = get(client, name).await?;
+            let steps = steps(&log(client, name).await?);
+            bail!("{name} did not get there: {:?}, after {steps:?}", now.status)
+        }
+    }
 }
 
 /// Waits until a task is in a state.
 pub async fn until_state(client: &Client, name: &str, state: v1::TaskState) -> Result<v1::Task> {
-    until(client, name, |status| status.state() == state).await.with_context(|| format!("waiting for {state:?}"))
+    until(client, name, |status| status.state() == state)
+        .await
+        .with_context(|| format!("waiting for {state:?}"))
 }
 
 /// Waits for a task's end.

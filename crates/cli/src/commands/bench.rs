@@ -80,14 +80,21 @@ impl Bench {
         };
         let report = rota_bench::run(options, |step| talk.say(step)).await?;
         let out = Out::new(globals.output, globals.color);
-        if out.for_eyes() { show(&out, &report)? } else { out.value(&report)? }
+        if out.for_eyes() {
+            show(&out, &report)?
+        } else {
+            out.value(&report)?
+        }
         Ok(Exit::Ok)
     }
 }
 
+/// Name, unit, and where a round has it.
+type Figure = (&'static str, &'static str, fn(&Round) -> f64);
+
 fn show(out: &Out, report: &Report) -> anyhow::Result<()> {
     let mut table = Table::new(&["FIGURE", "MIN", "MEDIAN", "MAX", "UNIT"]);
-    let figures: [(&str, &str, fn(&Round) -> f64); 11] = [
+    let figures: [Figure; 11] = [
         ("completed tasks", "/s", |round| round.completed_per_second),
         ("durable creations", "/s", |round| round.created_per_second),
         ("store alone", "tasks/s", |round| round.raw_tasks_per_second),

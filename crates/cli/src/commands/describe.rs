@@ -60,8 +60,7 @@ impl Describe {
                 of_task(&task)
             }
             Kind::Agents => {
-                let agent =
-                    context.client.get_agent(GetAgentRequest { name: context.agent(name)? }).await?;
+                let agent = context.client.get_agent(GetAgentRequest { name: context.agent(name)? }).await?;
                 if !context.out.for_eyes() {
                     return context.out.value(&agent).map(|()| Exit::Ok);
                 }

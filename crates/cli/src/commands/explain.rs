@@ -24,7 +24,8 @@ impl Explain {
         }
         context.out.line(&answer.summary)?;
         for cause in &answer.causes {
-            if cause.message != answer.summary {
+            // The summary says the first one already.
+            if !answer.summary.contains(&cause.message) {
                 context.out.line(&format!("- {}", cause.message))?;
             }
             if !cause.hint.is_empty() {

@@ -77,10 +77,8 @@ async fn an_agent_out_of_time_is_ended_for_good() -> Result<()> {
     let _worker = stage.worker(work::AGENT, "one", 1).await?;
     let mark = work::mark();
     // It is not silent: it prints until the end.
-    let line = format!(
-        "{}\ntrap '' INT TERM HUP\nwhile :; do echo still here; sleep 0.1; done",
-        work::STRAYS
-    );
+    let line =
+        format!("{}\ntrap '' INT TERM HUP\nwhile :; do echo still here; sleep 0.1; done", work::STRAYS);
     let mut task = work::shell(&line, &[("MARK", &mark)]);
     let time = |millis| Some(tasks::millis(millis));
     limits(&mut task, Limits { timeout: time(3000), silence_timeout: time(60_000), ..Default::default() });

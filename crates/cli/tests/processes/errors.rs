@@ -87,7 +87,10 @@ async fn no_server_and_no_entry() -> Result<()> {
     let second = ["server", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     stage.rota(&second).await.failed(1, &["error: ", "in use"]);
     let taken = stage.addr().to_string();
-    stage.rota(&["server", "--data-dir", "other", "--listen", &taken]).await.failed(1, &["error: ", &taken, "hint: "]);
+    stage
+        .rota(&["server", "--data-dir", "other", "--listen", &taken])
+        .await
+        .failed(1, &["error: ", &taken, "hint: "]);
     Ok(())
 }
 
@@ -103,9 +106,18 @@ async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
         (format!("{HEAD}spec: {{agent: x, limits: {{timeout: -5s}}}}\n"), &["m.yaml:4:", "-5s"]),
         (format!("{HEAD}spec: {{agent: NOT A NAME, prompt: x}}\n"), &["m.yaml:1", "spec.agent"]),
         (format!("{HEAD}spec: {{agent: x, capabilities: [code], prompt: x}}\n"), &["m.yaml:1", "spec"]),
-        ("apiVersion: rota.dev/v1alpha1\nkind: Tusk\nmetadata: {name: a}\nspec: {}\n".into(), &["m.yaml:", "Tusk"]),
-        ("apiVersion: rota.dev/v9\nkind: Task\nmetadata: {name: a}\nspec: {}\n".into(), &["m.yaml:", "rota.dev/v9"]),
-        (format!("{HEAD}spec: {{prompt: x}}\n---\n{HEAD}spec: {{prompt: y}}\n"), &["m.yaml:6", "m.yaml:1"]),
+        (
+            "apiVersion: rota.dev/v1alpha1\nkind: Tusk\nmetadata: {name: a}\nspec: {}\n".into(),
+            &["m.yaml:", "Tusk"],
+        ),
+        (
+            "apiVersion: rota.dev/v9\nkind: Task\nmetadata: {name: a}\nspec: {}\n".into(),
+            &["m.yaml:", "rota.dev/v9"],
+        ),
+        (
+            format!("{HEAD}spec: {{prompt: x}}\n---\n{HEAD}spec: {{prompt: again}}\n"),
+            &["m.yaml:6", "m.yaml:1"],
+        ),
         (String::new(), &["no manifest"]),
     ] {
         // A good one beside it is not sent either.
@@ -124,11 +136,17 @@ async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
 
     // What only the server can know names its field, too.
     let strict = format!("{HEAD}spec: {{agent: nobody, strict: true, prompt: x}}\n");
-    stage.apply("m.yaml", &strict).await.failed(1, &["error: task/a could not be applied", "cause: ", "agent"]);
-    stage.rota(&["apply", "-f", "m.yaml", "--dry-run"]).await.failed(1, &["error: ", "agent"]);
+    stage
+        .apply("m.yaml", &strict)
+        .await
+        .failed(1, &["error: task/a could not be applied", "cause: ", "agent"]);
     let large = format!("{HEAD}spec: {{prompt: {}}}\n", "x".repeat((1 << 20) + 1));
     stage.apply("m.yaml", &large).await.failed(1, &["error: ", "prompt"]);
-    let fine = Answer::of(stage.command(&["apply", "-f", "-", "--dry-run"]), &format!("{HEAD}spec: {{prompt: x}}\n")).await;
+    let fine = Answer::of(
+        stage.command(&["apply", "-f", "-", "--dry-run"]),
+        &format!("{HEAD}spec: {{prompt: x}}\n"),
+    )
+    .await;
     assert_eq!(fine.done(), "task/a valid (dry run)");
     assert_eq!(stage.rota(&["get", "tasks", "-o", "jsonl"]).await.done(), "");
     history::check(&stage.client()?, true).await?.check()

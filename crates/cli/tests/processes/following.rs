@@ -58,13 +58,18 @@ async fn a_log_is_read_from_where_one_was() -> Result<()> {
     let token = first["token"].as_str().unwrap().to_owned();
     let _worker = stage.worker(work::AGENT, "one", 1).await?;
     let line = "for i in 1 2 3; do echo \"line $i\"; sleep 0.1; done";
-    stage.rota(&["run", "--agent", "shell", "--name", "short", "--command", "--", "sh", "-c", line]).await.done();
+    stage
+        .rota(&["run", "--agent", "shell", "--name", "short", "--command", "--", "sh", "-c", line])
+        .await
+        .done();
 
     let whole = stage.rota(&["events", "short", "-o", "jsonl"]).await.done();
     let all: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seq = |event: &Value| event["logSeq"].as_str().unwrap().parse::<usize>().unwrap();
     assert_eq!(all.iter().map(seq).collect::<Vec<_>>(), (1..=all.len()).collect::<Vec<_>>());
-    for command in [&["events", "short"][..], &["logs", "short"], &["logs", "-f", "short"], &["events", "-f", "short"]] {
+    for command in
+        [&["events", "short"][..], &["logs", "short"], &["logs", "-f", "short"], &["events", "-f", "short"]]
+    {
         let mut args = command.to_vec();
         args.extend(["--since", "3", "-o", "jsonl"]);
         let rest = stage.rota(&args).await.done();
@@ -74,7 +79,8 @@ async fn a_log_is_read_from_where_one_was() -> Result<()> {
     stage.rota(&["events", "short", "--since", "soon"]).await.failed(2, &["error: ", "soon"]);
 
     // Another one goes on from the first one's token, and skips nothing.
-    let mut again = Process::start("events since", stage.command(&["events", "--since", &token, "-o", "jsonl"]));
+    let mut again =
+        Process::start("events since", stage.command(&["events", "--since", &token, "-o", "jsonl"]));
     again.says("TASK_STATE_SUCCEEDED").await;
     follow.says("TASK_STATE_SUCCEEDED").await;
     again.kill().await;

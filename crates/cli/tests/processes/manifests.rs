@@ -38,7 +38,8 @@ async fn waits(stage: &Stage, name: &str) -> Vec<String> {
 #[tokio::test]
 async fn dependents_then_what_they_need_then_the_agent() -> Result<()> {
     let stage = Stage::start(Graces::LONG).await?;
-    let last = stage.apply("last.yaml", &(task("last", &["left", "right"]) + &task("right", &["left"]))).await;
+    let last =
+        stage.apply("last.yaml", &(task("last", &["left", "right"]) + &task("right", &["left"]))).await;
     assert_eq!(last.done(), "task/last created\ntask/right created");
     assert_eq!(
         waits(&stage, "last").await,

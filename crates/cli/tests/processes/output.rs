@@ -72,11 +72,15 @@ async fn every_format_can_be_read() -> Result<()> {
     assert_eq!((&one["alias"], &one["status"]["result"]["text"]), (&"one".into(), &"- x".into()));
     // Logs are documents one after the other.
     let docs = stage.rota(&["events", "one", "-o", "yaml"]).await.done();
-    let docs: Vec<Value> = docs.split("---\n").skip(1).map(|doc| serde_saphyr::from_str(doc)).collect::<Result<_, _>>()?;
+    let docs: Vec<Value> =
+        docs.split("---\n").skip(1).map(|doc| serde_saphyr::from_str(doc)).collect::<Result<_, _>>()?;
     assert_eq!(docs.len().to_string(), one["status"]["logSeq"].as_str().unwrap());
     for format in ["json", "jsonl"] {
         let lines = stage.rota(&["logs", "one", "-o", format]).await.done();
-        assert_eq!(lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).count(), docs.len());
+        assert_eq!(
+            lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).count(),
+            docs.len()
+        );
     }
     let applied = stage.rota(&["apply", "-f", "all.yaml", "-o", "json"]).await.done();
     let applied: Vec<Value> = applied.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -86,7 +86,11 @@ pub(crate) struct Ended {
     pub(crate) said: String,
 }
 
-fn listen(name: &str, stream: impl AsyncRead + Unpin + Send + 'static, told: Arc<watch::Sender<Vec<String>>>) {
+fn listen(
+    name: &str,
+    stream: impl AsyncRead + Unpin + Send + 'static,
+    told: Arc<watch::Sender<Vec<String>>>,
+) {
     let name = name.to_owned();
     spawn("listen", OnExit::Done, async move {
         let mut lines = BufReader::new(stream).lines();

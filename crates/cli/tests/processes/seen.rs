@@ -50,7 +50,8 @@ pub(crate) fn marked(mark: &str) -> Vec<Seen> {
         };
         holds("environ") || holds("cmdline")
     };
-    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     all.filter(|pid| *pid != own && carries(*pid)).filter_map(Seen::of).collect()
 }
 

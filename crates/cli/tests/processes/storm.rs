@@ -91,8 +91,7 @@ async fn all_end_and_none_twice() -> Result<()> {
     assert!(found.attempts as u64 > TASKS, "{found:?}");
     found.check()?;
     // Nothing that was started on the way is left, whoever had started it.
-    let mine: BTreeSet<_> =
-        [stage.server(), &steady, &late].into_iter().map(Process::pid).collect();
+    let mine: BTreeSet<_> = [stage.server(), &steady, &late].into_iter().map(Process::pid).collect();
     tasks::eventually("the end of all processes", async || {
         Ok(seen::marked(stage.mark()).iter().all(|one| mine.contains(&one.pid)))
     })

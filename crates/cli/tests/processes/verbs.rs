@@ -39,14 +39,20 @@ async fn a_run_is_waited_for_and_shown() -> Result<()> {
     // A name alone is a task's.
     for args in [&["describe", "hello"][..], &["describe", "task", "hello"], &["describe", "task/hello"]] {
         let page = stage.rota(args).await.done();
-        assert!(page.contains("State:         Succeeded") && page.contains("Result:        all is well"), "{page}");
+        assert!(
+            page.contains("State:         Succeeded") && page.contains("Result:        all is well"),
+            "{page}"
+        );
     }
-    for args in [&["describe", "agent", "actor"][..], &["describe", "agent/actor"], &["describe", "worker/one"]] {
+    for args in
+        [&["describe", "agent", "actor"][..], &["describe", "agent/actor"], &["describe", "worker/one"]]
+    {
         assert!(stage.rota(args).await.done().contains("actor"), "{args:?}");
     }
     stage.rota(&["describe", "worker"]).await.failed(2, &["error: which worker?", "hint: "]);
     stage.rota(&["describe", "thing", "hello"]).await.failed(2, &["error: ", "thing"]);
-    for args in [&["get", "task", "hello"][..], &["get", "tasks"], &["get", "tasks", "--state", "succeeded"]] {
+    for args in [&["get", "task", "hello"][..], &["get", "tasks"], &["get", "tasks", "--state", "succeeded"]]
+    {
         let table = stage.rota(args).await.done();
         assert!(table.lines().any(|row| row.starts_with("hello") && row.contains("Succeeded")), "{table}");
     }
@@ -86,7 +92,8 @@ async fn a_waiting_task_is_changed_explained_and_cancelled() -> Result<()> {
     let late = stage.rota(&["wait", "waits", "--timeout", "10ms"]).await;
     late.failed(6, &["error: after 10ms still waiting for waits", "hint: ", "rota explain waits"]);
 
-    let updated = stage.rota(&["update", "waits", "--priority", "urgent", "--label", "a=b", "--label", "team-"]).await;
+    let updated =
+        stage.rota(&["update", "waits", "--priority", "urgent", "--label", "a=b", "--label", "team-"]).await;
     assert_eq!(updated.done(), "task/waits updated");
     let now = stage.rota(&["get", "task", "waits", "-o", "json"]).await.json();
     assert_eq!((&now["priority"], &now["labels"]), (&Value::from(10), &serde_json::json!({"a": "b"})));
@@ -104,13 +111,19 @@ async fn a_waiting_task_is_changed_explained_and_cancelled() -> Result<()> {
     let low = task("waits", "  priority: LOW\n", "{succeed: at last}");
     assert_eq!(stage.apply("waits.yaml", &low).await.done(), "task/waits configured");
     let other = task("waits", "  priority: LOW\n", "{succeed: something else}");
-    stage.apply("waits.yaml", &other).await.failed(1, &["error: task/waits could not be applied", "cause: ", "runtime"]);
+    stage
+        .apply("waits.yaml", &other)
+        .await
+        .failed(1, &["error: task/waits could not be applied", "cause: ", "runtime"]);
     let run = ["run", "--detach", "--agent", "actor", "--idempotency-key", "k"];
     let once = stage.rota(&[&run[..], &["one thing"]].concat()).await.done();
     assert_eq!(stage.rota(&[&run[..], &["one thing"]].concat()).await.done(), once);
     stage.rota(&[&run[..], &["another thing"]].concat()).await.failed(1, &["error: ", "cause: ", "prompt"]);
 
-    assert_eq!(stage.rota(&["cancel", "waits", &once]).await.done().lines().next(), Some("task/waits cancelled"));
+    assert_eq!(
+        stage.rota(&["cancel", "waits", &once]).await.done().lines().next(),
+        Some("task/waits cancelled")
+    );
     stage.rota(&["wait", "waits", &once]).await.failed(3, &[]);
     let again = stage.apply("waits.yaml", &low).await.done();
     assert!(again.contains("unchanged (cancelled; `rota retry waits` runs it once more)"), "{again}");
@@ -127,11 +140,15 @@ async fn an_agent_is_asked_answered_drained_and_deleted() -> Result<()> {
     let attached = Answer::of(stage.command(&["attach", "asks"]), "yes, do\n").await;
     assert!(attached.out.contains("? Shall I?") && attached.out.contains("› yes, do"), "{attached:?}");
     assert_eq!(attached.code, 0);
-    let fails = task("fails", "  retry: {maxAttempts: 2, initialBackoff: 10ms}\n", "{fail: {message: not today}}");
+    let fails =
+        task("fails", "  retry: {maxAttempts: 2, initialBackoff: 10ms}\n", "{fail: {message: not today}}");
     stage.apply("fails.yaml", &fails).await.done();
     stage.rota(&["wait", "fails"]).await.failed(1, &[]);
     let described = stage.rota(&["describe", "fails"]).await.done();
-    assert!(described.contains("Failure:       agent: not today") && described.contains("Attempt:       2"), "{described}");
+    assert!(
+        described.contains("Failure:       agent: not today") && described.contains("Attempt:       2"),
+        "{described}"
+    );
     stage.rota(&["retry", "fails", "--wait"]).await.failed(1, &["error: task fails failed: not today"]);
     stage.rota(&["wait", "fails", "asks", "--for", "succeeded"]).await.failed(1, &[]);
 

@@ -52,6 +52,8 @@ pub(crate) async fn printed(client: &Client, name: &str) -> Result<String> {
 
 /// Waits until a task has printed this.
 pub(crate) async fn prints(client: &Client, name: &str, what: &str) -> Result<()> {
-    tasks::eventually(&format!("the output {what:?}"), async || Ok(printed(client, name).await?.contains(what)))
-        .await
+    tasks::eventually(&format!("the output {what:?}"), async || {
+        Ok(printed(client, name).await?.contains(what))
+    })
+    .await
 }

@@ -59,7 +59,8 @@ async fn the_late_result_of_a_stopped_worker_is_refused() -> Result<()> {
     proxy.cut();
     late.signal(Signal::SIGCONT);
     let attempts = stage.state_dir().join("attempts/late");
-    tasks::eventually("the attempt's end", async || Ok(std::fs::read_dir(&attempts)?.next().is_none())).await?;
+    tasks::eventually("the attempt's end", async || Ok(std::fs::read_dir(&attempts)?.next().is_none()))
+        .await?;
     proxy.open();
     tasks::eventually("the word of the late result", async || {
         Ok(tasks::notices(&tasks::log(&client, &name).await?).contains(&"stale_result".to_owned()))

@@ -246,10 +246,6 @@ impl Step<'_> {
                 self.out.result = result;
                 self.go(StateChange::new(State::Succeeded, "succeeded"));
             }
-            // A worker that was stopped, or cut off for too long, says so itself: no fault of the task's.
-            Ending::Failed(failure) if failure.class == Class::WorkerLost => {
-                self.interrupted(&failure.message);
-            }
             Ending::Failed(failure) => self.failed(failure, jitter),
             Ending::Stopped { by } => {
                 self.interrupted(&format!("the worker ended the attempt by {by}, unasked"))

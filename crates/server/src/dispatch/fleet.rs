@@ -188,7 +188,8 @@ impl Fleet {
     /// An agent can do these things now; so can its workers.
     pub(crate) fn learn(&self, namespace: &Namespace, agent: &AgentName, capabilities: &BTreeSet<String>) {
         let mut inner = self.inner();
-        let ours = inner.seats.iter().filter(|(key, seat)| key.0 == *namespace && seat.profile.agent == *agent);
+        let ours =
+            inner.seats.iter().filter(|(key, seat)| key.0 == *namespace && seat.profile.agent == *agent);
         let keys: Vec<_> = ours.map(|(key, _)| key.clone()).collect();
         for key in keys {
             let Some(mut seat) = inner.remove_seat(&key) else { continue };
@@ -198,7 +199,12 @@ impl Fleet {
     }
 
     /// Changes a worker's seat if it is of this session.
-    pub(crate) fn with<O>(&self, key: &SeatKey, worker: &WorkerRef, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
+    pub(crate) fn with<O>(
+        &self,
+        key: &SeatKey,
+        worker: &WorkerRef,
+        change: impl FnOnce(&mut Seat) -> O,
+    ) -> Option<O> {
         let mut inner = self.inner();
         inner.seats.get(key).filter(|seat| seat.epoch == worker.epoch)?;
         inner.with_seat(key, change)
@@ -280,7 +286,14 @@ impl Fleet {
     }
 
     /// A worker no longer has an attempt. Whether it was known to have it.
-    pub(crate) fn freed(&self, key: &SeatKey, worker: &WorkerRef, id: TaskId, fence: Fence, now: Timestamp) -> bool {
+    pub(crate) fn freed(
+        &self,
+        key: &SeatKey,
+        worker: &WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        now: Timestamp,
+    ) -> bool {
         self.with(key, worker, |seat| {
             let ours = |known: Option<&Fence>| known == Some(&fence);
             let mut found = false;

@@ -24,7 +24,9 @@ impl Shared {
         let on_worker = change.task.state.is_on_worker();
         for entry in change.events.iter() {
             match &entry.body {
-                Body::Input { seq, payload } if on_worker => self.send_input(&change.task, *seq, event::input(payload)),
+                Body::Input { seq, payload } if on_worker => {
+                    self.send_input(&change.task, *seq, event::input(payload))
+                }
                 Body::Change { fields, message }
                     if on_worker
                         && change.task.desired == Desired::Cancelled
@@ -72,7 +74,8 @@ impl Shared {
                     tracing::error!(task = %task.id, %error, "a task cannot be sent to its worker");
                     let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
                     let mut failed = Failure::new(Class::Start, error.to_string());
-                    failed.hint = "hand the task in again with its secrets, and keep the server's key file".to_owned();
+                    failed.hint =
+                        "hand the task in again with its secrets, and keep the server's key file".to_owned();
                     self.fail_attempt(&key, worker, task.id, fence, failed);
                     return;
                 }

@@ -45,7 +45,8 @@ impl Fleet {
         let inner = self.inner();
         let mut workers: Vec<_> = (inner.seats.values())
             .map(|seat| {
-                let mut tasks: Vec<_> = seat.held.keys().chain(seat.ending.keys()).map(ToString::to_string).collect();
+                let mut tasks: Vec<_> =
+                    seat.held.keys().chain(seat.ending.keys()).map(ToString::to_string).collect();
                 tasks.sort_unstable();
                 WorkerView {
                     namespace: seat.profile.namespace.clone(),
@@ -77,15 +78,21 @@ impl Fleet {
     /// Routes on which something waits, and how much.
     pub(crate) fn waiting(&self) -> Vec<(Route, u64)> {
         let inner = self.inner();
-        inner.lanes.values().filter(|lane| lane.queued > 0).map(|lane| (lane.route.clone(), lane.queued)).collect()
+        inner
+            .lanes
+            .values()
+            .filter(|lane| lane.queued > 0)
+            .map(|lane| (lane.route.clone(), lane.queued))
+            .collect()
     }
 
     /// What the fleet looks like from a route; `ahead` is the caller's to fill in.
-    pub(crate) fn from_route(&self, route: &Route) -> (Option<RouteId>, explain::Fleet) {
+    pub(crate) fn seen_from(&self, route: &Route) -> (Option<RouteId>, explain::Fleet) {
         let inner = self.inner();
         let mut fleet = explain::Fleet::default();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        for seat in inner.seats.values().filter(|seat| seat.outgoing.is_some() && seat.profile.covers(route)) {
+        for seat in inner.seats.values().filter(|seat| seat.outgoing.is_some() && seat.profile.covers(route))
+        {
             if seat.draining {
                 fleet.draining += 1;
             } else {

@@ -84,11 +84,7 @@ impl Agents {
 }
 
 /// A page of a list that is kept in memory: after the token's name, by name.
-fn page<T>(
-    items: Vec<(String, T)>,
-    size: i32,
-    token: &str,
-) -> Result<(Vec<T>, String), Status> {
+fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result<(Vec<T>, String), Status> {
     if size < 0 {
         return Err(invalid("page_size", "must not be negative"));
     }
@@ -133,7 +129,8 @@ fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Result<v1::Ag
             "spec.on_disconnect" => spec.on_disconnect = new.on_disconnect,
             "spec.management" => spec.management = new.management,
             other => {
-                let why = format!("{:?} is not a field that can be changed", crate::wire::check::shorten(other));
+                let why =
+                    format!("{:?} is not a field that can be changed", crate::wire::check::shorten(other));
                 return Err(invalid("update_mask", why));
             }
         }
@@ -146,7 +143,10 @@ impl AgentService for Agents {
     type WatchAgentsStream = Boxed<v1::WatchAgentsResponse>;
     type WatchDemandStream = Boxed<v1::WatchDemandResponse>;
 
-    async fn create_agent(&self, request: Request<v1::CreateAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+    async fn create_agent(
+        &self,
+        request: Request<v1::CreateAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let name = names::agent_id("agent_id", &request.agent_id)?;
@@ -176,7 +176,10 @@ impl AgentService for Agents {
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
 
-    async fn update_agent(&self, request: Request<v1::UpdateAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+    async fn update_agent(
+        &self,
+        request: Request<v1::UpdateAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
         let request = request.into_inner();
         let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
         let (namespace, name) = names::agent("agent.name", &given.name)?;
@@ -196,12 +199,19 @@ impl AgentService for Agents {
         self.put(agent, must_exist).await.map(Response::new)
     }
 
-    async fn delete_agent(&self, request: Request<v1::DeleteAgentRequest>) -> Result<Response<Empty>, Status> {
+    async fn delete_agent(
+        &self,
+        request: Request<v1::DeleteAgentRequest>,
+    ) -> Result<Response<Empty>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
         let _one_at_a_time = self.shared.agent_changes.lock().await;
         if self.shared.agent(&namespace, &name).is_none() {
-            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(Self::missing(&name)) };
+            return if request.allow_missing {
+                Ok(Response::new(Empty {}))
+            } else {
+                Err(Self::missing(&name))
+            };
         }
         self.shared.apply(Command::DeleteAgent { namespace: namespace.clone(), name: name.clone() }).await?;
         self.shared.caught_up().await;
@@ -224,7 +234,8 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
-        let workers = self.drain(&namespace, &name, &request.worker, request.only_idle, "it was asked to drain");
+        let workers =
+            self.drain(&namespace, &name, &request.worker, request.only_idle, "it was asked to drain");
         Ok(Response::new(v1::DrainAgentResponse { workers }))
     }
 
@@ -243,7 +254,8 @@ impl AgentService for Agents {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let workers = self.workers(namespace.as_ref()).into_iter();
-        let ours = workers.filter(|worker| request.agent.is_empty() || worker.agent.as_str() == request.agent);
+        let ours =
+            workers.filter(|worker| request.agent.is_empty() || worker.agent.as_str() == request.agent);
         let named = ours.map(|worker| {
             let told = worker_to_wire(worker);
             (told.name.clone(), told)
@@ -311,7 +323,14 @@ impl AgentService for Agents {
 
 impl Agents {
     /// Lets workers finish what they run and take nothing new. The names of those that drain now.
-    fn drain(&self, namespace: &Namespace, agent: &AgentName, only: &str, only_idle: bool, why: &str) -> Vec<String> {
+    fn drain(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentName,
+        only: &str,
+        only_idle: bool,
+        why: &str,
+    ) -> Vec<String> {
         let mut drained = Vec::new();
         for worker in self.workers(Some(namespace)) {
             if worker.agent != *agent || !(only.is_empty() || worker.name == only) {
@@ -364,7 +383,10 @@ type Key = (Namespace, AgentName);
 type Version = (u64, Timestamp);
 
 /// The agents now, then each change of an agent itself. Figures come with demand.
-fn watch(agents: Agents, namespace: Option<Namespace>) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
+fn watch(
+    agents: Agents,
+    namespace: Option<Namespace>,
+) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
     use v1::watch_agents_response::Kind;
     let (outbox, stream) = mpsc::channel(64);
     spawn("watch-agents", OnExit::Done, async move {
@@ -377,7 +399,8 @@ fn watch(agents: Agents, namespace: Option<Namespace>) -> ReceiverStream<Result<
             let mut news: Vec<_> = (known.keys().filter(|key| !now.contains_key(*key)))
                 .map(|(at, name)| Kind::Deleted(n::agent(at.as_str(), name)))
                 .collect();
-            let fresh: Vec<_> = now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
+            let fresh: Vec<_> =
+                now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
             if !fresh.is_empty() {
                 let standing = demand::standing(&agents.shared);
                 for ((at, name), _) in fresh {

@@ -110,7 +110,11 @@ fn known_agent(shared: &Shared, namespace: &Namespace, spec: Option<&v1::TaskSpe
     }
 }
 
-fn seal(shared: &Shared, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<bytes::Bytes>, Status> {
+fn seal(
+    shared: &Shared,
+    id: TaskId,
+    secrets: &BTreeMap<String, String>,
+) -> Result<Option<bytes::Bytes>, Status> {
     if secrets.is_empty() {
         return Ok(None);
     }
@@ -181,7 +185,12 @@ fn target(target: &Target) -> v1::Target {
 }
 
 /// The task that exists, if it is what the caller meant.
-async fn existing(shared: &Shared, known: &Task, given: &v1::TaskSpec, alias: &str) -> Result<v1::Task, Status> {
+async fn existing(
+    shared: &Shared,
+    known: &Task,
+    given: &v1::TaskSpec,
+    alias: &str,
+) -> Result<v1::Task, Status> {
     let payload = shared.store.payload(known.id).await.map_err(status::store)?.unwrap_or_default();
     let mut fields = spec::differences(&payload, given);
     if known.alias.as_deref().unwrap_or_default() != alias {
@@ -190,6 +199,7 @@ async fn existing(shared: &Shared, known: &Task, given: &v1::TaskSpec, alias: &s
     if !fields.is_empty() {
         return Err(status::reused(known.id, &fields));
     }
-    let result = if known.has_result { shared.store.result(known.id).await.map_err(status::store)? } else { None };
+    let result =
+        if known.has_result { shared.store.result(known.id).await.map_err(status::store)? } else { None };
     Ok(task::to_wire(known, Some(&payload), result.as_ref()))
 }

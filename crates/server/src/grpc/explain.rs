@@ -8,7 +8,7 @@ use crate::shared::{Shared, now};
 use crate::wire::{status, task as wire};
 
 pub(super) async fn explain(shared: &Shared, task: &Task) -> Result<v1::ExplainTaskResponse, Status> {
-    let (route, mut fleet) = shared.fleet.from_route(&task.route());
+    let (route, mut fleet) = shared.fleet.seen_from(&task.route());
     if let (State::Queued, Some(route)) = (task.state, route) {
         fleet.ahead = shared.store.ahead(route, task.rank()).await.map_err(status::store)?;
     }

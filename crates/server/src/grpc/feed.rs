@@ -59,7 +59,8 @@ pub(super) async fn many(
         outbox,
     };
     // The first answer gives a token, so that a caller can go on from here even if nothing happens.
-    let first = v1::WatchTasksResponse { token: token(feed.seen), resync: from.is_none(), ..Default::default() };
+    let first =
+        v1::WatchTasksResponse { token: token(feed.seen), resync: from.is_none(), ..Default::default() };
     let _ = feed.outbox.send(Ok(first)).await;
     spawn("watch-tasks", OnExit::Done, async move {
         let (stop, outbox) = (feed.shared.stop.clone(), feed.outbox.clone());
@@ -116,7 +117,8 @@ impl Feed {
         if self.namespace.as_ref().is_some_and(|namespace| task.namespace != *namespace) {
             return Ok(());
         }
-        let wanted = |entry: &&Event| !self.states_only || matches!(entry.body, Body::State(_) | Body::Change { .. });
+        let wanted =
+            |entry: &&Event| !self.states_only || matches!(entry.body, Body::State(_) | Body::Change { .. });
         let events: Vec<_> = events.iter().filter(wanted).map(event::to_wire).collect();
         if events.is_empty() {
             return Ok(());

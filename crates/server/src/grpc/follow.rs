@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use rota_core::TaskId;
 use rota_core::task::{Event, Task};
-use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, attach_task_request, attach_task_response};
+use rota_proto::v1::{
+    self, AttachTaskRequest, AttachTaskResponse, attach_task_request, attach_task_response,
+};
 use rota_store::TaskChange;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
@@ -31,8 +33,8 @@ pub(super) async fn one(
     request: v1::WatchTaskRequest,
 ) -> Result<ReceiverStream<Result<v1::WatchTaskResponse, Status>>, Status> {
     let (namespace, named) = names::task("name", &request.name)?;
-    let after = u64::try_from(request.after_log_seq)
-        .map_err(|_| invalid("after_log_seq", "must not be negative"))?;
+    let after =
+        u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
     let id = shared.task(&namespace, named).await?.id;
     let (outbox, stream) = mpsc::channel(OUTBOX);
     let shared = Arc::clone(shared);
@@ -71,10 +73,12 @@ async fn follow(shared: &Shared, id: TaskId, mut seen: u64, outbox: &Outbox) -> 
 /// Sends what the store has. Whether the task has ended and all was sent.
 async fn catch_up(shared: &Shared, id: TaskId, seen: &mut u64, outbox: &Outbox) -> Result<bool, Status> {
     loop {
-        let task = shared.store.task(id).await.map_err(status::store)?;
-        let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record is gone"))?;
+        // The log before the record: an answer may not bring entries together with a record from before them, since
+        // what has been seen is not told again.
         let events = shared.store.events(id, *seen, PAGE).await.map_err(status::store)?;
         *seen = events.last().map_or(*seen, |event| event.log_seq);
+        let task = shared.store.task(id).await.map_err(status::store)?;
+        let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record is gone"))?;
         let whole = *seen >= task.log_seq;
         let ended = whole && task.state.is_final();
         send(shared, &task, &events, ended, outbox).await?;
@@ -94,7 +98,13 @@ async fn live(shared: &Shared, change: &TaskChange, seen: &mut u64, outbox: &Out
     Ok(ended)
 }
 
-async fn send(shared: &Shared, task: &Task, events: &[Event], ended: bool, outbox: &Outbox) -> Result<(), Status> {
+async fn send(
+    shared: &Shared,
+    task: &Task,
+    events: &[Event],
+    ended: bool,
+    outbox: &Outbox,
+) -> Result<(), Status> {
     let result = match ended && task.has_result {
         true => shared.store.result(task.id).await.map_err(status::store)?,
         false => None,
@@ -165,7 +175,8 @@ async fn attached(
 /// An error inside of an answer.
 pub(super) fn batch_error(status: &Status) -> v1::BatchError {
     let details = status.get_error_details();
-    let field = details.bad_request().and_then(|bad| bad.field_violations.first()).map(|one| one.field.clone());
+    let field =
+        details.bad_request().and_then(|bad| bad.field_violations.first()).map(|one| one.field.clone());
     v1::BatchError {
         code: status.code().into(),
         message: status.message().to_owned(),

@@ -17,8 +17,8 @@ pub(crate) use agents::Agents;
 pub(crate) use tasks::Tasks;
 
 /// Health of each service (`grpc.health.v1`).
-pub(crate) async fn health() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>
-{
+pub(crate) async fn health()
+-> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_serving::<TaskServiceServer<Tasks>>().await;
     reporter.set_serving::<AgentServiceServer<Agents>>().await;

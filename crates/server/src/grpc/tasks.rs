@@ -37,7 +37,12 @@ impl Tasks {
         Ok(wire::to_wire(record, payload.as_ref(), result.as_ref()))
     }
 
-    async fn command(&self, namespace: Namespace, id: TaskId, command: task::Command) -> Result<Reply, Status> {
+    async fn command(
+        &self,
+        namespace: Namespace,
+        id: TaskId,
+        command: task::Command,
+    ) -> Result<Reply, Status> {
         self.shared.apply(Command::Task { namespace, id, command }).await
     }
 
@@ -102,7 +107,10 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
                 desired = Some(wire::from_desired(wanted));
             }
             other => {
-                let why = format!("{:?} cannot be changed; priority, labels and desired_state can", check::shorten(other));
+                let why = format!(
+                    "{:?} cannot be changed; priority, labels and desired_state can",
+                    check::shorten(other)
+                );
                 return Err(invalid("update_mask", why));
             }
         }
@@ -116,7 +124,10 @@ impl TaskService for Tasks {
     type WatchTasksStream = Boxed<WatchTasksResponse>;
     type AttachTaskStream = Boxed<AttachTaskResponse>;
 
-    async fn create_task(&self, request: Request<v1::CreateTaskRequest>) -> Result<Response<v1::Task>, Status> {
+    async fn create_task(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Response<v1::Task>, Status> {
         let trace = create::trace(request.metadata());
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
@@ -192,14 +203,20 @@ impl TaskService for Tasks {
         }))
     }
 
-    async fn update_task(&self, request: Request<v1::UpdateTaskRequest>) -> Result<Response<v1::Task>, Status> {
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::Task>, Status> {
         let request = request.into_inner();
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
         let command = changes(&request, given)?;
         self.update(&given.name, "task.name", command).await.map(Response::new)
     }
 
-    async fn cancel_task(&self, request: Request<v1::CancelTaskRequest>) -> Result<Response<v1::Task>, Status> {
+    async fn cancel_task(
+        &self,
+        request: Request<v1::CancelTaskRequest>,
+    ) -> Result<Response<v1::Task>, Status> {
         let request = request.into_inner();
         check::length("reason", &request.reason, check::MAX_TITLE)?;
         self.cancel(&request.name, request.reason).await.map(Response::new)
@@ -211,7 +228,8 @@ impl TaskService for Tasks {
         let (namespace, named) = names::task("name", &request.name)?;
         let old = self.shared.task(&namespace, named).await?;
         if !old.state.is_final() {
-            let text = format!("the task is {}; only one that has ended can be tried again", old.state.name());
+            let text =
+                format!("the task is {}; only one that has ended can be tried again", old.state.name());
             return Err(error("TASK_NOT_ENDED", text));
         }
         let mut again = self.whole(&old).await?;
@@ -221,7 +239,10 @@ impl TaskService for Tasks {
             spec.start_time = None;
             let missing = spec.secret_names.iter().find(|name| !request.secrets.contains_key(*name));
             if let Some(name) = missing {
-                return Err(invalid("secrets", format!("{name} is needed again: the old task's secrets are gone")));
+                return Err(invalid(
+                    "secrets",
+                    format!("{name} is needed again: the old task's secrets are gone"),
+                ));
             }
             spec.secrets = request.secrets;
         }

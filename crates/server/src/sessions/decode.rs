@@ -3,7 +3,7 @@
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Ending, Held, WorkerRef};
 use rota_core::{Fence, TaskId, Timestamp};
-use rota_proto::v1::TaskResult;
+use rota_proto::v1::{FailureClass, TaskResult};
 use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
@@ -20,7 +20,8 @@ const MAX_RESULT: usize = 1 << 20;
 /// Task and fence of a message.
 pub(super) fn held(field: &str, id: &str, fence: i64) -> Result<(TaskId, Fence), Status> {
     let id = id.parse().map_err(|_| invalid(format!("{field}.task_id"), "is not a task's id"))?;
-    let fence = u64::try_from(fence).map_err(|_| invalid(format!("{field}.fence"), "must not be negative"))?;
+    let fence =
+        u64::try_from(fence).map_err(|_| invalid(format!("{field}.fence"), "must not be negative"))?;
     Ok((id, Fence(fence)))
 }
 
@@ -35,8 +36,15 @@ pub(super) fn report(report: wire::Report, held: Held, now: Timestamp) -> Result
 pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<task::Command, Status> {
     let ending = match result.kind {
         Some(wire::result::Kind::Succeeded(result)) => kept(result),
+        // A worker that was stopped, or cut off for too long, says so itself. That counts with the workers that the
+        // task has lost, not with its own failures.
+        Some(wire::result::Kind::Failed(failed)) if failed.class() == FailureClass::WorkerLost => {
+            Ending::Stopped { by: "stopping".to_owned() }
+        }
         Some(wire::result::Kind::Failed(failed)) => Ending::Failed(failure::from_wire(failed)),
-        Some(wire::result::Kind::Cancelled(cancelled)) => Ending::Stopped { by: failure::cut(cancelled.by, 32) },
+        Some(wire::result::Kind::Cancelled(cancelled)) => {
+            Ending::Stopped { by: failure::cut(cancelled.by, 32) }
+        }
         None => return Err(error("PROTOCOL", "a result says neither succeeded, failed nor cancelled")),
     };
     Ok(task::Command::Finish {

@@ -32,9 +32,16 @@ pub(super) struct Opened {
     pub(super) instance: String,
 }
 
-pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Outgoing) -> Result<Opened, Status> {
+pub(super) async fn open(
+    shared: &Arc<Shared>,
+    hello: wire::Hello,
+    outgoing: &Outgoing,
+) -> Result<Opened, Status> {
     if hello.protocol_version != VERSION {
-        let text = format!("the worker speaks version {} of the protocol, this server {VERSION}", hello.protocol_version);
+        let text = format!(
+            "the worker speaks version {} of the protocol, this server {VERSION}",
+            hello.protocol_version
+        );
         return Err(error("PROTOCOL_VERSION", text));
     }
     let namespace = names::namespace("hello.namespace", &hello.namespace)?;
@@ -73,10 +80,14 @@ pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Ou
     let own: BTreeSet<String> = hello.capabilities.into_iter().collect();
     let mut capabilities = own.clone();
     capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
-    let live: HashMap<TaskId, Fence> =
-        resumed.iter().filter(|attempt| attempt.live.is_some()).map(|attempt| (attempt.id, attempt.fence)).collect();
+    let live: HashMap<TaskId, Fence> = resumed
+        .iter()
+        .filter(|attempt| attempt.live.is_some())
+        .map(|attempt| (attempt.id, attempt.fence))
+        .collect();
     let at = now();
-    let welcome = welcome(shared, epoch.0, &resumed, known.map(|known| known.spec.on_disconnect).unwrap_or_default());
+    let welcome =
+        welcome(shared, epoch.0, &resumed, known.map(|known| known.spec.on_disconnect).unwrap_or_default());
     // Welcome goes out before the seat is known to dispatch, hence before any assignment.
     outgoing.send(Kind::Welcome(welcome));
     let seat = Seat {
@@ -120,7 +131,8 @@ pub(super) async fn open(shared: &Arc<Shared>, hello: wire::Hello, outgoing: &Ou
         return Err(status);
     }
     if !hello.draining && shared.fleet.with(&opened.key, &opened.worker, |seat| seat.draining) == Some(true) {
-        outgoing.send(Kind::Drain(wire::Drain { reason: "it was asked to drain while it was away".to_owned() }));
+        outgoing
+            .send(Kind::Drain(wire::Drain { reason: "it was asked to drain while it was away".to_owned() }));
     }
     shared.watchers.fleet_changed();
     shared.pump();
@@ -237,7 +249,8 @@ pub(crate) fn lose_after(
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(grace) => {}
         }
-        let back = shared.fleet.look(&key).is_some_and(|seat| seat.epoch != worker.epoch || seat.outgoing.is_some());
+        let back =
+            shared.fleet.look(&key).is_some_and(|seat| seat.epoch != worker.epoch || seat.outgoing.is_some());
         if back {
             return;
         }

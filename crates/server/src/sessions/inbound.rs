@@ -81,7 +81,8 @@ pub(super) async fn run(
 }
 
 fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
-    let of = |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
+    let of =
+        |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
     let taken = match kind {
         Kind::Hello(_) => return Err(status::error("PROTOCOL", "Hello may come only once")),
         Kind::Accept(accept) => {
@@ -143,10 +144,16 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
             Ok(Reply::Task(_, reply)) => Some(*reply),
             Ok(_) => None,
             // A record that is gone, or a fence that was never given: either way it does not count.
-            Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => Some(task::Reply::Stale),
-            Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => Some(task::Reply::Stale),
+            Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => {
+                Some(task::Reply::Stale)
+            }
+            Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => {
+                Some(task::Reply::Stale)
+            }
             // The attempt's fault: ended with the session, it would be said again in the next one.
-            Err(Refused::Rejected(task::Rejected::TooMany(what))) if let After::Reported(id, fence) = after => {
+            Err(Refused::Rejected(task::Rejected::TooMany(what)))
+                if let After::Reported(id, fence) = after =>
+            {
                 let failed = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
                 shared.fail_attempt(&opened.key, opened.worker.clone(), id, fence, failed);
                 Some(task::Reply::Stale)

@@ -35,7 +35,10 @@ type Responses = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Se
 impl WorkerService for Service {
     type SessionStream = Responses;
 
-    async fn session(&self, request: Request<Streaming<SessionRequest>>) -> Result<Response<Responses>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Responses>, Status> {
         let shared = Arc::clone(&self.shared);
         // The answer's headers must not wait for Hello: a client's call returns only when they arrive.
         let (errors, outcome) = mpsc::channel::<Status>(1);
@@ -96,7 +99,9 @@ fn reason_of_end(shared: &Shared, opened: &Opened) -> Status {
         Some((epoch, instance)) if epoch != opened.worker.epoch && instance != opened.instance => {
             status::error("WORKER_REPLACED", "another process has joined under this worker's name")
         }
-        Some((epoch, _)) if epoch != opened.worker.epoch => status::error("WORKER_SUPERSEDED", "a newer session is up"),
+        Some((epoch, _)) if epoch != opened.worker.epoch => {
+            status::error("WORKER_SUPERSEDED", "a newer session is up")
+        }
         _ => Status::unavailable("the session was ended; connect again"),
     }
 }

@@ -58,18 +58,23 @@ pub(crate) fn from_usage(usage: v1::Usage) -> Usage {
 /// An entry that is too large or of a kind that is not a worker's becomes a notice that says so.
 pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
     let at = event.time.as_ref().map_or(now, time::from_timestamp);
-    if event.encoded_len() > MAX_REPORT || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_))) {
+    if event.encoded_len() > MAX_REPORT || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_)))
+    {
         event.kind = Some(Kind::Notice(v1::Notice {
             severity: v1::Severity::Medium.into(),
             code: "report_dropped".to_owned(),
-            message: "the worker reported something that is too large or not its to say; it was dropped".to_owned(),
+            message: "the worker reported something that is too large or not its to say; it was dropped"
+                .to_owned(),
         }));
     }
     let meaning = match &mut event.kind {
         Some(Kind::Progress(progress)) => {
             let known = progress.fraction.is_finite();
             progress.fraction = if known { progress.fraction.clamp(0.0, 1.0) } else { 0.0 };
-            Meaning::Progress(Progress { fraction: progress.fraction, step: failure::cut(progress.step.clone(), 256) })
+            Meaning::Progress(Progress {
+                fraction: progress.fraction,
+                step: failure::cut(progress.step.clone(), 256),
+            })
         }
         Some(Kind::Usage(usage)) => Meaning::Usage(from_usage(usage.clone())),
         Some(Kind::InputRequest(request)) => {

@@ -63,7 +63,8 @@ pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     };
     told.exit_code = failure.exit_code;
     told.signal = failure.signal;
-    told.retry_after = failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
+    told.retry_after =
+        failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
     told.hint = cut(failure.hint, 1024);
     told
 }

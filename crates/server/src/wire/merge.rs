@@ -24,11 +24,12 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec) {
             spec.environment.insert(name.clone(), value.clone());
         }
     }
-    let defaults = agent.default_limits.clone().unwrap_or_default();
+    let defaults = agent.default_limits.unwrap_or_default();
     let limits = spec.limits.get_or_insert_default();
     let claude = matches!(spec.runtime.as_ref().and_then(|r| r.kind.as_ref()), Some(Kind::Claude(_)));
     limits.timeout = limits.timeout.take().or(defaults.timeout).or_else(|| Some(time::duration(TIMEOUT)));
-    limits.cancel_grace = limits.cancel_grace.take().or(defaults.cancel_grace).or_else(|| Some(time::duration(GRACE)));
+    limits.cancel_grace =
+        limits.cancel_grace.take().or(defaults.cancel_grace).or_else(|| Some(time::duration(GRACE)));
     let silence = || claude.then(|| time::duration(CLAUDE_SILENCE));
     limits.silence_timeout = limits.silence_timeout.take().or(defaults.silence_timeout).or_else(silence);
     if limits.max_turns == 0 {

@@ -51,7 +51,10 @@ pub(crate) fn alias(field: &str, text: &str) -> Result<String, Status> {
     if !fits {
         return Err(invalid(
             field,
-            format!("{:?} is not a name: use lower-case letters, digits, '-' and '.'", super::check::shorten(text)),
+            format!(
+                "{:?} is not a name: use lower-case letters, digits, '-' and '.'",
+                super::check::shorten(text)
+            ),
         ));
     }
     if text.parse::<TaskId>().is_ok() {

@@ -108,8 +108,12 @@ fn title(spec: &v1::TaskSpec) -> String {
 fn from_target(target: Option<&v1::Target>) -> Result<Target, Status> {
     let field = "task.spec.target";
     match target.and_then(|target| target.kind.as_ref()) {
-        None => AgentName::new(DEFAULT_AGENT).map(Target::Agent).map_err(|bad| invalid(field, bad.to_string())),
-        Some(v1::target::Kind::Agent(agent)) => names::agent_id(&format!("{field}.agent"), agent).map(Target::Agent),
+        None => {
+            AgentName::new(DEFAULT_AGENT).map(Target::Agent).map_err(|bad| invalid(field, bad.to_string()))
+        }
+        Some(v1::target::Kind::Agent(agent)) => {
+            names::agent_id(&format!("{field}.agent"), agent).map(Target::Agent)
+        }
         Some(v1::target::Kind::Worker(worker)) => {
             names::worker_id(&format!("{field}.worker"), worker).map(Target::Worker)
         }
@@ -137,7 +141,9 @@ pub(crate) fn target(target: &Target) -> v1::Target {
 fn limits(own: Option<&v1::Limits>, defaults: Option<&v1::Limits>) -> Result<Limits, Status> {
     let pick = |name: &str, read: fn(&v1::Limits) -> Option<&pbjson_types::Duration>| {
         let own = time::from_duration(&format!("task.spec.limits.{name}"), own.and_then(read))?;
-        let default = || defaults.and_then(read).and_then(|given| time::from_duration(name, Some(given)).ok().flatten());
+        let default = || {
+            defaults.and_then(read).and_then(|given| time::from_duration(name, Some(given)).ok().flatten())
+        };
         Ok::<_, Status>(own.or_else(default))
     };
     bounds(own)?;
@@ -151,7 +157,8 @@ fn limits(own: Option<&v1::Limits>, defaults: Option<&v1::Limits>) -> Result<Lim
     Ok(Limits {
         timeout: timeout.unwrap_or(super::merge::TIMEOUT),
         queue_timeout: pick("queue_timeout", |limits| limits.queue_timeout.as_ref())?,
-        cancel_grace: pick("cancel_grace", |limits| limits.cancel_grace.as_ref())?.unwrap_or(super::merge::GRACE),
+        cancel_grace: pick("cancel_grace", |limits| limits.cancel_grace.as_ref())?
+            .unwrap_or(super::merge::GRACE),
     })
 }
 
@@ -178,7 +185,10 @@ fn retry(given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {
     }
     if let Some(losses) = given.max_worker_losses {
         if !(0..=MAX_ATTEMPTS).contains(&losses) {
-            return Err(invalid(format!("{field}.max_worker_losses"), format!("must be from 0 to {MAX_ATTEMPTS}")));
+            return Err(invalid(
+                format!("{field}.max_worker_losses"),
+                format!("must be from 0 to {MAX_ATTEMPTS}"),
+            ));
         }
         policy.max_worker_losses = losses.unsigned_abs();
     }
@@ -202,8 +212,9 @@ fn dependencies(given: &[v1::Dependency]) -> Result<Vec<Dependency>, Status> {
         if !seen.insert(key.clone()) {
             return Err(invalid(field, "is named twice"));
         }
-        let policy = v1::OnDependencyFailure::try_from(dependency.on_failure)
-            .map_err(|_| invalid(format!("task.spec.depends_on[{index}].on_failure"), "is not a known policy"))?;
+        let policy = v1::OnDependencyFailure::try_from(dependency.on_failure).map_err(|_| {
+            invalid(format!("task.spec.depends_on[{index}].on_failure"), "is not a known policy")
+        })?;
         let on_failure = match policy {
             v1::OnDependencyFailure::Unspecified | v1::OnDependencyFailure::Fail => OnFailure::Fail,
             v1::OnDependencyFailure::Continue => OnFailure::Continue,
@@ -221,7 +232,10 @@ fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
         return Err(invalid("task.spec.workspace.path", "must be an absolute path for a workspace in place"));
     }
     if !in_place && !given.path.is_empty() && !rota_core::ids::is_name(&given.path) {
-        return Err(invalid("task.spec.workspace.path", "must be a name of lower-case letters, digits, '-' and '.'"));
+        return Err(invalid(
+            "task.spec.workspace.path",
+            "must be a name of lower-case letters, digits, '-' and '.'",
+        ));
     }
     if let Some(git) = &given.git
         && (git.url.is_empty() || git.depth < 0)
@@ -240,5 +254,9 @@ pub(crate) fn differences(kept: &[u8], given: &v1::TaskSpec) -> Vec<String> {
     };
     let (kept, given) = (fields(&kept), fields(given));
     let names: BTreeSet<_> = kept.keys().chain(given.keys()).collect();
-    names.into_iter().filter(|name| kept.get(*name) != given.get(*name)).map(|name| format!("spec.{name}")).collect()
+    names
+        .into_iter()
+        .filter(|name| kept.get(*name) != given.get(*name))
+        .map(|name| format!("spec.{name}"))
+        .collect()
 }

@@ -25,15 +25,31 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("TASK_STATE", Code::FailedPrecondition, "Not possible in the state that the task is in."),
     ("NO_SUCH_QUESTION", Code::FailedPrecondition, "No question of that id waits for an answer."),
     ("LIMIT_REACHED", Code::ResourceExhausted, "A bound of the system was reached."),
-    ("KEY_REUSED", Code::AlreadyExists, "The idempotency key or id belongs to a task that differs; the details say in which fields."),
+    (
+        "KEY_REUSED",
+        Code::AlreadyExists,
+        "The idempotency key or id belongs to a task that differs; the details say in which fields.",
+    ),
     ("KEY_OUTLIVED", Code::FailedPrecondition, "The idempotency key belongs to a task whose record is gone."),
-    ("STRICT_MISSING", Code::FailedPrecondition, "A strict task names an agent or a dependency that does not exist."),
+    (
+        "STRICT_MISSING",
+        Code::FailedPrecondition,
+        "A strict task names an agent or a dependency that does not exist.",
+    ),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
     ("WORKER_REPLACED", Code::FailedPrecondition, "Another process has joined under this worker's name."),
-    ("PROTOCOL_VERSION", Code::FailedPrecondition, "The worker speaks a version of the protocol that this server does not."),
+    (
+        "PROTOCOL_VERSION",
+        Code::FailedPrecondition,
+        "The worker speaks a version of the protocol that this server does not.",
+    ),
     ("PROTOCOL", Code::InvalidArgument, "A worker broke the session's protocol."),
     ("UNAUTHENTICATED", Code::Unauthenticated, "The token is missing or wrong."),
-    ("STORE_UNAVAILABLE", Code::Unavailable, "The store cannot do its work now, for example because the disk is full."),
+    (
+        "STORE_UNAVAILABLE",
+        Code::Unavailable,
+        "The store cannot do its work now, for example because the disk is full.",
+    ),
     ("STORE_CORRUPT", Code::DataLoss, "The store holds something that cannot be read."),
     ("STOPPING", Code::Unavailable, "The server is stopping; call again."),
 ];
@@ -44,7 +60,8 @@ pub(crate) fn error(reason: &'static str, message: impl Into<String>) -> Status 
 }
 
 fn with(reason: &'static str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
-    let code = REASONS.iter().find(|(known, ..)| *known == reason).map_or(Code::Internal, |(_, code, _)| *code);
+    let code =
+        REASONS.iter().find(|(known, ..)| *known == reason).map_or(Code::Internal, |(_, code, _)| *code);
     details.set_error_info(reason, DOMAIN, HashMap::new());
     let mut message: String = message.into();
     if message.len() > MAX_MESSAGE {
@@ -68,7 +85,8 @@ pub(crate) fn reused(task: impl std::fmt::Display, fields: &[String]) -> Status 
     for field in fields {
         details.add_bad_request_violation(field.clone(), "differs from the task that exists");
     }
-    let message = format!("the task {task} exists under this key or id and differs in: {}", fields.join(", "));
+    let message =
+        format!("the task {task} exists under this key or id and differs in: {}", fields.join(", "));
     with("KEY_REUSED", message, details)
 }
 
@@ -104,9 +122,9 @@ pub(crate) fn refused(refused: Refused) -> Status {
 /// What went wrong in the store itself.
 pub(crate) fn store(failed: Error) -> Status {
     match failed {
-        Error::Unavailable { ref hint, .. } => {
+        Error::Unavailable { hint, .. } => {
             let mut details = ErrorDetails::new();
-            details.add_help_link(*hint, "");
+            details.add_help_link(hint, "");
             with("STORE_UNAVAILABLE", failed.to_string(), details)
         }
         Error::Corrupt(_) => error("STORE_CORRUPT", failed.to_string()),

@@ -33,7 +33,9 @@ pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Byte
         name: names::task(task.namespace.as_str(), task.id),
         uid: task.id.to_string(),
         alias: task.alias.clone().unwrap_or_default(),
-        spec: Some(payload.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_else(|| brief(task))),
+        spec: Some(
+            payload.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_else(|| brief(task)),
+        ),
         priority: Some(i32::from(task.priority.get())),
         labels: task.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         desired_state: desired(task.desired).into(),

@@ -56,7 +56,11 @@ async fn made_changed_and_removed() -> Result<()> {
             changed.spec.get_or_insert_default().replicas = replicas;
             changed.spec.get_or_insert_default().slots = 9;
             let mask = pbjson_types::FieldMask { paths: vec!["spec.replicas".into()] };
-            let request = v1::UpdateAgentRequest { agent: Some(changed), update_mask: Some(mask), ..Default::default() };
+            let request = v1::UpdateAgentRequest {
+                agent: Some(changed),
+                update_mask: Some(mask),
+                ..Default::default()
+            };
             let changed = client.update_agent(request).await?;
             let spec = changed.spec.unwrap();
             assert_eq!((spec.replicas, spec.slots), (replicas, 2), "round {round}");
@@ -82,10 +86,16 @@ async fn masks_that_name_different_fields_do_not_undo_each_other() -> Result<()>
         let spec = agent.spec.get_or_insert_default();
         (spec.slots, spec.replicas, spec.spare_workers) = (round, round, round);
         let update_mask = Some(pbjson_types::FieldMask { paths: vec![path.into()] });
-        client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), update_mask, ..Default::default() }).await
+        client
+            .update_agent(v1::UpdateAgentRequest { agent: Some(agent), update_mask, ..Default::default() })
+            .await
     };
     for round in 1..20 {
-        futures::try_join!(change("spec.slots", round), change("spec.replicas", round), change("spec.spare_workers", round))?;
+        futures::try_join!(
+            change("spec.slots", round),
+            change("spec.replicas", round),
+            change("spec.spare_workers", round)
+        )?;
         let spec = get(client, "echo").await?.spec.unwrap();
         assert_eq!((spec.slots, spec.replicas, spec.spare_workers), (round, round, round));
     }
@@ -111,7 +121,8 @@ async fn many_on_pages() -> Result<()> {
         request.page_token = page.next_page_token;
     }
     assert_eq!(names, (0..7).map(|index| name(&format!("agent-{index}"))).collect::<Vec<_>>());
-    let garbage = v1::ListAgentsRequest { parent: PARENT.into(), page_token: "?".into(), ..Default::default() };
+    let garbage =
+        v1::ListAgentsRequest { parent: PARENT.into(), page_token: "?".into(), ..Default::default() };
     assert_eq!(client.list_agents(garbage).await.unwrap_err().fields[0].field, "page_token");
     Ok(())
 }
@@ -138,8 +149,10 @@ async fn capabilities_go_to_the_least_loaded() -> Result<()> {
     hello.capabilities = vec!["prose".into()];
     let mut poet = RawWorker::join(client, hello).await?;
     assert_eq!(poet.take().await?.task_id, none.uid);
-    let told = client.list_capabilities(v1::ListCapabilitiesRequest { parent: PARENT.into() }).await?.capabilities;
-    let told: Vec<_> = told.iter().map(|one| (one.capability.as_str(), one.workers, one.free_slots)).collect();
+    let told =
+        client.list_capabilities(v1::ListCapabilitiesRequest { parent: PARENT.into() }).await?.capabilities;
+    let told: Vec<_> =
+        told.iter().map(|one| (one.capability.as_str(), one.workers, one.free_slots)).collect();
     assert_eq!(told, [("code", 3, 6), ("prose", 2, 4), ("test", 3, 6)]);
     history::check(client, false).await?.check()
 }
@@ -272,11 +285,15 @@ async fn demand_counts_each_task_once() -> Result<()> {
         tasks::create(client, needing(&["code"])).await?;
     }
     let mut until = async |wanted: &[(&str, i64, i64, usize)]| {
-        let wanted: Vec<_> = wanted.iter().map(|(agent, queued, running, workers)| (name(agent), *queued, *running, *workers)).collect();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|(agent, queued, running, workers)| (name(agent), *queued, *running, *workers))
+            .collect();
         let read = async {
             loop {
                 let told = watch.next().await.context("it ended")??.demands;
-                let told: Vec<_> = told.into_iter().map(|d| (d.agent, d.queued, d.running, d.workers.len())).collect();
+                let told: Vec<_> =
+                    told.into_iter().map(|d| (d.agent, d.queued, d.running, d.workers.len())).collect();
                 if told == wanted {
                     return anyhow::Ok(());
                 }
@@ -288,7 +305,12 @@ async fn demand_counts_each_task_once() -> Result<()> {
     // One slot takes one; the rest still counts, whatever the capacity.
     let mut worker = RawWorker::join(client, raw::hello("wide", "hand", 1)).await?;
     let assign = worker.take().await?;
-    let left = if assign.spec.as_ref().and_then(|spec| spec.target.as_ref()?.kind.as_ref()).is_some_and(|kind| matches!(kind, v1::target::Kind::Agent(_))) {
+    let left = if assign
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.target.as_ref()?.kind.as_ref())
+        .is_some_and(|kind| matches!(kind, v1::target::Kind::Agent(_)))
+    {
         (2, 2)
     } else {
         (1, 3)

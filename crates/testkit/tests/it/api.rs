@@ -54,7 +54,11 @@ async fn every_cause_is_explained() -> Result<()> {
     let drain = v1::DrainAgentRequest { name: "namespaces/default/agents/echo".into(), ..Default::default() };
     client.drain_agent(drain).await?;
     assert_eq!(causes(client, &second).await?, ["all_draining"]);
-    let failure = v1::Failure { class: v1::FailureClass::Overload.into(), retry_after: Some(tasks::millis(1_800_000)), ..Default::default() };
+    let failure = v1::Failure {
+        class: v1::FailureClass::Overload.into(),
+        retry_after: Some(tasks::millis(1_800_000)),
+        ..Default::default()
+    };
     worker.say(rota_proto::worker::v1::session_request::Kind::Result(rota_proto::worker::v1::Result {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
@@ -85,8 +89,11 @@ async fn lists_are_filtered_and_paged() -> Result<()> {
     }
     names.reverse();
     let list = async |filter: v1::TaskFilter| {
-        let request = v1::ListTasksRequest { parent: PARENT.into(), filter: Some(filter), ..Default::default() };
-        anyhow::Ok(client.all_tasks(request, None).await?.into_iter().map(|task| task.name).collect::<Vec<_>>())
+        let request =
+            v1::ListTasksRequest { parent: PARENT.into(), filter: Some(filter), ..Default::default() };
+        anyhow::Ok(
+            client.all_tasks(request, None).await?.into_iter().map(|task| task.name).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(list(v1::TaskFilter::default()).await?, names);
     let with = |keep: &dyn Fn(usize) -> bool| {
@@ -109,7 +116,10 @@ async fn lists_are_filtered_and_paged() -> Result<()> {
     let before = v1::TaskFilter { created_before: tenth, ..Default::default() };
     assert_eq!(list(before).await?, with(&|index| index < 10));
     // An alias is its newest task's.
-    assert_eq!(tasks::get(client, "namespaces/default/tasks/task-4").await?.name, with(&|index| index == 24)[0]);
+    assert_eq!(
+        tasks::get(client, "namespaces/default/tasks/task-4").await?.name,
+        with(&|index| index == 24)[0]
+    );
     let mut request = v1::ListTasksRequest { parent: PARENT.into(), page_size: 4, ..Default::default() };
     let mut paged = Vec::new();
     loop {
@@ -151,7 +161,8 @@ async fn what_may_be_changed() -> Result<()> {
         (&["priority"], Some(11), "task.priority"),
         (&["priority"], Some(-1), "task.priority"),
     ] {
-        let refused = tasks::update(client, v1::Task { priority, ..change.clone() }, paths).await.unwrap_err();
+        let refused =
+            tasks::update(client, v1::Task { priority, ..change.clone() }, paths).await.unwrap_err();
         assert_eq!(refused.fields[0].field, field);
     }
     let log = tasks::log(client, &made.name).await?;
@@ -177,7 +188,8 @@ async fn tried_again_by_hand() -> Result<()> {
     // Its title is made of this, and grows beyond what a given one may have.
     task.spec.get_or_insert_default().prompt = "\u{1F600}".repeat(100);
     let again = async |name: &str, key: &str| {
-        let request = v1::RetryTaskRequest { name: name.into(), idempotency_key: key.into(), ..Default::default() };
+        let request =
+            v1::RetryTaskRequest { name: name.into(), idempotency_key: key.into(), ..Default::default() };
         client.retry_task(request).await
     };
     let first = tasks::create(client, task).await?;
@@ -199,15 +211,29 @@ async fn only_checked() -> Result<()> {
     let client = cluster.client();
     let mut task = tasks::task("echo");
     task.spec.get_or_insert_default().secrets.insert("TOKEN_NAME".into(), "hush".into());
-    let request = |task| v1::CreateTaskRequest { parent: PARENT.into(), task: Some(task), validate_only: true, ..Default::default() };
+    let request = |task| v1::CreateTaskRequest {
+        parent: PARENT.into(),
+        task: Some(task),
+        validate_only: true,
+        ..Default::default()
+    };
     let told = client.create_task(request(task.clone())).await?;
     assert!(!format!("{told:?}").contains("hush"));
     task.priority = Some(77);
     assert_eq!(client.create_task(request(task)).await.unwrap_err().fields[0].field, "task.priority");
-    let all = client.all_tasks(v1::ListTasksRequest { parent: PARENT.into(), ..Default::default() }, None).await?;
+    let all =
+        client.all_tasks(v1::ListTasksRequest { parent: PARENT.into(), ..Default::default() }, None).await?;
     assert!(all.is_empty());
-    let agent = v1::Agent { spec: Some(v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() }), ..Default::default() };
-    let request = v1::CreateAgentRequest { parent: PARENT.into(), agent_id: "echo".into(), agent: Some(agent), validate_only: true };
+    let agent = v1::Agent {
+        spec: Some(v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() }),
+        ..Default::default()
+    };
+    let request = v1::CreateAgentRequest {
+        parent: PARENT.into(),
+        agent_id: "echo".into(),
+        agent: Some(agent),
+        validate_only: true,
+    };
     client.create_agent(request).await?;
     assert!(client.all_agents(PARENT).await?.is_empty());
     Ok(())

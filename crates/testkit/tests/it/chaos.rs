@@ -25,7 +25,9 @@ fn random_task(random: &mut StdRng) -> v1::Task {
     let mut task = tasks::scripted("echo", steps);
     task.priority = Some(random.random_range(0..=10));
     let spec = task.spec.get_or_insert_default();
-    if let Some(v1::runtime::Kind::Scripted(script)) = spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut()) {
+    if let Some(v1::runtime::Kind::Scripted(script)) =
+        spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut())
+    {
         script.seed = random.random_range(1..u64::MAX);
     }
     spec.retry = Some(v1::RetryPolicy {
@@ -51,7 +53,8 @@ async fn storm(seed: u64) -> Result<()> {
     tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
     let doomed = cluster.worker("echo", "doomed", 6)?;
     let _steady = cluster.worker("echo", "steady", 6)?;
-    let requests = (0..TASKS).map(|_| v1::CreateTaskRequest { task: Some(random_task(&mut random)), ..Default::default() });
+    let requests = (0..TASKS)
+        .map(|_| v1::CreateTaskRequest { task: Some(random_task(&mut random)), ..Default::default() });
     let parent = rota_proto::names::namespace(tasks::NAMESPACE);
     let batch = v1::BatchCreateTasksRequest { parent, requests: requests.collect() };
     let made = client.batch_create_tasks(batch).await?.results;
@@ -87,7 +90,8 @@ async fn storm(seed: u64) -> Result<()> {
     for worker in tasks::workers(&client).await?.iter().filter(|worker| worker.connected) {
         assert!(worker.tasks.is_empty(), "{worker:?}");
     }
-    let agent = client.get_agent(v1::GetAgentRequest { name: rota_proto::names::agent("default", "echo") }).await?;
+    let agent =
+        client.get_agent(v1::GetAgentRequest { name: rota_proto::names::agent("default", "echo") }).await?;
     let status = agent.status.unwrap();
     assert_eq!((status.workers, status.free_slots, status.queued_tasks), (2, 12, 0), "{status:?}");
     Ok(())

@@ -2,11 +2,14 @@
 
 use anyhow::Result;
 use rota_client::Client;
-use rota_proto::v1::{self, OnDependencyFailure as Policy, ScriptFailure, TaskState, script_step::Kind as Step};
+use rota_proto::v1::{
+    self, OnDependencyFailure as Policy, ScriptFailure, TaskState, script_step::Kind as Step,
+};
 use rota_testkit::{Cluster, Keep, history, tasks};
 
 fn after(mut task: v1::Task, on: &[&str], policy: Policy) -> v1::Task {
-    let dependencies = on.iter().map(|task| v1::Dependency { task: task.to_string(), on_failure: policy.into() });
+    let dependencies =
+        on.iter().map(|task| v1::Dependency { task: task.to_string(), on_failure: policy.into() });
     task.spec.get_or_insert_default().depends_on = dependencies.collect();
     task
 }
@@ -60,7 +63,11 @@ async fn what_a_failure_means() -> Result<()> {
     for policy in [Policy::Fail, Policy::Continue, Policy::Cancel, Policy::Unspecified] {
         names.push(tasks::create(client, after(tasks::task("echo"), &["bad"], policy)).await?.name);
     }
-    let chained = tasks::create(client, after(tasks::task("echo"), &[rota_proto::names::last(&names[0])], Policy::Fail)).await?;
+    let chained = tasks::create(
+        client,
+        after(tasks::task("echo"), &[rota_proto::names::last(&names[0])], Policy::Fail),
+    )
+    .await?;
     let fail = ScriptFailure { class: "refusal".into(), ..Default::default() };
     let bad = tasks::create(client, named(tasks::scripted("echo", [Step::Fail(fail)]), "bad")).await?;
     let _worker = cluster.worker("echo", "one", 1)?;
@@ -86,7 +93,9 @@ async fn a_cycle_ends_with_its_last_edge() -> Result<()> {
         tasks::agent(client, "echo", tasks::script([]), &[]).await?;
         let mut made = Vec::new();
         for (alias, on) in [("a", "b"), ("b", "c")] {
-            made.push(tasks::create(client, after(named(tasks::task("echo"), alias), &[on], Policy::Fail)).await?);
+            made.push(
+                tasks::create(client, after(named(tasks::task("echo"), alias), &[on], Policy::Fail)).await?,
+            );
         }
         let hangs_on = tasks::create(client, after(tasks::task("echo"), &["a"], Policy::Continue)).await?;
         made.push(tasks::create(client, after(named(tasks::task("echo"), "c"), &["a"], Policy::Fail)).await?);
@@ -95,13 +104,17 @@ async fn a_cycle_ends_with_its_last_edge() -> Result<()> {
             let failure = status.failure.clone().unwrap();
             assert_eq!((status.state(), failure.class()), (TaskState::Failed, v1::FailureClass::Dependency));
             assert!(made.iter().all(|other| failure.message.contains(&other.uid)), "{failure:?}");
-            assert!(tasks::steps(&tasks::log(client, &task.name).await?).contains(&"PENDING>FAILED:dependency_cycle".into()));
+            assert!(
+                tasks::steps(&tasks::log(client, &task.name).await?)
+                    .contains(&"PENDING>FAILED:dependency_cycle".into())
+            );
         }
         // What only hangs on the cycle is not in it.
         let _worker = cluster.worker("echo", "one", 1)?;
         assert_eq!(state(client, &hangs_on.name).await?, TaskState::Succeeded);
         // A task that waits for itself is one, too.
-        let alone = tasks::create(client, after(named(tasks::task("echo"), "self"), &["self"], Policy::Fail)).await?;
+        let alone =
+            tasks::create(client, after(named(tasks::task("echo"), "self"), &["self"], Policy::Fail)).await?;
         assert_eq!(state(client, &alone.name).await?, TaskState::Failed);
         history::check(client, true).await?.check()?;
     }
@@ -126,7 +139,9 @@ async fn a_strict_task_is_refused_with_its_field() -> Result<()> {
     let refused = tasks::create(client, strict(task)).await.unwrap_err().downcast::<rota_client::Error>()?;
     assert_eq!(refused.fields[0].field, "task.spec.depends_on[1].task");
     // Nothing of it was kept.
-    let all = client.all_tasks(v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() }, None).await?;
+    let all = client
+        .all_tasks(v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() }, None)
+        .await?;
     assert_eq!(all.len(), 1);
     let fine = strict(after(tasks::task("echo"), &[&there.uid], Policy::Fail));
     assert_eq!(tasks::create(client, fine).await?.status.unwrap().state(), TaskState::Pending);
@@ -140,16 +155,23 @@ async fn a_batch_in_any_order_brings_its_results_along() -> Result<()> {
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
     let join = after(named(tasks::task("echo"), "join"), &["left", "right"], Policy::Fail);
     let side = |alias: &str| named(tasks::task("echo"), alias);
-    let requests = [join, side("left"), side("right")].map(|task| v1::CreateTaskRequest { task: Some(task), ..Default::default() });
-    let batch = v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests: requests.into() };
+    let requests = [join, side("left"), side("right")]
+        .map(|task| v1::CreateTaskRequest { task: Some(task), ..Default::default() });
+    let batch =
+        v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests: requests.into() };
     client.batch_create_tasks(batch).await?;
-    let mut worker = rota_testkit::RawWorker::join(client, rota_testkit::raw::hello("echo", "hand", 2)).await?;
+    let mut worker =
+        rota_testkit::RawWorker::join(client, rota_testkit::raw::hello("echo", "hand", 2)).await?;
     for _ in 0..2 {
         let assign = worker.take().await?;
         worker.succeed(&assign, 0, &format!("from {}", assign.alias));
     }
     let assign = worker.take().await?;
-    let previous: Vec<_> = assign.previous.iter().map(|p| (p.alias.as_str(), p.result.as_ref().unwrap().text.as_str())).collect();
+    let previous: Vec<_> = assign
+        .previous
+        .iter()
+        .map(|p| (p.alias.as_str(), p.result.as_ref().unwrap().text.as_str()))
+        .collect();
     assert_eq!(previous, [("left", "from left"), ("right", "from right")]);
     worker.succeed(&assign, 0, "joined");
     assert!(worker.result_ack().await?);

@@ -7,10 +7,10 @@ use rota_proto::v1::{self, TaskState};
 use rota_testkit::{Cluster, Keep, Setup, WorkerHandle, history, tasks};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 
 const WORD: &str = "open sesame";
 
@@ -33,16 +33,21 @@ async fn a_token_is_asked_for() -> Result<()> {
     ] {
         let client = Client::new(Options { token, ..Options::new(endpoint.clone()) })?;
         let refused = client.list_tasks(list()).await.unwrap_err();
-        assert_eq!((refused.code, refused.reason.as_deref()), (rota_client::Code::Unauthenticated, Some("UNAUTHENTICATED")));
+        assert_eq!(
+            (refused.code, refused.reason.as_deref()),
+            (rota_client::Code::Unauthenticated, Some("UNAUTHENTICATED"))
+        );
         assert_eq!(refused.message, message);
         let refused = client.all_agents("namespaces/default").await.unwrap_err();
         assert_eq!(refused.code, rota_client::Code::Unauthenticated);
-        let status = rota_testkit::RawWorker::join(&client, rota_testkit::raw::hello("echo", "hand", 1)).await;
+        let status =
+            rota_testkit::RawWorker::join(&client, rota_testkit::raw::hello("echo", "hand", 1)).await;
         assert!(status.unwrap_err().to_string().contains("token"));
     }
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let stranger = cluster.worker_options(cluster.addr(), "echo", "stranger", 1, cluster.folder().join("stranger"))?;
+    let stranger =
+        cluster.worker_options(cluster.addr(), "echo", "stranger", 1, cluster.folder().join("stranger"))?;
     let stranger = WorkerHandle::start(rota_worker::Options { token: None, ..stranger });
     assert!(stranger.end().await.is_err());
     let _worker = cluster.worker("echo", "one", 1)?;
@@ -67,15 +72,24 @@ async fn health_is_open_and_the_api_describes_itself() -> Result<()> {
     let refused = ServerReflectionClient::new(channel.clone()).server_reflection_info(ask()).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::Unauthenticated);
     let mut known = ServerReflectionClient::with_interceptor(channel, |mut request: tonic::Request<()>| {
-        request.metadata_mut().insert("authorization", tonic::metadata::MetadataValue::from_static("Bearer open sesame"));
+        request
+            .metadata_mut()
+            .insert("authorization", tonic::metadata::MetadataValue::from_static("Bearer open sesame"));
         Ok(request)
     });
     let answer = known.server_reflection_info(ask()).await?.into_inner().message().await?;
-    let Some(MessageResponse::ListServicesResponse(listed)) = answer.and_then(|answer| answer.message_response) else {
+    let Some(MessageResponse::ListServicesResponse(listed)) =
+        answer.and_then(|answer| answer.message_response)
+    else {
         anyhow::bail!("no list");
     };
     let names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
-    for wanted in ["rota.v1.TaskService", "rota.v1.AgentService", "rota.worker.v1.WorkerService", "grpc.health.v1.Health"] {
+    for wanted in [
+        "rota.v1.TaskService",
+        "rota.v1.AgentService",
+        "rota.worker.v1.WorkerService",
+        "grpc.health.v1.Health",
+    ] {
         assert!(names.iter().any(|name| name == wanted), "{names:?}");
     }
     Ok(())

@@ -102,7 +102,8 @@ async fn both_at_once_make_one() -> Result<()> {
     assert_eq!(count(client).await?, 1);
     tasks::until_state(client, "namespaces/default/tasks/same", TaskState::Succeeded).await?;
     // No slot is kept for those that were none.
-    let agent = client.get_agent(v1::GetAgentRequest { name: "namespaces/default/agents/echo".into() }).await?;
+    let agent =
+        client.get_agent(v1::GetAgentRequest { name: "namespaces/default/agents/echo".into() }).await?;
     assert_eq!(agent.status.unwrap().free_slots, 4);
     history::check(client, true).await?.check()
 }
@@ -114,11 +115,14 @@ async fn an_answer_that_was_lost_is_asked_for_again() -> Result<()> {
     let mut options = rota_client::Options::new(format!("http://{}", proxy.addr()));
     options.retry_for = tasks::PATIENCE;
     let far = Client::new(options)?;
-    far.list_tasks(v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() }).await?;
+    far.list_tasks(v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() })
+        .await?;
     let call = {
         let far = far.clone();
         // Without a key of the caller's: the client has one of its own.
-        rota_telemetry::spawn("call", rota_telemetry::OnExit::Done, async move { create(&far, request("", "", "do it")).await })
+        rota_telemetry::spawn("call", rota_telemetry::OnExit::Done, async move {
+            create(&far, request("", "", "do it")).await
+        })
     };
     let client = cluster.client().clone();
     // The question passes, the answer is lost with whoever gave it.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::StreamExt;
 use rota_client::{Client, Error};
-use rota_proto::v1::{self, TaskState, attach_task_request as ask, attach_task_response as told, script_step::Kind as Step};
+use rota_proto::v1::{
+    self, TaskState, attach_task_request as ask, attach_task_response as told, script_step::Kind as Step,
+};
 use rota_proto::worker::v1::session_response::Kind as Hear;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Cluster, Keep, Setup, history, tasks};
@@ -40,7 +42,9 @@ async fn asked_and_answered() -> Result<()> {
     let inputs: Vec<_> = log
         .iter()
         .filter_map(|event| match &event.kind {
-            Some(v1::event::Kind::InputGiven(given)) => Some((given.input_seq, given.input.as_ref()?.text.clone())),
+            Some(v1::event::Kind::InputGiven(given)) => {
+                Some((given.input_seq, given.input.as_ref()?.text.clone()))
+            }
             _ => None,
         })
         .collect();
@@ -135,7 +139,8 @@ async fn what_was_given_while_the_worker_was_away_comes_in_order() -> Result<()>
             heard.push((input.input_seq, input.input.unwrap().text));
         }
     }
-    let wanted = [(2, "an answer"), (3, "and more"), (4, "and last")].map(|(seq, text)| (seq, text.to_owned()));
+    let wanted =
+        [(2, "an answer"), (3, "and more"), (4, "and last")].map(|(seq, text)| (seq, text.to_owned()));
     assert_eq!(heard, wanted);
     worker.succeed(&assign, 1, "done");
     assert!(worker.result_ack().await?);

@@ -83,7 +83,8 @@ async fn a_changed_priority_changes_the_place() -> Result<()> {
     let mut second = tasks::create(client, tasks::task("echo")).await?;
     second.priority = Some(9);
     tasks::update(client, second.clone(), &["priority"]).await?;
-    let mut worker = rota_testkit::RawWorker::join(client, rota_testkit::raw::hello("echo", "hand", 1)).await?;
+    let mut worker =
+        rota_testkit::RawWorker::join(client, rota_testkit::raw::hello("echo", "hand", 1)).await?;
     for wanted in [&second, &first] {
         let assign = worker.take().await?;
         assert_eq!(assign.task_id, wanted.uid);

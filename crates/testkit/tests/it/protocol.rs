@@ -30,7 +30,11 @@ async fn hello_comes_first_and_once() -> Result<()> {
         Say::Accept(Accept { task_id: "0190aaaa-0000-7000-8000-000000000001".into(), fence: 1 }),
     ] {
         let status = Line::open(client, Some(first)).await?.ended().await;
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "PROTOCOL"), "{status:?}");
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::InvalidArgument, "PROTOCOL"),
+            "{status:?}"
+        );
     }
     // Who says nothing and goes is no error.
     let mut line = Line::open(client, None).await?;
@@ -48,7 +52,11 @@ async fn a_bad_hello_is_refused() -> Result<()> {
     let cluster = cluster().await?;
     let client = cluster.client();
     let good = || raw::hello("echo", "hand", 1);
-    let running = |task: &str, fence| rota_proto::worker::v1::RunningAttempt { task_id: task.into(), fence, ..Default::default() };
+    let running = |task: &str, fence| rota_proto::worker::v1::RunningAttempt {
+        task_id: task.into(),
+        fence,
+        ..Default::default()
+    };
     let cases: [(Hello, &str, &str); 11] = [
         (Hello { protocol_version: 2, ..good() }, "PROTOCOL_VERSION", "2"),
         (Hello { protocol_version: 0, ..good() }, "PROTOCOL_VERSION", "0"),
@@ -58,9 +66,17 @@ async fn a_bad_hello_is_refused() -> Result<()> {
         (Hello { slots: 0, ..good() }, "INVALID_FIELD", "hello.slots"),
         (Hello { slots: 5000, ..good() }, "INVALID_FIELD", "hello.slots"),
         (Hello { instance: String::new(), ..good() }, "INVALID_FIELD", "hello.instance"),
-        (Hello { capabilities: vec!["two words".into()], ..good() }, "INVALID_FIELD", "hello.capabilities[0]"),
+        (
+            Hello { capabilities: vec!["two words".into()], ..good() },
+            "INVALID_FIELD",
+            "hello.capabilities[0]",
+        ),
         (Hello { running: vec![running("x", 1)], ..good() }, "INVALID_FIELD", "hello.running[0].task_id"),
-        (Hello { running: vec![running("0190aaaa-0000-7000-8000-000000000001", -1)], ..good() }, "INVALID_FIELD", "hello.running[0].fence"),
+        (
+            Hello { running: vec![running("0190aaaa-0000-7000-8000-000000000001", -1)], ..good() },
+            "INVALID_FIELD",
+            "hello.running[0].fence",
+        ),
     ];
     for (hello, wanted, text) in cases {
         let status = Line::open(client, Some(Say::Hello(hello.clone()))).await?.ended().await;
@@ -79,7 +95,10 @@ async fn fences_that_were_never_given_count_for_nothing() -> Result<()> {
     let task = tasks::create(client, tasks::task("echo")).await?;
     let assign = worker.take().await?;
     let future = rota_proto::worker::v1::Assign { fence: assign.fence + 7, ..assign.clone() };
-    let nowhere = rota_proto::worker::v1::Assign { task_id: "0190aaaa-0000-7000-8000-000000000001".into(), ..assign.clone() };
+    let nowhere = rota_proto::worker::v1::Assign {
+        task_id: "0190aaaa-0000-7000-8000-000000000001".into(),
+        ..assign.clone()
+    };
     for bad in [&future, &nowhere] {
         worker.report(bad, 1, vec![raw::output("from the future")]);
         match worker.hear().await? {
@@ -153,7 +172,8 @@ async fn garbage_ends_only_what_it_came_on() -> Result<()> {
     stream.write_all(&[0xff; 4096]).await?;
     let _ = stream.read_to_end(&mut Vec::new()).await;
     // A message of another kind: its fields do not fit.
-    let channel = rota_client::lazy_channel(&rota_client::Options::new(format!("http://{}", cluster.addr())))?;
+    let channel =
+        rota_client::lazy_channel(&rota_client::Options::new(format!("http://{}", cluster.addr())))?;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
     let codec = tonic_prost::ProstCodec::<v1::Progress, SessionResponse>::default();
@@ -254,9 +274,9 @@ async fn a_worker_that_takes_nothing_is_asked_ever_more_seldom() -> Result<()> {
     let waits: Vec<_> = log
         .iter()
         .filter_map(|event| match &event.kind {
-            Some(v1::event::Kind::State(change)) if change.reason == "rejected" => {
-                Some(change.retry_time.as_ref().map_or(0, |at| micros(at) - micros(event.time.as_ref().unwrap())))
-            }
+            Some(v1::event::Kind::State(change)) if change.reason == "rejected" => Some(
+                change.retry_time.as_ref().map_or(0, |at| micros(at) - micros(event.time.as_ref().unwrap())),
+            ),
             _ => None,
         })
         .collect();
@@ -280,7 +300,9 @@ async fn one_bad_attempt_does_not_end_the_session() -> Result<()> {
             break;
         }
     }
-    let failure = tasks::until(client, &asks.name, |s| s.failure.is_some() || s.attempt > 1 || !s.waiting.is_empty()).await?;
+    let failure =
+        tasks::until(client, &asks.name, |s| s.failure.is_some() || s.attempt > 1 || !s.waiting.is_empty())
+            .await?;
     assert!(failure.status.is_some());
     tasks::cancel(client, &asks.name).await?;
     worker.succeed(&fine, 0, "done");
@@ -304,7 +326,10 @@ async fn one_bad_attempt_does_not_end_the_session() -> Result<()> {
     }));
     assert!(worker.result_ack().await?);
     let status = tasks::ended(client, &large.name).await?.status.unwrap();
-    assert_eq!((status.state(), status.failure.unwrap().class()), (TaskState::Failed, v1::FailureClass::Invalid));
+    assert_eq!(
+        (status.state(), status.failure.unwrap().class()),
+        (TaskState::Failed, v1::FailureClass::Invalid)
+    );
     tasks::ended(client, &asks.name).await?;
     history::check(client, true).await?.check()
 }

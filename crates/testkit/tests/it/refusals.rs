@@ -32,7 +32,9 @@ fn target(task: &mut v1::Task, kind: v1::target::Kind) {
 }
 
 fn words(words: &[&str]) -> v1::target::Kind {
-    v1::target::Kind::Capabilities(v1::CapabilitySet { words: words.iter().map(ToString::to_string).collect() })
+    v1::target::Kind::Capabilities(v1::CapabilitySet {
+        words: words.iter().map(ToString::to_string).collect(),
+    })
 }
 
 const TASKS: &[(&str, Change)] = &[
@@ -59,7 +61,9 @@ const TASKS: &[(&str, Change)] = &[
     ("task.spec.environment[\"\"]", |t| drop(spec(t).environment.insert(String::new(), "x".into()))),
     ("task.spec.environment[\"A\"]", |t| drop(spec(t).environment.insert("A".into(), "x\0y".into()))),
     ("task.spec.environment[\"A\"]", |t| drop(spec(t).environment.insert("A".into(), "x".repeat(40_000)))),
-    ("task.spec.environment", |t| spec(t).environment = (0..257).map(|i| (format!("A{i}"), String::new())).collect()),
+    ("task.spec.environment", |t| {
+        spec(t).environment = (0..257).map(|i| (format!("A{i}"), String::new())).collect()
+    }),
     ("task.spec.secrets[\"A=B\"]", |t| drop(spec(t).secrets.insert("A=B".into(), "x".into()))),
     ("task.spec.secrets[\"A\"]", |t| drop(spec(t).secrets.insert("A".into(), "\0".into()))),
     ("task.spec.limits.timeout", |t| limits(t).timeout = span(-1, 0)),
@@ -133,8 +137,13 @@ async fn of_tasks() -> Result<()> {
     // In a batch each is refused by itself.
     let mut bad = tasks::task("echo");
     bad.priority = Some(11);
-    let one = |task, parent: &str| v1::CreateTaskRequest { parent: parent.into(), task: Some(task), ..Default::default() };
-    let requests = vec![one(tasks::task("echo"), ""), one(bad, ""), one(tasks::task("echo"), "namespaces/other")];
+    let one = |task, parent: &str| v1::CreateTaskRequest {
+        parent: parent.into(),
+        task: Some(task),
+        ..Default::default()
+    };
+    let requests =
+        vec![one(tasks::task("echo"), ""), one(bad, ""), one(tasks::task("echo"), "namespaces/other")];
     let batch = v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests };
     let results = client.batch_create_tasks(batch).await?.results;
     let told: Vec<_> = results
@@ -153,14 +162,22 @@ async fn of_names_and_pages() -> Result<()> {
     let cluster = Cluster::start(Keep::Memory).await?;
     let client = cluster.client();
     for bad in ["", "x", "namespaces/", "namespaces/UPPER", "namespaces/a/b", "namespaces/-"] {
-        let request = v1::CreateTaskRequest { parent: bad.into(), task: Some(tasks::task("echo")), ..Default::default() };
+        let request = v1::CreateTaskRequest {
+            parent: bad.into(),
+            task: Some(tasks::task("echo")),
+            ..Default::default()
+        };
         assert_eq!(fields(&client.create_task(request).await.unwrap_err()), ["parent"], "{bad:?}");
     }
-    for bad in ["", "x", "namespaces/default/tasks/", "namespaces/default/agents/x", "namespaces/default/tasks/A b"] {
+    for bad in
+        ["", "x", "namespaces/default/tasks/", "namespaces/default/agents/x", "namespaces/default/tasks/A b"]
+    {
         assert_eq!(fields(&tasks::get(client, bad).await.unwrap_err()), ["name"], "{bad:?}");
         assert_eq!(fields(&tasks::cancel(client, bad).await.unwrap_err()), ["name"], "{bad:?}");
     }
-    for missing in ["namespaces/default/tasks/none", "namespaces/default/tasks/0190aaaa-0000-7000-8000-000000000001"] {
+    for missing in
+        ["namespaces/default/tasks/none", "namespaces/default/tasks/0190aaaa-0000-7000-8000-000000000001"]
+    {
         let refused = tasks::get(client, missing).await.unwrap_err();
         assert_eq!(refused.reason.as_deref(), Some("TASK_NOT_FOUND"));
         let refused = tasks::cancel(client, missing).await.unwrap_err();
@@ -170,7 +187,10 @@ async fn of_names_and_pages() -> Result<()> {
     let made = create(client, tasks::task("echo")).await?;
     let elsewhere = rota_proto::names::task("other", &made.uid);
     assert_eq!(tasks::get(client, &elsewhere).await.unwrap_err().reason.as_deref(), Some("TASK_NOT_FOUND"));
-    assert_eq!(tasks::cancel(client, &elsewhere).await.unwrap_err().reason.as_deref(), Some("TASK_NOT_FOUND"));
+    assert_eq!(
+        tasks::cancel(client, &elsewhere).await.unwrap_err().reason.as_deref(),
+        Some("TASK_NOT_FOUND")
+    );
     let list = async |change: fn(&mut v1::ListTasksRequest)| {
         let mut request = v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() };
         change(&mut request);
@@ -178,9 +198,18 @@ async fn of_names_and_pages() -> Result<()> {
     };
     assert_eq!(fields(&list(|r| r.page_token = "garbage".into()).await), ["page_token"]);
     assert_eq!(fields(&list(|r| r.page_size = -1).await), ["page_size"]);
-    assert_eq!(fields(&list(|r| r.filter.get_or_insert_default().agent = "A b".into()).await), ["filter.agent"]);
-    assert_eq!(fields(&list(|r| r.filter.get_or_insert_default().parent_task = "x".into()).await), ["filter.parent_task"]);
-    assert_eq!(fields(&list(|r| r.filter.get_or_insert_default().states = vec![99]).await), ["filter.states[0]"]);
+    assert_eq!(
+        fields(&list(|r| r.filter.get_or_insert_default().agent = "A b".into()).await),
+        ["filter.agent"]
+    );
+    assert_eq!(
+        fields(&list(|r| r.filter.get_or_insert_default().parent_task = "x".into()).await),
+        ["filter.parent_task"]
+    );
+    assert_eq!(
+        fields(&list(|r| r.filter.get_or_insert_default().states = vec![99]).await),
+        ["filter.states[0]"]
+    );
     let key = v1::CreateTaskRequest {
         parent: "namespaces/default".into(),
         task: Some(tasks::task("echo")),
@@ -213,7 +242,9 @@ async fn of_agents() -> Result<()> {
         ("agent.spec.capabilities[0]", |s| s.capabilities = vec!["a b".into()]),
         ("agent.spec.environment[\"A-B\"]", |s| drop(s.environment.insert("A-B".into(), String::new()))),
         ("agent.spec.description", |s| s.description = "x".repeat(300)),
-        ("agent.spec.default_limits.timeout", |s| s.default_limits.get_or_insert_default().timeout = span(-1, 0)),
+        ("agent.spec.default_limits.timeout", |s| {
+            s.default_limits.get_or_insert_default().timeout = span(-1, 0)
+        }),
     ];
     for (field, change) in cases {
         let mut spec = v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() };

@@ -13,7 +13,12 @@ async fn runs_go_on_over_a_crash() -> Result<()> {
     let _worker = cluster.worker("echo", "one", 6)?;
     let mut names = Vec::new();
     for _ in 0..4 {
-        let steps = [Step::Output("a".into()), Step::Ask("go?".into()), Step::Output("b".into()), Step::Succeed("c".into())];
+        let steps = [
+            Step::Output("a".into()),
+            Step::Ask("go?".into()),
+            Step::Output("b".into()),
+            Step::Succeed("c".into()),
+        ];
         names.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
     }
     // These two chatter on while nobody listens.
@@ -36,7 +41,11 @@ async fn runs_go_on_over_a_crash() -> Result<()> {
     }
     for name in names.iter().chain(&busy) {
         let status = tasks::ended(&client, name).await?.status.unwrap();
-        assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0), "{status:?}");
+        assert_eq!(
+            (status.state(), status.attempt, status.worker_losses),
+            (TaskState::Succeeded, 1, 0),
+            "{status:?}"
+        );
     }
     for name in &names {
         assert_eq!(tasks::outputs(&tasks::log(&client, name).await?), ["a\n", "b\n"]);

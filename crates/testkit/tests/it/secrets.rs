@@ -53,7 +53,11 @@ async fn only_the_attempt_sees_them() -> Result<()> {
     let status = ended.status.as_ref().unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
     assert_eq!(status.result.as_ref().unwrap().text.trim(), WORD.len().to_string());
-    told += &format!("{ended:?}{:?}{:?}", tasks::log(&client, &made.name).await?, tasks::get(&client, &made.name).await?);
+    told += &format!(
+        "{ended:?}{:?}{:?}",
+        tasks::log(&client, &made.name).await?,
+        tasks::get(&client, &made.name).await?
+    );
     let parent = "namespaces/default".to_owned();
     told += &format!("{:?}", client.list_tasks(v1::ListTasksRequest { parent, ..Default::default() }).await?);
     assert!(!told.contains(WORD));
@@ -75,7 +79,8 @@ async fn only_the_attempt_sees_them() -> Result<()> {
 fn is_kept(folder: &Path, uid: &str) -> Result<bool> {
     let id: uuid::Uuid = uid.parse()?;
     let database = rusqlite::Connection::open(folder.join("rota.sqlite"))?;
-    Ok(database.query_row("SELECT count(*) FROM secrets WHERE id = ?1", [id], |row| row.get::<_, i64>(0))? > 0)
+    Ok(database.query_row("SELECT count(*) FROM secrets WHERE id = ?1", [id], |row| row.get::<_, i64>(0))?
+        > 0)
 }
 
 #[tokio::test]

@@ -20,10 +20,20 @@ async fn it_ends_with_everything_open() -> Result<()> {
     tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
     let mut hand = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
     let name = task.name.clone();
-    let mut one = client.tasks().watch_task(v1::WatchTaskRequest { name: name.clone(), after_log_seq: 0 }).await?.into_inner();
-    let mut many = client.tasks().watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() }).await?.into_inner();
-    let mut agents = client.agents().watch_agents(v1::WatchAgentsRequest { parent: PARENT.into() }).await?.into_inner();
-    let mut demand = client.agents().watch_demand(v1::WatchDemandRequest { parent: PARENT.into() }).await?.into_inner();
+    let mut one = client
+        .tasks()
+        .watch_task(v1::WatchTaskRequest { name: name.clone(), after_log_seq: 0 })
+        .await?
+        .into_inner();
+    let mut many = client
+        .tasks()
+        .watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() })
+        .await?
+        .into_inner();
+    let mut agents =
+        client.agents().watch_agents(v1::WatchAgentsRequest { parent: PARENT.into() }).await?.into_inner();
+    let mut demand =
+        client.agents().watch_demand(v1::WatchDemandRequest { parent: PARENT.into() }).await?.into_inner();
     let first = v1::AttachTaskRequest {
         kind: Some(v1::attach_task_request::Kind::Watch(v1::WatchTaskRequest { name, after_log_seq: 0 })),
     };
@@ -44,7 +54,9 @@ async fn it_ends_with_everything_open() -> Result<()> {
                     Ok(Some(_)) => {}
                     Ok(None) => break reasons.push("no reason".to_owned()),
                     Err(status) => {
-                        break reasons.push(status.get_details_error_info().map(|info| info.reason).unwrap_or_default());
+                        break reasons.push(
+                            status.get_details_error_info().map(|info| info.reason).unwrap_or_default(),
+                        );
                     }
                 }
             }

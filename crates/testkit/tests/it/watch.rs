@@ -38,8 +38,37 @@ async fn one_task_from_any_position() -> Result<()> {
         }
         assert_eq!(seen, (after + 1..=last).collect::<Vec<_>>());
     }
-    let refused = client.tasks().watch_task(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: -1 }).await;
+    let refused =
+        client.tasks().watch_task(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: -1 }).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn the_record_is_never_older_than_its_entries() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 8)?;
+    let watched = (0..200).map(async |_| {
+        let steps = [Step::Output("a".into()), Step::Output("b".into()), Step::Ask("go?".into())];
+        let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+        let mut watch = client.watch_task(&task.name, 0);
+        loop {
+            let update = watch.next().await.context("it ended")??;
+            let status = update.task.context("no task")?.status.unwrap();
+            let last = update.events.last().map_or(0, |event| event.log_seq);
+            assert!(status.log_seq >= last, "{status:?}");
+            if status.state() == TaskState::InputRequired {
+                break;
+            }
+        }
+        tasks::cancel(client, &task.name).await?;
+        tasks::until_state(client, &task.name, TaskState::Cancelled).await?;
+        anyhow::Ok(())
+    });
+    let all = async { futures::future::try_join_all(watched).await };
+    tokio::time::timeout(tasks::PATIENCE, all).await.context("a record did not come")??;
     history::check(client, true).await?.check()
 }
 
@@ -56,7 +85,11 @@ async fn a_slow_watcher_misses_nothing_and_holds_up_nobody() -> Result<()> {
     let request = v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 };
     let mut stream = slow.tasks().watch_task(request).await?.into_inner();
     let first = stream.message().await?.context("nothing came")?;
-    let mut many = slow.tasks().watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() }).await?.into_inner();
+    let mut many = slow
+        .tasks()
+        .watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() })
+        .await?
+        .into_inner();
     many.message().await?;
     let _worker = cluster.worker("echo", "one", 1)?;
     tasks::answer(client, &task.name, "yes").await?;
@@ -85,7 +118,10 @@ struct Seen(BTreeMap<String, BTreeSet<i64>>);
 impl Seen {
     fn take(&mut self, answer: &v1::WatchTasksResponse) {
         if let Some(task) = &answer.task {
-            self.0.entry(task.name.clone()).or_default().extend(answer.events.iter().map(|event| event.log_seq));
+            self.0
+                .entry(task.name.clone())
+                .or_default()
+                .extend(answer.events.iter().map(|event| event.log_seq));
         }
     }
 

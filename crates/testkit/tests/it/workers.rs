@@ -21,7 +21,8 @@ async fn a_killed_workers_task_is_done_by_another() -> Result<()> {
         let _second = cluster.worker("echo", "second", 1)?;
         tasks::connected(client, "second").await?;
         first.kill().await;
-        let lost = tasks::until(client, &task.name, |status| status.worker == "second").await?.status.unwrap();
+        let lost =
+            tasks::until(client, &task.name, |status| status.worker == "second").await?.status.unwrap();
         assert_eq!((lost.attempt, lost.worker_losses, lost.ready_time), (2, 1, before.ready_time));
         tasks::answer(client, &task.name, "yes").await?;
         let status = tasks::ended(client, &task.name).await?.status.unwrap();
@@ -84,7 +85,8 @@ async fn a_silent_worker_is_lost_and_one_that_was_cut_off_comes_back() -> Result
     proxy.freeze();
     tasks::until_state(client, &task.name, TaskState::Queued).await?;
     let _near = cluster.worker("echo", "near", 1)?;
-    tasks::until(client, &task.name, |status| status.worker == "near" && !status.pending_input.is_empty()).await?;
+    tasks::until(client, &task.name, |status| status.worker == "near" && !status.pending_input.is_empty())
+        .await?;
     tasks::answer(client, &task.name, "yes").await?;
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!((status.state(), status.worker.as_str(), status.attempt), (TaskState::Succeeded, "near", 2));

@@ -7,7 +7,7 @@ use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{CommandRuntime, Event, FailureClass, OnDisconnect, TaskInput, event, runtime};
 use rota_proto::worker::v1::session_request::Kind as Said;
 use rota_proto::worker::v1::session_response::Kind as Told;
-use rota_proto::worker::v1::{Input, ReportAck, ResultAck, ResumeAttempt, result, resume_attempt};
+use rota_proto::worker::v1::{Input, ReportAck, ResultAck, ResumeAttempt, Welcome, result, resume_attempt};
 use tonic::Status;
 
 use crate::fake::{Plane, Worker, assign, forever, say, script};

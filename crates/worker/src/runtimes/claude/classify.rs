@@ -78,11 +78,11 @@ fn failed(evidence: &Evidence<'_>, result: &Finished) -> Failure {
             return failure(
                 FailureClass::Budget,
                 &or(&message, "the turns ran out"),
-                "raise limits.max_turns",
+                "raise limits.maxTurns",
             );
         }
         "error_max_budget_usd" => {
-            let hint = "raise limits.budget_micro_usd";
+            let hint = "raise limits.budgetUsd";
             return failure(FailureClass::Budget, &or(&message, "the budget ran out"), hint);
         }
         "error_max_structured_output_retries" => return failure(FailureClass::Agent, &message, ""),

@@ -92,12 +92,14 @@ struct Lines {
     codec: AnyDelimiterCodec,
     said: Said,
     remarks: usize,
+    /// A step that comes without a figure leaves the last one as it is.
+    fraction: f64,
 }
 
 impl Lines {
     fn new() -> Self {
         let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), b"\n".to_vec(), MAX_LINE);
-        Self { codec, said: Said::default(), remarks: 0 }
+        Self { codec, said: Said::default(), remarks: 0, fraction: 0.0 }
     }
 
     async fn take(&mut self, buffer: &mut BytesMut, events: &mpsc::Sender<event::Kind>) {
@@ -132,7 +134,8 @@ impl Lines {
             let _ = events.send(event::Kind::Message(said)).await;
         }
         if line.progress.is_some() || !line.step.is_empty() {
-            let fraction = line.progress.unwrap_or_default().clamp(0.0, 1.0);
+            self.fraction = line.progress.unwrap_or(self.fraction).clamp(0.0, 1.0);
+            let fraction = self.fraction;
             let step = cut(line.step, 1 << 10);
             let _ = events.send(event::Kind::Progress(Progress { fraction, step })).await;
         }
@@ -147,7 +150,7 @@ impl Lines {
     }
 }
 
-/// A text, or data, or both as `{"text": …, "data": …}`.
+/// A text, or data.
 fn result_of(value: serde_json::Value) -> TaskResult {
     match value {
         serde_json::Value::String(text) => {
