@@ -73,7 +73,7 @@ async fn every_format_can_be_read() -> Result<()> {
     // Logs are documents one after the other.
     let docs = stage.rota(&["events", "one", "-o", "yaml"]).await.done();
     let docs: Vec<Value> =
-        docs.split("---\n").skip(1).map(|doc| serde_saphyr::from_str(doc)).collect::<Result<_, _>>()?;
+        docs.split("---\n").skip(1).map(serde_saphyr::from_str).collect::<Result<_, _>>()?;
     assert_eq!(docs.len().to_string(), one["status"]["logSeq"].as_str().unwrap());
     for format in ["json", "jsonl"] {
         let lines = stage.rota(&["logs", "one", "-o", format]).await.done();

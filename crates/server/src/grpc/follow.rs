@@ -73,15 +73,16 @@ async fn follow(shared: &Shared, id: TaskId, mut seen: u64, outbox: &Outbox) -> 
 /// Sends what the store has. Whether the task has ended and all was sent.
 async fn catch_up(shared: &Shared, id: TaskId, seen: &mut u64, outbox: &Outbox) -> Result<bool, Status> {
     loop {
-        // The log before the record: an answer may not bring entries together with a record from before them, since
-        // what has been seen is not told again.
-        let events = shared.store.events(id, *seen, PAGE).await.map_err(status::store)?;
-        *seen = events.last().map_or(*seen, |event| event.log_seq);
         let task = shared.store.task(id).await.map_err(status::store)?;
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record is gone"))?;
+        let mut events = shared.store.events(id, *seen, PAGE).await.map_err(status::store)?;
+        // What was committed between the two reads comes with its own record: an entry is told once, and whoever
+        // had it with an older record would not hear of the newer one.
+        events.retain(|event| event.log_seq <= task.log_seq);
+        *seen = events.last().map_or(*seen, |event| event.log_seq);
         let whole = *seen >= task.log_seq;
         let ended = whole && task.state.is_final();
-        send(shared, &task, &events, ended, outbox).await?;
+        send(shared, &task, &events, outbox).await?;
         if whole {
             return Ok(ended);
         }
@@ -93,19 +94,14 @@ async fn live(shared: &Shared, change: &TaskChange, seen: &mut u64, outbox: &Out
     *seen = fresh.last().map_or(*seen, |event| event.log_seq);
     let ended = change.task.state.is_final();
     if !fresh.is_empty() || ended {
-        send(shared, &change.task, &fresh, ended, outbox).await?;
+        send(shared, &change.task, &fresh, outbox).await?;
     }
     Ok(ended)
 }
 
-async fn send(
-    shared: &Shared,
-    task: &Task,
-    events: &[Event],
-    ended: bool,
-    outbox: &Outbox,
-) -> Result<(), Status> {
-    let result = match ended && task.has_result {
+/// A record that has ended is never told without its result, also where the log takes several answers.
+async fn send(shared: &Shared, task: &Task, events: &[Event], outbox: &Outbox) -> Result<(), Status> {
+    let result = match task.state.is_final() && task.has_result {
         true => shared.store.result(task.id).await.map_err(status::store)?,
         false => None,
     };

@@ -203,16 +203,18 @@ async fn a_drained_worker_takes_nothing() -> Result<()> {
     let waits = tasks::create(client, tasks::task("echo")).await?;
     let why = client.explain_task(v1::ExplainTaskRequest { name: waits.name.clone() }).await?;
     assert_eq!(why.causes[0].code, "all_draining");
+    // It drains over a reconnect, too.
+    busy.hang_up().await;
+    let mut hello = raw::hello("echo", "busy", 2);
+    hello.running = vec![raw::running(&assign, 0, 0), raw::running(&second, 0, 0)];
+    let mut busy = RawWorker::join(client, hello).await?;
+    assert!(matches!(busy.hear().await?, Hear::Drain(_)));
     // What it has it finishes, and nothing follows.
     busy.succeed(&assign, 0, "done");
     busy.succeed(&second, 0, "done");
     assert!(busy.result_ack().await? && busy.result_ack().await?);
     tasks::until_state(client, &running.name, TaskState::Succeeded).await?;
     assert_eq!(tasks::get(client, &waits.name).await?.status.unwrap().state(), TaskState::Queued);
-    // It drains over a reconnect, too.
-    busy.hang_up().await;
-    let mut busy = RawWorker::join(client, raw::hello("echo", "busy", 2)).await?;
-    assert!(matches!(busy.hear().await?, Hear::Drain(_)));
     let _fresh = cluster.worker("echo", "fresh", 1)?;
     let status = tasks::ended(client, &waits.name).await?.status.unwrap();
     assert_eq!(status.worker, "fresh");

@@ -111,7 +111,7 @@ async fn lists_are_filtered_and_paged() -> Result<()> {
     let pending = v1::TaskFilter { states: vec![TaskState::Pending.into()], ..Default::default() };
     assert_eq!(list(pending).await?, with(&|index| index % 5 == 0));
     let tenth = tasks::get(client, &names[14]).await?.create_time;
-    let after = v1::TaskFilter { created_after: tenth.clone(), ..Default::default() };
+    let after = v1::TaskFilter { created_after: tenth, ..Default::default() };
     assert_eq!(list(after).await?, with(&|index| index >= 10));
     let before = v1::TaskFilter { created_before: tenth, ..Default::default() };
     assert_eq!(list(before).await?, with(&|index| index < 10));

@@ -231,7 +231,8 @@ async fn of_names_and_pages() -> Result<()> {
 async fn of_agents() -> Result<()> {
     let cluster = Cluster::start(Keep::Memory).await?;
     let client = cluster.client();
-    let cases: &[(&str, fn(&mut v1::AgentSpec))] = &[
+    type Spoil = fn(&mut v1::AgentSpec);
+    let cases: &[(&str, Spoil)] = &[
         ("agent.spec.runtime", |s| s.runtime = None),
         ("agent.spec.slots", |s| s.slots = -1),
         ("agent.spec.slots", |s| s.slots = 5000),
