@@ -274,11 +274,11 @@ async fn money_and_turns_run_out() {
     case.limits.max_turns = 1;
     let (failure, _) = case.fails(&script).await;
     assert_eq!(failure.class(), FailureClass::Budget);
-    assert!(failure.hint.contains("max_turns"));
+    assert!(failure.hint.contains("maxTurns"));
     case.limits = Limits { budget_micro_usd: 1, ..Limits::default() };
     let (failure, _) = case.fails(&script).await;
     assert_eq!(failure.class(), FailureClass::Budget);
-    assert!(failure.hint.contains("budget_micro_usd"));
+    assert!(failure.hint.contains("budgetUsd"));
 }
 
 #[tokio::test]

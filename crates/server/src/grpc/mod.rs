@@ -1,6 +1,7 @@
 //! The public services, a file each. They check, ask the store, and tell; they decide nothing.
 
 mod agents;
+mod answers;
 pub(crate) mod auth;
 mod create;
 mod demand;

@@ -82,6 +82,9 @@ async fn run(
         () = hang_up.cancelled() => Err(reason_of_end(&shared, &opened)),
         ended = inbound::run(&shared, &opened, inbound) => ended,
     };
+    // Whatever it stumbled over then: a newer session is the reason that its worker must hear.
+    let newer = shared.fleet.look(&opened.key).is_some_and(|seat| seat.epoch != opened.worker.epoch);
+    let ended = if newer { Err(reason_of_end(&shared, &opened)) } else { ended };
     hang_up.cancel();
     hello::close(&shared, &opened);
     ended
