@@ -102,9 +102,11 @@ async fn both_at_once_make_one() -> Result<()> {
     assert_eq!(count(client).await?, 1);
     tasks::until_state(client, "namespaces/default/tasks/same", TaskState::Succeeded).await?;
     // No slot is kept for those that were none.
-    let agent =
-        client.get_agent(v1::GetAgentRequest { name: "namespaces/default/agents/echo".into() }).await?;
-    assert_eq!(agent.status.unwrap().free_slots, 4);
+    tasks::eventually("all slots free", async || {
+        let request = v1::GetAgentRequest { name: "namespaces/default/agents/echo".into() };
+        Ok(client.get_agent(request).await?.status.unwrap().free_slots == 4)
+    })
+    .await?;
     history::check(client, true).await?.check()
 }
 
