@@ -68,8 +68,8 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_secs(4),
-            heartbeat_timeout: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(5),
+            heartbeat_timeout: Duration::from_secs(12),
             reconnect_grace: Duration::from_secs(10),
             recovery_grace: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(5),

@@ -146,6 +146,7 @@ async fn attached(
     let mut listening = true;
     loop {
         let kind = tokio::select! {
+            () = outbox.closed() => return Ok(()),
             update = updates.next() => match update {
                 None => return Ok(()),
                 Some(update) => attach_task_response::Kind::Update(update?),

@@ -76,6 +76,8 @@ enum Left {
     /// Nothing is left to do.
     Done,
     Lost(String),
+    /// Coming back is useless: another process has this worker's name.
+    Replaced(String),
 }
 
 impl Worker {
@@ -109,6 +111,10 @@ impl Worker {
             let began = Instant::now();
             match self.serve(connection, &shutdown).await {
                 Left::Done => break,
+                Left::Replaced(message) => {
+                    let code = Code::FailedPrecondition;
+                    return Err(self.refused(code, message).await);
+                }
                 Left::Lost(why) => {
                     tracing::warn!(why, running = self.running, "the session is lost");
                     self.cut_at = Some(Instant::now());
@@ -121,6 +127,16 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Ends what runs here, since the control plane will not have this worker.
+    async fn refused(&mut self, code: Code, message: String) -> Error {
+        tracing::error!(?code, message, "the control plane refuses this worker");
+        self.stop_all(Why::WorkerEnds);
+        while self.running > 0 {
+            self.next_note().await;
+        }
+        Error::Refused { code, message }
     }
 
     /// Opens a session, however long it takes. None when there is nothing left to do.
@@ -143,12 +159,7 @@ impl Worker {
                     tracing::error!(message, "the control plane does not know this worker any more");
                 }
                 Some(Err(Failed::Refused { code, message })) => {
-                    tracing::error!(?code, message, "the control plane refuses this worker");
-                    self.stop_all(Why::WorkerEnds);
-                    while self.running > 0 {
-                        self.next_note().await;
-                    }
-                    return Err(Error::Refused { code, message });
+                    return Err(self.refused(code, message).await);
                 }
                 Some(Err(Failed::Unreachable(why))) => tracing::warn!(why, "no session"),
             }
@@ -200,6 +211,9 @@ impl Worker {
                         }
                     }
                     Ok(None) => return Left::Lost("the control plane ended it".to_owned()),
+                    Err(status) if status.code() == Code::FailedPrecondition => {
+                        return Left::Replaced(status.message().to_owned());
+                    }
                     Err(status) => return Left::Lost(format!("{} ({:?})", status.message(), status.code())),
                 },
                 permit = out.reserve(), if !self.pending.is_empty() => {
