@@ -12,9 +12,11 @@ const FILES: [&str; 5] = [
     "rota/worker/v1/worker.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "a build script has no other way to learn where to write")]
+#[expect(clippy::disallowed_methods, reason = "this is how cargo speaks to build scripts")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked when it runs, not when it is compiled: checkouts may share a target folder.
+    let crate_dir = std::env::var("CARGO_MANIFEST_DIR")?;
+    let root = Path::new(&crate_dir).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let mut compiler = protox::Compiler::new([&root])?;
     compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
