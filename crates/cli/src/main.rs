@@ -13,9 +13,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A control plane makes and drops many small messages from many threads; the system's allocator shows in profiles.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Workers start this very program again for what must happen before any thread is there.
