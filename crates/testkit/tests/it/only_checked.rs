@@ -131,10 +131,10 @@ async fn asked_first(keep: Keep) -> Result<()> {
 
 #[tokio::test]
 async fn asked_first_in_memory() -> Result<()> {
-    asked_first(Keep::Memory).await
+    Box::pin(asked_first(Keep::Memory)).await
 }
 
 #[tokio::test]
 async fn asked_first_on_disk() -> Result<()> {
-    asked_first(Keep::Sqlite).await
+    Box::pin(asked_first(Keep::Sqlite)).await
 }
