@@ -90,7 +90,7 @@ pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Statu
 pub(crate) fn reused(task: impl std::fmt::Display, fields: &[String]) -> Status {
     let mut details = ErrorDetails::new();
     for field in fields {
-        details.add_bad_request_violation(field.clone(), "differs from the task that exists");
+        details.add_bad_request_violation(field.clone(), "differs");
     }
     let message =
         format!("the task {task} exists under this key or id and differs in: {}", fields.join(", "));
