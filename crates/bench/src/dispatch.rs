@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
+use rota_proto::v1::{ListTasksRequest, TaskFilter, TaskState};
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 
@@ -137,21 +139,20 @@ async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64
 
 /// Waits until so many attempts are done and their results are durable.
 async fn settled(plane: &Plane, done: u64) -> Result<()> {
-    let parent = rota_proto::names::namespace(crate::plane::NAMESPACE);
     let wait = async {
-        loop {
-            let request = rota_proto::v1::ListWorkersRequest {
-                parent: parent.clone(),
-                page_size: 1000,
-                ..Default::default()
-            };
-            let workers = plane.client.list_workers(request).await?.workers;
-            let known: i64 = workers.iter().map(|worker| worker.succeeded).sum();
-            if u64::try_from(known).unwrap_or(0) >= done {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        plane.notes.reach(done).await?;
+        // All have run; the results of the last few are on their way.
+        let states = [TaskState::Queued, TaskState::Assigned, TaskState::Running].map(i32::from);
+        let request = ListTasksRequest {
+            parent: rota_proto::names::namespace(crate::plane::NAMESPACE),
+            filter: Some(TaskFilter { states: states.to_vec(), ..Default::default() }),
+            ..Default::default()
+        };
+        for task in plane.client.all_tasks(request, None).await? {
+            let mut log = plane.client.watch_task(task.name, 0);
+            while log.next().await.transpose()?.is_some() {}
         }
+        anyhow::Ok(())
     };
     tokio::time::timeout(Duration::from_secs(120), wait).await.context("the tasks were not done")?
 }

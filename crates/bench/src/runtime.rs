@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rota_proto::v1::TaskResult;
 use rota_worker::runtimes::{Attempt, Channels, Ending, Outcome, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    done: AtomicU64,
+    done: watch::Sender<u64>,
     awaited: Mutex<HashMap<String, oneshot::Sender<Instant>>>,
 }
 
 impl Notes {
     /// Attempts so far.
     pub(crate) fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+        *self.done.borrow()
+    }
+
+    /// Waits until there are so many.
+    pub(crate) async fn reach(&self, done: u64) -> Result<(), watch::error::RecvError> {
+        self.done.subscribe().wait_for(|now| *now >= done).await.map(drop)
     }
 
     /// Hears when a task's attempt begins.
@@ -41,7 +45,7 @@ impl Runtime for Noting {
         if let Some(waiter) = self.0.awaited.lock().remove(&attempt.assign.task_id) {
             let _ = waiter.send(now);
         }
-        self.0.done.fetch_add(1, Ordering::Relaxed);
+        self.0.done.send_modify(|done| *done += 1);
         let ending = Ending::Succeeded(TaskResult::default());
         Outcome { ending, usage: None, runtime_session: String::new() }
     }

@@ -104,6 +104,8 @@ pub enum Command {
     Watch(watch::Watch),
     /// Wait until tasks have ended
     Wait(wait::Wait),
+    /// Print what a task brought
+    Result(result::Result),
     /// Give a running task input, and answer its questions
     Attach(attach::Attach),
     /// End tasks
@@ -149,6 +151,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_negative_amount_is_no_flag() {
+        fn all(command: &clap::Command) -> Vec<clap::Arg> {
+            let own = command.get_arguments().cloned();
+            own.chain(command.get_subcommands().flat_map(all)).collect()
+        }
+        let named = |arg: &clap::Arg, names: &[&str]| {
+            arg.get_value_names().is_some_and(|given| names.contains(&given[0].as_str()))
+        };
+        let amounts = all(&Cli::command()).into_iter().filter(|arg| named(arg, &["TIME", "DOLLARS"]));
+        let spans: Vec<_> =
+            amounts.map(|arg| (arg.get_id().clone(), arg.is_allow_hyphen_values_set())).collect();
+        assert!(spans.len() > 5 && spans.iter().all(|(_, allowed)| *allowed), "{spans:?}");
     }
 
     #[test]

@@ -1,18 +1,77 @@
 //! Configuration of what runs: defaults, then a TOML file, then the environment, then flags.
 //! Unknown keys are errors wherever they come from.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use rota_telemetry::env;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::args::Globals;
 use crate::exit::{Exit, Failure};
+use crate::output::Out;
+
+/// Where a configuration comes from, for every command that has one.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// A TOML file [env: ROTA_DEV_CONFIG, ROTA_SERVER_CONFIG or ROTA_WORKER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration that would be used, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Source {
+    /// The configuration; nothing where it was only to be printed.
+    pub fn load<C>(
+        &self,
+        prefix: &str,
+        flags: &impl Serialize,
+        globals: &Globals,
+    ) -> anyhow::Result<Option<C>>
+    where
+        C: Default + Serialize + DeserializeOwned,
+    {
+        let named = || env::var_os(&format!("{prefix}CONFIG")).map(PathBuf::from);
+        let config: C = load(self.config.clone().or_else(named).as_deref(), prefix, flags)?;
+        if !self.print_config {
+            return Ok(Some(config));
+        }
+        Out::new(globals.output, globals.color).bytes(show(&config)?.as_bytes())?;
+        Ok(None)
+    }
+}
+
+/// Flags of what keeps data and listens.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct Place {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Flags of what starts agents.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct Programs {
+    /// The Claude Code CLI, for agents that name none
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claude_program: Option<PathBuf>,
+}
 
 /// Puts a configuration together. `prefix` is that of the environment, such as `ROTA_SERVER_`;
 /// `flags` serializes to what was given alone.
-pub fn load<C>(file: Option<&Path>, prefix: &str, flags: &impl Serialize) -> anyhow::Result<C>
+fn load<C>(file: Option<&Path>, prefix: &str, flags: &impl Serialize) -> anyhow::Result<C>
 where
     C: Default + Serialize + DeserializeOwned,
 {
@@ -44,7 +103,7 @@ fn environment(prefix: &str) -> Env {
 }
 
 /// A configuration as TOML, for `--print-config`. There are no secrets in it, only names of files.
-pub fn show(config: &impl Serialize) -> anyhow::Result<String> {
+fn show(config: &impl Serialize) -> anyhow::Result<String> {
     Ok(toml::to_string_pretty(config)?)
 }
 

@@ -1,6 +1,7 @@
 //! How the program ends: its exit codes, and errors as `error:`, `cause:` and `hint:` lines.
 //! The codes are documented in `rota --help` and stay as they are.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 
@@ -83,26 +84,37 @@ pub fn finish(talk: &Talk, result: anyhow::Result<Exit>) -> ExitCode {
 }
 
 fn tell(talk: &Talk, error: &anyhow::Error) {
-    talk.error(&error.to_string());
-    let mut before = error.to_string();
-    for cause in error.chain().skip(1) {
-        let text = cause.to_string();
-        // Some errors say their source's sentence too.
-        if !before.contains(&text) {
-            talk.cause(&text);
-        }
-        before = text;
-    }
+    let (first, causes, hints) = lines(error);
+    talk.error(&first);
+    causes.iter().for_each(|cause| talk.cause(cause));
+    hints.iter().for_each(|hint| talk.hint(hint));
+}
+
+/// What is wrong, why, and what to do. Some errors say their source's sentence too, and fields what the
+/// sentence says: a cause that has no word of its own is left out.
+fn lines(error: &anyhow::Error) -> (String, Vec<String>, Vec<String>) {
+    let first = error.to_string();
+    let mut said = BTreeSet::new();
+    let mut adds = |text: &String| words(text).filter(|word| said.insert(word.clone())).count() > 0;
+    adds(&first);
+    let mut causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).filter(&mut adds).collect();
+    let mut hints = Vec::new();
     if let Some(remote) = error.chain().find_map(|cause| cause.downcast_ref::<rota_client::Error>()) {
-        for field in &remote.fields {
-            talk.cause(&format!("{}: {}", field.field, field.message));
-        }
-        remote.hint.iter().for_each(|hint| talk.hint(hint));
+        let fields = remote.fields.iter().map(|field| format!("{}: {}", field.field, field.message));
+        causes.extend(fields.filter(&mut adds));
+        hints.extend(remote.hint.clone());
     }
     if let Some(failure) = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
-        failure.causes.iter().for_each(|cause| talk.cause(cause));
-        failure.hint.iter().for_each(|hint| talk.hint(hint));
+        // A list of things that are wrong is told whole.
+        causes.extend(failure.causes.iter().cloned());
+        hints.extend(failure.hint.clone());
     }
+    (first, causes, hints)
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    let bare = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    text.split_whitespace().map(bare).filter(|word| !word.is_empty())
 }
 
 fn classify(error: &anyhow::Error) -> Exit {
@@ -146,5 +158,33 @@ mod tests {
         assert_eq!(classify(&anyhow::anyhow!("x")), Exit::Failed);
         let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&pipe.context("printing").unwrap_err()));
+    }
+
+    #[test]
+    fn a_cause_is_told_only_if_it_adds_words() {
+        let causes = |error: &anyhow::Error| lines(error).1;
+        let io = || io::Error::other("No such file");
+        // Said whole by what stands before it, or by all of that together.
+        assert_eq!(causes(&anyhow::Error::from(io()).context("x cannot be read: no such file")), [""; 0]);
+        assert_eq!(causes(&anyhow::Error::from(io()).context("no such").context("a file")), ["no such"]);
+        assert_eq!(causes(&anyhow::Error::from(io()).context("x cannot be read")), ["No such file"]);
+
+        let field =
+            |field: &str, message: &str| rota_client::Field { field: field.into(), message: message.into() };
+        let remote = |message: &str, fields| rota_client::Error {
+            code: Code::InvalidArgument,
+            message: message.into(),
+            reason: None,
+            fields,
+            hint: None,
+            lost: false,
+        };
+        let one = remote("task.priority: must be low", vec![field("task.priority", "must be low")]);
+        assert_eq!(causes(&one.clone().into()), [""; 0]);
+        assert_eq!(causes(&anyhow::Error::from(one).context("no")), ["task.priority: must be low"]);
+        let place = remote("agent a does not exist", vec![field("spec.agent", "agent a does not exist")]);
+        assert_eq!(causes(&place.into()), ["spec.agent: agent a does not exist"]);
+        let list = vec!["f:1: wrong".to_owned(), "f:1: wrong".to_owned()];
+        assert_eq!(causes(&Failure::usage("f:1: wrong").causes(list.clone()).into()), list);
     }
 }

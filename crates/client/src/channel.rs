@@ -10,6 +10,7 @@ use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
+use crate::error::root;
 use crate::{Auth, Error, Options};
 
 /// What carries the calls.
@@ -63,7 +64,13 @@ impl Client {
 /// The channel alone, for whoever puts the token on its calls by itself. Connects when it is first
 /// used. Must be called inside a tokio runtime.
 pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
-    let endpoint = endpoint(options).map_err(|error| Error::endpoint(&options.endpoint, &error))?;
+    let given = &options.endpoint;
+    if let Some((scheme, _)) =
+        given.split_once("://").filter(|(scheme, _)| !["http", "https"].contains(scheme))
+    {
+        return Err(Error::endpoint(given, format!("{scheme} is neither http nor https")));
+    }
+    let endpoint = endpoint(options).map_err(|error| Error::endpoint(given, root(&error)))?;
     Ok(endpoint.connect_lazy())
 }
 

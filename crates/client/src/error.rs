@@ -82,10 +82,10 @@ impl Error {
     }
 
     /// The endpoint's text is none.
-    pub(crate) fn endpoint(endpoint: &str, error: &tonic::transport::Error) -> Self {
+    pub(crate) fn endpoint(endpoint: &str, why: impl fmt::Display) -> Self {
         Self {
             code: Code::InvalidArgument,
-            message: format!("{endpoint:?} cannot be used as an endpoint: {}", root(error)),
+            message: format!("{endpoint:?} cannot be used as an endpoint: {why}"),
             reason: None,
             fields: Vec::new(),
             hint: Some("an endpoint looks like http://127.0.0.1:7420 or https://rota.example:443".into()),
@@ -99,6 +99,20 @@ impl Error {
     }
 }
 
+impl From<rota_proto::v1::BatchError> for Error {
+    fn from(error: rota_proto::v1::BatchError) -> Self {
+        let field = Field { field: error.field, message: error.message.clone() };
+        Self {
+            code: Code::from_i32(error.code),
+            message: error.message,
+            reason: None,
+            fields: Some(field).filter(|one| !one.field.is_empty()).into_iter().collect(),
+            hint: None,
+            lost: false,
+        }
+    }
+}
+
 fn message(status: &Status, endpoint: &str, lost: bool) -> String {
     match status.source() {
         Some(source) if lost => format!("cannot reach the control plane at {endpoint}: {}", root(source)),
@@ -108,7 +122,7 @@ fn message(status: &Status, endpoint: &str, lost: bool) -> String {
 }
 
 /// The innermost cause: the outer ones say `transport error` and the like.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -63,8 +63,9 @@ impl Options {
 
 fn with_scheme(endpoint: String) -> String {
     let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.contains("://") {
-        endpoint.to_owned()
+    if let Some((scheme, rest)) = endpoint.split_once("://") {
+        // As the rest of the program looks for it.
+        format!("{}://{rest}", scheme.to_ascii_lowercase())
     } else if is_loopback(endpoint) {
         format!("http://{endpoint}")
     } else {
@@ -93,6 +94,7 @@ mod tests {
             ("[::1]:7420", "http://[::1]:7420"),
             ("rota.example:443", "https://rota.example:443"),
             ("http://rota.example", "http://rota.example"),
+            ("HTTPS://Rota.example", "https://Rota.example"),
         ] {
             assert_eq!(Options::new(given).endpoint, meant);
         }

@@ -120,13 +120,26 @@ fn deserialize<T: DeserializeOwned>(source_name: &str, part: &Part) -> Result<T,
         no_schema: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(&part.text, options).map_err(|error| {
+    let mut path = String::new();
+    let read = serde_saphyr::with_deserializer_from_str_with_options(&part.text, options, |yaml| {
+        serde_path_to_error::deserialize(yaml).map_err(|error| {
+            path = error.path().to_string();
+            error.into_inner()
+        })
+    });
+    read.map_err(|error| {
         let position =
             error.location().map_or(Position { line: part.first_line.max(1), column: 0 }, |location| {
                 Position { line: location.line(), column: location.column() }
             });
-        Error { source_name: source_name.to_owned(), position, message: tidy(&error) }
+        Error { source_name: source_name.to_owned(), position, message: at(&path, tidy(&error)) }
     })
+}
+
+/// A sentence about a field, unless it names it.
+fn at(path: &str, message: String) -> String {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    if last.is_empty() || message.contains(last) { message } else { format!("{path}: {message}") }
 }
 
 /// The library's sentence without the place, which is told apart.
@@ -197,6 +210,9 @@ mod tests {
             ("spec:\n  environment:\n    A: 1\n", 7, 8, "quoted"),
             ("spec:\n  prompt: [\n", 6, 11, "bracket"),
             ("spec:\n  prompt: a\n  prompt: b\n", 7, 3, "twice"),
+            ("spec:\n  limits:\n    maxTurns: 99999999999\n", 7, 15, "spec.limits.maxTurns: "),
+            ("spec:\n  retry: {maxAttempts: -99999999999}\n", 6, 24, "spec.retry.maxAttempts: "),
+            ("spec:\n  dependsOn: [{task: a}, {task: [b]}]\n", 6, 33, "spec.dependsOn[1].task: "),
         ] {
             let error = error(&format!("{TASK}{spec}"));
             assert_eq!((error.position.line, error.position.column), (line, column), "{spec}{error}");

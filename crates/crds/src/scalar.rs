@@ -17,7 +17,9 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim_start().starts_with('-') {
-            return Err(format!("{text:?} is negative; a duration goes forward"));
+            return Err(format!(
+                "{text:?} is negative; a duration must be positive, for example 30s, 5m or 1h30m"
+            ));
         }
         humantime::parse_duration(text)
             .map(Self)

@@ -50,6 +50,11 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(rota_telemetry::clock::unix_micros())
 }
 
+fn one(replies: Result<Vec<Result<Reply, Refused>>, rota_store::Error>) -> Result<Reply, Status> {
+    let reply = replies.map_err(status::store)?.into_iter().next();
+    reply.ok_or_else(|| Status::internal("the store gave no answer"))?.map_err(status::refused)
+}
+
 impl Shared {
     pub(crate) fn agent(&self, namespace: &Namespace, name: &AgentName) -> Option<KnownAgent> {
         self.agents.read().get(&(namespace.clone(), name.clone())).cloned()
@@ -57,9 +62,12 @@ impl Shared {
 
     /// One command, answered.
     pub(crate) async fn apply(&self, command: Command) -> Result<Reply, Status> {
-        let replies = self.store.apply(vec![command]).await.map_err(status::store)?;
-        let reply = replies.into_iter().next().ok_or_else(|| Status::internal("the store gave no answer"))?;
-        reply.map_err(status::refused)
+        one(self.store.apply(vec![command]).await)
+    }
+
+    /// What one command would be answered.
+    pub(crate) async fn rehearse(&self, command: Command) -> Result<Reply, Status> {
+        one(self.store.rehearse(vec![command]).await)
     }
 
     /// Whatever a name means now.

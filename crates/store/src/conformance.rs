@@ -17,6 +17,7 @@ pub mod cycles;
 pub mod dependencies;
 pub mod prune;
 pub mod reading;
+pub mod rehearsals;
 pub mod sessions;
 pub mod timers;
 mod trial;
@@ -71,6 +72,9 @@ macro_rules! conformance {
             }
             reading {
                 filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before a_snapshot_is_a_fresh_start
+            }
+            rehearsals {
+                new_ones_and_known_ones what_is_refused a_cycle_is_seen agents_and_updates nothing_is_left
             }
             batches {
                 each_is_answered_by_itself a_life_in_one_batch an_empty_batch commits_come_in_order

@@ -31,10 +31,20 @@ const LAZY: Duration = Duration::from_millis(20);
 /// Gives the time; a value, so that tests can give their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    AtOnce,
+    Lazily,
+    /// By itself, and undone.
+    OnTrial,
+}
+
+type Answer = Result<Vec<Result<Reply, Refused>>, Error>;
+
 struct Call {
     batch: Vec<Command>,
-    lazy: bool,
-    reply: oneshot::Sender<Result<Vec<Result<Reply, Refused>>, Error>>,
+    how: How,
+    reply: oneshot::Sender<Answer>,
 }
 
 /// A store with one writer.
@@ -74,9 +84,9 @@ impl<R: Reads> Embedded<R> {
         })
     }
 
-    async fn call(&self, batch: Vec<Command>, lazy: bool) -> Result<Vec<Result<Reply, Refused>>, Error> {
+    async fn call(&self, batch: Vec<Command>, how: How) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.send(Call { batch, lazy, reply }).await?;
+        self.send(Call { batch, how, reply }).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -141,25 +151,44 @@ fn write<T: Tables>(
     let mut waiting: VecDeque<Call> = VecDeque::new();
     while gather(inbox, &mut waiting) {
         let mut batch = Vec::new();
-        let mut open = Vec::new();
+        let (mut open, mut trials) = (Vec::new(), Vec::new());
         while let Some(call) = waiting.pop_front() {
+            if call.how == How::OnTrial {
+                trials.push(call);
+                continue;
+            }
             let count = call.batch.len();
             batch.extend(call.batch);
             open.push((count, call.reply));
         }
-        match engine.run(batch, clock()) {
-            Ok(outcome) => {
-                // In order before any answer, so that whoever was answered finds it already on its way.
-                commits.send(outcome.commit);
-                let mut replies = outcome.replies.into_iter();
-                for (count, reply) in open {
-                    let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
-                }
+        if !open.is_empty() {
+            commit(&mut engine, batch, open, commits, clock());
+        }
+        for call in trials {
+            let _ = call.reply.send(engine.rehearse(call.batch, clock()));
+        }
+    }
+}
+
+fn commit<T: Tables>(
+    engine: &mut Engine<T>,
+    batch: Vec<Command>,
+    open: Vec<(usize, oneshot::Sender<Answer>)>,
+    commits: &Outbox,
+    now: Timestamp,
+) {
+    match engine.run(batch, now) {
+        Ok(outcome) => {
+            // In order before any answer, so that whoever was answered finds it already on its way.
+            commits.send(outcome.commit);
+            let mut replies = outcome.replies.into_iter();
+            for (count, reply) in open {
+                let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
             }
-            Err(error) => {
-                for (_, reply) in open {
-                    let _ = reply.send(Err(error.clone()));
-                }
+        }
+        Err(error) => {
+            for (_, reply) in open {
+                let _ = reply.send(Err(error.clone()));
             }
         }
     }
@@ -168,7 +197,7 @@ fn write<T: Tables>(
 /// Waits for calls. Lazy ones wait for company, but not for long. `false` when all senders are gone.
 fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> bool {
     let Ok(first) = inbox.recv() else { return false };
-    let mut hurry = !first.lazy;
+    let mut hurry = first.how != How::Lazily;
     let mut count = first.batch.len();
     waiting.push_back(first);
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
@@ -182,7 +211,7 @@ fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> boo
             inbox.recv_timeout(left).ok()
         };
         let Some(call) = next else { break };
-        hurry |= !call.lazy;
+        hurry |= call.how != How::Lazily;
         count += call.batch.len();
         waiting.push_back(call);
     }
@@ -192,11 +221,15 @@ fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> boo
 #[async_trait]
 impl<R: Reads> Store for Embedded<R> {
     async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
-        self.call(batch, false).await
+        self.call(batch, How::AtOnce).await
     }
 
     async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
-        self.call(batch, true).await
+        self.call(batch, How::Lazily).await
+    }
+
+    async fn rehearse(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, How::OnTrial).await
     }
 
     fn commits(&self) -> Option<mpsc::Receiver<Commit>> {

@@ -51,6 +51,9 @@ pub trait Store: Send + Sync + 'static {
     /// Like [`Store::apply`] for what need not hurry: it rides on the next commit, or makes one of its own soon.
     async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
+    /// Answers a batch as [`Store::apply`] would, alone on what is committed, and changes nothing.
+    async fn rehearse(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
+
     /// What every commit changed, in order, from now on. There is one reader: the second call gets `None`.
     /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;

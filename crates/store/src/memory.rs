@@ -34,6 +34,8 @@ struct Held {
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     state: Arc<RwLock<Held>>,
+    /// What is true, while a trial changes a copy.
+    kept: Option<Arc<RwLock<Held>>>,
 }
 
 impl Tables for Memory {
@@ -41,12 +43,22 @@ impl Tables for Memory {
         Ok(())
     }
 
+    fn begin_trial(&mut self) -> Result<(), Error> {
+        let copy = Arc::new(RwLock::new(self.state.read().clone()));
+        self.kept = Some(std::mem::replace(&mut self.state, copy));
+        Ok(())
+    }
+
     fn commit(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
-    // The engine rolls back only when a table fails, and these do not.
-    fn rollback(&mut self) {}
+    // Only trials are undone: the engine rolls back else when a table fails, and these do not.
+    fn rollback(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            self.state = kept;
+        }
+    }
 
     fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
         Reads::task(self, id)

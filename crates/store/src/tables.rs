@@ -34,6 +34,10 @@ impl std::fmt::Display for WaitKey {
 pub trait Tables: Send + 'static {
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), Error>;
+    /// Begins one that is sure to be undone.
+    fn begin_trial(&mut self) -> Result<(), Error> {
+        self.begin()
+    }
     /// Makes it durable.
     fn commit(&mut self) -> Result<(), Error>;
     /// Undoes it.

@@ -185,7 +185,7 @@ pub async fn get(client: &Client, name: &str) -> Result<v1::Task, rota_client::E
 pub async fn update(client: &Client, task: v1::Task, paths: &[&str]) -> Result<v1::Task, rota_client::Error> {
     let paths = paths.iter().map(ToString::to_string).collect();
     let update_mask = Some(pbjson_types::FieldMask { paths });
-    client.update_task(v1::UpdateTaskRequest { task: Some(task), update_mask }).await
+    client.update_task(v1::UpdateTaskRequest { task: Some(task), update_mask, ..Default::default() }).await
 }
 
 /// Waits until something asked of the control plane is so.

@@ -38,7 +38,7 @@ impl Attach {
         let mut view = View::new(context, To::Stdout, false);
         let mut asked = Questions::of(&task);
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        let (mut reading, mut last) = (true, None);
+        let (mut input, mut last) = (Input::Open, None);
         let mut interrupt = Interrupt::listen()?;
         let mut watch = context.client.watch_task(task.name.clone(), 0);
         loop {
@@ -58,15 +58,28 @@ impl Attach {
                         context.talk.say(prompt(&question));
                     }
                 }
-                line = lines.next_line(), if reading => match line? {
-                    Some(line) => self.give(context, &task.name, asked.answer(&line)).await,
-                    None => reading = false,
+                line = lines.next_line(), if matches!(input, Input::Open | Input::Read) => match line? {
+                    Some(line) => {
+                        input = Input::Read;
+                        self.give(context, &task.name, asked.answer(&line)).await;
+                    }
+                    // Whoever has said something may have said all.
+                    None => input = if input == Input::Open { Input::Missed } else { Input::Ended },
                 },
                 () = interrupt.heard() => {
                     view.finish(context)?;
                     say_goes_on(context, &task.name);
                     return Ok(Exit::Interrupted);
                 }
+            }
+            if input == Input::Missed || (input == Input::Ended && !asked.open.is_empty()) {
+                view.finish(context)?;
+                let task = rota_proto::names::last(&task.name);
+                context.talk.note("note", "standard input has ended: no answers can be given from here");
+                context.talk.hint(&format!(
+                    "answer in a terminal with `rota attach {task}`, or with `echo ANSWER | rota attach {task}`"
+                ));
+                input = Input::Told;
             }
         }
         view.finish(context)?;
@@ -84,6 +97,21 @@ impl Attach {
             error.hint.iter().for_each(|hint| context.talk.hint(hint));
         }
     }
+}
+
+/// How standard input stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nothing has come yet.
+    Open,
+    /// Something has come.
+    Read,
+    /// It has ended after something.
+    Ended,
+    /// It has ended before anything came.
+    Missed,
+    /// That has been talked about.
+    Told,
 }
 
 fn prompt(question: &InputRequest) -> &'static str {

@@ -1,5 +1,6 @@
 //! `rota dev`: store, control plane and workers on this machine, in one command.
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rota_client::discover::{self, DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_crds::Span;
 use rota_server::{Options, Timing};
-use rota_telemetry::{OnExit, env, spawn};
+use rota_telemetry::{OnExit, spawn};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -35,12 +36,8 @@ kept, and go on when it is started again.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Dev {
-    /// A TOML file [env: ROTA_DEV_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end
-    #[arg(long)]
-    pub print_config: bool,
+    #[command(flatten)]
+    pub source: config::Source,
     /// Manifests to apply at the start
     #[arg(long = "filename", short, value_name = "FILE|DIR")]
     pub files: Vec<PathBuf>,
@@ -51,18 +48,12 @@ pub struct Dev {
 /// What flags say.
 #[derive(Debug, Default, Args, Serialize)]
 pub struct Flags {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
-    /// Where everything is kept
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// The Claude Code CLI, for agents that name none
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub claude_program: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    place: config::Place,
+    #[command(flatten)]
+    #[serde(flatten)]
+    programs: config::Programs,
 }
 
 /// The configuration.
@@ -98,12 +89,9 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 
 impl Dev {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let file = self.config.clone().or_else(|| env::var_os("ROTA_DEV_CONFIG").map(PathBuf::from));
-        let config: Config = config::load(file.as_deref(), "ROTA_DEV_", &self.flags)?;
-        if self.print_config {
-            Out::new(globals.output, globals.color).bytes(config::show(&config)?.as_bytes())?;
+        let Some(config) = self.source.load::<Config>("ROTA_DEV_", &self.flags, globals)? else {
             return Ok(Exit::Ok);
-        }
+        };
         if !config.listen.ip().is_loopback() {
             let message =
                 format!("{} can be reached from other machines; `rota dev` is for this one", config.listen);
@@ -115,6 +103,7 @@ impl Dev {
         let data_dir = config.data_dir.canonicalize()?;
         let token_file = token_file(&data_dir)?;
         let store = serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?;
+        let place = Place::take()?;
         let bound = serve::bind(Options {
             listen: config.listen,
             token: Some(serve::token(&token_file)?),
@@ -135,7 +124,7 @@ impl Dev {
         let stop_server = CancellationToken::new();
         let mut server = spawn("control plane", OnExit::Done, bound.run(stop_server.clone()));
         // Only now, so that whoever finds it can also use it.
-        let announced = Announced::new(own, &data_dir)?;
+        let announced = Announced::new(own, &data_dir, place)?;
         let result =
             self.beside(globals, &config, &announced.own, &data_dir, &talk, &told, &mut server).await;
         stop_server.cancel();
@@ -171,7 +160,7 @@ impl Dev {
                 out: Out::new(globals.output, globals.color),
                 talk: *talk,
             };
-            let apply = Apply { files: self.files.clone(), dry_run: false, wait: false };
+            let apply = Apply::of(self.files.clone());
             if let Err(error) = apply.run(&context).await {
                 stop_workers.cancel();
                 workers.await??;
@@ -257,21 +246,54 @@ fn in_use(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
     }
 }
 
+/// The right to be the `rota dev` that other commands find. The system gives it back when this process
+/// ends, however it does: what a dead one left behind is in nobody's way.
+struct Place {
+    // The file stays: removing it would let two processes lock two files of one name.
+    _lock: File,
+}
+
+impl Place {
+    fn take() -> anyhow::Result<Self> {
+        let found = discover::dev_file();
+        let path = found.with_extension("lock");
+        serve::private_dir(path.parent().unwrap_or(Path::new("/")))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let other = DevEndpoint::read(&found)
+                    .map(|other| format!(" at {} (process {})", other.endpoint, other.pid));
+                let message = format!("there is a `rota dev` already{}", other.unwrap_or_default());
+                Err(Failure::new(Exit::Failed, message)
+                    .hint("use that one, or end it; a second one needs a folder of its own in ROTA_HOME, as do its commands")
+                    .into())
+            }
+        }
+    }
+}
+
 /// The files that say where it is, for as long as it is there: one where other commands look, and
 /// one in the data directory.
 struct Announced {
     own: DevEndpoint,
     files: Vec<PathBuf>,
+    /// Given back after the files are gone.
+    _place: Place,
 }
 
 impl Announced {
-    fn new(own: DevEndpoint, data_dir: &Path) -> anyhow::Result<Self> {
+    fn new(own: DevEndpoint, data_dir: &Path, place: Place) -> anyhow::Result<Self> {
         let mut files = vec![data_dir.join("endpoint.json"), discover::dev_file()];
         files.dedup();
         for file in &files {
             own.write(file).with_context(|| format!("{} cannot be written", file.display()))?;
         }
-        Ok(Self { own, files })
+        Ok(Self { own, files, _place: place })
     }
 }
 

@@ -1,7 +1,7 @@
 //! `rota drain`: lets workers finish.
 
 use clap::Args;
-use rota_proto::v1::{DrainAgentRequest, GetAgentRequest};
+use rota_proto::v1::DrainAgentRequest;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -36,8 +36,6 @@ impl Drain {
         if !context.out.for_eyes() {
             context.out.value(&answer)?;
         } else if answer.workers.is_empty() {
-            // A name that is wrong must not look like an agent that is idle.
-            context.client.get_agent(GetAgentRequest { name: context.agent(&self.agent)? }).await?;
             context.talk.say("no worker was drained");
         }
         for worker in answer.workers.iter().filter(|_| context.out.for_eyes()) {

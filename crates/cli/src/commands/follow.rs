@@ -7,6 +7,7 @@ use rota_proto::v1::{Event, Task};
 
 use super::say_goes_on;
 use super::signals::Interrupt;
+use super::waiting::{self, Waiting};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Printer};
@@ -91,10 +92,18 @@ pub async fn to_end(
 ) -> anyhow::Result<Option<Task>> {
     let mut interrupt = Interrupt::listen()?;
     let mut watch = context.client.watch_task(name, after);
-    let mut last = None;
+    let mut last: Option<Task> = None;
+    let mut waiting = Waiting::new();
     loop {
+        let waits = view.to != To::Nowhere
+            && last.as_ref().is_none_or(|task| !waiting::waiting(std::slice::from_ref(task)).is_empty());
         let item = tokio::select! {
             item = watch.next() => item,
+            () = waiting.due(), if waits => {
+                view.finish(context)?;
+                waiting.look(context, &[name]).await;
+                continue;
+            }
             () = interrupt.heard() => {
                 view.finish(context)?;
                 say_goes_on(context, name);
@@ -104,6 +113,7 @@ pub async fn to_end(
         match item {
             Some(answer) => {
                 let answer = answer?;
+                waiting.moved();
                 view.show(context, &answer.events)?;
                 last = answer.task.or(last);
             }

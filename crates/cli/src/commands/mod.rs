@@ -17,6 +17,7 @@ mod follow;
 pub mod get;
 pub mod logs;
 mod pairs;
+pub mod result;
 pub mod retry;
 pub mod run;
 mod serve;
@@ -26,6 +27,7 @@ mod track;
 pub mod update;
 pub mod version;
 pub mod wait;
+mod waiting;
 pub mod watch;
 pub mod worker;
 pub mod workers;
@@ -60,6 +62,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Logs(command) => command.run(context).await,
         Command::Watch(command) => command.run(context).await,
         Command::Wait(command) => command.run(context).await,
+        Command::Result(command) => command.run(context).await,
         Command::Attach(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,

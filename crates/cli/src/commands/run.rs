@@ -25,7 +25,7 @@ Examples:
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
   git diff | rota run --agent reviewer -
-  id=$(rota run --detach \"Summarise the log\") && rota wait \"$id\" && rota get task \"$id\" -o json";
+  id=$(rota run --detach \"Summarise the log\") && rota wait \"$id\" && rota result \"$id\"";
 
 /// Run one task and print its result
 ///
@@ -57,10 +57,10 @@ pub struct Run {
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub label: Vec<Pair>,
     /// Ends it after this long, for example 10m
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: Option<Span>,
     /// Most dollars it may cost, for example 0.50
-    #[arg(long, value_name = "DOLLARS")]
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
     pub budget_usd: Option<Usd>,
     /// Most turns between the model and its tools
     #[arg(long, value_name = "N")]
@@ -225,9 +225,19 @@ pub fn show_end(context: &Context, task: &Task, view: &View) -> anyhow::Result<(
             context.out.bytes(b"\n")?;
         }
     }
+    say_end(context, task);
+    let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);
+    if cost > 0 {
+        context.talk.say(&format!("cost {}", money(cost)));
+    }
+    Ok(())
+}
+
+/// Says how a task ended that did not succeed.
+pub fn say_end(context: &Context, task: &Task) {
     match state_of(task) {
         TaskState::Failed => {
-            let failure = status.failure.unwrap_or_default();
+            let failure = task.status.as_ref().and_then(|status| status.failure.clone()).unwrap_or_default();
             context.talk.error(&format!("task {} failed: {}", name(task), failure.message));
             if !failure.hint.is_empty() {
                 context.talk.hint(&failure.hint);
@@ -236,9 +246,4 @@ pub fn show_end(context: &Context, task: &Task, view: &View) -> anyhow::Result<(
         TaskState::Cancelled => context.talk.error(&format!("task {} was cancelled", name(task))),
         _ => {}
     }
-    let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);
-    if cost > 0 {
-        context.talk.say(&format!("cost {}", money(cost)));
-    }
-    Ok(())
 }

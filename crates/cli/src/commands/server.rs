@@ -9,7 +9,6 @@ use clap::Args;
 use rota_client::discover;
 use rota_crds::Span;
 use rota_server::{Options, Timing, Tls};
-use rota_telemetry::env;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +16,7 @@ use super::{serve, signals};
 use crate::args::Globals;
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Talk};
+use crate::output::Talk;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,12 +31,8 @@ Each key of the file has a flag, and a variable of the environment: `reconnect_g
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Server {
-    /// A TOML file [env: ROTA_SERVER_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end
-    #[arg(long)]
-    pub print_config: bool,
+    #[command(flatten)]
+    pub source: config::Source,
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -45,14 +40,9 @@ pub struct Server {
 /// What flags say.
 #[derive(Debug, Default, Args, Serialize)]
 pub struct Flags {
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
-    /// Where everything is kept
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    place: config::Place,
     /// The server's certificate chain, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,27 +56,27 @@ pub struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
     /// Between heartbeats of a session, both ways
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Span>,
     /// Nothing heard of a worker for this long: its connection is dead
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat_timeout: Option<Span>,
     /// After this long without a session, a worker's tasks are given to others
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconnect_grace: Option<Span>,
     /// The same for workers from before this control plane started
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_grace: Option<Span>,
     /// For streams to end when it is told to
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_grace: Option<Span>,
     /// Tasks that ended longer ago are removed; 0s keeps them
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Span>,
     /// Let everybody in, also from other machines
@@ -145,12 +135,9 @@ impl Default for Config {
 impl Server {
     pub async fn run(mut self, globals: &Globals) -> anyhow::Result<Exit> {
         self.flags.token_file.clone_from(&globals.token_file);
-        let file = self.config.clone().or_else(|| env::var_os("ROTA_SERVER_CONFIG").map(PathBuf::from));
-        let config: Config = config::load(file.as_deref(), "ROTA_SERVER_", &self.flags)?;
-        if self.print_config {
-            Out::new(globals.output, globals.color).bytes(config::show(&config)?.as_bytes())?;
+        let Some(config) = self.source.load::<Config>("ROTA_SERVER_", &self.flags, globals)? else {
             return Ok(Exit::Ok);
-        }
+        };
         if config.token_file.is_none() && !config.listen.ip().is_loopback() && !config.insecure {
             let message =
                 format!("{} can be reached from other machines, and there is no token", config.listen);

@@ -67,7 +67,11 @@ impl Update {
                 .hint("give --priority, --label, --suspend or --resume")
                 .into());
         }
-        let request = UpdateTaskRequest { task: Some(task), update_mask: Some(FieldMask { paths }) };
+        let request = UpdateTaskRequest {
+            task: Some(task),
+            update_mask: Some(FieldMask { paths }),
+            ..Default::default()
+        };
         let task = context.client.update_task(request).await?;
         match context.out.for_eyes() {
             true => context.out.line(&format!("task/{} updated", name(&task)))?,

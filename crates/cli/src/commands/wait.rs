@@ -8,6 +8,7 @@ use rota_proto::v1::{GetTaskRequest, Task, TaskState};
 
 use super::signals::Interrupt;
 use super::track::track;
+use super::waiting::{self, Waiting};
 use super::{outcome, state_of, worst};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -30,7 +31,7 @@ pub struct Wait {
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
     pub goal: Goal,
     /// Longest wait, for example 10m
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: Option<Span>,
 }
 
@@ -113,18 +114,22 @@ impl Wait {
 
 async fn until(context: &Context, goal: Goal, tasks: &mut [Task]) -> anyhow::Result<()> {
     let mut updates = track(context, tasks);
+    let mut waiting = Waiting::new();
     loop {
         let stands: Vec<_> = tasks.iter().map(|task| goal.stand(task)).collect();
         let lost = goal == Goal::Succeeded && stands.contains(&Stand::Lost);
         if lost || !stands.contains(&Stand::NotYet) {
             return Ok(());
         }
-        match updates.next().await {
-            Some(update) => {
+        let held = waiting::waiting(tasks);
+        tokio::select! {
+            update = updates.next() => {
+                let Some(update) = update else { return Ok(()) };
                 let (index, task) = update?;
                 tasks[index] = task;
+                waiting.moved();
             }
-            None => return Ok(()),
+            () = waiting.due(), if !held.is_empty() => waiting.look(context, &held).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use rota_client::{Token, discover};
 use rota_crds::Span;
-use rota_telemetry::{OnExit, env, spawn};
+use rota_telemetry::{OnExit, spawn};
 use rota_worker::Options;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -15,7 +15,7 @@ use super::signals;
 use crate::args::Globals;
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Talk};
+use crate::output::Talk;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,12 +31,8 @@ and ROTA_WORKER_STATE_DIR.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Worker {
-    /// A TOML file [env: ROTA_WORKER_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end
-    #[arg(long)]
-    pub print_config: bool,
+    #[command(flatten)]
+    pub source: config::Source,
     /// Names this process; made up unless whoever starts it wants to know
     #[arg(long, hide = true)]
     pub instance: Option<String>,
@@ -71,13 +67,12 @@ pub struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
     /// How long it goes on without a control plane
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub orphan_timeout: Option<Span>,
-    /// The Claude Code CLI, for agents that name none
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub claude_program: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    programs: config::Programs,
 }
 
 /// The configuration.
@@ -110,12 +105,9 @@ impl Default for Config {
 
 impl Worker {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let file = self.config.clone().or_else(|| env::var_os("ROTA_WORKER_CONFIG").map(PathBuf::from));
-        let mut config: Config = config::load(file.as_deref(), "ROTA_WORKER_", &self.flags)?;
-        if self.print_config {
-            Out::new(globals.output, globals.color).bytes(config::show(&config)?.as_bytes())?;
+        let Some(mut config) = self.source.load::<Config>("ROTA_WORKER_", &self.flags, globals)? else {
             return Ok(Exit::Ok);
-        }
+        };
         if config.agent.is_empty() {
             return Err(Failure::usage("a worker serves an agent, and none is named")
                 .hint("name one with --agent or ROTA_WORKER_AGENT")

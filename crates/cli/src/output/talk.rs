@@ -51,6 +51,11 @@ impl Talk {
         self.marked("warning", AnsiColor::Yellow, text);
     }
 
+    /// Something to know, under a word of its own.
+    pub fn note(&self, mark: &str, text: &str) {
+        self.marked(mark, AnsiColor::Blue, text);
+    }
+
     fn marked(&self, mark: &str, color: AnsiColor, text: &str) {
         let style = if self.colored { color.on_default().bold() } else { Style::new() };
         self.say(&format!("{style}{mark}:{style:#} {text}"));

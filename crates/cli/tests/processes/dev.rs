@@ -73,6 +73,18 @@ async fn manifests_are_done_and_the_exit_code_says_how() -> Result<()> {
     second.failed(1, &["error: ", "is in use by a `rota dev` at", client.endpoint(), &pid, "hint: "]);
     stage.rota(&["get", "task", "good"]).await.done();
 
+    // With data of its own it would take the first one's commands away; in a home of its own it would not.
+    let other = ["dev", "--data-dir", "other", "--listen", "127.0.0.1:0"];
+    let second = stage.rota(&other).await;
+    second.failed(1, &["error: there is a `rota dev` already at ", client.endpoint(), &pid, "ROTA_HOME"]);
+    let mut apart = stage.command(&other);
+    apart.env("ROTA_HOME", stage.dir().join("apart"));
+    let mut apart = Process::start("apart", apart);
+    apart.says("rota dev is up at ").await;
+    apart.signal(Signal::SIGINT);
+    assert_eq!(apart.ended().await.status.code(), Some(0));
+    stage.rota(&["get", "task", "good"]).await.done();
+
     history::check(&client, true).await?.check()?;
     ends_in_order(dev, Signal::SIGINT, &stage).await;
     Ok(())

@@ -45,6 +45,10 @@ async fn what_cannot_be_understood() -> Result<()> {
         (&["run", "--agent", "a", "--needs", "b", "x"], "cannot be used with"),
         (&["run", "--timeout", "soon", "x"], "soon"),
         (&["run", "--timeout=-5s", "x"], "-5s"),
+        (&["run", "--timeout", "-5s", "x"], "must be positive, for example 30s"),
+        (&["wait", "a", "--timeout", "-5s"], "must be positive"),
+        (&["server", "--retention", "-1h"], "must be positive"),
+        (&["run", "--budget-usd", "-1", "x"], "it is negative"),
         (&["run", "--priority", "eleven", "x"], "eleven"),
         (&["run", "--budget-usd", "much", "x"], "much"),
         (&["run", "--agent", "NOT A NAME", "x"], "agent"),
@@ -78,6 +82,11 @@ async fn no_server_and_no_entry() -> Result<()> {
     command.env("ROTA_TOKEN_FILE", stage.dir().join("not-there"));
     let answer = Answer::of(command, "").await;
     assert!(answer.code != 0 && answer.err.contains("not-there"), "{answer:?}");
+    for wrong in ["ftp://127.0.0.1:1", "unix:///run/rota", "://x"] {
+        let answer = stage.rota(&["--endpoint", wrong, "get", "tasks"]).await;
+        answer
+            .failed(1, &["error: ", wrong, "neither http nor https", "hint: an endpoint looks like http://"]);
+    }
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let nobody = stage.rota(&["--endpoint", &format!("http://127.0.0.1:{port}"), "get", "tasks"]).await;
@@ -103,6 +112,10 @@ async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
         (format!("{HEAD}spec:\n  agent: x\n  promt: hello\n"), &["m.yaml:6:3", "promt"][..]),
         (format!("{HEAD}spec:\n  agent: [\n"), &["m.yaml:"]),
         (format!("{HEAD}spec: {{agent: x, priority: 99}}\n"), &["m.yaml:4:", "99"]),
+        (
+            format!("{HEAD}spec:\n  limits:\n    maxTurns: 99999999999\n"),
+            &["m.yaml:6:15: spec.limits.maxTurns: "],
+        ),
         (format!("{HEAD}spec: {{agent: x, limits: {{timeout: -5s}}}}\n"), &["m.yaml:4:", "-5s"]),
         (format!("{HEAD}spec: {{agent: NOT A NAME, prompt: x}}\n"), &["m.yaml:1", "spec.agent"]),
         (format!("{HEAD}spec: {{agent: x, capabilities: [code], prompt: x}}\n"), &["m.yaml:1", "spec"]),
@@ -147,7 +160,7 @@ async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
         &format!("{HEAD}spec: {{prompt: x}}\n"),
     )
     .await;
-    assert_eq!(fine.done(), "task/a valid (dry run)");
+    assert_eq!(fine.done(), "task/a would be created");
     assert_eq!(stage.rota(&["get", "tasks", "-o", "jsonl"]).await.done(), "");
     history::check(&stage.client()?, true).await?.check()
 }

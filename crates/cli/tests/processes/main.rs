@@ -17,10 +17,12 @@ mod manifests;
 mod output;
 mod process;
 mod queue;
+mod rehearsing;
 mod seen;
 mod stage;
 mod storm;
 mod verbs;
+mod waiting;
 mod work;
 mod worker;
 

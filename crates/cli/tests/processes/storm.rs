@@ -68,7 +68,8 @@ async fn all_end_and_none_twice() -> Result<()> {
     let steady = stage.worker("echo", "steady", 4).await?;
     let one = |number| v1::CreateTaskRequest { task: Some(task(number)), ..Default::default() };
     let parent = rota_proto::names::namespace(tasks::NAMESPACE);
-    let batch = v1::BatchCreateTasksRequest { parent, requests: (0..TASKS).map(one).collect() };
+    let batch =
+        v1::BatchCreateTasksRequest { parent, requests: (0..TASKS).map(one).collect(), ..Default::default() };
     let made = client.batch_create_tasks(batch).await?.results;
     let made = made.into_iter().filter_map(|result| match result.kind {
         Some(v1::batch_create_tasks_result::Kind::Task(task)) => Some(task.name),

@@ -56,6 +56,10 @@ async fn a_run_is_waited_for_and_shown() -> Result<()> {
         let table = stage.rota(args).await.done();
         assert!(table.lines().any(|row| row.starts_with("hello") && row.contains("Succeeded")), "{table}");
     }
+    let result = stage.rota(&["result", "hello"]).await;
+    assert_eq!((result.code, result.out.as_str(), result.err.as_str()), (0, "all is well\n", ""));
+    let result = stage.rota(&["result", "hello", "-o", "json"]).await.json();
+    assert_eq!(result["text"], "all is well");
     let logs = stage.rota(&["logs", "hello"]).await.done();
     let at = |what: &str| logs.find(what).unwrap_or_else(|| panic!("{what:?} is not in {logs}"));
     assert!(at("Hello") < at("50%") && at("50%") < at("printed") && at("printed") < at("Succeeded"));
@@ -89,6 +93,10 @@ async fn a_waiting_task_is_changed_explained_and_cancelled() -> Result<()> {
     stage.apply("waits.yaml", &task("waits", "", "{succeed: at last}")).await.done();
     let explained = stage.rota(&["explain", "waits", "-o", "json"]).await.json();
     assert_eq!(explained["causes"][0]["code"], "no_worker", "{explained}");
+    stage
+        .rota(&["result", "waits"])
+        .await
+        .failed(1, &["error: ", "no result yet", "hint: ", "rota wait waits"]);
     let late = stage.rota(&["wait", "waits", "--timeout", "10ms"]).await;
     late.failed(6, &["error: after 10ms still waiting for waits", "hint: ", "rota explain waits"]);
 
@@ -125,6 +133,7 @@ async fn a_waiting_task_is_changed_explained_and_cancelled() -> Result<()> {
         Some("task/waits cancelled")
     );
     stage.rota(&["wait", "waits", &once]).await.failed(3, &[]);
+    stage.rota(&["result", "waits"]).await.failed(3, &["error: task waits was cancelled"]);
     let again = stage.apply("waits.yaml", &low).await.done();
     assert!(again.contains("unchanged (cancelled; `rota retry waits` runs it once more)"), "{again}");
     history::check(&stage.client()?, true).await?.check()
@@ -140,6 +149,17 @@ async fn an_agent_is_asked_answered_drained_and_deleted() -> Result<()> {
     let attached = Answer::of(stage.command(&["attach", "asks"]), "yes, do\n").await;
     assert!(attached.out.contains("? Shall I?") && attached.out.contains("› yes, do"), "{attached:?}");
     assert_eq!(attached.code, 0);
+    // One that cannot answer says so, and still sees how it goes on.
+    stage.apply("again.yaml", &task("again", "", "{ask: 'And now?'}, {succeed: I did}")).await.done();
+    stage.rota(&["wait", "again", "--for", "running"]).await.done();
+    let mut silent = crate::process::Process::start("attach", stage.command(&["attach", "again"]));
+    silent.says("standard input has ended: no answers can be given from here").await;
+    silent.says("hint: answer in a terminal with `rota attach ").await;
+    silent.says("? And now?").await;
+    Answer::of(stage.command(&["attach", "again"]), "yes, do\n").await.done();
+    let silent = silent.ended().await;
+    assert_eq!((silent.status.code(), silent.said.matches("has ended").count()), (Some(0), 1));
+
     let fails =
         task("fails", "  retry: {maxAttempts: 2, initialBackoff: 10ms}\n", "{fail: {message: not today}}");
     stage.apply("fails.yaml", &fails).await.done();
@@ -151,8 +171,15 @@ async fn an_agent_is_asked_answered_drained_and_deleted() -> Result<()> {
     );
     stage.rota(&["retry", "fails", "--wait"]).await.failed(1, &["error: task fails failed: not today"]);
     stage.rota(&["wait", "fails", "asks", "--for", "succeeded"]).await.failed(1, &[]);
+    stage.rota(&["result", "fails"]).await.failed(1, &["error: task fails failed: not today"]);
 
-    assert_eq!(stage.rota(&["drain", "actor"]).await.done(), "worker/one draining");
+    // A name that is wrong is no worker that is busy.
+    for format in ["table", "json"] {
+        let typo = stage.rota(&["drain", "actor", "--worker", "oen", "-o", format]).await;
+        typo.failed(4, &["error: the agent actor has no worker \"oen\"", "hint: it has one"]);
+        stage.rota(&["drain", "actr", "-o", format]).await.failed(4, &["error: there is no agent actr"]);
+    }
+    assert_eq!(stage.rota(&["drain", "actor", "--worker", "one"]).await.done(), "worker/one draining");
     assert_eq!(worker.ended().await.status.code(), Some(0));
     assert_eq!(stage.rota(&["delete", "agent", "actor"]).await.done(), "agent/actor deleted");
     stage.rota(&["delete", "agent", "actor"]).await.failed(4, &["error: "]);

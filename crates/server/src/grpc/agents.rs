@@ -22,8 +22,8 @@ use super::demand;
 use crate::dispatch::WorkerView;
 use crate::sessions;
 use crate::shared::Shared;
-use crate::wire::status::{error, invalid};
-use crate::wire::{agent as wire, names};
+use crate::wire::status::{error, hinted, invalid};
+use crate::wire::{agent as wire, check, names};
 
 pub(crate) struct Agents {
     pub(crate) shared: Arc<Shared>,
@@ -36,7 +36,12 @@ impl Agents {
         demand::status(demand::standing(&self.shared).get(&(namespace.clone(), name.clone())))
     }
 
-    async fn put(&self, agent: Agent, must_exist: Option<bool>) -> Result<v1::Agent, Status> {
+    async fn put(
+        &self,
+        agent: Agent,
+        must_exist: Option<bool>,
+        only_check: bool,
+    ) -> Result<v1::Agent, Status> {
         let (namespace, name) = (agent.namespace.clone(), agent.name.clone());
         // Structured fields have no one encoding: what is equal in meaning must not count as a change.
         if must_exist != Some(false)
@@ -45,7 +50,12 @@ impl Agents {
         {
             return Ok(wire::to_wire(&known.agent, self.status(&namespace, &name)));
         }
-        match self.shared.apply(Command::PutAgent(PutAgent { agent, must_exist })).await? {
+        let command = Command::PutAgent(PutAgent { agent, must_exist });
+        let reply = match only_check {
+            true => self.shared.rehearse(command).await?,
+            false => self.shared.apply(command).await?,
+        };
+        match reply {
             Reply::Agent(agent) => {
                 self.shared.caught_up().await;
                 Ok(wire::to_wire(&agent, self.status(&namespace, &name)))
@@ -98,11 +108,8 @@ impl AgentService for Agents {
         let name = names::agent_id("agent_id", &request.agent_id)?;
         let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
         let agent = wire::check(namespace, name, given)?;
-        if request.validate_only {
-            return Ok(Response::new(wire::to_wire(&agent, v1::AgentStatus::default())));
-        }
         let _one_at_a_time = self.shared.agent_changes.lock().await;
-        self.put(agent, Some(false)).await.map(Response::new)
+        self.put(agent, Some(false), request.validate_only).await.map(Response::new)
     }
 
     async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
@@ -138,11 +145,8 @@ impl AgentService for Agents {
             None => return Err(Self::missing(&name)),
         };
         let agent = wire::check(namespace, name, whole)?;
-        if request.validate_only {
-            return Ok(Response::new(wire::to_wire(&agent, v1::AgentStatus::default())));
-        }
         let must_exist = (!request.allow_missing).then_some(true);
-        self.put(agent, must_exist).await.map(Response::new)
+        self.put(agent, must_exist, request.validate_only).await.map(Response::new)
     }
 
     async fn delete_agent(
@@ -180,6 +184,7 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
+        self.is_there(&namespace, &name, &request.worker)?;
         let workers =
             self.drain(&namespace, &name, &request.worker, request.only_idle, "it was asked to drain");
         Ok(Response::new(v1::DrainAgentResponse { workers }))
@@ -268,6 +273,26 @@ impl AgentService for Agents {
 }
 
 impl Agents {
+    /// A name that is wrong must not look like a worker that is busy, or like an agent that has none.
+    fn is_there(&self, namespace: &Namespace, agent: &AgentName, worker: &str) -> Result<(), Status> {
+        let workers = self.workers(Some(namespace));
+        let own: Vec<_> =
+            (workers.iter().filter(|one| one.agent == *agent)).map(|one| one.name.as_str()).collect();
+        if own.is_empty() && self.shared.agent(namespace, agent).is_none() {
+            return Err(Self::missing(agent));
+        }
+        if worker.is_empty() || own.contains(&worker) {
+            return Ok(());
+        }
+        let worker = check::shorten(worker);
+        let hint = match workers.iter().find(|one| one.name == worker) {
+            Some(other) => format!("that one belongs to the agent {}", other.agent),
+            None if own.is_empty() => "it has no workers now".to_owned(),
+            None => format!("it has {}", own[..own.len().min(10)].join(", ")),
+        };
+        Err(hinted("WORKER_NOT_FOUND", format!("the agent {agent} has no worker {worker:?}"), hint))
+    }
+
     /// Lets workers finish what they run and take nothing new. The names of those that drain now.
     fn drain(
         &self,

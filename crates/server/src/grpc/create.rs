@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
+use rota_core::agent::Agent;
 use rota_core::target::Target;
 use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
-use rota_store::{Command, Create, Refused, Reply};
+use rota_store::{Command, Create, PutAgent, Refused, Reply};
 use rota_telemetry::{OnExit, spawn, trace};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -24,6 +26,11 @@ const MAX_KEY: usize = 256;
 /// A creation that is ready for the store.
 pub(super) struct Prepared {
     command: Create,
+    rest: Rest,
+}
+
+/// What its answer is made from.
+struct Rest {
     offer: Option<Held>,
     payload: v1::TaskSpec,
     alias: String,
@@ -102,7 +109,7 @@ pub(super) fn prepare(
         offer: offer.as_ref().map(|offer| offer.worker.clone()),
     };
     let offer = offer.map(|offer| Held { shared: Arc::clone(shared), offer, id, used: false });
-    Ok(Prepared { command, offer, payload, alias })
+    Ok(Prepared { command, rest: Rest { offer, payload, alias } })
 }
 
 fn known_agent(shared: &Shared, namespace: &Namespace, spec: Option<&v1::TaskSpec>) -> Option<KnownAgent> {
@@ -113,11 +120,7 @@ fn known_agent(shared: &Shared, namespace: &Namespace, spec: Option<&v1::TaskSpe
     }
 }
 
-fn seal(
-    shared: &Shared,
-    id: TaskId,
-    secrets: &BTreeMap<String, String>,
-) -> Result<Option<bytes::Bytes>, Status> {
+fn seal(shared: &Shared, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<Bytes>, Status> {
     if secrets.is_empty() {
         return Ok(None);
     }
@@ -130,7 +133,7 @@ pub(super) async fn commit(
     shared: &Arc<Shared>,
     prepared: Vec<Prepared>,
 ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-    if prepared.iter().all(|one| one.offer.is_none()) {
+    if prepared.iter().all(|one| one.rest.offer.is_none()) {
         return commit_now(shared, prepared).await;
     }
     // A caller that goes away must not give a slot back that the commit then fills.
@@ -143,16 +146,43 @@ async fn commit_now(
     shared: &Arc<Shared>,
     prepared: Vec<Prepared>,
 ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-    let mut commands = Vec::with_capacity(prepared.len());
-    let mut rest = Vec::with_capacity(prepared.len());
-    for one in prepared {
-        rest.push((one.offer, one.payload, one.alias));
-        commands.push(Command::Create(Box::new(one.command)));
-    }
+    let (commands, rest) = split(prepared);
     let replies = shared.store.apply(commands).await.map_err(status::store)?;
+    answers(shared, replies, rest, &[]).await
+}
+
+/// Answers as [`commit`] would, once these agents exist, and changes nothing.
+pub(super) async fn rehearse(
+    shared: &Arc<Shared>,
+    prepared: Vec<Prepared>,
+    agents: Vec<Agent>,
+) -> Result<Vec<Result<v1::Task, Status>>, Status> {
+    let made: Vec<_> = prepared.iter().map(|one| (one.command.new.id, one.command.payload.clone())).collect();
+    let (creations, rest) = split(prepared);
+    // One that exists is refused, which leaves it as it is.
+    let put = |agent| Command::PutAgent(PutAgent { agent, must_exist: Some(false) });
+    let mut commands: Vec<_> = agents.into_iter().map(put).collect();
+    let before = commands.len();
+    commands.extend(creations);
+    let mut replies = shared.store.rehearse(commands).await.map_err(status::store)?;
+    replies.drain(..before.min(replies.len()));
+    answers(shared, replies, rest, &made).await
+}
+
+fn split(prepared: Vec<Prepared>) -> (Vec<Command>, Vec<Rest>) {
+    prepared.into_iter().map(|one| (Command::Create(Box::new(one.command)), one.rest)).unzip()
+}
+
+/// `made` has what was handed in with tasks that the store does not know.
+async fn answers(
+    shared: &Shared,
+    replies: Vec<Result<Reply, Refused>>,
+    rest: Vec<Rest>,
+    made: &[(TaskId, Bytes)],
+) -> Result<Vec<Result<v1::Task, Status>>, Status> {
     let mut answers = Vec::with_capacity(replies.len());
-    for (reply, (offer, payload, alias)) in replies.into_iter().zip(rest) {
-        answers.push(answer(shared, reply, offer, payload, &alias).await);
+    for (reply, rest) in replies.into_iter().zip(rest) {
+        answers.push(answer(shared, reply, rest, made).await);
     }
     Ok(answers)
 }
@@ -160,10 +190,10 @@ async fn commit_now(
 async fn answer(
     shared: &Shared,
     reply: Result<Reply, Refused>,
-    offer: Option<Held>,
-    mut payload: v1::TaskSpec,
-    alias: &str,
+    rest: Rest,
+    made: &[(TaskId, Bytes)],
 ) -> Result<v1::Task, Status> {
+    let Rest { offer, mut payload, alias } = rest;
     match reply.map_err(status::refused)? {
         Reply::Created(made) => {
             if let Some(mut offer) = offer {
@@ -177,7 +207,9 @@ async fn answer(
         }
         Reply::Existing(known) => {
             drop(offer);
-            existing(shared, &known, &payload, alias).await
+            let kept = shared.store.payload(known.id).await.map_err(status::store)?;
+            let made = || made.iter().find(|(id, _)| *id == known.id).map(|(_, payload)| payload.clone());
+            existing(shared, &known, &kept.or_else(made).unwrap_or_default(), &payload, &alias).await
         }
         _ => Err(Status::internal("the store gave another answer than was asked for")),
     }
@@ -191,11 +223,11 @@ fn target(target: &Target) -> v1::Target {
 async fn existing(
     shared: &Shared,
     known: &Task,
+    kept: &Bytes,
     given: &v1::TaskSpec,
     alias: &str,
 ) -> Result<v1::Task, Status> {
-    let payload = shared.store.payload(known.id).await.map_err(status::store)?.unwrap_or_default();
-    let mut fields = spec::differences(&payload, given);
+    let mut fields = spec::differences(kept, given);
     if known.alias.as_deref().unwrap_or_default() != alias {
         fields.push("alias".to_owned());
     }
@@ -204,5 +236,5 @@ async fn existing(
     }
     let result =
         if known.has_result { shared.store.result(known.id).await.map_err(status::store)? } else { None };
-    Ok(task::to_wire(known, Some(&payload), result.as_ref()))
+    Ok(task::to_wire(known, Some(kept), result.as_ref()))
 }

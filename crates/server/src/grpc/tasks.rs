@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{create, explain, feed, follow};
 use crate::shared::Shared;
 use crate::wire::status::{error, invalid};
-use crate::wire::{check, event, names, status, task as wire, time};
+use crate::wire::{agent, check, event, names, status, task as wire, time};
 
 const MAX_BATCH: usize = 1000;
 
@@ -46,10 +46,8 @@ impl Tasks {
         self.shared.apply(Command::Task { namespace, id, command }).await
     }
 
-    async fn update(&self, name: &str, field: &str, command: task::Command) -> Result<v1::Task, Status> {
-        let (namespace, named) = names::task(field, name)?;
-        let id = self.shared.resolve(&namespace, named).await?;
-        match self.command(namespace, id, command).await? {
+    async fn updated(&self, reply: Reply) -> Result<v1::Task, Status> {
+        match reply {
             Reply::Task(record, _) => self.whole(&record).await,
             _ => Err(Status::internal("the store gave another answer than was asked for")),
         }
@@ -64,7 +62,8 @@ impl Tasks {
         }
         let desired = Some(Desired::Cancelled);
         let command = task::Command::Update { priority: None, labels: None, desired, reason };
-        self.update(name, "name", command).await
+        let reply = self.command(namespace, record.id, command).await?;
+        self.updated(reply).await
     }
 
     pub(super) async fn give_input(&self, name: &str, input: &v1::TaskInput) -> Result<u64, Status> {
@@ -132,16 +131,11 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
-        let mut shown = request.task.clone().filter(|_| only_check);
-        if let Some(spec) = shown.as_mut().and_then(|task| task.spec.as_mut()) {
-            spec.secret_names = std::mem::take(&mut spec.secrets).into_keys().collect();
-            spec.secret_names.sort_unstable();
-        }
-        let prepared = create::prepare(&self.shared, namespace, trace, request, None)?;
-        if let Some(shown) = shown {
-            return Ok(Response::new(shown));
-        }
-        let mut answers = create::commit(&self.shared, vec![prepared]).await?;
+        let prepared = vec![create::prepare(&self.shared, namespace, trace, request, None)?];
+        let mut answers = match only_check {
+            true => create::rehearse(&self.shared, prepared, Vec::new()).await?,
+            false => create::commit(&self.shared, prepared).await?,
+        };
         let answer = answers.pop().unwrap_or_else(|| Err(Status::internal("the store gave no answer")));
         answer.map(Response::new)
     }
@@ -154,12 +148,26 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let parent = names::parent("parent", &request.parent)?;
         check::count("requests", request.requests.len(), MAX_BATCH)?;
+        check::count("expected_agents", request.expected_agents.len(), MAX_BATCH)?;
+        if !request.validate_only && !request.expected_agents.is_empty() {
+            return Err(invalid("expected_agents", "is only for validate_only"));
+        }
+        let expected = request.expected_agents.iter().enumerate().map(|(index, name)| {
+            let name = names::agent_id(&format!("expected_agents[{index}]"), name)?;
+            Ok(agent::named(parent.clone(), name))
+        });
+        let expected = expected.collect::<Result<Vec<_>, Status>>()?;
         let mut results: Vec<Option<Result<v1::Task, Status>>> = Vec::with_capacity(request.requests.len());
         let (mut prepared, mut places) = (Vec::new(), Vec::new());
-        for (index, one) in request.requests.into_iter().enumerate() {
+        for (index, mut one) in request.requests.into_iter().enumerate() {
             if !one.parent.is_empty() && one.parent != request.parent {
                 let field = format!("requests[{index}].parent");
                 results.push(Some(Err(invalid(field, "must be empty or the batch's own"))));
+                continue;
+            }
+            if std::mem::replace(&mut one.validate_only, request.validate_only) {
+                let field = format!("requests[{index}].validate_only");
+                results.push(Some(Err(invalid(field, "must be said of the whole batch"))));
                 continue;
             }
             let trace = task::Trace { span_id: rand::random(), ..trace.clone() };
@@ -172,7 +180,11 @@ impl TaskService for Tasks {
                 Err(status) => results.push(Some(Err(status))),
             }
         }
-        for (place, answer) in places.into_iter().zip(create::commit(&self.shared, prepared).await?) {
+        let answers = match request.validate_only {
+            true => create::rehearse(&self.shared, prepared, expected).await?,
+            false => create::commit(&self.shared, prepared).await?,
+        };
+        for (place, answer) in places.into_iter().zip(answers) {
             results[place] = Some(answer);
         }
         let results = results.into_iter().map(|result| v1::BatchCreateTasksResult {
@@ -210,7 +222,14 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
         let command = changes(&request, given)?;
-        self.update(&given.name, "task.name", command).await.map(Response::new)
+        let (namespace, named) = names::task("task.name", &given.name)?;
+        let id = self.shared.resolve(&namespace, named).await?;
+        let command = Command::Task { namespace, id, command };
+        let reply = match request.validate_only {
+            true => self.shared.rehearse(command).await?,
+            false => self.shared.apply(command).await?,
+        };
+        self.updated(reply).await.map(Response::new)
     }
 
     async fn cancel_task(

@@ -1,5 +1,8 @@
 //! Agents: wire ⇄ core.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 use prost::Message;
 use rota_core::agent::Agent;
 use rota_core::{AgentName, Namespace, Timestamp};
@@ -49,15 +52,20 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     }
     let capabilities = spec.capabilities.iter().cloned().collect();
     let kept = v1::Agent { spec: Some(spec), labels: given.labels, ..v1::Agent::default() };
-    Ok(Agent {
+    Ok(Agent { capabilities, payload: kept.encode_to_vec().into(), ..named(namespace, name) })
+}
+
+/// One of which only the name is known.
+pub(crate) fn named(namespace: Namespace, name: AgentName) -> Agent {
+    Agent {
         namespace,
         name,
         generation: 0,
-        capabilities,
+        capabilities: BTreeSet::new(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
-        payload: kept.encode_to_vec().into(),
-    })
+        payload: Bytes::new(),
+    }
 }
 
 /// What was handed in.

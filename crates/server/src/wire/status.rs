@@ -59,6 +59,13 @@ pub(crate) fn error(reason: &'static str, message: impl Into<String>) -> Status 
     with(reason, message, ErrorDetails::new())
 }
 
+/// The same, with what can be done.
+pub(crate) fn hinted(reason: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.add_help_link(hint, "");
+    with(reason, message, details)
+}
+
 fn with(reason: &'static str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     let code =
         REASONS.iter().find(|(known, ..)| *known == reason).map_or(Code::Internal, |(_, code, _)| *code);
@@ -83,7 +90,7 @@ pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Statu
 pub(crate) fn reused(task: impl std::fmt::Display, fields: &[String]) -> Status {
     let mut details = ErrorDetails::new();
     for field in fields {
-        details.add_bad_request_violation(field.clone(), "differs from the task that exists");
+        details.add_bad_request_violation(field.clone(), "differs");
     }
     let message =
         format!("the task {task} exists under this key or id and differs in: {}", fields.join(", "));
@@ -122,11 +129,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
 /// What went wrong in the store itself.
 pub(crate) fn store(failed: Error) -> Status {
     match failed {
-        Error::Unavailable { hint, .. } => {
-            let mut details = ErrorDetails::new();
-            details.add_help_link(hint, "");
-            with("STORE_UNAVAILABLE", failed.to_string(), details)
-        }
+        Error::Unavailable { hint, .. } => hinted("STORE_UNAVAILABLE", failed.to_string(), hint),
         Error::Corrupt(_) => error("STORE_CORRUPT", failed.to_string()),
         Error::Closed => error("STOPPING", "the server is stopping"),
     }

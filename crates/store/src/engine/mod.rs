@@ -84,7 +84,8 @@ impl<T: Tables> Engine<T> {
             self.learn()?;
         }
         self.tables.begin()?;
-        let outcome = self.run_open(batch, now);
+        let outcome = self.carry_out(batch, now).and_then(|done| self.tables.commit().map(|()| done));
+        let outcome = outcome.map(|(answers, commit)| Outcome { replies: self.tell(answers), commit });
         if outcome.is_err() {
             self.tables.rollback();
             self.stale = true;
@@ -94,17 +95,41 @@ impl<T: Tables> Engine<T> {
         outcome
     }
 
-    fn run_open(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Outcome, Error> {
+    /// Answers a batch as [`Engine::run`] would, and changes nothing.
+    pub fn rehearse(
+        &mut self,
+        batch: Vec<Command>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        if self.stale {
+            self.learn()?;
+        }
+        let live = (self.live.clone(), self.by_worker.clone(), self.sessions.clone());
+        let known = (self.agents.clone(), self.routes.clone(), self.rng.clone());
+        self.tables.begin_trial()?;
+        let done = self.carry_out(batch, now);
+        let replies = done.map(|(answers, _)| self.tell(answers));
+        self.tables.rollback();
+        self.working = Working::default();
+        (self.live, self.by_worker, self.sessions) = live;
+        (self.agents, self.routes, self.rng) = known;
+        replies
+    }
+
+    /// Carries a batch out in the open transaction, up to its commit.
+    fn carry_out(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<(Answers, Commit), Error> {
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);
             self.follow_up(now)?;
         }
         let commit = self.flush()?;
-        self.tables.commit()?;
+        Ok((answers, commit))
+    }
+
+    fn tell(&mut self, answers: Answers) -> Vec<Result<Reply, Refused>> {
         let records = self.settle_memory();
-        let replies = answers.into_iter().map(|answer| answer.map(|answer| answer.tell(&records))).collect();
-        Ok(Outcome { replies, commit })
+        answers.into_iter().map(|answer| answer.map(|answer| answer.tell(&records))).collect()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
@@ -188,6 +213,8 @@ impl<T: Tables> Engine<T> {
     }
 }
 
+type Answers = Vec<Result<Answer, Refused>>;
+
 /// A reply before its record is final: it tells the record as the whole batch leaves it, which is what becomes durable.
 #[derive(Debug)]
 enum Answer {
@@ -206,7 +233,7 @@ impl From<Reply> for Answer {
 
 impl Answer {
     fn tell(self, records: &HashMap<TaskId, Arc<Task>>) -> Reply {
-        // Every task that a command touched is among the records; `run_open` loaded it.
+        // Every task that a command touched is among the records; `carry_out` loaded it.
         let record = |id: TaskId| records.get(&id).cloned();
         let told = match self {
             Self::Created(id) => record(id).map(Reply::Created),

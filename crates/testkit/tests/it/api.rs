@@ -1,4 +1,4 @@
-//! The rest of the API: explain, list, update, retry, checks alone.
+//! The rest of the API: explain, list, update, retry.
 
 use anyhow::Result;
 use rota_client::Client;
@@ -203,40 +203,6 @@ async fn tried_again_by_hand() -> Result<()> {
     tasks::until_state(client, &second.name, TaskState::Failed).await?;
     assert_eq!(tasks::get(client, &first.name).await?.status.unwrap().state(), TaskState::Failed);
     history::check(client, true).await?.check()
-}
-
-#[tokio::test]
-async fn only_checked() -> Result<()> {
-    let cluster = Cluster::start(Keep::Memory).await?;
-    let client = cluster.client();
-    let mut task = tasks::task("echo");
-    task.spec.get_or_insert_default().secrets.insert("TOKEN_NAME".into(), "hush".into());
-    let request = |task| v1::CreateTaskRequest {
-        parent: PARENT.into(),
-        task: Some(task),
-        validate_only: true,
-        ..Default::default()
-    };
-    let told = client.create_task(request(task.clone())).await?;
-    assert!(!format!("{told:?}").contains("hush"));
-    task.priority = Some(77);
-    assert_eq!(client.create_task(request(task)).await.unwrap_err().fields[0].field, "task.priority");
-    let all =
-        client.all_tasks(v1::ListTasksRequest { parent: PARENT.into(), ..Default::default() }, None).await?;
-    assert!(all.is_empty());
-    let agent = v1::Agent {
-        spec: Some(v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() }),
-        ..Default::default()
-    };
-    let request = v1::CreateAgentRequest {
-        parent: PARENT.into(),
-        agent_id: "echo".into(),
-        agent: Some(agent),
-        validate_only: true,
-    };
-    client.create_agent(request).await?;
-    assert!(client.all_agents(PARENT).await?.is_empty());
-    Ok(())
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn storm(seed: u64) -> Result<()> {
     let requests = (0..TASKS)
         .map(|_| v1::CreateTaskRequest { task: Some(random_task(&mut random)), ..Default::default() });
     let parent = rota_proto::names::namespace(tasks::NAMESPACE);
-    let batch = v1::BatchCreateTasksRequest { parent, requests: requests.collect() };
+    let batch = v1::BatchCreateTasksRequest { parent, requests: requests.collect(), ..Default::default() };
     let made = client.batch_create_tasks(batch).await?.results;
     let mut names = Vec::new();
     for result in made {

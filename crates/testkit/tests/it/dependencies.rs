@@ -157,8 +157,11 @@ async fn a_batch_in_any_order_brings_its_results_along() -> Result<()> {
     let side = |alias: &str| named(tasks::task("echo"), alias);
     let requests = [join, side("left"), side("right")]
         .map(|task| v1::CreateTaskRequest { task: Some(task), ..Default::default() });
-    let batch =
-        v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests: requests.into() };
+    let batch = v1::BatchCreateTasksRequest {
+        parent: "namespaces/default".into(),
+        requests: requests.into(),
+        ..Default::default()
+    };
     client.batch_create_tasks(batch).await?;
     let mut worker =
         rota_testkit::RawWorker::join(client, rota_testkit::raw::hello("echo", "hand", 2)).await?;

@@ -144,7 +144,8 @@ async fn of_tasks() -> Result<()> {
     };
     let requests =
         vec![one(tasks::task("echo"), ""), one(bad, ""), one(tasks::task("echo"), "namespaces/other")];
-    let batch = v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests };
+    let batch =
+        v1::BatchCreateTasksRequest { parent: "namespaces/default".into(), requests, ..Default::default() };
     let results = client.batch_create_tasks(batch).await?.results;
     let told: Vec<_> = results
         .into_iter()

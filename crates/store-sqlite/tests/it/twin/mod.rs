@@ -55,8 +55,15 @@ impl Twins {
                 let view = View::new(&mut self.memory, &self.model, self.now);
                 let batch = || ops.iter().map(|op| build(op, &view)).collect::<Vec<_>>();
                 self.memory.reseed(self.batches);
-                let wanted = self.memory.run(batch(), self.now).unwrap();
                 let (sqlite, _) = self.sqlite.as_mut().unwrap();
+                sqlite.reseed(self.batches);
+                // A rehearsal tells what comes, and leaves nothing that could change it.
+                let told = self.memory.rehearse(batch(), self.now).unwrap();
+                let told = [told, sqlite.rehearse(batch(), self.now).unwrap()];
+                let wanted = self.memory.run(batch(), self.now).unwrap();
+                for rehearsed in told {
+                    prop_assert_eq!(format!("{rehearsed:?}"), format!("{:?}", wanted.replies));
+                }
                 if let Some((after, times)) = fail {
                     self.plan.fail(*after, *times);
                 }

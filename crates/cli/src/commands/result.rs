@@ -1,0 +1,51 @@
+//! `rota result`: what a task brought, and nothing else.
+
+use clap::Args;
+use rota_client::watch::is_final;
+use rota_proto::v1::GetTaskRequest;
+
+use super::run::say_end;
+use super::{outcome, state_of};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::{name, state};
+
+const EXAMPLES: &str = "\
+Examples:
+  rota result build
+  rota wait build && rota result build -o json";
+
+/// Print what a task that has ended brought, and exit by how it did
+///
+/// The text alone, or its data where there is no text. With `-o json` the whole result.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Result {
+    /// The task's id or name
+    pub task: String,
+}
+
+impl Result {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let task = context.client.get_task(GetTaskRequest { name: context.task(&self.task)? }).await?;
+        let now = state_of(&task);
+        if !is_final(now) {
+            let message = format!("the task {} is {} and has no result yet", name(&task), state(now));
+            let hint = format!("wait for it with `rota wait {}`", name(&task));
+            return Err(Failure::new(Exit::Failed, message).hint(hint).into());
+        }
+        let result = task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default();
+        if !context.out.for_eyes() {
+            context.out.value(&result)?;
+        } else if !result.text.is_empty() {
+            context.out.bytes(result.text.as_bytes())?;
+            if !result.text.ends_with('\n') {
+                context.out.bytes(b"\n")?;
+            }
+        } else if let Some(data) = &result.data {
+            context.out.value(data)?;
+        }
+        say_end(context, &task);
+        Ok(outcome(&task))
+    }
+}
