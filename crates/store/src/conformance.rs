@@ -37,7 +37,8 @@ macro_rules! conformance {
             }
             agents {
                 a_task_before_its_agent gone_and_back gone_while_a_dependency_runs gone_while_a_worker_has_it
-                generations_and_conditions deleted_and_made_in_one_batch
+                generations_and_conditions deleted_and_made_in_one_batch bounds_in_any_order
+                bounds_of_a_changed_agent bounds_of_whoever_takes_it
             }
             dependencies {
                 before_it_after_it_and_between an_alias_is_the_newest_at_creation

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::apply::Step;
 use super::{
-    Assignment, Body, Desired, Ending, Held, Item, Meaning, Rejected, Reply, RuntimeSession, State,
+    Assignment, Body, Desired, Ending, Held, Item, Limits, Meaning, Rejected, Reply, RuntimeSession, State,
     StateChange, WorkerRef,
 };
 use crate::Fence;
@@ -42,12 +42,22 @@ impl Step<'_> {
         Ok(if live { Standing::Live } else { Standing::Stale })
     }
 
-    pub(super) fn assign(&mut self, to: WorkerRef, span_id: [u8; 8]) -> Result<(), Rejected> {
+    pub(super) fn assign(
+        &mut self,
+        to: WorkerRef,
+        span_id: [u8; 8],
+        mut defaults: Limits,
+    ) -> Result<(), Rejected> {
         let task = &mut *self.task;
         if task.state != State::Queued {
             return Err(Rejected::State(task.state));
         }
         task.fence = Fence(task.fence.0 + 1);
+        if task.agent().is_none() {
+            // Should it not be taken, it waits again for anybody, not for this agent.
+            defaults.queue_timeout = None;
+        }
+        task.defaults = defaults;
         let change = StateChange::new(State::Assigned, "assigned").worker(&to.worker);
         task.assignment = Some(Assignment {
             worker: to.worker,

@@ -4,7 +4,6 @@ mod full;
 mod plans;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::rank::Priority;
@@ -34,11 +33,7 @@ fn create(number: u128, payload: usize) -> Command {
         target: Target::Capabilities(["code".to_owned()].into()),
         priority: Priority::NORMAL,
         desired: Desired::Run,
-        limits: Limits {
-            timeout: Duration::from_secs(3600),
-            queue_timeout: None,
-            cancel_grace: Duration::from_secs(10),
-        },
+        limits: Limits::default(),
         retry: retry::Policy::default(),
         not_before: None,
         dependencies: Vec::new(),

@@ -33,8 +33,8 @@ pub struct Engine<T> {
     /// Which of them each worker has.
     by_worker: HashMap<(Namespace, WorkerName), HashSet<TaskId>>,
     agents: BTreeMap<(Namespace, AgentName), Arc<Agent>>,
-    /// Workers' sessions that have not ended.
-    sessions: HashMap<(Namespace, WorkerName), Epoch>,
+    /// Workers' sessions that have not ended, with the agent that each serves.
+    sessions: HashMap<(Namespace, WorkerName), (Epoch, AgentName)>,
     routes: HashMap<Route, RouteId>,
     working: Working,
     /// What is in memory may hold what never happened, and could not be loaded anew yet.
@@ -178,8 +178,9 @@ impl<T: Tables> Engine<T> {
         self.agents =
             agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
         let sessions = snapshot.sessions.into_iter();
-        self.sessions =
-            sessions.map(|session| ((session.namespace, session.worker), session.epoch)).collect();
+        self.sessions = sessions
+            .map(|session| ((session.namespace, session.worker), (session.epoch, session.agent)))
+            .collect();
         for (_, task) in snapshot.on_workers {
             self.keep(Arc::new(task));
         }

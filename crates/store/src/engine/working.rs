@@ -146,12 +146,18 @@ impl<T: Tables> Engine<T> {
             entry.result = out.result;
         }
         let ended = out.ended.then_some(entry.task.state);
-        let orphan = entry.task.state == State::Queued
-            && entry.task.agent().is_some_and(|agent| {
-                !self.agents.contains_key(&(entry.task.namespace.clone(), agent.clone()))
-            });
-        if orphan {
-            self.without_agent(id)?;
+        if entry.task.state == State::Queued
+            && let Some(name) = entry.task.agent()
+        {
+            match self.agents.get(&(entry.task.namespace.clone(), name.clone())) {
+                None => self.without_agent(id)?,
+                // A ready task has its agent's bounds, whichever of the two came or changed last.
+                Some(agent) if agent.defaults != entry.task.defaults => {
+                    let heard = Command::AgentAppeared { defaults: agent.defaults };
+                    self.working.follow.push_back((id, heard));
+                }
+                Some(_) => {}
+            }
         }
         if let Some(state) = ended {
             self.ended(id, state)?;

@@ -136,6 +136,11 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                 name: agent(*name),
                 generation: 0,
                 capabilities: [format!("word {payload}")].into(),
+                defaults: Limits {
+                    queue_timeout: (*payload > 0).then(|| Duration::from_secs((*payload).into())),
+                    timeout: (*payload > 1).then_some(Duration::from_secs(3)),
+                    ..Limits::default()
+                },
                 created_at: Timestamp(0),
                 updated_at: Timestamp(0),
                 payload: Bytes::from(vec![*payload]),
@@ -179,9 +184,9 @@ fn create(make: &Make, view: &View) -> Create {
         priority: Priority::new(make.priority).unwrap(),
         desired: desired(make.desired),
         limits: Limits {
-            timeout: Duration::from_secs(30),
+            timeout: (make.attempts > 1).then_some(Duration::from_secs(30)),
             queue_timeout: make.queue_timeout.map(Duration::from_secs),
-            cancel_grace: Duration::from_secs(2),
+            cancel_grace: None,
         },
         retry: retry::Policy { max_attempts: make.attempts, ..retry::Policy::default() },
         not_before: make.not_before.map(|seconds| view.now + Duration::from_secs(seconds.unsigned_abs())),
