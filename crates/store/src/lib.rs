@@ -52,7 +52,8 @@ pub trait Store: Send + Sync + 'static {
     async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
     /// What every commit changed, in order, from now on. There is one reader: the second call gets `None`.
-    /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer.
+    /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer. It ends
+    /// with the store; an end that nobody asked for is a fault, after which the store answers nothing.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;
 
     /// Everything that a control plane keeps in memory.
