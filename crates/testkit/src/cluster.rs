@@ -130,6 +130,11 @@ impl Cluster {
         &self.client
     }
 
+    /// Its store, to change what it does not expect.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        self.running.as_ref()?.store.upgrade()
+    }
+
     /// Where it listens, also after a restart.
     pub fn addr(&self) -> SocketAddr {
         self.addr

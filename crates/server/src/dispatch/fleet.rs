@@ -215,6 +215,13 @@ impl Fleet {
         self.inner().with_seat(key, change)
     }
 
+    /// Ends a session's stream, if it is still the seat's: nothing more is planned for it.
+    pub(crate) fn hang_up(&self, key: &SeatKey, worker: &WorkerRef) {
+        if let Some(outgoing) = self.with(key, worker, |seat| seat.outgoing.take()).flatten() {
+            outgoing.hang_up.cancel();
+        }
+    }
+
     /// Forgets a worker, if it is still of this session.
     pub(crate) fn leave(&self, key: &SeatKey, worker: &WorkerRef) -> bool {
         let mut inner = self.inner();
