@@ -68,7 +68,8 @@ macro_rules! conformance {
             }
             prune {
                 only_what_ended_before oldest_first_and_no_more keys_stay_and_the_rest_goes ids_from_outside_go_too
-                revisions_never_repeat
+                revisions_never_repeat keys_go_after_their_tasks sessions_of_those_who_left
+                routes_that_nothing_waits_on a_route_of_the_same_batch
             }
             reading {
                 filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before a_snapshot_is_a_fresh_start

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 pub use records::{
     AgentChange, Claim, Command, Commit, Create, Dispatch, EndSession, FeedEntry, Filter, OpenSession, Page,
-    Previous, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
+    Previous, Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
 };
 pub use tables::{Reads, Tables, WaitKey};
 

@@ -64,6 +64,7 @@ pub(super) async fn run(
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
+    shared.fleet.remove_routes(&commit.gone_routes);
     for change in &commit.agents {
         know(shared, change);
     }

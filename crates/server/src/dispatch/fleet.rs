@@ -170,6 +170,21 @@ impl Fleet {
         }
     }
 
+    /// Routes that a commit removed.
+    pub(crate) fn remove_routes(&self, routes: &[RouteId]) {
+        let mut inner = self.inner();
+        for id in routes {
+            let Some(lane) = inner.lanes.remove(id) else { continue };
+            // The same route may have come anew, under another number.
+            if inner.ids.get(&lane.route) == Some(id) {
+                inner.ids.remove(&lane.route);
+            }
+            for seat in inner.seats.values_mut() {
+                seat.covers.retain(|covered| covered != id);
+            }
+        }
+    }
+
     /// A worker's session is up, in the place of whatever was known under its name, which comes back. An error
     /// if a newer session was faster.
     pub(crate) fn seat(&self, mut seat: Seat) -> Result<Option<Seat>, ()> {

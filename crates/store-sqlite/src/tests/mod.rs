@@ -1,6 +1,7 @@
 //! What only the inside can show: a full disk, a failed sync, how statements are carried out.
 
 mod full;
+mod migrations;
 mod plans;
 
 use std::collections::BTreeMap;

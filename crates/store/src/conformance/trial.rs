@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::embedded::Clock;
 use crate::{
-    Claim, Command, Commit, Create, EndSession, OpenSession, PutAgent, Refused, Reply, Resumed, Store,
+    Claim, Command, Commit, Create, EndSession, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
     TaskChange,
 };
 
@@ -237,7 +237,8 @@ impl Trial {
     }
 
     pub async fn prune(&mut self, before: Timestamp, limit: usize) -> usize {
-        match self.one(Command::Prune { before, limit }).await {
+        let prune = Prune { ended_before: Some(before), left_before: before, limit };
+        match self.one(Command::Prune(prune)).await {
             Ok(Reply::Pruned(count)) => count,
             other => panic!("no pruning: {other:?}"),
         }

@@ -5,6 +5,7 @@ mod agents;
 mod claim;
 mod create;
 mod links;
+mod prune;
 mod queue;
 mod sessions;
 mod waits;
@@ -117,7 +118,7 @@ impl<T: Tables> Engine<T> {
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => self.put_agent(put, now),
             Command::DeleteAgent { namespace, name } => self.delete_agent(&namespace, &name, now),
-            Command::Prune { before, limit } => self.prune(before, limit),
+            Command::Prune(prune) => self.prune(prune, now),
         }
     }
 
@@ -143,21 +144,6 @@ impl<T: Tables> Engine<T> {
             let _ = self.apply(id, task::Command::Tick, now)?;
         }
         Ok(Ok(Reply::Ticked(count).into()))
-    }
-
-    fn prune(&mut self, before: Timestamp, limit: usize) -> Result<Result<Answer, Refused>, Error> {
-        let ids = self.tables.ended_before(before, limit)?;
-        let mut count = 0;
-        for id in ids {
-            if self.working.holds(id) {
-                continue;
-            }
-            if let Some(task) = self.tables.task(id)?.filter(|task| task.state.is_final()) {
-                self.tables.delete_task(&task)?;
-                count += 1;
-            }
-        }
-        Ok(Ok(Reply::Pruned(count).into()))
     }
 
     fn random<const N: usize>(&mut self) -> [u8; N] {

@@ -23,6 +23,7 @@ pub(super) struct Working {
     pub(super) follow: VecDeque<(TaskId, Command)>,
     pub(super) agents: Vec<AgentChange>,
     pub(super) routes: Vec<(RouteId, Route)>,
+    pub(super) gone_routes: Vec<RouteId>,
 }
 
 #[derive(Debug)]
@@ -178,7 +179,7 @@ impl<T: Tables> Engine<T> {
         if let Some(id) = self.routes.get(route) {
             return Ok(*id);
         }
-        let id = self.tables.route(route)?;
+        let id = self.tables.add_route(route)?;
         self.routes.insert(route.clone(), id);
         self.working.routes.push((id, route.clone()));
         Ok(id)
@@ -228,6 +229,7 @@ impl<T: Tables> Engine<T> {
         self.working.order = order;
         commit.agents = std::mem::take(&mut self.working.agents);
         commit.routes = std::mem::take(&mut self.working.routes);
+        commit.gone_routes = std::mem::take(&mut self.working.gone_routes);
         commit.next_due = self.tables.next_due()?;
         Ok(commit)
     }

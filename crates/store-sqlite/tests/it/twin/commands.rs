@@ -16,7 +16,7 @@ use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
 use rota_store::engine::Engine;
 use rota_store::memory::Memory;
-use rota_store::{Claim, Command, Create, EndSession, OpenSession, PutAgent, Reads, Tables};
+use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, Reads, Tables};
 use uuid::Uuid;
 
 use super::plan::{Ask, Make, Op, SLOTS};
@@ -151,7 +151,9 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             Command::DeleteAgent { namespace: namespace(*space), name: agent(*name) }
         }
         Op::Prune { seconds, limit } => {
-            Command::Prune { before: Timestamp(view.now.0 - seconds * 1_000_000), limit: *limit }
+            let before = Timestamp(view.now.0 - seconds * 1_000_000);
+            let ended_before = (seconds % 5 > 0).then_some(before);
+            Command::Prune(Prune { ended_before, left_before: before, limit: *limit })
         }
     }
 }
