@@ -63,14 +63,24 @@ impl Policy {
         failure.retry_after.map_or(backoff, |told| told.min(MAX_RETRY_AFTER).max(backoff / 2))
     }
 
-    /// The wait after the `count`th failure (from 1): exponential, with "equal jitter" between half and all of it
-    /// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+    /// The wait after the `count`th failure, from 1.
     pub fn backoff(&self, count: u32, jitter: f64) -> Duration {
-        let doubled = self.initial_backoff.saturating_mul(1 << count.saturating_sub(1).min(20));
-        let whole = doubled.min(self.max_backoff);
-        // `max` turns a NaN into 0; half of each is taken apart, since all of the longest time as a float overflows.
-        whole / 2 + (whole / 2).mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
+        backoff(self.initial_backoff, self.max_backoff, count, jitter)
     }
+}
+
+/// The `count`th wait (from 1): exponential, with "equal jitter" between half and all of it
+/// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+pub fn backoff(initial: Duration, most: Duration, count: u32, jitter: f64) -> Duration {
+    let whole = initial.saturating_mul(1 << count.saturating_sub(1).min(20)).min(most);
+    // Half of each is taken apart, since all of the longest time as a float overflows.
+    whole / 2 + part(whole / 2, jitter)
+}
+
+/// A part of a time; `jitter` is from 0 to 1.
+fn part(whole: Duration, jitter: f64) -> Duration {
+    // `max` turns a NaN into 0.
+    whole.mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
 }
 
 #[cfg(test)]

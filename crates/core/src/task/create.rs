@@ -88,6 +88,7 @@ pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
         waits: 0,
         worker_losses: 0,
         refusals: 0,
+        refusal: None,
         progress: None,
         usage: Usage::default(),
         failure: None,

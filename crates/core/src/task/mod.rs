@@ -120,6 +120,15 @@ pub struct RuntimeSession {
     pub session: String,
 }
 
+/// An assignment that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// By whom.
+    pub worker: WorkerName,
+    /// What is known of why.
+    pub reason: String,
+}
+
 fn none<T>(value: &Option<T>) -> bool {
     value.is_none()
 }
@@ -220,6 +229,9 @@ pub struct Task {
     /// Assignments in a row that were not taken.
     #[serde(default)]
     pub refusals: u32,
+    /// The last of these.
+    #[serde(default, skip_serializing_if = "none")]
+    pub refusal: Option<Refusal>,
     /// How far it is.
     #[serde(default, skip_serializing_if = "none")]
     pub progress: Option<Progress>,

@@ -6,20 +6,21 @@ use bytes::Bytes;
 
 use super::apply::Step;
 use super::{
-    Assignment, Body, Desired, Ending, Held, Item, Limits, Meaning, Rejected, Reply, RuntimeSession, State,
-    StateChange, WorkerRef,
+    Assignment, Body, Desired, Ending, Held, Item, Limits, Meaning, Refusal, Rejected, Reply, RuntimeSession,
+    State, StateChange, WorkerRef,
 };
 use crate::Fence;
 use crate::failure::{Class, Failure, Severity};
-use crate::retry::Decision;
+use crate::retry::{self, Decision};
 use crate::usage::Usage;
 
 /// Inputs that one task may be given.
 pub(super) const MAX_INPUTS: u64 = 10_000;
 /// Questions that may wait at a time.
 pub(super) const MAX_OPEN_INPUT: usize = 32;
-/// First wait after an assignment was refused a second time in a row.
-const REFUSAL_BACKOFF: Duration = Duration::from_secs(1);
+/// First wait after an assignment was not taken a second time in a row; it doubles with each.
+const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL_WAIT: Duration = Duration::from_secs(30);
 
 /// What a worker's word is worth.
 enum Standing {
@@ -87,6 +88,7 @@ impl Step<'_> {
             let task = &mut *self.task;
             task.attempts += 1;
             task.refusals = 0;
+            task.refusal = None;
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
@@ -108,12 +110,21 @@ impl Step<'_> {
     /// so that a worker that can never take it does not spin.
     fn not_taken(&mut self, reason: &'static str, message: &str) {
         let task = &mut *self.task;
+        let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
         task.refusals += 1;
+        task.refusal = Some(Refusal { worker: worker.clone(), reason: message.to_owned() });
         if task.refusals > 1 {
-            let wait = REFUSAL_BACKOFF.saturating_mul(1 << (task.refusals - 2).min(6));
+            let wait = retry::backoff(
+                FIRST_REFUSAL_WAIT,
+                LONGEST_REFUSAL_WAIT,
+                task.refusals - 1,
+                // Chance came in with the assignment.
+                f64::from(u32::from_le_bytes([span_id[0], span_id[1], span_id[2], span_id[3]]))
+                    / f64::from(u32::MAX),
+            );
             task.retry_at = Some(self.now + wait);
         }
-        let worker = task.assignment.as_ref().map(|a| a.worker.clone());
+        let worker = Some(worker.clone());
         let mut change = StateChange::new(State::Pending, reason).message(message);
         change.worker = worker;
         change.retry_at = task.retry_at;

@@ -93,7 +93,7 @@ pub(crate) fn answer(request: &str) -> Command {
 }
 
 pub(crate) fn assign(name: &str, epoch: u64) -> Command {
-    Command::Assign { to: worker(name, epoch), span_id: [7; 8], defaults: Limits::default() }
+    Command::Assign { to: worker(name, epoch), span_id: [255; 8], defaults: Limits::default() }
 }
 
 pub(crate) fn appeared(defaults: Limits) -> Command {

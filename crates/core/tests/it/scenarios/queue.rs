@@ -110,8 +110,8 @@ fn a_queue_timeout_within_the_wait_after_a_refusal_is_seen_in_time() {
         life.assign().reject().wait(secs(wait));
     }
     life.assign().reject();
-    // 31 s are over, and the next try would come 32 s later.
-    assert_eq!(life.task.retry_at, Some(START + secs(63)));
+    // 31 s are over, and the next try would come 30 s later.
+    assert_eq!(life.task.retry_at, Some(START + secs(61)));
     assert_eq!((life.state(), life.task.due()), (State::Pending, Some(START + secs(60))));
     life.wait(secs(29));
     assert_eq!((life.state(), life.task.failure.unwrap().class), (State::Failed, Class::QueueTimeout));
