@@ -94,6 +94,7 @@ pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
         failure: None,
         session: None,
         inputs: 0,
+        answered: Vec::new(),
         log_seq: 0,
         has_secrets: new.has_secrets,
         has_result: false,

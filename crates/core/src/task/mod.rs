@@ -120,6 +120,17 @@ pub struct RuntimeSession {
     pub session: String,
 }
 
+/// An answer that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The question's id.
+    pub request: String,
+    /// What was answered, as a number: the same answer has the same.
+    pub fingerprint: u64,
+    /// Its position among the task's inputs.
+    pub seq: u64,
+}
+
 /// An assignment that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -247,6 +258,9 @@ pub struct Task {
     /// Inputs given so far.
     #[serde(default)]
     pub inputs: u64,
+    /// The last answers taken, so that each can be repeated by whoever did not hear that it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Answered>,
     /// Last position of its log.
     #[serde(default)]
     pub log_seq: u64,
