@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::task::Limits;
 use crate::{AgentName, Namespace, Timestamp};
 
 /// A kind of worker, and the pool of them.
@@ -19,6 +20,9 @@ pub struct Agent {
     pub generation: u64,
     /// What it can do.
     pub capabilities: BTreeSet<String>,
+    /// The bounds of tasks that set none themselves.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub defaults: Limits,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Recovery};
 
 /// Throttled attempts that are forgiven; the total timeout usually ends a task long before.
 pub const MAX_WAITS: u32 = 100;
-/// Longest wait that a failing side may ask for.
+/// Longest wait that a failing side may ask for; chance adds up to a tenth.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// When and how often a failed attempt is tried again.
@@ -60,17 +60,31 @@ impl Policy {
 
     fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
         let backoff = self.backoff(count, jitter);
-        failure.retry_after.map_or(backoff, |told| told.min(MAX_RETRY_AFTER).max(backoff / 2))
+        failure.retry_after.map_or(backoff, |told| {
+            let told = told.min(MAX_RETRY_AFTER);
+            // Never earlier than told, and not all who were told so at once.
+            (told + part(told / 10, jitter)).max(backoff / 2)
+        })
     }
 
-    /// The wait after the `count`th failure (from 1): exponential, with "equal jitter" between half and all of it
-    /// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+    /// The wait after the `count`th failure, from 1.
     pub fn backoff(&self, count: u32, jitter: f64) -> Duration {
-        let doubled = self.initial_backoff.saturating_mul(1 << count.saturating_sub(1).min(20));
-        let whole = doubled.min(self.max_backoff);
-        // `max` turns a NaN into 0; half of each is taken apart, since all of the longest time as a float overflows.
-        whole / 2 + (whole / 2).mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
+        backoff(self.initial_backoff, self.max_backoff, count, jitter)
     }
+}
+
+/// The `count`th wait (from 1): exponential, with "equal jitter" between half and all of it
+/// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+pub fn backoff(initial: Duration, most: Duration, count: u32, jitter: f64) -> Duration {
+    let whole = initial.saturating_mul(1 << count.saturating_sub(1).min(20)).min(most);
+    // Half of each is taken apart, since all of the longest time as a float overflows.
+    whole / 2 + part(whole / 2, jitter)
+}
+
+/// A part of a time; `jitter` is from 0 to 1.
+fn part(whole: Duration, jitter: f64) -> Duration {
+    // `max` turns a NaN into 0.
+    whole.mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
 }
 
 #[cfg(test)]
@@ -103,9 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_told_wait_is_kept() {
+    fn a_told_wait_is_kept_and_spread() {
         let mut failure = Failure::new(Class::RateLimit, "x");
         failure.retry_after = Some(Duration::from_secs(77));
-        assert_eq!(Policy::default().decide(&failure, 1, 1, 0.5), Decision::Wait(Duration::from_secs(77)));
+        for (jitter, millis) in
+            [(0.0, 77_000), (0.5, 80_850), (1.0, 84_700), (9.9, 84_700), (f64::NAN, 77_000)]
+        {
+            let wait = Decision::Wait(Duration::from_millis(millis));
+            assert_eq!(Policy::default().decide(&failure, 1, 1, jitter), wait);
+        }
     }
 }

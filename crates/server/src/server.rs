@@ -13,7 +13,6 @@ use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_store::{Session, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
@@ -55,6 +54,9 @@ pub enum Error {
     /// Certificate or transport.
     #[error("the server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// A part without which nothing goes on.
+    #[error("the {0} ended, which should run as long as the control plane; the log says why; start it again")]
+    Ended(&'static str),
     /// The API's own description.
     #[error("reflection cannot be set up: {0}")]
     Reflection(String),
@@ -70,7 +72,7 @@ pub struct Bound {
     listener: TcpListener,
     options: Options,
     shared: Arc<Shared>,
-    loops: Vec<JoinHandle<()>>,
+    loops: background::Loops,
 }
 
 impl std::fmt::Debug for Bound {
@@ -182,7 +184,7 @@ impl Bound {
 
     /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, options, shared, loops, .. } = self;
+        let Self { listener, options, shared, mut loops, .. } = self;
         let health = grpc::health().await;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let layer = auth::Layer::new(options.token.clone());
@@ -214,27 +216,29 @@ impl Bound {
             .add_service(health)
             .add_service(reflection);
 
-        let stopping = shutdown.clone();
         let stop = shared.stop.clone();
-        let serve = router.serve_with_incoming_shutdown(nodelay(listener), async move {
-            stopping.cancelled().await;
-            // Streams must end by themselves, or the server would wait for them for ever.
-            stop.cancel();
-        });
+        let serve = router.serve_with_incoming_shutdown(nodelay(listener), stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
-        let served = tokio::select! {
-            served = &mut serve => served,
-            () = shutdown.cancelled() => {
-                // A connection on which nothing ever comes must not hold up the end either.
-                tokio::time::timeout(options.timing.shutdown_grace, &mut serve).await.unwrap_or(Ok(()))
-            }
+        let grace = options.timing.shutdown_grace;
+        let (served, early_end) = tokio::select! {
+            served = &mut serve => (Some(served), None),
+            () = shutdown.cancelled() => (None, None),
+            // Whoever watches the process can start it anew; a server that only refuses would do so for ever.
+            part = loops.first_end() => (None, Some(part)),
         };
-        shared.stop.cancel();
+        // Streams must end by themselves, or the server would wait for them for ever.
+        stop.cancel();
+        let served = match served {
+            Some(served) => served,
+            // A connection on which nothing ever comes must not hold up the end either.
+            None => tokio::time::timeout(grace, serve).await.unwrap_or(Ok(())),
+        };
         shared.store.close().await;
-        for background in loops {
-            let _ = tokio::time::timeout(options.timing.shutdown_grace, background).await;
+        loops.join(grace).await;
+        match early_end {
+            Some(part) => Err(Error::Ended(part)),
+            None => Ok(served?),
         }
-        Ok(served?)
     }
 }
 

@@ -18,8 +18,11 @@ const CHECKPOINT_PAGES: i64 = 4000;
 /// Files up to this size are checked as a whole when they are opened.
 const CHECKED_BYTES: u64 = 256 * 1024 * 1024;
 
-fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(include_str!("migrations/001_begin.sql"))])
+pub(crate) fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![
+        M::up(include_str!("migrations/001_begin.sql")),
+        M::up(include_str!("migrations/002_what_goes.sql")),
+    ])
 }
 
 pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {

@@ -48,13 +48,16 @@ statements! {
     REVISION = "SELECT max(revision, coalesce((SELECT max(revision) FROM events), 0)) FROM floor WHERE one = 1";
     SET_FLOOR = "UPDATE floor SET revision = ? WHERE one = 1";
 
-    ROUTE = "SELECT id FROM routes WHERE route = ?";
-    INSERT_ROUTE = "INSERT INTO routes (route) VALUES (?) ON CONFLICT DO NOTHING";
+    INSERT_ROUTE = "INSERT INTO routes (route) VALUES (?)";
+    DELETE_ROUTE = "DELETE FROM routes WHERE id = ?";
     NEWEST = "SELECT id FROM aliases WHERE namespace = ? AND alias = ?";
     PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, id) VALUES (?, ?, ?)";
     DELETE_ALIAS = "DELETE FROM aliases WHERE namespace = ? AND alias = ? AND id = ?";
     KEY = "SELECT id FROM keys WHERE namespace = ? AND key = ?";
     PUT_KEY = "INSERT INTO keys (namespace, key, id) VALUES (?, ?, ?)";
+    LEAVE_KEY = "UPDATE keys SET gone = ?2 WHERE id = ?1";
+    DELETE_KEYS = "DELETE FROM keys WHERE (namespace, key) IN (SELECT namespace, key FROM keys
+                   WHERE gone < ? ORDER BY gone, namespace, key LIMIT ?)";
 
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
     WAITS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter";
@@ -67,7 +70,10 @@ statements! {
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
     SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
-    PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, record) VALUES (?, ?, ?, ?, ?)";
+    PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, ended, record)
+                   VALUES (?, ?, ?, ?, ?, ?)";
+    DELETE_SESSIONS = "DELETE FROM sessions WHERE (namespace, worker) IN (SELECT namespace, worker FROM sessions
+                       WHERE ended < ? ORDER BY ended, namespace, worker LIMIT ?)";
 }
 
 statements! {

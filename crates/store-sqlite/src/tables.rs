@@ -152,7 +152,7 @@ impl Tables for Writer {
         .map(drop)
     }
 
-    fn delete_task(&mut self, task: &Task) -> Result<(), Error> {
+    fn delete_task(&mut self, task: &Task, now: Timestamp) -> Result<(), Error> {
         let (id, deletes) = (
             task.id.0,
             [
@@ -166,6 +166,7 @@ impl Tables for Writer {
         for sql in deletes {
             self.run(sql, [id])?;
         }
+        self.run(sql::LEAVE_KEY, params![id, now.0])?;
         self.run(sql::SET_FLOOR, [signed(self.revision)])?;
         if let Some(alias) = &task.alias {
             self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
@@ -223,11 +224,15 @@ impl Tables for Writer {
         self.ids(sql::ENDED_BEFORE, params![before.0, signed(limit)])
     }
 
-    fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
+    fn add_route(&mut self, route: &Route) -> Result<RouteId, Error> {
         let text = serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))?;
         self.run(sql::INSERT_ROUTE, [&text])?;
-        let id = self.one(sql::ROUTE, [&text], |row| row.get(0))?;
-        id.map(RouteId).ok_or_else(|| Error::Corrupt("a route that was just added is not there".to_owned()))
+        let id = u32::try_from(self.connection.last_insert_rowid());
+        id.map(RouteId).map_err(|_| Error::Corrupt("there are no more numbers for routes".to_owned()))
+    }
+
+    fn delete_route(&mut self, id: RouteId) -> Result<(), Error> {
+        self.run(sql::DELETE_ROUTE, [id.0]).map(drop)
     }
 
     fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
@@ -244,6 +249,10 @@ impl Tables for Writer {
 
     fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error> {
         self.run(sql::PUT_KEY, params![namespace.as_str(), key, id.0]).map(drop)
+    }
+
+    fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        self.run(sql::DELETE_KEYS, params![before.0, signed(limit)])
     }
 
     fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
@@ -294,10 +303,15 @@ impl Tables for Writer {
                 session.worker.as_str(),
                 signed(session.epoch.0),
                 session.open,
+                (!session.open).then_some(session.since.0),
                 encode(session)?
             ],
         )
         .map(drop)
+    }
+
+    fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        self.run(sql::DELETE_SESSIONS, params![before.0, signed(limit)])
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {

@@ -38,7 +38,8 @@ macro_rules! conformance {
             }
             agents {
                 a_task_before_its_agent gone_and_back gone_while_a_dependency_runs gone_while_a_worker_has_it
-                generations_and_conditions deleted_and_made_in_one_batch
+                generations_and_conditions deleted_and_made_in_one_batch bounds_in_any_order
+                bounds_of_a_changed_agent bounds_of_whoever_takes_it
             }
             dependencies {
                 before_it_after_it_and_between an_alias_is_the_newest_at_creation
@@ -68,7 +69,8 @@ macro_rules! conformance {
             }
             prune {
                 only_what_ended_before oldest_first_and_no_more keys_stay_and_the_rest_goes ids_from_outside_go_too
-                revisions_never_repeat
+                revisions_never_repeat keys_go_after_their_tasks sessions_of_those_who_left
+                routes_that_nothing_waits_on a_route_of_the_same_batch
             }
             reading {
                 filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before a_snapshot_is_a_fresh_start

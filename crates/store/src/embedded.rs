@@ -118,6 +118,7 @@ impl<R: Reads> Embedded<R> {
 struct Outbox {
     sender: Mutex<Option<mpsc::Sender<Commit>>>,
     taken: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Outbox {
@@ -126,8 +127,18 @@ impl Outbox {
             return None;
         }
         let (sender, receiver) = mpsc::channel(COMMITS);
-        *self.sender.lock() = Some(sender);
+        let mut place = self.sender.lock();
+        if !self.ended.load(Ordering::Relaxed) {
+            *place = Some(sender);
+        }
         Some(receiver)
+    }
+
+    /// The reader hears that there will be no more.
+    fn end(&self) {
+        let mut place = self.sender.lock();
+        self.ended.store(true, Ordering::Relaxed);
+        place.take();
     }
 
     fn send(&self, commit: Commit) {
@@ -142,12 +153,22 @@ impl Outbox {
     }
 }
 
+/// Ends the commits with the writer, also when it panics: nobody must go on as if there were more to come.
+struct LastWord<'a>(&'a Outbox);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 fn write<T: Tables>(
     mut engine: Engine<T>,
     inbox: &blocking::Receiver<Call>,
     commits: &Outbox,
     clock: &Clock,
 ) {
+    let _last = LastWord(commits);
     let mut waiting: VecDeque<Call> = VecDeque::new();
     while gather(inbox, &mut waiting) {
         let mut batch = Vec::new();
@@ -279,7 +300,5 @@ impl<R: Reads> Store for Embedded<R> {
         if let Some(writer) = writer {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
-        // The reader of the commits hears that there will be no more.
-        self.outbox.sender.lock().take();
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 pub use records::{
     AgentChange, Claim, Command, Commit, Create, Dispatch, EndSession, FeedEntry, Filter, OpenSession, Page,
-    Previous, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
+    Previous, Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
 };
 pub use tables::{Reads, Tables, WaitKey};
 
@@ -55,7 +55,8 @@ pub trait Store: Send + Sync + 'static {
     async fn rehearse(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
     /// What every commit changed, in order, from now on. There is one reader: the second call gets `None`.
-    /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer.
+    /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer. It ends
+    /// with the store; an end that nobody asked for is a fault, after which the store answers nothing.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;
 
     /// Everything that a control plane keeps in memory.

@@ -21,9 +21,11 @@ struct Held {
     secrets: HashMap<TaskId, Bytes>,
     log: BTreeMap<u64, (TaskId, Vec<Event>)>,
     revision: u64,
-    routes: Vec<Route>,
+    routes: BTreeMap<RouteId, Route>,
+    last_route: u32,
     aliases: HashMap<(Namespace, String), TaskId>,
-    keys: HashMap<(Namespace, String), TaskId>,
+    /// With the time since which the task's record is gone.
+    keys: BTreeMap<(Namespace, String), (TaskId, Option<Timestamp>)>,
     waits: BTreeSet<(Namespace, WaitKey, TaskId)>,
     edges: BTreeSet<(TaskId, TaskId)>,
     agents: BTreeMap<(Namespace, AgentName), Agent>,
@@ -36,6 +38,23 @@ pub struct Memory {
     state: Arc<RwLock<Held>>,
     /// What is true, while a trial changes a copy.
     kept: Option<Arc<RwLock<Held>>>,
+}
+
+/// Removes what was over before a time, oldest first; tells how many.
+fn oldest<K: Ord + Clone, V>(
+    all: &mut BTreeMap<K, V>,
+    before: Timestamp,
+    limit: usize,
+    over: impl Fn(&V) -> Option<Timestamp>,
+) -> usize {
+    let mut old: Vec<_> = all.iter().filter_map(|(key, value)| Some((over(value)?, key.clone()))).collect();
+    old.retain(|(at, _)| *at < before);
+    old.sort_unstable();
+    old.truncate(limit);
+    for (_, key) in &old {
+        all.remove(key);
+    }
+    old.len()
 }
 
 impl Tables for Memory {
@@ -76,13 +95,16 @@ impl Tables for Memory {
         Ok(())
     }
 
-    fn delete_task(&mut self, task: &Task) -> Result<(), Error> {
+    fn delete_task(&mut self, task: &Task, now: Timestamp) -> Result<(), Error> {
         let mut state = self.state.write();
         state.tasks.remove(&task.id);
         state.payloads.remove(&task.id);
         state.results.remove(&task.id);
         state.secrets.remove(&task.id);
         state.aliases.retain(|_, id| *id != task.id);
+        for (_, gone) in state.keys.values_mut().filter(|(id, _)| *id == task.id) {
+            *gone = Some(now);
+        }
         state.log.retain(|_, (id, _)| *id != task.id);
         state.waits.retain(|(.., waiter)| *waiter != task.id);
         Ok(())
@@ -152,13 +174,17 @@ impl Tables for Memory {
         Ok(old.into_iter().take(limit).map(|(_, id)| id).collect())
     }
 
-    fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
-        let routes = &mut self.state.write().routes;
-        let index = routes.iter().position(|known| known == route).unwrap_or_else(|| {
-            routes.push(route.clone());
-            routes.len() - 1
-        });
-        Ok(RouteId(u32::try_from(index + 1).unwrap_or(u32::MAX)))
+    fn add_route(&mut self, route: &Route) -> Result<RouteId, Error> {
+        let mut state = self.state.write();
+        state.last_route += 1;
+        let id = RouteId(state.last_route);
+        state.routes.insert(id, route.clone());
+        Ok(id)
+    }
+
+    fn delete_route(&mut self, id: RouteId) -> Result<(), Error> {
+        self.state.write().routes.remove(&id);
+        Ok(())
     }
 
     fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
@@ -171,12 +197,17 @@ impl Tables for Memory {
     }
 
     fn key(&mut self, namespace: &Namespace, key: &str) -> Result<Option<TaskId>, Error> {
-        Ok(self.state.read().keys.get(&(namespace.clone(), key.to_owned())).copied())
+        Ok(self.state.read().keys.get(&(namespace.clone(), key.to_owned())).map(|(id, _)| *id))
     }
 
     fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error> {
-        self.state.write().keys.insert((namespace.clone(), key.to_owned()), id);
+        self.state.write().keys.insert((namespace.clone(), key.to_owned()), (id, None));
         Ok(())
+    }
+
+    fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        let keys = &mut self.state.write().keys;
+        Ok(oldest(keys, before, limit, |(_, gone)| *gone))
     }
 
     fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
@@ -230,6 +261,11 @@ impl Tables for Memory {
         let key = (session.namespace.clone(), session.worker.clone());
         self.state.write().sessions.insert(key, session.clone());
         Ok(())
+    }
+
+    fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        let sessions = &mut self.state.write().sessions;
+        Ok(oldest(sessions, before, limit, |session| (!session.open).then_some(session.since)))
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
@@ -299,7 +335,7 @@ impl Reads for Memory {
         }
         Ok(Snapshot {
             agents: state.agents.values().cloned().collect(),
-            routes: (1..).map(RouteId).zip(state.routes.iter().cloned()).collect(),
+            routes: state.routes.iter().map(|(id, route)| (*id, route.clone())).collect(),
             queued: queued.into_iter().collect(),
             sessions: state.sessions.values().filter(|session| session.open).cloned().collect(),
             on_workers: (state.tasks.values())

@@ -44,13 +44,19 @@ pub enum Command {
         /// Its name.
         name: AgentName,
     },
-    /// Remove tasks that ended before a time.
-    Prune {
-        /// The time.
-        before: Timestamp,
-        /// At most this many.
-        limit: usize,
-    },
+    /// Remove what nobody needs any more.
+    Prune(Prune),
+}
+
+/// What may go. Routes that nothing waits on go too, unless an agent or a worker stands behind them.
+#[derive(Debug, Clone, Copy)]
+pub struct Prune {
+    /// Tasks that ended before this time, and keys whose task was removed before it; `None` keeps all of them.
+    pub ended_before: Option<Timestamp>,
+    /// Workers whose last session ended before this time.
+    pub left_before: Timestamp,
+    /// At most this many of each kind.
+    pub limit: usize,
 }
 
 /// A task to be made.
@@ -143,7 +149,7 @@ pub enum Reply {
     Agent(Arc<Agent>),
     /// It is gone.
     Deleted,
-    /// So many tasks were removed.
+    /// So much was removed.
     Pruned(usize),
 }
 
@@ -200,6 +206,8 @@ pub struct Commit {
     pub agents: Vec<AgentChange>,
     /// Routes that were not known before.
     pub routes: Vec<(RouteId, Route)>,
+    /// Routes that are gone, perhaps also of those that are new.
+    pub gone_routes: Vec<RouteId>,
     /// When the next task's time comes.
     pub next_due: Option<Timestamp>,
 }
@@ -207,7 +215,10 @@ pub struct Commit {
 impl Commit {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.agents.is_empty() && self.routes.is_empty()
+        self.tasks.is_empty()
+            && self.agents.is_empty()
+            && self.routes.is_empty()
+            && self.gone_routes.is_empty()
     }
 }
 

@@ -49,8 +49,8 @@ pub trait Tables: Send + 'static {
     fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> Result<(), Error>;
     /// Replaces a task's record.
     fn update_task(&mut self, task: &Task, route: RouteId) -> Result<(), Error>;
-    /// Removes a task and all that belongs to it but its key.
-    fn delete_task(&mut self, task: &Task) -> Result<(), Error>;
+    /// Removes a task and all that belongs to it but its key, which is marked as left behind.
+    fn delete_task(&mut self, task: &Task, now: Timestamp) -> Result<(), Error>;
     /// Adds to a task's log; gives the revision.
     fn append(&mut self, id: TaskId, events: &[Event]) -> Result<u64, Error>;
     /// What was handed in.
@@ -75,8 +75,10 @@ pub trait Tables: Send + 'static {
     /// Tasks that ended before a time and may be removed, oldest first.
     fn ended_before(&mut self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error>;
 
-    /// Numbers a route.
-    fn route(&mut self, route: &Route) -> Result<RouteId, Error>;
+    /// Numbers a route that has no number. A number never comes again.
+    fn add_route(&mut self, route: &Route) -> Result<RouteId, Error>;
+    /// Removes a route.
+    fn delete_route(&mut self, id: RouteId) -> Result<(), Error>;
 
     /// The newest task of an alias.
     fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error>;
@@ -86,6 +88,9 @@ pub trait Tables: Send + 'static {
     fn key(&mut self, namespace: &Namespace, key: &str) -> Result<Option<TaskId>, Error>;
     /// Keeps a key.
     fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error>;
+
+    /// Removes keys that were left behind before a time, oldest first; tells how many.
+    fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error>;
 
     /// Notes that a task waits for something.
     fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error>;
@@ -104,6 +109,8 @@ pub trait Tables: Send + 'static {
     fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Result<Option<Session>, Error>;
     /// Keeps a session row.
     fn put_session(&mut self, session: &Session) -> Result<(), Error>;
+    /// Removes rows of sessions that ended before a time, oldest first; tells how many.
+    fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error>;
 
     /// Everything that is kept in memory; outside of a transaction.
     fn snapshot(&mut self) -> Result<Snapshot, Error>;

@@ -27,6 +27,9 @@ pub enum Keep {
     Sqlite,
 }
 
+/// The skew of a clock that cannot be read.
+pub const BROKEN: i64 = i64::MIN;
+
 /// How a control plane is set up.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -38,7 +41,8 @@ pub struct Setup {
     pub token: Option<String>,
     /// Certificate and key, as PEM.
     pub tls: Option<(String, String)>,
-    /// Microseconds by which the store's clock is off, to be changed at any time.
+    /// Microseconds by which the store's clock is off, to be changed at any time. [`BROKEN`] makes the store's writer
+    /// panic.
     pub skew: Arc<AtomicI64>,
 }
 
@@ -62,7 +66,7 @@ pub struct Cluster {
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: CancellationToken,
-    ended: std::sync::mpsc::Receiver<()>,
+    ended: std::sync::mpsc::Receiver<Result<(), rota_server::Error>>,
     store: Weak<dyn Store>,
 }
 
@@ -79,7 +83,11 @@ pub fn timing() -> Timing {
 }
 
 fn clock(skew: Arc<AtomicI64>) -> Clock {
-    Arc::new(move || Timestamp(rota_telemetry::clock::unix_micros() + skew.load(Ordering::Relaxed)))
+    Arc::new(move || {
+        let skew = skew.load(Ordering::Relaxed);
+        assert_ne!(skew, BROKEN, "the test wants the writer to panic");
+        Timestamp(rota_telemetry::clock::unix_micros() + skew)
+    })
 }
 
 fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
@@ -122,6 +130,11 @@ impl Cluster {
         &self.client
     }
 
+    /// Its store, to change what it does not expect.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        self.running.as_ref()?.store.upgrade()
+    }
+
     /// Where it listens, also after a restart.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -150,16 +163,23 @@ impl Cluster {
 
     /// Ends the control plane in order. Whether it did so by itself.
     pub async fn stop(&mut self) -> bool {
-        let Some(mut running) = self.running.take() else { return false };
-        running.shutdown.cancel();
-        let stopped = tokio::task::spawn_blocking(move || {
-            let ended = running.ended.recv_timeout(Duration::from_secs(20)).is_ok();
+        if let Some(running) = &self.running {
+            running.shutdown.cancel();
+        }
+        matches!(self.ended().await, Some(Ok(())))
+    }
+
+    /// Waits for the control plane to end, and gives what came of it; `None` if it does not.
+    pub async fn ended(&mut self) -> Option<Result<(), rota_server::Error>> {
+        let mut running = self.running.take()?;
+        let ended = tokio::task::spawn_blocking(move || {
+            let ended = running.ended.recv_timeout(Duration::from_secs(20)).ok();
             if let Some(runtime) = running.runtime.take() {
                 runtime.shutdown_timeout(Duration::from_secs(5));
             }
             ended
         });
-        stopped.await.unwrap_or(false)
+        ended.await.ok().flatten()
     }
 
     /// Starts it again at the same address, on what it kept.
@@ -242,8 +262,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
             Err(error) => drop(started.send(Err(error))),
             Ok((bound, store)) => {
                 let _ = started.send(Ok((bound.addr(), store)));
-                let _ = bound.run(stop).await;
-                let _ = end.send(());
+                let _ = end.send(bound.run(stop).await);
             }
         }
     });

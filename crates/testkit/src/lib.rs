@@ -7,6 +7,6 @@ pub mod proxy;
 pub mod raw;
 pub mod tasks;
 
-pub use cluster::{Cluster, Keep, Setup, WorkerHandle};
+pub use cluster::{BROKEN, Cluster, Keep, Setup, WorkerHandle};
 pub use proxy::Proxy;
 pub use raw::RawWorker;

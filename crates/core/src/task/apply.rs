@@ -33,16 +33,21 @@ impl Task {
             Command::Update { priority, labels, desired, reason } => {
                 step.update(priority, labels, desired, reason)?;
             }
+            // An answer that was taken may be repeated also when the task has ended.
+            Command::GiveInput { request, payload } => step.give_input(&request, payload)?,
             // Nothing else touches a task that has ended.
             _ if state.is_final() => return Err(Rejected::Final(state)),
-            Command::Assign { to, span_id } => step.assign(to, span_id)?,
+            Command::Assign { to, span_id, defaults } => step.assign(to, span_id, defaults)?,
             Command::Tick => step.tick(),
-            Command::GiveInput { request, payload } => step.give_input(&request, payload)?,
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
             Command::Cycle { path } => step.cycle(&path)?,
-            Command::AgentAppeared => {
+            Command::AgentAppeared { defaults } => {
                 step.task.agent_known = true;
+                // An attempt keeps the bounds with which it was sent; who names no agent has none to hear of.
+                if !state.is_on_worker() && step.task.agent().is_some() {
+                    step.task.defaults = defaults;
+                }
                 step.settle();
             }
             Command::AgentGone => {

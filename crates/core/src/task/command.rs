@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{DependencyKey, Desired, Event, State};
+use super::{DependencyKey, Desired, Event, Limits, State};
 use crate::failure::Failure;
 use crate::rank::Priority;
 use crate::usage::Usage;
@@ -37,6 +37,8 @@ pub enum Command {
         to: WorkerRef,
         /// The attempt's span.
         span_id: [u8; 8],
+        /// The bounds that the worker's agent sets.
+        defaults: Limits,
     },
     /// The worker takes it.
     Accept(Held),
@@ -122,8 +124,11 @@ pub enum Command {
         /// The ids, from one to itself.
         path: Vec<TaskId>,
     },
-    /// Its agent exists now.
-    AgentAppeared,
+    /// Its agent exists now, or has changed.
+    AgentAppeared {
+        /// The bounds that it sets.
+        defaults: Limits,
+    },
     /// Its agent exists no more.
     AgentGone,
 }

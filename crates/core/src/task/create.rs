@@ -34,7 +34,7 @@ pub struct New {
     pub priority: Priority,
     /// What the caller wants.
     pub desired: Desired,
-    /// Its bounds.
+    /// Its own bounds.
     pub limits: Limits,
     /// When it is tried again.
     pub retry: retry::Policy,
@@ -66,6 +66,7 @@ pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
         priority: new.priority,
         desired: new.desired,
         limits: new.limits,
+        defaults: Limits::default(),
         retry: new.retry,
         not_before: new.not_before,
         dependencies: new.dependencies,
@@ -87,11 +88,13 @@ pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
         waits: 0,
         worker_losses: 0,
         refusals: 0,
+        refusal: None,
         progress: None,
         usage: Usage::default(),
         failure: None,
         session: None,
         inputs: 0,
+        answered: Vec::new(),
         log_seq: 0,
         has_secrets: new.has_secrets,
         has_result: false,

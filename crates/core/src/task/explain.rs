@@ -1,6 +1,6 @@
 //! Why a task is not running now: the record's own reasons, then what the fleet says.
 
-use super::{DependencyState, Desired, State, Task};
+use super::{DependencyState, Desired, Refusal, State, Task};
 use crate::target::Target;
 use crate::{TaskId, Timestamp};
 
@@ -97,8 +97,11 @@ fn seconds(from: Timestamp, to: Timestamp) -> String {
 /// Everything that holds a task, the most important first. Empty for a task that runs or has ended.
 pub fn causes(task: &Task, fleet: Fleet, now: Timestamp) -> Vec<Cause> {
     match task.state {
-        State::Pending => task.waits().into_iter().map(|wait| of_wait(wait, now)).collect(),
-        State::Queued => of_queue(task, fleet),
+        State::Pending => {
+            let waits = task.waits().into_iter().map(|wait| of_wait(wait, now));
+            of_refusal(task).into_iter().chain(waits).collect()
+        }
+        State::Queued => of_refusal(task).into_iter().chain(of_queue(task, fleet)).collect(),
         State::Assigned => {
             let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
             vec![cause(
@@ -139,6 +142,17 @@ fn of_wait(wait: Wait, now: Timestamp) -> Cause {
         }
         Wait::Suspended => cause("suspended", "it is suspended", "`rota update TASK --resume` lets it go on"),
     }
+}
+
+fn of_refusal(task: &Task) -> Option<Cause> {
+    let Refusal { worker, reason } = task.refusal.as_ref()?;
+    let message = match task.refusals {
+        0 | 1 => format!("the worker {worker} did not take it ({reason})"),
+        times => {
+            format!("{times} assignments in a row were not taken, the last by the worker {worker} ({reason})")
+        }
+    };
+    Some(cause("refused", message, format!("see what is wrong with {worker}, or start another worker")))
 }
 
 fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {

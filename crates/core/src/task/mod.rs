@@ -34,16 +34,31 @@ pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer than a grace the control plane waits for a worker to say that an attempt has ended.
 pub const CONFIRM_SLACK: Duration = Duration::from_secs(30);
 
-/// Bounds of a task; complete, with every default filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Total time of a task for which nobody sets one.
+pub const TIMEOUT: Duration = Duration::from_secs(3600);
+/// Grace of a task for which nobody sets one.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+
+/// Bounds of a task, as far as a task or an agent sets them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// From the first attempt's start to the end of the last.
-    pub timeout: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
     /// Longest time from ready to started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Duration>,
     /// Between the request to end and the kill.
-    pub cancel_grace: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel_grace: Option<Duration>,
+}
+
+impl Limits {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Trace ids of a task (<https://www.w3.org/TR/trace-context/>), made at its creation.
@@ -105,6 +120,26 @@ pub struct RuntimeSession {
     pub session: String,
 }
 
+/// An answer that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The question's id.
+    pub request: String,
+    /// What was answered, as a number: the same answer has the same.
+    pub fingerprint: u64,
+    /// Its position among the task's inputs.
+    pub seq: u64,
+}
+
+/// An assignment that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// By whom.
+    pub worker: WorkerName,
+    /// What is known of why.
+    pub reason: String,
+}
+
 fn none<T>(value: &Option<T>) -> bool {
     value.is_none()
 }
@@ -141,8 +176,11 @@ pub struct Task {
     /// What the caller wants to become of it.
     #[serde(default)]
     pub desired: Desired,
-    /// Its bounds.
+    /// Its own bounds. What counts is told by [`Task::timeout`], [`Task::queue_timeout`] and [`Task::cancel_grace`].
     pub limits: Limits,
+    /// The bounds that its agent sets: the one it names, once it exists; else that of the worker that has it.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub defaults: Limits,
     /// When it is tried again.
     pub retry: retry::Policy,
     /// Not before this time; forgotten when it has come.
@@ -202,6 +240,9 @@ pub struct Task {
     /// Assignments in a row that were not taken.
     #[serde(default)]
     pub refusals: u32,
+    /// The last of these.
+    #[serde(default, skip_serializing_if = "none")]
+    pub refusal: Option<Refusal>,
     /// How far it is.
     #[serde(default, skip_serializing_if = "none")]
     pub progress: Option<Progress>,
@@ -217,6 +258,9 @@ pub struct Task {
     /// Inputs given so far.
     #[serde(default)]
     pub inputs: u64,
+    /// The last answers taken, so that each can be repeated by whoever did not hear that it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Answered>,
     /// Last position of its log.
     #[serde(default)]
     pub log_seq: u64,
@@ -257,9 +301,24 @@ impl Task {
         self.assignment.as_ref().map_or_else(|| self.usage.clone(), |a| self.usage.plus(&a.usage))
     }
 
+    /// From the first attempt's start to the end of the last.
+    pub fn timeout(&self) -> Duration {
+        self.limits.timeout.or(self.defaults.timeout).unwrap_or(TIMEOUT)
+    }
+
+    /// Longest time from ready to started; `None` for as long as it takes.
+    pub fn queue_timeout(&self) -> Option<Duration> {
+        self.limits.queue_timeout.or(self.defaults.queue_timeout)
+    }
+
+    /// Between the request to end and the kill.
+    pub fn cancel_grace(&self) -> Duration {
+        self.limits.cancel_grace.or(self.defaults.cancel_grace).unwrap_or(CANCEL_GRACE)
+    }
+
     /// When its time is over: known once an attempt has started.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.started_at.map(|started| started + self.limits.timeout)
+        self.started_at.map(|started| started + self.timeout())
     }
 
     /// When [`Command::Tick`] next has something to do; `None` for a task that only waits for others.
@@ -280,10 +339,9 @@ impl Task {
                 let taken_by = self.assignment.as_ref().map(|a| a.at + ACCEPT_TIMEOUT);
                 earliest([taken_by, self.confirm_by])
             }
-            State::Running | State::InputRequired => earliest([
-                self.deadline().map(|d| d + self.limits.cancel_grace + CONFIRM_SLACK),
-                self.confirm_by,
-            ]),
+            State::Running | State::InputRequired => {
+                earliest([self.deadline().map(|d| d + self.cancel_grace() + CONFIRM_SLACK), self.confirm_by])
+            }
             State::Succeeded | State::Failed | State::Cancelled => None,
         }
     }
@@ -294,7 +352,7 @@ impl Task {
         if self.started_at.is_some() {
             return None;
         }
-        Some(self.ready_at? + self.limits.queue_timeout?)
+        Some(self.ready_at? + self.queue_timeout()?)
     }
 
     /// The latest time that the record itself tells of.

@@ -6,20 +6,28 @@ use bytes::Bytes;
 
 use super::apply::Step;
 use super::{
-    Assignment, Body, Desired, Ending, Held, Item, Meaning, Rejected, Reply, RuntimeSession, State,
-    StateChange, WorkerRef,
+    Answered, Assignment, Body, Desired, Ending, Held, Item, Limits, Meaning, Refusal, Rejected, Reply,
+    RuntimeSession, State, StateChange, WorkerRef,
 };
 use crate::Fence;
 use crate::failure::{Class, Failure, Severity};
-use crate::retry::Decision;
+use crate::retry::{self, Decision};
 use crate::usage::Usage;
 
 /// Inputs that one task may be given.
 pub(super) const MAX_INPUTS: u64 = 10_000;
 /// Questions that may wait at a time.
 pub(super) const MAX_OPEN_INPUT: usize = 32;
-/// First wait after an assignment was refused a second time in a row.
-const REFUSAL_BACKOFF: Duration = Duration::from_secs(1);
+/// First wait after an assignment was not taken a second time in a row; it doubles with each.
+const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL_WAIT: Duration = Duration::from_secs(30);
+
+/// FNV-1a (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): the same on every machine and for ever.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
 
 /// What a worker's word is worth.
 enum Standing {
@@ -42,12 +50,22 @@ impl Step<'_> {
         Ok(if live { Standing::Live } else { Standing::Stale })
     }
 
-    pub(super) fn assign(&mut self, to: WorkerRef, span_id: [u8; 8]) -> Result<(), Rejected> {
+    pub(super) fn assign(
+        &mut self,
+        to: WorkerRef,
+        span_id: [u8; 8],
+        mut defaults: Limits,
+    ) -> Result<(), Rejected> {
         let task = &mut *self.task;
         if task.state != State::Queued {
             return Err(Rejected::State(task.state));
         }
         task.fence = Fence(task.fence.0 + 1);
+        if task.agent().is_none() {
+            // Should it not be taken, it waits again for anybody, not for this agent.
+            defaults.queue_timeout = None;
+        }
+        task.defaults = defaults;
         let change = StateChange::new(State::Assigned, "assigned").worker(&to.worker);
         task.assignment = Some(Assignment {
             worker: to.worker,
@@ -77,6 +95,7 @@ impl Step<'_> {
             let task = &mut *self.task;
             task.attempts += 1;
             task.refusals = 0;
+            task.refusal = None;
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
@@ -98,12 +117,21 @@ impl Step<'_> {
     /// so that a worker that can never take it does not spin.
     fn not_taken(&mut self, reason: &'static str, message: &str) {
         let task = &mut *self.task;
+        let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
         task.refusals += 1;
+        task.refusal = Some(Refusal { worker: worker.clone(), reason: message.to_owned() });
         if task.refusals > 1 {
-            let wait = REFUSAL_BACKOFF.saturating_mul(1 << (task.refusals - 2).min(6));
+            let wait = retry::backoff(
+                FIRST_REFUSAL_WAIT,
+                LONGEST_REFUSAL_WAIT,
+                task.refusals - 1,
+                // Chance came in with the assignment.
+                f64::from(u32::from_le_bytes([span_id[0], span_id[1], span_id[2], span_id[3]]))
+                    / f64::from(u32::MAX),
+            );
             task.retry_at = Some(self.now + wait);
         }
-        let worker = task.assignment.as_ref().map(|a| a.worker.clone());
+        let worker = Some(worker.clone());
         let mut change = StateChange::new(State::Pending, reason).message(message);
         change.worker = worker;
         change.retry_at = task.retry_at;
@@ -183,21 +211,40 @@ impl Step<'_> {
 
     pub(super) fn give_input(&mut self, request: &str, payload: Bytes) -> Result<(), Rejected> {
         let task = &mut *self.task;
-        let Some(assignment) = task.assignment.as_mut().filter(|_| task.state != State::Assigned) else {
-            return Err(Rejected::State(task.state));
+        let question =
+            task.assignment.as_ref().and_then(|a| a.open_input.iter().position(|(id, _)| id == request));
+        if question.is_none()
+            && let Some(known) = task.answered.iter().find(|known| known.request == request)
+            && known.fingerprint == fingerprint(&payload)
+        {
+            let seq = known.seq;
+            self.reply(Reply::InputSeq(seq));
+            return Ok(());
+        }
+        let state = task.state;
+        if state.is_final() {
+            return Err(Rejected::Final(state));
+        }
+        let Some(assignment) = task.assignment.as_mut().filter(|_| state != State::Assigned) else {
+            return Err(Rejected::State(state));
         };
         if task.inputs >= MAX_INPUTS {
             return Err(Rejected::TooMany("inputs"));
         }
+        let seq = task.inputs + 1;
         if !request.is_empty() {
-            let open = assignment.open_input.iter().position(|(id, _)| id == request);
-            let Some(open) = open else {
+            let Some(question) = question else {
                 return Err(Rejected::NoSuchQuestion(request.chars().take(80).collect()));
             };
-            assignment.open_input.remove(open);
+            assignment.open_input.remove(question);
+            task.answered.retain(|known| known.request != request);
+            if task.answered.len() >= MAX_OPEN_INPUT {
+                task.answered.remove(0);
+            }
+            let fingerprint = fingerprint(&payload);
+            task.answered.push(Answered { request: request.to_owned(), fingerprint, seq });
         }
-        task.inputs += 1;
-        let seq = task.inputs;
+        task.inputs = seq;
         self.log(self.now, Body::Input { seq, payload });
         self.match_input_state();
         self.reply(Reply::InputSeq(seq));

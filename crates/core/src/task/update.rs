@@ -44,7 +44,7 @@ impl Step<'_> {
         self.log(self.now, Body::Change { fields, message: reason });
         if self.task.state.is_on_worker() {
             if self.task.desired == Desired::Cancelled && self.task.confirm_by.is_none() {
-                self.task.confirm_by = Some(self.now + self.task.limits.cancel_grace + CONFIRM_SLACK);
+                self.task.confirm_by = Some(self.now + self.task.cancel_grace() + CONFIRM_SLACK);
             }
         } else if self.task.state != State::Succeeded {
             self.settle();

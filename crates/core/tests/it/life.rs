@@ -21,7 +21,7 @@ pub(crate) const START: Timestamp = Timestamp(1_750_000_000_000_000);
 /// The epoch of the worker's session in most tests; others are older or newer.
 pub(crate) const EPOCH: u64 = 5;
 
-pub(crate) fn secs(seconds: u64) -> Duration {
+pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn plain() -> New {
         target: Target::Agent(AgentName::new("coder").unwrap()),
         priority: Priority::NORMAL,
         desired: Desired::Run,
-        limits: Limits { timeout: secs(3600), queue_timeout: None, cancel_grace: secs(10) },
+        limits: Limits::default(),
         retry: Policy::default(),
         not_before: None,
         dependencies: Vec::new(),
@@ -90,6 +90,14 @@ pub(crate) fn asks(request: &str) -> Item {
 
 pub(crate) fn answer(request: &str) -> Command {
     Command::GiveInput { request: request.to_owned(), payload: Bytes::from_static(b"this one") }
+}
+
+pub(crate) fn assign(name: &str, epoch: u64) -> Command {
+    Command::Assign { to: worker(name, epoch), span_id: [255; 8], defaults: Limits::default() }
+}
+
+pub(crate) fn appeared(defaults: Limits) -> Command {
+    Command::AgentAppeared { defaults }
 }
 
 pub(crate) fn tokens(input_tokens: i64) -> Usage {
@@ -145,7 +153,7 @@ impl Life {
     }
 
     pub(crate) fn assign(&mut self) -> &mut Self {
-        self.does(Command::Assign { to: worker("w1", EPOCH), span_id: [7; 8] });
+        self.does(assign("w1", EPOCH));
         self
     }
 

@@ -1,9 +1,10 @@
 //! Follows every commit, in order: who waits where, what workers must be sent, whom to tell, what to claim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_store::{AgentChange, Command, Commit, Reply};
+use rota_store::{AgentChange, Command, Commit, Refused, Reply};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,6 +22,8 @@ pub(crate) enum Settled {
 
 pub(crate) type Claims = mpsc::Sender<Settled>;
 
+/// Between two claims while the store cannot do its work.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Commits taken at a time.
 const AT_ONCE: usize = 64;
 
@@ -61,6 +64,7 @@ pub(super) async fn run(
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
+    shared.fleet.remove_routes(&commit.gone_routes);
     for change in &commit.agents {
         know(shared, change);
     }
@@ -90,13 +94,21 @@ impl Shared {
         for plan in self.fleet.plan() {
             let shared = Arc::clone(self);
             spawn("claim", OnExit::Done, async move {
-                let given = match shared.apply(Command::Claim(plan.claim.clone())).await {
-                    Ok(Reply::Claimed(given)) => given,
-                    Ok(_) => 0,
-                    Err(status) => {
-                        tracing::warn!(%status, "a claim failed");
+                let given = match shared.store.apply(vec![Command::Claim(plan.claim.clone())]).await {
+                    Ok(replies) => match replies.first() {
+                        Some(Ok(Reply::Claimed(given))) => *given,
+                        Some(Err(Refused::Superseded)) => {
+                            // The seat is of a session that is over. Nothing is planned for it any more, so that
+                            // others are tried at once; its worker, if it is still there, says Hello again.
+                            shared.fleet.hang_up(&plan.seat, &plan.claim.worker);
+                            0
+                        }
+                        _ => 0,
+                    },
+                    Err(error) => {
+                        tracing::warn!(%error, "a claim failed");
                         // Whatever is wrong with the store, asking again at once does not mend it.
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        tokio::time::sleep(AGAIN).await;
                         0
                     }
                 };

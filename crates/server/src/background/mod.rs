@@ -5,6 +5,7 @@ mod prune;
 mod timer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_store::Commit;
 use rota_telemetry::{OnExit, spawn};
@@ -15,17 +16,43 @@ use crate::shared::Shared;
 
 pub(crate) use commits::{Claims, Settled};
 
+/// All loops, by what each carries.
+pub(crate) struct Loops(Vec<(&'static str, JoinHandle<()>)>);
+
+impl Loops {
+    /// Waits for one to end, and says which.
+    pub(crate) async fn first_end(&mut self) -> &'static str {
+        let ends = self.0.iter_mut().map(|(name, handle)| {
+            Box::pin(async move {
+                let _ = handle.await;
+                *name
+            })
+        });
+        let (ended, at, _) = futures::future::select_all(ends).await;
+        self.0.swap_remove(at);
+        ended
+    }
+
+    /// Waits for those that are left, each for a grace.
+    pub(crate) async fn join(self, grace: Duration) {
+        for (_, handle) in self.0 {
+            let _ = tokio::time::timeout(grace, handle).await;
+        }
+    }
+}
+
 /// Starts all loops.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     commits: mpsc::Receiver<Commit>,
     claims: mpsc::Receiver<Settled>,
     first_due: Option<rota_core::Timestamp>,
-) -> Vec<JoinHandle<()>> {
+) -> Loops {
     let (due, wake) = watch::channel(first_due);
-    vec![
-        spawn("commits", OnExit::Done, commits::run(Arc::clone(shared), commits, claims, due)),
-        spawn("timer", OnExit::Done, timer::run(Arc::clone(shared), wake)),
-        spawn("prune", OnExit::Done, prune::run(Arc::clone(shared))),
-    ]
+    let commits = commits::run(Arc::clone(shared), commits, claims, due);
+    Loops(vec![
+        ("store's writer or what follows its commits", spawn("commits", OnExit::Done, commits)),
+        ("timer", spawn("timer", OnExit::Done, timer::run(Arc::clone(shared), wake))),
+        ("removal of what is old", spawn("prune", OnExit::Done, prune::run(Arc::clone(shared)))),
+    ])
 }

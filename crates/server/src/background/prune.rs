@@ -1,14 +1,16 @@
-//! Removes tasks that ended long ago, a few at a time; forgets followers that have gone.
+//! Removes what nobody needs any more, a few at a time; forgets followers that have gone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_store::{Command, Reply};
+use rota_store::{Command, Prune, Reply};
 
 use crate::shared::{Shared, now};
 
 const EVERY: Duration = Duration::from_secs(600);
-/// Tasks of one transaction: few, so that others hardly wait.
+/// How long a worker's epoch is remembered after its last session, so that nothing older speaks for it.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
+/// Of each kind in one transaction: few, so that others hardly wait.
 const AT_ONCE: usize = 200;
 
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -20,14 +22,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
         }
         shared.watchers.sweep();
-        let Some(retention) = shared.timing.retention else { continue };
-        let before = now() - retention;
+        let ended_before = shared.timing.retention.map(|retention| now() - retention);
+        let prune = Prune { ended_before, left_before: now() - LEFT, limit: AT_ONCE };
         loop {
-            match shared.apply(Command::Prune { before, limit: AT_ONCE }).await {
-                Ok(Reply::Pruned(AT_ONCE)) if !shared.stop.is_cancelled() => {}
+            match shared.apply(Command::Prune(prune)).await {
+                Ok(Reply::Pruned(count)) if count >= AT_ONCE && !shared.stop.is_cancelled() => {}
                 Ok(_) => break,
                 Err(status) => {
-                    tracing::warn!(%status, "old tasks could not be removed");
+                    tracing::warn!(%status, "what is old could not be removed");
                     break;
                 }
             }

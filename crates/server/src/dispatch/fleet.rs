@@ -170,6 +170,21 @@ impl Fleet {
         }
     }
 
+    /// Routes that a commit removed.
+    pub(crate) fn remove_routes(&self, routes: &[RouteId]) {
+        let mut inner = self.inner();
+        for id in routes {
+            let Some(lane) = inner.lanes.remove(id) else { continue };
+            // The same route may have come anew, under another number.
+            if inner.ids.get(&lane.route) == Some(id) {
+                inner.ids.remove(&lane.route);
+            }
+            for seat in inner.seats.values_mut() {
+                seat.covers.retain(|covered| covered != id);
+            }
+        }
+    }
+
     /// A worker's session is up, in the place of whatever was known under its name, which comes back. An error
     /// if a newer session was faster.
     pub(crate) fn seat(&self, mut seat: Seat) -> Result<Option<Seat>, ()> {
@@ -213,6 +228,13 @@ impl Fleet {
     /// Changes whatever seat has this name.
     pub(crate) fn with_any<O>(&self, key: &SeatKey, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
         self.inner().with_seat(key, change)
+    }
+
+    /// Ends a session's stream, if it is still the seat's: nothing more is planned for it.
+    pub(crate) fn hang_up(&self, key: &SeatKey, worker: &WorkerRef) {
+        if let Some(outgoing) = self.with(key, worker, |seat| seat.outgoing.take()).flatten() {
+            outgoing.hang_up.cancel();
+        }
     }
 
     /// Forgets a worker, if it is still of this session.

@@ -62,9 +62,9 @@ impl Shared {
         let Some((outgoing, agent)) = seat.flatten() else { return };
         let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
         if let Some(known) = self.agent(&task.namespace, &agent) {
-            merge::complete(&mut spec, &known.spec);
+            merge::complete(&mut spec, &known.spec, task);
         } else {
-            merge::complete(&mut spec, &v1::AgentSpec::default());
+            merge::complete(&mut spec, &v1::AgentSpec::default(), task);
         }
         let secrets = match &dispatch.secrets {
             None => std::collections::BTreeMap::new(),
@@ -92,7 +92,7 @@ impl Shared {
             task_id: task.id.to_string(),
             attempt: i32::try_from(assignment.attempt).unwrap_or(i32::MAX),
             fence: signed(fence.0),
-            deadline: Some(time::timestamp(started + task.limits.timeout)),
+            deadline: Some(time::timestamp(started + task.timeout())),
             traceparent: context.to_string(),
             tracestate: task.trace.state.clone(),
             spec: Some(spec),
@@ -136,7 +136,7 @@ impl Shared {
             outgoing.send(Kind::Cancel(wire::Cancel {
                 task_id: task.id.to_string(),
                 fence: signed(task.fence.0),
-                grace: Some(time::duration(task.limits.cancel_grace)),
+                grace: Some(time::duration(task.cancel_grace())),
                 reason: reason.to_owned(),
             }));
         }
@@ -199,7 +199,7 @@ fn cancel(outgoing: &Outgoing, id: TaskId, fence: Fence, task: &Task, reason: &s
     outgoing.send(Kind::Cancel(wire::Cancel {
         task_id: id.to_string(),
         fence: signed(fence.0),
-        grace: Some(time::duration(task.limits.cancel_grace)),
+        grace: Some(time::duration(task.cancel_grace())),
         reason: reason.to_owned(),
     }));
 }

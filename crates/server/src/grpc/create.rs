@@ -17,7 +17,7 @@ use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
 use crate::dispatch::Offer;
-use crate::shared::{KnownAgent, Shared};
+use crate::shared::Shared;
 use crate::wire::spec::{self, Checked};
 use crate::wire::{check, status, task};
 
@@ -88,9 +88,7 @@ pub(super) fn prepare(
         "" => TaskId(Uuid::now_v7()),
         text => text.parse().map_err(|_| status::invalid("task_id", "is not a UUID"))?,
     };
-    let agent = known_agent(shared, &namespace, given.spec.as_ref());
-    let defaults = agent.as_ref().and_then(|known| known.spec.default_limits.as_ref());
-    let Checked { mut new, payload, secrets, strict } = spec::check(namespace, id, trace, given, defaults)?;
+    let Checked { mut new, payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
     new.retry_of = retry_of;
     let secrets = seal(shared, id, &secrets)?;
     let route = rota_core::target::Route { namespace: new.namespace.clone(), target: new.target.clone() };
@@ -112,15 +110,11 @@ pub(super) fn prepare(
     Ok(Prepared { command, rest: Rest { offer, payload, alias } })
 }
 
-fn known_agent(shared: &Shared, namespace: &Namespace, spec: Option<&v1::TaskSpec>) -> Option<KnownAgent> {
-    match spec?.target.as_ref().and_then(|target| target.kind.as_ref()) {
-        Some(v1::target::Kind::Agent(agent)) => shared.agent(namespace, &agent.parse().ok()?),
-        None => shared.agent(namespace, &spec::DEFAULT_AGENT.parse().ok()?),
-        Some(_) => None,
-    }
-}
-
-fn seal(shared: &Shared, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<Bytes>, Status> {
+fn seal(
+    shared: &Shared,
+    id: TaskId,
+    secrets: &BTreeMap<String, String>,
+) -> Result<Option<Bytes>, Status> {
     if secrets.is_empty() {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use rota_proto::{names, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, time};
+use super::{check, spec, time};
 
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
@@ -40,19 +40,10 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
         return Err(invalid("agent.spec.max_replicas", "must not be below replicas"));
     }
     time::from_duration("agent.spec.idle_timeout", spec.idle_timeout.as_ref())?;
-    if let Some(limits) = &spec.default_limits {
-        for (field, given) in [
-            ("timeout", &limits.timeout),
-            ("silence_timeout", &limits.silence_timeout),
-            ("queue_timeout", &limits.queue_timeout),
-            ("cancel_grace", &limits.cancel_grace),
-        ] {
-            time::from_duration(&format!("agent.spec.default_limits.{field}"), given.as_ref())?;
-        }
-    }
+    let defaults = spec::limits("agent.spec.default_limits", spec.default_limits.as_ref())?;
     let capabilities = spec.capabilities.iter().cloned().collect();
     let kept = v1::Agent { spec: Some(spec), labels: given.labels, ..v1::Agent::default() };
-    Ok(Agent { capabilities, payload: kept.encode_to_vec().into(), ..named(namespace, name) })
+    Ok(Agent { capabilities, defaults, payload: kept.encode_to_vec().into(), ..named(namespace, name) })
 }
 
 /// One of which only the name is known.
@@ -62,6 +53,7 @@ pub(crate) fn named(namespace: Namespace, name: AgentName) -> Agent {
         name,
         generation: 0,
         capabilities: BTreeSet::new(),
+        defaults: Default::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Bytes::new(),

@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
+use rota_core::task::Task;
 use rota_proto::v1::{self, runtime::Kind};
 
 use super::time;
 
-/// Total time of a task that sets none.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(3600);
-/// Grace of a task that sets none.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// Silence that a Claude agent may keep when nothing is set.
 const CLAUDE_SILENCE: Duration = Duration::from_secs(600);
 
-/// Completes a task's spec from its agent's. Afterwards its runtime, limits, workspace and environment are whole.
-pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec) {
+/// Completes a task's spec from its record and its agent's spec. Afterwards its runtime, limits, workspace and
+/// environment are whole.
+pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Task) {
     spec.runtime = Some(runtime(agent.runtime.clone().unwrap_or_default(), spec.runtime.take()));
     if spec.workspace.is_none() {
         spec.workspace = Some(agent.workspace.clone().unwrap_or_default());
@@ -27,9 +25,8 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec) {
     let defaults = agent.default_limits.unwrap_or_default();
     let limits = spec.limits.get_or_insert_default();
     let claude = matches!(spec.runtime.as_ref().and_then(|r| r.kind.as_ref()), Some(Kind::Claude(_)));
-    limits.timeout = limits.timeout.take().or(defaults.timeout).or_else(|| Some(time::duration(TIMEOUT)));
-    limits.cancel_grace =
-        limits.cancel_grace.take().or(defaults.cancel_grace).or_else(|| Some(time::duration(GRACE)));
+    limits.timeout = Some(time::duration(task.timeout()));
+    limits.cancel_grace = Some(time::duration(task.cancel_grace()));
     let silence = || claude.then(|| time::duration(CLAUDE_SILENCE));
     limits.silence_timeout = limits.silence_timeout.take().or(defaults.silence_timeout).or_else(silence);
     if limits.max_turns == 0 {

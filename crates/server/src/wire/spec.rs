@@ -15,7 +15,7 @@ use super::status::invalid;
 use super::{check, failure, names, task, time};
 
 /// The agent of a task that names none.
-pub(crate) const DEFAULT_AGENT: &str = "default";
+const DEFAULT_AGENT: &str = "default";
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_CAPABILITIES: usize = 32;
 const MAX_ATTEMPTS: i32 = 100;
@@ -29,13 +29,12 @@ pub(crate) struct Checked {
     pub(crate) strict: bool,
 }
 
-/// Checks a task. `defaults` are its agent's limits, where the agent is known.
+/// Checks a task.
 pub(crate) fn check(
     namespace: Namespace,
     id: TaskId,
     trace: Trace,
     given: v1::Task,
-    defaults: Option<&v1::Limits>,
 ) -> Result<Checked, Status> {
     let mut spec = given.spec.ok_or_else(|| invalid("task.spec", "is required"))?;
     let at = |field: &str| format!("task.spec.{field}");
@@ -79,7 +78,7 @@ pub(crate) fn check(
         desired: v1::DesiredState::try_from(given.desired_state)
             .map(task::from_desired)
             .map_err(|_| invalid("task.desired_state", "is not a known state"))?,
-        limits: limits(spec.limits.as_ref(), defaults)?,
+        limits: limits("task.spec.limits", spec.limits.as_ref())?,
         retry: retry(spec.retry.as_ref())?,
         not_before: spec.start_time.as_ref().map(time::from_timestamp),
         dependencies: dependencies(&spec.depends_on)?,
@@ -138,39 +137,30 @@ pub(crate) fn target(target: &Target) -> v1::Target {
     v1::Target { kind: Some(kind) }
 }
 
-fn limits(own: Option<&v1::Limits>, defaults: Option<&v1::Limits>) -> Result<Limits, Status> {
-    let pick = |name: &str, read: fn(&v1::Limits) -> Option<&pbjson_types::Duration>| {
-        let own = time::from_duration(&format!("task.spec.limits.{name}"), own.and_then(read))?;
-        let default = || {
-            defaults.and_then(read).and_then(|given| time::from_duration(name, Some(given)).ok().flatten())
-        };
-        Ok::<_, Status>(own.or_else(default))
+/// The bounds that a task sets for itself, or an agent for its tasks.
+pub(super) fn limits(field: &str, given: Option<&v1::Limits>) -> Result<Limits, Status> {
+    let Some(given) = given else { return Ok(Limits::default()) };
+    let read = |name: &str, given: &Option<pbjson_types::Duration>| {
+        time::from_duration(&format!("{field}.{name}"), given.as_ref())
     };
-    bounds(own)?;
-    let silence = pick("silence_timeout", |limits| limits.silence_timeout.as_ref())?;
-    let timeout = pick("timeout", |limits| limits.timeout.as_ref())?;
+    if given.max_turns < 0 {
+        return Err(invalid(format!("{field}.max_turns"), "must not be negative"));
+    }
+    if given.budget_micro_usd < 0 {
+        return Err(invalid(format!("{field}.budget_micro_usd"), "must not be negative"));
+    }
+    let silence = read("silence_timeout", &given.silence_timeout)?;
+    let timeout = read("timeout", &given.timeout)?;
     for (name, given) in [("silence_timeout", silence), ("timeout", timeout)] {
         if given.is_some_and(|given| given.is_zero()) {
-            return Err(invalid(format!("task.spec.limits.{name}"), "must not be zero"));
+            return Err(invalid(format!("{field}.{name}"), "must not be zero"));
         }
     }
     Ok(Limits {
-        timeout: timeout.unwrap_or(super::merge::TIMEOUT),
-        queue_timeout: pick("queue_timeout", |limits| limits.queue_timeout.as_ref())?,
-        cancel_grace: pick("cancel_grace", |limits| limits.cancel_grace.as_ref())?
-            .unwrap_or(super::merge::GRACE),
+        timeout,
+        queue_timeout: read("queue_timeout", &given.queue_timeout)?,
+        cancel_grace: read("cancel_grace", &given.cancel_grace)?,
     })
-}
-
-fn bounds(limits: Option<&v1::Limits>) -> Result<(), Status> {
-    let Some(limits) = limits else { return Ok(()) };
-    if limits.max_turns < 0 {
-        return Err(invalid("task.spec.limits.max_turns", "must not be negative"));
-    }
-    if limits.budget_micro_usd < 0 {
-        return Err(invalid("task.spec.limits.budget_micro_usd", "must not be negative"));
-    }
-    Ok(())
 }
 
 fn retry(given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {

@@ -1,10 +1,10 @@
 //! What only the inside can show: a full disk, a failed sync, how statements are carried out.
 
 mod full;
+mod migrations;
 mod plans;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::rank::Priority;
@@ -34,11 +34,7 @@ fn create(number: u128, payload: usize) -> Command {
         target: Target::Capabilities(["code".to_owned()].into()),
         priority: Priority::NORMAL,
         desired: Desired::Run,
-        limits: Limits {
-            timeout: Duration::from_secs(3600),
-            queue_timeout: None,
-            cancel_grace: Duration::from_secs(10),
-        },
+        limits: Limits::default(),
         retry: retry::Policy::default(),
         not_before: None,
         dependencies: Vec::new(),

@@ -122,7 +122,7 @@ impl<T: Tables> Tables for Faulty<T> {
         fn task(&mut self, id: TaskId) -> Option<Task>;
         fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> ();
         fn update_task(&mut self, task: &Task, route: RouteId) -> ();
-        fn delete_task(&mut self, task: &Task) -> ();
+        fn delete_task(&mut self, task: &Task, now: Timestamp) -> ();
         fn append(&mut self, id: TaskId, events: &[Event]) -> u64;
         fn payload(&mut self, id: TaskId) -> Option<Bytes>;
         fn put_result(&mut self, id: TaskId, result: &Bytes) -> ();
@@ -134,11 +134,13 @@ impl<T: Tables> Tables for Faulty<T> {
         fn due(&mut self, now: Timestamp, limit: usize) -> Vec<TaskId>;
         fn next_due(&mut self) -> Option<Timestamp>;
         fn ended_before(&mut self, before: Timestamp, limit: usize) -> Vec<TaskId>;
-        fn route(&mut self, route: &Route) -> RouteId;
+        fn add_route(&mut self, route: &Route) -> RouteId;
+        fn delete_route(&mut self, id: RouteId) -> ();
         fn newest(&mut self, namespace: &Namespace, alias: &str) -> Option<TaskId>;
         fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> ();
         fn key(&mut self, namespace: &Namespace, key: &str) -> Option<TaskId>;
         fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> ();
+        fn delete_keys(&mut self, before: Timestamp, limit: usize) -> usize;
         fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> ();
         fn take_waits(&mut self, namespace: &Namespace, key: &WaitKey) -> Vec<TaskId>;
         fn put_edge(&mut self, id: TaskId, dependent: TaskId) -> ();
@@ -147,6 +149,7 @@ impl<T: Tables> Tables for Faulty<T> {
         fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> ();
         fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Option<Session>;
         fn put_session(&mut self, session: &Session) -> ();
+        fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> usize;
         fn snapshot(&mut self) -> Snapshot;
     }
 }

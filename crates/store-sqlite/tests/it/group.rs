@@ -24,6 +24,7 @@ fn put(number: usize) -> Command {
         name: rota_core::AgentName::new(&format!("a{number}")).unwrap(),
         generation: 0,
         capabilities: Default::default(),
+        defaults: Default::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Default::default(),

@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::rank::Priority;
@@ -24,8 +23,6 @@ fn namespace() -> Namespace {
 }
 
 fn create(id: TaskId, offer: WorkerRef) -> Command {
-    let limits =
-        Limits { timeout: Duration::from_secs(3600), queue_timeout: None, cancel_grace: Duration::ZERO };
     let new = New {
         id,
         namespace: namespace(),
@@ -38,7 +35,7 @@ fn create(id: TaskId, offer: WorkerRef) -> Command {
         target: Target::Worker(offer.worker.clone()),
         priority: Priority::NORMAL,
         desired: Desired::Run,
-        limits,
+        limits: Limits::default(),
         retry: retry::Policy::default(),
         not_before: None,
         dependencies: Vec::new(),

@@ -58,11 +58,11 @@ async fn locked_by_another_program() {
     let store = open(&path);
     let error = match store {
         Ok(store) => {
-            let prune = rota_store::Command::Prune { before: Timestamp(0), limit: 1 };
-            let error = store.apply(vec![prune]).await.unwrap_err();
+            let tick = rota_store::Command::Tick { limit: 1 };
+            let error = store.apply(vec![tick]).await.unwrap_err();
             other.execute_batch("ROLLBACK").unwrap();
-            let prune = rota_store::Command::Prune { before: Timestamp(0), limit: 1 };
-            store.apply(vec![prune]).await.unwrap();
+            let tick = rota_store::Command::Tick { limit: 1 };
+            store.apply(vec![tick]).await.unwrap();
             error
         }
         Err(error) => error,

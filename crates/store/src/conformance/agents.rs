@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{Ending, State};
+use rota_core::target::Target;
+use rota_core::task::{CANCEL_GRACE, Ending, Limits, State, TIMEOUT};
 
-use super::trial::{Trial, delete_agent, make, on, put_agent};
+use super::trial::{Trial, delete_agent, make, on, put_agent, put_bounds};
 use crate::{Refused, Reply};
 
 pub async fn a_task_before_its_agent(t: &mut Trial) {
@@ -99,4 +100,75 @@ pub async fn deleted_and_made_in_one_batch(t: &mut Trial) {
     }
     assert_eq!(t.steps(old_id).await, ["created", "ready", "agent_missing", "ready"]);
     assert_eq!(t.commits.last().unwrap().agents.len(), 2);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn impatient() -> Limits {
+    Limits { timeout: Some(SECOND * 100), queue_timeout: Some(SECOND * 5), cancel_grace: Some(SECOND) }
+}
+
+pub async fn bounds_in_any_order(t: &mut Trial) {
+    let before = t.plain().await.id;
+    let mut own = t.task();
+    own.new.limits = Limits { timeout: Some(SECOND), queue_timeout: Some(SECOND * 50), cancel_grace: None };
+    let own = t.create(own).await.id;
+    t.reopen().await;
+    t.later(SECOND * 20);
+    t.one(put_bounds(impatient())).await.unwrap();
+    let after = t.plain().await.id;
+    for id in [before, after] {
+        let task = t.read(id).await;
+        assert_eq!(task.state, State::Queued);
+        assert_eq!((task.timeout(), task.cancel_grace()), (SECOND * 100, SECOND));
+    }
+    let stubborn = t.read(own).await;
+    assert_eq!((stubborn.timeout(), stubborn.cancel_grace()), (SECOND, SECOND));
+    // From the time at which it was ready, which is when its agent came.
+    assert_eq!(t.store.snapshot().await.unwrap().next_due, Some(t.now() + SECOND * 5));
+    t.later(SECOND * 5);
+    assert_eq!(t.tick().await, 2);
+    assert_eq!(t.state(own).await, State::Queued);
+    for id in [before, after] {
+        assert_eq!(t.read(id).await.failure.unwrap().class, Class::QueueTimeout);
+    }
+}
+
+pub async fn bounds_of_a_changed_agent(t: &mut Trial) {
+    t.agent("a").await;
+    let first = t.plain().await.id;
+    let behind = t.after(vec![on(first)]);
+    let behind = t.create(behind).await.id;
+    t.one(put_bounds(impatient())).await.unwrap();
+    assert_eq!(t.read(first).await.queue_timeout(), Some(SECOND * 5));
+    let worker = t.hello("w").await;
+    let running = t.claim(&worker, 1).await.remove(0);
+    t.one(put_bounds(Limits { timeout: Some(SECOND * 7), ..Limits::default() })).await.unwrap();
+    assert_eq!(t.read(first).await.timeout(), SECOND * 100, "an attempt keeps what it was sent with");
+    t.succeed(&running).await;
+    let task = t.read(behind).await;
+    assert_eq!((task.state, task.timeout(), task.queue_timeout()), (State::Queued, SECOND * 7, None));
+}
+
+pub async fn bounds_of_whoever_takes_it(t: &mut Trial) {
+    t.one(put_bounds(impatient())).await.unwrap();
+    let targets = [
+        Target::Capabilities(["code".to_owned()].into()),
+        Target::Worker(rota_core::WorkerName::new("w").unwrap()),
+    ];
+    let worker = t.hello("w").await;
+    t.reopen().await;
+    for target in targets {
+        let mut create = t.task();
+        create.new.target = target.clone();
+        let task = t.create(create).await;
+        assert_eq!((task.timeout(), task.cancel_grace()), (TIMEOUT, CANCEL_GRACE));
+        t.later(SECOND * 10);
+        assert_eq!(t.tick().await, 0, "the agent's queue timeout is not for those who do not name it");
+        let route = t.route(target).await;
+        let task = t.claim_from(&worker, vec![route], 1).await.remove(0);
+        assert_eq!((task.timeout(), task.cancel_grace()), (SECOND * 100, SECOND));
+        assert_eq!(task.queue_timeout(), None);
+        t.succeed(&task).await;
+    }
 }

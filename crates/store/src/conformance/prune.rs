@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rota_core::TaskId;
+use rota_core::target::Target;
 use rota_core::task::{Ending, State};
+use rota_core::{TaskId, Timestamp, WorkerName};
 use uuid::Uuid;
 
-use super::trial::{Trial, make, namespace, on};
-use crate::{Filter, Refused};
+use super::trial::{Trial, delete_agent, end_session, make, namespace, on};
+use crate::{Command, Filter, Prune, Refused, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -101,4 +102,121 @@ pub async fn revisions_never_repeat(t: &mut Trial) {
     let task = t.plain().await;
     assert_eq!(t.told(task.id).revision, before + 1);
     assert_eq!(t.store.feed(before, 10).await.unwrap().len(), 1);
+}
+
+fn needing(word: &str) -> Target {
+    Target::Capabilities([word.to_owned()].into())
+}
+
+/// Numbers of all routes.
+async fn routes(t: &Trial) -> Vec<u32> {
+    t.store.snapshot().await.unwrap().routes.iter().map(|(id, _)| id.0).collect()
+}
+
+pub async fn keys_go_after_their_tasks(t: &mut Trial) {
+    t.agent("a").await;
+    let keyed = |t: &mut Trial, key: &str| {
+        let mut create = t.task();
+        create.key = Some(key.to_owned());
+        create
+    };
+    let kept = keyed(t, "kept");
+    let kept = t.create(kept).await.id;
+    for key in ["one", "two", "three"] {
+        let create = keyed(t, key);
+        let id = t.create(create).await.id;
+        t.cancel(id).await;
+    }
+    let removed = t.later(SECOND);
+    assert_eq!(t.prune(removed, 10).await, 3);
+    assert_eq!(t.prune(removed, 10).await, 0, "a key is not older than its record's removal");
+    let again = keyed(t, "one");
+    assert!(matches!(t.one(make(again)).await, Err(Refused::KeyOutlived(_))));
+    t.reopen().await;
+    t.later(SECOND);
+    let never = Prune { ended_before: None, left_before: t.now(), limit: 10 };
+    assert!(matches!(t.one(Command::Prune(never)).await, Ok(Reply::Pruned(0))));
+    assert_eq!(t.prune(t.now(), 2).await, 2);
+    assert_eq!(t.prune(t.now(), 2).await, 1);
+    for key in ["one", "two", "three"] {
+        let again = keyed(t, key);
+        t.create(again).await;
+    }
+    let again = keyed(t, "kept");
+    assert!(matches!(t.one(make(again)).await, Ok(Reply::Existing(task)) if task.id == kept));
+}
+
+pub async fn sessions_of_those_who_left(t: &mut Trial) {
+    for name in ["v", "w", "x"] {
+        let worker = t.hello(name).await;
+        if name != "x" {
+            t.one(end_session(&worker)).await.unwrap();
+        }
+        t.later(SECOND);
+    }
+    // Ended, and here again.
+    t.hello("w").await;
+    t.reopen().await;
+    assert_eq!(t.prune(t.now(), 10).await, 1);
+    assert_eq!(t.hello("v").await.epoch.0, 1);
+    assert_eq!(t.hello("w").await.epoch.0, 3);
+    assert_eq!(t.hello("x").await.epoch.0, 2);
+}
+
+pub async fn routes_that_nothing_waits_on(t: &mut Trial) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let ends = Timestamp(0);
+    for target in [needing("x"), needing("code"), Target::Worker(WorkerName::new("w").unwrap())] {
+        let mut create = t.task();
+        create.new.target = target;
+        t.create(create).await;
+    }
+    t.plain().await;
+    assert_eq!(routes(t).await, [1, 2, 3, 4]);
+    assert_eq!(t.prune(ends, 10).await, 0, "something waits on each");
+    let all = [1, 2, 3, 4].map(rota_core::RouteId).to_vec();
+    let given = t.claim_from(&worker, all, 4).await;
+    assert_eq!(given.len(), 4);
+    assert_eq!(t.prune(ends, 1).await, 1);
+    assert_eq!(t.prune(ends, 5).await, 1);
+    assert_eq!(t.commits.last().unwrap().gone_routes, [rota_core::RouteId(2)]);
+    assert_eq!(routes(t).await, [3, 4], "an agent and a worker stand behind these");
+    t.one(end_session(&worker)).await.unwrap();
+    t.one(delete_agent("a")).await.unwrap();
+    t.reopen().await;
+    // What was given has come back, and is given up.
+    let lost: Vec<_> = given.iter().map(|task| task.id).collect();
+    for id in &lost {
+        t.cancel(*id).await;
+    }
+    t.prune(ends, 10).await;
+    assert_eq!(routes(t).await, [0_u32; 0]);
+    let mut create = t.task();
+    create.new.target = needing("x");
+    let id = t.create(create).await.id;
+    let number = routes(t).await;
+    assert!(number[0] > 4, "a number came again: {number:?}");
+    assert_eq!(t.told(id).route.0, number[0]);
+    assert_eq!(t.store.ahead(t.told(id).route, i64::MAX).await.unwrap(), 1);
+}
+
+pub async fn a_route_of_the_same_batch(t: &mut Trial) {
+    let prune = || Command::Prune(Prune { ended_before: None, left_before: Timestamp(0), limit: 10 });
+    let mut first = t.task();
+    first.new.target = needing("x");
+    let id = first.new.id;
+    t.batch(vec![make(first), prune()]).await;
+    assert_eq!(routes(t).await, [1]);
+    t.cancel(id).await;
+    let mut second = t.task();
+    second.new.target = needing("x");
+    let id = second.new.id;
+    t.batch(vec![prune(), make(second)]).await;
+    let told = t.commits.last().unwrap();
+    assert_eq!((told.routes.len(), told.gone_routes.len()), (1, 1));
+    assert_eq!(routes(t).await, [t.told(id).route.0]);
+    let route = t.told(id).route;
+    let worker = t.hello("w").await;
+    assert_eq!(t.claim_from(&worker, vec![route], 1).await[0].id, id);
 }

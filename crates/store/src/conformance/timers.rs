@@ -68,7 +68,7 @@ pub async fn not_taken_in_time(t: &mut Trial) {
 pub async fn total_time(t: &mut Trial) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.limits.timeout = SECOND * 100;
+    create.new.limits.timeout = Some(SECOND * 100);
     t.create(create).await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);

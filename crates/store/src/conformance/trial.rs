@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::embedded::Clock;
 use crate::{
-    Claim, Command, Commit, Create, EndSession, OpenSession, PutAgent, Refused, Reply, Resumed, Store,
+    Claim, Command, Commit, Create, EndSession, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
     TaskChange,
 };
 
@@ -119,11 +119,7 @@ impl Trial {
             target: to_agent("a"),
             priority: Priority::NORMAL,
             desired: Desired::Run,
-            limits: Limits {
-                timeout: Duration::from_secs(3600),
-                queue_timeout: None,
-                cancel_grace: Duration::from_secs(10),
-            },
+            limits: Limits::default(),
             retry: retry::Policy::default(),
             not_before: None,
             dependencies: Vec::new(),
@@ -241,7 +237,8 @@ impl Trial {
     }
 
     pub async fn prune(&mut self, before: Timestamp, limit: usize) -> usize {
-        match self.one(Command::Prune { before, limit }).await {
+        let prune = Prune { ended_before: Some(before), left_before: before, limit };
+        match self.one(Command::Prune(prune)).await {
             Ok(Reply::Pruned(count)) => count,
             other => panic!("no pruning: {other:?}"),
         }
@@ -303,11 +300,19 @@ pub(super) fn put_agent(name: &str, payload: &'static str, must_exist: Option<bo
         name: AgentName::new(name).unwrap(),
         generation: 0,
         capabilities: ["code".to_owned()].into(),
+        defaults: Limits::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Bytes::from_static(payload.as_bytes()),
     };
     Command::PutAgent(PutAgent { agent, must_exist })
+}
+
+/// The agent `a` with bounds for its tasks.
+pub(super) fn put_bounds(defaults: Limits) -> Command {
+    let Command::PutAgent(mut put) = put_agent("a", "v1", None) else { unreachable!() };
+    put.agent.defaults = defaults;
+    Command::PutAgent(put)
 }
 
 pub(super) fn delete_agent(name: &str) -> Command {

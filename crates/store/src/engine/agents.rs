@@ -1,10 +1,11 @@
 //! Agents: made, changed, removed; and what that means for tasks that name them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rota_core::target::{Route, Target};
-use rota_core::task::State;
-use rota_core::{AgentName, Namespace, Timestamp};
+use rota_core::task::{Command, State};
+use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 
 use super::{Answer, Engine};
 use crate::{AgentChange, Error, PutAgent, Refused, Reply, Tables};
@@ -24,7 +25,11 @@ impl<T: Tables> Engine<T> {
             _ => {}
         }
         match &existing {
-            Some(old) if old.payload == agent.payload && old.capabilities == agent.capabilities => {
+            Some(old)
+                if old.payload == agent.payload
+                    && old.capabilities == agent.capabilities
+                    && old.defaults == agent.defaults =>
+            {
                 return Ok(Ok(Reply::Agent(Arc::clone(old)).into()));
             }
             Some(old) => {
@@ -41,8 +46,14 @@ impl<T: Tables> Engine<T> {
         let agent = Arc::new(agent);
         self.agents.insert(key, Arc::clone(&agent));
         self.working.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
-        if existing.is_none() {
-            self.agent_appeared(&agent)?;
+        match existing {
+            None => self.agent_appeared(&agent)?,
+            Some(old) if old.defaults != agent.defaults => {
+                for id in self.ready_for(&agent.namespace, &agent.name)? {
+                    self.working.follow.push_back((id, Command::AgentAppeared { defaults: agent.defaults }));
+                }
+            }
+            Some(_) => {}
         }
         Ok(Ok(Reply::Agent(agent).into()))
     }
@@ -58,16 +69,25 @@ impl<T: Tables> Engine<T> {
         };
         self.tables.delete_agent(namespace, name)?;
         self.working.agents.push(AgentChange { agent, deleted: true });
+        for id in self.ready_for(namespace, name)? {
+            self.without_agent(id)?;
+        }
+        self.follow_up(now)?;
+        Ok(Ok(Reply::Deleted.into()))
+    }
+
+    /// Ready tasks that name an agent, as the batch has them now.
+    fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
         let route =
             self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
         let stored = self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id);
         let touched = self.working.entries().filter(|entry| entry.route == route).map(|entry| entry.task.id);
-        for id in stored.chain(touched).collect::<std::collections::BTreeSet<_>>() {
+        let mut ready = Vec::new();
+        for id in stored.chain(touched).collect::<BTreeSet<_>>() {
             if self.load(id)?.is_some_and(|task| task.state == State::Queued) {
-                self.without_agent(id)?;
+                ready.push(id);
             }
         }
-        self.follow_up(now)?;
-        Ok(Ok(Reply::Deleted.into()))
+        Ok(ready)
     }
 }

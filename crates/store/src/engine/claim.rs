@@ -1,6 +1,5 @@
 //! Giving ready tasks to a worker, best rank first over all of its routes.
 
-use rota_core::task::Command;
 use rota_core::{RouteId, Timestamp};
 
 use super::queue::Place;
@@ -26,8 +25,7 @@ impl<T: Tables> Engine<T> {
             if self.load(id)?.is_none_or(|task| task.namespace != claim.namespace) {
                 continue;
             }
-            let span_id = self.random();
-            let command = Command::Assign { to: claim.worker.clone(), span_id };
+            let command = self.assign(&claim.namespace, claim.worker.clone());
             given += usize::from(self.apply(id, command, now)?.is_ok());
         }
         Ok(Ok(Reply::Claimed(given).into()))

@@ -1,6 +1,6 @@
 //! Making tasks: idempotency, dependencies as they are now, and the assignment in the same commit.
 
-use rota_core::task::{self, Command, DependencyKey, DependencyState, State};
+use rota_core::task::{self, DependencyKey, DependencyState, State};
 use rota_core::{TaskId, Timestamp};
 
 use super::{Answer, Engine};
@@ -60,9 +60,9 @@ impl<T: Tables> Engine<T> {
             && self.has_session(&namespace, &to)
             && self.working.get(id).is_some_and(|entry| entry.task.state == State::Queued)
         {
-            let span_id = self.random();
+            let assign = self.assign(&namespace, to);
             // A refusal leaves the task in the queue, where it is found.
-            let _ = self.apply(id, Command::Assign { to, span_id }, now)?;
+            let _ = self.apply(id, assign, now)?;
         }
         Ok(Ok(Answer::Created(id)))
     }

@@ -93,7 +93,7 @@ impl<T: Tables> Engine<T> {
     pub(super) fn agent_appeared(&mut self, agent: &rota_core::agent::Agent) -> Result<(), Error> {
         let key = WaitKey::Agent(agent.name.clone());
         for waiter in self.tables.take_waits(&agent.namespace, &key)? {
-            self.working.follow.push_back((waiter, Command::AgentAppeared));
+            self.working.follow.push_back((waiter, Command::AgentAppeared { defaults: agent.defaults }));
         }
         Ok(())
     }

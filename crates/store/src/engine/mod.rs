@@ -5,6 +5,7 @@ mod agents;
 mod claim;
 mod create;
 mod links;
+mod prune;
 mod queue;
 mod sessions;
 mod waits;
@@ -33,8 +34,8 @@ pub struct Engine<T> {
     /// Which of them each worker has.
     by_worker: HashMap<(Namespace, WorkerName), HashSet<TaskId>>,
     agents: BTreeMap<(Namespace, AgentName), Arc<Agent>>,
-    /// Workers' sessions that have not ended.
-    sessions: HashMap<(Namespace, WorkerName), Epoch>,
+    /// Workers' sessions that have not ended, with the agent that each serves.
+    sessions: HashMap<(Namespace, WorkerName), (Epoch, AgentName)>,
     routes: HashMap<Route, RouteId>,
     working: Working,
     /// What is in memory may hold what never happened, and could not be loaded anew yet.
@@ -142,7 +143,7 @@ impl<T: Tables> Engine<T> {
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => self.put_agent(put, now),
             Command::DeleteAgent { namespace, name } => self.delete_agent(&namespace, &name, now),
-            Command::Prune { before, limit } => self.prune(before, limit),
+            Command::Prune(prune) => self.prune(prune, now),
         }
     }
 
@@ -170,21 +171,6 @@ impl<T: Tables> Engine<T> {
         Ok(Ok(Reply::Ticked(count).into()))
     }
 
-    fn prune(&mut self, before: Timestamp, limit: usize) -> Result<Result<Answer, Refused>, Error> {
-        let ids = self.tables.ended_before(before, limit)?;
-        let mut count = 0;
-        for id in ids {
-            if self.working.holds(id) {
-                continue;
-            }
-            if let Some(task) = self.tables.task(id)?.filter(|task| task.state.is_final()) {
-                self.tables.delete_task(&task)?;
-                count += 1;
-            }
-        }
-        Ok(Ok(Reply::Pruned(count).into()))
-    }
-
     fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
@@ -203,8 +189,9 @@ impl<T: Tables> Engine<T> {
         self.agents =
             agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
         let sessions = snapshot.sessions.into_iter();
-        self.sessions =
-            sessions.map(|session| ((session.namespace, session.worker), session.epoch)).collect();
+        self.sessions = sessions
+            .map(|session| ((session.namespace, session.worker), (session.epoch, session.agent)))
+            .collect();
         for (_, task) in snapshot.on_workers {
             self.keep(Arc::new(task));
         }

@@ -46,7 +46,8 @@ impl<T: Tables> Engine<T> {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
             let _ = self.apply(id, Command::LoseWorker { session, message: message.to_owned() }, now)?;
         }
-        self.sessions.insert((open.namespace.clone(), open.worker.clone()), epoch);
+        let key = (open.namespace.clone(), open.worker.clone());
+        self.sessions.insert(key, (epoch, open.agent.clone()));
         self.tables.put_session(&Session {
             namespace: open.namespace,
             worker: open.worker,
@@ -83,7 +84,16 @@ impl<T: Tables> Engine<T> {
 
     /// Whether a session has not ended and is the worker's newest.
     pub(super) fn has_session(&self, namespace: &Namespace, session: &WorkerRef) -> bool {
-        self.sessions.get(&(namespace.clone(), session.worker.clone())) == Some(&session.epoch)
+        let known = self.sessions.get(&(namespace.clone(), session.worker.clone()));
+        known.is_some_and(|(epoch, _)| *epoch == session.epoch)
+    }
+
+    /// An assignment to a worker, with the bounds that its agent sets.
+    pub(super) fn assign(&mut self, namespace: &Namespace, to: WorkerRef) -> Command {
+        let serves = self.sessions.get(&(namespace.clone(), to.worker.clone()));
+        let agent = serves.and_then(|(_, agent)| self.agents.get(&(namespace.clone(), agent.clone())));
+        let defaults = agent.map(|agent| agent.defaults).unwrap_or_default();
+        Command::Assign { to, span_id: self.random(), defaults }
     }
 
     /// Tasks on a worker, as the batch has them now, oldest id first.

@@ -23,6 +23,7 @@ pub(super) struct Working {
     pub(super) follow: VecDeque<(TaskId, Command)>,
     pub(super) agents: Vec<AgentChange>,
     pub(super) routes: Vec<(RouteId, Route)>,
+    pub(super) gone_routes: Vec<RouteId>,
 }
 
 #[derive(Debug)]
@@ -146,12 +147,18 @@ impl<T: Tables> Engine<T> {
             entry.result = out.result;
         }
         let ended = out.ended.then_some(entry.task.state);
-        let orphan = entry.task.state == State::Queued
-            && entry.task.agent().is_some_and(|agent| {
-                !self.agents.contains_key(&(entry.task.namespace.clone(), agent.clone()))
-            });
-        if orphan {
-            self.without_agent(id)?;
+        if entry.task.state == State::Queued
+            && let Some(name) = entry.task.agent()
+        {
+            match self.agents.get(&(entry.task.namespace.clone(), name.clone())) {
+                None => self.without_agent(id)?,
+                // A ready task has its agent's bounds, whichever of the two came or changed last.
+                Some(agent) if agent.defaults != entry.task.defaults => {
+                    let heard = Command::AgentAppeared { defaults: agent.defaults };
+                    self.working.follow.push_back((id, heard));
+                }
+                Some(_) => {}
+            }
         }
         if let Some(state) = ended {
             self.ended(id, state)?;
@@ -172,7 +179,7 @@ impl<T: Tables> Engine<T> {
         if let Some(id) = self.routes.get(route) {
             return Ok(*id);
         }
-        let id = self.tables.route(route)?;
+        let id = self.tables.add_route(route)?;
         self.routes.insert(route.clone(), id);
         self.working.routes.push((id, route.clone()));
         Ok(id)
@@ -222,6 +229,7 @@ impl<T: Tables> Engine<T> {
         self.working.order = order;
         commit.agents = std::mem::take(&mut self.working.agents);
         commit.routes = std::mem::take(&mut self.working.routes);
+        commit.gone_routes = std::mem::take(&mut self.working.gone_routes);
         commit.next_due = self.tables.next_due()?;
         Ok(commit)
     }

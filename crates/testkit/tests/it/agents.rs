@@ -3,8 +3,10 @@
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use rota_client::Client;
+use rota_core::Timestamp;
 use rota_proto::v1::{self, TaskState, watch_agents_response::Kind as Told};
 use rota_proto::worker::v1::session_response::Kind as Hear;
+use rota_store::{Command, Prune, Reply};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Cluster, Keep, history, tasks};
 
@@ -330,4 +332,24 @@ async fn demand_counts_each_task_once() -> Result<()> {
     assert_eq!(client.report_worker_death(request).await?.freed_tasks, 0);
     until(&[("narrow", 2, 0, 0), ("wide", 3, 0, 0)]).await?;
     history::check(client, false).await?.check()
+}
+
+#[tokio::test]
+async fn a_route_that_was_removed_comes_again() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    let steps = [v1::script_step::Kind::Succeed("done".into())];
+    tasks::agent(client, "echo", tasks::script(steps), &["code"]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    tasks::connected(client, "one").await?;
+    let store = cluster.store().context("no store")?;
+    for _ in 0..3 {
+        let task = tasks::create(client, needing(&["code"])).await?;
+        let status = tasks::ended(client, &task.name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Succeeded);
+        let prune = Prune { ended_before: None, left_before: Timestamp(0), limit: 10 };
+        let replies = store.apply(vec![Command::Prune(prune)]).await?;
+        assert!(matches!(replies[0], Ok(Reply::Pruned(1))), "{replies:?}");
+    }
+    history::check(client, true).await?.check()
 }

@@ -32,6 +32,8 @@ async fn asked_and_answered() -> Result<()> {
     let refused = give(client, &task.name, "no-such-question", "left").await.unwrap_err();
     assert_eq!(refused.reason.as_deref(), Some("NO_SUCH_QUESTION"));
     assert_eq!(give(client, &task.name, &question.request_id, "left").await?, 1);
+    // Said again by whoever did not hear that it was taken.
+    assert_eq!(give(client, &task.name, &question.request_id, "left").await?, 1);
     let refused = give(client, &task.name, &question.request_id, "right").await.unwrap_err();
     assert_eq!(refused.reason.as_deref(), Some("NO_SUCH_QUESTION"));
     // Steering settles nothing.
@@ -53,6 +55,7 @@ async fn asked_and_answered() -> Result<()> {
     let asked = steps.iter().filter(|step| *step == "RUNNING>INPUT_REQUIRED:input_required").count();
     let settled = steps.iter().filter(|step| *step == "INPUT_REQUIRED>RUNNING:input_settled").count();
     assert_eq!((asked, settled), (2, 2), "{steps:?}");
+    assert_eq!(give(client, &task.name, &question.request_id, "left").await?, 1);
     let refused = give(client, &task.name, "", "too late").await.unwrap_err();
     assert_eq!(refused.reason.as_deref(), Some("TASK_ENDED"));
     history::check(client, true).await?.check()

@@ -1,10 +1,13 @@
 //! A control plane that is told to stop does so, whoever still listens.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_testkit::raw::{self, RawWorker};
-use rota_testkit::{Cluster, Keep, history, tasks};
+use rota_testkit::{BROKEN, Cluster, Keep, Setup, history, tasks};
 use tonic_types::StatusExt;
 
 const PARENT: &str = "namespaces/default";
@@ -76,4 +79,37 @@ async fn it_ends_with_everything_open() -> Result<()> {
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
     history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn it_ends_with_an_error_when_its_store_does() -> Result<()> {
+    let setup = Setup::new(Keep::Sqlite);
+    let skew = Arc::clone(&setup.skew);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.another_client()?;
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let kept = tasks::create(&client, tasks::task("echo")).await?;
+    let mut many = client
+        .tasks()
+        .watch_tasks(v1::WatchTasksRequest { parent: PARENT.into(), ..Default::default() })
+        .await?
+        .into_inner();
+    skew.store(BROKEN, Ordering::Relaxed);
+    let request = v1::CreateTaskRequest {
+        parent: PARENT.into(),
+        task: Some(tasks::task("echo")),
+        ..Default::default()
+    };
+    assert!(client.tasks().create_task(request).await.is_err());
+    let ended = cluster.ended().await.context("it went on without a store")?;
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("store's writer"), "{error}");
+    while let Ok(Some(_)) = many.message().await {}
+    // Whoever watches over it starts it again, on what was kept.
+    skew.store(0, Ordering::Relaxed);
+    cluster.restart().await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let status = tasks::ended(cluster.client(), &kept.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded);
+    Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_proto::worker::v1::resume_attempt;
+use rota_store::{Command, OpenSession};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Cluster, Keep, Proxy, Setup, WorkerHandle, history, tasks};
 
@@ -152,5 +153,29 @@ async fn a_task_that_loses_workers_is_quarantined() -> Result<()> {
     }
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!(status.failure.unwrap().class(), v1::FailureClass::Quarantined);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn a_seat_whose_session_is_over_holds_nothing_up() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    tasks::connected(client, "one").await?;
+    // The store knows of a newer session; the control plane has not heard of it, and the worker never will.
+    let newer = OpenSession {
+        namespace: tasks::NAMESPACE.parse()?,
+        worker: "one".parse()?,
+        agent: "echo".parse()?,
+        instance: "another".to_owned(),
+        replica: "another".to_owned(),
+        running: Vec::new(),
+    };
+    let store = cluster.store().context("no store")?;
+    store.apply(vec![Command::OpenSession(newer)]).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded);
     history::check(client, true).await?.check()
 }

@@ -40,7 +40,7 @@ impl Who {
 
 #[derive(Debug, Clone)]
 enum What {
-    Assign(u8, u64),
+    Assign(u8, u64, Limits),
     Accept(Who),
     Reject(Who),
     Report(Who, i64, Vec<Item>),
@@ -58,7 +58,7 @@ enum What {
     Found(u8, u8),
     Ended(u8, State),
     Cycle,
-    AgentAppeared,
+    AgentAppeared(Limits),
     AgentGone,
 }
 
@@ -74,8 +74,9 @@ impl Move {
     pub(super) fn command(&self, life: &mut Life) -> Command {
         life.now = Timestamp(life.now.0 + self.clock * 1000);
         match &self.what {
-            What::Assign(number, epoch) => {
-                Command::Assign { to: worker(&format!("w{number}"), *epoch), span_id: [1; 8] }
+            What::Assign(number, epoch, defaults) => {
+                let to = worker(&format!("w{number}"), *epoch);
+                Command::Assign { to, span_id: [1; 8], defaults: *defaults }
             }
             What::Accept(who) => Command::Accept(who.held(life)),
             What::Reject(who) => Command::Reject { held: who.held(life), reason: "no room".to_owned() },
@@ -124,7 +125,7 @@ impl Move {
                 Command::DependencyEnded { id: id(u128::from(*number)), state: *state }
             }
             What::Cycle => Command::Cycle { path: vec![id(1), id(2), id(1)] },
-            What::AgentAppeared => Command::AgentAppeared,
+            What::AgentAppeared(defaults) => appeared(*defaults),
             What::AgentGone => Command::AgentGone,
         }
     }
@@ -191,7 +192,7 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
     let ended =
         prop::sample::select(&[State::Succeeded, State::Succeeded, State::Failed, State::Cancelled][..]);
     let what = prop_oneof![
-        12 => (1..3u8, 3..6u64).prop_map(|(number, epoch)| What::Assign(number, epoch)),
+        12 => (1..3u8, 3..6u64, limits()).prop_map(|(number, epoch, agent)| What::Assign(number, epoch, agent)),
         8 => who().prop_map(What::Accept),
         3 => who().prop_map(What::Reject),
         6 => (who(), prop_oneof![6 => Just(0), 1 => -4..3i64], items())
@@ -210,11 +211,22 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         2 => (0..3u8, 2..6u8).prop_map(|(key, number)| What::Found(key, number)),
         3 => (2..6u8, ended).prop_map(|(number, state)| What::Ended(number, state)),
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { What::Cycle } else { What::Tick }),
-        3 => Just(What::AgentAppeared),
+        3 => limits().prop_map(What::AgentAppeared),
         1 => Just(What::AgentGone),
     ];
     let clock = prop_oneof![6 => 0..3_000i64, 2 => 0..200_000i64, 1 => -100_000..0i64];
     (clock, what).prop_map(|(clock, what)| Move { clock, what })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let some = prop::option::weighted;
+    (some(0.7, 1..2000u64), some(0.4, 0..300u64), some(0.7, 0..60u64)).prop_map(
+        |(timeout, queue_timeout, cancel_grace)| Limits {
+            timeout: timeout.map(secs),
+            queue_timeout: queue_timeout.map(secs),
+            cancel_grace: cancel_grace.map(secs),
+        },
+    )
 }
 
 fn dependency() -> impl Strategy<Value = Dependency> {
@@ -237,9 +249,8 @@ pub(super) fn any_task() -> impl Strategy<Value = New> {
         prop_oneof![12 => Just(Desired::Run), 2 => Just(Desired::Suspended), 1 => Just(Desired::Cancelled)],
         prop::option::weighted(0.2, -100..300i64),
     );
-    let limits = (1..2000u64, prop::option::weighted(0.4, 0..300u64), 0..60u64);
     let policy = (0..5u32, 0..4u32, 0..5_000u64, 0..60u64);
-    (conditions, limits, policy, 0..=10i32).prop_map(|(conditions, limits, policy, priority)| {
+    (conditions, limits(), policy, 0..=10i32).prop_map(|(conditions, limits, policy, priority)| {
         let (dependencies, agent_known, open, desired, not_before) = conditions;
         New {
             target: if open { capabilities() } else { plain().target },
@@ -248,11 +259,7 @@ pub(super) fn any_task() -> impl Strategy<Value = New> {
             desired,
             priority: Priority::new(priority).unwrap(),
             not_before: not_before.map(|seconds| Timestamp(START.0 + seconds * 1_000_000)),
-            limits: Limits {
-                timeout: secs(limits.0),
-                queue_timeout: limits.1.map(secs),
-                cancel_grace: secs(limits.2),
-            },
+            limits,
             retry: Policy {
                 max_attempts: policy.0,
                 max_worker_losses: policy.1,
@@ -266,7 +273,7 @@ pub(super) fn any_task() -> impl Strategy<Value = New> {
 
 /// Takes away all that keeps a task from being done.
 pub(super) fn remove_obstacles(life: &mut Life) {
-    let _ = life.tries(Command::AgentAppeared);
+    let _ = life.tries(appeared(Limits::default()));
     let _ = life.tries(update(Desired::Run));
     for dependency in life.task.dependencies.clone() {
         let number = id(99);

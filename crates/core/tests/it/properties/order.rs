@@ -53,7 +53,9 @@ proptest! {
         let mut failure = Failure::new(Class::RateLimit, "too many");
         failure.retry_after = told.map(Duration::from_secs);
         if let Decision::Wait(wait) = policy.decide(&failure, 1, 1, jitter) {
-            prop_assert!(wait <= MAX_RETRY_AFTER.max(policy.max_backoff));
+            prop_assert!(wait <= (MAX_RETRY_AFTER + MAX_RETRY_AFTER / 10).max(policy.max_backoff));
+            let told = told.map_or(Duration::ZERO, Duration::from_secs);
+            prop_assert!(wait >= told.min(MAX_RETRY_AFTER), "earlier than told");
         } else {
             prop_assert!(false, "the first throttled attempt is forgiven");
         }

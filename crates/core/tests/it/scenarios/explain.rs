@@ -62,3 +62,19 @@ fn a_task_on_a_worker_names_it() {
     assert_eq!(sentence(&life, Fleet::default()), "The task has FAILED: it went wrong.");
     assert!(codes(&life, Fleet::default()).is_empty());
 }
+
+#[test]
+fn refusals_are_told_with_who_and_why() {
+    let mut life = Life::new(plain());
+    life.assign().reject();
+    let free = Fleet { workers: 1, slots: 1, free: 1, ..Fleet::default() };
+    assert_eq!(codes(&life, free), ["refused", "dispatching"]);
+    assert_eq!(sentence(&life, free), "The task is QUEUED: the worker w1 did not take it (no room).");
+    life.assign().reject();
+    life.wait(secs(1)).assign().reject();
+    assert_eq!(codes(&life, free), ["refused", "retry_delay"]);
+    let told = "3 assignments in a row were not taken, the last by the worker w1 (no room)";
+    assert_eq!(sentence(&life, free), format!("The task is PENDING: {told}."));
+    life.wait(secs(2)).start().lose(EPOCH);
+    assert_eq!(codes(&life, free), ["dispatching"]);
+}

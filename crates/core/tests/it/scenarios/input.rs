@@ -1,5 +1,6 @@
 //! Questions, answers, and messages out of turn.
 
+use bytes::Bytes;
 use rota_core::task::{Body, Command, Meaning, Rejected, Reply, State};
 
 use crate::life::*;
@@ -20,8 +21,45 @@ fn a_question_waits_for_its_answer() {
     assert_eq!(life.state(), State::Running);
     assert_eq!(life.reasons().split_off(4), ["input_required", "input_settled"]);
     assert!(life.log.iter().any(|event| matches!(event.body, Body::Input { seq: 1, .. })));
-    // An answer is taken once.
-    assert!(life.tries(answer("q1")).is_err());
+}
+
+#[test]
+fn an_answer_is_taken_once_and_may_be_repeated() {
+    let other = || Command::GiveInput { request: "q1".to_owned(), payload: Bytes::from_static(b"that one") };
+    let mut life = asked(&["q1", "q2"]);
+    life.does(answer("q2"));
+    assert_eq!(life.does(answer("q1")), Reply::InputSeq(2));
+    let repeat = |life: &mut Life| {
+        let (task, log) = (life.task.clone(), life.log.len());
+        assert_eq!(life.does(answer("q1")), Reply::InputSeq(2));
+        assert_eq!((&task, log), (&life.task, life.log.len()), "a repetition left traces");
+    };
+    repeat(&mut life);
+    assert_eq!(life.tries(other()).unwrap_err(), Rejected::NoSuchQuestion("q1".to_owned()));
+    life.lose(EPOCH);
+    repeat(&mut life);
+    life.start();
+    repeat(&mut life);
+    // Asked anew, it is a new question.
+    life.report(1, vec![asks("q1")]).unwrap();
+    assert_eq!(life.does(other()), Reply::InputSeq(3));
+    assert_eq!(life.state(), State::Running);
+    assert_eq!(life.tries(answer("q1")).unwrap_err(), Rejected::NoSuchQuestion("q1".to_owned()));
+    life.finish(succeeded());
+    assert_eq!(life.does(other()), Reply::InputSeq(3));
+    assert_eq!(life.tries(answer("q1")).unwrap_err(), Rejected::Final(State::Succeeded));
+}
+
+#[test]
+fn only_so_many_answers_are_remembered() {
+    let mut life = asked(&[]);
+    for number in 0..40 {
+        life.report(number + 1, vec![asks(&format!("q{number}"))]).unwrap();
+        life.does(answer(&format!("q{number}")));
+    }
+    assert_eq!(life.task.answered.len(), 32);
+    assert_eq!(life.does(answer("q8")), Reply::InputSeq(9));
+    assert_eq!(life.tries(answer("q7")).unwrap_err(), Rejected::NoSuchQuestion("q7".to_owned()));
 }
 
 #[test]
@@ -68,7 +106,7 @@ fn a_lost_worker_takes_its_questions_along() {
     life.lose(EPOCH);
     life.start();
     assert_eq!(life.state(), State::Running);
-    assert!(life.tries(answer("q1")).is_err());
+    assert_eq!(life.tries(answer("q1")).unwrap_err(), Rejected::NoSuchQuestion("q1".to_owned()));
 }
 
 #[test]

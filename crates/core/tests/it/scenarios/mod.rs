@@ -4,6 +4,7 @@ mod cancel;
 mod dependency;
 mod explain;
 mod input;
+mod limits;
 mod queue;
 mod retry;
 mod worker;

@@ -33,11 +33,11 @@ fn a_start_time_in_the_past_is_now() {
 fn an_agent_may_come_later_and_go() {
     let mut life = Life::new(New { agent_known: false, ..plain() });
     assert_eq!(life.task.waits(), [Wait::AgentMissing("coder".to_owned())]);
-    life.does(Command::AgentAppeared);
+    life.does(appeared(Limits::default()));
     assert_eq!(life.state(), State::Queued);
     life.does(Command::AgentGone);
     assert_eq!((life.state(), life.task.ready_at), (State::Pending, None));
-    life.does(Command::AgentAppeared);
+    life.does(appeared(Limits::default()));
     life.start().does(Command::AgentGone);
     assert_eq!(life.state(), State::Running);
     life.lose(EPOCH);
@@ -55,7 +55,7 @@ fn who_names_no_agent_waits_for_none() {
 #[test]
 fn only_what_is_queued_can_be_assigned() {
     let mut life = Life::new(plain());
-    let assign = Command::Assign { to: worker("w2", 1), span_id: [0; 8] };
+    let assign = assign("w2", 1);
     life.assign();
     assert_eq!(life.tries(assign.clone()).unwrap_err(), Rejected::State(State::Assigned));
     life.accept();
@@ -110,8 +110,8 @@ fn a_queue_timeout_within_the_wait_after_a_refusal_is_seen_in_time() {
         life.assign().reject().wait(secs(wait));
     }
     life.assign().reject();
-    // 31 s are over, and the next try would come 32 s later.
-    assert_eq!(life.task.retry_at, Some(START + secs(63)));
+    // 31 s are over, and the next try would come 30 s later.
+    assert_eq!(life.task.retry_at, Some(START + secs(61)));
     assert_eq!((life.state(), life.task.due()), (State::Pending, Some(START + secs(60))));
     life.wait(secs(29));
     assert_eq!((life.state(), life.task.failure.unwrap().class), (State::Failed, Class::QueueTimeout));

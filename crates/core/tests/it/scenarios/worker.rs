@@ -1,7 +1,7 @@
 //! What a worker says, repeats, says too late, and how it is lost.
 
 use rota_core::failure::Class;
-use rota_core::task::{ACCEPT_TIMEOUT, Command, Meaning, Rejected, Reply, State};
+use rota_core::task::{ACCEPT_TIMEOUT, Command, Limits, Meaning, Rejected, Reply, State};
 use rota_core::{Epoch, Fence};
 
 use crate::life::*;
@@ -242,8 +242,17 @@ fn refusals_in_a_row_wait_longer_and_longer_and_spend_nothing() {
         }
         assert_eq!((life.state(), life.task.ready_at), (State::Queued, ready));
     }
-    assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 64, 64, 64]);
+    assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30, 30, 30, 30]);
     assert_eq!((life.task.attempts, life.task.failures, life.task.worker_losses), (0, 0, 0));
+    // Never all at once: between half and all of it, as chance has it.
+    let given = |span_id| Command::Assign { to: worker("w1", EPOCH), span_id, defaults: Limits::default() };
+    for (span_id, wait) in [([0; 8], 15_000), ([0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0], 22_499)] {
+        life.does(given(span_id));
+        life.reject();
+        let waits = life.task.retry_at.unwrap().since(life.now);
+        assert_eq!(waits.as_millis(), wait);
+        life.wait(waits);
+    }
     // Taken once, and the count begins anew.
     life.start().lose(EPOCH);
     life.assign().reject();

@@ -2,7 +2,7 @@
 
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
-use rota_core::task::{Command, DependencyKey, Desired, Ending, Held, Meaning, State};
+use rota_core::task::{Command, DependencyKey, Desired, Ending, Held, Limits, Meaning, State};
 use rota_core::{Epoch, Fence};
 
 use crate::life::*;
@@ -51,7 +51,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::DependencyFound { .. } => "DependencyFound",
         Command::DependencyEnded { .. } => "DependencyEnded",
         Command::Cycle { .. } => "Cycle",
-        Command::AgentAppeared => "AgentAppeared",
+        Command::AgentAppeared { .. } => "AgentAppeared",
         Command::AgentGone => "AgentGone",
     }
 }
@@ -98,7 +98,7 @@ fn throttled() -> Ending {
 
 /// All of them, in the page's order.
 pub(super) fn all() -> Vec<Asked> {
-    let mut list = vec![asked("", false, |_| Command::Assign { to: worker("w2", 1), span_id: [2; 8] })];
+    let mut list = vec![asked("", false, |_| assign("w2", 1))];
     by_all(&mut list, "live fence", Command::Accept);
     by_all(&mut list, "live fence", |held| Command::Reject { held, reason: "no room".to_owned() });
     reports(&mut list);
@@ -210,6 +210,6 @@ fn others(list: &mut Vec<Asked>) {
         list.push(asked(label, false, move |_| Command::DependencyEnded { id: id(number), state }));
     }
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2), id(1)] }));
-    list.push(asked("", false, |_| Command::AgentAppeared));
+    list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentGone));
 }

@@ -16,7 +16,7 @@ use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
 use rota_store::engine::Engine;
 use rota_store::memory::Memory;
-use rota_store::{Claim, Command, Create, EndSession, OpenSession, PutAgent, Reads, Tables};
+use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, Reads, Tables};
 use uuid::Uuid;
 
 use super::plan::{Ask, Make, Op, SLOTS};
@@ -136,6 +136,11 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                 name: agent(*name),
                 generation: 0,
                 capabilities: [format!("word {payload}")].into(),
+                defaults: Limits {
+                    queue_timeout: (*payload > 0).then(|| Duration::from_secs((*payload).into())),
+                    timeout: (*payload > 1).then_some(Duration::from_secs(3)),
+                    ..Limits::default()
+                },
                 created_at: Timestamp(0),
                 updated_at: Timestamp(0),
                 payload: Bytes::from(vec![*payload]),
@@ -146,7 +151,9 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             Command::DeleteAgent { namespace: namespace(*space), name: agent(*name) }
         }
         Op::Prune { seconds, limit } => {
-            Command::Prune { before: Timestamp(view.now.0 - seconds * 1_000_000), limit: *limit }
+            let before = Timestamp(view.now.0 - seconds * 1_000_000);
+            let ended_before = (seconds % 5 > 0).then_some(before);
+            Command::Prune(Prune { ended_before, left_before: before, limit: *limit })
         }
     }
 }
@@ -179,9 +186,9 @@ fn create(make: &Make, view: &View) -> Create {
         priority: Priority::new(make.priority).unwrap(),
         desired: desired(make.desired),
         limits: Limits {
-            timeout: Duration::from_secs(30),
+            timeout: (make.attempts > 1).then_some(Duration::from_secs(30)),
             queue_timeout: make.queue_timeout.map(Duration::from_secs),
-            cancel_grace: Duration::from_secs(2),
+            cancel_grace: None,
         },
         retry: retry::Policy { max_attempts: make.attempts, ..retry::Policy::default() },
         not_before: make.not_before.map(|seconds| view.now + Duration::from_secs(seconds.unsigned_abs())),

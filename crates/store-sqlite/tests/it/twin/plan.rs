@@ -131,7 +131,7 @@ fn op() -> impl Strategy<Value = Op> {
             |(namespace, agent, payload, must_exist)| Op::PutAgent { namespace, agent, payload, must_exist }
         ),
         1 => (0..8_u8, 0..2_u8).prop_map(|(namespace, agent)| Op::DeleteAgent { namespace, agent }),
-        1 => (0..60_i64, 0..4_usize).prop_map(|(seconds, limit)| Op::Prune { seconds, limit }),
+        2 => (0..60_i64, 0..4_usize).prop_map(|(seconds, limit)| Op::Prune { seconds, limit }),
     ]
 }
 
