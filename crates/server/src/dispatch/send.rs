@@ -126,8 +126,6 @@ impl Shared {
                 tracing::warn!(task = %id, %status, "an attempt could not be ended");
             }
             shared.fleet.freed(&key, &worker, id, fence, crate::shared::now());
-            shared.watchers.fleet_changed();
-            shared.pump();
         });
     }
 

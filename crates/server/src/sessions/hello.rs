@@ -135,7 +135,6 @@ pub(super) async fn open(
             .send(Kind::Drain(wire::Drain { reason: "it was asked to drain while it was away".to_owned() }));
     }
     shared.watchers.fleet_changed();
-    shared.pump();
     Ok(opened)
 }
 
@@ -282,6 +281,5 @@ pub(crate) async fn lose(
     shared.fleet.leave(key, &worker);
     tracing::info!(worker = %key.1, freed, message, "worker left");
     shared.watchers.fleet_changed();
-    shared.pump();
     Ok(freed)
 }

@@ -138,7 +138,6 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
     let Some(outgoing) = outgoing else {
         return Err(Status::unavailable("the session has ended"));
     };
-    let mut freed = false;
     for (after, answer) in after.into_iter().zip(answers) {
         let reply = match &answer {
             Ok(Reply::Task(_, reply)) => Some(*reply),
@@ -163,16 +162,16 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
         match after {
             After::Accepted(id, fence) if reply == Some(task::Reply::Stale) => {
                 outgoing.send(stale(id, fence));
-                freed |= free(shared, opened, id, fence);
+                free(shared, opened, id, fence);
             }
             After::Accepted(..) => {}
-            After::Rejected(id, fence) => freed |= free(shared, opened, id, fence),
+            After::Rejected(id, fence) => free(shared, opened, id, fence),
             After::Reported(id, fence) => match reply {
                 Some(task::Reply::Reported(seq)) => outgoing.send(ack(id, fence, seq, false)),
                 // Its worker ends it without another word: nothing else would free its slot.
                 _ => {
                     outgoing.send(stale(id, fence));
-                    freed |= free(shared, opened, id, fence);
+                    free(shared, opened, id, fence);
                 }
             },
             After::Finished(id, fence, well) => {
@@ -181,7 +180,7 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
                     seat.succeeded += u64::from(accepted && well);
                     seat.failed += u64::from(accepted && !well);
                 });
-                freed |= free(shared, opened, id, fence);
+                free(shared, opened, id, fence);
                 outgoing.send(session_response::Kind::ResultAck(wire::ResultAck {
                     task_id: id.to_string(),
                     fence: signed(fence.0),
@@ -190,15 +189,11 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
             }
         }
     }
-    if freed {
-        shared.watchers.fleet_changed();
-        shared.pump();
-    }
     Ok(())
 }
 
-fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) -> bool {
-    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now())
+fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) {
+    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now());
 }
 
 fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kind {
