@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
-use rota_server::{Options, Server, Timing, Tls};
+use rota_server::{Ended, Options, Server, Timing, Tls};
 use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
@@ -62,7 +62,7 @@ pub struct Cluster {
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: CancellationToken,
-    ended: std::sync::mpsc::Receiver<()>,
+    ended: std::sync::mpsc::Receiver<Ended>,
     store: Weak<dyn Store>,
 }
 
@@ -148,18 +148,18 @@ impl Cluster {
         }
     }
 
-    /// Ends the control plane in order. Whether it did so by itself.
-    pub async fn stop(&mut self) -> bool {
-        let Some(mut running) = self.running.take() else { return false };
+    /// Ends the control plane in order. How it did so, if it did.
+    pub async fn stop(&mut self) -> Option<Ended> {
+        let mut running = self.running.take()?;
         running.shutdown.cancel();
         let stopped = tokio::task::spawn_blocking(move || {
-            let ended = running.ended.recv_timeout(Duration::from_secs(20)).is_ok();
+            let ended = running.ended.recv_timeout(Duration::from_secs(20)).ok();
             if let Some(runtime) = running.runtime.take() {
                 runtime.shutdown_timeout(Duration::from_secs(5));
             }
             ended
         });
-        stopped.await.unwrap_or(false)
+        stopped.await.ok()?
     }
 
     /// Starts it again at the same address, on what it kept.
@@ -242,8 +242,9 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
             Err(error) => drop(started.send(Err(error))),
             Ok((bound, store)) => {
                 let _ = started.send(Ok((bound.addr(), store)));
-                let _ = bound.run(stop).await;
-                let _ = end.send(());
+                if let Ok(how) = bound.run(stop).await {
+                    let _ = end.send(how);
+                }
             }
         }
     });

@@ -307,22 +307,10 @@ impl Fleet {
     }
 
     /// A worker no longer has an attempt.
-    pub(crate) fn freed(
-        &self,
-        key: &SeatKey,
-        worker: &WorkerRef,
-        id: TaskId,
-        fence: Fence,
-        now: Timestamp,
-    ) {
+    pub(crate) fn freed(&self, key: &SeatKey, worker: &WorkerRef, id: TaskId, fence: Fence, now: Timestamp) {
         self.with(key, worker, |seat| {
-            for attempts in [&mut seat.held, &mut seat.ending] {
-                if attempts.get(&id) == Some(&fence) {
-                    attempts.remove(&id);
-                }
-            }
-            if seat.running() == 0 {
-                seat.idle_since = Some(now);
+            if seat.attempts.remove(&(id, fence)).is_some() && seat.attempts.is_empty() {
+                seat.about.idle_since = Some(now);
             }
         });
     }

@@ -92,10 +92,7 @@ async fn a_silent_worker_is_lost_and_one_that_was_cut_off_comes_back() -> Result
     assert_eq!((status.state(), status.worker.as_str(), status.attempt), (TaskState::Succeeded, "near", 2));
     proxy.open();
     // It has given up the old attempt, and its slot is free.
-    let mut only = tasks::task("echo");
-    only.spec.get_or_insert_default().target =
-        Some(v1::Target { kind: Some(v1::target::Kind::Worker("far".to_owned())) });
-    let only = tasks::create(client, only).await?;
+    let only = tasks::create(client, tasks::task_on("far")).await?;
     let status = tasks::ended(client, &only.name).await?.status.unwrap();
     assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "far"));
     history::check(client, true).await?.check()
@@ -152,5 +149,35 @@ async fn a_task_that_loses_workers_is_quarantined() -> Result<()> {
     }
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!(status.failure.unwrap().class(), v1::FailureClass::Quarantined);
+    history::check(client, true).await?.check()
+}
+
+/// Two processes with one name: the newer one has it. The other ends what it runs, and then itself.
+#[tokio::test]
+async fn a_worker_whose_name_is_taken_ends() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    let pid = cluster.folder().join("pid");
+    // The first attempt stays for ever, the second ends.
+    let shell = format!(
+        "[ $ROTA_ATTEMPT = 2 ] && exit; echo $$ > {0}.new; mv {0}.new {0}; sleep 100000",
+        pid.display()
+    );
+    let runtime = v1::runtime::Kind::Command(v1::CommandRuntime { shell, ..Default::default() });
+    tasks::agent(client, "echo", v1::Runtime { kind: Some(runtime) }, &[]).await?;
+    let first = cluster.worker_in("echo", "twin", 1, cluster.folder().join("first"))?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    tasks::eventually("its program", async || Ok(pid.exists())).await?;
+    let program = std::fs::read_to_string(&pid)?.trim().to_owned();
+    let proc = std::path::Path::new("/proc").join(program);
+    assert!(proc.exists());
+    let second = cluster.worker_in("echo", "twin", 1, cluster.folder().join("second"))?;
+    let error = first.end().await.unwrap_err().downcast::<rota_worker::Error>()?;
+    assert!(matches!(error, rota_worker::Error::Replaced(name) if name == "twin"));
+    assert!(!proc.exists(), "its program is still there");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 2, 1));
+    assert!(tasks::notices(&tasks::log(client, &task.name).await?).is_empty());
+    second.drain().await?;
     history::check(client, true).await?.check()
 }
