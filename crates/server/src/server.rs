@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use crate::dispatch::{Fleet, Phase, Seat};
-use crate::grpc::{self, auth};
+use crate::grpc::{self, auth, ending};
 use crate::options::Options;
 use crate::seal::{self, Sealer};
 use crate::shared::{KnownAgent, Shared};
@@ -193,6 +193,7 @@ impl Bound {
         }
         let router = builder
             .layer(layer)
+            .layer(ending::Layer(shared.stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
             .add_service(tasks)
             .add_service(agents)
