@@ -364,7 +364,7 @@ async fn a_stale_attempt_fills_its_slot_until_it_has_ended() -> Result<()> {
     tasks::until(client, &waits.name, |status| status.state() != TaskState::Running).await?;
     let next = tasks::create(client, tasks::task_on("hand")).await?;
     assert_eq!(next.status.unwrap().state(), TaskState::Queued);
-    assert_eq!(tasks::workers(client).await?[0].tasks, [bad.task_id.clone()]);
+    assert_eq!(tasks::workers(client).await?[0].tasks, std::slice::from_ref(&bad.task_id));
     tasks::cancel(client, &waits.name).await?;
     worker.ended(&bad);
     let assign = worker.take().await?;
