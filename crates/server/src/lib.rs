@@ -13,5 +13,5 @@ mod watchers;
 mod wire;
 
 pub use options::{Options, Timing, Tls};
-pub use server::{Bound, Error, Server};
+pub use server::{Bound, Ended, Error, Server};
 pub use wire::status::REASONS;

@@ -1,5 +1,6 @@
 //! Puts a control plane together, runs it, and ends it in order.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
+use rota_core::{Fence, TaskId};
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
@@ -17,8 +19,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
 
-use crate::dispatch::{Fleet, Seat};
-use crate::grpc::{self, auth};
+use crate::dispatch::{Fleet, Phase, Seat};
+use crate::grpc::{self, auth, ending};
 use crate::options::Options;
 use crate::seal::{self, Sealer};
 use crate::shared::{KnownAgent, Shared};
@@ -60,6 +62,15 @@ pub enum Error {
     /// The API's own description.
     #[error("reflection cannot be set up: {0}")]
     Reflection(String),
+}
+
+/// How a control plane that was told to stop has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All that was under way ended by itself.
+    InOrder,
+    /// Something had not ended when the grace was over.
+    Cut,
 }
 
 /// A control plane.
@@ -126,7 +137,7 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
                 task.namespace == session.namespace
                     && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
             })
-            .map(|(_, task)| (task.id, task.fence))
+            .map(|(_, task)| ((task.id, task.fence), Phase::Held))
             .collect();
         let seat = absent(shared, session, held);
         let key = seat.key();
@@ -138,42 +149,17 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
 }
 
 /// A worker that has a session row but, for now, no stream.
-fn absent(
-    shared: &Shared,
-    session: Session,
-    held: std::collections::HashMap<rota_core::TaskId, rota_core::Fence>,
-) -> Seat {
+fn absent(shared: &Shared, session: Session, attempts: BTreeMap<(TaskId, Fence), Phase>) -> Seat {
     let known = shared.agent(&session.namespace, &session.agent);
-    Seat {
-        profile: Profile {
-            namespace: session.namespace,
-            worker: session.worker,
-            agent: session.agent,
-            capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
-        },
-        own: std::collections::BTreeSet::new(),
-        epoch: session.epoch,
-        instance: session.instance,
-        slots: held.len(),
-        outgoing: None,
-        draining: false,
-        catching_up: false,
-        missed_input: false,
-        held,
-        ending: std::collections::HashMap::new(),
-        reserved: std::collections::HashSet::new(),
-        claiming: 0,
-        covers: Vec::new(),
-        idle_since: None,
-        connected_at: session.since,
-        heard_at: session.since,
-        cpu: 0.0,
-        memory_bytes: 0,
-        succeeded: 0,
-        failed: 0,
-        version: String::new(),
-        runtime_version: String::new(),
-    }
+    let profile = Profile {
+        namespace: session.namespace,
+        worker: session.worker,
+        agent: session.agent,
+        capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
+    };
+    let mut seat = Seat::new(profile, session.epoch, session.instance, session.since);
+    (seat.slots, seat.attempts) = (attempts.len(), attempts);
+    seat
 }
 
 impl Bound {
@@ -183,7 +169,7 @@ impl Bound {
     }
 
     /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Ended, Error> {
         let Self { listener, options, shared, mut loops, .. } = self;
         let health = grpc::health().await;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
@@ -209,6 +195,7 @@ impl Bound {
         }
         let router = builder
             .layer(layer)
+            .layer(ending::Layer(shared.stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
             .add_service(tasks)
             .add_service(agents)
@@ -228,16 +215,25 @@ impl Bound {
         };
         // Streams must end by themselves, or the server would wait for them for ever.
         stop.cancel();
+        let mut ended = Ended::InOrder;
         let served = match served {
             Some(served) => served,
             // A connection on which nothing ever comes must not hold up the end either.
-            None => tokio::time::timeout(grace, serve).await.unwrap_or(Ok(())),
+            None => tokio::time::timeout(grace, serve).await.unwrap_or_else(|_| {
+                tracing::warn!("calls that had not ended within {grace:?} were cut off");
+                ended = Ended::Cut;
+                Ok(())
+            }),
         };
         shared.store.close().await;
-        loops.join(grace).await;
+        if !loops.join(grace).await {
+            tracing::warn!("a loop that had not ended within {grace:?} was left behind");
+            ended = Ended::Cut;
+        }
+        served?;
         match early_end {
             Some(part) => Err(Error::Ended(part)),
-            None => Ok(served?),
+            None => Ok(ended),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
-use rota_server::{Options, Server, Timing, Tls};
+use rota_server::{Ended, Options, Server, Timing, Tls};
 use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
@@ -66,7 +66,7 @@ pub struct Cluster {
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: CancellationToken,
-    ended: std::sync::mpsc::Receiver<Result<(), rota_server::Error>>,
+    ended: std::sync::mpsc::Receiver<Result<Ended, rota_server::Error>>,
     store: Weak<dyn Store>,
 }
 
@@ -161,16 +161,16 @@ impl Cluster {
         }
     }
 
-    /// Ends the control plane in order. Whether it did so by itself.
-    pub async fn stop(&mut self) -> bool {
+    /// Ends the control plane in order. How it did so, if it did.
+    pub async fn stop(&mut self) -> Option<Ended> {
         if let Some(running) = &self.running {
             running.shutdown.cancel();
         }
-        matches!(self.ended().await, Some(Ok(())))
+        self.ended().await?.ok()
     }
 
     /// Waits for the control plane to end, and gives what came of it; `None` if it does not.
-    pub async fn ended(&mut self) -> Option<Result<(), rota_server::Error>> {
+    pub async fn ended(&mut self) -> Option<Result<Ended, rota_server::Error>> {
         let mut running = self.running.take()?;
         let ended = tokio::task::spawn_blocking(move || {
             let ended = running.ended.recv_timeout(Duration::from_secs(20)).ok();

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rota_client::Client;
 use rota_proto::v1::{self, TaskState, event::Kind};
 
+use crate::said;
 use crate::tasks::{NAMESPACE, log};
 
 /// What a look at all logs found.
@@ -106,24 +107,8 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
             broken("H3: attempts are not numbered one after the other");
         }
     }
-    // What an attempt did lies between its start and its end.
-    let mut running = 0;
-    for event in events {
-        match &event.kind {
-            Some(Kind::State(change)) => {
-                running = if matches!(change.to(), TaskState::Running | TaskState::InputRequired) {
-                    event.attempt
-                } else {
-                    0
-                };
-            }
-            Some(Kind::Notice(_) | Kind::Change(_) | Kind::InputGiven(_)) | None => {}
-            Some(_) if event.attempt != running => {
-                broken("H2: something of an attempt that was not running is in the log")
-            }
-            Some(_) => {}
-        }
-    }
+    between_start_and_end(events, &mut broken);
+    said::broken(events).into_iter().for_each(&mut broken);
     let cancel = events.iter().position(|event| {
         matches!(&event.kind, Some(Kind::Change(change)) if change.fields.iter().any(|field| field == "desired_state"))
     });
@@ -132,6 +117,36 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
         && last == Some(TaskState::Succeeded)
     {
         broken("H8: it succeeded after its end had been asked for");
+    }
+}
+
+/// H2 and H7: what an attempt did lies between its start and its end, and attempts lie one after the other.
+fn between_start_and_end(events: &[v1::Event], broken: &mut impl FnMut(&str)) {
+    let (mut running, mut over) = (0, 0);
+    for event in events {
+        match &event.kind {
+            Some(Kind::State(change)) => {
+                let runs = matches!(change.to(), TaskState::Running | TaskState::InputRequired);
+                if running != 0 && !(runs && event.attempt == running) {
+                    over = running;
+                    if runs {
+                        broken("H7: an attempt started while another one was running");
+                    }
+                }
+                running = if runs { event.attempt } else { 0 };
+                if runs && event.attempt <= over {
+                    broken("H7: an attempt that was over was running again");
+                }
+            }
+            // Changes and late results come from the control plane, at any time.
+            Some(Kind::Change(_)) | None => {}
+            Some(Kind::Notice(notice)) if notice.code == "stale_result" => {}
+            Some(_) if event.attempt <= over => broken("H7: something of an attempt came after its end"),
+            Some(_) if event.attempt != running => {
+                broken("H2: something of an attempt that was not running is in the log")
+            }
+            Some(_) => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod history;
 pub mod proxy;
 pub mod raw;
+pub mod said;
 pub mod tasks;
 
 pub use cluster::{BROKEN, Cluster, Keep, Setup, WorkerHandle};

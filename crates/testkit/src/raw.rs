@@ -9,8 +9,8 @@ use rota_proto::v1;
 use rota_proto::worker::v1::session_request::Kind as Say;
 use rota_proto::worker::v1::session_response::Kind as Hear;
 use rota_proto::worker::v1::{
-    Accept, Assign, Hello, Reject, Report, Result as Told, RunningAttempt, SessionRequest, SessionResponse,
-    Welcome, WorkerHeartbeat, result,
+    Accept, Assign, Cancelled, Hello, Reject, Report, Result as Told, RunningAttempt, SessionRequest,
+    SessionResponse, Welcome, WorkerHeartbeat, result,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -175,6 +175,16 @@ impl RawWorker {
     /// Reports a success.
     pub fn succeed(&self, assign: &Assign, last: i64, text: &str) {
         self.say(success(assign, last, text));
+    }
+
+    /// Says that an attempt has ended because it was told to.
+    pub fn ended(&self, assign: &Assign) {
+        self.say(Say::Result(Told {
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            kind: Some(result::Kind::Cancelled(Cancelled { by: "interrupt".to_owned() })),
+            ..Told::default()
+        }));
     }
 
     /// Waits for the word on a result: whether it is the accepted one.

@@ -52,6 +52,12 @@ pub fn task(agent: &str) -> v1::Task {
     v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
 }
 
+/// A task for one worker.
+pub fn task_on(worker: &str) -> v1::Task {
+    let target = v1::Target { kind: Some(v1::target::Kind::Worker(worker.to_owned())) };
+    v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
+}
+
 /// A task for an agent, with a script of its own.
 pub fn scripted(agent: &str, steps: impl IntoIterator<Item = Step>) -> v1::Task {
     let mut task = task(agent);

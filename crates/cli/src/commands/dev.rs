@@ -145,7 +145,7 @@ impl Dev {
         data_dir: &Path,
         talk: &Talk,
         told: &signals::Told,
-        server: &mut tokio::task::JoinHandle<Result<(), rota_server::Error>>,
+        server: &mut tokio::task::JoinHandle<Result<rota_server::Ended, rota_server::Error>>,
     ) -> anyhow::Result<Exit> {
         let mut options = rota_client::Options::new(own.endpoint.clone());
         options.token = Token::File(own.token_file.clone());

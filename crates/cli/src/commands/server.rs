@@ -152,7 +152,7 @@ impl Server {
         Talk::new(globals.color).say(&format!("listening on {scheme}://{}", bound.addr()));
         let told = signals::Told::listen()?;
         tokio::select! {
-            served = bound.run(told.to_end.clone()) => served?,
+            served = bound.run(told.to_end.clone()) => { served?; }
             () = told.at_once.cancelled() => return Ok(Exit::Interrupted),
         }
         Ok(Exit::Ok)

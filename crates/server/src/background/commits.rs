@@ -56,6 +56,7 @@ pub(super) async fn run(
                     Settled::CaughtUp(told) => drop(told.send(())),
                 }
             }
+            () = shared.fleet.room() => shared.watchers.fleet_changed(),
         }
         shared.pump();
     }
@@ -90,7 +91,7 @@ fn know(shared: &Shared, change: &AgentChange) {
 
 impl Shared {
     /// Makes every claim that the fleet plans now.
-    pub(crate) fn pump(self: &Arc<Self>) {
+    fn pump(self: &Arc<Self>) {
         for plan in self.fleet.plan() {
             let shared = Arc::clone(self);
             spawn("claim", OnExit::Done, async move {

@@ -33,11 +33,13 @@ impl Loops {
         ended
     }
 
-    /// Waits for those that are left, each for a grace.
-    pub(crate) async fn join(self, grace: Duration) {
+    /// Waits for those that are left, each for a grace. Whether all have ended.
+    pub(crate) async fn join(self, grace: Duration) -> bool {
+        let mut all = true;
         for (_, handle) in self.0 {
-            let _ = tokio::time::timeout(grace, handle).await;
+            all &= tokio::time::timeout(grace, handle).await.is_ok();
         }
+        all
     }
 }
 

@@ -2,12 +2,14 @@
 //! short and takes one lock; nothing here waits.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rota_core::target::Route;
 use rota_core::task::{State, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::{Claim, TaskChange};
+use tokio::sync::Notify;
 
 use super::{Seat, SeatKey};
 
@@ -27,12 +29,15 @@ pub(super) struct Inner {
     pub(super) seats: HashMap<SeatKey, Seat>,
     pub(super) lanes: HashMap<RouteId, Lane>,
     pub(super) ids: HashMap<Route, RouteId>,
+    room: Arc<Notify>,
 }
 
 /// All workers, and all that waits for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fleet {
-    pub(super) inner: Mutex<Inner>,
+    inner: Mutex<Inner>,
+    /// A slot has come free, by whatever way: something that waits may fit now.
+    room: Arc<Notify>,
 }
 
 /// A slot kept for a task that is being made.
@@ -58,6 +63,9 @@ impl Inner {
         let before = (seat.free() > 0, seat.used());
         let out = change(seat);
         let after = (seat.free() > 0, seat.used());
+        if after.1 < before.1 {
+            self.room.notify_one();
+        }
         if before != after {
             for route in &seat.covers {
                 let Some(lane) = self.lanes.get_mut(route) else { continue };
@@ -95,6 +103,7 @@ impl Inner {
         seat.covers = covered.map(|(id, _)| *id).collect();
         seat.covers.sort_unstable();
         if seat.free() > 0 {
+            self.room.notify_one();
             for route in &seat.covers {
                 if let Some(lane) = self.lanes.get_mut(route) {
                     lane.free.insert((seat.used(), key.clone()));
@@ -144,7 +153,19 @@ impl Inner {
     }
 }
 
+impl Default for Fleet {
+    fn default() -> Self {
+        let room = Arc::<Notify>::default();
+        Self { inner: Mutex::new(Inner { room: Arc::clone(&room), ..Inner::default() }), room }
+    }
+}
+
 impl Fleet {
+    /// Waits until slots have come free since the last time. For one listener: whoever makes the claims.
+    pub(crate) async fn room(&self) {
+        self.room.notified().await;
+    }
+
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
@@ -307,32 +328,13 @@ impl Fleet {
         }
     }
 
-    /// A worker no longer has an attempt. Whether it was known to have it.
-    pub(crate) fn freed(
-        &self,
-        key: &SeatKey,
-        worker: &WorkerRef,
-        id: TaskId,
-        fence: Fence,
-        now: Timestamp,
-    ) -> bool {
+    /// A worker no longer has an attempt.
+    pub(crate) fn freed(&self, key: &SeatKey, worker: &WorkerRef, id: TaskId, fence: Fence, now: Timestamp) {
         self.with(key, worker, |seat| {
-            let ours = |known: Option<&Fence>| known == Some(&fence);
-            let mut found = false;
-            if ours(seat.ending.get(&id)) {
-                seat.ending.remove(&id);
-                found = true;
+            if seat.attempts.remove(&(id, fence)).is_some() && seat.attempts.is_empty() {
+                seat.about.idle_since = Some(now);
             }
-            if ours(seat.held.get(&id)) {
-                seat.held.remove(&id);
-                found = true;
-            }
-            if seat.running() == 0 {
-                seat.idle_since = Some(now);
-            }
-            found
-        })
-        .unwrap_or(false)
+        });
     }
 
     /// The agent of a worker.

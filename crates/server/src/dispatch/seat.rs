@@ -1,6 +1,6 @@
 //! One worker, as dispatch sees it. Knows its slots, not what runs in them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
@@ -28,9 +28,35 @@ impl Outgoing {
     }
 }
 
+/// How it stands with an attempt that fills a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The worker has it.
+    Held,
+    /// The worker's last word on it has come, and is being committed.
+    Ending,
+    /// It no longer counts. The worker has been told, and says when nothing of it is left.
+    Leaving,
+}
+
+/// What people want to know of a worker, and dispatch does not.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) idle_since: Option<Timestamp>,
+    pub(crate) connected_at: Timestamp,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) cpu: f64,
+    pub(crate) memory_bytes: i64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) version: String,
+    pub(crate) runtime_version: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) profile: Profile,
+    pub(crate) about: About,
     /// What it can do besides what its agent can.
     pub(crate) own: BTreeSet<String>,
     pub(crate) epoch: Epoch,
@@ -43,28 +69,48 @@ pub(crate) struct Seat {
     pub(crate) catching_up: bool,
     /// An input came meanwhile.
     pub(crate) missed_input: bool,
-    /// Attempts that it has.
-    pub(crate) held: HashMap<TaskId, Fence>,
-    /// Attempts whose result has come and is being committed: they still fill their slot.
-    pub(crate) ending: HashMap<TaskId, Fence>,
+    /// Attempts on it: each fills a slot. An old one of a task may be there beside its new one.
+    pub(crate) attempts: BTreeMap<(TaskId, Fence), Phase>,
     /// Slots kept for creations under way.
     pub(crate) reserved: HashSet<TaskId>,
     /// Slots kept for claims under way.
     pub(crate) claiming: usize,
     /// Routes that it may take from.
     pub(crate) covers: Vec<RouteId>,
-    pub(crate) idle_since: Option<Timestamp>,
-    pub(crate) connected_at: Timestamp,
-    pub(crate) heard_at: Timestamp,
-    pub(crate) cpu: f64,
-    pub(crate) memory_bytes: i64,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) version: String,
-    pub(crate) runtime_version: String,
 }
 
 impl Seat {
+    /// A worker without a session, slots or attempts.
+    pub(crate) fn new(profile: Profile, epoch: Epoch, instance: String, at: Timestamp) -> Self {
+        let about = About {
+            idle_since: None,
+            connected_at: at,
+            heard_at: at,
+            cpu: 0.0,
+            memory_bytes: 0,
+            succeeded: 0,
+            failed: 0,
+            version: String::new(),
+            runtime_version: String::new(),
+        };
+        Self {
+            profile,
+            about,
+            own: BTreeSet::new(),
+            epoch,
+            instance,
+            slots: 0,
+            outgoing: None,
+            draining: false,
+            catching_up: false,
+            missed_input: false,
+            attempts: BTreeMap::new(),
+            reserved: HashSet::new(),
+            claiming: 0,
+            covers: Vec::new(),
+        }
+    }
+
     pub(crate) fn key(&self) -> SeatKey {
         (self.profile.namespace.clone(), self.profile.worker.clone())
     }
@@ -75,7 +121,7 @@ impl Seat {
 
     /// Slots that are filled or promised.
     pub(crate) fn used(&self) -> usize {
-        self.held.len() + self.ending.len() + self.reserved.len() + self.claiming
+        self.attempts.len() + self.reserved.len() + self.claiming
     }
 
     /// Slots that can be given away now.
@@ -83,8 +129,9 @@ impl Seat {
         if self.outgoing.is_none() || self.draining { 0 } else { self.slots.saturating_sub(self.used()) }
     }
 
-    /// Attempts on it.
-    pub(crate) fn running(&self) -> usize {
-        self.held.len() + self.ending.len()
+    /// An attempt that was held goes on to another phase. Whether it was.
+    pub(crate) fn advance(&mut self, id: TaskId, fence: Fence, to: Phase) -> bool {
+        let held = self.attempts.get_mut(&(id, fence)).filter(|phase| **phase == Phase::Held);
+        held.map(|phase| *phase = to).is_some()
     }
 }

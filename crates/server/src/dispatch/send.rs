@@ -1,19 +1,23 @@
 //! From commits to workers: assignments, cancels and inputs go out only after they are durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{Body, Command, Desired, Ending, Held, State, Task, WorkerRef};
-use rota_core::{Fence, TaskId};
+use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::v1;
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
 use rota_store::{Dispatch, TaskChange};
 use rota_telemetry::{OnExit, spawn, trace};
 
-use super::{Outgoing, SeatKey};
-use crate::shared::Shared;
+use super::{Outgoing, Phase, SeatKey};
+use crate::shared::{Shared, now};
 use crate::wire::{event, merge, time};
+
+/// For a worker to end an attempt that it is told is stale.
+pub(crate) const STALE_GRACE: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Sends whatever a change means for a worker.
@@ -54,8 +58,8 @@ impl Shared {
             if !seat.reserved.remove(&task.id) {
                 seat.claiming = seat.claiming.saturating_sub(1);
             }
-            seat.held.insert(task.id, fence);
-            seat.idle_since = None;
+            seat.attempts.insert((task.id, fence), Phase::Held);
+            seat.about.idle_since = None;
             Some((seat.outgoing.clone()?, seat.profile.agent.clone()))
         });
         // No session any more: the assignment goes back when it is not taken in time, or with its session.
@@ -76,7 +80,9 @@ impl Shared {
                     let mut failed = Failure::new(Class::Start, error.to_string());
                     failed.hint =
                         "hand the task in again with its secrets, and keep the server's key file".to_owned();
-                    self.fail_attempt(&key, worker, task.id, fence, failed);
+                    // The worker has never heard of it.
+                    self.fleet.freed(&key, &worker, task.id, fence, now());
+                    self.fail_attempt(task.namespace.clone(), worker, task.id, fence, failed);
                     return;
                 }
             },
@@ -105,40 +111,30 @@ impl Shared {
         }));
     }
 
-    /// Ends an attempt that cannot go on, in its worker's place, and frees its slot.
+    /// Ends an attempt that cannot go on, in its worker's place.
     pub(crate) fn fail_attempt(
         self: &Arc<Self>,
-        key: &SeatKey,
-        worker: WorkerRef,
+        namespace: Namespace,
+        by: WorkerRef,
         id: TaskId,
         fence: Fence,
         failed: Failure,
     ) {
-        let (shared, key) = (Arc::clone(self), key.clone());
+        let shared = Arc::clone(self);
         spawn("fail-attempt", OnExit::Done, async move {
-            let held = Held { by: worker.clone(), fence };
-            let ending = Ending::Failed(failed);
-            let jitter = rand::random();
+            let (held, ending, jitter) = (Held { by, fence }, Ending::Failed(failed), rand::random());
             let command = Command::Finish { held, ending, usage: None, session: String::new(), jitter };
-            let command = rota_store::Command::Task { namespace: key.0.clone(), id, command };
-            if let Err(status) = shared.apply(command).await {
+            if let Err(status) = shared.apply(rota_store::Command::Task { namespace, id, command }).await {
                 // Its timeouts end it all the same.
                 tracing::warn!(task = %id, %status, "an attempt could not be ended");
             }
-            shared.fleet.freed(&key, &worker, id, fence, crate::shared::now());
-            shared.watchers.fleet_changed();
-            shared.pump();
         });
     }
 
-    fn send_cancel(&self, task: &Task, reason: &str) {
+    /// Tells a worker to end a task's live attempt.
+    pub(crate) fn send_cancel(&self, task: &Task, reason: &str) {
         if let Some(outgoing) = self.worker_of(task) {
-            outgoing.send(Kind::Cancel(wire::Cancel {
-                task_id: task.id.to_string(),
-                fence: signed(task.fence.0),
-                grace: Some(time::duration(task.cancel_grace())),
-                reason: reason.to_owned(),
-            }));
+            outgoing.send(cancel(task, task.fence, reason));
         }
     }
 
@@ -169,22 +165,66 @@ impl Shared {
 
     /// A task has left its worker other than by the worker's own word, perhaps for another one in the same
     /// commit: the attempt must end.
-    fn send_abandon(&self, task: &Task) {
+    fn send_abandon(self: &Arc<Self>, task: &Task) {
         let Some(worker) = &task.last_worker else { return };
         let key: SeatKey = (task.namespace.clone(), worker.clone());
-        // What is in `ending` was ended by the worker itself.
-        let fence = self.fleet.look(&key).and_then(|seat| seat.held.get(&task.id).copied());
-        if let Some(fence) = fence.filter(|fence| *fence != task.fence || !task.state.is_on_worker()) {
-            self.send_end(&key, task.id, fence, task, "the attempt no longer counts");
+        let goes_on = |fence: Fence| fence == task.fence && task.state.is_on_worker();
+        let old = self.fleet.look(&key).and_then(|seat| {
+            let ours = seat.attempts.range((task.id, Fence(0))..=(task.id, Fence(u64::MAX)));
+            let mut old = ours.filter(|((_, fence), phase)| **phase == Phase::Held && !goes_on(*fence));
+            old.next().map(|((_, fence), _)| *fence)
+        });
+        if let Some(fence) = old {
+            self.send_end(&key, fence, task);
         }
     }
 
-    /// Tells a worker to end an attempt, whoever has its task now.
-    pub(crate) fn send_end(&self, key: &SeatKey, id: TaskId, fence: Fence, task: &Task, reason: &str) {
-        let outgoing = self.fleet.look(key).and_then(|seat| seat.outgoing.clone());
-        if let Some(outgoing) = outgoing {
-            cancel(&outgoing, id, fence, task, reason);
+    /// Tells a worker to end an attempt that no longer counts, whoever has its task now.
+    pub(crate) fn send_end(self: &Arc<Self>, key: &SeatKey, fence: Fence, task: &Task) {
+        let seat = self.fleet.look(key).and_then(|seat| Some((seat.worker(), seat.outgoing.clone()?)));
+        if let Some((worker, outgoing)) = seat {
+            self.leaving(key, &worker, task.id, fence, task.limits.cancel_grace);
+            outgoing.send(cancel(task, fence, "the attempt no longer counts"));
         }
+    }
+
+    /// An attempt no longer counts, and its worker is told to end it: only when the worker says that it has is its
+    /// slot free.
+    pub(crate) fn leaving(
+        self: &Arc<Self>,
+        key: &SeatKey,
+        worker: &WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        grace: Duration,
+    ) {
+        if self.fleet.with(key, worker, |seat| seat.advance(id, fence, Phase::Leaving)) == Some(true) {
+            self.free_at_last(key, worker, id, fence, grace);
+        }
+    }
+
+    /// A worker that never says that it has ended an attempt must not keep the slot for ever.
+    pub(crate) fn free_at_last(
+        self: &Arc<Self>,
+        key: &SeatKey,
+        worker: &WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        grace: Duration,
+    ) {
+        let session = self.fleet.with(key, worker, |seat| seat.outgoing.clone()).flatten();
+        let Some(session) = session.map(|outgoing| outgoing.hang_up) else { return };
+        let (shared, key, worker) = (Arc::clone(self), key.clone(), worker.clone());
+        spawn("free-at-last", OnExit::Done, async move {
+            tokio::select! {
+                // What a worker has is reckoned anew in each session.
+                () = session.cancelled() => {}
+                // After its grace everything has been killed; then its word has as long as any sign of life.
+                () = tokio::time::sleep(grace + shared.timing.heartbeat_timeout) => {
+                    shared.fleet.freed(&key, &worker, id, fence, now());
+                }
+            }
+        });
     }
 
     fn worker_of(&self, task: &Task) -> Option<Outgoing> {
@@ -195,13 +235,13 @@ impl Shared {
     }
 }
 
-fn cancel(outgoing: &Outgoing, id: TaskId, fence: Fence, task: &Task, reason: &str) {
-    outgoing.send(Kind::Cancel(wire::Cancel {
-        task_id: id.to_string(),
+fn cancel(task: &Task, fence: Fence, reason: &str) -> Kind {
+    Kind::Cancel(wire::Cancel {
+        task_id: task.id.to_string(),
         fence: signed(fence.0),
         grace: Some(time::duration(task.cancel_grace())),
         reason: reason.to_owned(),
-    }));
+    })
 }
 
 fn previous(previous: &rota_store::Previous) -> wire::PreviousResult {

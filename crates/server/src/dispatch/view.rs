@@ -2,34 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::target::Route;
+use rota_core::target::{Profile, Route};
 use rota_core::task::explain;
-use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId};
 
 use super::Fleet;
+use super::seat::About;
 
 /// One worker.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerView {
-    pub(crate) namespace: Namespace,
-    pub(crate) name: String,
-    pub(crate) agent: AgentName,
-    pub(crate) capabilities: Vec<String>,
+    pub(crate) profile: Profile,
+    pub(crate) about: About,
+    pub(crate) epoch: u64,
     pub(crate) slots: usize,
     pub(crate) free: usize,
     pub(crate) tasks: Vec<String>,
     pub(crate) connected: bool,
     pub(crate) draining: bool,
-    pub(crate) epoch: u64,
-    pub(crate) idle_since: Option<Timestamp>,
-    pub(crate) connected_at: Timestamp,
-    pub(crate) heard_at: Timestamp,
-    pub(crate) cpu: f64,
-    pub(crate) memory_bytes: i64,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) version: String,
-    pub(crate) runtime_version: String,
 }
 
 /// What an agent's pool does.
@@ -45,33 +35,23 @@ impl Fleet {
         let inner = self.inner();
         let mut workers: Vec<_> = (inner.seats.values())
             .map(|seat| {
-                let mut tasks: Vec<_> =
-                    seat.held.keys().chain(seat.ending.keys()).map(ToString::to_string).collect();
-                tasks.sort_unstable();
+                // Of a task that is there twice, once ending and once anew, each is listed: each fills a slot.
+                let tasks = seat.attempts.keys().map(|(id, _)| id.to_string()).collect();
                 WorkerView {
-                    namespace: seat.profile.namespace.clone(),
-                    name: seat.profile.worker.to_string(),
-                    agent: seat.profile.agent.clone(),
-                    capabilities: seat.profile.capabilities.iter().cloned().collect(),
+                    profile: seat.profile.clone(),
+                    about: seat.about.clone(),
+                    epoch: seat.epoch.0,
                     slots: seat.slots,
                     free: seat.free(),
                     tasks,
                     connected: seat.outgoing.is_some(),
                     draining: seat.draining,
-                    epoch: seat.epoch.0,
-                    idle_since: seat.idle_since,
-                    connected_at: seat.connected_at,
-                    heard_at: seat.heard_at,
-                    cpu: seat.cpu,
-                    memory_bytes: seat.memory_bytes,
-                    succeeded: seat.succeeded,
-                    failed: seat.failed,
-                    version: seat.version.clone(),
-                    runtime_version: seat.runtime_version.clone(),
                 }
             })
             .collect();
-        workers.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        workers.sort_unstable_by(|a, b| {
+            (&a.profile.namespace, &a.profile.worker).cmp(&(&b.profile.namespace, &b.profile.worker))
+        });
         workers
     }
 
@@ -109,7 +89,8 @@ impl Fleet {
     pub(crate) fn by_agent(&self) -> BTreeMap<(Namespace, AgentName), Standing> {
         let mut agents: BTreeMap<_, Standing> = BTreeMap::new();
         for worker in self.workers() {
-            agents.entry((worker.namespace.clone(), worker.agent.clone())).or_default().workers.push(worker);
+            let key = (worker.profile.namespace.clone(), worker.profile.agent.clone());
+            agents.entry(key).or_default().workers.push(worker);
         }
         agents
     }

@@ -89,7 +89,7 @@ impl Agents {
 
     fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
         let mut workers = self.shared.fleet.workers();
-        workers.retain(|worker| namespace.is_none_or(|namespace| worker.namespace == *namespace));
+        workers.retain(|worker| namespace.is_none_or(|namespace| worker.profile.namespace == *namespace));
         workers
     }
 }
@@ -205,8 +205,8 @@ impl AgentService for Agents {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let workers = self.workers(namespace.as_ref()).into_iter();
-        let ours =
-            workers.filter(|worker| request.agent.is_empty() || worker.agent.as_str() == request.agent);
+        let ours = workers
+            .filter(|worker| request.agent.is_empty() || worker.profile.agent.as_str() == request.agent);
         let named = ours.map(|worker| {
             let told = worker_to_wire(worker);
             (told.name.clone(), told)
@@ -261,7 +261,7 @@ impl AgentService for Agents {
             }
         }
         for worker in self.workers(Some(&namespace)).iter().filter(|worker| worker.connected) {
-            for word in &worker.capabilities {
+            for word in &worker.profile.capabilities {
                 entry(word, &|known_word| {
                     known_word.workers += 1;
                     known_word.free_slots += i32::try_from(worker.free).unwrap_or(0);
@@ -304,10 +304,11 @@ impl Agents {
     ) -> Vec<String> {
         let mut drained = Vec::new();
         for worker in self.workers(Some(namespace)) {
-            if worker.agent != *agent || !(only.is_empty() || worker.name == only) {
+            let name = &worker.profile.worker;
+            if worker.profile.agent != *agent || !(only.is_empty() || name.as_str() == only) {
                 continue;
             }
-            let Ok(key) = worker.name.parse().map(|name| (namespace.clone(), name)) else { continue };
+            let key = (namespace.clone(), name.clone());
             let outgoing = self.shared.fleet.with_any(&key, |seat| {
                 // Whoever decides to stop an idle worker must know that none is promised a task.
                 if only_idle && seat.used() > 0 {
@@ -320,7 +321,7 @@ impl Agents {
             if let Some(outgoing) = outgoing {
                 outgoing.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
             }
-            drained.push(n::worker(namespace.as_str(), &worker.name));
+            drained.push(n::worker(namespace.as_str(), name));
         }
         self.shared.watchers.fleet_changed();
         drained

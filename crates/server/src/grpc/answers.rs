@@ -64,22 +64,23 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
 
 pub(super) fn worker_to_wire(worker: WorkerView) -> v1::Worker {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (profile, about) = (worker.profile, worker.about);
     v1::Worker {
-        name: n::worker(worker.namespace.as_str(), &worker.name),
-        agent: worker.agent.to_string(),
-        capabilities: worker.capabilities,
+        name: n::worker(profile.namespace.as_str(), &profile.worker),
+        agent: profile.agent.to_string(),
+        capabilities: profile.capabilities.into_iter().collect(),
         slots: i32::try_from(worker.slots).unwrap_or(i32::MAX),
         tasks: worker.tasks,
         connected: worker.connected,
         draining: worker.draining,
         epoch: signed(worker.epoch),
-        connect_time: Some(time::timestamp(worker.connected_at)),
-        heard_time: Some(time::timestamp(worker.heard_at)),
-        cpu: worker.cpu,
-        memory_bytes: worker.memory_bytes,
-        succeeded: signed(worker.succeeded),
-        failed: signed(worker.failed),
-        version: worker.version,
-        runtime_version: worker.runtime_version,
+        connect_time: Some(time::timestamp(about.connected_at)),
+        heard_time: Some(time::timestamp(about.heard_at)),
+        cpu: about.cpu,
+        memory_bytes: about.memory_bytes,
+        succeeded: signed(about.succeeded),
+        failed: signed(about.failed),
+        version: about.version,
+        runtime_version: about.runtime_version,
     }
 }

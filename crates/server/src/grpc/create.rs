@@ -49,9 +49,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         if !self.used {
             self.shared.fleet.release(&self.offer, self.id);
-            // Whatever became ready meanwhile found this slot taken.
-            self.shared.pump();
-            self.shared.watchers.fleet_changed();
         }
     }
 }

@@ -56,11 +56,11 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
     ours.map(|((at, agent), standing)| {
         let workers: Vec<_> = (standing.workers.iter())
             .map(|worker| v1::WorkerDemand {
-                worker: worker.name.clone(),
+                worker: worker.profile.worker.to_string(),
                 running: i32::try_from(worker.tasks.len()).unwrap_or(i32::MAX),
                 draining: worker.draining,
                 connected: worker.connected,
-                idle_since: worker.idle_since.map(time::timestamp),
+                idle_since: worker.about.idle_since.map(time::timestamp),
             })
             .collect();
         v1::Demand {

@@ -5,6 +5,7 @@ mod answers;
 pub(crate) mod auth;
 mod create;
 mod demand;
+pub(crate) mod ending;
 mod explain;
 mod feed;
 mod follow;

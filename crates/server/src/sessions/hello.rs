@@ -1,11 +1,11 @@
 //! The beginning and the end of a session.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use rota_core::TaskId;
 use rota_core::target::Profile;
 use rota_core::task::{Body, Desired, Task, WorkerRef};
-use rota_core::{Fence, TaskId};
 use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kind};
 use rota_store::{Command, EndSession, OpenSession, Reply, Resumed};
 use rota_telemetry::{OnExit, spawn};
@@ -13,7 +13,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::decode;
-use crate::dispatch::{Outgoing, Seat, SeatKey};
+use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat, SeatKey};
 use crate::shared::{Shared, now};
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, event, failure, names, status, time};
@@ -80,42 +80,22 @@ pub(super) async fn open(
     let own: BTreeSet<String> = hello.capabilities.into_iter().collect();
     let mut capabilities = own.clone();
     capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
-    let live: HashMap<TaskId, Fence> = resumed
-        .iter()
-        .filter(|attempt| attempt.live.is_some())
-        .map(|attempt| (attempt.id, attempt.fence))
-        .collect();
     let at = now();
     let welcome =
         welcome(shared, epoch.0, &resumed, known.map(|known| known.spec.on_disconnect).unwrap_or_default());
     // Welcome goes out before the seat is known to dispatch, hence before any assignment.
     outgoing.send(Kind::Welcome(welcome));
-    let seat = Seat {
-        profile: Profile { namespace, worker: worker.clone(), agent, capabilities },
-        own,
-        epoch,
-        instance: hello.instance.clone(),
-        slots,
-        outgoing: Some(outgoing.clone()),
-        draining: hello.draining,
-        catching_up: true,
-        missed_input: false,
-        idle_since: live.is_empty().then_some(at),
-        held: live,
-        ending: HashMap::new(),
-        reserved: HashSet::new(),
-        claiming: 0,
-        covers: Vec::new(),
-        connected_at: at,
-        heard_at: at,
-        cpu: 0.0,
-        memory_bytes: 0,
-        succeeded: 0,
-        failed: 0,
-        version: failure::cut(hello.version, 128),
-        runtime_version: failure::cut(hello.runtime_version, 128),
-    };
-    tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.held.len(), "worker joined");
+    let profile = Profile { namespace, worker: worker.clone(), agent, capabilities };
+    let mut seat = Seat::new(profile, epoch, hello.instance.clone(), at);
+    // What does not go on still fills its slot until the worker says that it has ended.
+    let phase = |attempt: &Resumed| if attempt.live.is_some() { Phase::Held } else { Phase::Leaving };
+    seat.attempts = resumed.iter().map(|attempt| ((attempt.id, attempt.fence), phase(attempt))).collect();
+    (seat.own, seat.slots, seat.draining) = (own, slots, hello.draining);
+    (seat.outgoing, seat.catching_up) = (Some(outgoing.clone()), true);
+    seat.about.idle_since = seat.attempts.is_empty().then_some(at);
+    seat.about.version = failure::cut(hello.version, 128);
+    seat.about.runtime_version = failure::cut(hello.runtime_version, 128);
+    tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.attempts.len(), "worker joined");
     let agent = (seat.profile.namespace.clone(), seat.profile.agent.clone());
     let old = shared.fleet.seat(seat).map_err(|()| error("WORKER_SUPERSEDED", "a newer session is up"))?;
     if let Some(outgoing) = old.and_then(|mut old| old.outgoing.take()) {
@@ -126,6 +106,9 @@ pub(super) async fn open(
         shared.fleet.learn(&agent.0, &agent.1, &known.agent.capabilities);
     }
     let opened = Opened { key, worker: WorkerRef { worker, epoch }, instance: hello.instance };
+    for attempt in resumed.iter().filter(|attempt| attempt.live.is_none()) {
+        shared.free_at_last(&opened.key, &opened.worker, attempt.id, attempt.fence, STALE_GRACE);
+    }
     if let Err(status) = catch_up(shared, &opened, &resumed, &inputs).await {
         close(shared, &opened);
         return Err(status);
@@ -135,7 +118,6 @@ pub(super) async fn open(
             .send(Kind::Drain(wire::Drain { reason: "it was asked to drain while it was away".to_owned() }));
     }
     shared.watchers.fleet_changed();
-    shared.pump();
     Ok(opened)
 }
 
@@ -163,7 +145,7 @@ fn welcome(shared: &Shared, epoch: u64, resumed: &[Resumed], on_disconnect: i32)
 /// What was wanted of running attempts while their worker was away. Records are read again: what was committed
 /// between the session's opening and its seat has reached nobody.
 async fn catch_up(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     opened: &Opened,
     resumed: &[Resumed],
     inputs: &HashMap<TaskId, u64>,
@@ -175,9 +157,10 @@ async fn catch_up(
         for attempt in &live {
             let Some(task) = shared.store.task(attempt.id).await.map_err(status::store)? else { continue };
             let goes_on = task.fence == attempt.fence && task.assignment.is_some();
-            if first && (!goes_on || task.desired == Desired::Cancelled) {
-                let reason = "its end was asked for while the worker was away";
-                shared.send_end(&opened.key, attempt.id, attempt.fence, &task, reason);
+            if first && !goes_on {
+                shared.send_end(&opened.key, attempt.fence, &task);
+            } else if first && task.desired == Desired::Cancelled {
+                shared.send_cancel(&task, "its end was asked for while the worker was away");
             }
             let known = told.entry(attempt.id).or_default();
             if goes_on && task.inputs > *known {
@@ -221,7 +204,7 @@ pub(super) fn close(shared: &Arc<Shared>, opened: &Opened) {
         seat.outgoing = None;
         seat.reserved.clear();
         seat.claiming = 0;
-        seat.draining && seat.running() == 0
+        seat.draining && seat.attempts.is_empty()
     });
     // A newer session has taken its place.
     let Some(drained) = drained else { return };
@@ -282,6 +265,5 @@ pub(crate) async fn lose(
     shared.fleet.leave(key, &worker);
     tracing::info!(worker = %key.1, freed, message, "worker left");
     shared.watchers.fleet_changed();
-    shared.pump();
     Ok(freed)
 }

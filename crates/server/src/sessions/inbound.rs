@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::decode;
 use super::hello::Opened;
+use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
 use crate::shared::{Shared, now};
 use crate::wire::{failure, status};
 
@@ -62,7 +63,7 @@ pub(super) async fn run(
                         after.push(then);
                     }
                 }
-                shared.fleet.with(&opened.key, &opened.worker, |seat| seat.heard_at = now());
+                shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.heard_at = now());
                 if !commands.is_empty() {
                     let store = Arc::clone(&shared.store);
                     under_way.push_back(async move {
@@ -93,6 +94,7 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
             let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
             let held = decode::by(&opened.worker, fence);
             let reason = failure::cut(reject.reason, 1024);
+            ending(shared, opened, id, fence);
             (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
         }
         Kind::Report(report) => {
@@ -103,20 +105,21 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
         Kind::Result(result) => {
             let (id, fence) = decode::held("result", &result.task_id, result.fence)?;
             let command = decode::result(result, decode::by(&opened.worker, fence), rand::random())?;
+            // Of what no longer counts, that it has ended is all that was waited for.
+            let cancelled = matches!(&command, task::Command::Finish { ending: Ending::Stopped { .. }, .. });
+            if cancelled && phase(shared, opened, id, fence) == Some(Phase::Leaving) {
+                free(shared, opened, id, fence);
+                outgoing(shared, opened)?.send(result_ack(id, fence, false));
+                return Ok(None);
+            }
+            ending(shared, opened, id, fence);
             let well = matches!(&command, task::Command::Finish { ending: Ending::Succeeded(_), .. });
-            // It has ended by the worker's own word; dispatch need not tell it to.
-            shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                if seat.held.get(&id) == Some(&fence) {
-                    seat.held.remove(&id);
-                    seat.ending.insert(id, fence);
-                }
-            });
             (of(id, command), After::Finished(id, fence, well))
         }
         Kind::Heartbeat(beat) => {
             shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                seat.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
-                seat.memory_bytes = beat.memory_bytes.max(0);
+                seat.about.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
+                seat.about.memory_bytes = beat.memory_bytes.max(0);
             });
             return Ok(None);
         }
@@ -133,12 +136,7 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
 fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Answers) -> Result<(), Status> {
     // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
     let answers = answers.map_err(status::store)?;
-    // Only on the session that asked: in a newer one, "stale" would end an attempt that goes on there.
-    let outgoing = shared.fleet.with(&opened.key, &opened.worker, |seat| seat.outgoing.clone()).flatten();
-    let Some(outgoing) = outgoing else {
-        return Err(Status::unavailable("the session has ended"));
-    };
-    let mut freed = false;
+    let outgoing = outgoing(shared, opened)?;
     for (after, answer) in after.into_iter().zip(answers) {
         let reply = match &answer {
             Ok(Reply::Task(_, reply)) => Some(*reply),
@@ -155,50 +153,53 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Ans
                 if let After::Reported(id, fence) = after =>
             {
                 let failed = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
-                shared.fail_attempt(&opened.key, opened.worker.clone(), id, fence, failed);
+                shared.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failed);
                 Some(task::Reply::Stale)
             }
             Err(refused) => return Err(status::refused(refused.clone())),
         };
         match after {
-            After::Accepted(id, fence) if reply == Some(task::Reply::Stale) => {
-                outgoing.send(stale(id, fence));
-                freed |= free(shared, opened, id, fence);
+            After::Reported(id, fence) if let Some(task::Reply::Reported(seq)) = reply => {
+                outgoing.send(ack(id, fence, seq, false));
             }
-            After::Accepted(..) => {}
-            After::Rejected(id, fence) => freed |= free(shared, opened, id, fence),
-            After::Reported(id, fence) => match reply {
-                Some(task::Reply::Reported(seq)) => outgoing.send(ack(id, fence, seq, false)),
-                // Its worker ends it without another word: nothing else would free its slot.
-                _ => {
-                    outgoing.send(stale(id, fence));
-                    freed |= free(shared, opened, id, fence);
-                }
-            },
+            After::Accepted(..) if reply != Some(task::Reply::Stale) => {}
+            After::Accepted(id, fence) | After::Reported(id, fence) => {
+                shared.leaving(&opened.key, &opened.worker, id, fence, STALE_GRACE);
+                outgoing.send(ack(id, fence, 0, true));
+            }
+            After::Rejected(id, fence) => free(shared, opened, id, fence),
             After::Finished(id, fence, well) => {
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
                 shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                    seat.succeeded += u64::from(accepted && well);
-                    seat.failed += u64::from(accepted && !well);
+                    seat.about.succeeded += u64::from(accepted && well);
+                    seat.about.failed += u64::from(accepted && !well);
                 });
-                freed |= free(shared, opened, id, fence);
-                outgoing.send(session_response::Kind::ResultAck(wire::ResultAck {
-                    task_id: id.to_string(),
-                    fence: signed(fence.0),
-                    accepted,
-                }));
+                free(shared, opened, id, fence);
+                outgoing.send(result_ack(id, fence, accepted));
             }
         }
-    }
-    if freed {
-        shared.watchers.fleet_changed();
-        shared.pump();
     }
     Ok(())
 }
 
-fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) -> bool {
-    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now())
+/// Only of the session that asked: in a newer one, "stale" would end an attempt that goes on there.
+fn outgoing(shared: &Shared, opened: &Opened) -> Result<Outgoing, Status> {
+    let outgoing = shared.fleet.with(&opened.key, &opened.worker, |seat| seat.outgoing.clone()).flatten();
+    outgoing.ok_or_else(|| Status::unavailable("the session has ended"))
+}
+
+fn phase(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) -> Option<Phase> {
+    let phase = |seat: &mut Seat| seat.attempts.get(&(id, fence)).copied();
+    shared.fleet.with(&opened.key, &opened.worker, phase).flatten()
+}
+
+/// It ends by the worker's own word; dispatch need not tell it to.
+fn ending(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) {
+    shared.fleet.with(&opened.key, &opened.worker, |seat| seat.advance(id, fence, Phase::Ending));
+}
+
+fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) {
+    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now());
 }
 
 fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kind {
@@ -210,8 +211,9 @@ fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kin
     })
 }
 
-fn stale(id: TaskId, fence: Fence) -> session_response::Kind {
-    ack(id, fence, 0, true)
+fn result_ack(id: TaskId, fence: Fence, accepted: bool) -> session_response::Kind {
+    let (task_id, fence) = (id.to_string(), signed(fence.0));
+    session_response::Kind::ResultAck(wire::ResultAck { task_id, fence, accepted })
 }
 
 fn signed(value: u64) -> i64 {

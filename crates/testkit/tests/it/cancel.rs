@@ -70,6 +70,32 @@ async fn while_it_is_on_its_way() -> Result<()> {
     history::check(client, true).await?.check()
 }
 
+/// Whatever the worker answers, its word is the end: nobody waits until the assignment counts as not taken.
+#[tokio::test]
+async fn before_it_was_taken() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    for (has_it, reason) in [(true, "RUNNING>CANCELLED:cancelled"), (false, "ASSIGNED>PENDING:rejected")] {
+        let task = tasks::create(client, tasks::task("echo")).await?;
+        let assign = worker.assigned().await?;
+        tasks::cancel(client, &task.name).await?;
+        let heard = worker.hear().await?;
+        assert!(matches!(heard, rota_proto::worker::v1::session_response::Kind::Cancel(_)), "{heard:?}");
+        if has_it {
+            worker.ended(&assign);
+        } else {
+            worker.reject(&assign, "it is not here");
+        }
+        let status = tasks::ended(client, &task.name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Cancelled);
+        let steps = tasks::steps(&tasks::log(client, &task.name).await?);
+        assert!(steps.contains(&reason.to_owned()), "{steps:?}");
+    }
+    history::check(client, true).await?.check()
+}
+
 #[tokio::test]
 async fn while_it_runs() -> Result<()> {
     let cluster = Cluster::start(Keep::Sqlite).await?;

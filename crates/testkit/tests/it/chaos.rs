@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rota_client::Client;
 use rota_proto::v1::{self, ScriptFailure, TaskState, script_step::Kind as Step};
-use rota_testkit::{Cluster, Keep, history, tasks};
+use rota_testkit::{Cluster, Keep, history, said, tasks};
 
 const TASKS: usize = 200;
 
@@ -15,13 +15,13 @@ fn random_task(random: &mut StdRng) -> v1::Task {
         let fail = ScriptFailure { class: class.to_owned(), probability: Some(share), ..Default::default() };
         Step::Fail(fail)
     };
-    let mut steps = vec![Step::Progress(0.1), Step::Output("began".into())];
+    let mut steps = vec![Step::Progress(0.1), said::line(1, 4)];
     steps.push(Step::Jitter(tasks::millis(random.random_range(0..30))));
     steps.push(failure(random.random_range(0.0..0.6)));
-    steps.push(Step::Say("half".into()));
+    steps.extend([said::line(2, 4), Step::Say("half".into())]);
     steps.push(Step::Delay(tasks::millis(random.random_range(0..10))));
-    steps.push(failure(random.random_range(0.0..0.3)));
-    steps.push(Step::Succeed("done".into()));
+    steps.extend([said::line(3, 4), failure(random.random_range(0.0..0.3))]);
+    steps.extend([said::line(4, 4), Step::Succeed("done".into())]);
     let mut task = tasks::scripted("echo", steps);
     task.priority = Some(random.random_range(0..=10));
     let spec = task.spec.get_or_insert_default();
@@ -29,6 +29,12 @@ fn random_task(random: &mut StdRng) -> v1::Task {
         spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut())
     {
         script.seed = random.random_range(1..u64::MAX);
+    }
+    // Some are programs: only these see their fence.
+    if random.random_bool(0.1) {
+        let shell = format!("{}; [ $ROTA_ATTEMPT -ge {} ]", said::shell(30), random.random_range(1..4));
+        let kind = v1::runtime::Kind::Command(v1::CommandRuntime { shell, ..Default::default() });
+        spec.runtime = Some(v1::Runtime { kind: Some(kind) });
     }
     spec.retry = Some(v1::RetryPolicy {
         max_attempts: random.random_range(1..6),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use rota_client::{Client, Error};
 use rota_proto::v1::{self, TaskState};
+use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Cluster, Keep, Proxy, history, tasks};
 
 fn request(key: &str, id: &str, prompt: &str) -> v1::CreateTaskRequest {
@@ -107,6 +108,32 @@ async fn both_at_once_make_one() -> Result<()> {
         Ok(client.get_agent(request).await?.status.unwrap().free_slots == 4)
     })
     .await?;
+    history::check(client, true).await?.check()
+}
+
+/// The first of a batch has the only slot kept for it, and is none: the second one, which found it taken, gets it.
+#[tokio::test]
+async fn a_slot_kept_for_nobody_goes_to_who_waits() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    let known = create(client, request("key", "", "do it")).await?;
+    tasks::cancel(client, &known.name).await?;
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    for round in 0..20 {
+        let mut new = request(&round.to_string(), "", "do something else");
+        new.task.get_or_insert_default().alias = format!("new-{round}");
+        let requests = vec![request("key", "", "do it"), new];
+        let parent = "namespaces/default".to_owned();
+        client.batch_create_tasks(v1::BatchCreateTasksRequest { parent, requests }).await?;
+        // Nothing else happens that could wake it.
+        let assign = worker.take().await?;
+        assert_eq!(assign.alias, format!("new-{round}"));
+        worker.succeed(&assign, 0, "done");
+        assert!(worker.result_ack().await?);
+        tasks::eventually("a free slot", async || Ok(tasks::workers(client).await?[0].tasks.is_empty()))
+            .await?;
+    }
     history::check(client, true).await?.check()
 }
 

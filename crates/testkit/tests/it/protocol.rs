@@ -227,29 +227,30 @@ async fn what_is_not_taken_goes_elsewhere() -> Result<()> {
     let cluster = cluster().await?;
     let client = cluster.client();
     let mut deaf = RawWorker::join(client, raw::hello("echo", "deaf", 1)).await?;
-    let task = tasks::create(client, tasks::task("echo")).await?;
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().limits =
+        Some(v1::Limits { cancel_grace: Some(tasks::millis(100)), ..Default::default() });
+    let task = tasks::create(client, task).await?;
     let assign = deaf.assigned().await?;
     let _other = cluster.worker("echo", "other", 1)?;
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!((status.attempt, status.worker_losses, status.worker.as_str()), (1, 0, "other"));
     let steps = tasks::steps(&tasks::log(client, &task.name).await?);
     assert!(steps.contains(&"ASSIGNED>PENDING:not_taken".to_owned()), "{steps:?}");
-    // It hears that it is over, and its slot comes free when it says so at last.
+    // It hears that it is over. It never says so, and has its slot back all the same when its time for that is over.
     match deaf.hear().await? {
         Hear::Cancel(cancel) => assert_eq!(cancel.fence, assign.fence),
         other => anyhow::bail!("{other:?}"),
     }
+    let only = tasks::create(client, tasks::task_on("deaf")).await?;
+    assert_eq!(only.status.unwrap().state(), TaskState::Queued);
+    let next = deaf.take().await?;
     deaf.accept(&assign);
     match deaf.hear().await? {
         Hear::ReportAck(ack) => assert!(ack.stale && ack.fence == assign.fence),
         other => anyhow::bail!("{other:?}"),
     }
-    let mut only = tasks::task("echo");
-    let target = v1::target::Kind::Worker("deaf".to_owned());
-    only.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
-    tasks::create(client, only).await?;
-    let assign = deaf.take().await?;
-    deaf.succeed(&assign, 0, "done");
+    deaf.succeed(&next, 0, "done");
     assert!(deaf.result_ack().await?);
     history::check(client, true).await?.check()
 }
@@ -331,5 +332,50 @@ async fn one_bad_attempt_does_not_end_the_session() -> Result<()> {
         (TaskState::Failed, v1::FailureClass::Invalid)
     );
     tasks::ended(client, &asks.name).await?;
+    history::check(client, true).await?.check()
+}
+
+/// Whatever made it stale: its slot is free when the worker says that it has ended, and not before.
+#[tokio::test]
+async fn a_stale_attempt_fills_its_slot_until_it_has_ended() -> Result<()> {
+    let cluster = cluster().await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    tasks::create(client, tasks::task("echo")).await?;
+    let bad = worker.take().await?;
+    // With its session: the task goes elsewhere while the worker is away, and the worker still ends it when it is back.
+    worker.hang_up().await;
+    let mut other = RawWorker::join(client, raw::hello("echo", "other", 1)).await?;
+    let again = other.take().await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&bad, 0, 0));
+    let mut worker = RawWorker::join(client, hello).await?;
+    assert!(matches!(worker.welcome.resume[0].kind, Some(resume_attempt::Kind::Abandon(_))));
+    let waits = tasks::create(client, tasks::task_on("hand")).await?;
+    assert_eq!(waits.status.unwrap().state(), TaskState::Queued);
+    worker.report(&bad, 1, vec![raw::output("late")]);
+    assert!(matches!(worker.hear().await?, Hear::ReportAck(ack) if ack.stale));
+    worker.ended(&bad);
+    assert!(matches!(worker.hear().await?, Hear::ResultAck(ack) if !ack.accepted));
+    // Within a session: what it reports cannot be kept.
+    let bad = worker.take().await?;
+    worker.report(&bad, 1, (0..100).map(|index| raw::question(&index.to_string())).collect());
+    assert!(matches!(worker.hear().await?, Hear::ReportAck(ack) if ack.stale));
+    tasks::until(client, &waits.name, |status| status.state() != TaskState::Running).await?;
+    let next = tasks::create(client, tasks::task_on("hand")).await?;
+    assert_eq!(next.status.unwrap().state(), TaskState::Queued);
+    assert_eq!(tasks::workers(client).await?[0].tasks, std::slice::from_ref(&bad.task_id));
+    tasks::cancel(client, &waits.name).await?;
+    worker.ended(&bad);
+    let assign = worker.take().await?;
+    assert_eq!(assign.task_id, next.uid);
+    worker.succeed(&assign, 0, "done");
+    other.succeed(&again, 0, "done");
+    assert!(worker.result_ack().await? && other.result_ack().await?);
+    // A word that was only waited for is no late result.
+    for task in [&waits.name, &next.name] {
+        assert!(tasks::notices(&tasks::log(client, task).await?).is_empty());
+    }
+    tasks::ended(client, &waits.name).await?;
     history::check(client, true).await?.check()
 }

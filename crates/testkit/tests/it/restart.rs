@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rota_proto::v1::{TaskState, script_step::Kind as Step};
 use rota_testkit::raw::{self, RawWorker};
-use rota_testkit::{Cluster, Keep, history, tasks};
+use rota_testkit::{Cluster, Keep, history, said, tasks};
 
 #[tokio::test]
 async fn runs_go_on_over_a_crash() -> Result<()> {
@@ -22,10 +22,9 @@ async fn runs_go_on_over_a_crash() -> Result<()> {
         names.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
     }
     // These two chatter on while nobody listens.
-    let chatter = |index: u32| Step::Output(index.to_string());
     let mut busy = Vec::new();
     for _ in 0..2 {
-        let steps = (0..400).flat_map(|index| [chatter(index), Step::Delay(tasks::millis(2))]);
+        let steps = (1..=400).flat_map(|number| [said::line(number, 400), Step::Delay(tasks::millis(2))]);
         busy.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
     }
     for name in &names {
@@ -49,10 +48,6 @@ async fn runs_go_on_over_a_crash() -> Result<()> {
     }
     for name in &names {
         assert_eq!(tasks::outputs(&tasks::log(&client, name).await?), ["a\n", "b\n"]);
-    }
-    for name in &busy {
-        let wanted: Vec<_> = (0..400).map(|index| format!("{index}\n")).collect();
-        assert_eq!(tasks::outputs(&tasks::log(&client, name).await?), wanted);
     }
     history::check(&client, true).await?.check()
 }

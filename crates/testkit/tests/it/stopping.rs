@@ -6,8 +6,14 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_server::Ended;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{BROKEN, Cluster, Keep, Setup, history, tasks};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_types::StatusExt;
 
 const PARENT: &str = "namespaces/default";
@@ -42,13 +48,27 @@ async fn it_ends_with_everything_open() -> Result<()> {
     };
     let inbound = tokio_stream::once(first).chain(futures::stream::pending());
     let mut attached = client.tasks().attach_task(inbound).await?.into_inner();
+    // Also what is not ours, and knows of no end.
+    let channel =
+        rota_client::lazy_channel(&rota_client::Options::new(format!("http://{}", cluster.addr())))?;
+    let asked = HealthCheckRequest { service: String::new() };
+    let mut health = HealthClient::new(channel.clone()).watch(asked).await?.into_inner();
+    let asked = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let asked = tokio_stream::once(asked).chain(futures::stream::pending());
+    let mut described =
+        ServerReflectionClient::new(channel).server_reflection_info(asked).await?.into_inner();
     // Everything is open once it has said something.
     one.message().await?.context("nothing came")?;
     many.message().await?.context("nothing came")?;
     agents.message().await?.context("nothing came")?;
     demand.message().await?.context("nothing came")?;
     attached.message().await?.context("nothing came")?;
-    assert!(cluster.stop().await, "it did not end by itself");
+    health.message().await?.context("nothing came")?;
+    described.message().await?.context("nothing came")?;
+    assert_eq!(cluster.stop().await, Some(Ended::InOrder));
     let mut reasons = Vec::new();
     macro_rules! end {
         ($stream:ident) => {
@@ -70,9 +90,11 @@ async fn it_ends_with_everything_open() -> Result<()> {
     end!(agents);
     end!(demand);
     end!(attached);
+    end!(health);
+    end!(described);
     let status = hand.line.ended().await;
     reasons.push(status.get_details_error_info().map(|info| info.reason).unwrap_or_default());
-    assert_eq!(reasons, ["STOPPING"; 6]);
+    assert_eq!(reasons, ["STOPPING"; 8]);
     cluster.restart().await?;
     let client = cluster.client();
     tasks::answer(client, &task.name, "yes").await?;

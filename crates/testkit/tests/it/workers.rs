@@ -7,7 +7,7 @@ use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_proto::worker::v1::resume_attempt;
 use rota_store::{Command, OpenSession};
 use rota_testkit::raw::{self, RawWorker};
-use rota_testkit::{Cluster, Keep, Proxy, Setup, WorkerHandle, history, tasks};
+use rota_testkit::{Cluster, Keep, Proxy, Setup, WorkerHandle, history, said, tasks};
 
 #[tokio::test]
 async fn a_killed_workers_task_is_done_by_another() -> Result<()> {
@@ -93,10 +93,7 @@ async fn a_silent_worker_is_lost_and_one_that_was_cut_off_comes_back() -> Result
     assert_eq!((status.state(), status.worker.as_str(), status.attempt), (TaskState::Succeeded, "near", 2));
     proxy.open();
     // It has given up the old attempt, and its slot is free.
-    let mut only = tasks::task("echo");
-    only.spec.get_or_insert_default().target =
-        Some(v1::Target { kind: Some(v1::target::Kind::Worker("far".to_owned())) });
-    let only = tasks::create(client, only).await?;
+    let only = tasks::create(client, tasks::task_on("far")).await?;
     let status = tasks::ended(client, &only.name).await?.status.unwrap();
     assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "far"));
     history::check(client, true).await?.check()
@@ -112,11 +109,12 @@ async fn a_cut_within_the_grace_changes_nothing() -> Result<()> {
     let proxy = Proxy::start(cluster.addr()).await?;
     let state = cluster.folder().join("far");
     let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
-    let steps = [Step::Ask("go?".into()), Step::Output("on".into()), Step::Succeed("done".into())];
+    let mut steps = vec![Step::Ask("go?".into())];
+    steps.extend((1..=500).flat_map(|number| [said::line(number, 500), Step::Delay(tasks::millis(2))]));
     let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
     tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
     let worker = async || Ok::<_, anyhow::Error>(tasks::workers(client).await?.into_iter().next().unwrap());
-    for _ in 0..3 {
+    let cut = async || {
         let epoch = worker().await?.epoch;
         proxy.cut();
         tasks::eventually("the end of the session", async || Ok(!worker().await?.connected)).await?;
@@ -125,12 +123,19 @@ async fn a_cut_within_the_grace_changes_nothing() -> Result<()> {
             let worker = worker().await?;
             Ok(worker.connected && worker.epoch > epoch)
         })
-        .await?;
+        .await
+    };
+    for _ in 0..3 {
+        cut().await?;
     }
+    // And while it says something all the time.
     tasks::answer(client, &task.name, "yes").await?;
+    for _ in 0..3 {
+        cut().await?;
+    }
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0));
-    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?), ["on\n"]);
+    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?).len(), 500);
     history::check(client, true).await?.check()
 }
 
@@ -177,5 +182,35 @@ async fn a_seat_whose_session_is_over_holds_nothing_up() -> Result<()> {
     let task = tasks::create(client, tasks::task("echo")).await?;
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded);
+    history::check(client, true).await?.check()
+}
+
+/// Two processes with one name: the newer one has it. The other ends what it runs, and then itself.
+#[tokio::test]
+async fn a_worker_whose_name_is_taken_ends() -> Result<()> {
+    let cluster = Cluster::start(Keep::Sqlite).await?;
+    let client = cluster.client();
+    let pid = cluster.folder().join("pid");
+    // The first attempt stays for ever, the second ends.
+    let shell = format!(
+        "[ $ROTA_ATTEMPT = 2 ] && exit; echo $$ > {0}.new; mv {0}.new {0}; sleep 100000",
+        pid.display()
+    );
+    let runtime = v1::runtime::Kind::Command(v1::CommandRuntime { shell, ..Default::default() });
+    tasks::agent(client, "echo", v1::Runtime { kind: Some(runtime) }, &[]).await?;
+    let first = cluster.worker_in("echo", "twin", 1, cluster.folder().join("first"))?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    tasks::eventually("its program", async || Ok(pid.exists())).await?;
+    let program = std::fs::read_to_string(&pid)?.trim().to_owned();
+    let proc = std::path::Path::new("/proc").join(program);
+    assert!(proc.exists());
+    let second = cluster.worker_in("echo", "twin", 1, cluster.folder().join("second"))?;
+    let error = first.end().await.unwrap_err().downcast::<rota_worker::Error>()?;
+    assert!(matches!(error, rota_worker::Error::Replaced(name) if name == "twin"));
+    assert!(!proc.exists(), "its program is still there");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 2, 1));
+    assert!(tasks::notices(&tasks::log(client, &task.name).await?).is_empty());
+    second.drain().await?;
     history::check(client, true).await?.check()
 }

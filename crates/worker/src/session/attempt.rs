@@ -38,8 +38,8 @@ pub(super) struct Key {
 pub(super) enum Note {
     /// There are events to send.
     Events(Key),
-    /// It has ended, and nothing of it is left. Without a result it no longer counts.
-    Ended(Key, Option<Box<Told>>),
+    /// It has ended, and nothing of it is left.
+    Ended(Key, Box<Told>),
 }
 
 /// What all attempts share.
@@ -95,7 +95,7 @@ pub(super) async fn run(context: Arc<Context>, job: Job) {
     }
     let why = shared.lock().why;
     let told = verdict::told(&key.task, key.fence, outcome, why);
-    let _ = context.notes.send(Note::Ended(key, told.map(Box::new)));
+    let _ = context.notes.send(Note::Ended(key, Box::new(told)));
 }
 
 /// Hands on events and watches the time while the runtime works. None if it is stuck.
@@ -208,7 +208,7 @@ impl Clock {
 }
 
 /// From now to a wall time, at most a year.
-fn until(at: &pbjson_types::Timestamp) -> Duration {
+pub(super) fn until(at: &pbjson_types::Timestamp) -> Duration {
     let seconds = Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0));
     let at = UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(at.nanos).unwrap_or(0)));
     let left = at.and_then(|at| at.duration_since(rota_telemetry::clock::now()).ok()).unwrap_or_default();

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt;
 
 /// For each of: the call's headers, the Welcome.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,6 +53,11 @@ impl From<Status> for Failed {
             code => Self::Unreachable(format!("{message} ({code:?})")),
         }
     }
+}
+
+/// Whether another process has taken this worker's name.
+pub(super) fn is_replaced(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == "WORKER_REPLACED")
 }
 
 /// Where a token comes from.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, GRACE, Job, Key};
+use super::attempt::{self, GRACE, Job, Key, until};
 use super::outbound::Pending;
 use super::outbox::{Bounds, Outbox};
 use super::shared::{Shared, Why};
@@ -46,7 +46,7 @@ impl Worker {
                     None => {}
                 }
             }
-            Received::Cancel(cancel) => self.cancel(&cancel),
+            Received::Cancel(cancel) => self.cancel(cancel),
             Received::Input(input) => self.input(input),
             Received::Drain(drain) => self.drain(&drain.reason),
             // Heard is heard; a second Welcome means nothing.
@@ -63,6 +63,8 @@ impl Worker {
         let runtime = self.options.runtimes.of(kind).cloned();
         let refusal = if self.draining {
             "the worker takes nothing new"
+        } else if assign.deadline.as_ref().is_some_and(|at| until(at).is_zero()) {
+            "its deadline was over when it came, by the worker's clock"
         } else if self.running >= self.options.slots.max(1) {
             "no slot is free"
         } else if !is_name(&assign.task_id) {
@@ -74,10 +76,7 @@ impl Worker {
         };
         let (task_id, fence) = (assign.task_id.clone(), assign.fence);
         let Some(runtime) = runtime.filter(|_| refusal.is_empty()) else {
-            tracing::warn!(task = task_id, fence, "an assignment is rejected: {refusal}");
-            let reject = Reject { task_id, fence, reason: refusal.to_owned() };
-            self.pending.push_back(Pending::Message(Kind::Reject(reject)));
-            return;
+            return self.reject(task_id, fence, refusal);
         };
         self.pending.push_back(Pending::Message(Kind::Accept(Accept { task_id, fence })));
 
@@ -94,6 +93,12 @@ impl Worker {
         self.attempts.insert(key, Entry::new(shared, inputs));
     }
 
+    fn reject(&mut self, task_id: String, fence: i64, reason: &str) {
+        tracing::warn!(task = task_id, fence, "an assignment is rejected: {reason}");
+        let reject = Reject { task_id, fence, reason: reason.to_owned() };
+        self.pending.push_back(Pending::Message(Kind::Reject(reject)));
+    }
+
     /// Events up to `seq` are durable.
     fn acked(&mut self, key: &Key, seq: i64) {
         let Some(entry) = self.attempts.get(key) else { return };
@@ -107,8 +112,8 @@ impl Worker {
         self.queue(key);
     }
 
-    /// It no longer counts: it is ended, and nothing more is said of it. If it has already ended, its late
-    /// result is all that is still said: it is refused, and the task's log tells of it.
+    /// It no longer counts: it is ended, and all that is still said of it is that it has. If it has ended before,
+    /// that is its late result: it is refused, and the task's log tells of it.
     fn abandon(&mut self, key: &Key, why: &str) {
         let Some(entry) = self.attempts.get(key) else { return };
         tracing::warn!(task = %key.task, fence = key.fence, "an attempt is abandoned: {why}");
@@ -122,18 +127,16 @@ impl Worker {
         }
     }
 
-    fn cancel(&mut self, cancel: &Cancel) {
+    fn cancel(&mut self, cancel: Cancel) {
         let key = key(&cancel.task_id, cancel.fence);
+        let Some(entry) = self.attempts.get(&key) else {
+            // Said at once: else the control plane would wait for its end until a timeout.
+            return self.reject(cancel.task_id, cancel.fence, "the worker does not have it");
+        };
+        let Cancel { task_id, fence, reason, .. } = cancel;
+        tracing::info!(task = task_id, fence, reason, "an attempt is cancelled");
         let grace = cancel.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(GRACE);
-        if let Some(entry) = self.attempts.get(&key) {
-            tracing::info!(
-                task = cancel.task_id,
-                fence = cancel.fence,
-                reason = cancel.reason,
-                "an attempt is cancelled"
-            );
-            entry.shared.request(Why::Cancelled, grace);
-        }
+        entry.shared.request(Why::Cancelled, grace);
     }
 
     fn input(&mut self, input: Input) {

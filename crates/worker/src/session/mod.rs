@@ -110,6 +110,9 @@ pub enum Error {
         /// What it says.
         message: String,
     },
+    /// Another process has joined under its name.
+    #[error("another process has joined as the worker {0}; what ran here has been ended")]
+    Replaced(String),
     /// Its name cannot be used.
     #[error("{0:?} cannot be a worker's name: use letters, digits, `-` and `.`")]
     Name(String),

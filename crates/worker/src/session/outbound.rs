@@ -76,7 +76,8 @@ impl Worker {
         let mut state = entry.shared.lock();
         state.noted = false;
         if state.why == Some(Why::Stale) {
-            return None;
+            // It may have said more since.
+            state.outbox.forget();
         }
         let batch = state.outbox.next(MAX_REPORT);
         let (more, all, last) = (state.outbox.has_more(), state.outbox.is_sent(), state.outbox.last());

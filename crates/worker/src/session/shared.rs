@@ -22,7 +22,7 @@ pub(super) enum Why {
     Timeout,
     /// The watchdog heard nothing.
     Silence,
-    /// Its fence is old: it has no result.
+    /// Its fence is old: nothing of it counts but that it has ended.
     Stale,
     /// The worker was cut off too long.
     CutOff,
@@ -81,7 +81,7 @@ impl Shared {
         self.stop.subscribe()
     }
 
-    /// Asks the attempt to end. The first reason counts, except that a stale one has no result whatever came before.
+    /// Asks the attempt to end. The first reason counts, except that of a stale one nothing counts, whatever came before.
     pub(super) fn request(&self, why: Why, grace: Duration) {
         let mut state = self.state.lock();
         if state.why.is_none() || why == Why::Stale {

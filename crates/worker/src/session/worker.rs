@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::attempt::{Context, GRACE, Key, Note};
-use super::connect::{Connection, Credentials, Failed, connect};
+use super::connect::{Connection, Credentials, Failed, connect, is_replaced};
 use super::heartbeat::{self, Heard, Pace};
 use super::outbound::Pending;
 use super::shared::{Shared, Why};
@@ -76,8 +76,8 @@ enum Left {
     /// Nothing is left to do.
     Done,
     Lost(String),
-    /// Coming back is useless: another process has this worker's name.
-    Replaced(String),
+    /// Another process has this worker's name: coming back would take it from that one.
+    Replaced,
 }
 
 impl Worker {
@@ -111,9 +111,10 @@ impl Worker {
             let began = Instant::now();
             match self.serve(connection, &shutdown).await {
                 Left::Done => break,
-                Left::Replaced(message) => {
-                    let code = Code::FailedPrecondition;
-                    return Err(self.refused(code, message).await);
+                Left::Replaced => {
+                    tracing::error!("another process has this worker's name");
+                    self.end_all().await;
+                    return Err(Error::Replaced(self.options.worker));
                 }
                 Left::Lost(why) => {
                     tracing::warn!(why, running = self.running, "the session is lost");
@@ -130,13 +131,12 @@ impl Worker {
     }
 
     /// Ends what runs here, since the control plane will not have this worker.
-    async fn refused(&mut self, code: Code, message: String) -> Error {
-        tracing::error!(?code, message, "the control plane refuses this worker");
+    async fn end_all(&mut self) {
         self.stop_all(Why::WorkerEnds);
         while self.running > 0 {
-            self.next_note().await;
+            let Some(note) = self.notes.recv().await else { return };
+            self.note(note);
         }
-        Error::Refused { code, message }
     }
 
     /// Opens a session, however long it takes. None when there is nothing left to do.
@@ -159,7 +159,9 @@ impl Worker {
                     tracing::error!(message, "the control plane does not know this worker any more");
                 }
                 Some(Err(Failed::Refused { code, message })) => {
-                    return Err(self.refused(code, message).await);
+                    tracing::error!(?code, message, "the control plane refuses this worker");
+                    self.end_all().await;
+                    return Err(Error::Refused { code, message });
                 }
                 Some(Err(Failed::Unreachable(why))) => tracing::warn!(why, "no session"),
             }
@@ -211,9 +213,7 @@ impl Worker {
                         }
                     }
                     Ok(None) => return Left::Lost("the control plane ended it".to_owned()),
-                    Err(status) if status.code() == Code::FailedPrecondition => {
-                        return Left::Replaced(status.message().to_owned());
-                    }
+                    Err(status) if is_replaced(&status) => return Left::Replaced,
                     Err(status) => return Left::Lost(format!("{} ({:?})", status.message(), status.code())),
                 },
                 permit = out.reserve(), if !self.pending.is_empty() => {
@@ -279,25 +279,14 @@ impl Worker {
         }
     }
 
-    async fn next_note(&mut self) {
-        if let Some(note) = self.notes.recv().await {
-            self.note(note);
-        }
-    }
-
     fn note(&mut self, note: Note) {
         match note {
             Note::Events(key) => self.queue(&key),
             Note::Ended(key, result) => {
                 self.running -= 1;
-                match (self.attempts.get_mut(&key), result) {
-                    (Some(entry), Some(result)) => {
-                        (entry.ended, entry.result) = (true, Some(result));
-                        self.queue(&key);
-                    }
-                    _ => {
-                        self.attempts.remove(&key);
-                    }
+                if let Some(entry) = self.attempts.get_mut(&key) {
+                    (entry.ended, entry.result) = (true, Some(result));
+                    self.queue(&key);
                 }
             }
         }

@@ -109,15 +109,15 @@ async fn an_abandoned_one_is_ended_and_forgotten() {
     let mut session = plane.session().await;
     let abandon = resume_attempt::Kind::Abandon("it runs elsewhere".to_owned());
     session.welcome(|welcome| welcome.resume = resume(1, abandon)).await;
-    let mut fence = 2;
-    loop {
-        session.send(Told::Assign(assign(fence, script([])))).await;
-        match session.next().await.unwrap() {
-            Said::Reject(_) => fence += 1,
-            Said::Accept(_) => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    let (events, result) = session.result().await;
+    assert!(events.is_empty() && matches!(result.kind, Some(result::Kind::Cancelled(_))));
+    session.send(Told::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: false })).await;
+    session.send(Told::Assign(assign(2, script([])))).await;
+    session.accepted(2).await;
+    session.result().await;
+    drop(session);
+    let running = plane.session().await.hello.running;
+    assert!(running.len() == 1 && running[0].fence == 2, "{running:?}");
 }
 
 #[tokio::test]

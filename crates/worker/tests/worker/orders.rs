@@ -114,7 +114,7 @@ async fn a_cancelled_one_says_so() {
 }
 
 #[tokio::test]
-async fn a_stale_one_ends_without_a_word() {
+async fn a_stale_one_says_only_that_it_has_ended() {
     let mut plane = Plane::start().await;
     let _worker = Worker::start_with(&plane, |options| options.slots = 1);
     let mut session = plane.welcomed().await;
@@ -123,17 +123,19 @@ async fn a_stale_one_ends_without_a_word() {
     session.report().await;
     let ack = ReportAck { task_id: "t1".to_owned(), fence: 1, attempt_seq: 1, stale: true };
     session.send(Told::ReportAck(ack)).await;
-    // Its slot becomes free, and nothing more is heard of it.
-    let mut fence = 2;
-    loop {
-        session.send(Told::Assign(assign(fence, script([])))).await;
-        match session.next().await.unwrap() {
-            Said::Reject(_) => fence += 1,
-            Said::Accept(accept) => break assert_eq!(accept.fence, fence),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(session.result().await.1.fence, fence);
+    let (events, result) = session.result().await;
+    assert!(events.is_empty() && matches!(result.kind, Some(result::Kind::Cancelled(_))));
+    // From then on its slot is free.
+    session.send(Told::Assign(assign(2, script([])))).await;
+    session.accepted(2).await;
+    assert_eq!(session.result().await.1.fence, 2);
+}
+
+#[tokio::test]
+async fn the_end_of_one_that_it_does_not_have_is_answered() {
+    let (_plane, _worker, mut session) = one().await;
+    session.send(Told::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
+    assert!(session.rejected().await.contains("does not have it"));
 }
 
 #[tokio::test]
@@ -160,6 +162,11 @@ async fn the_deadline_and_the_silence_timeout_end_it() {
     let (_plane, _worker, mut session) = one().await;
     let mut late = assign(1, script([forever()]));
     late.deadline = Some(pbjson_types::Timestamp { seconds: 1, nanos: 0 });
+    session.send(Told::Assign(late.clone())).await;
+    // It came to a worker that was frozen for so long: nothing of it is run.
+    assert!(session.rejected().await.contains("deadline"));
+    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 2;
+    late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
     session.send(Told::Assign(late)).await;
     session.accepted(1).await;
     assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));

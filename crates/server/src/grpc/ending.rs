@@ -1,0 +1,93 @@
+//! Ends the streams of services that are not ours, health and reflection, when the server stops: they would
+//! stay open as long as their callers like. Ours hear the token by themselves.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, Either};
+use futures::{FutureExt, TryFutureExt};
+use http_body::Frame;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::wire::status;
+
+/// Wraps calls of the services whose names begin with `grpc.`.
+#[derive(Clone)]
+pub(crate) struct Layer(pub(crate) CancellationToken);
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Service<S>;
+
+    fn layer(&self, inner: S) -> Service<S> {
+        Service { stop: self.0.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Service<S> {
+    stop: CancellationToken,
+    inner: S,
+}
+
+impl<S> tower::Service<http::Request<Body>> for Service<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if !request.uri().path().starts_with("/grpc.") {
+            return Either::Left(self.inner.call(request));
+        }
+        let stop = self.stop.clone();
+        // Both ways: a call is over only when nobody listens for more of the request.
+        let answer = self.inner.call(request.map(|body| until(&stop, body)));
+        Either::Right(answer.map_ok(move |answer| answer.map(|body| until(&stop, body))).boxed())
+    }
+}
+
+fn until(stop: &CancellationToken, inner: Body) -> Body {
+    Body::new(Until { inner, stopped: Box::pin(stop.clone().cancelled_owned()), over: false })
+}
+
+/// A body that ends when the server stops.
+struct Until {
+    inner: Body,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    over: bool,
+}
+
+impl http_body::Body for Until {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        // What has been answered goes out first.
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        if self.stopped.poll_unpin(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.over = true;
+        let mut trailers = http::HeaderMap::new();
+        let stopping = status::error("STOPPING", "the control plane is stopping; call again");
+        Poll::Ready(Some(stopping.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+}
