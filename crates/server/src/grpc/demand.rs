@@ -88,7 +88,7 @@ pub(super) fn watch(
             let now = demands(&shared, namespace.as_ref());
             if last.as_ref() != Some(&now) {
                 last = Some(now.clone());
-                if outbox.send(Ok(v1::WatchDemandResponse { demands: now })).await.is_err() {
+                if outbox.send(Ok(v1::WatchDemandResponse { demands: now, ..Default::default() })).await.is_err() {
                     return;
                 }
             }
