@@ -110,7 +110,7 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
     (
         Kind::Task,
         "spec.priority",
-        "type(self) == int ? self >= 0 && self <= 10 : self.matches('^(?i:low|normal|high|urgent|10|[0-9])$')",
+        "string(self).matches('^(?i:low|normal|high|urgent|10|[0-9])$')",
         "a priority is from 0 to 10, or LOW, NORMAL, HIGH, URGENT",
     ),
     (Kind::Task, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
