@@ -43,7 +43,7 @@ impl Worker {
             version: options.version.clone(),
             runtime_version: options.runtime_version.clone(),
             draining: self.draining,
-            ..Hello::default()
+            isolated_task: options.isolated_task.clone(),
         }
     }
 
