@@ -1,4 +1,5 @@
-//! Manifests of `rota.dev/v1alpha1`: the YAML that `rota apply -f` and `kubectl apply -f` both take.
+//! Manifests of `rota.dev/v1alpha1`: the YAML that `rota apply -f` and `kubectl apply -f` both take, and the
+//! custom resources that a cluster keeps them as.
 //!
 //! Owns their types, the one validation for both ways in, reading them from YAML or JSON with
 //! positions, and turning them into API messages. Must not know controllers, clusters, files or

@@ -50,6 +50,7 @@ statements! {
 
     ROUTE = "SELECT id FROM routes WHERE route = ?";
     INSERT_ROUTE = "INSERT INTO routes (route) VALUES (?) ON CONFLICT DO NOTHING";
+    DELETE_ROUTE = "DELETE FROM routes WHERE route = ?";
     NEWEST = "SELECT id FROM aliases WHERE namespace = ? AND alias = ?";
     PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, id) VALUES (?, ?, ?)";
     DELETE_ALIAS = "DELETE FROM aliases WHERE namespace = ? AND alias = ? AND id = ?";

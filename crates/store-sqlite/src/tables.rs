@@ -170,6 +170,9 @@ impl Tables for Writer {
         if let Some(alias) = &task.alias {
             self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
         }
+        if task.target.is_own() {
+            self.run(sql::DELETE_ROUTE, [route_text(&task.route())?])?;
+        }
         self.forget_waits(task)
     }
 
@@ -224,7 +227,7 @@ impl Tables for Writer {
     }
 
     fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
-        let text = serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let text = route_text(route)?;
         self.run(sql::INSERT_ROUTE, [&text])?;
         let id = self.one(sql::ROUTE, [&text], |row| row.get(0))?;
         id.map(RouteId).ok_or_else(|| Error::Corrupt("a route that was just added is not there".to_owned()))
@@ -310,4 +313,8 @@ impl Drop for Writer {
         // Leaves a small file behind; if it fails, the next open does the same.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).optional();
     }
+}
+
+fn route_text(route: &Route) -> Result<String, Error> {
+    serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))
 }

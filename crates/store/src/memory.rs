@@ -21,7 +21,8 @@ struct Held {
     secrets: HashMap<TaskId, Bytes>,
     log: BTreeMap<u64, (TaskId, Vec<Event>)>,
     revision: u64,
-    routes: Vec<Route>,
+    /// A route that is gone leaves a gap: its number is not given again.
+    routes: Vec<Option<Route>>,
     aliases: HashMap<(Namespace, String), TaskId>,
     keys: HashMap<(Namespace, String), TaskId>,
     waits: BTreeSet<(Namespace, WaitKey, TaskId)>,
@@ -73,6 +74,10 @@ impl Tables for Memory {
         state.aliases.retain(|_, id| *id != task.id);
         state.log.retain(|_, (id, _)| *id != task.id);
         state.waits.retain(|(.., waiter)| *waiter != task.id);
+        if task.target.is_own() {
+            let route = Some(task.route());
+            state.routes.iter_mut().filter(|known| **known == route).for_each(|known| *known = None);
+        }
         Ok(())
     }
 
@@ -142,8 +147,8 @@ impl Tables for Memory {
 
     fn route(&mut self, route: &Route) -> Result<RouteId, Error> {
         let routes = &mut self.state.write().routes;
-        let index = routes.iter().position(|known| known == route).unwrap_or_else(|| {
-            routes.push(route.clone());
+        let index = routes.iter().position(|known| known.as_ref() == Some(route)).unwrap_or_else(|| {
+            routes.push(Some(route.clone()));
             routes.len() - 1
         });
         Ok(RouteId(u32::try_from(index + 1).unwrap_or(u32::MAX)))
@@ -287,7 +292,11 @@ impl Reads for Memory {
         }
         Ok(Snapshot {
             agents: state.agents.values().cloned().collect(),
-            routes: (1..).map(RouteId).zip(state.routes.iter().cloned()).collect(),
+            routes: (1..)
+                .map(RouteId)
+                .zip(state.routes.iter().cloned())
+                .filter_map(|(id, route)| Some((id, route?)))
+                .collect(),
             queued: queued.into_iter().collect(),
             sessions: state.sessions.values().filter(|session| session.open).cloned().collect(),
             on_workers: (state.tasks.values())

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::target::Route;
+use rota_core::target::{Route, Target};
 use rota_core::task::explain;
-use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
 use super::Fleet;
 
@@ -14,6 +14,8 @@ pub(crate) struct WorkerView {
     pub(crate) namespace: Namespace,
     pub(crate) name: String,
     pub(crate) agent: AgentName,
+    /// Whether it was started for one task, and is no part of its agent's pool.
+    pub(crate) is_own: bool,
     pub(crate) capabilities: Vec<String>,
     pub(crate) slots: usize,
     pub(crate) free: usize,
@@ -39,6 +41,16 @@ pub(crate) struct Standing {
     pub(crate) workers: Vec<WorkerView>,
 }
 
+/// A task that needs a worker of its own, and waits for it or has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Isolated {
+    pub(crate) namespace: Namespace,
+    pub(crate) id: TaskId,
+    pub(crate) agent: AgentName,
+    pub(crate) queued: bool,
+    pub(crate) worker: Option<WorkerName>,
+}
+
 impl Fleet {
     /// All workers, by name.
     pub(crate) fn workers(&self) -> Vec<WorkerView> {
@@ -52,6 +64,7 @@ impl Fleet {
                     namespace: seat.profile.namespace.clone(),
                     name: seat.profile.worker.to_string(),
                     agent: seat.profile.agent.clone(),
+                    is_own: seat.profile.task.is_some(),
                     capabilities: seat.profile.capabilities.iter().cloned().collect(),
                     slots: seat.slots,
                     free: seat.free(),
@@ -105,10 +118,28 @@ impl Fleet {
         (id, fleet)
     }
 
-    /// Workers by agent.
+    /// Tasks that need a worker of their own, by id.
+    pub(crate) fn isolated(&self) -> Vec<Isolated> {
+        let inner = self.inner();
+        let own = |seat: &super::Seat| Some((seat.profile.task?, seat.profile.worker.clone()));
+        let workers: BTreeMap<TaskId, WorkerName> = inner.seats.values().filter_map(own).collect();
+        let mut isolated: Vec<_> = (inner.lanes.values())
+            .filter_map(|lane| {
+                let Target::Task { id, agent } = &lane.route.target else { return None };
+                let (queued, worker) = (lane.queued > 0, workers.get(id).cloned());
+                let namespace = lane.route.namespace.clone();
+                let task = Isolated { namespace, id: *id, agent: agent.clone(), queued, worker };
+                (queued || task.worker.is_some()).then_some(task)
+            })
+            .collect();
+        isolated.sort_unstable();
+        isolated
+    }
+
+    /// Workers of pools, by agent.
     pub(crate) fn by_agent(&self) -> BTreeMap<(Namespace, AgentName), Standing> {
         let mut agents: BTreeMap<_, Standing> = BTreeMap::new();
-        for worker in self.workers() {
+        for worker in self.workers().into_iter().filter(|worker| !worker.is_own) {
             agents.entry((worker.namespace.clone(), worker.agent.clone())).or_default().workers.push(worker);
         }
         agents

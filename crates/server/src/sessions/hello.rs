@@ -54,6 +54,10 @@ pub(super) async fn open(
     if hello.instance.is_empty() || hello.instance.len() > 128 {
         return Err(invalid("hello.instance", "must have 1 to 128 bytes"));
     }
+    let task = match hello.isolated_task.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(|_| invalid("hello.isolated_task", "must be a task's id"))?),
+    };
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
     let mut running = Vec::with_capacity(hello.running.len());
@@ -91,7 +95,7 @@ pub(super) async fn open(
     // Welcome goes out before the seat is known to dispatch, hence before any assignment.
     outgoing.send(Kind::Welcome(welcome));
     let seat = Seat {
-        profile: Profile { namespace, worker: worker.clone(), agent, capabilities },
+        profile: Profile { namespace, worker: worker.clone(), agent, capabilities, task },
         own,
         epoch,
         instance: hello.instance.clone(),

@@ -1,8 +1,9 @@
 //! Agents: made, changed, removed; and what that means for tasks that name them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rota_core::target::{Route, Target};
+use rota_core::target::Route;
 use rota_core::task::State;
 use rota_core::{AgentName, Namespace, Timestamp};
 
@@ -58,11 +59,18 @@ impl<T: Tables> Engine<T> {
         };
         self.tables.delete_agent(namespace, name)?;
         self.working.agents.push(AgentChange { agent, deleted: true });
-        let route =
-            self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
-        let stored = self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id);
-        let touched = self.working.entries().filter(|entry| entry.route == route).map(|entry| entry.task.id);
-        for id in stored.chain(touched).collect::<std::collections::BTreeSet<_>>() {
+        // The agent's own route, and those of tasks that need a worker of its kind for themselves.
+        let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
+        let routes: BTreeSet<_> =
+            self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id).collect();
+        let mut ready: BTreeSet<_> = (self.working.entries())
+            .filter(|entry| routes.contains(&entry.route))
+            .map(|entry| entry.task.id)
+            .collect();
+        for route in routes {
+            ready.extend(self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id));
+        }
+        for id in ready {
             if self.load(id)?.is_some_and(|task| task.state == State::Queued) {
                 self.without_agent(id)?;
             }

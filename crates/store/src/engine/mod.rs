@@ -154,6 +154,9 @@ impl<T: Tables> Engine<T> {
             }
             if let Some(task) = self.tables.task(id)?.filter(|task| task.state.is_final()) {
                 self.tables.delete_task(&task)?;
+                if task.target.is_own() {
+                    self.routes.remove(&task.route());
+                }
                 count += 1;
             }
         }

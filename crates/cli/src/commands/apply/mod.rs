@@ -6,6 +6,7 @@ mod load;
 mod progress;
 mod task;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -68,6 +69,13 @@ const AT_ONCE: usize = 16;
 impl Apply {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let objects = load::load(&self.files, &context.namespace)?;
+        let of_clusters: BTreeSet<_> = objects.iter().flat_map(Object::of_clusters).collect();
+        if !of_clusters.is_empty() {
+            let fields = of_clusters.into_iter().collect::<Vec<_>>().join(", ");
+            context.talk.warn(&format!(
+                "only a cluster's operator looks at {fields}; sent from here it means nothing"
+            ));
+        }
         let (agents, tasks): (Vec<_>, Vec<_>) =
             objects.into_iter().partition(|object| matches!(object, Object::Agent(_)));
         let mut all = Vec::new();
