@@ -47,8 +47,9 @@ lint: ## Check format, lints, directions between crates, licences, files, genera
 fmt: ## Format the code
 	@cargo fmt --all
 
-docs: ## Write the generated pages: docs/reference and docs/state-machine.md
+docs: ## Write what is generated: docs/reference, docs/state-machine.md and crds
 	@cargo xtask docs
+	cargo xtask crds
 	ROTA_BLESS=1 cargo test --quiet --locked --package rota-core --test it table
 
 bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")

@@ -2,6 +2,7 @@
 //! generated from the code. Must not be needed for building or running Rota.
 
 mod check;
+mod crds;
 mod docs;
 mod protos;
 mod workspace;
@@ -31,6 +32,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         rota: Option<PathBuf>,
     },
+    /// Write the definitions of custom resources under crds/ from the code
+    Crds {
+        /// Write nothing; fail if something would change
+        #[arg(long)]
+        check: bool,
+    },
     /// Check the style of the API's protos
     LintProtos,
 }
@@ -39,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check => check::run(),
         Command::Docs { check, rota } => docs::run(check, rota),
+        Command::Crds { check } => crds::run(check),
         Command::LintProtos => protos::run(),
     };
     match result {

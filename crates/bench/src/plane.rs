@@ -42,6 +42,7 @@ impl Plane {
             store: open(folder)?,
             key_file: folder.join("key"),
             replica: "bench".to_owned(),
+            isolates: true,
             timing: Timing { retention: None, ..Timing::default() },
         };
         let bound = Server::bind(options).await?;

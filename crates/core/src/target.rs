@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, Namespace, WorkerName};
+use crate::{AgentName, Namespace, TaskId, WorkerName};
 
 /// Who may do a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +16,28 @@ pub enum Target {
     Worker(WorkerName),
     /// Any worker with all of these capabilities.
     Capabilities(BTreeSet<String>),
+    /// The worker of this agent that was started for this one task: its own id.
+    Task {
+        /// The task.
+        id: TaskId,
+        /// The kind of worker that it needs.
+        agent: AgentName,
+    },
+}
+
+impl Target {
+    /// Whether only one task can ever have it, so that its route goes with the task.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Task { .. })
+    }
+
+    /// The agent that it names, if it names one.
+    pub fn agent(&self) -> Option<&AgentName> {
+        match self {
+            Self::Agent(agent) | Self::Task { agent, .. } => Some(agent),
+            Self::Worker(_) | Self::Capabilities(_) => None,
+        }
+    }
 }
 
 /// Where a ready task waits: its namespace and target. Interned by the store.
@@ -38,16 +60,20 @@ pub struct Profile {
     pub agent: AgentName,
     /// What it can do: its agent's capabilities and its own.
     pub capabilities: BTreeSet<String>,
+    /// The one task that it was started for.
+    pub task: Option<TaskId>,
 }
 
 impl Profile {
-    /// Whether this worker may take tasks from `route`.
+    /// Whether this worker may take tasks from `route`. One that was started for a task takes nothing else.
     pub fn covers(&self, route: &Route) -> bool {
         self.namespace == route.namespace
-            && match &route.target {
-                Target::Agent(agent) => *agent == self.agent,
-                Target::Worker(worker) => *worker == self.worker,
-                Target::Capabilities(words) => words.is_subset(&self.capabilities),
+            && match (&route.target, self.task) {
+                (Target::Task { id, agent }, Some(own)) => *id == own && *agent == self.agent,
+                (Target::Task { .. }, None) | (_, Some(_)) => false,
+                (Target::Agent(agent), None) => *agent == self.agent,
+                (Target::Worker(worker), None) => *worker == self.worker,
+                (Target::Capabilities(words), None) => words.is_subset(&self.capabilities),
             }
     }
 }
@@ -68,8 +94,10 @@ mod tests {
             worker: WorkerName::new("w").unwrap(),
             agent: AgentName::new("g").unwrap(),
             capabilities: words(&["code", "test"]),
+            task: None,
         };
-        let covers = |target| profile.covers(&Route { namespace: namespace.clone(), target });
+        let at = |target| Route { namespace: namespace.clone(), target };
+        let covers = |target| profile.covers(&at(target));
         assert!(covers(Target::Agent(AgentName::new("g").unwrap())));
         assert!(!covers(Target::Agent(AgentName::new("h").unwrap())));
         assert!(covers(Target::Worker(WorkerName::new("w").unwrap())));
@@ -79,5 +107,21 @@ mod tests {
         let elsewhere =
             Route { namespace: Namespace::new("b").unwrap(), target: Target::Capabilities(words(&[])) };
         assert!(!profile.covers(&elsewhere));
+
+        let id = |number| TaskId(uuid::Uuid::from_u128(number));
+        let task =
+            |number, agent: &str| Target::Task { id: id(number), agent: AgentName::new(agent).unwrap() };
+        assert!(!covers(task(1, "g")), "a shared worker takes no isolated task");
+        let own = Profile { task: Some(id(1)), ..profile.clone() };
+        assert!(own.covers(&at(task(1, "g"))));
+        for other in [
+            task(2, "g"),
+            task(1, "h"),
+            Target::Agent(own.agent.clone()),
+            Target::Worker(own.worker.clone()),
+            Target::Capabilities(words(&[])),
+        ] {
+            assert!(!own.covers(&at(other)), "a worker of its own takes nothing else");
+        }
     }
 }

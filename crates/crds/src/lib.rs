@@ -1,4 +1,5 @@
-//! Manifests of `rota.dev/v1alpha1`: the YAML that `rota apply -f` and `kubectl apply -f` both take.
+//! Manifests of `rota.dev/v1alpha1`: the YAML that `rota apply -f` and `kubectl apply -f` both take, and the
+//! custom resources that a cluster keeps them as.
 //!
 //! Owns their types, the one validation for both ways in, reading them from YAML or JSON with
 //! positions, and turning them into API messages. Must not know controllers, clusters, files or
@@ -9,16 +10,20 @@ mod convert;
 mod meta;
 mod object;
 mod parse;
+mod pod;
+pub mod resource;
 mod runtime;
 mod scalar;
+mod schema;
 mod task;
 mod validate;
 mod words;
 
-pub use agent::{Agent, AgentSpec};
+pub use agent::{Agent, AgentSecret, AgentSpec};
 pub use meta::{ObjectMeta, Unread};
 pub use object::{Document, Object};
 pub use parse::{Error, Position, parse};
+pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use runtime::{
     ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, RetryPolicy, Runtime, ScriptFailure,
     ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
@@ -27,7 +32,7 @@ pub use scalar::{Json, MAX_USD, Priority, Span, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::Violation;
 pub use words::{
-    DesiredState, FailureClass, Management, OnDependencyFailure, OnDisconnect, PermissionMode,
+    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, PermissionMode,
     PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
 };
 

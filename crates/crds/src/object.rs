@@ -55,4 +55,19 @@ impl Object {
             Self::Task(task) => task.validate(),
         }
     }
+
+    /// Fields that are set and that only a cluster's operator looks at.
+    pub fn of_clusters(&self) -> Vec<&'static str> {
+        let fields = match self {
+            Self::Agent(agent) => vec![
+                ("an agent's spec.secrets", !agent.spec.secrets.is_empty()),
+                ("an agent's spec.pod", agent.spec.pod.is_some()),
+            ],
+            Self::Task(task) => vec![
+                ("a task's spec.podOverrides", task.spec.pod_overrides.is_some()),
+                ("a task's spec.ttlAfterFinished", task.spec.ttl_after_finished.is_some()),
+            ],
+        };
+        fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
 }

@@ -214,16 +214,24 @@ macro_rules! as_string {
     };
 }
 
-as_string!(Span, "a duration such as 30s, 5m or 1h30m", json_schema!({ "type": "string" }));
+as_string!(
+    Span,
+    "a duration such as 30s, 5m or 1h30m",
+    json_schema!({
+        "type": "string",
+        "maxLength": 64,
+        "pattern": "^[0-9]+ ?[A-Za-zµ]+( ?[0-9]+ ?[A-Za-zµ]+)*$"
+    })
+);
 as_string!(
     Usd,
     "an amount of dollars in quotes, such as \"0.50\"",
-    json_schema!({ "type": "string", "pattern": "^[0-9]{1,7}(\\.[0-9]{1,6})?$" })
+    json_schema!({ "type": "string", "maxLength": 14, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,6})?$" })
 );
 as_string!(
     Time,
     "a time such as 2030-01-31T08:00:00Z",
-    json_schema!({ "type": "string", "format": "date-time" })
+    json_schema!({ "type": "string", "format": "date-time", "maxLength": 64 })
 );
 
 /// A JSON object with fields of the user's own.

@@ -91,6 +91,16 @@ words! {
 }
 
 words! {
+    /// Whether a task shares a worker with others.
+    Isolation => Isolation {
+        /// Any worker that fits may do it.
+        Shared,
+        /// It gets a pod of its own.
+        Pod,
+    }
+}
+
+words! {
     /// Who starts an agent's workers.
     Management => Management {
         /// `rota dev` (processes) or the operator (pods).
@@ -213,6 +223,7 @@ mod tests {
             WorkspaceMode,
             WorkspaceCleanup,
             OnDisconnect,
+            Isolation,
             Management,
             PermissionPolicy,
             FailureClass

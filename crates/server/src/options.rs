@@ -22,6 +22,8 @@ pub struct Options {
     pub key_file: PathBuf,
     /// Name of this replica.
     pub replica: String,
+    /// Whether somebody starts workers for single tasks. Else isolation means nothing: every task is shared.
+    pub isolates: bool,
     /// How long things may take.
     pub timing: Timing,
 }

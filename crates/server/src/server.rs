@@ -112,6 +112,7 @@ impl Server {
             agent_changes: tokio::sync::Mutex::default(),
             sealer,
             replica: options.replica.clone(),
+            isolates: options.isolates,
             timing: options.timing.clone(),
             stop: CancellationToken::new(),
         });
@@ -132,14 +133,16 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
     shared.fleet.load(snapshot.routes, snapshot.queued);
     for session in snapshot.sessions {
         let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
-        let held = (snapshot.on_workers.iter())
-            .filter(|(_, task)| {
+        let tasks = || {
+            (snapshot.on_workers.iter()).map(|(_, task)| task).filter(|task| {
                 task.namespace == session.namespace
                     && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
             })
-            .map(|(_, task)| ((task.id, task.fence), Phase::Held))
-            .collect();
-        let seat = absent(shared, session, held);
+        };
+        let held = tasks().map(|task| ((task.id, task.fence), Phase::Held)).collect();
+        let own = tasks().find(|task| task.target.is_own()).map(|task| task.id);
+        let mut seat = absent(shared, session.clone(), held);
+        seat.profile.task = own;
         let key = seat.key();
         // The first of its name: nothing can be newer.
         let _ = shared.fleet.seat(seat);
@@ -156,6 +159,7 @@ fn absent(shared: &Shared, session: Session, attempts: BTreeMap<(TaskId, Fence),
         worker: session.worker,
         agent: session.agent,
         capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
+        task: None,
     };
     let mut seat = Seat::new(profile, session.epoch, session.instance, session.since);
     (seat.slots, seat.attempts) = (attempts.len(), attempts);

@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) agent_changes: tokio::sync::Mutex<()>,
     pub(crate) sealer: Sealer,
     pub(crate) replica: String,
+    /// Whether somebody starts workers for single tasks.
+    pub(crate) isolates: bool,
     pub(crate) timing: Timing,
     /// Every stream and loop hears this.
     pub(crate) stop: CancellationToken,
@@ -95,6 +97,8 @@ impl Shared {
     pub(crate) fn preferred(&self, route: &Route) -> Option<AgentName> {
         match &route.target {
             Target::Agent(agent) => Some(agent.clone()),
+            // Its worker is started for it alone: no pool of workers has anything to do.
+            Target::Task { .. } => None,
             Target::Worker(worker) => self.fleet.agent_of(&route.namespace, worker),
             Target::Capabilities(words) => {
                 let agents = self.agents.read();

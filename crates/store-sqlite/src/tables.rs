@@ -225,7 +225,7 @@ impl Tables for Writer {
     }
 
     fn add_route(&mut self, route: &Route) -> Result<RouteId, Error> {
-        let text = serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let text = route_text(route)?;
         self.run(sql::INSERT_ROUTE, [&text])?;
         let id = u32::try_from(self.connection.last_insert_rowid());
         id.map(RouteId).map_err(|_| Error::Corrupt("there are no more numbers for routes".to_owned()))
@@ -324,4 +324,8 @@ impl Drop for Writer {
         // Leaves a small file behind; if it fails, the next open does the same.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).optional();
     }
+}
+
+fn route_text(route: &Route) -> Result<String, Error> {
+    serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))
 }

@@ -53,6 +53,7 @@ macro_rules! conformance {
             claims {
                 best_rank_first_over_all_routes never_two_holders of_tasks_made_in_the_same_batch
                 only_by_the_newest_session never_across_namespaces priority_counts_at_once
+                a_task_with_a_worker_of_its_own
             }
             workers {
                 a_whole_life stale_and_unknown_fences a_late_result_is_noted_once secrets_come_with_each_attempt

@@ -254,6 +254,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
                 store,
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
+                isolates: true,
                 timing: setup.timing,
             };
             anyhow::Ok((Server::bind(options).await?, weak))

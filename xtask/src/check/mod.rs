@@ -27,5 +27,6 @@ pub(crate) fn run() -> anyhow::Result<Vec<String>> {
     note("files", files::check(&files));
     note("links", links::check(workspace::root(), &files));
     note("style of the protos", crate::protos::run()?);
+    note("definitions of custom resources", crate::crds::run(true)?);
     Ok(problems)
 }

@@ -111,6 +111,7 @@ impl Dev {
             store,
             key_file: data_dir.join("secrets.key"),
             replica: "dev".to_owned(),
+            isolates: false,
             timing: Timing {
                 reconnect_grace: config.reconnect_grace.0,
                 recovery_grace: config.recovery_grace.0,

@@ -176,6 +176,7 @@ impl Config {
             store,
             key_file: self.data_dir.join("secrets.key"),
             replica: self.replica.clone(),
+            isolates: true,
             timing: Timing {
                 heartbeat: self.heartbeat.0,
                 heartbeat_timeout: self.heartbeat_timeout.0,

@@ -66,6 +66,14 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
+    /// The agent's secrets: a file each, named like its variable
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets_dir: Option<PathBuf>,
+    /// Take only this task, which asked for a worker of its own
+    #[arg(long, value_name = "ID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolated_task: Option<String>,
     /// How long it goes on without a control plane
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +92,10 @@ pub struct Config {
     slots: usize,
     capabilities: Vec<String>,
     state_dir: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secrets_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    isolated_task: String,
     orphan_timeout: Span,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claude_program: Option<PathBuf>,
@@ -97,6 +109,8 @@ impl Default for Config {
             slots: 1,
             capabilities: Vec::new(),
             state_dir: discover::home().join("worker"),
+            secrets_dir: None,
+            isolated_task: String::new(),
             orphan_timeout: Span(Duration::from_secs(15 * 60)),
             claude_program: None,
         }
@@ -148,6 +162,8 @@ impl Worker {
         options.capabilities.clone_from(&config.capabilities);
         options.orphan_timeout = config.orphan_timeout.0;
         options.claude_program.clone_from(&config.claude_program);
+        options.secrets_dir.clone_from(&config.secrets_dir);
+        options.isolated_task.clone_from(&config.isolated_task);
         options.stop_now = told.at_once.clone();
         Ok(options)
     }

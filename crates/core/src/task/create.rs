@@ -52,7 +52,7 @@ pub struct New {
 
 /// Makes a task: PENDING, QUEUED, or ended at once where it was born cancelled or a dependency has failed.
 pub fn create(new: New, now: Timestamp) -> (Task, Transition) {
-    let agent_known = new.agent_known || !matches!(new.target, Target::Agent(_));
+    let agent_known = new.agent_known || new.target.agent().is_none();
     let mut task = Task {
         id: new.id,
         namespace: new.namespace,

@@ -162,9 +162,16 @@ fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {
         Target::Capabilities(words) => {
             format!("the capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
         }
+        Target::Task { .. } => "this task alone".to_owned(),
     };
     let mut causes = Vec::new();
-    if fleet.workers == 0 && fleet.draining == 0 {
+    if fleet.workers == 0 && fleet.draining == 0 && task.target.is_own() {
+        causes.push(cause(
+            "no_worker",
+            "its own worker is not connected yet",
+            "whoever starts workers starts one for it; the agent's message says why one cannot start",
+        ));
+    } else if fleet.workers == 0 && fleet.draining == 0 {
         causes.push(cause(
             "no_worker",
             format!("no worker for {who} is connected"),

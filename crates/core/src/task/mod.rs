@@ -280,10 +280,7 @@ impl Task {
 
     /// The agent that it names, if it names one.
     pub fn agent(&self) -> Option<&AgentName> {
-        match &self.target {
-            Target::Agent(agent) => Some(agent),
-            _ => None,
-        }
+        self.target.agent()
     }
 
     /// Its place among ready tasks: lowest goes first.

@@ -68,6 +68,11 @@ impl TaskSpec {
             owner: self.owner.clone().unwrap_or_default(),
             parent_task: self.parent_task.clone().unwrap_or_default(),
             strict: self.strict,
+            agent_secrets: self
+                .secret_names
+                .as_ref()
+                .map(|names| v1::SecretSelection { names: names.clone() }),
+            isolation: self.isolation.map_or(0, |word| word.to_api().into()),
         }
     }
 }

@@ -15,7 +15,7 @@ impl Agent {
         check.runtime("runtime", Some(&spec.runtime), true);
         check.words("capabilities", &spec.capabilities, 64);
         check.length("description", spec.description.as_deref(), 1024);
-        check.range("slots", spec.slots, 1, 1024);
+        check.range("slots", spec.slots, 1, 64);
         check.range("replicas", Some(spec.replicas), 0, 10_000);
         check.range("maxReplicas", spec.max_replicas, 0, 10_000);
         check.range("spareWorkers", spec.spare_workers, 0, 10_000);
@@ -26,6 +26,15 @@ impl Agent {
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
         check.workspace("workspace", spec.workspace.as_ref());
+        if let Some(most) =
+            spec.max_replicas.filter(|most| spec.spare_workers.is_some_and(|spare| spare > *most))
+        {
+            check.field("spareWorkers").fail(format!("are more than maxReplicas, which is {most}"));
+        }
+        check.secrets(&spec.secrets);
+        if let Some(pod) = &spec.pod {
+            check.field("pod").pod(pod);
+        }
         found
     }
 }

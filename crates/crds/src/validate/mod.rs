@@ -3,6 +3,7 @@
 //! to know other objects is the control plane's.
 
 mod agent;
+mod pod;
 mod runtime;
 mod task;
 mod text;

@@ -1,7 +1,9 @@
 //! What makes a `Task` manifest valid.
 
+use std::time::Duration;
+
 use super::{Check, Violation};
-use crate::Task;
+use crate::{Isolation, Task};
 
 impl Task {
     /// Everything that is wrong with it.
@@ -35,6 +37,28 @@ impl Task {
         }
         check.workspace("workspace", spec.workspace.as_ref());
         check.runtime("runtime", spec.runtime.as_ref(), false);
+        if let Some(names) = &spec.secret_names {
+            let mut list = check.field("secretNames");
+            list.require(names.len() <= 32, "more than 32");
+            for (index, name) in names.iter().enumerate() {
+                list.item(index).variable(name);
+                list.item(index).require(!names[..index].contains(name), "is there twice");
+            }
+        }
+        check.span(
+            "ttlAfterFinished",
+            spec.ttl_after_finished,
+            Duration::ZERO,
+            Duration::from_secs(365 * 86_400),
+        );
+        let own_pod = spec.isolation == Some(Isolation::Pod);
+        if own_pod && (spec.worker.is_some() || !spec.capabilities.is_empty()) {
+            check.field("isolation").fail("Pod needs an agent, not a worker or capabilities");
+        }
+        if let Some(overrides) = &spec.pod_overrides {
+            check.field("podOverrides").require(own_pod, "need isolation Pod");
+            check.field("podOverrides").overrides(overrides);
+        }
         if let Some(parent) = &spec.parent_task {
             check.field("parentTask").dns_name(parent, 63);
         }

@@ -132,6 +132,16 @@ fn tasks() {
             "outside",
         ),
         ("{parentTask: A}", "spec.parentTask", "no name"),
+        ("{secretNames: [A-B]}", "spec.secretNames[0]", "no variable"),
+        ("{secretNames: [A, A]}", "spec.secretNames[1]", "twice"),
+        ("{ttlAfterFinished: 9years}", "spec.ttlAfterFinished", "outside"),
+        ("{isolation: Pod, worker: a}", "spec.isolation", "needs an agent"),
+        ("{podOverrides: {}}", "spec.podOverrides", "need isolation Pod"),
+        (
+            "{isolation: Pod, podOverrides: {tolerations: [{tolerationSeconds: soon}]}}",
+            "spec.podOverrides.tolerations[0]",
+            "soon",
+        ),
     ] {
         breaks("Task", "{name: a}", spec, field, word);
     }
@@ -162,8 +172,8 @@ fn sizes() {
 fn agents() {
     for (spec, field, word) in [
         ("{runtime: {}}", "spec.runtime", "is needed"),
-        ("{runtime: {external: {}}, slots: 0}", "spec.slots", "1 to 1024"),
-        ("{runtime: {external: {}}, slots: 1025}", "spec.slots", "1 to 1024"),
+        ("{runtime: {external: {}}, slots: 0}", "spec.slots", "1 to 64"),
+        ("{runtime: {external: {}}, slots: 65}", "spec.slots", "1 to 64"),
         ("{runtime: {external: {}}, replicas: -1}", "spec.replicas", "outside"),
         ("{runtime: {external: {}}, replicas: 3, maxReplicas: 2}", "spec.maxReplicas", "below"),
         ("{runtime: {external: {}}, spareWorkers: -1}", "spec.spareWorkers", "outside"),
@@ -172,6 +182,50 @@ fn agents() {
         ("{runtime: {external: {}}, defaultLimits: {timeout: 0s}}", "spec.defaultLimits.timeout", "outside"),
         ("{runtime: {external: {}}, workspace: {mode: InPlace}}", "spec.workspace.path", "missing"),
         ("{runtime: {external: {}}, environment: {A-B: x}}", "spec.environment", "no variable"),
+        ("{runtime: {external: {}}, maxReplicas: 1, spareWorkers: 2}", "spec.spareWorkers", "more than"),
+        (
+            "{runtime: {external: {}}, secrets: [{name: 1A, secretName: s, key: k}]}",
+            "spec.secrets[0].name",
+            "no variable",
+        ),
+        (
+            "{runtime: {external: {}}, secrets: [{name: A, secretName: s, key: k}, {name: A, secretName: s, key: l}]}",
+            "spec.secrets[1].name",
+            "twice",
+        ),
+        (
+            "{runtime: {external: {}}, secrets: [{name: A, secretName: S, key: k}]}",
+            "spec.secrets[0].secretName",
+            "no name",
+        ),
+        (
+            "{runtime: {external: {}}, secrets: [{name: A, secretName: s, key: a/b}]}",
+            "spec.secrets[0].key",
+            "no key",
+        ),
+        ("{runtime: {external: {}}, pod: {resources: {limits: 1}}}", "spec.pod.resources", "map"),
+        ("{runtime: {external: {}}, pod: {volumes: [{emptyDir: {}}]}}", "spec.pod.volumes[0].name", "empty"),
+        (
+            "{runtime: {external: {}}, pod: {volumes: [{name: rota-x, emptyDir: {}}]}}",
+            "spec.pod.volumes[0].name",
+            "rota-",
+        ),
+        (
+            "{runtime: {external: {}}, pod: {volumeMounts: [{name: a, mountPath: /var/run/rota/secrets}]}}",
+            "spec.pod.volumeMounts[0].mountPath",
+            "own place",
+        ),
+        (
+            "{runtime: {external: {}}, pod: {labels: {rota.dev/agent: x}}}",
+            "spec.pod.labels.rota.dev/agent",
+            "operator",
+        ),
+        ("{runtime: {external: {}}, pod: {serviceAccountName: A}}", "spec.pod.serviceAccountName", "no name"),
+        (
+            "{runtime: {external: {}}, pod: {terminationGracePeriod: 8days}}",
+            "spec.pod.terminationGracePeriod",
+            "outside",
+        ),
     ] {
         breaks("Agent", "{name: a}", spec, field, word);
     }

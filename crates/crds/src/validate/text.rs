@@ -55,19 +55,24 @@ impl Check<'_> {
         }
     }
 
+    /// The name of a variable.
+    pub(super) fn variable(&mut self, name: &str) {
+        let bytes = name.as_bytes();
+        let good = bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+        self.require(
+            good,
+            &format!("{name:?} is no variable: letters, digits and _, not beginning with a digit"),
+        );
+    }
+
     pub(super) fn environment(&mut self, name: &str, variables: &BTreeMap<String, String>) {
         let mut map = self.field(name);
         map.require(variables.len() <= 256, "more than 256");
         let size: usize = variables.iter().map(|(key, value)| key.len() + value.len()).sum();
         map.require(size <= 256 * 1024, "more than 256 KiB in all");
         for (key, value) in variables {
-            let bytes = key.as_bytes();
-            let good = bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
-                && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-            map.require(
-                good,
-                &format!("{key:?} is no variable: letters, digits and _, not beginning with a digit"),
-            );
+            map.variable(key);
             map.field(key).require(!value.contains('\0'), "holds a zero byte");
         }
     }
@@ -92,7 +97,7 @@ impl Check<'_> {
         meta.labels(&metadata.labels);
     }
 
-    fn labels(&mut self, labels: &BTreeMap<String, String>) {
+    pub(super) fn labels(&mut self, labels: &BTreeMap<String, String>) {
         let mut map = self.field("labels");
         map.require(labels.len() <= 64, "more than 64");
         for (key, value) in labels {

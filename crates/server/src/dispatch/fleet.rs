@@ -81,9 +81,11 @@ impl Inner {
     }
 
     fn add_lane(&mut self, id: RouteId, route: Route) {
-        if self.lanes.contains_key(&id) {
+        if self.lanes.get(&id).is_some_and(|lane| lane.route == route) {
             return;
         }
+        // The number of a route that is gone may be given again.
+        self.remove_lane(id);
         let mut free = BTreeSet::new();
         for (key, seat) in &mut self.seats {
             if seat.profile.covers(&route) {
@@ -95,6 +97,14 @@ impl Inner {
         }
         self.ids.insert(route.clone(), id);
         self.lanes.insert(id, Lane { route, queued: 0, planned: 0, free });
+    }
+
+    fn remove_lane(&mut self, id: RouteId) {
+        let Some(lane) = self.lanes.remove(&id) else { return };
+        self.ids.remove(&lane.route);
+        for seat in self.seats.values_mut() {
+            seat.covers.retain(|route| *route != id);
+        }
     }
 
     fn add_seat(&mut self, mut seat: Seat) {
@@ -297,6 +307,9 @@ impl Fleet {
                 && let Some(lane) = inner.lanes.get_mut(&change.route)
             {
                 lane.queued = if after { lane.queued + 1 } else { lane.queued.saturating_sub(1) };
+            }
+            if change.task.state.is_final() && change.task.target.is_own() {
+                inner.remove_lane(change.route);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::target::{Profile, Route};
+use rota_core::target::{Profile, Route, Target};
 use rota_core::task::explain;
-use rota_core::{AgentName, Namespace, RouteId};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, WorkerName};
 
 use super::Fleet;
 use super::seat::About;
@@ -27,6 +27,16 @@ pub(crate) struct WorkerView {
 pub(crate) struct Standing {
     pub(crate) queued: u64,
     pub(crate) workers: Vec<WorkerView>,
+}
+
+/// A task that needs a worker of its own, and waits for it or has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Isolated {
+    pub(crate) namespace: Namespace,
+    pub(crate) id: TaskId,
+    pub(crate) agent: AgentName,
+    pub(crate) queued: bool,
+    pub(crate) worker: Option<WorkerName>,
 }
 
 impl Fleet {
@@ -85,10 +95,29 @@ impl Fleet {
         (id, fleet)
     }
 
-    /// Workers by agent.
+    /// Tasks that need a worker of their own, by id.
+    pub(crate) fn isolated(&self) -> Vec<Isolated> {
+        let inner = self.inner();
+        let own = |seat: &super::Seat| Some((seat.profile.task?, seat.profile.worker.clone()));
+        let workers: BTreeMap<TaskId, WorkerName> = inner.seats.values().filter_map(own).collect();
+        let mut isolated: Vec<_> = (inner.lanes.values())
+            .filter_map(|lane| {
+                let Target::Task { id, agent } = &lane.route.target else { return None };
+                let (queued, worker) = (lane.queued > 0, workers.get(id).cloned());
+                let namespace = lane.route.namespace.clone();
+                let task = Isolated { namespace, id: *id, agent: agent.clone(), queued, worker };
+                (queued || task.worker.is_some()).then_some(task)
+            })
+            .collect();
+        isolated.sort_unstable();
+        isolated
+    }
+
+    /// Workers of pools, by agent.
     pub(crate) fn by_agent(&self) -> BTreeMap<(Namespace, AgentName), Standing> {
         let mut agents: BTreeMap<_, Standing> = BTreeMap::new();
-        for worker in self.workers() {
+        // One that was started for a task of its own is no part of its agent's pool.
+        for worker in self.workers().into_iter().filter(|worker| worker.profile.task.is_none()) {
             let key = (worker.profile.namespace.clone(), worker.profile.agent.clone());
             agents.entry(key).or_default().workers.push(worker);
         }

@@ -244,6 +244,20 @@ impl AgentService for Agents {
         Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks }))
     }
 
+    async fn announce_workers(
+        &self,
+        _: Request<v1::AnnounceWorkersRequest>,
+    ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
+        Err(Status::unimplemented("this control plane takes no announcements"))
+    }
+
+    async fn report_agent(
+        &self,
+        _: Request<v1::ReportAgentRequest>,
+    ) -> Result<Response<v1::ReportAgentResponse>, Status> {
+        Err(Status::unimplemented("this control plane takes no reports on agents"))
+    }
+
     async fn list_capabilities(
         &self,
         request: Request<v1::ListCapabilitiesRequest>,

@@ -78,7 +78,10 @@ pub(super) fn prepare(
     retry_of: Option<TaskId>,
 ) -> Result<Prepared, Status> {
     check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
-    let given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
+    let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
+    if let Some(spec) = given.spec.as_mut().filter(|_| !shared.isolates) {
+        spec.isolation = v1::Isolation::Unspecified.into();
+    }
     let alias = given.alias.clone();
     let foreign_id = !request.task_id.is_empty();
     let id = match request.task_id.as_str() {

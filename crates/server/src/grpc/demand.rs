@@ -73,6 +73,18 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
     .collect()
 }
 
+fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
+    let all = shared.fleet.isolated().into_iter();
+    all.filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))
+        .map(|task| v1::IsolatedDemand {
+            task: names::task(task.namespace.as_str(), &task.id),
+            agent: task.agent.to_string(),
+            queued: task.queued,
+            worker: task.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+        })
+        .collect()
+}
+
 /// Demand now, then whenever it changed.
 pub(super) fn watch(
     shared: &Arc<Shared>,
@@ -85,10 +97,13 @@ pub(super) fn watch(
         let mut last = None;
         loop {
             changed.borrow_and_update();
-            let now = demands(&shared, namespace.as_ref());
+            let now = v1::WatchDemandResponse {
+                demands: demands(&shared, namespace.as_ref()),
+                isolated: isolated(&shared, namespace.as_ref()),
+            };
             if last.as_ref() != Some(&now) {
                 last = Some(now.clone());
-                if outbox.send(Ok(v1::WatchDemandResponse { demands: now })).await.is_err() {
+                if outbox.send(Ok(now)).await.is_err() {
                     return;
                 }
             }

@@ -54,6 +54,10 @@ pub(super) async fn open(
     if hello.instance.is_empty() || hello.instance.len() > 128 {
         return Err(invalid("hello.instance", "must have 1 to 128 bytes"));
     }
+    let task = match hello.isolated_task.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(|_| invalid("hello.isolated_task", "must be a task's id"))?),
+    };
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
     let mut running = Vec::with_capacity(hello.running.len());
@@ -85,7 +89,7 @@ pub(super) async fn open(
         welcome(shared, epoch.0, &resumed, known.map(|known| known.spec.on_disconnect).unwrap_or_default());
     // Welcome goes out before the seat is known to dispatch, hence before any assignment.
     outgoing.send(Kind::Welcome(welcome));
-    let profile = Profile { namespace, worker: worker.clone(), agent, capabilities };
+    let profile = Profile { namespace, worker: worker.clone(), agent, capabilities, task };
     let mut seat = Seat::new(profile, epoch, hello.instance.clone(), at);
     // What does not go on still fills its slot until the worker says that it has ended.
     let phase = |attempt: &Resumed| if attempt.live.is_some() { Phase::Held } else { Phase::Leaving };

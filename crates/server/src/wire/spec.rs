@@ -19,6 +19,7 @@ const DEFAULT_AGENT: &str = "default";
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_CAPABILITIES: usize = 32;
 const MAX_ATTEMPTS: i32 = 100;
+const MAX_AGENT_SECRETS: usize = 32;
 
 /// A checked task.
 pub(crate) struct Checked {
@@ -43,6 +44,9 @@ pub(crate) fn check(
     check::length(&at("owner"), &spec.owner, check::MAX_TITLE)?;
     check::environment(&at("environment"), &spec.environment)?;
     check::environment(&at("secrets"), &spec.secrets)?;
+    if let Some(chosen) = &spec.agent_secrets {
+        check::words(&at("agent_secrets.names"), &chosen.names, MAX_AGENT_SECRETS)?;
+    }
     check::labels("task.labels", &given.labels)?;
     check::length(&at("input"), &input_text(&spec), check::MAX_PROMPT)?;
     workspace(spec.workspace.as_ref())?;
@@ -73,7 +77,7 @@ pub(crate) fn check(
         parent,
         retry_of: None,
         labels: given.labels.into_iter().collect(),
-        target: from_target(spec.target.as_ref())?,
+        target: isolate(spec.isolation, id, from_target(spec.target.as_ref())?)?,
         priority,
         desired: v1::DesiredState::try_from(given.desired_state)
             .map(task::from_desired)
@@ -126,9 +130,21 @@ fn from_target(target: Option<&v1::Target>) -> Result<Target, Status> {
     }
 }
 
+/// Whether the task gets a worker of its own.
+fn isolate(isolation: i32, id: TaskId, target: Target) -> Result<Target, Status> {
+    let field = "task.spec.isolation";
+    match v1::Isolation::try_from(isolation).map_err(|_| invalid(field, "is not a known isolation"))? {
+        v1::Isolation::Unspecified | v1::Isolation::Shared => Ok(target),
+        v1::Isolation::Pod => match target {
+            Target::Agent(agent) => Ok(Target::Task { id, agent }),
+            _ => Err(invalid(field, "POD needs an agent as the task's target")),
+        },
+    }
+}
+
 pub(crate) fn target(target: &Target) -> v1::Target {
     let kind = match target {
-        Target::Agent(agent) => v1::target::Kind::Agent(agent.to_string()),
+        Target::Agent(agent) | Target::Task { agent, .. } => v1::target::Kind::Agent(agent.to_string()),
         Target::Worker(worker) => v1::target::Kind::Worker(worker.to_string()),
         Target::Capabilities(words) => {
             v1::target::Kind::Capabilities(v1::CapabilitySet { words: words.iter().cloned().collect() })

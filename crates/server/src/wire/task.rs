@@ -52,6 +52,7 @@ fn brief(task: &Task) -> v1::TaskSpec {
         owner: task.owner.clone(),
         target: Some(super::spec::target(&task.target)),
         parent_task: task.parent.map(|id| id.to_string()).unwrap_or_default(),
+        isolation: if task.target.is_own() { v1::Isolation::Pod.into() } else { 0 },
         ..v1::TaskSpec::default()
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rota_core::rank::Priority;
 use rota_core::target::Target;
 use rota_core::task::{self, State};
+use rota_core::{AgentName, TaskId};
 
-use super::trial::{Trial, make, namespace, session, to_agent};
+use super::trial::{Trial, delete_agent, make, namespace, session, to_agent};
 use crate::{Claim, Command, Refused, Reply};
 
 pub async fn best_rank_first_over_all_routes(t: &mut Trial) {
@@ -127,4 +128,43 @@ pub async fn priority_counts_at_once(t: &mut Trial) {
     let worker = t.hello("w").await;
     assert_eq!(t.claim(&worker, 1).await[0].id, second.id);
     assert_eq!(t.claim(&worker, 1).await[0].id, first.id);
+}
+
+pub async fn a_task_with_a_worker_of_its_own(t: &mut Trial) {
+    t.agent("a").await;
+    let mut create = t.task();
+    let id = create.new.id;
+    create.new.target = own(id);
+    let task = t.create(create).await;
+    assert_eq!((task.state, task.agent().map(ToString::to_string)), (State::Queued, Some("a".to_owned())));
+    let shared = t.plain().await;
+    // It follows its agent like any other.
+    t.one(delete_agent("a")).await.unwrap();
+    assert_eq!((t.state(id).await, t.state(shared.id).await), (State::Pending, State::Pending));
+    t.agent("a").await;
+    assert_eq!(t.state(id).await, State::Queued);
+    // Nobody finds it on the agent's route.
+    let worker = t.hello("w").await;
+    let given = t.claim(&worker, 9).await;
+    assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [shared.id]);
+    let route = t.route(own(id)).await;
+    let worker = t.hello("own").await;
+    let given = t.claim_from(&worker, vec![route], 9).await;
+    assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
+    // Its route goes with it, or there would be more and more.
+    t.succeed(&given[0]).await;
+    t.later(Duration::from_secs(1));
+    assert_eq!(t.prune(t.now(), 9).await, 1);
+    for _ in 0..2 {
+        let routes = t.store.snapshot().await.unwrap().routes;
+        assert!(routes.iter().all(|(_, route)| !route.target.is_own()), "{routes:?}");
+        t.reopen().await;
+    }
+    let mut again = t.task();
+    again.new.target = own(again.new.id);
+    assert_eq!(t.create(again).await.state, State::Queued);
+}
+
+fn own(id: TaskId) -> Target {
+    Target::Task { id, agent: AgentName::new("a").unwrap() }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rota_core::target::{Route, Target};
+use rota_core::target::Route;
 use rota_core::task::{Command, State};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 
@@ -78,12 +78,19 @@ impl<T: Tables> Engine<T> {
 
     /// Ready tasks that name an agent, as the batch has them now.
     fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
-        let route =
-            self.route(&Route { namespace: namespace.clone(), target: Target::Agent(name.clone()) })?;
-        let stored = self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id);
-        let touched = self.working.entries().filter(|entry| entry.route == route).map(|entry| entry.task.id);
+        // The agent's own route, and those of tasks that need a worker of its kind for themselves.
+        let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
+        let routes: BTreeSet<_> =
+            self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id).collect();
+        let mut ids: BTreeSet<_> = (self.working.entries())
+            .filter(|entry| routes.contains(&entry.route))
+            .map(|entry| entry.task.id)
+            .collect();
+        for route in routes {
+            ids.extend(self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id));
+        }
         let mut ready = Vec::new();
-        for id in stored.chain(touched).collect::<BTreeSet<_>>() {
+        for id in ids {
             if self.load(id)?.is_some_and(|task| task.state == State::Queued) {
                 ready.push(id);
             }

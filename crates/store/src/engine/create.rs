@@ -70,10 +70,7 @@ impl<T: Tables> Engine<T> {
     /// Fills in what exists now; refuses what a strict task misses. Writes nothing.
     fn look_around(&mut self, create: &mut Create) -> Result<Result<(), Refused>, Error> {
         let new = &mut create.new;
-        let agent = match &new.target {
-            rota_core::target::Target::Agent(agent) => Some(agent.clone()),
-            _ => None,
-        };
+        let agent = new.target.agent().cloned();
         new.agent_known = agent
             .as_ref()
             .is_none_or(|agent| self.agents.contains_key(&(new.namespace.clone(), agent.clone())));

@@ -10,6 +10,7 @@ mod dependencies;
 mod doors;
 mod idempotency;
 mod input;
+mod isolated;
 mod limits;
 mod only_checked;
 mod order;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rota_proto::v1::{self, TaskState};
-use rota_testkit::{Cluster, Keep, history, tasks};
+use rota_testkit::{Cluster, Keep, WorkerHandle, history, tasks};
 
 /// Long enough not to be anywhere by chance.
 const WORD: &str = "correct horse battery staple, and then some";
@@ -102,4 +102,42 @@ async fn another_key_opens_nothing_and_the_task_says_so() -> Result<()> {
     let next = tasks::create(&client, tasks::task("echo")).await?;
     tasks::until_state(&client, &next.name, TaskState::Succeeded).await?;
     history::check(&client, true).await?.check()
+}
+
+#[tokio::test]
+async fn of_an_agents_a_task_sees_what_it_names() -> Result<()> {
+    let cluster = Cluster::start(Keep::Memory).await?;
+    let client = cluster.client();
+    let show = shell("printf '%s,%s,%s' \"$KEY\" \"${TOKEN-none}\" \"$OWN\"");
+    tasks::agent(client, "shell", show, &[]).await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("KEY"), "k")?;
+    std::fs::write(folder.path().join("TOKEN"), "t")?;
+    let mut options =
+        cluster.worker_options(cluster.addr(), "shell", "one", 1, cluster.folder().join("one"))?;
+    options.secrets_dir = Some(folder.path().to_owned());
+    let _worker = WorkerHandle::start(options);
+    let run = async |names: Option<&[&str]>| -> Result<v1::TaskStatus> {
+        let mut task = tasks::task("shell");
+        let spec = task.spec.get_or_insert_default();
+        spec.secrets.insert("OWN".into(), "o".into());
+        spec.agent_secrets =
+            names.map(|names| v1::SecretSelection { names: names.iter().map(ToString::to_string).collect() });
+        spec.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+        let task = tasks::create(client, task).await?;
+        Ok(tasks::ended(client, &task.name).await?.status.unwrap())
+    };
+    for (names, seen) in [
+        (None, "k,t,o"),
+        (Some(&["KEY"][..]), "k,none,o"),
+        (Some(&[]), ",none,o"),
+        (Some(&["KEY", "OWN"]), "k,none,o"),
+    ] {
+        let status = run(names).await?;
+        assert_eq!(status.result.unwrap_or_default().text, seen, "{names:?}");
+    }
+    let failure = run(Some(&["KEY", "OTHER"])).await?.failure.unwrap();
+    assert_eq!(failure.class(), v1::FailureClass::Start);
+    assert!(failure.message.contains("OTHER") && failure.message.contains("KEY, TOKEN"), "{failure:?}");
+    Ok(())
 }

@@ -46,6 +46,7 @@ pub(super) enum Note {
 pub(super) struct Context {
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
+    pub(super) secrets_dir: Option<PathBuf>,
     pub(super) notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -154,7 +155,11 @@ async fn execute(
 ) -> Outcome {
     let mut attempt = if needs_place(&assign) {
         let scratch = context.root.scratch(&assign);
-        let environment = super::environment::build(&mut assign, &scratch);
+        let given = match super::secrets::read(context.secrets_dir.as_deref(), &assign).await {
+            Ok(given) => given,
+            Err(failed) => return Outcome::new(Ending::Failed(failed)),
+        };
+        let environment = super::environment::build(&mut assign, given, &scratch);
         let prepared = context.root.prepare(&assign, &environment, &mut shared.stop()).await;
         let place = match prepared {
             Ok(place) => kept.insert(place),

@@ -1,5 +1,6 @@
 //! An attempt's environment. Nothing is inherited from the worker besides its PATH. Pure but for that.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rota_proto::worker::v1::Assign;
@@ -8,9 +9,9 @@ use crate::runtimes::Environment;
 
 /// Builds it, and takes the secrets out of the assignment: they are in one place only.
 ///
-/// What an agent or a task sets goes over the defaults, secrets over both, and what Rota itself says
-/// about the attempt over all.
-pub(super) fn build(assign: &mut Assign, scratch: &Path) -> Environment {
+/// What an agent or a task sets goes over the defaults, secrets over both (the agent's, then the task's),
+/// and what Rota itself says about the attempt over all.
+pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scratch: &Path) -> Environment {
     let path = rota_telemetry::env::var("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
     let mut environment = Environment::default();
     let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
@@ -23,7 +24,7 @@ pub(super) fn build(assign: &mut Assign, scratch: &Path) -> Environment {
             set(name, value.clone());
         }
     }
-    for (name, value) in std::mem::take(&mut assign.secrets) {
+    for (name, value) in of_agent.into_iter().chain(std::mem::take(&mut assign.secrets)) {
         set(&name, value);
     }
     set("ROTA_TASK_ID", assign.task_id.clone());
@@ -63,8 +64,9 @@ mod tests {
             secrets: [pair("KEY", "sealed")].into(),
             ..Assign::default()
         };
-        let built = build(&mut assign, Path::new("/s"));
-        assert_eq!(built.0["LANG"], "de");
+        let of_agent = [pair("KEY", "pool"), pair("POOL", "pool"), pair("LANG", "fr")].into();
+        let built = build(&mut assign, of_agent, Path::new("/s"));
+        assert_eq!((built.0["LANG"].as_str(), built.0["POOL"].as_str()), ("fr", "pool"));
         assert_eq!(built.0["KEY"], "sealed");
         assert_eq!(built.0["ROTA_FENCE"], "7");
         assert_eq!(built.0["HOME"], "/s/home");

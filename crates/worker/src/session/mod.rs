@@ -8,6 +8,7 @@ mod heartbeat;
 mod inbound;
 mod outbound;
 mod outbox;
+mod secrets;
 mod shared;
 mod spill;
 mod verdict;
@@ -51,8 +52,12 @@ pub struct Options {
     pub slots: usize,
     /// Capabilities beyond its agent's.
     pub capabilities: Vec<String>,
+    /// Id of the one task that it was started for; empty for any that fits.
+    pub isolated_task: String,
     /// Where attempts work.
     pub state_dir: PathBuf,
+    /// The agent's secrets, a file each, named like its variable; read anew for each attempt.
+    pub secrets_dir: Option<PathBuf>,
     /// How long it goes on without a control plane.
     pub orphan_timeout: Duration,
     /// The Claude Code CLI, for agents that name none; else it is looked for on the PATH.
@@ -80,7 +85,9 @@ impl Options {
             instance: uuid::Uuid::new_v4().to_string(),
             slots: 1,
             capabilities: Vec::new(),
+            isolated_task: String::new(),
             state_dir,
+            secrets_dir: None,
             orphan_timeout: ORPHAN_TIMEOUT,
             claude_program: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),

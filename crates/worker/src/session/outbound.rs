@@ -43,6 +43,7 @@ impl Worker {
             version: options.version.clone(),
             runtime_version: options.runtime_version.clone(),
             draining: self.draining,
+            isolated_task: options.isolated_task.clone(),
         }
     }
 

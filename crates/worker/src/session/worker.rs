@@ -86,8 +86,9 @@ impl Worker {
             .map_err(|source| Error::State { path: options.state_dir.clone(), source })?;
         let (sender, notes) = mpsc::unbounded_channel();
         let claude_program = options.claude_program.clone();
+        let secrets_dir = options.secrets_dir.clone();
         Ok(Self {
-            context: Arc::new(Context { root, claude_program, notes: sender }),
+            context: Arc::new(Context { root, claude_program, secrets_dir, notes: sender }),
             attempts: HashMap::new(),
             running: 0,
             pending: VecDeque::new(),

@@ -6,6 +6,7 @@ mod load;
 mod progress;
 mod task;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -87,6 +88,13 @@ impl Apply {
 
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let objects = load::load(&self.files, &context.namespace)?;
+        let of_clusters: BTreeSet<_> = objects.iter().flat_map(Object::of_clusters).collect();
+        if !of_clusters.is_empty() {
+            let fields = of_clusters.into_iter().collect::<Vec<_>>().join(", ");
+            context.talk.warn(&format!(
+                "only a cluster's operator looks at {fields}; sent from here it means nothing"
+            ));
+        }
         let secrets = pairs::from_environment(&self.secret_env)?;
         let (mut agents, mut tasks) = (Vec::new(), Vec::new());
         for object in &objects {

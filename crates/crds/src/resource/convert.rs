@@ -1,0 +1,151 @@
+//! Resources as manifests, and with that as requests: there is one validation and one conversion.
+
+use kube::ResourceExt;
+use rota_proto::v1;
+
+use super::{Agent, Task};
+use crate::{ObjectMeta, Violation};
+
+/// The annotation of a task that carries its caller's W3C trace context.
+pub const TRACEPARENT: &str = "rota.dev/traceparent";
+
+impl Agent {
+    /// The same as a manifest.
+    pub fn manifest(&self) -> crate::Agent {
+        crate::Agent {
+            api_version: crate::API_VERSION.to_owned(),
+            kind: "Agent".to_owned(),
+            metadata: metadata(self),
+            spec: self.spec.clone(),
+            status: Default::default(),
+        }
+    }
+
+    /// Everything that is wrong with it.
+    pub fn validate(&self) -> Vec<Violation> {
+        self.manifest().validate()
+    }
+
+    /// The request that makes the control plane know it as it is.
+    pub fn to_request(&self) -> v1::UpdateAgentRequest {
+        let agent = Some(self.manifest().to_api(""));
+        v1::UpdateAgentRequest { agent, allow_missing: true, ..Default::default() }
+    }
+}
+
+impl Task {
+    /// The same as a manifest.
+    pub fn manifest(&self) -> crate::Task {
+        crate::Task {
+            api_version: crate::API_VERSION.to_owned(),
+            kind: "Task".to_owned(),
+            metadata: metadata(self),
+            spec: self.spec.clone(),
+            status: Default::default(),
+        }
+    }
+
+    /// Everything that is wrong with it.
+    pub fn validate(&self) -> Vec<Violation> {
+        self.manifest().validate()
+    }
+
+    /// The request that makes it. Its id is the resource's, so that repeating it makes no second one; a key
+    /// made from the name would be another resource's once this one is gone.
+    pub fn to_request(&self) -> v1::CreateTaskRequest {
+        let task_id = self.metadata.uid.clone().unwrap_or_default();
+        v1::CreateTaskRequest {
+            task_id,
+            idempotency_key: String::new(),
+            ..self.manifest().to_request("", "")
+        }
+    }
+
+    /// The caller's trace context, which goes beside the request.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.annotations().get(TRACEPARENT).map(String::as_str)
+    }
+}
+
+fn metadata(resource: &impl ResourceExt) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(resource.name_any()),
+        namespace: resource.namespace(),
+        labels: resource.labels().clone(),
+        annotations: resource.annotations().clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_task_is_handed_in_under_its_uid() {
+        let task: Task = serde_json::from_value(json!({
+            "apiVersion": "rota.dev/v1alpha1", "kind": "Task",
+            "metadata": {
+                "name": "build", "namespace": "team", "uid": "6f5c1f0e-0000-4000-8000-000000000001",
+                "labels": {"a": "b"}, "annotations": {"rota.dev/traceparent": "00-1-2-01"},
+                "resourceVersion": "7",
+            },
+            "spec": {
+                "prompt": "hi", "agent": "coder", "priority": "HIGH", "isolation": "Pod",
+                "podOverrides": {"nodeSelector": {"x": "y"}}, "secretNames": ["KEY"], "ttlAfterFinished": "1h",
+            },
+            "status": {"phase": "Running"},
+        }))
+        .unwrap();
+        assert_eq!(task.validate(), []);
+        assert_eq!(task.traceparent(), Some("00-1-2-01"));
+        let request = serde_json::to_value(task.to_request()).unwrap();
+        assert_eq!(
+            request,
+            json!({
+                "parent": "namespaces/team", "taskId": "6f5c1f0e-0000-4000-8000-000000000001",
+                "task": {
+                    "alias": "build", "labels": {"a": "b"}, "priority": 8,
+                    "spec": {
+                        "prompt": "hi", "target": {"agent": "coder"},
+                        "agentSecrets": {"names": ["KEY"]}, "isolation": "ISOLATION_POD",
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn an_agent_is_made_or_changed_as_a_whole() {
+        let agent: Agent = serde_json::from_value(json!({
+            "metadata": {"name": "coder", "namespace": "team"},
+            "spec": {
+                "runtime": {"scripted": {}}, "replicas": 1, "maxReplicas": 3,
+                "secrets": [{"name": "KEY", "secretName": "keys", "key": "model"}],
+                "pod": {"resources": {"requests": {"cpu": "1"}}},
+            },
+        }))
+        .unwrap();
+        assert_eq!(agent.validate(), []);
+        let request = serde_json::to_value(agent.to_request()).unwrap();
+        assert_eq!(
+            request,
+            json!({
+                "allowMissing": true,
+                "agent": {
+                    "name": "namespaces/team/agents/coder",
+                    "spec": {"runtime": {"scripted": {}}, "replicas": 1, "maxReplicas": 3},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_as_for_a_file() {
+        let mut task = Task::new("a", crate::TaskSpec { agent: Some("A".to_owned()), ..Default::default() });
+        task.metadata.namespace = Some("team".to_owned());
+        assert_eq!(task.validate()[0].field, "spec.agent");
+    }
+}

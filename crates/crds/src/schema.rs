@@ -1,0 +1,26 @@
+//! Schemas of maps, which no attribute bounds.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Variables with their values.
+pub(crate) fn environment(_: &mut SchemaGenerator) -> Schema {
+    map(256, 131_072)
+}
+
+/// Labels, or what selects by them.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    map(64, 63)
+}
+
+/// Annotations.
+pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    map(64, 16_384)
+}
+
+fn map(entries: u32, length: u32) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": entries,
+        "additionalProperties": { "type": "string", "maxLength": length }
+    })
+}

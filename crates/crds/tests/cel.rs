@@ -1,0 +1,108 @@
+//! What a cluster refuses, and what it says: every rule with manifests that it takes and that it does not.
+//! The manifests lie in `cel/`, where a test with a real API server finds them too.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use kube::core::cel;
+use rota_crds::resource;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    message: String,
+    accepted: Value,
+    refused: Value,
+}
+
+fn cases() -> Vec<(String, Case)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cel");
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (index, part) in text.split("\n---\n").enumerate() {
+            let place = format!("{} {index}", path.file_name().unwrap().to_string_lossy());
+            let case = serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{place}: {error}"));
+            cases.push((place, case));
+        }
+    }
+    cases
+}
+
+fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
+    let definition =
+        resource::definitions().into_iter().find(|definition| definition.spec.names.kind == kind).unwrap();
+    let mut schema =
+        serde_json::to_value(&definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema)
+            .unwrap();
+    // An API server knows these without being told.
+    schema["properties"]["metadata"] =
+        json!({ "type": "object", "properties": { "name": { "type": "string" } } });
+    let compiled = cel::compile_schema(&schema);
+    assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
+    (schema, compiled)
+}
+
+/// As an API server does it: defaults first.
+fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
+    static AGENTS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Agent"));
+    static TASKS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Task"));
+    let (schema, rules) = if object["kind"] == "Agent" { &*AGENTS } else { &*TASKS };
+    let whole = |value| cel::apply_defaults(schema, value);
+    let (object, old) = (whole(object), old.map(whole));
+    match cel::Validator::new().validate_compiled(rules, &object, old.as_ref()) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+#[test]
+fn each_rule_takes_and_refuses_what_it_should() {
+    for (place, Case { message, accepted, refused }) in cases() {
+        assert_eq!(verdict(&accepted, None), [""; 0], "{place}");
+        let is_change = accepted["metadata"] == refused["metadata"];
+        let found = verdict(&refused, is_change.then_some(&accepted));
+        assert_eq!(found, [message], "{place}");
+        if is_change {
+            assert_eq!(verdict(&accepted, Some(&accepted)), [""; 0], "{place}");
+        }
+        let of_change = |rule: &resource::Rule| rule.message == found[0] && rule.rule.contains("oldSelf");
+        if resource::rules().iter().any(of_change) {
+            assert!(is_change, "{place}");
+            assert_eq!(verdict(&refused, None), [""; 0], "{place}: wrong by itself");
+        }
+    }
+}
+
+#[test]
+fn each_rule_has_a_case() {
+    let tried: BTreeSet<_> = cases().into_iter().map(|(_, case)| case.message).collect();
+    let rules: BTreeSet<_> = resource::rules().into_iter().map(|rule| rule.message).collect();
+    assert_eq!(tried, rules);
+}
+
+#[test]
+fn what_a_cluster_takes_is_valid() {
+    for (place, Case { accepted, .. }) in cases() {
+        let documents = rota_crds::parse(&place, &accepted.to_string()).unwrap();
+        assert_eq!(documents[0].object.validate(), [], "{place}");
+    }
+}
+
+#[test]
+fn what_may_change_may_change() {
+    let task = |spec: Value| json!({ "kind": "Task", "metadata": { "name": "a" }, "spec": spec });
+    let old = task(json!({ "prompt": "x", "priority": 3 }));
+    for spec in [
+        json!({ "prompt": "x", "priority": "HIGH" }),
+        json!({ "prompt": "x", "desiredState": "Suspended" }),
+        json!({ "prompt": "x", "desiredState": "Cancelled" }),
+        json!({ "prompt": "x", "ttlAfterFinished": "1h" }),
+    ] {
+        assert_eq!(verdict(&task(spec), Some(&old)), [""; 0]);
+    }
+}
