@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{masked, page, worker_to_wire};
-use super::demand;
+use super::{demand, pools};
 use crate::dispatch::WorkerView;
 use crate::sessions;
 use crate::shared::Shared;
@@ -33,7 +33,8 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Agents {
     fn status(&self, namespace: &Namespace, name: &AgentName) -> v1::AgentStatus {
-        demand::status(demand::standing(&self.shared).get(&(namespace.clone(), name.clone())))
+        let key = (namespace.clone(), name.clone());
+        demand::status(demand::standing(&self.shared).get(&key), self.shared.pools.message(&key))
     }
 
     async fn put(&self, agent: Agent, must_exist: Option<bool>) -> Result<v1::Agent, Status> {
@@ -64,7 +65,8 @@ impl Agents {
         let agents = self.shared.agents.read();
         let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
         ours.map(|(key, known)| {
-            let told = wire::to_wire(&known.agent, demand::status(standing.get(key)));
+            let status = demand::status(standing.get(key), self.shared.pools.message(key));
+            let told = wire::to_wire(&known.agent, status);
             (told.name.clone(), told)
         })
         .collect()
@@ -239,6 +241,22 @@ impl AgentService for Agents {
         Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks }))
     }
 
+    async fn announce_workers(
+        &self,
+        request: Request<v1::AnnounceWorkersRequest>,
+    ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
+        pools::announce(&self.shared, request.into_inner())?;
+        Ok(Response::new(v1::AnnounceWorkersResponse {}))
+    }
+
+    async fn report_agent(
+        &self,
+        request: Request<v1::ReportAgentRequest>,
+    ) -> Result<Response<v1::ReportAgentResponse>, Status> {
+        pools::report(&self.shared, request.into_inner())?;
+        Ok(Response::new(v1::ReportAgentResponse {}))
+    }
+
     async fn list_capabilities(
         &self,
         request: Request<v1::ListCapabilitiesRequest>,
@@ -327,9 +345,9 @@ fn watch(
                 now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
             if !fresh.is_empty() {
                 let standing = demand::standing(&agents.shared);
-                for ((at, name), _) in fresh {
-                    let Some(known) = agents.shared.agent(at, name) else { continue };
-                    let status = demand::status(standing.get(&(at.clone(), name.clone())));
+                for (key, _) in fresh {
+                    let Some(known) = agents.shared.agent(&key.0, &key.1) else { continue };
+                    let status = demand::status(standing.get(key), agents.shared.pools.message(key));
                     news.push(Kind::Agent(wire::to_wire(&known.agent, status)));
                 }
             }
