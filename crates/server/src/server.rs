@@ -59,7 +59,7 @@ pub enum Error {
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     /// The token's file.
-    #[error("{0}")]
+    #[error("the token file cannot be used: {0}")]
     Token(String),
     /// Transport.
     #[error("the server failed: {0}")]

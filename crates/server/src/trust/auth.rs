@@ -46,7 +46,7 @@ impl Door {
                 let take = move |files: &[Vec<u8>]| {
                     let token = files.first().map(|file| file.trim_ascii()).unwrap_or_default();
                     if token.is_empty() {
-                        return Err(format!("the token file {name} is empty"));
+                        return Err(format!("{name} is empty"));
                     }
                     *admin.write() = Some(digest(token));
                     Ok(())
