@@ -38,6 +38,8 @@ impl Plane {
         let options = Options {
             listen: ([127, 0, 0, 1], 0).into(),
             token: None,
+            oidc: None,
+            http_listen: None,
             tls: None,
             store: open(folder)?,
             key_file: folder.join("key"),

@@ -79,9 +79,9 @@ async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Resul
         priority: rank::Priority::NORMAL,
         desired: task::Desired::Run,
         limits: Limits {
-            timeout: Duration::from_secs(3600),
+            timeout: Some(Duration::from_secs(3600)),
             queue_timeout: None,
-            cancel_grace: Duration::from_secs(10),
+            cancel_grace: Some(Duration::from_secs(10)),
         },
         retry: retry::Policy::default(),
         not_before: None,

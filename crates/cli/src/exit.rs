@@ -133,7 +133,7 @@ fn classify(error: &anyhow::Error) -> Exit {
 pub fn of(error: &rota_client::Error) -> Exit {
     match error.code {
         _ if error.lost => Exit::Unreachable,
-        Code::Unavailable | Code::Unauthenticated => Exit::Unreachable,
+        Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => Exit::Unreachable,
         Code::NotFound => Exit::NotFound,
         _ => Exit::Failed,
     }

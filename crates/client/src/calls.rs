@@ -65,12 +65,12 @@ calls! {
     repeat agents.list_workers(ListWorkersRequest) -> v1::ListWorkersResponse;
     /// Tells that a worker's process has certainly ended.
     repeat agents.report_worker_death(ReportWorkerDeathRequest) -> v1::ReportWorkerDeathResponse;
-    /// What can be done now.
-    repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
     /// Says which workers may join for an agent.
     repeat agents.announce_workers(AnnounceWorkersRequest) -> v1::AnnounceWorkersResponse;
     /// Says how an agent's pool fares.
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
+    /// What can be done now.
+    repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
 }
 
 /// A request that is safe to repeat once it names what it makes.

@@ -8,9 +8,10 @@ use rota_proto::v1::agent_service_client::AgentServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::error::root;
+use crate::tls::Connector;
 use crate::{Auth, Error, Options};
 
 /// What carries the calls.
@@ -70,12 +71,31 @@ pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
     {
         return Err(Error::endpoint(given, format!("{scheme} is neither http nor https")));
     }
-    let endpoint = endpoint(options).map_err(|error| Error::endpoint(given, root(&error)))?;
+    channel(options).map_err(|error| Error::endpoint(given, root(&error)))
+}
+
+fn channel(options: &Options) -> Result<Channel, tonic::transport::Error> {
+    let authority = options.endpoint.strip_prefix("https://");
+    if let (Some(ca), Some(authority)) = (&options.ca, authority) {
+        // Told that it is plain, since the connector sees to TLS; the calls say what it is.
+        let origin = Endpoint::from_shared(options.endpoint.clone())?.uri().clone();
+        let endpoint = usual(Endpoint::from_shared(format!("http://{authority}"))?, options)?.origin(origin);
+        let connector = Connector { ca: ca.clone(), name: options.tls_name.clone() };
+        return Ok(endpoint.connect_with_connector_lazy(connector));
+    }
+    let mut endpoint = usual(Endpoint::from_shared(options.endpoint.clone())?, options)?;
+    if authority.is_some() {
+        let mut tls = ClientTlsConfig::new().with_native_roots();
+        if let Some(name) = &options.tls_name {
+            tls = tls.domain_name(name);
+        }
+        endpoint = endpoint.tls_config(tls)?;
+    }
     Ok(endpoint.connect_lazy())
 }
 
-fn endpoint(options: &Options) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(options.endpoint.clone())?
+fn usual(endpoint: Endpoint, options: &Options) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(endpoint
         .user_agent(options.user_agent.clone())?
         .connect_timeout(options.connect_timeout)
         .timeout(options.timeout)
@@ -83,16 +103,5 @@ fn endpoint(options: &Options) -> Result<Endpoint, tonic::transport::Error> {
         // Off by default everywhere; without them a peer that vanished is noticed after minutes.
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    if !options.endpoint.starts_with("https://") {
-        return Ok(endpoint);
-    }
-    let mut tls = match &options.ca {
-        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    if let Some(name) = &options.tls_name {
-        tls = tls.domain_name(name);
-    }
-    endpoint.tls_config(tls)
+        .keep_alive_while_idle(true))
 }

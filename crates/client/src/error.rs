@@ -47,6 +47,12 @@ pub(crate) fn is_lost(status: &Status) -> bool {
         && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
+/// The server's word for programs, where it gave one.
+pub fn reason(status: &Status) -> Option<String> {
+    let info = status.get_error_details().error_info().cloned()?;
+    Some(info.reason).filter(|reason| !reason.is_empty())
+}
+
 impl Error {
     pub(crate) fn new(status: Status, endpoint: &str) -> Self {
         let details = status.get_error_details();
@@ -74,7 +80,7 @@ impl Error {
         Self {
             code: status.code(),
             message: message(&status, endpoint, lost),
-            reason: info.map(|info| info.reason.clone()).filter(|reason| !reason.is_empty()),
+            reason: reason(&status),
             fields,
             hint: told.or_else(|| hint(status.code(), lost).map(str::to_owned)),
             lost,

@@ -9,10 +9,11 @@ pub mod discover;
 mod error;
 mod options;
 mod retry;
+mod tls;
 pub mod watch;
 
 pub use auth::Auth;
 pub use channel::{Client, Transport, lazy_channel};
-pub use error::{Error, Field};
+pub use error::{Error, Field, reason};
 pub use options::{Options, Token};
 pub use tonic::Code;

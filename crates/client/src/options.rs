@@ -12,8 +12,8 @@ pub struct Options {
     pub endpoint: String,
     /// What proves who calls.
     pub token: Token,
-    /// Certificates to trust, in PEM, instead of the system's.
-    pub ca: Option<Vec<u8>>,
+    /// A file with certificates to trust, in PEM, instead of the system's. Read again for each connection.
+    pub ca: Option<PathBuf>,
     /// The name that the server's certificate must have, where it is not the endpoint's.
     pub tls_name: Option<String>,
     /// Longest wait for a connection.

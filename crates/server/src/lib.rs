@@ -4,14 +4,17 @@
 mod background;
 mod dispatch;
 mod grpc;
+mod http;
 mod options;
+mod pools;
 mod seal;
 mod server;
 mod sessions;
 mod shared;
+mod trust;
 mod watchers;
 mod wire;
 
-pub use options::{Options, Timing, Tls};
+pub use options::{Oidc, Options, Timing, Tls, Token};
 pub use server::{Bound, Ended, Error, Server};
 pub use wire::status::REASONS;

@@ -1,6 +1,6 @@
 //! What a control plane is told at its start.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,12 @@ use secrecy::SecretString;
 pub struct Options {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// What callers must show; `None` lets everybody in.
-    pub token: Option<SecretString>,
+    /// What an admin shows. Without it, and without `oidc`, everybody is let in.
+    pub token: Option<Token>,
+    /// Whose tokens are taken beside the admin's.
+    pub oidc: Option<Oidc>,
+    /// Where to tell in plain HTTP whether this replica lives and is ready.
+    pub http_listen: Option<SocketAddr>,
     /// Certificate and key; `None` speaks plain text.
     pub tls: Option<Tls>,
     /// Where everything is kept.
@@ -34,6 +38,8 @@ impl std::fmt::Debug for Options {
             .field("listen", &self.listen)
             .field("token", &self.token.is_some())
             .field("tls", &self.tls.is_some())
+            .field("oidc", &self.oidc)
+            .field("http_listen", &self.http_listen)
             .field("key_file", &self.key_file)
             .field("replica", &self.replica)
             .field("timing", &self.timing)
@@ -41,13 +47,84 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// A certificate and its key, as PEM.
+/// Between two looks at files that others replace.
+pub(crate) const RELOAD: Duration = Duration::from_secs(10);
+
+/// What an admin shows.
+#[derive(Debug, Clone)]
+pub enum Token {
+    /// This one.
+    Fixed(SecretString),
+    /// Whatever the file says; it is read again when it changes.
+    File(PathBuf),
+}
+
+/// A certificate and its key, both files in PEM. They are read again when they change.
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// The certificate chain.
-    pub certificate: Vec<u8>,
+    pub certificate: PathBuf,
     /// Its private key.
-    pub key: SecretString,
+    pub key: PathBuf,
+    /// Between two looks at the files.
+    pub reload: Duration,
+}
+
+impl Tls {
+    /// Looked at every ten seconds: a cluster that renews a certificate does so days ahead.
+    pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
+        Self { certificate, key, reload: RELOAD }
+    }
+}
+
+/// An issuer of tokens (OpenID Connect), such as a cluster that gives them to its pods.
+#[derive(Debug, Clone)]
+pub struct Oidc {
+    /// What the tokens say that it is.
+    pub issuer: String,
+    /// Where its keys are; `None` asks the issuer.
+    pub jwks_url: Option<String>,
+    /// A file with certificates to trust when asking it, in PEM, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// A file with what to show when asking it.
+    pub token_file: Option<PathBuf>,
+    /// Whom the tokens must be meant for.
+    pub audience: String,
+    /// The subject that is the operator.
+    pub operator: Option<String>,
+    /// Between two looks at its keys because a token names one that is not known.
+    pub refetch: Duration,
+    /// Known keys are looked at again after so long.
+    pub refresh: Duration,
+}
+
+impl Oidc {
+    /// For an audience.
+    pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            jwks_url: None,
+            ca: None,
+            token_file: None,
+            audience: audience.into(),
+            operator: None,
+            refetch: Duration::from_secs(10),
+            refresh: Duration::from_secs(5 * 60),
+        }
+    }
+
+    /// Whether keys may be fetched there: whoever can change them on their way can make tokens.
+    pub fn check_url(url: &str) -> Result<(), &'static str> {
+        let uri: http::Uri = url.parse().map_err(|_| "is no URL")?;
+        let host = uri.host().ok_or("is no URL")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        match uri.scheme_str() {
+            Some("https") => Ok(()),
+            Some("http") if here => Ok(()),
+            _ => Err("must begin with https://"),
+        }
+    }
 }
 
 /// How long things may take.

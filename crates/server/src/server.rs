@@ -13,20 +13,23 @@ use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_store::{Session, Snapshot};
+use rota_telemetry::{OnExit, spawn};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Identity, ServerTlsConfig};
 
 use crate::dispatch::{Fleet, Phase, Seat};
-use crate::grpc::{self, auth, ending};
+use crate::grpc::{self, ending};
 use crate::options::Options;
+use crate::pools::Pools;
 use crate::seal::{self, Sealer};
 use crate::shared::{KnownAgent, Shared};
+use crate::trust::auth::Door;
+use crate::trust::{accept, auth, tls};
 use crate::watchers::Watchers;
 use crate::wire::agent;
-use crate::{background, sessions};
+use crate::{background, http, sessions};
 
 /// Claims that may wait to be settled; more than there are workers in most fleets.
 const CLAIMS: usize = 4096;
@@ -53,7 +56,13 @@ pub enum Error {
     /// The key file.
     #[error(transparent)]
     Seal(#[from] seal::Error),
-    /// Certificate or transport.
+    /// The certificate.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// The token's file.
+    #[error("the token file cannot be used: {0}")]
+    Token(String),
+    /// Transport.
     #[error("the server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
     /// A part without which nothing goes on.
@@ -81,6 +90,9 @@ pub struct Server;
 pub struct Bound {
     addr: SocketAddr,
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    http: Option<TcpListener>,
+    door: Door,
     options: Options,
     shared: Arc<Shared>,
     loops: background::Loops,
@@ -98,9 +110,18 @@ impl Server {
         let commits = options.store.commits().ok_or(Error::InUse)?;
         let snapshot = options.store.snapshot().await?;
         let sealer = Sealer::open(&options.key_file)?;
-        let listen = |source| Error::Listen { addr: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
+        let (listener, addr) = listen(options.listen).await?;
+        let http = match options.http_listen {
+            Some(addr) => Some(listen(addr).await?.0),
+            None => None,
+        };
+        let stop = CancellationToken::new();
+        let tls = match &options.tls {
+            Some(files) => Some(tls::acceptor(files, stop.clone()).await.map_err(Error::Tls)?),
+            None => None,
+        };
+        let door = Door::new(options.token.clone(), options.oidc.clone(), stop.clone());
+        let door = door.await.map_err(Error::Token)?;
 
         let (claims, settled) = mpsc::channel(CLAIMS);
         let shared = Arc::new(Shared {
@@ -110,17 +131,25 @@ impl Server {
             claims,
             agents: RwLock::default(),
             agent_changes: tokio::sync::Mutex::default(),
+            pools: Pools::default(),
             sealer,
             replica: options.replica.clone(),
             isolates: options.isolates,
             timing: options.timing.clone(),
-            stop: CancellationToken::new(),
+            stop,
         });
         let next_due = snapshot.next_due;
         load(&shared, snapshot);
         let loops = background::start(&shared, commits, settled, next_due);
-        Ok(Bound { addr, listener, options, shared, loops })
+        Ok(Bound { addr, listener, tls, http, door, options, shared, loops })
     }
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
 }
 
 /// Takes over what was there before this control plane started. Workers have the recovery grace to come back.
@@ -172,12 +201,17 @@ impl Bound {
         self.addr
     }
 
+    /// Where it tells in plain HTTP how it is.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|http| http.local_addr().ok())
+    }
+
     /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Ended, Error> {
-        let Self { listener, options, shared, mut loops, .. } = self;
+        let Self { listener, tls, http, door, options, shared, mut loops, .. } = self;
         let health = grpc::health().await;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
-        let layer = auth::Layer::new(options.token.clone());
+        let layer = auth::Layer(Arc::new(door));
         let tasks = TaskServiceServer::new(grpc::Tasks { shared: Arc::clone(&shared) })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE);
@@ -186,18 +220,11 @@ impl Bound {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE);
 
-        let mut builder = tonic::transport::Server::builder()
+        let router = tonic::transport::Server::builder()
             .accept_http1(true)
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(10_000);
-        if let Some(tls) = &options.tls {
-            use secrecy::ExposeSecret;
-            let identity = Identity::from_pem(&tls.certificate, tls.key.expose_secret());
-            builder = builder.tls_config(ServerTlsConfig::new().identity(identity))?;
-        }
-        let router = builder
+            .max_concurrent_streams(10_000)
             .layer(layer)
             .layer(ending::Layer(shared.stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
@@ -207,8 +234,16 @@ impl Bound {
             .add_service(health)
             .add_service(reflection);
 
+        let http_stop = CancellationToken::new();
+        if let Some(listener) = http {
+            let http = http::serve(listener, Arc::clone(&shared), http_stop.clone());
+            spawn("http-listener", OnExit::Done, http);
+        }
+        // A replica that ends, however it does, does not answer any more.
+        let _http_stop = http_stop.drop_guard();
+        let incoming = accept::incoming(listener, tls, shutdown.clone());
         let stop = shared.stop.clone();
-        let serve = router.serve_with_incoming_shutdown(nodelay(listener), stop.clone().cancelled_owned());
+        let serve = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
         let grace = options.timing.shutdown_grace;
         let (served, early_end) = tokio::select! {
@@ -240,16 +275,4 @@ impl Bound {
             None => Ok(ended),
         }
     }
-}
-
-fn nodelay(
-    listener: TcpListener,
-) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use tokio_stream::StreamExt;
-    TcpListenerStream::new(listener).map(|accepted| {
-        accepted.inspect(|stream| {
-            // Only a connection that is already gone refuses this, and it is noticed on the first read.
-            let _ = stream.set_nodelay(true);
-        })
-    })
 }

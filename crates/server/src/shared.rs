@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::background::Claims;
 use crate::dispatch::Fleet;
 use crate::options::Timing;
+use crate::pools::Pools;
 use crate::seal::Sealer;
 use crate::watchers::Watchers;
 use crate::wire::names::TaskName;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) agents: RwLock<Agents>,
     /// Held by whoever changes an agent.
     pub(crate) agent_changes: tokio::sync::Mutex<()>,
+    pub(crate) pools: Pools,
     pub(crate) sealer: Sealer,
     pub(crate) replica: String,
     /// Whether somebody starts workers for single tasks.

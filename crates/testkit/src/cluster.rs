@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
-use rota_server::{Ended, Options, Server, Timing, Tls};
+use rota_server::{Ended, Oidc, Options, Server, Timing, Tls, Token};
 use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
@@ -39,8 +39,12 @@ pub struct Setup {
     pub timing: Timing,
     /// What callers must show.
     pub token: Option<String>,
-    /// Certificate and key, as PEM.
+    /// Certificate and key, as PEM; they lie as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
     pub tls: Option<(String, String)>,
+    /// Whose tokens are taken beside `token`.
+    pub oidc: Option<Oidc>,
+    /// Whether it listens for probes, too.
+    pub http: bool,
     /// Microseconds by which the store's clock is off, to be changed at any time. [`BROKEN`] makes the store's writer
     /// panic.
     pub skew: Arc<AtomicI64>,
@@ -49,7 +53,7 @@ pub struct Setup {
 impl Setup {
     /// With [`timing`], open to everybody.
     pub fn new(keep: Keep) -> Self {
-        Self { keep, timing: timing(), token: None, tls: None, skew: Arc::default() }
+        Self { keep, timing: timing(), token: None, tls: None, oidc: None, http: false, skew: Arc::default() }
     }
 }
 
@@ -59,6 +63,7 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     setup: Setup,
     addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
     running: Option<Running>,
     client: Client,
 }
@@ -114,15 +119,20 @@ impl Cluster {
     /// Starts a control plane.
     pub async fn start_with(setup: Setup) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        if let Some((certificate, key)) = &setup.tls {
+            let files = tls_files(folder.path());
+            std::fs::write(files.0, certificate)?;
+            std::fs::write(files.1, key)?;
+        }
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (running, addr) = run(&setup, folder.path(), any).await?;
-        let client = Client::new(client_options(&setup, addr))?;
-        Ok(Self { folder, setup, addr, running: Some(running), client })
+        let (running, addr, http_addr) = run(&setup, folder.path(), any).await?;
+        let client = Client::new(client_options(&setup, folder.path(), addr))?;
+        Ok(Self { folder, setup, addr, http_addr, running: Some(running), client })
     }
 
     /// Another client, with a connection of its own.
     pub fn another_client(&self) -> Result<Client> {
-        Ok(Client::new(client_options(&self.setup, self.addr))?)
+        Ok(Client::new(client_options(&self.setup, self.folder.path(), self.addr))?)
     }
 
     /// A client of it. It goes on over restarts.
@@ -138,6 +148,11 @@ impl Cluster {
     /// Where it listens, also after a restart.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it answers probes, if it does; another place after a restart.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
     }
 
     /// A folder that lives as long as the cluster.
@@ -185,8 +200,8 @@ impl Cluster {
     /// Starts it again at the same address, on what it kept.
     pub async fn restart(&mut self) -> Result<()> {
         anyhow::ensure!(self.running.is_none(), "it is still running");
-        let (running, _) = run(&self.setup, self.folder.path(), self.addr).await?;
-        self.running = Some(running);
+        let (running, _, http_addr) = run(&self.setup, self.folder.path(), self.addr).await?;
+        (self.running, self.http_addr) = (Some(running), http_addr);
         Ok(())
     }
 
@@ -209,7 +224,7 @@ impl Cluster {
         slots: usize,
         state: PathBuf,
     ) -> Result<rota_worker::Options> {
-        let channel = rota_client::lazy_channel(&client_options(&self.setup, at))?;
+        let channel = rota_client::lazy_channel(&client_options(&self.setup, self.folder.path(), at))?;
         let mut options = rota_worker::Options::new(channel, "default", agent, name, state);
         options.slots = slots;
         options.token = self.setup.token.clone().map(Into::into);
@@ -217,24 +232,34 @@ impl Cluster {
     }
 }
 
-fn client_options(setup: &Setup, addr: SocketAddr) -> ClientOptions {
+/// Where a cluster keeps certificate and key.
+fn tls_files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("tls.crt"), folder.join("tls.key"))
+}
+
+fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptions {
     let scheme = if setup.tls.is_some() { "https" } else { "http" };
     let mut options = ClientOptions::new(format!("{scheme}://{addr}"));
     options.retry_for = Duration::from_secs(20);
     if let Some(token) = &setup.token {
         options.token = rota_client::Token::Fixed(token.clone().into());
     }
-    if let Some((certificate, _)) = &setup.tls {
-        options.ca = Some(certificate.clone().into_bytes());
+    if setup.tls.is_some() {
+        options.ca = Some(tls_files(folder).0);
         options.tls_name = Some("localhost".to_owned());
     }
     options
 }
 
-async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr)> {
+async fn run(
+    setup: &Setup,
+    folder: &Path,
+    listen: SocketAddr,
+) -> Result<(Running, SocketAddr, Option<SocketAddr>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = CancellationToken::new();
-    let (started, start) = tokio::sync::oneshot::channel::<Result<(SocketAddr, Weak<dyn Store>)>>();
+    let (started, start) =
+        tokio::sync::oneshot::channel::<Result<(SocketAddr, Option<SocketAddr>, Weak<dyn Store>)>>();
     let (end, ended) = std::sync::mpsc::channel();
     let (stop, folder, setup) = (shutdown.clone(), folder.to_owned(), setup.clone());
     runtime.spawn(async move {
@@ -247,10 +272,13 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
             let weak = Arc::downgrade(&store);
             let options = Options {
                 listen,
-                token: setup.token.map(Into::into),
-                tls: setup
-                    .tls
-                    .map(|(certificate, key)| Tls { certificate: certificate.into_bytes(), key: key.into() }),
+                token: setup.token.map(|token| Token::Fixed(token.into())),
+                oidc: setup.oidc,
+                http_listen: setup.http.then(|| ([127, 0, 0, 1], 0).into()),
+                tls: setup.tls.map(|_| {
+                    let (certificate, key) = tls_files(&folder);
+                    Tls { reload: Duration::from_millis(50), ..Tls::new(certificate, key) }
+                }),
                 store,
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
@@ -262,13 +290,13 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<(Runnin
         match bound.await {
             Err(error) => drop(started.send(Err(error))),
             Ok((bound, store)) => {
-                let _ = started.send(Ok((bound.addr(), store)));
+                let _ = started.send(Ok((bound.addr(), bound.http_addr(), store)));
                 let _ = end.send(bound.run(stop).await);
             }
         }
     });
-    let (addr, store) = start.await.context("the control plane did not start")??;
-    Ok((Running { runtime: Some(runtime), shutdown, ended, store }, addr))
+    let (addr, http_addr, store) = start.await.context("the control plane did not start")??;
+    Ok((Running { runtime: Some(runtime), shutdown, ended, store }, addr, http_addr))
 }
 
 impl std::fmt::Debug for Running {

@@ -106,7 +106,9 @@ impl Dev {
         let place = Place::take()?;
         let bound = serve::bind(Options {
             listen: config.listen,
-            token: Some(serve::token(&token_file)?),
+            token: Some(rota_server::Token::Fixed(serve::token(&token_file)?)),
+            oidc: None,
+            http_listen: None,
             tls: None,
             store,
             key_file: data_dir.join("secrets.key"),

@@ -4,12 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use rota_client::discover;
 use rota_crds::Span;
-use rota_server::{Options, Timing, Tls};
-use secrecy::SecretString;
+use rota_server::{Oidc, Options, Timing, Tls, Token};
 use serde::{Deserialize, Serialize};
 
 use super::{serve, signals};
@@ -79,6 +77,34 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Span>,
+    /// Where to answer kubelet's probes in plain HTTP: /livez and /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+    /// An OpenID Connect issuer whose tokens are taken, such as a cluster's
+    #[arg(long, value_name = "URL", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_issuer: Option<String>,
+    /// Where its keys are; else the issuer is asked
+    #[arg(long, value_name = "URL", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_jwks_url: Option<String>,
+    /// Certificates to trust when asking it, in PEM, instead of the system's
+    #[arg(long, value_name = "FILE", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_ca: Option<PathBuf>,
+    /// The token to show when asking it; read again each time
+    #[arg(long, value_name = "FILE", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_token_file: Option<PathBuf>,
+    /// Whom its tokens must be meant for; `rota` unless said otherwise
+    #[arg(long, value_name = "NAME", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_audience: Option<String>,
+    /// The subject that is the operator, such as system:serviceaccount:rota:rota-operator
+    #[arg(long, value_name = "SUBJECT", help_heading = "Tokens of an issuer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc_operator: Option<String>,
     /// Let everybody in, also from other machines
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -102,6 +128,20 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tls_key: Option<PathBuf>,
     replica: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    http_listen: Option<SocketAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_issuer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_jwks_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_ca: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_token_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_audience: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oidc_operator: Option<String>,
     insecure: bool,
     heartbeat: Span,
     heartbeat_timeout: Span,
@@ -121,6 +161,13 @@ impl Default for Config {
             tls_certificate: None,
             tls_key: None,
             replica: "server".to_owned(),
+            http_listen: None,
+            oidc_issuer: None,
+            oidc_jwks_url: None,
+            oidc_ca: None,
+            oidc_token_file: None,
+            oidc_audience: None,
+            oidc_operator: None,
             insecure: false,
             heartbeat: Span(timing.heartbeat),
             heartbeat_timeout: Span(timing.heartbeat_timeout),
@@ -138,7 +185,9 @@ impl Server {
         let Some(config) = self.source.load::<Config>("ROTA_SERVER_", &self.flags, globals)? else {
             return Ok(Exit::Ok);
         };
-        if config.token_file.is_none() && !config.listen.ip().is_loopback() && !config.insecure {
+        let oidc = config.oidc()?;
+        let guarded = config.token_file.is_some() || oidc.is_some();
+        if !guarded && !config.listen.ip().is_loopback() && !config.insecure {
             let message =
                 format!("{} can be reached from other machines, and there is no token", config.listen);
             return Err(Failure::new(Exit::Usage, message)
@@ -147,7 +196,7 @@ impl Server {
         }
         serve::private_dir(&config.data_dir)?;
         let store = serve::open(&config.data_dir).await?;
-        let bound = serve::bind(config.options(store)?).await?;
+        let bound = serve::bind(config.options(store, oidc)?).await?;
         let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
         Talk::new(globals.color).say(&format!("listening on {scheme}://{}", bound.addr()));
         let told = signals::Told::listen()?;
@@ -160,18 +209,61 @@ impl Server {
 }
 
 impl Config {
-    fn options(&self, store: std::sync::Arc<dyn rota_store::Store>) -> anyhow::Result<Options> {
+    /// The issuer, if there is one.
+    fn oidc(&self) -> anyhow::Result<Option<Oidc>> {
+        let Some(issuer) = &self.oidc_issuer else {
+            let alone = [
+                ("oidc_jwks_url", self.oidc_jwks_url.is_some()),
+                ("oidc_ca", self.oidc_ca.is_some()),
+                ("oidc_token_file", self.oidc_token_file.is_some()),
+                ("oidc_audience", self.oidc_audience.is_some()),
+                ("oidc_operator", self.oidc_operator.is_some()),
+            ];
+            return match alone.into_iter().find(|(_, given)| *given) {
+                Some((key, _)) => {
+                    Err(Failure::usage(format!("{key} means nothing without oidc_issuer")).into())
+                }
+                None => Ok(None),
+            };
+        };
+        for (key, url) in [("oidc_issuer", Some(issuer)), ("oidc_jwks_url", self.oidc_jwks_url.as_ref())] {
+            if let Some(url) = url {
+                Oidc::check_url(url)
+                    .map_err(|why| Failure::usage(format!("{key} is {url:?}, which {why}")))?;
+            }
+        }
+        let audience = self.oidc_audience.as_deref().unwrap_or("rota");
+        for (key, word) in
+            [("oidc_audience", Some(audience)), ("oidc_operator", self.oidc_operator.as_deref())]
+        {
+            if word.is_some_and(str::is_empty) {
+                return Err(Failure::usage(format!("{key} is empty")).into());
+            }
+        }
+        Ok(Some(Oidc {
+            jwks_url: self.oidc_jwks_url.clone(),
+            ca: self.oidc_ca.clone(),
+            token_file: self.oidc_token_file.clone(),
+            operator: self.oidc_operator.clone(),
+            ..Oidc::new(issuer, audience)
+        }))
+    }
+
+    fn options(
+        &self,
+        store: std::sync::Arc<dyn rota_store::Store>,
+        oidc: Option<Oidc>,
+    ) -> anyhow::Result<Options> {
         let tls = match (&self.tls_certificate, &self.tls_key) {
-            (Some(certificate), Some(key)) => Some(Tls {
-                certificate: read(certificate)?,
-                key: SecretString::from(String::from_utf8(read(key)?).context("the key is not PEM")?),
-            }),
+            (Some(certificate), Some(key)) => Some(Tls::new(certificate.clone(), key.clone())),
             (None, None) => None,
             _ => return Err(Failure::usage("tls_certificate and tls_key belong together").into()),
         };
         Ok(Options {
             listen: self.listen,
-            token: self.token_file.as_deref().map(serve::token).transpose()?,
+            token: self.token_file.clone().map(Token::File),
+            oidc,
+            http_listen: self.http_listen,
             tls,
             store,
             key_file: self.data_dir.join("secrets.key"),
@@ -187,8 +279,4 @@ impl Config {
             },
         })
     }
-}
-
-fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }

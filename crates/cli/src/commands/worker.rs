@@ -23,7 +23,8 @@ Examples:
   rota worker --agent coder --worker coder-gpu --slots 4 --capability gpu
   ROTA_ENDPOINT=https://rota.example ROTA_TOKEN_FILE=token rota worker --agent coder
 
-Ctrl-C or SIGTERM lets it finish what it runs and take nothing new; a second one ends that too.
+Ctrl-C or SIGTERM lets it finish what it runs and take nothing new; a second one, or the end of
+--drain-timeout, ends that too.
 Each key of the file has a flag, and a variable of the environment: `state_dir` is --state-dir
 and ROTA_WORKER_STATE_DIR.";
 
@@ -78,6 +79,10 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub orphan_timeout: Option<Span>,
+    /// How long it may finish what it runs once it was told to end; then that goes back to the queue
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Span>,
     #[command(flatten)]
     #[serde(flatten)]
     programs: config::Programs,
@@ -98,6 +103,8 @@ pub struct Config {
     isolated_task: String,
     orphan_timeout: Span,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    drain_timeout: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     claude_program: Option<PathBuf>,
 }
 
@@ -112,6 +119,7 @@ impl Default for Config {
             secrets_dir: None,
             isolated_task: String::new(),
             orphan_timeout: Span(Duration::from_secs(15 * 60)),
+            drain_timeout: None,
             claude_program: None,
         }
     }
@@ -134,6 +142,9 @@ impl Worker {
         let told = signals::Told::listen()?;
         if self.exit_with_parent {
             end_with_stdin(told.clone());
+        }
+        if let Some(limit) = config.drain_timeout {
+            end_after(limit.0, told.clone());
         }
         let options = self.options(globals, &config, &told)?;
         tracing::info!(worker = config.worker, agent = config.agent, "a worker is up");
@@ -167,6 +178,18 @@ impl Worker {
         options.stop_now = told.at_once.clone();
         Ok(options)
     }
+}
+
+/// Whoever told it to end may kill it later: what still runs then must be told to end before.
+fn end_after(limit: Duration, told: signals::Told) {
+    spawn("drain-timeout", OnExit::Done, async move {
+        told.to_end.cancelled().await;
+        tokio::time::sleep(limit).await;
+        tracing::warn!(
+            "what runs has not ended within the drain timeout; it is ended and goes back to the queue"
+        );
+        told.at_once.cancel();
+    });
 }
 
 /// Whoever started us holds the other end of standard input and never writes. When it ends they

@@ -57,6 +57,31 @@ async fn what_cannot_be_understood() -> Result<()> {
         (&["wait", "a", "--timeout", "long"], "long"),
         (&["server", "--listen", "0.0.0.0:0", "--data-dir", "data"], "there is no token"),
         (&["dev", "--listen", "0.0.0.0:0", "--data-dir", "data"], "can be reached from other machines"),
+        (
+            &["server", "--oidc-operator", "x", "--data-dir", "data"],
+            "oidc_operator means nothing without oidc_issuer",
+        ),
+        (
+            &["server", "--oidc-issuer", "http://issuer.example", "--data-dir", "data"],
+            "must begin with https://",
+        ),
+        (&["server", "--oidc-issuer", "issuer", "--data-dir", "data"], "oidc_issuer"),
+        (
+            &[
+                "server",
+                "--oidc-issuer",
+                "https://a.example",
+                "--oidc-jwks-url",
+                "ftp://a",
+                "--data-dir",
+                "data",
+            ],
+            "oidc_jwks_url",
+        ),
+        (
+            &["server", "--oidc-issuer", "https://a.example", "--oidc-audience", "", "--data-dir", "data"],
+            "oidc_audience is empty",
+        ),
         (&["worker"], "none is named"),
     ] {
         stage.rota(args).await.failed(2, &["error: ", word]);

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::{Proxy, history, tasks};
 
+use crate::process::Process;
 use crate::seen::{self, Seen};
 use crate::{Graces, Stage, work};
 
@@ -81,5 +82,34 @@ async fn the_late_result_of_a_stopped_worker_is_refused() -> Result<()> {
     again.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
     let again = tasks::create(&client, again).await?.name;
     assert_eq!(tasks::ended(&client, &again).await?.status.unwrap().state(), TaskState::Succeeded);
+    history::check(&client, true).await?.check()
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_goes_back_to_the_queue() -> Result<()> {
+    let stage = Stage::start(Graces::LONG).await?;
+    let client = stage.client()?;
+    work::agent(&client).await?;
+    let mut command =
+        stage.command(&["worker", "--agent", work::AGENT, "--worker", "first", "--drain-timeout", "0s"]);
+    command.arg("--state-dir").arg(stage.state_dir());
+    command.env("ROTA_ENDPOINT", format!("http://{}", stage.addr()));
+    let first = Process::start("first", command);
+    tasks::connected(&client, "first").await?;
+    let mark = work::mark();
+    let line = format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}sleep 1000", work::STRAYS);
+    let mut task = work::shell(&line, &[("MARK", &mark)]);
+    // An agent's failure would be the end.
+    task.spec.get_or_insert_default().retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let name = tasks::create(&client, task).await?.name;
+    seen::are_there(&mark, work::SESSIONS).await?;
+    first.signal(Signal::SIGTERM);
+    assert!(first.ended().await.status.success());
+    seen::none_is_left(&mark).await?;
+    let _second = stage.worker(work::AGENT, "second", 1).await?;
+
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "second"));
+    assert_eq!((status.attempt, status.worker_losses), (2, 1));
     history::check(&client, true).await?.check()
 }

@@ -4,7 +4,7 @@
 mod config;
 mod dev;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rota_telemetry::env;
 
@@ -153,7 +153,11 @@ fn merge(
         .or(from_config)
         .or(from_dev)
         .unwrap_or_default();
-    options.ca = ca.map(|path| read(&path)).transpose()?;
+    if let Some(path) = &ca {
+        // It is read for each connection; that there is none is said at once.
+        std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    }
+    options.ca = ca;
     let namespace = flags
         .namespace
         .clone()
@@ -161,10 +165,6 @@ fn merge(
         .or(config.namespace)
         .unwrap_or_else(|| "default".to_owned());
     Ok(Found { options, namespace, origin })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

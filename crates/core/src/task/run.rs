@@ -293,6 +293,10 @@ impl Step<'_> {
                 self.out.result = result;
                 self.go(StateChange::new(State::Succeeded, "succeeded"));
             }
+            // A worker that had to end says so in order; the attempt is no more at fault than with one that vanishes.
+            Ending::Failed(failure) if failure.class == Class::WorkerLost => {
+                self.interrupted(&failure.message)
+            }
             Ending::Failed(failure) => self.failed(failure, jitter),
             Ending::Stopped { by } => {
                 self.interrupted(&format!("the worker ended the attempt by {by}, unasked"))

@@ -81,6 +81,7 @@ fn know(shared: &Shared, change: &AgentChange) {
     let key = (change.agent.namespace.clone(), change.agent.name.clone());
     if change.deleted {
         shared.agents.write().remove(&key);
+        shared.pools.forget(&key);
         return;
     }
     let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());

@@ -183,7 +183,7 @@ impl Shared {
     pub(crate) fn send_end(self: &Arc<Self>, key: &SeatKey, fence: Fence, task: &Task) {
         let seat = self.fleet.look(key).and_then(|seat| Some((seat.worker(), seat.outgoing.clone()?)));
         if let Some((worker, outgoing)) = seat {
-            self.leaving(key, &worker, task.id, fence, task.limits.cancel_grace);
+            self.leaving(key, &worker, task.id, fence, task.cancel_grace());
             outgoing.send(cancel(task, fence, "the attempt no longer counts"));
         }
     }

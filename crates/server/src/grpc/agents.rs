@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{masked, page, worker_to_wire};
-use super::demand;
+use super::{demand, pools};
 use crate::dispatch::WorkerView;
 use crate::sessions;
 use crate::shared::Shared;
@@ -33,7 +33,8 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Agents {
     fn status(&self, namespace: &Namespace, name: &AgentName) -> v1::AgentStatus {
-        demand::status(demand::standing(&self.shared).get(&(namespace.clone(), name.clone())))
+        let key = (namespace.clone(), name.clone());
+        demand::status(demand::standing(&self.shared).get(&key), self.shared.pools.message(&key))
     }
 
     async fn put(
@@ -74,7 +75,8 @@ impl Agents {
         let agents = self.shared.agents.read();
         let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
         ours.map(|(key, known)| {
-            let told = wire::to_wire(&known.agent, demand::status(standing.get(key)));
+            let status = demand::status(standing.get(key), self.shared.pools.message(key));
+            let told = wire::to_wire(&known.agent, status);
             (told.name.clone(), told)
         })
         .collect()
@@ -246,16 +248,18 @@ impl AgentService for Agents {
 
     async fn announce_workers(
         &self,
-        _: Request<v1::AnnounceWorkersRequest>,
+        request: Request<v1::AnnounceWorkersRequest>,
     ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
-        Err(Status::unimplemented("this control plane takes no announcements"))
+        pools::announce(&self.shared, request.into_inner())?;
+        Ok(Response::new(v1::AnnounceWorkersResponse {}))
     }
 
     async fn report_agent(
         &self,
-        _: Request<v1::ReportAgentRequest>,
+        request: Request<v1::ReportAgentRequest>,
     ) -> Result<Response<v1::ReportAgentResponse>, Status> {
-        Err(Status::unimplemented("this control plane takes no reports on agents"))
+        pools::report(&self.shared, request.into_inner())?;
+        Ok(Response::new(v1::ReportAgentResponse {}))
     }
 
     async fn list_capabilities(
@@ -291,7 +295,7 @@ impl Agents {
     fn is_there(&self, namespace: &Namespace, agent: &AgentName, worker: &str) -> Result<(), Status> {
         let workers = self.workers(Some(namespace));
         let own: Vec<_> =
-            (workers.iter().filter(|one| one.agent == *agent)).map(|one| one.name.as_str()).collect();
+            (workers.iter().filter(|one| one.profile.agent == *agent)).map(|one| one.profile.worker.as_str()).collect();
         if own.is_empty() && self.shared.agent(namespace, agent).is_none() {
             return Err(Self::missing(agent));
         }
@@ -299,8 +303,8 @@ impl Agents {
             return Ok(());
         }
         let worker = check::shorten(worker);
-        let hint = match workers.iter().find(|one| one.name == worker) {
-            Some(other) => format!("that one belongs to the agent {}", other.agent),
+        let hint = match workers.iter().find(|one| one.profile.worker.as_str() == worker) {
+            Some(other) => format!("that one belongs to the agent {}", other.profile.agent),
             None if own.is_empty() => "it has no workers now".to_owned(),
             None => format!("it has {}", own[..own.len().min(10)].join(", ")),
         };
@@ -367,9 +371,9 @@ fn watch(
                 now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
             if !fresh.is_empty() {
                 let standing = demand::standing(&agents.shared);
-                for ((at, name), _) in fresh {
-                    let Some(known) = agents.shared.agent(at, name) else { continue };
-                    let status = demand::status(standing.get(&(at.clone(), name.clone())));
+                for (key, _) in fresh {
+                    let Some(known) = agents.shared.agent(&key.0, &key.1) else { continue };
+                    let status = demand::status(standing.get(key), agents.shared.pools.message(key));
                     news.push(Kind::Agent(wire::to_wire(&known.agent, status)));
                 }
             }

@@ -30,8 +30,9 @@ pub(super) fn standing(shared: &Shared) -> BTreeMap<(Namespace, AgentName), Stan
     agents
 }
 
-pub(super) fn status(standing: Option<&Standing>) -> v1::AgentStatus {
-    let Some(standing) = standing else { return v1::AgentStatus::default() };
+/// How an agent stands; `message` is what whoever starts its workers says.
+pub(super) fn status(standing: Option<&Standing>, message: String) -> v1::AgentStatus {
+    let Some(standing) = standing else { return v1::AgentStatus { message, ..Default::default() } };
     let count = |fits: fn(&crate::dispatch::WorkerView) -> bool| {
         i32::try_from(standing.workers.iter().filter(|worker| worker.connected && fits(worker)).count())
             .unwrap_or(i32::MAX)
@@ -46,7 +47,7 @@ pub(super) fn status(standing: Option<&Standing>) -> v1::AgentStatus {
         free_slots: i32::try_from(free).unwrap_or(i32::MAX),
         queued_tasks: i64::try_from(standing.queued).unwrap_or(i64::MAX),
         running_tasks: i64::try_from(running).unwrap_or(i64::MAX),
-        message: String::new(),
+        message,
     }
 }
 

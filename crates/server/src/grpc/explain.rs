@@ -12,7 +12,10 @@ pub(super) async fn explain(shared: &Shared, task: &Task) -> Result<v1::ExplainT
     if let (State::Queued, Some(route)) = (task.state, route) {
         fleet.ahead = shared.store.ahead(route, task.rank()).await.map_err(status::store)?;
     }
-    let causes = explain::causes(task, fleet, now());
+    let mut causes = explain::causes(task, fleet, now());
+    if let Some(cause) = cannot_start(shared, task, fleet) {
+        causes.insert(0, cause);
+    }
     let summary = explain::summary(task, &causes, now());
     let causes = causes.into_iter().map(|cause| v1::Cause {
         code: cause.code.to_owned(),
@@ -24,5 +27,20 @@ pub(super) async fn explain(shared: &Shared, task: &Task) -> Result<v1::ExplainT
         summary,
         causes: causes.collect(),
         ahead: i64::try_from(fleet.ahead).unwrap_or(i64::MAX),
+    })
+}
+
+/// What whoever starts the workers says of the agent for whose slots it waits.
+fn cannot_start(shared: &Shared, task: &Task, fleet: explain::Fleet) -> Option<explain::Cause> {
+    if task.state != State::Queued || fleet.free > 0 {
+        return None;
+    }
+    let route = task.route();
+    let agent = shared.preferred(&route)?;
+    let message = shared.pools.message(&(route.namespace, agent.clone()));
+    (!message.is_empty()).then(|| explain::Cause {
+        code: "workers_cannot_start",
+        message: format!("workers of the agent {agent} cannot start: {message}"),
+        hint: format!("see `rota describe agent {agent}`"),
     })
 }

@@ -2,13 +2,13 @@
 
 mod agents;
 mod answers;
-pub(crate) mod auth;
 mod create;
 mod demand;
 pub(crate) mod ending;
 mod explain;
 mod feed;
 mod follow;
+mod pools;
 mod tasks;
 
 use rota_proto::v1::agent_service_server::AgentServiceServer;

@@ -12,9 +12,10 @@ use rota_telemetry::{OnExit, spawn};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::decode;
+use super::{admission, decode};
 use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat, SeatKey};
 use crate::shared::{Shared, now};
+use crate::trust::oidc::Pod;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, event, failure, names, status, time};
 
@@ -34,6 +35,7 @@ pub(super) struct Opened {
 
 pub(super) async fn open(
     shared: &Arc<Shared>,
+    pod: Option<&Pod>,
     hello: wire::Hello,
     outgoing: &Outgoing,
 ) -> Result<Opened, Status> {
@@ -69,6 +71,9 @@ pub(super) async fn open(
     }
 
     let key: SeatKey = (namespace.clone(), worker.clone());
+    if let Some(pod) = pod {
+        admission::check(shared, pod, &key, &agent)?;
+    }
     let open = OpenSession {
         namespace: namespace.clone(),
         worker: worker.clone(),

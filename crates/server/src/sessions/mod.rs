@@ -1,6 +1,7 @@
 //! Workers' sessions: one bidirectional call each. Hello first; afterwards everything about an
 //! attempt carries its fence.
 
+mod admission;
 mod decode;
 mod hello;
 mod inbound;

@@ -18,6 +18,7 @@ use super::hello::{self, Opened};
 use super::inbound;
 use crate::dispatch::Outgoing;
 use crate::shared::Shared;
+use crate::trust::oidc::Pod;
 use crate::wire::status;
 
 /// Messages that may wait for a worker before it counts as not keeping up.
@@ -45,9 +46,10 @@ impl WorkerService for Service {
         let (messages, outbox) = mpsc::channel(OUTBOX);
         let hang_up = shared.stop.child_token();
         let outgoing = Outgoing { messages, hang_up };
+        let pod = request.extensions().get::<Pod>().cloned();
         let inbound = request.into_inner();
         spawn("session", OnExit::Done, async move {
-            if let Err(status) = run(shared, inbound, outgoing).await {
+            if let Err(status) = run(shared, pod, inbound, outgoing).await {
                 let _ = errors.send(status).await;
             }
         });
@@ -59,6 +61,7 @@ impl WorkerService for Service {
 
 async fn run(
     shared: Arc<Shared>,
+    pod: Option<Pod>,
     mut inbound: Streaming<SessionRequest>,
     outgoing: Outgoing,
 ) -> Result<(), Status> {
@@ -74,7 +77,7 @@ async fn run(
             Some(_) => return Err(status::error("PROTOCOL", "the first message must be Hello")),
         },
     };
-    let opened = hello::open(&shared, hello, &outgoing).await?;
+    let opened = hello::open(&shared, pod.as_ref(), hello, &outgoing).await?;
     let hang_up = outgoing.hang_up.clone();
     heartbeats(&shared, &outgoing);
     drop(outgoing);

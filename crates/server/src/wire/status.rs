@@ -44,7 +44,24 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The worker speaks a version of the protocol that this server does not.",
     ),
     ("PROTOCOL", Code::InvalidArgument, "A worker broke the session's protocol."),
-    ("UNAUTHENTICATED", Code::Unauthenticated, "The token is missing or wrong."),
+    ("TOKEN_REQUIRED", Code::Unauthenticated, "The call shows no token, and one is required."),
+    ("TOKEN_INVALID", Code::Unauthenticated, "The token is not accepted; the message says why."),
+    (
+        "KEYS_UNAVAILABLE",
+        Code::Unavailable,
+        "The token cannot be checked now, because its issuer's keys cannot be fetched; call again.",
+    ),
+    ("ROLE_FORBIDDEN", Code::PermissionDenied, "The caller is known, and may not make this call."),
+    (
+        "WORKER_NAME_MISMATCH",
+        Code::PermissionDenied,
+        "A worker calls itself by another name than its token's pod has.",
+    ),
+    (
+        "WORKER_NOT_ANNOUNCED",
+        Code::PermissionDenied,
+        "Nobody has announced this worker for its agent yet; workers try again by themselves.",
+    ),
     (
         "STORE_UNAVAILABLE",
         Code::Unavailable,

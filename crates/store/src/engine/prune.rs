@@ -60,7 +60,7 @@ impl<T: Tables> Engine<T> {
         match &route.target {
             Target::Agent(agent) => self.agents.contains_key(&(route.namespace.clone(), agent.clone())),
             Target::Worker(worker) => self.sessions.contains_key(&(route.namespace.clone(), worker.clone())),
-            Target::Capabilities(_) => false,
+            Target::Capabilities(_) | Target::Task { .. } => false,
         }
     }
 }

@@ -26,16 +26,16 @@ fn list() -> v1::ListTasksRequest {
 async fn a_token_is_asked_for() -> Result<()> {
     let cluster = guarded().await?;
     let endpoint = format!("http://{}", cluster.addr());
-    for (token, message) in [
-        (Token::None, "a token is required"),
-        (Token::Fixed("open sesam".into()), "the token is wrong"),
-        (Token::Fixed("open sesame!".into()), "the token is wrong"),
+    for (token, reason, message) in [
+        (Token::None, "TOKEN_REQUIRED", "a token is required"),
+        (Token::Fixed("open sesam".into()), "TOKEN_INVALID", "the token is wrong"),
+        (Token::Fixed("open sesame!".into()), "TOKEN_INVALID", "the token is wrong"),
     ] {
         let client = Client::new(Options { token, ..Options::new(endpoint.clone()) })?;
         let refused = client.list_tasks(list()).await.unwrap_err();
         assert_eq!(
             (refused.code, refused.reason.as_deref()),
-            (rota_client::Code::Unauthenticated, Some("UNAUTHENTICATED"))
+            (rota_client::Code::Unauthenticated, Some(reason))
         );
         assert_eq!(refused.message, message);
         let refused = client.all_agents("namespaces/default").await.unwrap_err();

@@ -19,5 +19,6 @@ mod refusals;
 mod restart;
 mod secrets;
 mod stopping;
+mod trust;
 mod watch;
 mod workers;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::stream::{PollNext, select_with_strategy};
+use rota_client::reason;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use rota_proto::worker::v1::{
     Hello, SessionRequest, SessionResponse, Welcome, session_request, session_response,
@@ -38,6 +39,8 @@ pub(super) struct Connection {
 pub(super) enum Failed {
     /// Trying again is useless until somebody changes something.
     Refused { code: Code, message: String },
+    /// It is not expected yet: whoever started it must say so first.
+    NotAnnounced(String),
     /// It may work later.
     Unreachable(String),
 }
@@ -46,6 +49,9 @@ impl From<Status> for Failed {
     fn from(status: Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
+            Code::PermissionDenied if reason(&status).as_deref() == Some("WORKER_NOT_ANNOUNCED") => {
+                Self::NotAnnounced(message)
+            }
             code @ (Code::FailedPrecondition
             | Code::InvalidArgument
             | Code::Unauthenticated

@@ -66,6 +66,8 @@ pub(super) struct Worker {
     reconnect_grace: Duration,
     /// When the connection was lost.
     cut_at: Option<Instant>,
+    /// Since when the control plane does not expect it.
+    unannounced: Option<Instant>,
     /// Its lease has ended, and what the agent wants then is done.
     lease_over: bool,
     orphaned: bool,
@@ -101,6 +103,7 @@ impl Worker {
             on_disconnect: OnDisconnect::Unspecified,
             reconnect_grace: Duration::MAX,
             cut_at: None,
+            unannounced: None,
             lease_over: false,
             orphaned: false,
             options,
@@ -163,6 +166,14 @@ impl Worker {
                     tracing::error!(?code, message, "the control plane refuses this worker");
                     self.end_all().await;
                     return Err(Error::Refused { code, message });
+                }
+                Some(Err(Failed::NotAnnounced(message))) => {
+                    let since = *self.unannounced.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.options.orphan_timeout {
+                        self.end_all().await;
+                        return Err(Error::Refused { code: Code::PermissionDenied, message });
+                    }
+                    tracing::info!(message, "waiting to be announced");
                 }
                 Some(Err(Failed::Unreachable(why))) => tracing::warn!(why, "no session"),
             }
@@ -269,7 +280,7 @@ impl Worker {
         };
         self.on_disconnect = welcome.on_disconnect();
         self.reconnect_grace = duration(welcome.reconnect_grace, 10);
-        (self.cut_at, self.orphaned) = (None, false);
+        (self.cut_at, self.unannounced, self.orphaned) = (None, None, false);
         self.resume(welcome.resume);
         if std::mem::take(&mut self.lease_over) {
             self.attempts.values().for_each(|entry| entry.shared.set_paused(false));

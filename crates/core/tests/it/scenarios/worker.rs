@@ -20,6 +20,19 @@ fn a_lost_worker_leaves_the_task_its_place() {
 }
 
 #[test]
+fn a_worker_that_says_that_it_ends_counts_as_lost() {
+    let mut life = Life::new(plain());
+    let ready = life.task.ready_at;
+    life.start().wait(secs(60)).finish(failed(Class::WorkerLost));
+    assert_eq!((life.state(), life.task.ready_at, life.task.retry_at), (State::Queued, ready, None));
+    assert_eq!((life.task.worker_losses, life.task.failures), (1, 0));
+    for _ in 0..life.task.retry.max_worker_losses {
+        life.start().finish(failed(Class::WorkerLost));
+    }
+    assert_eq!(life.task.failure.as_ref().map(|failure| failure.class), Some(Class::Quarantined));
+}
+
+#[test]
 fn lost_workers_end_in_quarantine() {
     let mut life = Life::new(plain());
     for _ in 0..life.task.retry.max_worker_losses {

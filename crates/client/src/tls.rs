@@ -1,0 +1,81 @@
+//! TLS that trusts the certificates of a file. It is read anew for each connection, so that a cluster may replace
+//! its authority under a program that runs. What is up goes on.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Where no port is named.
+const PORT: u16 = 443;
+
+/// Makes connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    /// What to trust.
+    pub(crate) ca: PathBuf,
+    /// The name that the certificate must have, where it is not the address's.
+    pub(crate) name: Option<String>,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Self { ca, name } = self.clone();
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default();
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let name = ServerName::try_from(name.unwrap_or_else(|| host.to_owned()))
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            let tls = TlsConnector::from(Arc::new(config(&ca).await?));
+            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(PORT))).await?;
+            stream.set_nodelay(true)?;
+            let stream = tls.connect(name, stream).await?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err(io::Error::other("the server does not speak gRPC there"));
+            }
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+async fn config(ca: &Path) -> io::Result<ClientConfig> {
+    let bad = |why: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the certificates in {}: {why}", ca.display()))
+    };
+    let pem = tokio::fs::read(ca).await.map_err(|error| bad(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| bad(format!("not PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("there are none".to_owned()));
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,89 @@
+//! The plain HTTP listener for a kubelet's probes, which cannot speak TLS with us: alive, ready and why not. It says
+//! nothing that is not for everybody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rota_core::TaskId;
+use rota_telemetry::{OnExit, spawn};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::shared::Shared;
+use crate::trust::accept;
+
+/// Connections at a time.
+const CONNECTIONS: usize = 128;
+/// For a request to come, also the next one on a connection.
+const REQUEST: Duration = Duration::from_secs(10);
+/// For the store to answer; probes themselves wait about as long.
+const STORE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    causes: Vec<Cause>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cause {
+    code: &'static str,
+    message: String,
+}
+
+/// Answers until `stop`.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/livez", get(async || Json(serde_json::json!({ "alive": true }))))
+        .route("/readyz", get(ready))
+        .with_state(shared);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let accepting = async {
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let stream = TokioIo::new(accept::accept(&listener).await);
+            let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
+            spawn("http", OnExit::Done, async move {
+                let _place = place;
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(REQUEST);
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    served = http.serve_connection(stream, service) => if let Err(error) = served {
+                        tracing::debug!(%error, "an HTTP connection failed");
+                    }
+                }
+            });
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accepting => {}
+    }
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Ready>) {
+    let mut causes = Vec::new();
+    if shared.stop.is_cancelled() {
+        causes.push(Cause { code: "stopping", message: "this replica is stopping".to_owned() });
+    }
+    let message = match timeout(STORE, shared.store.task(TaskId(Uuid::nil()))).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("the store does not answer".to_owned()),
+    };
+    causes.extend(message.map(|message| Cause { code: "store", message }));
+    let ready = causes.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, causes }))
+}

@@ -1,0 +1,9 @@
+//! Who may talk to this control plane, and how it proves itself: connections, TLS, tokens, roles. Knows nothing
+//! of tasks.
+
+pub(crate) mod accept;
+pub(crate) mod auth;
+mod files;
+pub(crate) mod oidc;
+mod roles;
+pub(crate) mod tls;

@@ -1,0 +1,86 @@
+//! The server's certificate: read at the start, and again when its files change. Connections that are up go on
+//! with the one they began with.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::files;
+use crate::options::Tls;
+
+/// The certificate that new connections are shown.
+#[derive(Debug)]
+struct Shown(RwLock<Option<Arc<CertifiedKey>>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.read().clone()
+    }
+}
+
+/// What speaks TLS, with the certificate of these files, whatever it is by then.
+pub(crate) async fn acceptor(tls: &Tls, stop: CancellationToken) -> Result<TlsAcceptor, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let shown = Arc::new(Shown(RwLock::new(None)));
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&shown) as _);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let paths = vec![tls.certificate.clone(), tls.key.clone()];
+    let take = move |files: &[Vec<u8>]| {
+        let [certificate, key] = files else { return Err("a certificate and a key are needed".to_owned()) };
+        *shown.0.write() = Some(Arc::new(pair(certificate, key, &provider)?));
+        Ok(())
+    };
+    files::follow(paths, tls.reload, stop, take).await?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A certificate chain with its key. Halves of two pairs are refused.
+fn pair(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let bad = |error| format!("the certificate is not PEM: {error}");
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().map_err(bad)?;
+    if chain.is_empty() {
+        return Err("the certificate file holds no certificate".to_owned());
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key file holds no private key".to_owned())?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|error| format!("certificate and key cannot be used together: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_pair_is_taken() {
+        let provider = aws_lc_rs::default_provider();
+        let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (one, other) = (make(), make());
+        let pem = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+            (made.cert.pem().into_bytes(), made.signing_key.serialize_pem().into_bytes())
+        };
+        let ((certificate, key), (_, other_key)) = (pem(&one), pem(&other));
+        assert!(pair(&certificate, &key, &provider).is_ok());
+        for (certificate, key, why) in [
+            (&certificate, &other_key, "together"),
+            (&key, &key, "no certificate"),
+            (&certificate, &certificate, "no private key"),
+            (&certificate, &Vec::new(), "no private key"),
+            (&Vec::new(), &key, "no certificate"),
+        ] {
+            let refused = pair(certificate, key, &provider).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+}
