@@ -98,4 +98,7 @@ https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
       protocol: TCP
     - port: 443
     - port: 6443
+{{- with .Values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
