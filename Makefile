@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench clean
+.PHONY: help demo demo-claude test lint fmt docs bench charts-check images clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ docs: ## Write what is generated: docs/reference, docs/state-machine.md and crds
 
 bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")
 	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
+
+charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs helm and Go
+	@scripts/charts-check
+
+images: ## Make the images rota:dev and rota-worker:dev without a container engine
+	@scripts/image
 
 clean: ## Remove everything that was compiled
 	@cargo clean
