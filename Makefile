@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench clean
+.PHONY: help demo demo-claude test lint fmt docs bench clean cluster-up cluster-down cluster-test
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,15 @@ docs: ## Write the generated pages: docs/reference and docs/state-machine.md
 
 bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")
 	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
+
+cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and Linux (tests/cluster)
+	@tests/cluster/cluster up
+
+cluster-down: ## Stop it, and leave nothing of it
+	@tests/cluster/cluster down
+
+cluster-test: ## Try that cluster itself, beside any that is up
+	@cd tests/cluster && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 -timeout=40m .
 
 clean: ## Remove everything that was compiled
 	@cargo clean
