@@ -74,9 +74,13 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, before, traces(t, c))
-	if left, err := processesIn(namespace); err != nil || len(left) > 0 {
-		t.Errorf("processes are left: %v %v", left, err)
-	}
+	wait(t, "every process to be gone", func() error {
+		left, err := processesIn(namespace)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("left: %v", left)
+		}
+		return err
+	})
 	if _, err := os.Stat(c.dir); err == nil {
 		t.Errorf("%s is left", c.dir)
 	}

@@ -65,7 +65,10 @@ func imageVerb(args []string) error {
 		return nil
 	})
 	flags.StringVar(&out, "o", "", "`FILE` to write")
+	flags.SetOutput(io.Discard)
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		flags.SetOutput(os.Stdout)
+		flags.PrintDefaults()
 		return nil
 	} else if err != nil {
 		return err

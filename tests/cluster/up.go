@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -64,6 +65,7 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	defer reports.Close()
+	go func() { _, _ = process.Wait() }()
 	if err := os.WriteFile(c.pidFile(), fmt.Appendf(nil, "%d\n", process.Pid), 0o600); err != nil {
 		return errors.Join(err, process.Kill())
 	}
@@ -201,16 +203,21 @@ func (c *cluster) kill() error {
 	if err != nil {
 		return nil
 	}
+	namespace, err := c.namespace()
+	if err != nil {
+		return nil
+	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 		return err
 	}
-	// The kernel has ended all the others before this one is gone, or waits for its parent: then it
-	// has no arguments any more.
 	return await(time.Minute, "the node to end", func() error {
-		if _, err := c.pid(); err == nil {
-			return fmt.Errorf("process %d is still there", pid)
+		left, err := processesIn(namespace)
+		// The first may stay as a zombie until its parent asks for it.
+		left = slices.DeleteFunc(left, func(p process) bool { return p.pid == pid })
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d processes are still there", len(left))
 		}
-		return nil
+		return err
 	})
 }
 
