@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench charts-check images clean
+.PHONY: help demo demo-claude test lint fmt docs bench charts-check images cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,15 @@ charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30
 
 images: ## Make the images rota:dev and rota-worker:dev without a container engine
 	@scripts/image
+
+cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and Linux (tests/cluster)
+	@tests/cluster/cluster up
+
+cluster-down: ## Stop it, and leave nothing of it
+	@tests/cluster/cluster down
+
+cluster-test: ## Try that cluster itself, beside any that is up
+	@cd tests/cluster && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 -timeout=40m .
 
 clean: ## Remove everything that was compiled
 	@cargo clean

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Where a node finds the cluster's folder and its programs; files/ has these paths too.
+const (
+	inNode     = "/run/cluster"
+	programs   = "/run/programs"
+	trust      = inNode + "/trust/"
+	settings   = inNode + "/settings/"
+	containerd = "/run/containerd/containerd.sock"
+	startsIn   = 2 * time.Minute
+	answersIn  = 5 * time.Second
+)
+
+// component is one of the node's lasting programs.
+type component struct {
+	name    string
+	args    []string
+	healthy func() error
+}
+
+// components are in the order in which they start: each needs those before it.
+func components(cgroup string) []component {
+	return []component{
+		{"etcd", []string{
+			"--data-dir=/var/lib/etcd",
+			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+			"--listen-peer-urls=http://127.0.0.1:2380",
+			// The cluster does not outlive the machine, so nothing need wait for the disk.
+			"--unsafe-no-fsync",
+		}, answers("http://127.0.0.1:2379/health")},
+
+		{"kube-apiserver", []string{
+			"--etcd-servers=http://127.0.0.1:2379",
+			"--advertise-address=" + nodeIP,
+			"--service-cluster-ip-range=10.96.0.0/16",
+			"--tls-cert-file=" + trust + "server.crt", "--tls-private-key-file=" + trust + "server.key",
+			"--client-ca-file=" + trust + "ca.crt",
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--allow-privileged",
+			// The node's name is in no DNS.
+			"--kubelet-preferred-address-types=InternalIP",
+			"--kubelet-certificate-authority=" + trust + "ca.crt",
+			"--kubelet-client-certificate=" + trust + "admin.crt", "--kubelet-client-key=" + trust + "admin.key",
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-key-file=" + trust + "tokens.pub",
+			"--service-account-signing-key-file=" + trust + "tokens.key",
+			"--audit-policy-file=" + settings + "audit.yaml",
+			"--audit-log-path=" + inNode + "/logs/audit.log",
+			"--audit-log-maxsize=1000", "--audit-log-maxbackup=1",
+		}, answers("https://127.0.0.1:6443/readyz")},
+
+		{"kube-controller-manager", []string{
+			"--kubeconfig=" + trust + "kube-controller-manager.kubeconfig",
+			"--use-service-account-credentials",
+			"--root-ca-file=" + trust + "ca.crt",
+			"--service-account-private-key-file=" + trust + "tokens.key",
+			"--leader-elect=false",
+			// Its default is a folder that it would make in /usr.
+			"--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins",
+		}, answers("https://127.0.0.1:10257/healthz")},
+
+		{"kube-scheduler", []string{
+			"--kubeconfig=" + trust + "kube-scheduler.kubeconfig",
+			"--leader-elect=false",
+		}, answers("https://127.0.0.1:10259/healthz")},
+
+		{"containerd", []string{"--config=" + settings + "containerd.toml"}, listens("unix", containerd)},
+
+		{"kubelet", []string{
+			"--config=" + settings + "kubelet.yaml",
+			"--kubeconfig=" + trust + "kubelet.kubeconfig",
+			"--hostname-override=" + nodeName, "--node-ip=" + nodeIP,
+			"--cgroup-root=/" + cgroup,
+		}, answers("http://127.0.0.1:10248/healthz")},
+
+		{"kube-proxy", []string{"--config=" + settings + "kube-proxy.yaml"}, answers("http://127.0.0.1:10256/healthz")},
+	}
+}
+
+// Only asked whether it is well, by the process that started it: who it is need not be proven.
+var health = &http.Client{
+	Timeout:   answersIn,
+	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+}
+
+func answers(url string) func() error {
+	return func() error {
+		response, err := health.Get(url)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, response.Status)
+		}
+		return nil
+	}
+}
+
+func listens(network, address string) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), answersIn)
+		defer cancel()
+		connection, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return err
+		}
+		return connection.Close()
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+)
+
+// furnish gives the node its file systems. It sees the machine's files, except where programs would
+// leave theirs: /var is a folder of the cluster, /run and /tmp are in memory.
+func furnish(dir, bin string) error {
+	// Nothing that is mounted here reaches the machine; within the node, mounts reach the pods.
+	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE); err != nil {
+		return err
+	}
+	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED); err != nil {
+		return err
+	}
+	// Opened before anything can hide them: either may be below /var or /run.
+	dirFile, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer dirFile.Close()
+	binFile, err := os.Open(bin)
+	if err != nil {
+		return err
+	}
+	defer binFile.Close()
+
+	if err := mount("proc", "/proc", "proc", 0); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/run", "tmpfs", 0); err != nil {
+		return err
+	}
+	for target, file := range map[string]*os.File{inNode: dirFile, programs: binFile} {
+		if err := os.Mkdir(target, 0o755); err != nil {
+			return err
+		}
+		if err := bind(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), target); err != nil {
+			return err
+		}
+	}
+	if err := bind(inNode+"/var", "/var"); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/tmp", "tmpfs", 0); err != nil {
+		return err
+	}
+	if err := os.Setenv("PATH", programs+":"+os.Getenv("PATH")); err != nil {
+		return err
+	}
+	if err := syscall.Sethostname([]byte(nodeName)); err != nil {
+		return err
+	}
+	return keepTunables()
+}
+
+// The kubelet sets these for the whole machine unless it finds them as it wants them.
+var tunables = map[string]string{
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/keys/root_maxbytes": "25000000",
+}
+
+// keepTunables lets the kubelet find what it wants, in files laid over the real ones: how the machine
+// treats memory and panics is not a cluster's to change.
+func keepTunables() error {
+	for name, value := range tunables {
+		file := filepath.Join("/run/tunables", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+			return err
+		}
+		if err := bind(file, filepath.Join("/proc/sys", name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes the node's network. It has an address and a route, so that services can be reached,
+// and no way out.
+func connect() error {
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"link", "add", "node0", "type", "bridge"},
+		{"address", "add", nodeIP + "/24", "dev", "node0"},
+		{"link", "set", "node0", "up"},
+		{"route", "add", "default", "dev", "node0"},
+	} {
+		if output, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %v: %w: %s", args, err, output)
+		}
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+}
+
+func bind(source, target string) error {
+	return mount(source, target, "", syscall.MS_BIND)
+}
+
+func mount(source, target, kind string, flags uintptr) error {
+	if err := syscall.Mount(source, target, kind, flags, ""); err != nil {
+		return fmt.Errorf("cannot mount %s: %w", target, err)
+	}
+	return nil
+}
