@@ -151,6 +151,10 @@ fn tidy(error: &serde_saphyr::Error) -> String {
     match line.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split(',').next()) {
         Some(key) => format!("{key} is there twice"),
         None => line
+            .replace("invalid i32", "must be a whole number, at most 2147483647")
+            .replace("invalid i64", "must be a whole number, at most 9223372036854775807")
+            .replace("invalid u64", "must be a whole number, not negative")
+            .replace("invalid floating point value", "must be a number")
             .replace("expected sequence start", "expected a list")
             .replace("expected mapping start", "expected fields"),
     }
@@ -210,7 +214,12 @@ mod tests {
             ("spec:\n  environment:\n    A: 1\n", 7, 8, "quoted"),
             ("spec:\n  prompt: [\n", 6, 11, "bracket"),
             ("spec:\n  prompt: a\n  prompt: b\n", 7, 3, "twice"),
-            ("spec:\n  limits:\n    maxTurns: 99999999999\n", 7, 15, "spec.limits.maxTurns: "),
+            (
+                "spec:\n  limits:\n    maxTurns: 99999999999\n",
+                7,
+                15,
+                "spec.limits.maxTurns: must be a whole number",
+            ),
             ("spec:\n  retry: {maxAttempts: -99999999999}\n", 6, 24, "spec.retry.maxAttempts: "),
             ("spec:\n  dependsOn: [{task: a}, {task: [b]}]\n", 6, 33, "spec.dependsOn[1].task: "),
         ] {
