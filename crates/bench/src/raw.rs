@@ -78,11 +78,7 @@ async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Resul
         target: Target::Worker(by.worker.clone()),
         priority: rank::Priority::NORMAL,
         desired: task::Desired::Run,
-        limits: Limits {
-            timeout: Some(Duration::from_secs(3600)),
-            queue_timeout: None,
-            cancel_grace: Some(Duration::from_secs(10)),
-        },
+        limits: Limits::default(),
         retry: retry::Policy::default(),
         not_before: None,
         dependencies: Vec::new(),

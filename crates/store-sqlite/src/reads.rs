@@ -89,7 +89,6 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,
         sessions: records::<Session>(connection, sql::SESSIONS)?,
         on_workers,
-        revision: revision(connection)?,
         next_due: next_due(connection)?,
     })
 }
@@ -199,6 +198,10 @@ impl Reads for Readers {
         rows.into_iter()
             .map(|(revision, id, body)| Ok(FeedEntry { revision, id, events: decode(&body)? }))
             .collect()
+    }
+
+    fn revision(&self) -> Result<u64, Error> {
+        self.with(revision)
     }
 
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {

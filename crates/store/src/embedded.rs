@@ -290,6 +290,10 @@ impl<R: Reads> Store for Embedded<R> {
         self.read(move |reads| reads.feed(after, limit)).await
     }
 
+    async fn revision(&self) -> Result<u64, Error> {
+        self.read(|reads| reads.revision()).await
+    }
+
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
         self.read(move |reads| reads.ahead(route, rank)).await
     }

@@ -83,6 +83,9 @@ pub trait Store: Send + Sync + 'static {
     /// The log of all tasks after a revision, at most `limit` entries.
     async fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error>;
 
+    /// Last revision of the log of all tasks.
+    async fn revision(&self) -> Result<u64, Error>;
+
     /// How many ready tasks of a route go before this rank.
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
 

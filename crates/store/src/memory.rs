@@ -319,6 +319,10 @@ impl Reads for Memory {
             .collect())
     }
 
+    fn revision(&self) -> Result<u64, Error> {
+        Ok(self.state.read().revision)
+    }
+
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
         let state = self.state.read();
         let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
@@ -342,7 +346,6 @@ impl Reads for Memory {
                 .filter(|(task, _)| task.state.is_on_worker())
                 .map(|(task, route)| (*route, task.clone()))
                 .collect(),
-            revision: state.revision,
             next_due: state.tasks.values().filter_map(|(task, _)| task.due()).min(),
         })
     }

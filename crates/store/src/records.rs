@@ -302,8 +302,6 @@ pub struct Snapshot {
     pub sessions: Vec<Session>,
     /// Tasks on workers.
     pub on_workers: Vec<(RouteId, Task)>,
-    /// Last revision of the log of all tasks.
-    pub revision: u64,
     /// When the next task's time comes.
     pub next_due: Option<Timestamp>,
 }

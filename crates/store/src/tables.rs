@@ -132,6 +132,8 @@ pub trait Reads: Send + Sync + 'static {
     fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error>;
     /// See [`crate::Store::feed`].
     fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error>;
+    /// See [`crate::Store::revision`].
+    fn revision(&self) -> Result<u64, Error>;
     /// See [`crate::Store::ahead`].
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
     /// See [`crate::Store::snapshot`].

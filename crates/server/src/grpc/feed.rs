@@ -48,7 +48,7 @@ pub(super) async fn many(
 ) -> Result<ReceiverStream<Result<v1::WatchTasksResponse, Status>>, Status> {
     let namespace = names::parent_or_all("parent", &request.parent)?;
     let commits = shared.watchers.commits();
-    let last = shared.store.snapshot().await.map_err(status::store)?.revision;
+    let last = shared.store.revision().await.map_err(status::store)?;
     let from = if request.token.is_empty() { Some(last) } else { read_token(shared, &request.token, last) };
     let (outbox, stream) = mpsc::channel(OUTBOX);
     let feed = Feed {

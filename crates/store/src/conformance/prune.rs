@@ -94,11 +94,11 @@ pub async fn ids_from_outside_go_too(t: &mut Trial) {
 pub async fn revisions_never_repeat(t: &mut Trial) {
     t.agent("a").await;
     ended(t).await;
-    let before = t.store.snapshot().await.unwrap().revision;
+    let before = t.store.revision().await.unwrap();
     assert_eq!(t.prune(t.now(), 10).await, 1);
     assert!(t.store.feed(0, 10).await.unwrap().is_empty());
     t.reopen().await;
-    assert_eq!(t.store.snapshot().await.unwrap().revision, before);
+    assert_eq!(t.store.revision().await.unwrap(), before);
     let task = t.plain().await;
     assert_eq!(t.told(task.id).revision, before + 1);
     assert_eq!(t.store.feed(before, 10).await.unwrap().len(), 1);

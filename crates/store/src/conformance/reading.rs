@@ -124,7 +124,7 @@ pub async fn the_log_of_all_tasks(t: &mut Trial) {
         assert_eq!(entry.events[..], told.events[..]);
     }
     assert!(all.windows(2).all(|two| two[0].revision < two[1].revision));
-    assert_eq!(t.store.snapshot().await.unwrap().revision, all.last().unwrap().revision);
+    assert_eq!(t.store.revision().await.unwrap(), all.last().unwrap().revision);
     let mut after = 0;
     for entry in &all {
         let next = t.store.feed(after, 1).await.unwrap();

@@ -128,6 +128,7 @@ impl Twins {
             prop_assert_eq!(secrets.0.unwrap(), secrets.1.unwrap());
         }
         same!(|reads: &dyn Reads| reads.snapshot().unwrap());
+        same!(|reads: &dyn Reads| reads.revision().unwrap());
         same!(|reads: &dyn Reads| reads.feed(0, usize::MAX).unwrap());
         same!(|reads: &dyn Reads| reads.feed(7, 3).unwrap());
         same!(|reads: &dyn Reads| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
