@@ -5,6 +5,7 @@
 //! positions, and turning them into API messages. Must not know controllers, clusters, files or
 //! connections.
 
+#[expect(clippy::duplicated_attributes, reason = "columns of the same type are no repetition")]
 mod agent;
 mod convert;
 mod meta;
@@ -15,6 +16,7 @@ pub mod resource;
 mod runtime;
 mod scalar;
 mod schema;
+#[expect(clippy::duplicated_attributes, reason = "columns of the same type are no repetition")]
 mod task;
 mod validate;
 mod words;

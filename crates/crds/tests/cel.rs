@@ -1,5 +1,6 @@
 //! What a cluster refuses, and what it says: every rule with manifests that it takes and that it does not.
 //! The manifests lie in `cel/`, where a test with a real API server finds them too.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

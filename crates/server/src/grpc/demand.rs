@@ -78,7 +78,7 @@ fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedD
     let all = shared.fleet.isolated().into_iter();
     all.filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))
         .map(|task| v1::IsolatedDemand {
-            task: names::task(task.namespace.as_str(), &task.id),
+            task: names::task(task.namespace.as_str(), task.id),
             agent: task.agent.to_string(),
             queued: task.queued,
             worker: task.worker.map(|worker| worker.to_string()).unwrap_or_default(),
