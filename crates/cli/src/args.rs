@@ -134,6 +134,8 @@ pub enum Command {
     Server(server::Server),
     /// Run a worker of an agent
     Worker(worker::Worker),
+    /// Run the operator of a Kubernetes cluster
+    Operator(operator::Operator),
     /// Measure this machine
     Bench(bench::Bench),
     /// Print a completion script for a shell

@@ -2,6 +2,7 @@
 //! for that a creation gets its id here when the caller gave neither id nor idempotency key.
 
 use rota_proto::v1;
+use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{Client, Error};
 
@@ -71,6 +72,29 @@ calls! {
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
     /// What can be done now.
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
+}
+
+impl Client {
+    /// Makes a task as a part of somebody's trace, given as a W3C `traceparent`. One that is no trace
+    /// context is left out: a task matters more than its trace.
+    pub async fn create_task_in_trace(
+        &self,
+        request: v1::CreateTaskRequest,
+        traceparent: Option<&str>,
+    ) -> Result<v1::Task, Error> {
+        let mut keyed = request;
+        Keyed::add_key(&mut keyed);
+        let header = traceparent.and_then(|text| text.parse::<MetadataValue<Ascii>>().ok());
+        self.repeat(|| {
+            let mut service = self.tasks();
+            let mut request = tonic::Request::new(keyed.clone());
+            if let Some(header) = &header {
+                request.metadata_mut().insert("traceparent", header.clone());
+            }
+            async move { service.create_task(request).await }
+        })
+        .await
+    }
 }
 
 /// A request that is safe to repeat once it names what it makes.

@@ -16,6 +16,7 @@ pub mod explain;
 mod follow;
 pub mod get;
 pub mod logs;
+pub mod operator;
 mod pairs;
 pub mod result;
 pub mod retry;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Server(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Worker(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Operator(command) => return Box::pin(command.run(&cli.globals)).await,
         command => command,
     };
     let context = &Context::new(&cli.globals)?;
@@ -80,14 +82,15 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Version(_)
         | Command::Dev(_)
         | Command::Server(_)
-        | Command::Worker(_) => Ok(Exit::Ok),
+        | Command::Worker(_)
+        | Command::Operator(_) => Ok(Exit::Ok),
     }
 }
 
 /// What is logged when nobody says: a command of a person's only what is wrong.
 fn log_options(cli: &Cli) -> log::Options {
     let usual = match &cli.command {
-        Command::Server(_) | Command::Worker(_) => "info",
+        Command::Server(_) | Command::Worker(_) | Command::Operator(_) => "info",
         Command::Dev(_) => "warn,rota_local=info",
         _ => "warn",
     };

@@ -1,0 +1,191 @@
+//! What is done about an `Agent`: calls and pods, each safe to repeat.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use rand::Rng;
+use rand::distr::{Distribution, slice};
+use rota_client::Code;
+use rota_crds::resource::{Agent, AgentStatus};
+use rota_proto::{names, v1};
+use serde_json::json;
+
+use super::dereference::Member;
+use super::pod::Recipe;
+use super::status::Trouble;
+use crate::cluster::{CA_CONFIG_MAP, CLUSTER, MANAGER, STATUS_MANAGER, labels};
+use crate::context::Context;
+use crate::controller::Failure;
+
+/// Letters and digits that cannot be taken for one another, and make no words.
+const LETTERS: &[char] = &[
+    'b', 'c', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'q', 'r', 's', 't', 'v', 'w', 'x', 'z', '2',
+    '4', '5', '6', '7', '8', '9',
+];
+const SUFFIX: usize = 5;
+
+/// What became of starting a worker.
+pub(super) enum Started {
+    /// Its name and uid.
+    Pod(String, String),
+    /// The cluster does not allow it, which a person has to look at.
+    Refused(Trouble),
+}
+
+/// Tells the control plane what the agent is. `Some` when it refuses that.
+pub(super) async fn register(context: &Context, agent: &Agent, name: &str) -> Result<Option<Trouble>, Failure> {
+    let mut labels = agent.labels().clone();
+    labels.insert(CLUSTER.to_owned(), context.cluster.to_string());
+    let request = v1::UpdateAgentRequest {
+        agent: Some(v1::Agent {
+            name: name.to_owned(),
+            spec: Some(agent.spec.to_api()),
+            labels,
+            ..Default::default()
+        }),
+        allow_missing: true,
+        ..Default::default()
+    };
+    match context.control.update_agent(request).await {
+        Ok(_) => Ok(None),
+        Err(error) if matches!(error.code, Code::InvalidArgument | Code::FailedPrecondition) => {
+            let fields = error.fields.iter().map(|one| format!("{}: {}", one.field, one.message));
+            let message: Vec<_> = std::iter::once(error.message.clone()).chain(fields).collect();
+            Ok(Some(Trouble::new("Refused", message.join("; "))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lets the pods of a namespace know which authority to trust.
+pub(super) async fn authority(context: &Context, namespace: &str) -> Result<(), Failure> {
+    let authority = context.authority.borrow().clone();
+    let maps: Api<ConfigMap> = Api::namespaced(context.kube.clone(), namespace);
+    let there = maps.get_opt(CA_CONFIG_MAP).await?;
+    let same = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get("ca.crt")) == Some(&authority);
+    if there.as_ref().is_some_and(same) {
+        return Ok(());
+    }
+    let map = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(CA_CONFIG_MAP.to_owned()),
+            labels: Some(labels("trust")),
+            ..Default::default()
+        },
+        data: Some([("ca.crt".to_owned(), authority)].into()),
+        ..Default::default()
+    };
+    maps.patch(CA_CONFIG_MAP, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
+    Ok(())
+}
+
+/// Starts a worker.
+pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Started, Failure> {
+    let pod = match recipe.pod(&suffix()) {
+        Ok(pod) => pod,
+        Err(malformed) => return Ok(Started::Refused(Trouble::new("InvalidSpec", malformed.0))),
+    };
+    let pods: Api<Pod> = Api::namespaced(context.kube.clone(), &pod.namespace().unwrap_or_default());
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+    match pods.create(&params, &pod).await {
+        Ok(made) => {
+            tracing::info!(pod = made.name_any(), "a worker is started");
+            Ok(Started::Pod(made.name_any(), made.uid().unwrap_or_default()))
+        }
+        // A quota, an admission rule, or a spec that no pod can have.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+            let reason = if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "PodRefused" };
+            Ok(Started::Refused(Trouble::new(reason, status.message.clone())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn suffix() -> String {
+    let Ok(letters) = slice::Choose::new(LETTERS) else { return String::new() };
+    let mut chance = rand::rng();
+    let _: u8 = chance.random();
+    (0..SUFFIX).map(|_| *letters.sample(&mut chance)).collect()
+}
+
+/// Removes a pod that has ended, after it was told that its worker is certainly gone.
+pub(super) async fn bury(context: &Context, namespace: &str, member: &Member) -> Result<(), Failure> {
+    let message = member.trouble.as_ref().map_or("its pod has ended", |(_, message)| message.as_str());
+    let request = v1::ReportWorkerDeathRequest {
+        name: names::worker(namespace, &member.name),
+        instance: member.uid.clone(),
+        message: message[..message.floor_char_boundary(1000)].to_owned(),
+    };
+    match context.control.report_worker_death(request).await {
+        Ok(_) => {}
+        Err(error) if error.code == Code::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
+    let params = DeleteParams::default()
+        .preconditions(Preconditions { uid: Some(member.uid.clone()), resource_version: None });
+    match pods.delete(&member.name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lets a worker take nothing new. With `only_idle`, only if it has nothing now: the control plane
+/// knows, and decides in the same moment.
+pub(super) async fn drain(context: &Context, name: &str, worker: &str, only_idle: bool) -> Result<(), Failure> {
+    let request =
+        v1::DrainAgentRequest { name: name.to_owned(), worker: worker.to_owned(), only_idle };
+    match context.control.drain_agent(request).await {
+        Ok(answer) => {
+            tracing::info!(worker, only_idle, drained = !answer.workers.is_empty(), "a worker was asked to drain");
+            Ok(())
+        }
+        Err(error) if error.code == Code::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says which workers may join.
+pub(super) async fn announce(context: &Context, name: &str, set: &[(String, String)]) -> Result<(), Failure> {
+    let workers = set
+        .iter()
+        .map(|(worker, instance)| v1::AnnouncedWorker { worker: worker.clone(), instance: instance.clone() })
+        .collect();
+    context.control.announce_workers(v1::AnnounceWorkersRequest { name: name.to_owned(), workers }).await?;
+    Ok(())
+}
+
+/// Says why workers do not start, so that the tasks that wait for them can say it too.
+pub(super) async fn report(context: &Context, name: &str, message: &str) -> Result<(), Failure> {
+    let message = message[..message.floor_char_boundary(1000)].to_owned();
+    context.control.report_agent(v1::ReportAgentRequest { name: name.to_owned(), message }).await?;
+    Ok(())
+}
+
+/// Takes the agent back. Its workers are drained by that.
+pub(super) async fn forget(context: &Context, name: &str) -> Result<(), Failure> {
+    let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };
+    context.control.delete_agent(request).await?;
+    Ok(())
+}
+
+/// Writes a status.
+pub(super) async fn status(context: &Context, agent: &Agent, status: &AgentStatus) -> Result<(), Failure> {
+    let agents: Api<Agent> = Api::namespaced(context.kube.clone(), &agent.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": "rota.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": { "uid": agent.uid() },
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    match agents.patch_status(&agent.name_any(), &params, &Patch::Apply(&patch)).await {
+        Ok(_) => {
+            context.health.wrote("agent");
+            Ok(())
+        }
+        Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

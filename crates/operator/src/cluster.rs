@@ -1,0 +1,35 @@
+//! What all objects that we make have in common: labels, names, field managers.
+
+use std::collections::BTreeMap;
+
+/// The field manager of objects that we make.
+pub(crate) const MANAGER: &str = "rota-operator";
+/// The field manager of what we say in `status`.
+pub(crate) const STATUS_MANAGER: &str = "rota-operator-status";
+
+/// Whose worker a pod is.
+pub(crate) const AGENT: &str = "rota.dev/agent";
+/// What a pod is: `worker`.
+pub(crate) const ROLE: &str = "rota.dev/role";
+/// What its pod was made from.
+pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
+/// The task that a pod is for, when it is for one only.
+pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
+/// On records of the control plane: which cluster they came from.
+pub(crate) const CLUSTER: &str = "rota.dev/cluster";
+/// On `Task`s: the W3C trace context of whoever applied it.
+pub(crate) const TRACEPARENT: &str = "rota.dev/traceparent";
+/// The ConfigMap that tells pods of a namespace which authority to trust.
+pub(crate) const CA_CONFIG_MAP: &str = "rota-ca";
+
+/// The usual labels.
+pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "rota"),
+        ("app.kubernetes.io/component", component),
+        ("app.kubernetes.io/managed-by", "rota-operator"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}

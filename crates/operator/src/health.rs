@@ -1,0 +1,172 @@
+//! How the operator is: figures for `/metrics`, and whether it lives and is ready.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How the operator is.
+#[derive(Debug)]
+pub(crate) struct Health {
+    leads: AtomicBool,
+    registry: Registry,
+    leading: Gauge,
+    durations: Family<Controller, Histogram>,
+    failures: Family<Failed, Counter>,
+    writes: Family<Controller, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Controller {
+    controller: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failed {
+    controller: &'static str,
+    step: &'static str,
+}
+
+/// Notes how long something took, when it is dropped.
+pub(crate) struct Timer<'a> {
+    health: &'a Health,
+    controller: &'static str,
+    began: Instant,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let controller = Controller { controller: self.controller };
+        self.health.durations.get_or_create(&controller).observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("rota_operator");
+        let leading = Gauge::default();
+        registry.register("leading", "Whether this operator leads", leading.clone());
+        let durations = Family::<Controller, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.001, 4.0, 8))
+        });
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time that reconciling one object took",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        let failures = Family::default();
+        registry.register("failures", "What failed and is tried again", failures.clone());
+        let writes = Family::default();
+        registry.register("status_writes", "Status writes to the cluster", writes.clone());
+        Self { leads: AtomicBool::new(false), registry, leading, durations, failures, writes }
+    }
+}
+
+impl Health {
+    /// This operator leads now.
+    pub(crate) fn leads(&self) {
+        self.leads.store(true, Ordering::Relaxed);
+        self.leading.set(1);
+    }
+
+    pub(crate) fn reconciling(&self, controller: &'static str) -> Timer<'_> {
+        Timer { health: self, controller, began: Instant::now() }
+    }
+
+    pub(crate) fn failed(&self, controller: &'static str, step: &'static str) {
+        self.failures.get_or_create(&Failed { controller, step }).inc();
+    }
+
+    /// A status was written.
+    pub(crate) fn wrote(&self, controller: &'static str) {
+        self.writes.get_or_create(&Controller { controller }).inc();
+    }
+
+    fn metrics(&self) -> (StatusCode, String) {
+        let mut text = String::new();
+        match text::encode(&mut text, &self.registry) {
+            Ok(()) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    /// Waiting to lead is being ready: another one does the work.
+    fn ready(&self, stopping: bool) -> (StatusCode, &'static str) {
+        match (stopping, self.leads.load(Ordering::Relaxed)) {
+            (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            (false, true) => (StatusCode::OK, "leads\n"),
+            (false, false) => (StatusCode::OK, "waits to lead\n"),
+        }
+    }
+}
+
+/// Serves `/livez`, `/readyz` and `/metrics` until `shutdown`.
+pub(crate) async fn serve(
+    addr: SocketAddr,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let listen = |source| Error::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let (figures, stopping) = (Arc::clone(&health), shutdown.clone());
+    let app = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || std::future::ready(health.ready(stopping.is_cancelled()))))
+        .route(
+            "/metrics",
+            get(move || {
+                let (code, text) = figures.metrics();
+                std::future::ready((code, [(header::CONTENT_TYPE, OPEN_METRICS)], text))
+            }),
+        );
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await.map_err(listen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_told() {
+        let health = Health::default();
+        health.failed("task", "watch");
+        health.wrote("task");
+        drop(health.reconciling("agent"));
+        let (code, text) = health.metrics();
+        assert_eq!(code, StatusCode::OK);
+        for line in [
+            "rota_operator_leading 0",
+            "rota_operator_failures_total{controller=\"task\",step=\"watch\"} 1",
+            "rota_operator_status_writes_total{controller=\"task\"} 1",
+            "rota_operator_reconcile_duration_seconds_count{controller=\"agent\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn it_is_ready_while_it_waits_and_not_while_it_stops() {
+        let health = Health::default();
+        assert_eq!(health.ready(false).0, StatusCode::OK);
+        health.leads();
+        assert_eq!(health.ready(false), (StatusCode::OK, "leads\n"));
+        assert_eq!(health.ready(true).0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

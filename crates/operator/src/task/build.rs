@@ -1,0 +1,120 @@
+//! What is to be asked of the control plane for a `Task`. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use rota_crds::resource::Task;
+use rota_proto::{names, v1};
+
+use crate::cluster::CLUSTER;
+
+/// Makes the record. Its id is the resource's, so that making it again changes nothing.
+pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
+    let spec = &task.spec;
+    v1::CreateTaskRequest {
+        parent: names::namespace(&task.namespace().unwrap_or_default()),
+        task: Some(v1::Task {
+            alias: task.name_any(),
+            spec: Some(spec.to_api()),
+            priority: spec.priority.map(|priority| priority.0),
+            labels: labels(task, cluster),
+            desired_state: spec.desired_state.map_or(0, |word| word.to_api().into()),
+            ..Default::default()
+        }),
+        task_id: task.uid().unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+/// Brings the record up to what may change in a resource; `None` when it says the same.
+pub(crate) fn change(task: &Task, record: &v1::Task, cluster: &str) -> Option<v1::UpdateTaskRequest> {
+    let request = creation(task, cluster);
+    let wanted = request.task.unwrap_or_default();
+    let mut paths = Vec::new();
+    if wanted.priority.unwrap_or(5) != record.priority.unwrap_or(5) {
+        paths.push("priority".to_owned());
+    }
+    if wanted.labels != record.labels {
+        paths.push("labels".to_owned());
+    }
+    if desired(&wanted) != desired(record) {
+        paths.push("desired_state".to_owned());
+    }
+    (!paths.is_empty()).then(|| v1::UpdateTaskRequest {
+        task: Some(v1::Task { name: record.name.clone(), ..wanted }),
+        update_mask: Some(pbjson_types::FieldMask { paths }),
+        ..Default::default()
+    })
+}
+
+fn desired(task: &v1::Task) -> v1::DesiredState {
+    match task.desired_state() {
+        v1::DesiredState::Unspecified => v1::DesiredState::Run,
+        state => state,
+    }
+}
+
+/// The resource's labels, and which cluster it is from.
+fn labels(task: &Task, cluster: &str) -> BTreeMap<String, String> {
+    let mut labels = task.labels().clone();
+    labels.insert(CLUSTER.to_owned(), cluster.to_owned());
+    labels
+}
+
+/// Until the resource goes by itself; `None` when it stays. Zero when it is time.
+pub(crate) fn remaining(task: &Task, now: Timestamp) -> Option<Duration> {
+    let ttl = task.spec.ttl_after_finished.as_ref()?.0;
+    let ended = task.status.as_ref()?.completion_time.as_ref()?.0;
+    let age = now.duration_since(ended);
+    Some(ttl.saturating_sub(Duration::try_from(age).unwrap_or_default()))
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(spec: &str) -> Task {
+        let text = format!(
+            "apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {{name: build, namespace: team, uid: 0198c0de-0000-7000-8000-000000000001, labels: {{a: b}}}}
+spec: {spec}
+status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
+"
+        );
+        serde_saphyr::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_uid_is_the_key() {
+        let request = creation(&task("{agent: coder, priority: HIGH}"), "c1");
+        assert_eq!(request.parent, "namespaces/team");
+        assert_eq!(request.task_id, "0198c0de-0000-7000-8000-000000000001");
+        let record = request.task.unwrap();
+        assert_eq!((record.alias.as_str(), record.priority), ("build", Some(8)));
+        assert_eq!(record.labels.len(), 2);
+    }
+
+    #[test]
+    fn only_what_may_change_is_changed() {
+        let before = task("{agent: coder}");
+        let record = creation(&before, "c1").task.unwrap();
+        assert_eq!(change(&before, &record, "c1"), None);
+        let request = change(&task("{agent: coder, priority: 9, desiredState: Suspended}"), &record, "c1").unwrap();
+        assert_eq!(request.update_mask.unwrap().paths, ["priority", "desired_state"]);
+        // Saying what is the default anyway changes nothing.
+        assert_eq!(change(&task("{agent: coder, priority: NORMAL, desiredState: Run}"), &record, "c1"), None);
+    }
+
+    #[test]
+    fn a_finished_one_goes_after_its_time() {
+        let now: Timestamp = "2030-01-01T00:00:40Z".parse().unwrap();
+        assert_eq!(remaining(&task("{agent: a}"), now), None);
+        let left = remaining(&task("{agent: a, ttlAfterFinished: 1m}"), now);
+        assert_eq!(left, Some(Duration::from_secs(20)));
+        assert_eq!(remaining(&task("{agent: a, ttlAfterFinished: 10s}"), now), Some(Duration::ZERO));
+    }
+}

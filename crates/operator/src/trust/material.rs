@@ -1,0 +1,172 @@
+//! What the secrets of the control plane shall hold, given what they hold now. Pure but for keys.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::certificate::{self, Pair};
+
+/// When the certificate in it is to be made anew.
+const RENEW_AFTER: &str = "rota.dev/renew-after";
+/// What the certificate is for.
+const NAMES: &str = "rota.dev/names";
+/// Random bytes in a token for people.
+const TOKEN_BYTES: usize = 32;
+
+/// One secret's content.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub type_: &'static str,
+    pub annotations: BTreeMap<String, String>,
+    pub data: BTreeMap<String, ByteString>,
+}
+
+/// The authority that there is, or a new one with what to write down.
+pub(crate) fn authority(
+    now: SystemTime,
+    existing: Option<&Secret>,
+) -> Result<(Pair, Option<Content>), rcgen::Error> {
+    if let Some(pair) = existing.and_then(|secret| read(secret, "ca.crt", "ca.key", now)) {
+        return Ok((pair, None));
+    }
+    let pair = certificate::authority(now)?;
+    let data = [("ca.crt", pair.certificate.clone()), ("ca.key", pair.key.expose_secret().to_owned())];
+    let content = Content { type_: "Opaque", annotations: annotations(&pair, &[]), data: bytes(data) };
+    Ok((pair, Some(content)))
+}
+
+/// The control plane's certificate, if another one is due: the old one ends, is for other names, or
+/// was signed by another authority.
+pub(crate) fn server(
+    now: SystemTime,
+    authority: &Pair,
+    names: &[String],
+    existing: Option<&Secret>,
+) -> Result<Option<Content>, rcgen::Error> {
+    let good = existing.is_some_and(|secret| {
+        read(secret, "tls.crt", "tls.key", now).is_some()
+            && annotation(secret, NAMES) == Some(names.join(",").as_str())
+            && text(secret, "ca.crt").as_deref() == Some(authority.certificate.as_str())
+    });
+    if good {
+        return Ok(None);
+    }
+    let pair = certificate::leaf(&authority.key, names, now)?;
+    let data = [
+        ("tls.crt", pair.certificate.clone()),
+        ("tls.key", pair.key.expose_secret().to_owned()),
+        ("ca.crt", authority.certificate.clone()),
+    ];
+    let annotations = annotations(&pair, names);
+    Ok(Some(Content { type_: "kubernetes.io/tls", annotations, data: bytes(data) }))
+}
+
+/// A token for people, if there is none.
+pub(crate) fn token(existing: Option<&Secret>, random: [u8; TOKEN_BYTES]) -> Option<Content> {
+    let there = existing.and_then(|secret| text(secret, "token")).is_some_and(|token| token.len() >= 32);
+    let data = [("token", hex::encode(random))];
+    (!there).then(|| Content { type_: "Opaque", annotations: BTreeMap::new(), data: bytes(data) })
+}
+
+/// What is in a secret, if all of it is there and it is not yet due.
+fn read(secret: &Secret, certificate: &str, key: &str, now: SystemTime) -> Option<Pair> {
+    let renew_after: Timestamp = annotation(secret, RENEW_AFTER)?.parse().ok()?;
+    let renew_after = SystemTime::from(renew_after);
+    let certificate = text(secret, certificate)?;
+    let key: SecretString = text(secret, key)?.into();
+    (now < renew_after).then_some(Pair { certificate, key, renew_after })
+}
+
+fn annotation<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
+    secret.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+fn annotations(pair: &Pair, names: &[String]) -> BTreeMap<String, String> {
+    let renew_after = Timestamp::try_from(pair.renew_after).unwrap_or(Timestamp::MAX);
+    let mut annotations = BTreeMap::from([(RENEW_AFTER.to_owned(), renew_after.to_string())]);
+    if !names.is_empty() {
+        annotations.insert(NAMES.to_owned(), names.join(","));
+    }
+    annotations
+}
+
+fn bytes<const N: usize>(data: [(&str, String); N]) -> BTreeMap<String, ByteString> {
+    data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + 20_000 * DAY
+    }
+
+    fn secret(content: Content) -> Secret {
+        Secret {
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                annotations: Some(content.annotations),
+                ..Default::default()
+            },
+            data: Some(content.data),
+            ..Default::default()
+        }
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        vec![text.to_owned()]
+    }
+
+    #[test]
+    fn what_is_good_stays() {
+        let (pair, content) = authority(now(), None).unwrap();
+        let kept = secret(content.unwrap());
+        let (again, nothing) = authority(now() + DAY, Some(&kept)).unwrap();
+        assert!(nothing.is_none());
+        assert_eq!(again.certificate, pair.certificate);
+
+        let leaf = secret(server(now(), &pair, &names("rota.a.svc"), None).unwrap().unwrap());
+        let later = |when, names: &[String]| server(when, &again, names, Some(&leaf)).unwrap();
+        assert!(later(now() + 59 * DAY, &names("rota.a.svc")).is_none());
+        assert!(later(now() + 61 * DAY, &names("rota.a.svc")).is_some(), "it ends");
+        assert!(later(now(), &names("rota.b.svc")).is_some(), "it is for other names");
+    }
+
+    #[test]
+    fn another_authority_means_another_certificate() {
+        let (pair, _) = authority(now(), None).unwrap();
+        let leaf = secret(server(now(), &pair, &names("x"), None).unwrap().unwrap());
+        let (other, _) = authority(now(), None).unwrap();
+        assert!(server(now(), &other, &names("x"), Some(&leaf)).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_was_damaged_is_made_anew() {
+        let (_, content) = authority(now(), None).unwrap();
+        let mut broken = secret(content.unwrap());
+        broken.data.as_mut().unwrap().remove("ca.key");
+        assert!(authority(now(), Some(&broken)).unwrap().1.is_some());
+        assert!(token(Some(&broken), [7; 32]).is_some());
+        let made = secret(token(None, [7; 32]).unwrap());
+        assert!(token(Some(&made), [8; 32]).is_none());
+    }
+
+    #[test]
+    fn keys_do_not_print() {
+        let (pair, content) = authority(now(), None).unwrap();
+        assert!(!format!("{pair:?}").contains("PRIVATE"));
+        let _ = content;
+    }
+}
