@@ -7,6 +7,7 @@ mod create;
 mod dependency;
 mod event;
 pub mod explain;
+mod input;
 mod run;
 mod state;
 mod update;
