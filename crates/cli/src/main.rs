@@ -13,7 +13,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-
 fn main() -> ExitCode {
     // Workers start this very program again for what must happen before any thread is there.
     if let Some(code) = rota_worker::hidden(std::env::args_os().skip(1)) {

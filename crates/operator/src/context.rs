@@ -18,7 +18,8 @@ pub(crate) struct Context {
     pub health: Arc<Health>,
     /// The authority that pods shall trust, in PEM.
     pub authority: tokio::sync::watch::Receiver<String>,
-    /// Names this cluster among those that one control plane may serve: the uid of `kube-system`.
+    /// Names this cluster among those that one control plane may serve: the uid of our namespace,
+    /// which outlives a release.
     pub cluster: Arc<str>,
 }
 

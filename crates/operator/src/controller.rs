@@ -32,7 +32,10 @@ pub(crate) trait Kind:
 {
 }
 
-impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// An object as it is watched: one that makes no sense must not stop the others.
 pub(crate) type Guarded<K> = DeserializeGuard<K>;
@@ -114,9 +117,16 @@ pub(crate) async fn run<K, R>(
         }
     };
     let config = kube::runtime::controller::Config::default().concurrency(CONCURRENCY);
-    applier(reconcile, |_, never: &std::convert::Infallible, _| match *never {}, Arc::new(()), store, queue, config)
-        .for_each(|_| future::ready(()))
-        .await;
+    applier(
+        reconcile,
+        |_, never: &std::convert::Infallible, _| match *never {},
+        Arc::new(()),
+        store,
+        queue,
+        config,
+    )
+    .for_each(|_| future::ready(()))
+    .await;
 }
 
 async fn one<K: Kind, R: Reconciler<K>>(

@@ -8,9 +8,9 @@ use futures::future::try_join_all;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, ListParams};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::{Client, ResourceExt};
 use rota_client::Token;
 use rota_crds::resource::{Agent, Task};
@@ -81,7 +81,7 @@ async fn work(
     let control = control(&options, &trusted)?;
     let (renewed, authority) = watch::channel(authority);
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let cluster = namespaces.get_metadata("kube-system").await?.uid().unwrap_or_default();
+    let cluster = namespaces.get_metadata(&options.namespace).await?.uid().unwrap_or_default();
     let context = Context {
         control,
         recorder: Context::recorder(&client, &options),
@@ -114,13 +114,23 @@ async fn work(
         let (store, writer) = reflector::store();
         pods.push(store);
         let woken = agent_wakers.clone();
-        start("pods", watch_pods(context.clone(), scope.clone(), writer, woken, stop.clone()).map(Ok).boxed());
+        start(
+            "pods",
+            watch_pods(context.clone(), scope.clone(), writer, woken, stop.clone()).map(Ok).boxed(),
+        );
     }
     let task_parts = task::Parts::new(context.clone());
     let agent_parts = agent::Parts::new(context.clone(), pods.clone(), Arc::clone(&task_stores));
     for (source, woken) in task_sources.into_iter().zip(task_woken) {
         let reconciler = Arc::clone(&task_parts.tasks);
-        let run = controller::run("task", source, reconciler, ReceiverStream::new(woken), context.clone(), stop.clone());
+        let run = controller::run(
+            "task",
+            source,
+            reconciler,
+            ReceiverStream::new(woken),
+            context.clone(),
+            stop.clone(),
+        );
         start("tasks", run.map(Ok).boxed());
     }
     for (source, woken) in agent_sources.into_iter().zip(agent_woken) {
@@ -135,7 +145,10 @@ async fn work(
         start("agents", run.map(Ok).boxed());
     }
     start("task streams", task_parts.run(context.clone(), task_stores, stop.clone()).boxed());
-    start("agent streams", agent_parts.run(context.clone(), agent_stores, agent_wakers, stop.clone()).boxed());
+    start(
+        "agent streams",
+        agent_parts.run(context.clone(), agent_stores, agent_wakers, stop.clone()).boxed(),
+    );
 
     let mut parts = Box::pin(try_join_all(parts.into_iter().map(|part| part.boxed())));
     tokio::select! {
@@ -201,7 +214,9 @@ impl Trusted {
     /// Another one, of which nobody reads a half.
     fn write(&self, authority: &str) -> Result<(), Error> {
         let new = self.folder.path().join("new");
-        std::fs::write(&new, authority).and_then(|()| std::fs::rename(new, self.path())).map_err(Error::Folder)
+        std::fs::write(&new, authority)
+            .and_then(|()| std::fs::rename(new, self.path()))
+            .map_err(Error::Folder)
     }
 
     fn path(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! `rota server`: a control plane.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -81,7 +81,7 @@ pub struct Flags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<SocketAddr>,
-    /// An OpenID Connect issuer whose tokens are taken, such as a cluster's
+    /// An OpenID Connect issuer whose tokens are taken, such as a cluster's; else whoever gave --oidc-token-file
     #[arg(long, value_name = "URL", help_heading = "Tokens of an issuer")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc_issuer: Option<String>,
@@ -211,17 +211,21 @@ impl Server {
 impl Config {
     /// The issuer, if there is one.
     fn oidc(&self) -> anyhow::Result<Option<Oidc>> {
-        let Some(issuer) = &self.oidc_issuer else {
+        let own = match (&self.oidc_issuer, &self.oidc_token_file) {
+            (None, Some(file)) => Some(issuer_of(file)?),
+            _ => None,
+        };
+        let Some(issuer) = self.oidc_issuer.as_ref().or(own.as_ref()) else {
             let alone = [
                 ("oidc_jwks_url", self.oidc_jwks_url.is_some()),
                 ("oidc_ca", self.oidc_ca.is_some()),
-                ("oidc_token_file", self.oidc_token_file.is_some()),
                 ("oidc_audience", self.oidc_audience.is_some()),
                 ("oidc_operator", self.oidc_operator.is_some()),
             ];
             return match alone.into_iter().find(|(_, given)| *given) {
                 Some((key, _)) => {
-                    Err(Failure::usage(format!("{key} means nothing without oidc_issuer")).into())
+                    Err(Failure::usage(format!("{key} means nothing without oidc_issuer or oidc_token_file"))
+                        .into())
                 }
                 None => Ok(None),
             };
@@ -279,4 +283,15 @@ impl Config {
             },
         })
     }
+}
+
+/// Whoever gave us a token of our own gave them to the others too.
+fn issuer_of(file: &Path) -> anyhow::Result<String> {
+    let token = std::fs::read_to_string(file).map_err(|error| {
+        Failure::usage(format!("oidc_token_file {} cannot be read: {error}", file.display()))
+    })?;
+    Oidc::issuer_of(&token).ok_or_else(|| {
+        let message = format!("oidc_token_file {} does not say who the issuer is", file.display());
+        Failure::usage(message).hint("give --oidc-issuer").into()
+    })
 }

@@ -33,7 +33,11 @@ pub(super) enum Started {
 }
 
 /// Tells the control plane what the agent is. `Some` when it refuses that.
-pub(super) async fn register(context: &Context, agent: &Agent, name: &str) -> Result<Option<Trouble>, Failure> {
+pub(super) async fn register(
+    context: &Context,
+    agent: &Agent,
+    name: &str,
+) -> Result<Option<Trouble>, Failure> {
     let mut labels = agent.labels().clone();
     labels.insert(CLUSTER.to_owned(), context.cluster.to_string());
     let request = v1::UpdateAgentRequest {
@@ -94,7 +98,8 @@ pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Star
         }
         // A quota, an admission rule, or a spec that no pod can have.
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-            let reason = if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "PodRefused" };
+            let reason =
+                if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "PodRefused" };
             Ok(Started::Refused(Trouble::new(reason, status.message.clone())))
         }
         Err(error) => Err(error.into()),
@@ -133,12 +138,21 @@ pub(super) async fn bury(context: &Context, namespace: &str, member: &Member) ->
 
 /// Lets a worker take nothing new. With `only_idle`, only if it has nothing now: the control plane
 /// knows, and decides in the same moment.
-pub(super) async fn drain(context: &Context, name: &str, worker: &str, only_idle: bool) -> Result<(), Failure> {
-    let request =
-        v1::DrainAgentRequest { name: name.to_owned(), worker: worker.to_owned(), only_idle };
+pub(super) async fn drain(
+    context: &Context,
+    name: &str,
+    worker: &str,
+    only_idle: bool,
+) -> Result<(), Failure> {
+    let request = v1::DrainAgentRequest { name: name.to_owned(), worker: worker.to_owned(), only_idle };
     match context.control.drain_agent(request).await {
         Ok(answer) => {
-            tracing::info!(worker, only_idle, drained = !answer.workers.is_empty(), "a worker was asked to drain");
+            tracing::info!(
+                worker,
+                only_idle,
+                drained = !answer.workers.is_empty(),
+                "a worker was asked to drain"
+            );
             Ok(())
         }
         Err(error) if error.code == Code::NotFound => Ok(()),

@@ -30,13 +30,7 @@ pub(crate) struct Plan {
 }
 
 /// What is to be done. `may_start` is false while new pods would only fail as the last ones did.
-pub(crate) fn plan(
-    spec: &AgentSpec,
-    hash: &str,
-    members: &[Member],
-    heard: &Heard,
-    may_start: bool,
-) -> Plan {
+pub(crate) fn plan(spec: &AgentSpec, hash: &str, members: &[Member], heard: &Heard, may_start: bool) -> Plan {
     let delete = members
         .iter()
         .filter(|member| matches!(member.state, Life::Succeeded | Life::Failed))
@@ -90,9 +84,9 @@ fn replace(hash: &str, shared: &[Member], going: &[String]) -> (Vec<String>, Vec
     let live: Vec<_> = shared.iter().filter(|member| is_live(member)).collect();
     let on_the_way = live.iter().filter(|member| member.state == Life::Starting).count() + going.len();
     let at_a_time = live.len().div_ceil(4);
-    let outdated = live
-        .iter()
-        .filter(|member| member.state == Life::Serving && member.hash != hash && !going.contains(&member.name));
+    let outdated = live.iter().filter(|member| {
+        member.state == Life::Serving && member.hash != hash && !going.contains(&member.name)
+    });
     // The idle first: they go at once.
     let mut outdated: Vec<_> = outdated.collect();
     outdated.sort_by_key(|member| running(member) > 0);
@@ -113,17 +107,19 @@ fn running(member: &Member) -> u32 {
 }
 
 fn views(shared: &[Member], heard: &Heard) -> Vec<WorkerView> {
-    let ours = shared.iter().filter(|member| !matches!(member.state, Life::Succeeded | Life::Failed)).map(|member| {
-        let worker = member.worker.as_ref();
-        WorkerView {
-            name: member.name.clone(),
-            running: running(member),
-            draining: member.state == Life::Leaving || worker.is_some_and(|worker| worker.draining),
-            connected: worker.is_some_and(|worker| worker.connected),
-            starting: member.state == Life::Starting,
-            idle_for: member.idle_for,
-        }
-    });
+    let ours = shared.iter().filter(|member| !matches!(member.state, Life::Succeeded | Life::Failed)).map(
+        |member| {
+            let worker = member.worker.as_ref();
+            WorkerView {
+                name: member.name.clone(),
+                running: running(member),
+                draining: member.state == Life::Leaving || worker.is_some_and(|worker| worker.draining),
+                connected: worker.is_some_and(|worker| worker.connected),
+                starting: member.state == Life::Starting,
+                idle_for: member.idle_for,
+            }
+        },
+    );
     // Workers that others started are capacity too, but not ours to drain. One that is cut off and
     // not ours may well be gone.
     let others = heard.demand.workers.iter().filter(|worker| {
@@ -221,11 +217,8 @@ mod tests {
     fn an_isolated_task_gets_one_pod() {
         let agent = spec("replicas: 0, maxReplicas: 1");
         let mut heard = heard(0);
-        let one = v1::IsolatedDemand {
-            task: "namespaces/a/tasks/t1".into(),
-            queued: true,
-            ..Default::default()
-        };
+        let one =
+            v1::IsolatedDemand { task: "namespaces/a/tasks/t1".into(), queued: true, ..Default::default() };
         heard.isolated.push(one);
         assert_eq!(plan(&agent, "h", &[], &heard, true).start_for, ["t1"]);
         let mut its_own = member("p", Life::Starting, None);

@@ -51,14 +51,9 @@ pub(crate) enum Life {
 /// The pods of an agent, by name.
 pub(super) fn members(agent: &Agent, pods: &[Store<Pod>], heard: &Heard, now: Timestamp) -> Vec<Member> {
     let (namespace, name) = (agent.namespace(), agent.name_any());
-    let mine = |pod: &Pod| {
-        pod.namespace() == namespace && pod.labels().get(AGENT) == Some(&name)
-    };
-    let mut members: Vec<_> = pods
-        .iter()
-        .flat_map(|store| store.state_filter(mine))
-        .map(|pod| member(&pod, heard, now))
-        .collect();
+    let mine = |pod: &Pod| pod.namespace() == namespace && pod.labels().get(AGENT) == Some(&name);
+    let mut members: Vec<_> =
+        pods.iter().flat_map(|store| store.state_filter(mine)).map(|pod| member(&pod, heard, now)).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members
 }
@@ -88,7 +83,9 @@ fn member(pod: &Arc<Pod>, heard: &Heard, now: Timestamp) -> Member {
         state,
         trouble: trouble(pod),
         age: since(pod.creation_timestamp().map(|time| time.0)),
-        idle_for: idle_since.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok()).map(|at| since(Some(at))),
+        idle_for: idle_since
+            .and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
+            .map(|at| since(Some(at))),
         worker,
         name,
     }
@@ -100,7 +97,9 @@ fn trouble(pod: &Pod) -> Option<(String, String)> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let container = status.container_statuses.iter().flatten().next();
     let state = container.and_then(|one| one.state.as_ref());
-    if let Some(ended) = state.and_then(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0) {
+    if let Some(ended) =
+        state.and_then(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0)
+    {
         let words = text(&ended.message);
         let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
@@ -108,13 +107,17 @@ fn trouble(pod: &Pod) -> Option<(String, String)> {
     }
     // `ContainerCreating` is on the way, not trouble.
     let waiting = state.and_then(|state| state.waiting.as_ref());
-    if let Some(waiting) = waiting.filter(|one| !matches!(one.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None)) {
+    if let Some(waiting) = waiting
+        .filter(|one| !matches!(one.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None))
+    {
         return Some((text(&waiting.reason), text(&waiting.message)));
     }
     if status.phase.as_deref() == Some("Failed") {
         let reason = status.reason.clone().unwrap_or_else(|| "Failed".to_owned());
         return Some((reason, text(&status.message)));
     }
-    let unscheduled = status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
-    unscheduled.map(|one| (one.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()), text(&one.message)))
+    let unscheduled =
+        status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    unscheduled
+        .map(|one| (one.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()), text(&one.message)))
 }

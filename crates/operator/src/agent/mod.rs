@@ -154,7 +154,12 @@ impl Agents {
     }
 
     /// Tells the control plane of a spec that it has not heard of. `Some` when it refuses that.
-    async fn register(&self, agent: &Agent, name: &str, memory: &mut Memory) -> Result<Option<Trouble>, Failure> {
+    async fn register(
+        &self,
+        agent: &Agent,
+        name: &str,
+        memory: &mut Memory,
+    ) -> Result<Option<Trouble>, Failure> {
         let mut hasher = DefaultHasher::new();
         agent.labels().hash(&mut hasher);
         let version = (agent.metadata.generation, hasher.finish());
@@ -218,7 +223,9 @@ impl Agents {
         if let Some(trouble) = refused {
             let known = memory.trouble() == Some(&trouble);
             if !known {
-                self.context.event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message).await;
+                self.context
+                    .event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message)
+                    .await;
             }
             memory.failed(trouble, Instant::now());
         }

@@ -70,7 +70,8 @@ impl Recipe<'_> {
             own.insert(TASK_UID.to_owned(), task.id.to_owned());
         }
         // What an agent asks for never hides what we go by.
-        let labels = template.labels.iter().map(|(key, value)| (key.clone(), value.clone())).chain(own).collect();
+        let labels =
+            template.labels.iter().map(|(key, value)| (key.clone(), value.clone())).chain(own).collect();
         let annotations = (!template.annotations.is_empty()).then_some(template.annotations);
         Ok(Pod {
             metadata: ObjectMeta {
@@ -118,7 +119,8 @@ impl Recipe<'_> {
         let mut volumes = self.volumes();
         volumes.extend(list::<Volume>("volumes", &template.volumes)?);
         volumes.extend(list::<Volume>("volumes", &overrides.volumes)?);
-        let affinity: Option<Affinity> = template.affinity.as_ref().map(|one| read("affinity", one)).transpose()?;
+        let affinity: Option<Affinity> =
+            template.affinity.as_ref().map(|one| read("affinity", one)).transpose()?;
         let node_selector: BTreeMap<_, _> =
             template.node_selector.clone().into_iter().chain(overrides.node_selector.clone()).collect();
         let image_pull_secrets: Vec<_> = template
@@ -147,7 +149,10 @@ impl Recipe<'_> {
                 run_as_user: Some(USER),
                 run_as_group: Some(USER),
                 fs_group: Some(USER),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..Default::default() }),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -175,7 +180,8 @@ impl Recipe<'_> {
         }
         mounts.extend(list::<VolumeMount>("volumeMounts", &template.volume_mounts)?);
         mounts.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
-        let command = if template.command.is_empty() { vec!["rota".to_owned()] } else { template.command.clone() };
+        let command =
+            if template.command.is_empty() { vec!["rota".to_owned()] } else { template.command.clone() };
         let policy = template.image_pull_policy.map(ImagePullPolicy::as_str).map(str::to_owned);
         Ok(Container {
             name: CONTAINER.to_owned(),
@@ -221,7 +227,11 @@ impl Recipe<'_> {
     }
 
     fn environment(&self) -> Vec<EnvVar> {
-        let plain = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+        let plain = |name: &str, value: String| EnvVar {
+            name: name.to_owned(),
+            value: Some(value),
+            value_from: None,
+        };
         let field = |name: &str, path: &str| EnvVar {
             name: name.to_owned(),
             value: None,
@@ -255,7 +265,10 @@ impl Recipe<'_> {
         let projected = |sources| ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) };
         let mut volumes = vec![
             Volume {
-                config_map: Some(ConfigMapVolumeSource { name: CA_CONFIG_MAP.to_owned(), ..Default::default() }),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: CA_CONFIG_MAP.to_owned(),
+                    ..Default::default()
+                }),
                 ..volume("ca")
             },
             Volume { projected: Some(projected(vec![token])), ..volume("token") },
@@ -324,7 +337,11 @@ spec: {spec}
     }
 
     fn options() -> WorkerOptions {
-        WorkerOptions { image: "rota:1".into(), image_pull_policy: None, endpoint: "https://rota.r.svc:7420".into() }
+        WorkerOptions {
+            image: "rota:1".into(),
+            image_pull_policy: None,
+            endpoint: "https://rota.r.svc:7420".into(),
+        }
     }
 
     fn made(agent: &Agent, task: Option<ForTask<'_>>) -> Pod {
@@ -375,7 +392,8 @@ spec: {spec}
 
     #[test]
     fn a_changed_spec_has_another_hash_and_one_that_pods_do_not_see_has_not() {
-        let hash = |spec: &str| Recipe { agent: &agent(spec), options: &options(), task: None }.hash().unwrap();
+        let hash =
+            |spec: &str| Recipe { agent: &agent(spec), options: &options(), task: None }.hash().unwrap();
         let first = hash("{runtime: {scripted: {}}}");
         assert_eq!(first, hash("{runtime: {scripted: {seed: 1}}, replicas: 3, maxReplicas: 9}"));
         assert_ne!(first, hash("{runtime: {scripted: {}}, slots: 2}"));

@@ -73,7 +73,9 @@ pub(crate) fn build(agent: &Agent, known: &Known<'_>, now: Timestamp) -> AgentSt
         None if ready < floor => {
             put(condition::READY, false, "Starting", "the floor of workers is not connected yet");
         }
-        None if ready == 0 => put(condition::READY, true, "ScaledToZero", "a worker starts with the first task"),
+        None if ready == 0 => {
+            put(condition::READY, true, "ScaledToZero", "a worker starts with the first task")
+        }
         None => put(condition::READY, true, "WorkersConnected", ""),
     }
     let moving = pods.iter().any(|pod| {
@@ -82,7 +84,9 @@ pub(crate) fn build(agent: &Agent, known: &Known<'_>, now: Timestamp) -> AgentSt
             || pod.worker.as_ref().is_some_and(|worker| worker.draining)
     });
     match moving {
-        true => put(condition::PROGRESSING, true, "PodsChanging", "pods are being started, drained or replaced"),
+        true => {
+            put(condition::PROGRESSING, true, "PodsChanging", "pods are being started, drained or replaced")
+        }
         false => put(condition::PROGRESSING, false, "Steady", ""),
     }
     status

@@ -14,7 +14,11 @@ pub(super) fn check(agent: &Agent, options: &WorkerOptions) -> Result<String, Tr
     let manifest = rota_crds::Agent {
         api_version: API_VERSION.to_owned(),
         kind: "Agent".to_owned(),
-        metadata: ObjectMeta { name: Some(agent.name_any()), namespace: agent.namespace(), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(agent.name_any()),
+            namespace: agent.namespace(),
+            ..Default::default()
+        },
         spec: agent.spec.clone(),
         status: Unread,
     };

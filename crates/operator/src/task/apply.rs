@@ -81,8 +81,8 @@ pub(super) async fn status(context: &Context, task: &Task, status: TaskStatus) -
 /// Removes the resource. The record stays in the control plane.
 pub(super) async fn delete(context: &Context, task: &Task) -> Result<(), Failure> {
     let tasks: Api<Task> = Api::namespaced(context.kube.clone(), &task.namespace().unwrap_or_default());
-    let params = DeleteParams::default()
-        .preconditions(Preconditions { uid: task.uid(), resource_version: None });
+    let params =
+        DeleteParams::default().preconditions(Preconditions { uid: task.uid(), resource_version: None });
     match tasks.delete(&task.name_any(), &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),

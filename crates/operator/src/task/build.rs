@@ -71,7 +71,6 @@ pub(crate) fn remaining(task: &Task, now: Timestamp) -> Option<Duration> {
     Some(ttl.saturating_sub(Duration::try_from(age).unwrap_or_default()))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,7 +102,8 @@ status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
         let before = task("{agent: coder}");
         let record = creation(&before, "c1").task.unwrap();
         assert_eq!(change(&before, &record, "c1"), None);
-        let request = change(&task("{agent: coder, priority: 9, desiredState: Suspended}"), &record, "c1").unwrap();
+        let request =
+            change(&task("{agent: coder, priority: 9, desiredState: Suspended}"), &record, "c1").unwrap();
         assert_eq!(request.update_mask.unwrap().paths, ["priority", "desired_state"]);
         // Saying what is the default anyway changes nothing.
         assert_eq!(change(&task("{agent: coder, priority: NORMAL, desiredState: Run}"), &record, "c1"), None);

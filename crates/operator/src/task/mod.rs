@@ -58,12 +58,8 @@ impl Parts {
     pub(crate) fn new(context: Context) -> Self {
         let mirror = Arc::new(Mirror::default());
         let (sender, gone) = mpsc::channel(GONE);
-        let tasks = Tasks {
-            context,
-            mirror: Arc::clone(&mirror),
-            gone: sender,
-            told_to_wait: Mutex::default(),
-        };
+        let tasks =
+            Tasks { context, mirror: Arc::clone(&mirror), gone: sender, told_to_wait: Mutex::default() };
         Self { tasks: Arc::new(tasks), mirror, gone }
     }
 
@@ -136,7 +132,12 @@ impl Reconciler<Task> for Tasks {
 
 impl Tasks {
     /// Writes what the record says, if it is time to.
-    async fn write_down(&self, task: &Task, record: &Arc<v1::Task>, now: Timestamp) -> Result<Action, Failure> {
+    async fn write_down(
+        &self,
+        task: &Task,
+        record: &Arc<v1::Task>,
+        now: Timestamp,
+    ) -> Result<Action, Failure> {
         let waited = dereference::waited(record, now);
         let waits = dereference::waits(record);
         let record = if is_over(record) {

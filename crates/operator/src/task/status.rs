@@ -88,7 +88,9 @@ pub(crate) enum Due {
 pub(crate) fn due(task: &Task, built: &TaskStatus, waited: Duration) -> Due {
     match &task.status {
         Some(written) if written == built => Due::Never,
-        None if !is_final(built.phase) && !runs(built.phase) && waited < PATIENCE => Due::In(PATIENCE - waited),
+        None if !is_final(built.phase) && !runs(built.phase) && waited < PATIENCE => {
+            Due::In(PATIENCE - waited)
+        }
         Some(written)
             if written.task_id.is_none()
                 && !is_final(built.phase)
@@ -162,10 +164,8 @@ fn conditions(task: &Task, built: &mut TaskStatus, now: Timestamp) {
 }
 
 fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
-    let input_tokens = usage
-        .input_tokens
-        .saturating_add(usage.cache_read_tokens)
-        .saturating_add(usage.cache_write_tokens);
+    let input_tokens =
+        usage.input_tokens.saturating_add(usage.cache_read_tokens).saturating_add(usage.cache_write_tokens);
     let built = TaskUsage {
         input_tokens,
         output_tokens: usage.output_tokens,
@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn conditions_keep_their_time_and_are_true_once() {
         let mut task = Task::default();
-        task.status = Some(build(&task, &record(TaskState::Running), None, Timestamp::from_second(1).unwrap()));
+        task.status =
+            Some(build(&task, &record(TaskState::Running), None, Timestamp::from_second(1).unwrap()));
         let done = built(&task, TaskState::Succeeded);
         let of = |type_: &str| done.conditions.iter().find(|one| one.type_ == type_).cloned();
         assert_eq!(of("Running").unwrap().status, "False");

@@ -10,7 +10,11 @@ pub(crate) fn check(task: &Task) -> Result<(), String> {
     let manifest = rota_crds::Task {
         api_version: API_VERSION.to_owned(),
         kind: "Task".to_owned(),
-        metadata: ObjectMeta { name: Some(task.name_any()), namespace: task.namespace(), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(task.name_any()),
+            namespace: task.namespace(),
+            ..Default::default()
+        },
         spec: task.spec.clone(),
         status: Unread,
     };

@@ -49,8 +49,7 @@ pub(crate) fn leaf(
     names: &[String],
     now: SystemTime,
 ) -> Result<Pair, rcgen::Error> {
-    let issuer =
-        Issuer::new(authority_params()?, KeyPair::from_pem(authority_key.expose_secret())?);
+    let issuer = Issuer::new(authority_params()?, KeyPair::from_pem(authority_key.expose_secret())?);
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = name("rota control plane");

@@ -294,8 +294,9 @@ impl Agents {
     /// A name that is wrong must not look like a worker that is busy, or like an agent that has none.
     fn is_there(&self, namespace: &Namespace, agent: &AgentName, worker: &str) -> Result<(), Status> {
         let workers = self.workers(Some(namespace));
-        let own: Vec<_> =
-            (workers.iter().filter(|one| one.profile.agent == *agent)).map(|one| one.profile.worker.as_str()).collect();
+        let own: Vec<_> = (workers.iter().filter(|one| one.profile.agent == *agent))
+            .map(|one| one.profile.worker.as_str())
+            .collect();
         if own.is_empty() && self.shared.agent(namespace, agent).is_none() {
             return Err(Self::missing(agent));
         }

@@ -110,11 +110,7 @@ pub(super) fn prepare(
     Ok(Prepared { command, rest: Rest { offer, payload, alias } })
 }
 
-fn seal(
-    shared: &Shared,
-    id: TaskId,
-    secrets: &BTreeMap<String, String>,
-) -> Result<Option<Bytes>, Status> {
+fn seal(shared: &Shared, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<Bytes>, Status> {
     if secrets.is_empty() {
         return Ok(None);
     }

@@ -125,7 +125,9 @@ async fn a_slot_kept_for_nobody_goes_to_who_waits() -> Result<()> {
         new.task.get_or_insert_default().alias = format!("new-{round}");
         let requests = vec![request("key", "", "do it"), new];
         let parent = "namespaces/default".to_owned();
-        client.batch_create_tasks(v1::BatchCreateTasksRequest { parent, requests, ..Default::default() }).await?;
+        client
+            .batch_create_tasks(v1::BatchCreateTasksRequest { parent, requests, ..Default::default() })
+            .await?;
         // Nothing else happens that could wake it.
         let assign = worker.take().await?;
         assert_eq!(assign.alias, format!("new-{round}"));
