@@ -17,8 +17,6 @@ pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
 pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
 /// On records of the control plane: which cluster they came from.
 pub(crate) const CLUSTER: &str = "rota.dev/cluster";
-/// On `Task`s: the W3C trace context of whoever applied it.
-pub(crate) const TRACEPARENT: &str = "rota.dev/traceparent";
 /// The ConfigMap that tells pods of a namespace which authority to trust.
 pub(crate) const CA_CONFIG_MAP: &str = "rota-ca";
 

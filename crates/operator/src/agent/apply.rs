@@ -33,23 +33,11 @@ pub(super) enum Started {
 }
 
 /// Tells the control plane what the agent is. `Some` when it refuses that.
-pub(super) async fn register(
-    context: &Context,
-    agent: &Agent,
-    name: &str,
-) -> Result<Option<Trouble>, Failure> {
-    let mut labels = agent.labels().clone();
-    labels.insert(CLUSTER.to_owned(), context.cluster.to_string());
-    let request = v1::UpdateAgentRequest {
-        agent: Some(v1::Agent {
-            name: name.to_owned(),
-            spec: Some(agent.spec.to_api()),
-            labels,
-            ..Default::default()
-        }),
-        allow_missing: true,
-        ..Default::default()
-    };
+pub(super) async fn register(context: &Context, agent: &Agent) -> Result<Option<Trouble>, Failure> {
+    let mut request = agent.to_request();
+    if let Some(agent) = &mut request.agent {
+        agent.labels.insert(CLUSTER.to_owned(), context.cluster.to_string());
+    }
     match context.control.update_agent(request).await {
         Ok(_) => Ok(None),
         Err(error) if matches!(error.code, Code::InvalidArgument | Code::FailedPrecondition) => {

@@ -120,7 +120,7 @@ impl Agents {
     async fn look_after(&self, agent: &Agent, name: &str, memory: &mut Memory) -> Result<Action, Failure> {
         let namespace = agent.namespace().unwrap_or_default();
         let checked = match validate::check(agent, &self.context.options.workers) {
-            Ok(hash) => match self.register(agent, name, memory).await? {
+            Ok(hash) => match self.register(agent, memory).await? {
                 None => Ok(hash),
                 Some(trouble) => Err(trouble),
             },
@@ -154,12 +154,7 @@ impl Agents {
     }
 
     /// Tells the control plane of a spec that it has not heard of. `Some` when it refuses that.
-    async fn register(
-        &self,
-        agent: &Agent,
-        name: &str,
-        memory: &mut Memory,
-    ) -> Result<Option<Trouble>, Failure> {
+    async fn register(&self, agent: &Agent, memory: &mut Memory) -> Result<Option<Trouble>, Failure> {
         let mut hasher = DefaultHasher::new();
         agent.labels().hash(&mut hasher);
         let version = (agent.metadata.generation, hasher.finish());
@@ -167,7 +162,7 @@ impl Agents {
             return Ok(None);
         }
         memory.recovered();
-        let refused = apply::register(&self.context, agent, name).await?;
+        let refused = apply::register(&self.context, agent).await?;
         if refused.is_none() {
             memory.registered = Some(version);
         }

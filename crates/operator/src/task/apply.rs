@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::mirror::Mirror;
 use super::{build, status};
-use crate::cluster::{STATUS_MANAGER, TRACEPARENT};
+use crate::cluster::STATUS_MANAGER;
 use crate::context::Context;
 use crate::controller::Failure;
 
@@ -26,8 +26,7 @@ pub(super) enum Handed {
 /// Hands a task in. A second time gives the record that there is.
 pub(super) async fn hand_in(context: &Context, task: &Task) -> Result<Handed, Failure> {
     let request = build::creation(task, &context.cluster);
-    let traceparent = task.annotations().get(TRACEPARENT).map(String::as_str);
-    match context.control.create_task_in_trace(request, traceparent).await {
+    match context.control.create_task_in_trace(request, task.traceparent()).await {
         Ok(record) => Ok(Handed::In(Box::new(record))),
         Err(error)
             if matches!(

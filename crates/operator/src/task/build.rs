@@ -1,31 +1,20 @@
 //! What is to be asked of the control plane for a `Task`. Pure.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 use rota_crds::resource::Task;
-use rota_proto::{names, v1};
+use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
 
 /// Makes the record. Its id is the resource's, so that making it again changes nothing.
 pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
-    let spec = &task.spec;
-    v1::CreateTaskRequest {
-        parent: names::namespace(&task.namespace().unwrap_or_default()),
-        task: Some(v1::Task {
-            alias: task.name_any(),
-            spec: Some(spec.to_api()),
-            priority: spec.priority.map(|priority| priority.0),
-            labels: labels(task, cluster),
-            desired_state: spec.desired_state.map_or(0, |word| word.to_api().into()),
-            ..Default::default()
-        }),
-        task_id: task.uid().unwrap_or_default(),
-        ..Default::default()
+    let mut request = task.to_request();
+    if let Some(record) = &mut request.task {
+        record.labels.insert(CLUSTER.to_owned(), cluster.to_owned());
     }
+    request
 }
 
 /// Brings the record up to what may change in a resource; `None` when it says the same.
@@ -54,13 +43,6 @@ fn desired(task: &v1::Task) -> v1::DesiredState {
         v1::DesiredState::Unspecified => v1::DesiredState::Run,
         state => state,
     }
-}
-
-/// The resource's labels, and which cluster it is from.
-fn labels(task: &Task, cluster: &str) -> BTreeMap<String, String> {
-    let mut labels = task.labels().clone();
-    labels.insert(CLUSTER.to_owned(), cluster.to_owned());
-    labels
 }
 
 /// Until the resource goes by itself; `None` when it stays. Zero when it is time.

@@ -41,6 +41,10 @@ impl Worker {
                     Some(entry) if entry.ended => {
                         tracing::debug!(task = ack.task_id, accepted = ack.accepted, "the result is durable");
                         self.attempts.remove(&key);
+                        // Another try gets another worker, as fresh as this one was.
+                        if !self.options.isolated_task.is_empty() {
+                            self.drain("the task that it was started for has its result");
+                        }
                     }
                     Some(_) => self.abandon(&key, "it already has a result"),
                     None => {}
