@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Everything that the programs are built from, carried along so that they can be built anywhere.
@@ -47,6 +48,8 @@ func (c *cluster) build(ctx context.Context) error {
 		return nil
 	}
 	say("building Kubernetes %s into %s: about ten minutes on two cores, and only once", kubernetesVersion, c.bin)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Hour)
+	defer cancel()
 	if err := os.MkdirAll(filepath.Dir(c.bin), 0o755); err != nil {
 		return err
 	}

@@ -86,6 +86,21 @@ func TestCluster(t *testing.T) {
 	}
 }
 
+func TestAFolderOfOthersStays(t *testing.T) {
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, "theirs")
+	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{dir: dir}
+	if err := c.down(); err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Errorf("not refused: %v", err)
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Error(err)
+	}
+}
+
 func interrupted(t *testing.T, c *cluster) {
 	before := traces(t, c)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 const (
@@ -96,46 +95,4 @@ spec:
 `, number, number, nodeName)
 	}
 	return all.String()
-}
-
-// load gives images to the node, and waits until the kubelet can use them.
-func (c *cluster) load(ctx context.Context, archives []string) error {
-	if len(archives) == 0 {
-		return fmt.Errorf("load what? Name at least one image archive")
-	}
-	for _, archive := range archives {
-		file, err := os.Open(archive)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		cmd, err := c.ctr(ctx, "images", "import", "-")
-		if err != nil {
-			return err
-		}
-		cmd.Stdin = file
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot load %s: %w: %s", archive, err, strings.TrimSpace(string(output)))
-		}
-	}
-	list := func(filter ...string) (string, error) {
-		cmd, err := c.ctr(ctx, append([]string{"images", "list", "--quiet"}, filter...)...)
-		if err != nil {
-			return "", err
-		}
-		output, err := cmd.Output()
-		return string(output), err
-	}
-	// containerd tells its half that the kubelet speaks to, which then labels them.
-	return await(time.Minute, "the node to know its new images", func() error {
-		all, err := list()
-		if err != nil {
-			return err
-		}
-		known, err := list(`labels."io.cri-containerd.image"==managed`)
-		if err == nil && known != all {
-			err = fmt.Errorf("of\n%sit knows\n%s", all, known)
-		}
-		return err
-	})
 }

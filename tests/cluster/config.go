@@ -65,6 +65,3 @@ func (c *cluster) marker() string { return c.path("this-is-a-rota-cluster") }
 
 // Written when all of `up` is done.
 func (c *cluster) completeFile() string { return c.path("complete") }
-
-// The node's first process.
-func (c *cluster) pidFile() string { return c.path("pid") }

@@ -63,9 +63,13 @@ func run(ctx context.Context, args []string) error {
 	if verb != "exec" && verb != "load" && verb != "logs" && len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q after %q", args[0], verb)
 	}
-	switch verb {
-	case "build":
+	if verb == "build" {
 		return c.build(ctx)
+	}
+	if os.Getuid() != 0 {
+		return errors.New("a node needs root: it has namespaces, cgroups and mounts of its own")
+	}
+	switch verb {
 	case "up":
 		return c.up(ctx)
 	case "down":

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // A program or file, and Debian's package that has it.
@@ -29,9 +29,6 @@ const cniPlugins = "/usr/lib/cni"
 
 // packages installs what is missing where it may, and says what to install where not.
 func packages(ctx context.Context, needs []need) error {
-	if os.Getuid() != 0 {
-		return errors.New("a node needs root: it has namespaces, cgroups and mounts of its own")
-	}
 	missing := missingPackages(needs)
 	if len(missing) == 0 {
 		return nil
@@ -39,6 +36,8 @@ func packages(ctx context.Context, needs []need) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("missing: %s (as Debian calls them); install them first", strings.Join(missing, " "))
 	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	defer cancel()
 	say("installing %s", strings.Join(missing, " "))
 	for _, args := range [][]string{
 		{"update", "-qq"},

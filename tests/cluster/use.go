@@ -4,23 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
-// ctr is containerd's own client, run where it sees the node's files.
-func (c *cluster) ctr(ctx context.Context, args ...string) (*exec.Cmd, error) {
+// What a program that speaks to the node may take, on a machine under load.
+const answersWithin = 5 * time.Minute
+
+// enter is a command that shares one of the node's namespaces, and all else with the machine.
+func (c *cluster) enter(ctx context.Context, namespace string, args ...string) (*exec.Cmd, error) {
 	pid, err := c.pid()
 	if err != nil {
 		return nil, err
 	}
-	enter := []string{"--target=" + strconv.Itoa(pid), "--mount", "--", "ctr", "--namespace=k8s.io"}
-	return exec.CommandContext(ctx, "nsenter", append(enter, args...)...), nil
+	flags := []string{"--target=" + strconv.Itoa(pid), "--" + namespace, "--"}
+	return exec.CommandContext(ctx, "nsenter", append(flags, args...)...), nil
 }
 
 // exec becomes the program: its exit code is ours, and so are its signals.
@@ -31,7 +35,7 @@ func (c *cluster) exec(args []string) error {
 	if len(args) == 0 {
 		return errors.New("exec what? Name a program")
 	}
-	cmd, err := c.inside(context.Background(), args...)
+	cmd, err := c.enter(context.Background(), "net", args...)
 	if err != nil {
 		return err
 	}
@@ -47,103 +51,66 @@ func (c *cluster) exec(args []string) error {
 	return syscall.Exec(cmd.Path, cmd.Args, os.Environ())
 }
 
-func (c *cluster) status() error {
-	fault := c.isUp()
-	state := "up"
-	if fault != nil {
-		state = "down"
-	}
-	fmt.Printf("state       %s\n", state)
-	if fault == nil {
-		fmt.Printf("kubeconfig  %s\n", c.kubeconfig())
-		fmt.Printf("audit log   %s\n", c.auditLog())
-	}
-	fmt.Printf("folder      %s\n", c.dir)
-	fmt.Printf("programs    %s\n", c.bin)
-	if namespace, err := c.namespace(); err == nil {
-		all, err := processesIn(namespace)
-		if err != nil {
-			return err
-		}
-		fmt.Println("\n   pid   memory  program")
-		for _, p := range all {
-			fmt.Printf("%6d %5d MB  %s\n", p.pid, p.megabytes, p.name)
-		}
-	}
-	return fault
-}
-
-type process struct {
-	pid, megabytes int
-	name           string
-}
-
-// namespace is what all processes of the node share, and no other has.
-func (c *cluster) namespace() (string, error) {
-	pid, err := c.pid()
+// kubectl runs one, with a text as its input.
+func (c *cluster) kubectl(ctx context.Context, input string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	flags := []string{filepath.Join(c.bin, "kubectl"), "--kubeconfig=" + c.kubeconfig()}
+	cmd, err := c.enter(ctx, "net", append(flags, args...)...)
 	if err != nil {
 		return "", err
 	}
-	return os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	cmd.Stdin = strings.NewReader(input)
+	var output, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &complaint
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint.String()))
+	}
+	return output.String(), nil
 }
 
-// processesIn lists all processes of a namespace.
-func processesIn(namespace string) ([]process, error) {
-	folders, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil, err
+// load gives images to the node, and waits until the kubelet can use them.
+func (c *cluster) load(ctx context.Context, archives []string) error {
+	if len(archives) == 0 {
+		return fmt.Errorf("load what? Name at least one image archive")
 	}
-	var all []process
-	for _, folder := range folders {
-		// One that has ended meanwhile has no such files.
-		of, err := os.Readlink(filepath.Join(folder, "ns/pid"))
-		if err != nil || of != namespace {
-			continue
-		}
-		arguments, err := os.ReadFile(filepath.Join(folder, "cmdline"))
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	// containerd's own client, which sees the node's files and our input.
+	ctr := []string{"ctr", "--namespace=k8s.io"}
+	for _, archive := range archives {
+		file, err := os.Open(archive)
 		if err != nil {
-			continue
+			return err
 		}
-		memory, err := os.ReadFile(filepath.Join(folder, "statm"))
+		defer file.Close()
+		cmd, err := c.enter(ctx, "mount", append(ctr, "images", "import", "-")...)
 		if err != nil {
-			continue
+			return err
 		}
-		var p process
-		var size, resident int
-		if _, err := fmt.Sscan(string(memory), &size, &resident); err != nil {
-			continue
+		cmd.Stdin = file
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot load %s: %w: %s", archive, err, strings.TrimSpace(string(output)))
 		}
-		p.pid, _ = strconv.Atoi(filepath.Base(folder))
-		p.megabytes = resident * os.Getpagesize() >> 20
-		words := strings.SplitN(string(arguments), "\x00", 3)
-		p.name = filepath.Base(words[0])
-		if len(words) > 1 && strings.HasPrefix(words[1], "__") {
-			p.name = "the node itself"
-		}
-		all = append(all, p)
 	}
-	return all, nil
-}
-
-func (c *cluster) logs(args []string) error {
-	if len(args) > 1 {
-		return fmt.Errorf("unexpected argument %q", args[1])
-	}
-	if len(args) == 0 {
-		logs, err := filepath.Glob(c.log("*"))
-		if err != nil || len(logs) == 0 {
-			return errors.Join(err, errDown)
+	list := func(filter ...string) (string, error) {
+		cmd, err := c.enter(ctx, "mount", slices.Concat(ctr, []string{"images", "list", "--quiet"}, filter)...)
+		if err != nil {
+			return "", err
 		}
-		for _, log := range logs {
-			fmt.Printf("%-24s %s\n", strings.TrimSuffix(filepath.Base(log), ".log"), log)
+		output, err := cmd.Output()
+		return string(output), err
+	}
+	// containerd tells its half that the kubelet speaks to, which then labels them.
+	return await(time.Minute, "the node to know its new images", func() error {
+		all, err := list()
+		if err != nil {
+			return err
 		}
-		return nil
-	}
-	file, err := os.Open(c.log(filepath.Base(args[0])))
-	if err != nil {
-		return fmt.Errorf("no such log; `cluster logs` lists them: %w", err)
-	}
-	defer file.Close()
-	_, err = io.Copy(os.Stdout, file)
-	return err
+		known, err := list(`labels."io.cri-containerd.image"==managed`)
+		if err == nil && known != all {
+			err = fmt.Errorf("of\n%sit knows\n%s", all, known)
+		}
+		return err
+	})
 }
