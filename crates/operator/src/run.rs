@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use rota_client::Token;
 use rota_crds::resource::{Agent, Task};
+use rota_proto::v1;
 use rota_telemetry::{OnExit, spawn};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -93,6 +94,10 @@ async fn work(
     };
     served::<Agent>(&context, "Agent").await?;
     served::<Task>(&context, "Task").await?;
+    tokio::select! {
+        there = reachable(&context) => there?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
 
     // Everything below ends by this: when we are told to, and when a part of it ended by itself.
     let stop = shutdown.child_token();
@@ -247,6 +252,23 @@ where
         Err(error) if missing(&error) => Err(Error::NoCrd { kind }),
         other => Ok(other?),
     }
+}
+
+/// Waits for the control plane, however long: it may wait for the certificate that was just made.
+async fn reachable(context: &Context) -> Result<(), Error> {
+    use backon::{ExponentialBuilder, Retryable};
+    let agents = || {
+        let request =
+            v1::ListAgentsRequest { parent: "namespaces/-".to_owned(), page_size: 1, ..Default::default() };
+        async { context.control.list_agents(request).await.map(drop) }
+    };
+    let waits = ExponentialBuilder::default().with_max_delay(Duration::from_secs(5)).without_max_times();
+    agents
+        .retry(waits)
+        .when(rota_client::Error::is_temporary)
+        .notify(|error, _| tracing::info!(%error, "waiting for the control plane"))
+        .await?;
+    Ok(())
 }
 
 /// Keeps certificates and tokens, until `shutdown`.
