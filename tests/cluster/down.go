@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,22 +73,16 @@ func (c *cluster) kill() error {
 	})
 }
 
-// lock keeps others from starting or stopping a cluster at the same time.
+// lock keeps others from starting or stopping the cluster at the same time. It is a name in the
+// kernel, which leaves no file and is free again when its holder ends.
 func (c *cluster) lock() (func(), error) {
-	parent := filepath.Dir(c.dir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return nil, err
-	}
-	folder, err := os.Open(parent)
-	if err != nil {
-		return nil, err
-	}
-	err = await(5*time.Minute, "another `cluster up` or `cluster down` to end", func() error {
-		return syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	var held net.Listener
+	err := await(5*time.Minute, "another `cluster up` or `cluster down` to end", func() (err error) {
+		held, err = net.Listen("unix", "@"+c.name())
+		return err
 	})
 	if err != nil {
-		folder.Close()
 		return nil, err
 	}
-	return func() { folder.Close() }, nil
+	return func() { held.Close() }, nil
 }

@@ -79,7 +79,10 @@ func (c *cluster) start(ctx context.Context) error {
 		return fmt.Errorf("the node has ended:\n%s", lastLines(c.log("node"), 25))
 	}
 	if err := c.complete(ctx); err != nil {
-		return fmt.Errorf("%w\nThe kubelet's log ends with\n%s", err, lastLines(c.log("kubelet"), 20))
+		// Why a pod does not run is in its events.
+		pods, _ := c.kubectl(ctx, "", "get", "pods", "--all-namespaces", "--output=wide")
+		warnings, _ := c.kubectl(ctx, "", "get", "events", "--all-namespaces", "--field-selector=type=Warning")
+		return fmt.Errorf("%w\n%s%s", err, pods, warnings)
 	}
 	say("%3.0f s  the cluster is up", time.Since(began).Seconds())
 	return os.WriteFile(c.completeFile(), nil, 0o600)

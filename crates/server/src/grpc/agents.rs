@@ -9,7 +9,6 @@ use pbjson_types::Empty;
 use rota_core::agent::Agent;
 use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::v1::agent_service_server::AgentService;
-use rota_proto::worker::v1::{Drain, session_response};
 use rota_proto::{names as n, v1};
 use rota_store::{Command, PutAgent, Reply};
 use rota_telemetry::{OnExit, spawn};
@@ -22,8 +21,8 @@ use super::{demand, pools};
 use crate::dispatch::WorkerView;
 use crate::sessions;
 use crate::shared::Shared;
-use crate::wire::status::{error, hinted, invalid};
-use crate::wire::{agent as wire, check, names};
+use crate::wire::status::{error, invalid};
+use crate::wire::{agent as wire, names};
 
 pub(crate) struct Agents {
     pub(crate) shared: Arc<Shared>,
@@ -65,7 +64,7 @@ impl Agents {
         }
     }
 
-    fn missing(name: &AgentName) -> Status {
+    pub(super) fn missing(name: &AgentName) -> Status {
         error("AGENT_NOT_FOUND", format!("there is no agent {name}"))
     }
 
@@ -89,7 +88,7 @@ impl Agents {
         ours.map(|(key, known)| (key.clone(), (known.agent.generation, known.agent.created_at))).collect()
     }
 
-    fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
+    pub(super) fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
         let mut workers = self.shared.fleet.workers();
         workers.retain(|worker| namespace.is_none_or(|namespace| worker.profile.namespace == *namespace));
         workers
@@ -287,63 +286,6 @@ impl AgentService for Agents {
             }
         }
         Ok(Response::new(v1::ListCapabilitiesResponse { capabilities: words.into_values().collect() }))
-    }
-}
-
-impl Agents {
-    /// A name that is wrong must not look like a worker that is busy, or like an agent that has none.
-    fn is_there(&self, namespace: &Namespace, agent: &AgentName, worker: &str) -> Result<(), Status> {
-        let workers = self.workers(Some(namespace));
-        let own: Vec<_> = (workers.iter().filter(|one| one.profile.agent == *agent))
-            .map(|one| one.profile.worker.as_str())
-            .collect();
-        if own.is_empty() && self.shared.agent(namespace, agent).is_none() {
-            return Err(Self::missing(agent));
-        }
-        if worker.is_empty() || own.contains(&worker) {
-            return Ok(());
-        }
-        let worker = check::shorten(worker);
-        let hint = match workers.iter().find(|one| one.profile.worker.as_str() == worker) {
-            Some(other) => format!("that one belongs to the agent {}", other.profile.agent),
-            None if own.is_empty() => "it has no workers now".to_owned(),
-            None => format!("it has {}", own[..own.len().min(10)].join(", ")),
-        };
-        Err(hinted("WORKER_NOT_FOUND", format!("the agent {agent} has no worker {worker:?}"), hint))
-    }
-
-    /// Lets workers finish what they run and take nothing new. The names of those that drain now.
-    fn drain(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentName,
-        only: &str,
-        only_idle: bool,
-        why: &str,
-    ) -> Vec<String> {
-        let mut drained = Vec::new();
-        for worker in self.workers(Some(namespace)) {
-            let name = &worker.profile.worker;
-            if worker.profile.agent != *agent || !(only.is_empty() || name.as_str() == only) {
-                continue;
-            }
-            let key = (namespace.clone(), name.clone());
-            let outgoing = self.shared.fleet.with_any(&key, |seat| {
-                // Whoever decides to stop an idle worker must know that none is promised a task.
-                if only_idle && seat.used() > 0 {
-                    return None;
-                }
-                seat.draining = true;
-                Some(seat.outgoing.clone())
-            });
-            let Some(Some(outgoing)) = outgoing else { continue };
-            if let Some(outgoing) = outgoing {
-                outgoing.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
-            }
-            drained.push(n::worker(namespace.as_str(), name));
-        }
-        self.shared.watchers.fleet_changed();
-        drained
     }
 }
 

@@ -4,6 +4,7 @@ mod agents;
 mod answers;
 mod create;
 mod demand;
+mod drain;
 pub(crate) mod ending;
 mod explain;
 mod feed;

@@ -1,0 +1,113 @@
+//! What a worker's pod looks like, agent by agent.
+
+use super::*;
+
+pub(crate) fn agent(spec: &str) -> Agent {
+    let text = format!(
+        "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {{name: coder, namespace: team, uid: u1}}
+spec: {spec}
+"
+    );
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+fn options() -> WorkerOptions {
+    WorkerOptions {
+        image: "rota:1".into(),
+        image_pull_policy: None,
+        endpoint: "https://rota.r.svc:7420".into(),
+    }
+}
+
+fn made(agent: &Agent, task: Option<ForTask<'_>>) -> Pod {
+    Recipe { agent, options: &options(), task }.pod("abcde").unwrap()
+}
+
+#[test]
+fn it_is_confined_and_proves_who_it_is() {
+    let agent = agent("{runtime: {scripted: {}}, slots: 3}");
+    let pod = made(&agent, None);
+    assert_eq!(pod.name_any(), "coder-abcde");
+    assert_eq!(pod.owner_references()[0].uid, "u1");
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.automount_service_account_token, Some(false));
+    assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+    assert_eq!(spec.termination_grace_period_seconds, Some(600));
+    let container = &spec.containers[0];
+    let arguments = container.args.clone().unwrap().join(" ");
+    assert_eq!(
+        arguments,
+        "worker --worker $(POD_NAME) --instance $(POD_UID) --agent coder --slots 3 --state-dir /var/lib/rota \
+             --drain-timeout 580s"
+    );
+    let context = container.security_context.clone().unwrap();
+    assert_eq!(context.read_only_root_filesystem, Some(true));
+    assert_eq!(context.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+}
+
+#[test]
+fn what_the_agent_asks_for_is_there() {
+    let agent = agent(
+            "{runtime: {scripted: {}}, secrets: [{name: KEY, secretName: model, key: k}],
+              pod: {image: 'mine:2', imagePullPolicy: Never, labels: {team: x, rota.dev/agent: evil},
+                    nodeSelector: {a: b}, tolerations: [{key: gpu, operator: Exists}],
+                    resources: {limits: {memory: 1Gi}}, terminationGracePeriod: 30s,
+                    volumes: [{name: cache, emptyDir: {}}], volumeMounts: [{name: cache, mountPath: /cache}]}}",
+        );
+    let pod = made(&agent, None);
+    assert_eq!(pod.labels()["team"], "x");
+    assert_eq!(pod.labels()[AGENT], "coder", "a label that we go by is ours");
+    let spec = pod.spec.unwrap();
+    let container = &spec.containers[0];
+    assert_eq!(container.image.as_deref(), Some("mine:2"));
+    assert!(container.args.clone().unwrap().join(" ").contains("--drain-timeout 15s --secrets-dir"));
+    assert_eq!(spec.tolerations.unwrap().len(), 1);
+    assert_eq!(spec.volumes.unwrap().len(), 6);
+}
+
+#[test]
+fn a_changed_spec_has_another_hash_and_one_that_pods_do_not_see_has_not() {
+    let hash = |spec: &str| Recipe { agent: &agent(spec), options: &options(), task: None }.hash().unwrap();
+    let first = hash("{runtime: {scripted: {}}}");
+    assert_eq!(first, hash("{runtime: {scripted: {seed: 1}}, replicas: 3, maxReplicas: 9}"));
+    assert_ne!(first, hash("{runtime: {scripted: {}}, slots: 2}"));
+    assert_ne!(first, hash("{runtime: {scripted: {}}, pod: {image: 'x:1'}}"));
+    assert_ne!(first, hash("{runtime: {scripted: {}}, pod: {labels: {a: b}}}"));
+}
+
+#[test]
+fn a_task_of_its_own_changes_what_it_may() {
+    let agent = agent("{runtime: {scripted: {}}, slots: 9, pod: {nodeSelector: {a: b}}}");
+    let task: Task = serde_saphyr::from_str(
+        "apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {name: t, namespace: team, uid: u2}
+spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}, serviceAccountName: s}}
+",
+    )
+    .unwrap();
+    let pod = made(&agent, Some(ForTask { id: "u2", resource: Some(&task) }));
+    assert_eq!(pod.owner_references()[0].kind, "Task");
+    assert_eq!(pod.labels()[TASK_UID], "u2");
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.node_selector.unwrap().len(), 2);
+    assert_eq!(spec.service_account_name.as_deref(), Some("s"));
+    let arguments = spec.containers[0].args.clone().unwrap().join(" ");
+    assert!(arguments.contains("--slots 1") && arguments.ends_with("--isolated-task u2"), "{arguments}");
+}
+
+#[test]
+fn what_is_no_kubernetes_is_named() {
+    let agent = agent("{runtime: {scripted: {}}, pod: {resources: {limits: 3}}}");
+    let error = Recipe { agent: &agent, options: &options(), task: None }.pod("x").unwrap_err();
+    assert!(error.0.starts_with("spec.pod.resources: "), "{}", error.0);
+}
+
+#[test]
+fn names_fit() {
+    let long = "a".repeat(63);
+    assert_eq!(name(&long, "abcde").len(), 63);
+    assert_eq!(name("a.b-", "x"), "a.b-x");
+}
