@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::RELEASE;
-use crate::command::{Output, finish, run};
+use crate::command::{Output, finish};
+use crate::{RELEASE, client};
 
 /// How long a port may take to be forwarded.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,11 +31,14 @@ impl Control {
     /// As the notes of the chart say.
     pub async fn connect() -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no folder: {error}"));
-        for (secret, key, file) in [("rota-tls", "ca\\.crt", "ca.crt"), ("rota-admin-token", "token", "token")] {
-            let path = format!("go-template={{{{index(.data)\"{}\"|base64decode}}}}", key.replace('\\', ""));
-            let value = run(&format!("kubectl -n {RELEASE} get secret {secret} -o {path}")).await.good();
-            std::fs::write(folder.path().join(file), value)
-                .unwrap_or_else(|error| panic!("{file} cannot be written: {error}"));
+        let secrets: Api<Secret> = Api::namespaced(client().await, RELEASE);
+        for (secret, key) in [("rota-tls", "ca.crt"), ("rota-admin-token", "token")] {
+            let found = secrets.get(secret).await.unwrap_or_else(|error| panic!("Secret {secret}: {error}"));
+            let Some(value) = found.data.unwrap_or_default().remove(key) else {
+                panic!("{secret} has no {key}")
+            };
+            std::fs::write(folder.path().join(key), value.0)
+                .unwrap_or_else(|error| panic!("{key} cannot be written: {error}"));
         }
         let mut child = Command::new("kubectl")
             .args(["-n", RELEASE, "port-forward", "service/rota", ":7420"])
@@ -47,14 +52,16 @@ impl Control {
         let mut lines = BufReader::new(stdout).lines();
         let said = timeout(LIMIT, lines.next_line()).await.ok().and_then(Result::ok).flatten();
         // Forwarding from 127.0.0.1:40123 -> 7420
-        let port = said.as_deref().and_then(|line| line.split(&[':', ' ']).find_map(|word| word.parse().ok()));
+        let port =
+            said.as_deref().and_then(|line| line.split(&[':', ' ']).find_map(|word| word.parse().ok()));
         let Some(port) = port else { panic!("no port was forwarded: {said:?}") };
         Self { folder, port, _forward: (child, lines) }
     }
 
     /// `rota` with these words.
     pub async fn rota(&self, line: &str) -> Output {
-        let program = rota_telemetry::env::var_os("ROTA_BIN").map_or_else(|| PathBuf::from("rota"), PathBuf::from);
+        let program =
+            rota_telemetry::env::var_os("ROTA_BIN").map_or_else(|| PathBuf::from("rota"), PathBuf::from);
         let mut command = Command::new(program);
         command
             .args(line.split_whitespace())

@@ -79,7 +79,8 @@ impl Drop for Space {
 impl Space {
     /// Writes down what a person would look at.
     fn keep(&self) {
-        let root = rota_telemetry::env::var_os("ROTA_E2E_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
+        let root =
+            rota_telemetry::env::var_os("ROTA_E2E_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = root.join(&self.name);
         if let Err(error) = std::fs::create_dir_all(&folder) {
             eprintln!("{} cannot be made: {error}", folder.display());

@@ -108,7 +108,11 @@ impl Watched {
             }
             found.entry(pod.name_any()).or_insert_with(|| exit_code(&pod));
         }
-        found.into_iter().filter(|(_, code)| *code != Some(0)).map(|(name, code)| format!("{name}: {code:?}")).collect()
+        found
+            .into_iter()
+            .filter(|(_, code)| *code != Some(0))
+            .map(|(name, code)| format!("{name}: {code:?}"))
+            .collect()
     }
 
     /// What happened, a line each, for people.
@@ -117,7 +121,11 @@ impl Watched {
         for Change { gone, pod } in &self.history.lock().changes {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("-");
             let (name, leaving) = (pod.name_any(), pod.metadata.deletion_timestamp.is_some());
-            let _ = writeln!(text, "{name} phase={phase} leaving={leaving} gone={gone} exit={:?}", exit_code(pod));
+            let _ = writeln!(
+                text,
+                "{name} phase={phase} leaving={leaving} gone={gone} exit={:?}",
+                exit_code(pod)
+            );
         }
         text
     }
