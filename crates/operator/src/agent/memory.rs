@@ -24,6 +24,7 @@ pub(super) struct Memory {
     pub written: Option<Instant>,
     announced: Option<(Vec<(String, String)>, Instant)>,
     reported: Option<(String, Instant)>,
+    told: Option<String>,
     crashes: Crashes,
 }
 
@@ -54,6 +55,7 @@ impl Memory {
     /// A worker is connected, or the spec is another: what failed before may do now.
     pub(super) fn recovered(&mut self) {
         self.crashes = Crashes::default();
+        self.told = None;
     }
 
     /// How long no worker may be started; zero when one may.
@@ -81,6 +83,11 @@ impl Memory {
     /// Something about announcing failed: it is not known what arrived.
     pub(super) fn unannounced(&mut self) {
         self.announced = None;
+    }
+
+    /// Whether an Event is due that workers do not start for this reason: once, until they do.
+    pub(super) fn is_news(&mut self, reason: &str) -> bool {
+        self.told.replace(reason.to_owned()).as_deref() != Some(reason)
     }
 
     /// Whether this message is to be told now.
@@ -125,5 +132,8 @@ mod tests {
         assert!(!memory.report("", now), "nothing was ever wrong");
         assert!(memory.report("broken", now) && !memory.report("broken", now));
         assert!(memory.report("", now));
+        assert!(memory.is_news("ErrImagePull") && !memory.is_news("ErrImagePull"));
+        memory.recovered();
+        assert!(memory.is_news("ErrImagePull"));
     }
 }
