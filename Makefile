@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench charts-check images cluster-up cluster-down cluster-test clean
+.PHONY: help demo demo-claude test lint fmt docs bench charts-check images e2e cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30
 
 images: ## Make the images rota:dev and rota-worker:dev without a container engine
 	@scripts/image
+
+e2e: ## Run the end-to-end tests on a real cluster, started and stopped (yours: make e2e KUBECONFIG=file; some: E2E="first")
+	@scripts/e2e $(E2E)
 
 cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and Linux (tests/cluster)
 	@tests/cluster/cluster up

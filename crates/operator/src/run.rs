@@ -251,7 +251,8 @@ where
     let objects: Api<Guarded<K>> = api(context, scope.as_ref());
     let look = || async { objects.list_metadata(&ListParams::default().limit(1)).await.map(drop) };
     let patience = ExponentialBuilder::default().without_max_times().with_total_delay(Some(CRD_PATIENCE));
-    let missing = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_not_found());
+    // A kind that nobody ever heard of is answered with a bare page, without the reason that objects have.
+    let missing = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
     match look.retry(patience).when(missing).await {
         Err(error) if missing(&error) => Err(Error::NoCrd { kind }),
         other => Ok(other?),

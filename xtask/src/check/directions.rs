@@ -86,6 +86,11 @@ const RULES: &[Rule] = &[
         ],
         "it is the program: it puts together everything that it starts",
     ),
+    rule(
+        "rota-e2e",
+        &["rota-crds", "rota-telemetry"],
+        "it uses an installed Rota as people do, by its programs and resources",
+    ),
     rule("xtask", &["rota-core", "rota-crds", "rota-proto", "rota-server"], "it writes docs from contracts"),
 ];
 
@@ -99,7 +104,7 @@ const NOT_IN_CORE: &[&str] =
     &["tokio", "futures", "tonic", "prost", "rand", "getrandom", "tracing", "jiff", "chrono", "reqwest"];
 /// Clients of Kubernetes, and who may have them.
 const KUBE_CLIENTS: &[&str] = &["kube-client", "kube-runtime", "kube-lease-manager"];
-const KUBE_USERS: &[&str] = &["rota-operator", TESTKIT, "xtask"];
+const KUBE_USERS: &[&str] = &["rota-operator", "rota-e2e", TESTKIT, "xtask"];
 /// These may use Kubernetes' types.
 const KUBE_TYPES: &[&str] = &["rota-crds", "rota-cli"];
 /// Features of `kube` that bring a client.
