@@ -125,7 +125,7 @@ async fn work(
             watch_pods(context.clone(), scope.clone(), writer, woken, stop.clone()).map(Ok).boxed(),
         );
     }
-    let task_parts = task::Parts::new(context.clone());
+    let task_parts = task::Parts::new(context.clone(), Arc::clone(&task_stores));
     let agent_parts = agent::Parts::new(context.clone(), pods.clone(), Arc::clone(&task_stores));
     for Scoped { source, woken, .. } in tasks {
         let reconciler = Arc::clone(&task_parts.tasks);
