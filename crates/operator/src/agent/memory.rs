@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
 use super::status::Trouble;
+use crate::backoff;
 
 /// A worker that lived this long did not fail to start.
 pub(super) const STEADY: Duration = Duration::from_secs(60);
@@ -38,14 +39,7 @@ struct Crashes {
 impl Memory {
     /// Workers did not start, or ended badly soon after: the next may start after a while.
     pub(super) fn failed(&mut self, trouble: Trouble, now: Instant) -> Duration {
-        let waits = self.crashes.waits.get_or_insert_with(|| {
-            ExponentialBuilder::default()
-                .with_min_delay(FIRST)
-                .with_max_delay(LONGEST)
-                .with_jitter()
-                .without_max_times()
-                .build()
-        });
+        let waits = self.crashes.waits.get_or_insert_with(|| backoff::waits(FIRST, LONGEST));
         let wait = waits.next().unwrap_or(LONGEST);
         self.crashes.until = Some(now + wait);
         self.crashes.last = Some(trouble);
