@@ -24,8 +24,8 @@ impl<K> Default for Backoff<K> {
 impl<K: Eq + Hash> Backoff<K> {
     /// It failed again: how long to wait.
     pub(crate) fn failed(&self, key: K) -> Duration {
-        let mut waits = self.0.lock();
-        waits.entry(key).or_insert_with(waits_of_one).next().unwrap_or(LONGEST)
+        let mut objects = self.0.lock();
+        objects.entry(key).or_insert_with(|| waits(FIRST, LONGEST)).next().unwrap_or(LONGEST)
     }
 
     /// It went well, or is gone.
@@ -34,10 +34,11 @@ impl<K: Eq + Hash> Backoff<K> {
     }
 }
 
-fn waits_of_one() -> ExponentialBackoff {
+/// Waits that double from the first to the longest, each with a part left to chance, without end.
+pub(crate) fn waits(first: Duration, longest: Duration) -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(FIRST)
-        .with_max_delay(LONGEST)
+        .with_min_delay(first)
+        .with_max_delay(longest)
         .with_jitter()
         .without_max_times()
         .build()

@@ -108,11 +108,12 @@ async fn work(
     start("trust", trust(context.clone(), trusted, renewed, stop.clone()).boxed());
 
     let scopes = scopes(&context);
-    let (task_sources, task_wakers, task_woken) = sources::<Task>(&context, &scopes);
-    let (agent_sources, agent_wakers, agent_woken) = sources::<Agent>(&context, &scopes);
+    let tasks = scoped::<Task>(&context, &scopes);
+    let agents = scoped::<Agent>(&context, &scopes);
     let task_stores: task::Stores =
-        task_sources.iter().map(|source| source.store.clone()).zip(task_wakers).collect();
-    let agent_stores: Vec<_> = agent_sources.iter().map(|source| source.store.clone()).collect();
+        tasks.iter().map(|scope| (scope.source.store.clone(), scope.waker.clone())).collect();
+    let agent_stores: Vec<_> = agents.iter().map(|scope| scope.source.store.clone()).collect();
+    let agent_wakers: Vec<_> = agents.iter().map(|scope| scope.waker.clone()).collect();
 
     let mut pods = Vec::new();
     for scope in &scopes {
@@ -124,9 +125,9 @@ async fn work(
             watch_pods(context.clone(), scope.clone(), writer, woken, stop.clone()).map(Ok).boxed(),
         );
     }
-    let task_parts = task::Parts::new(context.clone());
+    let task_parts = task::Parts::new(context.clone(), Arc::clone(&task_stores));
     let agent_parts = agent::Parts::new(context.clone(), pods.clone(), Arc::clone(&task_stores));
-    for (source, woken) in task_sources.into_iter().zip(task_woken) {
+    for Scoped { source, woken, .. } in tasks {
         let reconciler = Arc::clone(&task_parts.tasks);
         let run = controller::run(
             "task",
@@ -138,7 +139,7 @@ async fn work(
         );
         start("tasks", run.map(Ok).boxed());
     }
-    for (source, woken) in agent_sources.into_iter().zip(agent_woken) {
+    for Scoped { source, woken, .. } in agents {
         let (reconciler, context, stop, pods) =
             (Arc::clone(&agent_parts.agents), context.clone(), stop.clone(), pods.clone());
         let run = async move {
@@ -188,20 +189,23 @@ where
 }
 
 type Waker<K> = mpsc::Sender<ObjectRef<Guarded<K>>>;
-type Woken<K> = mpsc::Receiver<ObjectRef<Guarded<K>>>;
 
-fn sources<K>(context: &Context, scopes: &[Option<String>]) -> (Vec<Source<K>>, Vec<Waker<K>>, Vec<Woken<K>>)
+/// Objects of one kind, as one scope has them.
+struct Scoped<K: Kind> {
+    source: Source<K>,
+    waker: Waker<K>,
+    woken: mpsc::Receiver<ObjectRef<Guarded<K>>>,
+}
+
+fn scoped<K>(context: &Context, scopes: &[Option<String>]) -> Vec<Scoped<K>>
 where
     K: Kind + kube::Resource<Scope = kube::core::NamespaceResourceScope>,
 {
-    let (mut sources, mut wakers, mut woken) = (Vec::new(), Vec::new(), Vec::new());
-    for scope in scopes {
-        sources.push(Source::new(api(context, scope.as_ref())));
-        let (waker, wakes) = mpsc::channel(WOKEN);
-        wakers.push(waker);
-        woken.push(wakes);
-    }
-    (sources, wakers, woken)
+    let scoped = scopes.iter().map(|scope| {
+        let (waker, woken) = mpsc::channel(WOKEN);
+        Scoped { source: Source::new(api(context, scope.as_ref())), waker, woken }
+    });
+    scoped.collect()
 }
 
 /// The authority's certificate as a file of our own.

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
 use super::status::Trouble;
+use crate::backoff;
 
 /// A worker that lived this long did not fail to start.
 pub(super) const STEADY: Duration = Duration::from_secs(60);
@@ -24,6 +25,7 @@ pub(super) struct Memory {
     pub written: Option<Instant>,
     announced: Option<(Vec<(String, String)>, Instant)>,
     reported: Option<(String, Instant)>,
+    told: Option<String>,
     crashes: Crashes,
 }
 
@@ -37,14 +39,7 @@ struct Crashes {
 impl Memory {
     /// Workers did not start, or ended badly soon after: the next may start after a while.
     pub(super) fn failed(&mut self, trouble: Trouble, now: Instant) -> Duration {
-        let waits = self.crashes.waits.get_or_insert_with(|| {
-            ExponentialBuilder::default()
-                .with_min_delay(FIRST)
-                .with_max_delay(LONGEST)
-                .with_jitter()
-                .without_max_times()
-                .build()
-        });
+        let waits = self.crashes.waits.get_or_insert_with(|| backoff::waits(FIRST, LONGEST));
         let wait = waits.next().unwrap_or(LONGEST);
         self.crashes.until = Some(now + wait);
         self.crashes.last = Some(trouble);
@@ -54,6 +49,7 @@ impl Memory {
     /// A worker is connected, or the spec is another: what failed before may do now.
     pub(super) fn recovered(&mut self) {
         self.crashes = Crashes::default();
+        self.told = None;
     }
 
     /// How long no worker may be started; zero when one may.
@@ -81,6 +77,11 @@ impl Memory {
     /// Something about announcing failed: it is not known what arrived.
     pub(super) fn unannounced(&mut self) {
         self.announced = None;
+    }
+
+    /// Whether an Event is due that workers do not start for this reason: once, until they do.
+    pub(super) fn is_news(&mut self, reason: &str) -> bool {
+        self.told.replace(reason.to_owned()).as_deref() != Some(reason)
     }
 
     /// Whether this message is to be told now.
@@ -125,5 +126,8 @@ mod tests {
         assert!(!memory.report("", now), "nothing was ever wrong");
         assert!(memory.report("broken", now) && !memory.report("broken", now));
         assert!(memory.report("", now));
+        assert!(memory.is_news("ErrImagePull") && !memory.is_news("ErrImagePull"));
+        memory.recovered();
+        assert!(memory.is_news("ErrImagePull"));
     }
 }

@@ -146,6 +146,9 @@ impl Agents {
         let started = self.carry_out(agent, name, memory, &members, &plan).await?;
         self.announce(name, memory, &members, &started).await?;
         let stuck = self.say(agent, memory, &members, &heard, &hash, None, now).await?;
+        if let Some(trouble) = stuck.as_ref().filter(|trouble| memory.is_news(&trouble.reason)) {
+            self.context.event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message).await;
+        }
         let message = stuck.map(|trouble| trouble.message).unwrap_or_default();
         if memory.report(&message, Instant::now()) {
             apply::report(&self.context, name, &message).await?;

@@ -68,12 +68,14 @@ pub(super) fn waited(record: &v1::Task, now: Timestamp) -> Duration {
 pub(super) async fn waiting(context: &Context, record: &v1::Task) -> Result<Waiting, Failure> {
     let request = v1::ExplainTaskRequest { name: record.name.clone() };
     match context.control.explain_task(request).await {
-        Ok(explained) => Ok(explained
-            .causes
-            .into_iter()
-            .find(|cause| cause.code != "ahead")
-            .map(|cause| Waiting { reason: cause.code, message: cause.message })
-            .unwrap_or_default()),
+        Ok(explained) => {
+            let mut causes: Vec<_> =
+                explained.causes.into_iter().filter(|cause| cause.code != "ahead").collect();
+            // That there is no worker says less than why none starts.
+            causes.sort_by_key(|cause| cause.code != "workers_cannot_start");
+            let first = causes.into_iter().next();
+            Ok(first.map(|cause| Waiting { reason: cause.code, message: cause.message }).unwrap_or_default())
+        }
         Err(error) if error.code == Code::NotFound => Ok(Waiting::default()),
         Err(error) => Err(error.into()),
     }

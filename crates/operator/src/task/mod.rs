@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use rota_crds::resource::{Task, TaskPhase};
 use rota_proto::v1;
@@ -26,7 +27,7 @@ use self::apply::Handed;
 use self::mirror::Mirror;
 use self::sweep::Gone;
 use crate::context::Context;
-use crate::controller::{Failure, Reconciler};
+use crate::controller::{Failure, Guarded, Reconciler};
 
 pub(crate) use self::feed::Stores;
 
@@ -41,6 +42,7 @@ const LOOK_AGAIN_ANYWAY: Duration = Duration::from_secs(600);
 /// Looks after tasks.
 pub(crate) struct Tasks {
     context: Context,
+    stores: Stores,
     mirror: Arc<Mirror>,
     gone: mpsc::Sender<Gone>,
     /// Those of which an Event has said that they wait long.
@@ -55,11 +57,16 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(context: Context) -> Self {
+    pub(crate) fn new(context: Context, stores: Stores) -> Self {
         let mirror = Arc::new(Mirror::default());
         let (sender, gone) = mpsc::channel(GONE);
-        let tasks =
-            Tasks { context, mirror: Arc::clone(&mirror), gone: sender, told_to_wait: Mutex::default() };
+        let tasks = Tasks {
+            context,
+            stores,
+            mirror: Arc::clone(&mirror),
+            gone: sender,
+            told_to_wait: Mutex::default(),
+        };
         Self { tasks: Arc::new(tasks), mirror, gone }
     }
 
@@ -108,7 +115,14 @@ impl Reconciler<Task> for Tasks {
                 return Ok(Action::await_change());
             }
             None => match apply::hand_in(&self.context, &task).await? {
-                Handed::In(record) => self.mirror.put(*record),
+                Handed::In(record) => {
+                    // Deleted while it was handed in: whoever saw it go found nothing to end.
+                    if !self.exists(&task) {
+                        sweep::cancel(&self.context, Gone::of(&task)).await?;
+                        return Ok(Action::await_change());
+                    }
+                    self.mirror.put(*record)
+                }
                 Handed::Refused { reason, message } => {
                     let ended = status::ended(&task, TaskPhase::Failed, &reason, &message, now);
                     apply::status(&self.context, &task, ended).await?;
@@ -194,6 +208,13 @@ impl Tasks {
             }
             Some(wait) => Action::requeue(wait),
         })
+    }
+
+    fn exists(&self, task: &Task) -> bool {
+        let reference =
+            ObjectRef::<Guarded<Task>>::new(&task.name_any()).within(&task.namespace().unwrap_or_default());
+        let same = |known: Arc<Guarded<Task>>| known.uid() == task.uid();
+        self.stores.iter().any(|(store, _)| store.get(&reference).is_some_and(same))
     }
 
     fn forget(&self, uid: &str) {

@@ -129,7 +129,7 @@ fn explanation(status: &v1::TaskStatus, waiting: Option<Waiting>) -> (Option<Str
         return (Some("InputRequired".to_owned()), filled(cut(&input.prompt, SENTENCE)));
     }
     match waiting {
-        Some(waiting) => (filled(&camel(&waiting.reason)), filled(cut(&waiting.message, SENTENCE))),
+        Some(waiting) => (filled(camel(&waiting.reason)), filled(cut(&waiting.message, SENTENCE))),
         None if status.cancelling => (Some("Cancelling".to_owned()), None),
         None => (None, None),
     }
@@ -169,7 +169,7 @@ fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
     let built = TaskUsage {
         input_tokens,
         output_tokens: usage.output_tokens,
-        cost_usd: (usage.cost_micro_usd > 0).then(|| Usd { micro: usage.cost_micro_usd }),
+        cost_usd: (usage.cost_micro_usd > 0).then_some(Usd { micro: usage.cost_micro_usd }),
     };
     (built != TaskUsage::default()).then_some(built)
 }
