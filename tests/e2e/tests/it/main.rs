@@ -2,5 +2,8 @@
 //! need root and a cluster. Each has a namespace of its own.
 
 mod deletion;
+mod faults;
 mod first;
+mod rollout;
 mod scaling;
+mod tasks;
