@@ -1,21 +1,19 @@
-//! Pods of a namespace that goes. A cluster ends pods before it deletes anything else there, so a worker would
-//! finish a task whose resource nobody can save any more, and hold the namespace for all of its grace.
+//! Pods of a namespace that goes. A cluster waits for them before it deletes anything else there, so a worker
+//! would finish a task whose resource nobody can save any more, and hold the namespace for all of its grace.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, ResourceExt};
 
-/// What a worker gets that has nothing left to finish: enough to end what it runs. In seconds.
-const GRACE: u32 = 20;
-
-/// Whether a pod may take longer than it would here.
-pub(crate) fn takes_long(pod: &Pod) -> bool {
+/// Whether a pod is on its way, and has time.
+pub(crate) fn lingers(pod: &Pod) -> bool {
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_default();
-    pod.metadata.deletion_timestamp.is_some() && grace > i64::from(GRACE)
+    pod.metadata.deletion_timestamp.is_some() && grace > 0
 }
 
-/// Shortens the grace of a pod that goes with its namespace. Needs no control plane.
-pub(crate) async fn hurry(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
+/// Lets the cluster forget a pod that goes with its namespace. Then the namespace's tasks go, which ends what they
+/// run; where the control plane is away, that is when it is back.
+pub(crate) async fn release(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
     let name = pod.namespace().unwrap_or_default();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let goes =
@@ -24,7 +22,7 @@ pub(crate) async fn hurry(client: &Client, pod: &Pod) -> Result<(), kube::Error>
         return Ok(());
     }
     let params = DeleteParams::default()
-        .grace_period(GRACE)
+        .grace_period(0)
         .preconditions(Preconditions { uid: pod.uid(), ..Default::default() });
     match Api::<Pod>::namespaced(client.clone(), &name).delete(&pod.name_any(), &params).await {
         Ok(_) => Ok(()),
@@ -40,12 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_long_grace_is_shortened() {
+    fn only_what_goes_and_has_time_lingers() {
         let pod = |metadata| serde_json::from_value::<Pod>(json!({ "metadata": metadata })).unwrap();
         let at = "2026-01-01T00:00:00Z";
-        assert!(takes_long(&pod(json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 600}))));
-        assert!(!takes_long(&pod(json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 20}))));
-        assert!(!takes_long(&pod(json!({"deletionGracePeriodSeconds": 600}))));
-        assert!(!takes_long(&pod(json!({}))));
+        assert!(lingers(&pod(json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 600}))));
+        assert!(!lingers(&pod(json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 0}))));
+        assert!(!lingers(&pod(json!({"deletionGracePeriodSeconds": 600}))));
+        assert!(!lingers(&pod(json!({}))));
     }
 }

@@ -323,11 +323,11 @@ async fn watch_pods(
                 continue;
             }
         };
-        if leaving::takes_long(&pod)
-            && let Err(error) = leaving::hurry(&context.kube, &pod).await
+        if leaving::lingers(&pod)
+            && let Err(error) = leaving::release(&context.kube, &pod).await
         {
-            context.health.failed("pods", "hurry");
-            tracing::warn!(%error, pod = pod.name_any(), "whether its namespace goes is not known");
+            context.health.failed("pods", "release");
+            tracing::warn!(%error, pod = pod.name_any(), "a pod of a namespace that may go could not be looked after");
         }
         let Some(agent) = pod.labels().get(AGENT) else { continue };
         let reference = ObjectRef::<Guarded<Agent>>::new(agent).within(&pod.namespace().unwrap_or_default());

@@ -52,7 +52,9 @@ async fn renewed(deployment: &str, old: &str) {
         (!pods.contains(old) && !pods.is_empty()).then_some(())
     })
     .await;
-    run(&format!("kubectl -n {RELEASE} rollout status deployment/rota-{deployment} --timeout=180s")).await.good();
+    run(&format!("kubectl -n {RELEASE} rollout status deployment/rota-{deployment} --timeout=180s"))
+        .await
+        .good();
 }
 
 async fn pod_of(deployment: &str) -> String {
@@ -116,7 +118,8 @@ async fn faults_of_every_part() {
         let said: Value = serde_json::from_str(&control.rota(&connected).await.good()).unwrap();
         let all = said["workers"].as_array().cloned().unwrap_or_default();
         let drains = |worker: &Value| {
-            worker["name"].as_str().is_some_and(|name| name.ends_with(evicted.as_str())) && worker["draining"] == true
+            worker["name"].as_str().is_some_and(|name| name.ends_with(evicted.as_str()))
+                && worker["draining"] == true
         };
         all.iter().any(drains).then_some(())
     })
@@ -141,9 +144,11 @@ async fn faults_of_every_part() {
         assert_eq!(logs.matches("end").count(), 1, "{name}: {logs}");
     }
     let left = until("the evicted one has left", LIMIT, async || {
-        space.pods.ever().into_iter().find(|pod| {
-            pod.metadata.name.as_ref() == Some(evicted) && !rota_e2e::is_there(pod)
-        })
+        space
+            .pods
+            .ever()
+            .into_iter()
+            .find(|pod| pod.metadata.name.as_ref() == Some(evicted) && !rota_e2e::is_there(pod))
     })
     .await;
     let phase = left.status.and_then(|status| status.phase);

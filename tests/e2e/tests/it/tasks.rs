@@ -39,7 +39,10 @@ spec:
     let pods = space.pods.ever();
     assert_eq!(pods.len(), 1, "no shared worker was started for it: {}", space.pods.story());
     let task = space.get("task alone").await;
-    assert_eq!(pods[0].labels().get("rota.dev/task-uid").map(String::as_str), task["metadata"]["uid"].as_str());
+    assert_eq!(
+        pods[0].labels().get("rota.dev/task-uid").map(String::as_str),
+        task["metadata"]["uid"].as_str()
+    );
     assert_eq!(pods[0].name_any(), task["status"]["worker"]);
     let spec = pods[0].spec.clone().unwrap();
     assert_eq!(spec.node_selector.unwrap()["kubernetes.io/os"], "linux");
@@ -82,8 +85,14 @@ spec: {agent: shell, secretNames: []}
         )
         .await;
     space.wait("tasks.rota.dev --all", "condition=Complete", "180s").await;
-    for (task, said) in [("all", "ONE=3 TWO=4 OWN="), ("one", "ONE=3 TWO=0 OWN=mine"), ("none", "ONE=0 TWO=0 OWN=")] {
-        assert_eq!(space.field(&format!("task/{task}"), ".status.resultPreview").await.trim(), said, "{task}");
+    for (task, said) in
+        [("all", "ONE=3 TWO=4 OWN="), ("one", "ONE=3 TWO=0 OWN=mine"), ("none", "ONE=0 TWO=0 OWN=")]
+    {
+        assert_eq!(
+            space.field(&format!("task/{task}"), ".status.resultPreview").await.trim(),
+            said,
+            "{task}"
+        );
     }
     assert_eq!(space.pods.ever().len(), 1, "one warm worker did all");
 
@@ -163,7 +172,11 @@ spec: {runtime: {command: {shell: 'cat'}}, replicas: 1, maxReplicas: 1}
         .await;
     space.wait("task/first", "condition=Running", "120s").await;
     space
-        .apply(&(task("low", "priority: LOW") + &task("raised", "priority: 0") + &task("held", "desiredState: Suspended")))
+        .apply(
+            &(task("low", "priority: LOW")
+                + &task("raised", "priority: 0")
+                + &task("held", "desiredState: Suspended")),
+        )
         .await;
     for waiting in ["low", "raised", "held"] {
         space.wait(&format!("task/{waiting}"), "jsonpath={.status.taskId}", "60s").await;
@@ -212,7 +225,12 @@ spec: {agent: nowhere}
         )
         .await;
     until("the image is not found", LIMIT, async || {
-        space.pods.now().iter().any(|pod| waiting_reason(pod).is_some_and(|why| why.contains("Image"))).then_some(())
+        space
+            .pods
+            .now()
+            .iter()
+            .any(|pod| waiting_reason(pod).is_some_and(|why| why.contains("Image")))
+            .then_some(())
     })
     .await;
     let told = until("the agent says so", LIMIT, async || {
@@ -229,7 +247,10 @@ spec: {agent: nowhere}
     println!("agent: {told}\ntask:  {on_task}");
 
     // With an image that is there, it goes on by itself.
-    space.kubectl("patch agent nowhere --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/pod\"}]").await.good();
+    space
+        .kubectl("patch agent nowhere --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/pod\"}]")
+        .await
+        .good();
     space.wait("task/waits", "condition=Complete", "180s").await;
     until("the agent is content", LIMIT, async || {
         space.field("agent/nowhere", ".status.message").await.is_empty().then_some(())
