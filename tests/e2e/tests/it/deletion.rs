@@ -12,22 +12,16 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Objects go at once: nothing holds them.
 const AT_ONCE: &str = "10s";
 
-/// `grace` is its pods'.
-fn agent(grace: &str) -> String {
-    format!(
-        "apiVersion: rota.dev/v1alpha1
+const AGENT: &str = "apiVersion: rota.dev/v1alpha1
 kind: Agent
-metadata: {{name: stubborn}}
+metadata: {name: stubborn}
 spec:
   # It ignores what it is asked, and so does what it started and let go.
-  runtime: {{command: {{shell: 'trap \"\" INT TERM; setsid sleep 7301 & sleep 7302 & echo started; wait; wait'}}}}
+  runtime: {command: {shell: 'trap \"\" INT TERM; setsid sleep 7301 & sleep 7302 & echo started; wait; wait'}}
   replicas: 1
   maxReplicas: 1
-  pod: {{terminationGracePeriod: {grace}}}
 ---
-"
-    )
-}
+";
 
 fn task(name: &str) -> String {
     format!(
@@ -58,7 +52,7 @@ async fn running(space: &Space, name: &str) -> String {
 #[ignore = "needs a cluster: make e2e"]
 async fn deletion_ends_what_runs() {
     let space = Space::new("deletion").await;
-    space.apply(&(agent("10m") + &task("long"))).await;
+    space.apply(&(AGENT.to_owned() + &task("long"))).await;
     let pod = running(&space, "long").await;
     space.kubectl(&format!("delete task long --timeout={AT_ONCE}")).await.good();
     until("no process is left", GRACE + SLACK, async || (processes(&space, &pod).await == 0).then_some(()))
@@ -76,14 +70,14 @@ async fn deletion_ends_what_runs() {
 async fn deletion_while_the_control_plane_is_away() {
     let space = Space::new("deletion").await;
     let other = Space::new("deletion").await;
-    space.apply(&(agent("10m") + &task("long"))).await;
-    other.apply(&(agent("20s") + &task("long"))).await;
+    space.apply(&(AGENT.to_owned() + &task("long"))).await;
+    other.apply(&(AGENT.to_owned() + &task("long"))).await;
     let pod = running(&space, "long").await;
     running(&other, "long").await;
 
     let away = Away::now().await;
     space.kubectl(&format!("delete task long --timeout={AT_ONCE}")).await.good();
-    // A namespace goes with its pods, and these within their own grace: nothing of ours holds it.
+    // A namespace goes with its pods: with nobody to report to, they are not waited for.
     run(&format!("kubectl delete namespace {} --timeout=60s", other.name)).await.good();
     assert_eq!(processes(&space, &pod).await, 2, "nobody could be told yet");
 
@@ -105,8 +99,8 @@ async fn deletion_while_the_control_plane_is_away() {
 #[ignore = "needs a cluster: make e2e"]
 async fn deletion_of_a_whole_namespace() {
     let space = Space::new("deletion").await;
-    space.apply(&(agent("10m") + &task("long"))).await;
+    space.apply(&(AGENT.to_owned() + &task("long"))).await;
     running(&space, "long").await;
-    // The task is cancelled, so its worker has nothing to wait for.
+    // Its pods have ten minutes, and what they do never ends: they get less there.
     run(&format!("kubectl delete namespace {} --timeout=60s", space.name)).await.good();
 }

@@ -4,7 +4,10 @@
 mod batch;
 mod claude;
 mod deletion;
+mod faults;
 mod first;
 mod identity;
+mod rollout;
 mod rules;
 mod scaling;
+mod tasks;
