@@ -76,6 +76,10 @@ https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
+# Whether a namespace goes: its workers need not finish what they do.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 # A name cannot be asked for where something is made.
 - apiGroups: [""]
   resources: [configmaps]

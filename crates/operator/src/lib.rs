@@ -12,6 +12,7 @@ mod context;
 mod controller;
 mod health;
 mod lead;
+mod leaving;
 mod run;
 mod task;
 mod trust;

@@ -25,7 +25,7 @@ use crate::cluster::{AGENT, ROLE};
 use crate::context::Context;
 use crate::controller::{Guarded, Kind, Source};
 use crate::health::{self, Health};
-use crate::{Error, Options, agent, controller, lead, task, trust};
+use crate::{Error, Options, agent, controller, lead, leaving, task, trust};
 
 /// Objects that may wait to be looked at, a scope; whoever wakes more waits.
 const WOKEN: usize = 1024;
@@ -323,6 +323,12 @@ async fn watch_pods(
                 continue;
             }
         };
+        if leaving::lingers(&pod)
+            && let Err(error) = leaving::release(&context.kube, &pod).await
+        {
+            context.health.failed("pods", "release");
+            tracing::warn!(%error, pod = pod.name_any(), "a pod of a namespace that may go could not be looked after");
+        }
         let Some(agent) = pod.labels().get(AGENT) else { continue };
         let reference = ObjectRef::<Guarded<Agent>>::new(agent).within(&pod.namespace().unwrap_or_default());
         for scope in &woken {

@@ -58,6 +58,11 @@ impl Control {
         Self { folder, port, _forward: (child, lines) }
     }
 
+    /// Where it is reached on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `rota` with these words.
     pub async fn rota(&self, line: &str) -> Output {
         let program =

@@ -5,6 +5,8 @@
 mod audit;
 mod command;
 mod control;
+mod here;
+mod release;
 mod space;
 mod until;
 mod watched;
@@ -12,6 +14,8 @@ mod watched;
 pub use audit::{Audit, Call};
 pub use command::{Output, run, run_with};
 pub use control::Control;
+pub use here::processes;
+pub use release::Away;
 pub use space::Space;
 pub use until::{holds, until};
 pub use watched::{Watched, age_of, is_there};

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{Output, run, run_with};
+use crate::command::{Output, finish, run, run_with};
 use crate::{RELEASE, Watched, client};
 
 /// A namespace that is gone after the test.
@@ -52,6 +52,13 @@ impl Space {
     /// A field by its path, as `kubectl get -o jsonpath` has it; empty when it is not there.
     pub async fn field(&self, what: &str, path: &str) -> String {
         self.kubectl(&format!("get {what} -o jsonpath={{{path}}}")).await.good()
+    }
+
+    /// A line for the shell of a pod's only container.
+    pub async fn sh(&self, pod: &str, line: &str) -> Output {
+        let mut command = tokio::process::Command::new("kubectl");
+        command.args(["--namespace", &self.name, "exec", pod, "--", "sh", "-c", line]);
+        finish(&format!("kubectl exec {pod} -- {line}"), command, "").await
     }
 
     /// Waits for a condition as people do.

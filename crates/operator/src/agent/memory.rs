@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
+use super::dereference::Member;
 use super::status::Trouble;
 use crate::backoff;
 
@@ -15,6 +16,8 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(120);
 /// What the control plane forgets when it starts anew is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
+/// The watch of pods is behind by less than this.
+const UNSEEN: Duration = Duration::from_secs(30);
 
 /// What is remembered.
 #[derive(Debug, Default)]
@@ -26,6 +29,7 @@ pub(super) struct Memory {
     announced: Option<(Vec<(String, String)>, Instant)>,
     reported: Option<(String, Instant)>,
     told: Option<String>,
+    started: Vec<(Member, Instant)>,
     crashes: Crashes,
 }
 
@@ -44,6 +48,19 @@ impl Memory {
         self.crashes.until = Some(now + wait);
         self.crashes.last = Some(trouble);
         wait
+    }
+
+    /// A pod was made.
+    pub(super) fn started(&mut self, member: Member, now: Instant) {
+        self.started.push((member, now));
+    }
+
+    /// Those that were made and are not among what the watch has told of yet: to overlook them would be to
+    /// make them again.
+    pub(super) fn unseen(&mut self, seen: &[Member], now: Instant) -> Vec<Member> {
+        self.started
+            .retain(|(one, at)| now - *at < UNSEEN && !seen.iter().any(|known| known.name == one.name));
+        self.started.iter().map(|(member, _)| member.clone()).collect()
     }
 
     /// A worker is connected, or the spec is another: what failed before may do now.
@@ -111,6 +128,19 @@ mod tests {
         assert!(tenth > first && memory.pause(now) > Duration::ZERO);
         memory.recovered();
         assert_eq!((memory.pause(now), memory.trouble()), (Duration::ZERO, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_started_counts_until_it_is_seen() {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        let member = Member { name: "a-1".into(), ..Member::default() };
+        memory.started(member.clone(), now);
+        assert_eq!(memory.unseen(&[], now), [member.clone()]);
+        assert_eq!(memory.unseen(&[member], now), []);
+        assert_eq!(memory.unseen(&[], now), [], "it was seen, and is gone");
+        memory.started(Member::default(), now);
+        assert_eq!(memory.unseen(&[], now + UNSEEN), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,7 +129,8 @@ impl Agents {
         // Until demand was heard once, having none means nothing.
         let Some(heard) = self.book.get(name) else { return Ok(Action::requeue(PACE / 10)) };
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let members = dereference::members(agent, &self.pods, &heard, now);
+        let mut members = dereference::members(agent, &self.pods, &heard, now);
+        members.extend(memory.unseen(&members, Instant::now()));
         let hash = match checked {
             Ok(hash) => hash,
             Err(trouble) => {
@@ -143,8 +144,8 @@ impl Agents {
         let pause = memory.pause(Instant::now());
         let plan = build::plan(&agent.spec, &hash, &members, &heard, pause.is_zero());
         apply::authority(&self.context, &namespace).await?;
-        let started = self.carry_out(agent, name, memory, &members, &plan).await?;
-        self.announce(name, memory, &members, &started).await?;
+        self.carry_out(agent, name, memory, &mut members, &plan, &hash).await?;
+        self.announce(name, memory, &members).await?;
         let stuck = self.say(agent, memory, &members, &heard, &hash, None, now).await?;
         if let Some(trouble) = stuck.as_ref().filter(|trouble| memory.is_news(&trouble.reason)) {
             self.context.event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message).await;
@@ -153,7 +154,7 @@ impl Agents {
         if memory.report(&message, Instant::now()) {
             apply::report(&self.context, name, &message).await?;
         }
-        Ok(Action::requeue(next_look(agent, memory, &members, &started)))
+        Ok(Action::requeue(next_look(agent, memory, &members)))
     }
 
     /// Tells the control plane of a spec that it has not heard of. `Some` when it refuses that.
@@ -172,15 +173,16 @@ impl Agents {
         Ok(refused)
     }
 
-    /// Does what the plan says. Returns the pods that it started.
+    /// Does what the plan says. What it starts is a member from then on.
     async fn carry_out(
         &self,
         agent: &Agent,
         name: &str,
         memory: &mut Memory,
-        members: &[Member],
+        members: &mut Vec<Member>,
         plan: &Plan,
-    ) -> Result<Vec<(String, String)>, Failure> {
+        hash: &str,
+    ) -> Result<(), Failure> {
         let namespace = agent.namespace().unwrap_or_default();
         for member in members.iter().filter(|member| plan.delete.contains(&member.name)) {
             if let (Life::Failed, Some((reason, message))) = (member.state, &member.trouble) {
@@ -199,11 +201,16 @@ impl Agents {
             apply::drain(&self.context, name, worker, false).await?;
         }
         let options = &self.context.options.workers;
-        let mut started = Vec::new();
+        let mut started = |name, uid, task: Option<&String>| {
+            let (task, hash) = (task.cloned(), hash.to_owned());
+            let member = Member { name, uid, task, hash, ..Member::default() };
+            memory.started(member.clone(), Instant::now());
+            members.push(member);
+        };
         let mut refused = None;
         for _ in 0..plan.start {
             match apply::start(&self.context, &Recipe { agent, options, task: None }).await? {
-                Started::Pod(name, uid) => started.push((name, uid)),
+                Started::Pod(name, uid) => started(name, uid, None),
                 Started::Refused(trouble) => {
                     refused = Some(trouble);
                     break;
@@ -214,7 +221,7 @@ impl Agents {
             let resource = self.task(&namespace, id);
             let task = ForTask { id, resource: resource.as_ref() };
             match apply::start(&self.context, &Recipe { agent, options, task: Some(task) }).await? {
-                Started::Pod(name, uid) => started.push((name, uid)),
+                Started::Pod(name, uid) => started(name, uid, Some(id)),
                 Started::Refused(trouble) => refused = Some(trouble),
             }
         }
@@ -227,7 +234,7 @@ impl Agents {
             }
             memory.failed(trouble, Instant::now());
         }
-        Ok(started)
+        Ok(())
     }
 
     /// The resource of a task, where it has one.
@@ -239,18 +246,11 @@ impl Agents {
         found.0.as_ref().ok().cloned()
     }
 
-    async fn announce(
-        &self,
-        name: &str,
-        memory: &mut Memory,
-        members: &[Member],
-        started: &[(String, String)],
-    ) -> Result<(), Failure> {
+    async fn announce(&self, name: &str, memory: &mut Memory, members: &[Member]) -> Result<(), Failure> {
         let there = members.iter().filter(|one| !matches!(one.state, Life::Succeeded | Life::Failed));
         let mut set: Vec<_> = there.map(|one| (one.name.clone(), one.uid.clone())).collect();
-        set.extend(started.iter().filter(|one| !members.iter().any(|known| known.name == one.0)).cloned());
         set.sort();
-        let joined = started.is_empty() && members.iter().all(|one| one.state != Life::Starting);
+        let joined = members.iter().all(|one| one.state != Life::Starting);
         if memory.announce(&set, joined, Instant::now()) {
             let told = apply::announce(&self.context, name, &set).await;
             if told.is_err() {
@@ -292,7 +292,7 @@ impl Agents {
 }
 
 /// When time alone may have changed something.
-fn next_look(agent: &Agent, memory: &Memory, members: &[Member], started: &[(String, String)]) -> Duration {
+fn next_look(agent: &Agent, memory: &Memory, members: &[Member]) -> Duration {
     let mut next = LOOK_AGAIN;
     if memory.written.is_some_and(|at| at.elapsed() < PACE) {
         next = next.min(PACE);
@@ -301,7 +301,7 @@ fn next_look(agent: &Agent, memory: &Memory, members: &[Member], started: &[(Str
     if !pause.is_zero() {
         next = next.min(pause);
     }
-    if !started.is_empty() || members.iter().any(|one| one.state == Life::Starting) {
+    if members.iter().any(|one| one.state == Life::Starting) {
         next = next.min(LOOK_SOON);
     }
     let idle_timeout = agent.spec.idle_timeout.map_or(build::IDLE_TIMEOUT, |span| span.0);

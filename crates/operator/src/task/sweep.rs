@@ -11,6 +11,7 @@ use rota_client::Code;
 use rota_crds::resource::Task;
 use rota_proto::{names, v1};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Stores;
@@ -53,25 +54,31 @@ pub(crate) async fn run(
             ready = store.wait_until_ready() => if ready.is_err() { return },
         }
     }
-    let mut wait = Duration::ZERO;
+    let mut next = Instant::now();
     let mut names = Vec::with_capacity(CONCURRENCY);
     loop {
-        let told = tokio::select! {
+        tokio::select! {
             () = shutdown.cancelled() => return,
             count = gone.recv_many(&mut names, CONCURRENCY) => {
                 if count == 0 {
                     return;
                 }
-                futures::stream::iter(names.drain(..))
+                let told = futures::stream::iter(names.drain(..))
                     .map(|gone| cancel(&context, gone))
                     .buffer_unordered(CONCURRENCY)
                     .fold(true, |all, one| std::future::ready(all && one.is_ok()))
-                    .await
+                    .await;
+                // Only a sweep makes up for what could not be told, however well later ones are.
+                if !told {
+                    next = next.min(Instant::now() + SOON);
+                }
+                continue;
             }
-            Some(()) = missed.recv() => sweep(&context, &stores).await,
-            () = tokio::time::sleep(wait) => sweep(&context, &stores).await,
-        };
-        wait = if told { INTERVAL } else { SOON };
+            Some(()) = missed.recv() => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+        let wait = if sweep(&context, &stores).await { INTERVAL } else { SOON };
+        next = Instant::now() + wait;
     }
 }
 

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use rota_proto::v1::{self, Isolation, TaskState};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::tasks::PATIENCE;
-use rota_testkit::{Cluster, Keep, tasks};
+use rota_testkit::{Cluster, Keep, Setup, tasks};
 
 const PARENT: &str = "namespaces/default";
 
@@ -82,7 +82,10 @@ async fn only_its_own_worker_takes_it() -> Result<()> {
 
 #[tokio::test]
 async fn it_goes_on_over_a_restart_and_after_a_loss() -> Result<()> {
-    let mut cluster = Cluster::start(Keep::Sqlite).await?;
+    let mut setup = Setup::new(Keep::Sqlite);
+    // However long the end takes on a busy machine, the worker is not lost before it.
+    setup.timing.reconnect_grace = std::time::Duration::from_secs(60);
+    let mut cluster = Cluster::start_with(setup).await?;
     let client = cluster.client().clone();
     tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
     let own = tasks::create(&client, isolated()).await?;
