@@ -96,7 +96,8 @@ fn costs(audit: &Audit, namespace: &str, round: usize) {
 async fn resident() -> u64 {
     let now = run("date --utc +%Y-%m-%dT%H:%M:%SZ").await.good();
     until("the kubelet has looked at the operator", LIMIT, async || {
-        let pods = "get pods --selector app.kubernetes.io/component=operator -o jsonpath={.items[0].spec.nodeName}";
+        let pods =
+            "get pods --selector app.kubernetes.io/component=operator -o jsonpath={.items[0].spec.nodeName}";
         let node = run(&format!("kubectl --namespace {RELEASE} {pods}")).await.good();
         let raw = run(&format!("kubectl get --raw /api/v1/nodes/{node}/proxy/stats/summary")).await.good();
         let summary: Value = serde_json::from_str(&raw).unwrap();

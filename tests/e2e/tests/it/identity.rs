@@ -61,7 +61,8 @@ async fn identity_is_not_taken_on_trust() {
     let mut wrong = impostor(&pod, "wrong-token");
     *volume(&mut wrong, "token") = json!({ "name": "token", "configMap": { "name": "not-a-token" } });
     let mut other = impostor(&pod, "other-audience");
-    volume(&mut other, "token")["projected"]["sources"][0]["serviceAccountToken"]["audience"] = json!("other");
+    volume(&mut other, "token")["projected"]["sources"][0]["serviceAccountToken"]["audience"] =
+        json!("other");
     let mut renamed = impostor(&pod, "other-name");
     *variable(&mut renamed, "POD_NAME") = json!({ "name": "POD_NAME", "value": pod["metadata"]["name"] });
     let mut plain = impostor(&pod, "no-tls");
@@ -120,11 +121,16 @@ async fn identity_of_the_control_plane_is_renewed_while_something_runs() {
     space.wait("task/long", "condition=Running", "60s").await;
     let control = Control::connect().await;
     let old = shown(&control).await.expect("a certificate");
-    let server = || run("kubectl --namespace rota get pods --selector app.kubernetes.io/component=server -o jsonpath={.items[*].metadata.uid}{.items[*].status.containerStatuses[*].restartCount}");
+    let server = || {
+        run(
+            "kubectl --namespace rota get pods --selector app.kubernetes.io/component=server -o jsonpath={.items[*].metadata.uid}{.items[*].status.containerStatuses[*].restartCount}",
+        )
+    };
     let before = server().await.good();
 
     run(&format!("kubectl --namespace {RELEASE} delete secret rota-tls")).await.good();
-    until("another certificate is shown", LIMIT, async || shown(&control).await.filter(|new| *new != old)).await;
+    until("another certificate is shown", LIMIT, async || shown(&control).await.filter(|new| *new != old))
+        .await;
     assert_eq!(server().await.good(), before, "the control plane did not start again for it");
 
     // Who connects now trusts the same authority as before.

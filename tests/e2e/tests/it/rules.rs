@@ -83,8 +83,11 @@ async fn rules_take_and_refuse_what_they_should() {
         // What is new need not be there: some would start workers.
         let is_change = accepted["metadata"] == refused["metadata"];
         create(&objects, &accepted, !is_change).await.unwrap_or_else(|said| panic!("{place}: {said:?}"));
-        let said =
-            if is_change { change(&objects, &refused).await } else { create(&objects, &refused, false).await };
+        let said = if is_change {
+            change(&objects, &refused).await
+        } else {
+            create(&objects, &refused, false).await
+        };
         let said = said.expect_err(&place);
         assert!(said.len() == 1 && said[0].ends_with(&message), "{place}: {message}\n{said:?}");
         if is_change {
@@ -107,7 +110,8 @@ async fn rules_take_and_refuse_what_they_should() {
 fn messages(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(fields) => {
-            for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+            for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten()
+            {
                 found.insert(rule["message"].as_str().unwrap_or_default().to_owned());
             }
             fields.values().for_each(|field| messages(field, found));
