@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench charts-check images e2e cluster-up cluster-down cluster-test clean
+.PHONY: help demo demo-claude test lint fmt docs bench charts-check images e2e bench-k8s cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ images: ## Make the images rota:dev and rota-worker:dev without a container engi
 
 e2e: ## Run the end-to-end tests on a real cluster, started and stopped (yours: make e2e KUBECONFIG=file; some: E2E="first")
 	@scripts/e2e $(E2E)
+
+bench-k8s: ## Measure Rota on that cluster, beside a Job for each task
+	@scripts/e2e --bench
 
 cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and Linux (tests/cluster)
 	@tests/cluster/cluster up
