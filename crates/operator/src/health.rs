@@ -5,27 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
+use rota_telemetry::metrics::Page;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// How the operator is.
 #[derive(Debug)]
 pub(crate) struct Health {
     leads: AtomicBool,
-    registry: Registry,
+    page: Page,
     leading: Gauge,
     durations: Family<Controller, Histogram>,
     failures: Family<Failed, Counter>,
@@ -59,23 +59,22 @@ impl Drop for Timer<'_> {
 
 impl Default for Health {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("rota_operator");
+        let mut page = Page::new();
         let leading = Gauge::default();
-        registry.register("leading", "Whether this operator leads", leading.clone());
+        page.add("rota_operator_leading", None, &[], "Whether this operator leads", &leading);
         let durations = Family::<Controller, Histogram>::new_with_constructor(|| {
             Histogram::new(exponential_buckets(0.001, 4.0, 8))
         });
-        registry.register_with_unit(
-            "reconcile_duration",
-            "Time that reconciling one object took",
-            Unit::Seconds,
-            durations.clone(),
-        );
+        let (name, help) = ("rota_operator_reconcile_duration", "Time that reconciling one object took");
+        page.add(name, Some(Unit::Seconds), &["controller"], help, &durations);
         let failures = Family::default();
-        registry.register("failures", "What failed and is tried again", failures.clone());
+        let help = "What failed and is tried again";
+        page.add("rota_operator_failures", None, &["controller", "step"], help, &failures);
         let writes = Family::default();
-        registry.register("status_writes", "Status writes to the cluster", writes.clone());
-        Self { leads: AtomicBool::new(false), registry, leading, durations, failures, writes }
+        let help = "Status writes to the cluster";
+        page.add("rota_operator_status_writes", None, &["controller"], help, &writes);
+        page.add_process();
+        Self { leads: AtomicBool::new(false), page, leading, durations, failures, writes }
     }
 }
 
@@ -99,11 +98,11 @@ impl Health {
         self.writes.get_or_create(&Controller { controller }).inc();
     }
 
-    fn metrics(&self) -> (StatusCode, String) {
-        let mut text = String::new();
-        match text::encode(&mut text, &self.registry) {
-            Ok(()) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    fn metrics(&self, headers: &HeaderMap) -> Response {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        match self.page.write(accept) {
+            Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
     }
 
@@ -129,13 +128,7 @@ pub(crate) async fn serve(
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(health.ready(stopping.is_cancelled()))))
-        .route(
-            "/metrics",
-            get(move || {
-                let (code, text) = figures.metrics();
-                std::future::ready((code, [(header::CONTENT_TYPE, OPEN_METRICS)], text))
-            }),
-        );
+        .route("/metrics", get(move |headers: HeaderMap| std::future::ready(figures.metrics(&headers))));
     axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await.map_err(listen)
 }
 
@@ -149,8 +142,7 @@ mod tests {
         health.failed("task", "watch");
         health.wrote("task");
         drop(health.reconciling("agent"));
-        let (code, text) = health.metrics();
-        assert_eq!(code, StatusCode::OK);
+        let (_, text) = health.page.write(None).unwrap();
         for line in [
             "rota_operator_leading 0",
             "rota_operator_failures_total{controller=\"task\",step=\"watch\"} 1",

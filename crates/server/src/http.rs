@@ -1,11 +1,12 @@
-//! The plain HTTP listener for a kubelet's probes, which cannot speak TLS with us: alive, ready and why not. It says
-//! nothing that is not for everybody.
+//! The plain HTTP listener for those who cannot speak TLS with us: a kubelet's probes (alive, ready and why not), and
+//! whoever gathers metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::metrics;
 use crate::shared::Shared;
 use crate::trust::accept;
 
@@ -47,6 +49,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     let router = Router::new()
         .route("/livez", get(async || Json(serde_json::json!({ "alive": true }))))
         .route("/readyz", get(ready))
+        .route("/metrics", get(figures))
         .with_state(shared);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let accepting = async {
@@ -69,6 +72,14 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     tokio::select! {
         () = stop.cancelled() => {}
         () = accepting => {}
+    }
+}
+
+async fn figures(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    match metrics::page(&shared, accept).await {
+        Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 

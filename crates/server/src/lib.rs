@@ -5,6 +5,7 @@ mod background;
 mod dispatch;
 mod grpc;
 mod http;
+mod metrics;
 mod options;
 mod pools;
 mod seal;
@@ -15,6 +16,7 @@ mod trust;
 mod watchers;
 mod wire;
 
+pub use metrics::{Described, metrics};
 pub use options::{Oidc, Options, Timing, Tls, Token};
 pub use server::{Bound, Ended, Error, Server};
 pub use wire::status::REASONS;

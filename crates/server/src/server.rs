@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{Fleet, Phase, Seat};
 use crate::grpc::{self, ending};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pools::Pools;
 use crate::seal::{self, Sealer};
@@ -127,6 +128,7 @@ impl Server {
         let shared = Arc::new(Shared {
             store: Arc::clone(&options.store),
             fleet: Fleet::default(),
+            metrics: Metrics::default(),
             watchers: Watchers::new(),
             claims,
             agents: RwLock::default(),
@@ -160,6 +162,13 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
         shared.agents.write().insert(key, KnownAgent { agent: Arc::new(known), spec });
     }
     shared.fleet.load(snapshot.routes, snapshot.queued);
+    for (_, task) in &snapshot.on_workers {
+        let on = |session: &&Session| {
+            let worker = task.assignment.as_ref().map(|assignment| &assignment.worker);
+            session.namespace == task.namespace && worker == Some(&session.worker)
+        };
+        shared.metrics.load(task, snapshot.sessions.iter().find(on).map(|session| &session.agent));
+    }
     for session in snapshot.sessions {
         let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
         let tasks = || {

@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::background::Claims;
 use crate::dispatch::Fleet;
+use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::pools::Pools;
 use crate::seal::Sealer;
@@ -34,6 +35,7 @@ pub(crate) type Agents = BTreeMap<(Namespace, AgentName), KnownAgent>;
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fleet: Fleet,
+    pub(crate) metrics: Metrics,
     pub(crate) watchers: Watchers,
     pub(crate) claims: Claims,
     pub(crate) agents: RwLock<Agents>,

@@ -22,6 +22,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         M::up(include_str!("migrations/001_begin.sql")),
         M::up(include_str!("migrations/002_what_goes.sql")),
+        M::up(include_str!("migrations/003_pending.sql")),
     ])
 }
 

@@ -6,7 +6,7 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId, Timestamp};
-use rota_store::{Error, FeedEntry, Filter, Page, Reads, Session, Snapshot};
+use rota_store::{Error, FeedEntry, Figures, Filter, Page, Reads, Session, Snapshot};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
@@ -208,6 +208,20 @@ impl Reads for Readers {
         let count =
             self.with(|connection| one(connection, sql::AHEAD, params![route.0, rank], |row| row.get(0)))?;
         Ok(unsigned(count.unwrap_or(0)))
+    }
+
+    fn figures(&self, routes: &[RouteId]) -> Result<Figures, Error> {
+        self.with(|connection| {
+            let pending = one(connection, sql::PENDING, [], |row| row.get(0))?;
+            let mut next = Vec::new();
+            for route in routes {
+                let head = one(connection, sql::HEAD, [route.0], |row| {
+                    Ok(decode::<Task>(row.get_ref(0)?.as_blob()?))
+                })?;
+                next.extend(head.transpose()?.and_then(|task| Some((*route, task.ready_at?))));
+            }
+            Ok(Figures { pending: unsigned(pending.unwrap_or(0)), next })
+        })
     }
 
     fn snapshot(&self) -> Result<Snapshot, Error> {

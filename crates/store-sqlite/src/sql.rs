@@ -20,6 +20,7 @@ statements! {
     DELETE_TASK = "DELETE FROM tasks WHERE id = ?";
     READY = "SELECT rank, id FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT ?";
     AHEAD = "SELECT count(*) FROM tasks WHERE state = 2 AND route = ? AND rank < ?";
+    HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT 1";
     DUE = "SELECT id FROM tasks WHERE due <= ? ORDER BY due, id LIMIT ?";
     NEXT_DUE = "SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1";
     ENDED_BEFORE = "SELECT id FROM tasks WHERE ended < ? ORDER BY ended, id LIMIT ?";
@@ -77,12 +78,13 @@ statements! {
 }
 
 statements! {
-    /// Carried out at a start.
+    /// Carried out at a start, or a few times a minute.
     COLD:
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
     AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
+    PENDING = "SELECT count(*) FROM tasks WHERE state = 1";
     // Whatever is on a worker has a time by which something must happen, hence is in that index.
     ON_WORKERS = "SELECT route, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
 }

@@ -74,7 +74,8 @@ macro_rules! conformance {
                 routes_that_nothing_waits_on a_route_of_the_same_batch
             }
             reading {
-                filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before a_snapshot_is_a_fresh_start
+                filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before what_is_counted
+                a_snapshot_is_a_fresh_start
             }
             rehearsals {
                 new_ones_and_known_ones what_is_refused a_cycle_is_seen agents_and_updates nothing_is_left

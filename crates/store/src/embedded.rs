@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::{
-    Command, Commit, Error, FeedEntry, Filter, Page, Reads, Refused, Reply, Snapshot, Store, Tables,
+    Command, Commit, Error, FeedEntry, Figures, Filter, Page, Reads, Refused, Reply, Snapshot, Store, Tables,
 };
 
 /// Commands of one transaction, at most, as long as single calls are smaller.
@@ -198,8 +198,12 @@ fn commit<T: Tables>(
     commits: &Outbox,
     now: Timestamp,
 ) {
+    let commands = batch.len();
+    #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+    let began = std::time::Instant::now();
     match engine.run(batch, now) {
-        Ok(outcome) => {
+        Ok(mut outcome) => {
+            (outcome.commit.commands, outcome.commit.took) = (commands, began.elapsed());
             // In order before any answer, so that whoever was answered finds it already on its way.
             commits.send(outcome.commit);
             let mut replies = outcome.replies.into_iter();
@@ -296,6 +300,10 @@ impl<R: Reads> Store for Embedded<R> {
 
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
         self.read(move |reads| reads.ahead(route, rank)).await
+    }
+
+    async fn figures(&self, routes: Vec<RouteId>) -> Result<Figures, Error> {
+        self.read(move |reads| reads.figures(&routes)).await
     }
 
     async fn close(&self) {

@@ -17,8 +17,8 @@ use rota_core::{Namespace, RouteId, TaskId};
 use tokio::sync::mpsc;
 
 pub use records::{
-    AgentChange, Claim, Command, Commit, Create, Dispatch, EndSession, FeedEntry, Filter, OpenSession, Page,
-    Previous, Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
+    AgentChange, Claim, Command, Commit, Create, Dispatch, EndSession, FeedEntry, Figures, Filter,
+    OpenSession, Page, Previous, Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
 };
 pub use tables::{Reads, Tables, WaitKey};
 
@@ -88,6 +88,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many ready tasks of a route go before this rank.
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
+
+    /// What is counted for metrics, with the heads of these routes' queues.
+    async fn figures(&self, routes: Vec<RouteId>) -> Result<Figures, Error>;
 
     /// Finishes what was asked for, then closes.
     async fn close(&self);

@@ -11,7 +11,7 @@ use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
-use crate::{Error, FeedEntry, Filter, Page, Reads, Session, Snapshot, Tables, WaitKey};
+use crate::{Error, FeedEntry, Figures, Filter, Page, Reads, Session, Snapshot, Tables, WaitKey};
 
 #[derive(Debug, Clone, Default)]
 struct Held {
@@ -327,6 +327,17 @@ impl Reads for Memory {
         let state = self.state.read();
         let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
         Ok(ready.filter(|(task, _)| task.rank() < rank).count() as u64)
+    }
+
+    fn figures(&self, routes: &[RouteId]) -> Result<Figures, Error> {
+        let state = self.state.read();
+        let pending = state.tasks.values().filter(|(task, _)| task.state == State::Pending).count() as u64;
+        let head = |route: &RouteId| {
+            let ready = state.tasks.values().filter(|(task, at)| at == route && task.state == State::Queued);
+            let first = ready.map(|(task, _)| task).min_by_key(|task| (task.rank(), task.id))?;
+            Some((*route, first.ready_at?))
+        };
+        Ok(Figures { pending, next: routes.iter().filter_map(head).collect() })
     }
 
     fn snapshot(&self) -> Result<Snapshot, Error> {

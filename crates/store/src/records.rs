@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
@@ -210,6 +211,10 @@ pub struct Commit {
     pub gone_routes: Vec<RouteId>,
     /// When the next task's time comes.
     pub next_due: Option<Timestamp>,
+    /// How many commands it carried out.
+    pub commands: usize,
+    /// How long it took until it was durable.
+    pub took: Duration,
 }
 
 impl Commit {
@@ -220,6 +225,15 @@ impl Commit {
             && self.routes.is_empty()
             && self.gone_routes.is_empty()
     }
+}
+
+/// What only a store can count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Tasks that wait for something other than a slot.
+    pub pending: u64,
+    /// Of each route asked for, when the task that is next in line became ready; nothing where none is.
+    pub next: Vec<(RouteId, Timestamp)>,
 }
 
 /// What one commit changed in one task.

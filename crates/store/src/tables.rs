@@ -7,7 +7,7 @@ use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
-use crate::{Error, FeedEntry, Filter, Page, Session, Snapshot};
+use crate::{Error, FeedEntry, Figures, Filter, Page, Session, Snapshot};
 
 /// What a PENDING task waits for that does not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +136,8 @@ pub trait Reads: Send + Sync + 'static {
     fn revision(&self) -> Result<u64, Error>;
     /// See [`crate::Store::ahead`].
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
+    /// See [`crate::Store::figures`].
+    fn figures(&self, routes: &[RouteId]) -> Result<Figures, Error>;
     /// See [`crate::Store::snapshot`].
     fn snapshot(&self) -> Result<Snapshot, Error>;
 }

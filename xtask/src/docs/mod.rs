@@ -7,6 +7,7 @@ mod config;
 mod errors;
 mod failures;
 mod manifests;
+mod metrics;
 mod schema;
 mod table;
 
@@ -45,6 +46,7 @@ fn pages(rota: &Path) -> anyhow::Result<Pages> {
     pages.insert("worker-protocol.md", api::page(&files, "rota.worker.v1"));
     pages.insert("errors.md", errors::page());
     pages.insert("failures.md", failures::page(&files).context("the page of failures")?);
+    pages.insert("metrics.md", metrics::page());
     pages.insert("manifests.md", manifests::page()?);
     pages.insert("agent.schema.json", manifests::schema::<rota_crds::Agent>()?);
     pages.insert("task.schema.json", manifests::schema::<rota_crds::Task>()?);
@@ -61,6 +63,7 @@ fn index() -> String {
          - [Worker protocol](worker-protocol.md): the session between a worker and the control plane\n\
          - [Errors](errors.md): reasons that calls fail with\n\
          - [Failures](failures.md): classes of failed attempts, and what is done about each\n\
+         - [Metrics](metrics.md): what the control plane counts\n\
          - [Manifests](manifests.md): `Agent` and `Task` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
            schema: [agent](agent.schema.json), [task](task.schema.json)\n"
     )

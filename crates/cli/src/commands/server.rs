@@ -77,7 +77,7 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Span>,
-    /// Where to answer kubelet's probes in plain HTTP: /livez and /readyz
+    /// Where to answer probes, and give figures, in plain HTTP: /livez, /readyz, /metrics
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<SocketAddr>,

@@ -136,7 +136,7 @@ mod tests {
         let now = Instant::now();
         let member = Member { name: "a-1".into(), ..Member::default() };
         memory.started(member.clone(), now);
-        assert_eq!(memory.unseen(&[], now), [member.clone()]);
+        assert_eq!(memory.unseen(&[], now), std::slice::from_ref(&member));
         assert_eq!(memory.unseen(&[member], now), []);
         assert_eq!(memory.unseen(&[], now), [], "it was seen, and is gone");
         memory.started(Member::default(), now);

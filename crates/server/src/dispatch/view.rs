@@ -76,6 +76,13 @@ impl Fleet {
             .collect()
     }
 
+    /// The same with the numbers of the routes.
+    pub(crate) fn queues(&self) -> Vec<(RouteId, Route, u64)> {
+        let inner = self.inner();
+        let waiting = inner.lanes.iter().filter(|(_, lane)| lane.queued > 0);
+        waiting.map(|(id, lane)| (*id, lane.route.clone(), lane.queued)).collect()
+    }
+
     /// What the fleet looks like from a route; `ahead` is the caller's to fill in.
     pub(crate) fn seen_from(&self, route: &Route) -> (Option<RouteId>, explain::Fleet) {
         let inner = self.inner();

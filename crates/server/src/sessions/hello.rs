@@ -107,6 +107,7 @@ pub(super) async fn open(
     tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.attempts.len(), "worker joined");
     let agent = (seat.profile.namespace.clone(), seat.profile.agent.clone());
     let old = shared.fleet.seat(seat).map_err(|()| error("WORKER_SUPERSEDED", "a newer session is up"))?;
+    shared.metrics.session(old.as_ref().map(|old| old.instance == hello.instance));
     if let Some(outgoing) = old.and_then(|mut old| old.outgoing.take()) {
         outgoing.hang_up.cancel();
     }
@@ -271,7 +272,9 @@ pub(crate) async fn lose(
         // It has a newer session, in which its attempts went on.
         _ => 0,
     };
-    shared.fleet.leave(key, &worker);
+    if shared.fleet.leave(key, &worker) {
+        shared.metrics.session_ended();
+    }
     tracing::info!(worker = %key.1, freed, message, "worker left");
     shared.watchers.fleet_changed();
     Ok(freed)

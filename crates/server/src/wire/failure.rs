@@ -49,6 +49,12 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
     }
 }
 
+/// A class in the API's words, in lower case.
+pub(crate) fn class_name(class: Class) -> String {
+    let known = CLASSES.iter().find(|(known, _)| *known == class).map(|(_, class)| *class);
+    known.unwrap_or_default().as_str_name().trim_start_matches("FAILURE_CLASS_").to_ascii_lowercase()
+}
+
 /// A worker's word on a failure. What it leaves out is filled in; what is too long is cut.
 pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     let class = CLASSES.iter().find(|(_, class)| i32::from(*class) == failure.class);

@@ -49,6 +49,8 @@ fn claims_and_timers_use_their_indexes() {
         };
         uses(sql::READY, "COVERING INDEX tasks_ready (route=?)");
         uses(sql::AHEAD, "COVERING INDEX tasks_ready (route=? AND rank<?)");
+        uses(sql::HEAD, "INDEX tasks_ready (route=?)");
+        uses(sql::PENDING, "COVERING INDEX tasks_pending");
         uses(sql::DUE, "COVERING INDEX tasks_due (due<?)");
         uses(sql::NEXT_DUE, "COVERING INDEX tasks_due");
         uses(sql::ENDED_BEFORE, "COVERING INDEX tasks_ended (ended<?)");

@@ -10,7 +10,7 @@ use rota_core::target::Target;
 use rota_core::task::{Command, Item, Meaning, State};
 
 use super::trial::{Trial, held, namespace, to_agent};
-use crate::Filter;
+use crate::{Figures, Filter};
 
 pub async fn filters(t: &mut Trial) {
     t.agent("a").await;
@@ -146,6 +146,23 @@ pub async fn how_many_go_before(t: &mut Trial) {
     for (rank, before) in ranks.into_iter().zip([2, 0, 1]) {
         assert_eq!(t.store.ahead(route, rank).await.unwrap(), before);
     }
+}
+
+pub async fn what_is_counted(t: &mut Trial) {
+    t.agent("a").await;
+    let mut ready = Vec::new();
+    for priority in [Priority::NORMAL, Priority::URGENT, Priority::LOW] {
+        let mut create = t.task();
+        create.new.priority = priority;
+        ready.push(t.create(create).await.ready_at.unwrap());
+        t.later(Duration::from_secs(1));
+    }
+    let mut waits = t.task();
+    waits.new.target = to_agent("nobody");
+    t.create(waits).await;
+    let (route, none) = (t.route(to_agent("a")).await, t.route(to_agent("nobody")).await);
+    let figures = t.store.figures(vec![route, none]).await.unwrap();
+    assert_eq!(figures, Figures { pending: 1, next: vec![(route, ready[1])] });
 }
 
 pub async fn a_snapshot_is_a_fresh_start(t: &mut Trial) {

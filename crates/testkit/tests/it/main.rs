@@ -12,6 +12,7 @@ mod idempotency;
 mod input;
 mod isolated;
 mod limits;
+mod metrics;
 mod only_checked;
 mod order;
 mod protocol;

@@ -1,7 +1,7 @@
 //! The real Claude Code CLI in a worker pod, against a model API that runs as a pod and says what prompts tell it to.
 
 use rota_e2e::{Control, Space, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const MODEL: &str = "apiVersion: v1
 kind: Pod
@@ -76,6 +76,7 @@ async fn claude_works_in_a_pod() {
     assert!(status["resultPreview"].as_str().unwrap().contains("2 letter.txt"), "{status}");
     let usage = &status["usage"];
     assert!(usage["inputTokens"].as_i64() > Some(0) && usage["outputTokens"].as_i64() > Some(0), "{usage}");
+    assert_eq!(status["traceId"].as_str().map(str::len), Some(32), "{status}");
     let cost: f64 = usage["costUsd"].as_str().unwrap().parse().unwrap();
     assert!(cost > 0.0, "{usage}");
 
@@ -83,11 +84,12 @@ async fn claude_works_in_a_pod() {
     let logs = control.rota(&format!("logs letter --namespace {}", space.name)).await.good();
     assert!(logs.contains("I will count.") && logs.contains("wc -l letter.txt"), "{logs}");
 
-    // The model saw a part of the trace that the Task names, and the key that its agent names.
-    let trace = status["traceId"].as_str().unwrap();
+    // The model was asked with the key that the agent names, and once more after it was busy.
     let path = format!("/api/v1/namespaces/{}/services/model:8787/proxy/debug/requests", space.name);
     let seen: Value = serde_json::from_str(&run(&format!("kubectl get --raw {path}")).await.good()).unwrap();
-    let seen = seen.to_string();
-    assert!(seen.contains(trace), "no request is of the trace {trace}: {seen}");
-    assert!(!seen.contains("no-key-is-needed") && !logs.contains("no-key-is-needed"), "{seen}");
+    let counts = &seen["counts"]["by_status"];
+    assert_eq!((&counts["529"], &counts["200"]), (&json!(1), &json!(3)), "{seen}");
+    let proofs: Vec<_> = seen["requests"].as_array().unwrap().iter().map(|one| &one["auth"]).collect();
+    assert!(proofs.iter().all(|proof| **proof == "api_key"), "{proofs:?}");
+    println!("the CLI asked {} times, for {} dollars", proofs.len(), usage["costUsd"]);
 }

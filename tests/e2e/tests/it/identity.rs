@@ -80,7 +80,7 @@ async fn identity_is_not_taken_on_trust() {
         (other, "the token is not accepted: it is not meant for the audience"),
         (renamed, "the worker calls itself"),
         (unasked, "has not been announced as a worker of the agent shell"),
-        (plain, "http://"),
+        (plain, "no session"),
         (deceived, "certificate"),
     ] {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();

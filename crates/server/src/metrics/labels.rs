@@ -1,0 +1,180 @@
+//! Labels, and their bounds: agents, namespaces and models are named by callers and workers, and a page of metrics
+//! must not grow with what they think of.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use rota_core::{AgentName, Namespace};
+
+/// Agents that have figures of their own.
+const AGENTS: usize = 200;
+/// Models that do.
+const MODELS: usize = 50;
+/// Longest name of a model.
+const MODEL: usize = 64;
+/// Whatever is beyond a bound. No name begins so.
+const OTHER: &str = "_other";
+/// Where there is nothing to name.
+const NONE: &str = "_none";
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub(crate) struct Agent {
+    namespace: String,
+    agent: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Outcome {
+    pub(crate) namespace: String,
+    pub(crate) agent: String,
+    pub(crate) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub(crate) struct InState {
+    pub(crate) namespace: String,
+    pub(crate) agent: String,
+    pub(crate) state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Model {
+    pub(crate) namespace: String,
+    pub(crate) agent: String,
+    pub(crate) model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Token {
+    pub(crate) namespace: String,
+    pub(crate) agent: String,
+    pub(crate) model: String,
+    pub(crate) r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct State {
+    pub(crate) state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Class {
+    pub(crate) class: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Opened {
+    pub(crate) kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Version {
+    pub(crate) version: &'static str,
+}
+
+impl Agent {
+    pub(crate) fn outcome(self, outcome: &'static str) -> Outcome {
+        Outcome { namespace: self.namespace, agent: self.agent, outcome }
+    }
+
+    pub(crate) fn state(self, state: &'static str) -> InState {
+        InState { namespace: self.namespace, agent: self.agent, state }
+    }
+
+    pub(crate) fn model(self, model: String) -> Model {
+        Model { namespace: self.namespace, agent: self.agent, model }
+    }
+}
+
+impl Model {
+    pub(crate) fn tokens(self, r#type: &'static str) -> Token {
+        Token { namespace: self.namespace, agent: self.agent, model: self.model, r#type }
+    }
+}
+
+/// The first so many of a kind.
+#[derive(Debug)]
+struct First<T> {
+    known: RwLock<HashSet<T>>,
+    most: usize,
+}
+
+impl<T: Hash + Eq> First<T> {
+    fn new(most: usize) -> Self {
+        Self { known: RwLock::default(), most }
+    }
+
+    fn is_one(&self, what: &T) -> bool
+    where
+        T: Clone,
+    {
+        if self.known.read().contains(what) {
+            return true;
+        }
+        let mut known = self.known.write();
+        known.contains(what) || (known.len() < self.most && known.insert(what.clone()))
+    }
+}
+
+/// Which names are told.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    agents: First<(Namespace, AgentName)>,
+    models: First<String>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { agents: First::new(AGENTS), models: First::new(MODELS) }
+    }
+}
+
+impl Bounds {
+    /// Labels of an agent, or of what is for no agent in particular.
+    pub(crate) fn agent(&self, namespace: &Namespace, agent: Option<&AgentName>) -> Agent {
+        let label =
+            |namespace: &str, agent: &str| Agent { namespace: namespace.to_owned(), agent: agent.to_owned() };
+        match agent {
+            None => label(NONE, NONE),
+            Some(agent) if self.agents.is_one(&(namespace.clone(), agent.clone())) => {
+                label(namespace.as_str(), agent.as_str())
+            }
+            Some(_) => label(OTHER, OTHER),
+        }
+    }
+
+    pub(crate) fn model(&self, model: &str) -> String {
+        let model: String = model.chars().take(MODEL).collect();
+        if model.is_empty() {
+            NONE.to_owned()
+        } else if self.models.is_one(&model) {
+            model
+        } else {
+            OTHER.to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_name_is_bounded() {
+        let bounds = Bounds::default();
+        let namespace = Namespace::new("n").unwrap();
+        let name = |number: usize| AgentName::new(&format!("a{number}")).unwrap();
+        for number in 0..AGENTS {
+            assert_eq!(bounds.agent(&namespace, Some(&name(number))).agent, format!("a{number}"));
+        }
+        assert_eq!(bounds.agent(&namespace, Some(&name(AGENTS))).namespace, OTHER);
+        assert_eq!(bounds.agent(&namespace, Some(&name(0))).agent, "a0");
+        assert_eq!(bounds.agent(&namespace, None).agent, NONE);
+        for number in 0..MODELS {
+            bounds.model(&format!("m{number}"));
+        }
+        assert_eq!((bounds.model("m0"), bounds.model("new")), ("m0".to_owned(), OTHER.to_owned()));
+    }
+}
