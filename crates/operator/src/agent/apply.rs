@@ -114,6 +114,11 @@ pub(super) async fn bury(context: &Context, namespace: &str, member: &Member) ->
         Err(error) if error.code == Code::NotFound => {}
         Err(error) => return Err(error.into()),
     }
+    remove(context, namespace, member).await
+}
+
+/// Removes a pod: this one, and not another of its name.
+pub(super) async fn remove(context: &Context, namespace: &str, member: &Member) -> Result<(), Failure> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
     let params = DeleteParams::default()
         .preconditions(Preconditions { uid: Some(member.uid.clone()), resource_version: None });

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub drain: Vec<String>,
     /// Pods that have ended.
     pub delete: Vec<String>,
+    /// Pods of an older spec whose worker never joined: it may be for that spec that it cannot.
+    pub abandon: Vec<String>,
 }
 
 /// What is to be done. `may_start` is false while new pods would only fail as the last ones did.
@@ -58,6 +60,11 @@ pub(crate) fn plan(spec: &AgentSpec, hash: &str, members: &[Member], heard: &Hea
         drain_idle: scaling.drain.into_iter().chain(outdated_idle).collect(),
         drain: outdated,
         delete,
+        abandon: shared
+            .iter()
+            .filter(|member| member.state == Life::Starting && member.hash != hash)
+            .map(|member| member.name.clone())
+            .collect(),
     }
 }
 
@@ -182,6 +189,13 @@ mod tests {
         let plan = plan(&agent, "h", &members, &heard(0), true);
         assert_eq!(plan.delete, ["a", "b"]);
         assert_eq!(plan.start, 2);
+    }
+
+    #[test]
+    fn one_of_an_older_spec_that_never_joined_is_not_waited_for() {
+        let agent = spec("replicas: 0, maxReplicas: 1");
+        let plan = plan(&agent, "new", &[member("a", Life::Starting, None)], &heard(1), true);
+        assert_eq!(plan, Plan { abandon: vec!["a".into()], ..Plan::default() });
     }
 
     #[test]

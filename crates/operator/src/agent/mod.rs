@@ -194,6 +194,9 @@ impl Agents {
             }
             apply::bury(&self.context, &namespace, member).await?;
         }
+        for member in members.iter().filter(|member| plan.abandon.contains(&member.name)) {
+            apply::remove(&self.context, &namespace, member).await?;
+        }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
         }
