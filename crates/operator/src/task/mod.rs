@@ -161,7 +161,7 @@ impl Tasks {
             record
         };
         let waiting = match waits && waited >= status::PATIENCE {
-            true => Some(dereference::waiting(&self.context, record).await?),
+            true => Some(dereference::waiting(&self.context, task, record).await?),
             false => None,
         };
         let built = status::build(task, record, waiting, now);
