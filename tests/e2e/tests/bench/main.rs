@@ -1,5 +1,6 @@
 //! How soon a `Task` is at its agent, and what it costs, on a real cluster; a Job for each task beside it.
 //! `make bench-k8s` runs it. It claims nothing: it prints what it saw.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod jobs;
 mod report;

@@ -37,8 +37,8 @@ async fn create(tasks: &Api<Task>, name: &str) -> (i64, i64) {
 /// When the agent's first byte was there, as its worker wrote it down.
 async fn first_byte(control: &Control, space: &Space, name: &str) -> i64 {
     let log = control.rota(&format!("logs {name} --namespace {} -o jsonl", space.name)).await.good();
-    let output = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let output = output.filter(|event| event.get("output").is_some()).next().expect(&log);
+    let mut events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let output = events.find(|event| event.get("output").is_some()).expect(&log);
     output["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_microsecond()
 }
 
