@@ -27,7 +27,8 @@ pub(crate) struct Plan {
     pub drain: Vec<String>,
     /// Pods that have ended.
     pub delete: Vec<String>,
-    /// Pods of an older spec whose worker never joined: it may be for that spec that it cannot.
+    /// Pods of an older spec that cannot start: it may be for that spec that they cannot. One that runs is none,
+    /// even if nobody has heard of its worker: the control plane may just be back.
     pub abandon: Vec<String>,
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn plan(spec: &AgentSpec, hash: &str, members: &[Member], heard: &Hea
         delete,
         abandon: shared
             .iter()
-            .filter(|member| member.state == Life::Starting && member.hash != hash)
+            .filter(|one| one.state == Life::Starting && one.trouble.is_some() && one.hash != hash)
             .map(|member| member.name.clone())
             .collect(),
     }
@@ -192,9 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn one_of_an_older_spec_that_never_joined_is_not_waited_for() {
+    fn one_of_an_older_spec_that_cannot_start_is_not_waited_for() {
         let agent = spec("replicas: 0, maxReplicas: 1");
-        let plan = plan(&agent, "new", &[member("a", Life::Starting, None)], &heard(1), true);
+        let quiet = member("a", Life::Starting, None);
+        assert_eq!(plan(&agent, "new", std::slice::from_ref(&quiet), &heard(1), true), Plan::default());
+        let stuck = Member { trouble: Some(("ErrImagePull".into(), "no".into())), ..quiet };
+        let plan = plan(&agent, "new", &[stuck], &heard(1), true);
         assert_eq!(plan, Plan { abandon: vec!["a".into()], ..Plan::default() });
     }
 
