@@ -118,20 +118,14 @@ pub(crate) enum Due {
 /// A task that starts at once costs two writes: one when it runs, one when it has ended. One that
 /// waits gets a third, so that people see why.
 pub(crate) fn due(task: &Task, built: &TaskStatus, waited: Duration) -> Due {
-    match &task.status {
-        Some(written) if written == built => Due::Never,
-        None if !is_final(built.phase) && !runs(built.phase) && waited < PATIENCE => {
-            Due::In(PATIENCE - waited)
-        }
-        Some(written)
-            if written.task_id.is_none()
-                && !is_final(built.phase)
-                && !runs(built.phase)
-                && waited < PATIENCE =>
-        {
-            Due::In(PATIENCE - waited)
-        }
-        _ => Due::Now,
+    let written = task.status.as_ref();
+    let unknown = written.is_none_or(|written| written.task_id.is_none());
+    if written == Some(built) {
+        Due::Never
+    } else if unknown && waited < PATIENCE && !is_final(built.phase) && !runs(built.phase) {
+        Due::In(PATIENCE - waited)
+    } else {
+        Due::Now
     }
 }
 
