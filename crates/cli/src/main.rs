@@ -20,5 +20,8 @@ fn main() -> ExitCode {
     }
     let cli = args::Cli::parse();
     let talk = output::Talk::new(cli.globals.color);
-    exit::finish(&talk, exit::block_on(commands::run(cli)))
+    let ended = exit::block_on(commands::run(cli));
+    // The last spans are those that tell how it ended.
+    rota_telemetry::traces::flush(rota_telemetry::traces::FLUSH);
+    exit::finish(&talk, ended)
 }

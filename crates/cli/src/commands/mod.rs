@@ -35,15 +35,30 @@ pub mod workers;
 
 use rota_client::Code;
 use rota_proto::v1::{Task, TaskState};
-use rota_telemetry::{env, log};
+use rota_telemetry::{env, log, traces};
 
 use crate::args::{Cli, Command, LogFormat};
 use crate::context::Context;
 use crate::exit::Exit;
 
+/// As which service a command sends spans, if it has any.
+fn service(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Dev(_) => Some("rota-dev"),
+        Command::Server(_) => Some("rota-server"),
+        Command::Worker(_) => Some("rota-worker"),
+        _ => None,
+    }
+}
+
 /// Carries a command out.
 pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     log::init(&log_options(&cli))?;
+    if let Some(service) = service(&cli.command)
+        && let Some(settings) = traces::Settings::from_env(service)
+    {
+        traces::init(&settings)?;
+    }
     // These need no server.
     let command = match cli.command {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,

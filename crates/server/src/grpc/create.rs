@@ -11,7 +11,7 @@ use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
 use rota_store::{Command, Create, PutAgent, Refused, Reply};
-use rota_telemetry::{OnExit, spawn, trace};
+use rota_telemetry::{OnExit, spawn, trace, traces};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
@@ -56,16 +56,20 @@ impl Drop for Held {
 /// The caller's trace, or a new one.
 pub(super) fn trace(metadata: &MetadataMap) -> Trace {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-    let span_id: [u8; 8] = rand::random();
+    let span_id = traces::span_id();
     match text("traceparent").and_then(|header| header.parse::<trace::Context>().ok()) {
         Some(caller) => Trace {
             trace_id: caller.trace_id,
             span_id,
             parent_id: caller.span_id,
-            sampled: caller.sampled,
+            sampled: traces::sampled(caller.trace_id, Some(&caller)),
             state: text("tracestate").unwrap_or_default().chars().take(512).collect(),
         },
-        None => Trace { trace_id: Uuid::now_v7().into_bytes(), span_id, ..Trace::default() },
+        None => {
+            // All of it by chance: samplers look at its last bytes, of which a UUID fixes some.
+            let trace_id = traces::trace_id();
+            Trace { trace_id, span_id, sampled: traces::sampled(trace_id, None), ..Trace::default() }
+        }
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a collector is sent: whole trees, by their parent ids, as a caller's trace begins them.
+
+use std::sync::OnceLock;
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_telemetry::trace::hex;
+use rota_telemetry::traces;
+use rota_testkit::collector::{self, Collector};
+use rota_testkit::{Cluster, Keep, tasks};
+
+/// Spans are sent per process, so that all tests share a collector. Each looks at a trace of its own.
+fn collected() -> &'static Collector {
+    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+    COLLECTOR.get_or_init(|| {
+        let collector = Collector::start().unwrap();
+        let endpoint = Some(collector.endpoint());
+        traces::init(&traces::Settings { service: "rota-test", endpoint }).unwrap();
+        collector
+    })
+}
+
+/// A caller that is somewhere in a trace.
+struct Caller {
+    trace: String,
+    span: String,
+}
+
+impl Caller {
+    fn new() -> Self {
+        Self { trace: hex(uuid::Uuid::new_v4().as_bytes()), span: hex(&traces::span_id()) }
+    }
+
+    async fn create(&self, cluster: &Cluster, task: v1::Task) -> Result<v1::Task> {
+        let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+        let request = v1::CreateTaskRequest { parent, task: Some(task), ..Default::default() };
+        let traceparent = format!("00-{}-{}-01", self.trace, self.span);
+        Ok(cluster.client().create_task_in_trace(request, Some(&traceparent)).await?)
+    }
+
+    async fn spans(&self, count: usize) -> Result<Vec<collector::Seen>> {
+        tokio::task::spawn_blocking(|| traces::flush(traces::FLUSH)).await?;
+        collected().trace(&self.trace, count).await
+    }
+
+    async fn tree(&self, count: usize) -> Result<String> {
+        collector::tree(&self.spans(count).await?, &self.span)
+    }
+}
+
+async fn cluster(runtime: v1::Runtime) -> Result<(Cluster, rota_testkit::WorkerHandle)> {
+    collected();
+    let cluster = Cluster::start(Keep::Memory).await?;
+    tasks::agent(cluster.client(), "echo", runtime, &[]).await?;
+    let worker = cluster.worker("echo", "one", 2)?;
+    Ok((cluster, worker))
+}
+
+#[tokio::test]
+async fn a_task_that_is_done() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let caller = Caller::new();
+    let used = v1::ScriptUsage { input_tokens: 7, output_tokens: 5, cost_micro_usd: 1 };
+    let task = tasks::scripted("echo", [Step::Usage(used), Step::Succeed("done".into())]);
+    let task = caller.create(&cluster, task).await?;
+    tasks::ended(cluster.client(), &task.name).await?;
+    assert_eq!(caller.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
+    let spans = caller.spans(3).await?;
+    let attempt = collector::named(&spans, "attempt")?;
+    assert_eq!(attempt.attributes["rota.worker"], "one");
+    assert_eq!(attempt.attributes["rota.agent"], "echo");
+    assert_eq!(attempt.attributes["gen_ai.usage.input_tokens"], "7");
+    assert!(task.name.ends_with(&attempt.attributes["rota.task.id"]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_that_is_tried_again() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let caller = Caller::new();
+    let fails = v1::ScriptFailure { message: "no".to_owned(), attempts: 1, ..Default::default() };
+    let mut task = tasks::scripted("echo", [Step::Fail(fails)]);
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = caller.create(&cluster, task).await?;
+    tasks::ended(cluster.client(), &task.name).await?;
+    assert_eq!(
+        caller.tree(5).await?,
+        "task succeeded\n  queue\n  attempt 1 failed agent\n  queue\n  attempt 2 succeeded"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let (runs, waits) = (Caller::new(), Caller::new());
+    let task = runs.create(&cluster, tasks::scripted("echo", [Step::Hang(true)])).await?;
+    tasks::until_state(cluster.client(), &task.name, TaskState::Running).await?;
+    tasks::cancel(cluster.client(), &task.name).await?;
+    tasks::ended(cluster.client(), &task.name).await?;
+    assert_eq!(runs.tree(3).await?, "task cancelled\n  queue\n  attempt 1 cancelled");
+    // One that never came to a worker has waited all the same.
+    let task = waits.create(&cluster, tasks::task_on("nobody")).await?;
+    tasks::cancel(cluster.client(), &task.name).await?;
+    assert_eq!(waits.tree(2).await?, "task cancelled\n  queue");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_that_follows_another() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let (first, second) = (Caller::new(), Caller::new());
+    let before = first.create(&cluster, tasks::scripted("echo", [Step::Succeed("one".into())])).await?;
+    let id = before.name.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut after = tasks::scripted("echo", [Step::Succeed("two".into())]);
+    let dependency = v1::Dependency { task: id, ..Default::default() };
+    after.spec.get_or_insert_default().depends_on.push(dependency);
+    let after = second.create(&cluster, after).await?;
+    tasks::ended(cluster.client(), &after.name).await?;
+    assert_eq!(first.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
+    assert_eq!(second.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
+    let (first, second) = (first.spans(3).await?, second.spans(3).await?);
+    assert_eq!(collector::named(&second, "task")?.links, [collector::named(&first, "task")?.id.clone()]);
+    Ok(())
+}
+
+/// A program's own spans hang below its attempt, and go to the same collector.
+#[tokio::test]
+async fn a_program_that_goes_on_with_the_trace() -> Result<()> {
+    let shell = "echo $TRACEPARENT $OTEL_EXPORTER_OTLP_ENDPOINT $OTEL_EXPORTER_OTLP_PROTOCOL".to_owned();
+    let command = v1::CommandRuntime { shell, ..Default::default() };
+    let (cluster, _worker) = cluster(v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) }).await?;
+    let caller = Caller::new();
+    let task = caller.create(&cluster, tasks::task("echo")).await?;
+    tasks::ended(cluster.client(), &task.name).await?;
+    assert_eq!(caller.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
+    let spans = caller.spans(3).await?;
+    let printed = tasks::outputs(&tasks::log(cluster.client(), &task.name).await?).concat();
+    let attempt = collector::named(&spans, "attempt")?;
+    let endpoint = collected().endpoint();
+    assert_eq!(printed.trim(), format!("00-{}-{}-01 {endpoint} grpc", caller.trace, attempt.id));
+    Ok(())
+}
+
+/// A caller that does not record its trace is not recorded either.
+#[tokio::test]
+async fn a_trace_that_nobody_records() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let (silent, told) = (Caller::new(), Caller::new());
+    let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+    let task = tasks::scripted("echo", [Step::Succeed("done".into())]);
+    let request = v1::CreateTaskRequest { parent, task: Some(task.clone()), ..Default::default() };
+    let traceparent = format!("00-{}-{}-00", silent.trace, silent.span);
+    let first = cluster.client().create_task_in_trace(request, Some(&traceparent)).await?;
+    tasks::ended(cluster.client(), &first.name).await?;
+    let second = told.create(&cluster, task).await?;
+    tasks::ended(cluster.client(), &second.name).await?;
+    told.spans(3).await?;
+    assert!(collected().trace(&silent.trace, 0).await?.is_empty());
+    Ok(())
+}
