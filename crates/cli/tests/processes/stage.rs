@@ -44,6 +44,8 @@ pub(crate) struct Stage {
     graces: Graces,
     data: PathBuf,
     addr: Option<SocketAddr>,
+    /// Where processes send their spans, and only when they end.
+    pub(crate) collector: Option<String>,
     dir: TempDir,
 }
 
@@ -56,7 +58,7 @@ impl Stage {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        Self { server: None, graces: Graces::LONG, data, addr: None, dir }
+        Self { server: None, graces: Graces::LONG, data, addr: None, collector: None, dir }
     }
 
     /// With a control plane.
@@ -100,6 +102,14 @@ impl Stage {
         self.server.take().unwrap().kill().await;
     }
 
+    /// Ends the control plane in order.
+    pub(crate) async fn stop_server(&mut self) {
+        let server = self.server.take().unwrap();
+        server.signal(Signal::SIGTERM);
+        let ended = server.ended().await;
+        assert!(ended.status.success(), "{ended:?}");
+    }
+
     /// The control plane.
     pub(crate) fn server(&self) -> &Process {
         self.server.as_ref().unwrap()
@@ -130,6 +140,9 @@ impl Stage {
             .env("PATH", rota_telemetry::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir().join("home"))
             .env("TMPDIR", self.dir().join("tmp"));
+        if let Some(collector) = &self.collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
+        }
         if let Some(addr) = self.addr {
             command.env("ROTA_ENDPOINT", format!("http://{addr}"));
             command.env("ROTA_TOKEN_FILE", self.dir().join("token"));
