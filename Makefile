@@ -15,10 +15,10 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench charts-check images e2e cluster-up cluster-down cluster-test clean
+.PHONY: help demo demo-claude test lint fmt docs bench bench-k8s charts-check images e2e cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the main job on this repository's own files; needs Rust and a C compiler
 	@scripts/demo
@@ -63,6 +63,9 @@ images: ## Make the images rota:dev and rota-worker:dev without a container engi
 
 e2e: ## Run the end-to-end tests on a real cluster, started and stopped (yours: make e2e KUBECONFIG=file; some: E2E="first")
 	@scripts/e2e $(E2E)
+
+bench-k8s: ## Measure tasks on a real cluster, with a Job for each task beside them (your cluster: KUBECONFIG=file)
+	@scripts/e2e --bench
 
 cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and Linux (tests/cluster)
 	@tests/cluster/cluster up

@@ -1,6 +1,10 @@
-//! What all objects that we make have in common: labels, names, field managers.
+//! What all objects that we make have in common: labels, names, field managers, and how they go.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use kube::api::{Api, DeleteParams, Preconditions};
+use serde::de::DeserializeOwned;
 
 /// The field manager of objects that we make.
 pub(crate) const MANAGER: &str = "rota-operator";
@@ -30,4 +34,26 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect()
+}
+
+/// Removes an object: this one, and not another that has taken its name. One that is gone is no error.
+pub(crate) async fn remove<K>(
+    objects: &Api<K>,
+    name: &str,
+    uid: &str,
+    params: DeleteParams,
+) -> Result<(), kube::Error>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let params = params.preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    match objects.delete(name, &params).await {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the object that was meant is not there any more: none of its name, or another.
+pub(crate) fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }

@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
-use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, ResourceExt};
+
+use serde::Serialize;
+use serde_json::json;
 
 use crate::Options;
+use crate::cluster::{STATUS_MANAGER, is_gone};
+use crate::controller::{Failure, Kind};
 use crate::health::Health;
 
 /// What every reconciler is given. Cheap to clone.
@@ -34,6 +41,33 @@ impl Context {
     pub(crate) fn watches(&self, namespace: &str) -> bool {
         let watched = &self.options.watch_namespaces;
         watched.is_empty() || watched.iter().any(|one| one == namespace)
+    }
+
+    /// Writes what an object's status says. One that is gone, or has given its name to another, needs none.
+    pub(crate) async fn write_status<K>(
+        &self,
+        controller: &'static str,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<(), Failure>
+    where
+        K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+    {
+        let objects: Api<K> = Api::namespaced(self.kube.clone(), &object.namespace().unwrap_or_default());
+        // The uid keeps it from an object that has taken the name since.
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "uid": object.uid() },
+            "status": status,
+        });
+        let params = PatchParams::apply(STATUS_MANAGER).force();
+        match objects.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
+            Ok(_) => self.health.wrote(controller),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Writes an Event on an object. One that cannot be written is only logged: it is for people, and

@@ -43,7 +43,7 @@ pub(crate) type Guarded<K> = DeserializeGuard<K>;
 /// How objects of one kind are looked after.
 pub(crate) trait Reconciler<K: Kind>: Send + Sync + 'static {
     /// Makes true what the object says. What it returns says when to look again without being woken.
-    fn reconcile(&self, object: Arc<K>) -> impl Future<Output = Result<Action, Failure>> + Send;
+    fn reconcile(&self, object: &K) -> impl Future<Output = Result<Action, Failure>> + Send;
 
     /// The object is gone.
     fn deleted(&self, _object: &K) {}
@@ -58,6 +58,12 @@ pub(crate) enum Failure {
     /// The control plane does not answer, or refuses.
     #[error("{0}")]
     Control(#[from] rota_client::Error),
+}
+
+/// What the control plane refuses, with the fields concerned.
+pub(crate) fn sentence(error: &rota_client::Error) -> String {
+    let fields = error.fields.iter().map(|one| format!("{}: {}", one.field, one.message));
+    std::iter::once(error.message.clone()).chain(fields).collect::<Vec<_>>().join("; ")
 }
 
 /// Where the objects come from, in which everybody may look.
@@ -138,7 +144,7 @@ async fn one<K: Kind, R: Reconciler<K>>(
 ) -> Result<Action, std::convert::Infallible> {
     let reference = ObjectRef::from_obj(object.as_ref());
     let object = match &object.0 {
-        Ok(object) => Arc::new(object.clone()),
+        Ok(object) => object,
         Err(invalid) => {
             tracing::warn!(object = %reference, error = %invalid.error, "this object makes no sense");
             let note = format!("it cannot be read: {}", invalid.error);
@@ -147,7 +153,7 @@ async fn one<K: Kind, R: Reconciler<K>>(
         }
     };
     let timer = context.health.reconciling(name);
-    let result = reconciler.reconcile(Arc::clone(&object)).await;
+    let result = reconciler.reconcile(object).await;
     drop(timer);
     Ok(match result {
         Ok(action) => {

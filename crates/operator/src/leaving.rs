@@ -2,8 +2,10 @@
 //! would finish a task whose resource nobody can save any more, and hold the namespace for all of its grace.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::{Api, DeleteParams};
 use kube::{Client, ResourceExt};
+
+use crate::cluster;
 
 /// Whether a pod is on its way, and has time.
 pub(crate) fn lingers(pod: &Pod) -> bool {
@@ -21,14 +23,9 @@ pub(crate) async fn release(client: &Client, pod: &Pod) -> Result<(), kube::Erro
     if !namespaces.get_metadata_opt(&name).await?.is_some_and(goes) {
         return Ok(());
     }
-    let params = DeleteParams::default()
-        .grace_period(0)
-        .preconditions(Preconditions { uid: pod.uid(), ..Default::default() });
-    match Api::<Pod>::namespaced(client.clone(), &name).delete(&pod.name_any(), &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &name);
+    let at_once = DeleteParams::default().grace_period(0);
+    cluster::remove(&pods, &pod.name_any(), &pod.uid().unwrap_or_default(), at_once).await
 }
 
 #[cfg(test)]

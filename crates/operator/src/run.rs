@@ -33,8 +33,8 @@ const WOKEN: usize = 1024;
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the custom resources may be missing at the start: charts are installed in any order.
 const CRD_PATIENCE: Duration = Duration::from_secs(60);
-/// A call to the cluster that takes longer is given up.
-const KUBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A call to the cluster on which nothing was heard for so long is given up. Longer than a watch may be silent.
+const KUBE_TIMEOUT: Duration = Duration::from_secs(295);
 
 impl Options {
     /// Runs until `shutdown`, or until another operator leads.
@@ -55,7 +55,7 @@ impl Options {
 
     async fn lead(self, health: Arc<Health>, shutdown: CancellationToken) -> Result<(), Error> {
         let mut config = kube::Config::infer().await?;
-        config.write_timeout = Some(KUBE_TIMEOUT);
+        config.read_timeout = Some(KUBE_TIMEOUT);
         let client = Client::try_from(config)?;
         let options = Arc::new(self);
         let Some(lead) = lead::acquire(&client, &options, &shutdown).await? else { return Ok(()) };
@@ -290,8 +290,10 @@ async fn trust(
         }
         match trust::ensure(&context.kube, &context.options).await {
             Ok(authority) => {
-                trusted.write(&authority)?;
-                renewed.send_if_modified(|old| std::mem::replace(old, authority.clone()) != authority);
+                if *renewed.borrow() != authority {
+                    trusted.write(&authority)?;
+                    renewed.send_replace(authority);
+                }
             }
             Err(error) => {
                 context.health.failed("trust", "ensure");

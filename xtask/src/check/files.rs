@@ -14,7 +14,6 @@ const AS_IT_IS: &[&str] = &["Cargo.lock", "LICENSE"];
 
 /// What no file says, and why.
 const NOWHERE: &[(&str, &str)] = &[
-    ("/work/", "a path of one machine"),
     ("/root/", "a path of one machine"),
     ("/Users/", "a path of one machine"),
     ("<<<<<<< ", "a merge that was not finished"),

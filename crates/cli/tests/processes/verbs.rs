@@ -78,8 +78,11 @@ async fn a_run_is_waited_for_and_shown() -> Result<()> {
     // Once more, as another task.
     let retried = stage.rota(&["retry", "hello", "--wait"]).await;
     assert_eq!((retried.code, retried.out.as_str()), (0, "all is well\n"));
-    let id = stage.rota(&["retry", "hello", "--idempotency-key", "again"]).await.done();
-    assert_eq!(stage.rota(&["retry", "hello", "--idempotency-key", "again"]).await.done(), id);
+    // By its id: the name leads to the newest of that name, which is the next try as soon as there is one.
+    let first = stage.rota(&["get", "task", "hello", "-o", "json"]).await.json();
+    let again = ["retry", first["uid"].as_str().unwrap(), "--idempotency-key", "again"];
+    let id = stage.rota(&again).await.done();
+    assert_eq!(stage.rota(&again).await.done(), id);
     stage.rota(&["wait", &id]).await.done();
     let newest = stage.rota(&["get", "task", &id, "-o", "json"]).await.json();
     assert!(!newest["retryOf"].as_str().unwrap().is_empty());

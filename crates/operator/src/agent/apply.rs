@@ -2,20 +2,18 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use rand::Rng;
-use rand::distr::{Distribution, slice};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use rand::seq::IndexedRandom;
 use rota_client::Code;
-use rota_crds::resource::{Agent, AgentStatus};
+use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
-use serde_json::json;
 
 use super::dereference::Member;
 use super::pod::Recipe;
 use super::status::Trouble;
-use crate::cluster::{CA_CONFIG_MAP, CLUSTER, MANAGER, STATUS_MANAGER, labels};
+use crate::cluster::{self, CA_CONFIG_MAP, CLUSTER, MANAGER, labels};
 use crate::context::Context;
-use crate::controller::Failure;
+use crate::controller::{Failure, sentence};
 
 /// Letters and digits that cannot be taken for one another, and make no words.
 const LETTERS: &[char] = &[
@@ -41,21 +39,18 @@ pub(super) async fn register(context: &Context, agent: &Agent) -> Result<Option<
     match context.control.update_agent(request).await {
         Ok(_) => Ok(None),
         Err(error) if matches!(error.code, Code::InvalidArgument | Code::FailedPrecondition) => {
-            let fields = error.fields.iter().map(|one| format!("{}: {}", one.field, one.message));
-            let message: Vec<_> = std::iter::once(error.message.clone()).chain(fields).collect();
-            Ok(Some(Trouble::new("Refused", message.join("; "))))
+            Ok(Some(Trouble::new("Refused", sentence(&error))))
         }
         Err(error) => Err(error.into()),
     }
 }
 
 /// Lets the pods of a namespace know which authority to trust.
-pub(super) async fn authority(context: &Context, namespace: &str) -> Result<(), Failure> {
-    let authority = context.authority.borrow().clone();
+pub(super) async fn authority(context: &Context, namespace: &str, authority: &str) -> Result<(), Failure> {
     let maps: Api<ConfigMap> = Api::namespaced(context.kube.clone(), namespace);
     let there = maps.get_opt(CA_CONFIG_MAP).await?;
-    let same = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get("ca.crt")) == Some(&authority);
-    if there.as_ref().is_some_and(same) {
+    let known = there.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt"));
+    if known.is_some_and(|known| known == authority) {
         return Ok(());
     }
     let map = ConfigMap {
@@ -64,7 +59,7 @@ pub(super) async fn authority(context: &Context, namespace: &str) -> Result<(), 
             labels: Some(labels("trust")),
             ..Default::default()
         },
-        data: Some([("ca.crt".to_owned(), authority)].into()),
+        data: Some([("ca.crt".to_owned(), authority.to_owned())].into()),
         ..Default::default()
     };
     maps.patch(CA_CONFIG_MAP, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
@@ -95,10 +90,8 @@ pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Star
 }
 
 fn suffix() -> String {
-    let Ok(letters) = slice::Choose::new(LETTERS) else { return String::new() };
     let mut chance = rand::rng();
-    let _: u8 = chance.random();
-    (0..SUFFIX).map(|_| *letters.sample(&mut chance)).collect()
+    (0..SUFFIX).filter_map(|_| LETTERS.choose(&mut chance)).collect()
 }
 
 /// Removes a pod that has ended, after it was told that its worker is certainly gone.
@@ -114,14 +107,13 @@ pub(super) async fn bury(context: &Context, namespace: &str, member: &Member) ->
         Err(error) if error.code == Code::NotFound => {}
         Err(error) => return Err(error.into()),
     }
+    remove(context, namespace, member).await
+}
+
+/// Removes a pod: this one, and not another of its name.
+pub(super) async fn remove(context: &Context, namespace: &str, member: &Member) -> Result<(), Failure> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
-    let params = DeleteParams::default()
-        .preconditions(Preconditions { uid: Some(member.uid.clone()), resource_version: None });
-    match pods.delete(&member.name, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(cluster::remove(&pods, &member.name, &member.uid, DeleteParams::default()).await?)
 }
 
 /// Lets a worker take nothing new. With `only_idle`, only if it has nothing now: the control plane
@@ -170,24 +162,4 @@ pub(super) async fn forget(context: &Context, name: &str) -> Result<(), Failure>
     let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };
     context.control.delete_agent(request).await?;
     Ok(())
-}
-
-/// Writes a status.
-pub(super) async fn status(context: &Context, agent: &Agent, status: &AgentStatus) -> Result<(), Failure> {
-    let agents: Api<Agent> = Api::namespaced(context.kube.clone(), &agent.namespace().unwrap_or_default());
-    let patch = json!({
-        "apiVersion": "rota.dev/v1alpha1",
-        "kind": "Agent",
-        "metadata": { "uid": agent.uid() },
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    match agents.patch_status(&agent.name_any(), &params, &Patch::Apply(&patch)).await {
-        Ok(_) => {
-            context.health.wrote("agent");
-            Ok(())
-        }
-        Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

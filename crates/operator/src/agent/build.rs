@@ -27,6 +27,9 @@ pub(crate) struct Plan {
     pub drain: Vec<String>,
     /// Pods that have ended.
     pub delete: Vec<String>,
+    /// Pods of an older spec that cannot start: it may be for that spec that they cannot. One that runs is none,
+    /// even if nobody has heard of its worker: the control plane may just be back.
+    pub abandon: Vec<String>,
 }
 
 /// What is to be done. `may_start` is false while new pods would only fail as the last ones did.
@@ -58,6 +61,11 @@ pub(crate) fn plan(spec: &AgentSpec, hash: &str, members: &[Member], heard: &Hea
         drain_idle: scaling.drain.into_iter().chain(outdated_idle).collect(),
         drain: outdated,
         delete,
+        abandon: shared
+            .iter()
+            .filter(|one| one.state == Life::Starting && one.trouble.is_some() && one.hash != hash)
+            .map(|member| member.name.clone())
+            .collect(),
     }
 }
 
@@ -182,6 +190,16 @@ mod tests {
         let plan = plan(&agent, "h", &members, &heard(0), true);
         assert_eq!(plan.delete, ["a", "b"]);
         assert_eq!(plan.start, 2);
+    }
+
+    #[test]
+    fn one_of_an_older_spec_that_cannot_start_is_not_waited_for() {
+        let agent = spec("replicas: 0, maxReplicas: 1");
+        let quiet = member("a", Life::Starting, None);
+        assert_eq!(plan(&agent, "new", std::slice::from_ref(&quiet), &heard(1), true), Plan::default());
+        let stuck = Member { trouble: Some(("ErrImagePull".into(), "no".into())), ..quiet };
+        let plan = plan(&agent, "new", &[stuck], &heard(1), true);
+        assert_eq!(plan, Plan { abandon: vec!["a".into()], ..Plan::default() });
     }
 
     #[test]

@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(120);
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// The watch of pods is behind by less than this.
 const UNSEEN: Duration = Duration::from_secs(30);
+/// Somebody may have taken away what pods need to trust the control plane.
+const TRUST_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is remembered.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Memory {
     pub registered: Option<(Option<i64>, u64)>,
     /// When a status was written.
     pub written: Option<Instant>,
+    /// The authority that the namespace's pods were told to trust, and when that was last looked at.
+    trusted: Option<(String, Instant)>,
     announced: Option<(Vec<(String, String)>, Instant)>,
     reported: Option<(String, Instant)>,
     told: Option<String>,
@@ -48,6 +52,16 @@ impl Memory {
         self.crashes.until = Some(now + wait);
         self.crashes.last = Some(trouble);
         wait
+    }
+
+    /// Whether pods of the namespace have been told lately to trust this authority.
+    pub(super) fn trusts(&self, authority: &str, now: Instant) -> bool {
+        self.trusted.as_ref().is_some_and(|(known, at)| known == authority && now - *at < TRUST_AGAIN)
+    }
+
+    /// They have been told.
+    pub(super) fn trusted(&mut self, authority: String, now: Instant) {
+        self.trusted = Some((authority, now));
     }
 
     /// A pod was made.
@@ -136,11 +150,21 @@ mod tests {
         let now = Instant::now();
         let member = Member { name: "a-1".into(), ..Member::default() };
         memory.started(member.clone(), now);
-        assert_eq!(memory.unseen(&[], now), [member.clone()]);
+        assert_eq!(memory.unseen(&[], now), std::slice::from_ref(&member));
         assert_eq!(memory.unseen(&[member], now), []);
         assert_eq!(memory.unseen(&[], now), [], "it was seen, and is gone");
         memory.started(Member::default(), now);
         assert_eq!(memory.unseen(&[], now + UNSEEN), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trust_is_looked_at_now_and_then_and_when_it_changes() {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        assert!(!memory.trusts("a", now));
+        memory.trusted("a".into(), now);
+        assert!(memory.trusts("a", now) && !memory.trusts("b", now));
+        assert!(!memory.trusts("a", now + TRUST_AGAIN));
     }
 
     #[tokio::test(start_paused = true)]

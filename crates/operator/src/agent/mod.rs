@@ -97,7 +97,7 @@ impl Parts {
 }
 
 impl Reconciler<Agent> for Agents {
-    async fn reconcile(&self, agent: Arc<Agent>) -> Result<Action, Failure> {
+    async fn reconcile(&self, agent: &Agent) -> Result<Action, Failure> {
         if agent.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
@@ -105,7 +105,7 @@ impl Reconciler<Agent> for Agents {
         let memory = Arc::clone(self.memories.lock().entry(name.clone()).or_default());
         // Never contended: one object is never reconciled twice at once.
         let mut memory = memory.lock().await;
-        self.look_after(&agent, &name, &mut memory).await
+        self.look_after(agent, &name, &mut memory).await
     }
 
     fn deleted(&self, agent: &Agent) {
@@ -143,7 +143,11 @@ impl Agents {
         }
         let pause = memory.pause(Instant::now());
         let plan = build::plan(&agent.spec, &hash, &members, &heard, pause.is_zero());
-        apply::authority(&self.context, &namespace).await?;
+        let authority = self.context.authority.borrow().clone();
+        if !memory.trusts(&authority, Instant::now()) {
+            apply::authority(&self.context, &namespace, &authority).await?;
+            memory.trusted(authority, Instant::now());
+        }
         self.carry_out(agent, name, memory, &mut members, &plan, &hash).await?;
         self.announce(name, memory, &members).await?;
         let stuck = self.say(agent, memory, &members, &heard, &hash, None, now).await?;
@@ -194,6 +198,9 @@ impl Agents {
             }
             apply::bury(&self.context, &namespace, member).await?;
         }
+        for member in members.iter().filter(|member| plan.abandon.contains(&member.name)) {
+            apply::remove(&self.context, &namespace, member).await?;
+        }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
         }
@@ -226,12 +233,6 @@ impl Agents {
             }
         }
         if let Some(trouble) = refused {
-            let known = memory.trouble() == Some(&trouble);
-            if !known {
-                self.context
-                    .event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message)
-                    .await;
-            }
             memory.failed(trouble, Instant::now());
         }
         Ok(())
@@ -284,7 +285,7 @@ impl Agents {
         let old = agent.status.as_ref();
         let recent = memory.written.is_some_and(|at| at.elapsed() < PACE);
         if old != Some(&built) && (!recent || status::matters(old, &built)) {
-            apply::status(&self.context, agent, &built).await?;
+            self.context.write_status("agent", agent, &built).await?;
             memory.written = Some(Instant::now());
         }
         Ok(stuck)

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams};
 use rota_client::Code;
 use rota_crds::resource::{Task, TaskStatus};
 use rota_proto::v1;
-use serde_json::json;
 
 use super::mirror::Mirror;
 use super::{build, status};
-use crate::cluster::STATUS_MANAGER;
+use crate::cluster;
 use crate::context::Context;
-use crate::controller::Failure;
+use crate::controller::{Failure, sentence};
 
 /// What became of handing a task in.
 pub(super) enum Handed {
@@ -34,9 +33,8 @@ pub(super) async fn hand_in(context: &Context, task: &Task) -> Result<Handed, Fa
                 Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists | Code::OutOfRange
             ) =>
         {
+            let message = sentence(&error);
             let reason = error.reason.unwrap_or_else(|| "Refused".to_owned());
-            let fields = error.fields.iter().map(|one| format!("{}: {}", one.field, one.message));
-            let message = std::iter::once(error.message.clone()).chain(fields).collect::<Vec<_>>().join("; ");
             Ok(Handed::Refused { reason: status::camel(&reason), message })
         }
         Err(error) => Err(error.into()),
@@ -57,34 +55,12 @@ pub(super) async fn status(context: &Context, task: &Task, status: TaskStatus) -
     if task.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    let tasks: Api<Task> = Api::namespaced(context.kube.clone(), &task.namespace().unwrap_or_default());
-    // The uid keeps it from an object that has taken the name since.
-    let patch = json!({
-        "apiVersion": "rota.dev/v1alpha1",
-        "kind": "Task",
-        "metadata": { "uid": task.uid() },
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    match tasks.patch_status(&task.name_any(), &params, &Patch::Apply(&patch)).await {
-        Ok(_) => {
-            context.health.wrote("task");
-            Ok(())
-        }
-        // Gone, or another of that name: there is nothing to write on.
-        Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    context.write_status("task", task, &status).await
 }
 
 /// Removes the resource. The record stays in the control plane.
 pub(super) async fn delete(context: &Context, task: &Task) -> Result<(), Failure> {
     let tasks: Api<Task> = Api::namespaced(context.kube.clone(), &task.namespace().unwrap_or_default());
-    let params =
-        DeleteParams::default().preconditions(Preconditions { uid: task.uid(), resource_version: None });
-    match tasks.delete(&task.name_any(), &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    let uid = task.uid().unwrap_or_default();
+    Ok(cluster::remove(&tasks, &task.name_any(), &uid, DeleteParams::default()).await?)
 }

@@ -11,7 +11,7 @@ use rota_proto::v1::TaskState;
 use rota_proto::{names, v1};
 
 use super::mirror::Mirror;
-use super::status::Waiting;
+use super::status::{self, Waiting};
 use crate::context::Context;
 use crate::controller::Failure;
 
@@ -63,19 +63,11 @@ pub(super) fn waited(record: &v1::Task, now: Timestamp) -> Duration {
     made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or_default()
 }
 
-/// Why it waits. Its place in the queue is left out: that changes all the time, and each change
-/// would be a write.
-pub(super) async fn waiting(context: &Context, record: &v1::Task) -> Result<Waiting, Failure> {
+/// Why it waits.
+pub(super) async fn waiting(context: &Context, task: &Task, record: &v1::Task) -> Result<Waiting, Failure> {
     let request = v1::ExplainTaskRequest { name: record.name.clone() };
     match context.control.explain_task(request).await {
-        Ok(explained) => {
-            let mut causes: Vec<_> =
-                explained.causes.into_iter().filter(|cause| cause.code != "ahead").collect();
-            // That there is no worker says less than why none starts.
-            causes.sort_by_key(|cause| cause.code != "workers_cannot_start");
-            let first = causes.into_iter().next();
-            Ok(first.map(|cause| Waiting { reason: cause.code, message: cause.message }).unwrap_or_default())
-        }
+        Ok(explained) => Ok(status::waiting(task, record, explained.causes)),
         Err(error) if error.code == Code::NotFound => Ok(Waiting::default()),
         Err(error) => Err(error.into()),
     }

@@ -80,61 +80,60 @@ impl Parts {
         let (missed, asked) = mpsc::channel(1);
         let sweep = sweep::run(context.clone(), Arc::clone(&stores), self.gone, asked, shutdown.clone());
         let feed = feed::run(context, stores, self.mirror, missed, shutdown);
-        tokio::pin!(sweep);
         tokio::select! {
             followed = feed => followed,
-            () = &mut sweep => Ok(()),
+            () = sweep => Ok(()),
         }
     }
 }
 
 impl Reconciler<Task> for Tasks {
-    async fn reconcile(&self, task: Arc<Task>) -> Result<Action, Failure> {
+    async fn reconcile(&self, task: &Task) -> Result<Action, Failure> {
         let uid = task.uid().unwrap_or_default();
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         if task.metadata.deletion_timestamp.is_some() {
-            sweep::cancel(&self.context, Gone::of(&task)).await?;
+            sweep::cancel(&self.context, Gone::of(task)).await?;
             return Ok(Action::await_change());
         }
         if task.status.as_ref().is_some_and(|status| status::is_final(status.phase)) {
             self.forget(&uid);
-            return self.expire(&task, now).await;
+            return self.expire(task, now).await;
         }
-        if let Err(message) = validate::check(&task) {
-            let ended = status::ended(&task, TaskPhase::Failed, "InvalidSpec", &message, now);
-            apply::status(&self.context, &task, ended).await?;
+        if let Err(message) = validate::check(task) {
+            let ended = status::ended(task, TaskPhase::Failed, "InvalidSpec", &message, now);
+            apply::status(&self.context, task, ended).await?;
             return Ok(Action::await_change());
         }
 
-        let record = match dereference::record(&self.context, &self.mirror, &task).await? {
+        let record = match dereference::record(&self.context, &self.mirror, task).await? {
             Some(record) => record,
             None if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => {
                 let message = "the control plane no longer knows this task; it is not run a second time";
-                let ended = status::ended(&task, TaskPhase::OutcomeUnknown, "RecordGone", message, now);
-                apply::status(&self.context, &task, ended).await?;
+                let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordGone", message, now);
+                apply::status(&self.context, task, ended).await?;
                 return Ok(Action::await_change());
             }
-            None => match apply::hand_in(&self.context, &task).await? {
+            None => match apply::hand_in(&self.context, task).await? {
                 Handed::In(record) => {
                     // Deleted while it was handed in: whoever saw it go found nothing to end.
-                    if !self.exists(&task) {
-                        sweep::cancel(&self.context, Gone::of(&task)).await?;
+                    if !self.exists(task) {
+                        sweep::cancel(&self.context, Gone::of(task)).await?;
                         return Ok(Action::await_change());
                     }
                     self.mirror.put(*record)
                 }
                 Handed::Refused { reason, message } => {
-                    let ended = status::ended(&task, TaskPhase::Failed, &reason, &message, now);
-                    apply::status(&self.context, &task, ended).await?;
+                    let ended = status::ended(task, TaskPhase::Failed, &reason, &message, now);
+                    apply::status(&self.context, task, ended).await?;
                     return Ok(Action::await_change());
                 }
             },
         };
-        let record = match build::change(&task, &record, &self.context.cluster) {
+        let record = match build::change(task, &record, &self.context.cluster) {
             Some(request) if !is_over(&record) => apply::change(&self.context, &self.mirror, request).await?,
             _ => record,
         };
-        self.write_down(&task, &record, now).await
+        self.write_down(task, &record, now).await
     }
 
     fn deleted(&self, task: &Task) {
@@ -161,7 +160,7 @@ impl Tasks {
             record
         };
         let waiting = match waits && waited >= status::PATIENCE {
-            true => Some(dereference::waiting(&self.context, record).await?),
+            true => Some(dereference::waiting(&self.context, task, record).await?),
             false => None,
         };
         let built = status::build(task, record, waiting, now);

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
 use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
-use rota_proto::v1::{self, TaskState};
+use rota_proto::v1::{self, TaskState, WaitReason};
 
 /// A task that starts within this time is not written down as waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -15,11 +15,43 @@ const PREVIEW: usize = 1024;
 /// Bytes of a sentence.
 const SENTENCE: usize = 1024;
 
-/// Why a task waits, in a word and a sentence.
+/// Causes that are over in a moment: no reason to write anything.
+const PASSING: [&str; 2] = ["dispatching", "behind"];
+
+/// Why a task waits, in a word as Kubernetes writes it and a sentence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub reason: String,
     pub message: String,
+}
+
+/// Why a task waits, in words that stay the same while it waits for the same: seconds to go, places in
+/// the queue and counts of slots would each be a write, and each write a reason to look again.
+pub(crate) fn waiting(task: &Task, record: &v1::Task, mut causes: Vec<v1::Cause>) -> Waiting {
+    causes.retain(|cause| !PASSING.contains(&cause.code.as_str()));
+    // That there is no worker says less than why none starts.
+    causes.sort_by_key(|cause| cause.code != "workers_cannot_start");
+    let status = record.status.clone().unwrap_or_default();
+    let Some(cause) = causes.into_iter().next() else {
+        // What held it until now is what people want to read.
+        let written = task.status.as_ref().filter(|written| written.phase == phase(status.state()));
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        return written.map_or_else(Waiting::default, |written| Waiting {
+            reason: text(&written.reason),
+            message: text(&written.message),
+        });
+    };
+    let until = |reason: WaitReason| {
+        let wait = status.waiting.iter().find(|wait| wait.reason() == reason)?;
+        wait.until.as_ref().and_then(time).map(|Time(time)| time)
+    };
+    let message = match cause.code.as_str() {
+        "start_time" => until(WaitReason::StartTime).map(|time| format!("it starts at {time}")),
+        "retry_delay" => until(WaitReason::RetryDelay).map(|time| format!("it is tried again at {time}")),
+        "no_free_slot" => Some("all slots of the workers that could take it are busy".to_owned()),
+        _ => None,
+    };
+    Waiting { reason: camel(&cause.code), message: message.unwrap_or(cause.message) }
 }
 
 /// What the resource shall say.
@@ -86,20 +118,14 @@ pub(crate) enum Due {
 /// A task that starts at once costs two writes: one when it runs, one when it has ended. One that
 /// waits gets a third, so that people see why.
 pub(crate) fn due(task: &Task, built: &TaskStatus, waited: Duration) -> Due {
-    match &task.status {
-        Some(written) if written == built => Due::Never,
-        None if !is_final(built.phase) && !runs(built.phase) && waited < PATIENCE => {
-            Due::In(PATIENCE - waited)
-        }
-        Some(written)
-            if written.task_id.is_none()
-                && !is_final(built.phase)
-                && !runs(built.phase)
-                && waited < PATIENCE =>
-        {
-            Due::In(PATIENCE - waited)
-        }
-        _ => Due::Now,
+    let written = task.status.as_ref();
+    let unknown = written.is_none_or(|written| written.task_id.is_none());
+    if written == Some(built) {
+        Due::Never
+    } else if unknown && waited < PATIENCE && !is_final(built.phase) && !runs(built.phase) {
+        Due::In(PATIENCE - waited)
+    } else {
+        Due::Now
     }
 }
 
@@ -129,7 +155,7 @@ fn explanation(status: &v1::TaskStatus, waiting: Option<Waiting>) -> (Option<Str
         return (Some("InputRequired".to_owned()), filled(cut(&input.prompt, SENTENCE)));
     }
     match waiting {
-        Some(waiting) => (filled(camel(&waiting.reason)), filled(cut(&waiting.message, SENTENCE))),
+        Some(waiting) => (filled(&waiting.reason), filled(cut(&waiting.message, SENTENCE))),
         None if status.cancelling => (Some("Cancelling".to_owned()), None),
         None => (None, None),
     }
@@ -209,6 +235,10 @@ mod tests {
         v1::Task { uid: "u".into(), status: Some(status), ..Default::default() }
     }
 
+    fn cause(code: &str, message: &str) -> v1::Cause {
+        v1::Cause { code: code.to_owned(), message: message.to_owned(), hint: String::new() }
+    }
+
     fn built(task: &Task, state: TaskState) -> TaskStatus {
         build(task, &record(state), None, Timestamp::from_second(100).unwrap())
     }
@@ -230,12 +260,41 @@ mod tests {
     #[test]
     fn one_that_waits_says_why() {
         let task = Task::default();
-        let waiting = Waiting { reason: "agent_missing".into(), message: "agent x does not exist".into() };
+        let cause = cause("agent_missing", "agent x does not exist");
+        let waiting = waiting(&task, &record(TaskState::Pending), vec![cause]);
         let now = Timestamp::from_second(1).unwrap();
         let pending = build(&task, &record(TaskState::Pending), Some(waiting), now);
         assert_eq!(pending.reason.as_deref(), Some("AgentMissing"));
         assert_eq!(due(&task, &pending, PATIENCE), Due::Now);
         assert_eq!(pending.conditions, []);
+    }
+
+    #[test]
+    fn a_queue_that_moves_is_no_news() {
+        let (mut task, record, now) =
+            (Task::default(), record(TaskState::Queued), Timestamp::from_second(1).unwrap());
+        let mut say = |causes: Vec<v1::Cause>| {
+            let why = waiting(&task, &record, causes);
+            let status = build(&task, &record, Some(why), now);
+            let due = due(&task, &status, PATIENCE);
+            task.status = Some(status);
+            due
+        };
+        let busy = |slots: u8| cause("no_free_slot", &format!("all {slots} slots are busy"));
+        assert_eq!(say(vec![busy(2), cause("behind", "9 go first")]), Due::Now);
+        assert_eq!(say(vec![busy(4), cause("behind", "8 go first")]), Due::Never);
+        assert_eq!(say(vec![cause("dispatching", "a slot is free")]), Due::Never);
+        assert_eq!(say(vec![cause("no_worker", "none"), busy(0)]), Due::Now);
+    }
+
+    #[test]
+    fn a_time_to_wait_for_is_a_time_of_day() {
+        let mut record = record(TaskState::Pending);
+        let until = Some(pbjson_types::Timestamp { seconds: 0, nanos: 5 });
+        let wait = v1::Wait { reason: WaitReason::StartTime.into(), until, ..Default::default() };
+        record.status.as_mut().unwrap().waiting.push(wait);
+        let why = waiting(&Task::default(), &record, vec![cause("start_time", "it starts in 9 s")]);
+        assert_eq!(why.message, "it starts at 1970-01-01T00:00:00Z");
     }
 
     #[test]

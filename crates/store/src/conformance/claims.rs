@@ -151,7 +151,12 @@ pub async fn a_task_with_a_worker_of_its_own(t: &mut Trial) {
     let worker = t.hello("own").await;
     let given = t.claim_from(&worker, vec![route], 9).await;
     assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
-    // Its route goes with it, or there would be more and more.
+    // While it runs, its route is what its worker is known by.
+    t.later(Duration::from_secs(1));
+    t.prune(t.now(), 9).await;
+    let routes = t.store.snapshot().await.unwrap().routes;
+    assert!(routes.iter().any(|(_, route)| route.target.is_own()), "{routes:?}");
+    // It goes with the task, or there would be more and more.
     t.succeed(&given[0]).await;
     t.later(Duration::from_secs(1));
     assert!(t.prune(t.now(), 9).await > 0);

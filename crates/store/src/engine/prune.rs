@@ -45,6 +45,12 @@ impl<T: Tables> Engine<T> {
             if count >= limit {
                 break;
             }
+            // A task with a worker of its own is found by its route for as long as it goes on.
+            if let Target::Task { id: task, .. } = &route.target
+                && self.tables.task(*task)?.is_some_and(|task| !task.state.is_final())
+            {
+                continue;
+            }
             if self.tables.ready(id, 1)?.is_empty() {
                 self.tables.delete_route(id)?;
                 self.routes.remove(&route);

@@ -6,6 +6,7 @@ mod api;
 mod basic;
 mod cancel;
 mod chaos;
+mod claude;
 mod dependencies;
 mod doors;
 mod idempotency;
