@@ -12,6 +12,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rota_telemetry::otlp;
 
 fn main() -> ExitCode {
     // Workers start this very program again for what must happen before any thread is there.
@@ -22,6 +23,6 @@ fn main() -> ExitCode {
     let talk = output::Talk::new(cli.globals.color);
     let ended = exit::block_on(commands::run(cli));
     // The last spans are those that tell how it ended.
-    rota_telemetry::traces::flush(rota_telemetry::traces::FLUSH);
+    otlp::flush(otlp::FLUSH);
     exit::finish(&talk, ended)
 }

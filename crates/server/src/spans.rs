@@ -1,5 +1,6 @@
-//! The spans of a task's life: the task itself, each wait in the queue, each attempt. They outlive workers and control
-//! planes, so that they are sent when they have ended, with the ids that the record holds.
+//! What tells of a task outside of it: the fields of its log lines, and the spans of its life: the task itself, each
+//! wait in the queue, each attempt. These outlive workers and control planes, so that they are sent when they have
+//! ended, with the ids that the record holds.
 
 use std::sync::Arc;
 
@@ -9,6 +10,19 @@ use rota_telemetry::traces::{self, Finished, Value};
 use rota_telemetry::{OnExit, spawn, trace};
 
 use crate::shared::Shared;
+
+/// What each log line about a task says, at any level.
+pub(crate) fn logged(task: &Task) -> tracing::Span {
+    let on = task.assignment.as_ref();
+    tracing::error_span!(
+        "task",
+        task = %task.id,
+        attempt = task.attempt(),
+        worker = on.map(|on| tracing::field::display(&on.worker)),
+        trace_id = trace::hex(&task.trace.trace_id),
+        span_id = trace::hex(on.map_or(&task.trace.span_id, |on| &on.span_id)),
+    )
+}
 
 /// Whether anybody will see spans of this task.
 pub(crate) fn wanted(task: &Task) -> bool {
@@ -25,7 +39,7 @@ fn of(task: &Task, name: &'static str, began: Timestamp, ended: Timestamp) -> Fi
         attributes.push(("rota.agent", agent.to_string().into()));
     }
     Finished {
-        name,
+        name: name.into(),
         trace_id: task.trace.trace_id,
         began: began.0,
         ended: ended.0,

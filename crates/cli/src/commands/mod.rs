@@ -35,29 +35,32 @@ pub mod workers;
 
 use rota_client::Code;
 use rota_proto::v1::{Task, TaskState};
-use rota_telemetry::{env, log, traces};
+use rota_telemetry::{env, log, otlp};
 
 use crate::args::{Cli, Command, LogFormat};
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// As which service a command sends spans, if it has any.
-fn service(command: &Command) -> Option<&'static str> {
+/// What a command tells a collector of itself, if somebody names one.
+fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
+    let of = |service| otlp::Settings::from_env(service).map(Some);
     match command {
-        Command::Dev(_) => Some("rota-dev"),
-        Command::Server(_) => Some("rota-server"),
-        Command::Worker(_) => Some("rota-worker"),
-        _ => None,
+        Command::Dev(_) => of("rota-dev"),
+        Command::Server(_) => of("rota-server"),
+        Command::Worker(_) => of("rota-worker"),
+        Command::Operator(_) => of("rota-operator"),
+        Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+            Ok(of("rota")?.map(otlp::Settings::only_traces))
+        }
+        _ => Ok(None),
     }
 }
 
 /// Carries a command out.
 pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     log::init(&log_options(&cli))?;
-    if let Some(service) = service(&cli.command)
-        && let Some(settings) = traces::Settings::from_env(service)
-    {
-        traces::init(&settings)?;
+    if let Some(settings) = telemetry(&cli.command)? {
+        otlp::init(&settings)?;
     }
     // These need no server.
     let command = match cli.command {

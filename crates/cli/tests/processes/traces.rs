@@ -27,7 +27,7 @@ async fn no_span_is_lost_when_the_control_plane_ends_in_the_middle() -> Result<(
     let (trace, caller) = (hex(&traces::trace_id()), hex(&traces::span_id()));
     let parent = names::namespace(tasks::NAMESPACE);
     let request = v1::CreateTaskRequest { parent, task: Some(tasks::task("gated")), ..Default::default() };
-    let task = client.create_task_in_trace(request, Some(&format!("00-{trace}-{caller}-01"))).await?;
+    let task = client.in_trace(Some(&format!("00-{trace}-{caller}-01")), None).create_task(request).await?;
     tasks::until_state(&client, &task.name, v1::TaskState::Running).await?;
     stage.stop_server().await;
     let spans = collector.trace(&trace, 1).await?;

@@ -20,7 +20,7 @@ use rota_telemetry::metrics::Page;
 
 use self::follow::Attempt;
 use self::labels::{Agent, Bounds, Class, InState, Model, Opened, Outcome, State, Token, Version};
-pub(crate) use self::scrape::page;
+pub(crate) use self::scrape::{page, send, send_last};
 
 type Histograms = Family<Agent, Histogram, fn() -> Histogram>;
 type Gauges<L> = Family<L, Gauge>;

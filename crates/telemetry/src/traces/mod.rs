@@ -1,27 +1,44 @@
-//! Spans, sent to an OpenTelemetry collector. Off unless somebody names one, and free when off. Spans are handed over
-//! finished: what outlives a process keeps its ids elsewhere and tells of itself at its end. Everything of
-//! OpenTelemetry is below here; nothing below here knows what a span is about.
+//! Spans, sent to an OpenTelemetry collector. Off unless somebody names one, and free when off. What outlives a process
+//! keeps its ids elsewhere and tells of itself when it has ended; what does not is [`Open`] until then. Nothing below
+//! here knows what a span is about.
 
 mod export;
+mod open;
+pub mod rpc;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-pub use export::{Error, Settings};
+use opentelemetry_sdk::Resource;
+use tokio::runtime::Handle;
 
 use self::export::Export;
+pub use self::open::Open;
+use crate::otlp::{Error, Target};
 use crate::trace::Context;
 
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
-/// Longest wait for what is still to be sent when a process ends.
-pub const FLUSH: Duration = Duration::from_secs(5);
+/// On which side of a call a span is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// On none.
+    #[default]
+    Internal,
+    /// Where it is made.
+    Client,
+    /// Where it is answered.
+    Server,
+}
 
 /// A span that has ended.
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
     /// Its name: few different ones, for they are counted by it.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    /// On which side of a call it is.
+    pub kind: Kind,
     /// Its trace.
     pub trace_id: [u8; 16],
     /// Its own id.
@@ -55,24 +72,31 @@ impl From<String> for Value {
     }
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }
 }
 
-/// Begins to send spans. A second call changes nothing.
-pub fn init(settings: &Settings) -> Result<(), Error> {
-    if EXPORT.get().is_none() {
-        let export = Export::start(settings)?;
-        let _ = EXPORT.set(export);
-    }
+pub(crate) fn start(target: &Target, resource: &Resource, runtime: &Handle) -> Result<(), Error> {
+    let export = Export::start(target, resource, runtime)?;
+    let _ = EXPORT.set(export);
     Ok(())
 }
 
 /// Whether spans are sent at all.
 pub fn on() -> bool {
     EXPORT.get().is_some()
+}
+
+pub(crate) fn target() -> Option<&'static Target> {
+    EXPORT.get().map(Export::target)
 }
 
 /// Whether a new trace, or a caller's, is recorded. Without a collector the caller's word is handed on.
@@ -100,14 +124,8 @@ pub fn trace_id() -> [u8; 16] {
     export::trace_id()
 }
 
-/// Variables by which programs that speak OpenTelemetry send their spans to the same collector. What is secret, such as
-/// headers, is not among them: whoever runs a program names that for it.
-pub fn for_programs() -> Vec<(&'static str, String)> {
-    EXPORT.get().map(Export::for_programs).unwrap_or_default()
-}
-
 /// Sends what is left, for at most so long. Blocks.
-pub fn flush(limit: Duration) {
+pub(crate) fn flush(limit: Duration) {
     if let Some(export) = EXPORT.get() {
         export.flush(limit);
     }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use anyhow::Result;
+use rota_client::Client;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_telemetry::trace::hex;
-use rota_telemetry::traces;
+use rota_telemetry::{otlp, traces};
 use rota_testkit::collector::{self, Collector};
 use rota_testkit::{Cluster, Keep, tasks};
 
@@ -14,8 +15,7 @@ fn collected() -> &'static Collector {
     static COLLECTOR: OnceLock<Collector> = OnceLock::new();
     COLLECTOR.get_or_init(|| {
         let collector = Collector::start().unwrap();
-        let endpoint = Some(collector.endpoint());
-        traces::init(&traces::Settings { service: "rota-test", endpoint }).unwrap();
+        otlp::init(&otlp::Settings::to("rota-test", &collector.endpoint(), otlp::Protocol::Grpc)).unwrap();
         collector
     })
 }
@@ -34,18 +34,29 @@ impl Caller {
     async fn create(&self, cluster: &Cluster, task: v1::Task) -> Result<v1::Task> {
         let parent = rota_proto::names::namespace(tasks::NAMESPACE);
         let request = v1::CreateTaskRequest { parent, task: Some(task), ..Default::default() };
-        let traceparent = format!("00-{}-{}-01", self.trace, self.span);
-        Ok(cluster.client().create_task_in_trace(request, Some(&traceparent)).await?)
+        Ok(self.client(cluster).create_task(request).await?)
+    }
+
+    fn client(&self, cluster: &Cluster) -> Client {
+        cluster.client().in_trace(Some(&format!("00-{}-{}-01", self.trace, self.span)), None)
     }
 
     async fn spans(&self, count: usize) -> Result<Vec<collector::Seen>> {
-        tokio::task::spawn_blocking(|| traces::flush(traces::FLUSH)).await?;
+        tokio::task::spawn_blocking(|| otlp::flush(otlp::FLUSH)).await?;
         collected().trace(&self.trace, count).await
     }
 
     async fn tree(&self, count: usize) -> Result<String> {
         collector::tree(&self.spans(count).await?, &self.span)
     }
+}
+
+/// What stands above a task: the call, as its caller and as the control plane see it.
+fn made(below: &str) -> String {
+    let mut tree =
+        "client rota.v1.TaskService/CreateTask\n  server rota.v1.TaskService/CreateTask".to_owned();
+    below.lines().for_each(|line| tree.push_str(&format!("\n    {line}")));
+    tree
 }
 
 async fn cluster(runtime: v1::Runtime) -> Result<(Cluster, rota_testkit::WorkerHandle)> {
@@ -64,8 +75,8 @@ async fn a_task_that_is_done() -> Result<()> {
     let task = tasks::scripted("echo", [Step::Usage(used), Step::Succeed("done".into())]);
     let task = caller.create(&cluster, task).await?;
     tasks::ended(cluster.client(), &task.name).await?;
-    assert_eq!(caller.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
-    let spans = caller.spans(3).await?;
+    assert_eq!(caller.tree(5).await?, made("task succeeded\n  queue\n  attempt 1 succeeded"));
+    let spans = caller.spans(5).await?;
     let attempt = collector::named(&spans, "attempt")?;
     assert_eq!(attempt.attributes["rota.worker"], "one");
     assert_eq!(attempt.attributes["rota.agent"], "echo");
@@ -85,8 +96,8 @@ async fn a_task_that_is_tried_again() -> Result<()> {
     let task = caller.create(&cluster, task).await?;
     tasks::ended(cluster.client(), &task.name).await?;
     assert_eq!(
-        caller.tree(5).await?,
-        "task succeeded\n  queue\n  attempt 1 failed agent\n  queue\n  attempt 2 succeeded"
+        caller.tree(7).await?,
+        made("task succeeded\n  queue\n  attempt 1 failed agent\n  queue\n  attempt 2 succeeded")
     );
     Ok(())
 }
@@ -99,11 +110,11 @@ async fn a_task_that_is_cancelled() -> Result<()> {
     tasks::until_state(cluster.client(), &task.name, TaskState::Running).await?;
     tasks::cancel(cluster.client(), &task.name).await?;
     tasks::ended(cluster.client(), &task.name).await?;
-    assert_eq!(runs.tree(3).await?, "task cancelled\n  queue\n  attempt 1 cancelled");
+    assert_eq!(runs.tree(5).await?, made("task cancelled\n  queue\n  attempt 1 cancelled"));
     // One that never came to a worker has waited all the same.
     let task = waits.create(&cluster, tasks::task_on("nobody")).await?;
     tasks::cancel(cluster.client(), &task.name).await?;
-    assert_eq!(waits.tree(2).await?, "task cancelled\n  queue");
+    assert_eq!(waits.tree(4).await?, made("task cancelled\n  queue"));
     Ok(())
 }
 
@@ -118,9 +129,9 @@ async fn a_task_that_follows_another() -> Result<()> {
     after.spec.get_or_insert_default().depends_on.push(dependency);
     let after = second.create(&cluster, after).await?;
     tasks::ended(cluster.client(), &after.name).await?;
-    assert_eq!(first.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
-    assert_eq!(second.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
-    let (first, second) = (first.spans(3).await?, second.spans(3).await?);
+    assert_eq!(first.tree(5).await?, made("task succeeded\n  queue\n  attempt 1 succeeded"));
+    assert_eq!(second.tree(5).await?, made("task succeeded\n  queue\n  attempt 1 succeeded"));
+    let (first, second) = (first.spans(5).await?, second.spans(5).await?);
     assert_eq!(collector::named(&second, "task")?.links, [collector::named(&first, "task")?.id.clone()]);
     Ok(())
 }
@@ -134,12 +145,83 @@ async fn a_program_that_goes_on_with_the_trace() -> Result<()> {
     let caller = Caller::new();
     let task = caller.create(&cluster, tasks::task("echo")).await?;
     tasks::ended(cluster.client(), &task.name).await?;
-    assert_eq!(caller.tree(3).await?, "task succeeded\n  queue\n  attempt 1 succeeded");
-    let spans = caller.spans(3).await?;
+    assert_eq!(caller.tree(5).await?, made("task succeeded\n  queue\n  attempt 1 succeeded"));
+    let spans = caller.spans(5).await?;
     let printed = tasks::outputs(&tasks::log(cluster.client(), &task.name).await?).concat();
     let attempt = collector::named(&spans, "attempt")?;
     let endpoint = collected().endpoint();
     assert_eq!(printed.trim(), format!("00-{}-{}-01 {endpoint} grpc", caller.trace, attempt.id));
+    Ok(())
+}
+
+/// A program that sends no spans has them for its tools all the same, from what it tells.
+#[tokio::test]
+async fn tools_of_a_program_that_only_tells() -> Result<()> {
+    let shell = r#"cat > "$ROTA_EVENTS" <<'end'
+{"toolCall": {"callId": "1", "tool": "search"}}
+{"toolCall": {"callId": "2", "tool": "build"}}
+{"toolResult": {"callId": "1", "output": "found"}}
+{"toolResult": {"callId": "2", "output": "broken", "isError": true}}
+{"toolCall": {"callId": "3", "tool": "think"}}
+end"#;
+    let command = v1::CommandRuntime { shell: shell.to_owned(), ..Default::default() };
+    let (cluster, _worker) = cluster(v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) }).await?;
+    let caller = Caller::new();
+    let task = caller.create(&cluster, tasks::task("echo")).await?;
+    tasks::ended(cluster.client(), &task.name).await?;
+    let spans = caller.spans(8).await?;
+    let attempt = collector::named(&spans, "attempt")?;
+    let tools = spans.iter().filter(|span| span.name == "tool");
+    let told: Vec<_> = tools
+        .map(|span| (span.attributes["gen_ai.tool.name"].as_str(), span.error.as_deref(), &span.parent))
+        .collect();
+    let unanswered = Some("the attempt ended without the tool's answer");
+    assert_eq!(told.len(), 3, "{told:?}");
+    for tool in [("search", None), ("build", Some("the tool failed")), ("think", unanswered)] {
+        assert!(told.contains(&(tool.0, tool.1, &attempt.id)), "{tool:?} is not in {told:?}");
+    }
+    Ok(())
+}
+
+/// Every call that makes tasks is seen on both sides, and a refused one says why.
+#[tokio::test]
+async fn calls_that_make_tasks() -> Result<()> {
+    let (cluster, _worker) = cluster(tasks::script([])).await?;
+    let (retries, batches, refused) = (Caller::new(), Caller::new(), Caller::new());
+    let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+    let task = tasks::scripted("echo", [Step::Succeed("done".into())]);
+    let first = tasks::create(cluster.client(), task.clone()).await?;
+    tasks::ended(cluster.client(), &first.name).await?;
+
+    let request = v1::RetryTaskRequest { name: first.name.clone(), ..Default::default() };
+    let again = retries.client(&cluster).retry_task(request).await?;
+    tasks::ended(cluster.client(), &again.name).await?;
+    let call = "client rota.v1.TaskService/RetryTask\n  server rota.v1.TaskService/RetryTask";
+    assert_eq!(
+        retries.tree(5).await?,
+        format!("{call}\n    task succeeded\n      queue\n      attempt 1 succeeded")
+    );
+
+    let one = v1::CreateTaskRequest { task: Some(tasks::task_on("nobody")), ..Default::default() };
+    let requests = vec![one.clone(), one];
+    let request = v1::BatchCreateTasksRequest { parent: parent.clone(), requests, ..Default::default() };
+    for result in batches.client(&cluster).batch_create_tasks(request).await?.results {
+        let Some(v1::batch_create_tasks_result::Kind::Task(task)) = result.kind else { panic!("{result:?}") };
+        tasks::cancel(cluster.client(), &task.name).await?;
+    }
+    let call = "client rota.v1.TaskService/BatchCreateTasks\n  server rota.v1.TaskService/BatchCreateTasks";
+    let task = "\n    task cancelled\n      queue";
+    assert_eq!(batches.tree(6).await?, format!("{call}{task}{task}"));
+
+    let request = v1::CreateTaskRequest { parent, ..Default::default() };
+    refused.client(&cluster).create_task(request).await.unwrap_err();
+    let spans = refused.spans(2).await?;
+    let [client, server] = ["client", "server"].map(|side| {
+        let span = spans.iter().find(|span| span.side == Some(side)).unwrap();
+        (span.attributes["rpc.response.status_code"].as_str(), span.error.is_some())
+    });
+    // Whose fault it is, is told.
+    assert_eq!((client, server), (("INVALID_ARGUMENT", true), ("INVALID_ARGUMENT", false)));
     Ok(())
 }
 
@@ -152,11 +234,11 @@ async fn a_trace_that_nobody_records() -> Result<()> {
     let task = tasks::scripted("echo", [Step::Succeed("done".into())]);
     let request = v1::CreateTaskRequest { parent, task: Some(task.clone()), ..Default::default() };
     let traceparent = format!("00-{}-{}-00", silent.trace, silent.span);
-    let first = cluster.client().create_task_in_trace(request, Some(&traceparent)).await?;
+    let first = cluster.client().in_trace(Some(&traceparent), None).create_task(request).await?;
     tasks::ended(cluster.client(), &first.name).await?;
     let second = told.create(&cluster, task).await?;
     tasks::ended(cluster.client(), &second.name).await?;
-    told.spans(3).await?;
+    told.spans(5).await?;
     assert!(collected().trace(&silent.trace, 0).await?.is_empty());
     Ok(())
 }
