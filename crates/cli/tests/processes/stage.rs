@@ -44,8 +44,8 @@ pub(crate) struct Stage {
     graces: Graces,
     data: PathBuf,
     addr: Option<SocketAddr>,
-    /// Where processes send their spans, and only when they end.
-    pub(crate) collector: Option<String>,
+    /// What every process finds in its environment besides.
+    pub(crate) environment: Vec<(&'static str, String)>,
     dir: TempDir,
 }
 
@@ -58,7 +58,7 @@ impl Stage {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        Self { server: None, graces: Graces::LONG, data, addr: None, collector: None, dir }
+        Self { server: None, graces: Graces::LONG, data, addr: None, environment: Vec::new(), dir }
     }
 
     /// With a control plane.
@@ -140,9 +140,7 @@ impl Stage {
             .env("PATH", rota_telemetry::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir().join("home"))
             .env("TMPDIR", self.dir().join("tmp"));
-        if let Some(collector) = &self.collector {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
-        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(addr) = self.addr {
             command.env("ROTA_ENDPOINT", format!("http://{addr}"));
             command.env("ROTA_TOKEN_FILE", self.dir().join("token"));

@@ -11,7 +11,7 @@ use rota_testkit::collector::{self, Collector};
 use rota_testkit::{Cluster, Keep, tasks};
 
 /// Spans are sent per process, so that all tests share a collector. Each looks at a trace of its own.
-fn collected() -> &'static Collector {
+pub(crate) fn collected() -> &'static Collector {
     static COLLECTOR: OnceLock<Collector> = OnceLock::new();
     COLLECTOR.get_or_init(|| {
         let collector = Collector::start().unwrap();
@@ -21,17 +21,17 @@ fn collected() -> &'static Collector {
 }
 
 /// A caller that is somewhere in a trace.
-struct Caller {
-    trace: String,
-    span: String,
+pub(crate) struct Caller {
+    pub(crate) trace: String,
+    pub(crate) span: String,
 }
 
 impl Caller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { trace: hex(uuid::Uuid::new_v4().as_bytes()), span: hex(&traces::span_id()) }
     }
 
-    async fn create(&self, cluster: &Cluster, task: v1::Task) -> Result<v1::Task> {
+    pub(crate) async fn create(&self, cluster: &Cluster, task: v1::Task) -> Result<v1::Task> {
         let parent = rota_proto::names::namespace(tasks::NAMESPACE);
         let request = v1::CreateTaskRequest { parent, task: Some(task), ..Default::default() };
         Ok(self.client(cluster).create_task(request).await?)
@@ -41,7 +41,7 @@ impl Caller {
         cluster.client().in_trace(Some(&format!("00-{}-{}-01", self.trace, self.span)), None)
     }
 
-    async fn spans(&self, count: usize) -> Result<Vec<collector::Seen>> {
+    pub(crate) async fn spans(&self, count: usize) -> Result<Vec<collector::Seen>> {
         tokio::task::spawn_blocking(|| otlp::flush(otlp::FLUSH)).await?;
         collected().trace(&self.trace, count).await
     }
@@ -52,7 +52,7 @@ impl Caller {
 }
 
 /// What stands above a task: the call, as its caller and as the control plane see it.
-fn made(below: &str) -> String {
+pub(crate) fn made(below: &str) -> String {
     let mut tree =
         "client rota.v1.TaskService/CreateTask\n  server rota.v1.TaskService/CreateTask".to_owned();
     below.lines().for_each(|line| tree.push_str(&format!("\n    {line}")));
