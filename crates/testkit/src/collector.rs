@@ -192,7 +192,11 @@ fn below(spans: &[Seen], parent: &str, depth: usize, lines: &mut Vec<String>) {
     // What begins together is told by its name: a wait comes before what ends it.
     children.sort_by_key(|span| (span.began, std::cmp::Reverse(span.name.clone())));
     for span in children {
-        let told = ["rota.attempt", "rota.outcome", "rota.task.state"];
+        let told: &[&str] = match span.name.as_str() {
+            "task" => &["rota.task.state"],
+            "attempt" => &["rota.attempt", "rota.outcome"],
+            _ => &[],
+        };
         let told =
             told.iter().filter_map(|name| span.attributes.get(*name).cloned()).chain(span.error.clone());
         let name = span.side.into_iter().map(str::to_owned).chain(std::iter::once(span.name.clone()));

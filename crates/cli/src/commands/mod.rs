@@ -49,6 +49,7 @@ fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
         Command::Server(_) => of("rota-server"),
         Command::Worker(_) => of("rota-worker"),
         Command::Operator(_) => of("rota-operator"),
+        Command::Bench(_) => of("rota-bench"),
         Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
             Ok(of("rota")?.map(otlp::Settings::only_traces))
         }
@@ -59,8 +60,14 @@ fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
 /// Carries a command out.
 pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     log::init(&log_options(&cli))?;
-    if let Some(settings) = telemetry(&cli.command)? {
-        otlp::init(&settings)?;
+    if let Err(error) = telemetry(&cli.command).and_then(|asked| asked.as_ref().map_or(Ok(()), otlp::init)) {
+        match cli.command {
+            // A task matters more than its trace.
+            Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+                tracing::warn!(%error, "no span is sent");
+            }
+            _ => return Err(error.into()),
+        }
     }
     // These need no server.
     let command = match cli.command {
