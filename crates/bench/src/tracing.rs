@@ -23,6 +23,13 @@ use tokio::net::TcpListener;
 use crate::dispatch::settled;
 use crate::plane::{Plane, task};
 
+/// Tasks in each measurement.
+const TASKS: u64 = 10_000;
+/// Clients that hand them in, each waiting for its creation.
+const CLIENTS: usize = 16;
+/// The argument of a process that measures once.
+pub const ALONE: &str = "alone";
+
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -30,10 +37,8 @@ pub struct Options {
     pub pairs: usize,
     /// The share of traces that is recorded.
     pub share: f64,
-    /// The program to run, with the arguments that make it call [`alone`] and print what that gives.
+    /// The program to run for each: with [`ALONE`] as its argument it prints what [`alone`] gives.
     pub program: PathBuf,
-    /// See there.
-    pub args: Vec<String>,
 }
 
 /// Processor time for each task, in microseconds.
@@ -56,18 +61,18 @@ pub struct Cost {
 }
 
 /// Measures. `told` hears of each pair.
-pub async fn measure(options: Options, told: impl Fn(&str)) -> Result<Cost> {
+pub async fn measure(options: &Options, told: impl Fn(&str)) -> Result<Cost> {
     let (requests, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let endpoint = sink(Arc::clone(&requests), Arc::clone(&bytes)).await?;
     let (mut offs, mut ons, mut more) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         // Whatever comes second meets another machine: each does as often.
         let (off, on) = if pair % 2 == 0 {
-            let off = child(&options, None).await?;
-            (off, child(&options, Some(&endpoint)).await?)
+            let off = child(options, None).await?;
+            (off, child(options, Some(&endpoint)).await?)
         } else {
-            let on = child(&options, Some(&endpoint)).await?;
-            (child(&options, None).await?, on)
+            let on = child(options, Some(&endpoint)).await?;
+            (child(options, None).await?, on)
         };
         told(&format!("pair {} of {}: {off:.1} µs without, {on:.1} µs with", pair + 1, options.pairs));
         offs.push(off);
@@ -114,7 +119,7 @@ async fn sink(requests: Arc<AtomicU64>, bytes: Arc<AtomicU64>) -> Result<String>
 /// One measurement, in a process that has only what it needs in its environment.
 async fn child(options: &Options, collector: Option<&str>) -> Result<f64> {
     let mut command = tokio::process::Command::new(&options.program);
-    command.args(&options.args).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command.arg(ALONE).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     command.envs(rota_telemetry::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)));
     if let Some(collector) = collector {
         command
@@ -132,30 +137,31 @@ async fn child(options: &Options, collector: Option<&str>) -> Result<f64> {
 }
 
 /// One measurement in this process: processor time for each task, in microseconds, with what is sent at the end.
-pub async fn alone(tasks: usize, clients: usize) -> Result<f64> {
+pub async fn alone() -> Result<f64> {
+    otlp::init(&otlp::Settings::from_env("rota-bench")?)?;
     let folder = tempfile::tempdir()?;
     let twin = Memory::default();
     let clock = Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros()));
     let store = Arc::new(Embedded::start(Engine::new(twin.clone(), 7)?, twin, clock)?);
     let plane = Plane::start(store, folder.path(), 2, 64).await?;
     // What happens once is not what a task costs.
-    work(&plane, tasks / 10, clients).await?;
+    work(&plane, TASKS / 10).await?;
     let before = used()?;
-    work(&plane, tasks, clients).await?;
+    work(&plane, TASKS).await?;
     tokio::task::spawn_blocking(|| otlp::flush(otlp::FLUSH)).await?;
     let used = used()? - before;
     plane.stop().await;
-    #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    let tasks = tasks.max(1) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "it is a small count")]
+    let tasks = TASKS as f64;
     Ok(used / tasks)
 }
 
 /// Hands in so many tasks, and waits until they are done.
-async fn work(plane: &Plane, tasks: usize, clients: usize) -> Result<()> {
+async fn work(plane: &Plane, tasks: u64) -> Result<()> {
     let before = plane.notes.done();
-    let left = Arc::new(AtomicU64::new(tasks as u64));
+    let left = Arc::new(AtomicU64::new(tasks));
     let mut callers = Vec::new();
-    for _ in 0..clients {
+    for _ in 0..CLIENTS {
         let (client, left) = (plane.client.clone(), Arc::clone(&left));
         callers.push(spawn("bench-client", OnExit::Done, async move {
             let next = |left: u64| left.checked_sub(1);
@@ -168,7 +174,7 @@ async fn work(plane: &Plane, tasks: usize, clients: usize) -> Result<()> {
     for caller in callers {
         caller.await??;
     }
-    settled(plane, before + tasks as u64).await
+    settled(plane, before + tasks).await
 }
 
 /// Processor time of this process so far, in microseconds.

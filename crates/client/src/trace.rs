@@ -37,7 +37,9 @@ impl Client {
 
     pub(crate) fn creation(&self, method: &'static str) -> Creation {
         let mut call = Call::begin(method, Kind::Client, self.place.parent.as_ref());
-        if let Some(host) = self.options.endpoint.parse::<Uri>().ok().as_ref().and_then(Uri::host) {
+        if call.span().is_seen()
+            && let Some(host) = self.options.endpoint.parse::<Uri>().ok().as_ref().and_then(Uri::host)
+        {
             call.span().set("server.address", host);
         }
         let header = call.context().and_then(|context| context.to_string().parse().ok());

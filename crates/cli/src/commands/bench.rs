@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use rota_bench::{Options, Report, Round, tracing};
+use rota_bench::{Options, Report, Round};
 
 use crate::args::Globals;
 use crate::exit::Exit;
@@ -13,9 +13,7 @@ use crate::output::{Out, Table, Talk};
 
 /// Measure this machine
 #[derive(Debug, Args)]
-#[command(
-    after_long_help = "Examples:\n  rota bench dispatch\n  rota bench dispatch --rounds 5 -o json\n  rota bench tracing"
-)]
+#[command(after_long_help = "Examples:\n  rota bench dispatch\n  rota bench dispatch --rounds 5 -o json")]
 pub struct Bench {
     #[command(subcommand)]
     what: What,
@@ -26,8 +24,6 @@ pub struct Bench {
 enum What {
     /// Tasks a second, and how soon a task is at its worker
     Dispatch(Dispatch),
-    /// What spans and figures that are sent cost
-    Tracing(Tracing),
 }
 
 /// Measure tasks a second and how soon a task is at its worker, with everything on this machine
@@ -65,85 +61,13 @@ struct Dispatch {
     folder: Option<PathBuf>,
 }
 
-/// Measure how much processor time a task takes with spans and figures that are sent, and without
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  rota bench tracing
-  rota bench tracing --pairs 50 --share 1 -o json
-
-Both are measured by turns, each in a process of its own that has everything: the control plane on the store in
-memory, clients, workers. A collector that keeps nothing runs outside of it.")]
-struct Tracing {
-    /// How often both are measured
-    #[arg(long, value_name = "N", default_value_t = 25)]
-    pairs: usize,
-    /// Tasks in each measurement
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    tasks: usize,
-    /// Clients that hand in tasks, each waiting for its creation
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    clients: usize,
-    /// The share of traces that is recorded, from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
-    share: f64,
-    /// One measurement, in this process
-    #[arg(long, hide = true)]
-    alone: bool,
-}
-
 impl Bench {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        let What::Dispatch(dispatch) = self.what;
         let talk = Talk::new(globals.color);
-        let out = Out::new(globals.output, globals.color);
         if cfg!(debug_assertions) {
             talk.warn("this program was built without optimisations; the figures say little");
         }
-        match self.what {
-            What::Dispatch(dispatch) => Box::pin(dispatch.run(&talk, &out)).await?,
-            What::Tracing(tracing) => Box::pin(tracing.run(&talk, &out)).await?,
-        }
-        Ok(Exit::Ok)
-    }
-}
-
-/// This very program.
-fn program() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("this program's own path is not known")
-}
-
-impl Tracing {
-    async fn run(self, talk: &Talk, out: &Out) -> anyhow::Result<()> {
-        if self.alone {
-            return Ok(out.line(&tracing::alone(self.tasks, self.clients).await?.to_string())?);
-        }
-        let (tasks, clients) = (self.tasks.to_string(), self.clients.to_string());
-        let args = ["bench", "tracing", "--alone", "--tasks", &tasks, "--clients", &clients];
-        let options = tracing::Options {
-            pairs: self.pairs,
-            share: self.share,
-            program: program()?,
-            args: args.map(str::to_owned).to_vec(),
-        };
-        let cost = tracing::measure(options, |step| talk.say(step)).await?;
-        if !out.for_eyes() {
-            return out.value(&cost);
-        }
-        let [quarter, median, three_quarters] = cost.more.map(|more| more * 100.0);
-        out.line(&format!("without: {:.1} µs of processor time for each task, the median", cost.off))?;
-        out.line(&format!("with:    {:.1} µs", cost.on))?;
-        let spread = format!("{quarter:+.1} % to {three_quarters:+.1} %");
-        out.line(&format!(
-            "more:    {median:+.1} %, the median of {} pairs; half of them {spread}",
-            cost.pairs
-        ))?;
-        Ok(out.line(&format!("sent:    {} requests, {} bytes", cost.requests, cost.bytes))?)
-    }
-}
-
-impl Dispatch {
-    async fn run(self, talk: &Talk, out: &Out) -> anyhow::Result<()> {
-        let dispatch = self;
         let options = Options {
             clients: dispatch.clients,
             workers: dispatch.workers,
@@ -151,11 +75,17 @@ impl Dispatch {
             rounds: dispatch.rounds,
             span: Duration::from_secs(dispatch.seconds),
             idle_workers: dispatch.idle_workers,
-            program: program()?,
+            program: std::env::current_exe().context("this program's own path is not known")?,
             folder: dispatch.folder,
         };
         let report = rota_bench::run(options, |step| talk.say(step)).await?;
-        if out.for_eyes() { show(out, &report) } else { out.value(&report) }
+        let out = Out::new(globals.output, globals.color);
+        if out.for_eyes() {
+            show(&out, &report)?
+        } else {
+            out.value(&report)?
+        }
+        Ok(Exit::Ok)
     }
 }
 

@@ -49,7 +49,6 @@ fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
         Command::Server(_) => of("rota-server"),
         Command::Worker(_) => of("rota-worker"),
         Command::Operator(_) => of("rota-operator"),
-        Command::Bench(_) => of("rota-bench"),
         Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
             Ok(of("rota")?.map(otlp::Settings::only_traces))
         }

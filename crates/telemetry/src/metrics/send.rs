@@ -120,7 +120,7 @@ pub(super) fn send(metrics: Vec<Metric>) {
         let failed_before = std::mem::replace(&mut way.failing, sent.is_err());
         match sent {
             Err(why) if !failed_before => {
-                tracing::warn!(endpoint = way.target.endpoint, "figures cannot be sent: {why}");
+                tracing::warn!("figures cannot be sent: {why}");
             }
             Ok(()) if failed_before => tracing::info!("figures are sent again"),
             _ => {}

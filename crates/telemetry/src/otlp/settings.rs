@@ -166,7 +166,9 @@ fn programs(protocol: Protocol) -> Vec<(String, String)> {
     for kind in ["", "TRACES_", "METRICS_", "LOGS_"] {
         for name in ["ENDPOINT", "PROTOCOL", "CERTIFICATE", "INSECURE", "TIMEOUT", "COMPRESSION"] {
             let name = format!("OTEL_EXPORTER_OTLP_{kind}{name}");
-            all.extend(env::var(&name).map(|value| (name, value)));
+            // A password in an address is a secret, too.
+            let value = env::var(&name).filter(|value| !value.contains('@'));
+            all.extend(value.map(|value| (name, value)));
         }
     }
     let usual = "OTEL_EXPORTER_OTLP_PROTOCOL";

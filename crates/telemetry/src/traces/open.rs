@@ -39,6 +39,11 @@ impl Open {
         self.context
     }
 
+    /// Whether anybody will see it.
+    pub fn is_seen(&self) -> bool {
+        self.span.is_some()
+    }
+
     /// Tells more of it.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.span {
