@@ -92,7 +92,7 @@ pub async fn a_name_that_was_taken_is_not_taken_back(t: &mut Trial) {
     let held = vec![(task.id, task.fence)];
     for last in [&second, &first] {
         let Ok(Answer::Session(..)) = t.one(back("process 2", last, held.clone())).await else { panic!() };
-        assert_eq!(t.state(task.id).await, State::Assigned);
+        assert_eq!(t.state(task.id).await, State::Running);
     }
     // When that one has left, the name is free.
     t.one(end_session(&session("w", 4))).await.unwrap();
