@@ -11,6 +11,7 @@ mod feed;
 mod follow;
 mod pools;
 mod tasks;
+pub(crate) mod traced;
 
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;

@@ -21,6 +21,7 @@ mod refusals;
 mod restart;
 mod secrets;
 mod stopping;
+mod traces;
 mod trust;
 mod watch;
 mod workers;

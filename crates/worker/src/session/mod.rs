@@ -10,6 +10,7 @@ mod outbound;
 mod outbox;
 mod secrets;
 mod shared;
+mod spans;
 mod spill;
 mod verdict;
 mod worker;
