@@ -5,7 +5,7 @@ mod figures;
 mod listen;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -119,20 +119,33 @@ impl From<Span> for Seen {
 impl Collector {
     /// Listens on a thread of its own, as long as the process.
     pub fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same at an address of this machine, for what is not on it.
+    pub fn start_at(address: IpAddr) -> Result<Self> {
         let seen = Kept::new();
-        Ok(Self { addr: listen::on_thread(seen.clone(), None)?, scheme: "http", seen })
+        Ok(Self { addr: listen::on_thread(address, seen.clone(), None)?, scheme: "http", seen })
     }
 
     /// The same with a certificate and its key, as PEM.
     pub fn start_with_tls(certificate: &str, key: &str) -> Result<Self> {
         let seen = Kept::new();
         let tls = listen::acceptor(certificate, key)?;
-        Ok(Self { addr: listen::on_thread(seen.clone(), Some(tls))?, scheme: "https", seen })
+        Ok(Self {
+            addr: listen::on_thread(Ipv4Addr::LOCALHOST.into(), seen.clone(), Some(tls))?,
+            scheme: "https",
+            seen,
+        })
     }
 
     /// Where it listens, as a URL.
     pub fn endpoint(&self) -> String {
-        format!("{}://localhost:{}", self.scheme, self.addr.port())
+        match self.addr.ip() {
+            // A certificate is for the name.
+            ip if ip.is_loopback() => format!("{}://localhost:{}", self.scheme, self.addr.port()),
+            _ => format!("{}://{}", self.scheme, self.addr),
+        }
     }
 
     /// The spans of a trace, once there are so many; sooner if they do not come in time.

@@ -1,6 +1,6 @@
 //! The collector's door: gRPC, and HTTP with protobuf or JSON, all on one port.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -58,8 +58,8 @@ impl MetricsService for Kept {
 }
 
 /// Listens on a thread of its own, as long as the process.
-pub(super) fn on_thread(kept: Kept, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+pub(super) fn on_thread(address: IpAddr, kept: Kept, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind((address, 0))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     let http = axum::Router::new()
