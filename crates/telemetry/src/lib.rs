@@ -4,8 +4,10 @@
 pub mod clock;
 pub mod env;
 pub mod log;
+pub mod loops;
 pub mod metrics;
 mod spawn;
 pub mod trace;
 
+pub use loops::Loops;
 pub use spawn::{OnExit, spawn};

@@ -8,6 +8,7 @@ use clap::Args;
 use rota_client::discover;
 use rota_crds::Span;
 use rota_server::{Oidc, Options, Timing, Tls, Token};
+use rota_telemetry::Loops;
 use serde::{Deserialize, Serialize};
 
 use super::{serve, signals};
@@ -281,6 +282,7 @@ impl Config {
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
             },
+            loops: Loops::default(),
         })
     }
 }

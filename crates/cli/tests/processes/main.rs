@@ -6,6 +6,7 @@
 // Helpers of tests may unwrap as tests do; the lint only knows the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod answers;
 mod control_plane;
 mod dev;
