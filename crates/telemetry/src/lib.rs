@@ -6,6 +6,7 @@ pub mod env;
 pub mod log;
 pub mod loops;
 pub mod metrics;
+pub mod redact;
 mod spawn;
 pub mod trace;
 

@@ -1,12 +1,14 @@
 //! Logs: to stderr, for people or as JSON lines; stdout belongs to data. What is logged can be changed at any time.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::redact;
 
 /// How logs look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +27,20 @@ pub struct Options {
     pub filter: String,
     /// How logs look.
     pub format: Format,
+}
+
+/// Standard error, without secrets. Each entry comes in one piece.
+struct Clean;
+
+impl io::Write for Clean {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        io::Write::write_all(&mut io::stderr(), &redact::own(entry))?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::Write::flush(&mut io::stderr())
+    }
 }
 
 /// The filter cannot be read.
@@ -51,7 +67,7 @@ fn parse(filter: &str) -> Result<EnvFilter, Error> {
 pub fn init(options: &Options) -> Result<(), Error> {
     let (filter, handle) = reload::Layer::new(parse(&options.filter)?);
     let colours = std::io::stderr().is_terminal() && crate::env::var("NO_COLOR").is_none();
-    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let layer = fmt::layer().with_writer(|| Clean).with_ansi(colours);
     let layer = match options.format {
         Format::Text => layer.with_target(false).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),

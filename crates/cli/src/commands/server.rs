@@ -200,6 +200,9 @@ impl Server {
         let bound = serve::bind(config.options(store, oidc)?).await?;
         let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
         Talk::new(globals.color).say(&format!("listening on {scheme}://{}", bound.addr()));
+        if let Some(addr) = bound.http_addr() {
+            Talk::new(globals.color).say(&format!("answering probes at http://{addr}"));
+        }
         let told = signals::Told::listen()?;
         tokio::select! {
             served = bound.run(told.to_end.clone()) => { served?; }

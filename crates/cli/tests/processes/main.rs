@@ -18,6 +18,7 @@ mod manifests;
 mod output;
 mod process;
 mod queue;
+mod redaction;
 mod rehearsing;
 mod seen;
 mod stage;
