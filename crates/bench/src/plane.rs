@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use rota_client::{Client, Options as ClientOptions, lazy_channel};
 use rota_core::Timestamp;
+use rota_core::breaker::Policy;
 use rota_proto::{names, v1};
 use rota_server::{Options, Server, Timing};
 use rota_store::Store;
@@ -46,6 +47,7 @@ impl Plane {
             replica: "bench".to_owned(),
             isolates: true,
             timing: Timing { retention: None, ..Timing::default() },
+            breakers: Policy::default(),
             loops: Loops::default(),
         };
         let bound = Server::bind(options).await?;

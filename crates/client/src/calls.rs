@@ -80,6 +80,8 @@ calls! {
     once admin.get_log_filter(GetLogFilterRequest) -> v1::LogFilter;
     /// Changes what is logged.
     repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
+    /// Gives an agent everything again at once.
+    repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
 }
 
 impl Client {

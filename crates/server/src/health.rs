@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_core::breaker::State as Breaker;
 use rota_core::{TaskId, Timestamp};
 use rota_store::{Error, Store};
 use rota_telemetry::loops;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use crate::breakers;
 use crate::shared::{Shared, now};
 
 /// For the store to answer; probes themselves wait about as long.
@@ -151,6 +153,13 @@ impl Shared {
             causes.push(Cause { state: State::Error, code: "store_writes", message, hint: hint.to_owned() });
         }
         causes.extend(self.loops.all().into_iter().filter_map(|seen| self.of_loop(seen)));
+        let open = self.breakers.all().into_iter().filter(|(_, one)| one.state() != Breaker::Closed);
+        causes.extend(open.take(MOST).map(|((namespace, agent), breaker)| Cause {
+            state: State::Degraded,
+            code: "breaker_open",
+            message: format!("in {namespace}, {}", breakers::sentence(&agent, &breaker)),
+            hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
+        }));
         causes.extend(self.pools.messages().into_iter().take(MOST).map(|((namespace, agent), message)| {
             Cause {
                 state: State::Degraded,

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::breakers::Breakers;
 use crate::dispatch::{Fleet, Phase, Seat};
 use crate::grpc::{self, ending};
 use crate::health::Health;
@@ -140,6 +141,7 @@ impl Server {
             agents: RwLock::default(),
             agent_changes: tokio::sync::Mutex::default(),
             pools: Pools::default(),
+            breakers: Breakers::new(options.breakers),
             sealer,
             replica: options.replica.clone(),
             isolates: options.isolates,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::background::Claims;
+use crate::breakers::Breakers;
 use crate::dispatch::Fleet;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     /// Held by whoever changes an agent.
     pub(crate) agent_changes: tokio::sync::Mutex<()>,
     pub(crate) pools: Pools,
+    pub(crate) breakers: Breakers,
     pub(crate) sealer: Sealer,
     pub(crate) replica: String,
     /// Whether somebody starts workers for single tasks.

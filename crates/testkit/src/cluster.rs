@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
+use rota_core::breaker::Policy;
 use rota_server::{Ended, Oidc, Options, Server, Timing, Tls, Token};
 use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
@@ -40,6 +41,8 @@ pub struct Setup {
     pub keep: Keep,
     /// How long things may take.
     pub timing: Timing,
+    /// When an agent is given nothing for a while.
+    pub breakers: Policy,
     /// What callers must show.
     pub token: Option<String>,
     /// Certificate and key, as PEM; they lie as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
@@ -56,7 +59,16 @@ pub struct Setup {
 impl Setup {
     /// With [`timing`], open to everybody.
     pub fn new(keep: Keep) -> Self {
-        Self { keep, timing: timing(), token: None, tls: None, oidc: None, http: false, skew: Arc::default() }
+        Self {
+            keep,
+            timing: timing(),
+            breakers: Policy::default(),
+            token: None,
+            tls: None,
+            oidc: None,
+            http: false,
+            skew: Arc::default(),
+        }
     }
 }
 
@@ -295,6 +307,7 @@ async fn run(
                 replica: "test".to_owned(),
                 isolates: true,
                 timing: setup.timing,
+                breakers: setup.breakers,
                 loops: rota_telemetry::Loops::default(),
             };
             anyhow::Ok((Server::bind(options).await?, weak))

@@ -1,9 +1,10 @@
 //! `rota admin`: the control plane itself.
 
 use clap::{Args, Subcommand};
+use rota_proto::names;
 use rota_proto::v1::{
-    GetLogFilterRequest, GetSystemStatusRequest, ListLoopsRequest, LoopState, SetLogFilterRequest,
-    SystemState,
+    BreakerState, GetLogFilterRequest, GetSystemStatusRequest, ListLoopsRequest, LoopState,
+    ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
 
 use crate::context::Context;
@@ -15,7 +16,9 @@ Examples:
   rota admin status
   rota admin loops
   rota admin log-filter
-  rota admin log-filter info,rota_server=debug";
+  rota admin log-filter info,rota_server=debug
+  rota admin breakers
+  rota admin reset-breaker coder";
 
 /// Look after the control plane itself
 #[derive(Debug, Args)]
@@ -37,6 +40,14 @@ pub enum What {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// List agents whose last attempts failed through no fault of their tasks, and what they are given
+    Breakers,
+    /// Give an agent everything again at once
+    ResetBreaker {
+        /// The agent
+        #[arg(value_name = "AGENT")]
+        agent: String,
+    },
 }
 
 impl Admin {
@@ -45,6 +56,8 @@ impl Admin {
             What::Status => status(context).await,
             What::Loops => loops(context).await,
             What::LogFilter { filter } => log_filter(context, filter).await,
+            What::Breakers => breakers(context).await,
+            What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
         }
     }
 }
@@ -125,6 +138,50 @@ async fn log_filter(context: &Context, filter: Option<String>) -> anyhow::Result
         context.out.line(&clean(&now.filter))?;
     } else {
         context.out.value(&now)?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn breakers(context: &Context) -> anyhow::Result<Exit> {
+    let breakers = context.client.get_system_status(GetSystemStatusRequest {}).await?.breakers;
+    if !context.out.for_eyes() {
+        context.out.list("breakers", &breakers)?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&["NAMESPACE", "AGENT", "GETS", "UNTIL", "FAILURES", "LAST"]);
+    for one in &breakers {
+        let (namespace, agent) = names::parse(&one.agent, "agents").unwrap_or_default();
+        let (gets, paint) = match one.state() {
+            BreakerState::Closed | BreakerState::Unspecified => ("everything", Paint::Good),
+            BreakerState::Open => ("nothing", Paint::Bad),
+            BreakerState::HalfOpen => ("one task", Paint::Waiting),
+        };
+        let plain = |text: String| (text, Paint::Plain);
+        table.row([
+            plain(clean(namespace)),
+            plain(clean(agent)),
+            (gets.to_owned(), paint),
+            plain(time(one.until_time.as_ref())),
+            plain(one.failures.to_string()),
+            plain(clean(&one.message)),
+        ]);
+    }
+    if table.is_empty() {
+        context.talk.say("every agent gets what waits for it");
+    }
+    context.out.table(&table)?;
+    Ok(Exit::Ok)
+}
+
+async fn reset_breaker(context: &Context, agent: &str) -> anyhow::Result<Exit> {
+    let name = context.agent(agent)?;
+    let before = context.client.reset_breaker(ResetBreakerRequest { name }).await?;
+    if !context.out.for_eyes() {
+        context.out.value(&before)?;
+    } else if before.breaker.is_some() {
+        context.talk.say(&format!("{agent} gets all that waits for it"));
+    } else {
+        context.talk.say(&format!("{agent} got all that waits for it already"));
     }
     Ok(Exit::Ok)
 }

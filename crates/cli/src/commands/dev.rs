@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use rota_client::discover::{self, DevEndpoint, write_private};
 use rota_client::{Client, Token};
+use rota_core::breaker::Policy;
 use rota_crds::Span;
 use rota_server::{Options, Timing};
 use rota_telemetry::{Loops, OnExit, spawn};
@@ -122,6 +123,7 @@ impl Dev {
                 retention: Some(config.retention.0).filter(|time| *time > Duration::ZERO),
                 ..Timing::default()
             },
+            breakers: Policy::default(),
             loops: loops.clone(),
         })
         .await?;

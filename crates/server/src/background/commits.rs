@@ -69,6 +69,7 @@ pub(super) async fn run(
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
     shared.health.committed();
     shared.metrics.follow(&commit, &shared.fleet);
+    shared.judge(&commit);
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
     shared.fleet.remove_routes(&commit.gone_routes);
@@ -88,6 +89,7 @@ fn know(shared: &Shared, change: &AgentChange) {
     if change.deleted {
         shared.agents.write().remove(&key);
         shared.pools.forget(&key);
+        shared.reset_breaker(&key);
         return;
     }
     let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());

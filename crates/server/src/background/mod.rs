@@ -12,6 +12,7 @@ use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::breakers;
 use crate::shared::Shared;
 
 pub(crate) use commits::{Claims, Settled};
@@ -60,8 +61,11 @@ pub(crate) fn start(
     let looks = beat("timer", "Lets tasks look at the clock when their time comes");
     let timer = timer::run(Arc::clone(shared), wake, looks);
     let prune = prune::run(Arc::clone(shared), beat("prune", "Removes what is older than it is kept"));
+    let lets = beat("breakers", "Lets one task through to an agent whose cool-down is over");
+    let breakers = breakers::run(Arc::clone(shared), lets);
     Loops(vec![
         ("store's writer or what follows its commits", spawn("commits", OnExit::Done, commits)),
+        ("loop of the breakers", spawn("breakers", OnExit::Done, breakers)),
         ("timer", spawn("timer", OnExit::Done, timer)),
         ("removal of what is old", spawn("prune", OnExit::Done, prune)),
     ])

@@ -11,7 +11,7 @@ use rota_core::{AgentName, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerN
 use rota_store::{Claim, TaskChange};
 use tokio::sync::Notify;
 
-use super::{Seat, SeatKey};
+use super::{Gate, Seat, SeatKey};
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -29,6 +29,8 @@ pub(super) struct Inner {
     pub(super) seats: HashMap<SeatKey, Seat>,
     pub(super) lanes: HashMap<RouteId, Lane>,
     pub(super) ids: HashMap<Route, RouteId>,
+    /// Of agents that may not be given everything.
+    gates: HashMap<(Namespace, AgentName), Gate>,
     room: Arc<Notify>,
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Fleet {
 pub(crate) struct Offer {
     pub(crate) seat: SeatKey,
     pub(crate) worker: WorkerRef,
+    /// The agent that is given this one task to see how it fares.
+    tries: Option<AgentName>,
 }
 
 /// A claim to be made. Its slots are kept until [`Fleet::claimed`].
@@ -54,9 +58,39 @@ pub(crate) struct PlannedClaim {
     pub(crate) claim: Claim,
     route: RouteId,
     planned: u64,
+    tries: Option<AgentName>,
 }
 
 impl Inner {
+    fn set_gate(&mut self, agent: &(Namespace, AgentName), gate: Gate) {
+        match gate {
+            Gate::Open => drop(self.gates.remove(agent)),
+            _ => drop(self.gates.insert(agent.clone(), gate)),
+        }
+        let theirs =
+            self.seats.iter().filter(|(key, seat)| key.0 == agent.0 && seat.profile.agent == agent.1);
+        let keys: Vec<_> = theirs.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.with_seat(&key, |seat| seat.gate = gate);
+        }
+        self.room.notify_one();
+    }
+
+    /// A slot of this seat is taken. The agent, if that was the one task that it may be given.
+    fn takes(&mut self, key: &SeatKey) -> Option<AgentName> {
+        let agent = self.seats.get(key).filter(|seat| seat.gate == Gate::One)?.profile.agent.clone();
+        self.set_gate(&(key.0.clone(), agent.clone()), Gate::Tried);
+        Some(agent)
+    }
+
+    /// The one task did not come about: another may be tried.
+    fn not_tried(&mut self, namespace: &Namespace, agent: Option<&AgentName>) {
+        let Some(agent) = agent.map(|agent| (namespace.clone(), agent.clone())) else { return };
+        if self.gates.get(&agent) == Some(&Gate::Tried) {
+            self.set_gate(&agent, Gate::One);
+        }
+    }
+
     /// Changes a seat, and keeps the lanes' lists of free seats true.
     pub(super) fn with_seat<O>(&mut self, key: &SeatKey, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
         let seat = self.seats.get_mut(key)?;
@@ -109,6 +143,8 @@ impl Inner {
 
     fn add_seat(&mut self, mut seat: Seat) {
         let key = seat.key();
+        let agent = (key.0.clone(), seat.profile.agent.clone());
+        seat.gate = self.gates.get(&agent).copied().unwrap_or_default();
         let covered = self.lanes.iter().filter(|(_, lane)| seat.profile.covers(&lane.route));
         seat.covers = covered.map(|(id, _)| *id).collect();
         seat.covers.sort_unstable();
@@ -155,11 +191,12 @@ impl Inner {
         let slots = seat.free().min(fair);
         let claim = Claim { namespace: seat.profile.namespace.clone(), worker: seat.worker(), routes, slots };
         self.with_seat(&key, |seat| seat.claiming += slots);
+        let tries = self.takes(&key);
         let planned = slots as u64;
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.planned += planned;
         }
-        Some(PlannedClaim { seat: key, claim, route: id, planned })
+        Some(PlannedClaim { seat: key, claim, route: id, planned, tries })
     }
 }
 
@@ -289,12 +326,14 @@ impl Fleet {
         }
         let worker = seat.worker();
         inner.with_seat(&key, |seat| seat.reserved.insert(id));
-        Some(Offer { seat: key, worker })
+        let tries = inner.takes(&key);
+        Some(Offer { seat: key, worker, tries })
     }
 
     /// Gives back a slot that was kept for a creation.
     pub(crate) fn release(&self, offer: &Offer, id: TaskId) {
         self.with(&offer.seat, &offer.worker, |seat| seat.reserved.remove(&id));
+        self.inner().not_tried(&offer.seat.0, offer.tries.as_ref());
     }
 
     /// Takes in what a commit changed about who waits where.
@@ -334,11 +373,19 @@ impl Fleet {
         if let Some(lane) = inner.lanes.get_mut(&plan.route) {
             lane.planned = lane.planned.saturating_sub(plan.planned);
         }
+        if given == 0 {
+            inner.not_tried(&plan.seat.0, plan.tries.as_ref());
+        }
         let same = inner.seats.get(&plan.seat).is_some_and(|seat| seat.epoch == plan.claim.worker.epoch);
         if same {
             let unused = plan.claim.slots.saturating_sub(given);
             inner.with_seat(&plan.seat, |seat| seat.claiming = seat.claiming.saturating_sub(unused));
         }
+    }
+
+    /// What an agent's workers may be given from now on.
+    pub(crate) fn set_gate(&self, namespace: &Namespace, agent: &AgentName, gate: Gate) {
+        self.inner().set_gate(&(namespace.clone(), agent.clone()), gate);
     }
 
     /// A worker no longer has an attempt.

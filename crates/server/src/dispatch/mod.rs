@@ -8,6 +8,6 @@ mod send;
 mod view;
 
 pub(crate) use fleet::{Fleet, Offer, PlannedClaim};
-pub(crate) use seat::{Outgoing, Phase, Seat, SeatKey};
+pub(crate) use seat::{Gate, Outgoing, Phase, Seat, SeatKey};
 pub(crate) use send::STALE_GRACE;
-pub(crate) use view::{Standing, WorkerView};
+pub(crate) use view::{Isolated, Standing, WorkerView};

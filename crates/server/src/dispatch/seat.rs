@@ -39,6 +39,20 @@ pub(crate) enum Phase {
     Leaving,
 }
 
+/// What an agent's workers may be given, beside what they have room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Everything.
+    #[default]
+    Open,
+    /// One task.
+    One,
+    /// Nothing more: the one task has been given.
+    Tried,
+    /// Nothing.
+    Shut,
+}
+
 /// What people want to know of a worker, and dispatch does not.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
@@ -77,6 +91,8 @@ pub(crate) struct Seat {
     pub(crate) claiming: usize,
     /// Routes that it may take from.
     pub(crate) covers: Vec<RouteId>,
+    /// Its agent's.
+    pub(crate) gate: Gate,
 }
 
 impl Seat {
@@ -108,6 +124,7 @@ impl Seat {
             reserved: HashSet::new(),
             claiming: 0,
             covers: Vec::new(),
+            gate: Gate::Open,
         }
     }
 
@@ -126,7 +143,13 @@ impl Seat {
 
     /// Slots that can be given away now.
     pub(crate) fn free(&self) -> usize {
-        if self.outgoing.is_none() || self.draining { 0 } else { self.slots.saturating_sub(self.used()) }
+        let room = if self.outgoing.is_none() || self.draining { 0 } else { self.slots };
+        let room = room.saturating_sub(self.used());
+        match self.gate {
+            Gate::Open => room,
+            Gate::One => room.min(1),
+            Gate::Tried | Gate::Shut => 0,
+        }
     }
 
     /// An attempt that was held goes on to another phase. Whether it was.

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use rota_core::Timestamp;
+use rota_core::breaker::{Breaker, State as BreakerState};
 use rota_core::task::State as TaskState;
+use rota_proto::names;
 use rota_proto::v1::admin_service_server::AdminService;
 use rota_proto::v1::{self, LoopState, SystemState};
 use rota_telemetry::{log, loops};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
+use crate::breakers;
 use crate::health::{self, State, StoreSeen};
 use crate::shared::{Shared, now};
 use crate::wire::status::{error, invalid};
-use crate::wire::time;
+use crate::wire::{failure, names as wire, time};
 
 /// Longest filter.
 const MAX_FILTER: usize = 1024;
@@ -104,6 +107,7 @@ impl AdminService for Admin {
             store: Some(self.store(&seen)),
             counts: Some(self.counts(&seen).await),
             loops: self.loops(),
+            breakers: self.shared.breakers.all().into_iter().map(breaker).collect(),
             // Last: whoever compares clocks reckons with the time of the answer.
             server_time: Some(time::timestamp(now())),
         }))
@@ -141,6 +145,35 @@ impl AdminService for Admin {
         }
         tracing::warn!(filter, before, "what is logged was changed");
         Ok(Response::new(v1::LogFilter { filter }))
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<v1::ResetBreakerRequest>,
+    ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
+        let key = wire::agent("name", &request.into_inner().name)?;
+        if self.shared.agent(&key.0, &key.1).is_none() {
+            return Err(super::Agents::missing(&key.1));
+        }
+        let known = self.shared.reset_breaker(&key);
+        Ok(Response::new(v1::ResetBreakerResponse { breaker: known.map(|known| breaker((key, known))) }))
+    }
+}
+
+fn breaker((key, breaker): (breakers::Key, Breaker)) -> v1::Breaker {
+    let (state, until_time) = match breaker.state() {
+        BreakerState::Closed => (v1::BreakerState::Closed, None),
+        BreakerState::Open { until } => (v1::BreakerState::Open, Some(time::timestamp(until))),
+        BreakerState::HalfOpen => (v1::BreakerState::HalfOpen, None),
+    };
+    let class = breaker.last().map(|(class, _)| failure::class(*class));
+    v1::Breaker {
+        agent: names::agent(key.0.as_str(), &key.1),
+        state: state.into(),
+        failures: i32::try_from(breaker.failures()).unwrap_or(i32::MAX),
+        failure_class: class.unwrap_or_default().into(),
+        message: breaker.last().map(|(_, message)| message.clone()).unwrap_or_default(),
+        until_time,
     }
 }
 

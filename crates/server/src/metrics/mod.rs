@@ -67,6 +67,8 @@ pub(crate) struct Metrics {
     oldest: Family<Agent, Gauge<f64, AtomicU64>>,
     workers: Gauges<InState>,
     slots: Gauges<InState>,
+    breakers: Gauges<Agent>,
+    breakers_opened: Counter,
 }
 
 /// Every metric of the control plane.
@@ -98,6 +100,8 @@ impl Metrics {
             oldest: Family::default(),
             workers: Family::default(),
             slots: Family::default(),
+            breakers: Family::default(),
+            breakers_opened: Counter::default(),
         };
         metrics.fill(&mut metrics.page.lock());
         loops.add_to(&mut metrics.page.lock());
@@ -141,6 +145,10 @@ impl Metrics {
         page.add("rota_worker_sessions", None, &["kind"], help, &self.sessions);
         let help = "Sessions that ended for good, in order or not";
         page.add("rota_worker_sessions_ended", None, &[], help, &self.lost);
+        let help = "What an agent is given after its last attempts: 0 everything, 1 one task, 2 nothing";
+        page.add("rota_breaker_state", None, AGENT, help, &self.breakers);
+        let help = "How often an agent was given nothing for a while";
+        page.add("rota_breakers_opened", None, &[], help, &self.breakers_opened);
         let help = "Time until a commit was durable";
         page.add("rota_store_commit_duration", seconds(), &[], help, &self.commit);
         page.add(
@@ -175,6 +183,11 @@ impl Metrics {
             Some(false) => "replaced",
         };
         self.sessions.get_or_create(&Opened { kind }).inc();
+    }
+
+    /// An agent is given nothing for a while.
+    pub(crate) fn breaker_opened(&self) {
+        self.breakers_opened.inc();
     }
 
     /// A worker's session is over for good.

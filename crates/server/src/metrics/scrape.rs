@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rota_core::RouteId;
+use rota_core::breaker::State as Breaker;
 use rota_core::target::Route;
 use rota_core::task::State;
 use rota_store::Figures;
@@ -71,6 +72,19 @@ fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
     metrics.oldest.clear();
     for (agent, age) in oldest {
         metrics.oldest.get_or_create(&agent).set(age);
+    }
+    metrics.breakers.clear();
+    let agents: Vec<_> = shared.agents.read().keys().cloned().collect();
+    for agent in agents {
+        let state = match shared.breakers.state(&agent) {
+            Breaker::Closed => 0,
+            Breaker::HalfOpen => 1,
+            Breaker::Open { .. } => 2,
+        };
+        // Of those that share a label, the worst is told.
+        let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
+        let gauge = metrics.breakers.get_or_create(&label);
+        gauge.set(gauge.get().max(state));
     }
     fleet(shared);
 }

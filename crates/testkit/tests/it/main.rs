@@ -4,6 +4,7 @@
 mod agents;
 mod api;
 mod basic;
+mod breakers;
 mod cancel;
 mod chaos;
 mod claude;

@@ -20,6 +20,8 @@ const NAMES: &[&str] = &[
     "process_virtual_memory_bytes",
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
+    "rota_breaker_state",
+    "rota_breakers_opened_total",
     "rota_build_info",
     "rota_cost_usd_total",
     "rota_dispatch_latency_seconds",
