@@ -13,6 +13,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::error::root;
 use crate::tls::Connector;
+use crate::trace::Place;
 use crate::{Auth, Error, Options};
 
 /// What carries the calls.
@@ -26,6 +27,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub struct Client {
     transport: Transport,
     pub(crate) options: Arc<Options>,
+    pub(crate) place: Place,
 }
 
 impl Client {
@@ -33,7 +35,7 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, Error> {
         let auth = Auth::new(&options.token).map_err(|status| Error::new(status, &options.endpoint))?;
         let transport = InterceptedService::new(lazy_channel(&options)?, auth);
-        Ok(Self { transport, options: Arc::new(options) })
+        Ok(Self { transport, options: Arc::new(options), place: Place::default() })
     }
 
     /// Whom it talks to.

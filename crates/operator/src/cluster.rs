@@ -3,8 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Preconditions};
+use kube::core::Status;
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::Options;
 
 /// The field manager of objects that we make.
 pub(crate) const MANAGER: &str = "rota-operator";
@@ -36,6 +42,13 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     .collect()
 }
 
+/// What we make goes with our Deployment, and so with the release.
+pub(crate) async fn owner(client: &Client, options: &Options) -> Result<Option<OwnerReference>, kube::Error> {
+    let Some(name) = &options.deployment else { return Ok(None) };
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
+    Ok(deployments.get_opt(name).await?.and_then(|deployment| deployment.owner_ref(&())))
+}
+
 /// Removes an object: this one, and not another that has taken its name. One that is gone is no error.
 pub(crate) async fn remove<K>(
     objects: &Api<K>,
@@ -51,6 +64,12 @@ where
         Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether something was refused because its namespace goes, and all that is in it.
+pub(crate) fn is_leaving(refusal: &Status) -> bool {
+    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+    causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
 }
 
 /// Whether the object that was meant is not there any more: none of its name, or another.

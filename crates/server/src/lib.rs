@@ -14,6 +14,7 @@ mod seal;
 mod server;
 mod sessions;
 mod shared;
+mod spans;
 mod trust;
 mod watchers;
 mod wire;

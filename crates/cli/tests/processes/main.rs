@@ -23,6 +23,7 @@ mod rehearsing;
 mod seen;
 mod stage;
 mod storm;
+mod traces;
 mod verbs;
 mod waiting;
 mod work;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
+use rota_telemetry::redact;
 use tonic::Status;
 
 use crate::shared::Shared;
 use crate::wire::status::{error, invalid};
-use crate::wire::{check, clean, names};
+use crate::wire::{check, names};
 
 const MAX_WORKERS: usize = 10_000;
 const MAX_INSTANCE: usize = 128;
@@ -39,7 +40,7 @@ pub(super) fn report(shared: &Shared, request: v1::ReportAgentRequest) -> Result
     }
     // It may hold the last words of a program.
     let mut message = request.message;
-    clean::text(&mut message);
+    redact::own_text(&mut message);
     if shared.pools.report(agent, message) {
         shared.watchers.fleet_changed();
     }

@@ -11,13 +11,14 @@ use rota_core::{Fence, TaskId};
 use rota_proto::worker::v1::session_request::Kind;
 use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
 use rota_store::{Command, Refused, Reply};
+use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
 use super::decode;
 use super::hello::Opened;
 use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
 use crate::shared::{Replies, Shared, now};
-use crate::wire::{clean, failure, status};
+use crate::wire::{failure, status};
 
 /// Messages of one batch, at most.
 const BATCH: usize = 256;
@@ -92,7 +93,7 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
             let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
             let held = decode::by(&opened.worker, fence);
             let mut reason = failure::cut(reject.reason, 1024);
-            clean::text(&mut reason);
+            redact::own_text(&mut reason);
             ending(shared, opened, id, fence);
             (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
         }

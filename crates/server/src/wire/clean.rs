@@ -7,13 +7,6 @@ use rota_proto::texts;
 use rota_proto::v1::{self, event::Kind};
 use rota_telemetry::redact;
 
-/// A text.
-pub(crate) fn text(text: &mut String) {
-    if let Cow::Owned(clean) = redact::own(text.as_bytes()) {
-        *text = String::from_utf8_lossy(&clean).into_owned();
-    }
-}
-
 /// What happened.
 pub(super) fn event(kind: &mut Kind) {
     if let Kind::Output(output) = kind
@@ -21,20 +14,20 @@ pub(super) fn event(kind: &mut Kind) {
     {
         output.data = clean.into();
     }
-    texts::of_event(kind, &mut text);
+    texts::of_event(kind, &mut redact::own_text);
 }
 
 /// How it ended well.
 pub(crate) fn result(result: &mut v1::TaskResult) {
-    texts::of_result(result, &mut text);
+    texts::of_result(result, &mut redact::own_text);
 }
 
 /// How it ended badly.
 pub(crate) fn failure(failure: &mut v1::Failure) {
-    texts::of_failure(failure, &mut text);
+    texts::of_failure(failure, &mut redact::own_text);
 }
 
 /// What it used.
 pub(crate) fn usage(usage: &mut v1::Usage) {
-    texts::of_usage(usage, &mut text);
+    texts::of_usage(usage, &mut redact::own_text);
 }

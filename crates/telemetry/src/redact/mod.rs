@@ -84,5 +84,12 @@ pub fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
     clean
 }
 
+/// The same for a text, in its place.
+pub fn own_text(text: &mut String) {
+    if let Cow::Owned(clean) = own(text.as_bytes()) {
+        *text = String::from_utf8_lossy(&clean).into_owned();
+    }
+}
+
 #[cfg(test)]
 mod tests;
