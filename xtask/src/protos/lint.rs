@@ -11,8 +11,10 @@ const OTHER_ANSWERS: &[(&str, &str, &str)] = &[
     ("RetryTask", "Task", "it makes a resource and answers with it, as Create does (AIP-133)"),
 ];
 /// Lists without pages.
-const UNPAGED: &[(&str, &str)] =
-    &[("ListCapabilities", "one short line a word, of which a namespace has a few dozen")];
+const UNPAGED: &[(&str, &str)] = &[
+    ("ListCapabilities", "one short line a word, of which a namespace has a few dozen"),
+    ("ListLoops", "a process has a handful"),
+];
 
 /// Calls about the server itself, which has neither name nor parent.
 const OF_THE_SERVER: &[&str] = &["GetSystemStatus", "ListLoops", "GetLogFilter"];

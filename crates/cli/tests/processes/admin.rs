@@ -17,7 +17,7 @@ async fn a_control_plane_tells_how_it_fares_and_logs_what_it_is_told_to() -> Res
 
     let loops = stage.rota(&["admin", "loops", "-o", "json"]).await.json();
     let names: Vec<_> = loops["loops"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["commits", "prune", "timer", "token-file"]);
+    assert_eq!(names, ["breakers", "commits", "prune", "timer", "token-file"]);
     tasks::eventually("the loops' work", async || {
         let told = stage.rota(&["admin", "loops"]).await.done();
         let did = |name: &str| told.lines().any(|line| line.starts_with(name) && line.contains(" ago "));

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_testkit::collector::Collector;
 use rota_testkit::tasks;
 
-use crate::process::Process;
-use crate::{Graces, Stage, work};
+use crate::{Stage, work};
 
 /// Made anew for each run: no key stands in this file.
 struct Keys {
@@ -70,6 +71,8 @@ tell() {
 }
 tell "$K0"; tell "$K1"; tell "$K2"; tell "$K3"; tell "$K4"; tell "$K5"; tell "$DECLARED"
 printf '{"progress":0.5,"step":"%s"}\n' "$ONE" >"$ROTA_EVENTS"
+printf '{"toolCall":{"callId":"1","tool":"%s","inputJson":"%s"}}\n' "$ONE" "$ONE" >"$ROTA_EVENTS"
+printf '{"toolResult":{"callId":"1","output":"%s","isError":true}}\n' "$ONE" >"$ROTA_EVENTS"
 printf '{"message":"%s"}\n' "$ONE" >"$ROTA_EVENTS"
 printf '{"success":%s,"summary":"%s","data":{"key":"%s"}}' "$WELL" "$ONE" "$ONE" >"$ROTA_OUTPUT/result.json"
 "#;
@@ -79,13 +82,18 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
     let keys = Keys::new();
     let model = rota_fake_model::Options::default().start().await?;
     let program = tokio::task::spawn_blocking(cli).await??;
-    let mut stage = Stage::with(Graces::LONG, &["--log", "debug", "--http-listen", "127.0.0.1:0"]).await?;
+    let collector = Collector::start()?;
+    let mut stage = Stage::bare();
+    stage.environment = vec![
+        ("ROTA_LOG", "debug".to_owned()),
+        ("ROTA_SERVER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
+    ];
+    stage.start_server().await?;
     let client = stage.client()?;
     work::agent(&client).await?;
-    let mut command = stage.command(&["worker", "--agent", work::AGENT, "--worker", "one", "--log", "debug"]);
-    command.args(["--slots", "4"]).arg("--state-dir").arg(stage.state_dir());
-    let worker = Process::start("one", command);
-    tasks::connected(&client, "one").await?;
+    let worker = stage.worker(work::AGENT, "one", 4).await?;
 
     let shell = |well: &str| {
         let mut task =
@@ -121,7 +129,7 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
         spec.secrets.insert("ANTHROPIC_API_KEY".to_owned(), keys.shaped[0].clone());
         task
     };
-    let mut told = String::new();
+    let (mut told, mut traces) = (String::new(), Vec::new());
     for (task, end) in [
         (shell("true"), TaskState::Succeeded),
         (shell("false"), TaskState::Failed),
@@ -141,6 +149,7 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
         // It was there, and taken out: what follows can fail.
         assert!(text.contains("[redacted]"), "{text}");
         assert_eq!(keys.told_in(&text), [""; 0], "{text}");
+        traces.push(status.trace_id);
         // What people read goes by the same ways.
         let id = name.rsplit('/').next().unwrap();
         for command in ["logs", "events", "result"] {
@@ -163,6 +172,17 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
     told += &format!("{:?}", client.get_system_status(v1::GetSystemStatusRequest {}).await?);
     told += &worker.said();
     told += &stage.server().said();
+    // Whoever ends sends what is left of its spans.
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.ended().await.status.success());
+    stage.stop_server().await;
+    let mut spans = String::new();
+    for trace in traces {
+        // The call, the task, its queue and its attempt.
+        spans += &format!("{:?}", collector.trace(&trace, 4).await?);
+    }
+    assert!(spans.contains("[redacted]"), "{spans}");
+    told += &spans;
     assert_eq!(keys.told_in(&told), [""; 0]);
     Ok(())
 }

@@ -42,8 +42,6 @@ impl Graces {
 pub(crate) struct Stage {
     server: Option<Process>,
     graces: Graces,
-    /// What else the control plane is told.
-    more: Vec<String>,
     data: PathBuf,
     addr: Option<SocketAddr>,
     /// What every process finds in its environment besides.
@@ -60,22 +58,13 @@ impl Stage {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        let (more, environment) = (Vec::new(), Vec::new());
-        Self { server: None, graces: Graces::LONG, more, data, addr: None, environment, dir }
+        Self { server: None, graces: Graces::LONG, data, addr: None, environment: Vec::new(), dir }
     }
 
     /// With a control plane.
     pub(crate) async fn start(graces: Graces) -> Result<Self> {
         let mut stage = Self::bare();
         stage.graces = graces;
-        stage.start_server().await?;
-        Ok(stage)
-    }
-
-    /// With a control plane that is told more.
-    pub(crate) async fn with(graces: Graces, more: &[&str]) -> Result<Self> {
-        let mut stage = Self::bare();
-        (stage.graces, stage.more) = (graces, more.iter().map(ToString::to_string).collect());
         stage.start_server().await?;
         Ok(stage)
     }
@@ -101,7 +90,6 @@ impl Stage {
         ] {
             command.args([flag, value]);
         }
-        command.args(&self.more);
         let mut server = Process::start("server", command);
         let line = server.says("listening on http://").await;
         self.addr = line.rsplit('/').next().map(str::parse).transpose()?;

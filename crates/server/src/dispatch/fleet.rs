@@ -30,8 +30,8 @@ pub(super) struct Inner {
     pub(super) lanes: HashMap<RouteId, Lane>,
     pub(super) ids: HashMap<Route, RouteId>,
     /// Of agents that may not be given everything.
-    gates: HashMap<(Namespace, AgentName), Gate>,
-    room: Arc<Notify>,
+    pub(super) gates: HashMap<(Namespace, AgentName), Gate>,
+    pub(super) room: Arc<Notify>,
 }
 
 /// All workers, and all that waits for them.
@@ -62,35 +62,6 @@ pub(crate) struct PlannedClaim {
 }
 
 impl Inner {
-    fn set_gate(&mut self, agent: &(Namespace, AgentName), gate: Gate) {
-        match gate {
-            Gate::Open => drop(self.gates.remove(agent)),
-            _ => drop(self.gates.insert(agent.clone(), gate)),
-        }
-        let theirs =
-            self.seats.iter().filter(|(key, seat)| key.0 == agent.0 && seat.profile.agent == agent.1);
-        let keys: Vec<_> = theirs.map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.with_seat(&key, |seat| seat.gate = gate);
-        }
-        self.room.notify_one();
-    }
-
-    /// A slot of this seat is taken. The agent, if that was the one task that it may be given.
-    fn takes(&mut self, key: &SeatKey) -> Option<AgentName> {
-        let agent = self.seats.get(key).filter(|seat| seat.gate == Gate::One)?.profile.agent.clone();
-        self.set_gate(&(key.0.clone(), agent.clone()), Gate::Tried);
-        Some(agent)
-    }
-
-    /// The one task did not come about: another may be tried.
-    fn not_tried(&mut self, namespace: &Namespace, agent: Option<&AgentName>) {
-        let Some(agent) = agent.map(|agent| (namespace.clone(), agent.clone())) else { return };
-        if self.gates.get(&agent) == Some(&Gate::Tried) {
-            self.set_gate(&agent, Gate::One);
-        }
-    }
-
     /// Changes a seat, and keeps the lanes' lists of free seats true.
     pub(super) fn with_seat<O>(&mut self, key: &SeatKey, change: impl FnOnce(&mut Seat) -> O) -> Option<O> {
         let seat = self.seats.get_mut(key)?;
@@ -381,11 +352,6 @@ impl Fleet {
             let unused = plan.claim.slots.saturating_sub(given);
             inner.with_seat(&plan.seat, |seat| seat.claiming = seat.claiming.saturating_sub(unused));
         }
-    }
-
-    /// What an agent's workers may be given from now on.
-    pub(crate) fn set_gate(&self, namespace: &Namespace, agent: &AgentName, gate: Gate) {
-        self.inner().set_gate(&(namespace.clone(), agent.clone()), gate);
     }
 
     /// A worker no longer has an attempt.

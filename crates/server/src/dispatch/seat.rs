@@ -9,6 +9,8 @@ use rota_proto::worker::v1::SessionResponse;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Gate;
+
 pub(crate) type SeatKey = (Namespace, WorkerName);
 
 /// The way to a worker.
@@ -37,20 +39,6 @@ pub(crate) enum Phase {
     Ending,
     /// It no longer counts. The worker has been told, and says when nothing of it is left.
     Leaving,
-}
-
-/// What an agent's workers may be given, beside what they have room for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// Everything.
-    #[default]
-    Open,
-    /// One task.
-    One,
-    /// Nothing more: the one task has been given.
-    Tried,
-    /// Nothing.
-    Shut,
 }
 
 /// What people want to know of a worker, and dispatch does not.

@@ -1,3 +1,5 @@
+//! What is taken out and what is left, with keys that are made for each run. Knows nothing of who tells what.
+
 use super::*;
 
 /// Letters and digits, other ones each time: no key stands in this file.
