@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use rota_client::{Client, Options as ClientOptions, lazy_channel};
 use rota_core::Timestamp;
+use rota_core::breaker::Policy;
 use rota_proto::{names, v1};
 use rota_server::{Options, Server, Timing};
 use rota_store::Store;
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{Loops, OnExit, spawn};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Notes, Noting};
@@ -52,6 +53,8 @@ impl Plane {
             replica: "bench".to_owned(),
             isolates: true,
             timing: Timing { retention: None, ..Timing::default() },
+            breakers: Policy::default(),
+            loops: Loops::default(),
         };
         let bound = Server::bind(options).await?;
         let endpoint = format!("http://{}", bound.addr());

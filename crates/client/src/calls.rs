@@ -78,6 +78,16 @@ calls! {
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
     /// What can be done now.
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
+    /// How the control plane fares. Not repeated: whoever asks wants to know how it is now.
+    once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
+    /// The loops that go on in the background.
+    once admin.list_loops(ListLoopsRequest) -> v1::ListLoopsResponse;
+    /// What is logged now.
+    once admin.get_log_filter(GetLogFilterRequest) -> v1::LogFilter;
+    /// Changes what is logged.
+    repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
+    /// Gives an agent everything again at once.
+    repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
 }
 
 /// A request that is safe to repeat once it names what it makes.

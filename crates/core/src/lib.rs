@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod breaker;
 pub mod failure;
 pub mod ids;
 pub mod rank;

@@ -2,8 +2,10 @@
 //! nothing that `rota-core` decides, keeps nothing that a store keeps, and knows nothing of Kubernetes.
 
 mod background;
+mod breakers;
 mod dispatch;
 mod grpc;
+mod health;
 mod http;
 mod metrics;
 mod options;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::breaker::Policy;
 use rota_store::Store;
+use rota_telemetry::Loops;
 use secrecy::SecretString;
 
 /// How to run a control plane.
@@ -30,6 +32,10 @@ pub struct Options {
     pub isolates: bool,
     /// How long things may take.
     pub timing: Timing,
+    /// When an agent is given nothing for a while.
+    pub breakers: Policy,
+    /// Where what goes on in the background is noted; who runs beside the control plane may share it.
+    pub loops: Loops,
 }
 
 impl std::fmt::Debug for Options {

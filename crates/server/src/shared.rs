@@ -10,11 +10,14 @@ use rota_core::task::Task;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_store::{Command, Refused, Reply, Store};
+use rota_telemetry::Loops;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::background::Claims;
+use crate::breakers::Breakers;
 use crate::dispatch::Fleet;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::pools::Pools;
@@ -36,12 +39,15 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fleet: Fleet,
     pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+    pub(crate) loops: Loops,
     pub(crate) watchers: Watchers,
     pub(crate) claims: Claims,
     pub(crate) agents: RwLock<Agents>,
     /// Held by whoever changes an agent.
     pub(crate) agent_changes: tokio::sync::Mutex<()>,
     pub(crate) pools: Pools,
+    pub(crate) breakers: Breakers,
     pub(crate) sealer: Sealer,
     pub(crate) replica: String,
     /// Whether somebody starts workers for single tasks.
@@ -56,7 +62,10 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(rota_telemetry::clock::unix_micros())
 }
 
-fn one(replies: Result<Vec<Result<Reply, Refused>>, rota_store::Error>) -> Result<Reply, Status> {
+/// What a store answers to a batch.
+pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, rota_store::Error>;
+
+fn one(replies: Replies) -> Result<Reply, Status> {
     let reply = replies.map_err(status::store)?.into_iter().next();
     reply.ok_or_else(|| Status::internal("the store gave no answer"))?.map_err(status::refused)
 }
@@ -66,9 +75,19 @@ impl Shared {
         self.agents.read().get(&(namespace.clone(), name.clone())).cloned()
     }
 
+    /// Hands a batch to the store. Every write goes this way, so that it is known how writes fare.
+    pub(crate) async fn write(&self, batch: Vec<Command>) -> Replies {
+        self.health.wrote(self.store.apply(batch).await)
+    }
+
+    /// The same for what need not hurry.
+    pub(crate) async fn write_lazily(&self, batch: Vec<Command>) -> Replies {
+        self.health.wrote(self.store.apply_lazily(batch).await)
+    }
+
     /// One command, answered.
     pub(crate) async fn apply(&self, command: Command) -> Result<Reply, Status> {
-        one(self.store.apply(vec![command]).await)
+        one(self.write(vec![command]).await)
     }
 
     /// What one command would be answered.

@@ -5,10 +5,13 @@
 pub mod clock;
 pub mod env;
 pub mod log;
+pub mod loops;
 pub mod metrics;
 pub mod otlp;
+pub mod redact;
 mod spawn;
 pub mod trace;
 pub mod traces;
 
+pub use loops::Loops;
 pub use spawn::{OnExit, spawn};

@@ -10,13 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
+use rota_core::breaker::Policy;
 use rota_server::{Ended, Oidc, Options, Server, Timing, Tls, Token};
 use rota_store::Store;
 use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
 use rota_store::memory::Memory;
-use rota_worker::supervise::{SUBCOMMAND, Supervisor};
 use tokio_util::sync::CancellationToken;
+
+use crate::WorkerHandle;
 
 /// Where a control plane keeps its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub enum Keep {
 /// The skew of a clock that cannot be read.
 pub const BROKEN: i64 = i64::MIN;
 
+/// The skew of a clock at which the store's writer waits until it is another.
+pub const STUCK: i64 = i64::MIN + 1;
+
 /// How a control plane is set up.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -37,6 +42,8 @@ pub struct Setup {
     pub keep: Keep,
     /// How long things may take.
     pub timing: Timing,
+    /// When an agent is given nothing for a while.
+    pub breakers: Policy,
     /// What callers must show.
     pub token: Option<String>,
     /// Certificate and key, as PEM; they lie as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
@@ -46,14 +53,23 @@ pub struct Setup {
     /// Whether it listens for probes, too.
     pub http: bool,
     /// Microseconds by which the store's clock is off, to be changed at any time. [`BROKEN`] makes the store's writer
-    /// panic.
+    /// panic, and [`STUCK`] makes it wait.
     pub skew: Arc<AtomicI64>,
 }
 
 impl Setup {
     /// With [`timing`], open to everybody.
     pub fn new(keep: Keep) -> Self {
-        Self { keep, timing: timing(), token: None, tls: None, oidc: None, http: false, skew: Arc::default() }
+        Self {
+            keep,
+            timing: timing(),
+            breakers: Policy::default(),
+            token: None,
+            tls: None,
+            oidc: None,
+            http: false,
+            skew: Arc::default(),
+        }
     }
 }
 
@@ -89,6 +105,9 @@ pub fn timing() -> Timing {
 
 fn clock(skew: Arc<AtomicI64>) -> Clock {
     Arc::new(move || {
+        while skew.load(Ordering::Relaxed) == STUCK {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let skew = skew.load(Ordering::Relaxed);
         assert_ne!(skew, BROKEN, "the test wants the writer to panic");
         Timestamp(rota_telemetry::clock::unix_micros() + skew)
@@ -176,11 +195,16 @@ impl Cluster {
         }
     }
 
-    /// Ends the control plane in order. How it did so, if it did.
-    pub async fn stop(&mut self) -> Option<Ended> {
+    /// Tells the control plane to end, and does not wait for it.
+    pub fn begin_stop(&self) {
         if let Some(running) = &self.running {
             running.shutdown.cancel();
         }
+    }
+
+    /// Ends the control plane in order. How it did so, if it did.
+    pub async fn stop(&mut self) -> Option<Ended> {
+        self.begin_stop();
         self.ended().await?.ok()
     }
 
@@ -284,6 +308,8 @@ async fn run(
                 replica: "test".to_owned(),
                 isolates: true,
                 timing: setup.timing,
+                breakers: setup.breakers,
+                loops: rota_telemetry::Loops::default(),
             };
             anyhow::Ok((Server::bind(options).await?, weak))
         };
@@ -309,79 +335,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
-        }
-    }
-}
-
-/// Tests have no hidden subcommands; a small program beside them has.
-fn supervised() {
-    let Ok(own) = std::env::current_exe() else { return };
-    // Test binaries lie in `deps`, programs one above.
-    let beside = own.parent().and_then(|deps| deps.parent()).map(|target| target.join("rota-testkit-step"));
-    if let Some(program) = beside.filter(|program| program.exists()) {
-        Supervisor { program, args: vec![SUBCOMMAND.into()] }.install();
-    }
-}
-
-/// A worker inside of this process.
-#[derive(Debug)]
-pub struct WorkerHandle {
-    shutdown: CancellationToken,
-    stop_now: CancellationToken,
-    task: Option<tokio::task::JoinHandle<Result<(), rota_worker::Error>>>,
-}
-
-impl WorkerHandle {
-    /// Runs a worker.
-    pub fn start(options: rota_worker::Options) -> Self {
-        supervised();
-        let shutdown = CancellationToken::new();
-        let stop_now = options.stop_now.clone();
-        let task =
-            rota_telemetry::spawn("worker", rota_telemetry::OnExit::Done, options.run(shutdown.clone()));
-        Self { shutdown, stop_now, task: Some(task) }
-    }
-
-    /// Drains it, then waits for its end.
-    pub async fn drain(mut self) -> Result<()> {
-        self.shutdown.cancel();
-        self.ended().await
-    }
-
-    /// Ends it at once, with what it runs.
-    pub async fn stop(mut self) -> Result<()> {
-        self.shutdown.cancel();
-        self.stop_now.cancel();
-        self.ended().await
-    }
-
-    async fn ended(&mut self) -> Result<()> {
-        if let Some(task) = self.task.take() {
-            tokio::time::timeout(Duration::from_secs(60), task)
-                .await
-                .context("the worker did not end")???;
-        }
-        Ok(())
-    }
-
-    /// Waits for its end, which somebody else asks for.
-    pub async fn end(mut self) -> Result<()> {
-        self.ended().await
-    }
-
-    /// Ends it as if its thread had been cut off: it says nothing to anybody.
-    pub async fn kill(mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for WorkerHandle {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
         }
     }
 }

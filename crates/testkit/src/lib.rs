@@ -8,7 +8,9 @@ pub mod proxy;
 pub mod raw;
 pub mod said;
 pub mod tasks;
+mod worker;
 
-pub use cluster::{BROKEN, Cluster, Keep, Setup, WorkerHandle};
+pub use cluster::{BROKEN, Cluster, Keep, STUCK, Setup};
 pub use proxy::Proxy;
 pub use raw::RawWorker;
+pub use worker::WorkerHandle;

@@ -7,11 +7,17 @@ use super::text::{is_lower_snake, is_pascal, is_upper_snake, is_version, upper_s
 /// Calls that answer with something else than `<Rpc>Response` or what their AIP says.
 const OTHER_ANSWERS: &[(&str, &str, &str)] = &[
     ("CancelTask", "Task", "a state change of a resource answers with the resource (AIP-216)"),
+    ("SetLogFilter", "LogFilter", "what is set is small, and there is one of it"),
     ("RetryTask", "Task", "it makes a resource and answers with it, as Create does (AIP-133)"),
 ];
 /// Lists without pages.
-const UNPAGED: &[(&str, &str)] =
-    &[("ListCapabilities", "one short line a word, of which a namespace has a few dozen")];
+const UNPAGED: &[(&str, &str)] = &[
+    ("ListCapabilities", "one short line a word, of which a namespace has a few dozen"),
+    ("ListLoops", "a process has a handful"),
+];
+
+/// Calls about the server itself, which has neither name nor parent.
+const OF_THE_SERVER: &[&str] = &["GetSystemStatus", "ListLoops", "GetLogFilter"];
 
 /// Everything that is not as it should be.
 pub(crate) fn check(files: &[File]) -> Vec<String> {
@@ -32,6 +38,7 @@ pub(crate) fn check(files: &[File]) -> Vec<String> {
     }
     let rpcs = || files.iter().flat_map(|file| &file.services).flat_map(|service| &service.methods);
     let listed = OTHER_ANSWERS.iter().map(|one| one.0).chain(UNPAGED.iter().map(|one| one.0));
+    let listed = listed.chain(OF_THE_SERVER.iter().copied());
     for name in listed.filter(|name| !rpcs().any(|rpc| rpc.name == *name)) {
         problems.push(format!("the exception for {name} is not needed any more"));
     }
@@ -104,6 +111,7 @@ fn shape(rpc: &Method, request: Option<&Message>, response: Option<&Message>, fo
     };
     let paged = !UNPAGED.iter().any(|one| one.0 == rpc.name);
     let wanted: &[&str] = match rpc.name.as_str() {
+        name if OF_THE_SERVER.contains(&name) => &[],
         name if name.starts_with("List") && paged => &["parent", "page_size", "page_token"],
         name if name.starts_with("List") || name.starts_with("Create") => &["parent"],
         name if name.starts_with("Get") || name.starts_with("Delete") => &["name"],

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use rota_client::discover;
+use rota_core::breaker::Policy;
 use rota_crds::Span;
 use rota_server::{Oidc, Options, Timing, Tls, Token};
+use rota_telemetry::Loops;
 use serde::{Deserialize, Serialize};
 
 use super::{serve, signals};
@@ -77,6 +79,14 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Span>,
+    /// After so many attempts in a row that failed through no fault of their tasks, their agent gets none for a while; 0 never
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_failures: Option<u32>,
+    /// For how long at first; then one task is tried, and the next time is twice as long
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_cooldown: Option<Span>,
     /// Where to answer probes, and give figures, in plain HTTP: /livez, /readyz, /metrics
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,11 +159,13 @@ pub struct Config {
     recovery_grace: Span,
     shutdown_grace: Span,
     retention: Span,
+    breaker_failures: u32,
+    breaker_cooldown: Span,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let timing = Timing::default();
+        let (timing, breakers) = (Timing::default(), Policy::default());
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             data_dir: discover::home().join("server"),
@@ -175,6 +187,8 @@ impl Default for Config {
             recovery_grace: Span(timing.recovery_grace),
             shutdown_grace: Span(timing.shutdown_grace),
             retention: Span(timing.retention.unwrap_or_default()),
+            breaker_failures: breakers.failures,
+            breaker_cooldown: Span(breakers.cooldown),
         }
     }
 }
@@ -199,6 +213,9 @@ impl Server {
         let bound = serve::bind(config.options(store, oidc)?).await?;
         let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
         Talk::new(globals.color).say(&format!("listening on {scheme}://{}", bound.addr()));
+        if let Some(addr) = bound.http_addr() {
+            Talk::new(globals.color).say(&format!("answering probes at http://{addr}"));
+        }
         let told = signals::Told::listen()?;
         tokio::select! {
             served = bound.run(told.to_end.clone()) => { served?; }
@@ -281,6 +298,8 @@ impl Config {
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
             },
+            breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
+            loops: Loops::default(),
         })
     }
 }

@@ -115,6 +115,11 @@ impl Stage {
         self.server.as_ref().unwrap()
     }
 
+    /// The same, to hear what it says.
+    pub(crate) fn server_mut(&mut self) -> &mut Process {
+        self.server.as_mut().unwrap()
+    }
+
     /// Where the control plane listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr.unwrap()

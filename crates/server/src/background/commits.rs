@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::{AgentChange, Command, Commit, Refused, Reply};
+use rota_telemetry::loops::Beat;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,6 +33,7 @@ pub(super) async fn run(
     mut commits: mpsc::Receiver<Commit>,
     mut claims: mpsc::Receiver<Settled>,
     due: watch::Sender<Option<Timestamp>>,
+    beat: Beat,
 ) {
     let mut taken = Vec::with_capacity(AT_ONCE);
     loop {
@@ -42,9 +44,11 @@ pub(super) async fn run(
                 if count == 0 {
                     return;
                 }
+                let round = beat.round();
                 for commit in taken.drain(..) {
                     follow(&shared, commit, &due);
                 }
+                round.succeeded();
             }
             Some(settled) = claims.recv() => {
                 // What was committed before came in before, even if it was not there yet when this loop looked.
@@ -63,7 +67,9 @@ pub(super) async fn run(
 }
 
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
+    shared.health.committed();
     shared.metrics.follow(&commit, shared);
+    shared.judge(&commit);
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
     shared.fleet.remove_routes(&commit.gone_routes);
@@ -83,6 +89,7 @@ fn know(shared: &Shared, change: &AgentChange) {
     if change.deleted {
         shared.agents.write().remove(&key);
         shared.pools.forget(&key);
+        shared.reset_breaker(&key);
         return;
     }
     let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());
@@ -97,7 +104,7 @@ impl Shared {
         for plan in self.fleet.plan() {
             let shared = Arc::clone(self);
             spawn("claim", OnExit::Done, async move {
-                let given = match shared.store.apply(vec![Command::Claim(plan.claim.clone())]).await {
+                let given = match shared.write(vec![Command::Claim(plan.claim.clone())]).await {
                     Ok(replies) => match replies.first() {
                         Some(Ok(Reply::Claimed(given))) => *given,
                         Some(Err(Refused::Superseded)) => {

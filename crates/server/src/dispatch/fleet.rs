@@ -11,7 +11,7 @@ use rota_core::{AgentName, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerN
 use rota_store::{Claim, TaskChange};
 use tokio::sync::Notify;
 
-use super::{Seat, SeatKey};
+use super::{Gate, Seat, SeatKey};
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -29,7 +29,9 @@ pub(super) struct Inner {
     pub(super) seats: HashMap<SeatKey, Seat>,
     pub(super) lanes: HashMap<RouteId, Lane>,
     pub(super) ids: HashMap<Route, RouteId>,
-    room: Arc<Notify>,
+    /// Of agents that may not be given everything.
+    pub(super) gates: HashMap<(Namespace, AgentName), Gate>,
+    pub(super) room: Arc<Notify>,
 }
 
 /// All workers, and all that waits for them.
@@ -45,6 +47,8 @@ pub(crate) struct Fleet {
 pub(crate) struct Offer {
     pub(crate) seat: SeatKey,
     pub(crate) worker: WorkerRef,
+    /// The agent that is given this one task to see how it fares.
+    tries: Option<AgentName>,
 }
 
 /// A claim to be made. Its slots are kept until [`Fleet::claimed`].
@@ -54,6 +58,7 @@ pub(crate) struct PlannedClaim {
     pub(crate) claim: Claim,
     route: RouteId,
     planned: u64,
+    tries: Option<AgentName>,
 }
 
 impl Inner {
@@ -109,6 +114,8 @@ impl Inner {
 
     fn add_seat(&mut self, mut seat: Seat) {
         let key = seat.key();
+        let agent = (key.0.clone(), seat.profile.agent.clone());
+        seat.gate = self.gates.get(&agent).copied().unwrap_or_default();
         let covered = self.lanes.iter().filter(|(_, lane)| seat.profile.covers(&lane.route));
         seat.covers = covered.map(|(id, _)| *id).collect();
         seat.covers.sort_unstable();
@@ -155,11 +162,12 @@ impl Inner {
         let slots = seat.free().min(fair);
         let claim = Claim { namespace: seat.profile.namespace.clone(), worker: seat.worker(), routes, slots };
         self.with_seat(&key, |seat| seat.claiming += slots);
+        let tries = self.takes(&key);
         let planned = slots as u64;
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.planned += planned;
         }
-        Some(PlannedClaim { seat: key, claim, route: id, planned })
+        Some(PlannedClaim { seat: key, claim, route: id, planned, tries })
     }
 }
 
@@ -289,12 +297,14 @@ impl Fleet {
         }
         let worker = seat.worker();
         inner.with_seat(&key, |seat| seat.reserved.insert(id));
-        Some(Offer { seat: key, worker })
+        let tries = inner.takes(&key);
+        Some(Offer { seat: key, worker, tries })
     }
 
     /// Gives back a slot that was kept for a creation.
     pub(crate) fn release(&self, offer: &Offer, id: TaskId) {
         self.with(&offer.seat, &offer.worker, |seat| seat.reserved.remove(&id));
+        self.inner().not_tried(&offer.seat.0, offer.tries.as_ref());
     }
 
     /// Takes in what a commit changed about who waits where.
@@ -333,6 +343,9 @@ impl Fleet {
         let mut inner = self.inner();
         if let Some(lane) = inner.lanes.get_mut(&plan.route) {
             lane.planned = lane.planned.saturating_sub(plan.planned);
+        }
+        if given == 0 {
+            inner.not_tried(&plan.seat.0, plan.tries.as_ref());
         }
         let same = inner.seats.get(&plan.seat).is_some_and(|seat| seat.epoch == plan.claim.worker.epoch);
         if same {

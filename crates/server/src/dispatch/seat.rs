@@ -9,6 +9,8 @@ use rota_proto::worker::v1::SessionResponse;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Gate;
+
 pub(crate) type SeatKey = (Namespace, WorkerName);
 
 /// The way to a worker.
@@ -77,6 +79,8 @@ pub(crate) struct Seat {
     pub(crate) claiming: usize,
     /// Routes that it may take from.
     pub(crate) covers: Vec<RouteId>,
+    /// Its agent's.
+    pub(crate) gate: Gate,
 }
 
 impl Seat {
@@ -108,6 +112,7 @@ impl Seat {
             reserved: HashSet::new(),
             claiming: 0,
             covers: Vec::new(),
+            gate: Gate::Open,
         }
     }
 
@@ -126,7 +131,13 @@ impl Seat {
 
     /// Slots that can be given away now.
     pub(crate) fn free(&self) -> usize {
-        if self.outgoing.is_none() || self.draining { 0 } else { self.slots.saturating_sub(self.used()) }
+        let room = if self.outgoing.is_none() || self.draining { 0 } else { self.slots };
+        let room = room.saturating_sub(self.used());
+        match self.gate {
+            Gate::Open => room,
+            Gate::One => room.min(1),
+            Gate::Tried | Gate::Shut => 0,
+        }
     }
 
     /// An attempt that was held goes on to another phase. Whether it was.

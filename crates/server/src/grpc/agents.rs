@@ -11,7 +11,7 @@ use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::v1::agent_service_server::AgentService;
 use rota_proto::{names as n, v1};
 use rota_store::{Command, PutAgent, Reply};
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{OnExit, redact, spawn};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -232,7 +232,8 @@ impl AgentService for Agents {
         if let Some(outgoing) = outgoing {
             outgoing.hang_up.cancel();
         }
-        let what = crate::wire::failure::cut(request.message, 256);
+        let mut what = crate::wire::failure::cut(request.message, 256);
+        redact::own_text(&mut what);
         let message = format!("its worker's process has ended ({what})");
         let freed = sessions::lose(&self.shared, &key, worker.clone(), &message).await;
         if freed.is_err() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::breaker::State as Breaker;
 use rota_core::{AgentName, Namespace};
 use rota_proto::{names, v1};
 use rota_telemetry::{OnExit, spawn};
@@ -64,9 +65,15 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
                 idle_since: worker.about.idle_since.map(time::timestamp),
             })
             .collect();
+        // What an agent is not given needs no workers: more of them would only wait, too.
+        let queued = match shared.breakers.state(&(at.clone(), agent.clone())) {
+            Breaker::Closed => standing.queued,
+            Breaker::Open { .. } => 0,
+            Breaker::HalfOpen => standing.queued.min(1),
+        };
         v1::Demand {
             agent: names::agent(at.as_str(), &agent),
-            queued: i64::try_from(standing.queued).unwrap_or(i64::MAX),
+            queued: i64::try_from(queued).unwrap_or(i64::MAX),
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
         }
@@ -76,7 +83,13 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
 
 fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
     let all = shared.fleet.isolated().into_iter();
-    all.filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))
+    // The same goes for a worker of a task's own, as long as it has not joined.
+    let wanted = |task: &crate::dispatch::Isolated| {
+        let state = shared.breakers.state(&(task.namespace.clone(), task.agent.clone()));
+        task.worker.is_some() || !matches!(state, Breaker::Open { .. })
+    };
+    all.filter(wanted)
+        .filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))
         .map(|task| v1::IsolatedDemand {
             task: names::task(task.namespace.as_str(), task.id),
             agent: task.agent.to_string(),

@@ -1,9 +1,11 @@
 //! Why a task is not running: the record's reasons, with what the fleet says.
 
+use rota_core::breaker::State as Breaker;
 use rota_core::task::{State, Task, explain};
 use rota_proto::v1;
 use tonic::Status;
 
+use crate::breakers;
 use crate::shared::{Shared, now};
 use crate::wire::{status, task as wire};
 
@@ -14,6 +16,9 @@ pub(super) async fn explain(shared: &Shared, task: &Task) -> Result<v1::ExplainT
     }
     let mut causes = explain::causes(task, fleet, now());
     if let Some(cause) = cannot_start(shared, task, fleet) {
+        causes.insert(0, cause);
+    }
+    if let Some(cause) = paused(shared, task) {
         causes.insert(0, cause);
     }
     let summary = explain::summary(task, &causes, now());
@@ -42,5 +47,22 @@ fn cannot_start(shared: &Shared, task: &Task, fleet: explain::Fleet) -> Option<e
         code: "workers_cannot_start",
         message: format!("workers of the agent {agent} cannot start: {message}"),
         hint: format!("see `rota describe agent {agent}`"),
+    })
+}
+
+/// Its agent is given nothing for now, because its attempts failed through no fault of their tasks.
+fn paused(shared: &Shared, task: &Task) -> Option<explain::Cause> {
+    if task.state != State::Queued {
+        return None;
+    }
+    let route = task.route();
+    let agent = task.agent().cloned().or_else(|| shared.preferred(&route))?;
+    let breaker = shared.breakers.get(&(route.namespace, agent.clone()))?;
+    (breaker.state() != Breaker::Closed).then(|| explain::Cause {
+        code: "breaker_open",
+        message: breakers::sentence(&agent, &breaker),
+        hint: format!(
+            "see `rota admin breakers`; `rota admin reset-breaker {agent}` lets all through at once"
+        ),
     })
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
+use rota_telemetry::redact;
 use tonic::Status;
 
 use crate::shared::Shared;
@@ -37,7 +38,10 @@ pub(super) fn report(shared: &Shared, request: v1::ReportAgentRequest) -> Result
     if request.message.len() > MAX_MESSAGE {
         return Err(invalid("message", format!("must have at most {MAX_MESSAGE} bytes")));
     }
-    if shared.pools.report(agent, request.message) {
+    // It may hold the last words of a program.
+    let mut message = request.message;
+    redact::own_text(&mut message);
+    if shared.pools.report(agent, message) {
         shared.watchers.fleet_changed();
     }
     Ok(())

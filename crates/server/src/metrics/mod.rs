@@ -5,7 +5,7 @@ mod follow;
 mod labels;
 mod scrape;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
@@ -14,7 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use rota_core::{TaskId, Timestamp};
+use rota_core::{TaskId, Timestamp, task};
+use rota_telemetry::Loops;
 pub use rota_telemetry::metrics::Described;
 use rota_telemetry::metrics::Page;
 
@@ -68,15 +69,18 @@ pub(crate) struct Metrics {
     oldest: Family<Agent, Gauge<f64, AtomicU64>>,
     workers: Gauges<InState>,
     slots: Gauges<InState>,
+    breakers: Gauges<Agent>,
+    breakers_opened: Counter,
 }
 
 /// Every metric of the control plane.
 pub fn metrics() -> Vec<Described> {
-    Metrics::default().page.into_inner().described().to_vec()
+    Metrics::new(&Loops::default()).page.into_inner().described().to_vec()
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// All at zero, and those of the loops.
+    pub(crate) fn new(loops: &Loops) -> Self {
         let metrics = Self {
             page: Mutex::default(),
             bounds: Bounds::default(),
@@ -99,13 +103,14 @@ impl Default for Metrics {
             oldest: Family::default(),
             workers: Family::default(),
             slots: Family::default(),
+            breakers: Family::default(),
+            breakers_opened: Counter::default(),
         };
         metrics.fill(&mut metrics.page.lock());
+        loops.add_to(&mut metrics.page.lock());
         metrics
     }
-}
 
-impl Metrics {
     fn fill(&self, page: &mut Page) {
         let seconds = || Some(Unit::Seconds);
         page.add("rota_tasks", None, &["state"], "Tasks that have not ended", &self.tasks);
@@ -143,6 +148,10 @@ impl Metrics {
         page.add("rota_worker_sessions", None, &["kind"], help, &self.sessions);
         let help = "Sessions that ended for good, in order or not";
         page.add("rota_worker_sessions_ended", None, &[], help, &self.lost);
+        let help = "What an agent is given after its last attempts: 0 everything, 1 one task, 2 nothing";
+        page.add("rota_breaker_state", None, AGENT, help, &self.breakers);
+        let help = "How often an agent was given nothing for a while";
+        page.add("rota_breakers_opened", None, &[], help, &self.breakers_opened);
         let help = "Time until a commit was durable";
         page.add("rota_store_commit_duration", seconds(), &[], help, &self.commit);
         page.add(
@@ -158,6 +167,17 @@ impl Metrics {
         page.add_process();
     }
 
+    /// How many tasks are on workers, by state.
+    pub(crate) fn on_workers(&self) -> BTreeMap<task::State, u64> {
+        let mut states = BTreeMap::from(
+            [task::State::Assigned, task::State::Running, task::State::InputRequired].map(|state| (state, 0)),
+        );
+        for attempt in self.attempts.lock().values() {
+            *states.entry(attempt.state).or_default() += 1;
+        }
+        states
+    }
+
     /// A worker's session is up; `before` tells whether the same process had the one before, if there was one.
     pub(crate) fn session(&self, before: Option<bool>) {
         let kind = match before {
@@ -166,6 +186,11 @@ impl Metrics {
             Some(false) => "replaced",
         };
         self.sessions.get_or_create(&Opened { kind }).inc();
+    }
+
+    /// An agent is given nothing for a while.
+    pub(crate) fn breaker_opened(&self) {
+        self.breakers_opened.inc();
     }
 
     /// A worker's session is over for good.

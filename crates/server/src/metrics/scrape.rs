@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use rota_core::RouteId;
+use rota_core::breaker::State as Breaker;
 use rota_core::target::Route;
 use rota_core::task::State;
 use rota_store::Figures;
@@ -69,14 +70,8 @@ async fn fresh(shared: &Shared) -> MutexGuard<'_, Page> {
 
 fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
     let metrics = &shared.metrics;
-    let mut states =
-        BTreeMap::from([(State::Queued, waiting.iter().map(|(_, _, count)| count).sum::<u64>())]);
-    for state in [State::Assigned, State::Running, State::InputRequired] {
-        states.insert(state, 0);
-    }
-    for attempt in metrics.attempts.lock().values() {
-        *states.entry(attempt.state).or_default() += 1;
-    }
+    let mut states = metrics.on_workers();
+    states.insert(State::Queued, waiting.iter().map(|(_, _, count)| count).sum());
     states.extend(figures.as_ref().map(|figures| (State::Pending, figures.pending)));
     metrics.tasks.clear();
     for (state, count) in states {
@@ -102,6 +97,19 @@ fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
     metrics.oldest.clear();
     for (agent, age) in oldest {
         metrics.oldest.get_or_create(&agent).set(age);
+    }
+    metrics.breakers.clear();
+    let agents: Vec<_> = shared.agents.read().keys().cloned().collect();
+    for agent in agents {
+        let state = match shared.breakers.state(&agent) {
+            Breaker::Closed => 0,
+            Breaker::HalfOpen => 1,
+            Breaker::Open { .. } => 2,
+        };
+        // Of those that share a label, the worst is told.
+        let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
+        let gauge = metrics.breakers.get_or_create(&label);
+        gauge.set(gauge.get().max(state));
     }
     fleet(shared);
 }

@@ -11,12 +11,13 @@ use rota_core::{Fence, TaskId};
 use rota_proto::worker::v1::session_request::Kind;
 use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
 use rota_store::{Command, Refused, Reply};
+use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
 use super::decode;
 use super::hello::Opened;
 use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
-use crate::shared::{Shared, now};
+use crate::shared::{Replies, Shared, now};
 use crate::wire::{failure, status};
 
 /// Messages of one batch, at most.
@@ -32,8 +33,6 @@ enum After {
     Reported(TaskId, Fence),
     Finished(TaskId, Fence, bool),
 }
-
-type Answers = Result<Vec<Result<Reply, Refused>>, rota_store::Error>;
 
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -65,10 +64,10 @@ pub(super) async fn run(
                 }
                 shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.heard_at = now());
                 if !commands.is_empty() {
-                    let store = Arc::clone(&shared.store);
+                    let shared = Arc::clone(shared);
                     under_way.push_back(async move {
-                        let answers: Answers =
-                            if lazy { store.apply_lazily(commands).await } else { store.apply(commands).await };
+                        let answers: Replies =
+                            if lazy { shared.write_lazily(commands).await } else { shared.write(commands).await };
                         (after, answers)
                     });
                 }
@@ -93,7 +92,8 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
         Kind::Reject(reject) => {
             let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
             let held = decode::by(&opened.worker, fence);
-            let reason = failure::cut(reject.reason, 1024);
+            let mut reason = failure::cut(reject.reason, 1024);
+            redact::own_text(&mut reason);
             ending(shared, opened, id, fence);
             (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
         }
@@ -133,7 +133,7 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
     Ok(Some(taken))
 }
 
-fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Answers) -> Result<(), Status> {
+fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Replies) -> Result<(), Status> {
     // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
     let answers = answers.map_err(status::store)?;
     let outgoing = outgoing(shared, opened)?;

@@ -36,10 +36,14 @@ pub(crate) fn severity(severity: Severity) -> v1::Severity {
     }
 }
 
+/// A class in the API's words.
+pub(crate) fn class(class: Class) -> v1::FailureClass {
+    CLASSES.iter().find(|(known, _)| *known == class).map(|(_, class)| *class).unwrap_or_default()
+}
+
 pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
-    let class = CLASSES.iter().find(|(class, _)| *class == failure.class).map(|(_, class)| *class);
     v1::Failure {
-        class: class.unwrap_or_default().into(),
+        class: class(failure.class).into(),
         severity: severity(failure.severity).into(),
         message: failure.message.clone(),
         exit_code: failure.exit_code,
@@ -51,8 +55,7 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
 
 /// A class in the API's words, in lower case.
 pub(crate) fn class_name(class: Class) -> String {
-    let known = CLASSES.iter().find(|(known, _)| *known == class).map(|(_, class)| *class);
-    known.unwrap_or_default().as_str_name().trim_start_matches("FAILURE_CLASS_").to_ascii_lowercase()
+    self::class(class).as_str_name().trim_start_matches("FAILURE_CLASS_").to_ascii_lowercase()
 }
 
 /// A worker's word on a failure. What it leaves out is filled in; what is too long is cut.

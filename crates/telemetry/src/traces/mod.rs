@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use self::export::Export;
 pub use self::open::Open;
 use crate::otlp::{Error, Target};
+use crate::redact;
 use crate::trace::Context;
 
 static EXPORT: OnceLock<Export> = OnceLock::new();
@@ -108,8 +109,15 @@ pub fn sampled(trace_id: [u8; 16], caller: Option<&Context>) -> bool {
 }
 
 /// Sends a span of a sampled trace, some time. Never waits; what a collector cannot take in time is dropped.
-pub fn emit(span: Finished) {
+/// Secrets are taken out of what it says.
+pub fn emit(mut span: Finished) {
     if let Some(export) = EXPORT.get() {
+        for (_, value) in &mut span.attributes {
+            if let Value::Text(text) = value {
+                redact::own_text(text);
+            }
+        }
+        span.error.iter_mut().for_each(redact::own_text);
         export.send(span);
     }
 }

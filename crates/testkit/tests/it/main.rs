@@ -4,6 +4,7 @@
 mod agents;
 mod api;
 mod basic;
+mod breakers;
 mod cancel;
 mod chaos;
 mod claude;
@@ -20,6 +21,7 @@ mod protocol;
 mod refusals;
 mod restart;
 mod secrets;
+mod status;
 mod stopping;
 mod traces;
 mod trust;

@@ -113,12 +113,22 @@ async fn the_environment_is_the_attempts_own() {
         task.secrets = [("API_KEY".to_owned(), "sealed".to_owned())].into();
         task.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
     };
-    let (_, result) =
-        run(|command| command.shell = "env; test -d $HOME && test -d $TMPDIR".to_owned(), secret).await;
+    let (_, result) = run(
+        |command| {
+            command.shell = "env; echo ${#API_KEY} letters; test -d $HOME && test -d $TMPDIR".to_owned()
+        },
+        secret,
+    )
+    .await;
     let text = succeeded(result).text;
-    for wanted in
-        ["API_KEY=sealed", "TRACEPARENT=00-0af", "ROTA_TASK_ID=t1", "ROTA_FENCE=1", "ROTA_ATTEMPT=1"]
-    {
+    for wanted in [
+        "API_KEY=[redacted]",
+        "6 letters",
+        "TRACEPARENT=00-0af",
+        "ROTA_TASK_ID=t1",
+        "ROTA_FENCE=1",
+        "ROTA_ATTEMPT=1",
+    ] {
         assert!(text.contains(wanted), "{wanted}");
     }
     assert!(!text.contains("CARGO"));
