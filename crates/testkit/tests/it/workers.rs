@@ -168,7 +168,7 @@ async fn a_seat_whose_session_is_over_holds_nothing_up() -> Result<()> {
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
     let _worker = cluster.worker("echo", "one", 1)?;
     tasks::connected(client, "one").await?;
-    // The store knows of a newer session; the control plane has not heard of it, and the worker never will.
+    // The store knows of a newer session, of another process; the control plane has not heard of it.
     let newer = OpenSession {
         namespace: tasks::NAMESPACE.parse()?,
         worker: "one".parse()?,
@@ -181,6 +181,8 @@ async fn a_seat_whose_session_is_over_holds_nothing_up() -> Result<()> {
     let store = cluster.store().context("no store")?;
     store.apply(vec![Command::OpenSession(newer)]).await?;
     let task = tasks::create(client, tasks::task("echo")).await?;
+    // The first one is refused its name when it comes back.
+    let _other = cluster.worker("echo", "two", 1)?;
     let status = tasks::ended(client, &task.name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded);
     history::check(client, true).await?.check()
