@@ -1,89 +1,14 @@
-//! `rota describe`: everything about one thing, for eyes.
+//! Pages of `Key: value` about one task, agent or worker, for eyes.
 
-use clap::{Args, ValueEnum};
 use rota_proto::names;
-use rota_proto::v1::{Agent, GetAgentRequest, GetTaskRequest, Task, Worker};
+use rota_proto::v1::{Agent, Task, Worker};
 
-use super::get::{Kind, find_worker};
-use super::state_of;
-use crate::context::Context;
-use crate::exit::{Exit, Failure};
-use crate::output::{age, clean, elapsed, micros, money, reason, state, time};
-
-const EXAMPLES: &str = "\
-Examples:
-  rota describe build
-  rota describe agent coder
-  rota describe worker coder-1";
-
-/// Tell everything about one task, agent or worker
-#[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
-pub struct Describe {
-    /// What: task, agent or worker; or else a task's id or name alone
-    #[arg(value_name = "KIND|TASK")]
-    pub what: String,
-    /// Which one
-    pub name: Option<String>,
-}
-
-impl Describe {
-    /// What is meant. A name alone is a task's, unless its front says something else, as in `agent/coder`.
-    fn meant(&self) -> Result<(Kind, &str), Failure> {
-        let kind = |word: &str| Kind::from_str(word, true).ok();
-        let what = self.what.as_str();
-        match &self.name {
-            Some(name) => match kind(what) {
-                Some(kind) => Ok((kind, name)),
-                None => Err(Failure::usage(format!("{what:?} is none of task, agent, worker"))),
-            },
-            None if kind(what).is_some() => Err(Failure::usage(format!("which {what}?"))
-                .hint(format!("name it: rota describe {what} NAME; a task of that name is task/{what}"))),
-            None => match what.split_once('/') {
-                Some((front, name)) if !name.contains('/') => match kind(front) {
-                    Some(kind) => Ok((kind, name)),
-                    None => Ok((Kind::Tasks, what)),
-                },
-                _ => Ok((Kind::Tasks, what)),
-            },
-        }
-    }
-
-    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let (kind, name) = self.meant()?;
-        let page = match kind {
-            Kind::Tasks => {
-                let task = context.client.get_task(GetTaskRequest { name: context.task(name)? }).await?;
-                if !context.out.for_eyes() {
-                    return context.out.value(&task).map(|()| Exit::Ok);
-                }
-                of_task(&task)
-            }
-            Kind::Agents => {
-                let agent = context.client.get_agent(GetAgentRequest { name: context.agent(name)? }).await?;
-                if !context.out.for_eyes() {
-                    return context.out.value(&agent).map(|()| Exit::Ok);
-                }
-                of_agent(&agent)?
-            }
-            Kind::Workers => {
-                let worker =
-                    find_worker(context.client.all_workers(&context.parent(false), "").await?, name)?;
-                if !context.out.for_eyes() {
-                    return context.out.value(&worker).map(|()| Exit::Ok);
-                }
-                of_worker(&worker)
-            }
-            Kind::Capabilities => return Err(Failure::usage("capabilities cannot be described").into()),
-        };
-        context.out.bytes(page.0.as_bytes())?;
-        Ok(Exit::Ok)
-    }
-}
+use super::super::state_of;
+use crate::output::{self, age, clean, elapsed, micros, money, reason, state, time, wait};
 
 /// Lines of `Key: value`; empty values are left out.
-#[derive(Default)]
-struct Page(String);
+#[derive(Debug, Default)]
+pub struct Page(pub String);
 
 impl Page {
     fn line(&mut self, key: &str, value: impl AsRef<str>) {
@@ -115,7 +40,7 @@ fn yaml<T: serde::Serialize>(value: &T) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&serde_json::to_value(value)?)?)
 }
 
-fn of_task(task: &Task) -> Page {
+pub fn of_task(task: &Task) -> Page {
     let (spec, status) = (task.spec.clone().unwrap_or_default(), task.status.clone().unwrap_or_default());
     let mut page = Page::default();
     page.line("Name", &task.alias);
@@ -126,17 +51,11 @@ fn of_task(task: &Task) -> Page {
     page.pairs("Labels", &task.labels);
     page.line("State", format!("{} {}", state(state_of(task)), reason(&status)).trim_end());
     page.line("Priority", task.priority.unwrap_or(5).to_string());
-    page.line("For", crate::output::target(task));
+    page.line("For", output::target(task));
     page.line("Worker", &status.worker);
     page.count("Attempt", status.attempt.into());
     page.count("Workers lost", status.worker_losses.into());
-    let waits = status.waiting.iter().map(|wait| {
-        let word = wait.reason().as_str_name().trim_start_matches("WAIT_REASON_").to_lowercase();
-        format!("{} {} {}", word.replace('_', " "), wait.what, time(wait.until.as_ref()))
-            .trim_end()
-            .to_owned()
-    });
-    page.line("Waits for", waits.collect::<Vec<_>>().join("\n"));
+    page.line("Waits for", status.waiting.iter().map(wait).collect::<Vec<_>>().join("\n"));
     let needs: Vec<_> = spec.depends_on.iter().map(|dependency| dependency.task.clone()).collect();
     page.line("Depends on", needs.join("\n"));
     page.line("Retry of", &task.retry_of);
@@ -169,8 +88,7 @@ fn of_task(task: &Task) -> Page {
         page.line("Asks", format!("{} {}", request.tool, request.prompt).trim_start());
     }
     if let Some(failure) = &status.failure {
-        let class = failure.class().as_str_name().trim_start_matches("FAILURE_CLASS_").to_lowercase();
-        page.line("Failure", format!("{class}: {}", failure.message));
+        page.line("Failure", output::failure(failure));
         page.line("Hint", &failure.hint);
     }
     if let Some(result) = &status.result {
@@ -180,7 +98,7 @@ fn of_task(task: &Task) -> Page {
     page
 }
 
-fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
+pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     let (spec, status) = (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
     let mut page = Page::default();
     page.line("Name", names::last(&agent.name));
@@ -204,7 +122,7 @@ fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     Ok(page)
 }
 
-fn of_worker(worker: &Worker) -> Page {
+pub fn of_worker(worker: &Worker) -> Page {
     let mut page = Page::default();
     page.line("Name", names::last(&worker.name));
     page.line("Agent", &worker.agent);
