@@ -120,7 +120,7 @@ pub enum Command {
     Events(events::Events),
     /// List agents
     Agents(agents::Agents),
-    /// List workers
+    /// List workers, or tell everything about one
     Workers(workers::Workers),
     /// List what can be done now
     Capabilities(capabilities::Capabilities),

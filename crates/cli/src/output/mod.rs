@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
-pub use rows::{agents, capabilities, results, target, tasks, workers};
+pub use rows::{agents, capabilities, results, target, tasks, worker_state, workers};
 pub use table::{Paint, Table};
 pub use talk::Talk;
 pub use text::{

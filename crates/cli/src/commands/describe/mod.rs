@@ -3,11 +3,15 @@
 mod flow;
 mod page;
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
+use rota_proto::names;
 use rota_proto::v1::{GetAgentRequest, GetTaskRequest};
 
 use self::flow::Flow;
 use super::follow::log;
+use super::found;
 use super::get::{Kind, find_worker};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -18,6 +22,9 @@ Examples:
   rota describe build --flow
   rota describe agent coder
   rota describe worker coder-1";
+
+/// Tasks of a worker that are looked up.
+const MOST: usize = 32;
 
 /// Tell everything about one task, agent or worker
 #[derive(Debug, Args)]
@@ -80,14 +87,7 @@ impl Describe {
                 }
                 page::of_agent(&agent)?
             }
-            Kind::Workers => {
-                let worker =
-                    find_worker(context.client.all_workers(&context.parent(false), "").await?, name)?;
-                if !context.out.for_eyes() {
-                    return context.out.value(&worker).map(|()| Exit::Ok);
-                }
-                page::of_worker(&worker)
-            }
+            Kind::Workers => return worker(context, name).await,
             Kind::Capabilities => return Err(Failure::usage("capabilities cannot be described").into()),
         };
         context.out.bytes(page.0.as_bytes())?;
@@ -109,5 +109,24 @@ async fn flow(context: &Context, task: &rota_proto::v1::Task) -> anyhow::Result<
         true => context.out.line(&flow.text(context.out.colored()))?,
         false => context.out.value(&flow)?,
     }
+    Ok(Exit::Ok)
+}
+
+/// One worker: what it is, what it does, and what it did last.
+pub async fn worker(context: &Context, name: &str) -> anyhow::Result<Exit> {
+    let worker = find_worker(context.client.all_workers(&context.parent(false), "").await?, name)?;
+    if !context.out.for_eyes() {
+        return context.out.value(&worker).map(|()| Exit::Ok);
+    }
+    let namespace = worker.name.split('/').nth(1).unwrap_or_default();
+    let concerned = worker.tasks.iter().take(MOST).chain(worker.recent.iter().map(|deed| &deed.task));
+    let ids: BTreeSet<_> = concerned.filter(|id| !id.is_empty()).collect();
+    let mut tasks = Vec::new();
+    for id in ids {
+        let request = GetTaskRequest { name: names::task(namespace, id) };
+        tasks.extend(found(context.client.get_task(request).await)?);
+    }
+    let page = page::of_worker(&worker, &tasks, context.out.colored());
+    context.out.bytes(page.0.as_bytes())?;
     Ok(Exit::Ok)
 }

@@ -1,10 +1,15 @@
 //! Pages of `Key: value` about one task, agent or worker, for eyes.
 
+use std::time::{Duration, SystemTime};
+
 use rota_proto::names;
 use rota_proto::v1::{Agent, Task, Worker};
+use rota_telemetry::clock;
 
 use super::super::state_of;
-use crate::output::{self, age, clean, elapsed, micros, money, reason, state, time, wait};
+use crate::output::{
+    self, Paint, Table, age, between, clean, elapsed, micros, moment, money, name, reason, state, time, wait,
+};
 
 /// Lines of `Key: value`; empty values are left out.
 #[derive(Debug, Default)]
@@ -122,21 +127,124 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     Ok(page)
 }
 
-pub fn of_worker(worker: &Worker) -> Page {
+/// A worker, with the tasks that it has or had lately, as far as they are still there.
+pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
+    let slots = worker.slots.max(1);
     let mut page = Page::default();
     page.line("Name", names::last(&worker.name));
+    page.line("Namespace", worker.name.split('/').nth(1).unwrap_or_default());
     page.line("Agent", &worker.agent);
-    page.line("Connected", if worker.connected { "yes" } else { "no" });
-    page.line("Draining", if worker.draining { "yes" } else { "" });
-    page.line("Capabilities", worker.capabilities.join(", "));
-    page.line("Slots", worker.slots.to_string());
-    page.line("Tasks", worker.tasks.join("\n"));
-    page.line("Since", time(worker.connect_time.as_ref()));
+    let since = match &worker.idle_since {
+        Some(idle) => format!(" for {}", age(Some(idle))),
+        None => String::new(),
+    };
+    page.line("State", format!("{}{since}", output::worker_state(worker).0));
+    let up = age(worker.connect_time.as_ref());
+    let began = time(worker.connect_time.as_ref());
+    page.line("Session", format!("number {}, for {up} (since {began})", worker.epoch));
     page.line("Heard", format!("{} ago", age(worker.heard_time.as_ref())));
-    page.line("CPU", format!("{:.0}%", worker.cpu * 100.0));
+    page.line("Process", &worker.instance);
+    page.line("Capabilities", worker.capabilities.join(", "));
+    page.line("Slots", format!("{} of {slots} filled", worker.tasks.len()));
+    page.line("CPU", format!("{:.0}% of its machine", worker.cpu * 100.0));
     page.line("Memory", format!("{} MiB", worker.memory_bytes / (1024 * 1024)));
-    page.line("Done", format!("{} succeeded, {} failed", worker.succeeded, worker.failed));
+    if let Some(share) = utilisation(worker, clock::now()) {
+        page.line("Utilisation", format!("{:.0}% of its slots in this session", share * 100.0));
+    }
+    let (good, bad) = (worker.succeeded, worker.failed);
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let rate = match good + bad {
+        0 => String::new(),
+        all => format!(" ({:.0}% success)", good as f64 * 100.0 / all as f64),
+    };
+    page.line("Done", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
     page.line("Version", &worker.version);
     page.line("Runtime", &worker.runtime_version);
+    let of = |id: &str| tasks.iter().find(|task| task.uid == id);
+    let called = |id: &str| of(id).map_or_else(|| id.to_owned(), |task| name(task).to_owned());
+    let mut now = Table::new(&["TASK", "STATE", "FOR", "DOING"]);
+    for id in &worker.tasks {
+        let status = of(id).and_then(|task| task.status.clone()).unwrap_or_default();
+        now.row([
+            (called(id), Paint::Plain),
+            (state(status.state()).to_owned(), status.state().into()),
+            (elapsed(status.start_time.as_ref(), None), Paint::Plain),
+            (reason(&status), Paint::Plain),
+        ]);
+    }
+    let mut lately = Table::new(&["AGO", "WHAT", "TASK"]);
+    for deed in &worker.recent {
+        let task = if deed.task.is_empty() { String::new() } else { called(&deed.task) };
+        lately.row([age(deed.time.as_ref()), deed.what.clone(), task]);
+    }
+    for (title, table) in [("Now", now), ("Lately", lately)] {
+        if !table.is_empty() {
+            page.0.push_str(&format!("\n{title}\n{}\n", table.render(colored)));
+        }
+    }
     page
+}
+
+/// The share of its slots' time in this session that was filled.
+fn utilisation(worker: &Worker, now: SystemTime) -> Option<f64> {
+    let span = worker.busy_time.as_ref()?;
+    let busy = Duration::new(u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
+    let all =
+        between(moment(worker.connect_time.as_ref()?), now).as_secs_f64() * f64::from(worker.slots.max(1));
+    (all > 0.0).then(|| (busy.as_secs_f64() / all).clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use pbjson_types::Timestamp;
+    use rota_proto::v1::{TaskState, TaskStatus, WorkerDeed};
+
+    use super::*;
+
+    fn worker() -> Worker {
+        Worker {
+            name: "namespaces/team/workers/w-1".into(),
+            agent: "coder".into(),
+            connected: true,
+            slots: 2,
+            tasks: vec!["id-1".into()],
+            connect_time: Some(Timestamp { seconds: 100, nanos: 0 }),
+            busy_time: Some(pbjson_types::Duration { seconds: 30, nanos: 0 }),
+            succeeded: 3,
+            failed: 1,
+            recent: vec![
+                WorkerDeed { what: "started".into(), task: "id-1".into(), ..Default::default() },
+                WorkerDeed { what: "failed".into(), task: "gone".into(), ..Default::default() },
+            ],
+            ..Worker::default()
+        }
+    }
+
+    #[test]
+    fn a_worker_says_what_it_does_and_did() {
+        let mut task = Task { uid: "id-1".into(), alias: "build".into(), ..Default::default() };
+        task.status = Some(TaskStatus { state: TaskState::Running.into(), ..Default::default() });
+        let page = of_worker(&worker(), &[task], false).0;
+        for line in [
+            "Namespace:     team",
+            "State:         Busy",
+            "Slots:         1 of 2 filled",
+            "Done:          3 succeeded, 1 failed, 0 cancelled (75% success)",
+            "build  Running",
+            "     started  build",
+            "     failed   gone",
+        ] {
+            assert!(page.lines().any(|one| one.starts_with(line)), "{line:?} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn how_much_of_a_worker_is_used() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(utilisation(&worker(), at(130)), Some(0.5));
+        assert_eq!(utilisation(&worker(), at(100)), None);
+        assert_eq!(utilisation(&worker(), at(101)), Some(1.0), "clocks that differ make no more than all");
+    }
 }
