@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "rota/v1/event.proto",
     "rota/v1/runtime.proto",
     "rota/v1/task.proto",
     "rota/v1/agent.proto",
+    "rota/v1/admin.proto",
     "rota/worker/v1/worker.proto",
 ];
 

@@ -72,6 +72,8 @@ calls! {
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
     /// What can be done now.
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
+    /// How the control plane fares. Not repeated: whoever asks wants to know how it is now.
+    once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
 }
 
 impl Client {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_proto::v1::admin_service_client::AdminServiceClient;
 use rota_proto::v1::agent_service_client::AgentServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
@@ -50,6 +51,13 @@ impl Client {
     /// The generated client of agents, without retries.
     pub fn agents(&self) -> AgentServiceClient<Transport> {
         AgentServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The generated client of the control plane itself, without retries.
+    pub fn admin(&self) -> AdminServiceClient<Transport> {
+        AdminServiceClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }

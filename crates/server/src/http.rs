@@ -12,15 +12,13 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rota_core::TaskId;
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use crate::health::Cause;
 use crate::metrics;
 use crate::shared::Shared;
 use crate::trust::accept;
@@ -29,19 +27,19 @@ use crate::trust::accept;
 const CONNECTIONS: usize = 128;
 /// For a request to come, also the next one on a connection.
 const REQUEST: Duration = Duration::from_secs(10);
-/// For the store to answer; probes themselves wait about as long.
-const STORE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    causes: Vec<Cause>,
+    causes: Vec<Told>,
 }
 
 #[derive(Debug, Serialize)]
-struct Cause {
+struct Told {
     code: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hint: String,
 }
 
 /// Answers until `stop`.
@@ -84,17 +82,8 @@ async fn figures(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Ready>) {
-    let mut causes = Vec::new();
-    if shared.stop.is_cancelled() {
-        causes.push(Cause { code: "stopping", message: "this replica is stopping".to_owned() });
-    }
-    let message = match timeout(STORE, shared.store.task(TaskId(Uuid::nil()))).await {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("the store does not answer".to_owned()),
-    };
-    causes.extend(message.map(|message| Cause { code: "store", message }));
-    let ready = causes.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, causes }))
+    let causes = shared.not_ready().await;
+    let status = if causes.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let told = causes.into_iter().map(|Cause { code, message, hint, .. }| Told { code, message, hint });
+    (status, Json(Ready { ready: status == StatusCode::OK, causes: told.collect() }))
 }

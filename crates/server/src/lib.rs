@@ -4,6 +4,7 @@
 mod background;
 mod dispatch;
 mod grpc;
+mod health;
 mod http;
 mod metrics;
 mod options;

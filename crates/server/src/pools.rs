@@ -1,7 +1,7 @@
 //! What those who start workers say about their pools: who may join, and what is wrong. In memory only: they say it
 //! again when they connect. Knows nothing of what they start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::RwLock;
 use rota_core::{AgentName, Namespace, WorkerName};
@@ -42,6 +42,13 @@ impl Pools {
     /// What is wrong, or nothing.
     pub(crate) fn message(&self, agent: &Key) -> String {
         self.0.read().get(agent).map(|pool| pool.message.clone()).unwrap_or_default()
+    }
+
+    /// All that is wrong, by agent.
+    pub(crate) fn messages(&self) -> BTreeMap<Key, String> {
+        let pools = self.0.read();
+        let wrong = pools.iter().filter(|(_, pool)| !pool.message.is_empty());
+        wrong.map(|(agent, pool)| (agent.clone(), pool.message.clone())).collect()
     }
 
     /// An agent is gone.

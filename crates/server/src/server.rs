@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
 use rota_core::{Fence, TaskId};
+use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{Fleet, Phase, Seat};
 use crate::grpc::{self, ending};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pools::Pools;
@@ -129,6 +131,7 @@ impl Server {
             store: Arc::clone(&options.store),
             fleet: Fleet::default(),
             metrics: Metrics::default(),
+            health: Health::default(),
             watchers: Watchers::new(),
             claims,
             agents: RwLock::default(),
@@ -218,13 +221,14 @@ impl Bound {
     /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Ended, Error> {
         let Self { listener, tls, http, door, options, shared, mut loops, .. } = self;
-        let health = grpc::health().await;
+        let health = grpc::health(&shared);
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let layer = auth::Layer(Arc::new(door));
         let tasks = TaskServiceServer::new(grpc::Tasks { shared: Arc::clone(&shared) })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE);
         let agents = AgentServiceServer::new(grpc::Agents { shared: Arc::clone(&shared) });
+        let admin = AdminServiceServer::new(grpc::Admin { shared: Arc::clone(&shared) });
         let workers = WorkerServiceServer::new(sessions::Service { shared: Arc::clone(&shared) })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE);
@@ -239,6 +243,7 @@ impl Bound {
             .layer(tonic_web::GrpcWebLayer::new())
             .add_service(tasks)
             .add_service(agents)
+            .add_service(admin)
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);

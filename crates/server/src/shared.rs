@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::background::Claims;
 use crate::dispatch::Fleet;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::pools::Pools;
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fleet: Fleet,
     pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     pub(crate) watchers: Watchers,
     pub(crate) claims: Claims,
     pub(crate) agents: RwLock<Agents>,
@@ -56,7 +58,10 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(rota_telemetry::clock::unix_micros())
 }
 
-fn one(replies: Result<Vec<Result<Reply, Refused>>, rota_store::Error>) -> Result<Reply, Status> {
+/// What a store answers to a batch.
+pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, rota_store::Error>;
+
+fn one(replies: Replies) -> Result<Reply, Status> {
     let reply = replies.map_err(status::store)?.into_iter().next();
     reply.ok_or_else(|| Status::internal("the store gave no answer"))?.map_err(status::refused)
 }
@@ -66,9 +71,19 @@ impl Shared {
         self.agents.read().get(&(namespace.clone(), name.clone())).cloned()
     }
 
+    /// Hands a batch to the store. Every write goes this way, so that it is known how writes fare.
+    pub(crate) async fn write(&self, batch: Vec<Command>) -> Replies {
+        self.health.wrote(self.store.apply(batch).await)
+    }
+
+    /// The same for what need not hurry.
+    pub(crate) async fn write_lazily(&self, batch: Vec<Command>) -> Replies {
+        self.health.wrote(self.store.apply_lazily(batch).await)
+    }
+
     /// One command, answered.
     pub(crate) async fn apply(&self, command: Command) -> Result<Reply, Status> {
-        one(self.store.apply(vec![command]).await)
+        one(self.write(vec![command]).await)
     }
 
     /// What one command would be answered.

@@ -30,6 +30,9 @@ pub enum Keep {
 /// The skew of a clock that cannot be read.
 pub const BROKEN: i64 = i64::MIN;
 
+/// The skew of a clock at which the store's writer waits until it is another.
+pub const STUCK: i64 = i64::MIN + 1;
+
 /// How a control plane is set up.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -46,7 +49,7 @@ pub struct Setup {
     /// Whether it listens for probes, too.
     pub http: bool,
     /// Microseconds by which the store's clock is off, to be changed at any time. [`BROKEN`] makes the store's writer
-    /// panic.
+    /// panic, and [`STUCK`] makes it wait.
     pub skew: Arc<AtomicI64>,
 }
 
@@ -89,6 +92,9 @@ pub fn timing() -> Timing {
 
 fn clock(skew: Arc<AtomicI64>) -> Clock {
     Arc::new(move || {
+        while skew.load(Ordering::Relaxed) == STUCK {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let skew = skew.load(Ordering::Relaxed);
         assert_ne!(skew, BROKEN, "the test wants the writer to panic");
         Timestamp(rota_telemetry::clock::unix_micros() + skew)
@@ -176,11 +182,16 @@ impl Cluster {
         }
     }
 
-    /// Ends the control plane in order. How it did so, if it did.
-    pub async fn stop(&mut self) -> Option<Ended> {
+    /// Tells the control plane to end, and does not wait for it.
+    pub fn begin_stop(&self) {
         if let Some(running) = &self.running {
             running.shutdown.cancel();
         }
+    }
+
+    /// Ends the control plane in order. How it did so, if it did.
+    pub async fn stop(&mut self) -> Option<Ended> {
+        self.begin_stop();
         self.ended().await?.ok()
     }
 

@@ -8,6 +8,6 @@ pub mod raw;
 pub mod said;
 pub mod tasks;
 
-pub use cluster::{BROKEN, Cluster, Keep, Setup, WorkerHandle};
+pub use cluster::{BROKEN, Cluster, Keep, STUCK, Setup, WorkerHandle};
 pub use proxy::Proxy;
 pub use raw::RawWorker;

@@ -13,6 +13,9 @@ const OTHER_ANSWERS: &[(&str, &str, &str)] = &[
 const UNPAGED: &[(&str, &str)] =
     &[("ListCapabilities", "one short line a word, of which a namespace has a few dozen")];
 
+/// Calls about the server itself, which has neither name nor parent.
+const OF_THE_SERVER: &[&str] = &["GetSystemStatus"];
+
 /// Everything that is not as it should be.
 pub(crate) fn check(files: &[File]) -> Vec<String> {
     let mut problems = Vec::new();
@@ -32,6 +35,7 @@ pub(crate) fn check(files: &[File]) -> Vec<String> {
     }
     let rpcs = || files.iter().flat_map(|file| &file.services).flat_map(|service| &service.methods);
     let listed = OTHER_ANSWERS.iter().map(|one| one.0).chain(UNPAGED.iter().map(|one| one.0));
+    let listed = listed.chain(OF_THE_SERVER.iter().copied());
     for name in listed.filter(|name| !rpcs().any(|rpc| rpc.name == *name)) {
         problems.push(format!("the exception for {name} is not needed any more"));
     }
@@ -104,6 +108,7 @@ fn shape(rpc: &Method, request: Option<&Message>, response: Option<&Message>, fo
     };
     let paged = !UNPAGED.iter().any(|one| one.0 == rpc.name);
     let wanted: &[&str] = match rpc.name.as_str() {
+        name if OF_THE_SERVER.contains(&name) => &[],
         name if name.starts_with("List") && paged => &["parent", "page_size", "page_token"],
         name if name.starts_with("List") || name.starts_with("Create") => &["parent"],
         name if name.starts_with("Get") || name.starts_with("Delete") => &["name"],

@@ -63,6 +63,7 @@ pub(super) async fn run(
 }
 
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
+    shared.health.committed();
     shared.metrics.follow(&commit, &shared.fleet);
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
@@ -97,7 +98,7 @@ impl Shared {
         for plan in self.fleet.plan() {
             let shared = Arc::clone(self);
             spawn("claim", OnExit::Done, async move {
-                let given = match shared.store.apply(vec![Command::Claim(plan.claim.clone())]).await {
+                let given = match shared.write(vec![Command::Claim(plan.claim.clone())]).await {
                     Ok(replies) => match replies.first() {
                         Some(Ok(Reply::Claimed(given))) => *given,
                         Some(Err(Refused::Superseded)) => {

@@ -137,7 +137,7 @@ async fn commit_now(
     prepared: Vec<Prepared>,
 ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
     let (commands, rest) = split(prepared);
-    let replies = shared.store.apply(commands).await.map_err(status::store)?;
+    let replies = shared.write(commands).await.map_err(status::store)?;
     answers(shared, replies, rest, &[]).await
 }
 

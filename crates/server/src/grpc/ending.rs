@@ -57,12 +57,14 @@ where
 }
 
 fn until(stop: &CancellationToken, inner: Body) -> Body {
-    Body::new(Until { inner, stopped: Box::pin(stop.clone().cancelled_owned()), over: false })
+    let stopped = Box::pin(stop.clone().cancelled_owned());
+    Body::new(Until { inner, stop: stop.clone(), stopped, over: false })
 }
 
 /// A body that ends when the server stops.
 struct Until {
     inner: Body,
+    stop: CancellationToken,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
 }
@@ -78,9 +80,12 @@ impl http_body::Body for Until {
         if self.over {
             return Poll::Ready(None);
         }
-        // What has been answered goes out first.
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
-            return Poll::Ready(frame);
+        // What has been answered goes out first. An end is the service's own only while the server goes on: once it
+        // stops, the request has been ended for it.
+        match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(end) if !self.stop.is_cancelled() => return Poll::Ready(end),
+            _ => {}
         }
         if self.stopped.poll_unpin(context).is_pending() {
             return Poll::Pending;

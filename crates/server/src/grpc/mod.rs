@@ -1,5 +1,6 @@
 //! The public services, a file each. They check, ask the store, and tell; they decide nothing.
 
+mod admin;
 mod agents;
 mod answers;
 mod create;
@@ -9,24 +10,23 @@ pub(crate) mod ending;
 mod explain;
 mod feed;
 mod follow;
+mod health;
 mod pools;
 mod tasks;
 
-use rota_proto::v1::agent_service_server::AgentServiceServer;
-use rota_proto::v1::task_service_server::TaskServiceServer;
-use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
+use std::sync::Arc;
 
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::shared::Shared;
+
+pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
 pub(crate) use tasks::Tasks;
 
 /// Health of each service (`grpc.health.v1`).
-pub(crate) async fn health()
--> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
-    let (reporter, service) = tonic_health::server::health_reporter();
-    reporter.set_serving::<TaskServiceServer<Tasks>>().await;
-    reporter.set_serving::<AgentServiceServer<Agents>>().await;
-    reporter.set_serving::<WorkerServiceServer<crate::sessions::Service>>().await;
-    service
+pub(crate) fn health(shared: &Arc<Shared>) -> HealthServer<impl tonic_health::pb::health_server::Health> {
+    HealthServer::new(health::Health { shared: Arc::clone(shared) })
 }
 
 /// The API's own description, for tools such as grpcurl.

@@ -5,7 +5,7 @@ mod follow;
 mod labels;
 mod scrape;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use rota_core::TaskId;
+use rota_core::{TaskId, task};
 pub use rota_telemetry::metrics::Described;
 use rota_telemetry::metrics::Page;
 
@@ -153,6 +153,17 @@ impl Metrics {
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         page.add("rota_build_info", None, &["version"], "Always 1, with the version of this program", &build);
         page.add_process();
+    }
+
+    /// How many tasks are on workers, by state.
+    pub(crate) fn on_workers(&self) -> BTreeMap<task::State, u64> {
+        let mut states = BTreeMap::from(
+            [task::State::Assigned, task::State::Running, task::State::InputRequired].map(|state| (state, 0)),
+        );
+        for attempt in self.attempts.lock().values() {
+            *states.entry(attempt.state).or_default() += 1;
+        }
+        states
     }
 
     /// A worker's session is up; `before` tells whether the same process had the one before, if there was one.

@@ -44,14 +44,8 @@ pub(crate) async fn page(
 
 fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
     let metrics = &shared.metrics;
-    let mut states =
-        BTreeMap::from([(State::Queued, waiting.iter().map(|(_, _, count)| count).sum::<u64>())]);
-    for state in [State::Assigned, State::Running, State::InputRequired] {
-        states.insert(state, 0);
-    }
-    for attempt in metrics.attempts.lock().values() {
-        *states.entry(attempt.state).or_default() += 1;
-    }
+    let mut states = metrics.on_workers();
+    states.insert(State::Queued, waiting.iter().map(|(_, _, count)| count).sum());
     states.extend(figures.as_ref().map(|figures| (State::Pending, figures.pending)));
     metrics.tasks.clear();
     for (state, count) in states {

@@ -267,7 +267,7 @@ pub(crate) async fn lose(
     message: &str,
 ) -> Result<usize, Status> {
     let end = EndSession { namespace: key.0.clone(), session: worker.clone(), message: message.to_owned() };
-    let replies = shared.store.apply(vec![Command::EndSession(end)]).await.map_err(status::store)?;
+    let replies = shared.write(vec![Command::EndSession(end)]).await.map_err(status::store)?;
     let freed = match replies.into_iter().next() {
         Some(Ok(Reply::Ended(freed))) => freed,
         // It has a newer session, in which its attempts went on.

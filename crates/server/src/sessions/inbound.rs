@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 use super::decode;
 use super::hello::Opened;
 use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
-use crate::shared::{Shared, now};
+use crate::shared::{Replies, Shared, now};
 use crate::wire::{failure, status};
 
 /// Messages of one batch, at most.
@@ -40,8 +40,6 @@ enum How {
     Badly,
     Cancelled,
 }
-
-type Answers = Result<Vec<Result<Reply, Refused>>, rota_store::Error>;
 
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -73,10 +71,10 @@ pub(super) async fn run(
                 }
                 shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.heard_at = now());
                 if !commands.is_empty() {
-                    let store = Arc::clone(&shared.store);
+                    let shared = Arc::clone(shared);
                     under_way.push_back(async move {
-                        let answers: Answers =
-                            if lazy { store.apply_lazily(commands).await } else { store.apply(commands).await };
+                        let answers: Replies =
+                            if lazy { shared.write_lazily(commands).await } else { shared.write(commands).await };
                         (after, answers)
                     });
                 }
@@ -148,7 +146,7 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
     Ok(Some(taken))
 }
 
-fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Answers) -> Result<(), Status> {
+fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Replies) -> Result<(), Status> {
     // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
     let answers = answers.map_err(status::store)?;
     let outgoing = outgoing(shared, opened)?;

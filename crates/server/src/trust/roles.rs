@@ -20,6 +20,7 @@ const LEAST: &[(&str, Role)] = &[
     ("/rota.worker.v1.WorkerService/Session", Role::Worker),
     ("/rota.v1.TaskService/", Role::Operator),
     ("/rota.v1.AgentService/", Role::Operator),
+    ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
 ];
 
 /// The least role for a call.
@@ -40,6 +41,8 @@ mod tests {
             ("/rota.worker.v1.WorkerService/SessionOfAnother", Role::Admin),
             ("/rota.v1.AgentService/AnnounceWorkers", Role::Operator),
             ("/rota.v1.TaskService", Role::Admin),
+            ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
+            ("/rota.v1.AdminService/SetLogFilter", Role::Admin),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Admin),
             ("//rota.worker.v1.WorkerService/Session", Role::Admin),
             ("/", Role::Admin),

@@ -87,6 +87,7 @@ async fn health_is_open_and_the_api_describes_itself() -> Result<()> {
     for wanted in [
         "rota.v1.TaskService",
         "rota.v1.AgentService",
+        "rota.v1.AdminService",
         "rota.worker.v1.WorkerService",
         "grpc.health.v1.Health",
     ] {

@@ -20,6 +20,7 @@ mod protocol;
 mod refusals;
 mod restart;
 mod secrets;
+mod status;
 mod stopping;
 mod trust;
 mod watch;
