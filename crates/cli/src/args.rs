@@ -116,6 +116,8 @@ pub enum Command {
     Update(update::Update),
     /// Say why a task is not running now
     Explain(explain::Explain),
+    /// Follow the fleet live: pools, queue, running tasks, cost
+    Top(top::Top),
     /// Print the raw event log of a task or a namespace
     Events(events::Events),
     /// List agents

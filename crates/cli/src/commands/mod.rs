@@ -24,6 +24,7 @@ pub mod run;
 mod serve;
 pub mod server;
 mod signals;
+pub mod top;
 mod track;
 pub mod update;
 pub mod version;
@@ -71,6 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Explain(command) => command.run(context).await,
         Command::Events(command) => command.run(context).await,
+        Command::Top(command) => command.run(context).await,
         Command::Agents(command) => command.run(context).await,
         Command::Workers(command) => command.run(context).await,
         Command::Capabilities(command) => command.run(context).await,
@@ -92,6 +94,8 @@ fn log_options(cli: &Cli) -> log::Options {
     let usual = match &cli.command {
         Command::Server(_) | Command::Worker(_) | Command::Operator(_) => "info",
         Command::Dev(_) => "warn,rota_local=info",
+        // It draws in the terminal that a log would be written into, and says itself what is wrong.
+        Command::Top(command) if !command.once => "off",
         _ => "warn",
     };
     let format = match cli.globals.log_format {
