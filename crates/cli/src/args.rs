@@ -118,6 +118,8 @@ pub enum Command {
     Explain(explain::Explain),
     /// Follow the fleet live: pools, queue, running tasks, cost
     Top(top::Top),
+    /// Tell how one task went, or how all did lately: outcomes, times, retries, tokens and cost
+    Report(report::Report),
     /// Print the raw event log of a task or a namespace
     Events(events::Events),
     /// List agents

@@ -18,6 +18,7 @@ pub mod get;
 pub mod logs;
 pub mod operator;
 mod pairs;
+pub mod report;
 pub mod result;
 pub mod retry;
 pub mod run;
@@ -73,6 +74,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(command) => command.run(context).await,
         Command::Events(command) => command.run(context).await,
         Command::Top(command) => command.run(context).await,
+        Command::Report(command) => command.run(context).await,
         Command::Agents(command) => command.run(context).await,
         Command::Workers(command) => command.run(context).await,
         Command::Capabilities(command) => command.run(context).await,

@@ -19,7 +19,7 @@ pub use table::{Paint, Table};
 pub use talk::Talk;
 pub use text::{
     age, between, clean, duration, elapsed, failure, first_line, micros, moment, money, name, reason,
-    seconds, state, time, wait,
+    seconds, state, time, wait, word,
 };
 
 /// How data is printed.

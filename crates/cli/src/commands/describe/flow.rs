@@ -80,6 +80,13 @@ pub struct Step {
     at: Duration,
 }
 
+impl Step {
+    /// Whether what it tells of went wrong.
+    pub fn has_failed(&self) -> bool {
+        self.paint == Paint::Bad
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn zero(number: &i32) -> bool {
     *number == 0
@@ -138,6 +145,11 @@ impl Flow {
                 (step.text.clone(), Paint::Plain),
             ]);
         }
+        format!("{}\nmade {}\n\n{}", self.headline(), self.create_time, table.render(colored))
+    }
+
+    /// How the task stands, and what took the time, in a line.
+    pub fn headline(&self) -> String {
         let spent = [
             ("waited", self.totals.pending),
             ("in the queue", self.totals.queued),
@@ -148,8 +160,7 @@ impl Flow {
         let spent: Vec<_> = spent.map(|(what, span)| format!("{what} {}", duration(span.0))).collect();
         let spent = if spent.is_empty() { String::new() } else { format!(": {}", spent.join(", ")) };
         let so_far = if rota_client::watch::is_final(self.now) { "after" } else { "for" };
-        let head = format!("{} {} {so_far} {}{spent}", self.name, self.state, duration(self.totals.all.0));
-        format!("{head}\nmade {}\n\n{}", self.create_time, table.render(colored))
+        format!("{} {} {so_far} {}{spent}", self.name, self.state, duration(self.totals.all.0))
     }
 }
 

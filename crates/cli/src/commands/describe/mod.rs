@@ -1,6 +1,6 @@
 //! `rota describe`: everything about one thing, for eyes; or the life of a task, step by step.
 
-mod flow;
+pub mod flow;
 mod page;
 
 use std::collections::BTreeSet;
