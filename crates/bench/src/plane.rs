@@ -9,7 +9,7 @@ use rota_core::Timestamp;
 use rota_proto::{names, v1};
 use rota_server::{Options, Server, Timing};
 use rota_store::Store;
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{Loops, OnExit, spawn};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Notes, Noting};
@@ -46,6 +46,7 @@ impl Plane {
             replica: "bench".to_owned(),
             isolates: true,
             timing: Timing { retention: None, ..Timing::default() },
+            loops: Loops::default(),
         };
         let bound = Server::bind(options).await?;
         let endpoint = format!("http://{}", bound.addr());

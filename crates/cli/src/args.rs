@@ -132,6 +132,8 @@ pub enum Command {
     Drain(drain::Drain),
     /// Remove an agent
     Delete(delete::Delete),
+    /// Look after the control plane itself: its state, its loops, its log
+    Admin(admin::Admin),
     /// Run everything on this machine: store, control plane and workers
     Dev(dev::Dev),
     /// Run a control plane

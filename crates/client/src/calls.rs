@@ -74,6 +74,12 @@ calls! {
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
     /// How the control plane fares. Not repeated: whoever asks wants to know how it is now.
     once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
+    /// The loops that go on in the background.
+    once admin.list_loops(ListLoopsRequest) -> v1::ListLoopsResponse;
+    /// What is logged now.
+    once admin.get_log_filter(GetLogFilterRequest) -> v1::LogFilter;
+    /// Changes what is logged.
+    repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
 }
 
 impl Client {

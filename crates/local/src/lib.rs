@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rota_client::Client;
+use rota_telemetry::Loops;
 use tokio_util::sync::CancellationToken;
 
 /// What it needs to be told.
@@ -29,6 +30,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// How long workers may take to end when all of them shall.
     pub stop_grace: Duration,
+    /// Where its own loop is noted.
+    pub loops: Loops,
 }
 
 /// Why it ends before it is told to.

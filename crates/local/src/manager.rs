@@ -51,6 +51,8 @@ impl Manager {
         let client = self.options.client.clone();
         let mut agents = client.watch_agents(self.options.parent.clone());
         let mut demand = client.watch_demand(self.options.parent.clone());
+        let beat =
+            self.options.loops.enter("workers", "Keeps as many worker processes as there is demand for");
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let result = loop {
@@ -71,7 +73,9 @@ impl Manager {
             }
             self.tell_recovered();
             if self.synced {
+                let round = beat.round();
                 self.reconcile().await;
+                round.succeeded();
             }
         };
         self.stop().await;

@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
+use rota_telemetry::Loops;
 use rota_telemetry::metrics::Page;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub(crate) struct Health {
     durations: Family<Controller, Histogram>,
     failures: Family<Failed, Counter>,
     writes: Family<Controller, Counter>,
+    /// What goes on in the background beside the controllers.
+    pub(crate) loops: Loops,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,8 +76,10 @@ impl Default for Health {
         let writes = Family::default();
         let help = "Status writes to the cluster";
         page.add("rota_operator_status_writes", None, &["controller"], help, &writes);
+        let loops = Loops::default();
+        loops.add_to(&mut page);
         page.add_process();
-        Self { leads: AtomicBool::new(false), page, leading, durations, failures, writes }
+        Self { leads: AtomicBool::new(false), page, leading, durations, failures, writes, loops }
     }
 }
 

@@ -283,19 +283,23 @@ async fn trust(
     renewed: watch::Sender<String>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let beat = context.health.loops.enter("trust", "Renews certificates before they end");
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(trust::INTERVAL) => {}
         }
+        let round = beat.round();
         match trust::ensure(&context.kube, &context.options).await {
             Ok(authority) => {
+                round.succeeded();
                 if *renewed.borrow() != authority {
                     trusted.write(&authority)?;
                     renewed.send_replace(authority);
                 }
             }
             Err(error) => {
+                round.failed(&error);
                 context.health.failed("trust", "ensure");
                 tracing::warn!(%error, "certificates could not be looked after; it is tried again");
             }

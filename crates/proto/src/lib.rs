@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
 pub mod names;
+pub mod texts;
 
 /// Tasks, agents, events.
 pub mod v1 {

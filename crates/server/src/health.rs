@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rota_core::{TaskId, Timestamp};
 use rota_store::{Error, Store};
+use rota_telemetry::loops;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -149,6 +150,7 @@ impl Shared {
             let message = format!("the last write failed: {message}");
             causes.push(Cause { state: State::Error, code: "store_writes", message, hint: hint.to_owned() });
         }
+        causes.extend(self.loops.all().into_iter().filter_map(|seen| self.of_loop(seen)));
         causes.extend(self.pools.messages().into_iter().take(MOST).map(|((namespace, agent), message)| {
             Cause {
                 state: State::Degraded,
@@ -159,6 +161,25 @@ impl Shared {
         }));
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.state));
         (store, causes)
+    }
+
+    /// What a loop that does not go on as it should means.
+    fn of_loop(&self, seen: loops::Seen) -> Option<Cause> {
+        let name = seen.name;
+        let (state, code, message) = match seen.state {
+            loops::State::Waiting | loops::State::Working => return None,
+            loops::State::Ended if self.stop.is_cancelled() => return None,
+            loops::State::Ended => (State::Error, "loop_ended", format!("the loop {name} has ended")),
+            loops::State::Stuck => (
+                State::Error,
+                "loop_stuck",
+                format!("the loop {name} has been at one thing for over a minute"),
+            ),
+            loops::State::Failing => {
+                (State::Degraded, "loop_failing", format!("the loop {name} fails: {}", seen.error))
+            }
+        };
+        Some(Cause { state, code, message, hint: "see `rota admin loops`, and the log".to_owned() })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_store::Store;
+use rota_telemetry::Loops;
 use secrecy::SecretString;
 
 /// How to run a control plane.
@@ -30,6 +31,8 @@ pub struct Options {
     pub isolates: bool,
     /// How long things may take.
     pub timing: Timing,
+    /// Where what goes on in the background is noted; who runs beside the control plane may share it.
+    pub loops: Loops,
 }
 
 impl std::fmt::Debug for Options {

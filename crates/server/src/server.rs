@@ -120,18 +120,21 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let tls = match &options.tls {
-            Some(files) => Some(tls::acceptor(files, stop.clone()).await.map_err(Error::Tls)?),
+            Some(files) => {
+                Some(tls::acceptor(files, &options.loops, stop.clone()).await.map_err(Error::Tls)?)
+            }
             None => None,
         };
-        let door = Door::new(options.token.clone(), options.oidc.clone(), stop.clone());
+        let door = Door::new(options.token.clone(), options.oidc.clone(), &options.loops, stop.clone());
         let door = door.await.map_err(Error::Token)?;
 
         let (claims, settled) = mpsc::channel(CLAIMS);
         let shared = Arc::new(Shared {
             store: Arc::clone(&options.store),
             fleet: Fleet::default(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(&options.loops),
             health: Health::default(),
+            loops: options.loops.clone(),
             watchers: Watchers::new(),
             claims,
             agents: RwLock::default(),

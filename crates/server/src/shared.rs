@@ -10,6 +10,7 @@ use rota_core::task::Task;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_store::{Command, Refused, Reply, Store};
+use rota_telemetry::Loops;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) fleet: Fleet,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
+    pub(crate) loops: Loops,
     pub(crate) watchers: Watchers,
     pub(crate) claims: Claims,
     pub(crate) agents: RwLock<Agents>,

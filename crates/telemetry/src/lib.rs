@@ -4,8 +4,11 @@
 pub mod clock;
 pub mod env;
 pub mod log;
+pub mod loops;
 pub mod metrics;
+pub mod redact;
 mod spawn;
 pub mod trace;
 
+pub use loops::Loops;
 pub use spawn::{OnExit, spawn};

@@ -295,6 +295,7 @@ async fn run(
                 replica: "test".to_owned(),
                 isolates: true,
                 timing: setup.timing,
+                loops: rota_telemetry::Loops::default(),
             };
             anyhow::Ok((Server::bind(options).await?, weak))
         };

@@ -7,6 +7,7 @@ use super::text::{is_lower_snake, is_pascal, is_upper_snake, is_version, upper_s
 /// Calls that answer with something else than `<Rpc>Response` or what their AIP says.
 const OTHER_ANSWERS: &[(&str, &str, &str)] = &[
     ("CancelTask", "Task", "a state change of a resource answers with the resource (AIP-216)"),
+    ("SetLogFilter", "LogFilter", "what is set is small, and there is one of it"),
     ("RetryTask", "Task", "it makes a resource and answers with it, as Create does (AIP-133)"),
 ];
 /// Lists without pages.
@@ -14,7 +15,7 @@ const UNPAGED: &[(&str, &str)] =
     &[("ListCapabilities", "one short line a word, of which a namespace has a few dozen")];
 
 /// Calls about the server itself, which has neither name nor parent.
-const OF_THE_SERVER: &[&str] = &["GetSystemStatus"];
+const OF_THE_SERVER: &[&str] = &["GetSystemStatus", "ListLoops", "GetLogFilter"];
 
 /// Everything that is not as it should be.
 pub(crate) fn check(files: &[File]) -> Vec<String> {

@@ -11,7 +11,7 @@ use rota_client::discover::{self, DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_crds::Span;
 use rota_server::{Options, Timing};
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{Loops, OnExit, spawn};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,8 @@ impl Dev {
         let token_file = token_file(&data_dir)?;
         let store = serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?;
         let place = Place::take()?;
+        // One list for both: the workers' loop is to be seen with the control plane's.
+        let loops = Loops::default();
         let bound = serve::bind(Options {
             listen: config.listen,
             token: Some(rota_server::Token::Fixed(serve::token(&token_file)?)),
@@ -120,6 +122,7 @@ impl Dev {
                 retention: Some(config.retention.0).filter(|time| *time > Duration::ZERO),
                 ..Timing::default()
             },
+            loops: loops.clone(),
         })
         .await?;
         let own =
@@ -129,7 +132,7 @@ impl Dev {
         // Only now, so that whoever finds it can also use it.
         let announced = Announced::new(own, &data_dir, place)?;
         let result =
-            self.beside(globals, &config, &announced.own, &data_dir, &talk, &told, &mut server).await;
+            self.beside(globals, &config, &announced.own, &data_dir, &talk, &told, loops, &mut server).await;
         stop_server.cancel();
         if !server.is_finished() {
             server.await??;
@@ -148,13 +151,14 @@ impl Dev {
         data_dir: &Path,
         talk: &Talk,
         told: &signals::Told,
+        loops: Loops,
         server: &mut tokio::task::JoinHandle<Result<rota_server::Ended, rota_server::Error>>,
     ) -> anyhow::Result<Exit> {
         let mut options = rota_client::Options::new(own.endpoint.clone());
         options.token = Token::File(own.token_file.clone());
         let client = Client::new(options)?;
         let stop_workers = CancellationToken::new();
-        let pools = local(client.clone(), config, own, data_dir)?;
+        let pools = local(client.clone(), config, own, data_dir, loops)?;
         let mut workers = spawn("local workers", OnExit::Done, pools.run(stop_workers.clone()));
         if !self.files.is_empty() {
             let context = Context {
@@ -198,6 +202,7 @@ fn local(
     config: &Config,
     own: &DevEndpoint,
     data_dir: &Path,
+    loops: Loops,
 ) -> anyhow::Result<rota_local::Options> {
     let mut arguments = vec![
         "worker".into(),
@@ -216,6 +221,7 @@ fn local(
         arguments,
         state_dir: data_dir.to_owned(),
         stop_grace: STOP_GRACE,
+        loops,
     })
 }
 

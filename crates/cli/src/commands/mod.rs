@@ -1,5 +1,6 @@
 //! The commands, a file each, and what several of them need.
 
+pub mod admin;
 pub mod agents;
 pub mod apply;
 pub mod attach;
@@ -80,6 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Capabilities(command) => command.run(context).await,
         Command::Drain(command) => command.run(context).await,
         Command::Delete(command) => command.run(context).await,
+        Command::Admin(command) => command.run(context).await,
         // Done above.
         Command::Bench(_)
         | Command::Completion(_)

@@ -8,6 +8,7 @@ use clap::Args;
 use rota_client::discover;
 use rota_crds::Span;
 use rota_server::{Oidc, Options, Timing, Tls, Token};
+use rota_telemetry::Loops;
 use serde::{Deserialize, Serialize};
 
 use super::{serve, signals};
@@ -199,6 +200,9 @@ impl Server {
         let bound = serve::bind(config.options(store, oidc)?).await?;
         let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
         Talk::new(globals.color).say(&format!("listening on {scheme}://{}", bound.addr()));
+        if let Some(addr) = bound.http_addr() {
+            Talk::new(globals.color).say(&format!("answering probes at http://{addr}"));
+        }
         let told = signals::Told::listen()?;
         tokio::select! {
             served = bound.run(told.to_end.clone()) => { served?; }
@@ -281,6 +285,7 @@ impl Config {
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
             },
+            loops: Loops::default(),
         })
     }
 }

@@ -6,6 +6,7 @@
 // Helpers of tests may unwrap as tests do; the lint only knows the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod answers;
 mod control_plane;
 mod dev;
@@ -17,6 +18,7 @@ mod manifests;
 mod output;
 mod process;
 mod queue;
+mod redaction;
 mod rehearsing;
 mod seen;
 mod stage;

@@ -67,6 +67,11 @@ impl Process {
         ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).unwrap()
     }
 
+    /// All that it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.lines.borrow().join("\n")
+    }
+
     /// Waits until it says a line that has this in it, and gives the line.
     pub(crate) async fn says(&mut self, what: &str) -> String {
         let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(what)).cloned();

@@ -42,6 +42,8 @@ impl Graces {
 pub(crate) struct Stage {
     server: Option<Process>,
     graces: Graces,
+    /// What else the control plane is told.
+    more: Vec<String>,
     data: PathBuf,
     addr: Option<SocketAddr>,
     dir: TempDir,
@@ -56,13 +58,21 @@ impl Stage {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        Self { server: None, graces: Graces::LONG, data, addr: None, dir }
+        Self { server: None, graces: Graces::LONG, more: Vec::new(), data, addr: None, dir }
     }
 
     /// With a control plane.
     pub(crate) async fn start(graces: Graces) -> Result<Self> {
         let mut stage = Self::bare();
         stage.graces = graces;
+        stage.start_server().await?;
+        Ok(stage)
+    }
+
+    /// With a control plane that is told more.
+    pub(crate) async fn with(graces: Graces, more: &[&str]) -> Result<Self> {
+        let mut stage = Self::bare();
+        (stage.graces, stage.more) = (graces, more.iter().map(ToString::to_string).collect());
         stage.start_server().await?;
         Ok(stage)
     }
@@ -88,6 +98,7 @@ impl Stage {
         ] {
             command.args([flag, value]);
         }
+        command.args(&self.more);
         let mut server = Process::start("server", command);
         let line = server.says("listening on http://").await;
         self.addr = line.rsplit('/').next().map(str::parse).transpose()?;
@@ -103,6 +114,11 @@ impl Stage {
     /// The control plane.
     pub(crate) fn server(&self) -> &Process {
         self.server.as_ref().unwrap()
+    }
+
+    /// The same, to hear what it says.
+    pub(crate) fn server_mut(&mut self) -> &mut Process {
+        self.server.as_mut().unwrap()
     }
 
     /// Where the control plane listens.

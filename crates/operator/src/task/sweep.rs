@@ -54,6 +54,7 @@ pub(crate) async fn run(
             ready = store.wait_until_ready() => if ready.is_err() { return },
         }
     }
+    let beat = context.health.loops.enter("sweep", "Ends tasks whose resource is gone");
     let mut next = Instant::now();
     let mut names = Vec::with_capacity(CONCURRENCY);
     loop {
@@ -77,7 +78,14 @@ pub(crate) async fn run(
             Some(()) = missed.recv() => {}
             () = tokio::time::sleep_until(next) => {}
         }
-        let wait = if sweep(&context, &stores).await { INTERVAL } else { SOON };
+        let round = beat.round();
+        let wait = if sweep(&context, &stores).await {
+            round.succeeded();
+            INTERVAL
+        } else {
+            round.failed("the control plane could not be told; see the log");
+            SOON
+        };
         next = Instant::now() + wait;
     }
 }

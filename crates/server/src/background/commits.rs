@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::{AgentChange, Command, Commit, Refused, Reply};
+use rota_telemetry::loops::Beat;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,6 +33,7 @@ pub(super) async fn run(
     mut commits: mpsc::Receiver<Commit>,
     mut claims: mpsc::Receiver<Settled>,
     due: watch::Sender<Option<Timestamp>>,
+    beat: Beat,
 ) {
     let mut taken = Vec::with_capacity(AT_ONCE);
     loop {
@@ -42,9 +44,11 @@ pub(super) async fn run(
                 if count == 0 {
                     return;
                 }
+                let round = beat.round();
                 for commit in taken.drain(..) {
                     follow(&shared, commit, &due);
                 }
+                round.succeeded();
             }
             Some(settled) = claims.recv() => {
                 // What was committed before came in before, even if it was not there yet when this loop looked.

@@ -51,10 +51,18 @@ pub(crate) fn start(
     first_due: Option<rota_core::Timestamp>,
 ) -> Loops {
     let (due, wake) = watch::channel(first_due);
-    let commits = commits::run(Arc::clone(shared), commits, claims, due);
+    let beat = |name, help| shared.loops.enter(name, help);
+    let follow = beat(
+        "commits",
+        "Follows the store's commits: tells workers and watchers, and gives out what is ready",
+    );
+    let commits = commits::run(Arc::clone(shared), commits, claims, due, follow);
+    let looks = beat("timer", "Lets tasks look at the clock when their time comes");
+    let timer = timer::run(Arc::clone(shared), wake, looks);
+    let prune = prune::run(Arc::clone(shared), beat("prune", "Removes what is older than it is kept"));
     Loops(vec![
         ("store's writer or what follows its commits", spawn("commits", OnExit::Done, commits)),
-        ("timer", spawn("timer", OnExit::Done, timer::run(Arc::clone(shared), wake))),
-        ("removal of what is old", spawn("prune", OnExit::Done, prune::run(Arc::clone(shared)))),
+        ("timer", spawn("timer", OnExit::Done, timer)),
+        ("removal of what is old", spawn("prune", OnExit::Done, prune)),
     ])
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_store::{Command, Prune, Reply};
+use rota_telemetry::loops::Beat;
 
 use crate::shared::{Shared, now};
 
@@ -13,7 +14,7 @@ const LEFT: Duration = Duration::from_secs(24 * 3600);
 /// Of each kind in one transaction: few, so that others hardly wait.
 const AT_ONCE: usize = 200;
 
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>, beat: Beat) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -21,16 +22,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        let round = beat.round();
         shared.watchers.sweep();
         let ended_before = shared.timing.retention.map(|retention| now() - retention);
         let prune = Prune { ended_before, left_before: now() - LEFT, limit: AT_ONCE };
         loop {
             match shared.apply(Command::Prune(prune)).await {
                 Ok(Reply::Pruned(count)) if count >= AT_ONCE && !shared.stop.is_cancelled() => {}
-                Ok(_) => break,
+                Ok(_) => break round.succeeded(),
                 Err(status) => {
                     tracing::warn!(%status, "what is old could not be removed");
-                    break;
+                    break round.failed(status.message());
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::{Command, Reply};
+use rota_telemetry::loops::Beat;
 use tokio::sync::watch;
 
 use crate::shared::{Shared, now};
@@ -16,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Shortest wait after a look that did nothing, and after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shared: Arc<Shared>, mut due: watch::Receiver<Option<Timestamp>>) {
+pub(super) async fn run(shared: Arc<Shared>, mut due: watch::Receiver<Option<Timestamp>>, beat: Beat) {
     loop {
         let next = *due.borrow_and_update();
         let sleep = next.map_or(LONGEST, |at| at.since(now()).min(LONGEST));
@@ -33,9 +34,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut due: watch::Receiver<Option<Tim
         if next.is_none_or(|at| at > now()) {
             continue;
         }
+        let round = beat.round();
         let did = match shared.apply(Command::Tick { limit: AT_ONCE }).await {
-            Ok(Reply::Ticked(count)) => count,
-            _ => 0,
+            Ok(Reply::Ticked(count)) => {
+                round.succeeded();
+                count
+            }
+            Ok(_) => 0,
+            Err(status) => {
+                round.failed(status.message());
+                0
+            }
         };
         // The commit tells the next time; until it has come through, looking again is idle.
         if did < AT_ONCE {

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use rota_core::Timestamp;
 use rota_core::task::State as TaskState;
 use rota_proto::v1::admin_service_server::AdminService;
-use rota_proto::v1::{self, SystemState};
+use rota_proto::v1::{self, LoopState, SystemState};
+use rota_telemetry::{log, loops};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use crate::health::{self, State, StoreSeen};
 use crate::shared::{Shared, now};
+use crate::wire::status::{error, invalid};
 use crate::wire::time;
+
+/// Longest filter.
+const MAX_FILTER: usize = 1024;
 
 pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
@@ -25,6 +31,27 @@ impl Admin {
             last_commit_time: health.last_commit().map(time::timestamp),
             write_error: health.write_error().map(|(message, _)| message).unwrap_or_default(),
         }
+    }
+
+    fn loops(&self) -> Vec<v1::Loop> {
+        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let told = |seen: loops::Seen| v1::Loop {
+            name: seen.name.to_owned(),
+            description: seen.help.to_owned(),
+            state: match seen.state {
+                loops::State::Waiting => LoopState::Waiting,
+                loops::State::Working => LoopState::Working,
+                loops::State::Failing => LoopState::Failing,
+                loops::State::Stuck => LoopState::Stuck,
+                loops::State::Ended => LoopState::Ended,
+            }
+            .into(),
+            last_success_time: seen.last_success.map(|at| time::timestamp(Timestamp(at))),
+            succeeded: count(seen.succeeded),
+            failed: count(seen.failed),
+            error: seen.error,
+        };
+        self.shared.loops.all().into_iter().map(told).collect()
     }
 
     async fn counts(&self, seen: &StoreSeen) -> v1::SystemCounts {
@@ -76,8 +103,48 @@ impl AdminService for Admin {
             start_time: Some(time::timestamp(self.shared.health.started)),
             store: Some(self.store(&seen)),
             counts: Some(self.counts(&seen).await),
+            loops: self.loops(),
             // Last: whoever compares clocks reckons with the time of the answer.
             server_time: Some(time::timestamp(now())),
         }))
     }
+
+    async fn list_loops(
+        &self,
+        _: Request<v1::ListLoopsRequest>,
+    ) -> Result<Response<v1::ListLoopsResponse>, Status> {
+        Ok(Response::new(v1::ListLoopsResponse { loops: self.loops() }))
+    }
+
+    async fn get_log_filter(
+        &self,
+        _: Request<v1::GetLogFilterRequest>,
+    ) -> Result<Response<v1::LogFilter>, Status> {
+        let filter = log::filter().ok_or_else(not_ours)?;
+        Ok(Response::new(v1::LogFilter { filter }))
+    }
+
+    async fn set_log_filter(
+        &self,
+        request: Request<v1::SetLogFilterRequest>,
+    ) -> Result<Response<v1::LogFilter>, Status> {
+        let filter = request.into_inner().filter;
+        if filter.trim().is_empty() {
+            return Err(invalid("filter", "is required"));
+        }
+        if filter.len() > MAX_FILTER {
+            return Err(invalid("filter", format!("must have at most {MAX_FILTER} bytes")));
+        }
+        let before = log::filter();
+        if !log::set_filter(&filter).map_err(|error| invalid("filter", error.to_string()))? {
+            return Err(not_ours());
+        }
+        tracing::warn!(filter, before, "what is logged was changed");
+        Ok(Response::new(v1::LogFilter { filter }))
+    }
+}
+
+/// A part of another program, whose log is that program's.
+fn not_ours() -> Status {
+    error("LOG_NOT_OURS", "this control plane runs in a program that sees to the log by itself")
 }

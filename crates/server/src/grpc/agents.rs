@@ -233,7 +233,8 @@ impl AgentService for Agents {
         if let Some(outgoing) = outgoing {
             outgoing.hang_up.cancel();
         }
-        let what = crate::wire::failure::cut(request.message, 256);
+        let mut what = crate::wire::failure::cut(request.message, 256);
+        crate::wire::clean::text(&mut what);
         let message = format!("its worker's process has ended ({what})");
         let freed = sessions::lose(&self.shared, &key, worker.clone(), &message).await;
         if freed.is_err() {

@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::shared::Shared;
 use crate::wire::status::{error, invalid};
-use crate::wire::{check, names};
+use crate::wire::{check, clean, names};
 
 const MAX_WORKERS: usize = 10_000;
 const MAX_INSTANCE: usize = 128;
@@ -37,7 +37,10 @@ pub(super) fn report(shared: &Shared, request: v1::ReportAgentRequest) -> Result
     if request.message.len() > MAX_MESSAGE {
         return Err(invalid("message", format!("must have at most {MAX_MESSAGE} bytes")));
     }
-    if shared.pools.report(agent, request.message) {
+    // It may hold the last words of a program.
+    let mut message = request.message;
+    clean::text(&mut message);
+    if shared.pools.report(agent, message) {
         shared.watchers.fleet_changed();
     }
     Ok(())

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 use rota_core::{TaskId, task};
+use rota_telemetry::Loops;
 pub use rota_telemetry::metrics::Described;
 use rota_telemetry::metrics::Page;
 
@@ -70,11 +71,12 @@ pub(crate) struct Metrics {
 
 /// Every metric of the control plane.
 pub fn metrics() -> Vec<Described> {
-    Metrics::default().page.into_inner().described().to_vec()
+    Metrics::new(&Loops::default()).page.into_inner().described().to_vec()
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// All at zero, and those of the loops.
+    pub(crate) fn new(loops: &Loops) -> Self {
         let metrics = Self {
             page: Mutex::default(),
             bounds: Bounds::default(),
@@ -98,11 +100,10 @@ impl Default for Metrics {
             slots: Family::default(),
         };
         metrics.fill(&mut metrics.page.lock());
+        loops.add_to(&mut metrics.page.lock());
         metrics
     }
-}
 
-impl Metrics {
     fn fill(&self, page: &mut Page) {
         let seconds = || Some(Unit::Seconds);
         page.add("rota_tasks", None, &["state"], "Tasks that have not ended", &self.tasks);

@@ -10,7 +10,7 @@ use tonic::Status;
 use prost::Message;
 
 use crate::wire::status::{error, invalid};
-use crate::wire::{check, event, failure};
+use crate::wire::{check, clean, event, failure};
 
 /// More than any message can hold of entries that say anything: a worker that was cut off sends what it
 /// gathered by bytes, not by number.
@@ -41,7 +41,10 @@ pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<ta
         Some(wire::result::Kind::Failed(failed)) if failed.class() == FailureClass::WorkerLost => {
             Ending::Stopped { by: "stopping".to_owned() }
         }
-        Some(wire::result::Kind::Failed(failed)) => Ending::Failed(failure::from_wire(failed)),
+        Some(wire::result::Kind::Failed(mut failed)) => {
+            clean::failure(&mut failed);
+            Ending::Failed(failure::from_wire(failed))
+        }
         Some(wire::result::Kind::Cancelled(cancelled)) => {
             Ending::Stopped { by: failure::cut(cancelled.by, 32) }
         }
@@ -50,7 +53,10 @@ pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<ta
     Ok(task::Command::Finish {
         held,
         ending,
-        usage: result.usage.map(event::from_usage),
+        usage: result.usage.map(|mut usage| {
+            clean::usage(&mut usage);
+            event::from_usage(usage)
+        }),
         session: failure::cut(result.runtime_session, 256),
         jitter,
     })
@@ -59,6 +65,7 @@ pub(super) fn result(result: wire::Result, held: Held, jitter: f64) -> Result<ta
 /// A result to keep. One that is too large fails its attempt: refusing the message would end the session, and the
 /// worker would say it again in the next.
 fn kept(mut result: TaskResult) -> Ending {
+    clean::result(&mut result);
     result.text = failure::cut(result.text, 256 << 10);
     let size = result.encoded_len();
     if size > MAX_RESULT {

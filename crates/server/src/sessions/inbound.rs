@@ -17,7 +17,7 @@ use super::decode;
 use super::hello::Opened;
 use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
 use crate::shared::{Replies, Shared, now};
-use crate::wire::{failure, status};
+use crate::wire::{clean, failure, status};
 
 /// Messages of one batch, at most.
 const BATCH: usize = 256;
@@ -99,7 +99,8 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
         Kind::Reject(reject) => {
             let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
             let held = decode::by(&opened.worker, fence);
-            let reason = failure::cut(reject.reason, 1024);
+            let mut reason = failure::cut(reject.reason, 1024);
+            clean::text(&mut reason);
             ending(shared, opened, id, fence);
             (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
         }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::future::Either;
 use parking_lot::RwLock;
+use rota_telemetry::Loops;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ impl Door {
     pub(crate) async fn new(
         token: Option<Token>,
         oidc: Option<Oidc>,
+        loops: &Loops,
         stop: CancellationToken,
     ) -> Result<Self, String> {
         let admin = Arc::new(RwLock::new(None));
@@ -51,7 +53,8 @@ impl Door {
                     *admin.write() = Some(digest(token));
                     Ok(())
                 };
-                files::follow(vec![path], RELOAD, stop, take).await?;
+                let beat = loops.enter("token-file", "Looks whether the file with the token has changed");
+                files::follow(vec![path], RELOAD, beat, stop, take).await?;
             }
         }
         Ok(Self { admin, verifier: oidc.map(Verifier::new) })

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rota_telemetry::loops::Beat;
 use rota_telemetry::{OnExit, spawn};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
@@ -47,6 +48,7 @@ fn digest(files: &[Vec<u8>]) -> [u8; 32] {
 pub(super) async fn follow<F>(
     paths: Vec<PathBuf>,
     every: Duration,
+    beat: Beat,
     stop: CancellationToken,
     mut take: F,
 ) -> Result<(), String>
@@ -55,7 +57,7 @@ where
 {
     let files = read_all(&paths).await?;
     take(&files)?;
-    let mut seen = Ok(digest(&files));
+    let (mut seen, mut wrong) = (Ok(digest(&files)), None);
     drop(files);
     spawn("follow-files", OnExit::Done, async move {
         let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -64,15 +66,27 @@ where
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
+            let round = beat.round();
             let files = read_all(&paths).await;
             let now = files.as_deref().map(digest).map_err(Clone::clone);
             if now == seen {
+                // What could not be used the last time cannot be used now either.
+                match &wrong {
+                    Some(why) => round.failed(why),
+                    None => round.succeeded(),
+                }
                 continue;
             }
             seen = now;
-            match files.and_then(|files| take(&files)) {
-                Ok(()) => tracing::info!(files = names, "changed files are used from now on"),
+            let taken = files.and_then(|files| take(&files));
+            wrong = taken.clone().err();
+            match taken {
+                Ok(()) => {
+                    round.succeeded();
+                    tracing::info!(files = names, "changed files are used from now on");
+                }
                 Err(why) => {
+                    round.failed(&why);
                     tracing::error!(
                         files = names,
                         why,

@@ -21,6 +21,7 @@ const LEAST: &[(&str, Role)] = &[
     ("/rota.v1.TaskService/", Role::Operator),
     ("/rota.v1.AgentService/", Role::Operator),
     ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
+    ("/rota.v1.AdminService/ListLoops", Role::Operator),
 ];
 
 /// The least role for a call.

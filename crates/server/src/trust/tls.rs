@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rota_telemetry::Loops;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,7 +27,11 @@ impl ResolvesServerCert for Shown {
 }
 
 /// What speaks TLS, with the certificate of these files, whatever it is by then.
-pub(crate) async fn acceptor(tls: &Tls, stop: CancellationToken) -> Result<TlsAcceptor, String> {
+pub(crate) async fn acceptor(
+    tls: &Tls,
+    loops: &Loops,
+    stop: CancellationToken,
+) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let shown = Arc::new(Shown(RwLock::new(None)));
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -41,7 +46,8 @@ pub(crate) async fn acceptor(tls: &Tls, stop: CancellationToken) -> Result<TlsAc
         *shown.0.write() = Some(Arc::new(pair(certificate, key, &provider)?));
         Ok(())
     };
-    files::follow(paths, tls.reload, stop, take).await?;
+    let beat = loops.enter("certificate", "Looks whether the certificate's files have changed");
+    files::follow(paths, tls.reload, beat, stop, take).await?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

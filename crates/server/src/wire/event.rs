@@ -7,7 +7,7 @@ use rota_core::task::{Body, Event, Item, Meaning, Progress, State};
 use rota_core::usage::Usage;
 use rota_proto::v1::{self, event::Kind};
 
-use super::{failure, time};
+use super::{clean, failure, time};
 
 /// Bytes that one reported entry may have.
 const MAX_REPORT: usize = 256 << 10;
@@ -66,6 +66,9 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             message: "the worker reported something that is too large or not its to say; it was dropped"
                 .to_owned(),
         }));
+    }
+    if let Some(kind) = &mut event.kind {
+        clean::event(kind);
     }
     let meaning = match &mut event.kind {
         Some(Kind::Progress(progress)) => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod check;
+pub(crate) mod clean;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod merge;

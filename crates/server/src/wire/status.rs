@@ -68,6 +68,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The store cannot do its work now, for example because the disk is full.",
     ),
     ("STORE_CORRUPT", Code::DataLoss, "The store holds something that cannot be read."),
+    (
+        "LOG_NOT_OURS",
+        Code::FailedPrecondition,
+        "The control plane is a part of a program that sees to the log by itself.",
+    ),
     ("STOPPING", Code::Unavailable, "The server is stopping; call again."),
 ];
 

@@ -24,6 +24,8 @@ const NAMES: &[&str] = &[
     "rota_cost_usd_total",
     "rota_dispatch_latency_seconds",
     "rota_failures_total",
+    "rota_loop_last_success_timestamp_seconds",
+    "rota_loop_rounds_total",
     "rota_queue_oldest_age_seconds",
     "rota_queue_tasks",
     "rota_store_commit_commands",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use rota_proto::v1::{self, SystemState, TaskState, script_step::Kind as Step};
+use rota_proto::v1::{self, LoopState, SystemState, TaskState, script_step::Kind as Step};
 use rota_testkit::{Cluster, Keep, STUCK, Setup, tasks};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -157,5 +157,41 @@ async fn while_it_stops_it_says_so() -> Result<()> {
     under_way.await??;
     let ended = cluster.ended().await.context("it did not end")??;
     assert_eq!(ended, rota_server::Ended::InOrder);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_loop_that_fails_is_told_of_until_it_succeeds() -> Result<()> {
+    let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+    let (one, other) = (made()?, made()?);
+    let tls = Some((one.cert.pem(), one.signing_key.serialize_pem()));
+    let cluster = Cluster::start_with(Setup { tls, ..Setup::new(Keep::Memory) }).await?;
+    assert_eq!(status(&cluster).await?.state(), SystemState::Healthy);
+    // Half of another pair.
+    let key = cluster.folder().join("tls.key");
+    for (text, state) in [
+        (other.signing_key.serialize_pem(), SystemState::Degraded),
+        (one.signing_key.serialize_pem(), SystemState::Healthy),
+    ] {
+        std::fs::write(&key, text)?;
+        tasks::eventually(
+            "what it makes of the files",
+            async || Ok(status(&cluster).await?.state() == state),
+        )
+        .await?;
+        let now = status(&cluster).await?;
+        let one = now.loops.iter().find(|one| one.name == "certificate").context("no such loop")?;
+        let well = state == SystemState::Healthy;
+        assert_eq!((one.state() == LoopState::Failing, one.error.is_empty()), (!well, well), "{one:?}");
+        assert_eq!(codes(&now), if well { vec![] } else { vec!["loop_failing"] });
+    }
+    // What is part of another program leaves the log to it.
+    let refused = cluster.client().get_log_filter(v1::GetLogFilterRequest {}).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("LOG_NOT_OURS"));
+    for (filter, reason) in [("", "INVALID_FIELD"), ("a=b=c", "INVALID_FIELD"), ("info", "LOG_NOT_OURS")] {
+        let request = v1::SetLogFilterRequest { filter: filter.into() };
+        let refused = cluster.client().set_log_filter(request).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some(reason), "{filter}");
+    }
     Ok(())
 }

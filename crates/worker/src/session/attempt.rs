@@ -14,6 +14,7 @@ use rota_proto::worker::v1::{Assign, Result as Told};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::redact::Redaction;
 use super::shared::{Shared, Why};
 use super::verdict;
 use crate::runtimes::scripted::Scripted;
@@ -66,16 +67,25 @@ pub(super) async fn run(context: Arc<Context>, job: Job) {
     let number = assign.attempt;
     let (events, mut received) = mpsc::channel(AHEAD);
     let channels = Channels { events, inputs, stop: shared.stop() };
-    let tell = |kind| {
+    let redaction = Redaction::default();
+    let push = |kind| {
         let event = Event { time: Some(timestamp()), attempt: number, kind: Some(kind), log_seq: 0 };
         if shared.push(event) {
             // Nobody listening means that the worker has ended.
             let _ = context.notes.send(Note::Events(key.clone()));
         }
     };
+    let tell = |kind| {
+        let told = redaction.event(kind);
+        // What is held back was said all the same.
+        if told.is_empty() {
+            shared.heard();
+        }
+        told.into_iter().for_each(push);
+    };
     let mut place = None;
-    let outcome = {
-        let work = execute(&context, &runtime, assign, channels, &mut place, &shared);
+    let mut outcome = {
+        let work = execute(&context, &runtime, assign, channels, &mut place, &shared, &redaction);
         let work = AssertUnwindSafe(shared.group.scope(work)).catch_unwind();
         let outcome = follow(pin!(work), &mut received, &shared, &clock, &tell).await;
         match outcome {
@@ -91,6 +101,8 @@ pub(super) async fn run(context: Arc<Context>, job: Job) {
     while let Ok(kind) = received.try_recv() {
         tell(kind);
     }
+    redaction.rest().into_iter().for_each(push);
+    redaction.outcome(&mut outcome);
     if let Some(place) = place {
         Place::clear(place, matches!(outcome.ending, Ending::Succeeded(_))).await;
     }
@@ -152,6 +164,7 @@ async fn execute(
     channels: Channels,
     kept: &mut Option<Place>,
     shared: &Shared,
+    redaction: &Redaction,
 ) -> Outcome {
     let mut attempt = if needs_place(&assign) {
         let scratch = context.root.scratch(&assign);
@@ -159,6 +172,7 @@ async fn execute(
             Ok(given) => given,
             Err(failed) => return Outcome::new(Ending::Failed(failed)),
         };
+        redaction.declare(given.values().chain(assign.secrets.values()));
         let environment = super::environment::build(&mut assign, given, &scratch);
         let prepared = context.root.prepare(&assign, &environment, &mut shared.stop()).await;
         let place = match prepared {
@@ -168,6 +182,7 @@ async fn execute(
         };
         Attempt { workspace: place.workspace.clone(), scratch: place.scratch.clone(), environment, assign }
     } else {
+        redaction.declare(assign.secrets.values());
         assign.secrets.clear();
         let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
         Attempt { assign, workspace, scratch, environment }

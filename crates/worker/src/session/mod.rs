@@ -8,6 +8,7 @@ mod heartbeat;
 mod inbound;
 mod outbound;
 mod outbox;
+mod redact;
 mod secrets;
 mod shared;
 mod spill;

@@ -121,6 +121,11 @@ impl Shared {
         !std::mem::replace(&mut state.noted, true)
     }
 
+    /// The attempt was heard, though there is nothing to tell of it.
+    pub(super) fn heard(&self) {
+        self.state.lock().touch();
+    }
+
     /// Somebody answered, or steered: the agent has its own time again.
     pub(super) fn answered(&self, request: &str) {
         let mut state = self.state.lock();
