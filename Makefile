@@ -15,10 +15,10 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test lint fmt docs bench bench-k8s charts-check images e2e cluster-up cluster-down cluster-test clean
+.PHONY: help demo demo-claude test lint fmt docs bench bench-k8s charts-check observability-check images e2e cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the main job on this repository's own files; needs Rust and a C compiler
 	@scripts/demo
@@ -57,6 +57,9 @@ bench: ## Measure dispatch on this machine (more: make bench BENCH="--help")
 
 charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs helm and Go
 	@scripts/charts-check
+
+observability-check: ## Check alerts, dashboards and the place to see them; needs promtool
+	@scripts/observability-check
 
 images: ## Make the images rota:dev and rota-worker:dev without a container engine
 	@scripts/image

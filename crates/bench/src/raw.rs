@@ -34,6 +34,7 @@ pub(crate) async fn lives(folder: &Path, at_once: usize, span: Duration) -> Resu
             instance: "raw".to_owned(),
             replica: "bench".to_owned(),
             running: Vec::new(),
+            last: None,
         })])
         .await?;
     let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };

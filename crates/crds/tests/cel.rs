@@ -2,36 +2,18 @@
 //! The manifests lie in `cel/`, where a test with a real API server finds them too.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod cases;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use kube::core::cel;
 use rota_crds::resource;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    message: String,
-    accepted: Value,
-    refused: Value,
-}
-
-fn cases() -> Vec<(String, Case)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cel");
-    let mut cases = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        for (index, part) in text.split("\n---\n").enumerate() {
-            let place = format!("{} {index}", path.file_name().unwrap().to_string_lossy());
-            let case = serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{place}: {error}"));
-            cases.push((place, case));
-        }
-    }
-    cases
+fn cases() -> Vec<(String, cases::Case)> {
+    cases::cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cel"))
 }
 
 fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
@@ -63,7 +45,7 @@ fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
 
 #[test]
 fn each_rule_takes_and_refuses_what_it_should() {
-    for (place, Case { message, accepted, refused }) in cases() {
+    for (place, cases::Case { message, accepted, refused }) in cases() {
         assert_eq!(verdict(&accepted, None), [""; 0], "{place}");
         let is_change = accepted["metadata"] == refused["metadata"];
         let found = verdict(&refused, is_change.then_some(&accepted));
@@ -88,7 +70,7 @@ fn each_rule_has_a_case() {
 
 #[test]
 fn what_a_cluster_takes_is_valid() {
-    for (place, Case { accepted, .. }) in cases() {
+    for (place, cases::Case { accepted, .. }) in cases() {
         let documents = rota_crds::parse(&place, &accepted.to_string()).unwrap();
         assert_eq!(documents[0].object.validate(), [], "{place}");
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use kube::api::{Api, DeleteParams, Preconditions};
+use kube::core::Status;
 use serde::de::DeserializeOwned;
 
 /// The field manager of objects that we make.
@@ -51,6 +52,12 @@ where
         Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether something was refused because its namespace goes, and all that is in it.
+pub(crate) fn is_leaving(refusal: &Status) -> bool {
+    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+    causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
 }
 
 /// Whether the object that was meant is not there any more: none of its name, or another.

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::cluster;
 use crate::context::Context;
 
 /// Objects that are reconciled at a time. Most of the time goes into waiting for answers.
@@ -163,6 +164,10 @@ async fn one<K: Kind, R: Reconciler<K>>(
         // It changed under our hands, and the change wakes us anyway.
         Err(Failure::Kube(kube::Error::Api(status))) if status.code == 409 => {
             Action::requeue(Duration::from_millis(100))
+        }
+        // Nothing can be made where everything goes; this object goes next.
+        Err(Failure::Kube(kube::Error::Api(status))) if cluster::is_leaving(&status) => {
+            Action::await_change()
         }
         Err(failure) => {
             let wait = backoff.failed(reference);

@@ -136,6 +136,7 @@ async fn prepare(store: &Sqlite) -> WorkerRef {
         instance: "process".to_owned(),
         replica: "replica".to_owned(),
         running: Vec::new(),
+        last: None,
     };
     let put = Command::PutAgent(PutAgent { agent, must_exist: None });
     let replies = store.apply(vec![put, Command::OpenSession(hello)]).await.unwrap();

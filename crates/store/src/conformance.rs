@@ -60,7 +60,7 @@ macro_rules! conformance {
                 a_failed_attempt_is_tried_again cancelled_while_it_runs
             }
             sessions {
-                epochs_grow what_is_named_goes_on what_is_not_named_is_lost under_an_older_fence
+                epochs_grow what_is_named_goes_on what_is_not_named_is_lost a_name_that_was_taken_is_not_taken_back under_an_older_fence
                 another_process_in_its_place a_superseded_end_frees_nothing an_end_frees_what_it_had
                 opened_anew_the_store_still_knows
             }

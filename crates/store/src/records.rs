@@ -107,6 +107,8 @@ pub struct OpenSession {
     pub replica: String,
     /// Attempts that it still has.
     pub running: Vec<(TaskId, Fence)>,
+    /// Its last session, if it had one.
+    pub last: Option<Epoch>,
 }
 
 /// The end of a worker's session.
@@ -196,6 +198,9 @@ pub enum Refused {
     /// The worker has a newer session.
     #[error("the worker has a newer session")]
     Superseded,
+    /// The worker was away, and another process has its name.
+    #[error("another process has joined under this worker's name")]
+    Replaced,
 }
 
 /// What one commit changed.

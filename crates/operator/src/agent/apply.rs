@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use rand::seq::IndexedRandom;
 use rota_client::Code;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
@@ -14,13 +13,6 @@ use super::status::Trouble;
 use crate::cluster::{self, CA_CONFIG_MAP, CLUSTER, MANAGER, labels};
 use crate::context::Context;
 use crate::controller::{Failure, sentence};
-
-/// Letters and digits that cannot be taken for one another, and make no words.
-const LETTERS: &[char] = &[
-    'b', 'c', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'q', 'r', 's', 't', 'v', 'w', 'x', 'z', '2',
-    '4', '5', '6', '7', '8', '9',
-];
-const SUFFIX: usize = 5;
 
 /// What became of starting a worker.
 pub(super) enum Started {
@@ -68,7 +60,7 @@ pub(super) async fn authority(context: &Context, namespace: &str, authority: &st
 
 /// Starts a worker.
 pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Started, Failure> {
-    let pod = match recipe.pod(&suffix()) {
+    let pod = match recipe.pod() {
         Ok(pod) => pod,
         Err(malformed) => return Ok(Started::Refused(Trouble::new("InvalidSpec", malformed.0))),
     };
@@ -80,18 +72,15 @@ pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Star
             Ok(Started::Pod(made.name_any(), made.uid().unwrap_or_default()))
         }
         // A quota, an admission rule, or a spec that no pod can have.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+        Err(kube::Error::Api(status))
+            if matches!(status.code, 403 | 422) && !cluster::is_leaving(&status) =>
+        {
             let reason =
                 if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "PodRefused" };
             Ok(Started::Refused(Trouble::new(reason, status.message.clone())))
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn suffix() -> String {
-    let mut chance = rand::rng();
-    (0..SUFFIX).filter_map(|_| LETTERS.choose(&mut chance)).collect()
 }
 
 /// Removes a pod that has ended, after it was told that its worker is certainly gone.

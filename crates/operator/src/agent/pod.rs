@@ -57,8 +57,8 @@ pub(crate) struct ForTask<'a> {
 pub(crate) struct Malformed(pub String);
 
 impl Recipe<'_> {
-    /// The pod, named so that `suffix` tells it from its siblings.
-    pub(crate) fn pod(&self, suffix: &str) -> Result<Pod, Malformed> {
+    /// The pod. Its name is the agent's, and what the cluster appends to tell it from its siblings.
+    pub(crate) fn pod(&self) -> Result<Pod, Malformed> {
         let spec = self.spec()?;
         let template = self.template();
         let hash = hash(&spec, &template);
@@ -75,7 +75,7 @@ impl Recipe<'_> {
         let annotations = (!template.annotations.is_empty()).then_some(template.annotations);
         Ok(Pod {
             metadata: ObjectMeta {
-                name: Some(name(&self.agent.name_any(), suffix)),
+                generate_name: Some(stem(&self.agent.name_any())),
                 namespace: self.agent.namespace(),
                 labels: Some(labels),
                 annotations,
@@ -290,10 +290,9 @@ impl Recipe<'_> {
     }
 }
 
-/// `{agent}-{suffix}`, within what a label holds.
-fn name(agent: &str, suffix: &str) -> String {
-    let stem = agent[..agent.floor_char_boundary(62 - suffix.len())].trim_end_matches(['-', '.']);
-    format!("{stem}-{suffix}")
+/// `{agent}-`: with the five characters that a cluster appends, no longer than a worker's name may be.
+fn stem(agent: &str) -> String {
+    format!("{}-", agent[..agent.floor_char_boundary(57)].trim_end_matches(['-', '.']))
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rota_core::TaskId;
 use rota_core::target::Profile;
 use rota_core::task::{Body, Desired, Task, WorkerRef};
+use rota_core::{Epoch, TaskId};
 use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kind};
 use rota_store::{Command, EndSession, OpenSession, Reply, Resumed};
 use rota_telemetry::{OnExit, spawn};
@@ -81,6 +81,7 @@ pub(super) async fn open(
         instance: hello.instance.clone(),
         replica: shared.replica.clone(),
         running,
+        last: u64::try_from(hello.last_epoch).ok().filter(|epoch| *epoch > 0).map(Epoch),
     };
     let Reply::Session(epoch, resumed) = shared.apply(Command::OpenSession(open)).await? else {
         return Err(Status::internal("the store gave another answer than was asked for"));

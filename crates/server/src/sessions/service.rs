@@ -103,7 +103,7 @@ fn reason_of_end(shared: &Shared, opened: &Opened) -> Status {
     }
     match shared.fleet.look(&opened.key).map(|seat| (seat.epoch, seat.instance.clone())) {
         Some((epoch, instance)) if epoch != opened.worker.epoch && instance != opened.instance => {
-            status::error("WORKER_REPLACED", "another process has joined under this worker's name")
+            status::refused(rota_store::Refused::Replaced)
         }
         Some((epoch, _)) if epoch != opened.worker.epoch => {
             status::error("WORKER_SUPERSEDED", "a newer session is up")

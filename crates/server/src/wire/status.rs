@@ -144,6 +144,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
         }
         Refused::KeyOutlived(_) => "KEY_OUTLIVED",
         Refused::Superseded => "WORKER_SUPERSEDED",
+        Refused::Replaced => "WORKER_REPLACED",
     };
     error(reason, refused.to_string())
 }

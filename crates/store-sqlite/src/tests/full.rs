@@ -24,6 +24,7 @@ fn hello() -> Command {
         instance: "process".to_owned(),
         replica: "replica".to_owned(),
         running: Vec::new(),
+        last: None,
     })
 }
 

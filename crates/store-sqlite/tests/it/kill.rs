@@ -97,6 +97,7 @@ fn child() {
             instance: round.to_string(),
             replica: "replica".to_owned(),
             running: Vec::new(),
+            last: None,
         });
         let replies = store.apply(vec![hello]).await.unwrap();
         let [Ok(Reply::Session(epoch, _))] = replies[..] else { panic!("{replies:?}") };

@@ -4,7 +4,7 @@ use rota_core::Fence;
 use rota_core::task::{Command, Reply, State};
 
 use super::trial::{Trial, end_session, held, make, open_session, session};
-use crate::{Refused, Reply as Answer};
+use crate::{Command as Change, OpenSession, Refused, Reply as Answer};
 
 pub async fn epochs_grow(t: &mut Trial) {
     for epoch in 1..=3 {
@@ -74,6 +74,30 @@ pub async fn another_process_in_its_place(t: &mut Trial) {
     let task = t.read(task.id).await;
     assert_eq!((task.state, task.attempts, task.worker_losses), (State::Queued, 1, 1));
     assert_eq!(t.steps(task.id).await[3..], ["started", "worker_lost", "ready"]);
+}
+
+pub async fn a_name_that_was_taken_is_not_taken_back(t: &mut Trial) {
+    t.agent("a").await;
+    t.plain().await;
+    let back = |instance: &str, last: &rota_core::task::WorkerRef, running| {
+        let Change::OpenSession(open) = open_session("w", instance, running) else { unreachable!() };
+        Change::OpenSession(OpenSession { last: Some(last.epoch), ..open })
+    };
+    let first = t.hello("w").await;
+    let (second, _) = t.hello_again("w", "process 2", Vec::new()).await;
+    let task = t.claim(&second, 1).await.remove(0);
+    assert_eq!(t.one(back("process 1", &first, Vec::new())).await.unwrap_err(), Refused::Replaced);
+    assert_eq!(t.state(task.id).await, State::Assigned);
+    // The one that has it may come back as often as it likes, also when it has not heard of its last Welcome.
+    let held = vec![(task.id, task.fence)];
+    for last in [&second, &first] {
+        let Ok(Answer::Session(..)) = t.one(back("process 2", last, held.clone())).await else { panic!() };
+        assert_eq!(t.state(task.id).await, State::Running);
+    }
+    // When that one has left, the name is free.
+    t.one(end_session(&session("w", 4))).await.unwrap();
+    let Ok(Answer::Session(epoch, _)) = t.one(back("process 1", &first, Vec::new())).await else { panic!() };
+    assert_eq!(epoch.0, 5);
 }
 
 pub async fn a_superseded_end_frees_nothing(t: &mut Trial) {

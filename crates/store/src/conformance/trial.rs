@@ -327,6 +327,7 @@ pub(super) fn open_session(worker: &str, instance: &str, running: Vec<(TaskId, F
         instance: instance.to_owned(),
         replica: "replica".to_owned(),
         running,
+        last: None,
     })
 }
 

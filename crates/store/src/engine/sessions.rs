@@ -16,6 +16,14 @@ impl<T: Tables> Engine<T> {
     ) -> Result<Result<Answer, Refused>, Error> {
         let row = self.tables.session(&open.namespace, &open.worker)?;
         let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
+        // Without this, a process that was cut off would take the name back from the one that came in its place, and
+        // that one's attempts with it.
+        let taken = |row: &Session| {
+            row.open && row.instance != open.instance && open.last.is_some_and(|last| last < row.epoch)
+        };
+        if row.as_ref().is_some_and(taken) {
+            return Ok(Err(Refused::Replaced));
+        }
         let epoch = Epoch(before.0 + 1);
         let by = WorkerRef { worker: open.worker.clone(), epoch };
 

@@ -206,6 +206,10 @@ async fn of_two_processes_of_one_name_the_newer_stays() -> Result<()> {
     let mut newer = RawWorker::join(client, hello).await?;
     let status = older.line.ended().await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "WORKER_REPLACED"));
+    // Nor does it get its name back, having been away.
+    let back = Hello { last_epoch: 1, ..raw::hello("echo", "hand", 1) };
+    let status = Line::open(client, Some(Say::Hello(back))).await?.ended().await;
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "WORKER_REPLACED"));
     // What the older process ran is not run by the newer one: it is tried again.
     let assign = newer.take().await?;
     assert_eq!(assign.attempt, 2);

@@ -176,6 +176,7 @@ async fn a_seat_whose_session_is_over_holds_nothing_up() -> Result<()> {
         instance: "another".to_owned(),
         replica: "another".to_owned(),
         running: Vec::new(),
+        last: None,
     };
     let store = cluster.store().context("no store")?;
     store.apply(vec![Command::OpenSession(newer)]).await?;

@@ -41,6 +41,8 @@ pub(super) enum Failed {
     Refused { code: Code, message: String },
     /// It is not expected yet: whoever started it must say so first.
     NotAnnounced(String),
+    /// Another process has this worker's name: coming back would take it from that one.
+    Replaced,
     /// It may work later.
     Unreachable(String),
 }
@@ -49,6 +51,7 @@ impl From<Status> for Failed {
     fn from(status: Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
+            _ if is_replaced(&status) => Self::Replaced,
             Code::PermissionDenied if reason(&status).as_deref() == Some("WORKER_NOT_ANNOUNCED") => {
                 Self::NotAnnounced(message)
             }

@@ -44,6 +44,7 @@ impl Worker {
             runtime_version: options.runtime_version.clone(),
             draining: self.draining,
             isolated_task: options.isolated_task.clone(),
+            last_epoch: self.epoch.unwrap_or_default(),
         }
     }
 

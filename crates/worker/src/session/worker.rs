@@ -61,7 +61,8 @@ pub(super) struct Worker {
     delays: ExponentialBackoff,
     /// When everything is given up, once stopping was asked for.
     give_up_at: Option<Instant>,
-    welcomed: bool,
+    /// Of the last session.
+    pub(super) epoch: Option<i64>,
     on_disconnect: OnDisconnect,
     reconnect_grace: Duration,
     /// When the connection was lost.
@@ -99,7 +100,7 @@ impl Worker {
             sampler: Arc::default(),
             delays: backoff(),
             give_up_at: None,
-            welcomed: false,
+            epoch: None,
             on_disconnect: OnDisconnect::Unspecified,
             reconnect_grace: Duration::MAX,
             cut_at: None,
@@ -115,11 +116,7 @@ impl Worker {
             let began = Instant::now();
             match self.serve(connection, &shutdown).await {
                 Left::Done => break,
-                Left::Replaced => {
-                    tracing::error!("another process has this worker's name");
-                    self.end_all().await;
-                    return Err(Error::Replaced(self.options.worker));
-                }
+                Left::Replaced => return Err(self.replaced().await),
                 Left::Lost(why) => {
                     tracing::warn!(why, running = self.running, "the session is lost");
                     self.cut_at = Some(Instant::now());
@@ -134,6 +131,12 @@ impl Worker {
         Ok(())
     }
 
+    async fn replaced(&mut self) -> Error {
+        tracing::error!("another process has this worker's name");
+        self.end_all().await;
+        Error::Replaced(self.options.worker.clone())
+    }
+
     /// Ends what runs here, since the control plane will not have this worker.
     async fn end_all(&mut self) {
         self.stop_all(Why::WorkerEnds);
@@ -146,7 +149,7 @@ impl Worker {
     /// Opens a session, however long it takes. None when there is nothing left to do.
     async fn open(&mut self, shutdown: &CancellationToken) -> Result<Option<Connection>, Error> {
         loop {
-            if self.welcomed {
+            if self.epoch.is_some() {
                 let delay = self.delays.next().unwrap_or_default();
                 if self.meanwhile(sleep(delay), shutdown).await.is_none() {
                     return Ok(None);
@@ -167,6 +170,7 @@ impl Worker {
                     self.end_all().await;
                     return Err(Error::Refused { code, message });
                 }
+                Some(Err(Failed::Replaced)) => return Err(self.replaced().await),
                 Some(Err(Failed::NotAnnounced(message))) => {
                     let since = *self.unannounced.get_or_insert_with(Instant::now);
                     if since.elapsed() >= self.options.orphan_timeout {
@@ -177,7 +181,7 @@ impl Worker {
                 }
                 Some(Err(Failed::Unreachable(why))) => tracing::warn!(why, "no session"),
             }
-            if !self.welcomed {
+            if self.epoch.is_none() {
                 let delay = self.delays.next().unwrap_or_default();
                 if self.meanwhile(sleep(delay), shutdown).await.is_none() {
                     return Ok(None);
@@ -270,7 +274,7 @@ impl Worker {
             slots = self.options.slots,
             "connected"
         );
-        if !std::mem::replace(&mut self.welcomed, true) {
+        if self.epoch.replace(welcome.epoch).is_none() {
             // The control plane takes it for this worker, so what is there is of an earlier process.
             self.context.root.sweep().await;
         }

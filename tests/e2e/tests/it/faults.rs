@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rota_e2e::{Control, RELEASE, Space, run, run_with, until};
+use rota_telemetry::{OnExit, spawn};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -57,6 +58,23 @@ async fn renewed(deployment: &str, old: &str) {
         .good();
 }
 
+/// The space's workers, as the control plane has them.
+async fn workers(space: &Space, control: &Control) -> Vec<Value> {
+    let line = format!("get workers --namespace {} -o json", space.name);
+    let said: Value = serde_json::from_str(&control.rota(&line).await.good()).unwrap();
+    said["workers"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until a worker takes nothing new.
+async fn drains(space: &Space, control: &Control, name: &str) {
+    until("the worker drains", LIMIT, async || {
+        let all = workers(space, control).await;
+        let same = |worker: &&Value| worker["name"].as_str().is_some_and(|full| full.ends_with(name));
+        all.iter().find(same).is_some_and(|worker| worker["draining"] == true).then_some(())
+    })
+    .await;
+}
+
 async fn pod_of(deployment: &str) -> String {
     let label = format!("-l app.kubernetes.io/component={deployment}");
     let name = "-o jsonpath={.items[0].metadata.name}";
@@ -70,13 +88,13 @@ async fn faults_of_every_part() {
     space.apply(&(AGENT.to_owned() + &tasks())).await;
     space.wait("tasks.rota.dev --all", "condition=Running", "180s").await;
     let began = where_they_are(&space).await;
-    let workers: Vec<_> = {
+    let used: Vec<_> = {
         let mut all: Vec<_> = began.values().map(|(_, worker, _)| worker.clone()).collect();
         all.sort();
         all.dedup();
         all
     };
-    assert_eq!(workers.len(), 3, "{began:?}");
+    assert_eq!(used.len(), 3, "{began:?}");
 
     // The operator without a word, the control plane as a node drain does it.
     let (operator, server) = (pod_of("operator").await, pod_of("server").await);
@@ -85,17 +103,15 @@ async fn faults_of_every_part() {
     renewed("server", &server).await;
     renewed("operator", &operator).await;
     let control = Control::connect().await;
-    let connected = format!("get workers --namespace {} -o json", space.name);
     until("all workers are connected again", LIMIT, async || {
-        let said: Value = serde_json::from_str(&control.rota(&connected).await.good()).unwrap();
-        let all = said["workers"].as_array().cloned().unwrap_or_default();
+        let all = workers(&space, &control).await;
         (all.iter().filter(|worker| worker["connected"] == true).count() == 3).then_some(())
     })
     .await;
     assert_eq!(where_they_are(&space).await, began, "nothing was begun again");
 
     // A worker without a word; its tasks go elsewhere.
-    let (lost, evicted) = (&workers[0], &workers[1]);
+    let (lost, evicted) = (&used[0], &used[1]);
     space.kubectl(&format!("delete pod {lost} --force --grace-period=0")).await.good();
     until("its tasks run elsewhere", LIMIT, async || {
         let now = where_they_are(&space).await;
@@ -114,16 +130,7 @@ async fn faults_of_every_part() {
         "metadata": {"name": evicted, "namespace": space.name},
     });
     run_with(&format!("kubectl create --raw {path} -f -"), &eviction.to_string()).await.good();
-    until("the evicted one drains", LIMIT, async || {
-        let said: Value = serde_json::from_str(&control.rota(&connected).await.good()).unwrap();
-        let all = said["workers"].as_array().cloned().unwrap_or_default();
-        let drains = |worker: &Value| {
-            worker["name"].as_str().is_some_and(|name| name.ends_with(evicted.as_str()))
-                && worker["draining"] == true
-        };
-        all.iter().any(drains).then_some(())
-    })
-    .await;
+    drains(&space, &control, evicted).await;
 
     let now = where_they_are(&space).await;
     let mut busy: Vec<_> = now.values().map(|(_, worker, _)| worker.clone()).collect();
@@ -153,4 +160,49 @@ async fn faults_of_every_part() {
     .await;
     let phase = left.status.and_then(|status| status.phase);
     assert_eq!(phase.as_deref(), Some("Succeeded"), "it ended by itself");
+}
+
+/// Lets pods come to a node again, whatever became of the test.
+struct Cordoned(String);
+
+impl Drop for Cordoned {
+    fn drop(&mut self) {
+        let uncordoned = std::process::Command::new("kubectl").args(["uncordon", &self.0]).output();
+        if let Err(error) = uncordoned {
+            eprintln!("the node {} takes no pods: {error}", self.0);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn faults_of_a_node_that_is_drained() {
+    let space = Space::new("drain").await;
+    let one = AGENT.replace("slots: 2", "slots: 1").replace("eplicas: 3", "eplicas: 1");
+    let task = |name: &str| tasks().split("---").nth(1).unwrap().replace("job-0", name);
+    space.apply(&format!("{one}---{}", task("runs"))).await;
+    space.wait("task/runs", "condition=Running", "180s").await;
+    let worker = space.field("task/runs", ".status.worker").await;
+    let node = space.field(&format!("pod/{worker}"), ".spec.nodeName").await;
+    let _cordoned = Cordoned(node.clone());
+    // It waits until the pods have left, as it does for the person who types it.
+    let selector = "--pod-selector=rota.dev/role=worker --delete-emptydir-data --timeout=240s";
+    let line = format!("kubectl drain {node} {selector}");
+    let drain = spawn("drain", OnExit::Done, async move { run(&line).await });
+    drains(&space, &Control::connect().await, &worker).await;
+    space.apply(&task("waits")).await;
+    space.sh(&worker, "touch /tmp/go").await.good();
+    space.wait("task/runs", "condition=Complete", "180s").await;
+    drain.await.unwrap().good();
+    assert_eq!(space.field("task/runs", ".status.attempt").await, "1");
+    // No place is left, and the task that waits says so.
+    until("it is said why nothing runs", LIMIT, async || {
+        space.field("task/waits", ".status.message").await.contains("unschedulable").then_some(())
+    })
+    .await;
+    run(&format!("kubectl uncordon {node}")).await.good();
+    space.wait("task/waits", "condition=Running", "180s").await;
+    let worker = space.field("task/waits", ".status.worker").await;
+    space.sh(&worker, "touch /tmp/go").await.good();
+    space.wait("task/waits", "condition=Complete", "180s").await;
 }

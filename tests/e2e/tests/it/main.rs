@@ -12,3 +12,4 @@ mod rollout;
 mod rules;
 mod scaling;
 mod tasks;
+mod upgrade;

@@ -1,6 +1,9 @@
 //! What the cluster refuses, and what it says: the manifests that the crate of the definitions tries by itself,
 //! handed to a real API server.
 
+#[path = "../../../../crates/crds/tests/cases/mod.rs"]
+mod cases;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -8,29 +11,10 @@ use std::time::Duration;
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use rota_e2e::{Space, client, run, until};
-use serde::Deserialize;
 use serde_json::Value;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    message: String,
-    accepted: Value,
-    refused: Value,
-}
-
-fn cases() -> Vec<(String, Case)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/crds/tests/cel");
-    let mut cases = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        for (index, part) in text.split("\n---\n").enumerate() {
-            let place = format!("{} {index}", path.file_name().unwrap().to_string_lossy());
-            cases.push((place, serde_saphyr::from_str(part).unwrap()));
-        }
-    }
-    cases
+fn cases() -> Vec<(String, cases::Case)> {
+    cases::cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/crds/tests/cel"))
 }
 
 fn api(client: &kube::Client, namespace: &str, object: &Value) -> Api<DynamicObject> {
@@ -78,7 +62,7 @@ async fn rules_take_and_refuse_what_they_should() {
     let space = Space::new("rules").await;
     let client = client().await;
     let (mut tried, mut count) = (BTreeSet::new(), 0);
-    for (place, Case { message, accepted, refused }) in cases() {
+    for (place, cases::Case { message, accepted, refused }) in cases() {
         let objects = api(&client, &space.name, &accepted);
         // What is new need not be there: some would start workers.
         let is_change = accepted["metadata"] == refused["metadata"];

@@ -22,14 +22,14 @@ fn options() -> WorkerOptions {
 }
 
 fn made(agent: &Agent, task: Option<ForTask<'_>>) -> Pod {
-    Recipe { agent, options: &options(), task }.pod("abcde").unwrap()
+    Recipe { agent, options: &options(), task }.pod().unwrap()
 }
 
 #[test]
 fn it_is_confined_and_proves_who_it_is() {
     let agent = agent("{runtime: {scripted: {}}, slots: 3}");
     let pod = made(&agent, None);
-    assert_eq!(pod.name_any(), "coder-abcde");
+    assert_eq!(pod.metadata.generate_name.as_deref(), Some("coder-"));
     assert_eq!(pod.owner_references()[0].uid, "u1");
     let spec = pod.spec.unwrap();
     assert_eq!(spec.automount_service_account_token, Some(false));
@@ -101,13 +101,13 @@ spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}, servic
 #[test]
 fn what_is_no_kubernetes_is_named() {
     let agent = agent("{runtime: {scripted: {}}, pod: {resources: {limits: 3}}}");
-    let error = Recipe { agent: &agent, options: &options(), task: None }.pod("x").unwrap_err();
+    let error = Recipe { agent: &agent, options: &options(), task: None }.pod().unwrap_err();
     assert!(error.0.starts_with("spec.pod.resources: "), "{}", error.0);
 }
 
 #[test]
 fn names_fit() {
     let long = "a".repeat(63);
-    assert_eq!(name(&long, "abcde").len(), 63);
-    assert_eq!(name("a.b-", "x"), "a.b-x");
+    assert_eq!(stem(&long).len() + 5, 63);
+    assert_eq!(stem("a.b-"), "a.b-");
 }

@@ -117,14 +117,20 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             })
         }
         Op::Tick { limit } => Command::Tick { limit: *limit },
-        Op::Open { namespace: space, worker: name, instance, names } => Command::OpenSession(OpenSession {
-            namespace: namespace(*space),
-            worker: worker(*name),
-            agent: agent(0),
-            instance: format!("process {instance}"),
-            replica: "replica".to_owned(),
-            running: names.iter().map(|(slot, fence)| (id(*slot), view.held(*slot, *fence).fence)).collect(),
-        }),
+        Op::Open { namespace: space, worker: name, instance, names, last } => {
+            Command::OpenSession(OpenSession {
+                namespace: namespace(*space),
+                worker: worker(*name),
+                agent: agent(0),
+                instance: format!("process {instance}"),
+                replica: "replica".to_owned(),
+                running: names
+                    .iter()
+                    .map(|(slot, fence)| (id(*slot), view.held(*slot, *fence).fence))
+                    .collect(),
+                last: last.map(|old| view.session(*space, *name, old).epoch),
+            })
+        }
         Op::End { namespace: space, worker, old } => Command::EndSession(EndSession {
             namespace: namespace(*space),
             session: view.session(*space, *worker, *old),

@@ -29,7 +29,7 @@ pub(super) enum Op {
     Ask { slot: u8, namespace: u8, ask: Ask },
     Claim { namespace: u8, worker: u8, old: bool, routes: Vec<u8>, slots: usize },
     Tick { limit: usize },
-    Open { namespace: u8, worker: u8, instance: u8, names: Vec<(u8, u8)> },
+    Open { namespace: u8, worker: u8, instance: u8, names: Vec<(u8, u8)>, last: Option<bool> },
     End { namespace: u8, worker: u8, old: bool },
     PutAgent { namespace: u8, agent: u8, payload: u8, must_exist: Option<bool> },
     DeleteAgent { namespace: u8, agent: u8 },
@@ -121,8 +121,8 @@ fn op() -> impl Strategy<Value = Op> {
             }
         ),
         2 => prop_oneof![Just(100_usize), 0..3_usize].prop_map(|limit| Op::Tick { limit }),
-        4 => (0..8_u8, 0..3_u8, 0..2_u8, vec((0..SLOTS, fence()), 0..4)).prop_map(
-            |(namespace, worker, instance, names)| Op::Open { namespace, worker, instance, names }
+        4 => (0..8_u8, 0..3_u8, 0..2_u8, vec((0..SLOTS, fence()), 0..4), of(any::<bool>())).prop_map(
+            |(namespace, worker, instance, names, last)| Op::Open { namespace, worker, instance, names, last }
         ),
         1 => (0..8_u8, 0..3_u8, weighted(0.2, Just(()))).prop_map(|(namespace, worker, old)| {
             Op::End { namespace, worker, old: old.is_some() }

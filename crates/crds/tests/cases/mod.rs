@@ -1,0 +1,30 @@
+//! The manifests in `cel/`: for each rule some that keep it and some that do not. The tests here and those with a real
+//! API server read them with this.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    pub(super) message: String,
+    pub(super) accepted: Value,
+    pub(super) refused: Value,
+}
+
+/// All of them, each with its place.
+pub(super) fn cases(folder: &Path) -> Vec<(String, Case)> {
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (index, part) in text.split("\n---\n").enumerate() {
+            let place = format!("{} {index}", path.file_name().unwrap().to_string_lossy());
+            let case = serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{place}: {error}"));
+            cases.push((place, case));
+        }
+    }
+    cases
+}
