@@ -120,6 +120,8 @@ pub enum Command {
     Top(top::Top),
     /// Tell how one task went, or how all did lately: outcomes, times, retries, tokens and cost
     Report(report::Report),
+    /// Check configuration, connection, control plane and agents, and say what to do
+    Doctor(doctor::Doctor),
     /// Print the raw event log of a task or a namespace
     Events(events::Events),
     /// List agents

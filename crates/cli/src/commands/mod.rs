@@ -11,6 +11,7 @@ pub mod completion;
 pub mod delete;
 pub mod describe;
 pub mod dev;
+pub mod doctor;
 pub mod drain;
 pub mod events;
 pub mod explain;
@@ -52,6 +53,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Completion(command) => return command.run(),
         Command::Version(command) => return command.run(&cli.globals),
+        // What is wrong with the way to a server is for it to tell.
+        Command::Doctor(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Server(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Worker(command) => return Box::pin(command.run(&cli.globals)).await,
@@ -86,6 +89,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Bench(_)
         | Command::Completion(_)
         | Command::Version(_)
+        | Command::Doctor(_)
         | Command::Dev(_)
         | Command::Server(_)
         | Command::Worker(_)
