@@ -104,7 +104,7 @@ async fn flow(context: &Context, task: &rota_proto::v1::Task) -> anyhow::Result<
         }
     })
     .await?;
-    let flow = Flow::of(task, &events, rota_telemetry::clock::now().into());
+    let flow = Flow::of(task, &events, rota_telemetry::clock::now());
     match context.out.for_eyes() {
         true => context.out.line(&flow.text(context.out.colored()))?,
         false => context.out.value(&flow)?,

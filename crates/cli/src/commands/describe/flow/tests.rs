@@ -1,8 +1,11 @@
+//! Lives that a log tells, and what is made of them.
+
 use std::time::UNIX_EPOCH;
 
 use pbjson_types::Timestamp;
 use rota_proto::v1::{
-    Decision, Failure, FailureClass, InputGiven, TaskInput, TaskStatus, ToolResult, Wait, WaitReason,
+    Decision, Failure, FailureClass, InputGiven, InputRequest, StateChange, TaskInput, TaskStatus, ToolCall,
+    ToolResult, Usage, Wait, WaitReason,
 };
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What control planes and fleets say, and the verdicts on it.
+
 use std::time::UNIX_EPOCH;
 
 use rota_proto::v1::{AgentSpec, AgentStatus, Cause, ClaudeRuntime, Loop, Runtime, StoreStatus};
@@ -107,7 +109,7 @@ fn agents_without_room_are_told() {
 #[test]
 fn the_cli_is_looked_for_only_where_nobody_has_found_it() {
     let managed = agent(Management::Managed, AgentStatus::default());
-    assert_eq!(claude_programs(&[managed.clone()], &[]), [""]);
+    assert_eq!(claude_programs(std::slice::from_ref(&managed), &[]), [""]);
     let worker = Worker { agent: "coder".into(), runtime_version: "2".into(), ..Default::default() };
     assert!(claude_programs(&[managed], &[worker]).is_empty());
     let external = agent(Management::External, AgentStatus::default());

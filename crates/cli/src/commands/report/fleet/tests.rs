@@ -1,3 +1,5 @@
+//! Tasks of a span, and the figures made of them.
+
 use std::time::UNIX_EPOCH;
 
 use pbjson_types::Timestamp;

@@ -1,3 +1,5 @@
+//! What the watches tell, and the snapshot made of it.
+
 use std::time::UNIX_EPOCH;
 
 use rota_proto::v1::{AgentSpec, Progress, Usage, WorkerDemand};

@@ -1,3 +1,5 @@
+//! Frames of a snapshot, in every size.
+
 use std::time::Duration;
 
 use rota_proto::v1::TaskState;
