@@ -9,7 +9,7 @@ use rota_proto::v1::{ListTasksRequest, TaskFilter, TaskState};
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 
-use crate::plane::{Plane, task};
+use crate::plane::{Plane, open, task};
 use crate::report::{Latency, Report, Round};
 use crate::{disk, idle, raw};
 
@@ -53,7 +53,7 @@ pub async fn run(options: Options, told: impl Fn(&str)) -> Result<Report> {
         told(&format!("round {number} of {}: the store alone", options.rounds));
         let raw = raw::lives(&folders[0], options.clients, options.span).await?;
         told(&format!("round {number} of {}: the control plane", options.rounds));
-        let plane = Plane::start(&folders[1], options.workers, options.slots).await?;
+        let plane = Plane::start(open(&folders[1])?, &folders[1], options.workers, options.slots).await?;
         let dispatch_idle = dispatch(&plane).await?;
         let (created, completed, creation) = load(&plane, options.clients, options.span).await?;
         plane.stop().await;
@@ -138,7 +138,7 @@ async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64
 }
 
 /// Waits until so many attempts are done and their results are durable.
-async fn settled(plane: &Plane, done: u64) -> Result<()> {
+pub(crate) async fn settled(plane: &Plane, done: u64) -> Result<()> {
     let wait = async {
         plane.notes.reach(done).await?;
         // All have run; the results of the last few are on their way.

@@ -9,6 +9,7 @@ mod plane;
 mod raw;
 mod report;
 mod runtime;
+pub mod tracing;
 
 pub use dispatch::{Options, run};
 pub use report::{Latency, Report, Round};

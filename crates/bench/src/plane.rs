@@ -1,4 +1,4 @@
-//! A control plane on SQLite with its workers, all in this process.
+//! A control plane with its workers, all in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub(crate) struct Plane {
     ended: Vec<tokio::task::JoinHandle<()>>,
 }
 
+/// SQLite in this folder.
 pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options {
         path: folder.join("rota.sqlite"),
@@ -34,14 +35,19 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
 
 impl Plane {
     /// Starts a control plane and so many workers, and waits until all are there.
-    pub(crate) async fn start(folder: &Path, workers: usize, slots: usize) -> Result<Self> {
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        folder: &Path,
+        workers: usize,
+        slots: usize,
+    ) -> Result<Self> {
         let options = Options {
             listen: ([127, 0, 0, 1], 0).into(),
             token: None,
             oidc: None,
             http_listen: None,
             tls: None,
-            store: open(folder)?,
+            store,
             key_file: folder.join("key"),
             replica: "bench".to_owned(),
             isolates: true,

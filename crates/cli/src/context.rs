@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use rota_client::Client;
 use rota_client::discover::{self, Origin};
 use rota_proto::names;
+use rota_telemetry::env;
 
 use crate::args::Globals;
 use crate::exit::{Exit, Failure};
@@ -33,6 +34,8 @@ impl Context {
             }
             error
         })?;
+        // Whoever runs this program as a part of something finds its tasks there.
+        let client = client.in_trace(env::var("TRACEPARENT").as_deref(), env::var("TRACESTATE").as_deref());
         Ok(Self { client, namespace: found.namespace, out: Out::new(globals.output, globals.color), talk })
     }
 

@@ -12,6 +12,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rota_telemetry::otlp;
 
 fn main() -> ExitCode {
     // Workers start this very program again for what must happen before any thread is there.
@@ -20,5 +21,8 @@ fn main() -> ExitCode {
     }
     let cli = args::Cli::parse();
     let talk = output::Talk::new(cli.globals.color);
-    exit::finish(&talk, exit::block_on(commands::run(cli)))
+    let ended = exit::block_on(commands::run(cli));
+    // The last spans are those that tell how it ended.
+    otlp::flush(otlp::FLUSH);
+    exit::finish(&talk, ended)
 }

@@ -1,8 +1,8 @@
 //! The unary calls, typed. Each is repeated when no server answered, if repeating it is safe:
-//! for that a creation gets its id here when the caller gave neither id nor idempotency key.
+//! for that a creation gets its id here when the caller gave neither id nor idempotency key. Creations
+//! say whose trace they are a part of.
 
 use rota_proto::v1;
-use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{Client, Error};
 
@@ -27,7 +27,13 @@ macro_rules! calls {
     (@keyed $client:ident, $service:ident, $name:ident, $request:ident) => {{
         let mut keyed = $request;
         Keyed::add_key(&mut keyed);
-        calls!(@repeat $client, $service, $name, keyed)
+        let creation = $client.creation(Keyed::method(&keyed));
+        let answer = $client.repeat(|| {
+            let (mut service, request) = ($client.$service(), creation.request(keyed.clone()));
+            async move { service.$name(request).await }
+        }).await;
+        creation.ended(&answer);
+        answer
     }};
 }
 
@@ -82,32 +88,12 @@ calls! {
     repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
 }
 
-impl Client {
-    /// Makes a task as a part of somebody's trace, given as a W3C `traceparent`. One that is no trace
-    /// context is left out: a task matters more than its trace.
-    pub async fn create_task_in_trace(
-        &self,
-        request: v1::CreateTaskRequest,
-        traceparent: Option<&str>,
-    ) -> Result<v1::Task, Error> {
-        let mut keyed = request;
-        Keyed::add_key(&mut keyed);
-        let header = traceparent.and_then(|text| text.parse::<MetadataValue<Ascii>>().ok());
-        self.repeat(|| {
-            let mut service = self.tasks();
-            let mut request = tonic::Request::new(keyed.clone());
-            if let Some(header) = &header {
-                request.metadata_mut().insert("traceparent", header.clone());
-            }
-            async move { service.create_task(request).await }
-        })
-        .await
-    }
-}
-
 /// A request that is safe to repeat once it names what it makes.
 trait Keyed {
     fn add_key(&mut self);
+
+    /// Which call it is for.
+    fn method(&self) -> &'static str;
 }
 
 impl Keyed for v1::CreateTaskRequest {
@@ -117,6 +103,10 @@ impl Keyed for v1::CreateTaskRequest {
             self.task_id = uuid::Uuid::now_v7().to_string();
         }
     }
+
+    fn method(&self) -> &'static str {
+        "rota.v1.TaskService/CreateTask"
+    }
 }
 
 impl Keyed for v1::RetryTaskRequest {
@@ -125,11 +115,19 @@ impl Keyed for v1::RetryTaskRequest {
             self.idempotency_key = format!("client:{}", uuid::Uuid::new_v4());
         }
     }
+
+    fn method(&self) -> &'static str {
+        "rota.v1.TaskService/RetryTask"
+    }
 }
 
 impl Keyed for v1::BatchCreateTasksRequest {
     fn add_key(&mut self) {
         self.requests.iter_mut().for_each(Keyed::add_key);
+    }
+
+    fn method(&self) -> &'static str {
+        "rota.v1.TaskService/BatchCreateTasks"
     }
 }
 

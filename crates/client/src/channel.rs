@@ -14,6 +14,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::error::root;
 use crate::tls::Connector;
+use crate::trace::Place;
 use crate::{Auth, Error, Options};
 
 /// What carries the calls.
@@ -29,6 +30,7 @@ pub struct Client {
     pub(crate) options: Arc<Options>,
     /// Why the server is not there, while a watch waits for it.
     pub(crate) lost: Arc<watch::Sender<Option<String>>>,
+    pub(crate) place: Place,
 }
 
 impl Client {
@@ -36,7 +38,7 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, Error> {
         let auth = Auth::new(&options.token).map_err(|status| Error::new(status, &options.endpoint))?;
         let transport = InterceptedService::new(lazy_channel(&options)?, auth);
-        Ok(Self { transport, options: Arc::new(options), lost: Arc::default() })
+        Ok(Self { transport, options: Arc::new(options), place: Place::default(), lost: Arc::default() })
     }
 
     /// Whom it talks to.

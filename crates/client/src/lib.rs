@@ -10,6 +10,7 @@ mod error;
 mod options;
 mod retry;
 mod tls;
+mod trace;
 pub mod watch;
 
 pub use auth::Auth;

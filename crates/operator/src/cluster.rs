@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::core::Status;
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::Options;
 
 /// The field manager of objects that we make.
 pub(crate) const MANAGER: &str = "rota-operator";
@@ -35,6 +40,13 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect()
+}
+
+/// What we make goes with our Deployment, and so with the release.
+pub(crate) async fn owner(client: &Client, options: &Options) -> Result<Option<OwnerReference>, kube::Error> {
+    let Some(name) = &options.deployment else { return Ok(None) };
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
+    Ok(deployments.get_opt(name).await?.and_then(|deployment| deployment.owner_ref(&())))
 }
 
 /// Removes an object: this one, and not another that has taken its name. One that is gone is no error.

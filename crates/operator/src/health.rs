@@ -1,5 +1,6 @@
 //! How the operator is: figures for `/metrics`, and whether it lives and is ready.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +16,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 use rota_telemetry::Loops;
-use rota_telemetry::metrics::Page;
+use rota_telemetry::metrics::{Page, interval};
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -109,6 +110,20 @@ impl Health {
             Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
+    }
+
+    /// Sends the figures to a collector as often as the variables say.
+    pub(crate) async fn send(&self) -> Infallible {
+        let Some(interval) = interval() else { return std::future::pending().await };
+        loop {
+            sleep(interval).await;
+            self.page.send();
+        }
+    }
+
+    /// Sends them once more.
+    pub(crate) fn send_last(&self) {
+        self.page.send();
     }
 
     /// Waiting to lead is being ready: another one does the work.

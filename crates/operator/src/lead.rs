@@ -1,12 +1,15 @@
 //! One operator of several leads. Losing the lease ends the process: that is the one way to be sure
 //! that two never act at once.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use kube_lease_manager::LeaseManagerBuilder;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{self, MANAGER};
 use crate::{Error, Options};
 
 /// Seconds that a lease holds after it was last renewed.
@@ -28,6 +31,7 @@ pub(crate) async fn acquire(
     options: &Options,
     shutdown: &CancellationToken,
 ) -> Result<Option<Lead>, Error> {
+    own(client, options).await?;
     let manager = LeaseManagerBuilder::new(client.clone(), &options.lease)
         .with_namespace(&options.namespace)
         .with_identity(&options.identity)
@@ -63,6 +67,22 @@ pub(crate) async fn acquire(
         let _ = keeper.await;
     });
     Ok(Some(Lead { lost, give_back: Some(give_back), task: Some(task) }))
+}
+
+/// Lets the lease go with the release. Its manager makes one that would stay.
+async fn own(client: &Client, options: &Options) -> Result<(), kube::Error> {
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(options.lease.clone()),
+            labels: Some(cluster::labels("operator")),
+            owner_references: cluster::owner(client, options).await?.map(|owner| vec![owner]),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &options.namespace);
+    leases.patch(&options.lease, &PatchParams::apply(MANAGER), &Patch::Apply(&lease)).await?;
+    Ok(())
 }
 
 impl Lead {

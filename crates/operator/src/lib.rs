@@ -60,6 +60,8 @@ pub struct WorkerOptions {
     pub image_pull_policy: Option<String>,
     /// Where they find the control plane.
     pub endpoint: String,
+    /// Variables by which they find the collector of spans.
+    pub collector: Vec<(String, String)>,
 }
 
 /// Why it ends before it is told to.

@@ -47,10 +47,13 @@ impl Options {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            ended = self.lead(health, shutdown.clone()) => ended,
+        let ended = tokio::select! {
+            ended = self.lead(Arc::clone(&health), shutdown.clone()) => ended,
             Err(error) = serving => Err(error),
-        }
+            never = health.send() => match never {},
+        };
+        health.send_last();
+        ended
     }
 
     async fn lead(self, health: Arc<Health>, shutdown: CancellationToken) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod seal;
 mod server;
 mod sessions;
 mod shared;
+mod spans;
 mod trust;
 mod watchers;
 mod wire;

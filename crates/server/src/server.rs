@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dispatch::{Fleet, Phase, Seat};
 use crate::grpc::{self, ending};
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::options::Options;
 use crate::pools::Pools;
 use crate::seal::{self, Sealer};
@@ -244,6 +244,7 @@ impl Bound {
             .layer(layer)
             .layer(ending::Layer(shared.stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
+            .layer(grpc::traced::Layer)
             .add_service(tasks)
             .add_service(agents)
             .add_service(admin)
@@ -256,6 +257,7 @@ impl Bound {
             let http = http::serve(listener, Arc::clone(&shared), http_stop.clone());
             spawn("http-listener", OnExit::Done, http);
         }
+        spawn("figures", OnExit::Done, metrics::send(Arc::clone(&shared)));
         // A replica that ends, however it does, does not answer any more.
         let _http_stop = http_stop.drop_guard();
         let incoming = accept::incoming(listener, tls, shutdown.clone());
@@ -286,6 +288,7 @@ impl Bound {
             tracing::warn!("a loop that had not ended within {grace:?} was left behind");
             ended = Ended::Cut;
         }
+        metrics::send_last(&shared);
         served?;
         match early_end {
             Some(part) => Err(Error::Ended(part)),

@@ -2,6 +2,7 @@
 //! reads every log afterwards. Knows everything; nothing knows it.
 
 pub mod cluster;
+pub mod collector;
 pub mod history;
 pub mod proxy;
 pub mod raw;

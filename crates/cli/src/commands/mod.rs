@@ -39,15 +39,39 @@ pub mod workers;
 
 use rota_client::Code;
 use rota_proto::v1::{Task, TaskState};
-use rota_telemetry::{env, log};
+use rota_telemetry::{env, log, otlp};
 
 use crate::args::{Cli, Command, LogFormat};
 use crate::context::Context;
 use crate::exit::Exit;
 
+/// What a command tells a collector of itself, if somebody names one.
+fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
+    let of = |service| otlp::Settings::from_env(service).map(Some);
+    match command {
+        Command::Dev(_) => of("rota-dev"),
+        Command::Server(_) => of("rota-server"),
+        Command::Worker(_) => of("rota-worker"),
+        Command::Operator(_) => of("rota-operator"),
+        Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+            Ok(of("rota")?.map(otlp::Settings::only_traces))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Carries a command out.
 pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     log::init(&log_options(&cli))?;
+    if let Err(error) = telemetry(&cli.command).and_then(|asked| asked.as_ref().map_or(Ok(()), otlp::init)) {
+        match cli.command {
+            // A task matters more than its trace.
+            Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+                tracing::warn!(%error, "no span is sent");
+            }
+            _ => return Err(error.into()),
+        }
+    }
     // These need no server.
     let command = match cli.command {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,

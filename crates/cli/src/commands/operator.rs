@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use rota_client::{Token, discover};
 use rota_operator::{Options, WorkerOptions};
-use rota_telemetry::env;
+use rota_telemetry::{env, otlp};
 use serde::{Deserialize, Serialize};
 
 use super::signals;
@@ -171,6 +171,11 @@ impl Config {
                 image: self.worker_image,
                 image_pull_policy: self.worker_image_pull_policy,
                 endpoint: self.worker_endpoint.unwrap_or(found.endpoint),
+                // A file of ours is none of theirs.
+                collector: otlp::for_programs()
+                    .into_iter()
+                    .filter(|(name, _)| !name.ends_with("CERTIFICATE"))
+                    .collect(),
             },
             http_listen: self.http_listen,
         })

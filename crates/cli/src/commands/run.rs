@@ -227,9 +227,8 @@ pub fn show_end(context: &Context, task: &Task, view: &View) -> anyhow::Result<(
     }
     say_end(context, task);
     let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);
-    if cost > 0 {
-        context.talk.say(&format!("cost {}", money(cost)));
-    }
+    let cost = if cost > 0 { format!("cost {}, ", money(cost)) } else { String::new() };
+    context.talk.say(&format!("{cost}trace {}", status.trace_id));
     Ok(())
 }
 

@@ -101,6 +101,8 @@ impl Wait {
         }
         if context.out.for_eyes() {
             context.out.table(&results(&tasks))?;
+            let traces = tasks.iter().filter_map(|task| Some(task.status.as_ref()?.trace_id.as_str()));
+            context.talk.say(&format!("trace {}", traces.collect::<Vec<_>>().join(" ")));
         } else {
             context.out.list("tasks", &tasks)?;
         }

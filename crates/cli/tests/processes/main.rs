@@ -26,6 +26,7 @@ mod storm;
 mod telling;
 mod terminal;
 mod top;
+mod traces;
 mod verbs;
 mod waiting;
 mod work;

@@ -46,6 +46,8 @@ pub(crate) struct Stage {
     more: Vec<String>,
     data: PathBuf,
     addr: Option<SocketAddr>,
+    /// What every process finds in its environment besides.
+    pub(crate) environment: Vec<(&'static str, String)>,
     dir: TempDir,
 }
 
@@ -58,7 +60,15 @@ impl Stage {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        Self { server: None, graces: Graces::LONG, more: Vec::new(), data, addr: None, dir }
+        Self {
+            server: None,
+            graces: Graces::LONG,
+            more: Vec::new(),
+            data,
+            addr: None,
+            environment: Vec::new(),
+            dir,
+        }
     }
 
     /// With a control plane.
@@ -111,6 +121,14 @@ impl Stage {
         self.server.take().unwrap().kill().await;
     }
 
+    /// Ends the control plane in order.
+    pub(crate) async fn stop_server(&mut self) {
+        let server = self.server.take().unwrap();
+        server.signal(Signal::SIGTERM);
+        let ended = server.ended().await;
+        assert!(ended.status.success(), "{ended:?}");
+    }
+
     /// The control plane.
     pub(crate) fn server(&self) -> &Process {
         self.server.as_ref().unwrap()
@@ -146,6 +164,7 @@ impl Stage {
             .env("PATH", rota_telemetry::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir().join("home"))
             .env("TMPDIR", self.dir().join("tmp"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(addr) = self.addr {
             command.env("ROTA_ENDPOINT", format!("http://{addr}"));
             command.env("ROTA_TOKEN_FILE", self.dir().join("token"));

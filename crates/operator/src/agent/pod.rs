@@ -240,7 +240,8 @@ impl Recipe<'_> {
                 ..Default::default()
             }),
         };
-        vec![
+        let collector = self.options.collector.iter();
+        let mut all = vec![
             field("POD_NAME", "metadata.name"),
             field("POD_UID", "metadata.uid"),
             plain("ROTA_ENDPOINT", self.options.endpoint.clone()),
@@ -249,7 +250,9 @@ impl Recipe<'_> {
             plain("ROTA_TOKEN_FILE", format!("{TOKEN_PATH}/token")),
             // The root file system cannot be written to.
             plain("HOME", STATE_PATH.to_owned()),
-        ]
+        ];
+        all.extend(collector.map(|(name, value)| plain(name, value.clone())));
+        all
     }
 
     fn volumes(&self) -> Vec<Volume> {

@@ -22,10 +22,10 @@ pub(super) enum Handed {
     Refused { reason: String, message: String },
 }
 
-/// Hands a task in. A second time gives the record that there is.
+/// Hands a task in, as a part of the trace that its annotation names. A second time gives the record that there is.
 pub(super) async fn hand_in(context: &Context, task: &Task) -> Result<Handed, Failure> {
     let request = build::creation(task, &context.cluster);
-    match context.control.create_task_in_trace(request, task.traceparent()).await {
+    match context.control.in_trace(task.traceparent(), None).create_task(request).await {
         Ok(record) => Ok(Handed::In(Box::new(record))),
         Err(error)
             if matches!(

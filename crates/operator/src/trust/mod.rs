@@ -6,15 +6,15 @@ mod material;
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use rand::Rng;
 use rota_telemetry::clock;
 
 use self::material::Content;
+use crate::cluster;
 use crate::{Error, Options};
 
 /// How often it is looked at whether something is due or was taken away.
@@ -24,7 +24,7 @@ const MANAGER: &str = "rota-operator-trust";
 /// Makes what is missing or due. Returns the authority's certificate, in PEM.
 pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
-    let owner = owner(client, options).await?;
+    let owner = cluster::owner(client, options).await?;
     let now = clock::now();
     let keep = |name: &str, content: Option<Content>| keep(&secrets, name.to_owned(), content, owner.clone());
 
@@ -56,13 +56,6 @@ fn names(options: &Options) -> Vec<String> {
     ]
 }
 
-/// What we make goes with our Deployment, and so with the release.
-async fn owner(client: &Client, options: &Options) -> Result<Option<OwnerReference>, Error> {
-    let Some(name) = &options.deployment else { return Ok(None) };
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
-    Ok(deployments.get_opt(name).await?.and_then(|deployment| deployment.owner_ref(&())))
-}
-
 async fn keep(
     secrets: &Api<Secret>,
     name: String,
@@ -73,7 +66,7 @@ async fn keep(
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.clone()),
-            labels: Some(crate::cluster::labels("trust")),
+            labels: Some(cluster::labels("trust")),
             annotations: Some(content.annotations),
             owner_references: owner.map(|owner| vec![owner]),
             ..Default::default()

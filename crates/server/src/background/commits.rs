@@ -68,7 +68,7 @@ pub(super) async fn run(
 
 fn follow(shared: &Arc<Shared>, commit: Commit, due: &watch::Sender<Option<Timestamp>>) {
     shared.health.committed();
-    shared.metrics.follow(&commit, &shared.fleet);
+    shared.metrics.follow(&commit, shared);
     shared.fleet.add_routes(&commit.routes);
     shared.fleet.note(&commit.tasks);
     shared.fleet.remove_routes(&commit.gone_routes);

@@ -11,9 +11,11 @@ use rota_proto::v1;
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
 use rota_store::{Dispatch, TaskChange};
 use rota_telemetry::{OnExit, spawn, trace};
+use tracing::Instrument;
 
 use super::{Outgoing, Phase, SeatKey};
 use crate::shared::{Shared, now};
+use crate::spans;
 use crate::wire::{event, merge, time};
 
 /// For a worker to end an attempt that it is told is stale.
@@ -76,7 +78,8 @@ impl Shared {
             Some(sealed) => match self.sealer.open_sealed(task.id, sealed) {
                 Ok(secrets) => secrets,
                 Err(error) => {
-                    tracing::error!(task = %task.id, %error, "a task cannot be sent to its worker");
+                    let _logged = spans::logged(task).entered();
+                    tracing::error!(%error, "a task cannot be sent to its worker");
                     let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
                     let mut failed = Failure::new(Class::Start, error.to_string());
                     failed.hint =
@@ -122,14 +125,15 @@ impl Shared {
         failed: Failure,
     ) {
         let shared = Arc::clone(self);
-        spawn("fail-attempt", OnExit::Done, async move {
+        let fail = async move {
             let (held, ending, jitter) = (Held { by, fence }, Ending::Failed(failed), rand::random());
             let command = Command::Finish { held, ending, usage: None, session: String::new(), jitter };
             if let Err(status) = shared.apply(rota_store::Command::Task { namespace, id, command }).await {
                 // Its timeouts end it all the same.
                 tracing::warn!(task = %id, %status, "an attempt could not be ended");
             }
-        });
+        };
+        spawn("fail-attempt", OnExit::Done, fail.in_current_span());
     }
 
     /// Tells a worker to end a task's live attempt.

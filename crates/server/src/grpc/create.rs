@@ -11,11 +11,12 @@ use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
 use rota_store::{Command, Create, PutAgent, Refused, Reply};
-use rota_telemetry::{OnExit, spawn, trace};
-use tonic::Status;
+use rota_telemetry::{OnExit, spawn, trace, traces};
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 use uuid::Uuid;
 
+use super::traced;
 use crate::dispatch::Offer;
 use crate::shared::Shared;
 use crate::wire::spec::{self, Checked};
@@ -53,20 +54,30 @@ impl Drop for Held {
     }
 }
 
-/// The caller's trace, or a new one.
-pub(super) fn trace(metadata: &MetadataMap) -> Trace {
-    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-    let span_id: [u8; 8] = rand::random();
-    match text("traceparent").and_then(|header| header.parse::<trace::Context>().ok()) {
-        Some(caller) => Trace {
-            trace_id: caller.trace_id,
+/// The trace of the call, or the caller's, or a new one.
+pub(super) fn trace<T>(request: &Request<T>) -> Trace {
+    let metadata = request.metadata();
+    let call = request.extensions().get::<trace::Context>().copied();
+    let span_id = traces::span_id();
+    match call.or_else(|| traced::caller(metadata.as_ref())) {
+        Some(parent) => Trace {
+            trace_id: parent.trace_id,
             span_id,
-            parent_id: caller.span_id,
-            sampled: caller.sampled,
-            state: text("tracestate").unwrap_or_default().chars().take(512).collect(),
+            parent_id: parent.span_id,
+            sampled: traces::sampled(parent.trace_id, Some(&parent)),
+            state: state(metadata),
         },
-        None => Trace { trace_id: Uuid::now_v7().into_bytes(), span_id, ..Trace::default() },
+        None => {
+            // All of it by chance: samplers look at its last bytes, of which a UUID fixes some.
+            let trace_id = traces::trace_id();
+            Trace { trace_id, span_id, sampled: traces::sampled(trace_id, None), ..Trace::default() }
+        }
     }
+}
+
+fn state(metadata: &MetadataMap) -> String {
+    let state = metadata.get("tracestate").and_then(|value| value.to_str().ok());
+    state.unwrap_or_default().chars().take(512).collect()
 }
 
 /// Checks one request. Keeps a free slot for it, where one fits.

@@ -13,6 +13,7 @@ mod follow;
 mod health;
 mod pools;
 mod tasks;
+pub(crate) mod traced;
 
 use std::sync::Arc;
 

@@ -127,7 +127,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::Task>, Status> {
-        let trace = create::trace(request.metadata());
+        let trace = create::trace(&request);
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
@@ -144,7 +144,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::BatchCreateTasksRequest>,
     ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
-        let trace = create::trace(request.metadata());
+        let trace = create::trace(&request);
         let request = request.into_inner();
         let parent = names::parent("parent", &request.parent)?;
         check::count("requests", request.requests.len(), MAX_BATCH)?;
@@ -242,7 +242,7 @@ impl TaskService for Tasks {
     }
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Result<Response<v1::Task>, Status> {
-        let trace = create::trace(request.metadata());
+        let trace = create::trace(&request);
         let request = request.into_inner();
         let (namespace, named) = names::task("name", &request.name)?;
         let old = self.shared.task(&namespace, named).await?;

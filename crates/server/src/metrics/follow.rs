@@ -1,13 +1,18 @@
-//! From commits to counters: what happened, once it is durable.
+//! From commits to counters and spans: what happened, once it is durable.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::task::{Body, State, StateChange, Task};
 use rota_core::usage::Usage;
-use rota_core::{AgentName, TaskId, Timestamp};
+use rota_core::{AgentName, Timestamp, WorkerName};
 use rota_store::{Commit, TaskChange};
 
 use super::Metrics;
 use super::labels::{Agent, Class};
 use crate::dispatch::Fleet;
+use crate::shared::Shared;
+use crate::spans;
 use crate::wire::failure;
 
 /// What must be remembered of an attempt until it ends.
@@ -15,41 +20,55 @@ use crate::wire::failure;
 pub(super) struct Attempt {
     agent: Agent,
     pub(super) state: State,
+    worker: Option<WorkerName>,
+    number: u32,
+    span_id: [u8; 8],
     /// When a worker took it.
     began: Option<Timestamp>,
+    /// What the task had used before.
+    before: Usage,
     /// What the task had used when it was last looked at.
     seen: Usage,
+}
+
+impl Attempt {
+    fn new(task: &Task, agent: Agent, worker: Option<WorkerName>) -> Self {
+        let (number, span_id) = task.assignment.as_ref().map(|a| (a.attempt, a.span_id)).unwrap_or_default();
+        let (before, seen) = (task.usage.clone(), task.usage.clone());
+        Self { agent, state: State::Assigned, worker, number, span_id, began: None, before, seen }
+    }
 }
 
 impl Metrics {
     /// A task that was on a worker when the control plane started.
     pub(crate) fn load(&self, task: &Task, agent: Option<&AgentName>) {
-        let began = task.assignment.as_ref().filter(|_| task.state != State::Assigned).map(|a| a.at);
         let agent = self.bounds.agent(&task.namespace, task.agent().or(agent));
-        let attempt = Attempt { agent, state: task.state, began, seen: task.total_usage() };
+        let assignment = task.assignment.as_ref();
+        let mut attempt = Attempt::new(task, agent, assignment.map(|a| a.worker.clone()));
+        attempt.began = assignment.filter(|_| task.state != State::Assigned).map(|a| a.at);
+        (attempt.state, attempt.seen) = (task.state, task.total_usage());
         self.attempts.lock().insert(task.id, attempt);
     }
 
     /// Takes in what a commit did.
-    pub(crate) fn follow(&self, commit: &Commit, fleet: &Fleet) {
+    pub(crate) fn follow(&self, commit: &Commit, shared: &Arc<Shared>) {
         self.commit.observe(commit.took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch has few commands")]
         self.batch.observe(commit.commands as f64);
         for change in &commit.tasks {
-            self.task(change, fleet);
+            self.task(change, &shared.fleet);
+            let task = &change.task;
+            if task.state.is_final() && change.before != Some(task.state) && spans::wanted(task) {
+                spans::task(shared, task);
+            }
         }
     }
 
     fn task(&self, change: &TaskChange, fleet: &Fleet) {
         let task = &*change.task;
-        let steps = || {
-            change.events.iter().filter_map(|event| match &event.body {
-                Body::State(step) => Some((event.at, step)),
-                _ => None,
-            })
-        };
         let mut ended = None;
-        for (at, step) in steps() {
+        for event in change.events.iter() {
+            let (at, Body::State(step)) = (event.at, &event.body) else { continue };
             if step.from.is_none() {
                 self.created.get_or_create(&self.bounds.agent(&task.namespace, task.agent())).inc();
             }
@@ -57,17 +76,21 @@ impl Metrics {
                 let class = failure::class_name(failure.class);
                 self.failures.get_or_create(&Class { class }).inc();
             }
+            let waited = (step.from == Some(State::Queued)).then(|| self.waited(task, at)).flatten();
             match step.to {
-                State::Assigned => self.assigned(task, step, at, fleet),
+                State::Queued => {
+                    self.queued.lock().insert(task.id, at);
+                }
+                State::Assigned => self.assigned(task, step, at.since(waited.unwrap_or(at)), fleet),
                 State::Running if step.from == Some(State::Assigned) => {
                     if let Some(attempt) = self.attempts.lock().get_mut(&task.id) {
                         attempt.began = Some(at);
                     }
                 }
                 to if !to.is_on_worker() && step.from.is_some_and(State::is_on_worker) => {
-                    // What it used until now is told below, with this attempt's labels.
+                    // What it used until now is told with this attempt's labels.
                     self.used(task);
-                    ended = self.attempt_ended(task.id, step, at);
+                    ended = self.attempt_ended(task, step, at);
                 }
                 _ => {}
             }
@@ -79,18 +102,22 @@ impl Metrics {
         }
     }
 
-    fn assigned(&self, task: &Task, step: &StateChange, at: Timestamp, fleet: &Fleet) {
+    /// It is no longer in the queue. Since when it was there; of what came there before this process began, and comes
+    /// back from a worker, that is no longer known.
+    fn waited(&self, task: &Task, until: Timestamp) -> Option<Timestamp> {
+        let fresh = task.refusals == 0 && task.worker_losses == 0;
+        let since = self.queued.lock().remove(&task.id).or(task.ready_at.filter(|_| fresh))?;
+        if spans::wanted(task) {
+            spans::queue(task, since, until);
+        }
+        Some(since)
+    }
+
+    fn assigned(&self, task: &Task, step: &StateChange, waited: Duration, fleet: &Fleet) {
         let taker = step.worker.as_ref().and_then(|worker| fleet.agent_of(&task.namespace, worker));
         let agent = self.bounds.agent(&task.namespace, task.agent().or(taker.as_ref()));
-        // Whatever came back keeps the time at which it first became ready.
-        if task.refusals == 0
-            && task.worker_losses == 0
-            && let Some(ready) = task.ready_at
-        {
-            self.dispatch.get_or_create(&agent).observe(at.since(ready).as_secs_f64());
-        }
-        let attempt = Attempt { agent, state: State::Assigned, began: None, seen: task.usage.clone() };
-        self.attempts.lock().insert(task.id, attempt);
+        self.dispatch.get_or_create(&agent).observe(waited.as_secs_f64());
+        self.attempts.lock().insert(task.id, Attempt::new(task, agent, step.worker.clone()));
     }
 
     /// Adds what was used since the last look.
@@ -123,8 +150,8 @@ impl Metrics {
         }
     }
 
-    fn attempt_ended(&self, id: TaskId, step: &StateChange, at: Timestamp) -> Option<Agent> {
-        let attempt = self.attempts.lock().remove(&id)?;
+    fn attempt_ended(&self, task: &Task, step: &StateChange, at: Timestamp) -> Option<Agent> {
+        let attempt = self.attempts.lock().remove(&task.id)?;
         // One that no worker took was no attempt.
         if let Some(began) = attempt.began {
             let outcome = match step.to {
@@ -134,6 +161,21 @@ impl Metrics {
             };
             self.attempts_ended.get_or_create(&attempt.agent.clone().outcome(outcome)).inc();
             self.attempt.get_or_create(&attempt.agent).observe(at.since(began).as_secs_f64());
+            if spans::wanted(task) {
+                let (before, seen) = (&attempt.before, &attempt.seen);
+                let told = spans::Attempt {
+                    span_id: attempt.span_id,
+                    number: attempt.number,
+                    worker: attempt.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+                    outcome,
+                    tokens: (
+                        seen.input_tokens.saturating_sub(before.input_tokens),
+                        seen.output_tokens.saturating_sub(before.output_tokens),
+                    ),
+                    model: &seen.model,
+                };
+                spans::attempt(task, told, step, began, at);
+            }
         }
         Some(attempt.agent)
     }

@@ -14,14 +14,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use rota_core::{TaskId, task};
+use rota_core::{TaskId, Timestamp, task};
 use rota_telemetry::Loops;
 pub use rota_telemetry::metrics::Described;
 use rota_telemetry::metrics::Page;
 
 use self::follow::Attempt;
 use self::labels::{Agent, Bounds, Class, InState, Model, Opened, Outcome, State, Token, Version};
-pub(crate) use self::scrape::page;
+pub(crate) use self::scrape::{page, send, send_last};
 
 type Histograms = Family<Agent, Histogram, fn() -> Histogram>;
 type Gauges<L> = Family<L, Gauge>;
@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     bounds: Bounds,
     /// Attempts on workers, for what only two commits together tell.
     attempts: Mutex<HashMap<TaskId, Attempt>>,
+    /// Since when tasks are ready, where that was seen.
+    queued: Mutex<HashMap<TaskId, Timestamp>>,
 
     created: Counters<Agent>,
     ended: Counters<Outcome>,
@@ -81,6 +83,7 @@ impl Metrics {
             page: Mutex::default(),
             bounds: Bounds::default(),
             attempts: Mutex::default(),
+            queued: Mutex::default(),
             created: Family::default(),
             ended: Family::default(),
             attempts_ended: Family::default(),
@@ -119,7 +122,7 @@ impl Metrics {
         page.add("rota_queue_tasks", None, AGENT, help, &self.queue);
         let help = "How long ago the task that is next in line became ready";
         page.add("rota_queue_oldest_age", seconds(), AGENT, help, &self.oldest);
-        let help = "From ready to assigned; without tasks that came back from a worker";
+        let help = "From ready to assigned";
         page.add("rota_dispatch_latency", seconds(), AGENT, help, &self.dispatch);
         let help = "Attempts that a worker took and that ended: succeeded, failed, cancelled, or lost with the worker";
         page.add("rota_attempts_ended", None, OUTCOME, help, &self.attempts_ended);

@@ -1,13 +1,16 @@
-//! What is so at the moment when somebody asks for the page: queues, workers, slots.
+//! What is so at the moment when somebody asks for the page, or it is sent: queues, workers, slots.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use rota_core::RouteId;
 use rota_core::target::Route;
 use rota_core::task::State;
 use rota_store::Figures;
-use tokio::time::timeout;
+use rota_telemetry::metrics::{Page, interval};
+use tokio::time::{sleep, timeout};
 
 use super::follow::name;
 use super::labels::{Agent, InState, State as StateLabel};
@@ -26,6 +29,28 @@ pub(crate) async fn page(
     shared: &Shared,
     accept: Option<&str>,
 ) -> Result<(&'static str, String), std::fmt::Error> {
+    fresh(shared).await.write(accept)
+}
+
+/// Sends the page as often as the variables say, until the control plane stops.
+pub(crate) async fn send(shared: Arc<Shared>) {
+    let Some(interval) = interval() else { return };
+    while shared.stop.run_until_cancelled(sleep(interval)).await.is_some() {
+        fresh(&shared).await.send();
+    }
+}
+
+/// Sends the page once more: nothing will be counted any more, and the store is closed.
+pub(crate) fn send_last(shared: &Shared) {
+    if interval().is_some() {
+        let page = shared.metrics.page.lock();
+        look(shared, &shared.fleet.queues(), None);
+        page.send();
+    }
+}
+
+/// The page, brought up to date.
+async fn fresh(shared: &Shared) -> MutexGuard<'_, Page> {
     let waiting = shared.fleet.queues();
     let routes = waiting.iter().take(QUEUES).map(|(id, ..)| *id).collect();
     let figures = match timeout(STORE, shared.store.figures(routes)).await {
@@ -39,7 +64,7 @@ pub(crate) async fn page(
     // Two that ask at once must not see each other's half-made page.
     let page = shared.metrics.page.lock();
     look(shared, &waiting, figures);
-    page.write(accept)
+    page
 }
 
 fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {

@@ -1,8 +1,13 @@
-//! What every `/metrics` page shares: a registry that knows what it holds, the two text formats, figures of the
-//! process. Knows nothing of what is counted.
+//! What every `/metrics` page shares: a registry that knows what it holds, the two text formats, the way to a collector,
+//! figures of the process. Knows nothing of what is counted.
 
 mod process;
+mod send;
+mod snapshot;
 mod text;
+
+pub use self::send::interval;
+pub(crate) use self::send::{flush, start};
 
 use prometheus_client::registry::{Metric, Registry, Unit};
 
@@ -88,6 +93,15 @@ impl Page {
         } else {
             (text::PLAIN, text::plain(&page))
         })
+    }
+
+    /// Sends the page as it is to the collector, if there is one. Does not wait.
+    pub fn send(&self) {
+        let Some(span) = send::span() else { return };
+        match snapshot::take(&self.registry, span) {
+            Ok(metrics) => send::send(metrics),
+            Err(error) => tracing::warn!(%error, "figures cannot be sent"),
+        }
     }
 }
 

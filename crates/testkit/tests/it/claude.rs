@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rota_proto::v1::{self, FailureClass, TaskState};
-use rota_testkit::{Cluster, Keep, history, tasks};
+use rota_testkit::{Cluster, Keep, WorkerHandle, collector, history, tasks};
+use serde_json::json;
+
+use crate::traces::{Caller, collected, made};
 
 /// The CLI, installed where it is not there yet. Without it the test fails.
 fn cli() -> Result<String> {
@@ -15,21 +18,22 @@ fn cli() -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// A model that never answers: the watchdog ends the CLI, it is tried again, and then given up as what it is.
-#[tokio::test]
-async fn a_hanging_cli_is_ended_and_tried_again() -> Result<()> {
-    let model = rota_fake_model::Options::default().start().await?;
-    let cluster = Cluster::start(Keep::Sqlite).await?;
-    let client = cluster.client();
+/// A control plane, and a worker with the CLI.
+async fn cluster(keep: Keep) -> Result<(Cluster, WorkerHandle)> {
+    let cluster = Cluster::start(keep).await?;
     let program = tokio::task::spawn_blocking(cli).await??;
-    let claude = v1::ClaudeRuntime { program, ..Default::default() };
+    let policy = v1::PermissionPolicy::Allow.into();
+    let claude = v1::ClaudeRuntime { program, permission_policy: policy, ..Default::default() };
     let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) };
-    tasks::agent(client, "coder", runtime, &[]).await?;
-    let _worker = cluster.worker("coder", "one", 1)?;
+    tasks::agent(cluster.client(), "coder", runtime, &[]).await?;
+    let worker = cluster.worker("coder", "one", 1)?;
+    Ok((cluster, worker))
+}
 
+/// A task for it, that asks this model.
+fn task(model: &rota_fake_model::Handle, script: &serde_json::Value) -> v1::Task {
     let mut task = tasks::task("coder");
     let spec = task.spec.get_or_insert_default();
-    let script = serde_json::json!([{"fail": {"hang_after": 0, "times": "always"}}]);
     spec.prompt = format!("Please do: MOCK{script}");
     spec.environment = [
         ("ANTHROPIC_BASE_URL".to_owned(), model.base_url()),
@@ -37,6 +41,54 @@ async fn a_hanging_cli_is_ended_and_tried_again() -> Result<()> {
         ("ANTHROPIC_API_KEY".to_owned(), uuid::Uuid::new_v4().to_string()),
     ]
     .into();
+    task
+}
+
+/// One trace from whoever asks for a task into the programs that the CLI's tools start, by whatever protocol.
+#[tokio::test]
+async fn its_spans_hang_below_the_attempt() -> Result<()> {
+    collected();
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = cluster(Keep::Memory).await?;
+    let tool = json!({"name": "Bash", "input": {"command": "echo at=$TRACEPARENT", "description": "Tell"}});
+    let script = json!([{"tools": [tool]}, {"text": "{{tool_result}}"}]);
+    for protocol in ["grpc", "http/protobuf", "http/json"] {
+        let mut task = task(&model, &script);
+        let environment = &mut task.spec.get_or_insert_default().environment;
+        environment.insert("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol.to_owned());
+        let caller = Caller::new();
+        let task = caller.create(&cluster, task).await?;
+        let task = tasks::ended(cluster.client(), &task.name).await?;
+        let status = task.status.unwrap_or_default();
+        assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+
+        let spans = caller.spans(11).await?;
+        let cli = "attempt 1 succeeded\n    claude_code.interaction\n      claude_code.llm_request\n      claude_code.tool";
+        let tool = "\n        claude_code.tool.blocked_on_user\n        claude_code.tool.execution\n      claude_code.llm_request";
+        let below = format!("task succeeded\n  queue\n  {cli}{tool}");
+        assert_eq!(collector::tree(&spans, &caller.span)?, made(&below), "{protocol}");
+        let of_cli = spans.iter().filter(|span| span.name.starts_with("claude_code."));
+        assert!(of_cli.clone().all(|span| span.via == protocol), "{spans:#?}");
+        let execution = collector::named(&spans, "claude_code.tool.execution")?;
+        let at = format!("at=00-{}-{}-01", caller.trace, execution.id);
+        let said = status.result.unwrap_or_default().text;
+        assert!(said.contains(&at), "{at} is not in {said:?}");
+        let attempt = collector::named(&spans, "attempt")?;
+        let interaction = collector::named(&spans, "claude_code.interaction")?;
+        assert_eq!(interaction.parent, attempt.id);
+    }
+    Ok(())
+}
+
+/// A model that never answers: the watchdog ends the CLI, it is tried again, and then given up as what it is.
+#[tokio::test]
+async fn a_hanging_cli_is_ended_and_tried_again() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = cluster(Keep::Sqlite).await?;
+    let client = cluster.client();
+
+    let mut task = task(&model, &json!([{"fail": {"hang_after": 0, "times": "always"}}]));
+    let spec = task.spec.get_or_insert_default();
     // Long enough for the CLI to start and ask on a busy machine.
     let silence = pbjson_types::Duration::from(Duration::from_secs(10));
     spec.limits = Some(v1::Limits { silence_timeout: Some(silence), ..Default::default() });

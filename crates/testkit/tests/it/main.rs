@@ -22,6 +22,7 @@ mod restart;
 mod secrets;
 mod status;
 mod stopping;
+mod traces;
 mod trust;
 mod watch;
 mod workers;

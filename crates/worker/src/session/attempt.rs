@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use rota_proto::v1::{Event, FailureClass, Limits, TaskInput, event, runtime};
 use rota_proto::worker::v1::{Assign, Result as Told};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::redact::Redaction;
 use super::shared::{Shared, Why};
+use super::spans::Tools;
 use super::verdict;
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, Ending, Environment, Outcome, Runtime};
@@ -65,10 +67,14 @@ pub(super) async fn run(context: Arc<Context>, job: Job) {
     let limits = assign.spec.as_ref().and_then(|spec| spec.limits).unwrap_or_default();
     let clock = Clock::new(&assign, &limits);
     let number = assign.attempt;
+    let tools = Tools::of(&assign).map(Mutex::new);
     let (events, mut received) = mpsc::channel(AHEAD);
     let channels = Channels { events, inputs, stop: shared.stop() };
     let redaction = Redaction::default();
     let push = |kind| {
+        if let Some(tools) = &tools {
+            tools.lock().hear(&kind);
+        }
         let event = Event { time: Some(timestamp()), attempt: number, kind: Some(kind), log_seq: 0 };
         if shared.push(event) {
             // Nobody listening means that the worker has ended.
@@ -106,6 +112,7 @@ pub(super) async fn run(context: Arc<Context>, job: Job) {
     if let Some(place) = place {
         Place::clear(place, matches!(outcome.ending, Ending::Succeeded(_))).await;
     }
+    drop(tools);
     let why = shared.lock().why;
     let told = verdict::told(&key.task, key.fence, outcome, why);
     let _ = context.notes.send(Note::Ended(key, Box::new(told)));

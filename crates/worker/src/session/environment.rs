@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::{otlp, trace};
 
 use crate::runtimes::Environment;
 
@@ -19,6 +20,15 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     set("HOME", scratch.join("home").to_string_lossy().into_owned());
     set("TMPDIR", scratch.join("tmp").to_string_lossy().into_owned());
     set("LANG", "C.UTF-8".to_owned());
+    if assign.traceparent.parse::<trace::Context>().is_ok_and(|context| context.sampled) {
+        for (name, value) in otlp::for_programs() {
+            set(&name, value);
+        }
+        set(
+            "OTEL_RESOURCE_ATTRIBUTES",
+            format!("rota.task.id={},rota.attempt={}", assign.task_id, assign.attempt),
+        );
+    }
     if let Some(spec) = &assign.spec {
         for (name, value) in &spec.environment {
             set(name, value.clone());

@@ -16,6 +16,7 @@ use super::attempt::{self, GRACE, Job, Key, until};
 use super::outbound::Pending;
 use super::outbox::{Bounds, Outbox};
 use super::shared::{Shared, Why};
+use super::spans;
 use super::worker::{Entry, Worker};
 use crate::runtimes::notice;
 use crate::workspace::is_name;
@@ -39,7 +40,8 @@ impl Worker {
                 let key = key(&ack.task_id, ack.fence);
                 match self.attempts.get(&key) {
                     Some(entry) if entry.ended => {
-                        tracing::debug!(task = ack.task_id, accepted = ack.accepted, "the result is durable");
+                        let durable = || tracing::debug!(accepted = ack.accepted, "the result is durable");
+                        entry.span.in_scope(durable);
                         self.attempts.remove(&key);
                         // Another try gets another worker, as fresh as this one was.
                         if !self.options.isolated_task.is_empty() {
@@ -78,23 +80,21 @@ impl Worker {
         } else {
             ""
         };
+        let span = spans::logged(&assign, &self.options.worker);
         let (task_id, fence) = (assign.task_id.clone(), assign.fence);
         let Some(runtime) = runtime.filter(|_| refusal.is_empty()) else {
-            return self.reject(task_id, fence, refusal);
+            return span.in_scope(|| self.reject(task_id, fence, refusal));
         };
         self.pending.push_back(Pending::Message(Kind::Accept(Accept { task_id, fence })));
 
         let outbox = Outbox::new(self.context.root.state().to_owned(), Bounds::default());
         let shared = Arc::new(Shared::new(outbox));
         let (inputs, received) = mpsc::channel(INPUTS);
-        let span = tracing::info_span!(
-            "attempt", task = %key.task, attempt = assign.attempt, fence, traceparent = assign.traceparent
-        );
         let job = Job { key: key.clone(), assign, runtime, shared: Arc::clone(&shared), inputs: received };
-        let run = attempt::run(Arc::clone(&self.context), job).instrument(span);
+        let run = attempt::run(Arc::clone(&self.context), job).instrument(span.clone());
         spawn("attempt", OnExit::Done, run);
         self.running += 1;
-        self.attempts.insert(key, Entry::new(shared, inputs));
+        self.attempts.insert(key, Entry::new(shared, inputs, span));
     }
 
     fn reject(&mut self, task_id: String, fence: i64, reason: &str) {
@@ -108,7 +108,7 @@ impl Worker {
         let Some(entry) = self.attempts.get(key) else { return };
         let mut state = entry.shared.lock();
         let was_full = state.outbox.is_full();
-        state.outbox.ack(seq);
+        entry.span.in_scope(|| state.outbox.ack(seq));
         if was_full && !state.outbox.is_full() {
             entry.shared.changed.notify_one();
         }
@@ -120,7 +120,7 @@ impl Worker {
     /// that is its late result: it is refused, and the task's log tells of it.
     fn abandon(&mut self, key: &Key, why: &str) {
         let Some(entry) = self.attempts.get(key) else { return };
-        tracing::warn!(task = %key.task, fence = key.fence, "an attempt is abandoned: {why}");
+        entry.span.in_scope(|| tracing::warn!("an attempt is abandoned: {why}"));
         if !entry.ended {
             entry.shared.request(Why::Stale, GRACE);
         } else if entry.result.is_some() && !entry.result_sent {
@@ -137,8 +137,7 @@ impl Worker {
             // Said at once: else the control plane would wait for its end until a timeout.
             return self.reject(cancel.task_id, cancel.fence, "the worker does not have it");
         };
-        let Cancel { task_id, fence, reason, .. } = cancel;
-        tracing::info!(task = task_id, fence, reason, "an attempt is cancelled");
+        entry.span.in_scope(|| tracing::info!(reason = cancel.reason, "an attempt is cancelled"));
         let grace = cancel.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(GRACE);
         entry.shared.request(Why::Cancelled, grace);
     }

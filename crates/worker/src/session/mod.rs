@@ -11,6 +11,7 @@ mod outbox;
 mod redact;
 mod secrets;
 mod shared;
+mod spans;
 mod spill;
 mod verdict;
 mod worker;

@@ -40,11 +40,14 @@ pub(super) struct Entry {
     pub(super) result_sent: bool,
     /// It is in `Worker::pending`.
     pub(super) queued: bool,
+    /// What its log lines say.
+    pub(super) span: tracing::Span,
 }
 
 impl Entry {
-    pub(super) fn new(shared: Arc<Shared>, inputs: mpsc::Sender<TaskInput>) -> Self {
-        Self { shared, inputs, last_input: 0, ended: false, result: None, result_sent: false, queued: false }
+    pub(super) fn new(shared: Arc<Shared>, inputs: mpsc::Sender<TaskInput>, span: tracing::Span) -> Self {
+        let (ended, result, result_sent, queued) = (false, None, false, false);
+        Self { shared, inputs, last_input: 0, ended, result, result_sent, queued, span }
     }
 }
 

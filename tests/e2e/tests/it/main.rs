@@ -12,4 +12,5 @@ mod rollout;
 mod rules;
 mod scaling;
 mod tasks;
+mod traces;
 mod upgrade;

@@ -50,12 +50,12 @@ async fn upgrade_and_rollback_interrupt_nothing() {
     let worker = space.field("task/long", ".status.worker").await;
     let pods = format!("kubectl -n {RELEASE} get pods -l app.kubernetes.io/name=rota -o name");
     let before = run(&pods).await.good();
-    let filter = "--set-string log.filter=info,rota_server=debug";
+    let filter = "--set-string log.filter=debug";
     helm(&format!("upgrade rota charts/rota --reuse-values {filter} --wait --timeout 5m")).await;
     let after = run(&pods).await.good();
     assert!(before.lines().all(|pod| !after.contains(pod)), "both were renewed: {before} {after}");
     helm("rollback rota --wait --timeout 5m").await;
-    assert!(!helm("get values rota").await.contains("rota_server=debug"));
+    assert!(!helm("get values rota").await.contains("debug"));
     let history = helm("history rota").await;
     assert!(history.contains("Rollback to"), "{history}");
 

@@ -18,6 +18,7 @@ fn options() -> WorkerOptions {
         image: "rota:1".into(),
         image_pull_policy: None,
         endpoint: "https://rota.r.svc:7420".into(),
+        collector: vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), "http://collector:4318".into())],
     }
 }
 

@@ -34,6 +34,9 @@ const TRACING: [(&str, &str); 4] = [
     ("OTEL_TRACES_EXPORTER", "otlp"),
 ];
 
+/// Where spans go.
+const COLLECTOR: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
 pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Environment {
     let mut all = given.0.clone();
     let named = assign.spec.as_ref().map(|spec| &spec.environment);
@@ -55,7 +58,7 @@ pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Envi
     if !assign.tracestate.is_empty() {
         all.entry("TRACESTATE".to_owned()).or_insert_with(|| assign.tracestate.clone());
     }
-    if all.contains_key("OTEL_EXPORTER_OTLP_ENDPOINT") {
+    if COLLECTOR.iter().any(|name| all.contains_key(*name)) {
         for (name, value) in TRACING {
             all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
@@ -111,8 +114,10 @@ mod tests {
 
     #[test]
     fn spans_go_where_somebody_asked_for_them() {
-        let built = built(TaskSpec::default(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector")]);
-        assert_eq!(built.0.get("CLAUDE_CODE_ENABLE_TELEMETRY").map(String::as_str), Some("1"));
+        for name in COLLECTOR {
+            let built = built(TaskSpec::default(), &[(name, "http://collector")]);
+            assert_eq!(built.0.get("CLAUDE_CODE_ENABLE_TELEMETRY").map(String::as_str), Some("1"));
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use nix::sys::stat::Mode;
-use rota_proto::v1::{AgentMessage, MessageRole, Progress, Severity, TaskResult, Usage, event};
+use rota_proto::v1::{
+    AgentMessage, MessageRole, Progress, Severity, TaskResult, ToolCall, ToolResult, Usage, event,
+};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -20,6 +22,10 @@ use crate::runtimes::{context, cut, notice};
 const MAX_LINE: usize = 256 << 10;
 /// Longest message.
 const MAX_MESSAGE: usize = 64 << 10;
+/// Longest name or id of a tool's call.
+const MAX_NAME: usize = 256;
+/// Longest text that goes into a tool or comes out.
+const MAX_TOOL: usize = 16 << 10;
 /// Remarks on unreadable lines, at most.
 const MAX_REMARKS: usize = 10;
 
@@ -32,6 +38,10 @@ struct Line {
     result: Option<serde_json::Value>,
     usage: Option<Usage>,
     message: Option<String>,
+    #[serde(alias = "toolCall")]
+    tool_call: Option<ToolCall>,
+    #[serde(alias = "toolResult")]
+    tool_result: Option<ToolResult>,
 }
 
 /// What the program said for its end.
@@ -133,6 +143,15 @@ impl Lines {
             let said = AgentMessage { role: MessageRole::Assistant.into(), text };
             let _ = events.send(event::Kind::Message(said)).await;
         }
+        if let Some(ToolCall { call_id, tool, input_json }) = line.tool_call {
+            let (call_id, tool) = (cut(call_id, MAX_NAME), cut(tool, MAX_NAME));
+            let call = ToolCall { call_id, tool, input_json: cut(input_json, MAX_TOOL) };
+            let _ = events.send(event::Kind::ToolCall(call)).await;
+        }
+        if let Some(ToolResult { call_id, output, is_error }) = line.tool_result {
+            let (call_id, output) = (cut(call_id, MAX_NAME), cut(output, MAX_TOOL));
+            let _ = events.send(event::Kind::ToolResult(ToolResult { call_id, output, is_error })).await;
+        }
         if line.progress.is_some() || !line.step.is_empty() {
             self.fraction = line.progress.unwrap_or(self.fraction).clamp(0.0, 1.0);
             let fraction = self.fraction;
@@ -188,11 +207,19 @@ mod tests {
 {"usage":{"input_tokens":3,"outputTokens":"4"}}
 
 {"message":"hello"}
+{"toolCall":{"callId":"1","tool":"search","inputJson":"{}"}}
+{"toolResult":{"callId":"1","output":"found","isError":true}}
 {"result":{"n":1}}"#;
         let (said, seen) = heard(text).await;
         assert!(matches!(&seen[0], event::Kind::Progress(p) if p.fraction == 0.4 && p.step == "half"));
         assert!(matches!(&seen[1], event::Kind::Usage(u) if u.input_tokens == 3 && u.output_tokens == 4));
         assert!(matches!(&seen[2], event::Kind::Message(m) if m.text == "hello"));
+        assert!(
+            matches!(&seen[3], event::Kind::ToolCall(call) if call.tool == "search" && call.call_id == "1")
+        );
+        assert!(
+            matches!(&seen[4], event::Kind::ToolResult(result) if result.output == "found" && result.is_error)
+        );
         assert_eq!(said.usage.unwrap().output_tokens, 4);
         assert_eq!(serde_json::to_value(said.result.unwrap().data).unwrap(), serde_json::json!({"n": 1.0}));
     }
