@@ -48,11 +48,8 @@ impl fmt::Display for Context {
 
 /// Lower-case hexadecimal, as trace and span ids are written.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], Malformed> {

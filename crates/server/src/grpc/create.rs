@@ -57,6 +57,7 @@ impl Drop for Held {
 /// The trace of the call, or the caller's, or a new one.
 pub(super) fn trace<T>(request: &Request<T>) -> Trace {
     let metadata = request.metadata();
+    // Where there is a call's span, it was decided with that whether the trace is recorded.
     let call = request.extensions().get::<trace::Context>().copied();
     let span_id = traces::span_id();
     match call.or_else(|| traced::caller(metadata.as_ref())) {
@@ -64,7 +65,7 @@ pub(super) fn trace<T>(request: &Request<T>) -> Trace {
             trace_id: parent.trace_id,
             span_id,
             parent_id: parent.span_id,
-            sampled: traces::sampled(parent.trace_id, Some(&parent)),
+            sampled: parent.sampled,
             state: state(metadata),
         },
         None => {
