@@ -116,11 +116,17 @@ pub enum Command {
     Update(update::Update),
     /// Say why a task is not running now
     Explain(explain::Explain),
+    /// Follow the fleet live: pools, queue, running tasks, cost
+    Top(top::Top),
+    /// Tell how one task went, or how all did lately: outcomes, times, retries, tokens and cost
+    Report(report::Report),
+    /// Check configuration, connection, control plane and agents, and say what to do
+    Doctor(doctor::Doctor),
     /// Print the raw event log of a task or a namespace
     Events(events::Events),
     /// List agents
     Agents(agents::Agents),
-    /// List workers
+    /// List workers, or tell everything about one
     Workers(workers::Workers),
     /// List what can be done now
     Capabilities(capabilities::Capabilities),

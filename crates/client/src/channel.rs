@@ -8,6 +8,7 @@ use rota_proto::v1::admin_service_client::AdminServiceClient;
 use rota_proto::v1::agent_service_client::AgentServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
+use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
@@ -27,6 +28,8 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub struct Client {
     transport: Transport,
     pub(crate) options: Arc<Options>,
+    /// Why the server is not there, while a watch waits for it.
+    pub(crate) lost: Arc<watch::Sender<Option<String>>>,
     pub(crate) place: Place,
 }
 
@@ -35,12 +38,17 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, Error> {
         let auth = Auth::new(&options.token).map_err(|status| Error::new(status, &options.endpoint))?;
         let transport = InterceptedService::new(lazy_channel(&options)?, auth);
-        Ok(Self { transport, options: Arc::new(options), place: Place::default() })
+        Ok(Self { transport, options: Arc::new(options), place: Place::default(), lost: Arc::default() })
     }
 
     /// Whom it talks to.
     pub fn endpoint(&self) -> &str {
         &self.options.endpoint
+    }
+
+    /// Why the server is not there, while a watch waits for it to come back; nothing while it is.
+    pub fn link(&self) -> watch::Receiver<Option<String>> {
+        self.lost.subscribe()
     }
 
     /// The generated client of tasks, without retries.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use rota_proto::names;
 use rota_proto::v1::{
-    Demand, DrainAgentRequest, ReportWorkerDeathRequest, WatchAgentsResponse, WatchDemandResponse,
-    watch_agents_response,
+    Demand, DrainAgentRequest, ReportAgentRequest, ReportWorkerDeathRequest, WatchAgentsResponse,
+    WatchDemandResponse, watch_agents_response,
 };
 use rota_telemetry::{OnExit, clock, spawn};
 use tokio::sync::mpsc;
@@ -22,6 +22,9 @@ use crate::{Error, Options};
 
 /// What time alone changes (idle timeouts, waits after crashes) is looked at this often.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Characters of what a worker said last that are told.
+const LAST_WORDS: usize = 400;
 
 pub(crate) struct Manager {
     options: Options,
@@ -68,6 +71,7 @@ impl Manager {
                 Some(exited) = self.exits.recv() => self.exited(exited),
                 _ = tick.tick() => {}
             }
+            self.tell_recovered();
             if self.synced {
                 let round = beat.round();
                 self.reconcile().await;
@@ -127,9 +131,39 @@ impl Manager {
                     log = %log.display(),
                     "a worker ended by itself; the next one may start in {wait:?}"
                 );
+                if !member.connected {
+                    let words: String = exited.last_words.chars().take(LAST_WORDS).collect();
+                    let worker = &exited.worker;
+                    self.tell(
+                        &exited.agent,
+                        format!("{worker} ended before it connected ({status}) {words}"),
+                    );
+                }
             }
         }
         self.report(&exited, status);
+    }
+
+    /// Tells why no worker of an agent can start, for whoever asks why its tasks wait. Empty: nothing is wrong.
+    fn tell(&mut self, agent: &str, message: String) {
+        if let Some(pool) = self.pools.get_mut(agent) {
+            pool.trouble = !message.is_empty();
+        }
+        let request = ReportAgentRequest { name: agent.to_owned(), message: message.trim_end().to_owned() };
+        let client = self.options.client.clone();
+        spawn("report agent", OnExit::Done, async move {
+            if let Err(error) = client.report_agent(request).await {
+                tracing::debug!(%error, "how a pool fares could not be told");
+            }
+        });
+    }
+
+    fn tell_recovered(&mut self) {
+        let recovered =
+            self.pools.iter_mut().filter_map(|(name, pool)| pool.recovered().then(|| name.clone()));
+        for agent in recovered.collect::<Vec<_>>() {
+            self.tell(&agent, String::new());
+        }
     }
 
     /// Tells that a process is certainly gone, which frees whatever it had at once.
@@ -164,6 +198,7 @@ impl Manager {
         for (agent, wanted) in wanted {
             for worker in wanted.give_up {
                 tracing::warn!(worker, "a worker did not connect in time and is ended");
+                self.tell(&agent, format!("{worker} did not connect in time"));
                 self.stop_member(&agent, &worker);
             }
             for worker in wanted.stop {
@@ -243,6 +278,7 @@ impl Manager {
             Err(error) => {
                 let wait = pool.backoff.crashed(Instant::now(), Duration::ZERO);
                 tracing::warn!(worker, %error, "a worker could not be started; trying again in {wait:?}");
+                self.tell(agent, format!("{worker} could not be started: {error}"));
                 false
             }
         }

@@ -24,6 +24,10 @@ pub(crate) struct Pool {
     demand: Demand,
     pub members: BTreeMap<String, Member>,
     pub backoff: Backoff,
+    /// It was told of this pool that its workers cannot start.
+    pub trouble: bool,
+    /// What kept workers from starting is perhaps over.
+    healed: bool,
 }
 
 /// A process of ours.
@@ -58,6 +62,7 @@ impl Pool {
         let spec = ours.then_some(spec);
         if spec != self.spec {
             self.backoff.reset();
+            self.healed = true;
             self.spec = spec;
         }
     }
@@ -77,12 +82,18 @@ impl Pool {
             if let Some(member) = self.members.get_mut(rota_proto::names::last(&worker.worker)) {
                 if !member.connected {
                     self.backoff.connected();
+                    self.healed = true;
                 }
                 member.connected = true;
                 member.drained |= worker.draining;
             }
         }
         self.demand = demand;
+    }
+
+    /// Whether its trouble, of which was told, is over since the last time.
+    pub(crate) fn recovered(&mut self) -> bool {
+        std::mem::take(&mut self.healed) && std::mem::take(&mut self.trouble)
     }
 
     pub(crate) fn slots(&self) -> u32 {

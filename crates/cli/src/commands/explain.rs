@@ -1,10 +1,12 @@
 //! `rota explain`: why a task is not running now.
 
 use clap::Args;
-use rota_proto::v1::ExplainTaskRequest;
+use rota_proto::v1::{ExplainTaskRequest, TaskState};
 
+use super::state_of;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::output::time;
 
 /// Say why a task is not running now, and what can be done about it
 #[derive(Debug, Args)]
@@ -32,8 +34,14 @@ impl Explain {
                 context.out.line(&format!("  {}", cause.hint))?;
             }
         }
-        if answer.ahead > 0 {
-            context.out.line(&format!("{} tasks go first", answer.ahead))?;
+        let queued = answer.task.as_ref().is_some_and(|task| state_of(task) == TaskState::Queued);
+        if queued && answer.ahead == 0 {
+            context.out.line("- it is the next in its queue")?;
+        }
+        let waits =
+            answer.task.iter().filter_map(|task| task.status.as_ref()).flat_map(|status| &status.waiting);
+        for until in waits.filter_map(|wait| wait.until.as_ref()) {
+            context.out.line(&format!("- not before {}", time(Some(until))))?;
         }
         Ok(Exit::Ok)
     }

@@ -83,6 +83,20 @@ fn raw(context: &Context, event: &Event) -> anyhow::Result<()> {
     out.value(event)
 }
 
+/// A task's log as it stands, entry by entry.
+pub async fn log(context: &Context, task: &Task, mut each: impl FnMut(Event)) -> anyhow::Result<()> {
+    let until = task.status.as_ref().map_or(0, |status| status.log_seq);
+    let (mut seen, mut watch) = (0, context.client.watch_task(task.name.clone(), 0));
+    while seen < until {
+        let Some(answer) = watch.next().await.transpose()? else { break };
+        for event in answer.events.into_iter().filter(|event| event.log_seq <= until) {
+            seen = event.log_seq;
+            each(event);
+        }
+    }
+    Ok(())
+}
+
 /// Follows a task to its end. `None` means that Ctrl-C came first, which has been talked about.
 pub async fn to_end(
     context: &Context,

@@ -11,6 +11,7 @@ pub mod completion;
 pub mod delete;
 pub mod describe;
 pub mod dev;
+pub mod doctor;
 pub mod drain;
 pub mod events;
 pub mod explain;
@@ -19,12 +20,14 @@ pub mod get;
 pub mod logs;
 pub mod operator;
 mod pairs;
+pub mod report;
 pub mod result;
 pub mod retry;
 pub mod run;
 mod serve;
 pub mod server;
 mod signals;
+pub mod top;
 mod track;
 pub mod update;
 pub mod version;
@@ -74,6 +77,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Completion(command) => return command.run(),
         Command::Version(command) => return command.run(&cli.globals),
+        // What is wrong with the way to a server is for it to tell.
+        Command::Doctor(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Server(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Worker(command) => return Box::pin(command.run(&cli.globals)).await,
@@ -96,6 +101,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Explain(command) => command.run(context).await,
         Command::Events(command) => command.run(context).await,
+        Command::Top(command) => command.run(context).await,
+        Command::Report(command) => command.run(context).await,
         Command::Agents(command) => command.run(context).await,
         Command::Workers(command) => command.run(context).await,
         Command::Capabilities(command) => command.run(context).await,
@@ -106,6 +113,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Bench(_)
         | Command::Completion(_)
         | Command::Version(_)
+        | Command::Doctor(_)
         | Command::Dev(_)
         | Command::Server(_)
         | Command::Worker(_)
@@ -118,6 +126,8 @@ fn log_options(cli: &Cli) -> log::Options {
     let usual = match &cli.command {
         Command::Server(_) | Command::Worker(_) | Command::Operator(_) => "info",
         Command::Dev(_) => "warn,rota_local=info",
+        // It draws in the terminal that a log would be written into, and says itself what is wrong.
+        Command::Top(command) if !command.once => "off",
         _ => "warn",
     };
     let format = match cli.globals.log_format {

@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: usize = 10;
 /// Agents that are named.
 const NAMES: usize = 5;
-/// What is over by itself.
-const PASSING: [&str; 3] = ["dispatching", "behind", "not_taken_yet"];
+/// What is over by itself, or changes all the time.
+const PASSING: [&str; 5] = ["dispatching", "behind", "not_taken_yet", "busy_with", "pool_starting"];
 
 /// What has been said so far.
 #[derive(Debug)]

@@ -1,25 +1,36 @@
-//! `rota workers`: short for `rota get workers`.
+//! `rota workers`: short for `rota get workers`, and for `rota describe worker`.
 
 use clap::Args;
 
-use super::get;
+use super::{describe, get};
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// List workers
+const EXAMPLES: &str = "\
+Examples:
+  rota workers
+  rota workers --agent coder
+  rota workers coder-1";
+
+/// List workers, or tell everything about one
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  rota workers\n  rota workers --agent coder")]
+#[command(after_long_help = EXAMPLES)]
 pub struct Workers {
+    /// Only this one: its session, what it does and did, how much of it is used
+    pub name: Option<String>,
     /// Only this agent's
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub agent: Option<String>,
     /// Of all namespaces
-    #[arg(long, short = 'A')]
+    #[arg(long, short = 'A', conflicts_with = "name")]
     pub all_namespaces: bool,
 }
 
 impl Workers {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if let Some(name) = &self.name {
+            return describe::worker(context, name).await;
+        }
         get::workers(context, self.agent.as_deref().unwrap_or_default(), None, self.all_namespaces).await
     }
 }

@@ -14,10 +14,13 @@ use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
-pub use rows::{agents, capabilities, results, target, tasks, workers};
+pub use rows::{agents, capabilities, results, target, tasks, worker_state, workers};
 pub use table::{Paint, Table};
 pub use talk::Talk;
-pub use text::{age, clean, elapsed, first_line, micros, money, name, reason, state, time};
+pub use text::{
+    age, between, clean, duration, elapsed, failure, first_line, micros, moment, money, name, reason,
+    seconds, state, time, wait, word,
+};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -102,6 +102,16 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
     table
 }
 
+/// How a worker stands, in a word.
+pub fn worker_state(worker: &Worker) -> (&'static str, Paint) {
+    match (worker.connected, worker.draining, worker.tasks.is_empty()) {
+        (false, ..) => ("Lost", Paint::Bad),
+        (_, true, _) => ("Draining", Paint::Waiting),
+        (.., true) => ("Idle", Paint::Good),
+        _ => ("Busy", Paint::Busy),
+    }
+}
+
 /// Workers.
 pub fn workers(workers: &[Worker], all: bool) -> Table {
     let mut table = headed(
@@ -109,12 +119,7 @@ pub fn workers(workers: &[Worker], all: bool) -> Table {
         &["NAME", "AGENT", "STATE", "TASKS", "DONE", "FAILED", "CPU", "MEMORY", "HEARD", "UP", "VERSION"],
     );
     for worker in workers {
-        let (word, paint) = match (worker.connected, worker.draining, worker.tasks.is_empty()) {
-            (false, ..) => ("Lost", Paint::Bad),
-            (_, true, _) => ("Draining", Paint::Waiting),
-            (.., true) => ("Idle", Paint::Good),
-            _ => ("Busy", Paint::Busy),
-        };
+        let (word, paint) = worker_state(worker);
         let row = [
             plain(names::last(&worker.name)),
             plain(&worker.agent),

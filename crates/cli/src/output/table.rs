@@ -1,5 +1,6 @@
 //! Tables without frames, as kubectl and docker print them.
 
+use anstyle::AnsiColor;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, presets};
 use rota_proto::v1::TaskState;
 
@@ -24,6 +25,23 @@ impl From<TaskState> for Paint {
             TaskState::InputRequired | TaskState::Pending | TaskState::Queued => Self::Waiting,
             TaskState::Cancelled | TaskState::Unspecified => Self::Faint,
         }
+    }
+}
+
+impl Paint {
+    /// A text that looks so.
+    pub fn around(self, text: &str, colored: bool) -> String {
+        let color = match self {
+            _ if !colored => return text.to_owned(),
+            Self::Plain => return text.to_owned(),
+            Self::Good => AnsiColor::Green,
+            Self::Busy => AnsiColor::Cyan,
+            Self::Waiting => AnsiColor::Yellow,
+            Self::Bad => AnsiColor::Red,
+            Self::Faint => AnsiColor::BrightBlack,
+        };
+        let style = color.on_default();
+        format!("{style}{text}{style:#}")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pbjson_types::Timestamp;
-use rota_proto::v1::{Task, TaskState, TaskStatus};
+use rota_proto::v1::{Failure, Task, TaskState, TaskStatus, Wait};
 use rota_telemetry::clock;
 
 /// A moment as a length of time since the epoch.
@@ -14,10 +14,15 @@ fn since_epoch(time: &Timestamp) -> Duration {
     )
 }
 
+/// A moment of the API's as one of the machine's.
+pub fn moment(time: &Timestamp) -> SystemTime {
+    UNIX_EPOCH + since_epoch(time)
+}
+
 /// A moment as RFC 3339 has it, to the millisecond.
 pub fn time(time: Option<&Timestamp>) -> String {
     match time {
-        Some(time) => humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch(time)).to_string(),
+        Some(time) => humantime::format_rfc3339_millis(moment(time)).to_string(),
         None => String::new(),
     }
 }
@@ -25,17 +30,18 @@ pub fn time(time: Option<&Timestamp>) -> String {
 /// How long ago.
 pub fn age(time: Option<&Timestamp>) -> String {
     let Some(time) = time else { return String::new() };
-    duration(between(UNIX_EPOCH + since_epoch(time), clock::now()))
+    duration(between(moment(time), clock::now()))
 }
 
 /// From one moment to another, or to now.
 pub fn elapsed(from: Option<&Timestamp>, to: Option<&Timestamp>) -> String {
     let Some(from) = from else { return String::new() };
-    let end = to.map_or_else(clock::now, |to| UNIX_EPOCH + since_epoch(to));
-    duration(between(UNIX_EPOCH + since_epoch(from), end))
+    let end = to.map_or_else(clock::now, moment);
+    duration(between(moment(from), end))
 }
 
-fn between(from: SystemTime, to: SystemTime) -> Duration {
+/// The length from one moment to another; none if they are the other way round.
+pub fn between(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
 
@@ -50,6 +56,11 @@ pub fn duration(span: Duration) -> String {
         3600..=86_399 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// A length of time as the API's JSON has it.
+pub fn seconds(span: Duration) -> String {
+    format!("{:.3}s", span.as_secs_f64())
 }
 
 /// Millionths of a dollar as dollars.
@@ -83,15 +94,32 @@ pub fn state(state: TaskState) -> &'static str {
     }
 }
 
+/// The word of an API's value without its prefix, as in `dependency missing` for `WAIT_REASON_DEPENDENCY_MISSING`.
+pub fn word(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
+}
+
+/// What a task waits for.
+pub fn wait(wait: &Wait) -> String {
+    let until = wait.until.as_ref().map_or_else(String::new, |until| format!("until {}", time(Some(until))));
+    let what = word(wait.reason().as_str_name(), "WAIT_REASON_");
+    format!("{what} {} {until}", wait.what).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Why something failed: its class and its message.
+pub fn failure(failure: &Failure) -> String {
+    let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
+    format!("{class}: {}", failure.message)
+}
+
 /// Why a task is as it is, in a few words.
 pub fn reason(status: &TaskStatus) -> String {
     if let Some(failure) = &status.failure {
         return first_line(&failure.message, 60);
     }
     if let Some(wait) = status.waiting.first() {
-        let word =
-            wait.reason().as_str_name().trim_start_matches("WAIT_REASON_").to_lowercase().replace('_', " ");
-        return format!("{word} {}", wait.what).trim_end().to_owned();
+        let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");
+        return format!("{reason} {}", wait.what).trim_end().to_owned();
     }
     if let Some(request) = status.pending_input.first() {
         return format!("asks: {}", first_line(&request.prompt, 50));

@@ -77,6 +77,7 @@ impl<S: Source> State<S> {
                 None => match self.source.open(&self.client).await {
                     Ok(response) => {
                         self.open = Some(response.into_inner());
+                        self.client.lost.send_if_modified(|lost| lost.take().is_some());
                         if self.ever {
                             tracing::info!(endpoint = self.client.endpoint(), "connected again");
                             self.source.reopened(&mut self.ready);
@@ -115,6 +116,7 @@ impl<S: Source> State<S> {
         if self.ever && first {
             let error = self.client.error(failure);
             tracing::warn!(%error, "the connection was lost; trying again until it is back");
+            self.client.lost.send_replace(Some(error.to_string()));
         }
         let wait = self.waits.get_or_insert_with(|| backoff().build()).next();
         tokio::time::sleep(wait.unwrap_or_default()).await;

@@ -1,8 +1,11 @@
 //! Why a task is not running now: the record's own reasons, then what the fleet says.
 
+use std::collections::BTreeMap;
+
 use super::{DependencyState, Desired, Refusal, State, Task};
+use crate::failure::Failure;
 use crate::target::Target;
-use crate::{TaskId, Timestamp};
+use crate::{AgentName, TaskId, Timestamp};
 
 /// One thing that a task waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,40 @@ pub struct Fleet {
     pub ahead: u64,
 }
 
+/// The pool whose workers shall do a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its agent.
+    pub agent: AgentName,
+    /// Whether somebody starts its workers by demand.
+    pub managed: bool,
+    /// The workers there are, those with a cut connection included.
+    pub workers: u32,
+    /// Most workers that demand may start.
+    pub ceiling: u32,
+    /// Workers that the demand asks for and that have not connected yet.
+    pub starting: u32,
+    /// What whoever starts the workers says is wrong; empty if nothing is.
+    pub trouble: String,
+}
+
+/// What is to be seen around a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The workers that may take it.
+    pub fleet: Fleet,
+    /// The pool that shall do it.
+    pub pool: Option<Pool>,
+    /// Names of some tasks on those workers.
+    pub busy_with: Vec<String>,
+    /// How many more there are.
+    pub busy_with_more: usize,
+    /// States of tasks that it depends on, as far as they are known.
+    pub dependencies: BTreeMap<TaskId, State>,
+    /// Why its last attempt failed.
+    pub failure: Option<Failure>,
+}
+
 /// One thing that holds a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
@@ -94,14 +131,18 @@ fn seconds(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// Everything that holds a task, the most important first. Empty for a task that runs or has ended.
-pub fn causes(task: &Task, fleet: Fleet, now: Timestamp) -> Vec<Cause> {
+/// Everything that holds a task, the most important first. Empty for a task that runs or has ended, unless something
+/// can be done about its failure.
+pub fn causes(task: &Task, seen: &Seen, now: Timestamp) -> Vec<Cause> {
     match task.state {
         State::Pending => {
-            let waits = task.waits().into_iter().map(|wait| of_wait(wait, now));
+            let waits = task.waits().into_iter().map(|wait| of_wait(wait, seen, now));
             of_refusal(task).into_iter().chain(waits).collect()
         }
-        State::Queued => of_refusal(task).into_iter().chain(of_queue(task, fleet)).collect(),
+        State::Queued => {
+            let trouble = of_trouble(seen).into_iter().chain(of_refusal(task));
+            trouble.chain(of_queue(task, seen)).collect()
+        }
         State::Assigned => {
             let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
             vec![cause(
@@ -115,17 +156,24 @@ pub fn causes(task: &Task, fleet: Fleet, now: Timestamp) -> Vec<Cause> {
             "it runs, and waits for a person's answer",
             format!("answer with `rota attach {}`", task.id),
         )],
-        State::Running | State::Succeeded | State::Failed | State::Cancelled => Vec::new(),
+        State::Failed => {
+            let known = task.failure.as_ref().filter(|failure| !failure.hint.is_empty());
+            known.map(|failure| cause("failed", &failure.message, &failure.hint)).into_iter().collect()
+        }
+        State::Running | State::Succeeded | State::Cancelled => Vec::new(),
     }
 }
 
-fn of_wait(wait: Wait, now: Timestamp) -> Cause {
+fn of_wait(wait: Wait, seen: &Seen, now: Timestamp) -> Cause {
     match wait {
-        Wait::Dependency { name, id } => cause(
-            "dependency",
-            format!("the task {name} that it depends on has not ended"),
-            format!("see `rota explain {id}`"),
-        ),
+        Wait::Dependency { name, id } => {
+            let state = seen.dependencies.get(&id).map(|state| format!(": it is {}", state.name()));
+            cause(
+                "dependency",
+                format!("the task {name} that it depends on has not ended{}", state.unwrap_or_default()),
+                format!("see `rota explain {id}`"),
+            )
+        }
         Wait::DependencyMissing(name) => cause(
             "dependency_missing",
             format!("the task {name} that it depends on does not exist yet"),
@@ -138,7 +186,11 @@ fn of_wait(wait: Wait, now: Timestamp) -> Cause {
         ),
         Wait::StartTime(at) => cause("start_time", format!("it starts in {}", seconds(now, at)), ""),
         Wait::RetryDelay(at) => {
-            cause("retry_delay", format!("it is tried again in {}", seconds(now, at)), "")
+            let (why, hint) = match &seen.failure {
+                Some(failure) => (format!(": {}", failure.message), failure.hint.as_str()),
+                None => (String::new(), ""),
+            };
+            cause("retry_delay", format!("it is tried again in {}{why}", seconds(now, at)), hint)
         }
         Wait::Suspended => cause("suspended", "it is suspended", "`rota update TASK --resume` lets it go on"),
     }
@@ -155,7 +207,44 @@ fn of_refusal(task: &Task) -> Option<Cause> {
     Some(cause("refused", message, format!("see what is wrong with {worker}, or start another worker")))
 }
 
-fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {
+/// What whoever starts the workers says, while no slot is free.
+fn of_trouble(seen: &Seen) -> Option<Cause> {
+    let pool = seen.pool.as_ref().filter(|pool| seen.fleet.free == 0 && !pool.trouble.is_empty())?;
+    let agent = &pool.agent;
+    Some(cause(
+        "workers_cannot_start",
+        format!("workers of the agent {agent} cannot start: {}", pool.trouble),
+        format!("see `rota describe agent {agent}`"),
+    ))
+}
+
+/// What the pool does about a task that finds no free slot.
+fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
+    // More workers do nothing for a task that only one may do.
+    if !pool.managed || matches!(task.target, Target::Worker(_) | Target::Task { .. }) {
+        return None;
+    }
+    let Pool { agent, workers, ceiling, starting, .. } = pool;
+    if *starting > 0 {
+        return Some(cause(
+            "pool_starting",
+            format!(
+                "{starting} more workers of the agent {agent} are to start; {workers} of at most {ceiling} are there"
+            ),
+            "if none comes, see whether what starts workers is there: `rota dev`, or the operator",
+        ));
+    }
+    (workers >= ceiling).then(|| {
+        cause(
+            "at_ceiling",
+            format!("the pool of the agent {agent} is at its ceiling of {ceiling} workers"),
+            "wait, or raise the agent's maxReplicas",
+        )
+    })
+}
+
+fn of_queue(task: &Task, seen: &Seen) -> Vec<Cause> {
+    let fleet = seen.fleet;
     let who = match &task.target {
         Target::Agent(agent) => format!("the agent {agent}"),
         Target::Worker(worker) => format!("the worker {worker}"),
@@ -175,7 +264,11 @@ fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {
         causes.push(cause(
             "no_worker",
             format!("no worker for {who} is connected"),
-            "start one with `rota worker`, or raise the agent's maxReplicas",
+            match &seen.pool {
+                Some(pool) if pool.managed => format!("see `rota describe agent {}`", pool.agent),
+                Some(pool) => format!("start one with `rota worker --agent {}`", pool.agent),
+                None => "start one with `rota worker`".to_owned(),
+            },
         ));
     } else if fleet.workers == 0 {
         causes.push(cause(
@@ -192,8 +285,21 @@ fn of_queue(task: &Task, fleet: Fleet) -> Vec<Cause> {
     } else {
         causes.push(cause("dispatching", "a slot is free; it is about to be assigned", ""));
     }
+    if fleet.free == 0 {
+        causes.extend(seen.pool.as_ref().and_then(|pool| of_pool(task, pool)));
+        if !seen.busy_with.is_empty() {
+            let more = match seen.busy_with_more {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!("its workers are busy with {}{more}", seen.busy_with.join(", "));
+            causes.push(cause("busy_with", message, ""));
+        }
+    }
     if fleet.ahead > 0 {
-        causes.push(cause("behind", format!("{} tasks of the same route go first", fleet.ahead), ""));
+        let (place, ahead) = (fleet.ahead + 1, fleet.ahead);
+        let message = format!("it is number {place} in the queue: {ahead} tasks of the same route go first");
+        causes.push(cause("behind", message, ""));
     }
     causes
 }

@@ -15,8 +15,8 @@ const PREVIEW: usize = 1024;
 /// Bytes of a sentence.
 const SENTENCE: usize = 1024;
 
-/// Causes that are over in a moment: no reason to write anything.
-const PASSING: [&str; 2] = ["dispatching", "behind"];
+/// Causes that are over in a moment, or change all the time: no reason to write anything.
+const PASSING: [&str; 4] = ["dispatching", "behind", "busy_with", "pool_starting"];
 
 /// Why a task waits, in a word as Kubernetes writes it and a sentence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

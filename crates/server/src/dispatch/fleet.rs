@@ -357,6 +357,7 @@ impl Fleet {
     /// A worker no longer has an attempt.
     pub(crate) fn freed(&self, key: &SeatKey, worker: &WorkerRef, id: TaskId, fence: Fence, now: Timestamp) {
         self.with(key, worker, |seat| {
+            seat.about.count(now, seat.attempts.len());
             if seat.attempts.remove(&(id, fence)).is_some() && seat.attempts.is_empty() {
                 seat.about.idle_since = Some(now);
             }

@@ -1,6 +1,8 @@
 //! One worker, as dispatch sees it. Knows its slots, not what runs in them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
@@ -51,8 +53,61 @@ pub(crate) struct About {
     pub(crate) memory_bytes: i64,
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
     pub(crate) version: String,
     pub(crate) runtime_version: String,
+    /// Time for which slots were filled, all slots together, up to `counted_at`.
+    pub(crate) busy: Duration,
+    pub(crate) counted_at: Timestamp,
+    /// The latest last. Shared with whoever looks: this is read often and changed seldom.
+    pub(crate) deeds: Arc<VecDeque<Deed>>,
+}
+
+/// One thing that a worker did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deed {
+    pub(crate) at: Timestamp,
+    pub(crate) what: &'static str,
+    pub(crate) task: Option<TaskId>,
+}
+
+/// Deeds that are kept of a worker.
+const DEEDS: usize = 10;
+
+impl About {
+    fn new(at: Timestamp) -> Self {
+        Self {
+            idle_since: None,
+            connected_at: at,
+            heard_at: at,
+            cpu: 0.0,
+            memory_bytes: 0,
+            succeeded: 0,
+            failed: 0,
+            cancelled: 0,
+            version: String::new(),
+            runtime_version: String::new(),
+            busy: Duration::ZERO,
+            counted_at: at,
+            deeds: Arc::default(),
+        }
+    }
+
+    /// Notes what it did.
+    pub(crate) fn did(&mut self, at: Timestamp, what: &'static str, task: Option<TaskId>) {
+        let deeds = Arc::make_mut(&mut self.deeds);
+        if deeds.len() >= DEEDS {
+            deeds.pop_front();
+        }
+        deeds.push_back(Deed { at, what, task });
+    }
+
+    /// Counts the time up to now for the slots that were filled.
+    pub(crate) fn count(&mut self, now: Timestamp, filled: usize) {
+        let filled = u32::try_from(filled).unwrap_or(u32::MAX);
+        self.busy = self.busy.saturating_add(now.since(self.counted_at).saturating_mul(filled));
+        self.counted_at = now.max(self.counted_at);
+    }
 }
 
 #[derive(Debug)]
@@ -86,20 +141,9 @@ pub(crate) struct Seat {
 impl Seat {
     /// A worker without a session, slots or attempts.
     pub(crate) fn new(profile: Profile, epoch: Epoch, instance: String, at: Timestamp) -> Self {
-        let about = About {
-            idle_since: None,
-            connected_at: at,
-            heard_at: at,
-            cpu: 0.0,
-            memory_bytes: 0,
-            succeeded: 0,
-            failed: 0,
-            version: String::new(),
-            runtime_version: String::new(),
-        };
         Self {
             profile,
-            about,
+            about: About::new(at),
             own: BTreeSet::new(),
             epoch,
             instance,
@@ -144,5 +188,27 @@ impl Seat {
     pub(crate) fn advance(&mut self, id: TaskId, fence: Fence, to: Phase) -> bool {
         let held = self.attempts.get_mut(&(id, fence)).filter(|phase| **phase == Phase::Held);
         held.map(|phase| *phase = to).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filled_slots_are_counted_and_deeds_are_bounded() {
+        let second = |number: i64| Timestamp(number * 1_000_000);
+        let mut about = About::new(second(0));
+        about.count(second(10), 0);
+        about.count(second(13), 2);
+        // A clock that is set back takes nothing away.
+        about.count(second(5), 2);
+        about.count(second(14), 1);
+        assert_eq!(about.busy, Duration::from_secs(7));
+        for number in 0..15 {
+            about.did(second(number), "started", None);
+        }
+        let kept: Vec<_> = about.deeds.iter().map(|deed| deed.at).collect();
+        assert_eq!(kept, (5..15).map(second).collect::<Vec<_>>());
     }
 }

@@ -60,6 +60,7 @@ impl Shared {
             if !seat.reserved.remove(&task.id) {
                 seat.claiming = seat.claiming.saturating_sub(1);
             }
+            seat.about.count(now(), seat.attempts.len());
             seat.attempts.insert((task.id, fence), Phase::Held);
             seat.about.idle_since = None;
             Some((seat.outgoing.clone()?, seat.profile.agent.clone()))

@@ -15,6 +15,7 @@ pub(crate) struct WorkerView {
     pub(crate) profile: Profile,
     pub(crate) about: About,
     pub(crate) epoch: u64,
+    pub(crate) instance: String,
     pub(crate) slots: usize,
     pub(crate) free: usize,
     pub(crate) tasks: Vec<String>,
@@ -51,6 +52,7 @@ impl Fleet {
                     profile: seat.profile.clone(),
                     about: seat.about.clone(),
                     epoch: seat.epoch.0,
+                    instance: seat.instance.clone(),
                     slots: seat.slots,
                     free: seat.free(),
                     tasks,
@@ -100,6 +102,20 @@ impl Fleet {
         }
         let id = inner.ids.get(route).copied();
         (id, fleet)
+    }
+
+    /// Some of the tasks on the workers that may take from a route, and how many there are.
+    pub(crate) fn busy_with(&self, route: &Route, most: usize) -> (Vec<TaskId>, usize) {
+        let inner = self.inner();
+        let workers =
+            inner.seats.values().filter(|seat| seat.outgoing.is_some() && seat.profile.covers(route));
+        let mut tasks: Vec<_> = workers.flat_map(|seat| seat.attempts.keys().map(|(id, _)| *id)).collect();
+        // The oldest first: ids are made in order.
+        tasks.sort_unstable();
+        tasks.dedup();
+        let all = tasks.len();
+        tasks.truncate(most);
+        (tasks, all)
     }
 
     /// Tasks that need a worker of their own, by id.

@@ -20,7 +20,7 @@ use super::answers::{masked, page, worker_to_wire};
 use super::{demand, pools};
 use crate::dispatch::WorkerView;
 use crate::sessions;
-use crate::shared::Shared;
+use crate::shared::{Shared, now};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent as wire, names};
 
@@ -208,8 +208,9 @@ impl AgentService for Agents {
         let workers = self.workers(namespace.as_ref()).into_iter();
         let ours = workers
             .filter(|worker| request.agent.is_empty() || worker.profile.agent.as_str() == request.agent);
+        let now = now();
         let named = ours.map(|worker| {
-            let told = worker_to_wire(worker);
+            let told = worker_to_wire(worker, now);
             (told.name.clone(), told)
         });
         let (workers, next_page_token) = page(named.collect(), request.page_size, &request.page_token)?;

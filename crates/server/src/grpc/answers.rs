@@ -1,5 +1,6 @@
 //! What `AgentService` needs to answer: pages of lists that are kept in memory, masks, workers as callers read them.
 
+use rota_core::Timestamp;
 use rota_proto::{names as n, v1};
 use tonic::Status;
 
@@ -62,9 +63,15 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
     Ok(agent)
 }
 
-pub(super) fn worker_to_wire(worker: WorkerView) -> v1::Worker {
+pub(super) fn worker_to_wire(worker: WorkerView, now: Timestamp) -> v1::Worker {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (profile, about) = (worker.profile, worker.about);
+    let (profile, mut about) = (worker.profile, worker.about);
+    about.count(now, worker.tasks.len());
+    let recent = about.deeds.iter().rev().map(|deed| v1::WorkerDeed {
+        time: Some(time::timestamp(deed.at)),
+        what: deed.what.to_owned(),
+        task: deed.task.map(|id| id.to_string()).unwrap_or_default(),
+    });
     v1::Worker {
         name: n::worker(profile.namespace.as_str(), &profile.worker),
         agent: profile.agent.to_string(),
@@ -80,6 +87,11 @@ pub(super) fn worker_to_wire(worker: WorkerView) -> v1::Worker {
         memory_bytes: about.memory_bytes,
         succeeded: signed(about.succeeded),
         failed: signed(about.failed),
+        cancelled: signed(about.cancelled),
+        idle_since: about.idle_since.map(time::timestamp),
+        busy_time: Some(time::duration(about.busy)),
+        instance: worker.instance,
+        recent: recent.collect(),
         version: about.version,
         runtime_version: about.runtime_version,
     }

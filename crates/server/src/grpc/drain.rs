@@ -1,5 +1,6 @@
 //! Draining: workers that finish what they have and take nothing new.
 
+use crate::shared::now;
 use rota_core::{AgentName, Namespace};
 use rota_proto::names as n;
 use rota_proto::worker::v1::{Drain, session_response};
@@ -57,7 +58,9 @@ impl Agents {
                 if only_idle && seat.used() > 0 {
                     return None;
                 }
-                seat.draining = true;
+                if !std::mem::replace(&mut seat.draining, true) {
+                    seat.about.did(now(), "draining", None);
+                }
                 Some(seat.outgoing.clone())
             });
             let Some(Some(outgoing)) = outgoing else { continue };

@@ -103,6 +103,7 @@ pub(super) async fn open(
     (seat.own, seat.slots, seat.draining) = (own, slots, hello.draining);
     (seat.outgoing, seat.catching_up) = (Some(outgoing.clone()), true);
     seat.about.idle_since = seat.attempts.is_empty().then_some(at);
+    seat.about.did(at, "connected", None);
     seat.about.version = failure::cut(hello.version, 128);
     seat.about.runtime_version = failure::cut(hello.runtime_version, 128);
     tracing::info!(worker = %worker, agent = %seat.profile.agent, epoch = epoch.0, resumed = seat.attempts.len(), "worker joined");

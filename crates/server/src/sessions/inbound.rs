@@ -31,7 +31,15 @@ enum After {
     Accepted(TaskId, Fence),
     Rejected(TaskId, Fence),
     Reported(TaskId, Fence),
-    Finished(TaskId, Fence, bool),
+    Finished(TaskId, Fence, How),
+}
+
+/// How an attempt ended, as far as its worker's figures go.
+#[derive(Clone, Copy)]
+enum How {
+    Well,
+    Badly,
+    Cancelled,
 }
 
 pub(super) async fn run(
@@ -113,8 +121,12 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
                 return Ok(None);
             }
             ending(shared, opened, id, fence);
-            let well = matches!(&command, task::Command::Finish { ending: Ending::Succeeded(_), .. });
-            (of(id, command), After::Finished(id, fence, well))
+            let how = match &command {
+                _ if cancelled => How::Cancelled,
+                task::Command::Finish { ending: Ending::Succeeded(_), .. } => How::Well,
+                _ => How::Badly,
+            };
+            (of(id, command), After::Finished(id, fence, how))
         }
         Kind::Heartbeat(beat) => {
             shared.fleet.with(&opened.key, &opened.worker, |seat| {
@@ -125,7 +137,10 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
         }
         Kind::Draining(draining) => {
             tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker drains");
-            shared.fleet.with(&opened.key, &opened.worker, |seat| seat.draining = true);
+            shared.fleet.with(&opened.key, &opened.worker, |seat| {
+                seat.draining = true;
+                seat.about.did(now(), "draining", None);
+            });
             shared.watchers.fleet_changed();
             return Ok(None);
         }
@@ -162,24 +177,43 @@ fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Rep
             After::Reported(id, fence) if let Some(task::Reply::Reported(seq)) = reply => {
                 outgoing.send(ack(id, fence, seq, false));
             }
-            After::Accepted(..) if reply != Some(task::Reply::Stale) => {}
+            After::Accepted(id, _) if reply != Some(task::Reply::Stale) => did(shared, opened, "started", id),
             After::Accepted(id, fence) | After::Reported(id, fence) => {
                 shared.leaving(&opened.key, &opened.worker, id, fence, STALE_GRACE);
                 outgoing.send(ack(id, fence, 0, true));
             }
-            After::Rejected(id, fence) => free(shared, opened, id, fence),
-            After::Finished(id, fence, well) => {
+            After::Rejected(id, fence) => {
+                did(shared, opened, "rejected", id);
+                free(shared, opened, id, fence);
+            }
+            After::Finished(id, fence, how) => {
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
-                shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                    seat.about.succeeded += u64::from(accepted && well);
-                    seat.about.failed += u64::from(accepted && !well);
-                });
+                if accepted {
+                    finished(shared, opened, id, how);
+                }
                 free(shared, opened, id, fence);
                 outgoing.send(result_ack(id, fence, accepted));
             }
         }
     }
     Ok(())
+}
+
+fn did(shared: &Shared, opened: &Opened, what: &'static str, id: TaskId) {
+    shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.did(now(), what, Some(id)));
+}
+
+fn finished(shared: &Shared, opened: &Opened, id: TaskId, how: How) {
+    shared.fleet.with(&opened.key, &opened.worker, |seat| {
+        let about = &mut seat.about;
+        let (count, what) = match how {
+            How::Well => (&mut about.succeeded, "succeeded"),
+            How::Badly => (&mut about.failed, "failed"),
+            How::Cancelled => (&mut about.cancelled, "cancelled"),
+        };
+        *count += 1;
+        about.did(now(), what, Some(id));
+    });
 }
 
 /// Only of the session that asked: in a newer one, "stale" would end an attempt that goes on there.

@@ -47,13 +47,13 @@ async fn every_cause_is_explained() -> Result<()> {
     worker.accept(&assign);
     tasks::until_state(client, &first.name, TaskState::Running).await?;
     assert!(causes(client, &first).await?.is_empty());
-    assert_eq!(causes(client, &second).await?, ["no_free_slot"]);
+    assert_eq!(causes(client, &second).await?, ["no_free_slot", "busy_with"]);
     worker.report(&assign, 1, vec![raw::question("q")]);
     tasks::until_state(client, &first.name, TaskState::InputRequired).await?;
     assert_eq!(causes(client, &first).await?, ["input_required"]);
     let drain = v1::DrainAgentRequest { name: "namespaces/default/agents/echo".into(), ..Default::default() };
     client.drain_agent(drain).await?;
-    assert_eq!(causes(client, &second).await?, ["all_draining"]);
+    assert_eq!(causes(client, &second).await?, ["all_draining", "busy_with"]);
     let failure = v1::Failure {
         class: v1::FailureClass::Overload.into(),
         retry_after: Some(tasks::millis(1_800_000)),

@@ -1,0 +1,250 @@
+//! Pages of `Key: value` about one task, agent or worker, for eyes.
+
+use std::time::{Duration, SystemTime};
+
+use rota_proto::names;
+use rota_proto::v1::{Agent, Task, Worker};
+use rota_telemetry::clock;
+
+use super::super::state_of;
+use crate::output::{
+    self, Paint, Table, age, between, clean, elapsed, micros, moment, money, name, reason, state, time, wait,
+};
+
+/// Lines of `Key: value`; empty values are left out.
+#[derive(Debug, Default)]
+pub struct Page(pub String);
+
+impl Page {
+    fn line(&mut self, key: &str, value: impl AsRef<str>) {
+        let value = clean(value.as_ref());
+        if !value.is_empty() {
+            self.0.push_str(&format!(
+                "{:<14} {}\n",
+                format!("{key}:"),
+                value.trim_end().replace('\n', "\n               ")
+            ));
+        }
+    }
+
+    fn pairs<'a>(&mut self, key: &str, pairs: impl IntoIterator<Item = (&'a String, &'a String)>) {
+        let mut all: Vec<_> = pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        all.sort();
+        self.line(key, all.join("\n"));
+    }
+
+    fn count(&mut self, key: &str, value: i64) {
+        if value != 0 {
+            self.line(key, value.to_string());
+        }
+    }
+}
+
+/// A value as YAML, for what has many shapes.
+fn yaml<T: serde::Serialize>(value: &T) -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(&serde_json::to_value(value)?)?)
+}
+
+pub fn of_task(task: &Task) -> Page {
+    let (spec, status) = (task.spec.clone().unwrap_or_default(), task.status.clone().unwrap_or_default());
+    let mut page = Page::default();
+    page.line("Name", &task.alias);
+    page.line("Id", &task.uid);
+    page.line("Namespace", task.name.split('/').nth(1).unwrap_or_default());
+    page.line("Title", &spec.title);
+    page.line("Owner", &spec.owner);
+    page.pairs("Labels", &task.labels);
+    page.line("State", format!("{} {}", state(state_of(task)), reason(&status)).trim_end());
+    page.line("Priority", task.priority.unwrap_or(5).to_string());
+    page.line("For", output::target(task));
+    page.line("Worker", &status.worker);
+    page.count("Attempt", status.attempt.into());
+    page.count("Workers lost", status.worker_losses.into());
+    page.line("Waits for", status.waiting.iter().map(wait).collect::<Vec<_>>().join("\n"));
+    let needs: Vec<_> = spec.depends_on.iter().map(|dependency| dependency.task.clone()).collect();
+    page.line("Depends on", needs.join("\n"));
+    page.line("Retry of", &task.retry_of);
+    page.line("Part of", &spec.parent_task);
+    page.line(
+        "Made",
+        format!("{} ({} ago)", time(task.create_time.as_ref()), age(task.create_time.as_ref())),
+    );
+    page.line("Ready", time(status.ready_time.as_ref()));
+    page.line("Started", time(status.start_time.as_ref()));
+    page.line("Ended", time(status.end_time.as_ref()));
+    page.line("Ran", elapsed(status.start_time.as_ref(), status.end_time.as_ref()));
+    if let Some(limits) = &spec.limits {
+        page.line("Timeout", micros(limits.timeout.as_ref()));
+        page.count("Max turns", limits.max_turns.into());
+        page.line("Budget", money(limits.budget_micro_usd));
+    }
+    if let Some(usage) = &status.usage {
+        page.line("Model", &usage.model);
+        page.count("Tokens in", usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens);
+        page.count("Tokens out", usage.output_tokens);
+        page.line("Cost", money(usage.cost_micro_usd));
+    }
+    page.line("Trace", &status.trace_id);
+    page.count("Log entries", status.log_seq);
+    page.pairs("Environment", &spec.environment);
+    page.line("Secrets", spec.secret_names.join(", "));
+    page.line("Prompt", &spec.prompt);
+    for request in &status.pending_input {
+        page.line("Asks", format!("{} {}", request.tool, request.prompt).trim_start());
+    }
+    if let Some(failure) = &status.failure {
+        page.line("Failure", output::failure(failure));
+        page.line("Hint", &failure.hint);
+    }
+    if let Some(result) = &status.result {
+        page.line("Result", &result.text);
+        page.line("Files", result.files.join("\n"));
+    }
+    page
+}
+
+pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
+    let (spec, status) = (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
+    let mut page = Page::default();
+    page.line("Name", names::last(&agent.name));
+    page.line("Namespace", agent.name.split('/').nth(1).unwrap_or_default());
+    page.line("Description", &spec.description);
+    page.pairs("Labels", &agent.labels);
+    page.line("Capabilities", spec.capabilities.join(", "));
+    page.line("Generation", agent.generation.to_string());
+    page.line("Made", time(agent.create_time.as_ref()));
+    page.line("Changed", time(agent.update_time.as_ref()));
+    page.line(
+        "Workers",
+        format!(
+            "{} connected, {} busy, {} idle, {} draining",
+            status.workers, status.busy_workers, status.idle_workers, status.draining_workers
+        ),
+    );
+    page.line("Tasks", format!("{} queued, {} running", status.queued_tasks, status.running_tasks));
+    page.line("Message", &status.message);
+    page.line("Spec", format!("\n{}", yaml(&spec)?.trim_end()));
+    Ok(page)
+}
+
+/// A worker, with the tasks that it has or had lately, as far as they are still there.
+pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
+    let slots = worker.slots.max(1);
+    let mut page = Page::default();
+    page.line("Name", names::last(&worker.name));
+    page.line("Namespace", worker.name.split('/').nth(1).unwrap_or_default());
+    page.line("Agent", &worker.agent);
+    let since = match &worker.idle_since {
+        Some(idle) => format!(" for {}", age(Some(idle))),
+        None => String::new(),
+    };
+    page.line("State", format!("{}{since}", output::worker_state(worker).0));
+    let up = age(worker.connect_time.as_ref());
+    let began = time(worker.connect_time.as_ref());
+    page.line("Session", format!("number {}, for {up} (since {began})", worker.epoch));
+    page.line("Heard", format!("{} ago", age(worker.heard_time.as_ref())));
+    page.line("Process", &worker.instance);
+    page.line("Capabilities", worker.capabilities.join(", "));
+    page.line("Slots", format!("{} of {slots} filled", worker.tasks.len()));
+    page.line("CPU", format!("{:.0}% of its machine", worker.cpu * 100.0));
+    page.line("Memory", format!("{} MiB", worker.memory_bytes / (1024 * 1024)));
+    if let Some(share) = utilisation(worker, clock::now()) {
+        page.line("Utilisation", format!("{:.0}% of its slots in this session", share * 100.0));
+    }
+    let (good, bad) = (worker.succeeded, worker.failed);
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let rate = match good + bad {
+        0 => String::new(),
+        all => format!(" ({:.0}% success)", good as f64 * 100.0 / all as f64),
+    };
+    page.line("Done", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
+    page.line("Version", &worker.version);
+    page.line("Runtime", &worker.runtime_version);
+    let of = |id: &str| tasks.iter().find(|task| task.uid == id);
+    let called = |id: &str| of(id).map_or_else(|| id.to_owned(), |task| name(task).to_owned());
+    let mut now = Table::new(&["TASK", "STATE", "FOR", "DOING"]);
+    for id in &worker.tasks {
+        let status = of(id).and_then(|task| task.status.clone()).unwrap_or_default();
+        now.row([
+            (called(id), Paint::Plain),
+            (state(status.state()).to_owned(), status.state().into()),
+            (elapsed(status.start_time.as_ref(), None), Paint::Plain),
+            (reason(&status), Paint::Plain),
+        ]);
+    }
+    let mut lately = Table::new(&["AGO", "WHAT", "TASK"]);
+    for deed in &worker.recent {
+        let task = if deed.task.is_empty() { String::new() } else { called(&deed.task) };
+        lately.row([age(deed.time.as_ref()), deed.what.clone(), task]);
+    }
+    for (title, table) in [("Now", now), ("Lately", lately)] {
+        if !table.is_empty() {
+            page.0.push_str(&format!("\n{title}\n{}\n", table.render(colored)));
+        }
+    }
+    page
+}
+
+/// The share of its slots' time in this session that was filled.
+fn utilisation(worker: &Worker, now: SystemTime) -> Option<f64> {
+    let span = worker.busy_time.as_ref()?;
+    let busy = Duration::new(u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
+    let all =
+        between(moment(worker.connect_time.as_ref()?), now).as_secs_f64() * f64::from(worker.slots.max(1));
+    (all > 0.0).then(|| (busy.as_secs_f64() / all).clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use pbjson_types::Timestamp;
+    use rota_proto::v1::{TaskState, TaskStatus, WorkerDeed};
+
+    use super::*;
+
+    fn worker() -> Worker {
+        Worker {
+            name: "namespaces/team/workers/w-1".into(),
+            agent: "coder".into(),
+            connected: true,
+            slots: 2,
+            tasks: vec!["id-1".into()],
+            connect_time: Some(Timestamp { seconds: 100, nanos: 0 }),
+            busy_time: Some(pbjson_types::Duration { seconds: 30, nanos: 0 }),
+            succeeded: 3,
+            failed: 1,
+            recent: vec![
+                WorkerDeed { what: "started".into(), task: "id-1".into(), ..Default::default() },
+                WorkerDeed { what: "failed".into(), task: "gone".into(), ..Default::default() },
+            ],
+            ..Worker::default()
+        }
+    }
+
+    #[test]
+    fn a_worker_says_what_it_does_and_did() {
+        let mut task = Task { uid: "id-1".into(), alias: "build".into(), ..Default::default() };
+        task.status = Some(TaskStatus { state: TaskState::Running.into(), ..Default::default() });
+        let page = of_worker(&worker(), &[task], false).0;
+        for line in [
+            "Namespace:     team",
+            "State:         Busy",
+            "Slots:         1 of 2 filled",
+            "Done:          3 succeeded, 1 failed, 0 cancelled (75% success)",
+            "build  Running",
+            "     started  build",
+            "     failed   gone",
+        ] {
+            assert!(page.lines().any(|one| one.starts_with(line)), "{line:?} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn how_much_of_a_worker_is_used() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(utilisation(&worker(), at(130)), Some(0.5));
+        assert_eq!(utilisation(&worker(), at(100)), None);
+        assert_eq!(utilisation(&worker(), at(101)), Some(1.0), "clocks that differ make no more than all");
+    }
+}

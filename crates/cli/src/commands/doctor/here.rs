@@ -1,0 +1,139 @@
+//! What can be seen on this machine alone: files, who may read them, programs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rota_client::Token;
+use rota_client::discover::{self, Config, Found, Origin};
+use rota_telemetry::env;
+
+use super::Check;
+use crate::args::Globals;
+
+/// The config file: whether it is there, can be understood, and is for its owner alone if it holds a token.
+pub fn config(globals: &Globals) -> Vec<Check> {
+    let given = globals.flags().config.or_else(|| env::var_os("ROTA_CONFIG").map(PathBuf::from));
+    let (path, named) = given.map_or_else(|| (discover::config_file(), false), |path| (path, true));
+    config_at(&path, named)
+}
+
+fn config_at(path: &Path, named: bool) -> Vec<Check> {
+    let shown = path.display();
+    if !named && !path.exists() {
+        return vec![Check::ok("config", format!("there is no config file {shown}, and none is needed"))];
+    }
+    let config = match Config::read(path, named) {
+        Ok(config) => config,
+        Err(error) => {
+            let hint = "it may say endpoint, token, token_file, ca and namespace";
+            return vec![Check::fail("config", error.to_string(), hint)];
+        }
+    };
+    if config.token.is_some() && is_open(path) {
+        let message = format!("{shown} holds a token, and others than its owner may read it");
+        return vec![Check::warn("config", message, format!("chmod 600 {shown}"))];
+    }
+    vec![Check::ok("config", format!("{shown} can be understood"))]
+}
+
+/// Which server is meant, and with what token.
+pub fn server(found: &Found) -> Vec<Check> {
+    let said = match found.origin {
+        Origin::Flag => "as --endpoint says",
+        Origin::Environment => "as ROTA_ENDPOINT says",
+        Origin::Config => "as the config file says",
+        Origin::Dev => "of the `rota dev` on this machine",
+        Origin::Default => "since nothing names another",
+    };
+    let endpoint = &found.options.endpoint;
+    let mut checks = vec![Check::ok("server", format!("{endpoint}, {said}; namespace {}", found.namespace))];
+    if found.options.exposes_token() {
+        let message = format!("the token goes to {endpoint} in the clear");
+        checks.push(Check::warn("tls", message, "use https, with --ca if its authority is your own"));
+    }
+    checks.push(match &found.options.token {
+        Token::None => Check::ok("token", "none is given"),
+        Token::Fixed(_) => Check::ok("token", "given by the environment or the config file"),
+        Token::File(path) => token_file(path),
+    });
+    checks
+}
+
+fn token_file(path: &Path) -> Check {
+    let shown = path.display();
+    match std::fs::read_to_string(path) {
+        Err(error) => {
+            Check::fail("token", format!("{shown} cannot be read: {error}"), "name another with --token-file")
+        }
+        Ok(text) if text.trim().is_empty() => Check::fail(
+            "token",
+            format!("{shown} is empty"),
+            "put the token into it, or name another with --token-file",
+        ),
+        Ok(_) if is_open(path) => {
+            let message = format!("others than its owner may read {shown}");
+            Check::warn("token", message, format!("chmod 600 {shown}"))
+        }
+        Ok(_) => Check::ok("token", format!("in {shown}, which only its owner may read")),
+    }
+}
+
+/// Whether others than its owner may read a file. Kubernetes mounts secrets for a group; that is no fault of a person's.
+fn is_open(path: &Path) -> bool {
+    let in_cluster = env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0) && !in_cluster
+}
+
+/// The Claude Code CLI, for workers that run here.
+pub async fn claude(programs: &[String]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for program in programs {
+        let shown = if program.is_empty() { "claude" } else { program };
+        checks.push(match rota_worker::runtimes::claude::version(program).await {
+            Ok(version) => Check::ok("claude", format!("{shown} is there, version {version}")),
+            Err(error) => {
+                let message = format!("{shown} cannot be run: {error}; agents of this namespace need it");
+                let hint = "install Claude Code, or say where it is with `rota dev --claude-program`";
+                // `rota dev` may have been told of another one.
+                Check::warn("claude", message, hint)
+            }
+        });
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn files_and_who_may_read_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let verdict = |checks: Vec<Check>| checks[0].verdict;
+        assert_eq!(verdict(config_at(&at.join("none"), false)), Verdict::Ok);
+        assert_eq!(verdict(config_at(&at.join("none"), true)), Verdict::Fail);
+        let wrong = config_at(&file(at, "wrong", "endpont = \"x\"\n", 0o600), true);
+        assert!(wrong[0].verdict == Verdict::Fail && wrong[0].message.contains("endpont"), "{wrong:?}");
+        let text = "token = \"t\"\n";
+        assert_eq!(verdict(config_at(&file(at, "shut", text, 0o600), true)), Verdict::Ok);
+        let open = config_at(&file(at, "open", text, 0o644), true);
+        assert!(open[0].verdict == Verdict::Warn && open[0].hint.starts_with("chmod 600"), "{open:?}");
+        for (name, text, mode, verdict) in [
+            ("t1", "secret", 0o600, Verdict::Ok),
+            ("t2", "secret", 0o640, Verdict::Warn),
+            ("t3", " \n", 0o600, Verdict::Fail),
+        ] {
+            assert_eq!(token_file(&file(at, name, text, mode)).verdict, verdict, "{name}");
+        }
+        assert_eq!(token_file(&at.join("none")).verdict, Verdict::Fail);
+    }
+}

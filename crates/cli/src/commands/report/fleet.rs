@@ -1,0 +1,228 @@
+//! How the tasks of a span went, counted. Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use rota_client::watch::is_final;
+use rota_proto::v1::{Task, TaskState, TaskStatus};
+use serde::Serialize;
+
+use super::section::Section;
+use crate::commands::describe::flow::Span;
+use crate::commands::state_of;
+use crate::output::{between, duration, first_line, moment, money, name, state, target, word};
+
+/// Tasks that are named as the slowest.
+const SLOWEST: usize = 10;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    since: String,
+    until: String,
+    tasks: usize,
+    /// There are more in the span than were counted.
+    more: bool,
+    outcomes: BTreeMap<&'static str, usize>,
+    times: Vec<Times>,
+    retries: Retries,
+    by_agent: Vec<Spent>,
+    by_model: Vec<Spent>,
+    failures: Vec<Failures>,
+    slowest: Vec<Slow>,
+}
+
+/// How long something took.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Times {
+    what: &'static str,
+    tasks: usize,
+    median: Span,
+    p95: Span,
+    longest: Span,
+    all: Span,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Retries {
+    /// Tasks that needed more than one attempt.
+    tasks: usize,
+    /// Attempts beyond each task's first.
+    attempts: i64,
+    workers_lost: i64,
+}
+
+/// What tasks of an agent or a model used.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spent {
+    name: String,
+    tasks: usize,
+    succeeded: usize,
+    failed: usize,
+    tokens_in: i64,
+    tokens_out: i64,
+    cost_micro_usd: i64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failures {
+    class: String,
+    tasks: usize,
+    /// What one of them said.
+    example: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Slow {
+    task: String,
+    name: String,
+    state: &'static str,
+    ran: Span,
+}
+
+impl Report {
+    pub fn of(tasks: &[Task], from: SystemTime, now: SystemTime, more: bool) -> Self {
+        let mut outcomes = BTreeMap::new();
+        let mut retries = Retries::default();
+        let (mut agents, mut models) = (BTreeMap::new(), BTreeMap::new());
+        let mut failures: BTreeMap<String, Failures> = BTreeMap::new();
+        let (mut waited, mut ran, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
+        for task in tasks {
+            let status = task.status.clone().unwrap_or_default();
+            *outcomes.entry(state(status.state())).or_default() += 1;
+            retries.tasks += usize::from(status.attempt > 1);
+            retries.attempts += i64::from((status.attempt - 1).max(0));
+            retries.workers_lost += i64::from(status.worker_losses);
+            spend(&mut agents, target(task), task, &status);
+            let model = status.usage.as_ref().map_or("", |usage| &usage.model);
+            if !model.is_empty() {
+                spend(&mut models, model.to_owned(), task, &status);
+            }
+            if let Some(failure) = &status.failure {
+                let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
+                let fresh = || Failures {
+                    class: class.clone(),
+                    tasks: 0,
+                    example: first_line(&failure.message, 100),
+                };
+                failures.entry(class.clone()).or_insert_with(fresh).tasks += 1;
+            }
+            let time = |at: &Option<pbjson_types::Timestamp>| at.as_ref().map(moment);
+            let end = time(&status.end_time);
+            if let (Some(ready), Some(start)) = (time(&status.ready_time), time(&status.start_time)) {
+                waited.push(between(ready, start));
+            }
+            if let Some(start) = time(&status.start_time) {
+                let span = between(start, end.unwrap_or(now));
+                if is_final(status.state()) {
+                    ran.push(span);
+                }
+                slowest.push((span, task));
+            }
+        }
+        slowest.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.uid.cmp(&other.uid)));
+        let slow = |(span, task): (Duration, &Task)| Slow {
+            task: task.name.clone(),
+            name: name(task).to_owned(),
+            state: state(state_of(task)),
+            ran: Span(span),
+        };
+        let mut failures: Vec<_> = failures.into_values().collect();
+        failures.sort_by_key(|one| std::cmp::Reverse(one.tasks));
+        let moments = |at| humantime::format_rfc3339_seconds(at).to_string();
+        Self {
+            since: moments(from),
+            until: moments(now),
+            tasks: tasks.len(),
+            more,
+            outcomes,
+            times: [times("in the queue", waited), times("running", ran)].into_iter().flatten().collect(),
+            retries,
+            by_agent: dearest(agents),
+            by_model: dearest(models),
+            failures,
+            slowest: slowest.into_iter().take(SLOWEST).map(slow).collect(),
+        }
+    }
+
+    pub fn title(&self) -> String {
+        format!("{} tasks from {} to {}", self.tasks, self.since, self.until)
+    }
+
+    pub fn sections(&self) -> Vec<Section> {
+        let outcomes = self.outcomes.iter().map(|(state, count)| {
+            vec![(*state).to_owned(), count.to_string(), format!("{}%", count * 100 / self.tasks.max(1))]
+        });
+        let times = self.times.iter().map(|one| {
+            let spans = [one.median, one.p95, one.longest, one.all].map(|span| duration(span.0));
+            [vec![one.what.to_owned(), one.tasks.to_string()], spans.to_vec()].concat()
+        });
+        let Retries { tasks, attempts, workers_lost } = &self.retries;
+        let retries = match tasks + usize::from(*workers_lost > 0) {
+            0 => Vec::new(),
+            _ => vec![vec![tasks.to_string(), attempts.to_string(), workers_lost.to_string()]],
+        };
+        let spent = |all: &[Spent]| {
+            let row = |one: &Spent| {
+                let figures = [one.tasks, one.succeeded, one.failed].map(|count| count.to_string());
+                let tokens = [one.tokens_in, one.tokens_out].map(|count| count.to_string());
+                [vec![one.name.clone()], figures.to_vec(), tokens.to_vec(), vec![money(one.cost_micro_usd)]]
+                    .concat()
+            };
+            all.iter().map(row).collect()
+        };
+        let figures = ["TASKS", "SUCCEEDED", "FAILED", "TOKENS IN", "TOKENS OUT", "COST"];
+        let headed = |first| [&[first][..], &figures].concat();
+        let failures = self
+            .failures
+            .iter()
+            .map(|one| vec![one.class.clone(), one.tasks.to_string(), one.example.clone()]);
+        let slowest =
+            self.slowest.iter().map(|one| vec![one.name.clone(), one.state.to_owned(), duration(one.ran.0)]);
+        vec![
+            Section::new("Outcomes", &["STATE", "TASKS", "SHARE"], outcomes.collect()),
+            Section::new("Times", &["WHERE", "TASKS", "MEDIAN", "95%", "LONGEST", "ALL"], times.collect()),
+            Section::new("Retries", &["TASKS", "MORE ATTEMPTS", "WORKERS LOST"], retries),
+            Section::new("By agent", &headed("AGENT"), spent(&self.by_agent)),
+            Section::new("By model", &headed("MODEL"), spent(&self.by_model)),
+            Section::new("Failures", &["CLASS", "TASKS", "FOR EXAMPLE"], failures.collect()),
+            Section::new("Slowest", &["TASK", "STATE", "RAN"], slowest.collect()),
+        ]
+    }
+}
+
+fn spend(all: &mut BTreeMap<String, Spent>, name: String, task: &Task, status: &TaskStatus) {
+    let one = all.entry(name.clone()).or_insert_with(|| Spent { name, ..Spent::default() });
+    one.tasks += 1;
+    one.succeeded += usize::from(state_of(task) == TaskState::Succeeded);
+    one.failed += usize::from(state_of(task) == TaskState::Failed);
+    if let Some(usage) = &status.usage {
+        one.tokens_in += usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
+        one.tokens_out += usage.output_tokens;
+        one.cost_micro_usd += usage.cost_micro_usd;
+    }
+}
+
+/// Those that cost most first, then those with most tasks.
+fn dearest(all: BTreeMap<String, Spent>) -> Vec<Spent> {
+    let mut all: Vec<_> = all.into_values().collect();
+    all.sort_by_key(|one| (std::cmp::Reverse((one.cost_micro_usd, one.tasks)), one.name.clone()));
+    all
+}
+
+fn times(what: &'static str, mut spans: Vec<Duration>) -> Option<Times> {
+    spans.sort_unstable();
+    let longest = *spans.last()?;
+    // The smallest that at least this many of a hundred do not exceed.
+    let at = |percent: usize| Span(spans[(spans.len() * percent).div_ceil(100).saturating_sub(1)]);
+    let all = Span(spans.iter().sum());
+    Some(Times { what, tasks: spans.len(), median: at(50), p95: at(95), longest: Span(longest), all })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Tasks of a span, and the figures made of them.
+
+use std::time::UNIX_EPOCH;
+
+use pbjson_types::Timestamp;
+use rota_proto::v1::{Failure, FailureClass, Target, TaskSpec, Usage, target};
+
+use super::super::section::page;
+use super::*;
+
+fn task(uid: &str, agent: &str, state: TaskState, ran: i64, cost: i64) -> Task {
+    let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    let target = Target { kind: Some(target::Kind::Agent(agent.into())) };
+    let usage = Usage {
+        input_tokens: 10,
+        output_tokens: 1,
+        cost_micro_usd: cost,
+        model: "m".into(),
+        ..Default::default()
+    };
+    let started = state != TaskState::Queued;
+    let status = TaskStatus {
+        state: state.into(),
+        attempt: i32::from(started),
+        ready_time: at(0),
+        start_time: at(10).filter(|_| started),
+        end_time: at(10 + ran).filter(|_| is_final(state)),
+        usage: Some(usage).filter(|_| started),
+        ..Default::default()
+    };
+    Task {
+        uid: uid.into(),
+        spec: Some(TaskSpec { target: Some(target), ..Default::default() }),
+        status: Some(status),
+        ..Default::default()
+    }
+}
+
+fn all() -> Vec<Task> {
+    let mut failed = task("bad", "shell", TaskState::Failed, 100, 0);
+    let status = failed.status.as_mut().unwrap();
+    let message = "exit code 1\nmore".to_owned();
+    status.failure = Some(Failure { class: FailureClass::Crash.into(), message, ..Default::default() });
+    (status.attempt, status.worker_losses) = (3, 1);
+    vec![
+        task("good", "coder", TaskState::Succeeded, 20, 1_000_000),
+        failed,
+        task("waits", "coder", TaskState::Queued, 0, 0),
+        task("runs", "coder", TaskState::Running, 0, 500_000),
+    ]
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_span_in_figures() {
+    let report = Report::of(&all(), at(0), at(60), false);
+    let text = page(&report.title(), &report.sections(), false, false);
+    assert_eq!(
+        text,
+        "\
+4 tasks from 1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z
+
+Outcomes
+  STATE      TASKS  SHARE
+  Failed     1      25%
+  Queued     1      25%
+  Running    1      25%
+  Succeeded  1      25%
+
+Times
+  WHERE         TASKS  MEDIAN  95%    LONGEST  ALL
+  in the queue  3      10s     10s    10s      30s
+  running       2      20s     1m40s  1m40s    2m0s
+
+Retries
+  TASKS  MORE ATTEMPTS  WORKERS LOST
+  1      2              1
+
+By agent
+  AGENT  TASKS  SUCCEEDED  FAILED  TOKENS IN  TOKENS OUT  COST
+  coder  3      1          0       20         2           $1.50
+  shell  1      0          1       10         1
+
+By model
+  MODEL  TASKS  SUCCEEDED  FAILED  TOKENS IN  TOKENS OUT  COST
+  m      3      1          1       30         3           $1.50
+
+Failures
+  CLASS  TASKS  FOR EXAMPLE
+  crash  1      exit code 1
+
+Slowest
+  TASK  STATE      RAN
+  bad   Failed     1m40s
+  runs  Running    50s
+  good  Succeeded  20s"
+    );
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!((&json["outcomes"]["Failed"], &json["times"][1]["p95"]), (&1.into(), &"100.000s".into()));
+    assert_eq!(
+        (&json["byAgent"][0]["costMicroUsd"], &json["failures"][0]["class"]),
+        (&1_500_000.into(), &"crash".into())
+    );
+}
+
+#[test]
+fn nothing_is_a_report_too() {
+    let report = Report::of(&[], at(0), at(60), false);
+    let text = page(&report.title(), &report.sections(), false, false);
+    assert_eq!(text, "0 tasks from 1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z");
+}
+
+#[test]
+fn of_many_the_median_and_nearly_the_longest() {
+    let told = times("x", (1..=100).map(Duration::from_secs).collect()).unwrap();
+    assert_eq!((told.median.0.as_secs(), told.p95.0.as_secs(), told.longest.0.as_secs()), (50, 95, 100));
+    assert!(times("x", Vec::new()).is_none());
+}

@@ -1,0 +1,126 @@
+//! `rota report`: how one task went, or all tasks of a span, in figures.
+
+mod fleet;
+mod section;
+mod single;
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use rota_crds::Span;
+use rota_proto::v1::{GetTaskRequest, ListTasksRequest, TaskFilter};
+use rota_telemetry::clock;
+use serde::Serialize;
+
+use self::section::Section;
+use super::describe::flow::Flow;
+use super::follow::log;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  rota report
+  rota report --since 7d --agent coder
+  rota report --markdown > report.md
+  rota report build -o json";
+
+/// Tell how one task went, or how all did lately: outcomes, times, retries, tokens and cost
+///
+/// Of the fleet: the tasks that were handed in within the span.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Report {
+    /// The task's id or name; without one, all tasks
+    pub task: Option<String>,
+    /// Tasks handed in within this time
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "24h",
+        allow_hyphen_values = true,
+        conflicts_with = "task"
+    )]
+    pub since: Span,
+    /// Only this agent's
+    #[arg(long, value_name = "NAME", conflicts_with = "task")]
+    pub agent: Option<String>,
+    /// Of all namespaces
+    #[arg(long, short = 'A', conflicts_with = "task")]
+    pub all_namespaces: bool,
+    /// Most tasks that are counted, the latest first
+    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with = "task")]
+    pub limit: usize,
+    /// Print Markdown, for a page or a merge request
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+impl Report {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.markdown && !context.out.for_eyes() {
+            return Err(Failure::usage("--markdown is a format of its own; give it or --output").into());
+        }
+        match &self.task {
+            Some(given) => self.single(context, given).await,
+            None => self.fleet(context).await,
+        }
+    }
+
+    async fn single(&self, context: &Context, given: &str) -> anyhow::Result<Exit> {
+        let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
+        let mut events = Vec::new();
+        log(context, &task, |event| {
+            if Flow::tells(&event) {
+                events.push(event);
+            }
+        })
+        .await?;
+        let report = single::Report::of(&task, &events, clock::now());
+        self.print(context, &report.title(), &report, &report.sections())
+    }
+
+    async fn fleet(&self, context: &Context) -> anyhow::Result<Exit> {
+        let now = clock::now();
+        let from = now.checked_sub(self.since.0).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let filter = TaskFilter {
+            agent: self.agent.clone().unwrap_or_default(),
+            created_after: Some(pbjson_types::Timestamp {
+                seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
+            }),
+            ..TaskFilter::default()
+        };
+        let request = ListTasksRequest {
+            parent: context.parent(self.all_namespaces),
+            filter: Some(filter),
+            ..ListTasksRequest::default()
+        };
+        // One more than asked for tells whether there are more.
+        let mut tasks = context.client.all_tasks(request, Some(self.limit.saturating_add(1))).await?;
+        let more = tasks.len() > self.limit;
+        tasks.truncate(self.limit);
+        let report = fleet::Report::of(&tasks, from, now, more);
+        self.print(context, &report.title(), &report, &report.sections())?;
+        if more {
+            let said = format!("only the latest {} tasks were counted; see more with --limit", self.limit);
+            context.talk.warn(&said);
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn print(
+        &self,
+        context: &Context,
+        title: &str,
+        report: &impl Serialize,
+        sections: &[Section],
+    ) -> anyhow::Result<Exit> {
+        if !context.out.for_eyes() {
+            return context.out.value(report).map(|()| Exit::Ok);
+        }
+        context.out.line(&section::page(title, sections, self.markdown, context.out.colored()))?;
+        Ok(Exit::Ok)
+    }
+}

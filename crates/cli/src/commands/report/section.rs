@@ -1,0 +1,81 @@
+//! A report's sections: a heading over a table, as text or as Markdown. Knows not what they tell.
+
+use crate::output::{Table, clean};
+
+/// A heading over a table.
+#[derive(Debug)]
+pub struct Section {
+    pub title: &'static str,
+    pub header: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Section {
+    pub fn new(title: &'static str, header: &[&'static str], rows: Vec<Vec<String>>) -> Self {
+        Self { title, header: header.to_vec(), rows }
+    }
+}
+
+/// All sections that have something to tell, below a title.
+pub fn page(title: &str, sections: &[Section], markdown: bool, colored: bool) -> String {
+    let mut page = if markdown { format!("# {}", plain(title)) } else { clean(title) };
+    for section in sections.iter().filter(|section| !section.rows.is_empty()) {
+        let table = if markdown { as_markdown(section) } else { as_text(section, colored) };
+        let mark = if markdown { "## " } else { "" };
+        let gap = if markdown { "\n\n" } else { "\n" };
+        page.push_str(&format!("\n\n{mark}{}{gap}{table}", section.title));
+    }
+    page
+}
+
+fn as_text(section: &Section, colored: bool) -> String {
+    let mut table = Table::new(&section.header);
+    for row in &section.rows {
+        table.row(row.iter().map(|cell| clean(cell)));
+    }
+    let text = table.render(colored);
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn as_markdown(section: &Section) -> String {
+    let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
+    let heads: Vec<_> = section.header.iter().map(|head| (*head).to_lowercase()).collect();
+    let mut lines = vec![line(&heads), line(&vec!["---".to_owned(); heads.len()])];
+    lines.extend(section.rows.iter().map(|row| {
+        let cells: Vec<_> = row.iter().map(|cell| plain(cell)).collect();
+        line(&cells)
+    }));
+    lines.join("\n")
+}
+
+/// What strangers wrote, so that it is a cell and no mark-up.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for next in text.chars().filter(|next| !next.is_control() || next.is_whitespace()) {
+        match next {
+            '\n' | '\r' | '\t' => plain.push(' '),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' => plain.extend(['\\', next]),
+            _ => plain.push(next),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_markdown() {
+        let rows = vec![vec!["a|b".to_owned(), "<x>\nnext\u{1b}[2J".to_owned()]];
+        let sections =
+            [Section::new("One", &["NAME", "WHAT"], rows), Section::new("Empty", &["X"], Vec::new())];
+        assert_eq!(
+            page("All #1", &sections, true, false),
+            "# All \\#1\n\n## One\n\n| name | what |\n| --- | --- |\n| a\\|b | \\<x\\> next\\[2J |"
+        );
+        let text = page("All", &sections, false, false);
+        assert!(text.starts_with("All\n\nOne\n  NAME  WHAT\n  a|b"), "{text}");
+        assert!(!text.contains('\u{1b}') && !text.contains("Empty"), "{text}");
+    }
+}
