@@ -9,6 +9,8 @@ use crate::retry::backoff;
 
 /// How many times the first cool-down the longest one is.
 const LONGEST: u32 = 20;
+/// At least so long nothing is heard of the one task that was let through before another one is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When to stop, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +39,18 @@ pub enum Word<'a> {
 }
 
 impl<'a> Word<'a> {
-    /// What a failure says. Whether one of starting is the agent's depends on who names the program.
-    pub fn of(failure: &'a Failure, own_program: bool) -> Self {
+    /// What a failure says, where the agent names the program, and where it names the model and the key for it. A
+    /// task that brings its own speaks for itself.
+    pub fn of(failure: &'a Failure, program: bool, model: bool) -> Self {
         match failure.class {
-            Class::Auth | Class::RateLimit | Class::Overload => Self::AtFault(failure),
-            Class::Start if own_program => Self::AtFault(failure),
+            Class::Auth | Class::RateLimit | Class::Overload if model => Self::AtFault(failure),
+            Class::Start if program => Self::AtFault(failure),
             // The agent came so far as to say so.
             Class::Agent | Class::Refusal | Class::Budget => Self::Well,
-            Class::Start
+            Class::Auth
+            | Class::RateLimit
+            | Class::Overload
+            | Class::Start
             | Class::Timeout
             | Class::Hang
             | Class::Crash
@@ -71,7 +77,10 @@ pub enum State {
         until: Timestamp,
     },
     /// One task, which shows whether it works again.
-    HalfOpen,
+    HalfOpen {
+        /// When another one may show it, if nothing was heard of that one.
+        until: Timestamp,
+    },
 }
 
 /// One agent's.
@@ -102,20 +111,21 @@ impl Breaker {
         self.last.as_ref()
     }
 
-    /// An attempt has ended. `jitter` is from 0 to 1.
-    pub fn ended(&mut self, policy: &Policy, word: Word<'_>, now: Timestamp, jitter: f64) {
+    /// An attempt has ended; `tried` if it was the one that was let through. `jitter` is from 0 to 1.
+    pub fn ended(&mut self, policy: &Policy, word: Word<'_>, tried: bool, now: Timestamp, jitter: f64) {
         match word {
             Word::Nothing => {}
             // Also of an attempt that began before it opened: it works again.
             Word::Well => *self = Self::default(),
+            // Those that were under way when it opened fail as well, and say nothing new.
+            Word::AtFault(_) if self.state != State::Closed && !tried => {}
             Word::AtFault(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 self.last = Some((failure.class, failure.message.clone()));
                 let opens = match self.state {
                     State::Closed => policy.failures > 0 && self.failures >= policy.failures,
-                    // Those that were under way when it opened fail as well, and say nothing new.
                     State::Open { .. } => false,
-                    State::HalfOpen => true,
+                    State::HalfOpen { .. } => true,
                 };
                 if opens {
                     self.opened = self.opened.saturating_add(1);
@@ -129,12 +139,21 @@ impl Breaker {
     }
 
     /// Looks at the clock. Whether that changed something.
-    pub fn tick(&mut self, now: Timestamp) -> bool {
-        let over = matches!(self.state, State::Open { until } if until <= now);
+    pub fn tick(&mut self, policy: &Policy, now: Timestamp) -> bool {
+        let over = self.until().is_some_and(|until| until <= now);
         if over {
-            self.state = State::HalfOpen;
+            let patience = policy.cooldown.saturating_mul(LONGEST).max(PATIENCE);
+            self.state = State::HalfOpen { until: now + patience };
         }
         over
+    }
+
+    /// When to look at the clock.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Closed => None,
+            State::Open { until } | State::HalfOpen { until } => Some(until),
+        }
     }
 }
 
@@ -156,7 +175,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..3 {
             assert_eq!(breaker.state(), State::Closed);
-            breaker.ended(&POLICY, Word::AtFault(&overload()), at(0), 1.0);
+            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 1.0);
         }
         breaker
     }
@@ -165,15 +184,19 @@ mod tests {
     fn it_opens_after_failures_in_a_row_and_closes_when_one_goes_well() {
         let mut breaker = open();
         assert_eq!(breaker.state(), State::Open { until: at(10) });
-        assert!(!breaker.tick(at(9)) && breaker.tick(at(10)));
-        assert_eq!(breaker.state(), State::HalfOpen);
-        breaker.ended(&POLICY, Word::Nothing, at(11), 1.0);
-        assert_eq!(breaker.state(), State::HalfOpen);
+        assert!(!breaker.tick(&POLICY, at(9)) && breaker.tick(&POLICY, at(10)));
+        let half = State::HalfOpen { until: at(10 + 200) };
+        assert_eq!(breaker.state(), half);
+        breaker.ended(&POLICY, Word::Nothing, true, at(11), 1.0);
+        assert_eq!(breaker.state(), half);
+        // One that was under way all the time is no news.
+        breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(11), 1.0);
+        assert_eq!(breaker.state(), half);
         // Again, and for longer.
-        breaker.ended(&POLICY, Word::AtFault(&overload()), at(11), 1.0);
+        breaker.ended(&POLICY, Word::AtFault(&overload()), true, at(11), 1.0);
         assert_eq!(breaker.state(), State::Open { until: at(31) });
-        assert!(breaker.tick(at(31)));
-        breaker.ended(&POLICY, Word::Well, at(32), 1.0);
+        assert!(breaker.tick(&POLICY, at(31)));
+        breaker.ended(&POLICY, Word::Well, false, at(32), 1.0);
         assert_eq!(breaker, Breaker::default());
     }
 
@@ -181,10 +204,10 @@ mod tests {
     fn one_that_goes_well_in_between_begins_the_count_anew() {
         let mut breaker = Breaker::default();
         for _ in 0..2 {
-            breaker.ended(&POLICY, Word::AtFault(&overload()), at(0), 0.0);
-            breaker.ended(&POLICY, Word::AtFault(&overload()), at(0), 0.0);
-            breaker.ended(&POLICY, Word::Nothing, at(0), 0.0);
-            breaker.ended(&POLICY, Word::Well, at(0), 0.0);
+            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 0.0);
+            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 0.0);
+            breaker.ended(&POLICY, Word::Nothing, false, at(0), 0.0);
+            breaker.ended(&POLICY, Word::Well, false, at(0), 0.0);
         }
         assert_eq!(breaker, Breaker::default());
     }
@@ -192,9 +215,9 @@ mod tests {
     #[test]
     fn what_was_under_way_when_it_opened_changes_little() {
         let mut breaker = open();
-        breaker.ended(&POLICY, Word::AtFault(&overload()), at(5), 1.0);
+        breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(5), 1.0);
         assert_eq!(breaker.state(), State::Open { until: at(10) });
-        breaker.ended(&POLICY, Word::Well, at(6), 1.0);
+        breaker.ended(&POLICY, Word::Well, false, at(6), 1.0);
         assert_eq!(breaker.state(), State::Closed);
     }
 
@@ -204,15 +227,23 @@ mod tests {
         for (told, until) in [(1, 10), (50, 50), (1_000_000, 200)] {
             let mut breaker = Breaker::default();
             let failure = limited(told);
-            (0..3).for_each(|_| breaker.ended(&POLICY, Word::AtFault(&failure), at(0), 1.0));
+            (0..3).for_each(|_| breaker.ended(&POLICY, Word::AtFault(&failure), false, at(0), 1.0));
             assert_eq!(breaker.state(), State::Open { until: at(until) });
         }
     }
 
     #[test]
+    fn another_one_is_let_through_when_nothing_is_heard_of_the_first() {
+        let mut breaker = open();
+        assert!(breaker.tick(&POLICY, at(10)) && !breaker.tick(&POLICY, at(209)));
+        assert!(breaker.tick(&POLICY, at(210)));
+        assert_eq!(breaker.state(), State::HalfOpen { until: at(410) });
+    }
+
+    #[test]
     fn a_policy_of_zero_never_opens() {
         let (mut breaker, never) = (Breaker::default(), Policy { failures: 0, ..POLICY });
-        (0..100).for_each(|_| breaker.ended(&never, Word::AtFault(&overload()), at(0), 1.0));
+        (0..100).for_each(|_| breaker.ended(&never, Word::AtFault(&overload()), false, at(0), 1.0));
         assert_eq!(breaker.state(), State::Closed);
     }
 
@@ -220,10 +251,11 @@ mod tests {
     fn only_the_agents_and_its_models_faults_count() {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
-            let counts = |own| matches!(Word::of(&failure, own), Word::AtFault(_));
-            let expected = matches!(class, Class::Auth | Class::RateLimit | Class::Overload);
-            assert_eq!(counts(false), expected, "{class:?}");
-            assert_eq!(counts(true), expected || class == Class::Start, "{class:?}");
+            let counts = |program, model| matches!(Word::of(&failure, program, model), Word::AtFault(_));
+            let of_model = matches!(class, Class::Auth | Class::RateLimit | Class::Overload);
+            assert!(!counts(false, false), "{class:?}");
+            assert_eq!(counts(false, true), of_model, "{class:?}");
+            assert_eq!(counts(true, false), class == Class::Start, "{class:?}");
         }
     }
 }

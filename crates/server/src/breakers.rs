@@ -5,11 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message;
 use rota_core::breaker::{Breaker, Policy, State, Word};
 use rota_core::task::{Body, State as TaskState, Task};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
-use rota_proto::v1::runtime;
+use rota_proto::v1::event::Kind;
+use rota_proto::v1::{self, runtime};
 use rota_store::{Commit, TaskChange};
 use rota_telemetry::loops::Beat;
 use tokio::sync::Notify;
@@ -33,8 +36,25 @@ pub(crate) struct Breakers {
 struct Inner {
     /// Only those that have something to tell.
     breakers: BTreeMap<Key, Breaker>,
-    /// Who does what is on a worker, and whether it was the one task let through.
-    doers: HashMap<TaskId, (AgentName, bool)>,
+    /// Who does what is on a worker.
+    doers: HashMap<TaskId, Doer>,
+}
+
+#[derive(Debug, Clone)]
+struct Doer {
+    agent: AgentName,
+    /// It is the one task that was let through.
+    tries: bool,
+    /// The task says itself what is run.
+    own_program: bool,
+    /// The task says itself which model answers, or with which key.
+    own_model: bool,
+}
+
+impl Doer {
+    fn new(agent: AgentName, tries: bool) -> Self {
+        Self { agent, tries, own_program: false, own_model: false }
+    }
 }
 
 impl Breakers {
@@ -57,14 +77,26 @@ impl Breakers {
         self.inner.lock().breakers.get(agent).cloned()
     }
 
-    /// The next end of a cool-down.
+    /// A task that was on a worker when the control plane started.
+    pub(crate) fn load(&self, task: &Task, agent: &AgentName) {
+        self.inner.lock().doers.insert(task.id, Doer::new(agent.clone(), false));
+    }
+
+    /// Notes what of a task that was just given is its own.
+    pub(crate) fn sent(&self, task: TaskId, spec: &v1::TaskSpec, secrets: bool) {
+        let names_model = |name: &String| name.starts_with("ANTHROPIC_") || name.starts_with("CLAUDE_CODE_");
+        let (program, model) = (spec.runtime.is_some(), secrets || spec.environment.keys().any(names_model));
+        if !program && !model {
+            return;
+        }
+        if let Some(doer) = self.inner.lock().doers.get_mut(&task) {
+            (doer.own_program, doer.own_model) = (program, model);
+        }
+    }
+
+    /// The next end of a wait.
     fn next(&self) -> Option<Timestamp> {
-        let inner = self.inner.lock();
-        let until = |breaker: &Breaker| match breaker.state() {
-            State::Open { until } => Some(until),
-            State::Closed | State::HalfOpen => None,
-        };
-        inner.breakers.values().filter_map(until).min()
+        self.inner.lock().breakers.values().filter_map(Breaker::until).min()
     }
 }
 
@@ -72,7 +104,7 @@ fn gate(state: State) -> Gate {
     match state {
         State::Closed => Gate::Open,
         State::Open { .. } => Gate::Shut,
-        State::HalfOpen => Gate::One,
+        State::HalfOpen { .. } => Gate::One,
     }
 }
 
@@ -81,7 +113,7 @@ pub(crate) fn sentence(agent: &AgentName, breaker: &Breaker) -> String {
     let gets = match breaker.state() {
         State::Closed => "gets all that waits for it".to_owned(),
         State::Open { until } => format!("gets no tasks for {} s", until.since(now()).as_secs() + 1),
-        State::HalfOpen => "gets one task, to see whether it works again".to_owned(),
+        State::HalfOpen { .. } => "gets one task, to see whether it works again".to_owned(),
     };
     let why = match breaker.last() {
         Some((class, message)) => format!("{}: {message}", failure::class_name(*class)),
@@ -104,43 +136,53 @@ impl Shared {
     fn judge_task(&self, change: &TaskChange) {
         let task = &*change.task;
         for event in change.events.iter() {
-            let Body::State(step) = &event.body else { continue };
+            let step = match &event.body {
+                Body::State(step) => step,
+                Body::Report(entry) => {
+                    self.judge_report(task, entry);
+                    continue;
+                }
+                _ => continue,
+            };
             if step.to == TaskState::Assigned {
                 let taker =
                     step.worker.as_ref().and_then(|worker| self.fleet.agent_of(&task.namespace, worker));
                 if let Some(agent) = taker {
                     let key = (task.namespace.clone(), agent);
-                    let tries = self.breakers.state(&key) == State::HalfOpen;
-                    self.breakers.inner.lock().doers.insert(task.id, (key.1, tries));
+                    let tries = matches!(self.breakers.state(&key), State::HalfOpen { .. });
+                    self.breakers.inner.lock().doers.insert(task.id, Doer::new(key.1, tries));
                 }
             } else if !step.to.is_on_worker() && step.from.is_some_and(TaskState::is_on_worker) {
                 let doer = self.breakers.inner.lock().doers.remove(&task.id);
-                let doer = doer.map(|(agent, _)| agent);
-                let Some(agent) = doer.or_else(|| task.agent().cloned()) else { continue };
-                let key = (task.namespace.clone(), agent);
+                let named = || task.agent().map(|agent| Doer::new(agent.clone(), false));
+                let Some(doer) = doer.or_else(named) else { continue };
+                let key = (task.namespace.clone(), doer.agent.clone());
                 let word = match (&step.failure, step.to) {
+                    // With a key of its own it says nothing of the agent's.
+                    (_, TaskState::Succeeded) if doer.own_model => Word::Nothing,
                     (_, TaskState::Succeeded) => Word::Well,
-                    (Some(failure), _) => Word::of(failure, self.names_program(&key)),
+                    (Some(failure), _) => {
+                        let program = !doer.own_program && self.names_program(&key);
+                        Word::of(failure, program, !doer.own_model)
+                    }
                     (None, _) => Word::Nothing,
                 };
-                self.ended(key, word);
+                self.ended(key, word, doer.tries);
             }
         }
-        self.judge_answers(task);
     }
 
-    /// The one task that was let through may take hours: that its model answers says enough.
-    fn judge_answers(&self, task: &Task) {
-        let answers = task.assignment.as_ref().is_some_and(|assignment| assignment.usage.output_tokens > 0);
+    /// The one task that was let through may take hours: that its agent says, does or asks something is enough.
+    fn judge_report(&self, task: &Task, entry: &Bytes) {
         let mut inner = self.breakers.inner.lock();
-        let Some((agent, tries)) = inner.doers.get_mut(&task.id).filter(|(_, tries)| *tries && answers)
-        else {
-            return;
-        };
-        *tries = false;
-        let key = (task.namespace.clone(), agent.clone());
-        drop(inner);
-        self.ended(key, Word::Well);
+        let Some(doer) = inner.doers.get_mut(&task.id).filter(|doer| doer.tries) else { return };
+        let kind = v1::Event::decode(&entry[..]).ok().and_then(|event| event.kind);
+        if matches!(kind, Some(Kind::Message(_) | Kind::ToolCall(_) | Kind::InputRequest(_))) {
+            doer.tries = false;
+            let key = (task.namespace.clone(), doer.agent.clone());
+            drop(inner);
+            self.ended(key, Word::Well, true);
+        }
     }
 
     /// Whether an agent's tasks run a program of the agent's choice.
@@ -150,14 +192,16 @@ impl Shared {
         matches!(kind, Some(runtime::Kind::Claude(_)))
     }
 
-    fn ended(&self, key: Key, word: Word<'_>) {
+    fn ended(&self, key: Key, word: Word<'_>, tried: bool) {
+        // Of one that is deleted nothing is kept; what it still runs would bring it back.
+        let known = self.agent(&key.0, &key.1).is_some();
         let mut inner = self.breakers.inner.lock();
-        if !matches!(word, Word::AtFault(_)) && !inner.breakers.contains_key(&key) {
+        if !known || !matches!(word, Word::AtFault(_)) && !inner.breakers.contains_key(&key) {
             return;
         }
         let breaker = inner.breakers.entry(key.clone()).or_default();
         let before = breaker.state();
-        breaker.ended(&self.breakers.policy, word, now(), rand::random());
+        breaker.ended(&self.breakers.policy, word, tried, now(), rand::random());
         let after = breaker.state();
         if *breaker == Breaker::default() {
             inner.breakers.remove(&key);
@@ -170,7 +214,7 @@ impl Shared {
             }
         }
         // Also when nothing changed: what was tried said nothing, and the next one may try.
-        if after != before || after == State::HalfOpen {
+        if after != before || tried && matches!(after, State::HalfOpen { .. }) {
             // Under the lock: the gate must not lag behind what another has decided since.
             self.fleet.set_gate(&key.0, &key.1, gate(after));
             drop(inner);
@@ -189,7 +233,7 @@ impl Shared {
     }
 }
 
-/// Lets one task through when a cool-down is over.
+/// Lets one task through when a cool-down is over, or when nothing was heard of the last one.
 pub(crate) async fn run(shared: Arc<Shared>, beat: Beat) {
     loop {
         let wait = async {
@@ -205,7 +249,7 @@ pub(crate) async fn run(shared: Arc<Shared>, beat: Beat) {
         }
         let round = beat.round();
         for ((namespace, agent), breaker) in &mut shared.breakers.inner.lock().breakers {
-            if breaker.tick(now()) {
+            if breaker.tick(&shared.breakers.policy, now()) {
                 shared.fleet.set_gate(namespace, agent, Gate::One);
             }
         }

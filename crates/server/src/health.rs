@@ -30,6 +30,17 @@ pub(crate) enum State {
     Error,
 }
 
+impl State {
+    /// Its name for programs.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One thing that is not as it should be.
 #[derive(Debug, Clone)]
 pub(crate) struct Cause {
@@ -153,7 +164,9 @@ impl Shared {
             causes.push(Cause { state: State::Error, code: "store_writes", message, hint: hint.to_owned() });
         }
         causes.extend(self.loops.all().into_iter().filter_map(|seen| self.of_loop(seen)));
-        let open = self.breakers.all().into_iter().filter(|(_, one)| one.state() != Breaker::Closed);
+        // One that waits for a task to show that it works is nobody's concern while there is none.
+        let all = self.breakers.all().into_iter();
+        let open = all.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(open.take(MOST).map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
             code: "breaker_open",

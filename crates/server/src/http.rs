@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Cause;
+use crate::health::{self, Cause};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::trust::accept;
@@ -31,6 +31,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
+    /// How the whole system fares, in a word: a replica that is ready may still be degraded.
+    system: &'static str,
     causes: Vec<Told>,
 }
 
@@ -83,7 +85,8 @@ async fn figures(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
 
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Ready>) {
     let causes = shared.not_ready().await;
+    let system = health::worst(&shared.diagnose().await.1).word();
     let status = if causes.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let told = causes.into_iter().map(|Cause { code, message, hint, .. }| Told { code, message, hint });
-    (status, Json(Ready { ready: status == StatusCode::OK, causes: told.collect() }))
+    (status, Json(Ready { ready: status == StatusCode::OK, system, causes: told.collect() }))
 }

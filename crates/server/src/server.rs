@@ -175,7 +175,11 @@ fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
             let worker = task.assignment.as_ref().map(|assignment| &assignment.worker);
             session.namespace == task.namespace && worker == Some(&session.worker)
         };
-        shared.metrics.load(task, snapshot.sessions.iter().find(on).map(|session| &session.agent));
+        let agent = snapshot.sessions.iter().find(on).map(|session| &session.agent);
+        shared.metrics.load(task, agent);
+        if let Some(agent) = agent {
+            shared.breakers.load(task, agent);
+        }
     }
     for session in snapshot.sessions {
         let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
+use rota_core::breaker;
 use rota_core::target::{Route, Target};
 use rota_core::task::Task;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
@@ -128,8 +129,12 @@ impl Shared {
                 let fitting = agents.values().filter(|known| {
                     known.agent.namespace == route.namespace && words.is_subset(&known.agent.capabilities)
                 });
-                let best =
-                    fitting.min_by_key(|known| (known.agent.capabilities.len(), known.agent.name.clone()));
+                let best = fitting.min_by_key(|known| {
+                    let key = (known.agent.namespace.clone(), known.agent.name.clone());
+                    // One that is given nothing for now is asked only where there is no other.
+                    let paused = self.breakers.state(&key) != breaker::State::Closed;
+                    (paused, known.agent.capabilities.len(), key.1)
+                });
                 best.map(|known| known.agent.name.clone())
             }
         }

@@ -93,7 +93,12 @@ fn know(shared: &Shared, change: &AgentChange) {
         return;
     }
     let spec = Arc::new(agent::kept(&change.agent).spec.unwrap_or_default());
-    shared.agents.write().insert(key.clone(), KnownAgent { agent: Arc::clone(&change.agent), spec });
+    let known = KnownAgent { agent: Arc::clone(&change.agent), spec: Arc::clone(&spec) };
+    let before = shared.agents.write().insert(key.clone(), known);
+    // Whoever changed it may have mended it.
+    if before.is_some_and(|before| before.spec != spec) && shared.breakers.get(&key).is_some() {
+        shared.reset_breaker(&key);
+    }
     // Workers that are there already, perhaps before their agent was, do what their agent can do now.
     shared.fleet.learn(&key.0, &key.1, &change.agent.capabilities);
 }

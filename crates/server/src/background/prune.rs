@@ -22,13 +22,16 @@ pub(super) async fn run(shared: Arc<Shared>, beat: Beat) {
             () = shared.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let round = beat.round();
         shared.watchers.sweep();
         let ended_before = shared.timing.retention.map(|retention| now() - retention);
         let prune = Prune { ended_before, left_before: now() - LEFT, limit: AT_ONCE };
         loop {
+            // A round each: there may be very much to remove, and that is no loop that hangs.
+            let round = beat.round();
             match shared.apply(Command::Prune(prune)).await {
-                Ok(Reply::Pruned(count)) if count >= AT_ONCE && !shared.stop.is_cancelled() => {}
+                Ok(Reply::Pruned(count)) if count >= AT_ONCE && !shared.stop.is_cancelled() => {
+                    round.succeeded();
+                }
                 Ok(_) => break round.succeeded(),
                 Err(status) => {
                     tracing::warn!(%status, "what is old could not be removed");

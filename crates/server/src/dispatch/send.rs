@@ -68,6 +68,7 @@ impl Shared {
         // No session any more: the assignment goes back when it is not taken in time, or with its session.
         let Some((outgoing, agent)) = seat.flatten() else { return };
         let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
+        self.breakers.sent(task.id, &spec, dispatch.secrets.is_some());
         if let Some(known) = self.agent(&task.namespace, &agent) {
             merge::complete(&mut spec, &known.spec, task);
         } else {
@@ -81,7 +82,7 @@ impl Shared {
                     let _logged = spans::logged(task).entered();
                     tracing::error!(%error, "a task cannot be sent to its worker");
                     let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
-                    let mut failed = Failure::new(Class::Start, error.to_string());
+                    let mut failed = Failure::new(Class::Invalid, error.to_string());
                     failed.hint =
                         "hand the task in again with its secrets, and keep the server's key file".to_owned();
                     // The worker has never heard of it.

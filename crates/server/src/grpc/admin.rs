@@ -152,10 +152,10 @@ impl AdminService for Admin {
         request: Request<v1::ResetBreakerRequest>,
     ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
         let key = wire::agent("name", &request.into_inner().name)?;
-        if self.shared.agent(&key.0, &key.1).is_none() {
+        let known = self.shared.reset_breaker(&key);
+        if known.is_none() && self.shared.agent(&key.0, &key.1).is_none() {
             return Err(super::Agents::missing(&key.1));
         }
-        let known = self.shared.reset_breaker(&key);
         Ok(Response::new(v1::ResetBreakerResponse { breaker: known.map(|known| breaker((key, known))) }))
     }
 }
@@ -164,7 +164,7 @@ fn breaker((key, breaker): (breakers::Key, Breaker)) -> v1::Breaker {
     let (state, until_time) = match breaker.state() {
         BreakerState::Closed => (v1::BreakerState::Closed, None),
         BreakerState::Open { until } => (v1::BreakerState::Open, Some(time::timestamp(until))),
-        BreakerState::HalfOpen => (v1::BreakerState::HalfOpen, None),
+        BreakerState::HalfOpen { .. } => (v1::BreakerState::HalfOpen, None),
     };
     let class = breaker.last().map(|(class, _)| failure::class(*class));
     v1::Breaker {

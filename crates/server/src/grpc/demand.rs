@@ -1,6 +1,6 @@
 //! What each agent's pool has to do: every waiting task counted for one agent, not limited by capacity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::breakers;
 use crate::dispatch::Standing;
 use crate::shared::Shared;
 use crate::wire::status::error;
@@ -52,6 +53,16 @@ pub(super) fn status(standing: Option<&Standing>, message: String) -> v1::AgentS
     }
 }
 
+/// How many of an agent's waiting tasks ask for workers. What it is not given needs none: more of them would only wait,
+/// too.
+pub(super) fn asked(shared: &Shared, agent: &breakers::Key, queued: u64) -> u64 {
+    match shared.breakers.state(agent) {
+        Breaker::Closed => queued,
+        Breaker::Open { .. } => 0,
+        Breaker::HalfOpen { .. } => queued.min(1),
+    }
+}
+
 fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
     let all = standing(shared).into_iter();
     let ours = all.filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
@@ -65,12 +76,7 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
                 idle_since: worker.about.idle_since.map(time::timestamp),
             })
             .collect();
-        // What an agent is not given needs no workers: more of them would only wait, too.
-        let queued = match shared.breakers.state(&(at.clone(), agent.clone())) {
-            Breaker::Closed => standing.queued,
-            Breaker::Open { .. } => 0,
-            Breaker::HalfOpen => standing.queued.min(1),
-        };
+        let queued = asked(shared, &(at.clone(), agent.clone()), standing.queued);
         v1::Demand {
             agent: names::agent(at.as_str(), &agent),
             queued: i64::try_from(queued).unwrap_or(i64::MAX),
@@ -84,9 +90,15 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
 fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
     let all = shared.fleet.isolated().into_iter();
     // The same goes for a worker of a task's own, as long as it has not joined.
-    let wanted = |task: &crate::dispatch::Isolated| {
-        let state = shared.breakers.state(&(task.namespace.clone(), task.agent.clone()));
-        task.worker.is_some() || !matches!(state, Breaker::Open { .. })
+    let mut tried = HashSet::new();
+    let wanted = move |task: &crate::dispatch::Isolated| {
+        let agent = (task.namespace.clone(), task.agent.clone());
+        task.worker.is_some()
+            || match shared.breakers.state(&agent) {
+                Breaker::Closed => true,
+                Breaker::Open { .. } => false,
+                Breaker::HalfOpen { .. } => tried.insert(agent),
+            }
     };
     all.filter(wanted)
         .filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))

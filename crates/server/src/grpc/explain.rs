@@ -86,7 +86,7 @@ fn pool(shared: &Shared, task: &Task, agent: AgentName) -> Option<Pool> {
         ceiling,
         spare: count(spec.spare_workers),
         slots: count(spec.slots),
-        queued: standing.queued,
+        queued: demand::asked(shared, &key, standing.queued),
         workers: (standing.workers.iter())
             .map(|worker| WorkerView {
                 running: small(worker.tasks.len()),

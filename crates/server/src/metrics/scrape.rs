@@ -103,7 +103,7 @@ fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
     for agent in agents {
         let state = match shared.breakers.state(&agent) {
             Breaker::Closed => 0,
-            Breaker::HalfOpen => 1,
+            Breaker::HalfOpen { .. } => 1,
             Breaker::Open { .. } => 2,
         };
         // Of those that share a label, the worst is told.

@@ -20,12 +20,16 @@ async fn cluster(failures: u32, cooldown: Duration) -> Result<Cluster> {
 }
 
 /// A task that ends so, and ends at once.
-async fn fails(client: &Client, class: &str) -> Result<()> {
+fn failing(class: &str) -> v1::Task {
     let failure = v1::ScriptFailure { class: class.into(), message: "no".into(), ..Default::default() };
     let mut task = tasks::scripted("coder", [Step::Fail(failure)]);
     let spec = task.spec.get_or_insert_default();
     spec.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
-    let name = tasks::create(client, task).await?.name;
+    task
+}
+
+async fn fails(client: &Client, class: &str) -> Result<()> {
+    let name = tasks::create(client, failing(class)).await?.name;
     assert_eq!(tasks::ended(client, &name).await?.status.unwrap().state(), TaskState::Failed);
     Ok(())
 }
@@ -105,12 +109,12 @@ async fn one_task_goes_through_and_shows_that_it_works_again() -> Result<()> {
     fails(client, "auth").await?;
     until(client, Some(BreakerState::HalfOpen)).await?;
     let mut names = Vec::new();
-    for _ in 0..3 {
-        let task = tasks::scripted("coder", [Step::Ask("go?".into()), Step::Succeed("done".into())]);
-        names.push(tasks::create(client, task).await?.name);
+    let asks = || vec![Step::Ask("go?".into()), Step::Succeed("done".into())];
+    for steps in [vec![Step::Hang(true)], asks(), asks()] {
+        names.push(tasks::create(client, tasks::scripted("coder", steps)).await?.name);
     }
     // Of four free slots one is given away.
-    tasks::until_state(client, &names[0], TaskState::InputRequired).await?;
+    tasks::until_state(client, &names[0], TaskState::Running).await?;
     for name in &names[1..] {
         assert_eq!(state(client, name).await?, TaskState::Queued);
     }
@@ -120,11 +124,11 @@ async fn one_task_goes_through_and_shows_that_it_works_again() -> Result<()> {
     assert_eq!(status(client).await?.breakers[0].state(), BreakerState::HalfOpen);
     // One that says nothing of its agent lets the next one try.
     tasks::cancel(client, &names[0]).await?;
+    // One that gets so far as to ask somebody works: the others need not wait for the answer.
     tasks::until_state(client, &names[1], TaskState::InputRequired).await?;
-    assert_eq!(state(client, &names[2]).await?, TaskState::Queued);
-    tasks::answer(client, &names[1], "yes").await?;
     tasks::until_state(client, &names[2], TaskState::InputRequired).await?;
     assert_eq!(status(client).await?.breakers, []);
+    tasks::answer(client, &names[1], "yes").await?;
     tasks::answer(client, &names[2], "yes").await?;
     for name in &names {
         tasks::ended(client, name).await?;
@@ -133,4 +137,28 @@ async fn one_task_goes_through_and_shows_that_it_works_again() -> Result<()> {
         worker.drain().await?;
     }
     history::check(client, true).await?.check()
+}
+
+/// A task that brings a key of its own speaks for itself, and one whose agent is gone for nobody.
+#[tokio::test]
+async fn what_is_no_fault_of_the_agents_opens_nothing() -> Result<()> {
+    let cluster = cluster(2, Duration::from_secs(3600)).await?;
+    let client = cluster.client();
+    let _worker = cluster.worker("coder", "one", 4)?;
+    for _ in 0..3 {
+        let mut task = failing("auth");
+        let environment = &mut task.spec.get_or_insert_default().environment;
+        environment.insert("ANTHROPIC_BASE_URL".into(), "http://localhost:1".into());
+        let name = tasks::create(client, task).await?.name;
+        tasks::until_state(client, &name, TaskState::Failed).await?;
+    }
+    fails(client, "auth").await?;
+    let now = until(client, Some(BreakerState::Closed)).await?;
+    assert_eq!(now.breakers[0].failures, 1);
+    fails(client, "auth").await?;
+    until(client, Some(BreakerState::Open)).await?;
+    // Whoever changes an agent may have mended it.
+    tasks::agent(client, "coder", tasks::script([]), &["code"]).await?;
+    until(client, None).await?;
+    Ok(())
 }

@@ -80,7 +80,7 @@ fn unreadable(what: &str, error: &io::Error) -> Failure {
 fn unknown(name: &str, there: &[String]) -> Failure {
     let known = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
     let mut failed = failure(
-        FailureClass::Start,
+        FailureClass::Invalid,
         format!("the task asks for the secret {name}, and its worker has {known}"),
     );
     "name it in the agent's spec.secrets, or leave it out of the task's spec.secretNames"
