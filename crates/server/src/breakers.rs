@@ -189,7 +189,11 @@ impl Shared {
     fn names_program(&self, key: &Key) -> bool {
         let known = self.agent(&key.0, &key.1);
         let kind = known.and_then(|known| known.spec.runtime.as_ref()?.kind.clone());
-        matches!(kind, Some(runtime::Kind::Claude(_)))
+        match kind {
+            Some(runtime::Kind::Claude(_)) => true,
+            Some(runtime::Kind::Command(command)) => !command.argv.is_empty() || !command.shell.is_empty(),
+            _ => false,
+        }
     }
 
     fn ended(&self, key: Key, word: Word<'_>, tried: bool) {

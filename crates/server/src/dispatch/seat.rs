@@ -173,13 +173,17 @@ impl Seat {
         self.attempts.len() + self.reserved.len() + self.claiming
     }
 
+    /// Slots that nothing fills.
+    pub(crate) fn room(&self) -> usize {
+        let room = if self.outgoing.is_none() || self.draining { 0 } else { self.slots };
+        room.saturating_sub(self.used())
+    }
+
     /// Slots that can be given away now.
     pub(crate) fn free(&self) -> usize {
-        let room = if self.outgoing.is_none() || self.draining { 0 } else { self.slots };
-        let room = room.saturating_sub(self.used());
         match self.gate {
-            Gate::Open => room,
-            Gate::One => room.min(1),
+            Gate::Open => self.room(),
+            Gate::One => self.room().min(1),
             Gate::Tried | Gate::Shut => 0,
         }
     }

@@ -54,7 +54,7 @@ impl Fleet {
                     epoch: seat.epoch.0,
                     instance: seat.instance.clone(),
                     slots: seat.slots,
-                    free: seat.free(),
+                    free: seat.room(),
                     tasks,
                     connected: seat.outgoing.is_some(),
                     draining: seat.draining,
@@ -97,7 +97,7 @@ impl Fleet {
             } else {
                 fleet.workers += 1;
                 fleet.slots += small(seat.slots);
-                fleet.free += small(seat.free());
+                fleet.free += small(seat.room());
             }
         }
         let id = inner.ids.get(route).copied();

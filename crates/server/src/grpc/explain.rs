@@ -26,6 +26,8 @@ pub(super) async fn explain(shared: &Shared, task: &Task) -> Result<v1::ExplainT
     let now = now();
     let mut causes = explain::causes(task, &seen, now);
     if let Some(cause) = paused(shared, task) {
+        // What room there is does not matter then.
+        causes.retain(|cause| cause.code == "behind");
         causes.insert(0, cause);
     }
     let summary = explain::summary(task, &causes, now);

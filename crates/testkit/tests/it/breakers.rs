@@ -83,6 +83,7 @@ async fn it_opens_says_so_and_is_reset_by_hand() -> Result<()> {
     let why = client.explain_task(v1::ExplainTaskRequest { name: waits.clone() }).await?;
     assert_eq!(why.causes[0].code, "breaker_open");
     assert!(why.causes[0].message.contains("coder") && why.causes[0].message.contains("auth"), "{why:?}");
+    assert!(why.causes[1..].iter().all(|cause| cause.code == "behind"), "{why:?}");
     // More workers would only wait, too.
     assert_eq!(queued(client).await?, Some(0));
     let page = reqwest::get(format!("http://{}/metrics", cluster.http_addr().unwrap())).await?.text().await?;
@@ -160,5 +161,23 @@ async fn what_is_no_fault_of_the_agents_opens_nothing() -> Result<()> {
     // Whoever changes an agent may have mended it.
     tasks::agent(client, "coder", tasks::script([]), &["code"]).await?;
     until(client, None).await?;
+    Ok(())
+}
+
+/// A program that the agent names and that is not there is not the tasks' fault.
+#[tokio::test]
+async fn a_program_that_is_not_there_opens_it() -> Result<()> {
+    let cluster = cluster(2, Duration::from_secs(3600)).await?;
+    let client = cluster.client();
+    let command = v1::CommandRuntime { argv: vec!["/nonexistent/program".into()], ..Default::default() };
+    let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) };
+    tasks::agent(client, "coder", runtime, &[]).await?;
+    let _worker = cluster.worker("coder", "one", 1)?;
+    for _ in 0..2 {
+        let name = tasks::create(client, tasks::task("coder")).await?.name;
+        tasks::until_state(client, &name, TaskState::Failed).await?;
+    }
+    let now = until(client, Some(BreakerState::Open)).await?;
+    assert_eq!(now.breakers[0].failure_class(), v1::FailureClass::Start);
     Ok(())
 }
