@@ -72,8 +72,8 @@ pub(crate) fn start(
 
 fn channel(target: &Target) -> Result<Channel, Error> {
     let wrong = |error: tonic::transport::Error| Error::Endpoint {
-        endpoint: target.endpoint.clone(),
-        why: error.to_string(),
+        endpoint: target.shown(&target.endpoint),
+        why: target.shown(&error.to_string()),
     };
     let mut endpoint = Endpoint::from_shared(target.endpoint.clone()).map_err(wrong)?.timeout(target.timeout);
     if target.endpoint.starts_with("https://") {
@@ -161,5 +161,19 @@ pub(crate) fn flush(limit: Duration) {
     }));
     if sent.recv_timeout(limit).is_err() {
         tracing::warn!("the last figures were not sent within {limit:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::otlp::{Protocol, Settings};
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_told_without_its_password() {
+        let settings = Settings::to("t", "http://me:secret@no host", Protocol::Grpc);
+        let failed = channel(&settings.metrics.unwrap()).unwrap_err();
+        let told = format!("{failed} {failed:?}");
+        assert!(told.contains("no host") && !told.contains("secret"), "{told}");
     }
 }

@@ -34,7 +34,7 @@ pub enum Error {
     },
     /// The exporter.
     #[error("spans cannot be sent: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(String),
     /// HTTP.
     #[error("the HTTP client for the collector cannot be made: {0}")]
     Http(#[from] reqwest::Error),
@@ -155,6 +155,11 @@ impl Target {
         })
     }
 
+    /// What somebody says of the address, without the password that the address may hold.
+    pub(crate) fn shown(&self, text: &str) -> String {
+        text.replace(&self.endpoint, &without_user(&self.endpoint))
+    }
+
     pub(crate) fn for_programs(&self) -> Vec<(String, String)> {
         self.programs.clone()
     }
@@ -176,6 +181,16 @@ fn programs(protocol: Protocol) -> Vec<(String, String)> {
         all.push((usual.to_owned(), name(protocol).to_owned()));
     }
     all
+}
+
+/// An address without what stands before its last `@`: it need not be one that can be read, and passwords have slashes.
+fn without_user(endpoint: &str) -> String {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
+    match rest.rsplit_once('@') {
+        Some((_, host)) if scheme.is_empty() => host.to_owned(),
+        Some((_, host)) => format!("{scheme}://{host}"),
+        None => endpoint.to_owned(),
+    }
 }
 
 fn name(protocol: Protocol) -> &'static str {
@@ -227,6 +242,17 @@ mod tests {
             .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
             .collect();
         assert_eq!(read, ["api-key=a b", "x=1%", "y="]);
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (given, shown) in [
+            ("https://me:se/c@ret@c:4317/x", "https://c:4317/x"),
+            ("me:secret@c", "c"),
+            ("http://c:4318", "http://c:4318"),
+        ] {
+            assert_eq!(without_user(given), shown);
+        }
     }
 
     #[test]

@@ -15,13 +15,13 @@ const SHORTEST_LINE: usize = 16;
 const PART: usize = 1024;
 
 /// The values, ready to be looked for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Declared {
     patterns: Vec<String>,
     search: Search,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum Search {
     #[default]
     Nothing,
@@ -36,6 +36,10 @@ impl Declared {
         for value in values {
             let value = value.trim();
             add(&mut all, value);
+            // As it comes out of a double, which is how JSON's numbers are kept.
+            if let Some(number) = value.parse().ok().filter(|number: &f64| number.is_finite()) {
+                add(&mut all, &number.to_string());
+            }
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
             lines.for_each(|line| add(&mut all, line));
         }

@@ -17,9 +17,16 @@ pub use self::stream::Stream;
 /// What stands where a secret was.
 pub const MARK: &str = "[redacted]";
 
-/// Takes out declared values and known shapes. Clones are the same; the default knows shapes alone.
-#[derive(Debug, Clone, Default)]
+/// Takes out declared values and known shapes. Clones are the same; the default knows shapes alone. It does not print
+/// what it knows.
+#[derive(Clone, Default)]
 pub struct Redactor(Arc<Declared>);
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor").finish_non_exhaustive()
+    }
+}
 
 impl Redactor {
     /// One that knows these values, each also line by line and as it looks inside of JSON. Values of less than six

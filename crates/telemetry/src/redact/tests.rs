@@ -152,3 +152,25 @@ fn what_the_process_says_itself_is_clean_while_something_is_declared() {
     assert_eq!(own(said.as_bytes()), said.as_bytes());
     assert_eq!(own(keys()[0].as_bytes()), MARK.as_bytes());
 }
+
+#[test]
+fn a_declared_number_goes_as_a_double_has_it() {
+    // More digits than a double keeps, and a form of its own.
+    for (declared, told) in [
+        ("12345678901234567890", "12345678901234567000"),
+        ("8.7654321e3", "8765.4321"),
+        ("271828182", "271828182"),
+    ] {
+        let redactor = Redactor::new([declared]);
+        assert_eq!(declared.parse::<f64>().unwrap().to_string(), told);
+        for form in [declared, told] {
+            assert_eq!(clean(&redactor, form), MARK);
+        }
+    }
+}
+
+#[test]
+fn a_redactor_does_not_print_what_it_knows() {
+    let word = noise(20);
+    assert!(!format!("{:?}", Redactor::new([word.as_str()])).contains(&word));
+}

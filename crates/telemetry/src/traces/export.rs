@@ -8,7 +8,9 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchSpanProcessor, Config, IdGenerator, RandomIdGenerator, SamplingDecision, ShouldSample, SpanData,
@@ -31,6 +33,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn start(target: &Target, resource: &Resource, runtime: &Handle) -> Result<Self, Error> {
+        let wrong = |error: ExporterBuildError| Error::Exporter(target.shown(&error.to_string()));
         let exporter = if target.protocol == Protocol::Grpc {
             // Its connection lives where it is made.
             let _inside = runtime.enter();
@@ -44,11 +47,11 @@ impl Export {
                     None => ClientTlsConfig::new().with_native_roots(),
                 });
             }
-            builder.build()?
+            builder.build().map_err(wrong)?
         } else {
             let builder = SpanExporter::builder().with_http().with_http_client(Http::new(target, runtime)?);
             let builder = builder.with_endpoint(&target.endpoint).with_protocol(target.protocol);
-            builder.with_timeout(target.timeout).build()?
+            builder.with_timeout(target.timeout).build().map_err(wrong)?
         };
         let mut processor = BatchSpanProcessor::builder(exporter).build();
         processor.set_resource(resource);
@@ -162,6 +165,17 @@ mod tests {
                 let _ = done.send(());
             });
             ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_used_is_told_without_its_password() {
+        for protocol in [Protocol::Grpc, Protocol::HttpBinary] {
+            let settings = Settings::to("t", "http://me:secret@no host", protocol);
+            let target = settings.traces.as_ref().unwrap();
+            let failed = Export::start(target, &resource("t"), &runtime().unwrap()).unwrap_err();
+            let told = format!("{failed} {failed:?}");
+            assert!(!told.contains("secret"), "{told}");
         }
     }
 

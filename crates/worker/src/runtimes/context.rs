@@ -15,8 +15,6 @@ pub const CONTEXT: &str = "ROTA_CONTEXT";
 pub const OUTPUT: &str = "ROTA_OUTPUT";
 /// A longer `result.json` is not read.
 const MAX_RESULT: u64 = 1 << 20;
-/// Longest text of a result.
-pub(crate) const MAX_TEXT: usize = 256 << 10;
 
 /// The two directories.
 #[derive(Debug, Clone)]
@@ -112,7 +110,7 @@ impl Written {
             text = format!("{text}\n\nNext steps:\n{}", steps.join("\n")).trim_start().to_owned();
         }
         TaskResult {
-            text: super::cut(text, MAX_TEXT),
+            text,
             data: self.data.and_then(data),
             files: self.files_created.into_iter().filter(|file| is_below(Path::new(file))).collect(),
             ..TaskResult::default()

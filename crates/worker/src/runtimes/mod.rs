@@ -1,16 +1,19 @@
 //! What a runtime is: it turns one attempt into events and one outcome. It knows nothing of
 //! sessions, fences, acknowledgements or other attempts.
 
+pub(crate) mod bounds;
 pub mod claude;
 pub mod command;
 pub mod context;
 pub mod scripted;
+pub(crate) mod tail;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use rota_proto::v1::{Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, event};
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::redact::Redactor;
 use tokio::sync::{mpsc, watch};
 
 /// One attempt, as a runtime gets it.
@@ -24,6 +27,8 @@ pub struct Attempt {
     pub scratch: PathBuf,
     /// The whole environment of its processes; nothing is inherited.
     pub environment: Environment,
+    /// Takes its secrets out of what is cut before it is told.
+    pub redactor: Redactor,
 }
 
 /// Environment of an attempt. Holds secrets, hence prints names only.
@@ -126,30 +131,12 @@ pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failur
         | FailureClass::WorkerLost => Severity::Medium,
         _ => Severity::High,
     };
-    let message = cut(message.into(), MAX_MESSAGE);
-    Failure { class: class.into(), severity: severity.into(), message, ..Failure::default() }
+    Failure { class: class.into(), severity: severity.into(), message: message.into(), ..Failure::default() }
 }
 
 /// A remark for the task's log.
 pub(crate) fn notice(severity: Severity, code: &str, message: impl Into<String>) -> event::Kind {
-    event::Kind::Notice(Notice {
-        severity: severity.into(),
-        code: code.to_owned(),
-        message: cut(message.into(), MAX_MESSAGE),
-    })
-}
-
-/// Longest sentence of a failure or notice.
-const MAX_MESSAGE: usize = 4 << 10;
-
-/// A text of at most `limit` bytes; a longer one says at its end that it was cut.
-pub(crate) fn cut(mut text: String, limit: usize) -> String {
-    const MARK: &str = "…";
-    if text.len() > limit {
-        text.truncate(text.floor_char_boundary(limit.saturating_sub(MARK.len())));
-        text.push_str(MARK);
-    }
-    text
+    event::Kind::Notice(Notice { severity: severity.into(), code: code.to_owned(), message: message.into() })
 }
 
 /// Waits until the attempt shall end. Never returns when nobody can ask for that any more.

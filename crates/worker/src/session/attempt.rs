@@ -179,20 +179,21 @@ async fn execute(
             Ok(given) => given,
             Err(failed) => return Outcome::new(Ending::Failed(failed)),
         };
-        redaction.declare(given.values().chain(assign.secrets.values()));
+        let redactor = redaction.declare(given.values().chain(assign.secrets.values()));
         let environment = super::environment::build(&mut assign, given, &scratch);
-        let prepared = context.root.prepare(&assign, &environment, &mut shared.stop()).await;
+        let prepared = context.root.prepare(&assign, &environment, &redactor, &mut shared.stop()).await;
         let place = match prepared {
             Ok(place) => kept.insert(place),
             Err(NoPlace::Failed(failed)) => return Outcome::new(Ending::Failed(failed)),
             Err(NoPlace::Stopped) => return Outcome::new(Ending::Stopped { by: "interrupt" }),
         };
-        Attempt { workspace: place.workspace.clone(), scratch: place.scratch.clone(), environment, assign }
+        let (workspace, scratch) = (place.workspace.clone(), place.scratch.clone());
+        Attempt { workspace, scratch, environment, assign, redactor }
     } else {
-        redaction.declare(assign.secrets.values());
+        let redactor = redaction.declare(assign.secrets.values());
         assign.secrets.clear();
         let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
-        Attempt { assign, workspace, scratch, environment }
+        Attempt { assign, workspace, scratch, environment, redactor }
     };
     if let (Some(program), Some(runtime::Kind::Claude(claude))) =
         (&context.claude_program, kind_mut(&mut attempt.assign))

@@ -6,7 +6,7 @@ use rota_proto::texts;
 use rota_proto::v1::{Output, OutputStream, event};
 use rota_telemetry::redact::{Guard, Redactor, Stream};
 
-use crate::runtimes::{Ending, Outcome};
+use crate::runtimes::{Ending, Outcome, bounds};
 
 /// Longest piece of output.
 const PIECE: usize = 64 << 10;
@@ -35,14 +35,15 @@ impl State {
 
 impl Redaction {
     /// These are secret, from before anything is told that may hold them.
-    pub(super) fn declare<'a>(&self, values: impl IntoIterator<Item = &'a String>) {
+    pub(super) fn declare<'a>(&self, values: impl IntoIterator<Item = &'a String>) -> Redactor {
         let redactor = Redactor::new(values.into_iter().map(String::as_str));
         *self.0.lock() = State {
             stdout: Stream::new(redactor.clone()),
             stderr: Stream::new(redactor.clone()),
             _guard: Some(redactor.guard()),
-            redactor,
+            redactor: redactor.clone(),
         };
+        redactor
     }
 
     /// What may be told of an event by now; output is held back while it may be the beginning of a
@@ -50,7 +51,7 @@ impl Redaction {
     pub(super) fn event(&self, mut kind: event::Kind) -> Vec<event::Kind> {
         let mut state = self.0.lock();
         let event::Kind::Output(output) = &mut kind else {
-            texts::of_event(&mut kind, &mut |text| state.redactor.text(text));
+            bounds::event(&state.redactor, &mut kind);
             return vec![kind];
         };
         let (which, dropped) = (output.stream(), output.dropped_bytes);
@@ -79,13 +80,13 @@ impl Redaction {
     /// How the attempt ended.
     pub(super) fn outcome(&self, outcome: &mut Outcome) {
         let state = self.0.lock();
-        let change = &mut |text: &mut String| state.redactor.text(text);
+        let redactor = &state.redactor;
         match &mut outcome.ending {
-            Ending::Succeeded(result) => texts::of_result(result, change),
-            Ending::Failed(failure) => texts::of_failure(failure, change),
+            Ending::Succeeded(result) => bounds::result(redactor, result),
+            Ending::Failed(failure) => bounds::failure(redactor, failure),
             Ending::Stopped { .. } => {}
         }
-        outcome.usage.iter_mut().for_each(|usage| texts::of_usage(usage, change));
+        outcome.usage.iter_mut().for_each(|usage| texts::of_usage(usage, &mut |text| redactor.text(text)));
     }
 }
 

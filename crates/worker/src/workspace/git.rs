@@ -4,12 +4,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rota_proto::v1::{FailureClass, GitSource};
+use rota_telemetry::redact::Redactor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::NoPlace;
+use crate::runtimes::tail::Tail;
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::{self, Program};
 
@@ -17,16 +20,19 @@ use crate::supervise::{self, Program};
 const TIMEOUT: Duration = Duration::from_secs(900);
 /// Between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(3);
+/// Bytes told of what git printed last.
+const LAST_WORDS: usize = 2 << 10;
 
 /// Clones into an empty directory.
 pub(super) async fn clone(
     source: &GitSource,
     into: &Path,
     environment: &Environment,
+    redactor: &Redactor,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), NoPlace> {
     for command in commands(source) {
-        git(command, into, environment, stop).await?;
+        git(command, into, environment, redactor, stop).await?;
     }
     Ok(())
 }
@@ -62,6 +68,7 @@ async fn git(
     args: Vec<String>,
     directory: &Path,
     environment: &Environment,
+    redactor: &Redactor,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), NoPlace> {
     let mut environment = environment.clone();
@@ -81,7 +88,8 @@ async fn git(
     let mut running = supervise::start(program).await.map_err(|error| failed(error.to_string()))?;
     running.stdin = None;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
-    let run = async { tokio::join!(running.wait(), last_words(stdout), last_words(stderr)) };
+    let (mut ignored, mut words) = (Tail::new(redactor, LAST_WORDS), Tail::new(redactor, LAST_WORDS));
+    let run = async { tokio::join!(running.wait(), read(stdout, &mut ignored), read(stderr, &mut words)).0 };
     let ended = tokio::select! {
         ended = timeout(TIMEOUT, run) => ended.ok(),
         _ = stopped(stop) => {
@@ -90,9 +98,9 @@ async fn git(
         }
     };
     match ended {
-        Some((Ok(exit), _, _)) if exit.code == Some(0) => Ok(()),
-        Some((Ok(_), _, words)) => Err(failed(words)),
-        Some((Err(error), _, _)) => Err(failed(error.to_string())),
+        Some(Ok(exit)) if exit.code == Some(0) => Ok(()),
+        Some(Ok(_)) => Err(failed(words.text().trim().to_owned())),
+        Some(Err(error)) => Err(failed(error.to_string())),
         None => {
             let _ = running.end(GRACE).await;
             Err(failed(format!("not done after {} s", TIMEOUT.as_secs())))
@@ -100,15 +108,13 @@ async fn git(
     }
 }
 
-/// Reads to the end and keeps the last 2 KiB.
-async fn last_words(from: Option<impl AsyncRead + Unpin>) -> String {
-    const KEPT: usize = 2 << 10;
-    let Some(mut from) = from else { return String::new() };
-    let mut kept = Vec::new();
-    while let Ok(1..) = from.read_buf(&mut kept).await {
-        kept.drain(..kept.len().saturating_sub(KEPT));
+/// Reads to the end.
+async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {
+    let Some(mut from) = from else { return };
+    let mut piece = BytesMut::new();
+    while let Ok(1..) = from.read_buf(&mut piece).await {
+        into.add(&piece.split());
     }
-    String::from_utf8_lossy(&kept).trim().to_owned()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rota_proto::v1::{Failure, FailureClass, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -85,15 +86,17 @@ impl Root {
         self.own(assign).join("scratch")
     }
 
-    /// Makes the directories of an attempt. `environment` is the attempt's own, for git.
+    /// Makes the directories of an attempt. `environment` is the attempt's own, for git, and `redactor` for what
+    /// git says.
     pub(crate) async fn prepare(
         &self,
         assign: &Assign,
         environment: &Environment,
+        redactor: &Redactor,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Place, NoPlace> {
         let own = self.own(assign);
-        let made = self.make(assign, own.clone(), environment, stop).await;
+        let made = self.make(assign, own.clone(), environment, redactor, stop).await;
         if made.is_err() {
             remove::all(own).await;
         }
@@ -105,6 +108,7 @@ impl Root {
         assign: &Assign,
         own: PathBuf,
         environment: &Environment,
+        redactor: &Redactor,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Place, NoPlace> {
         let wanted = assign.spec.as_ref().and_then(|spec| spec.workspace.clone()).unwrap_or_default();
@@ -129,7 +133,7 @@ impl Root {
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
                     if let Some(source) = &wanted.git {
-                        git::clone(source, &unfinished, environment, stop).await?;
+                        git::clone(source, &unfinished, environment, redactor, stop).await?;
                     }
                     tokio::fs::rename(&unfinished, &workspace).await?;
                 }
@@ -142,7 +146,7 @@ impl Root {
                 };
                 tokio::fs::create_dir_all(&workspace).await?;
                 if let Some(source) = &wanted.git {
-                    git::clone(source, &workspace, environment, stop).await?;
+                    git::clone(source, &workspace, environment, redactor, stop).await?;
                 }
                 workspace
             }

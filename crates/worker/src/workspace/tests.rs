@@ -18,7 +18,7 @@ fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64
 
 async fn prepared(root: &Root, assign: &Assign) -> Result<Place, NoPlace> {
     let (_stop, mut stop) = watch::channel(None);
-    root.prepare(assign, &Environment::default(), &mut stop).await
+    root.prepare(assign, &Environment::default(), &Redactor::default(), &mut stop).await
 }
 
 #[tokio::test]
@@ -62,8 +62,8 @@ async fn a_kept_one_is_found_again_and_used_by_one_at_a_time() {
     // As long as the first works in it, the second waits, and can be stopped.
     let (stopper, mut stop) = watch::channel(None);
     let second = keep(2);
-    let environment = Environment::default();
-    let mut waiting = Box::pin(root.prepare(&second, &environment, &mut stop));
+    let (environment, redactor) = (Environment::default(), Redactor::default());
+    let mut waiting = Box::pin(root.prepare(&second, &environment, &redactor, &mut stop));
     assert!(futures::poll!(&mut waiting).is_pending());
     stopper.send_replace(Some(Stop { cause: crate::runtimes::StopCause::Cancelled, grace: Duration::ZERO }));
     assert!(matches!(waiting.await, Err(NoPlace::Stopped)));

@@ -11,6 +11,7 @@ use rota_proto::v1::{
     Workspace, WorkspaceMode, event, runtime,
 };
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::redact::Redactor;
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::runtimes::claude::Claude;
 use rota_worker::runtimes::{Attempt, Channels, Ending, Environment, Outcome, Runtime as _, Stop, StopCause};
@@ -101,6 +102,7 @@ impl Case {
             workspace: self.workspace(),
             scratch,
             environment: Environment(self.environment.clone()),
+            redactor: Redactor::default(),
         };
         let (events_in, events) = mpsc::channel(10_000);
         let (inputs, inputs_out) = mpsc::channel(8);

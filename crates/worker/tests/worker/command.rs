@@ -135,6 +135,31 @@ async fn the_environment_is_the_attempts_own() {
 }
 
 #[tokio::test]
+async fn a_private_key_that_is_printed_last_is_no_part_of_the_failure() {
+    let lines: Vec<_> = (0..40).map(|_| uuid::Uuid::new_v4().simple().to_string().repeat(2)).collect();
+    let dashes = "-".repeat(5);
+    let key = format!(
+        "{dashes}BEGIN RSA PRIVATE KEY{dashes}\n{}\n{dashes}END RSA PRIVATE KEY{dashes}",
+        lines.join("\n")
+    );
+    let (events, result) = shell(&format!("echo 'it is' >&2; echo '{key}' >&2; exit 3")).await;
+    let Some(result::Kind::Failed(failed)) = &result.kind else { panic!("{result:?}") };
+    assert_eq!(failed.message, "exit code 3: it is\n[redacted]");
+    let printed = String::from_utf8(printed(&events, OutputStream::Stderr)).unwrap();
+    assert_eq!(printed, "it is\n[redacted]\n");
+}
+
+#[tokio::test]
+async fn a_secret_number_in_a_result_is_taken_out() {
+    let number = 100_000_000 + u64::from(uuid::Uuid::new_v4().as_fields().0 >> 8);
+    let secret = |task: &mut Assign| task.secrets = [("PIN".to_owned(), number.to_string())].into();
+    let line = r#"echo "{\"data\":{\"pin\":$PIN,\"n\":7}}" > $ROTA_OUTPUT/result.json"#;
+    let (_, result) = run(|command| command.shell = line.to_owned(), secret).await;
+    let data = serde_json::to_value(succeeded(result).data).unwrap();
+    assert_eq!(data, serde_json::json!({"pin": "[redacted]", "n": 7.0}));
+}
+
+#[tokio::test]
 async fn a_workspace_comes_from_git() {
     let source = tempfile::tempdir().unwrap();
     let git = |args: &[&str]| {

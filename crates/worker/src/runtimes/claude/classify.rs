@@ -61,7 +61,7 @@ fn success(evidence: &Evidence<'_>, result: &Finished) -> Result<TaskResult, Fai
     let words =
         if said.is_empty() { data.map(Value::to_string).unwrap_or_default() } else { said.to_owned() };
     Ok(TaskResult {
-        text: text::cut(&words, text::RESULT),
+        text: words,
         data: data.and_then(text::to_struct),
         files: evidence.record.files.iter().cloned().collect(),
         exit_code: evidence.exit.code,

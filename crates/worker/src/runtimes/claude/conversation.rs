@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rota_proto::v1::event;
+use rota_telemetry::redact::Redactor;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -19,7 +20,7 @@ use super::process::Pipes;
 use super::reader::{LONGEST, Lines};
 use super::record::Record;
 use super::send;
-use super::tail::Tail;
+use crate::runtimes::tail::Tail;
 use crate::runtimes::{Channels, Stop, stopped};
 
 /// After a result, how long a message that was sent may stay without a word on it.
@@ -30,6 +31,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 /// Unreadable lines that are told one by one.
 const TOLD: u64 = 10;
+/// Bytes kept of what is printed to stderr.
+const STDERR: usize = 4 << 10;
 /// Events kept while an end is near and nobody takes them.
 const KEPT: usize = 1000;
 
@@ -49,6 +52,7 @@ pub(super) enum End {
 pub(super) struct Conversation {
     pub(super) record: Record,
     pub(super) stderr: Tail,
+    redactor: Redactor,
     desk: Desk,
     /// What the CLI is yet to read.
     out: BytesMut,
@@ -73,10 +77,11 @@ enum Timer {
 }
 
 impl Conversation {
-    pub(super) fn new(record: Record, desk: Desk, prompt: &str) -> Self {
+    pub(super) fn new(record: Record, desk: Desk, prompt: &str, redactor: Redactor) -> Self {
         let mut conversation = Self {
             record,
-            stderr: Tail::default(),
+            stderr: Tail::new(&redactor, STDERR),
+            redactor,
             desk,
             out: BytesMut::new(),
             queue: VecDeque::new(),

@@ -1,14 +1,12 @@
-//! Makes events of the API, within their bounds. Knows nothing of the CLI.
+//! Makes events of the API, of any length: they are cut when their secrets are out. Knows nothing of the CLI.
 
 use rota_proto::v1::{
     AgentMessage, MessageRole, Output, OutputStream, Progress, Severity, ToolCall, ToolResult, event,
 };
 use serde_json::Value;
 
-use super::text;
-
 pub(super) fn message(role: MessageRole, words: &str) -> event::Kind {
-    event::Kind::Message(AgentMessage { role: role.into(), text: text::cut(words, text::MESSAGE) })
+    event::Kind::Message(AgentMessage { role: role.into(), text: words.to_owned() })
 }
 
 pub(super) fn notice(severity: Severity, code: &str, message: impl AsRef<str>) -> event::Kind {
@@ -24,16 +22,12 @@ pub(super) fn call(id: &str, tool: &str, input: &Value) -> event::Kind {
     event::Kind::ToolCall(ToolCall {
         call_id: id.to_owned(),
         tool: tool.to_owned(),
-        input_json: text::cut_json(input, text::TOOL),
+        input_json: input.to_string(),
     })
 }
 
 pub(super) fn result(id: &str, output: &str, is_error: bool) -> event::Kind {
-    event::Kind::ToolResult(ToolResult {
-        call_id: id.to_owned(),
-        output: text::cut(output, text::TOOL),
-        is_error,
-    })
+    event::Kind::ToolResult(ToolResult { call_id: id.to_owned(), output: output.to_owned(), is_error })
 }
 
 pub(super) fn stderr(data: &[u8]) -> event::Kind {

@@ -24,7 +24,6 @@ mod reader;
 mod record;
 mod run;
 mod send;
-mod tail;
 mod text;
 mod usage;
 mod version;

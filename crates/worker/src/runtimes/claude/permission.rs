@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::control::{CanUseTool, Question, Questions};
 use super::events;
-use super::{send, text};
+use super::send;
 
 const QUESTION_TOOL: &str = "AskUserQuestion";
 
@@ -148,9 +148,9 @@ fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<event
         return vec![event::Kind::InputRequest(InputRequest {
             request_id: id.to_owned(),
             kind: InputKind::Permission.into(),
-            prompt: text::cut(&prompt, text::SENTENCE),
+            prompt,
             tool: tool.to_owned(),
-            input_json: text::cut_json(&request.input, text::TOOL),
+            input_json: request.input.to_string(),
             choices: vec![],
         })];
     }
@@ -159,7 +159,7 @@ fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<event
         event::Kind::InputRequest(InputRequest {
             request_id: join(id, number),
             kind: InputKind::Question.into(),
-            prompt: text::cut(&format!("{}{several}", question.question), text::SENTENCE),
+            prompt: format!("{}{several}", question.question),
             choices: question.options.iter().map(|choice| choice.label.clone()).collect(),
             ..InputRequest::default()
         })

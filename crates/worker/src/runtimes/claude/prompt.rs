@@ -13,6 +13,7 @@ use std::fmt::Write;
 use rota_proto::worker::v1::{Assign, PreviousResult};
 
 use super::text;
+use crate::runtimes::bounds;
 
 const ONE: usize = 32 * 1024;
 const ALL: usize = 256 * 1024;
@@ -59,9 +60,13 @@ fn result(previous: &PreviousResult) -> String {
     let state = previous.state().as_str_name().trim_start_matches("TASK_STATE_").to_lowercase();
     let mut piece = format!("\n<result task={name:?} state={state:?}>");
     if let Some(result) = &previous.result {
-        let _ = write!(piece, "\n{}", text::cut(&result.text, ONE));
+        let mut text = result.text.clone();
+        bounds::cut(&mut text, ONE);
+        let _ = write!(piece, "\n{text}");
         if let Some(data) = &result.data {
-            let _ = write!(piece, "\n<data>{}</data>", text::cut_json(&text::json(data), ONE));
+            let mut json = text::json(data).to_string();
+            bounds::cut_json(&mut json, ONE);
+            let _ = write!(piece, "\n<data>{json}</data>");
         }
     }
     piece.push_str("\n</result>");

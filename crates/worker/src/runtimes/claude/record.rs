@@ -204,7 +204,7 @@ fn step(tool: &str, input: &Value) -> String {
         .find_map(|field| input.get(field)?.as_str())
         .and_then(|text| text.lines().next())
         .unwrap_or_default();
-    if detail.is_empty() { tool.to_owned() } else { format!("{tool}: {}", super::text::cut(detail, 200)) }
+    if detail.is_empty() { tool.to_owned() } else { format!("{tool}: {detail}") }
 }
 
 #[cfg(test)]

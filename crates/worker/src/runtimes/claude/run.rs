@@ -87,7 +87,8 @@ async fn once(
         return Some(failed(classify::lost(&error)));
     };
     let words = prompt::build(&attempt.assign, resumed);
-    let mut talk = Conversation::new(Record::new(&attempt.workspace), Desk::new(options.policy), &words);
+    let (record, desk) = (Record::new(&attempt.workspace), Desk::new(options.policy));
+    let mut talk = Conversation::new(record, desk, &words, attempt.redactor.clone());
     let end = talk.run(pipes, channels).await;
     let (exit, stop) = finish(process.as_mut(), end, channels).await;
     drop(process);

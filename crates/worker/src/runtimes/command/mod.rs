@@ -66,7 +66,7 @@ async fn execute(
     program: String,
     args: Vec<String>,
 ) -> Outcome {
-    let Attempt { assign, workspace, scratch, mut environment } = attempt;
+    let Attempt { assign, workspace, scratch, mut environment, redactor } = attempt;
     let Channels { events, inputs, mut stop } = channels;
     let prepared = async {
         let directories = context::write(&scratch, &assign).await?;
@@ -105,8 +105,8 @@ async fn execute(
     };
     let (ended, stdout, stderr, said, (), ()) = tokio::join!(
         ending,
-        pump(stdout, OutputStream::Stdout, &events, &budget),
-        pump(stderr, OutputStream::Stderr, &events, &budget),
+        pump(stdout, OutputStream::Stdout, &events, &budget, &redactor),
+        pump(stderr, OutputStream::Stderr, &events, &budget, &redactor),
         side.listen(&events, &over),
         feed(input, stdin.as_bytes()),
         refuse(inputs, &events, &over),

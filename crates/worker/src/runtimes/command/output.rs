@@ -1,16 +1,20 @@
 //! What a program prints: cut into pieces of bounded size, gathered for a moment so that a line at
-//! a time does not cost an event each, and bounded over all. Knows nothing of what it means.
+//! a time does not cost an event each, and bounded over all. Secrets go before anything is left out: what a gap
+//! leaves of one is not recognized. Knows nothing of what it means.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rota_proto::v1::{Output, OutputStream, event};
+use rota_telemetry::redact::Redactor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// Longest piece.
+use crate::runtimes::tail::Tail;
+
+/// Longest piece that is read.
 const PIECE: usize = 64 << 10;
 /// How long a short piece waits for more.
 const GATHER: Duration = Duration::from_millis(30);
@@ -44,9 +48,10 @@ pub(super) async fn pump<R: AsyncRead + Unpin>(
     stream: OutputStream,
     events: &mpsc::Sender<event::Kind>,
     budget: &Budget,
+    redactor: &Redactor,
 ) -> Vec<u8> {
     let Some(mut reader) = reader else { return Vec::new() };
-    let mut pieces = Pieces { stream, events, budget, tail: Vec::new(), dropped: None };
+    let mut pieces = Pieces { stream, events, budget, tail: Tail::new(redactor, TAIL), dropped: None };
     let mut buffer = BytesMut::new();
     let mut flush_at = Instant::now();
     loop {
@@ -78,20 +83,21 @@ struct Pieces<'a> {
     stream: OutputStream,
     events: &'a mpsc::Sender<event::Kind>,
     budget: &'a Budget,
-    tail: Vec<u8>,
+    tail: Tail,
     /// Bytes dropped since the last piece, and when that one was sent. Once set, nothing but the tail goes out.
     dropped: Option<(usize, Instant)>,
 }
 
 impl Pieces<'_> {
     async fn send(&mut self, piece: Bytes) {
-        if piece.is_empty() {
-            return;
+        if !piece.is_empty() {
+            let clean = self.tail.add(&piece);
+            // An empty one shows life: all of it is held back for now.
+            self.tell(clean.into()).await;
         }
-        self.tail.extend_from_slice(&piece);
-        if self.tail.len() > 4 * TAIL {
-            self.tail.drain(..self.tail.len() - TAIL);
-        }
+    }
+
+    async fn tell(&mut self, piece: Bytes) {
         match &mut self.dropped {
             None if self.budget.take(piece.len()) => self.emit(piece, 0).await,
             None => self.dropped = Some((piece.len(), Instant::now())),
@@ -115,13 +121,16 @@ impl Pieces<'_> {
     }
 
     async fn finish(mut self) -> Vec<u8> {
-        if let Some((dropped, _)) = self.dropped {
-            let kept = dropped.min(TAIL).min(self.tail.len());
-            let last = Bytes::copy_from_slice(&self.tail[self.tail.len() - kept..]);
-            self.emit(last, dropped - kept).await;
+        let rest = self.tail.end();
+        if !rest.is_empty() {
+            self.tell(rest.into()).await;
         }
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
-        self.tail
+        let last = self.tail.last().to_vec();
+        if let Some((dropped, _)) = self.dropped {
+            let kept = dropped.min(last.len());
+            self.emit(Bytes::copy_from_slice(&last[last.len() - kept..]), dropped - kept).await;
+        }
+        last
     }
 }
 
@@ -130,9 +139,13 @@ mod tests {
     use super::*;
 
     async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<Output>) {
+        pumped_without(input, "").await
+    }
+
+    async fn pumped_without(input: &[u8], secret: &str) -> (Vec<u8>, Vec<Output>) {
         let (events, mut received) = mpsc::channel(1 << 12);
         let budget = Budget::default();
-        let tail = pump(Some(input), OutputStream::Stdout, &events, &budget).await;
+        let tail = pump(Some(input), OutputStream::Stdout, &events, &budget, &Redactor::new([secret])).await;
         let mut pieces = Vec::new();
         while let Ok(event::Kind::Output(output)) = received.try_recv() {
             pieces.push(output);
@@ -165,6 +178,23 @@ mod tests {
         assert_eq!(kept + dropped as usize, input.len());
         assert!(kept <= MAX_OUTPUT + TAIL && dropped > 0);
         assert_eq!(tail.len(), TAIL);
+    }
+
+    #[tokio::test]
+    async fn neither_side_of_a_gap_has_a_part_of_a_secret() {
+        let secret = uuid::Uuid::new_v4().to_string();
+        // One across the place where the gap begins, and one across the place where it ends.
+        for (before, after) in [(MAX_OUTPUT - 12, 3 * TAIL), (MAX_OUTPUT + TAIL, TAIL - 12)] {
+            let input = ["x".repeat(before), secret.clone(), "y".repeat(after)].concat();
+            let (tail, pieces) = pumped_without(input.as_bytes(), &secret).await;
+            assert!(pieces.iter().any(|piece| piece.dropped_bytes > 0));
+            for told in [tail, pieces.concat_data()] {
+                let told = String::from_utf8(told).unwrap();
+                for part in [&secret[..8], &secret[secret.len() - 8..]] {
+                    assert!(!told.contains(part), "{before}");
+                }
+            }
+        }
     }
 
     trait Data {

@@ -16,16 +16,10 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtimes::{context, cut, notice};
+use crate::runtimes::{context, notice};
 
 /// Longest line.
 const MAX_LINE: usize = 256 << 10;
-/// Longest message.
-const MAX_MESSAGE: usize = 64 << 10;
-/// Longest name or id of a tool's call.
-const MAX_NAME: usize = 256;
-/// Longest text that goes into a tool or comes out.
-const MAX_TOOL: usize = 16 << 10;
 /// Remarks on unreadable lines, at most.
 const MAX_REMARKS: usize = 10;
 
@@ -139,24 +133,19 @@ impl Lines {
             let _ = events.send(event::Kind::Usage(usage)).await;
         }
         if let Some(text) = line.message {
-            let text = cut(text, MAX_MESSAGE);
             let said = AgentMessage { role: MessageRole::Assistant.into(), text };
             let _ = events.send(event::Kind::Message(said)).await;
         }
-        if let Some(ToolCall { call_id, tool, input_json }) = line.tool_call {
-            let (call_id, tool) = (cut(call_id, MAX_NAME), cut(tool, MAX_NAME));
-            let call = ToolCall { call_id, tool, input_json: cut(input_json, MAX_TOOL) };
+        if let Some(call) = line.tool_call {
             let _ = events.send(event::Kind::ToolCall(call)).await;
         }
-        if let Some(ToolResult { call_id, output, is_error }) = line.tool_result {
-            let (call_id, output) = (cut(call_id, MAX_NAME), cut(output, MAX_TOOL));
-            let _ = events.send(event::Kind::ToolResult(ToolResult { call_id, output, is_error })).await;
+        if let Some(result) = line.tool_result {
+            let _ = events.send(event::Kind::ToolResult(result)).await;
         }
         if line.progress.is_some() || !line.step.is_empty() {
             self.fraction = line.progress.unwrap_or(self.fraction).clamp(0.0, 1.0);
-            let fraction = self.fraction;
-            let step = cut(line.step, 1 << 10);
-            let _ = events.send(event::Kind::Progress(Progress { fraction, step })).await;
+            let progress = Progress { fraction: self.fraction, step: line.step };
+            let _ = events.send(event::Kind::Progress(progress)).await;
         }
     }
 
@@ -172,9 +161,7 @@ impl Lines {
 /// A text, or data.
 fn result_of(value: serde_json::Value) -> TaskResult {
     match value {
-        serde_json::Value::String(text) => {
-            TaskResult { text: cut(text, context::MAX_TEXT), ..TaskResult::default() }
-        }
+        serde_json::Value::String(text) => TaskResult { text, ..TaskResult::default() },
         other => TaskResult { data: context::data(other), ..TaskResult::default() },
     }
 }

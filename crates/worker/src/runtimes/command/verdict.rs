@@ -2,8 +2,8 @@
 
 use rota_proto::v1::{CommandRuntime, Failure, FailureClass, TaskResult};
 
-use crate::runtimes::context::{MAX_TEXT, Written};
-use crate::runtimes::{Ending, Outcome, cut, failure};
+use crate::runtimes::context::Written;
+use crate::runtimes::{Ending, Outcome, failure};
 use crate::supervise::{Error, Exit};
 
 /// Bytes of what the program printed last, in a failure's message.
@@ -23,7 +23,7 @@ pub(super) fn not_started(error: &Error) -> Outcome {
     Outcome::failed(class, error.to_string())
 }
 
-/// How an attempt ended whose program ended by itself.
+/// How an attempt ended whose program ended by itself. What it printed is without secrets: a part of it is told.
 pub(super) fn ending(
     spec: &CommandRuntime,
     exit: Exit,
@@ -49,7 +49,7 @@ pub(super) fn ending(
             written => {
                 let result = said.or_else(|| written.map(Written::into_result)).unwrap_or_default();
                 let text = if result.text.is_empty() && result.data.is_none() {
-                    cut(String::from_utf8_lossy(stdout).trim_end().to_owned(), MAX_TEXT)
+                    String::from_utf8_lossy(stdout).trim_end().to_owned()
                 } else {
                     result.text
                 };

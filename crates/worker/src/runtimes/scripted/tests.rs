@@ -29,6 +29,7 @@ fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
         workspace: Default::default(),
         scratch: Default::default(),
         environment: Environment::default(),
+        redactor: Default::default(),
     }
 }
 

@@ -8,9 +8,15 @@ use super::super::control::Request;
 use super::super::lines::{Line, System};
 use super::super::permission::Effects;
 use super::super::reader::{LONGEST, Piece};
-use super::super::{events, send, text};
+use super::super::{events, send};
 use super::{Conversation, KEPT, SIGN_OF_LIFE, TOLD};
+use crate::runtimes::bounds;
 use tokio::time::Instant;
+
+/// Longest piece of output.
+const PIECE: usize = 64 << 10;
+/// Bytes told of a line that cannot be read.
+const BEGINNING: usize = 200;
 
 impl Conversation {
     pub(in super::super) fn piece(&mut self, piece: Piece) {
@@ -18,10 +24,11 @@ impl Conversation {
         let before = self.queue.len();
         match piece {
             Piece::Text(text) if text.trim().is_empty() => {}
-            Piece::Text(text) => match serde_json::from_str(&text) {
+            Piece::Text(mut text) => match serde_json::from_str(&text) {
                 Ok(line) => self.line(line),
                 Err(error) => {
-                    self.unreadable("malformed_line", &format!("{error}: {}", text::cut(&text, 200)))
+                    bounds::text(&self.redactor, &mut text, BEGINNING);
+                    self.unreadable("malformed_line", &format!("{error}: {text}"));
                 }
             },
             Piece::TooLong => {
@@ -113,9 +120,11 @@ impl Conversation {
     }
 
     pub(in super::super) fn tell(&mut self, told: impl IntoIterator<Item = event::Kind>) {
-        for event in told {
+        for mut event in told {
             self.last_event = Instant::now();
             if self.queue.len() < KEPT {
+                // Here already: lines are long, and the queue is to stay small.
+                bounds::event(&self.redactor, &mut event);
                 self.queue.push_back(event);
             }
         }
@@ -124,7 +133,7 @@ impl Conversation {
     pub(in super::super) fn printed(&mut self, chunk: &mut BytesMut) {
         if !chunk.is_empty() {
             self.stderr.add(chunk);
-            let pieces: Vec<_> = chunk.chunks(text::MESSAGE).map(events::stderr).collect();
+            let pieces: Vec<_> = chunk.chunks(PIECE).map(events::stderr).collect();
             self.tell(pieces);
             chunk.clear();
         }

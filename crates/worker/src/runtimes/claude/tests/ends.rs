@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rota_proto::v1::{FailureClass, PermissionPolicy};
+use rota_proto::v1::{FailureClass, PermissionPolicy, event};
+use rota_telemetry::redact::Redactor;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -88,7 +89,7 @@ async fn a_cli_that_does_not_hear_is_ended_by_force() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_heard_while_nobody_takes_events() {
-    let mut stage = Stage::with(PermissionPolicy::Deny, "", 1);
+    let mut stage = Stage::with(PermissionPolicy::Deny, "", 1, Redactor::default());
     let mut cli = stage.cli().await;
     cli.opening().await;
     for _ in 0..100 {
@@ -121,7 +122,7 @@ async fn what_is_done_stays_done_though_the_cli_does_not_go() {
 
 #[tokio::test]
 async fn a_session_that_is_gone_is_begun_anew() {
-    let mut stage = Stage::with(PermissionPolicy::Deny, "old", 64);
+    let mut stage = Stage::with(PermissionPolicy::Deny, "old", 64, Redactor::default());
     let mut cli = stage.cli().await;
     assert!(cli.program.args.contains(&"--resume=old".to_owned()));
     cli.print(
@@ -140,4 +141,44 @@ async fn a_session_that_is_gone_is_begun_anew() {
     cli.exit(0);
     let outcome = stage.outcome().await;
     assert!(matches!(outcome.ending, Ending::Succeeded(_)), "{:?}", outcome.ending);
+}
+
+#[tokio::test]
+async fn no_cut_leaves_a_part_of_a_secret() {
+    let secret = uuid::Uuid::new_v4().to_string();
+    let mut stage = Stage::with(PermissionPolicy::Deny, "", 1000, Redactor::new([secret.as_str()]));
+    let mut cli = stage.cli().await;
+    cli.opening().await;
+    // Across the end of what is told of such a line, of a step and of a tool's arguments.
+    for room in [190, 175, 165, 155] {
+        let before = "x".repeat(room - 10);
+        cli.raw(format!("{before}{secret}{before}\n").as_bytes()).await;
+    }
+    for (id, room) in [206, 246, 974, 1014].into_iter().enumerate() {
+        let command = format!("{}{secret}{}", "x".repeat(room), "y".repeat(20_000));
+        let input = json!({"command": command});
+        let call = json!({"type": "tool_use", "id": id.to_string(), "name": "Bash", "input": input});
+        cli.print(json!({"type": "assistant", "parent_tool_use_id": null, "message": {"id": "m", "role": "assistant", "content": [call]}}))
+            .await;
+    }
+    // Across the beginning of what is kept of this.
+    cli.stderr.write_all(format!("{secret}{}", "x".repeat((4 << 10) - 12)).as_bytes()).await.unwrap();
+    // All is read before the stream ends, and all events fit.
+    let mut told = String::new();
+    let (mut steps, mut lines) = (0, 0);
+    while steps < 4 || lines < 4 {
+        let event = stage.event(Some).await;
+        steps += u32::from(matches!(event, event::Kind::Progress(_)));
+        lines += u32::from(matches!(&event, event::Kind::Notice(notice) if notice.code == "malformed_line"));
+        if !matches!(event, event::Kind::Output(_)) {
+            told += &format!("{event:?}\n");
+        }
+    }
+    cli.exit(1);
+    let Ending::Failed(failure) = stage.outcome().await.ending else { panic!() };
+    told += &failure.message;
+    assert!(told.contains("[redacted]"), "{told}");
+    for part in [&secret[..8], &secret[secret.len() - 8..]] {
+        assert!(!told.contains(part), "{part} in {told}");
+    }
 }

@@ -8,6 +8,7 @@ use rota_proto::v1::{
     ClaudeRuntime, PermissionPolicy, Runtime, TaskInput, TaskSpec, Workspace, event, runtime,
 };
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::redact::Redactor;
 use rota_telemetry::{OnExit, spawn};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines};
@@ -84,10 +85,10 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(policy: PermissionPolicy) -> Self {
-        Self::with(policy, "", 64)
+        Self::with(policy, "", 64, Redactor::default())
     }
 
-    pub(super) fn with(policy: PermissionPolicy, resume: &str, room: usize) -> Self {
+    pub(super) fn with(policy: PermissionPolicy, resume: &str, room: usize, redactor: Redactor) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let claude = ClaudeRuntime { permission_policy: policy.into(), ..ClaudeRuntime::default() };
         let mode = rota_proto::v1::WorkspaceMode::Keep;
@@ -107,6 +108,7 @@ impl Stage {
             workspace: directory.path().join("workspace"),
             scratch: directory.path().join("scratch"),
             environment: Environment::default(),
+            redactor,
         };
         let (events_in, events) = mpsc::channel(room);
         let (inputs, inputs_out) = mpsc::channel(8);
