@@ -139,12 +139,11 @@ mod tests {
     use super::*;
 
     async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<Output>) {
-        pumped_without(input, "").await
+        pumped_with(input, "", Budget::default()).await
     }
 
-    async fn pumped_without(input: &[u8], secret: &str) -> (Vec<u8>, Vec<Output>) {
+    async fn pumped_with(input: &[u8], secret: &str, budget: Budget) -> (Vec<u8>, Vec<Output>) {
         let (events, mut received) = mpsc::channel(1 << 12);
-        let budget = Budget::default();
         let tail = pump(Some(input), OutputStream::Stdout, &events, &budget, &Redactor::new([secret])).await;
         let mut pieces = Vec::new();
         while let Ok(event::Kind::Output(output)) = received.try_recv() {
@@ -184,9 +183,10 @@ mod tests {
     async fn neither_side_of_a_gap_has_a_part_of_a_secret() {
         let secret = uuid::Uuid::new_v4().to_string();
         // One across the place where the gap begins, and one across the place where it ends.
-        for (before, after) in [(MAX_OUTPUT - 12, 3 * TAIL), (MAX_OUTPUT + TAIL, TAIL - 12)] {
+        for (before, after) in [(PIECE - 12, 3 * TAIL), (3 * PIECE, TAIL - 12)] {
             let input = ["x".repeat(before), secret.clone(), "y".repeat(after)].concat();
-            let (tail, pieces) = pumped_without(input.as_bytes(), &secret).await;
+            let (tail, pieces) =
+                pumped_with(input.as_bytes(), &secret, Budget(AtomicUsize::new(PIECE))).await;
             assert!(pieces.iter().any(|piece| piece.dropped_bytes > 0));
             for told in [tail, pieces.concat_data()] {
                 let told = String::from_utf8(told).unwrap();
