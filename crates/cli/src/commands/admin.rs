@@ -78,8 +78,8 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
     let mut table = Table::new(&["WHAT", "NOW"]);
     table.row([("state".to_owned(), Paint::Plain), (state.to_owned(), paint)]);
     let mut row = |what: &str, now: String| table.row([what.to_owned(), now]);
-    row("version", clean(&status.version));
-    row("replica", clean(&status.replica));
+    row("version", status.version);
+    row("replica", status.replica);
     row("up for", elapsed(status.start_time.as_ref(), status.server_time.as_ref()));
     row("time there", time(status.server_time.as_ref()));
     row("store", if store.answers { "answers" } else { "does not answer" }.to_owned());
@@ -117,12 +117,12 @@ async fn loops(context: &Context) -> anyhow::Result<Exit> {
         let last = one.last_success_time.as_ref();
         let plain = |text: String| (text, Paint::Plain);
         table.row([
-            plain(clean(&one.name)),
+            plain(one.name.clone()),
             (state.to_owned(), paint),
             plain(last.map_or("never".to_owned(), |at| age(Some(at)) + " ago")),
             plain(one.succeeded.to_string()),
             plain(one.failed.to_string()),
-            plain(clean(what)),
+            plain(what.clone()),
         ]);
     }
     context.out.table(&table)?;
@@ -158,12 +158,12 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
         };
         let plain = |text: String| (text, Paint::Plain);
         table.row([
-            plain(clean(namespace)),
-            plain(clean(agent)),
+            plain(namespace.to_owned()),
+            plain(agent.to_owned()),
             (gets.to_owned(), paint),
             plain(time(one.until_time.as_ref())),
             plain(one.failures.to_string()),
-            plain(clean(&one.message)),
+            plain(one.message.clone()),
         ]);
     }
     if table.is_empty() {

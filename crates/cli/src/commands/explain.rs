@@ -6,7 +6,7 @@ use rota_proto::v1::{ExplainTaskRequest, TaskState};
 use super::state_of;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::time;
+use crate::output::{plain_lines, time};
 
 /// Say why a task is not running now, and what can be done about it
 #[derive(Debug, Args)]
@@ -24,14 +24,14 @@ impl Explain {
             context.out.value(&answer)?;
             return Ok(Exit::Ok);
         }
-        context.out.line(&answer.summary)?;
+        context.out.line(&plain_lines(&answer.summary))?;
         for cause in &answer.causes {
             // The summary says the first one already.
             if !answer.summary.contains(&cause.message) {
-                context.out.line(&format!("- {}", cause.message))?;
+                context.out.line(&format!("- {}", plain_lines(&cause.message)))?;
             }
             if !cause.hint.is_empty() {
-                context.out.line(&format!("  {}", cause.hint))?;
+                context.out.line(&format!("  {}", plain_lines(&cause.hint)))?;
             }
         }
         let queued = answer.task.as_ref().is_some_and(|task| state_of(task) == TaskState::Queued);

@@ -18,8 +18,8 @@ pub use rows::{agents, capabilities, results, target, tasks, worker_state, worke
 pub use table::{Paint, Table};
 pub use talk::Talk;
 pub use text::{
-    age, between, clean, duration, elapsed, failure, first_line, micros, moment, money, name, reason,
-    seconds, state, time, wait, word,
+    age, between, clean, count, duration, elapsed, failure, first_line, micros, moment, money, name, plain,
+    plain_lines, ran, reason, seconds, state, time, wait, word,
 };
 
 /// How data is printed.

@@ -3,7 +3,7 @@
 use rota_proto::names;
 use rota_proto::v1::{Agent, Capability, Task, Worker, runtime, target};
 
-use super::text::{age, elapsed, first_line, money, name, reason, state};
+use super::text::{age, elapsed, first_line, money, name, ran, reason, state};
 use super::{Paint, Table};
 
 fn plain(text: impl Into<String>) -> (String, Paint) {
@@ -168,16 +168,15 @@ pub fn results(tasks: &[Task]) -> Table {
             plain(name(task)),
             (state(status.state()).to_owned(), status.state().into()),
             plain(status.attempt.to_string()),
-            plain(elapsed(
-                status.ready_time.as_ref(),
-                status.start_time.as_ref().or(status.end_time.as_ref()),
-            )),
-            plain(
-                status
-                    .start_time
-                    .as_ref()
-                    .map_or_else(String::new, |start| elapsed(Some(start), status.end_time.as_ref())),
-            ),
+            // It was ready last, and started first: with several attempts that is no wait.
+            plain(match status.attempt {
+                ..=1 => elapsed(
+                    status.ready_time.as_ref(),
+                    status.start_time.as_ref().or(status.end_time.as_ref()),
+                ),
+                _ => String::new(),
+            }),
+            plain(ran(&status)),
             plain(if tokens == 0 { String::new() } else { tokens.to_string() }),
             plain(money(usage.cost_micro_usd)),
             plain(said),

@@ -4,6 +4,8 @@ use anstyle::AnsiColor;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, presets};
 use rota_proto::v1::TaskState;
 
+use super::plain;
+
 /// How a cell looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Paint {
@@ -57,8 +59,10 @@ impl Table {
         Self { header: header.to_vec(), rows: Vec::new() }
     }
 
+    /// Whoever wrote a cell's text: it is made fit for a line.
     pub fn row<C: Into<Entry>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        self.rows.push(cells.into_iter().map(|cell| cell.into().0).collect());
+        let fit = |Entry((text, paint)): Entry| (plain(&text), paint);
+        self.rows.push(cells.into_iter().map(|cell| fit(cell.into())).collect());
     }
 
     pub fn is_empty(&self) -> bool {
@@ -137,5 +141,7 @@ mod tests {
         table.row([("longer".to_owned(), Paint::Plain), (String::new(), Paint::Plain)]);
         assert_eq!(table.render(false), "NAME    STATE\na       Running\nlonger");
         assert!(table.render(true).contains("\u{1b}["));
+        table.row(["\u{1b}[31mred", "one\ntwo\tthree"]);
+        assert!(table.render(false).ends_with("\nred     one two three"));
     }
 }

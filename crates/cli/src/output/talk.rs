@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::Color;
+use super::{Color, plain_lines};
 
 /// Standard error.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,9 @@ impl Talk {
         self.marked(mark, AnsiColor::Blue, text);
     }
 
+    /// Much of what is told here was written by agents and servers.
     fn marked(&self, mark: &str, color: AnsiColor, text: &str) {
         let style = if self.colored { color.on_default().bold() } else { Style::new() };
-        self.say(&format!("{style}{mark}:{style:#} {text}"));
+        self.say(&format!("{style}{mark}:{style:#} {}", plain_lines(text)));
     }
 }

@@ -137,7 +137,7 @@ pub fn reason(status: &TaskStatus) -> String {
 
 /// The first line of a text, at most so many characters.
 pub fn first_line(text: &str, longest: usize) -> String {
-    let line = clean(text.trim_start().lines().next().unwrap_or_default());
+    let line = plain(text.trim_start().lines().next().unwrap_or_default());
     if line.chars().count() <= longest {
         return line;
     }
@@ -147,6 +147,21 @@ pub fn first_line(text: &str, longest: usize) -> String {
 
 /// Takes out what could make a terminal do things: agents print what they like. Colours stay.
 pub fn clean(text: &str) -> String {
+    harmless(text, true)
+}
+
+/// What strangers wrote, so that it stays in its place within a line of ours: without colours, line breaks, tabs, and
+/// what turns the direction of writing.
+pub fn plain(text: &str) -> String {
+    harmless(text, false)
+}
+
+/// [`plain`], line by line.
+pub fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
+fn harmless(text: &str, streamed: bool) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text.chars();
     while let Some(next) = rest.next() {
@@ -156,7 +171,8 @@ pub fn clean(text: &str) -> String {
                 let all = rest.as_str();
                 let Some(body) = all.strip_prefix('[') else { continue };
                 let length = body.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c)).unwrap_or(body.len());
-                if body[length..].starts_with('m')
+                if streamed
+                    && body[length..].starts_with('m')
                     && body[..length].bytes().all(|b| b.is_ascii_digit() || b == b';')
                 {
                     kept.push_str("\u{1b}[");
@@ -164,12 +180,26 @@ pub fn clean(text: &str) -> String {
                 }
                 rest = body.get(length + 1..).unwrap_or_default().chars();
             }
-            '\n' | '\t' | '\r' => kept.push(next),
-            next if next.is_control() => {}
+            '\n' | '\t' | '\r' if streamed => kept.push(next),
+            next if next.is_control() => kept.extend((!streamed).then_some(' ')),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' if !streamed => {}
             next => kept.push(next),
         }
     }
     kept
+}
+
+/// So many of something, whose name takes an s.
+pub fn count(number: impl Into<i64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How long it took a task from its first start to its end: with several attempts, also what lay between them.
+pub fn ran(status: &TaskStatus) -> String {
+    let Some(start) = &status.start_time else { return String::new() };
+    let whole = if status.attempt > 1 { " in all" } else { "" };
+    format!("{}{whole}", elapsed(Some(start), status.end_time.as_ref()))
 }
 
 /// What to call a task: its alias, or else its id.
@@ -204,6 +234,28 @@ mod tests {
         );
         assert_eq!(clean("\u{1b}"), "");
         assert_eq!(clean("\u{1b}[31"), "");
+    }
+
+    #[test]
+    fn a_line_of_strangers_stays_in_its_place() {
+        assert_eq!(plain("a\u{1b}[31mred\u{1b}[0m\rb\tc\nd\u{7}"), "ared b c d ");
+        assert_eq!(plain("a\u{202e}b\u{2066}c\u{2069}"), "abc");
+        assert_eq!(plain_lines("a\r\nb\rc\n"), "a\nb c");
+        assert_eq!(first_line("\u{1b}[1mone\u{1b}[0m\rtwo", 20), "one two");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|number| count(number, "slot")), ["0 slots", "1 slot", "2 slots"]);
+    }
+
+    #[test]
+    fn what_several_attempts_took_is_said_to_be_all() {
+        let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let status =
+            |attempt| TaskStatus { attempt, start_time: at(10), end_time: at(30), ..Default::default() };
+        assert_eq!([1, 2].map(|attempt| ran(&status(attempt))), ["20s", "20s in all"]);
+        assert_eq!(ran(&TaskStatus::default()), "");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 use rota_testkit::tasks::PATIENCE;
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -31,24 +31,32 @@ fn size(rows: u16, cols: u16) -> PtySize {
     PtySize { rows, cols, ..PtySize::default() }
 }
 
+/// Starts a command in a terminal, and tells how that was set before.
+fn spawn(
+    command: &Command,
+    size: PtySize,
+) -> (Box<dyn Child + Send + Sync>, Box<dyn MasterPty + Send>, String) {
+    let pair = native_pty_system().openpty(size).unwrap();
+    let command = command.as_std();
+    let mut inner = CommandBuilder::new(command.get_program());
+    inner.env_clear();
+    inner.args(command.get_args());
+    inner.cwd(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        inner.env(name, value.unwrap());
+    }
+    inner.env("TERM", "xterm-256color");
+    let before = settings(&*pair.master);
+    let child = pair.slave.spawn_command(inner).unwrap();
+    (child, pair.master, before)
+}
+
 impl Terminal {
     pub(crate) fn start(command: &Command, rows: u16, cols: u16) -> Self {
-        let pair = native_pty_system().openpty(size(rows, cols)).unwrap();
-        let command = command.as_std();
-        let mut inner = CommandBuilder::new(command.get_program());
-        inner.env_clear();
-        inner.args(command.get_args());
-        inner.cwd(command.get_current_dir().unwrap());
-        for (name, value) in command.get_envs() {
-            inner.env(name, value.unwrap());
-        }
-        inner.env("TERM", "xterm-256color");
-        let before = settings(&*pair.master);
-        let child = pair.slave.spawn_command(inner).unwrap();
-        drop(pair.slave);
+        let (child, master, before) = spawn(command, size(rows, cols));
         let screen = Arc::new(Mutex::new(vt100::Parser::new(count(rows), count(cols), 0)));
         let (told, changed) = watch::channel(0);
-        let (mut reader, drawn) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&screen));
+        let (mut reader, drawn) = (master.try_clone_reader().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // A terminal without a program is an error to read from.
@@ -57,8 +65,8 @@ impl Terminal {
                 told.send_modify(|reads| *reads += 1);
             }
         });
-        let keys = pair.master.take_writer().unwrap();
-        Self { child, master: pair.master, keys, screen, changed, before }
+        let keys = master.take_writer().unwrap();
+        Self { child, master, keys, screen, changed, before }
     }
 
     /// What is on the screen now.
@@ -105,6 +113,20 @@ impl Terminal {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.process_id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Starts a command, takes the terminal away once it shows a word, and gives how it ends. For a thread that may block.
+    pub(crate) fn taken_away(command: &Command, word: &str) -> ExitStatus {
+        let (mut child, master, _) = spawn(command, size(24, 80));
+        let mut reader = master.try_clone_reader().unwrap();
+        let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&said).contains(word) {
+            let count = reader.read(&mut bytes).unwrap();
+            assert!(count > 0, "it ends before it says {word:?}");
+            said.extend_from_slice(&bytes[..count]);
+        }
+        drop((reader, master));
+        child.wait().unwrap()
     }
 
     /// Waits for its end, sees that the terminal is as it was, and gives the exit code.

@@ -66,6 +66,9 @@ pub struct Step {
     pub attempt: i32,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub worker: String,
+    /// Of a call, the tool that was called.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tool: String,
     /// For people.
     pub text: String,
     #[serde(skip)]

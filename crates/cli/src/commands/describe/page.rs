@@ -8,7 +8,8 @@ use rota_telemetry::clock;
 
 use super::super::state_of;
 use crate::output::{
-    self, Paint, Table, age, between, clean, elapsed, micros, moment, money, name, reason, state, time, wait,
+    self, Paint, Table, age, between, micros, moment, money, name, plain_lines, ran, reason, state, time,
+    wait,
 };
 
 /// Lines of `Key: value`; empty values are left out.
@@ -17,7 +18,7 @@ pub struct Page(pub String);
 
 impl Page {
     fn line(&mut self, key: &str, value: impl AsRef<str>) {
-        let value = clean(value.as_ref());
+        let value = plain_lines(value.as_ref());
         if !value.is_empty() {
             self.0.push_str(&format!(
                 "{:<14} {}\n",
@@ -72,7 +73,7 @@ pub fn of_task(task: &Task) -> Page {
     page.line("Ready", time(status.ready_time.as_ref()));
     page.line("Started", time(status.start_time.as_ref()));
     page.line("Ended", time(status.end_time.as_ref()));
-    page.line("Ran", elapsed(status.start_time.as_ref(), status.end_time.as_ref()));
+    page.line("Ran", ran(&status));
     if let Some(limits) = &spec.limits {
         page.line("Timeout", micros(limits.timeout.as_ref()));
         page.count("Max turns", limits.max_turns.into());
@@ -168,7 +169,8 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
         now.row([
             (called(id), Paint::Plain),
             (state(status.state()).to_owned(), status.state().into()),
-            (elapsed(status.start_time.as_ref(), None), Paint::Plain),
+            // The start of a later attempt is in the log alone.
+            (if status.attempt > 1 { String::new() } else { ran(&status) }, Paint::Plain),
             (reason(&status), Paint::Plain),
         ]);
     }

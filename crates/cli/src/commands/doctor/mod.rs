@@ -3,6 +3,8 @@
 mod here;
 mod server;
 
+use std::io;
+
 use clap::Args;
 use rota_client::Client;
 use rota_client::discover;
@@ -10,7 +12,7 @@ use serde::Serialize;
 
 use crate::args::Globals;
 use crate::exit::Exit;
-use crate::output::{Out, Paint, clean};
+use crate::output::{Out, Paint, plain};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +26,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {}
+
+/// Characters of the longest name of a check.
+const WIDEST: usize = "control plane".len();
 
 /// How a check ended. The worse one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,65 +66,82 @@ impl Check {
 
 impl Doctor {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let out = Out::new(globals.output, globals.color);
-        let (checks, exit) = all(globals).await;
+        let mut findings = Findings { out: Out::new(globals.output, globals.color), checks: Vec::new() };
+        let exit = all(globals, &mut findings).await?;
+        let Findings { out, checks } = findings;
         let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
-        if out.for_eyes() {
-            out.line(&text(&checks, out.colored()))?;
-        } else {
+        if !out.for_eyes() {
             out.value(&serde_json::json!({ "verdict": worst, "checks": checks }))?;
         }
         Ok(if worst == Verdict::Fail { exit } else { Exit::Ok })
     }
 }
 
-/// Everything, as far as it can be looked at; and how the program ends if anything of it failed.
-async fn all(globals: &Globals) -> (Vec<Check>, Exit) {
-    let mut checks = here::config(globals);
+/// What was looked at so far. A person is told each at once, since the next may take its time.
+struct Findings {
+    out: Out,
+    checks: Vec<Check>,
+}
+
+impl Findings {
+    fn tell(&mut self, checks: Vec<Check>) -> io::Result<()> {
+        if self.out.for_eyes() && !checks.is_empty() {
+            self.out.line(&text(&checks, self.out.colored()))?;
+        }
+        self.checks.extend(checks);
+        Ok(())
+    }
+}
+
+/// Looks at everything, as far as it can be looked at; gives how the program ends if anything of it failed.
+async fn all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit> {
+    let config = here::config(globals);
+    let unread = config.iter().any(|check| check.verdict == Verdict::Fail);
+    findings.tell(config)?;
+    if unread {
+        // No command would go on, whatever else is given.
+        return Ok(Exit::Failed);
+    }
     let found = match discover::find(&globals.flags()) {
         Ok(found) => found,
         Err(error) => {
-            checks.push(Check::fail(
-                "server",
-                error.to_string(),
-                "mend the file, or name the server with --endpoint",
-            ));
-            return (checks, Exit::Failed);
+            findings.tell(vec![Check::fail("server", error.to_string(), "mend the file")])?;
+            return Ok(Exit::Failed);
         }
     };
-    checks.extend(here::server(&found));
+    findings.tell(here::server(&found))?;
     let client = match Client::new(found.options.clone()) {
         Ok(client) => client,
         Err(error) => {
-            checks.push(Check::fail("connection", error.message, error.hint.unwrap_or_default()));
-            return (checks, Exit::Unreachable);
+            let check = Check::fail("connection", error.message, error.hint.unwrap_or_default());
+            findings.tell(vec![check])?;
+            return Ok(Exit::Unreachable);
         }
     };
     match server::reach(&client).await {
         Ok(reached) => {
-            checks.extend(server::status(&reached));
-            checks.extend(server::fleet(&client, &found).await);
-            (checks, Exit::Failed)
+            findings.tell(server::status(&reached))?;
+            findings.tell(server::fleet(&client, &found, reached.breakers()).await)?;
+            Ok(Exit::Failed)
         }
         Err(check) => {
-            checks.push(check);
-            (checks, Exit::Unreachable)
+            findings.tell(vec![check])?;
+            Ok(Exit::Unreachable)
         }
     }
 }
 
 fn text(checks: &[Check], colored: bool) -> String {
-    let widest = checks.iter().map(|check| check.name.len()).max().unwrap_or_default();
     let lines = checks.iter().flat_map(|check| {
         let (word, paint) = match check.verdict {
             Verdict::Ok => ("ok  ", Paint::Good),
             Verdict::Warn => ("warn", Paint::Waiting),
             Verdict::Fail => ("FAIL", Paint::Bad),
         };
-        let line =
-            format!("{}  {:<widest$}  {}", paint.around(word, colored), check.name, clean(&check.message));
+        let said = plain(&check.message);
+        let line = format!("{}  {:<WIDEST$}  {said}", paint.around(word, colored), check.name);
         let hint =
-            (!check.hint.is_empty()).then(|| format!("      {:<widest$}  → {}", "", clean(&check.hint)));
+            (!check.hint.is_empty()).then(|| format!("      {:<WIDEST$}  → {}", "", plain(&check.hint)));
         std::iter::once(line).chain(hint)
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -134,15 +156,15 @@ mod tests {
         let checks = [
             Check::ok("config", "fine"),
             Check::warn("token file", "others can read it", "chmod 600 it"),
-            Check::fail("server", "gone\u{1b}[2J", ""),
+            Check::fail("control plane", "gone\u{1b}[2J", ""),
         ];
         assert_eq!(
             text(&checks, false),
             "\
-ok    config      fine
-warn  token file  others can read it
-                  → chmod 600 it
-FAIL  server      gone"
+ok    config         fine
+warn  token file     others can read it
+                     → chmod 600 it
+FAIL  control plane  gone"
         );
         assert!(text(&checks, true).contains("\u{1b}[31mFAIL"));
         assert!(Verdict::Fail > Verdict::Warn && Verdict::Warn > Verdict::Ok);

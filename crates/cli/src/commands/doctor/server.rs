@@ -7,14 +7,19 @@ use rota_client::discover::{Found, Origin};
 use rota_client::{Client, Code};
 use rota_proto::names;
 use rota_proto::v1::{
-    Agent, GetSystemStatusRequest, LoopState, Management, SystemState, SystemStatus, Worker, runtime,
+    Agent, Breaker, BreakerState, GetSystemStatusRequest, LoopState, Management, SystemState, SystemStatus,
+    Worker, runtime,
 };
 use rota_telemetry::clock;
-use tokio::time::Instant;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use super::Check;
 use super::here;
-use crate::output::{between, duration, moment, time};
+use crate::output::{between, count, duration, moment, time};
+
+/// A control plane that has not answered by then will not.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clocks that differ by more make times hard to read.
 const APART: Duration = Duration::from_secs(2);
@@ -33,10 +38,19 @@ pub struct Reached {
     took: Duration,
 }
 
+impl Reached {
+    /// What agents are given less, for their last attempts failed.
+    pub fn breakers(&self) -> &[Breaker] {
+        self.status.as_ref().map_or(&[], |status| &status.breakers)
+    }
+}
+
 /// Asks the control plane how it fares; or says why it cannot be asked.
 pub async fn reach(client: &Client) -> Result<Reached, Check> {
     let began = Instant::now();
-    let answer = client.get_system_status(GetSystemStatusRequest {}).await;
+    let Ok(answer) = timeout(PATIENCE, client.get_system_status(GetSystemStatusRequest {})).await else {
+        return Err(silent(client.endpoint()).await);
+    };
     let took = began.elapsed();
     let now = clock::now();
     let at = now.checked_sub(took / 2).unwrap_or(now);
@@ -49,7 +63,50 @@ pub async fn reach(client: &Client) -> Result<Reached, Check> {
         Err(error) if matches!(error.code, Code::Unauthenticated | Code::PermissionDenied) => {
             Err(Check::fail("token", format!("the control plane does not let us in: {error}"), hint(&error)))
         }
-        Err(error) => Err(Check::fail("connection", error.to_string(), hint(&error))),
+        Err(error) => {
+            let said = error.to_string();
+            let hint = if speaks_no_tls(&said) {
+                let plain = endpoint.replacen("https://", "http://", 1);
+                format!("the server speaks no TLS: use {plain}")
+            } else {
+                hint(&error)
+            };
+            Err(Check::fail("connection", said, hint))
+        }
+    }
+}
+
+/// What a server answers that does not know what TLS is: anything but a beginning of it.
+fn speaks_no_tls(error: &str) -> bool {
+    error.contains("InvalidContentType")
+}
+
+/// Nothing was answered in time: by a program that hangs, or because none is reached at all.
+async fn silent(endpoint: &str) -> Check {
+    let span = duration(PATIENCE);
+    match timeout(PATIENCE, TcpStream::connect(address(endpoint))).await {
+        Ok(Ok(_)) => Check::fail(
+            "connection",
+            format!("{endpoint} accepts connections, and does not answer within {span}"),
+            "its process hangs or is stopped, or another program has its port: look at that machine",
+        ),
+        _ => Check::fail(
+            "connection",
+            format!("nothing answers at {endpoint} within {span}"),
+            "see whether the address is right, and whether a firewall stands in between",
+        ),
+    }
+}
+
+/// Host and port of an endpoint.
+fn address(endpoint: &str) -> String {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
+    let host = rest.split('/').next().unwrap_or_default();
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match (has_port, scheme) {
+        (true, _) => host.to_owned(),
+        (false, "https") => format!("{host}:443"),
+        (false, _) => format!("{host}:80"),
     }
 }
 
@@ -141,17 +198,21 @@ fn clocks(server: SystemTime, here: SystemTime, took: Duration) -> Check {
 }
 
 /// Agents and workers of the namespace, and the programs that workers on this machine need.
-pub async fn fleet(client: &Client, found: &Found) -> Vec<Check> {
+pub async fn fleet(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<Check> {
     let parent = names::namespace(&found.namespace);
     let listed = async { Ok((client.all_agents(&parent).await?, client.all_workers(&parent, "").await?)) };
-    let (agents, workers) = match listed.await {
-        Ok(listed) => listed,
-        Err(error) => {
+    let (agents, workers) = match timeout(PATIENCE, listed).await {
+        Err(_) => {
+            let message = format!("the control plane does not tell of them within {}", duration(PATIENCE));
+            return vec![Check::fail("agents", message, "see its log, and how its store fares")];
+        }
+        Ok(Ok(listed)) => listed,
+        Ok(Err(error)) => {
             let error: rota_client::Error = error;
             return vec![Check::fail("agents", error.to_string(), error.hint.unwrap_or_default())];
         }
     };
-    let mut checks = agents_and_workers(&agents, &workers);
+    let mut checks = agents_and_workers(&agents, &workers, breakers);
     // Elsewhere, the workers and their programs are on other machines.
     if found.origin == Origin::Dev {
         checks.extend(here::claude(&claude_programs(&agents, &workers)).await);
@@ -159,7 +220,7 @@ pub async fn fleet(client: &Client, found: &Found) -> Vec<Check> {
     checks
 }
 
-fn agents_and_workers(agents: &[Agent], workers: &[Worker]) -> Vec<Check> {
+fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]) -> Vec<Check> {
     if agents.is_empty() {
         return vec![Check::warn(
             "agents",
@@ -168,33 +229,42 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker]) -> Vec<Check> {
         )];
     }
     let mut checks = Vec::new();
-    for agent in agents {
+    let closed = |agent: &&Agent| {
+        let mut open = breakers
+            .iter()
+            .filter(|one| !matches!(one.state(), BreakerState::Closed | BreakerState::Unspecified));
+        !open.any(|one| one.agent == agent.name)
+    };
+    // What waits for the others waits whatever room there is: the control plane tells why.
+    let agents: Vec<_> = agents.iter().filter(closed).collect();
+    for agent in &agents {
         let name = names::last(&agent.name);
         let (spec, status) =
             (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
         let waiting = status.queued_tasks;
+        let wait = if waiting == 1 { "1 task waits".to_owned() } else { format!("{waiting} tasks wait") };
         if !status.message.is_empty() {
             let message = format!("{name}: its workers cannot start: {}", status.message);
             checks.push(Check::fail("agents", message, format!("see `rota describe agent {name}`")));
         } else if status.workers == 0 && spec.management() == Management::External {
-            let message = format!("{name}: no worker is connected, and {waiting} tasks wait");
+            let message = format!("{name}: no worker is connected, and {wait}");
             checks.push(Check::warn(
                 "agents",
                 message,
                 format!("start one with `rota worker --agent {name}`"),
             ));
         } else if waiting > 0 && status.workers == 0 {
-            let message = format!("{name}: {waiting} tasks wait, and no worker is connected yet");
+            let message = format!("{name}: {wait}, and no worker is connected yet");
             let hint =
                 "workers start by demand; if none comes, see whether `rota dev` or the operator is there";
             checks.push(Check::warn("agents", message, hint));
         } else if waiting > 0 && status.free_slots == 0 {
-            let message = format!("{name}: {waiting} tasks wait, and all slots are filled");
+            let message = format!("{name}: {wait}, and all slots are filled");
             let hint = format!("raise maxReplicas or slots of {name} if that goes on; see `rota top`");
             checks.push(Check::warn("agents", message, hint));
         }
     }
-    if checks.is_empty() {
+    if checks.is_empty() && !agents.is_empty() {
         checks.push(Check::ok("agents", format!("{} with room for tasks", agents.len())));
     }
     let lost: Vec<_> =
@@ -202,9 +272,10 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker]) -> Vec<Check> {
     let (connected, slots) =
         (workers.len() - lost.len(), workers.iter().map(|worker| worker.slots).sum::<i32>());
     if lost.is_empty() {
-        checks.push(Check::ok("workers", format!("{connected} connected, {slots} slots")));
+        checks.push(Check::ok("workers", format!("{connected} connected, {}", count(slots, "slot"))));
     } else {
-        let message = format!("{} are not connected: {}", lost.len(), lost.join(", "));
+        let are = if lost.len() == 1 { "is" } else { "are" };
+        let message = format!("{} {are} not connected: {}", lost.len(), lost.join(", "));
         checks.push(Check::warn("workers", message, "their tasks go to others when their grace is over"));
     }
     checks

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rota_client::watch::is_final;
 use rota_proto::v1::{Task, TaskState, TaskStatus};
 use serde::Serialize;
 
 use super::section::Section;
 use crate::commands::describe::flow::Span;
 use crate::commands::state_of;
-use crate::output::{between, duration, first_line, moment, money, name, state, target, word};
+use crate::output::{between, count, duration, first_line, moment, money, name, state, target, word};
 
 /// Tasks that are named as the slowest.
 const SLOWEST: usize = 10;
@@ -82,6 +81,8 @@ struct Slow {
     task: String,
     name: String,
     state: &'static str,
+    tries: i32,
+    /// From its first start to its end.
     ran: Span,
 }
 
@@ -114,15 +115,17 @@ impl Report {
             }
             let time = |at: &Option<pbjson_types::Timestamp>| at.as_ref().map(moment);
             let end = time(&status.end_time);
-            if let (Some(ready), Some(start)) = (time(&status.ready_time), time(&status.start_time)) {
+            let start = time(&status.start_time);
+            // A record tells when it was ready last, and when it started first: with several attempts, what lies between
+            // them is not known here.
+            if let (Some(ready), Some(start), true) = (time(&status.ready_time), start, status.attempt <= 1)
+                && ready <= start
+            {
                 waited.push(between(ready, start));
             }
-            if let Some(start) = time(&status.start_time) {
-                let span = between(start, end.unwrap_or(now));
-                if is_final(status.state()) {
-                    ran.push(span);
-                }
-                slowest.push((span, task));
+            if let (Some(start), Some(end)) = (start, end) {
+                ran.push(between(start, end));
+                slowest.push((between(start, end), task));
             }
         }
         slowest.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.uid.cmp(&other.uid)));
@@ -130,6 +133,7 @@ impl Report {
             task: task.name.clone(),
             name: name(task).to_owned(),
             state: state(state_of(task)),
+            tries: task.status.as_ref().map_or(0, |status| status.attempt),
             ran: Span(span),
         };
         let mut failures: Vec<_> = failures.into_values().collect();
@@ -141,7 +145,10 @@ impl Report {
             tasks: tasks.len(),
             more,
             outcomes,
-            times: [times("in the queue", waited), times("running", ran)].into_iter().flatten().collect(),
+            times: [times("in the queue", waited), times("first start to end", ran)]
+                .into_iter()
+                .flatten()
+                .collect(),
             retries,
             by_agent: dearest(agents),
             by_model: dearest(models),
@@ -151,7 +158,8 @@ impl Report {
     }
 
     pub fn title(&self) -> String {
-        format!("{} tasks from {} to {}", self.tasks, self.since, self.until)
+        let tasks = count(i64::try_from(self.tasks).unwrap_or(i64::MAX), "task");
+        format!("{tasks} from {} to {}", self.since, self.until)
     }
 
     pub fn sections(&self) -> Vec<Section> {
@@ -182,16 +190,17 @@ impl Report {
             .failures
             .iter()
             .map(|one| vec![one.class.clone(), one.tasks.to_string(), one.example.clone()]);
-        let slowest =
-            self.slowest.iter().map(|one| vec![one.name.clone(), one.state.to_owned(), duration(one.ran.0)]);
+        let slowest = self.slowest.iter().map(|one| {
+            vec![one.name.clone(), one.state.to_owned(), one.tries.to_string(), duration(one.ran.0)]
+        });
         vec![
             Section::new("Outcomes", &["STATE", "TASKS", "SHARE"], outcomes.collect()),
-            Section::new("Times", &["WHERE", "TASKS", "MEDIAN", "95%", "LONGEST", "ALL"], times.collect()),
+            Section::new("Times", &["WHAT", "TASKS", "MEDIAN", "95%", "LONGEST", "ALL"], times.collect()),
             Section::new("Retries", &["TASKS", "MORE ATTEMPTS", "WORKERS LOST"], retries),
             Section::new("By agent", &headed("AGENT"), spent(&self.by_agent)),
             Section::new("By model", &headed("MODEL"), spent(&self.by_model)),
             Section::new("Failures", &["CLASS", "TASKS", "FOR EXAMPLE"], failures.collect()),
-            Section::new("Slowest", &["TASK", "STATE", "RAN"], slowest.collect()),
+            Section::new("Slowest", &["TASK", "STATE", "TRIES", "FIRST START TO END"], slowest.collect()),
         ]
     }
 }

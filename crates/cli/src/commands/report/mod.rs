@@ -82,7 +82,8 @@ impl Report {
 
     async fn fleet(&self, context: &Context) -> anyhow::Result<Exit> {
         let now = clock::now();
-        let from = now.checked_sub(self.since.0).unwrap_or(SystemTime::UNIX_EPOCH);
+        let from =
+            now.checked_sub(self.since.0).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH);
         let since = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let filter = TaskFilter {
             agent: self.agent.clone().unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! A report's sections: a heading over a table, as text or as Markdown. Knows not what they tell.
 
-use crate::output::{Table, clean};
+use crate::output::{Table, plain};
 
 /// A heading over a table.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl Section {
 
 /// All sections that have something to tell, below a title.
 pub fn page(title: &str, sections: &[Section], markdown: bool, colored: bool) -> String {
-    let mut page = if markdown { format!("# {}", plain(title)) } else { clean(title) };
+    let mut page = if markdown { format!("# {}", bare(title)) } else { plain(title) };
     for section in sections.iter().filter(|section| !section.rows.is_empty()) {
         let table = if markdown { as_markdown(section) } else { as_text(section, colored) };
         let mark = if markdown { "## " } else { "" };
@@ -31,7 +31,7 @@ pub fn page(title: &str, sections: &[Section], markdown: bool, colored: bool) ->
 fn as_text(section: &Section, colored: bool) -> String {
     let mut table = Table::new(&section.header);
     for row in &section.rows {
-        table.row(row.iter().map(|cell| clean(cell)));
+        table.row(row.iter().map(String::as_str));
     }
     let text = table.render(colored);
     text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
@@ -42,23 +42,22 @@ fn as_markdown(section: &Section) -> String {
     let heads: Vec<_> = section.header.iter().map(|head| (*head).to_lowercase()).collect();
     let mut lines = vec![line(&heads), line(&vec!["---".to_owned(); heads.len()])];
     lines.extend(section.rows.iter().map(|row| {
-        let cells: Vec<_> = row.iter().map(|cell| plain(cell)).collect();
+        let cells: Vec<_> = row.iter().map(|cell| bare(cell)).collect();
         line(&cells)
     }));
     lines.join("\n")
 }
 
 /// What strangers wrote, so that it is a cell and no mark-up.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for next in text.chars().filter(|next| !next.is_control() || next.is_whitespace()) {
+fn bare(text: &str) -> String {
+    let mut bare = String::with_capacity(text.len());
+    for next in plain(text).chars() {
         match next {
-            '\n' | '\r' | '\t' => plain.push(' '),
-            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' => plain.extend(['\\', next]),
-            _ => plain.push(next),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' => bare.extend(['\\', next]),
+            _ => bare.push(next),
         }
     }
-    plain
+    bare
 }
 
 #[cfg(test)]
@@ -72,7 +71,7 @@ mod tests {
             [Section::new("One", &["NAME", "WHAT"], rows), Section::new("Empty", &["X"], Vec::new())];
         assert_eq!(
             page("All #1", &sections, true, false),
-            "# All \\#1\n\n## One\n\n| name | what |\n| --- | --- |\n| a\\|b | \\<x\\> next\\[2J |"
+            "# All \\#1\n\n## One\n\n| name | what |\n| --- | --- |\n| a\\|b | \\<x\\> next |"
         );
         let text = page("All", &sections, false, false);
         assert!(text.starts_with("All\n\nOne\n  NAME  WHAT\n  a|b"), "{text}");

@@ -64,7 +64,7 @@ impl Report {
                     });
                 }
                 "tool" => {
-                    let name = step.text.split_whitespace().next().unwrap_or_default();
+                    let name = step.tool.as_str();
                     let tool = tools
                         .entry(name)
                         .or_insert_with(|| Tool { tool: name.to_owned(), ..Tool::default() });

@@ -70,9 +70,11 @@ impl Top {
             return context.out.value(&snapshot).map(|()| Exit::Ok);
         }
         let width = match std::io::stdout().is_terminal() {
-            true => crossterm::terminal::size().map_or(WIDTH, |(width, _)| width),
-            false => WIDTH,
+            true => crossterm::terminal::size().ok(),
+            false => None,
         };
+        // A terminal that was never told its size says that it has no columns.
+        let width = width.map_or(WIDTH, |(width, _)| if width == 0 { WIDTH } else { width });
         let title = self.title(context);
         let view = View {
             snapshot: &snapshot,
@@ -82,7 +84,6 @@ impl Top {
             colored: false,
             lost: None,
             skip: 0,
-            keys: false,
         };
         context.out.line(&view.text(width))?;
         Ok(Exit::Ok)

@@ -9,7 +9,7 @@ use rota_client::watch::is_final;
 use rota_core::scaling;
 use rota_proto::names;
 use rota_proto::v1::{
-    Agent, Demand, Task, TaskState, TaskStatus, WatchAgentsResponse, WatchDemandResponse,
+    Agent, Demand, Event, Task, TaskState, TaskStatus, WatchAgentsResponse, WatchDemandResponse, event,
     watch_agents_response,
 };
 use serde::Serialize;
@@ -29,12 +29,23 @@ pub struct Model {
     demand: BTreeMap<String, Demand>,
     /// Those that have not ended, and those that ended within the window.
     tasks: BTreeMap<String, Task>,
+    /// When the latest attempts of tasks began, as far as that was seen: a record tells it of the first alone.
+    begun: BTreeMap<String, Begun>,
     /// There are more tasks than are kept.
     more: bool,
     /// All agents have been told.
     pub synced: bool,
     /// Demand has been told.
     pub demanded: bool,
+}
+
+/// The beginning of an attempt.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    attempt: i32,
+    at: SystemTime,
+    /// What the attempts before it cost.
+    cost: i64,
 }
 
 impl Model {
@@ -64,18 +75,27 @@ impl Model {
         self.more = more;
     }
 
-    pub fn task(&mut self, task: Task) {
+    /// A task as it is, and the new entries of its log.
+    pub fn task(&mut self, task: Task, events: &[Event]) {
         let runs = !matches!(state_of(&task), TaskState::Pending | TaskState::Queued);
         if self.tasks.len() >= MOST && !self.tasks.contains_key(&task.uid) && !runs {
             self.more = true;
             return;
+        }
+        let begun = events.iter().rev().find(|event| begins(event));
+        if let Some((attempt, at)) =
+            begun.and_then(|event| Some((event.attempt, moment(event.time.as_ref()?))))
+        {
+            let cost = self.tasks.get(&task.uid).map_or_else(|| cost(&task), cost);
+            self.begun.insert(task.uid.clone(), Begun { attempt, at, cost });
         }
         self.tasks.insert(task.uid.clone(), task);
     }
 
     /// Forgets tasks that ended long ago.
     pub fn forget(&mut self, now: SystemTime) {
-        self.tasks.retain(|_, task| !is_final(state_of(task)) || spent(task, now) > 0.0 || recent(task, now));
+        self.tasks.retain(|_, task| !is_final(state_of(task)) || recent(task, now));
+        self.begun.retain(|uid, _| self.tasks.contains_key(uid));
     }
 
     /// All of it as it is now.
@@ -89,7 +109,7 @@ impl Model {
             Pool { floor: 0, ceiling: 0, ..pool(&agent, Some(demand)) }
         }));
         let count = |wanted: TaskState| self.tasks.values().filter(|task| state_of(task) == wanted).count();
-        let rate: f64 = self.tasks.values().map(|task| spent(task, now)).sum();
+        let rate: f64 = self.tasks.values().map(|task| spent(task, self.begun(task), now)).sum();
         #[expect(clippy::cast_possible_truncation, reason = "whole millionths are enough")]
         let totals = Totals {
             running: count(TaskState::Running) + count(TaskState::Assigned),
@@ -101,9 +121,32 @@ impl Model {
         };
         let mut tasks: Vec<_> = self.tasks.values().filter(|task| choice.show.fits(state_of(task))).collect();
         tasks.sort_by_cached_key(|task| choice.sort.key(task));
-        let tasks = tasks.into_iter().map(|task| row(task, now)).collect();
+        let tasks = tasks.into_iter().map(|task| row(task, self.begun(task), now)).collect();
         Snapshot { pools, totals, tasks, more: self.more }
     }
+
+    /// The beginning of the attempt that a task is at, if it is known.
+    fn begun(&self, task: &Task) -> Option<Begun> {
+        let status = task.status.as_ref()?;
+        let first = status.start_time.as_ref().filter(|_| status.attempt <= 1).map(moment);
+        let first = first.map(|at| Begun { attempt: status.attempt, at, cost: 0 });
+        first.or_else(|| self.begun.get(&task.uid).filter(|begun| begun.attempt == status.attempt).copied())
+    }
+}
+
+/// Whether a worker took an attempt. Of an answer to its question it was not taken anew.
+fn begins(event: &Event) -> bool {
+    match &event.kind {
+        Some(event::Kind::State(change)) => {
+            change.to() == TaskState::Running && change.from() != TaskState::InputRequired
+        }
+        _ => false,
+    }
+}
+
+fn cost(task: &Task) -> i64 {
+    let usage = task.status.as_ref().and_then(|status| status.usage.as_ref());
+    usage.map_or(0, |usage| usage.cost_micro_usd)
 }
 
 /// What a person has chosen to see.
@@ -163,7 +206,7 @@ impl Sort {
         let made = micros(task.create_time.as_ref());
         let (first, second) = match self {
             Self::Age => (made, 0),
-            Self::Cost => (-status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd), made),
+            Self::Cost => (-cost(task), made),
             Self::State => match status.state() {
                 TaskState::InputRequired => (0, made),
                 TaskState::Running => (1, micros(status.start_time.as_ref())),
@@ -289,9 +332,10 @@ pub struct Row {
     pub target: String,
     pub worker: String,
     pub attempt: i32,
-    /// Seconds in which it runs, or waits for its slot, or exists, whichever is its state.
-    #[serde(rename = "forSeconds", serialize_with = "whole")]
-    pub lasted: Duration,
+    /// Seconds in which its attempt runs, or it waits for its slot, or exists, whichever is its state. Not known of a
+    /// later attempt whose start was not seen.
+    #[serde(rename = "forSeconds", serialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub lasted: Option<Duration>,
     pub cost_micro_usd: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
@@ -301,16 +345,18 @@ pub struct Row {
     pub is: TaskState,
 }
 
-fn whole<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(span.as_secs())
+#[expect(clippy::ref_option, reason = "serde asks so")]
+fn whole<S: serde::Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    span.map(|span| span.as_secs()).serialize(serializer)
 }
 
-fn row(task: &Task, now: SystemTime) -> Row {
+fn row(task: &Task, begun: Option<Begun>, now: SystemTime) -> Row {
     let status = task.status.clone().unwrap_or_default();
+    let made = task.create_time.as_ref();
     let since = match status.state() {
-        TaskState::Running | TaskState::InputRequired => status.start_time.as_ref(),
-        TaskState::Queued | TaskState::Assigned => status.ready_time.as_ref(),
-        _ => None,
+        TaskState::Running | TaskState::InputRequired => begun.map(|begun| begun.at),
+        TaskState::Queued | TaskState::Assigned => status.ready_time.as_ref().or(made).map(moment),
+        _ => made.map(moment),
     };
     let runs = status.state() == TaskState::Running;
     Row {
@@ -324,19 +370,21 @@ fn row(task: &Task, now: SystemTime) -> Row {
             String::new()
         },
         attempt: status.attempt,
-        lasted: since.or(task.create_time.as_ref()).map_or(Duration::ZERO, |at| between(moment(at), now)),
-        cost_micro_usd: status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd),
+        lasted: since.map(|at| between(at, now)),
+        cost_micro_usd: cost(task),
         progress: status.progress.as_ref().filter(|_| runs).map(|progress| progress.fraction),
         doing: reason(&status),
         is: status.state(),
     }
 }
 
-/// What a task cost within the window, if it spent evenly while it ran.
-fn spent(task: &Task, now: SystemTime) -> f64 {
-    let Some(status) = &task.status else { return 0.0 };
-    let cost = status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
-    let (Some(start), true) = (status.start_time.as_ref().map(moment), cost > 0) else { return 0.0 };
+/// What a task's attempt cost within the window, if it spent evenly while it ran. Nothing if nobody knows since when.
+fn spent(task: &Task, begun: Option<Begun>, now: SystemTime) -> f64 {
+    let (Some(begun), Some(status)) = (begun, &task.status) else { return 0.0 };
+    let (start, cost) = (begun.at, cost(task) - begun.cost);
+    if cost <= 0 {
+        return 0.0;
+    }
     let end = status.end_time.as_ref().map_or(now, moment);
     let begins = now.checked_sub(WINDOW).map_or(start, |from| from.max(start));
     let (within, ran) = (between(begins, end.min(now)), between(start, end));

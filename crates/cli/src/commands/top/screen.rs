@@ -1,12 +1,16 @@
 //! `rota top` in a terminal: takes in what the watches tell and what a person presses, and draws.
 //! Whatever way it ends, the terminal is as it was.
 
+use std::io::{self, IsTerminal, stdout};
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use futures::StreamExt;
-use ratatui::DefaultTerminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::{DefaultTerminal, Terminal};
 use rota_telemetry::clock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,19 +28,42 @@ const LATER: Duration = Duration::from_secs(1);
 const PAGE: usize = 10;
 
 /// A terminal that is given back when this is dropped; when the program panics, a hook gives it back before the
-/// panic is told.
-struct Screen(DefaultTerminal);
+/// panic is told. A terminal that has gone cannot be given back, and nobody is there to be told so: the library's own ways
+/// to do all this would panic over it.
+struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     fn open() -> anyhow::Result<Self> {
-        ratatui::try_init().map(Self).context("the terminal cannot be drawn in")
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = ratatui::try_restore();
+            told(panic);
+        }));
+        let open = || {
+            enable_raw_mode()?;
+            crossterm::execute!(stdout(), EnterAlternateScreen)?;
+            Terminal::new(CrosstermBackend::new(stdout()))
+        };
+        match open() {
+            Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
+            Err(error) => {
+                let _ = ratatui::try_restore();
+                Err(error).context("the terminal cannot be drawn in")
+            }
+        }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        let _ = ratatui::try_restore();
+        let _ = self.0.show_cursor();
     }
+}
+
+/// What a terminal that cannot be used means. It was one when this began: if it is none any more, whoever looked has left.
+fn failed(error: io::Error, what: &'static str) -> anyhow::Result<Exit> {
+    if stdout().is_terminal() { Err(error).context(what) } else { Ok(Exit::Interrupted) }
 }
 
 pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow::Result<Exit> {
@@ -49,7 +76,7 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
     let first = timeout(PATIENCE, tasks.next()).await.ok().flatten().transpose()?;
     load(context, &parent, &mut model).await?;
     if let Some(task) = first.and_then(|change| change.task) {
-        model.task(task);
+        model.task(task, &[]);
     }
     let mut agents = client.watch_agents(parent.clone());
     let mut demand = client.watch_demand(parent.clone());
@@ -59,7 +86,7 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
     let mut hang_up = signal(SignalKind::hangup())?;
 
     let title = top.title(context);
-    let mut seen = Seen { choice, skip: 0 };
+    let mut seen = Seen { choice, ..Seen::default() };
     let mut screen = Screen::open()?;
     let mut keys = EventStream::new();
     let mut due = Instant::now();
@@ -70,7 +97,7 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
                 if change.resync {
                     load(context, &parent, &mut model).await?;
                 }
-                change.task.into_iter().for_each(|task| model.task(task));
+                change.task.into_iter().for_each(|task| model.task(task, &change.events));
                 Told::News
             }
             change = agents.next() => {
@@ -83,9 +110,10 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
             }
             Ok(()) = link.changed() => Told::News,
             event = keys.next() => match event {
-                Some(event) => seen.pressed(&event.context("the terminal cannot be read")?, model_rows(&model, seen.choice)),
+                Some(Ok(event)) => seen.pressed(&event, model_rows(&model, seen.choice)),
+                Some(Err(error)) => Told::End(failed(error, "the terminal cannot be read")?),
                 // Nobody is there any more.
-                None => Told::End(Exit::Ok),
+                None => Told::End(Exit::Interrupted),
             },
             _ = interrupt.recv() => Told::End(Exit::Interrupted),
             _ = terminate.recv() => Told::End(Exit::Interrupted),
@@ -103,9 +131,10 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
                     colored: context.out.colored(),
                     lost: lost.as_deref(),
                     skip: seen.skip,
-                    keys: true,
                 };
-                screen.0.draw(|frame| view.draw(frame)).context("the terminal cannot be drawn in")?;
+                if let Err(error) = screen.0.draw(|frame| seen.room = view.draw(frame)) {
+                    return failed(error, "the terminal cannot be drawn in");
+                }
                 due = Instant::now() + LATER;
                 continue;
             }
@@ -137,6 +166,8 @@ enum Told {
 struct Seen {
     choice: Choice,
     skip: usize,
+    /// Rows that the last frame had room for.
+    room: usize,
 }
 
 impl Seen {
@@ -149,7 +180,9 @@ impl Seen {
     }
 
     fn key(&mut self, key: KeyEvent, rows: usize) -> Told {
-        let last = rows.saturating_sub(1);
+        // The last row is at the foot: what is beyond that would have to be scrolled back unseen.
+        let last = rows.saturating_sub(self.room.max(1));
+        self.skip = self.skip.min(last);
         match key.code {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
                 return Told::End(Exit::Interrupted);
@@ -180,22 +213,27 @@ mod tests {
 
     #[test]
     fn keys() {
-        let mut seen = Seen::default();
+        let mut seen = Seen { room: 5, ..Seen::default() };
         assert_eq!(press(&mut seen, KeyCode::Char('s')), Told::Now);
         assert_eq!(press(&mut seen, KeyCode::Char('f')), Told::Now);
         assert_eq!(seen.choice, Choice { sort: Sort::Age, show: Show::Running });
         for (code, skip) in [
             (KeyCode::Down, 1),
             (KeyCode::PageDown, 11),
-            (KeyCode::End, 24),
-            (KeyCode::Down, 24),
-            (KeyCode::Up, 23),
+            (KeyCode::End, 20),
+            (KeyCode::Down, 20),
+            (KeyCode::PageDown, 20),
+            (KeyCode::Up, 19),
             (KeyCode::Home, 0),
             (KeyCode::PageUp, 0),
         ] {
             press(&mut seen, code);
             assert_eq!(seen.skip, skip, "{code:?}");
         }
+        // A larger frame shows more: what is scrolled over is less.
+        (seen.skip, seen.room) = (20, 10);
+        press(&mut seen, KeyCode::Up);
+        assert_eq!(seen.skip, 14);
         assert_eq!(press(&mut seen, KeyCode::Char('x')), Told::Nothing);
         assert_eq!(press(&mut seen, KeyCode::Char('q')), Told::End(Exit::Ok));
         let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);

@@ -9,10 +9,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 
 use super::model::{Choice, Snapshot};
-use crate::output::{Paint, clean, duration, first_line, money};
+use crate::output::{Paint, duration, first_line, money, plain};
 
 /// The least and the most columns of a table's column.
 const WIDEST: usize = 32;
+/// The most columns of text.
+const WIDEST_TEXT: u16 = 1000;
 /// Cells of a bar of progress.
 const BAR: usize = 10;
 
@@ -29,44 +31,70 @@ pub struct View<'a> {
     pub lost: Option<&'a str>,
     /// Rows of tasks that are scrolled over.
     pub skip: usize,
-    /// Whether there is somebody to press keys.
-    pub keys: bool,
+}
+
+/// Rows under headings; one heading alone where there are none.
+struct Grid {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<(String, Paint)>>,
+    widths: Vec<Constraint>,
+}
+
+impl Grid {
+    fn new(header: Vec<&'static str>, rows: Vec<Vec<(String, Paint)>>) -> Self {
+        let last = header.len() - 1;
+        let widths = header.iter().enumerate().map(|(at, head)| {
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|(text, _)| Span::raw(text).width());
+            let width = cells.chain([head.len()]).max().unwrap_or_default().min(WIDEST);
+            match at == last {
+                true => Constraint::Fill(1),
+                false => Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX)),
+            }
+        });
+        Self { widths: widths.collect(), header, rows }
+    }
 }
 
 impl View<'_> {
-    pub fn draw(&self, frame: &mut Frame) {
-        let pools = u16::try_from(self.snapshot.pools.len().max(1)).unwrap_or(u16::MAX).saturating_add(2);
+    /// Draws, and says for how many tasks there is room.
+    pub fn draw(&self, frame: &mut Frame) -> usize {
+        let agents = self.pools();
+        let pools = u16::try_from(agents.rows.len().max(1)).unwrap_or(u16::MAX).saturating_add(2);
         let area = frame.area();
-        // Tasks are what changes; many agents must not take their place.
-        let pools = if self.keys { pools.min(area.height / 3).max(3) } else { pools };
-        let [head, agents, tasks, foot] = Layout::vertical([
+        let [head, pools, tasks, foot] = Layout::vertical([
             Constraint::Length(3),
-            Constraint::Length(pools),
+            // Tasks are what changes; many agents must not take their place.
+            Constraint::Length(pools.min(area.height / 3).max(3)),
             Constraint::Fill(1),
-            Constraint::Length(u16::from(self.keys)),
+            Constraint::Length(1),
         ])
         .areas(area);
+        let all = self.tasks();
+        let room = usize::from(tasks.height.saturating_sub(1));
         frame.render_widget(Paragraph::new(self.head()), head);
-        self.pools(frame, agents);
-        self.tasks(frame, tasks);
-        if self.keys {
-            frame.render_widget(Paragraph::new(self.foot()), foot);
-        }
+        self.table(frame, pools, &agents, 0);
+        self.table(frame, tasks, &all, self.skip.min(all.rows.len().saturating_sub(room)));
+        frame.render_widget(Paragraph::new(self.foot()), foot);
+        room
     }
 
-    /// The frame as text, as high as it needs to be.
+    /// All of it as text, in one frame as high as it needs to be.
     pub fn text(&self, width: u16) -> String {
-        let rows = self.snapshot.pools.len().max(1) + self.snapshot.tasks.len().max(1) + 8;
-        let height = u16::try_from(rows).unwrap_or(u16::MAX).min(u16::MAX / width.max(1));
-        let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-        let Ok(_) = terminal.draw(|frame| self.draw(frame));
-        let buffer = terminal.backend().buffer();
-        let lines = (0..height).map(|y| {
-            let cells = (0..width).filter_map(|x| buffer.cell((x, y)));
-            let line: String = cells.map(ratatui::buffer::Cell::symbol).collect();
-            line.trim_end().to_owned()
-        });
-        lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+        // What is drawn into has only so many cells: long tables are drawn in parts.
+        let width = width.clamp(1, WIDEST_TEXT);
+        let most = usize::from(u16::MAX / width) - 1;
+        let mut lines =
+            drawn(width, 3, |frame| frame.render_widget(Paragraph::new(self.head()), frame.area()));
+        for grid in [self.pools(), self.tasks()] {
+            for skip in (0..grid.rows.len().max(1)).step_by(most) {
+                let rows = grid.rows.len().saturating_sub(skip).min(most);
+                let part = drawn(width, rows + 1, |frame| self.table(frame, frame.area(), &grid, skip));
+                // The heading stands once.
+                lines.extend(part.into_iter().skip(usize::from(skip > 0)));
+            }
+            lines.push(String::new());
+        }
+        lines.join("\n").trim_end().to_owned()
     }
 
     fn head(&self) -> Vec<Line<'static>> {
@@ -80,7 +108,7 @@ impl View<'_> {
         );
         let mut title = vec![Span::styled(format!("rota top  {}", self.title), self.bold())];
         if let Some(why) = self.lost {
-            title.push(Span::styled(format!("  NOT CONNECTED: {}", clean(why)), self.paint(Paint::Bad)));
+            title.push(Span::styled(format!("  NOT CONNECTED: {}", plain(why)), self.paint(Paint::Bad)));
         }
         vec![Line::from(title), Line::from(figures)]
     }
@@ -99,7 +127,7 @@ impl View<'_> {
         ])
     }
 
-    fn pools(&self, frame: &mut Frame, area: Rect) {
+    fn pools(&self) -> Grid {
         let mut header =
             vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "FLOOR", "CEILING"];
         let rows = self.snapshot.pools.iter().map(|pool| {
@@ -124,11 +152,11 @@ impl View<'_> {
         if rows.is_empty() {
             header = vec!["no agents"];
         }
-        self.table(frame, area, &header, &rows, 0);
+        Grid::new(header, rows)
     }
 
-    fn tasks(&self, frame: &mut Frame, area: Rect) {
-        let header = ["TASK", "STATE", "FOR", "AGENT", "WORKER", "TRY", "COST", "DOING"];
+    fn tasks(&self) -> Grid {
+        let header = vec!["TASK", "STATE", "FOR", "AGENT", "WORKER", "TRY", "COST", "DOING"];
         let rows: Vec<_> = (self.snapshot.tasks.iter())
             .map(|task| {
                 let doing = match task.progress {
@@ -143,7 +171,7 @@ impl View<'_> {
                 vec![
                     (name, Paint::Plain),
                     (task.state.to_owned(), task.is.into()),
-                    (duration(task.lasted), Paint::Plain),
+                    (task.lasted.map(duration).unwrap_or_default(), Paint::Plain),
                     (task.target.clone(), Paint::Plain),
                     (task.worker.clone(), Paint::Plain),
                     (attempt, Paint::Plain),
@@ -152,30 +180,13 @@ impl View<'_> {
                 ]
             })
             .collect();
-        let header: &[_] = if rows.is_empty() { &["no tasks to show"] } else { &header };
-        let room = usize::from(area.height.saturating_sub(1));
-        let skip = self.skip.min(rows.len().saturating_sub(room));
-        self.table(frame, area, header, &rows, skip);
+        let header = if rows.is_empty() { vec!["no tasks to show"] } else { header };
+        Grid::new(header, rows)
     }
 
-    fn table(
-        &self,
-        frame: &mut Frame,
-        area: Rect,
-        header: &[&'static str],
-        rows: &[Vec<(String, Paint)>],
-        skip: usize,
-    ) {
+    fn table(&self, frame: &mut Frame, area: Rect, grid: &Grid, skip: usize) {
+        let Grid { header, rows, widths } = grid;
         let last = header.len() - 1;
-        let widths = header.iter().enumerate().map(|(at, head)| {
-            let cells = rows.iter().filter_map(|row| row.get(at)).map(|(text, _)| text.chars().count());
-            let width = cells.chain([head.len()]).max().unwrap_or_default().min(WIDEST);
-            match at == last {
-                true => Constraint::Fill(1),
-                false => Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX)),
-            }
-        });
-        let widths: Vec<_> = widths.collect();
         let shown = rows.iter().skip(skip).take(usize::from(area.height)).map(|row| {
             let cells = row.iter().enumerate().map(|(at, (text, paint))| {
                 let longest = if at == last { usize::from(area.width) } else { WIDEST };
@@ -204,6 +215,24 @@ impl View<'_> {
         };
         Style::default().fg(color)
     }
+}
+
+/// The lines of a frame.
+fn drawn(width: u16, height: usize, draw: impl FnOnce(&mut Frame)) -> Vec<String> {
+    let height = u16::try_from(height).unwrap_or(u16::MAX);
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+    let Ok(_) = terminal.draw(draw);
+    let buffer = terminal.backend().buffer();
+    let line = |y| {
+        let (mut line, mut x) = (String::new(), 0);
+        while let Some(cell) = (x < width).then(|| buffer.cell((x, y))).flatten() {
+            line.push_str(cell.symbol());
+            // A wide symbol takes the place of the next one too.
+            x += u16::try_from(Span::raw(cell.symbol()).width()).unwrap_or(1).max(1);
+        }
+        line.trim_end().to_owned()
+    };
+    (0..height).map(line).collect()
 }
 
 /// How far, as a bar.

@@ -8,7 +8,7 @@ use rota_proto::v1::{
 };
 
 use super::{Span, Step, Totals};
-use crate::output::{Paint, between, failure, first_line, moment, money, target, time, wait};
+use crate::output::{Paint, between, failure, first_line, moment, money, plain, target, time, wait};
 
 /// Characters of a tool's input or a question that are shown.
 const SHOWN: usize = 100;
@@ -47,6 +47,7 @@ impl<'a> Making<'a> {
             Some(K::ToolCall(call)) => {
                 let at = self.push(event, "tool", Paint::Plain, tool(call));
                 self.steps[at].open = true;
+                self.steps[at].tool = plain(&call.tool);
                 self.tools.insert(call.call_id.clone(), at);
             }
             Some(K::ToolResult(result)) => {
@@ -200,6 +201,7 @@ impl<'a> Making<'a> {
             kind,
             attempt: event.attempt,
             worker: String::new(),
+            tool: String::new(),
             text: first_line(&text, 4 * SHOWN),
             paint,
             at: since,

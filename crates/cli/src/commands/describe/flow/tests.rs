@@ -50,7 +50,7 @@ fn life() -> Vec<Event> {
         change.retry_time = at(5000);
     }
     let call =
-        ToolCall { call_id: "c".into(), tool: "Bash".into(), input_json: "{\"command\":\"ls\"}".into() };
+        ToolCall { call_id: "c".into(), tool: "my tool".into(), input_json: "{\"command\":\"ls\"}".into() };
     let answer = ToolResult { call_id: "c".into(), output: "no such file".into(), is_error: true };
     let question = InputRequest { request_id: "q".into(), prompt: "which one?".into(), ..Default::default() };
     let input = TaskInput { request_id: "q".into(), text: "the first".into(), ..Default::default() };
@@ -94,7 +94,7 @@ AFTER  TOOK   STEP       TRY  WHAT
 +5.0s  0ms    queued     1    for default
 +5.0s  0ms    assigned   2    on two
 +5.0s  5.0s   running    2    on two; 15 tokens in, 2 out
-+6.0s  250ms  tool       2    Bash {\"command\":\"ls\"} failed: no such file
++6.0s  250ms  tool       2    my tool {\"command\":\"ls\"} failed: no such file
 +7.0s  2.0s   asks       2    which one?
 +9.0s         input      2    the first
 +10s          succeeded  2"
@@ -102,6 +102,7 @@ AFTER  TOOK   STEP       TRY  WHAT
     let json = serde_json::to_value(&flow).unwrap();
     assert_eq!(json["totals"]["inputRequired"], "2.000s");
     assert_eq!(json["steps"][3]["worker"], "one");
+    assert_eq!(json["steps"][8]["tool"], "my tool");
     assert_eq!((&json["steps"][8]["kind"], &json["steps"][8]["took"]), (&"tool".into(), &"0.250s".into()));
 }
 

@@ -84,7 +84,7 @@ fn agent(management: Management, status: AgentStatus) -> Agent {
 #[test]
 fn agents_without_room_are_told() {
     let told = |management, status| {
-        let checks = agents_and_workers(&[agent(management, status)], &[]);
+        let checks = agents_and_workers(&[agent(management, status)], &[], &[]);
         (worst(&checks, "agents").verdict, worst(&checks, "agents").message.clone())
     };
     use Management::{External, Managed};
@@ -100,10 +100,39 @@ fn agents_without_room_are_told() {
     assert!(told(Managed, with(3, 1, 0)).1.contains("all slots are filled"));
     let trouble = AgentStatus { message: "no such image".into(), ..Default::default() };
     assert_eq!(told(Managed, trouble).0, Verdict::Fail);
-    assert_eq!(agents_and_workers(&[], &[])[0].verdict, Verdict::Warn);
+    assert_eq!(agents_and_workers(&[], &[], &[])[0].verdict, Verdict::Warn);
     let lost = Worker { name: "namespaces/default/workers/w-1".into(), ..Default::default() };
-    let checks = agents_and_workers(&[agent(Managed, with(0, 0, 0))], &[lost]);
+    let checks = agents_and_workers(&[agent(Managed, with(0, 0, 0))], &[lost], &[]);
     assert!(worst(&checks, "workers").message.contains("w-1"));
+}
+
+#[test]
+fn what_waits_for_a_breaker_waits_for_no_room() {
+    let full = AgentStatus { queued_tasks: 1, workers: 1, ..Default::default() };
+    let agents = [agent(Management::Managed, full)];
+    let with = |state: BreakerState| {
+        let breaker = Breaker { agent: agents[0].name.clone(), state: state.into(), ..Default::default() };
+        let checks = agents_and_workers(&agents, &[], &[breaker]);
+        checks
+            .into_iter()
+            .filter(|check| check.name == "agents")
+            .map(|check| check.message)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(with(BreakerState::Closed), ["coder: 1 task waits, and all slots are filled"]);
+    assert!(with(BreakerState::Open).is_empty() && with(BreakerState::HalfOpen).is_empty());
+}
+
+#[test]
+fn endpoints_are_where_to_connect() {
+    for (endpoint, wanted) in [
+        ("http://127.0.0.1:7420", "127.0.0.1:7420"),
+        ("https://rota.example/", "rota.example:443"),
+        ("http://[::1]", "[::1]:80"),
+        ("https://[::1]:7420", "[::1]:7420"),
+    ] {
+        assert_eq!(address(endpoint), wanted);
+    }
 }
 
 #[test]

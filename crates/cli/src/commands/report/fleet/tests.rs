@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use pbjson_types::Timestamp;
+use rota_client::watch::is_final;
 use rota_proto::v1::{Failure, FailureClass, Target, TaskSpec, Usage, target};
 
 use super::super::section::page;
@@ -71,9 +72,9 @@ Outcomes
   Succeeded  1      25%
 
 Times
-  WHERE         TASKS  MEDIAN  95%    LONGEST  ALL
-  in the queue  3      10s     10s    10s      30s
-  running       2      20s     1m40s  1m40s    2m0s
+  WHAT                TASKS  MEDIAN  95%    LONGEST  ALL
+  in the queue        2      10s     10s    10s      20s
+  first start to end  2      20s     1m40s  1m40s    2m0s
 
 Retries
   TASKS  MORE ATTEMPTS  WORKERS LOST
@@ -93,10 +94,9 @@ Failures
   crash  1      exit code 1
 
 Slowest
-  TASK  STATE      RAN
-  bad   Failed     1m40s
-  runs  Running    50s
-  good  Succeeded  20s"
+  TASK  STATE      TRIES  FIRST START TO END
+  bad   Failed     3      1m40s
+  good  Succeeded  1      20s"
     );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["outcomes"]["Failed"], &json["times"][1]["p95"]), (&1.into(), &"100.000s".into()));

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use rota_proto::v1::{AgentSpec, Progress, Usage, WorkerDemand};
+use rota_proto::v1::{AgentSpec, Progress, StateChange, Usage, WorkerDemand};
 
 use super::*;
 
@@ -104,7 +104,7 @@ fn tasks_are_sorted_and_filtered() {
 fn cost_is_what_the_last_minute_saw() {
     let cost = |status: &dyn Fn(&mut TaskStatus), at| {
         let mut model = Model::default();
-        model.task(task("one", TaskState::Running, status));
+        model.task(task("one", TaskState::Running, status), &[]);
         model.snapshot(Choice::default(), now(at)).totals.cost_per_minute_micro_usd
     };
     // Half of its run was within the minute.
@@ -118,28 +118,29 @@ fn cost_is_what_the_last_minute_saw() {
 #[test]
 fn what_ended_is_forgotten_and_too_many_are_not_kept() {
     let mut model = Model::default();
-    model.task(task("ended", TaskState::Failed, |status| usage(status, 0, 0, Some(100))));
+    model.task(task("ended", TaskState::Failed, |status| usage(status, 0, 0, Some(100))), &[]);
     model.forget(now(159));
     assert_eq!(model.tasks.len(), 1);
     model.forget(now(161));
     assert!(model.tasks.is_empty());
     for number in 0..=MOST {
-        model.task(task(&number.to_string(), TaskState::Queued, |_| {}));
+        model.task(task(&number.to_string(), TaskState::Queued, |_| {}), &[]);
     }
     assert_eq!(model.tasks.len(), MOST);
     assert!(model.snapshot(Choice::default(), now(0)).more);
-    model.task(task("runs", TaskState::Running, |_| {}));
+    model.task(task("runs", TaskState::Running, |_| {}), &[]);
     assert_eq!(names(&model, Sort::State, Show::Running), ["runs"]);
 }
 
 #[test]
 fn a_row_says_what_a_task_does() {
     let mut model = Model::default();
-    model.task(task("runs", TaskState::Running, |status| {
+    let runs = task("runs", TaskState::Running, |status| {
         usage(status, 1_500_000, 40, None);
         status.worker = "w-1".into();
         status.progress = Some(Progress { fraction: 0.5, step: "tests".into() });
-    }));
+    });
+    model.task(runs, &[]);
     let json = serde_json::to_value(model.snapshot(Choice::default(), now(100))).unwrap();
     let row = &json["tasks"][0];
     assert_eq!(
@@ -147,4 +148,38 @@ fn a_row_says_what_a_task_does() {
         (&"Running".into(), &"w-1".into(), &"50% tests".into())
     );
     assert_eq!((&row["forSeconds"], &row["progress"]), (&60.into(), &0.5.into()));
+}
+
+#[test]
+fn a_later_attempt_is_timed_from_its_own_start() {
+    let second = |cost| {
+        task("again", TaskState::Running, |status| {
+            usage(status, cost, 0, None);
+            status.attempt = 2;
+        })
+    };
+    let mut model = Model::default();
+    model.load(vec![second(1000)], false);
+    let told = |model: &Model| {
+        let snapshot = model.snapshot(Choice::default(), now(1000));
+        (snapshot.tasks[0].lasted, snapshot.totals.cost_per_minute_micro_usd)
+    };
+    assert_eq!(told(&model), (None, 0), "nobody has seen when it began");
+    let json = serde_json::to_value(model.snapshot(Choice::default(), now(1000))).unwrap();
+    assert!(json["tasks"][0].get("forSeconds").is_none(), "{json}");
+    let change = |from: TaskState| StateChange {
+        from: from.into(),
+        to: TaskState::Running.into(),
+        ..Default::default()
+    };
+    let event = |from, seconds| Event {
+        attempt: 2,
+        time: at(seconds),
+        kind: Some(event::Kind::State(change(from))),
+        ..Default::default()
+    };
+    model.task(second(1000), &[event(TaskState::Assigned, 980)]);
+    // An answer to its question begins no attempt.
+    model.task(second(1500), &[event(TaskState::InputRequired, 990)]);
+    assert_eq!(told(&model), (Some(Duration::from_secs(20)), 500));
 }

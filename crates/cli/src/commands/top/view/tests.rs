@@ -27,7 +27,7 @@ fn snapshot() -> Snapshot {
         target: "coder".into(),
         worker: if progress.is_none() { String::new() } else { "coder-1".into() },
         attempt: i32::from(progress.is_some()),
-        lasted: Duration::from_secs(75),
+        lasted: Some(Duration::from_secs(75)),
         cost_micro_usd: if progress.is_none() { 0 } else { 120_000 },
         progress,
         doing: doing.into(),
@@ -51,7 +51,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn view<'a>(snapshot: &'a Snapshot, keys: bool) -> View<'a> {
+fn view(snapshot: &Snapshot) -> View<'_> {
     View {
         snapshot,
         choice: Choice::default(),
@@ -60,14 +60,13 @@ fn view<'a>(snapshot: &'a Snapshot, keys: bool) -> View<'a> {
         colored: true,
         lost: None,
         skip: 0,
-        keys,
     }
 }
 
 #[test]
 fn one_frame() {
     assert_eq!(
-        view(&snapshot(), false).text(100),
+        view(&snapshot()).text(100),
         "\
 rota top  http://127.0.0.1:7420  default
 running 1   asking 0   queued 1   pending 0   workers 1   cost $0.096/min
@@ -86,14 +85,14 @@ next   Queued   1m15s  coder"
 fn nothing_is_a_frame_too() {
     let mut empty = snapshot();
     (empty.pools, empty.tasks) = (Vec::new(), Vec::new());
-    let text = view(&empty, false).text(80);
+    let text = view(&empty).text(80);
     assert!(text.contains("\nno agents\n") && text.ends_with("no tasks to show"), "{text}");
 }
 
 /// What a terminal of a size would show.
 fn on(view: &View<'_>, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| view.draw(frame)).unwrap();
+    terminal.draw(|frame| _ = view.draw(frame)).unwrap();
     let buffer = terminal.backend().buffer();
     let line = |y| (0..width).map(|x| buffer.cell((x, y)).unwrap().symbol()).collect::<String>();
     (0..height).map(|y| line(y).trim_end().to_owned()).collect()
@@ -103,10 +102,10 @@ fn on(view: &View<'_>, width: u16, height: u16) -> Vec<String> {
 fn every_size_has_a_frame() {
     let snapshot = snapshot();
     for (width, height) in [(1, 1), (3, 2), (20, 5), (40, 12), (500, 100)] {
-        let lines = on(&view(&snapshot, true), width, height);
+        let lines = on(&view(&snapshot), width, height);
         assert_eq!(lines.len(), usize::from(height));
     }
-    let small = on(&view(&snapshot, true), 80, 12);
+    let small = on(&view(&snapshot), 80, 12);
     assert!(small[11].starts_with("q quit   s sort: state   f show: all"), "{small:?}");
 }
 
@@ -115,7 +114,7 @@ fn a_lost_connection_is_told_and_hostile_names_do_nothing() {
     let mut hostile = snapshot();
     hostile.tasks[0].doing = "\u{1b}[2J\u{1b}]0;x\u{7}\nsecond line".into();
     hostile.tasks[0].name = "ü界".into();
-    let mut view = view(&hostile, true);
+    let mut view = view(&hostile);
     view.lost = Some("connection refused");
     let lines = on(&view, 100, 20);
     assert!(lines[0].ends_with("NOT CONNECTED: connection refused"), "{lines:?}");
@@ -132,7 +131,7 @@ fn long_lists_are_scrolled_to_their_end() {
             task
         })
         .collect();
-    let mut view = view(&long, true);
+    let mut view = view(&long);
     view.skip = 10;
     let lines = on(&view, 80, 20);
     assert!(lines.iter().any(|line| line.starts_with("task-10 ")), "{lines:?}");
@@ -141,4 +140,28 @@ fn long_lists_are_scrolled_to_their_end() {
     let lines = on(&view, 80, 20);
     assert!(lines.iter().any(|line| line.starts_with("task-99 ")), "{lines:?}");
     assert!(lines[18].starts_with("task-99 "), "the last row is at the foot: {lines:?}");
+}
+
+#[test]
+fn text_has_every_task_whatever_a_frame_can_hold() {
+    let mut long = snapshot();
+    let task = long.tasks[1].clone();
+    long.tasks = (0..5000).map(|number| Task { name: format!("task-{number}"), ..task.clone() }).collect();
+    for width in [30, 80, 200, u16::MAX] {
+        let text = view(&long).text(width);
+        assert_eq!(text.lines().count(), 3 + 4 + 5001, "{width}");
+    }
+    let text = view(&long).text(200);
+    assert_eq!(text.lines().filter(|line| line.starts_with("TASK ")).count(), 1);
+    assert!(text.lines().last().unwrap().starts_with("task-4999 "), "{text}");
+}
+
+#[test]
+fn wide_characters_stay_together() {
+    let mut wide = snapshot();
+    wide.tasks[0].doing = "測試 ü 你好".into();
+    wide.tasks[0].name = "界界".into();
+    let text = view(&wide).text(100);
+    assert!(text.contains("\n界界  Running  "), "{text}");
+    assert!(text.contains("測試 ü 你好"), "{text}");
 }
