@@ -43,13 +43,20 @@ impl Declared {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
             lines.for_each(|line| add(&mut all, line));
         }
+        // As it is with most attempts, and to build a search for nothing costs more than a small task does.
+        if all.is_empty() {
+            return Self::default();
+        }
         let patterns: Vec<_> = all.into_iter().collect();
         let search = match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns) {
-            _ if patterns.is_empty() => Search::Nothing,
             Ok(these) => Search::These(these),
             Err(_) => Search::Everything,
         };
         Self { patterns, search }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
     }
 
     pub(super) fn replace<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {

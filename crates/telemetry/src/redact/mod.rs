@@ -66,7 +66,10 @@ pub struct Guard(Redactor);
 impl Redactor {
     /// Keeps its values out of this process's logs and spans, too.
     pub fn guard(&self) -> Guard {
-        PROCESS.write().push(self.clone());
+        // Everything that is told is searched for each that is there.
+        if !self.0.is_empty() {
+            PROCESS.write().push(self.clone());
+        }
         Guard(self.clone())
     }
 }
