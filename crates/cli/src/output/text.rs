@@ -119,7 +119,7 @@ pub fn reason(status: &TaskStatus) -> String {
     }
     if let Some(wait) = status.waiting.first() {
         let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");
-        return format!("{reason} {}", wait.what).trim_end().to_owned();
+        return format!("{reason} {}", plain(&wait.what)).trim_end().to_owned();
     }
     if let Some(request) = status.pending_input.first() {
         return format!("asks: {}", first_line(&request.prompt, 50));
