@@ -115,18 +115,26 @@ impl Terminal {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Starts a command, takes the terminal away once it shows a word, and gives how it ends. For a thread that may block.
-    pub(crate) fn taken_away(command: &Command, word: &str) -> ExitStatus {
+    /// Starts a command, takes the terminal away once it shows a word, and gives how it ends.
+    pub(crate) async fn taken_away(command: &Command, word: &'static str) -> ExitStatus {
         let (mut child, master, _) = spawn(command, size(24, 80));
-        let mut reader = master.try_clone_reader().unwrap();
-        let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
-        while !String::from_utf8_lossy(&said).contains(word) {
-            let count = reader.read(&mut bytes).unwrap();
-            assert!(count > 0, "it ends before it says {word:?}");
-            said.extend_from_slice(&bytes[..count]);
+        let pid = Pid::from_raw(i32::try_from(child.process_id().unwrap()).unwrap());
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut reader = master.try_clone_reader().unwrap();
+            let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
+            while !String::from_utf8_lossy(&said).contains(word) {
+                let count = reader.read(&mut bytes).unwrap();
+                assert!(count > 0, "it ends before it says {word:?}");
+                said.extend_from_slice(&bytes[..count]);
+            }
+            drop((reader, master));
+            child.wait().unwrap()
+        });
+        let ended = timeout(PATIENCE, ended).await;
+        if ended.is_err() {
+            kill(pid, Signal::SIGKILL).unwrap();
         }
-        drop((reader, master));
-        child.wait().unwrap()
+        ended.expect("it goes on without its terminal").unwrap()
     }
 
     /// Waits for its end, sees that the terminal is as it was, and gives the exit code.

@@ -109,9 +109,7 @@ async fn whatever_ends_it_the_terminal_is_as_it_was() -> Result<()> {
 #[tokio::test]
 async fn a_terminal_that_goes_away_ends_it() -> Result<()> {
     let (stage, _worker) = filled().await?;
-    let command = stage.command(&["top"]);
-    let ended = tokio::task::spawn_blocking(move || Terminal::taken_away(&command, "build"));
-    let ended = tokio::time::timeout(tasks::PATIENCE, ended).await??;
+    let ended = Terminal::taken_away(&stage.command(&["top"]), "build").await;
     assert_eq!((ended.exit_code(), ended.signal()), (130, None));
     Ok(())
 }

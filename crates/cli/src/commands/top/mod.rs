@@ -1,5 +1,6 @@
 //! `rota top`: what the fleet does now, live in a terminal; or one look at it.
 
+mod choice;
 mod model;
 mod screen;
 mod view;
@@ -12,7 +13,8 @@ use futures::StreamExt;
 use rota_proto::v1::{ListTasksRequest, Task, TaskFilter, TaskState};
 use rota_telemetry::{clock, env};
 
-use self::model::{Choice, MOST, Model, Show, Sort};
+use self::choice::{Choice, Show, Sort};
+use self::model::{MOST, Model};
 use self::view::View;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};

@@ -6,16 +6,18 @@ use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use futures::StreamExt;
 use ratatui::backend::CrosstermBackend;
 use ratatui::{DefaultTerminal, Terminal};
 use rota_telemetry::clock;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::model::{Choice, Model};
+use super::choice::Choice;
+use super::model::Model;
 use super::view::View;
 use super::{PATIENCE, Top, load};
 use crate::context::Context;
@@ -61,6 +63,23 @@ impl Drop for Screen {
     }
 }
 
+/// What is pressed, read by a thread of its own: of a terminal that has gone, the library reads on and on, and never comes
+/// back. The thread ends with the program.
+fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
+    let (sender, keys) = mpsc::channel(16);
+    let read = move || {
+        loop {
+            let event = event::read();
+            let over = event.is_err();
+            if sender.blocking_send(event).is_err() || over {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("rota-keys".to_owned()).spawn(read)?;
+    Ok(keys)
+}
+
 /// What a terminal that cannot be used means. It was one when this began: if it is none any more, whoever looked has left.
 fn failed(error: io::Error, what: &'static str) -> anyhow::Result<Exit> {
     if stdout().is_terminal() { Err(error).context(what) } else { Ok(Exit::Interrupted) }
@@ -88,7 +107,7 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
     let title = top.title(context);
     let mut seen = Seen { choice, ..Seen::default() };
     let mut screen = Screen::open()?;
-    let mut keys = EventStream::new();
+    let mut keys = keys()?;
     let mut due = Instant::now();
     loop {
         let told = tokio::select! {
@@ -109,7 +128,7 @@ pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow:
                 Told::News
             }
             Ok(()) = link.changed() => Told::News,
-            event = keys.next() => match event {
+            event = keys.recv() => match event {
                 Some(Ok(event)) => seen.pressed(&event, model_rows(&model, seen.choice)),
                 Some(Err(error)) => Told::End(failed(error, "the terminal cannot be read")?),
                 // Nobody is there any more.
@@ -204,7 +223,7 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Show, Sort};
+    use super::super::choice::{Show, Sort};
     use super::*;
 
     fn press(seen: &mut Seen, code: KeyCode) -> Told {

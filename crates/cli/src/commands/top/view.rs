@@ -8,7 +8,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 
-use super::model::{Choice, Snapshot};
+use super::choice::Choice;
+use super::model::Snapshot;
 use crate::output::{Paint, duration, first_line, money, plain};
 
 /// The least and the most columns of a table's column.

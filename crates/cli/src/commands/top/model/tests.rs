@@ -2,8 +2,10 @@
 
 use std::time::UNIX_EPOCH;
 
-use rota_proto::v1::{AgentSpec, Progress, StateChange, Usage, WorkerDemand};
+use pbjson_types::Timestamp;
+use rota_proto::v1::{AgentSpec, Progress, StateChange, TaskStatus, Usage, WorkerDemand};
 
+use super::super::choice::{Show, Sort};
 use super::*;
 
 fn at(seconds: i64) -> Option<Timestamp> {

@@ -146,14 +146,14 @@ fn long_lists_are_scrolled_to_their_end() {
 fn text_has_every_task_whatever_a_frame_can_hold() {
     let mut long = snapshot();
     let task = long.tasks[1].clone();
-    long.tasks = (0..5000).map(|number| Task { name: format!("task-{number}"), ..task.clone() }).collect();
+    long.tasks = (0..1000).map(|number| Task { name: format!("task-{number}"), ..task.clone() }).collect();
     for width in [30, 80, 200, u16::MAX] {
         let text = view(&long).text(width);
-        assert_eq!(text.lines().count(), 3 + 4 + 5001, "{width}");
+        assert_eq!(text.lines().count(), 3 + 4 + 1001, "{width}");
     }
     let text = view(&long).text(200);
     assert_eq!(text.lines().filter(|line| line.starts_with("TASK ")).count(), 1);
-    assert!(text.lines().last().unwrap().starts_with("task-4999 "), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("task-999 "), "{text}");
 }
 
 #[test]
