@@ -137,7 +137,7 @@ async fn of_an_agents_a_task_sees_what_it_names() -> Result<()> {
         assert_eq!(status.result.unwrap_or_default().text, seen, "{names:?}");
     }
     let failure = run(Some(&["KEY", "OTHER"])).await?.failure.unwrap();
-    assert_eq!(failure.class(), v1::FailureClass::Start);
+    assert_eq!(failure.class(), v1::FailureClass::Invalid);
     assert!(failure.message.contains("OTHER") && failure.message.contains("KEY, TOKEN"), "{failure:?}");
     Ok(())
 }

@@ -130,7 +130,7 @@ mod tests {
         let folder = folder();
         for name in ["OTHER", "../KEY", "..data"] {
             let failed = read(Some(folder.path()), &choosing(&["KEY", name])).await.unwrap_err();
-            assert_eq!(failed.class(), FailureClass::Start);
+            assert_eq!(failed.class(), FailureClass::Invalid);
             assert!(failed.message.contains(name) && failed.message.contains("KEY, TOKEN"), "{failed:?}");
             assert!(failed.hint.contains("spec.secrets"));
         }
