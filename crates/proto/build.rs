@@ -13,9 +13,9 @@ const FILES: [&str; 6] = [
     "rota/worker/v1/worker.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "this is how cargo speaks to build scripts")]
+#[expect(clippy::disallowed_methods, reason = "cargo passes parameters to build scripts this way")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Asked when it runs, not when it is compiled: checkouts may share a target folder.
+    // Read at run time, not compile time: checkouts may share a target folder.
     let crate_dir = std::env::var("CARGO_MANIFEST_DIR")?;
     let root = Path::new(&crate_dir).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".rota.v1.Output.data")
         .btree_map(".")
         .compile_fds(set)?;
-    // The canonical JSON mapping, for `-o json` and for whoever reads what we write.
+    // The canonical JSON mapping, for `-o json` and its readers.
     pbjson_build::Builder::new().register_descriptors(&bytes)?.btree_map([".rota"]).build(&[".rota"])?;
     Ok(())
 }

@@ -4,7 +4,7 @@ language=$1
 shift
 
 list=$(files "$@")
-[ -n "$list" ] || { echo "there is no file of $language" >&2; exit 1; }
+[ -n "$list" ] || { echo "no files of $language" >&2; exit 1; }
 total=$(printf '%s\n' "$list" | wc -l)
 lines=0 words=0 bytes=0
 count() {

@@ -4,7 +4,7 @@ number=$1
 shift
 
 list=$(files "$@")
-[ -n "$list" ] || { echo "there is no file" >&2; exit 1; }
+[ -n "$list" ] || { echo "no files" >&2; exit 1; }
 total=$(printf '%s\n' "$list" | wc -l)
 measure() { printf '%7d  %s\n' "$(wc -l <"$1")" "$1"; }
 top=$(each measure "$total" "measuring" <<END | sort -rn | head -n "$number"

@@ -1,16 +1,16 @@
-# What the demo's programs share. To be read with the project as the working directory.
+# Shared functions of the demo's programs. Source this with the project as the working directory.
 #
 # A program of the `command` runtime needs none of this: its exit code is its outcome, and what it
-# prints is its result. To say more, it has three directories and pipes, named by the environment:
-#   ROTA_CONTEXT   task.json and previous_results.json, to read
-#   ROTA_OUTPUT    where it may leave result.json
-#   ROTA_EVENTS    a pipe for JSON lines: progress, messages, usage
-# Run by hand, without them, the programs work too.
+# prints is its result. To report more, it has two directories and a pipe, named by the environment:
+#   ROTA_CONTEXT   directory with task.json and previous_results.json
+#   ROTA_OUTPUT    directory for result.json
+#   ROTA_EVENTS    pipe for JSON lines: progress, messages, usage
+# The programs also run by hand, without them.
 set -eu
 LC_ALL=C
 export LC_ALL
 
-# files EXTENSION...: the project's files with these endings, one a line; nothing hidden, nothing built.
+# files EXTENSION...: the project's files with these extensions, one per line, without hidden files and build output.
 files() {
     for extension; do
         find . -type d \( -name target -o -name node_modules -o -name '.?*' \) -prune \
@@ -18,20 +18,20 @@ files() {
     done | sort
 }
 
-# tell DONE TOTAL STEP: progress. STEP is one of our own words, hence needs no quoting.
-tell() {
+# report DONE TOTAL STEP: reports progress. STEP contains no characters that need quoting.
+report() {
     printf '{"progress":%d.%02d,"step":"%s"}\n' $(($1 / $2)) $(($1 % $2 * 100 / $2)) "$3" \
         >>"${ROTA_EVENTS:-/dev/null}"
 }
 
-# each COMMAND TOTAL STEP: runs COMMAND with each file of standard input; tells progress twenty times in all.
+# each COMMAND TOTAL STEP: runs COMMAND with each file of standard input; reports progress at most twenty times.
 each() {
     number=0
     while IFS= read -r file; do
         number=$((number + 1))
         "$1" "$file"
         if [ $((number * 20 / $2)) -ne $(((number - 1) * 20 / $2)) ]; then
-            tell "$number" "$2" "$3: $number of $2 files"
+            report "$number" "$2" "$3: $number of $2 files"
         fi
     done
 }
@@ -42,7 +42,7 @@ quoted() {
         awk 'BEGIN { printf "\"" } NR > 1 { printf "%s", "\\n" } { printf "%s", $0 } END { printf "\"" }'
 }
 
-# result SUMMARY DATA: what the task brought: a text for people, and JSON for programs.
+# result SUMMARY DATA: the task's result: a text for people, and JSON for programs.
 result() {
     if [ -n "${ROTA_OUTPUT:-}" ]; then
         printf '{"success":true,"summary":%s,"data":%s}\n' "$(quoted "$1")" "$2" >"$ROTA_OUTPUT/result.json"

@@ -1,5 +1,5 @@
-# Reads previous_results.json, which Rota writes with one field a line. Prints a report; fails if
-# there is no result in it.
+# Reads previous_results.json, which Rota writes with one field per line. Prints a report; fails
+# without results.
 
 function value(line) {
     sub(/^[^:]*: /, "", line)
@@ -8,7 +8,7 @@ function value(line) {
     return line
 }
 
-# A JSON string's text.
+# Decodes a JSON string.
 function plain(text,    out, at, char) {
     out = ""
     for (at = 1; at <= length(text); at++) {
@@ -32,7 +32,7 @@ function plain(text,    out, at, char) {
 
 END {
     if (results == 0) {
-        print "there are no results to report" > "/dev/stderr"
+        print "no results to report" > "/dev/stderr"
         exit 1
     }
     for (n = 1; n <= results; n++) if (of_language[n]) counted += files[n]

@@ -1,10 +1,10 @@
-# search.sh NAME PATTERN EXTENSION...: prints the lines that a pattern fits, and counts them.
+# search.sh NAME PATTERN EXTENSION...: prints the lines that match a pattern, and counts them.
 . "${0%/*}/lib.sh"
 name=$1 pattern=$2
 shift 2
 
 list=$(files "$@")
-[ -n "$list" ] || { echo "there is nothing to search in" >&2; exit 1; }
+[ -n "$list" ] || { echo "no files to search" >&2; exit 1; }
 total=$(printf '%s\n' "$list" | wc -l)
 matches=0 with=0
 search() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes what the worker needs (a venv, and stubs from proto/), then runs it. Again is cheap.
+# Creates a venv and stubs from proto/, then runs the worker. Later runs reuse both.
 #
 #   examples/python-worker/run.sh AGENT WORKER     join the pool of AGENT
-#   examples/python-worker/run.sh --prepare        only make what it needs
+#   examples/python-worker/run.sh --prepare        only create venv and stubs
 #
 # ROTA_ENDPOINT, ROTA_TOKEN_FILE   the control plane and its token (default: the `rota dev` of this machine)
 # ROTA_PYTHON_DIR                  where venv and stubs are kept (default: ~/.cache/rota/python-worker)
@@ -15,12 +15,12 @@ made=${ROTA_PYTHON_DIR:-$HOME/.cache/rota/python-worker}
 stubs=$made/stubs
 
 if ! cmp -s "$here/requirements.txt" "$made/requirements.txt"; then
-    echo "making a venv in $made" >&2
+    echo "creating a venv in $made" >&2
     "${PYTHON:-python3}" -m venv --clear "$made/venv"
     "$made/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
     cp "$here/requirements.txt" "$made/requirements.txt"
 fi
-# Always anew: it takes a second, and the protos may have changed. Aside first, for whoever runs already.
+# Generated on each run: it takes a second, and the protos may have changed. Replaced atomically for workers that are running.
 new=$(mktemp -d "$made/stubs.XXXXXX")
 files=$(cd "$proto" && find rota -name '*.proto')
 # shellcheck disable=SC2086 # one word a file
@@ -30,7 +30,7 @@ rm -rf "$stubs" && mv "$new" "$stubs"
 [ "${1:-}" != "--prepare" ] || exit 0
 [ $# -eq 2 ] || { echo "usage: run.sh AGENT WORKER" >&2; exit 2; }
 
-# What `rota dev` says of itself, unless the environment knows better.
+# Address and token of the `rota dev` on this machine, unless the environment sets them.
 field() { "$made/venv/bin/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$dev" "$1"; }
 dev=${ROTA_HOME:-$HOME/.rota}/dev/endpoint.json
 ROTA_ENDPOINT=${ROTA_ENDPOINT:-$(field endpoint)}

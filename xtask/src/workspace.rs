@@ -1,32 +1,26 @@
-//! What cargo and git know of this workspace: members and what they depend on, everything in the
-//! dependency tree, the files that belong to the repository.
+//! Packages of this workspace and their dependencies, from cargo.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-/// As `cargo metadata` tells it.
+/// Output of `cargo metadata`, as far as it is used.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
-    pub(crate) workspace_members: BTreeSet<String>,
-    pub(crate) target_directory: PathBuf,
 }
 
-/// A package, ours or another's.
+/// A package of the workspace.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
-    pub(crate) id: String,
     pub(crate) name: String,
-    pub(crate) version: String,
     pub(crate) license: Option<String>,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// One line of a manifest.
+/// One dependency line of a manifest.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
@@ -36,89 +30,30 @@ pub(crate) struct Dependency {
     pub(crate) uses_default_features: bool,
 }
 
-/// The repository's top.
 pub(crate) fn root() -> &'static Path {
-    // xtask is only ever run from its own checkout.
+    // xtask only runs from its own checkout.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Runs `cargo metadata`.
+/// Returns the packages of the workspace, without their dependencies' packages.
 pub(crate) fn metadata() -> anyhow::Result<Metadata> {
-    let text = output(cargo().args(["metadata", "--locked", "--format-version", "1"]))?;
-    serde_json::from_str(&text).context("cargo metadata printed something unknown")
+    let text = output(cargo().args(["metadata", "--locked", "--no-deps", "--format-version", "1"]))?;
+    serde_json::from_str(&text).context("failed to parse the output of cargo metadata")
 }
 
-impl Metadata {
-    /// Our own packages.
-    pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
-    }
-
-    /// Everybody else's.
-    pub(crate) fn others(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter().filter(|package| !self.workspace_members.contains(&package.id))
-    }
-}
-
-/// Name and version of everything that is really compiled, for any platform. `cargo metadata` also
-/// lists what an optional dependency would need if it were there.
-pub(crate) fn tree() -> anyhow::Result<BTreeSet<(String, String)>> {
-    let text = output(cargo().args([
-        "tree",
-        "--workspace",
-        "--locked",
-        "--target=all",
-        "--edges=normal,build,dev",
-        "--prefix=none",
-        "--format={p}",
-    ]))?;
-    let packages: BTreeSet<_> = text
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?.to_owned(), words.next()?.trim_start_matches('v').to_owned()))
-        })
-        .collect();
-    if packages.is_empty() {
-        bail!("cargo tree printed nothing");
-    }
-    Ok(packages)
-}
-
-/// Every file that is in the repository or about to be, as paths from its top.
-pub(crate) fn files() -> anyhow::Result<Vec<PathBuf>> {
-    let text = output(Command::new("git").arg("-C").arg(root()).args([
-        "ls-files",
-        "-z",
-        "-co",
-        "--exclude-standard",
-    ]))?;
-    // A file that is deleted but not yet committed is still listed.
-    let mut files: Vec<_> = text
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-        .filter(|path| root().join(path).is_file())
-        .collect();
-    files.sort();
-    files.dedup();
-    Ok(files)
-}
-
-/// Cargo, at the top of the workspace.
+/// Cargo, started at the repository's top.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root());
     command
 }
 
-/// What a program prints; its failure is an error.
+/// Runs a program and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let name = format!("{command:?}");
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("{name} could not be started"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to start {name}"))?;
     if !output.status.success() {
         bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{name} did not print UTF-8"))
+    String::from_utf8(output.stdout).with_context(|| format!("output of {name} is not UTF-8"))
 }

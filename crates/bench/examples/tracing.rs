@@ -1,12 +1,12 @@
-//! Measures what spans and figures that are sent cost: `cargo run --release -p rota-bench --example tracing [PAIRS]`.
+//! Measures the cost of exporting spans and metrics: `cargo run --release -p rota-bench --example tracing [PAIRS]`.
 
 use anyhow::Context;
-use rota_bench::tracing::{ALONE, Options, alone, measure};
+use rota_bench::tracing::{Options, SINGLE_RUN_ARG, alone, measure};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let argument = std::env::args().nth(1);
-    if argument.as_deref() == Some(ALONE) {
+    if argument.as_deref() == Some(SINGLE_RUN_ARG) {
         println!("{}", alone().await?);
         return Ok(());
     }

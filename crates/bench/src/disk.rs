@@ -1,4 +1,4 @@
-//! How long the disk takes to make 4 KiB durable, measured where the store lies.
+//! Latency of durable writes on the disk of the store.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::report::Latency;
 
 const WRITES: usize = 200;
 
-/// Appends 4 KiB and waits for the disk, again and again. Blocking.
+/// Measures appending and syncing blocks of 4 KiB. Blocks the thread.
 pub(crate) fn fsync(folder: &Path) -> Result<Latency> {
     let path = folder.join("fsync");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;

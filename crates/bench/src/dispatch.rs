@@ -1,4 +1,4 @@
-//! The rounds of `rota bench dispatch`.
+//! Rounds of `rota bench dispatch`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,46 +13,46 @@ use crate::plane::{Plane, open, task};
 use crate::report::{Latency, Report, Round};
 use crate::{disk, idle, raw};
 
-/// Tasks whose way to the worker is timed in each round.
-const TIMED: usize = 300;
+/// Number of tasks whose dispatch latency is measured per round.
+const TIMED_TASKS: usize = 300;
 
-/// What to measure.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Clients that hand in tasks, each waiting for its creation's commit.
+    /// Number of clients that create tasks, each waiting for the commit.
     pub clients: usize,
-    /// Workers that do them.
+    /// Number of workers.
     pub workers: usize,
-    /// Slots of each.
+    /// Slots per worker.
     pub slots: usize,
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: usize,
-    /// How long each rate is measured in a round.
+    /// Duration of each measurement of a rate.
     pub span: Duration,
-    /// Idle workers to measure; 0 for none.
+    /// Number of idle workers to measure; 0 skips this.
     pub idle_workers: usize,
-    /// The program to run as a control plane for those: this one.
+    /// Program that is started as the control plane of idle workers: `rota`.
     pub program: PathBuf,
-    /// Where the store lies; a temporary folder if unset.
+    /// Parent directory of the store; the system's temporary directory if unset.
     pub folder: Option<PathBuf>,
 }
 
-/// Measures. `told` hears of each step.
-pub async fn run(options: Options, told: impl Fn(&str)) -> Result<Report> {
+/// Runs all rounds, and calls `progress` before each step.
+pub async fn run(options: Options, progress: impl Fn(&str)) -> Result<Report> {
     let parent = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        let folder = tempfile::tempdir_in(&parent).context("no folder for the store")?;
+        let folder = tempfile::tempdir_in(&parent).context("failed to create a directory for the store")?;
         let folders = ["raw", "plane"].map(|name| folder.path().join(name));
         for path in &folders {
             std::fs::create_dir(path)?;
         }
-        told(&format!("round {number} of {}: the disk alone", options.rounds));
+        progress(&format!("round {number} of {}: the disk alone", options.rounds));
         let at = folder.path().to_owned();
         let fsync = tokio::task::spawn_blocking(move || disk::fsync(&at)).await??;
-        told(&format!("round {number} of {}: the store alone", options.rounds));
+        progress(&format!("round {number} of {}: the store alone", options.rounds));
         let raw = raw::lives(&folders[0], options.clients, options.span).await?;
-        told(&format!("round {number} of {}: the control plane", options.rounds));
+        progress(&format!("round {number} of {}: the control plane", options.rounds));
         let plane = Plane::start(open(&folders[1])?, &folders[1], options.workers, options.slots).await?;
         let dispatch_idle = dispatch(&plane).await?;
         let (created, completed, creation) = load(&plane, options.clients, options.span).await?;
@@ -70,7 +70,7 @@ pub async fn run(options: Options, told: impl Fn(&str)) -> Result<Report> {
     let idle = match options.idle_workers {
         0 => None,
         count => {
-            told(&format!("{count} idle workers"));
+            progress(&format!("{count} idle workers"));
             let folder = tempfile::tempdir_in(&parent)?;
             Some(idle::measure(&options.program, folder.path(), count).await?)
         }
@@ -86,27 +86,28 @@ pub async fn run(options: Options, told: impl Fn(&str)) -> Result<Report> {
     })
 }
 
-/// From the call that creates to the agent's first step, one task at a time.
+/// Measures the time from the call that creates a task to the start of its attempt, one task at a time.
 async fn dispatch(plane: &Plane) -> Result<Latency> {
     let mut latency = Latency::new();
     let mut service = plane.client.tasks();
-    for _ in 0..TIMED {
+    for _ in 0..TIMED_TASKS {
         let mut request = task();
         request.task_id = uuid::Uuid::now_v7().to_string();
-        let began = plane.notes.expect(&request.task_id);
+        let began = plane.attempts.expect(&request.task_id);
         let start = Instant::now();
         service.create_task(request).await?;
-        let at =
-            tokio::time::timeout(Duration::from_secs(30), began).await.context("a task never began")??;
+        let at = tokio::time::timeout(Duration::from_secs(30), began)
+            .await
+            .context("a task was not started in time")??;
         latency.record(at.duration_since(start));
     }
     Ok(latency)
 }
 
-/// Many clients, each handing in one task after the other. Creations a second, completions a second until
-/// the last one is done, and how long a creation took.
+/// Measures concurrent clients, each creating one task after the other: creations per second, completions per second
+/// until the last one, and the latency of creations.
 async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64, Latency)> {
-    let before = plane.notes.done();
+    let before = plane.attempts.done();
     let start = Instant::now();
     let mut callers = Vec::new();
     for _ in 0..clients {
@@ -137,11 +138,11 @@ async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64
     Ok((created / creating, created / until_done, creation))
 }
 
-/// Waits until so many attempts are done and their results are durable.
+/// Waits until a number of attempts have finished and their results are durable.
 pub(crate) async fn settled(plane: &Plane, done: u64) -> Result<()> {
     let wait = async {
-        plane.notes.reach(done).await?;
-        // All have run; the results of the last few are on their way.
+        plane.attempts.reach(done).await?;
+        // All attempts have run; the results of the last ones may still be in flight.
         let states = [TaskState::Queued, TaskState::Assigned, TaskState::Running].map(i32::from);
         let request = ListTasksRequest {
             parent: rota_proto::names::namespace(crate::plane::NAMESPACE),
@@ -154,5 +155,5 @@ pub(crate) async fn settled(plane: &Plane, done: u64) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(120), wait).await.context("the tasks were not done")?
+    tokio::time::timeout(Duration::from_secs(120), wait).await.context("the tasks did not finish in time")?
 }

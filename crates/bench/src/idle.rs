@@ -1,5 +1,5 @@
-//! What connected idle workers cost: the control plane runs as a process of its own, so that its
-//! memory and time are its own; the workers here only keep their sessions.
+//! Cost of connected idle workers. The control plane runs as a process of its own, whose memory and processor time
+//! are measured; the workers here only keep their sessions open.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,9 +18,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::plane::{AGENT, NAMESPACE};
 use crate::report::Idle;
 
-/// Sessions on one connection: fleets share machines.
-const PER_CONNECTION: usize = 10;
-const SPAN: Duration = Duration::from_secs(20);
+/// Sessions per connection, as on machines with several workers.
+const SESSIONS_PER_CONNECTION: usize = 10;
+/// Duration of the measurement.
+const MEASUREMENT_TIME: Duration = Duration::from_secs(20);
 
 pub(crate) async fn measure(program: &Path, folder: &Path, count: usize) -> Result<Idle> {
     let mut server = tokio::process::Command::new(program)
@@ -32,13 +33,13 @@ pub(crate) async fn measure(program: &Path, folder: &Path, count: usize) -> Resu
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("{} cannot be started", program.display()))?;
+        .with_context(|| format!("failed to start {}", program.display()))?;
     let log = server.stderr.take().context("no log")?;
     let endpoint = tokio::time::timeout(Duration::from_secs(30), listening(BufReader::new(log))).await??;
     let mut sessions = Vec::with_capacity(count);
     let mut channel = None;
     for index in 0..count {
-        if index % PER_CONNECTION == 0 {
+        if index % SESSIONS_PER_CONNECTION == 0 {
             channel = Some(lazy_channel(&ClientOptions::new(endpoint.clone()))?);
         }
         let channel = channel.clone().context("no connection")?;
@@ -47,7 +48,7 @@ pub(crate) async fn measure(program: &Path, folder: &Path, count: usize) -> Resu
     let pid = i32::try_from(server.id().context("the control plane has ended")?)?;
     let before = used(pid)?;
     let start = Instant::now();
-    tokio::time::sleep(SPAN).await;
+    tokio::time::sleep(MEASUREMENT_TIME).await;
     let seconds = start.elapsed().as_secs_f64();
     let after = used(pid)?;
     for session in sessions {
@@ -57,7 +58,7 @@ pub(crate) async fn measure(program: &Path, folder: &Path, count: usize) -> Resu
     Ok(Idle { workers: count, resident_bytes: after.1, core_share: (after.0 - before.0) / seconds, seconds })
 }
 
-/// Where it listens, from its log. Goes on reading, so that the log never blocks.
+/// Returns the address from the log, which is drained further so that the server never blocks on it.
 async fn listening(log: BufReader<tokio::process::ChildStderr>) -> Result<String> {
     let mut lines = log.lines();
     while let Some(line) = lines.next_line().await? {
@@ -70,10 +71,10 @@ async fn listening(log: BufReader<tokio::process::ChildStderr>) -> Result<String
             return Ok(format!("http://{addr}"));
         }
     }
-    bail!("the control plane ended before it listened")
+    bail!("the control plane exited before it was listening")
 }
 
-/// Seconds of processor time, and resident bytes.
+/// Returns processor time in seconds, and resident bytes, of a process.
 fn used(pid: i32) -> Result<(f64, u64)> {
     let stat = procfs::process::Process::new(pid)?.stat()?;
     #[expect(clippy::cast_precision_loss, reason = "ticks of a short run are few")]
@@ -83,7 +84,7 @@ fn used(pid: i32) -> Result<(f64, u64)> {
 
 async fn session(channel: tonic::transport::Channel, index: usize) -> Result<tokio::task::JoinHandle<()>> {
     let (messages, outbox) = mpsc::channel(8);
-    let say = |kind| SessionRequest { kind: Some(kind) };
+    let request = |kind| SessionRequest { kind: Some(kind) };
     let hello = Hello {
         protocol_version: 1,
         namespace: NAMESPACE.to_owned(),
@@ -93,7 +94,7 @@ async fn session(channel: tonic::transport::Channel, index: usize) -> Result<tok
         slots: 1,
         ..Default::default()
     };
-    messages.send(say(session_request::Kind::Hello(hello))).await?;
+    messages.send(request(session_request::Kind::Hello(hello))).await?;
     let mut client = WorkerServiceClient::new(channel);
     let mut answers = client.session(ReceiverStream::new(outbox)).await?.into_inner();
     let first = answers.message().await?.and_then(|answer| answer.kind);
@@ -106,7 +107,7 @@ async fn session(channel: tonic::transport::Channel, index: usize) -> Result<tok
             tokio::select! {
                 _ = ticks.tick() => {
                     let beat = session_request::Kind::Heartbeat(WorkerHeartbeat::default());
-                    if messages.send(say(beat)).await.is_err() {
+                    if messages.send(request(beat)).await.is_err() {
                         return;
                     }
                 }

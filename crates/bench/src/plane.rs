@@ -1,4 +1,4 @@
-//! A control plane with its workers, all in this process.
+//! Control plane with workers in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use rota_core::breaker::Policy;
 use rota_proto::{names, v1};
 use rota_server::{Options, Server, Timing};
 use rota_store::Store;
-use rota_telemetry::{Loops, OnExit, spawn};
+use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Notes, Noting};
+use crate::runtime::{AttemptLog, Immediate};
 
 pub(crate) const NAMESPACE: &str = "default";
 pub(crate) const AGENT: &str = "bench";
 
 pub(crate) struct Plane {
     pub(crate) client: Client,
-    pub(crate) notes: Arc<Notes>,
+    pub(crate) attempts: Arc<AttemptLog>,
     shutdown: CancellationToken,
     ended: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// SQLite in this folder.
+/// Opens a SQLite store in a directory.
 pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options {
         path: folder.join("rota.sqlite"),
@@ -35,7 +35,7 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
 }
 
 impl Plane {
-    /// Starts a control plane and so many workers, and waits until all are there.
+    /// Starts a control plane and workers, and waits until all are connected.
     pub(crate) async fn start(
         store: Arc<dyn Store>,
         folder: &Path,
@@ -54,14 +54,14 @@ impl Plane {
             isolates: true,
             timing: Timing { retention: None, ..Timing::default() },
             breakers: Policy::default(),
-            loops: Loops::default(),
+            background_tasks: BackgroundTasks::default(),
         };
         let bound = Server::bind(options).await?;
         let endpoint = format!("http://{}", bound.addr());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let mut ended = vec![spawn("bench-server", OnExit::Done, async move {
-            // A server that does not stop in order has been measured all the same.
+            // The measurement is complete, so a failed shutdown is ignored.
             let _ = bound.run(token).await;
         })];
         let client = Client::new(ClientOptions::new(endpoint.clone()))?;
@@ -78,21 +78,21 @@ impl Plane {
             v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
         client.update_agent(request).await?;
 
-        let notes = Arc::new(Notes::default());
+        let attempts = Arc::new(AttemptLog::default());
         for index in 0..workers {
             let channel = lazy_channel(&ClientOptions::new(endpoint.clone()))?;
             let state = folder.join(format!("worker-{index}"));
             let mut options =
                 rota_worker::Options::new(channel, NAMESPACE, AGENT, &format!("bench-{index}"), state);
             options.slots = slots;
-            options.runtimes.scripted = Some(Arc::new(Noting(Arc::clone(&notes))));
+            options.runtimes.scripted = Some(Arc::new(Immediate(Arc::clone(&attempts))));
             options.stop_now = shutdown.clone();
             let token = shutdown.clone();
             ended.push(spawn("bench-worker", OnExit::Done, async move {
                 let _ = options.run(token).await;
             }));
         }
-        let plane = Self { client, notes, shutdown, ended };
+        let plane = Self { client, attempts, shutdown, ended };
         plane.wait_for(workers).await?;
         Ok(plane)
     }
@@ -107,10 +107,10 @@ impl Plane {
                 return Ok(());
             }
         }
-        anyhow::bail!("the workers did not join")
+        anyhow::bail!("the workers did not connect")
     }
 
-    /// Ends all of it.
+    /// Stops workers and control plane.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         for task in self.ended {
@@ -119,7 +119,7 @@ impl Plane {
     }
 }
 
-/// A task that does nothing.
+/// Returns a task of the bench agent.
 pub(crate) fn task() -> v1::CreateTaskRequest {
     let target = v1::Target { kind: Some(v1::target::Kind::Agent(AGENT.to_owned())) };
     let spec = v1::TaskSpec { target: Some(target), prompt: "nothing".to_owned(), ..Default::default() };

@@ -1,4 +1,4 @@
-//! The store alone: whole lives of tasks, each step awaited, many at a time. No wire, no dispatch.
+//! The store alone: concurrent task lifecycles, each step awaited, without gRPC and dispatch.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rota_core::target::Target;
-use rota_core::task::{self, Ending, Held, Limits, New, Trace, WorkerRef};
-use rota_core::{AgentName, Namespace, TaskId, WorkerName, rank, retry};
+use rota_core::task::{self, AttemptRef, Completion, Task, WorkerRef};
+use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 use rota_store::{Command, Create, OpenSession, Reply, Store};
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 
 use crate::plane::{NAMESPACE, open};
 
-/// Lives a second.
-pub(crate) async fn lives(folder: &Path, at_once: usize, span: Duration) -> Result<f64> {
+/// Returns task lifecycles per second.
+pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> Result<f64> {
     let store = open(folder)?;
     let mut commits = store.commits();
     let reader = spawn("bench-commits", OnExit::Done, async move {
@@ -41,7 +41,7 @@ pub(crate) async fn lives(folder: &Path, at_once: usize, span: Duration) -> Resu
     let by = WorkerRef { worker, epoch };
     let start = Instant::now();
     let mut callers = Vec::new();
-    for _ in 0..at_once {
+    for _ in 0..concurrency {
         let (store, namespace, by) = (Arc::clone(&store), namespace.clone(), by.clone());
         callers.push(spawn("bench-caller", OnExit::Done, async move {
             let mut count = 0_u64;
@@ -67,29 +67,14 @@ pub(crate) async fn lives(folder: &Path, at_once: usize, span: Duration) -> Resu
 }
 
 async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Result<()> {
-    let new = New {
-        id: TaskId(uuid::Uuid::now_v7()),
-        namespace: namespace.clone(),
-        alias: None,
+    let task = Task {
         title: "nothing".to_owned(),
-        owner: String::new(),
-        parent: None,
-        retry_of: None,
-        labels: std::collections::BTreeMap::new(),
-        target: Target::Worker(by.worker.clone()),
-        priority: rank::Priority::NORMAL,
-        desired: task::Desired::Run,
-        limits: Limits::default(),
-        retry: retry::Policy::default(),
-        not_before: None,
-        dependencies: Vec::new(),
-        trace: Trace::default(),
         agent_known: true,
-        has_secrets: false,
+        ..Task::new(TaskId(uuid::Uuid::now_v7()), namespace.clone(), Target::Worker(by.worker.clone()))
     };
-    let id = new.id;
+    let id = task.id;
     let create = Create {
-        new,
+        task,
         payload: bytes::Bytes::from_static(b"nothing"),
         secrets: None,
         key: None,
@@ -99,16 +84,16 @@ async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Resul
     };
     let made = store.apply(vec![Command::Create(Box::new(create))]).await?;
     let Some(Ok(Reply::Created(made))) = made.into_iter().next() else { bail!("not created") };
-    let held = Held { by: by.clone(), fence: made.fence };
+    let attempt = AttemptRef { by: by.clone(), fence: made.fence };
     let one = |command| Command::Task { namespace: namespace.clone(), id, command };
     let finish = task::Command::Finish {
-        held: held.clone(),
-        ending: Ending::Succeeded(None),
+        attempt: attempt.clone(),
+        completion: Completion::Succeeded(None),
         usage: None,
         session: String::new(),
         jitter: 0.5,
     };
-    let done = store.apply(vec![one(task::Command::Accept(held)), one(finish)]).await?;
+    let done = store.apply(vec![one(task::Command::Accept(attempt)), one(finish)]).await?;
     if done.iter().any(Result::is_err) {
         bail!("not finished");
     }

@@ -1,17 +1,17 @@
-//! What was measured, for programs (JSON) and for people.
+//! Measured values, serialized as JSON or shown by the CLI.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
-/// A distribution of times.
+/// Distribution of a latency.
 #[derive(Debug, Clone)]
 pub struct Latency(Histogram<u64>);
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        // Microseconds up to a minute; what is longer counts as a minute.
+        // Microseconds up to a minute; longer times count as a minute.
         Self(Histogram::new_with_max(60_000_000, 3).unwrap_or_else(|_| unreachable_histogram()))
     }
 
@@ -19,7 +19,7 @@ impl Latency {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Milliseconds below which this share of all lies.
+    /// Returns a quantile in milliseconds.
     pub fn millis(&self, quantile: f64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a minute fit")]
         let micros = self.0.value_at_quantile(quantile) as f64;
@@ -43,53 +43,53 @@ impl Serialize for Latency {
     }
 }
 
-/// One round: everything once, one after the other, so that all of it met the same disk.
+/// Values of one round, measured one after the other on the same disk.
 #[derive(Debug, Clone, Serialize)]
 pub struct Round {
-    /// The disk alone.
+    /// Latency of a durable write of 4 KiB.
     pub fsync: Latency,
-    /// Whole lives of tasks a second in the store alone, as many at a time as there are clients.
+    /// Task lifecycles per second in the store alone, with as many concurrent callers as clients.
     pub raw_tasks_per_second: f64,
-    /// Completed tasks a second over gRPC, each client waiting for its creation's commit.
+    /// Tasks completed per second over gRPC, while each client waits for the commit of its creation.
     pub completed_per_second: f64,
-    /// Durable creations a second while they were made.
+    /// Tasks created durably per second in the same time.
     pub created_per_second: f64,
     /// `completed_per_second / raw_tasks_per_second`.
     pub ratio: f64,
-    /// From the call that creates to its answer, under that load.
+    /// Latency of the call that creates a task, under this load.
     pub creation: Latency,
-    /// From the call that creates to the agent's first step, on an idle system.
+    /// Time from the call that creates a task to the start of its attempt, on an idle system.
     pub dispatch_idle: Latency,
 }
 
-/// What idle workers cost the control plane.
+/// Cost of idle workers for the control plane.
 #[derive(Debug, Clone, Serialize)]
 pub struct Idle {
-    /// How many.
+    /// Number of workers.
     pub workers: usize,
     /// Resident memory of the control plane's process.
     pub resident_bytes: u64,
-    /// Its share of one core, from 0 to 1.
+    /// Share of one core that it used, from 0 to 1.
     pub core_share: f64,
-    /// Over how long that was measured.
+    /// Duration of the measurement in seconds.
     pub seconds: f64,
 }
 
-/// Everything.
+/// All values of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Clients that hand in tasks.
+    /// Number of clients that create tasks.
     pub clients: usize,
-    /// Workers that do them.
+    /// Number of workers.
     pub workers: usize,
-    /// Slots of each.
+    /// Slots per worker.
     pub slots: usize,
-    /// Processors of this machine.
+    /// Number of processors of this machine.
     pub processors: usize,
     /// Whether the program was built with optimisations.
     pub optimised: bool,
-    /// The rounds.
+    /// Values of each round.
     pub rounds: Vec<Round>,
-    /// Idle workers, where that was asked for.
+    /// Cost of idle workers, if it was measured.
     pub idle: Option<Idle>,
 }

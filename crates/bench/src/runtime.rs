@@ -1,4 +1,4 @@
-//! A runtime that does nothing but note when it was called.
+//! Runtime that succeeds immediately and records when it was called.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,28 +6,29 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rota_proto::v1::TaskResult;
-use rota_worker::runtimes::{Attempt, Channels, Ending, Outcome, Runtime};
+use rota_worker::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+/// Record of the attempts that ran.
 #[derive(Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct AttemptLog {
     done: watch::Sender<u64>,
     awaited: Mutex<HashMap<String, oneshot::Sender<Instant>>>,
 }
 
-impl Notes {
-    /// Attempts so far.
+impl AttemptLog {
+    /// Returns the number of finished attempts.
     pub(crate) fn done(&self) -> u64 {
         *self.done.borrow()
     }
 
-    /// Waits until there are so many.
+    /// Waits for a number of finished attempts.
     pub(crate) async fn reach(&self, done: u64) -> Result<(), watch::error::RecvError> {
         self.done.subscribe().wait_for(|now| *now >= done).await.map(drop)
     }
 
-    /// Hears when a task's attempt begins.
+    /// Returns a receiver of the start time of a task's attempt.
     pub(crate) fn expect(&self, task: &str) -> oneshot::Receiver<Instant> {
         let (sender, receiver) = oneshot::channel();
         self.awaited.lock().insert(task.to_owned(), sender);
@@ -35,18 +36,18 @@ impl Notes {
     }
 }
 
-/// Ends at once, well.
-pub(crate) struct Noting(pub(crate) Arc<Notes>);
+/// Runtime whose attempts succeed immediately.
+pub(crate) struct Immediate(pub(crate) Arc<AttemptLog>);
 
 #[async_trait]
-impl Runtime for Noting {
-    async fn run(&self, attempt: Attempt, _channels: Channels) -> Outcome {
+impl Runtime for Immediate {
+    async fn run(&self, attempt: Attempt, _channels: Channels) -> RunReport {
         let now = Instant::now();
         if let Some(waiter) = self.0.awaited.lock().remove(&attempt.assign.task_id) {
             let _ = waiter.send(now);
         }
         self.0.done.send_modify(|done| *done += 1);
-        let ending = Ending::Succeeded(TaskResult::default());
-        Outcome { ending, usage: None, runtime_session: String::new() }
+        let outcome = RunOutcome::Succeeded(TaskResult::default());
+        RunReport { outcome, usage: None, runtime_session: String::new() }
     }
 }

@@ -1,5 +1,5 @@
-//! What tracing costs: the same work with and without it, by turns, each in a process of its own whose processor time
-//! is counted. Everything is in that process: the control plane on the store in memory, clients, workers.
+//! Cost of tracing: the same work with and without trace export in turns, each in a process of its own whose processor
+//! time is measured. That process runs everything: the control plane on the in-memory store, clients, workers.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,60 +13,60 @@ use axum::body::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rota_core::Timestamp;
-use rota_store::embedded::Embedded;
 use rota_store::engine::Engine;
-use rota_store::memory::Memory;
-use rota_telemetry::{OnExit, otlp, spawn};
+use rota_store::memory::InMemoryStore;
+use rota_store::single_writer::SingleWriterStore;
+use rota_telemetry::{OnExit, export, otlp, spawn};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::dispatch::settled;
 use crate::plane::{Plane, task};
 
-/// Tasks in each measurement.
+/// Number of tasks per measurement.
 const TASKS: u64 = 10_000;
-/// Clients that hand them in, each waiting for its creation.
+/// Number of clients that create them, each waiting for the commit.
 const CLIENTS: usize = 16;
-/// The argument of a process that measures once.
-pub const ALONE: &str = "alone";
+/// Argument of a process that runs one measurement.
+pub const SINGLE_RUN_ARG: &str = "alone";
 
-/// What to measure.
+/// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How often both are measured.
+    /// Number of pairs of measurements.
     pub pairs: usize,
-    /// The share of traces that is recorded.
+    /// Share of traces that is sampled.
     pub share: f64,
-    /// The program to run for each: with [`ALONE`] as its argument it prints what [`alone`] gives.
+    /// Program to run for each measurement; with [`SINGLE_RUN_ARG`] it prints the value of [`alone`].
     pub program: PathBuf,
 }
 
-/// Processor time for each task, in microseconds.
+/// Processor time per task, in microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cost {
-    /// Without: the median.
+    /// Median without tracing.
     pub off: f64,
-    /// With.
+    /// Median with tracing.
     pub on: f64,
-    /// By how much of the time without it is more, pair by pair: the quarter, the median, three quarters.
+    /// Relative increase per pair: lower quartile, median, upper quartile.
     pub more: [f64; 3],
-    /// Pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// Requests that the collector got, and their bytes.
+    /// Number of requests that the collector received.
     pub requests: u64,
-    /// See there.
+    /// Bytes of these requests.
     pub bytes: u64,
     /// Whether the program was built with optimisations.
     pub optimised: bool,
 }
 
-/// Measures. `told` hears of each pair.
-pub async fn measure(options: &Options, told: impl Fn(&str)) -> Result<Cost> {
+/// Runs all pairs, and calls `progress` after each.
+pub async fn measure(options: &Options, progress: impl Fn(&str)) -> Result<Cost> {
     let (requests, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let endpoint = sink(Arc::clone(&requests), Arc::clone(&bytes)).await?;
     let (mut offs, mut ons, mut more) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..options.pairs {
-        // Whatever comes second meets another machine: each does as often.
+        // Alternates the order, since the second run meets another state of the machine.
         let (off, on) = if pair % 2 == 0 {
             let off = child(options, None).await?;
             (off, child(options, Some(&endpoint)).await?)
@@ -74,7 +74,7 @@ pub async fn measure(options: &Options, told: impl Fn(&str)) -> Result<Cost> {
             let on = child(options, Some(&endpoint)).await?;
             (child(options, None).await?, on)
         };
-        told(&format!("pair {} of {}: {off:.1} µs without, {on:.1} µs with", pair + 1, options.pairs));
+        progress(&format!("pair {} of {}: {off:.1} µs without, {on:.1} µs with", pair + 1, options.pairs));
         offs.push(off);
         ons.push(on);
         more.push(on / off - 1.0);
@@ -102,7 +102,7 @@ fn quantile(values: &mut [f64], at: f64) -> f64 {
     values.get(index).copied().unwrap_or(f64::NAN)
 }
 
-/// A collector that takes everything and keeps nothing.
+/// Starts a collector that accepts and discards everything.
 async fn sink(requests: Arc<AtomicU64>, bytes: Arc<AtomicU64>) -> Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
@@ -116,39 +116,39 @@ async fn sink(requests: Arc<AtomicU64>, bytes: Arc<AtomicU64>) -> Result<String>
     Ok(endpoint)
 }
 
-/// One measurement, in a process that has only what it needs in its environment.
+/// Runs one measurement in a process with a minimal environment.
 async fn child(options: &Options, collector: Option<&str>) -> Result<f64> {
     let mut command = tokio::process::Command::new(&options.program);
-    command.arg(ALONE).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command.arg(SINGLE_RUN_ARG).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     command.envs(rota_telemetry::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)));
     if let Some(collector) = collector {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
             .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
             .env("OTEL_TRACES_SAMPLER_ARG", options.share.to_string())
-            // Sixty times as often as usual, so that a short measurement has some.
+            // Sixty times the default rate, so that a short measurement has some exports.
             .env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
     }
     let ended = tokio::time::timeout(Duration::from_secs(600), command.output());
-    let output = ended.await.context("a measurement does not end")??;
+    let output = ended.await.context("a measurement timed out")??;
     anyhow::ensure!(output.status.success(), "a measurement failed: {}", output.status);
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| format!("{text:?} is no figure"))
+    text.trim().parse().with_context(|| format!("{text:?} is not a number"))
 }
 
-/// One measurement in this process: processor time for each task, in microseconds, with what is sent at the end.
+/// Runs one measurement in this process; returns the processor time per task in microseconds, final exports included.
 pub async fn alone() -> Result<f64> {
-    otlp::init(&otlp::Settings::from_env("rota-bench")?)?;
+    export::init(&otlp::Settings::from_env("rota-bench")?)?;
     let folder = tempfile::tempdir()?;
-    let twin = Memory::default();
+    let memory = InMemoryStore::default();
     let clock = Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros()));
-    let store = Arc::new(Embedded::start(Engine::new(twin.clone(), 7)?, twin, clock)?);
+    let store = Arc::new(SingleWriterStore::start(Engine::new(memory.clone(), 7)?, memory, clock)?);
     let plane = Plane::start(store, folder.path(), 2, 64).await?;
-    // What happens once is not what a task costs.
+    // Warms up: one-time work is not part of the cost of a task.
     work(&plane, TASKS / 10).await?;
     let before = used()?;
     work(&plane, TASKS).await?;
-    tokio::task::spawn_blocking(|| otlp::flush(otlp::FLUSH)).await?;
+    tokio::task::spawn_blocking(|| export::flush(export::FLUSH_TIMEOUT)).await?;
     let used = used()? - before;
     plane.stop().await;
     #[expect(clippy::cast_precision_loss, reason = "it is a small count")]
@@ -156,9 +156,9 @@ pub async fn alone() -> Result<f64> {
     Ok(used / tasks)
 }
 
-/// Hands in so many tasks, and waits until they are done.
+/// Creates tasks and waits until they have finished.
 async fn work(plane: &Plane, tasks: u64) -> Result<()> {
-    let before = plane.notes.done();
+    let before = plane.attempts.done();
     let left = Arc::new(AtomicU64::new(tasks));
     let mut callers = Vec::new();
     for _ in 0..CLIENTS {
@@ -177,7 +177,7 @@ async fn work(plane: &Plane, tasks: u64) -> Result<()> {
     settled(plane, before + tasks).await
 }
 
-/// Processor time of this process so far, in microseconds.
+/// Returns the processor time of this process in microseconds.
 fn used() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a measurement fit")]

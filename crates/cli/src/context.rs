@@ -1,4 +1,4 @@
-//! What commands that talk to a server share: the client, the namespace, and how names are meant.
+//! Context of commands that call a server: client, namespace, output, and the resolution of names.
 
 use anyhow::Context as _;
 use rota_client::Client;
@@ -6,50 +6,54 @@ use rota_client::discover::{self, Origin};
 use rota_proto::names;
 use rota_telemetry::env;
 
-use crate::args::Globals;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Talk};
+use crate::globals::Globals;
+use crate::output::{Out, Reporter};
 
-/// What commands share.
+/// Context of a command that calls a server.
 #[derive(Debug)]
 pub struct Context {
     pub client: Client,
     pub namespace: String,
     pub out: Out,
-    pub talk: Talk,
+    pub reporter: Reporter,
 }
 
 impl Context {
     pub fn new(globals: &Globals) -> anyhow::Result<Self> {
-        let found =
-            discover::find(&globals.flags()).context("which server to talk to could not be found out")?;
-        let talk = Talk::new(globals.color);
+        let found = discover::find(&globals.flags()).context("failed to determine the server")?;
+        let reporter = Reporter::new(globals.color);
         if found.options.exposes_token() {
-            talk.warn(&format!("the token goes to {} in the clear; use https", found.options.endpoint));
+            reporter.warn(&format!("the token is sent to {} unencrypted; use https", found.options.endpoint));
         }
         tracing::debug!(endpoint = found.options.endpoint, origin = ?found.origin, "server");
         let client = Client::new(found.options).map_err(|mut error| {
             if found.origin == Origin::Dev {
-                error.hint = Some("start `rota dev` again".to_owned());
+                error.hint = Some("restart `rota dev`".to_owned());
             }
             error
         })?;
-        // Whoever runs this program as a part of something finds its tasks there.
+        // A traced caller of this program finds its tasks in its own trace.
         let client = client.in_trace(env::var("TRACEPARENT").as_deref(), env::var("TRACESTATE").as_deref());
-        Ok(Self { client, namespace: found.namespace, out: Out::new(globals.output, globals.color), talk })
+        Ok(Self {
+            client,
+            namespace: found.namespace,
+            out: Out::new(globals.output, globals.color),
+            reporter,
+        })
     }
 
-    /// `namespaces/{namespace}`, or all of them.
+    /// Returns `namespaces/{namespace}`, or the wildcard for all namespaces.
     pub fn parent(&self, all: bool) -> String {
         names::namespace(if all { "-" } else { &self.namespace })
     }
 
-    /// The task that a person means: an id, an alias, `task/x`, or a full name.
+    /// Resolves a task given as an id, an alias, `task/x`, or a full name.
     pub fn task(&self, given: &str) -> anyhow::Result<String> {
         self.resource(given, "tasks", "task")
     }
 
-    /// The agent that a person means.
+    /// Resolves an agent given as a name, `agent/x`, or a full name.
     pub fn agent(&self, given: &str) -> anyhow::Result<String> {
         self.resource(given, "agents", "agent")
     }
@@ -60,7 +64,7 @@ impl Context {
         }
         let id = given.strip_prefix(&format!("{kind}/")).unwrap_or(given);
         if id.is_empty() || id.contains('/') {
-            return Err(Failure::new(Exit::Usage, format!("{given:?} names no {kind}")).into());
+            return Err(Failure::new(Exit::Usage, format!("{given:?} is not the name of a {kind}")).into());
         }
         Ok(format!("{}/{collection}/{id}", names::namespace(&self.namespace)))
     }

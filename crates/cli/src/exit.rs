@@ -1,5 +1,5 @@
-//! How the program ends: its exit codes, and errors as `error:`, `cause:` and `hint:` lines.
-//! The codes are documented in `rota --help` and stay as they are.
+//! Exit codes, and the rendering of errors as `error:`, `cause:` and `hint:` lines. The codes are documented
+//! in `rota --help` and are stable.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,36 +7,33 @@ use std::process::ExitCode;
 
 use rota_client::Code;
 
-use crate::output::Talk;
+use crate::output::Reporter;
 
-/// How the program ends.
+/// Exit code of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// What was asked for is done.
     Ok = 0,
-    /// A task failed, or anything else went wrong.
+    /// A task failed, or another error occurred.
     Failed = 1,
-    /// The command line cannot be understood.
+    /// The command line or the configuration is invalid.
     Usage = 2,
-    /// A task was cancelled.
     Cancelled = 3,
-    /// There is no such thing.
+    /// A named resource does not exist.
     NotFound = 4,
-    /// No server, or it does not let us in.
+    /// The server is unreachable or denies access.
     Unreachable = 5,
-    /// What was waited for did not come in time.
     Timeout = 6,
-    /// Ctrl-C.
+    /// Ctrl-C ended the command; tasks continue.
     Interrupted = 130,
 }
 
-/// A failure with a way to end and, perhaps, something to do about it.
+/// Error with an exit code and, where there is one, a hint how to resolve it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     pub exit: Exit,
     pub message: String,
-    /// Everything that is wrong, where that is more than one thing.
+    /// All problems, if there are several.
     pub causes: Vec<String>,
     pub hint: Option<String>,
 }
@@ -61,41 +58,41 @@ impl Failure {
     }
 }
 
-/// Runs a command.
+/// Runs a command on a new async runtime.
 pub fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(command);
-    // Whoever still reads from standard input must not keep the program.
+    // A pending read of standard input must not keep the program alive.
     runtime.shutdown_background();
     result
 }
 
-/// Says what went wrong, and gives the exit code.
-pub fn finish(talk: &Talk, result: anyhow::Result<Exit>) -> ExitCode {
+/// Reports an error, if any, and returns the exit code.
+pub fn finish(reporter: &Reporter, result: anyhow::Result<Exit>) -> ExitCode {
     let exit = result.unwrap_or_else(|error| {
         if is_broken_pipe(&error) {
-            // Whoever read our data has had enough of it, as in `rota get tasks | head -1`.
+            // The reader closed the pipe, as in `rota get tasks | head -1`.
             return Exit::Ok;
         }
-        tell(talk, &error);
+        report(reporter, &error);
         classify(&error)
     });
     ExitCode::from(exit as u8)
 }
 
-fn tell(talk: &Talk, error: &anyhow::Error) {
+fn report(reporter: &Reporter, error: &anyhow::Error) {
     let (first, causes, hints) = lines(error);
-    talk.error(&first);
-    causes.iter().for_each(|cause| talk.cause(cause));
-    hints.iter().for_each(|hint| talk.hint(hint));
+    reporter.error(&first);
+    causes.iter().for_each(|cause| reporter.cause(cause));
+    hints.iter().for_each(|hint| reporter.hint(hint));
 }
 
-/// What is wrong, why, and what to do. Some errors say their source's sentence too, and fields what the
-/// sentence says: a cause that has no word of its own is left out.
+/// Returns the error, its causes and its hints. Some errors repeat the message of their source, and fields that
+/// of the error: a cause without a word of its own is left out.
 fn lines(error: &anyhow::Error) -> (String, Vec<String>, Vec<String>) {
     let first = error.to_string();
-    let mut said = BTreeSet::new();
-    let mut adds = |text: &String| words(text).filter(|word| said.insert(word.clone())).count() > 0;
+    let mut seen = BTreeSet::new();
+    let mut adds = |text: &String| words(text).filter(|word| seen.insert(word.clone())).count() > 0;
     adds(&first);
     let mut causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).filter(&mut adds).collect();
     let mut hints = Vec::new();
@@ -105,7 +102,7 @@ fn lines(error: &anyhow::Error) -> (String, Vec<String>, Vec<String>) {
         hints.extend(remote.hint.clone());
     }
     if let Some(failure) = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
-        // A list of things that are wrong is told whole.
+        // A list of problems is reported completely.
         causes.extend(failure.causes.iter().cloned());
         hints.extend(failure.hint.clone());
     }
@@ -129,7 +126,7 @@ fn classify(error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-/// How a failed call ends the program.
+/// Returns the exit code for a failed call.
 pub fn of(error: &rota_client::Error) -> Exit {
     match error.code {
         _ if error.lost => Exit::Unreachable,
@@ -152,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_innermost_known_cause_decides() {
+    fn outermost_known_cause_sets_exit_code() {
         let error = anyhow::Error::from(Failure::new(Exit::Timeout, "too late")).context("while waiting");
         assert_eq!(classify(&error), Exit::Timeout);
         assert_eq!(classify(&anyhow::anyhow!("x")), Exit::Failed);
@@ -161,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_only_if_it_adds_words() {
+    fn causes_without_new_words_are_omitted() {
         let causes = |error: &anyhow::Error| lines(error).1;
         let io = || io::Error::other("No such file");
-        // Said whole by what stands before it, or by all of that together.
+        // Repeated by one message before it, or by several together.
         assert_eq!(causes(&anyhow::Error::from(io()).context("x cannot be read: no such file")), [""; 0]);
         assert_eq!(causes(&anyhow::Error::from(io()).context("no such").context("a file")), ["no such"]);
         assert_eq!(causes(&anyhow::Error::from(io()).context("x cannot be read")), ["No such file"]);

@@ -1,8 +1,8 @@
-//! The Python worker of `examples/python-worker` against a real `rota server`: it joins a pool, does
-//! tasks, goes on over a control plane that is killed and started again, is cancelled, and leaves in order.
+//! The Python worker of `examples/python-worker` against a real `rota server`: it connects, runs tasks, survives a killed
+//! control plane, cancels, and drains.
 //!
-//! Its venv is made from PyPI at pinned versions, once, in the target directory. Where that cannot be
-//! done the test fails: an example that nobody runs is no example.
+//! Its venv is created once in the target directory, from PyPI at pinned versions. The test fails where that is impossible,
+//! since an untested example rots.
 
 // Helpers of tests may unwrap as tests do; the lint only knows the tests themselves.
 #![allow(clippy::unwrap_used)]
@@ -16,9 +16,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-const AT_MOST: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A process that does not outlive its test.
+/// Process that never outlives its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -30,19 +30,19 @@ impl Drop for Running {
 
 impl Running {
     async fn ended(&mut self) -> ExitStatus {
-        let until = Instant::now() + AT_MOST;
+        let until = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < until, "it does not end");
+            assert!(Instant::now() < until, "the process does not exit");
             sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
-/// A place with a control plane and all that its callers need.
-struct Stage {
+/// Temporary directory with a control plane and its clients' configuration.
+struct Fixture {
     dir: TempDir,
     endpoint: String,
     server: Option<Running>,
@@ -52,17 +52,17 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/python-worker")
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "a-token-for-tests\n").unwrap();
         std::fs::write(dir.path().join("config.toml"), "").unwrap();
-        let mut stage = Self { dir, endpoint: String::new(), server: None };
-        stage.start("127.0.0.1:0");
-        stage
+        let mut fixture = Self { dir, endpoint: String::new(), server: None };
+        fixture.start("127.0.0.1:0");
+        fixture
     }
 
-    /// Nothing of whoever runs the test is seen: no configuration, no `rota dev`, no variables.
+    /// Returns a command that is isolated from the user's configuration, variables and `rota dev`.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         for name in ["ROTA_TOKEN", "ROTA_CA", "ROTA_NAMESPACE", "ROTA_LOG", "ROTA_SERVER_CONFIG"] {
@@ -92,11 +92,11 @@ impl Stage {
         self.server = Some(Running(server));
         let endpoint = stderr.find_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()));
         self.endpoint = endpoint.expect("the server listens");
-        // It may say more, and must not be held up by a full pipe.
+        // Drains the pipe, so that the server never blocks on it.
         std::thread::spawn(move || stderr.for_each(|line| eprintln!("server: {line}")));
     }
 
-    /// A client's command: its exit code and what it printed.
+    /// Runs a command; returns its exit code and output.
     fn rota(&self, args: &[&str]) -> (i32, String) {
         let Output { status, stdout, stderr } =
             self.command(env!("CARGO_BIN_EXE_rota")).args(args).output().unwrap();
@@ -108,7 +108,7 @@ impl Stage {
         Running(self.command(example().join("run.sh")).args(["words", name]).spawn().unwrap())
     }
 
-    /// Creates a task of so many words, of which the worker does twenty a second.
+    /// Creates a task with a number of words, of which the worker processes twenty per second.
     fn words(&self, count: usize) -> String {
         let prompt = vec!["word"; count].join(" ");
         let (code, id) = self.rota(&["run", "--detach", "--agent", "words", &prompt]);
@@ -117,7 +117,7 @@ impl Stage {
     }
 
     async fn until(&self, what: &str, is: impl Fn() -> bool) {
-        let until = Instant::now() + AT_MOST;
+        let until = Instant::now() + TIMEOUT;
         while !is() {
             assert!(Instant::now() < until, "{what} did not come");
             sleep(Duration::from_millis(50)).await;
@@ -130,7 +130,7 @@ impl Stage {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Fractions of its progress, in the order of its log.
+    /// Returns the progress fractions in the task's log.
     fn progress(&self, id: &str) -> Vec<f64> {
         self.events(id).iter().filter_map(|event| event["progress"]["fraction"].as_f64()).collect()
     }
@@ -142,60 +142,59 @@ impl Stage {
     }
 }
 
-/// Makes venv and stubs.
-fn prepare(stage: &Stage) {
+/// Creates the venv and generates the stubs.
+fn prepare(fixture: &Fixture) {
     let Output { status, stderr, .. } =
-        stage.command(example().join("run.sh")).arg("--prepare").output().unwrap();
+        fixture.command(example().join("run.sh")).arg("--prepare").output().unwrap();
     assert!(status.success(), "the worker's venv cannot be made:\n{}", String::from_utf8_lossy(&stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_in_sixty_lines_of_python() {
+async fn python_worker_runs_tasks() {
     let program = std::fs::read_to_string(example().join("worker.py")).unwrap();
     assert!(program.lines().count() <= 60, "the example has grown to {} lines", program.lines().count());
 
-    let mut stage = Stage::new();
-    prepare(&stage);
+    let mut fixture = Fixture::new();
+    prepare(&fixture);
     let manifest = example().join("agents.yaml");
-    assert_eq!(stage.rota(&["apply", "-f", manifest.to_str().unwrap()]).0, 0);
-    let mut worker = stage.worker("py-1");
+    assert_eq!(fixture.rota(&["apply", "-f", manifest.to_str().unwrap()]).0, 0);
+    let mut worker = fixture.worker("py-1");
 
-    // It joins, takes a task, tells its progress and brings a result.
-    let (code, text) = stage.rota(&["run", "--agent", "words", "--timeout", "1m", "one two three"]);
+    // It connects, runs a task, reports progress and returns a result.
+    let (code, text) = fixture.rota(&["run", "--agent", "words", "--timeout", "1m", "one two three"]);
     assert_eq!((code, text.as_str()), (0, "3 words"));
 
-    // By a capability, too.
-    let (code, text) = stage.rota(&["run", "--needs", "counting", "--timeout", "1m", "one two"]);
+    // A task that requires its capability.
+    let (code, text) = fixture.rota(&["run", "--needs", "counting", "--timeout", "1m", "one two"]);
     assert_eq!((code, text.as_str()), (0, "2 words"));
 
-    // The control plane is killed in the middle, and is back soon: the same attempt goes on, and every
-    // event is in the log once.
-    let id = stage.words(80);
-    stage.until("progress", || stage.progress(&id).len() > 20).await;
-    let address = stage.endpoint.trim_start_matches("http://").to_owned();
-    drop(stage.server.take());
-    stage.start(&address);
-    assert_eq!(stage.rota(&["wait", &id, "--timeout", "1m"]).0, 0);
-    let task = stage.task(&id);
+    // The control plane is killed and restarted: the same attempt continues, and every event is in the log once.
+    let id = fixture.words(80);
+    fixture.until("progress", || fixture.progress(&id).len() > 20).await;
+    let address = fixture.endpoint.trim_start_matches("http://").to_owned();
+    drop(fixture.server.take());
+    fixture.start(&address);
+    assert_eq!(fixture.rota(&["wait", &id, "--timeout", "1m"]).0, 0);
+    let task = fixture.task(&id);
     assert_eq!(task["status"]["result"]["text"], "80 words", "{task:#}");
     assert_eq!(task["status"]["attempt"], 1, "{task:#}");
     let expected: Vec<_> = (1..=80).map(|word| f64::from(word) / 80.0).collect();
-    assert_eq!(stage.progress(&id), expected);
+    assert_eq!(fixture.progress(&id), expected);
 
-    // Two at a time; one is cancelled, and the other does not mind.
-    let (doomed, other) = (stage.words(1200), stage.words(30));
-    assert_eq!(stage.rota(&["wait", "--for", "running", "--timeout", "1m", &doomed, &other]).0, 0);
-    assert_eq!(stage.rota(&["cancel", &doomed]).0, 0);
-    assert_eq!(stage.rota(&["wait", "--timeout", "1m", &doomed]).0, 3);
-    assert_eq!(stage.rota(&["wait", "--timeout", "1m", &other]).0, 0);
+    // Two concurrent tasks, one of which is cancelled.
+    let (doomed, other) = (fixture.words(1200), fixture.words(30));
+    assert_eq!(fixture.rota(&["wait", "--for", "running", "--timeout", "1m", &doomed, &other]).0, 0);
+    assert_eq!(fixture.rota(&["cancel", &doomed]).0, 0);
+    assert_eq!(fixture.rota(&["wait", "--timeout", "1m", &doomed]).0, 3);
+    assert_eq!(fixture.rota(&["wait", "--timeout", "1m", &other]).0, 0);
 
-    // Told to end, it finishes what it has, takes nothing new, and ends.
-    let last = stage.words(30);
-    assert_eq!(stage.rota(&["wait", "--for", "running", "--timeout", "1m", &last]).0, 0);
-    let told = Command::new("kill").arg("-TERM").arg(worker.0.id().to_string()).status().unwrap();
-    assert!(told.success());
+    // On SIGTERM it finishes its tasks, accepts no new ones, and exits.
+    let last = fixture.words(30);
+    assert_eq!(fixture.rota(&["wait", "--for", "running", "--timeout", "1m", &last]).0, 0);
+    let sent = Command::new("kill").arg("-TERM").arg(worker.0.id().to_string()).status().unwrap();
+    assert!(sent.success());
     assert!(worker.ended().await.success());
-    let task = stage.task(&last);
+    let task = fixture.task(&last);
     assert_eq!(task["status"]["result"]["text"], "30 words", "{task:#}");
     assert_eq!(task["status"]["attempt"], 1, "{task:#}");
 }

@@ -1,4 +1,4 @@
-//! Puts the token on each call. Owns the token and its renewal; tells it to nobody else.
+//! Bearer token on each call, and its renewal from a file.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use tonic::{Request, Status};
 
 use crate::Token;
 
-/// How long a token from a file is used before the file is looked at again.
-const FRESH: Duration = Duration::from_secs(30);
+/// Time after which a token file is read again.
+const TOKEN_TTL: Duration = Duration::from_secs(30);
 
-/// Puts the token on each call.
+/// Interceptor that adds the `authorization` header. `Debug` does not print the token.
 #[derive(Debug, Clone)]
 pub struct Auth(Source);
 
@@ -49,8 +49,7 @@ impl Auth {
 impl File {
     fn header(&self) -> Result<MetadataValue<Ascii>, Status> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, value)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            let _ = at;
+        if let Some((_, value)) = read.as_ref().filter(|(at, _)| at.elapsed() < TOKEN_TTL) {
             return Ok(value.clone());
         }
         match std::fs::read_to_string(&self.path) {
@@ -59,10 +58,10 @@ impl File {
                 *read = Some((Instant::now(), value.clone()));
                 Ok(value)
             }
-            // A file that is being replaced may be away for a moment; the last one may still do.
+            // The file may be missing for a moment while it is replaced; the last token may still be valid.
             Err(error) => read.as_ref().map(|(_, value)| value.clone()).ok_or_else(|| {
                 Status::unauthenticated(format!(
-                    "the token file {} cannot be read: {error}",
+                    "failed to read the token file {}: {error}",
                     self.path.display()
                 ))
             }),
@@ -73,7 +72,7 @@ impl File {
 fn header(token: &SecretString) -> Result<MetadataValue<Ascii>, Status> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret().trim())
         .parse()
-        .map_err(|_| Status::unauthenticated("the token holds characters that cannot be sent"))?;
+        .map_err(|_| Status::unauthenticated("the token contains characters that are invalid in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -94,32 +93,36 @@ impl Interceptor for Auth {
 mod tests {
     use super::*;
 
-    fn sent(auth: &mut Auth) -> String {
+    fn authorization(auth: &mut Auth) -> String {
         let request = auth.call(Request::new(())).unwrap();
         request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewed_file_is_seen() {
+    async fn renewed_token_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         assert!(Auth::new(&Token::File(path.clone())).is_err());
         std::fs::write(&path, "one\n").unwrap();
         let mut auth = Auth::new(&Token::File(path.clone())).unwrap();
         std::fs::write(&path, "two\n").unwrap();
-        assert_eq!(sent(&mut auth), "Bearer one");
-        tokio::time::advance(FRESH).await;
-        assert_eq!(sent(&mut auth), "Bearer two");
+        assert_eq!(authorization(&mut auth), "Bearer one");
+        tokio::time::advance(TOKEN_TTL).await;
+        assert_eq!(authorization(&mut auth), "Bearer two");
         std::fs::remove_file(&path).unwrap();
-        tokio::time::advance(FRESH).await;
-        assert_eq!(sent(&mut auth), "Bearer two");
+        tokio::time::advance(TOKEN_TTL).await;
+        assert_eq!(authorization(&mut auth), "Bearer two");
     }
 
     #[test]
-    fn tokens_do_not_print() {
+    fn debug_output_hides_token() {
         let token = Token::Fixed("hush".into());
         let auth = Auth::new(&token).unwrap();
         assert!(!format!("{token:?} {auth:?}").contains("hush"));
+    }
+
+    #[test]
+    fn token_with_line_break_is_rejected() {
         assert!(Auth::new(&Token::Fixed("a\nb".into())).is_err());
     }
 }

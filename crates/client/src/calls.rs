@@ -1,141 +1,136 @@
-//! The unary calls, typed. Each is repeated when no server answered, if repeating it is safe:
-//! for that a creation gets its id here when the caller gave neither id nor idempotency key. Creations
-//! say whose trace they are a part of.
+//! The unary calls of the API, each with its retry behaviour. Also the place where creations get an idempotency key and
+//! the caller's trace context, and where paged lists are read to their end.
 
 use rota_proto::v1;
 
 use crate::{Client, Error};
 
+/// Generates one method per call: `repeat` retries it, `once` does not, `keyed` adds an idempotency key and retries.
 macro_rules! calls {
-    ($($(#[$note:meta])* $how:ident $service:ident.$name:ident($request:ident) -> $answer:ty;)+) => {
+    ($($(#[$doc:meta])* $how:ident $service:ident.$name:ident($request:ident) -> $answer:ty;)+) => {
         impl Client {
-            $($(#[$note])*
+            $($(#[$doc])*
             pub async fn $name(&self, request: v1::$request) -> Result<$answer, Error> {
-                calls!(@$how self, $service, $name, request)
+                calls!(@$how self, $service, $name, request: $request)
             })+
         }
     };
-    (@repeat $client:ident, $service:ident, $name:ident, $request:ident) => {
+    (@repeat $client:ident, $service:ident, $name:ident, $request:ident: $ty:ident) => {
         $client.repeat(|| {
             let (mut service, request) = ($client.$service(), $request.clone());
             async move { service.$name(request).await }
         }).await
     };
-    (@once $client:ident, $service:ident, $name:ident, $request:ident) => {
+    (@once $client:ident, $service:ident, $name:ident, $request:ident: $ty:ident) => {
         $client.once($client.$service().$name($request)).await
     };
-    (@keyed $client:ident, $service:ident, $name:ident, $request:ident) => {{
+    (@keyed $client:ident, $service:ident, $name:ident, $request:ident: $ty:ident) => {{
         let mut keyed = $request;
         Keyed::add_key(&mut keyed);
-        let creation = $client.creation(Keyed::method(&keyed));
-        let answer = $client.repeat(|| {
+        let creation = $client.start_creation(<v1::$ty as Keyed>::METHOD);
+        let result = $client.repeat(|| {
             let (mut service, request) = ($client.$service(), creation.request(keyed.clone()));
             async move { service.$name(request).await }
         }).await;
-        creation.ended(&answer);
-        answer
+        creation.finish(&result);
+        result
     }};
 }
 
 calls! {
-    /// Makes a task. The answer means that it is durable.
+    /// Creates a task. When it returns, the task is durable.
     keyed tasks.create_task(CreateTaskRequest) -> v1::Task;
-    /// Makes many; each is answered by itself.
+    /// Creates several tasks. Each has a result of its own: some may be rejected.
     keyed tasks.batch_create_tasks(BatchCreateTasksRequest) -> v1::BatchCreateTasksResponse;
-    /// Makes a new task like one that has ended.
+    /// Creates a new task from the specification of one that has ended.
     keyed tasks.retry_task(RetryTaskRequest) -> v1::Task;
-    /// One task.
+    /// Returns a task with its specification and status.
     repeat tasks.get_task(GetTaskRequest) -> v1::Task;
-    /// Tasks, newest first.
+    /// Returns one page of tasks, newest first. [`Client::all_tasks`] reads all pages.
     repeat tasks.list_tasks(ListTasksRequest) -> v1::ListTasksResponse;
-    /// Changes priority, labels or desired state.
+    /// Updates the mutable fields of a task: priority, labels, desired state.
     repeat tasks.update_task(UpdateTaskRequest) -> v1::Task;
-    /// Asks for a task's end.
+    /// Requests cancellation of a task. A running attempt ends later.
     repeat tasks.cancel_task(CancelTaskRequest) -> v1::Task;
-    /// Why a task is not running now.
+    /// Explains why a task is not running.
     repeat tasks.explain_task(ExplainTaskRequest) -> v1::ExplainTaskResponse;
-    /// Gives input to a running task. Not repeated: an agent would read it twice.
+    /// Sends input to a running task. Not retried: the agent could read it twice.
     once tasks.send_task_input(SendTaskInputRequest) -> v1::SendTaskInputResponse;
-    /// Makes an agent. Not repeated: the second time it would exist; `update_agent` can make it too.
+    /// Creates an agent. Not retried: a second try would find it in existence. `update_agent` with `allow_missing`
+    /// creates it, too.
     once agents.create_agent(CreateAgentRequest) -> v1::Agent;
-    /// One agent.
+    /// Returns an agent with its specification and status.
     repeat agents.get_agent(GetAgentRequest) -> v1::Agent;
-    /// The agents of a namespace, by name.
+    /// Returns one page of a namespace's agents, by name. [`Client::all_agents`] reads all pages.
     repeat agents.list_agents(ListAgentsRequest) -> v1::ListAgentsResponse;
-    /// Changes an agent.
+    /// Updates an agent, or creates it with `allow_missing`.
     repeat agents.update_agent(UpdateAgentRequest) -> v1::Agent;
-    /// Removes an agent. Not repeated: the second time it would be gone.
+    /// Deletes an agent. Not retried: a second try would not find it.
     once agents.delete_agent(DeleteAgentRequest) -> pbjson_types::Empty;
-    /// Lets an agent's workers finish and take nothing new.
+    /// Drains an agent's workers: they finish what they run and receive no new tasks.
     repeat agents.drain_agent(DrainAgentRequest) -> v1::DrainAgentResponse;
-    /// The workers that are connected, or were and still hold tasks.
+    /// Returns one page of workers that are connected, or that still hold tasks. [`Client::all_workers`] reads all pages.
     repeat agents.list_workers(ListWorkersRequest) -> v1::ListWorkersResponse;
-    /// Tells that a worker's process has certainly ended.
+    /// Reports that a worker's process has certainly exited, so that its tasks need not wait for it to reconnect.
     repeat agents.report_worker_death(ReportWorkerDeathRequest) -> v1::ReportWorkerDeathResponse;
-    /// Says which workers may join for an agent.
+    /// Announces which workers may join for an agent.
     repeat agents.announce_workers(AnnounceWorkersRequest) -> v1::AnnounceWorkersResponse;
-    /// Says how an agent's pool fares.
+    /// Reports the status of an agent's worker pool.
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
-    /// What can be done now.
+    /// Returns the capabilities that the agents of a namespace have.
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
-    /// How the control plane fares. Not repeated: whoever asks wants to know how it is now.
+    /// Returns the status of the control plane. Not retried: the caller wants the status now, or the error.
     once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
-    /// The loops that go on in the background.
-    once admin.list_loops(ListLoopsRequest) -> v1::ListLoopsResponse;
-    /// What is logged now.
+    /// Returns the background tasks of the control plane with their health.
+    once admin.list_background_tasks(ListBackgroundTasksRequest) -> v1::ListBackgroundTasksResponse;
+    /// Returns the active log filter of the control plane.
     once admin.get_log_filter(GetLogFilterRequest) -> v1::LogFilter;
-    /// Changes what is logged.
+    /// Replaces the log filter of the control plane.
     repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
-    /// Gives an agent everything again at once.
+    /// Closes an agent's circuit breaker immediately.
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
 }
 
-/// A request that is safe to repeat once it names what it makes.
+/// A creation, which is safe to repeat once it has a key.
 trait Keyed {
-    fn add_key(&mut self);
+    /// Full name of the call, for its span.
+    const METHOD: &'static str;
 
-    /// Which call it is for.
-    fn method(&self) -> &'static str;
+    /// Adds a generated key unless the caller provided one.
+    fn add_key(&mut self);
 }
 
 impl Keyed for v1::CreateTaskRequest {
-    // An id of the caller's does what a key does, and leaves nothing behind that outlives the task.
+    const METHOD: &'static str = "rota.v1.TaskService/CreateTask";
+
+    // A task id deduplicates like a key, and leaves no record that outlives the task.
     fn add_key(&mut self) {
         if self.idempotency_key.is_empty() && self.task_id.is_empty() {
             self.task_id = uuid::Uuid::now_v7().to_string();
         }
     }
-
-    fn method(&self) -> &'static str {
-        "rota.v1.TaskService/CreateTask"
-    }
 }
 
 impl Keyed for v1::RetryTaskRequest {
+    const METHOD: &'static str = "rota.v1.TaskService/RetryTask";
+
     fn add_key(&mut self) {
         if self.idempotency_key.is_empty() {
             self.idempotency_key = format!("client:{}", uuid::Uuid::new_v4());
         }
     }
-
-    fn method(&self) -> &'static str {
-        "rota.v1.TaskService/RetryTask"
-    }
 }
 
 impl Keyed for v1::BatchCreateTasksRequest {
+    const METHOD: &'static str = "rota.v1.TaskService/BatchCreateTasks";
+
     fn add_key(&mut self) {
         self.requests.iter_mut().for_each(Keyed::add_key);
     }
-
-    fn method(&self) -> &'static str {
-        "rota.v1.TaskService/BatchCreateTasks"
-    }
 }
 
-/// Goes through all pages of a list.
 impl Client {
-    /// Tasks that fit, newest first, at most `limit`.
+    /// Reads all pages of [`Client::list_tasks`]: the matching tasks, newest first, at most `limit`.
     pub async fn all_tasks(
         &self,
         mut request: v1::ListTasksRequest,
@@ -158,7 +153,7 @@ impl Client {
         }
     }
 
-    /// All agents of a namespace (`namespaces/-` for all).
+    /// Reads all pages of [`Client::list_agents`]. `namespaces/-` means all namespaces.
     pub async fn all_agents(&self, parent: &str) -> Result<Vec<v1::Agent>, Error> {
         let mut all = Vec::new();
         let mut request =
@@ -173,7 +168,8 @@ impl Client {
         }
     }
 
-    /// All workers of a namespace, or of one agent of it.
+    /// Reads all pages of [`Client::list_workers`]: the workers of a namespace, or of one of its agents if `agent` is not
+    /// empty.
     pub async fn all_workers(&self, parent: &str, agent: &str) -> Result<Vec<v1::Worker>, Error> {
         let mut all = Vec::new();
         let mut request = v1::ListWorkersRequest {

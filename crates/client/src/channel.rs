@@ -1,5 +1,5 @@
-//! One channel, and the generated service clients over it. Connects at the first call, and again
-//! whenever it must.
+//! The channel to the control plane and the generated service clients over it. Connects on the first call, and again
+//! after each lost connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,76 +12,82 @@ use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-use crate::error::root;
+use crate::error::root_cause;
 use crate::tls::Connector;
-use crate::trace::Place;
+use crate::trace::CallerTrace;
 use crate::{Auth, Error, Options};
 
-/// What carries the calls.
+/// Channel of the generated clients, with the token on each call.
 pub type Transport = InterceptedService<Channel, Auth>;
 
-/// Largest message either way: a result's text and data with room to spare.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Size limit of messages in both directions. The largest ones carry the text and data of a result.
+const MAX_MESSAGE_SIZE: usize = 16 * 1024 * 1024;
 
-/// The client. Cheap to clone; all clones share one connection.
+/// Client of the control plane. Cheap to clone; clones share one connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     transport: Transport,
     pub(crate) options: Arc<Options>,
-    /// Why the server is not there, while a watch waits for it.
-    pub(crate) lost: Arc<watch::Sender<Option<String>>>,
-    pub(crate) place: Place,
+    /// Why the server is unreachable, while a watch waits for it.
+    pub(crate) connection_error: Arc<watch::Sender<Option<String>>>,
+    pub(crate) trace: CallerTrace,
 }
 
 impl Client {
-    /// A client that will connect when it is first used. Must be called inside a tokio runtime.
+    /// Creates a client that connects on first use. Must be called within a tokio runtime. Fails if the endpoint is
+    /// invalid or the token file unreadable.
     pub fn new(options: Options) -> Result<Self, Error> {
         let auth = Auth::new(&options.token).map_err(|status| Error::new(status, &options.endpoint))?;
         let transport = InterceptedService::new(lazy_channel(&options)?, auth);
-        Ok(Self { transport, options: Arc::new(options), place: Place::default(), lost: Arc::default() })
+        Ok(Self {
+            transport,
+            options: Arc::new(options),
+            trace: CallerTrace::default(),
+            connection_error: Arc::default(),
+        })
     }
 
-    /// Whom it talks to.
+    /// Returns the URL of the control plane.
     pub fn endpoint(&self) -> &str {
         &self.options.endpoint
     }
 
-    /// Why the server is not there, while a watch waits for it to come back; nothing while it is.
-    pub fn link(&self) -> watch::Receiver<Option<String>> {
-        self.lost.subscribe()
+    /// Returns a receiver of the connection's state: the error while a watch waits for the server to come back, or `None`.
+    pub fn connection_error(&self) -> watch::Receiver<Option<String>> {
+        self.connection_error.subscribe()
     }
 
-    /// The generated client of tasks, without retries.
+    /// Returns the generated client of the task service, without retries.
     pub fn tasks(&self) -> TaskServiceClient<Transport> {
         TaskServiceClient::new(self.transport.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    /// The generated client of agents, without retries.
+    /// Returns the generated client of the agent service, without retries.
     pub fn agents(&self) -> AgentServiceClient<Transport> {
         AgentServiceClient::new(self.transport.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    /// The generated client of the control plane itself, without retries.
+    /// Returns the generated client of the admin service, without retries.
     pub fn admin(&self) -> AdminServiceClient<Transport> {
         AdminServiceClient::new(self.transport.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    /// The generated client of worker sessions.
+    /// Returns the generated client of the worker service: sessions.
     pub fn workers(&self) -> WorkerServiceClient<Transport> {
         WorkerServiceClient::new(self.transport.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 }
 
-/// The channel alone, for whoever puts the token on its calls by itself. Connects when it is first
-/// used. Must be called inside a tokio runtime.
+/// Creates a channel without a token, for callers that authenticate by themselves. Connects on first use. Must be
+/// called within a tokio runtime.
 pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
     let given = &options.endpoint;
     if let Some((scheme, _)) =
@@ -89,19 +95,20 @@ pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
     {
         return Err(Error::endpoint(given, format!("{scheme} is neither http nor https")));
     }
-    channel(options).map_err(|error| Error::endpoint(given, root(&error)))
+    channel(options).map_err(|error| Error::endpoint(given, root_cause(&error)))
 }
 
 fn channel(options: &Options) -> Result<Channel, tonic::transport::Error> {
     let authority = options.endpoint.strip_prefix("https://");
     if let (Some(ca), Some(authority)) = (&options.ca, authority) {
-        // Told that it is plain, since the connector sees to TLS; the calls say what it is.
+        // Plain HTTP for tonic, since the connector does TLS. The origin keeps `https` in the calls.
         let origin = Endpoint::from_shared(options.endpoint.clone())?.uri().clone();
-        let endpoint = usual(Endpoint::from_shared(format!("http://{authority}"))?, options)?.origin(origin);
+        let endpoint =
+            configure(Endpoint::from_shared(format!("http://{authority}"))?, options)?.origin(origin);
         let connector = Connector { ca: ca.clone(), name: options.tls_name.clone() };
         return Ok(endpoint.connect_with_connector_lazy(connector));
     }
-    let mut endpoint = usual(Endpoint::from_shared(options.endpoint.clone())?, options)?;
+    let mut endpoint = configure(Endpoint::from_shared(options.endpoint.clone())?, options)?;
     if authority.is_some() {
         let mut tls = ClientTlsConfig::new().with_native_roots();
         if let Some(name) = &options.tls_name {
@@ -112,13 +119,13 @@ fn channel(options: &Options) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-fn usual(endpoint: Endpoint, options: &Options) -> Result<Endpoint, tonic::transport::Error> {
+fn configure(endpoint: Endpoint, options: &Options) -> Result<Endpoint, tonic::transport::Error> {
     Ok(endpoint
         .user_agent(options.user_agent.clone())?
         .connect_timeout(options.connect_timeout)
         .timeout(options.timeout)
         .tcp_nodelay(true)
-        // Off by default everywhere; without them a peer that vanished is noticed after minutes.
+        // Off by default; without them, a peer that vanished is noticed only after minutes.
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true))

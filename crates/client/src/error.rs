@@ -1,4 +1,4 @@
-//! What went wrong, said for people: a sentence, the fields concerned, and what to do.
+//! Errors of calls: a status unpacked into message, reason, fields and a hint for the user.
 
 use std::error::Error as _;
 use std::fmt;
@@ -6,29 +6,29 @@ use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// What went wrong.
+/// Failed call. `Display` prints the message only.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// The gRPC status code.
+    /// gRPC status code.
     pub code: Code,
-    /// A sentence.
+    /// What failed, and why.
     pub message: String,
-    /// A word for programs, where the server gave one.
+    /// Stable reason of the API, such as `TASK_NOT_FOUND`, if the server sent one.
     pub reason: Option<String>,
-    /// The fields concerned.
+    /// Fields of the request that are invalid, or that the failed precondition is about.
     pub fields: Vec<Field>,
-    /// What to do, where that is known.
+    /// What the user can do about it, if known.
     pub hint: Option<String>,
-    /// No server answered: the connection failed, or was lost before the answer.
+    /// Whether no server answered: connecting failed, or the connection was lost before the response.
     pub lost: bool,
 }
 
-/// A field that is wrong.
+/// A field that an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// For example `task.spec.prompt`.
+    /// Path such as `task.spec.prompt`.
     pub field: String,
-    /// What is wrong with it.
+    /// Why the field is invalid.
     pub message: String,
 }
 
@@ -40,14 +40,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A status made on this side, not sent by the server: the connection failed or broke.
-/// What a server sends has no source.
+/// Whether a status was created by the transport instead of the server: connecting failed, or the connection broke. A
+/// status from the server has no source.
 pub(crate) fn is_lost(status: &Status) -> bool {
     status.source().is_some()
         && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
-/// The server's word for programs, where it gave one.
+/// Returns the stable reason that the server attached to a status, if any.
 pub fn reason(status: &Status) -> Option<String> {
     let info = status.get_error_details().error_info().cloned()?;
     Some(info.reason).filter(|reason| !reason.is_empty())
@@ -60,18 +60,14 @@ impl Error {
             .bad_request()
             .iter()
             .flat_map(|bad| &bad.field_violations)
-            .map(|one| Field { field: one.field.clone(), message: one.description.clone() })
+            .map(|violation| Field { field: violation.field.clone(), message: violation.description.clone() })
             .collect();
-        fields.extend(
-            details
-                .precondition_failure()
-                .iter()
-                .flat_map(|failure| &failure.violations)
-                .map(|one| Field { field: one.subject.clone(), message: one.description.clone() }),
-        );
+        fields.extend(details.precondition_failure().iter().flat_map(|failure| &failure.violations).map(
+            |violation| Field { field: violation.subject.clone(), message: violation.description.clone() },
+        ));
         let info = details.error_info();
         let lost = is_lost(&status);
-        let told = info
+        let server_hint = info
             .and_then(|info| info.metadata.get("hint").cloned())
             .or_else(|| {
                 details.help().and_then(|help| help.links.first()).map(|link| link.description.clone())
@@ -82,16 +78,16 @@ impl Error {
             message: message(&status, endpoint, lost),
             reason: reason(&status),
             fields,
-            hint: told.or_else(|| hint(status.code(), lost).map(str::to_owned)),
+            hint: server_hint.or_else(|| hint(status.code(), lost).map(str::to_owned)),
             lost,
         }
     }
 
-    /// The endpoint's text is none.
-    pub(crate) fn endpoint(endpoint: &str, why: impl fmt::Display) -> Self {
+    /// Creates the error for an invalid endpoint.
+    pub(crate) fn endpoint(endpoint: &str, reason: impl fmt::Display) -> Self {
         Self {
             code: Code::InvalidArgument,
-            message: format!("{endpoint:?} cannot be used as an endpoint: {why}"),
+            message: format!("invalid endpoint {endpoint:?}: {reason}"),
             reason: None,
             fields: Vec::new(),
             hint: Some("an endpoint looks like http://127.0.0.1:7420 or https://rota.example:443".into()),
@@ -99,7 +95,7 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help.
+    /// Returns whether a later call may succeed.
     pub fn is_temporary(&self) -> bool {
         self.lost || self.code == Code::Unavailable
     }
@@ -112,7 +108,7 @@ impl From<rota_proto::v1::BatchError> for Error {
             code: Code::from_i32(error.code),
             message: error.message,
             reason: None,
-            fields: Some(field).filter(|one| !one.field.is_empty()).into_iter().collect(),
+            fields: Some(field).filter(|field| !field.field.is_empty()).into_iter().collect(),
             hint: None,
             lost: false,
         }
@@ -121,14 +117,16 @@ impl From<rota_proto::v1::BatchError> for Error {
 
 fn message(status: &Status, endpoint: &str, lost: bool) -> String {
     match status.source() {
-        Some(source) if lost => format!("cannot reach the control plane at {endpoint}: {}", root(source)),
+        Some(source) if lost => {
+            format!("cannot reach the control plane at {endpoint}: {}", root_cause(source))
+        }
         _ if status.message().is_empty() => status.code().description().to_owned(),
         _ => status.message().to_owned(),
     }
 }
 
-/// The innermost cause: the outer ones say `transport error` and the like.
-pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns the message of the innermost cause: the outer ones are `transport error` and the like.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -142,10 +140,10 @@ fn hint(code: Code, lost: bool) -> Option<&'static str> {
             Some("start a local one with `rota dev`, or name another with --endpoint or ROTA_ENDPOINT")
         }
         Code::Unauthenticated => Some(
-            "give a token with --token-file, ROTA_TOKEN or ROTA_TOKEN_FILE; `rota dev` prints where its own is",
+            "set a token with --token-file, ROTA_TOKEN or ROTA_TOKEN_FILE; `rota dev` prints the path of its own",
         ),
         Code::Unimplemented => Some("the server may be older or newer than this program; see `rota version`"),
-        Code::DeadlineExceeded => Some("the server did not answer in time; it may be overloaded"),
+        Code::DeadlineExceeded => Some("the server did not respond in time and may be overloaded"),
         _ => None,
     }
 }
@@ -157,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_are_unpacked() {
+    fn status_details_are_unpacked() {
         let mut details = ErrorDetails::with_bad_request_violation("task.spec.prompt", "is empty");
         details.set_error_info(
             "FIELD_DIFFERS",
@@ -174,9 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_is_not_a_lost_connection() {
+    fn status_from_server_is_not_lost_connection() {
         let error = Error::new(Status::unavailable("draining"), "http://x");
-        assert!(!error.lost && error.is_temporary());
+        assert!(!error.lost);
+        assert!(error.is_temporary());
         assert_eq!(error.to_string(), "draining");
         assert!(!Error::new(Status::not_found("x"), "http://x").is_temporary());
     }

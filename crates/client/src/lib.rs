@@ -1,6 +1,57 @@
-//! The typed client of Rota's API: one channel, a token on each call, retries where they are safe,
-//! watches that go on where they were cut. Also finds which server to talk to.
-//! Knows nothing of terminals, manifests or processes.
+//! Typed client of Rota's API, for every caller: the CLI, workers, the operator and tests. Must not know terminals,
+//! manifests or processes.
+//!
+//! # Main types
+//!
+//! - [`Client`]: one lazily connected channel. Each unary call of the API is a method on it; [`Client::watch_task`] and
+//!   its siblings return streams. Clones share the connection.
+//! - [`Options`]: endpoint, [`Token`], CA and timeouts. [`discover::find`] derives them from flags, the environment, the
+//!   config file or a local `rota dev`.
+//! - [`Error`]: a status unpacked into message, reason, fields and a hint.
+//!
+//! # Retries
+//!
+//! A call is retried, with exponential backoff for up to [`Options::retry_for`], if no server answered it or one that is
+//! shutting down did, and if repeating it is safe. `calls.rs` declares which: `repeat` for reads and idempotent writes,
+//! `keyed` for creations, `once` for the rest.
+//!
+//! # Idempotency keys
+//!
+//! A creation without task id or idempotency key gets one here, before the first try. All tries carry the same, so a
+//! response that was lost never creates a second task.
+//!
+//! # Watches that resume
+//!
+//! A [`watch::Watch`] outlives its connection. After a lost connection the stream is opened again from its last
+//! position: the log sequence of a task, the token of many tasks. Where there is no position, the caller gets what it
+//! needs to catch up: the agents again with the deletions in between, or `resync`. Before the first response a failure
+//! is returned after [`Options::retry_for`]; later, the watch retries until the server is back. `watch/engine.rs` has
+//! the loop, `watch/sources.rs` what each watch resumes from.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use futures::StreamExt;
+//! use rota_client::{Client, Options};
+//!
+//! # async fn example() -> Result<(), rota_client::Error> {
+//! let client = Client::new(Options::new("127.0.0.1:7420"))?;
+//! let mut updates = client.watch_task("namespaces/default/tasks/build", 0);
+//! while let Some(update) = updates.next().await {
+//!     println!("{} new events", update?.events.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How to add a call
+//!
+//! Add a line to the `calls!` table; choose `repeat` only if a second execution changes nothing. A new kind of creation
+//! implements `Keyed`. A new watch is a `Source` in `watch/sources.rs`.
+//!
+//! Read `calls.rs` first, then `retry.rs` and `watch/engine.rs`.
+
+#![warn(missing_docs)]
 
 mod auth;
 mod calls;

@@ -1,46 +1,46 @@
-//! What a client needs to be told.
+//! Settings of a client.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-/// What a client needs to be told.
+/// Settings of a [`crate::Client`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// For example `http://127.0.0.1:7420` or `https://rota.example:443`.
+    /// URL such as `http://127.0.0.1:7420` or `https://rota.example:443`.
     pub endpoint: String,
-    /// What proves who calls.
+    /// Credential sent with each call.
     pub token: Token,
-    /// A file with certificates to trust, in PEM, instead of the system's. Read again for each connection.
+    /// PEM file of certificates to trust instead of the system's. Read again for each connection.
     pub ca: Option<PathBuf>,
-    /// The name that the server's certificate must have, where it is not the endpoint's.
+    /// Name that the server's certificate must have, if it is not the endpoint's host.
     pub tls_name: Option<String>,
-    /// Longest wait for a connection.
+    /// Timeout of connecting.
     pub connect_timeout: Duration,
-    /// Longest wait for the answer to one call, or for the first answer of a stream.
+    /// Timeout of a unary call, and of the first response of a stream.
     pub timeout: Duration,
-    /// For how long a call that found no server is tried again.
+    /// How long a call is retried while no server answers.
     pub retry_for: Duration,
-    /// What the caller is, for the server's log: for example `rota/0.1.0`.
+    /// `user-agent` header, for the server's log: for example `rota/0.1.0`.
     pub user_agent: String,
 }
 
-/// What proves who calls. Does not print.
+/// Source of the bearer token. `Debug` does not print it.
 #[derive(Debug, Clone, Default)]
 pub enum Token {
-    /// Nothing.
+    /// Calls are anonymous.
     #[default]
     None,
-    /// This one.
+    /// The token itself.
     Fixed(SecretString),
-    /// Whatever the file says, read again now and then, since a cluster renews it.
+    /// A file with the token, read again every 30 seconds: a cluster renews it.
     File(PathBuf),
 }
 
 impl Options {
-    /// The usual ones, for an endpoint. Without `http://` or `https://` in front, it is http for
-    /// this machine and https for others.
+    /// Returns the defaults for an endpoint. One without a scheme gets `http` for a loopback address and `https`
+    /// otherwise.
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: with_scheme(endpoint.into()),
@@ -54,7 +54,7 @@ impl Options {
         }
     }
 
-    /// Whether a token would cross a network in the clear.
+    /// Returns whether the token would be sent unencrypted over a network.
     pub fn exposes_token(&self) -> bool {
         !matches!(self.token, Token::None)
             && self.endpoint.strip_prefix("http://").is_some_and(|rest| !is_loopback(rest))
@@ -64,7 +64,7 @@ impl Options {
 fn with_scheme(endpoint: String) -> String {
     let endpoint = endpoint.trim_end_matches('/');
     if let Some((scheme, rest)) = endpoint.split_once("://") {
-        // As the rest of the program looks for it.
+        // Other code compares schemes in lower case.
         format!("{}://{rest}", scheme.to_ascii_lowercase())
     } else if is_loopback(endpoint) {
         format!("http://{endpoint}")
@@ -87,8 +87,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemes() {
-        for (given, meant) in [
+    fn endpoint_gets_default_scheme() {
+        for (given, expected) in [
             ("127.0.0.1:7420", "http://127.0.0.1:7420"),
             ("localhost:1/", "http://localhost:1"),
             ("[::1]:7420", "http://[::1]:7420"),
@@ -96,12 +96,12 @@ mod tests {
             ("http://rota.example", "http://rota.example"),
             ("HTTPS://Rota.example", "https://Rota.example"),
         ] {
-            assert_eq!(Options::new(given).endpoint, meant);
+            assert_eq!(Options::new(given).endpoint, expected);
         }
     }
 
     #[test]
-    fn a_token_in_the_clear_is_noticed() {
+    fn unencrypted_token_is_detected() {
         let with_token = |endpoint| Options { token: Token::Fixed("t".into()), ..Options::new(endpoint) };
         assert!(!with_token("127.0.0.1:1").exposes_token());
         assert!(!with_token("rota.example").exposes_token());

@@ -1,4 +1,4 @@
-//! When a call is made again: when no server answered it, or one that is going away did.
+//! Retry policy: a call is repeated if no server answered it, or one that is shutting down did.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tonic::{Code, Response, Status};
 use crate::error::is_lost;
 use crate::{Client, Error};
 
-/// Whether a call that changes nothing when it is repeated should be.
-pub(crate) fn worth_it(status: &Status) -> bool {
+/// Whether repeating an idempotent call may help.
+pub(crate) fn is_retryable(status: &Status) -> bool {
     status.code() == Code::Unavailable || is_lost(status)
 }
 
-/// The waits between tries.
+/// Backoff between tries, without a limit of their number.
 pub(crate) fn backoff() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(50))
@@ -24,19 +24,19 @@ pub(crate) fn backoff() -> ExponentialBuilder {
 }
 
 impl Client {
-    /// Makes a call, and again for as long as [`crate::Options::retry_for`] says.
+    /// Executes an idempotent call with retries, for up to [`crate::Options::retry_for`].
     pub(crate) async fn repeat<T, F>(&self, call: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         call.retry(backoff().with_total_delay(Some(self.options.retry_for)))
-            .when(worth_it)
+            .when(is_retryable)
             .await
             .map(Response::into_inner)
             .map_err(|status| self.error(status))
     }
 
-    /// Makes a call once.
+    /// Executes a call without retries.
     pub(crate) async fn once<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -44,7 +44,7 @@ impl Client {
         call.await.map(Response::into_inner).map_err(|status| self.error(status))
     }
 
-    /// A status, said for people.
+    /// Converts a status from one of the generated clients, with this client's endpoint in the message.
     pub fn error(&self, status: Status) -> Error {
         Error::new(status, &self.options.endpoint)
     }

@@ -1,5 +1,5 @@
-//! TLS that trusts the certificates of a file. It is read anew for each connection, so that a cluster may replace
-//! its authority under a program that runs. What is up goes on.
+//! TLS with certificates from a file. The file is read for each new connection, so that a cluster may replace its
+//! certificate authority while the process runs. Existing connections are kept.
 
 use std::future::Future;
 use std::io;
@@ -18,15 +18,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Where no port is named.
-const PORT: u16 = 443;
+/// Port of an endpoint without one.
+const DEFAULT_PORT: u16 = 443;
 
-/// Makes connections.
+/// Connector that trusts only the certificates of a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    /// What to trust.
+    /// PEM file of trusted certificates.
     pub(crate) ca: PathBuf,
-    /// The name that the certificate must have, where it is not the address's.
+    /// Name that the server's certificate must have, if it is not the host of the URI.
     pub(crate) name: Option<String>,
 }
 
@@ -47,11 +47,11 @@ impl tower::Service<Uri> for Connector {
             let name = ServerName::try_from(name.unwrap_or_else(|| host.to_owned()))
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             let tls = TlsConnector::from(Arc::new(config(&ca).await?));
-            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(PORT))).await?;
+            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(DEFAULT_PORT))).await?;
             stream.set_nodelay(true)?;
             let stream = tls.connect(name, stream).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err(io::Error::other("the server does not speak gRPC there"));
+                return Err(io::Error::other("the server did not negotiate HTTP/2"));
             }
             Ok(TokioIo::new(stream))
         })
@@ -59,17 +59,20 @@ impl tower::Service<Uri> for Connector {
 }
 
 async fn config(ca: &Path) -> io::Result<ClientConfig> {
-    let bad = |why: String| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("the certificates in {}: {why}", ca.display()))
+    let invalid = |reason: String| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("invalid certificates in {}: {reason}", ca.display()),
+        )
     };
-    let pem = tokio::fs::read(ca).await.map_err(|error| bad(error.to_string()))?;
+    let pem = tokio::fs::read(ca).await.map_err(|error| invalid(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| bad(format!("not PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        let certificate = certificate.map_err(|error| invalid(format!("not PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(bad("there are none".to_owned()));
+        return Err(invalid("no certificate found".to_owned()));
     }
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

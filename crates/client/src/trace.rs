@@ -1,57 +1,57 @@
-//! Whose trace a client's creations are a part of, and the spans of those calls.
+//! Trace context of the caller, and client spans of the calls that create tasks.
 
 use http::Uri;
-use rota_telemetry::trace::Context;
-use rota_telemetry::traces::Kind;
-use rota_telemetry::traces::rpc::Call;
+use rota_telemetry::trace::TraceContext;
+use rota_telemetry::traces::SpanKind;
+use rota_telemetry::traces::rpc::RpcSpan;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{Client, Error};
 
-/// A place in somebody's trace.
+/// Trace that a client's creations belong to.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Place {
-    parent: Option<Context>,
+pub(crate) struct CallerTrace {
+    parent: Option<TraceContext>,
     state: Option<MetadataValue<Ascii>>,
 }
 
-/// A creation that is under way, over all its repetitions.
-pub(crate) struct Creation {
-    call: Call,
-    header: Option<MetadataValue<Ascii>>,
-    state: Option<MetadataValue<Ascii>>,
+/// Span of a creation, over all its tries.
+pub(crate) struct CreationSpan {
+    span: RpcSpan,
+    traceparent: Option<MetadataValue<Ascii>>,
+    tracestate: Option<MetadataValue<Ascii>>,
 }
 
 impl Client {
-    /// This client, with creations that are a part of somebody's trace: a W3C `traceparent`, and its `tracestate`. What
-    /// is no trace context is left out: a task matters more than its trace.
+    /// Returns this client with the trace context of a caller (W3C `traceparent` and `tracestate`): tasks that it
+    /// creates become part of that trace. An invalid context is ignored, since a task matters more than its trace.
     #[must_use]
     pub fn in_trace(&self, traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let parent = traceparent.and_then(|text| text.parse().ok());
         let state = tracestate.filter(|_| parent.is_some()).and_then(|text| text.parse().ok());
         let mut client = self.clone();
-        client.place = Place { parent, state };
+        client.trace = CallerTrace { parent, state };
         client
     }
 
-    pub(crate) fn creation(&self, method: &'static str) -> Creation {
-        let mut call = Call::begin(method, Kind::Client, self.place.parent.as_ref());
-        if call.span().is_seen()
+    pub(crate) fn start_creation(&self, method: &'static str) -> CreationSpan {
+        let mut span = RpcSpan::start(method, SpanKind::Client, self.trace.parent.as_ref());
+        if span.span().is_recording()
             && let Some(host) = self.options.endpoint.parse::<Uri>().ok().as_ref().and_then(Uri::host)
         {
-            call.span().set("server.address", host);
+            span.span().set_attribute("server.address", host);
         }
-        let header = call.context().and_then(|context| context.to_string().parse().ok());
-        Creation { call, header, state: self.place.state.clone() }
+        let traceparent = span.context().and_then(|context| context.to_string().parse().ok());
+        CreationSpan { span, traceparent, tracestate: self.trace.state.clone() }
     }
 }
 
-impl Creation {
-    /// A message that says whose trace it is a part of.
+impl CreationSpan {
+    /// Wraps a message in a request with the trace headers.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        for (name, value) in [("traceparent", &self.header), ("tracestate", &self.state)] {
+        for (name, value) in [("traceparent", &self.traceparent), ("tracestate", &self.tracestate)] {
             if let Some(value) = value {
                 request.metadata_mut().insert(name, value.clone());
             }
@@ -59,8 +59,7 @@ impl Creation {
         request
     }
 
-    /// How it ended.
-    pub(crate) fn ended<T>(self, answer: &Result<T, Error>) {
-        self.call.answered(answer.as_ref().err().map_or(0, |error| error.code as i32));
+    pub(crate) fn finish<T>(self, result: &Result<T, Error>) {
+        self.span.finish(result.as_ref().err().map_or(0, |error| error.code as i32));
     }
 }

@@ -1,23 +1,24 @@
-//! When an agent is given nothing for a while: after several attempts in a row failed through no fault of their tasks,
-//! others would fail the same way. Pure; knows no agents, only how their attempts end.
+//! Circuit breaker state machine: opens after consecutive infrastructure failures, half-opens after a cooldown to admit
+//! one probe, and closes on success. Pure; knows no agents and no clock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::Timestamp;
 use crate::failure::{Class, Failure};
 use crate::retry::backoff;
+use crate::{Fence, TaskId, Timestamp};
 
-/// How many times the first cool-down the longest one is.
-const LONGEST: u32 = 20;
-/// At least so long nothing is heard of the one task that was let through before another one is.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Limit of the cooldown, as a multiple of the first.
+const MAX_COOLDOWN_FACTOR: u32 = 20;
+/// Lower limit of the time after which a probe without a result is replaced by another.
+const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// When to stop, and for how long.
+/// Thresholds of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Failures in a row after which nothing is given; 0 goes on whatever happens.
+    /// Consecutive infrastructure failures that open the breaker; 0 disables it.
     pub failures: u32,
-    /// The first cool-down; each further one in a row is twice as long, up to twenty times the first.
+    /// First cooldown; each further one in a row is twice as long, up to twenty times the first.
     pub cooldown: Duration,
 }
 
@@ -27,26 +28,26 @@ impl Default for Policy {
     }
 }
 
-/// What the end of an attempt says of its agent.
+/// The result of an attempt as evidence about its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word<'a> {
-    /// It works.
-    Well,
-    /// It does not, through no fault of the task.
-    AtFault(&'a Failure),
-    /// Nothing.
-    Nothing,
+pub enum Outcome<'a> {
+    /// The agent works.
+    Success,
+    /// The agent's infrastructure failed: its program, its model or its credentials.
+    Failure(&'a Failure),
+    /// No evidence either way.
+    Ignored,
 }
 
-impl<'a> Word<'a> {
-    /// What a failure says, where the agent names the program, and where it names the model and the key for it. A
-    /// task that brings its own speaks for itself.
+impl<'a> Outcome<'a> {
+    /// Classifies a failure. `program` and `model` state whether the agent, not the task, chose the program and the model
+    /// with its credentials; failures of the task's own choices are ignored.
     pub fn of(failure: &'a Failure, program: bool, model: bool) -> Self {
         match failure.class {
-            Class::Auth | Class::RateLimit | Class::Overload if model => Self::AtFault(failure),
-            Class::Start if program => Self::AtFault(failure),
-            // The agent came so far as to say so.
-            Class::Agent | Class::Refusal | Class::Budget => Self::Well,
+            Class::Auth | Class::RateLimit | Class::Overload if model => Self::Failure(failure),
+            Class::Start if program => Self::Failure(failure),
+            // The agent ran far enough to report these itself.
+            Class::Agent | Class::Refusal | Class::Budget => Self::Success,
             Class::Auth
             | Class::RateLimit
             | Class::Overload
@@ -60,66 +61,91 @@ impl<'a> Word<'a> {
             | Class::Dependency
             | Class::QueueTimeout
             | Class::Quarantined
-            | Class::Environment => Self::Nothing,
+            | Class::Environment => Self::Ignored,
         }
     }
 }
 
-/// What an agent is given.
+/// Admission of an agent's tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
-    /// All that it has room for.
+    /// Every task is admitted.
     #[default]
     Closed,
-    /// Nothing until then.
+    /// No task is admitted until the cooldown ends.
     Open {
-        /// The end of the cool-down.
+        /// End of the cooldown.
         until: Timestamp,
     },
-    /// One task, which shows whether it works again.
+    /// One probe task is admitted.
     HalfOpen {
-        /// When another one may show it, if nothing was heard of that one.
+        /// When another probe is admitted, if this one has no result by then.
         until: Timestamp,
     },
 }
 
-/// One agent's.
+/// Identity of an attempt.
+type Attempt = (TaskId, Fence);
+
+/// The circuit breaker of one agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Breaker {
     state: State,
-    /// In a row.
+    /// Consecutive infrastructure failures.
     failures: u32,
-    /// How often it opened in a row.
+    /// Consecutive openings.
     opened: u32,
-    /// The last failure, as a class and a sentence.
+    /// The last failure that counted: its class and message.
     last: Option<(Class, String)>,
+    /// Attempts that were admitted as probes and have no result yet.
+    probes: BTreeSet<Attempt>,
 }
 
 impl Breaker {
-    /// What its agent is given.
+    /// Returns which tasks are admitted.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// Failures in a row.
+    /// Returns the number of consecutive infrastructure failures.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// The last failure that counted.
+    /// Returns the class and message of the last failure that counted.
     pub fn last(&self) -> Option<&(Class, String)> {
         self.last.as_ref()
     }
 
-    /// An attempt has ended; `tried` if it was the one that was let through. `jitter` is from 0 to 1.
-    pub fn ended(&mut self, policy: &Policy, word: Word<'_>, tried: bool, now: Timestamp, jitter: f64) {
-        match word {
-            Word::Nothing => {}
-            // Also of an attempt that began before it opened: it works again.
-            Word::Well => *self = Self::default(),
-            // Those that were under way when it opened fail as well, and say nothing new.
-            Word::AtFault(_) if self.state != State::Closed && !tried => {}
-            Word::AtFault(failure) => {
+    /// Registers an attempt that was assigned to the agent; a probe while half-open.
+    pub fn assigned(&mut self, attempt: Attempt) {
+        if matches!(self.state, State::HalfOpen { .. }) {
+            self.probes.insert(attempt);
+        }
+    }
+
+    /// Whether an attempt is a probe that has no result yet.
+    pub fn is_probe(&self, attempt: Attempt) -> bool {
+        self.probes.contains(&attempt)
+    }
+
+    /// Takes in the outcome of an attempt, and returns whether it was a probe. `jitter` is from 0 to 1.
+    pub fn observe_outcome(
+        &mut self,
+        policy: &Policy,
+        outcome: Outcome<'_>,
+        attempt: Attempt,
+        now: Timestamp,
+        jitter: f64,
+    ) -> bool {
+        let probe = self.probes.remove(&attempt);
+        match outcome {
+            Outcome::Ignored => {}
+            // Also for an attempt that started before the breaker opened: the agent works again.
+            Outcome::Success => *self = Self::default(),
+            // Attempts that were running when the breaker opened fail for the same reason.
+            Outcome::Failure(_) if self.state != State::Closed && !probe => {}
+            Outcome::Failure(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 self.last = Some((failure.class, failure.message.clone()));
                 let opens = match self.state {
@@ -129,26 +155,27 @@ impl Breaker {
                 };
                 if opens {
                     self.opened = self.opened.saturating_add(1);
-                    let longest = policy.cooldown.saturating_mul(LONGEST);
-                    let wait = backoff(policy.cooldown, longest, self.opened, jitter);
-                    let told = failure.retry_after.unwrap_or_default().min(longest);
-                    self.state = State::Open { until: now + wait.max(told) };
+                    let longest = policy.cooldown.saturating_mul(MAX_COOLDOWN_FACTOR);
+                    let cooldown = backoff(policy.cooldown, longest, self.opened, jitter);
+                    let requested = failure.retry_after.unwrap_or_default().min(longest);
+                    self.state = State::Open { until: now + cooldown.max(requested) };
                 }
             }
         }
+        probe
     }
 
-    /// Looks at the clock. Whether that changed something.
+    /// Half-opens the breaker, or admits another probe, if that is due. Returns whether it did.
     pub fn tick(&mut self, policy: &Policy, now: Timestamp) -> bool {
         let over = self.until().is_some_and(|until| until <= now);
         if over {
-            let patience = policy.cooldown.saturating_mul(LONGEST).max(PATIENCE);
-            self.state = State::HalfOpen { until: now + patience };
+            let timeout = policy.cooldown.saturating_mul(MAX_COOLDOWN_FACTOR).max(MIN_PROBE_TIMEOUT);
+            self.state = State::HalfOpen { until: now + timeout };
         }
         over
     }
 
-    /// When to look at the clock.
+    /// Returns when [`Breaker::tick`] is due.
     pub fn until(&self) -> Option<Timestamp> {
         match self.state {
             State::Closed => None,
@@ -159,6 +186,8 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const POLICY: Policy = Policy { failures: 3, cooldown: Duration::from_secs(10) };
@@ -167,91 +196,112 @@ mod tests {
         Timestamp(seconds * 1_000_000)
     }
 
+    fn attempt(number: u128) -> Attempt {
+        (TaskId(Uuid::from_u128(number)), Fence(1))
+    }
+
     fn overload() -> Failure {
         Failure::new(Class::Overload, "529")
     }
 
+    fn observe(breaker: &mut Breaker, outcome: Outcome<'_>, number: u128, seconds: i64) -> bool {
+        breaker.observe_outcome(&POLICY, outcome, attempt(number), at(seconds), 1.0)
+    }
+
     fn open() -> Breaker {
         let mut breaker = Breaker::default();
-        for _ in 0..3 {
+        for number in 0..3 {
             assert_eq!(breaker.state(), State::Closed);
-            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 1.0);
+            observe(&mut breaker, Outcome::Failure(&overload()), number, 0);
         }
         breaker
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_closes_when_one_goes_well() {
+    fn breaker_opens_half_opens_and_closes() {
         let mut breaker = open();
         assert_eq!(breaker.state(), State::Open { until: at(10) });
+        breaker.assigned(attempt(9));
+        assert!(!breaker.is_probe(attempt(9)));
         assert!(!breaker.tick(&POLICY, at(9)) && breaker.tick(&POLICY, at(10)));
         let half = State::HalfOpen { until: at(10 + 200) };
         assert_eq!(breaker.state(), half);
-        breaker.ended(&POLICY, Word::Nothing, true, at(11), 1.0);
+        breaker.assigned(attempt(10));
+        assert!(breaker.is_probe(attempt(10)) && !breaker.is_probe((attempt(10).0, Fence(2))));
+        assert!(observe(&mut breaker, Outcome::Ignored, 10, 11));
         assert_eq!(breaker.state(), half);
-        // One that was under way all the time is no news.
-        breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(11), 1.0);
+        // An attempt that was running all along is no probe.
+        assert!(!observe(&mut breaker, Outcome::Failure(&overload()), 9, 11));
         assert_eq!(breaker.state(), half);
-        // Again, and for longer.
-        breaker.ended(&POLICY, Word::AtFault(&overload()), true, at(11), 1.0);
+        // The cooldown doubles.
+        breaker.assigned(attempt(11));
+        assert!(observe(&mut breaker, Outcome::Failure(&overload()), 11, 11));
         assert_eq!(breaker.state(), State::Open { until: at(31) });
         assert!(breaker.tick(&POLICY, at(31)));
-        breaker.ended(&POLICY, Word::Well, false, at(32), 1.0);
+        observe(&mut breaker, Outcome::Success, 9, 32);
         assert_eq!(breaker, Breaker::default());
     }
 
     #[test]
-    fn one_that_goes_well_in_between_begins_the_count_anew() {
+    fn success_resets_the_failure_count() {
         let mut breaker = Breaker::default();
         for _ in 0..2 {
-            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 0.0);
-            breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(0), 0.0);
-            breaker.ended(&POLICY, Word::Nothing, false, at(0), 0.0);
-            breaker.ended(&POLICY, Word::Well, false, at(0), 0.0);
+            observe(&mut breaker, Outcome::Failure(&overload()), 1, 0);
+            observe(&mut breaker, Outcome::Failure(&overload()), 2, 0);
+            observe(&mut breaker, Outcome::Ignored, 3, 0);
+            observe(&mut breaker, Outcome::Success, 4, 0);
         }
         assert_eq!(breaker, Breaker::default());
     }
 
     #[test]
-    fn what_was_under_way_when_it_opened_changes_little() {
+    fn earlier_attempts_do_not_prolong_the_cooldown() {
         let mut breaker = open();
-        breaker.ended(&POLICY, Word::AtFault(&overload()), false, at(5), 1.0);
+        observe(&mut breaker, Outcome::Failure(&overload()), 4, 5);
         assert_eq!(breaker.state(), State::Open { until: at(10) });
-        breaker.ended(&POLICY, Word::Well, false, at(6), 1.0);
+        observe(&mut breaker, Outcome::Success, 5, 6);
         assert_eq!(breaker.state(), State::Closed);
     }
 
     #[test]
-    fn the_wait_is_at_least_what_was_told_and_never_too_long() {
-        let limited = |after| Failure { retry_after: Some(Duration::from_secs(after)), ..overload() };
-        for (told, until) in [(1, 10), (50, 50), (1_000_000, 200)] {
+    fn cooldown_respects_retry_after_and_its_limit() {
+        for (requested, until) in [(1, 10), (50, 50), (1_000_000, 200)] {
             let mut breaker = Breaker::default();
-            let failure = limited(told);
-            (0..3).for_each(|_| breaker.ended(&POLICY, Word::AtFault(&failure), false, at(0), 1.0));
+            let failure = Failure { retry_after: Some(Duration::from_secs(requested)), ..overload() };
+            for number in 0..3 {
+                observe(&mut breaker, Outcome::Failure(&failure), number, 0);
+            }
             assert_eq!(breaker.state(), State::Open { until: at(until) });
         }
     }
 
     #[test]
-    fn another_one_is_let_through_when_nothing_is_heard_of_the_first() {
+    fn probe_expires_and_is_replaced() {
         let mut breaker = open();
         assert!(breaker.tick(&POLICY, at(10)) && !breaker.tick(&POLICY, at(209)));
+        breaker.assigned(attempt(1));
         assert!(breaker.tick(&POLICY, at(210)));
         assert_eq!(breaker.state(), State::HalfOpen { until: at(410) });
+        // The first one still counts.
+        breaker.assigned(attempt(2));
+        assert!(breaker.is_probe(attempt(1)) && breaker.is_probe(attempt(2)));
     }
 
     #[test]
-    fn a_policy_of_zero_never_opens() {
+    fn zero_failures_disable_the_breaker() {
         let (mut breaker, never) = (Breaker::default(), Policy { failures: 0, ..POLICY });
-        (0..100).for_each(|_| breaker.ended(&never, Word::AtFault(&overload()), false, at(0), 1.0));
+        for number in 0..100 {
+            breaker.observe_outcome(&never, Outcome::Failure(&overload()), attempt(number), at(0), 1.0);
+        }
         assert_eq!(breaker.state(), State::Closed);
     }
 
     #[test]
-    fn only_the_agents_and_its_models_faults_count() {
+    fn only_infrastructure_of_the_agent_counts() {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
-            let counts = |program, model| matches!(Word::of(&failure, program, model), Word::AtFault(_));
+            let counts =
+                |program, model| matches!(Outcome::of(&failure, program, model), Outcome::Failure(_));
             let of_model = matches!(class, Class::Auth | Class::RateLimit | Class::Overload);
             assert!(!counts(false, false), "{class:?}");
             assert_eq!(counts(false, true), of_model, "{class:?}");

@@ -1,62 +1,62 @@
-//! Failures: classes, severities, and which recovery belongs to which. See `docs/failures.md`.
+//! Failure classes, severities, and the recovery that belongs to each class. See `docs/failures.md`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure ended an attempt or a task.
+/// Class of a failure, which decides the recovery and what the circuit breaker makes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// The program or agent said that it failed.
+    /// The program or agent reported failure.
     Agent,
-    /// It could not be started.
+    /// The program could not be started.
     Start,
-    /// Total time ran out.
+    /// The total timeout was exceeded.
     Timeout,
-    /// It fell silent.
+    /// The attempt produced no output within its silence timeout.
     Hang,
-    /// It ended without saying how, or by a signal.
+    /// The process ended without a result, or by a signal.
     Crash,
-    /// The worker was lost.
+    /// The worker disconnected for longer than its lease, or stopped.
     WorkerLost,
-    /// The model refuses the credentials.
+    /// The model API rejected the credentials.
     Auth,
-    /// Too many requests.
+    /// The model API limits the rate of requests.
     RateLimit,
-    /// The model is overloaded or failing.
+    /// The model API is overloaded or failing.
     Overload,
-    /// The model refuses the task.
+    /// The model refused the task.
     Refusal,
-    /// Turns, tokens or money ran out.
+    /// The limit of turns, tokens or cost was reached.
     Budget,
-    /// The task's input cannot be used.
+    /// The task's input is unusable.
     Invalid,
-    /// The agent broke its protocol.
+    /// The agent violated its protocol.
     Protocol,
-    /// A task that this one depends on did not succeed.
+    /// A dependency did not succeed.
     Dependency,
-    /// It waited too long in the queue.
+    /// The queue timeout was exceeded.
     QueueTimeout,
-    /// It kills workers.
+    /// The task lost too many workers.
     Quarantined,
-    /// The worker's disk, memory or workspace failed it.
+    /// The worker's disk, memory or workspace failed.
     Environment,
 }
 
-/// What is done about a failed attempt.
+/// Reaction to a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// Try again after a growing wait, as often as the task's policy says.
+    /// Retry with backoff, as often as the task's policy allows.
     Retry,
-    /// Try again when told or after a growing wait; no attempt of the policy is spent, since the task is not to blame.
+    /// Retry after the requested wait or with backoff. No attempt of the policy is used, since the task is not to
+    /// blame.
     Wait,
-    /// Trying again is useless.
+    /// Do not retry: another attempt would fail the same way.
     Stop,
 }
 
 impl Class {
-    /// Every class.
     pub const ALL: [Self; 17] = [
         Self::Agent,
         Self::Start,
@@ -77,7 +77,7 @@ impl Class {
         Self::Environment,
     ];
 
-    /// What is done about an attempt that failed so.
+    /// Returns the reaction to a failure of this class.
     pub fn recovery(self) -> Recovery {
         match self {
             Self::Agent
@@ -100,45 +100,38 @@ impl Class {
     }
 }
 
-/// How bad a failure is.
+/// Severity of a failure, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Recovered by itself.
     Low,
-    /// Costs time or an attempt.
     Medium,
-    /// Ended the task.
     High,
-    /// Will hit other tasks too, until a person does something.
+    /// Affects other tasks too, until a person intervenes.
     Critical,
 }
 
-/// Why an attempt or a task failed.
+/// Cause of a failed attempt or task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The kind.
     pub class: Class,
-    /// How bad.
     pub severity: Severity,
-    /// A sentence for people.
+    /// Cause in one sentence, for users.
     pub message: String,
-    /// Exit code of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Signal that ended the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// How long the failing side asked to wait.
+    /// Wait that the failing side requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
-    /// What to do about it.
+    /// Remedy, for users; empty if none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
 }
 
 impl Failure {
-    /// A failure with its class's usual severity.
+    /// Returns a failure with the default severity of its class.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         let severity = match class {
             Class::Auth | Class::Quarantined => Severity::Critical,

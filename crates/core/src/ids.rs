@@ -1,4 +1,4 @@
-//! Names and numbers that tell things apart. Checked here once, so that whoever holds one may trust it.
+//! Names and ids, validated on construction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A task's id: a UUID, version 7 unless it came from outside.
+/// Id of a task: a UUID, version 7 unless the caller chose it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub Uuid);
@@ -32,29 +32,30 @@ impl FromStr for TaskId {
     }
 }
 
-/// A token of one assignment of one task. It never repeats and never falls.
+/// Token of one assignment of a task. Grows with each assignment and never repeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
 
-/// Number of a worker's session. It grows with each `Hello`.
+/// Number of a worker's session. Grows with each `Hello`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
-/// An interned [`crate::target::Route`].
+/// Id of an interned [`crate::target::Route`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RouteId(pub u32);
 
-/// Why a name is not one.
+/// Error for a text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a name: use 1 to 63 lower-case letters, digits, '-' or '.', beginning and ending with a letter or digit"
+    "invalid name {0:?}: use 1 to 63 lower-case letters, digits, '-' or '.', beginning and completion with a letter or digit"
 )]
 pub struct BadName(pub String);
 
-/// Whether `text` is a name: 1 to 63 lower-case letters, digits, `-` or `.`, with a letter or digit at both ends.
+/// Whether `text` is a valid name: 1 to 63 lower-case letters, digits, `-` or `.`, with a letter or digit at both
+/// ends.
 pub fn is_name(text: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = text.as_bytes();
@@ -77,12 +78,10 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks and keeps a name.
             pub fn new(text: &str) -> Result<Self, BadName> {
                 if is_name(text) { Ok(Self(text.into())) } else { Err(BadName(text.chars().take(80).collect())) }
             }
 
-            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -111,15 +110,15 @@ macro_rules! name {
 }
 
 name!(
-    /// Keeps tasks, agents and workers apart.
+    /// Scope of tasks, agents and workers. Matching never crosses namespaces.
     Namespace
 );
 name!(
-    /// An agent's name, unique in its namespace.
+    /// Name of an agent, unique in its namespace.
     AgentName
 );
 name!(
-    /// A worker's name, unique in its namespace.
+    /// Name of a worker, unique in its namespace.
     WorkerName
 );
 
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked() {
+    fn names_are_validated() {
         for good in ["a", "a-b.c", "0x", &"a".repeat(63)] {
             assert!(is_name(good), "{good}");
         }

@@ -1,4 +1,4 @@
-//! When a failed attempt is tried again. Jitter comes in as a value.
+//! Retry policy and backoff. Jitter is an argument.
 
 use std::time::Duration;
 
@@ -6,21 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Recovery};
 
-/// Throttled attempts that are forgiven; the total timeout usually ends a task long before.
+/// Rate-limited attempts that are retried; the total timeout usually ends a task long before.
 pub const MAX_WAITS: u32 = 100;
-/// Longest wait that a failing side may ask for; chance adds up to a tenth.
+/// Largest wait that a failing side may request; jitter adds up to a tenth.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// When and how often a failed attempt is tried again.
+/// Retry policy of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Attempts in all, the first included; at least 1.
+    /// Attempts including the first; at least 1.
     pub max_attempts: u32,
-    /// Lost workers that are forgiven.
+    /// Lost workers after which the task is still retried.
     pub max_worker_losses: u32,
-    /// Wait before the first retry; doubles with each.
+    /// Wait before the first retry; doubles with each further one.
     pub initial_backoff: Duration,
-    /// Longest wait.
     pub max_backoff: Duration,
 }
 
@@ -35,19 +34,18 @@ impl Default for Policy {
     }
 }
 
-/// What to do after a failed attempt.
+/// Decision after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Try again after this long; the policy's count is spent.
+    /// Retry after this wait, at the expense of one attempt of the policy.
     Retry(Duration),
-    /// Try again after this long; the policy's count is not spent.
+    /// Retry after this wait, without using an attempt of the policy.
     Wait(Duration),
-    /// Do not try again.
     Stop,
 }
 
 impl Policy {
-    /// Decides. `failures` and `waits` count this attempt too; `jitter` is from 0 to 1.
+    /// Decides on a retry. `failures` and `waits` include this attempt; `jitter` is from 0 to 1.
     pub fn decide(&self, failure: &Failure, failures: u32, waits: u32, jitter: f64) -> Decision {
         match failure.class.recovery() {
             Recovery::Stop => Decision::Stop,
@@ -60,30 +58,30 @@ impl Policy {
 
     fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
         let backoff = self.backoff(count, jitter);
-        failure.retry_after.map_or(backoff, |told| {
-            let told = told.min(MAX_RETRY_AFTER);
-            // Never earlier than told, and not all who were told so at once.
-            (told + part(told / 10, jitter)).max(backoff / 2)
+        failure.retry_after.map_or(backoff, |requested| {
+            let requested = requested.min(MAX_RETRY_AFTER);
+            // Never earlier than requested, and not for all callers at the same time.
+            (requested + part(requested / 10, jitter)).max(backoff / 2)
         })
     }
 
-    /// The wait after the `count`th failure, from 1.
+    /// Returns the wait after the `count`th failure, from 1.
     pub fn backoff(&self, count: u32, jitter: f64) -> Duration {
         backoff(self.initial_backoff, self.max_backoff, count, jitter)
     }
 }
 
-/// The `count`th wait (from 1): exponential, with "equal jitter" between half and all of it
+/// Returns the `count`th wait (from 1): exponential, with "equal jitter" between half and all of it
 /// (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 pub fn backoff(initial: Duration, most: Duration, count: u32, jitter: f64) -> Duration {
     let whole = initial.saturating_mul(1 << count.saturating_sub(1).min(20)).min(most);
-    // Half of each is taken apart, since all of the longest time as a float overflows.
+    // Only one half is converted to a float, in which the whole of the largest duration would overflow.
     whole / 2 + part(whole / 2, jitter)
 }
 
-/// A part of a time; `jitter` is from 0 to 1.
+/// Returns a fraction of a duration; `jitter` is from 0 to 1.
 fn part(whole: Duration, jitter: f64) -> Duration {
-    // `max` turns a NaN into 0.
+    // `max` turns NaN into 0.
     whole.mul_f64(jitter.clamp(0.0, 1.0).max(0.0))
 }
 
@@ -117,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_wait_is_kept_and_spread() {
+    fn retry_after_is_respected_with_jitter() {
         let mut failure = Failure::new(Class::RateLimit, "x");
         failure.retry_after = Some(Duration::from_secs(77));
         for (jitter, millis) in

@@ -1,64 +1,63 @@
-//! How many workers a pool shall have: one pure function for whoever starts them, be it processes
-//! on a laptop or pods on a cluster. Knows no tasks, names no machines, reads no clock.
+//! Autoscaling rule: how many workers a pool needs, as one pure function for processes on a laptop and pods in a
+//! cluster. Knows no tasks, machines or clock.
+
+mod input;
 
 use std::time::Duration;
 
-/// A pool and what is asked of it.
+pub use self::input::{
+    Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER, START_TIMEOUT,
+};
+
+/// State of a pool and its demand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
-    /// Workers that always run.
+    /// Number of workers that always run.
     pub floor: u32,
-    /// Most workers that there may be, draining ones included. Below the floor it counts as the floor.
+    /// Largest number of workers, including draining ones. A ceiling below the floor counts as the floor.
     pub ceiling: u32,
     /// Idle workers kept ahead of demand, within the ceiling.
     pub spare: u32,
-    /// Tasks that one worker does at a time; 0 counts as 1.
+    /// Concurrent tasks per worker; 0 counts as 1.
     pub slots: u32,
-    /// Tasks that wait for a slot of this pool, not limited by capacity.
+    /// Tasks that wait for a slot of this pool, regardless of its capacity.
     pub queued: u64,
-    /// The workers there are.
     pub workers: Vec<WorkerView>,
-    /// How long a worker beyond the floor stays idle before it goes.
+    /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
 }
 
-/// One worker, as scaling sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerView {
-    /// Its name.
     pub name: String,
-    /// Tasks on it.
     pub running: u32,
-    /// It takes no more.
     pub draining: bool,
-    /// Its session is up.
+    /// Whether its session is open.
     pub connected: bool,
-    /// It has been started and was never connected yet.
+    /// Whether it was started and has never been connected.
     pub starting: bool,
-    /// For how long it has had no task; `None` while it has one, or while that is not known.
+    /// Time without a task; `None` while it has one, or if unknown.
     pub idle_for: Option<Duration>,
 }
 
-/// What to do about a pool now. Never both at once.
+/// Scaling decision: workers to start or to drain, never both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Workers to start.
     pub start: u32,
-    /// Workers to drain; each was idle when this was planned, and must be drained only if it still is.
+    /// Workers to drain. Each was idle when this was planned, and must be drained only if it still is.
     pub drain: Vec<String>,
 }
 
-/// The most workers of an agent whose spec says `replicas` and `max_replicas` (0 for unset): never
-/// below the floor, and at least one, since a managed pool of none could do nothing.
+/// Returns the ceiling of an agent with these `replicas` and `max_replicas` (0 for unset): never below the floor, and
+/// at least one, since a managed pool without workers could execute nothing.
 pub fn ceiling(replicas: u32, max_replicas: u32) -> u32 {
     max_replicas.max(replicas).max(1)
 }
 
-/// What to do about a pool now.
+/// Plans the next scaling step of a pool.
 ///
-/// Workers that are starting, or whose connection is cut for a moment, count as capacity that is
-/// coming: a restarted control plane must not double every pool. What keeps it from swinging is the
-/// idle timeout on the way down, and that it goes down only where the demand would still be met.
+/// Starting and briefly disconnected workers count as capacity: a restarted control plane must not double every pool.
+/// The idle timeout keeps the pool from oscillating, and it shrinks only where the remaining workers meet the demand.
 pub fn plan(pool: &Pool) -> Plan {
     let slots = u64::from(pool.slots.max(1));
     let ceiling = u64::from(pool.ceiling.max(pool.floor));
@@ -81,7 +80,7 @@ pub fn plan(pool: &Pool) -> Plan {
     Plan { start: 0, drain: surplus(pool, ceiling, live, free, wanted, slots) }
 }
 
-/// The idle workers that may go, the longest idle first.
+/// Returns the idle workers that may be drained, the longest idle first.
 fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
     let mut idle: Vec<_> = pool
         .workers
@@ -97,7 +96,7 @@ fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64,
             && idle_for >= pool.idle_timeout
             && free.saturating_sub(slots) >= wanted;
         if !too_many && !unneeded {
-            // Those that follow were idle for less time, and need is the same for all.
+            // The remaining ones have been idle for less time, and the demand is the same.
             break;
         }
         drain.push(name.to_owned());
@@ -145,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_nothing_done() {
+    fn empty_demand_plans_nothing() {
         assert_eq!(plan(&pool(0, 5, 0, vec![])), Plan::default());
         assert_eq!(plan(&Pool::default()), Plan::default());
     }
 
     #[test]
-    fn the_floor_always_runs() {
+    fn floor_is_always_running() {
         assert_eq!(start(&pool(2, 5, 0, vec![])), 2);
         assert_eq!(start(&pool(2, 5, 0, vec![starting("a")])), 1);
         assert_eq!(start(&pool(3, 1, 0, vec![])), 3, "a ceiling below the floor counts as the floor");
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn demand_starts_workers_up_to_the_ceiling() {
+    fn demand_starts_workers_up_to_ceiling() {
         assert_eq!(start(&pool(0, 5, 3, vec![])), 3);
         assert_eq!(start(&pool(0, 5, 30, vec![busy("a", 1)])), 4);
         assert_eq!(start(&pool(0, 5, 3, vec![starting("a"), starting("b")])), 1, "starting ones are coming");
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_counted() {
+    fn slots_count_as_capacity() {
         let mut p = pool(0, 9, 10, vec![busy("a", 3)]);
         p.slots = 4;
         assert_eq!(start(&p), 3, "one free slot, nine tasks more");
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_ones_are_kept_ahead() {
+    fn spare_workers_are_kept() {
         let mut p = pool(0, 5, 0, vec![busy("a", 1)]);
         p.spare = 2;
         assert_eq!(start(&p), 2);
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_ones_count_for_the_ceiling_and_not_as_capacity() {
+    fn draining_workers_count_only_for_ceiling() {
         let mut leaving = busy("a", 1);
         leaving.draining = true;
         assert_eq!(start(&pool(1, 1, 1, vec![leaving.clone()])), 0);
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_connection_starts_nothing_and_is_never_drained() {
+    fn disconnected_worker_is_capacity_and_kept() {
         let mut cut = idle("a", 900);
         cut.connected = false;
         assert_eq!(plan(&pool(1, 5, 1, vec![cut.clone()])), Plan::default());
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_idle_go_and_only_after_a_while() {
+    fn only_idle_workers_drain_after_timeout() {
         let workers = vec![idle("a", 70), busy("b", 1), idle("c", 59), idle("d", 80), starting("e")];
         assert_eq!(drain(&pool(0, 9, 0, workers.clone())), ["d", "a"]);
         assert_eq!(drain(&pool(4, 9, 0, workers.clone())), ["d"]);
@@ -213,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lowered_ceiling_takes_the_idle_at_once() {
+    fn lowered_ceiling_drains_idle_immediately() {
         let workers = vec![idle("a", 1), busy("b", 1), idle("c", 2)];
         assert_eq!(drain(&pool(0, 2, 0, workers.clone())), ["c"]);
         assert_eq!(drain(&pool(0, 0, 9, workers)), ["c", "a"]);
     }
 
     #[test]
-    fn it_settles() {
+    fn plan_reaches_a_fixed_point() {
         // Whatever it does leaves nothing more to do, once it is done.
         for floor in 0..3 {
             for ceiling in 0..4 {
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn ceilings_of_specs() {
+    fn ceiling_follows_spec() {
         assert_eq!((ceiling(0, 0), ceiling(3, 0), ceiling(3, 2), ceiling(0, 4)), (1, 3, 3, 4));
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do a task, and which workers a route covers.
+//! Targets of tasks, and the routes that workers cover.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentName, Namespace, TaskId, WorkerName};
 
-/// Who may do a task.
+/// Workers that may execute a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// Any worker of this agent.
     Agent(AgentName),
-    /// This one worker.
     Worker(WorkerName),
-    /// Any worker with all of these capabilities.
+    /// Any worker that has all of these capabilities.
     Capabilities(BTreeSet<String>),
-    /// The worker of this agent that was started for this one task: its own id.
+    /// The worker that was started for this task alone.
     Task {
-        /// The task.
         id: TaskId,
-        /// The kind of worker that it needs.
         agent: AgentName,
     },
 }
 
 impl Target {
-    /// Whether only one task can ever have it, so that its route goes with the task.
+    /// Whether the target belongs to one task, so that its route is removed with the task.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Task { .. })
     }
 
-    /// The agent that it names, if it names one.
+    /// Returns the agent that the target names, if any.
     pub fn agent(&self) -> Option<&AgentName> {
         match self {
             Self::Agent(agent) | Self::Task { agent, .. } => Some(agent),
@@ -40,32 +36,27 @@ impl Target {
     }
 }
 
-/// Where a ready task waits: its namespace and target. Interned by the store.
+/// Queue of ready tasks with the same namespace and target. Interned by the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
-    /// Matching never crosses namespaces.
     pub namespace: Namespace,
-    /// Who may take from it.
     pub target: Target,
 }
 
-/// What of a worker matters for matching.
+/// Properties of a worker that matter for matching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// Its namespace.
     pub namespace: Namespace,
-    /// Its name.
     pub worker: WorkerName,
-    /// Its agent.
     pub agent: AgentName,
-    /// What it can do: its agent's capabilities and its own.
+    /// Capabilities of its agent and its own.
     pub capabilities: BTreeSet<String>,
-    /// The one task that it was started for.
+    /// Task that it was started for, if it was started for one.
     pub task: Option<TaskId>,
 }
 
 impl Profile {
-    /// Whether this worker may take tasks from `route`. One that was started for a task takes nothing else.
+    /// Whether this worker may take tasks from `route`. A worker that was started for one task takes no other.
     pub fn covers(&self, route: &Route) -> bool {
         self.namespace == route.namespace
             && match (&route.target, self.task) {
@@ -87,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn coverage() {
+    fn profile_covers_matching_routes() {
         let namespace = Namespace::new("a").unwrap();
         let profile = Profile {
             namespace: namespace.clone(),

@@ -1,4 +1,4 @@
-//! Time as a value. Knows no clock.
+//! Points in time as values. Knows no clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// How long after `earlier`; zero if it is not after.
+    /// Returns the time elapsed since `earlier`; zero if it is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -1,34 +1,29 @@
-//! What attempts use: tokens, turns, money.
+//! Usage of attempts: tokens, turns and cost.
 
 use serde::{Deserialize, Serialize};
 
-/// Tokens, turns and money, in all.
+/// Total of tokens, turns and cost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// Tokens read by the model, without cached ones.
+    /// Tokens read by the model, without those from the prompt cache.
     pub input_tokens: i64,
-    /// Tokens written by the model.
     pub output_tokens: i64,
-    /// Tokens read from the prompt cache.
     pub cache_read_tokens: i64,
-    /// Tokens written to the prompt cache.
     pub cache_write_tokens: i64,
     /// Cost in millionths of a US dollar.
     pub cost_micro_usd: i64,
-    /// Turns between model and tools.
     pub turns: i32,
-    /// The model that did most of it.
+    /// Model with the largest share.
     pub model: String,
 }
 
 impl Usage {
-    /// Whether nothing was used.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The greater of each number: totals that an attempt tells one after the other never fall.
+    /// Returns the maximum of each number: consecutive totals of an attempt never decrease.
     #[must_use]
     pub fn at_least(&self, other: &Self) -> Self {
         Self {
@@ -42,7 +37,21 @@ impl Usage {
         }
     }
 
-    /// This and `other` together; the later model's name stays.
+    /// Returns the difference from an earlier total, under this total's model.
+    #[must_use]
+    pub fn minus(&self, earlier: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_sub(earlier.input_tokens),
+            output_tokens: self.output_tokens.saturating_sub(earlier.output_tokens),
+            cache_read_tokens: self.cache_read_tokens.saturating_sub(earlier.cache_read_tokens),
+            cache_write_tokens: self.cache_write_tokens.saturating_sub(earlier.cache_write_tokens),
+            cost_micro_usd: self.cost_micro_usd.saturating_sub(earlier.cost_micro_usd),
+            turns: self.turns.saturating_sub(earlier.turns),
+            model: self.model.clone(),
+        }
+    }
+
+    /// Returns the sum, under the other's model if it has one.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The `Agent` manifest: a kind of worker, and the pool of them.
+//! The `Agent` manifest: a kind of worker and its pool.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -6,34 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::resource::AgentStatus;
 use crate::runtime::Environment;
-use crate::{Limits, Management, ObjectMeta, OnDisconnect, PodTemplate, Runtime, Span, Unread, Workspace};
+use crate::{
+    HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, PodTemplate, Runtime, Workspace,
+};
 
-/// A kind of worker, and the pool of them.
+/// Kind of worker and its pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Agent {
-    /// `rota.dev/v1alpha1`.
+    /// API version; must be `rota.dev/v1alpha1`.
     pub api_version: String,
-    /// `Agent`.
+    /// Kind of the object; must be `Agent`.
     pub kind: String,
-    /// Its name and labels.
+    /// Name, namespace and labels of the agent.
     pub metadata: ObjectMeta,
-    /// What it is.
+    /// Desired behaviour of the agent and its pool.
     pub spec: AgentSpec,
-    /// A cluster's own.
+    /// Written by the cluster; ignored.
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub status: Unread,
+    pub status: Ignored,
 }
 
-/// What an agent is.
+/// Runtime, capabilities and scaling of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "rota.dev",
     version = "v1alpha1",
     kind = "Agent",
     root = "AgentResource",
-    doc = "A kind of worker, and the pool of them, as a cluster keeps it.",
+    doc = "Kind of worker and its pool.",
     namespaced,
     status = "AgentStatus",
     shortname = "rag",
@@ -56,74 +58,74 @@ pub struct Agent {
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentSpec {
-    /// How its workers do tasks.
+    /// Runtime that executes the tasks.
     pub runtime: Runtime,
-    /// What it can do: free words; tasks may ask for them instead of an agent.
+    /// Capabilities of the workers, as free-form words. Tasks may require them instead of naming an agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
-    /// A line for people.
+    /// Free-form description, shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
-    /// Tasks that one worker does at a time. Unset means 1.
+    /// Tasks that one worker executes concurrently. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub slots: Option<i32>,
-    /// Workers that always run.
+    /// Minimum number of workers. Defaults to 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: i32,
-    /// Most workers that demand may start.
+    /// Maximum number of workers. Defaults to `replicas`, but at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub max_replicas: Option<i32>,
-    /// Idle workers kept ahead of demand.
+    /// Idle workers to keep ahead of demand. Defaults to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub spare_workers: Option<i32>,
-    /// How long a worker beyond the floor stays idle before it is stopped. Unset means 60s.
+    /// Idle time after which a worker above `replicas` is stopped. Defaults to 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_timeout: Option<Span>,
-    /// Environment of each attempt; a task's own comes on top.
+    pub idle_timeout: Option<HumanDuration>,
+    /// Environment variables of each attempt. Those of the task take precedence.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]
     pub environment: Environment,
-    /// Limits for tasks that set none.
+    /// Limits of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_limits: Option<Limits>,
-    /// Workspace for tasks that set none.
+    /// Workspace of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// What a cut-off worker does when its lease ends. Unset means `Continue`.
+    /// Behaviour of a disconnected worker whose lease has expired. Defaults to `Continue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disconnect: Option<OnDisconnect>,
-    /// Who starts workers. Unset means `Managed`.
+    /// Who starts the workers. Defaults to `Managed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management: Option<Management>,
-    /// Secrets of its cluster that its workers get, each as a variable. Unset on a laptop.
+    /// Values of Kubernetes Secrets to pass to the workers as environment variables. Not supported by `rota dev`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub secrets: Vec<AgentSecret>,
-    /// What its pods look like. On a laptop it means nothing.
+    /// Template of the worker pods. Ignored by `rota dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodTemplate>,
 }
 
-/// One value of a Secret of the cluster, as a variable of attempts.
+/// Value of a Kubernetes Secret, passed to attempts as an environment variable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentSecret {
-    /// The variable's name.
+    /// Name of the environment variable.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// The Secret, in the agent's namespace.
+    /// Name of the Secret, in the namespace of the agent.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
-    /// The key in it.
+    /// Key of the value in the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }

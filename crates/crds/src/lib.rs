@@ -1,13 +1,35 @@
-//! Manifests of `rota.dev/v1alpha1`: the YAML that `rota apply -f` and `kubectl apply -f` both take, and the
-//! custom resources that a cluster keeps them as.
+//! Manifests of `rota.dev/v1alpha1`: the YAML of `rota apply -f` and `kubectl apply -f`, and the custom resources that a
+//! cluster stores.
 //!
-//! Owns their types, the one validation for both ways in, reading them from YAML or JSON with
-//! positions, and turning them into API messages. Must not know controllers, clusters, files or
-//! connections.
+//! Owns their types, their validation, parsing with error positions, and the conversion to API messages. Must not know
+//! controllers, clusters, files or connections.
+//!
+//! # Main types
+//!
+//! - [`Agent`] and [`Task`]: manifests. Their specs ([`AgentSpec`], [`TaskSpec`]) are shared with the custom resources.
+//! - [`resource::Agent`] and [`resource::Task`]: custom resources, with Kubernetes metadata and a status.
+//! - [`resource::definitions`]: CustomResourceDefinitions with schema, CEL rules and printer columns.
+//! - [`Object`] and [`Document`]: a manifest of any kind, with its position in the text.
+//! - [`Violation`]: one validation error, with the path of its field.
+//! - [`HumanDuration`], [`Usd`], [`Priority`], [`Time`], [`Json`]: scalars with their own notation.
+//!
+//! # Data flow
+//!
+//! Text → [`parse()`] → [`Object`] → `validate` → `to_request` → API message. A custom resource takes the same path: it is
+//! converted to a manifest first, so that there is one validation and one conversion for `kubectl` and `rota apply`.
+//!
+//! # Extending
+//!
+//! For a new field: add it to the spec (`agent.rs`, `task.rs`, `runtime.rs` or `pod.rs`) with a doc comment, which becomes
+//! the text of `kubectl explain`; check it in `validate/`; convert it in `convert/`; list it in `resource/rules.rs` as
+//! mutable or immutable; regenerate the definitions with `cargo run -p xtask -- crds`. Tests enforce the schema conventions
+//! (`tests/schema.rs`) and that each CEL rule has a manifest that satisfies it and one that violates it (`tests/cel/`).
+//! For an enum use `string_enum!` in `enums.rs`. Read `task.rs` first, then `validate/task.rs` and `convert/task.rs`.
 
-#[expect(clippy::duplicated_attributes, reason = "columns of the same type are no repetition")]
+#[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod agent;
 mod convert;
+mod enums;
 mod meta;
 mod object;
 mod parse;
@@ -16,13 +38,16 @@ pub mod resource;
 mod runtime;
 mod scalar;
 mod schema;
-#[expect(clippy::duplicated_attributes, reason = "columns of the same type are no repetition")]
+#[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod task;
 mod validate;
-mod words;
 
 pub use agent::{Agent, AgentSecret, AgentSpec};
-pub use meta::{ObjectMeta, Unread};
+pub use enums::{
+    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, PermissionMode,
+    PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
+};
+pub use meta::{Ignored, ObjectMeta};
 pub use object::{Document, Object};
 pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
@@ -30,13 +55,9 @@ pub use runtime::{
     ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, RetryPolicy, Runtime, ScriptFailure,
     ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
 };
-pub use scalar::{Json, MAX_USD, Priority, Span, Time, Usd};
+pub use scalar::{HumanDuration, Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::Violation;
-pub use words::{
-    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, PermissionMode,
-    PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
-};
 
 /// The `apiVersion` of every manifest.
 pub const API_VERSION: &str = "rota.dev/v1alpha1";

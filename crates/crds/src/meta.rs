@@ -1,77 +1,67 @@
-//! `metadata` as Kubernetes has it, as far as Rota looks at it. What a cluster adds by itself is
-//! accepted and dropped, so that `kubectl get -o yaml` can be applied to a laptop.
+//! `metadata` of manifests. Fields that a cluster adds are accepted and ignored, so that the output of `kubectl get -o
+//! yaml` can be applied with `rota apply`.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Names an object and finds it again.
+/// Metadata of an object, as in Kubernetes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectMeta {
-    /// The object's name. A task's becomes its alias.
+    /// Name of the object. That of a task becomes its alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Instead of a name, for tasks: a new task at each apply, its alias beginning like this.
+    /// Prefix of a generated name, for tasks only: each apply creates a new task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate_name: Option<String>,
-    /// The namespace; unset means the one the caller works in.
+    /// Namespace. Defaults to that of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Words for finding it.
+    /// Labels, by which objects are selected.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Remarks for other tools; Rota does not look at them.
+    /// Annotations of other tools; ignored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// A cluster's own.
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub uid: Unread,
-    /// A cluster's own.
+    pub uid: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub resource_version: Unread,
-    /// A cluster's own.
+    pub resource_version: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub generation: Unread,
-    /// A cluster's own.
+    pub generation: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub creation_timestamp: Unread,
-    /// A cluster's own.
+    pub creation_timestamp: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub managed_fields: Unread,
-    /// A cluster's own.
+    pub managed_fields: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub owner_references: Unread,
-    /// A cluster's own.
+    pub owner_references: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub finalizers: Unread,
-    /// A cluster's own.
+    pub finalizers: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub deletion_timestamp: Unread,
-    /// A cluster's own.
+    pub deletion_timestamp: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub deletion_grace_period_seconds: Unread,
-    /// A cluster's own.
+    pub deletion_grace_period_seconds: Ignored,
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub self_link: Unread,
+    pub self_link: Ignored,
 }
 
-/// A value that may be there and is dropped.
+/// Value that is accepted and ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unread;
+pub struct Ignored;
 
-impl<'de> Deserialize<'de> for Unread {
+impl<'de> Deserialize<'de> for Ignored {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
     }

@@ -1,27 +1,22 @@
-//! One manifest of any kind, and where in its text it began.
+//! Manifest of any kind, with its position in the text.
 
 use crate::{Agent, ObjectMeta, Position, Task, Violation};
 
-/// One manifest.
+/// Parsed manifest of either kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
-    /// A kind of worker.
     Agent(Box<Agent>),
-    /// A unit of work.
     Task(Box<Task>),
 }
 
-/// A manifest and its place.
+/// Manifest with its position in the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// What it says.
     pub object: Object,
-    /// Where it began.
     pub position: Position,
 }
 
 impl Object {
-    /// Its `kind`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Agent(_) => "Agent",
@@ -29,7 +24,6 @@ impl Object {
         }
     }
 
-    /// Its metadata.
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::Agent(agent) => &agent.metadata,
@@ -37,18 +31,18 @@ impl Object {
         }
     }
 
-    /// Its name, or the beginning of the one it will get.
+    /// Returns the name, or the prefix of the generated one.
     pub fn name(&self) -> &str {
         let metadata = self.metadata();
         metadata.name.as_deref().or(metadata.generate_name.as_deref()).unwrap_or_default()
     }
 
-    /// Its namespace, or the one the caller works in.
+    /// Returns the namespace, or `default` if it has none.
     pub fn namespace<'a>(&'a self, default: &'a str) -> &'a str {
         self.metadata().namespace.as_deref().unwrap_or(default)
     }
 
-    /// Everything that is wrong with it.
+    /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
         match self {
             Self::Agent(agent) => agent.validate(),
@@ -56,8 +50,8 @@ impl Object {
         }
     }
 
-    /// Fields that are set and that only a cluster's operator looks at.
-    pub fn of_clusters(&self) -> Vec<&'static str> {
+    /// Returns the fields that are set, but only effective on Kubernetes.
+    pub fn kubernetes_only_fields(&self) -> Vec<&'static str> {
         let fields = match self {
             Self::Agent(agent) => vec![
                 ("an agent's spec.secrets", !agent.spec.secrets.is_empty()),

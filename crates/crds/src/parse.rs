@@ -1,5 +1,5 @@
-//! Reads manifests from YAML (one document or many) or JSON, and says where the text is wrong.
-//! Knows no files: the caller says what the text is called.
+//! Parses manifests from YAML (one or more documents) or JSON, with the positions of errors. Knows no files: the caller
+//! names the source.
 
 use std::fmt;
 
@@ -8,12 +8,11 @@ use serde::de::DeserializeOwned;
 
 use crate::{API_VERSION, Agent, Document, Object, Task};
 
-/// A place in a text, both from 1.
+/// Position in a text, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The line.
     pub line: u64,
-    /// The column; 0 where it is not known.
+    /// Column, or 0 if it is unknown.
     pub column: u64,
 }
 
@@ -26,20 +25,17 @@ impl fmt::Display for Position {
     }
 }
 
-/// A text that is no manifest.
+/// Text that is not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{source_name}:{position}: {message}")]
 pub struct Error {
-    /// What the caller called the text.
+    /// Name of the text: a file name, or `-`.
     pub source_name: String,
-    /// Where it is wrong.
     pub position: Position,
-    /// What is wrong.
     pub message: String,
 }
 
-/// Reads all manifests of a text, `source_name` being the file's name or `-`.
-/// Every document is looked at, so that all mistakes are told at once.
+/// Parses all manifests of a text. Every document is parsed, so that all errors are reported together.
 pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, Vec<Error>> {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     for part in split(text) {
@@ -52,22 +48,23 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, Vec<Error>>
     if errors.is_empty() { Ok(documents) } else { Err(errors) }
 }
 
-/// One document, with empty lines in front so that positions are the whole text's.
+/// Document, preceded by empty lines so that its positions are those of the whole text.
 struct Part {
     text: String,
     first_line: u64,
 }
 
-/// Cuts at `---` and `...` in the first column, which YAML allows nowhere else.
+/// Splits at `---` and `...` in the first column, which YAML allows nowhere else.
 fn split(text: &str) -> Vec<Part> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parts = vec![Part { text: String::new(), first_line: 0 }];
     for (number, line) in text.lines().enumerate() {
-        let is = |mark: &str| {
-            line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']))
+        let is = |marker: &str| {
+            line.strip_prefix(marker)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']))
         };
         if is("---") || is("...") {
-            // What follows the mark on its line (usually a comment) belongs to the next document.
+            // The rest of the marker's line (usually a comment) belongs to the next document.
             parts.push(Part { text: "\n".repeat(number) + "   " + &line[3..] + "\n", first_line: 0 });
             continue;
         }
@@ -75,14 +72,14 @@ fn split(text: &str) -> Vec<Part> {
         if part.first_line == 0 && !line.trim().is_empty() && !line.trim_start().starts_with('#') {
             part.first_line = number as u64 + 1;
         }
-        // A directive such as `%YAML 1.2` says nothing that matters here.
+        // Directives such as `%YAML 1.2` are ignored.
         part.text.push_str(if line.starts_with('%') { "" } else { line });
         part.text.push('\n');
     }
     parts
 }
 
-/// What is looked at before the rest can be read.
+/// Fields that select the type of the rest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -100,23 +97,23 @@ fn read(source_name: &str, part: &Part) -> Result<Option<Document>, Error> {
     if version.is_empty() || kind.is_empty() {
         let missing = if version.is_empty() { "apiVersion" } else { "kind" };
         return Err(fail(format!(
-            "{missing} is missing; a manifest begins with `apiVersion: {API_VERSION}` and `kind: Task` or `kind: Agent`"
+            "{missing} is missing; a manifest starts with `apiVersion: {API_VERSION}` and `kind: Task` or `kind: Agent`"
         )));
     }
     if version != API_VERSION {
-        return Err(fail(format!("apiVersion {version:?} is not known; it must be {API_VERSION:?}")));
+        return Err(fail(format!("unknown apiVersion {version:?}; expected {API_VERSION:?}")));
     }
     let object = match kind.as_str() {
         "Agent" => Object::Agent(Box::new(deserialize::<Agent>(source_name, part)?)),
         "Task" => Object::Task(Box::new(deserialize::<Task>(source_name, part)?)),
-        other => return Err(fail(format!("kind {other:?} is not known; it must be Agent or Task"))),
+        other => return Err(fail(format!("unknown kind {other:?}; expected Agent or Task"))),
     };
     Ok(Some(Document { object, position }))
 }
 
 fn deserialize<T: DeserializeOwned>(source_name: &str, part: &Part) -> Result<T, Error> {
     let options = serde_saphyr::options! {
-        // Refuse what a cluster would refuse: `"1"` is a text, `1` is not.
+        // Reject what a cluster would reject: `"1"` is a string, `1` is not.
         no_schema: true,
         with_snippet: false,
     };
@@ -132,28 +129,28 @@ fn deserialize<T: DeserializeOwned>(source_name: &str, part: &Part) -> Result<T,
             error.location().map_or(Position { line: part.first_line.max(1), column: 0 }, |location| {
                 Position { line: location.line(), column: location.column() }
             });
-        Error { source_name: source_name.to_owned(), position, message: at(&path, tidy(&error)) }
+        Error { source_name: source_name.to_owned(), position, message: at(&path, reword(&error)) }
     })
 }
 
-/// A sentence about a field, unless it names it.
+/// Prefixes a message with the path of its field, unless it names the field.
 fn at(path: &str, message: String) -> String {
     let last = path.rsplit('.').next().unwrap_or_default();
     if last.is_empty() || message.contains(last) { message } else { format!("{path}: {message}") }
 }
 
-/// The library's sentence without the place, which is told apart.
-fn tidy(error: &serde_saphyr::Error) -> String {
+/// Rewords the message of the YAML library, without the position, which is reported separately.
+fn reword(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let line = text.lines().next().unwrap_or_default();
     let line = line.strip_prefix("error: ").unwrap_or(line);
     let line = line.rfind(" at line ").map_or(line, |end| &line[..end]);
     match line.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split(',').next()) {
-        Some(key) => format!("{key} is there twice"),
+        Some(key) => format!("{key} is set twice"),
         None => line
-            .replace("invalid i32", "must be a whole number, at most 2147483647")
-            .replace("invalid i64", "must be a whole number, at most 9223372036854775807")
-            .replace("invalid u64", "must be a whole number, not negative")
+            .replace("invalid i32", "must be an integer, at most 2147483647")
+            .replace("invalid i64", "must be an integer, at most 9223372036854775807")
+            .replace("invalid u64", "must be an integer, not negative")
             .replace("invalid floating point value", "must be a number")
             .replace("expected sequence start", "expected a list")
             .replace("expected mapping start", "expected fields"),
@@ -171,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn many_documents_comments_and_gaps() {
+    fn documents_comments_and_gaps_are_split() {
         let text = format!(
             "# first\n---\n{TASK}spec: {{prompt: hi}}\n--- # next\n\n---\napiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {{name: b}}\nspec:\n  runtime:\n    scripted: {{}}\n...\n"
         );
@@ -183,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_read_too() {
+    fn json_is_parsed() {
         let text = r#"{"apiVersion": "rota.dev/v1alpha1", "kind": "Task", "metadata": {"name": "a"},
             "spec": {"prompt": "hi\n", "limits": {"timeout": "5m"}}}"#;
         let documents = parse("f.json", text).unwrap();
@@ -194,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cluster_adds_is_dropped() {
+    fn cluster_fields_are_ignored() {
         let text = format!(
             "{TASK}  uid: x\n  resourceVersion: \"5\"\n  managedFields: [{{a: 1}}]\nspec: {{}}\nstatus: {{phase: Running}}\n"
         );
@@ -202,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_line_and_column() {
+    fn errors_have_line_and_column() {
         for (spec, line, column, word) in [
             ("spec:\n  promt: hi\n", 6, 3, "promt"),
             ("spec:\n  limits:\n    timeout: 30\n", 7, 5, "duration"),
@@ -218,7 +215,7 @@ mod tests {
                 "spec:\n  limits:\n    maxTurns: 99999999999\n",
                 7,
                 15,
-                "spec.limits.maxTurns: must be a whole number",
+                "spec.limits.maxTurns: must be an integer",
             ),
             ("spec:\n  retry: {maxAttempts: -99999999999}\n", 6, 24, "spec.retry.maxAttempts: "),
             ("spec:\n  dependsOn: [{task: a}, {task: [b]}]\n", 6, 33, "spec.dependsOn[1].task: "),
@@ -231,19 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn positions_in_a_later_document_are_the_files() {
+    fn positions_are_relative_to_the_file() {
         let text = format!("{TASK}spec: {{}}\n---\n{TASK}spec:\n  nope: 1\n---\n{TASK}spec:\n  nope: 1\n");
         let lines: Vec<_> = parse("f", &text).unwrap_err().iter().map(|e| e.position.line).collect();
         assert_eq!(lines, [12, 19]);
     }
 
     #[test]
-    fn heads() {
+    fn incomplete_heads_are_rejected() {
         for (text, word) in [
             ("kind: Task\n", "apiVersion is missing"),
             ("apiVersion: rota.dev/v1alpha1\n", "kind is missing"),
-            ("apiVersion: v1\nkind: Pod\n", "\"v1\" is not known"),
-            ("apiVersion: rota.dev/v1alpha1\nkind: Pod\n", "\"Pod\" is not known"),
+            ("apiVersion: v1\nkind: Pod\n", "unknown apiVersion \"v1\""),
+            ("apiVersion: rota.dev/v1alpha1\nkind: Pod\n", "unknown kind \"Pod\""),
             ("- a\n", ""),
             ("hello\n", ""),
         ] {

@@ -1,125 +1,124 @@
-//! What a cluster's pods look like: of an agent, and what one task's own pod has instead. The parts
-//! that are Kubernetes' own are kept as they are written; `validate` reads them as its types.
+//! Pod template of an agent, and the overrides for a task with a pod of its own. Kubernetes' own types are kept verbatim;
+//! `validate` checks them.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Json, Span};
+use crate::{HumanDuration, Json};
 
-/// What an agent's pods look like.
+/// Template of an agent's worker pods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodTemplate {
-    /// The worker's image; unset means the operator's. It needs the program `rota`.
+    /// Image of the worker container; must contain the program `rota`. Defaults to the operator's `worker.image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// When the image is fetched.
+    /// Pull policy of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
-    /// Secrets for fetching it.
+    /// Secrets for pulling the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub image_pull_secrets: Vec<SecretReference>,
-    /// The program with its first arguments; unset means `rota` on the image's PATH.
+    /// Program with its first arguments. Defaults to `rota` on the image's PATH.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
-    /// The worker container's `resources`.
+    /// `resources` of the worker container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Json>,
-    /// The pods' `nodeSelector`.
+    /// `nodeSelector` of the worker pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// The pods' `tolerations`.
+    /// `tolerations` of the worker pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Json>,
-    /// The pods' `affinity`.
+    /// `affinity` of the worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Json>,
-    /// The service account that the pods run as; its token is not given to them.
+    /// Service account of the pods. Its token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
-    /// The pods' `runtimeClassName`.
+    /// `runtimeClassName` of the worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
-    /// The pods' `priorityClassName`.
+    /// `priorityClassName` of the worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// More labels for the pods.
+    /// Additional labels of the worker pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::labels")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations for the pods.
+    /// Annotations of the worker pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::annotations")]
     pub annotations: BTreeMap<String, String>,
-    /// More `volumes`.
+    /// Additional `volumes` of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub volumes: Vec<Json>,
-    /// Where the worker container has them: `volumeMounts`.
+    /// Additional `volumeMounts` of the worker container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub volume_mounts: Vec<Json>,
-    /// How long a pod that is told to go may finish what it runs. Unset means 10m.
+    /// Time for a deleted pod to finish its tasks. Defaults to 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub termination_grace_period: Option<Span>,
+    pub termination_grace_period: Option<HumanDuration>,
 }
 
-/// What a task's own pod has instead of what its agent's pods have. Maps and lists come on top of
-/// the agent's, the rest replaces it.
+/// Overrides of the agent's pod template. Maps and lists are merged, other fields replaced.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodOverrides {
-    /// The worker container's `resources`.
+    /// `resources` of the worker container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Json>,
-    /// More for `nodeSelector`.
+    /// Additional `nodeSelector` labels of the pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// More `tolerations`.
+    /// Additional `tolerations` of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Json>,
-    /// More `volumes`.
+    /// Additional `volumes` of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub volumes: Vec<Json>,
-    /// More `volumeMounts`.
+    /// Additional `volumeMounts` of the worker container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub volume_mounts: Vec<Json>,
-    /// The service account.
+    /// Service account of the pod. Its token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
 }
 
-/// When an image is fetched.
+/// Pull policy of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
-    /// At each start.
+    /// Pull the image at each start.
     Always,
-    /// When the node has it not.
+    /// Pull if the node does not have the image.
     IfNotPresent,
-    /// Never.
+    /// Never pull; the node must have the image.
     Never,
 }
 
 impl ImagePullPolicy {
-    /// Kubernetes' word.
+    /// Returns the name in Kubernetes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Always => "Always",
@@ -129,11 +128,11 @@ impl ImagePullPolicy {
     }
 }
 
-/// A Secret by its name.
+/// Reference to a Secret by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretReference {
-    /// Its name.
+    /// Name of the referenced Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

@@ -1,6 +1,5 @@
-//! `spec.runtime`, and the bounds, retries and workspaces that agents and tasks share.
-//! Where the API has a choice of one, a manifest has optional fields of which one is set: that is
-//! the shape that a cluster's schemas can describe.
+//! Runtimes, limits, retry policies and workspaces, which agents and tasks share. A oneof of the API is a group of optional
+//! fields here, of which one is set: the only form that schemas of custom resources can describe.
 
 use std::collections::BTreeMap;
 
@@ -8,295 +7,295 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FailureClass, Json, PermissionMode, PermissionPolicy, Span, Usd, WorkspaceCleanup, WorkspaceMode,
+    FailureClass, HumanDuration, Json, PermissionMode, PermissionPolicy, Usd, WorkspaceCleanup, WorkspaceMode,
 };
 
-/// How a worker does a task. Exactly one field.
+/// How a worker executes a task. Exactly one field is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runtime {
-    /// The Claude Code CLI.
+    /// Claude Code CLI, run non-interactively.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claude: Option<ClaudeRuntime>,
-    /// Any program.
+    /// Any program or shell command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandRuntime>,
-    /// Steps that are the same each time; for demos, load and tests.
+    /// Deterministic script; for demos, load tests and tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scripted: Option<ScriptedRuntime>,
-    /// A worker of somebody else's, which knows itself what to do.
+    /// Third-party worker, which decides itself how to execute tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRuntime>,
 }
 
-/// The Claude Code CLI.
+/// Claude Code CLI, run non-interactively.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaudeRuntime {
-    /// Model name or alias; unset means the CLI's own choice.
+    /// Model name or alias. Defaults to the CLI's own default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub model: Option<String>,
-    /// Model to use when the first is overloaded.
+    /// Fallback model while `model` is overloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub fallback_model: Option<String>,
-    /// The only built-in tools it has; none means all.
+    /// Available built-in tools. Defaults to all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
     pub tools: Vec<String>,
-    /// Tools, or patterns such as `Bash(git *)`, that it may use without asking.
+    /// Tools, or patterns such as `Bash(git *)`, that may be used without asking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 1024)))]
     pub allowed_tools: Vec<String>,
-    /// Tools it may not use.
+    /// Tools, or patterns, that must not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 1024)))]
     pub disallowed_tools: Vec<String>,
-    /// The CLI's permission mode; unset means `acceptEdits`.
+    /// Permission mode. Defaults to `acceptEdits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission_mode: Option<PermissionMode>,
-    /// Replaces the CLI's system prompt.
+    /// System prompt that replaces the CLI's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub system_prompt: Option<String>,
-    /// Comes after the CLI's system prompt.
+    /// Text appended to the CLI's system prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub append_system_prompt: Option<String>,
-    /// MCP servers by name, each as the CLI's `--mcp-config` takes it.
+    /// MCP servers by name, each in the format of the CLI's `--mcp-config`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_servers: Option<Json>,
-    /// The answer must fit this JSON schema; it becomes the result's data.
+    /// JSON schema of the answer, which becomes the data of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_schema: Option<Json>,
-    /// What happens when a tool needs a permission. Unset means `Deny`.
+    /// Answer to a tool use that no permission rule covers. Defaults to `Deny`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission_policy: Option<PermissionPolicy>,
-    /// The program; unset means `claude` on the worker's PATH.
+    /// Path of the CLI. Defaults to `claude` on the worker's PATH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub program: Option<String>,
 }
 
-/// Any program. Its standard input is the prompt unless `stdin` says otherwise.
+/// Any program or shell command.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommandRuntime {
-    /// Program and arguments, not given to a shell.
+    /// Program and arguments, run without a shell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(max = 131072)))]
     pub argv: Vec<String>,
-    /// A line for `/bin/sh -c`, instead of `argv`.
+    /// Command line for `/bin/sh -c`, instead of `argv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub shell: Option<String>,
-    /// What the program reads; unset means the task's prompt.
+    /// Standard input. Defaults to the prompt of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1048576))]
     pub stdin: Option<String>,
-    /// Exit codes that mean "try again".
+    /// Exit codes that cause a retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 255), inner(range(min = 1, max = 255)))]
     pub retry_exit_codes: Vec<i32>,
-    /// Exit codes that mean "trying again is useless".
+    /// Exit codes that fail the task without a retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 255), inner(range(min = 1, max = 255)))]
     pub fatal_exit_codes: Vec<i32>,
 }
 
-/// Steps that are the same each time.
+/// Deterministic script for demos and tests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScriptedRuntime {
-    /// Done in order. None means: succeed at once.
+    /// Steps, executed in order. Without steps, the attempt succeeds immediately.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10000))]
     pub steps: Vec<ScriptStep>,
-    /// Seed of whatever is random in them; 0 means a seed made from the task's id.
+    /// Seed of random steps. 0 derives it from the task id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
 
-/// One step of a script. Exactly one field.
+/// Step of a script. Exactly one field is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct ScriptStep {
-    /// Waits.
+    /// Waits for a fixed time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Span>,
-    /// Reports progress, 0 to 1.
+    pub delay: Option<HumanDuration>,
+    /// Reports progress, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub progress: Option<f64>,
-    /// Prints a line.
+    /// Prints a line of output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub output: Option<String>,
-    /// Says something.
+    /// Emits a message of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
-    pub say: Option<String>,
-    /// Ends well, with this text.
+    pub message: Option<String>,
+    /// Ends the attempt with success and this result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1048576))]
     pub succeed: Option<String>,
-    /// Ends badly.
+    /// Ends the attempt with a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail: Option<ScriptFailure>,
-    /// Does nothing, for ever.
+    /// Hangs without output until it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang: Option<bool>,
-    /// Ends its process without a word, by this signal.
+    /// Kills the process of the attempt with this signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub crash: Option<i32>,
-    /// Starts a process that leaves its session and lives on unless it is killed.
+    /// Starts a process that leaves the session and outlives the attempt unless it is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spawn_stray: Option<bool>,
-    /// Asks a person.
+    pub spawn_orphan: Option<bool>,
+    /// Asks a user for input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub ask: Option<String>,
-    /// Reports usage.
+    /// Reports usage of tokens and money.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ScriptUsage>,
-    /// Kills the worker itself.
+    /// Kills the process of the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_worker: Option<bool>,
-    /// Waits a random time up to this.
+    /// Waits for a random time up to this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<Span>,
+    pub jitter: Option<HumanDuration>,
 }
 
-/// How a script fails.
+/// Failure that a script simulates.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScriptFailure {
-    /// The kind; unset means `Agent`.
+    /// Failure class. Defaults to `Agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<FailureClass>,
-    /// What it says.
+    /// Message of the simulated failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub message: Option<String>,
-    /// Fails with this probability; unset means always.
+    /// Probability of the failure. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub probability: Option<f64>,
-    /// Fails only on attempts up to this one; unset means on all.
+    /// Number of the last attempt that fails. Defaults to all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub attempts: Option<i32>,
 }
 
-/// Usage that a script reports.
+/// Usage reported by a script.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScriptUsage {
-    /// Tokens in.
+    /// Number of input tokens used.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000_000i64))]
     pub input_tokens: i64,
-    /// Tokens out.
+    /// Number of output tokens used.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000_000i64))]
     pub output_tokens: i64,
-    /// Dollars, as a decimal string.
+    /// Cost in US dollars, as a decimal string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Usd>,
 }
 
-/// A worker of somebody else's.
+/// Third-party worker with its own implementation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalRuntime {
-    /// Handed on to the worker as it is.
+    /// Options, passed to the worker unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<Json>,
 }
 
-/// Bounds of a task. An unset one comes from the agent, then from the server.
+/// Limits of a task. Unset ones default to those of the agent, then of the server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
-    /// From the first attempt's start to the end of the last.
+    /// Total time, from the start of the first attempt to the end of the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
-    /// Longest time without a word from the agent.
+    pub timeout: Option<HumanDuration>,
+    /// Maximum time without output of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silence_timeout: Option<Span>,
-    /// Longest time from ready to started.
+    pub silence_timeout: Option<HumanDuration>,
+    /// Maximum time in the queue, from ready to started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue_timeout: Option<Span>,
-    /// Between the request to end and the kill.
+    pub queue_timeout: Option<HumanDuration>,
+    /// Grace period between the cancellation and the kill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cancel_grace: Option<Span>,
-    /// Most turns between model and tools.
+    pub cancel_grace: Option<HumanDuration>,
+    /// Maximum number of turns between model and tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub max_turns: Option<i32>,
-    /// Most dollars, as a decimal string such as `"0.50"`.
+    /// Maximum cost in US dollars, as a decimal string such as `"0.50"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<Usd>,
 }
 
-/// When and how often a failed attempt is tried again.
+/// Retry policy for failed attempts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included.
+    /// Maximum number of attempts, including the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
-    /// Lost workers that are forgiven before the task is quarantined.
+    /// Maximum number of lost workers before the task is quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_worker_losses: Option<i32>,
-    /// Wait before the first retry.
+    /// Delay before the first retry; doubles with each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initial_backoff: Option<Span>,
-    /// Longest wait.
+    pub initial_backoff: Option<HumanDuration>,
+    /// Maximum delay before any retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_backoff: Option<Span>,
+    pub max_backoff: Option<HumanDuration>,
 }
 
-/// Where an attempt works.
+/// Directory of an attempt and its content.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workspace {
-    /// Which directory. Unset means `Fresh`.
+    /// Directory of the attempt. Defaults to `Fresh`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<WorkspaceMode>,
-    /// For `InPlace`: the absolute path. For `Keep`: a name shared by tasks that go on from one another.
+    /// For `InPlace`: absolute path. For `Keep`: name shared by tasks that continue each other's work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub path: Option<String>,
-    /// Cloned into a fresh or new kept workspace.
+    /// Repository to clone into a fresh or new kept workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
-    /// What becomes of a fresh one at the end. Unset means `Always`.
+    /// Cleanup of a fresh workspace. Defaults to `Always`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<WorkspaceCleanup>,
 }
 
-/// A git repository.
+/// Git repository to clone into a workspace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitSource {
-    /// Where from; without credentials in it.
+    /// URL of the repository, without credentials.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
-    /// Branch, tag or commit; unset means the remote's default.
+    /// Branch, tag or commit. Defaults to the remote's default branch.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub reference: Option<String>,
-    /// Commits of history; unset means all.
+    /// Commits of history to fetch. Defaults to all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub depth: Option<i32>,
 }
 
-/// Environment of attempts.
+/// Environment variables of attempts, by name.
 pub(crate) type Environment = BTreeMap<String, String>;

@@ -1,4 +1,4 @@
-//! Single values with a way of their own to be written: durations, money, priorities, times, any JSON.
+//! Scalars with their own notation: durations, money, priorities, times, free-form JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time, written like `30s`, `5m` or `1h30m`.
+/// Duration, written like `30s`, `5m` or `1h30m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl FromStr for Span {
+impl FromStr for HumanDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim_start().starts_with('-') {
             return Err(format!(
-                "{text:?} is negative; a duration must be positive, for example 30s, 5m or 1h30m"
+                "{text:?} is negative; durations are positive, for example 30s, 5m or 1h30m"
             ));
         }
         humantime::parse_duration(text)
@@ -27,20 +27,20 @@ impl FromStr for Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
     }
 }
 
-/// US dollars, written as a decimal string such as `"0.50"`, so that no binary fraction creeps in.
+/// Amount of US dollars, written as a decimal string such as `"0.50"`, so that it is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Usd {
-    /// Millionths of a dollar.
+    /// Amount in millionths of a dollar.
     pub micro: i64,
 }
 
-/// The most that can be written; nobody means more.
+/// Largest valid amount, in dollars.
 pub const MAX_USD: i64 = 1_000_000;
 
 impl FromStr for Usd {
@@ -49,21 +49,21 @@ impl FromStr for Usd {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("{text:?} is not an amount of dollars such as \"0.50\": {why}");
         if text.starts_with('-') {
-            return Err(wrong("it is negative"));
+            return Err(wrong("negative"));
         }
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         if whole.is_empty() || !digits(whole) || !digits(fraction) || text.ends_with('.') {
-            return Err(wrong("digits, and at most one point"));
+            return Err(wrong("expected digits and at most one point"));
         }
         if fraction.len() > 6 {
-            return Err(wrong("more than six places after the point"));
+            return Err(wrong("more than six decimal places"));
         }
-        let whole: i64 = whole.parse().map_err(|_| wrong("too much"))?;
+        let whole: i64 = whole.parse().map_err(|_| wrong("too large"))?;
         if whole > MAX_USD {
-            return Err(wrong("too much"));
+            return Err(wrong("too large"));
         }
-        let fraction: i64 = format!("{fraction:0<6}").parse().map_err(|_| wrong("its fraction"))?;
+        let fraction: i64 = format!("{fraction:0<6}").parse().map_err(|_| wrong("invalid fraction"))?;
         Ok(Self { micro: whole * 1_000_000 + fraction })
     }
 }
@@ -72,18 +72,18 @@ impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{}.{:06}", self.micro / 1_000_000, self.micro % 1_000_000);
         let short = text.trim_end_matches('0');
-        // Two places at least, as money is written.
+        // At least two decimal places, as usual for money.
         let places = short.len() - short.find('.').unwrap_or(0) - 1;
         write!(f, "{short}{}", "0".repeat(2_usize.saturating_sub(places)))
     }
 }
 
-/// How urgent a task is: 0 to 10, or LOW, NORMAL, HIGH, URGENT.
+/// Priority of a task: 0 to 10, or LOW, NORMAL, HIGH, URGENT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(pub i32);
 
 impl Priority {
-    const WORDS: [(&'static str, i32); 4] = [("LOW", 2), ("NORMAL", 5), ("HIGH", 8), ("URGENT", 10)];
+    const NAMES: [(&'static str, i32); 4] = [("LOW", 2), ("NORMAL", 5), ("HIGH", 8), ("URGENT", 10)];
 
     fn number(value: i64) -> Result<Self, String> {
         i32::try_from(value)
@@ -98,7 +98,7 @@ impl FromStr for Priority {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some((_, value)) = Self::WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
+        if let Some((_, value)) = Self::NAMES.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
             return Ok(Self(*value));
         }
         let value: i64 = text
@@ -110,7 +110,7 @@ impl FromStr for Priority {
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::WORDS.iter().find(|(_, value)| *value == self.0) {
+        match Self::NAMES.iter().find(|(_, value)| *value == self.0) {
             Some((word, _)) => f.write_str(word),
             None => write!(f, "{}", self.0),
         }
@@ -151,12 +151,12 @@ impl JsonSchema for Priority {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // No `type` beside `x-kubernetes-int-or-string`: structural schemas want it so.
+        // Structural schemas allow no `type` next to `x-kubernetes-int-or-string`.
         json_schema!({ "x-kubernetes-int-or-string": true })
     }
 }
 
-/// A moment, written as RFC 3339 has it.
+/// Point in time, in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub jiff::Timestamp);
 
@@ -196,8 +196,8 @@ macro_rules! as_string {
                         text.parse().map_err(E::custom)
                     }
                 }
-                // A plain `5` or `0.5` is refused although YAML could give it as text: a cluster
-                // would refuse it, and a manifest means the same in both places.
+                // A plain `5` or `0.5` is rejected although YAML could provide it as text: a cluster would
+                // reject it, and manifests behave the same in both places.
                 deserializer.deserialize_any(Visitor)
             }
         }
@@ -215,7 +215,7 @@ macro_rules! as_string {
 }
 
 as_string!(
-    Span,
+    HumanDuration,
     "a duration such as 30s, 5m or 1h30m",
     json_schema!({
         "type": "string",
@@ -234,7 +234,7 @@ as_string!(
     json_schema!({ "type": "string", "format": "date-time", "maxLength": 64 })
 );
 
-/// A JSON object with fields of the user's own.
+/// JSON object with free-form fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(pub serde_json::Map<String, serde_json::Value>);
@@ -254,19 +254,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_round_trip() {
         for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250)] {
-            let span: Span = text.parse().unwrap();
+            let span: HumanDuration = text.parse().unwrap();
             assert_eq!(span.0.as_millis(), millis);
             assert_eq!(span.to_string(), text);
         }
         for bad in ["", "-5s", "5", "soon"] {
-            assert!(bad.parse::<Span>().is_err(), "{bad}");
+            assert!(bad.parse::<HumanDuration>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn money() {
+    fn amounts_are_exact_and_bounded() {
         for (text, micro, back) in
             [("0.50", 500_000, "0.50"), ("2", 2_000_000, "2.00"), ("0.000001", 1, "0.000001")]
         {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn priorities_are_numbers_or_words() {
+    fn priorities_are_numbers_or_names() {
         for (json, value) in [("7", 7), ("0", 0), ("\"HIGH\"", 8), ("\"urgent\"", 10), ("\"3\"", 3)] {
             assert_eq!(serde_json::from_str::<Priority>(json).unwrap(), Priority(value));
         }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_an_offset() {
+    fn times_require_an_offset() {
         assert_eq!("2030-01-31T10:00:00+02:00".parse::<Time>().unwrap().to_string(), "2030-01-31T08:00:00Z");
         assert!("2030-01-31".parse::<Time>().is_err());
     }

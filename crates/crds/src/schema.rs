@@ -1,18 +1,15 @@
-//! Schemas of maps, which no attribute bounds.
+//! Schemas of maps, whose sizes no attribute can limit.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// Variables with their values.
 pub(crate) fn environment(_: &mut SchemaGenerator) -> Schema {
     map(256, 131_072)
 }
 
-/// Labels, or what selects by them.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     map(64, 63)
 }
 
-/// Annotations.
 pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
     map(64, 16_384)
 }

@@ -7,36 +7,36 @@ use serde::{Deserialize, Serialize};
 use crate::resource::TaskStatus;
 use crate::runtime::Environment;
 use crate::{
-    DesiredState, Isolation, Json, Limits, ObjectMeta, OnDependencyFailure, PodOverrides, Priority,
-    RetryPolicy, Runtime, Span, Time, Unread, Workspace,
+    DesiredState, HumanDuration, Ignored, Isolation, Json, Limits, ObjectMeta, OnDependencyFailure,
+    PodOverrides, Priority, RetryPolicy, Runtime, Time, Workspace,
 };
 
-/// One unit of work.
+/// Unit of work, executed by one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Task {
-    /// `rota.dev/v1alpha1`.
+    /// API version; must be `rota.dev/v1alpha1`.
     pub api_version: String,
-    /// `Task`.
+    /// Kind of the object; must be `Task`.
     pub kind: String,
-    /// Its name (which becomes its alias) and labels.
+    /// Name, which becomes the alias of the task, and labels.
     pub metadata: ObjectMeta,
-    /// What is to be done.
+    /// What to do, where, and within which limits.
     pub spec: TaskSpec,
-    /// A cluster's own.
+    /// Written by the cluster; ignored.
     #[serde(default, skip_serializing)]
     #[schemars(skip)]
-    pub status: Unread,
+    pub status: Ignored,
 }
 
-/// What is to be done.
+/// What to do, where, and within which limits.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "rota.dev",
     version = "v1alpha1",
     kind = "Task",
     root = "TaskResource",
-    doc = "One unit of work, as a cluster keeps it.",
+    doc = "Unit of work, executed by a worker of an agent.",
     namespaced,
     status = "TaskStatus",
     shortname = "rtk",
@@ -54,97 +54,97 @@ pub struct Task {
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskSpec {
-    /// A line for people; unset means the prompt's beginning.
+    /// Title, shown to users. Defaults to the beginning of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub title: Option<String>,
-    /// What an agent is asked to do.
+    /// Prompt that the agent works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1048576))]
     pub prompt: Option<String>,
-    /// Structured parameters.
+    /// Structured input of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Json>,
-    /// Workers of this agent may do it. At most one of `agent`, `worker`, `capabilities`.
+    /// Agent whose workers may execute the task. At most one of `agent`, `worker` and `capabilities` may be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub agent: Option<String>,
-    /// This one worker may do it.
+    /// Worker that must execute the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub worker: Option<String>,
-    /// Any worker that has all of these may do it.
+    /// Capabilities that a worker must have to execute the task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
-    /// Tasks that must end first.
+    /// Tasks that must finish first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task"]))]
     pub depends_on: Vec<Dependency>,
-    /// From 0 to 10, or LOW, NORMAL, HIGH, URGENT. Unset means NORMAL. May be changed.
+    /// Priority from 0 to 10, or LOW (2), NORMAL (5), HIGH (8), URGENT (10). Defaults to NORMAL. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// What shall become of it. Unset means `Run`. May be changed.
+    /// Desired state. Defaults to `Run`. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_state: Option<DesiredState>,
-    /// Bounds.
+    /// Limits of time, turns and cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-    /// When a failed attempt is tried again.
+    /// Retry policy for failed attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
-    /// Not before this time.
+    /// Earliest time at which the task starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// Environment of the attempt, on top of the agent's.
+    /// Environment variables of the attempt. They take precedence over those of the agent.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]
     pub environment: Environment,
-    /// Secret environment of the attempt. On laptops only: on a cluster an agent names Secrets.
+    /// Secret environment variables of the attempt. Not allowed on Kubernetes, where agents refer to Secrets.
     #[serde(default, skip_serializing)]
     #[schemars(schema_with = "crate::schema::environment")]
     pub secrets: Environment,
-    /// Where it works; unset means the agent's.
+    /// Workspace. Defaults to that of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// Changes to the agent's runtime for this task.
+    /// Overrides of the agent's runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// Whose task it is, for people.
+    /// Owner of the task, shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub owner: Option<String>,
-    /// The task that this one is a part of: its id.
+    /// Id of the task that this one is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub parent_task: Option<String>,
-    /// Refuse the task when its agent or a dependency does not exist, instead of waiting for them.
+    /// Reject the task if its agent or a dependency does not exist, instead of waiting for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
-    /// Whether it shares a worker with other tasks. Unset means `Shared`. On a laptop it means nothing.
+    /// Isolation from other tasks. Defaults to `Shared`. Ignored by `rota dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// What its pod has instead of what its agent's pods have. Only with isolation `Pod`.
+    /// Overrides of the agent's pod template. Requires isolation `Pod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// How long the resource stays after its end; the record in the control plane stays longer. Unset means
-    /// for ever. May be changed.
+    /// Time after which the finished resource is deleted. The record in the control plane is kept longer. Unset: never.
+    /// Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttl_after_finished: Option<Span>,
-    /// Which of its agent's secrets the attempt sees. Unset means all, an empty list none.
+    pub ttl_after_finished: Option<HumanDuration>,
+    /// Secrets of the agent that the attempt receives. Unset: all; an empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub secret_names: Option<Vec<String>>,
 }
 
-/// A task that must end first.
+/// Task that must finish first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dependency {
-    /// Its id, or its manifest's name.
+    /// Id or name of the task.
     #[schemars(length(min = 1, max = 63))]
     pub task: String,
-    /// What happens if it does not succeed. Unset means `Fail`.
+    /// Effect if it does not succeed. Defaults to `Fail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnDependencyFailure>,
 }

@@ -1,5 +1,5 @@
-//! What a cluster refuses, and what it says: every rule with manifests that it takes and that it does not.
-//! The manifests lie in `cel/`, where a test with a real API server finds them too.
+//! CEL rules, each with a manifest that satisfies it and one that violates it. The manifests are in `cel/`, which the
+//! end-to-end tests also submit to a real API server.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod cases;
@@ -22,7 +22,7 @@ fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
     let mut schema =
         serde_json::to_value(&definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema)
             .unwrap();
-    // An API server knows these without being told.
+    // The API server adds the schema of metadata itself.
     schema["properties"]["metadata"] =
         json!({ "type": "object", "properties": { "name": { "type": "string" } } });
     let compiled = cel::compile_schema(&schema);
@@ -30,13 +30,13 @@ fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
     (schema, compiled)
 }
 
-/// As an API server does it: defaults first.
+/// Validates like an API server: applies defaults first.
 fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
     static AGENTS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Agent"));
     static TASKS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Task"));
     let (schema, rules) = if object["kind"] == "Agent" { &*AGENTS } else { &*TASKS };
-    let whole = |value| cel::apply_defaults(schema, value);
-    let (object, old) = (whole(object), old.map(whole));
+    let defaulted = |value| cel::apply_defaults(schema, value);
+    let (object, old) = (defaulted(object), old.map(defaulted));
     match cel::Validator::new().validate_compiled(rules, &object, old.as_ref()) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
@@ -44,32 +44,32 @@ fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
 }
 
 #[test]
-fn each_rule_takes_and_refuses_what_it_should() {
-    for (place, cases::Case { message, accepted, refused }) in cases() {
+fn each_rule_accepts_and_rejects() {
+    for (place, cases::Case { message, accepted, rejected }) in cases() {
         assert_eq!(verdict(&accepted, None), [""; 0], "{place}");
-        let is_change = accepted["metadata"] == refused["metadata"];
-        let found = verdict(&refused, is_change.then_some(&accepted));
+        let is_change = accepted["metadata"] == rejected["metadata"];
+        let found = verdict(&rejected, is_change.then_some(&accepted));
         assert_eq!(found, [message], "{place}");
         if is_change {
             assert_eq!(verdict(&accepted, Some(&accepted)), [""; 0], "{place}");
         }
-        let of_change = |rule: &resource::Rule| rule.message == found[0] && rule.rule.contains("oldSelf");
-        if resource::rules().iter().any(of_change) {
+        let is_transition = |rule: &resource::Rule| rule.message == found[0] && rule.rule.contains("oldSelf");
+        if resource::rules().iter().any(is_transition) {
             assert!(is_change, "{place}");
-            assert_eq!(verdict(&refused, None), [""; 0], "{place}: wrong by itself");
+            assert_eq!(verdict(&rejected, None), [""; 0], "{place}: invalid without the change");
         }
     }
 }
 
 #[test]
 fn each_rule_has_a_case() {
-    let tried: BTreeSet<_> = cases().into_iter().map(|(_, case)| case.message).collect();
+    let tested: BTreeSet<_> = cases().into_iter().map(|(_, case)| case.message).collect();
     let rules: BTreeSet<_> = resource::rules().into_iter().map(|rule| rule.message).collect();
-    assert_eq!(tried, rules);
+    assert_eq!(tested, rules);
 }
 
 #[test]
-fn what_a_cluster_takes_is_valid() {
+fn accepted_manifests_pass_validation() {
     for (place, cases::Case { accepted, .. }) in cases() {
         let documents = rota_crds::parse(&place, &accepted.to_string()).unwrap();
         assert_eq!(documents[0].object.validate(), [], "{place}");
@@ -77,7 +77,7 @@ fn what_a_cluster_takes_is_valid() {
 }
 
 #[test]
-fn what_may_change_may_change() {
+fn mutable_fields_may_change() {
     let task = |spec: Value| json!({ "kind": "Task", "metadata": { "name": "a" }, "spec": spec });
     let old = task(json!({ "prompt": "x", "priority": 3 }));
     for spec in [

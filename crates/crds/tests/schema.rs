@@ -1,32 +1,28 @@
-//! The definitions keep to the API conventions of Kubernetes. What does not is listed, with its reason.
+//! Checks the definitions against the Kubernetes API conventions. Exceptions are listed with their reasons.
 
 use std::collections::BTreeSet;
 
 use rota_crds::resource;
 use serde_json::Value;
 
-/// Fields that are not as the conventions have it.
+/// Fields that deviate from the conventions: convention, path, reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("bool", "Task.spec.strict", "it has two values and will have no third"),
+    ("bool", "Task.spec.strict", "will never have a third value"),
     ("bool", "Agent.spec.runtime.scripted.steps[].hang", "a step of a script, for tests and demos"),
-    ("bool", "Agent.spec.runtime.scripted.steps[].spawnStray", "a step of a script"),
+    ("bool", "Agent.spec.runtime.scripted.steps[].spawnOrphan", "a step of a script"),
     ("bool", "Agent.spec.runtime.scripted.steps[].killWorker", "a step of a script"),
     ("bool", "Task.spec.runtime.scripted.steps[].hang", "a step of a script"),
-    ("bool", "Task.spec.runtime.scripted.steps[].spawnStray", "a step of a script"),
+    ("bool", "Task.spec.runtime.scripted.steps[].spawnOrphan", "a step of a script"),
     ("bool", "Task.spec.runtime.scripted.steps[].killWorker", "a step of a script"),
-    ("float", "Agent.spec.runtime.scripted.steps[].progress", "a share, as the API has it"),
-    ("float", "Agent.spec.runtime.scripted.steps[].fail.probability", "a share"),
-    ("float", "Task.spec.runtime.scripted.steps[].progress", "a share"),
-    ("float", "Task.spec.runtime.scripted.steps[].fail.probability", "a share"),
-    (
-        "default",
-        "Agent.spec.replicas",
-        "what `scale` shows must be there, or the API server answers with an error",
-    ),
-    ("default", "Task.status.phase", "a task that nobody has looked at yet waits"),
+    ("float", "Agent.spec.runtime.scripted.steps[].progress", "a fraction, as in the API"),
+    ("float", "Agent.spec.runtime.scripted.steps[].fail.probability", "a fraction"),
+    ("float", "Task.spec.runtime.scripted.steps[].progress", "a fraction"),
+    ("float", "Task.spec.runtime.scripted.steps[].fail.probability", "a fraction"),
+    ("default", "Agent.spec.replicas", "the scale subresource fails without it"),
+    ("default", "Task.status.phase", "a task that was not reconciled yet is pending"),
 ];
 
-/// Where every field stands and what is said about it.
+/// Collects all fields with their paths and schemas.
 fn walk<'a>(at: String, schema: &'a Value, found: &mut Vec<(String, &'a Value)>) {
     if let Some(fields) = schema["properties"].as_object() {
         for (name, field) in fields {
@@ -42,12 +38,12 @@ fn walk<'a>(at: String, schema: &'a Value, found: &mut Vec<(String, &'a Value)>)
     found.push((at, schema));
 }
 
-/// Which conventions one field breaks.
-fn breaches(schema: &Value) -> Vec<&'static str> {
+/// Returns the conventions that a field violates.
+fn violations(schema: &Value) -> Vec<&'static str> {
     let has = |key: &str| schema.get(key).is_some();
     let free = schema["x-kubernetes-preserve-unknown-fields"] == true;
-    let mut breaches = Vec::new();
-    let mut note = |wrong: bool, what| breaches.extend(wrong.then_some(what));
+    let mut violations = Vec::new();
+    let mut note = |wrong: bool, what| violations.extend(wrong.then_some(what));
     match schema["type"].as_str() {
         Some("boolean") => note(true, "bool"),
         Some("number") => note(true, "float"),
@@ -64,11 +60,11 @@ fn breaches(schema: &Value) -> Vec<&'static str> {
     for other in ["oneOf", "anyOf", "allOf", "not", "$ref", "title", "definitions", "uniqueItems", "const"] {
         note(has(other), "structural");
     }
-    breaches
+    violations
 }
 
 #[test]
-fn conventions_hold_but_for_the_exceptions() {
+fn conventions_hold_except_for_listed_fields() {
     let mut broken = BTreeSet::new();
     for definition in resource::definitions() {
         let kind = definition.spec.names.kind.clone();
@@ -76,14 +72,14 @@ fn conventions_hold_but_for_the_exceptions() {
         let mut fields = Vec::new();
         walk(kind, &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut fields);
         for (at, schema) in fields {
-            broken.extend(breaches(schema).into_iter().map(|what| (what, at.clone())));
+            broken.extend(violations(schema).into_iter().map(|what| (what, at.clone())));
         }
     }
     let excepted: BTreeSet<_> = EXCEPTIONS.iter().map(|(what, at, _)| (*what, (*at).to_owned())).collect();
     let new: Vec<_> = broken.difference(&excepted).collect();
-    assert_eq!(new, Vec::<&(&str, String)>::new(), "breaks a convention");
+    assert_eq!(new, Vec::<&(&str, String)>::new(), "violates a convention");
     let old: Vec<_> = excepted.difference(&broken).collect();
-    assert_eq!(old, Vec::<&(&str, String)>::new(), "is no exception any more");
+    assert_eq!(old, Vec::<&(&str, String)>::new(), "is no longer an exception");
 }
 
 #[test]
@@ -95,13 +91,13 @@ fn every_field_is_described() {
         walk(kind, &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut fields);
         for (at, schema) in fields {
             let inner = at.ends_with(']') || at.ends_with('}');
-            assert!(inner || schema["description"].is_string(), "{at} says nothing about itself");
+            assert!(inner || schema["description"].is_string(), "{at} has no description");
         }
     }
 }
 
 #[test]
-fn conditions_are_first_and_a_map_and_columns_exist() {
+fn conditions_are_a_map_and_columns_exist() {
     for definition in resource::definitions() {
         let version = &serde_json::to_value(&definition).unwrap()["spec"]["versions"][0];
         let root = &version["schema"]["openAPIV3Schema"];
@@ -125,7 +121,7 @@ fn conditions_are_first_and_a_map_and_columns_exist() {
             for part in path.split('.').skip(1) {
                 at = &at["properties"][part];
             }
-            assert!(at["type"].is_string(), "{path} is not there");
+            assert!(at["type"].is_string(), "{path} does not exist");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors as the API words them: the JSON body and the type that goes with each status.
+//! Error responses in the format of the API: the JSON body, and the error type for each status.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ impl ApiError {
     }
 }
 
-/// The body of an error answer, and the data of an `error` event.
+/// Body of an error response, and data of an `error` event.
 pub(crate) fn body(kind: &str, message: &str, request_id: &str) -> serde_json::Value {
     json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
 }
@@ -44,7 +44,7 @@ pub(crate) fn default_message(status: u16) -> &'static str {
         403 => "Your account does not have permission to use this model.",
         429 => "This request would exceed your rate limit.",
         529 => "Overloaded",
-        400..=499 => "The fake model was told to reject this request.",
+        400..=499 => "Rejected by the fake model's script.",
         _ => "Internal server error",
     }
 }

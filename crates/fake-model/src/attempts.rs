@@ -1,17 +1,17 @@
-//! Counts how often one step of one conversation was asked for, which only steps with faults need: a retry sends
-//! the very same request again, so the conversation cannot tell. Bounded: the oldest key goes first.
+//! Counts the requests for each step that has faults: a retry sends the same request again, so the conversation
+//! does not show it. Bounded: the oldest key is evicted.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use parking_lot::Mutex;
 
-/// What tells one step of one conversation from all others, as a hash: no prompt is kept.
+/// Identifies a step of a conversation, as a hash: no prompt is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key(u64);
+pub(crate) struct StepKey(u64);
 
-impl Key {
-    /// A session may run the same script again, and its subagents run scripts of their own: hence all three parts.
+impl StepKey {
+    /// All three parts count: a session may repeat a script, and its subagents run scripts of their own.
     pub(crate) fn new(session: &str, script: &str, turns: usize) -> Self {
         let mut hasher = DefaultHasher::new();
         (session, script, turns).hash(&mut hasher);
@@ -27,8 +27,8 @@ pub(crate) struct Attempts {
 
 #[derive(Debug, Default)]
 struct Inner {
-    counts: HashMap<Key, u32>,
-    order: VecDeque<Key>,
+    counts: HashMap<StepKey, u32>,
+    order: VecDeque<StepKey>,
 }
 
 impl Attempts {
@@ -36,8 +36,8 @@ impl Attempts {
         Self { limit: limit.max(1), inner: Mutex::default() }
     }
 
-    /// The number of this attempt, from 0.
-    pub(crate) fn next(&self, key: Key) -> u32 {
+    /// Returns the number of this attempt, from 0.
+    pub(crate) fn next(&self, key: StepKey) -> u32 {
         let mut inner = self.inner.lock();
         if let Some(count) = inner.counts.get_mut(&key) {
             *count = count.saturating_add(1);
@@ -59,9 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_each_key_and_forgets_the_oldest() {
+    fn keys_are_counted_and_oldest_evicted() {
         let attempts = Attempts::new(2);
-        let [a, b, c] = [1, 2, 3].map(|turns| Key::new("s", "x", turns));
+        let [a, b, c] = [1, 2, 3].map(|turns| StepKey::new("s", "x", turns));
         assert_eq!([attempts.next(a), attempts.next(a), attempts.next(b)], [0, 1, 0]);
         assert_eq!(attempts.next(c), 0);
         assert_eq!(attempts.next(a), 0, "forgotten");

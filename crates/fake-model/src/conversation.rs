@@ -1,35 +1,34 @@
-//! Finds the place in a conversation: the script that is in force, how many of its steps were answered, and what the
-//! user said last. Everything comes from the request, so a resumed session goes on where it was.
+//! Position in a conversation: the active script, the number of its answered steps, and the last user text.
+//! Derived from the request alone, so that a resumed session continues at its step.
 
 use crate::request::{Content, Message, Role};
-use crate::script::{MARK, Script, ScriptError};
+use crate::script::{SCRIPT_MARKER, Script, ScriptError};
 
-/// What the CLI itself puts in as the assistant's turn when it resumes an interrupted session.
-const SYNTHETIC: &str = "No response requested.";
-/// How the CLI asks for an answer again whose stream ended early, and of which it kept the part that came.
-const CUT_OFF: &str = "Your response above was cut off mid-stream.";
-/// How the CLI wraps text that no user wrote (project notes, reminders): it may quote scripts that nobody meant to run.
-const REMINDER: &str = "<system-reminder>";
+/// Assistant turn that the CLI inserts when it resumes an interrupted session.
+const RESUME_PLACEHOLDER: &str = "No response requested.";
+/// Start of the message by which the CLI requests the rest of an answer whose stream was interrupted.
+const CUT_OFF_PREFIX: &str = "Your response above was cut off mid-stream.";
+/// Start of text that the CLI inserts (project notes, reminders), which may quote scripts that are not meant to run.
+const REMINDER_PREFIX: &str = "<system-reminder>";
 
-/// A script, and how far the conversation is through it.
+/// A script and the position in it.
 #[derive(Debug)]
-pub(crate) struct Running<'a> {
+pub(crate) struct ActiveScript<'a> {
     pub(crate) script: Script,
-    /// The index of its next step; beyond the end once all were answered.
+    /// Index of the next step; past the end once all are answered.
     pub(crate) next: usize,
-    /// The text that holds it.
+    /// Text that contains the script.
     pub(crate) text: &'a str,
 }
 
 #[derive(Debug)]
 pub(crate) struct Conversation<'a> {
-    /// The script in force: the last one that the user wrote.
-    pub(crate) running: Option<Running<'a>>,
-    /// How many turns the assistant had, over the whole conversation.
+    /// The last script in the user's texts.
+    pub(crate) running: Option<ActiveScript<'a>>,
+    /// Number of assistant turns in the whole conversation.
     pub(crate) turns: usize,
-    /// The last text of the user.
     pub(crate) prompt: &'a str,
-    /// Whether the user said it after the assistant's last turn.
+    /// Whether `prompt` follows the assistant's last turn.
     pub(crate) asked: bool,
     /// The last tool result after the assistant's last turn.
     pub(crate) tool_result: Option<String>,
@@ -41,51 +40,52 @@ impl<'a> Conversation<'a> {
             messages.iter().enumerate().rev().find_map(|(at, message)| Some((at, script_text(message)?)));
         let running = match found {
             Some((at, text)) => {
-                Some(Running { script: Script::find(text)?, next: turns(&messages[at + 1..]), text })
+                Some(ActiveScript { script: Script::find(text)?, next: turns(&messages[at + 1..]), text })
             }
             None => None,
         };
         let last_turn = messages.iter().rposition(|m| m.role == Role::Assistant).map_or(0, |at| at + 1);
-        let said = |messages: &'a [Message]| {
+        let last_text = |messages: &'a [Message]| {
             messages
                 .iter()
                 .rev()
                 .filter(|m| m.role == Role::User)
-                .find_map(|m| spoken(&m.content).next_back())
+                .find_map(|m| user_texts(&m.content).next_back())
         };
         Ok(Self {
             running,
             turns: turns(messages),
-            prompt: said(messages).unwrap_or_default(),
-            asked: said(&messages[last_turn..]).is_some(),
+            prompt: last_text(messages).unwrap_or_default(),
+            asked: last_text(&messages[last_turn..]).is_some(),
             tool_result: messages[last_turn..].iter().rev().find_map(|m| m.content.tool_result()),
         })
     }
 }
 
 fn script_text(message: &Message) -> Option<&str> {
-    (message.role != Role::Assistant).then(|| spoken(&message.content).find(|text| text.contains(MARK)))?
+    (message.role != Role::Assistant)
+        .then(|| user_texts(&message.content).find(|text| text.contains(SCRIPT_MARKER)))?
 }
 
-fn spoken(content: &Content) -> impl DoubleEndedIterator<Item = &str> {
-    content.texts().filter(|text| !text.trim_start().starts_with(REMINDER))
+fn user_texts(content: &Content) -> impl DoubleEndedIterator<Item = &str> {
+    content.texts().filter(|text| !text.trim_start().starts_with(REMINDER_PREFIX))
 }
 
-/// How many turns the assistant had: the steps that were answered. What the CLI wrote in its place is none, nor is
-/// the part of an answer that it asked for again.
+/// Counts the assistant's turns, which are the answered steps, without turns that the CLI inserted and without
+/// interrupted answers that it requested again.
 fn turns(messages: &[Message]) -> usize {
     let next = messages.iter().skip(1).map(Some).chain([None]);
     let answered = |message: &Message, next: Option<&Message>| {
         message.role == Role::Assistant
             && !is_synthetic(&message.content)
-            && !next.is_some_and(|next| next.content.texts().any(|text| text.starts_with(CUT_OFF)))
+            && !next.is_some_and(|next| next.content.texts().any(|text| text.starts_with(CUT_OFF_PREFIX)))
     };
     messages.iter().zip(next).filter(|(message, next)| answered(message, *next)).count()
 }
 
 fn is_synthetic(content: &Content) -> bool {
     match content {
-        Content::Text(text) => text == SYNTHETIC,
-        Content::Blocks(blocks) => blocks.len() == 1 && content.texts().next() == Some(SYNTHETIC),
+        Content::Text(text) => text == RESUME_PLACEHOLDER,
+        Content::Blocks(blocks) => blocks.len() == 1 && content.texts().next() == Some(RESUME_PLACEHOLDER),
     }
 }

@@ -1,26 +1,20 @@
-//! What can go wrong when the server starts or stops. Owns no wire errors: those are in `api_error`.
+//! Errors of starting and running the server. Errors on the wire are in `api_error`.
 
 use std::net::SocketAddr;
 
-/// Why the server could not start or go on.
+/// Reason why the server did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is reachable from other machines, and that was not asked for.
-    #[error(
-        "{0} is not a loopback address: a fake model is only served to others when `allow_remote` is set"
-    )]
+    /// The address is not loopback and `allow_remote` is not set.
+    #[error("{0} is not a loopback address, and remote clients are not allowed")]
     NotLoopback(SocketAddr),
-    /// The address could not be bound.
-    #[error("cannot listen on {addr}")]
+    #[error("failed to listen on {addr}")]
     Bind {
-        /// The address that was asked for.
         addr: SocketAddr,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// The listener failed while serving.
-    #[error("the server stopped")]
+    #[error("server failed")]
     Serve(#[source] std::io::Error),
 }

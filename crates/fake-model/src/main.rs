@@ -1,4 +1,4 @@
-//! `rota-fake-model`: the fake model API as a program. Owns its flags and signals, nothing else.
+//! `rota-fake-model`: the fake model as a program. Owns its flags and signals.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -7,14 +7,14 @@ use clap::Parser;
 use rota_fake_model::{Error, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A local model API whose answers are scripted by the prompt. Prints its base URL once it listens.
+/// Local model API whose answers are scripted by the prompt. Prints its base URL once it listens.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 takes a free one.
+    /// Listen address; port 0 selects a free port.
     #[arg(long, env = "ROTA_FAKE_MODEL_LISTEN", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
-    /// Allow an address that other machines can reach.
+    /// Allow a listen address that is reachable from other machines [default: false].
     #[arg(long, env = "ROTA_FAKE_MODEL_ALLOW_REMOTE")]
     allow_remote: bool,
 }
@@ -41,8 +41,8 @@ async fn run(args: Args) -> Result<(), Error> {
     println!("{}", handle.base_url());
     let stopped = async {
         tokio::select! {
-            () = heard(SignalKind::interrupt()) => {}
-            () = heard(SignalKind::terminate()) => {}
+            () = wait_for_signal(SignalKind::interrupt()) => {}
+            () = wait_for_signal(SignalKind::terminate()) => {}
         }
         handle.shutdown().await;
     };
@@ -50,20 +50,20 @@ async fn run(args: Args) -> Result<(), Error> {
     served
 }
 
-async fn heard(kind: SignalKind) {
+async fn wait_for_signal(kind: SignalKind) {
     match signal(kind) {
         Ok(mut signals) => {
             signals.recv().await;
         }
-        // Then the default action of the signal ends the program.
+        // Then the signal has its default action, which ends the program.
         Err(_) => std::future::pending().await,
     }
 }
 
 fn hint(error: &Error) -> &'static str {
     match error {
-        Error::NotLoopback(_) => "listen on 127.0.0.1, or say --allow-remote",
-        Error::Bind { .. } => "choose another address with --listen; port 0 takes a free one",
-        _ => "start it again",
+        Error::NotLoopback(_) => "listen on 127.0.0.1, or add --allow-remote",
+        Error::Bind { .. } => "choose another address with --listen; port 0 selects a free port",
+        _ => "restart the program",
     }
 }

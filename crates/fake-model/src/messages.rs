@@ -1,5 +1,5 @@
-//! `POST /v1/messages`: from the request's bytes to a plan. The decisions are made by `conversation`, `script` and
-//! `plan`; this only brings them together and records the result.
+//! `POST /v1/messages`: from the request's bytes to a plan. Combines `conversation`, `script` and `plan`, and records
+//! the outcome.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -8,16 +8,16 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api_error::ApiError;
-use crate::attempts::Key;
+use crate::app::{App, record, reject, request_id, too_large};
+use crate::attempts::StepKey;
 use crate::conversation::Conversation;
-use crate::plan::{For, Plan};
-use crate::play;
+use crate::plan::{Plan, ReplyTarget};
+use crate::playback;
 use crate::reply::{Reply, estimate};
 use crate::request::Request;
-use crate::routes::{App, record, reject, request_id, too_large};
 use crate::stats::{RequestRecord, Route};
 
-const MAX_MODEL: usize = 128;
+const MAX_MODEL_CHARS: usize = 128;
 
 pub(crate) async fn handle(
     State(app): State<App>,
@@ -32,7 +32,7 @@ pub(crate) async fn handle(
         Err(error) => return reject(app, error, record).await,
     };
     let Some(active) = app.stats.begin() else {
-        return reject(app, ApiError::new(529, "too many answers are under way"), record).await;
+        return reject(app, ApiError::new(529, "too many concurrent answers"), record).await;
     };
     let id = request_id();
     let plan = match plan(&app, &request, &id, size, &mut record) {
@@ -42,13 +42,13 @@ pub(crate) async fn handle(
     drop(request);
     (record.status, record.outcome) = (plan.status, plan.outcome);
     app.stats.record(record);
-    play::play(plan, &id, app.stop, Some(active)).await
+    playback::play(plan, &id, app.stop, Some(active)).await
 }
 
 fn read(body: &[u8], record: &mut RequestRecord) -> Result<Request, ApiError> {
     let request: Request = serde_json::from_slice(body)
-        .map_err(|error| ApiError::new(400, format!("the request cannot be read: {error}")))?;
-    record.model = request.model.chars().take(MAX_MODEL).collect();
+        .map_err(|error| ApiError::new(400, format!("invalid request: {error}")))?;
+    record.model = request.model.chars().take(MAX_MODEL_CHARS).collect();
     record.stream = request.stream;
     record.messages = request.messages.len();
     record.tools = request.tools.len();
@@ -68,7 +68,7 @@ fn plan(
     let conversation =
         Conversation::read(&request.messages).map_err(|error| ApiError::new(400, error.to_string()))?;
     record.turns = conversation.turns;
-    let to = For { request_id: id, stream: request.stream };
+    let to = ReplyTarget { request_id: id, stream: request.stream };
     let running = conversation.running.as_ref();
     let Some((running, step)) =
         running.and_then(|running| Some((running, running.script.steps.get(running.next)?)))
@@ -79,7 +79,7 @@ fn plan(
     let mut fault = None;
     if !step.fail.is_empty() {
         let session = record.header("x-claude-code-session-id").unwrap_or_default();
-        record.attempt = app.attempts.next(Key::new(session, running.text, conversation.turns));
+        record.attempt = app.attempts.next(StepKey::new(session, running.text, conversation.turns));
         fault = step.fault(record.attempt);
     }
     let reply = Reply::of_step(step, &conversation, &request.model, estimate(size));

@@ -1,4 +1,4 @@
-//! The server's options and their defaults. Must not know how a request is answered.
+//! Options of the server and their defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,20 +6,20 @@ use tokio::net::TcpListener;
 
 use crate::{Error, Handle, Server};
 
-/// How the fake model is served. The default is a free port on loopback.
+/// Options of the server. By default it listens on a free loopback port.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// Listen address; port 0 selects a free port.
     pub addr: SocketAddr,
-    /// Allows an address that other machines can reach, as in a demo inside a cluster.
+    /// Whether to allow an address that is reachable from other machines, as for a demo in a cluster.
     pub allow_remote: bool,
-    /// The largest request body in bytes; more is answered with 413.
+    /// Maximum size of a request body in bytes; a larger one gets 413.
     pub max_body: usize,
-    /// How many answers may be under way at once; more is answered with 529.
+    /// Maximum number of concurrent answers; a further one gets 529.
     pub max_active: usize,
-    /// How many requests [`Handle::requests`] remembers.
+    /// Number of requests kept for [`Handle::requests`].
     pub max_records: usize,
-    /// How many failing steps the fault counter remembers; the oldest goes first.
+    /// Number of failing steps whose attempts are counted; the oldest is evicted.
     pub max_attempts: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Listens, and gives back the server for the caller to run.
+    /// Binds the listener; the caller runs the returned server.
     pub async fn bind(self) -> Result<Server, Error> {
         if !self.allow_remote && !self.addr.ip().is_loopback() {
             return Err(Error::NotLoopback(self.addr));
@@ -48,17 +48,17 @@ impl Options {
         Ok(Server::new(listener, addr, &self))
     }
 
-    /// Listens and serves until shut down: [`Server::run`] in the foreground.
+    /// Runs the server in the foreground until it is shut down.
     pub async fn run(self) -> Result<(), Error> {
         self.bind().await?.run().await
     }
 
-    /// Listens and serves in the background. Dropping every handle does not stop it: [`Handle::shutdown`] does, and
-    /// so does the end of the runtime.
+    /// Runs the server in the background until [`Handle::shutdown`] or the end of the runtime. Dropping all handles
+    /// does not stop it.
     pub async fn start(self) -> Result<Handle, Error> {
         let server = self.bind().await?;
         let handle = server.handle();
-        // The one task of this crate; it has no telemetry of ours to be spawned by, and `shutdown` waits for its end.
+        // The only task of this crate, which does not depend on the project's telemetry; `shutdown` awaits its end.
         #[allow(clippy::disallowed_methods)]
         tokio::spawn(server.run());
         Ok(handle)

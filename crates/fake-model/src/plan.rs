@@ -1,5 +1,5 @@
-//! Decides what goes over the wire for one request: status, headers, and a list of things to do with the body.
-//! Pure: it takes no time itself and sends nothing, so every fault can be looked at without a connection.
+//! Plans the response to a request: status, headers, and the operations on the body. Pure: takes no time and sends
+//! nothing, so that every fault can be inspected without a connection.
 
 use std::time::Duration;
 
@@ -12,37 +12,34 @@ use crate::script::{FaultKind, Malformed, Slow, Step};
 use crate::sse::{self, Frame};
 use crate::stats::Outcome;
 
-/// A whole answer, ready to be played.
+/// Complete response, ready for playback.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) status: u16,
     pub(crate) outcome: Outcome,
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Before the headers.
     pub(crate) delay: Duration,
     pub(crate) body: Vec<Op>,
 }
 
-/// One thing to do with the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Send(Bytes),
     Wait(Duration),
-    /// Nothing more, until either side ends it.
+    /// Sends nothing more until either side closes the connection.
     Hang,
-    /// Cut the connection.
+    /// Closes the connection without a proper end.
     Cut,
 }
 
-/// What a plan is made for, besides the reply.
+/// Parameters of the request that the response depends on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct For<'a> {
+pub(crate) struct ReplyTarget<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) stream: bool,
 }
 
 impl Plan {
-    /// An error instead of an answer.
     pub(crate) fn error(error: &ApiError, request_id: &str) -> Self {
         Self {
             status: error.status,
@@ -53,13 +50,18 @@ impl Plan {
         }
     }
 
-    /// An answer at full speed.
-    pub(crate) fn answer(reply: &Reply, to: For<'_>) -> Self {
+    /// Plans an answer without delays.
+    pub(crate) fn answer(reply: &Reply, to: ReplyTarget<'_>) -> Self {
         Self::scripted(&Step::default(), None, reply, to)
     }
 
-    /// What a step does on an attempt that meets this fault, or none.
-    pub(crate) fn scripted(step: &Step, fault: Option<&FaultKind>, reply: &Reply, to: For<'_>) -> Self {
+    /// Plans a step's answer, with its fault if there is one.
+    pub(crate) fn scripted(
+        step: &Step,
+        fault: Option<&FaultKind>,
+        reply: &Reply,
+        to: ReplyTarget<'_>,
+    ) -> Self {
         let delay = Duration::from_millis(step.delay_ms);
         if let Some(FaultKind::Status { status, retry_after, should_retry, message }) = fault {
             let message = message.as_deref().unwrap_or(api_error::default_message(*status));
@@ -81,7 +83,12 @@ impl Plan {
     }
 }
 
-fn streamed(step: &Step, fault: Option<&FaultKind>, reply: &Reply, to: For<'_>) -> (Outcome, Vec<Op>) {
+fn streamed(
+    step: &Step,
+    fault: Option<&FaultKind>,
+    reply: &Reply,
+    to: ReplyTarget<'_>,
+) -> (Outcome, Vec<Op>) {
     let frames = sse::frames(reply, step.slow.map_or_else(Slow::default_chars, |slow| slow.chars));
     let first = |count: usize| &frames[..count.min(frames.len())];
     match fault {
@@ -91,7 +98,7 @@ fn streamed(step: &Step, fault: Option<&FaultKind>, reply: &Reply, to: For<'_>) 
         Some(FaultKind::StreamError(kind)) => {
             let error = sse::frame(
                 "error",
-                &api_error::body(kind, "The fake model was told to fail here.", to.request_id),
+                &api_error::body(kind, "Failed by the fake model's script.", to.request_id),
             );
             (Outcome::StreamError, then(paced(step, first(1)), Op::Send(error.bytes)))
         }
@@ -124,11 +131,11 @@ fn malformed_stream(how: Malformed, frames: &[Frame]) -> Vec<Op> {
         }
         Malformed::Truncated => send(&frames[..frames.len() - 2]),
         Malformed::Empty => Vec::new(),
-        Malformed::Html => vec![Op::Send(HTML)],
+        Malformed::Html => vec![Op::Send(HTML_BODY)],
     }
 }
 
-/// The same faults for a request without `stream`, as far as they make sense there.
+/// Plans the same faults for a request without `stream`, as far as they apply.
 fn whole(step: &Step, fault: Option<&FaultKind>, reply: &Reply) -> (Outcome, Vec<Op>) {
     let json = Bytes::from(reply.to_json().to_string());
     let half = json.slice(..json.len() / 2);
@@ -145,13 +152,13 @@ fn whole(step: &Step, fault: Option<&FaultKind>, reply: &Reply) -> (Outcome, Vec
                 vec![Op::Send(Bytes::from_static(b"{\"type\":\"message\",\"role\":\"assistant\"}"))]
             }
             Malformed::Empty => Vec::new(),
-            Malformed::Html => vec![Op::Send(HTML)],
+            Malformed::Html => vec![Op::Send(HTML_BODY)],
         },
     };
     (Outcome::Malformed, ops)
 }
 
-/// A whole answer comes as late as the last event of its stream would.
+/// Delays a whole answer by as much as the last event of its stream.
 fn slowly(step: &Step, reply: &Reply) -> Vec<Op> {
     if step.slow.is_none() && step.pause.is_none() {
         return Vec::new();
@@ -169,4 +176,4 @@ fn then(mut ops: Vec<Op>, last: Op) -> Vec<Op> {
     ops
 }
 
-const HTML: Bytes = Bytes::from_static(b"<html><body><h1>Bad gateway</h1></body></html>");
+const HTML_BODY: Bytes = Bytes::from_static(b"<html><body><h1>Bad gateway</h1></body></html>");

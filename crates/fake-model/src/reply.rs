@@ -1,17 +1,17 @@
-//! What the model answers, before it is put on the wire: blocks, the reason for its end, usage.
-//! Must not know about HTTP, streams or faults.
+//! The model's answer before it is encoded: content blocks, stop reason, usage. Must not know about HTTP, streams
+//! or faults.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::conversation::{Conversation, Running};
+use crate::conversation::{ActiveScript, Conversation};
 use crate::script::{Step, StopReason, Usage};
 
-/// The longest text of one answer, in bytes; `repeat` is cut to it.
-const MAX_TEXT: usize = 4 * 1024 * 1024;
-/// How much of a tool result an answer may quote, in characters.
-const MAX_QUOTE: usize = 10_000;
-const QUOTE: &str = "{{tool_result}}";
+/// Maximum size of a text; limits `repeat`.
+const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum number of characters of a quoted tool result.
+const MAX_QUOTE_CHARS: usize = 10_000;
+const TOOL_RESULT_PLACEHOLDER: &str = "{{tool_result}}";
 
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -38,7 +38,7 @@ pub(crate) struct Tokens {
 }
 
 impl Reply {
-    /// What a step says.
+    /// Builds the answer of a step.
     pub(crate) fn of_step(
         step: &Step,
         conversation: &Conversation<'_>,
@@ -64,29 +64,29 @@ impl Reply {
         Self::new(blocks, stop, model, step.usage, input_tokens)
     }
 
-    /// What is said where no script says anything: a short account of the prompt, the same for the same prompt.
+    /// Builds the answer without a script: a summary of the prompt, the same for the same prompt.
     pub(crate) fn summary(conversation: &Conversation<'_>, model: &str, input_tokens: u64) -> Self {
-        let over = |running: &Running<'_>| !conversation.asked || running.text == conversation.prompt;
+        let over = |running: &ActiveScript<'_>| !conversation.asked || running.text == conversation.prompt;
         let text = match &conversation.tool_result {
             _ if conversation.running.as_ref().is_some_and(over) => "The script is over.".to_owned(),
-            Some(result) if !conversation.asked => format!("The tool answered: {}", account(result)),
-            _ => format!("You said: {}", account(conversation.prompt)),
+            Some(result) if !conversation.asked => format!("Tool result: {}", summarize(result)),
+            _ => format!("Prompt: {}", summarize(conversation.prompt)),
         };
         Self::new(vec![Block::Text(text)], StopReason::EndTurn, model, Usage::default(), input_tokens)
     }
 
     fn new(blocks: Vec<Block>, stop: StopReason, model: &str, usage: Usage, input_tokens: u64) -> Self {
-        let said: usize = blocks.iter().map(Block::len).sum();
+        let size: usize = blocks.iter().map(Block::len).sum();
         let usage = Tokens {
             input: usage.input_tokens.unwrap_or(input_tokens),
-            output: usage.output_tokens.unwrap_or(estimate(said)),
+            output: usage.output_tokens.unwrap_or(estimate(size)),
             cache_read: usage.cache_read_input_tokens.unwrap_or(0),
             cache_creation: usage.cache_creation_input_tokens.unwrap_or(0),
         };
         Self { id: format!("msg_{}", Uuid::new_v4().simple()), model: model.to_owned(), blocks, stop, usage }
     }
 
-    /// The message as JSON, as a request without `stream` gets it.
+    /// Encodes the message for a request without `stream`.
     pub(crate) fn to_json(&self) -> Value {
         let blocks: Vec<Value> = self.blocks.iter().map(Block::to_json).collect();
         json!({
@@ -106,7 +106,9 @@ impl Block {
 
     fn to_json(&self) -> Value {
         match self {
-            Self::Thinking(text) => json!({"type": "thinking", "thinking": text, "signature": SIGNATURE}),
+            Self::Thinking(text) => {
+                json!({"type": "thinking", "thinking": text, "signature": THINKING_SIGNATURE})
+            }
             Self::Text(text) => json!({"type": "text", "text": text}),
             Self::Tool { id, name, input } => {
                 json!({"type": "tool_use", "id": id, "name": name, "input": input})
@@ -115,8 +117,8 @@ impl Block {
     }
 }
 
-/// Stands where the real API proves that a thought is its own.
-pub(crate) const SIGNATURE: &str = "fake";
+/// Placeholder for the signature that the real API adds to thinking blocks.
+pub(crate) const THINKING_SIGNATURE: &str = "fake";
 
 impl Tokens {
     pub(crate) fn to_json(self) -> Value {
@@ -131,21 +133,32 @@ impl Tokens {
     }
 }
 
-/// The tokens of so many bytes: the same rough count for requests, answers and `count_tokens`.
+/// Estimates the tokens of a text by its size, for requests, answers and `count_tokens` alike.
 pub(crate) fn estimate(bytes: usize) -> u64 {
     (bytes as u64).div_ceil(4)
 }
 
 fn expand(text: &str, repeat: Option<u32>, conversation: &Conversation<'_>) -> String {
     let quote = || -> String {
-        conversation.tool_result.as_deref().unwrap_or_default().trim_end().chars().take(MAX_QUOTE).collect()
+        conversation
+            .tool_result
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end()
+            .chars()
+            .take(MAX_QUOTE_CHARS)
+            .collect()
     };
-    let text = if text.contains(QUOTE) { text.replacen(QUOTE, &quote(), 1) } else { text.to_owned() };
-    let most = (MAX_TEXT / text.len().max(1)).max(1);
+    let text = if text.contains(TOOL_RESULT_PLACEHOLDER) {
+        text.replacen(TOOL_RESULT_PLACEHOLDER, &quote(), 1)
+    } else {
+        text.to_owned()
+    };
+    let most = (MAX_TEXT_BYTES / text.len().max(1)).max(1);
     text.repeat((repeat.unwrap_or(1).max(1) as usize).min(most))
 }
 
-fn account(text: &str) -> String {
+fn summarize(text: &str) -> String {
     let text = text.trim();
     let first: String = text.lines().next().unwrap_or_default().chars().take(120).collect();
     format!("{first} ({} characters, {} lines)", text.chars().count(), text.lines().count())

@@ -1,4 +1,4 @@
-//! What is read of a `/v1/messages` request: only what a script needs; everything else is accepted and ignored.
+//! Body of a `/v1/messages` request: only the fields that scripts need; others are accepted and ignored.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -25,7 +25,7 @@ pub(crate) struct Message {
 pub(crate) enum Role {
     User,
     Assistant,
-    /// The CLI sends its environment block, and messages that came in during a tool, as such entries.
+    /// Used by the CLI for its environment block, and for messages that arrive during a tool call.
     System,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Block {
 }
 
 impl Content {
-    /// The texts of this content itself, not those inside tool results.
+    /// Returns the texts of the content itself, without those inside tool results.
     pub(crate) fn texts(&self) -> impl DoubleEndedIterator<Item = &str> {
         let (whole, blocks) = match self {
             Self::Text(text) => (Some(text.as_str()), [].as_slice()),
@@ -64,7 +64,7 @@ impl Content {
         whole.into_iter().chain(inner)
     }
 
-    /// The text of the last tool result in this content.
+    /// Returns the text of the last tool result.
     pub(crate) fn tool_result(&self) -> Option<String> {
         let Self::Blocks(blocks) = self else { return None };
         let content = blocks.iter().rev().find_map(|block| match block {

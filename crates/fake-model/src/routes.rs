@@ -1,6 +1,4 @@
-//! Which path is answered by what. The messages themselves are in `messages`.
-
-use std::sync::Arc;
+//! Routes, and the handlers of all but `POST /v1/messages`.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -10,23 +8,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::api_error::ApiError;
-use crate::attempts::Attempts;
-use crate::plan::Plan;
+use crate::app::{App, record, reject, too_large};
+use crate::messages;
 use crate::reply::estimate;
-use crate::stats::{self, RequestRecord, Route, Stats};
-use crate::{messages, play};
-
-/// What every handler may use.
-#[derive(Clone, Debug)]
-pub(crate) struct App {
-    pub(crate) stats: Arc<Stats>,
-    pub(crate) attempts: Arc<Attempts>,
-    pub(crate) stop: CancellationToken,
-}
+use crate::stats::Route;
 
 pub(crate) fn router(app: App, max_body: usize) -> Router {
     Router::new()
@@ -38,36 +25,6 @@ pub(crate) fn router(app: App, max_body: usize) -> Router {
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(app)
-}
-
-/// A record with what the headers tell.
-pub(crate) fn record(route: Route, headers: &HeaderMap) -> RequestRecord {
-    RequestRecord {
-        route,
-        status: 200,
-        auth: stats::auth(headers),
-        headers: stats::kept_headers(headers),
-        ..RequestRecord::default()
-    }
-}
-
-pub(crate) fn request_id() -> String {
-    format!("req_{}", Uuid::new_v4().simple())
-}
-
-/// Answers with an error, and records it.
-pub(crate) async fn reject(app: App, error: ApiError, mut record: RequestRecord) -> Response {
-    let id = request_id();
-    let mut plan = Plan::error(&error, &id);
-    // What is wrong with a request will be wrong with the next one too.
-    plan.headers.push(("x-should-retry", "false".to_owned()));
-    (record.status, record.outcome) = (plan.status, plan.outcome);
-    app.stats.record(record);
-    play::play(plan, &id, app.stop, None).await
-}
-
-pub(crate) fn too_large(rejection: &BytesRejection) -> ApiError {
-    ApiError::new(rejection.status().as_u16(), rejection.body_text())
 }
 
 async fn count_tokens(
@@ -100,6 +57,6 @@ async fn debug(State(app): State<App>) -> Response {
 }
 
 async fn unknown(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
-    let error = ApiError::new(404, format!("the fake model does not know {}", uri.path()));
+    let error = ApiError::new(404, format!("unknown path {}", uri.path()));
     reject(app, error, record(Route::Other, &headers)).await
 }

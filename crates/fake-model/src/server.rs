@@ -1,4 +1,4 @@
-//! The server's life: serve, be asked to stop, stop. Must not know what a request says.
+//! Life cycle of the server: run, shut down. Must not know what a request contains.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,25 +7,26 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::app::App;
 use crate::attempts::Attempts;
-use crate::routes::{self, App};
+use crate::routes;
 use crate::stats::Stats;
 use crate::{Counts, Error, Options, RequestRecord};
 
-/// How long open connections may take to end once everything that waits has been told to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Time for open connections to end after all waits were cancelled.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A bound server that is not running yet.
+/// A bound server that does not run yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     max_body: usize,
     handle: Handle,
-    // Tells whoever waits in `shutdown`, also when the server is dropped without having run.
+    // Wakes `Handle::shutdown`, even if the server is dropped without having run.
     ended: DropGuard,
 }
 
-/// A cheap, shared view of a server: where it is, what it saw, and the switch to stop it.
+/// Cheap, shared handle to a server: its address, its statistics, and its shutdown.
 #[derive(Clone, Debug)]
 pub struct Handle {
     addr: SocketAddr,
@@ -48,12 +49,11 @@ impl Server {
         Self { listener, max_body: options.max_body, handle, ended: ended.drop_guard() }
     }
 
-    /// The handle of this server.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`]. Answers that hang or wait are cut then.
+    /// Serves until [`Handle::shutdown`], which cuts answers that hang or wait.
     pub async fn run(self) -> Result<(), Error> {
         let Self { listener, max_body, handle, ended } = self;
         let _ended = ended;
@@ -63,38 +63,37 @@ impl Server {
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::select! {
             served = serving => served.map_err(Error::Serve),
-            () = async { stop.cancelled().await; tokio::time::sleep(STOP_WITHIN).await } => Ok(()),
+            () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => Ok(()),
         }
     }
 }
 
 impl Handle {
-    /// Where the server listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The value for `ANTHROPIC_BASE_URL`.
+    /// Returns the value for `ANTHROPIC_BASE_URL`.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// The last requests, oldest first. Without prompts, answers or keys.
+    /// Returns the last requests, oldest first, without prompts, answers and keys.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.stats.requests()
     }
 
-    /// How many requests were seen, by status, and how many answers are under way.
+    /// Returns the number of requests, by status and outcome, and of active answers.
     pub fn counts(&self) -> Counts {
         self.stats.counts()
     }
 
-    /// Waits until the counts are as asked, and returns them. Waits for ever if that never happens: give it a timeout.
+    /// Waits until the counts satisfy a condition, and returns them. Has no timeout.
     pub async fn until(&self, wanted: impl FnMut(&Counts) -> bool) -> Counts {
         self.stats.until(wanted).await
     }
 
-    /// Stops the server, cuts what is under way, and waits for its end.
+    /// Stops the server, cuts active answers, and waits for its end.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;

@@ -1,14 +1,14 @@
-//! An answer as the events of a stream. Must not know about time or faults.
+//! Encodes an answer as server-sent events. Must not know about time or faults.
 
 use axum::body::Bytes;
 use serde_json::{Value, json};
 
-use crate::reply::{Block, Reply, SIGNATURE};
+use crate::reply::{Block, Reply, THINKING_SIGNATURE};
 
-/// An answer has no more pieces than this: a large text is cut into larger ones.
+/// Maximum number of deltas of an answer; a long text gets larger ones.
 const MAX_PIECES: usize = 20_000;
 
-/// One event of a stream. `piece` marks those that a slow stream waits for.
+/// One event. `piece` marks a delta, for which a slow stream waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
@@ -19,7 +19,7 @@ pub(crate) fn frame(event: &str, data: &Value) -> Frame {
     Frame { bytes: Bytes::from(format!("event: {event}\ndata: {data}\n\n")), piece: false }
 }
 
-/// All events of an answer, its texts cut into pieces of so many characters.
+/// Encodes an answer, with its texts split into deltas of `chars` characters.
 pub(crate) fn frames(reply: &Reply, chars: usize) -> Vec<Frame> {
     let mut frames = vec![start(reply), frame("ping", &json!({"type": "ping"}))];
     for (index, block) in reply.blocks.iter().enumerate() {
@@ -44,7 +44,7 @@ pub(crate) fn frames(reply: &Reply, chars: usize) -> Vec<Frame> {
             frames.push(sent);
         }
         if matches!(block, Block::Thinking(_)) {
-            frames.push(delta(index, json!({"type": "signature_delta", "signature": SIGNATURE})));
+            frames.push(delta(index, json!({"type": "signature_delta", "signature": THINKING_SIGNATURE})));
         }
         frames.push(frame("content_block_stop", &json!({"type": "content_block_stop", "index": index})));
     }
@@ -56,7 +56,7 @@ pub(crate) fn frames(reply: &Reply, chars: usize) -> Vec<Frame> {
     frames
 }
 
-/// The first event. Its usage counts one token of output: the rest is only known at the end.
+/// Encodes the first event. Its usage has at most one output token, since the rest is known only at the end.
 pub(crate) fn start(reply: &Reply) -> Frame {
     let mut message = reply.to_json();
     message["content"] = json!([]);

@@ -1,5 +1,5 @@
-//! What tests may look at afterwards: counters and the last requests. Bounded, and never a prompt, an answer or a
-//! key: of the headers only a short list of harmless ones is kept.
+//! Counters and the last requests, for tests to inspect. Bounded, and without prompts, answers and keys: only an
+//! allowlist of headers is kept.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-/// The headers that are remembered.
-const KEPT: [&str; 8] = [
+/// Headers that are kept in records.
+const RECORDED_HEADERS: [&str; 8] = [
     "traceparent",
     "tracestate",
     "user-agent",
@@ -20,75 +20,58 @@ const KEPT: [&str; 8] = [
     "x-stainless-retry-count",
     "x-stainless-timeout",
 ];
-const MAX_VALUE: usize = 512;
+const MAX_HEADER_CHARS: usize = 512;
 
-/// How many requests there were.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Counts {
-    /// All requests, except those to `/debug`.
+    /// Requests on all paths except `/debug`.
     pub requests: u64,
-    /// Those to `/v1/messages`.
     pub messages: u64,
-    /// Answers of `/v1/messages` that are under way: not all sent yet.
+    /// Answers of `/v1/messages` that are not completely sent.
     pub active: usize,
-    /// By status.
     pub by_status: BTreeMap<u16, u64>,
-    /// By what became of them.
     pub by_outcome: BTreeMap<Outcome, u64>,
 }
 
-/// One request, without anything of its prompt.
+/// Record of a request, without its prompt.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RequestRecord {
-    /// Counts from 1.
     pub number: u64,
-    /// What was asked for.
     pub route: Route,
-    /// The status of the answer.
     pub status: u16,
-    /// What became of it.
     pub outcome: Outcome,
-    /// How the client proved itself; the proof itself is not kept.
+    /// Kind of credentials; the credentials themselves are not kept.
     pub auth: Auth,
-    /// `traceparent`, `x-claude-code-session-id`, `user-agent` and the like, as far as they were sent.
+    /// Headers of the request that are on the allowlist.
     pub headers: BTreeMap<&'static str, String>,
-    /// The model that was asked for.
     pub model: String,
-    /// Whether a stream was asked for.
     pub stream: bool,
-    /// How many messages the conversation had.
+    /// Number of messages in the conversation.
     pub messages: usize,
-    /// How many tools were offered.
     pub tools: usize,
-    /// The assistant's turns before this one.
+    /// Number of assistant turns before this request.
     pub turns: usize,
-    /// The script's step that was played, from 0.
+    /// Index of the script's step, if one was played.
     pub step: Option<usize>,
-    /// How often a step with faults had been asked for before.
+    /// Number of earlier requests for the same step, if it has faults.
     pub attempt: u32,
 }
 
 impl RequestRecord {
-    /// A header that was remembered.
+    /// Returns a header that is on the allowlist.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
-/// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Route {
-    /// `POST /v1/messages`
     Messages,
-    /// `POST /v1/messages/count_tokens`
     CountTokens,
-    /// `/api/hello`
     Hello,
-    /// `GET /v1/models`
     Models,
-    /// Anything else.
     #[default]
     Other,
 }
@@ -98,33 +81,26 @@ pub enum Route {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was answered.
     #[default]
     Answered,
-    /// It got an error status.
     Error,
-    /// Its connection was cut in mid-answer.
+    /// The connection was cut during the answer.
     Dropped,
-    /// It was left hanging.
     Hung,
-    /// It got an answer that breaks the format.
+    /// The answer violated the format.
     Malformed,
-    /// Its stream ended with an error event.
+    /// The stream ended with an error event.
     StreamError,
 }
 
-/// How a client proved itself.
+/// Kind of credentials of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
-    /// Not at all.
     #[default]
     None,
-    /// By `x-api-key`.
     ApiKey,
-    /// By `authorization`.
     Bearer,
-    /// By both.
     Both,
 }
 
@@ -136,7 +112,7 @@ pub(crate) struct Stats {
     records: Mutex<VecDeque<RequestRecord>>,
 }
 
-/// One answer under way; it ends with its drop.
+/// Guard that counts an active answer until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Active(Arc<Stats>);
 
@@ -151,7 +127,7 @@ impl Stats {
         Self { max_records, max_active, counts: watch::Sender::default(), records: Mutex::default() }
     }
 
-    /// A place among the answers under way, unless there are too many.
+    /// Counts an active answer, unless there are too many.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<Active> {
         let free = |counts: &mut Counts| {
             let free = counts.active < self.max_active;
@@ -161,9 +137,9 @@ impl Stats {
         self.counts.send_if_modified(free).then(|| Active(self.clone()))
     }
 
-    /// Counts and remembers a request, once it is known how it is answered.
+    /// Counts and records a request, once the response is known.
     pub(crate) fn record(&self, mut record: RequestRecord) {
-        // The lock is held over both, so that numbers and order agree, and a count that is seen has its record.
+        // One lock for both: numbers match the order, and a count that is visible has its record.
         let mut records = self.records.lock();
         record.number = self.counts.borrow().requests + 1;
         let (route, status, outcome) = (record.route, record.status, record.outcome);
@@ -195,10 +171,10 @@ impl Stats {
     }
 }
 
-/// The harmless part of the headers.
+/// Selects the headers to be recorded.
 pub(crate) fn kept_headers(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
-    let value = |name| Some(headers.get(name)?.to_str().ok()?.chars().take(MAX_VALUE).collect());
-    KEPT.into_iter().filter_map(|name| Some((name, value(name)?))).collect()
+    let value = |name| Some(headers.get(name)?.to_str().ok()?.chars().take(MAX_HEADER_CHARS).collect());
+    RECORDED_HEADERS.into_iter().filter_map(|name| Some((name, value(name)?))).collect()
 }
 
 pub(crate) fn auth(headers: &HeaderMap) -> Auth {

@@ -1,7 +1,7 @@
 //! The real Claude Code CLI against the fake model: tool loops, retries, faults, a kill and a resume.
 //!
 //! The CLI comes from `ROTA_CLAUDE_BIN`, or is installed by `scripts/install-claude`. Without it these tests fail:
-//! they are the proof that the fake is good enough.
+//! they prove that the fake is realistic enough.
 
 // Helpers of tests may unwrap as tests do; the lint only knows the tests themselves.
 #![allow(clippy::unwrap_used)]
@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-const AT_MOST: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn cli() -> &'static Path {
     static CLI: OnceLock<PathBuf> = OnceLock::new();
@@ -32,18 +32,18 @@ fn cli() -> &'static Path {
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install-claude");
         let Output { status, stdout, stderr } = Blocking::new(script).output().unwrap();
-        assert!(status.success(), "the CLI cannot be installed:\n{}", String::from_utf8_lossy(&stderr));
+        assert!(status.success(), "failed to install the CLI:\n{}", String::from_utf8_lossy(&stderr));
         PathBuf::from(String::from_utf8(stdout).unwrap().trim_end())
     })
 }
 
-/// A fake model, and a home and a work directory for the CLI.
-struct Bench {
+/// A fake model, with home and working directories for the CLI.
+struct Fixture {
     model: Handle,
     dir: TempDir,
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["home", "tmp", "work"] {
@@ -73,7 +73,7 @@ impl Bench {
             .env("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1")
             .envs([("HOME", path("home")), ("TMPDIR", path("tmp")), ("CLAUDE_CODE_TMPDIR", path("tmp"))])
             .env("ANTHROPIC_BASE_URL", self.model.base_url())
-            // Any will do: the fake model looks at none.
+            // Not checked by the fake model.
             .env("ANTHROPIC_API_KEY", Uuid::new_v4().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +100,7 @@ impl Bench {
 
 async fn last_line(child: Child) -> Value {
     let output =
-        tokio::time::timeout(AT_MOST, child.wait_with_output()).await.expect("it ends in time").unwrap();
+        tokio::time::timeout(TEST_TIMEOUT, child.wait_with_output()).await.expect("it ends in time").unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stdout.lines().last().unwrap_or_else(|| panic!("no output; stderr: {stderr}"));
@@ -112,11 +112,11 @@ fn bash(command: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_tool_loop_runs_to_its_end() {
-    let bench = Bench::new().await;
-    let result = bench
+async fn tool_loop_completes() {
+    let fixture = Fixture::new().await;
+    let result = fixture
         .play(json!([
-            {"thinking": "hm", "text": "two at once", "tools": [bash("echo one > a"), bash("echo two > b")]},
+            {"thinking": "hm", "text": "two tools", "tools": [bash("echo one > a"), bash("echo two > b")]},
             {"tools": [bash("cat a b | tr '\\n' ' '")]},
             {"text": "found {{tool_result}}", "usage": {"input_tokens": 1000, "output_tokens": 500}},
         ]))
@@ -125,28 +125,31 @@ async fn a_tool_loop_runs_to_its_end() {
     assert_eq!(result["is_error"], false);
     assert_eq!(result["result"], "found one two");
     assert!(result["usage"]["output_tokens"].as_u64().unwrap() >= 500);
-    assert_eq!(bench.seen(|request| request.step), [Some(0), Some(1), Some(2)]);
+    assert_eq!(fixture.seen(|request| request.step), [Some(0), Some(1), Some(2)]);
     let session = result["session_id"].as_str();
     assert!(
-        bench.seen(|request| request.header("x-claude-code-session-id") == session).iter().all(|same| *same)
+        fixture
+            .seen(|request| request.header("x-claude-code-session-id") == session)
+            .iter()
+            .all(|same| *same)
     );
 }
 
 #[tokio::test]
-async fn it_retries_what_can_be_retried() {
-    let bench = Bench::new().await;
-    let result = bench
+async fn retryable_faults_are_retried() {
+    let fixture = Fixture::new().await;
+    let result = fixture
         .play(json!([
             {"fail": [{"status": 429, "retry_after": 0}, {"status": 529}]},
             {"text": "answered", "slow": {"every_ms": 10, "chars": 2}},
         ]))
         .await;
     assert_eq!((&result["is_error"], &result["result"]), (&json!(false), &json!("answered")));
-    assert_eq!(bench.seen(|request| request.status), [429, 529, 200]);
+    assert_eq!(fixture.seen(|request| request.status), [429, 529, 200]);
 }
 
 #[tokio::test]
-async fn it_survives_broken_streams() {
+async fn broken_streams_are_survived() {
     for fault in [
         json!({"malformed": "json"}),
         json!({"malformed": "order"}),
@@ -156,49 +159,50 @@ async fn it_survives_broken_streams() {
         json!({"drop_after": 4}),
         json!({"stream_error": "overloaded_error"}),
     ] {
-        let bench = Bench::new().await;
-        let result = bench.play(json!([{"fail": fault, "text": "whole"}, {"text": "too far"}])).await;
+        let fixture = Fixture::new().await;
+        let result = fixture.play(json!([{"fail": fault, "text": "whole"}, {"text": "too far"}])).await;
         assert_eq!((&result["is_error"], &result["result"]), (&json!(false), &json!("whole")), "{fault}");
-        assert_eq!(bench.seen(|request| request.step), [Some(0), Some(0)], "{fault}");
+        assert_eq!(fixture.seen(|request| request.step), [Some(0), Some(0)], "{fault}");
     }
 }
 
 #[tokio::test]
-async fn it_reports_what_cannot_be_solved() {
+async fn permanent_failures_are_reported() {
     for (step, status, requests) in [
         (json!({"fail": {"status": 401, "should_retry": false, "times": "always"}}), json!(401), 1),
         (json!({"fail": {"status": 403, "times": "always"}}), json!(403), 1),
         (json!({"stop": "refusal"}), Value::Null, 2),
     ] {
-        let bench = Bench::new().await;
-        let result = bench.play(json!([step])).await;
+        let fixture = Fixture::new().await;
+        let result = fixture.play(json!([step])).await;
         assert_eq!((&result["is_error"], &result["api_error_status"]), (&json!(true), &status), "{step}");
-        assert_eq!(bench.model.counts().messages, requests, "{step}");
+        assert_eq!(fixture.model.counts().messages, requests, "{step}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_goes_on_with_the_next_step() {
-    let bench = Bench::new().await;
-    let result = bench.play(json!([{"text": "part one", "stop": "max_tokens"}, {"text": "part two"}])).await;
+async fn truncated_answer_continues_with_next_step() {
+    let fixture = Fixture::new().await;
+    let result =
+        fixture.play(json!([{"text": "part one", "stop": "max_tokens"}, {"text": "part two"}])).await;
     assert_eq!(result["result"], "part two");
 }
 
 #[tokio::test]
-async fn a_hanging_answer_can_be_interrupted() {
-    let bench = Bench::new().await;
+async fn hanging_answer_is_interruptible() {
+    let fixture = Fixture::new().await;
     let hang = json!([{"fail": {"hang_after": 4, "times": "always"}, "text": "abcd", "slow": {"every_ms": 1, "chars": 1}}]);
-    let child = bench.spawn(&format!("MOCK{hang}"), &[]).await;
-    let hangs = bench.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
-    tokio::time::timeout(AT_MOST, hangs).await.unwrap();
+    let child = fixture.spawn(&format!("MOCK{hang}"), &[]).await;
+    let hangs = fixture.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
+    tokio::time::timeout(TEST_TIMEOUT, hangs).await.unwrap();
     kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGINT).unwrap();
-    tokio::time::timeout(AT_MOST, child.wait_with_output()).await.expect("it ends in time").unwrap();
-    tokio::time::timeout(AT_MOST, bench.model.until(|counts| counts.active == 0)).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, child.wait_with_output()).await.expect("it ends in time").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, fixture.model.until(|counts| counts.active == 0)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_killed_session_is_resumed_at_its_step_by_another_server() {
-    let mut bench = Bench::new().await;
+async fn killed_session_resumes_on_another_server() {
+    let mut fixture = Fixture::new().await;
     let session = Uuid::new_v4().to_string();
     let steps = json!([
         {"tools": [bash("echo one >> log")]},
@@ -206,25 +210,25 @@ async fn a_killed_session_is_resumed_at_its_step_by_another_server() {
         {"fail": {"hang_after": 0}, "tools": [bash("echo three >> log")]},
         {"text": "all done"},
     ]);
-    let mut child = bench.spawn(&format!("MOCK{steps}"), &["--session-id", &session]).await;
-    let hangs = bench.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
-    tokio::time::timeout(AT_MOST, hangs).await.unwrap();
-    // What it has on disk is enough once the third request waits: see that both turns are there, then kill it.
-    wait_for_transcript(bench.dir.path(), &session).await;
+    let mut child = fixture.spawn(&format!("MOCK{steps}"), &["--session-id", &session]).await;
+    let hangs = fixture.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
+    tokio::time::timeout(TEST_TIMEOUT, hangs).await.unwrap();
+    // Once the third request waits, both turns must be in the transcript; then the CLI is killed.
+    wait_for_transcript(fixture.dir.path(), &session).await;
     child.kill().await.unwrap();
 
-    bench.model.shutdown().await;
-    bench.model = Options::default().start().await.unwrap();
+    fixture.model.shutdown().await;
+    fixture.model = Options::default().start().await.unwrap();
     let resume = format!("--resume={session}");
-    // A new server does not know that the step has hung before, so it hangs once more: the count is all it forgets.
-    let child = bench.spawn("go on", &[&resume]).await;
-    let hangs = bench.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
-    tokio::time::timeout(AT_MOST, hangs).await.unwrap();
-    assert_eq!(bench.seen(|request| request.step), [Some(2)]);
+    // A new server does not have the count of attempts, so that the step hangs once more.
+    let child = fixture.spawn("continue", &[&resume]).await;
+    let hangs = fixture.model.until(|counts| counts.by_outcome.contains_key(&Outcome::Hung));
+    tokio::time::timeout(TEST_TIMEOUT, hangs).await.unwrap();
+    assert_eq!(fixture.seen(|request| request.step), [Some(2)]);
     drop(child);
-    let result = bench.run("go on", &[&resume]).await;
+    let result = fixture.run("continue", &[&resume]).await;
     assert_eq!(result["result"], "all done");
-    assert_eq!(std::fs::read_to_string(bench.dir.path().join("work/log")).unwrap(), "one\ntwo\nthree\n");
+    assert_eq!(std::fs::read_to_string(fixture.dir.path().join("work/log")).unwrap(), "one\ntwo\nthree\n");
 }
 
 async fn wait_for_transcript(dir: &Path, session: &str) {
@@ -245,5 +249,5 @@ async fn wait_for_transcript(dir: &Path, session: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(AT_MOST, poll).await.expect("the transcript is written");
+    tokio::time::timeout(TEST_TIMEOUT, poll).await.expect("the transcript is written");
 }

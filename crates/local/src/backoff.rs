@@ -1,39 +1,41 @@
-//! When a pool whose workers crash may start the next one. Knows time as a value.
+//! Delay between restarts of a pool whose workers crash. Receives time as a value.
 
 use std::time::Duration;
 
+use rota_core::retry;
+use rota_core::scaling::STABLE_AFTER;
 use tokio::time::Instant;
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
-/// A worker that lived this long did not fail to start.
-const STEADY: Duration = Duration::from_secs(60);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Restarts of one pool are rare and local: no jitter, the whole backoff is waited for.
+const FULL_BACKOFF: f64 = 1.0;
 
-/// A pool's crashes.
+/// Consecutive crashes of a pool and the resulting pause.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
+pub(crate) struct RestartBackoff {
     crashes: u32,
     until: Option<Instant>,
 }
 
-impl Backoff {
-    /// A worker crashed after it had lived for so long. Returns the wait before the next start.
-    pub(crate) fn crashed(&mut self, now: Instant, lived: Duration) -> Duration {
-        if lived >= STEADY {
+impl RestartBackoff {
+    /// Records a crash after the worker had run for `lifetime`. Returns the delay before the next start.
+    pub(crate) fn crashed(&mut self, now: Instant, lifetime: Duration) -> Duration {
+        if lifetime >= STABLE_AFTER {
             self.crashes = 0;
         }
-        let wait = FIRST.saturating_mul(1 << self.crashes.min(10)).min(LONGEST);
         self.crashes = self.crashes.saturating_add(1);
-        self.until = Some(now + wait);
-        wait
+        let delay = retry::backoff(INITIAL_BACKOFF, MAX_BACKOFF, self.crashes, FULL_BACKOFF);
+        self.until = Some(now + delay);
+        delay
     }
 
-    /// A worker came up.
+    /// Ends the pause: a worker connected.
     pub(crate) fn connected(&mut self) {
         self.until = None;
     }
 
-    /// A spec was changed: what failed before may do now.
+    /// Forgets all crashes: the spec changed, so the next start may succeed.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -48,15 +50,23 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn waits_grow_to_a_bound_and_begin_anew() {
-        let mut backoff = Backoff::default();
+    async fn backoff_doubles_to_its_maximum() {
+        let mut backoff = RestartBackoff::default();
         let now = Instant::now();
         assert!(backoff.may_start(now));
         let short = Duration::from_millis(5);
-        let waits: Vec<_> = (0..8).map(|_| backoff.crashed(now, short).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert!(!backoff.may_start(now) && backoff.may_start(now + LONGEST));
-        assert_eq!(backoff.crashed(now, STEADY), FIRST);
+        let delays: Vec<_> = (0..8).map(|_| backoff.crashed(now, short).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(!backoff.may_start(now) && backoff.may_start(now + MAX_BACKOFF));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stable_worker_resets_backoff() {
+        let mut backoff = RestartBackoff::default();
+        let now = Instant::now();
+        backoff.crashed(now, Duration::ZERO);
+        backoff.crashed(now, Duration::ZERO);
+        assert_eq!(backoff.crashed(now, STABLE_AFTER), INITIAL_BACKOFF);
         backoff.reset();
         assert!(backoff.may_start(now));
     }

@@ -1,57 +1,72 @@
-//! What the operator does with pods, done with processes of one machine: keeps as many workers of
-//! each managed agent as its demand asks for. It is only a client of the API, never opens a store,
-//! and never polls: agents and demand come as streams.
+//! Local worker manager: the counterpart of the operator for a single machine. Keeps as many worker processes per
+//! managed agent as its scaling bounds and its demand require. `rota dev` runs it next to the control plane.
+//!
+//! It is a client of the API: it never opens the store and never polls. Agents and demand arrive as streams, process
+//! exits through a channel, and a short tick covers what time alone changes (idle timeouts, restart backoff).
+//!
+//! # Main types
+//!
+//! - [`Options`] with [`Options::run`]: entry point; runs until shutdown and then stops every worker.
+//! - `manager::Manager`: the event loop. Owns the pools, starts and stops processes, and reports to the control plane.
+//! - `pool::Pool`: one agent's workers. Decides without I/O what should happen (`pool::DesiredWorkers`).
+//! - `process::Process`: handle of one worker process. Dropping it asks the process to stop.
+//! - `backoff::RestartBackoff`: delay between restarts of crashing workers.
+//!
+//! # Data flow
+//!
+//! `watch_agents`, `watch_demand`, process exits, tick → `Manager` updates the `Pool` → `Pool::desired` builds the input
+//! of `rota_core::scaling` → `Manager::reconcile` starts, drains and stops processes. An idle worker is drained through
+//! the API first: the control plane decides whether it is still idle, and only then is the process stopped.
+//!
+//! Each process holds the read end of a pipe as standard input. When the pipe closes, because the worker is stopped or
+//! because this process died, the worker exits; no worker outlives its manager.
+//!
+//! To react to another event, add a branch to `Manager::run` and keep the decision in `Pool`, where it can be tested
+//! without processes. Read `pool.rs` first, then `manager.rs`.
 
 mod backoff;
-mod child;
 mod manager;
 mod pool;
+mod process;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rota_client::Client;
-use rota_telemetry::Loops;
+use rota_telemetry::BackgroundTasks;
 use tokio_util::sync::CancellationToken;
 
-/// What it needs to be told.
+/// Settings of the local worker manager.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The control plane.
+    /// Client of the control plane.
     pub client: Client,
     /// `namespaces/{namespace}`, or `namespaces/-` for all.
     pub parent: String,
-    /// The program that is a worker, usually this one.
+    /// Program of a worker, usually the running executable.
     pub program: PathBuf,
-    /// Its arguments before those that name a worker: for example `worker`.
+    /// Arguments before those that identify the worker, for example `worker`.
     pub arguments: Vec<OsString>,
-    /// Where workers keep their workspaces and logs.
+    /// Directory of workspaces and logs.
     pub state_dir: PathBuf,
-    /// How long workers may take to end when all of them shall.
+    /// Grace period of each worker on shutdown.
     pub stop_grace: Duration,
-    /// Where its own loop is noted.
-    pub loops: Loops,
+    /// Registry in which the manager reports its activations.
+    pub background_tasks: BackgroundTasks,
 }
 
-/// Why it ends before it is told to.
+/// Reason for which the manager stopped before shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A directory cannot be used.
-    #[error("{} cannot be used for the workers' files: {source}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The control plane does not let it watch.
-    #[error("agents and demand cannot be watched: {0}")]
+    #[error("failed to create the directory {} for worker logs: {source}", path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("failed to watch agents and demand: {0}")]
     Watch(#[from] rota_client::Error),
 }
 
 impl Options {
-    /// Keeps the pools until `shutdown`, then ends every worker and waits for them.
+    /// Manages the pools until `shutdown`, then stops every worker and waits for its exit.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         manager::Manager::new(self)?.run(shutdown).await
     }

@@ -1,4 +1,4 @@
-//! The loop: takes in agents, demand and ends of processes, and does what the pools want.
+//! Event loop of the local manager: receives agents, demand and process exits, and reconciles the pools.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,83 +16,83 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::child::{self, Exited, Start};
-use crate::pool::{Member, Pool};
+use crate::pool::{Pool, PoolWorker};
+use crate::process::{self, ProcessExit, ProcessSpec};
 use crate::{Error, Options};
 
-/// What time alone changes (idle timeouts, waits after crashes) is looked at this often.
-const TICK: Duration = Duration::from_millis(500);
-
-/// Characters of what a worker said last that are told.
-const LAST_WORDS: usize = 400;
+/// Interval at which idle timeouts and restart delays are checked.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// Characters of a crashed worker's last log line that are reported.
+const MAX_REPORTED_CHARS: usize = 400;
 
 pub(crate) struct Manager {
     options: Options,
     logs: PathBuf,
-    /// By the agent's full name.
+    /// Pools by the agent's full name.
     pools: BTreeMap<String, Pool>,
-    /// The last that was told, by agent. It may come before the agent does.
-    told: BTreeMap<String, Demand>,
-    /// All agents have been told; before that, a missing one means nothing.
+    /// Last demand by agent. May arrive before the agent does.
+    demand: BTreeMap<String, Demand>,
+    /// All agents have been received; before that, a missing one means nothing.
     synced: bool,
-    exits: mpsc::UnboundedReceiver<Exited>,
-    exit: mpsc::UnboundedSender<Exited>,
+    exits: mpsc::UnboundedReceiver<ProcessExit>,
+    exit_sender: mpsc::UnboundedSender<ProcessExit>,
 }
 
 impl Manager {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
         let logs = options.state_dir.join("logs");
         std::fs::create_dir_all(&logs).map_err(|source| Error::Directory { path: logs.clone(), source })?;
-        let (exit, exits) = mpsc::unbounded_channel();
-        Ok(Self { options, logs, pools: BTreeMap::new(), told: BTreeMap::new(), synced: false, exits, exit })
+        let (exit_sender, exits) = mpsc::unbounded_channel();
+        let (pools, demand) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { options, logs, pools, demand, synced: false, exits, exit_sender })
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let client = self.options.client.clone();
         let mut agents = client.watch_agents(self.options.parent.clone());
         let mut demand = client.watch_demand(self.options.parent.clone());
-        let beat =
-            self.options.loops.enter("workers", "Keeps as many worker processes as there is demand for");
-        let mut tick = interval(TICK);
+        let monitor =
+            self.options.background_tasks.register("workers", "Scales the worker processes of each agent");
+        let mut tick = interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let result = loop {
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
-                agent = agents.next() => match agent {
-                    Some(Ok(change)) => self.agent(change),
+                change = agents.next() => match change {
+                    Some(Ok(change)) => self.apply_agent_change(change),
                     Some(Err(error)) => break Err(error.into()),
                     None => break Ok(()),
                 },
-                told = demand.next() => match told {
-                    Some(Ok(told)) => self.demand(told),
+                response = demand.next() => match response {
+                    Some(Ok(response)) => self.apply_demand(response),
                     Some(Err(error)) => break Err(error.into()),
                     None => break Ok(()),
                 },
-                Some(exited) = self.exits.recv() => self.exited(exited),
+                Some(exit) = self.exits.recv() => self.apply_exit(exit),
                 _ = tick.tick() => {}
             }
-            self.tell_recovered();
+            self.report_recovered();
             if self.synced {
-                let round = beat.round();
+                let activation = monitor.activate();
                 self.reconcile().await;
-                round.succeeded();
+                activation.succeeded();
             }
         };
-        self.stop().await;
+        self.stop_all().await;
         result
     }
 
-    fn agent(&mut self, change: WatchAgentsResponse) {
+    fn apply_agent_change(&mut self, change: WatchAgentsResponse) {
         use watch_agents_response::Kind;
         match change.kind {
             Some(Kind::Agent(agent)) => {
                 let pool = self.pools.entry(agent.name.clone()).or_default();
                 pool.set_agent(&agent);
-                pool.set_demand(self.told.get(&agent.name).cloned().unwrap_or_default());
+                pool.set_demand(self.demand.get(&agent.name).cloned().unwrap_or_default());
             }
             Some(Kind::Deleted(name)) => {
                 if let Some(pool) = self.pools.get_mut(&name) {
-                    pool.forget_agent();
+                    pool.remove_agent();
                 }
             }
             Some(Kind::Synced(_)) => self.synced = true,
@@ -100,147 +100,145 @@ impl Manager {
         }
     }
 
-    fn demand(&mut self, told: WatchDemandResponse) {
-        self.told = told.demands.into_iter().map(|one| (one.agent.clone(), one)).collect();
+    fn apply_demand(&mut self, response: WatchDemandResponse) {
+        self.demand = response.demands.into_iter().map(|demand| (demand.agent.clone(), demand)).collect();
         for (name, pool) in &mut self.pools {
-            // An agent that is not named has neither demand nor workers.
-            pool.set_demand(self.told.get(name).cloned().unwrap_or_default());
+            // An agent that is not listed has neither demand nor workers.
+            pool.set_demand(self.demand.get(name).cloned().unwrap_or_default());
         }
     }
 
-    fn exited(&mut self, exited: Exited) {
-        let member = self.pools.get_mut(&exited.agent).and_then(|pool| {
-            let ours = pool.members.get(&exited.worker)?.child.instance == exited.instance;
-            ours.then(|| pool.members.remove(&exited.worker)).flatten().map(|member| (pool, member))
+    fn apply_exit(&mut self, exit: ProcessExit) {
+        let exited = self.pools.get_mut(&exit.agent).and_then(|pool| {
+            let ours = pool.workers.get(&exit.worker)?.process.instance == exit.instance;
+            ours.then(|| pool.workers.remove(&exit.worker)).flatten().map(|worker| (pool, worker))
         });
-        let status = match &exited.status {
+        let status = match &exit.status {
             Ok(status) => status.to_string(),
-            Err(error) => format!("it could not be waited for: {error}"),
+            Err(error) => format!("failed to wait for the process: {error}"),
         };
-        if let Some((pool, member)) = member {
-            if member.drained || member.child.is_stopping() {
-                tracing::info!(worker = exited.worker, %status, "a worker has ended");
+        if let Some((pool, worker)) = exited {
+            if worker.drained || worker.process.is_stopping() {
+                tracing::info!(worker = exit.worker, %status, "worker stopped");
             } else {
-                let wait = pool.backoff.crashed(Instant::now(), exited.lived);
-                let log = self.logs.join(log_name(&exited.agent, &exited.worker));
+                let delay = pool.backoff.crashed(Instant::now(), exit.lifetime);
+                let log = self.logs.join(log_name(&exit.agent, &exit.worker));
                 tracing::warn!(
-                    worker = exited.worker,
+                    worker = exit.worker,
                     %status,
-                    lived = ?exited.lived,
-                    last_words = exited.last_words,
+                    lifetime = ?exit.lifetime,
+                    last_log_line = exit.last_log_line,
                     log = %log.display(),
-                    "a worker ended by itself; the next one may start in {wait:?}"
+                    restart_delay = ?delay,
+                    "worker exited unexpectedly"
                 );
-                if !member.connected {
-                    let words: String = exited.last_words.chars().take(LAST_WORDS).collect();
-                    let worker = &exited.worker;
-                    self.tell(
-                        &exited.agent,
-                        format!("{worker} ended before it connected ({status}) {words}"),
-                    );
+                if !worker.connected {
+                    let line: String = exit.last_log_line.chars().take(MAX_REPORTED_CHARS).collect();
+                    let worker = &exit.worker;
+                    let message = format!("{worker} exited before it connected ({status}) {line}");
+                    self.report_start_failure(&exit.agent, message);
                 }
             }
         }
-        self.report(&exited, status);
+        self.report_exit(&exit, status);
     }
 
-    /// Tells why no worker of an agent can start, for whoever asks why its tasks wait. Empty: nothing is wrong.
-    fn tell(&mut self, agent: &str, message: String) {
+    /// Reports why no worker of an agent can start, for those who ask why its tasks are pending. An empty message
+    /// withdraws the report.
+    fn report_start_failure(&mut self, agent: &str, message: String) {
         if let Some(pool) = self.pools.get_mut(agent) {
-            pool.trouble = !message.is_empty();
+            pool.failure_reported = !message.is_empty();
         }
         let request = ReportAgentRequest { name: agent.to_owned(), message: message.trim_end().to_owned() };
         let client = self.options.client.clone();
         spawn("report agent", OnExit::Done, async move {
             if let Err(error) = client.report_agent(request).await {
-                tracing::debug!(%error, "how a pool fares could not be told");
+                tracing::debug!(%error, "failed to report the state of a pool");
             }
         });
     }
 
-    fn tell_recovered(&mut self) {
-        let recovered =
-            self.pools.iter_mut().filter_map(|(name, pool)| pool.recovered().then(|| name.clone()));
+    fn report_recovered(&mut self) {
+        let recovered = self.pools.iter_mut();
+        let recovered = recovered.filter_map(|(name, pool)| pool.take_recovered().then(|| name.clone()));
         for agent in recovered.collect::<Vec<_>>() {
-            self.tell(&agent, String::new());
+            self.report_start_failure(&agent, String::new());
         }
     }
 
-    /// Tells that a process is certainly gone, which frees whatever it had at once.
-    fn report(&self, exited: &Exited, status: String) {
-        let namespace = names::parse(&exited.agent, "agents").map_or("", |(namespace, _)| namespace);
+    /// Reports that a process has exited, which releases its tasks and locks immediately.
+    fn report_exit(&self, exit: &ProcessExit, status: String) {
+        let namespace = names::parse(&exit.agent, "agents").map_or("", |(namespace, _)| namespace);
         let request = ReportWorkerDeathRequest {
-            name: names::worker(namespace, &exited.worker),
-            // It names this process: a later one of the same name is not meant.
-            instance: exited.instance.clone(),
+            name: names::worker(namespace, &exit.worker),
+            // Identifies this process; a later one of the same name is not affected.
+            instance: exit.instance.clone(),
             message: status,
         };
         let client = self.options.client.clone();
         spawn("report worker death", OnExit::Done, async move {
             match client.report_worker_death(request).await {
                 Ok(answer) if answer.freed_tasks > 0 => {
-                    tracing::info!(
-                        tasks = answer.freed_tasks,
-                        "the tasks of a worker that is gone go to others"
-                    );
+                    tracing::info!(tasks = answer.freed_tasks, "tasks of an exited worker are reassigned");
                 }
-                // A worker that ended in order is known no more. If nobody can be told, its lease ends.
+                // A worker that exited gracefully is already unregistered. Without the report its lease expires.
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "a worker's end could not be told"),
+                Err(error) => tracing::debug!(%error, "failed to report a worker's exit"),
             }
         });
     }
 
     async fn reconcile(&mut self) {
         let (now, wall) = (Instant::now(), clock::now());
-        let wanted: Vec<_> =
-            self.pools.iter().map(|(name, pool)| (name.clone(), pool.wanted(now, wall))).collect();
-        for (agent, wanted) in wanted {
-            for worker in wanted.give_up {
-                tracing::warn!(worker, "a worker did not connect in time and is ended");
-                self.tell(&agent, format!("{worker} did not connect in time"));
-                self.stop_member(&agent, &worker);
+        let desired: Vec<_> =
+            self.pools.iter().map(|(name, pool)| (name.clone(), pool.desired(now, wall))).collect();
+        for (agent, desired) in desired {
+            for worker in desired.give_up {
+                tracing::warn!(worker, "worker did not connect in time, stopping it");
+                self.report_start_failure(&agent, format!("{worker} did not connect in time"));
+                self.stop_worker(&agent, &worker);
             }
-            for worker in wanted.stop {
-                self.stop_member(&agent, &worker);
+            for worker in desired.stop {
+                self.stop_worker(&agent, &worker);
             }
-            for worker in wanted.drain {
+            for worker in desired.drain {
                 self.drain(&agent, &worker).await;
             }
-            for _ in 0..wanted.start {
+            for _ in 0..desired.start {
                 if !self.start(&agent) {
                     break;
                 }
             }
         }
-        self.pools.retain(|_, pool| !pool.is_over());
+        self.pools.retain(|_, pool| !pool.is_finished());
     }
 
-    fn stop_member(&mut self, agent: &str, worker: &str) {
-        if let Some(member) = self.pools.get_mut(agent).and_then(|pool| pool.members.get_mut(worker)) {
-            member.child.stop();
+    fn stop_worker(&mut self, agent: &str, worker: &str) {
+        if let Some(worker) = self.pools.get_mut(agent).and_then(|pool| pool.workers.get_mut(worker)) {
+            worker.process.stop();
         }
     }
 
-    /// Asks the control plane to give a worker nothing more, if it still has nothing, and only then
-    /// ends it. The control plane decides: what we see is a moment old.
+    /// Drains a worker through the control plane and stops it only if it was still idle there: the demand seen here
+    /// may be outdated.
     async fn drain(&mut self, agent: &str, worker: &str) {
         let request =
             DrainAgentRequest { name: agent.to_owned(), worker: worker.to_owned(), only_idle: true };
         match self.options.client.drain_agent(request).await {
-            Ok(answer) if answer.workers.iter().any(|one| names::last(one) == worker) => {
-                tracing::info!(worker, "an idle worker is not needed any more");
-                if let Some(member) = self.pools.get_mut(agent).and_then(|pool| pool.members.get_mut(worker))
+            Ok(answer) if answer.workers.iter().any(|drained| names::last(drained) == worker) => {
+                tracing::info!(worker, "stopping idle worker");
+                if let Some(worker) = self.pools.get_mut(agent).and_then(|pool| pool.workers.get_mut(worker))
                 {
-                    member.drained = true;
-                    member.child.stop();
+                    worker.drained = true;
+                    worker.process.stop();
                 }
             }
-            Ok(_) => tracing::debug!(worker, "a worker was not idle any more"),
-            Err(error) => tracing::debug!(worker, %error, "a worker could not be drained"),
+            Ok(_) => tracing::debug!(worker, "worker is no longer idle, not drained"),
+            Err(error) => tracing::debug!(worker, %error, "failed to drain worker"),
         }
     }
 
+    /// Starts one worker; returns false if the process could not be started.
     fn start(&mut self, agent: &str) -> bool {
         let Some((namespace, id)) = names::parse(agent, "agents") else { return false };
         let Some(pool) = self.pools.get_mut(agent) else { return false };
@@ -259,7 +257,7 @@ impl Manager {
             arguments.extend([OsString::from(flag), value]);
         }
         arguments.push("--exit-with-parent".into());
-        let start = Start {
+        let spec = ProcessSpec {
             program: self.options.program.clone(),
             arguments,
             log: self.logs.join(log_name(agent, &worker)),
@@ -268,35 +266,36 @@ impl Manager {
             instance,
             grace: self.options.stop_grace,
         };
-        match child::start(start, self.exit.clone()) {
-            Ok(child) => {
-                tracing::info!(worker, "a worker is starting");
-                let member = Member { child, since: Instant::now(), slots, connected: false, drained: false };
-                pool.members.insert(worker, member);
+        match process::start(spec, self.exit_sender.clone()) {
+            Ok(process) => {
+                tracing::info!(worker, "starting worker");
+                let started = Instant::now();
+                let started = PoolWorker { process, started, slots, connected: false, drained: false };
+                pool.workers.insert(worker, started);
                 true
             }
             Err(error) => {
-                let wait = pool.backoff.crashed(Instant::now(), Duration::ZERO);
-                tracing::warn!(worker, %error, "a worker could not be started; trying again in {wait:?}");
-                self.tell(agent, format!("{worker} could not be started: {error}"));
+                let delay = pool.backoff.crashed(Instant::now(), Duration::ZERO);
+                tracing::warn!(worker, %error, retry_delay = ?delay, "failed to start worker, retrying");
+                self.report_start_failure(agent, format!("failed to start {worker}: {error}"));
                 false
             }
         }
     }
 
-    /// Ends every worker and waits for all of them; each is killed when its grace is over.
-    async fn stop(&mut self) {
+    /// Stops every worker and waits for all exits; each is killed at the end of its grace period.
+    async fn stop_all(&mut self) {
         for pool in self.pools.values_mut() {
-            pool.members.values_mut().for_each(|member| member.child.stop());
+            pool.workers.values_mut().for_each(|worker| worker.process.stop());
         }
-        while self.pools.values().any(|pool| !pool.members.is_empty()) {
-            let Some(exited) = self.exits.recv().await else { return };
-            self.exited(exited);
+        while self.pools.values().any(|pool| !pool.workers.is_empty()) {
+            let Some(exit) = self.exits.recv().await else { return };
+            self.apply_exit(exit);
         }
     }
 }
 
-/// One log a worker; the namespace is in its name, since agents of two may be called the same.
+/// Returns the file name of a worker's log. It contains the namespace, since agents of two namespaces may share a name.
 fn log_name(agent: &str, worker: &str) -> String {
     let namespace = names::parse(agent, "agents").map_or("", |(namespace, _)| namespace);
     format!("{namespace}.{worker}.log")

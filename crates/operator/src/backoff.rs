@@ -1,5 +1,5 @@
-//! How long to wait before an object is tried again. The library that watches has no backoff of an
-//! object's own; without one, a broken object would be tried as often as a lucky one.
+//! Retry delay per object. `kube::runtime` has none: without it, a failing object would be retried as often as a
+//! healthy one changes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
 
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// The waits that are left to an object, by object.
+/// Remaining delays of failing objects, by object.
 #[derive(Debug)]
 pub(crate) struct Backoff<K>(Mutex<HashMap<K, ExponentialBackoff>>);
 
@@ -22,23 +22,24 @@ impl<K> Default for Backoff<K> {
 }
 
 impl<K: Eq + Hash> Backoff<K> {
-    /// It failed again: how long to wait.
+    /// Records a failure of an object. Returns the delay before its next reconciliation.
     pub(crate) fn failed(&self, key: K) -> Duration {
         let mut objects = self.0.lock();
-        objects.entry(key).or_insert_with(|| waits(FIRST, LONGEST)).next().unwrap_or(LONGEST)
+        let delays = objects.entry(key).or_insert_with(|| delays(INITIAL_BACKOFF, MAX_BACKOFF));
+        delays.next().unwrap_or(MAX_BACKOFF)
     }
 
-    /// It went well, or is gone.
-    pub(crate) fn forget(&self, key: &K) {
+    /// Forgets the failures of an object that was reconciled or deleted.
+    pub(crate) fn reset(&self, key: &K) {
         self.0.lock().remove(key);
     }
 }
 
-/// Waits that double from the first to the longest, each with a part left to chance, without end.
-pub(crate) fn waits(first: Duration, longest: Duration) -> ExponentialBackoff {
+/// Returns an endless sequence of delays that double up to a maximum, with jitter.
+pub(crate) fn delays(initial: Duration, max: Duration) -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(longest)
+        .with_min_delay(initial)
+        .with_max_delay(max)
         .with_jitter()
         .without_max_times()
         .build()
@@ -49,12 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_bound_and_are_each_ones_own() {
+    fn backoff_grows_per_object() {
         let backoff = Backoff::default();
-        let waits: Vec<_> = (0..12).map(|_| backoff.failed("a")).collect();
-        assert!(waits[0] < 2 * FIRST && waits[11] >= LONGEST && waits[11] <= 2 * LONGEST, "{waits:?}");
-        assert!(backoff.failed("b") < 2 * FIRST);
-        backoff.forget(&"a");
-        assert!(backoff.failed("a") < 2 * FIRST);
+        let delays: Vec<_> = (0..12).map(|_| backoff.failed("a")).collect();
+        assert!(delays[0] < 2 * INITIAL_BACKOFF, "{delays:?}");
+        assert!(delays[11] >= MAX_BACKOFF && delays[11] <= 2 * MAX_BACKOFF, "{delays:?}");
+        assert!(backoff.failed("b") < 2 * INITIAL_BACKOFF);
+        backoff.reset(&"a");
+        assert!(backoff.failed("a") < 2 * INITIAL_BACKOFF);
     }
 }

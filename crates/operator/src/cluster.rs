@@ -1,4 +1,4 @@
-//! What all objects that we make have in common: labels, names, field managers, and how they go.
+//! Conventions of the objects that the operator creates: labels, names, field managers, deletion.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,25 +12,25 @@ use serde::de::DeserializeOwned;
 
 use crate::Options;
 
-/// The field manager of objects that we make.
+/// Field manager of the objects that the operator creates.
 pub(crate) const MANAGER: &str = "rota-operator";
-/// The field manager of what we say in `status`.
+/// Field manager of the `status` subresource.
 pub(crate) const STATUS_MANAGER: &str = "rota-operator-status";
 
-/// Whose worker a pod is.
+/// Label: name of the agent whose worker a pod runs.
 pub(crate) const AGENT: &str = "rota.dev/agent";
-/// What a pod is: `worker`.
+/// Label: role of a pod, always `worker`.
 pub(crate) const ROLE: &str = "rota.dev/role";
-/// What its pod was made from.
+/// Label: hash of the spec that a pod was created from.
 pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
-/// The task that a pod is for, when it is for one only.
+/// Label: UID of the only task that a pod may run, if it is limited to one.
 pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
-/// On records of the control plane: which cluster they came from.
+/// Label on records of the control plane: cluster that they came from.
 pub(crate) const CLUSTER: &str = "rota.dev/cluster";
-/// The ConfigMap that tells pods of a namespace which authority to trust.
+/// ConfigMap with the certificate authority that the pods of a namespace trust.
 pub(crate) const CA_CONFIG_MAP: &str = "rota-ca";
 
-/// The usual labels.
+/// Returns the recommended labels of a component.
 pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/name", "rota"),
@@ -42,15 +42,15 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// What we make goes with our Deployment, and so with the release.
+/// Returns the owner of created objects, the operator's Deployment, so that they are deleted with the release.
 pub(crate) async fn owner(client: &Client, options: &Options) -> Result<Option<OwnerReference>, kube::Error> {
     let Some(name) = &options.deployment else { return Ok(None) };
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
     Ok(deployments.get_opt(name).await?.and_then(|deployment| deployment.owner_ref(&())))
 }
 
-/// Removes an object: this one, and not another that has taken its name. One that is gone is no error.
-pub(crate) async fn remove<K>(
+/// Deletes the object with this UID, not a newer one of the same name. A missing object is no error.
+pub(crate) async fn delete<K>(
     objects: &Api<K>,
     name: &str,
     uid: &str,
@@ -61,18 +61,18 @@ where
 {
     let params = params.preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     match objects.delete(name, &params).await {
-        Err(error) if !is_gone(&error) => Err(error),
+        Err(error) if !is_deleted(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Whether something was refused because its namespace goes, and all that is in it.
-pub(crate) fn is_leaving(refusal: &Status) -> bool {
-    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+/// Returns whether a request was rejected because its namespace is terminating.
+pub(crate) fn is_namespace_terminating(rejection: &Status) -> bool {
+    let causes = rejection.details.iter().flat_map(|details| &details.causes);
     causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
 }
 
-/// Whether the object that was meant is not there any more: none of its name, or another.
-pub(crate) fn is_gone(error: &kube::Error) -> bool {
+/// Returns whether the object was deleted: no object of its name exists, or one with another UID.
+pub(crate) fn is_deleted(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }

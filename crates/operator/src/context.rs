@@ -1,4 +1,4 @@
-//! What every reconciler is given.
+//! Clients and settings shared by all reconcilers.
 
 use std::sync::Arc;
 
@@ -11,11 +11,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Options;
-use crate::cluster::{STATUS_MANAGER, is_gone};
-use crate::controller::{Failure, Kind};
+use crate::cluster::{STATUS_MANAGER, is_deleted};
+use crate::error::ReconcileError;
 use crate::health::Health;
+use crate::kind::Kind;
 
-/// What every reconciler is given. Cheap to clone.
+/// Characters of an event's note; the API rejects notes over a kilobyte.
+const MAX_NOTE_CHARS: usize = 1000;
+
+/// Clients and settings shared by all reconcilers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub kube: Client,
@@ -23,10 +27,10 @@ pub(crate) struct Context {
     pub options: Arc<Options>,
     pub recorder: Recorder,
     pub health: Arc<Health>,
-    /// The authority that pods shall trust, in PEM.
+    /// Certificate authority that pods trust, in PEM.
     pub authority: tokio::sync::watch::Receiver<String>,
-    /// Names this cluster among those that one control plane may serve: the uid of our namespace,
-    /// which outlives a release.
+    /// Identifies this cluster among those that share a control plane: the UID of the operator's namespace, which
+    /// outlives a release.
     pub cluster: Arc<str>,
 }
 
@@ -37,24 +41,24 @@ impl Context {
         Recorder::new(client.clone(), reporter)
     }
 
-    /// Whether a namespace is ours.
+    /// Returns whether a namespace is among the watched ones.
     pub(crate) fn watches(&self, namespace: &str) -> bool {
         let watched = &self.options.watch_namespaces;
-        watched.is_empty() || watched.iter().any(|one| one == namespace)
+        watched.is_empty() || watched.iter().any(|watched| watched == namespace)
     }
 
-    /// Writes what an object's status says. One that is gone, or has given its name to another, needs none.
+    /// Applies an object's status. Does nothing if the object was deleted or replaced by one of the same name.
     pub(crate) async fn write_status<K>(
         &self,
         controller: &'static str,
         object: &K,
         status: &impl Serialize,
-    ) -> Result<(), Failure>
+    ) -> Result<(), ReconcileError>
     where
         K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let objects: Api<K> = Api::namespaced(self.kube.clone(), &object.namespace().unwrap_or_default());
-        // The uid keeps it from an object that has taken the name since.
+        // The UID makes the write fail for a newer object of the same name.
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -63,30 +67,27 @@ impl Context {
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();
         match objects.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
-            Ok(_) => self.health.wrote(controller),
-            Err(error) if is_gone(&error) => {}
+            Ok(_) => self.health.status_written(controller),
+            Err(error) if is_deleted(&error) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    /// Writes an Event on an object. One that cannot be written is only logged: it is for people, and
-    /// what it is about goes on.
+    /// Publishes an Event on an object. A failure is only logged: events inform users, nothing depends on them.
     pub(crate) async fn event<K>(&self, object: &K, type_: EventType, reason: &str, action: &str, note: &str)
     where
         K: kube::Resource<DynamicType = ()>,
     {
-        // The API refuses notes over a kilobyte.
-        let note = note.chars().take(1000).collect();
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
             action: action.to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            tracing::warn!(%error, reason, "an event could not be written");
+            tracing::warn!(%error, reason, "failed to publish an event");
         }
     }
 }

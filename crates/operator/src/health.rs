@@ -1,4 +1,4 @@
-//! How the operator is: figures for `/metrics`, and whether it lives and is ready.
+//! Health of the operator: metrics, liveness and readiness over plain HTTP.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,25 +15,25 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use rota_telemetry::Loops;
-use rota_telemetry::metrics::{Page, interval};
+use rota_telemetry::BackgroundTasks;
+use rota_telemetry::metrics::{Registry, export_interval};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
-/// How the operator is.
+/// Leadership, metrics and background tasks of the operator.
 #[derive(Debug)]
 pub(crate) struct Health {
     leads: AtomicBool,
-    page: Page,
+    registry: Registry,
     leading: Gauge,
     durations: Family<Controller, Histogram>,
     failures: Family<Failed, Counter>,
     writes: Family<Controller, Counter>,
-    /// What goes on in the background beside the controllers.
-    pub(crate) loops: Loops,
+    /// Background tasks besides the controllers.
+    pub(crate) background_tasks: BackgroundTasks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,7 +47,7 @@ struct Failed {
     step: &'static str,
 }
 
-/// Notes how long something took, when it is dropped.
+/// Records the duration of a reconciliation when dropped.
 pub(crate) struct Timer<'a> {
     health: &'a Health,
     controller: &'static str,
@@ -63,29 +63,36 @@ impl Drop for Timer<'_> {
 
 impl Default for Health {
     fn default() -> Self {
-        let mut page = Page::new();
+        let mut registry = Registry::new();
         let leading = Gauge::default();
-        page.add("rota_operator_leading", None, &[], "Whether this operator leads", &leading);
+        registry.register(
+            "rota_operator_leading",
+            None,
+            &[],
+            "Whether this operator is the leader (0 or 1)",
+            &leading,
+        );
         let durations = Family::<Controller, Histogram>::new_with_constructor(|| {
             Histogram::new(exponential_buckets(0.001, 4.0, 8))
         });
-        let (name, help) = ("rota_operator_reconcile_duration", "Time that reconciling one object took");
-        page.add(name, Some(Unit::Seconds), &["controller"], help, &durations);
+        let (name, help) = ("rota_operator_reconcile_duration", "Duration of one reconciliation");
+        registry.register(name, Some(Unit::Seconds), &["controller"], help, &durations);
         let failures = Family::default();
-        let help = "What failed and is tried again";
-        page.add("rota_operator_failures", None, &["controller", "step"], help, &failures);
+        let help = "Failed steps that are retried";
+        registry.register("rota_operator_failures", None, &["controller", "step"], help, &failures);
         let writes = Family::default();
-        let help = "Status writes to the cluster";
-        page.add("rota_operator_status_writes", None, &["controller"], help, &writes);
-        let loops = Loops::default();
-        loops.add_to(&mut page);
-        page.add_process();
-        Self { leads: AtomicBool::new(false), page, leading, durations, failures, writes, loops }
+        let help = "Status writes to the Kubernetes API";
+        registry.register("rota_operator_status_writes", None, &["controller"], help, &writes);
+        let background_tasks = BackgroundTasks::default();
+        background_tasks.register_metrics(&mut registry);
+        registry.register_process_metrics();
+        let leads = AtomicBool::new(false);
+        Self { leads, registry, leading, durations, failures, writes, background_tasks }
     }
 }
 
 impl Health {
-    /// This operator leads now.
+    /// Marks this operator as the leader.
     pub(crate) fn leads(&self) {
         self.leads.store(true, Ordering::Relaxed);
         self.leading.set(1);
@@ -99,39 +106,38 @@ impl Health {
         self.failures.get_or_create(&Failed { controller, step }).inc();
     }
 
-    /// A status was written.
-    pub(crate) fn wrote(&self, controller: &'static str) {
+    pub(crate) fn status_written(&self, controller: &'static str) {
         self.writes.get_or_create(&Controller { controller }).inc();
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Response {
         let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        match self.page.write(accept) {
+        match self.registry.encode(accept) {
             Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
     }
 
-    /// Sends the figures to a collector as often as the variables say.
-    pub(crate) async fn send(&self) -> Infallible {
-        let Some(interval) = interval() else { return std::future::pending().await };
+    /// Exports the metrics to a collector, at the interval set by the OpenTelemetry variables.
+    pub(crate) async fn export(&self) -> Infallible {
+        let Some(interval) = export_interval() else { return std::future::pending().await };
         loop {
             sleep(interval).await;
-            self.page.send();
+            self.registry.export();
         }
     }
 
-    /// Sends them once more.
-    pub(crate) fn send_last(&self) {
-        self.page.send();
+    /// Exports the metrics a last time before exit.
+    pub(crate) fn export_last(&self) {
+        self.registry.export();
     }
 
-    /// Waiting to lead is being ready: another one does the work.
+    /// Returns the readiness. A standby is ready: another operator is the leader.
     fn ready(&self, stopping: bool) -> (StatusCode, &'static str) {
         match (stopping, self.leads.load(Ordering::Relaxed)) {
             (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            (false, true) => (StatusCode::OK, "leads\n"),
-            (false, false) => (StatusCode::OK, "waits to lead\n"),
+            (false, true) => (StatusCode::OK, "leader\n"),
+            (false, false) => (StatusCode::OK, "standby\n"),
         }
     }
 }
@@ -144,11 +150,11 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let listen = |source| Error::Listen { addr, source };
     let listener = TcpListener::bind(addr).await.map_err(listen)?;
-    let (figures, stopping) = (Arc::clone(&health), shutdown.clone());
+    let (metrics, stopping) = (Arc::clone(&health), shutdown.clone());
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(health.ready(stopping.is_cancelled()))))
-        .route("/metrics", get(move |headers: HeaderMap| std::future::ready(figures.metrics(&headers))));
+        .route("/metrics", get(move |headers: HeaderMap| std::future::ready(metrics.metrics(&headers))));
     axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await.map_err(listen)
 }
 
@@ -157,12 +163,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_told() {
+    fn metrics_are_exported() {
         let health = Health::default();
         health.failed("task", "watch");
-        health.wrote("task");
+        health.status_written("task");
         drop(health.reconciling("agent"));
-        let (_, text) = health.page.write(None).unwrap();
+        let (_, text) = health.registry.encode(None).unwrap();
         for line in [
             "rota_operator_leading 0",
             "rota_operator_failures_total{controller=\"task\",step=\"watch\"} 1",
@@ -174,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_while_it_waits_and_not_while_it_stops() {
+    fn standby_is_ready_until_shutdown() {
         let health = Health::default();
         assert_eq!(health.ready(false).0, StatusCode::OK);
         health.leads();
-        assert_eq!(health.ready(false), (StatusCode::OK, "leads\n"));
+        assert_eq!(health.ready(false), (StatusCode::OK, "leader\n"));
         assert_eq!(health.ready(true).0, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -1,109 +1,106 @@
-//! Rota on Kubernetes: turns `Agent` and `Task` resources into calls of the API and into pods.
+//! Kubernetes operator: turns `Agent` and `Task` resources into calls of the API and into worker pods.
 //!
-//! It is only a client of the control plane and never opens a store. Everything that it must know
-//! comes as a stream: resources and pods from the cluster, demand and tasks from the control plane.
-//! A folder a resource, with five steps in a file each; the middle ones are pure:
-//! dereference → validate → build → apply → status.
+//! A client of the control plane: it never opens the store, reads no user Secret and never writes a user's spec.
+//! Everything it acts on arrives as a stream: resources and pods from the cluster, demand and task changes from the
+//! control plane. Several operators may run; one holds the lease and works, the others wait.
+//!
+//! # Main types
+//!
+//! - [`Options`] with [`Options::run`]: entry point; `run.rs` wires everything else.
+//! - `controller::Reconciler`: reconciles one object; `controller::run` drives it with concurrency, backoff and triggers.
+//! - `agent::Agents`: reconciler of `Agent` resources. Registers the agent, scales its worker pods, writes its status.
+//! - `task::Tasks`: reconciler of `Task` resources. Creates the task record once, follows it, writes its status.
+//! - `trust`: certificate authority, server certificate and admin token, kept as Secrets.
+//! - `context::Context`: clients and settings that every reconciler receives.
+//!
+//! # Data flow
+//!
+//! Each resource has a folder with one file per step; the middle ones are pure:
+//!
+//! | step | file | does |
+//! | --- | --- | --- |
+//! | dereference | `dereference.rs` | collects what the object refers to: pods, demand, the task record |
+//! | validate | `validate.rs` | checks what the CEL rules of the cluster cannot |
+//! | build | `build.rs` | decides what to do |
+//! | apply | `apply.rs` | calls the cluster and the control plane; every call may be repeated |
+//! | status | `status.rs` | derives the status, conditions and when they are worth a write |
+//!
+//! `pods.rs`, `agent/demand.rs` and `task/watch.rs` fill caches from streams and trigger the objects concerned.
+//! `agent/finalize.rs` and `task/sweep.rs` clean up in the control plane after deleted resources: there are no
+//! finalizers, so that an unavailable control plane never blocks a deletion.
+//!
+//! # Extending
+//!
+//! A new field of a pod belongs in `agent/pod.rs`, a new reason for waiting in `task/status.rs`, a new kind in a folder
+//! of its own with a `Reconciler` that `run.rs` starts. Read `agent/mod.rs` first, then `agent/build.rs` and
+//! `task/mod.rs`.
 
 mod agent;
 mod backoff;
 mod cluster;
 mod context;
+mod control_plane;
 mod controller;
+mod error;
 mod health;
-mod lead;
-mod leaving;
+mod kind;
+mod lease;
+mod pods;
 mod run;
+#[cfg(feature = "clap")]
+mod settings;
 mod task;
+mod terminating;
 mod trust;
+
+pub use self::error::Error;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What it needs to be told.
+#[cfg(feature = "clap")]
+pub use settings::Settings;
+
+/// Options of the operator, as its caller puts them together.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The control plane, for example `https://rota.rota.svc:7420`.
+    /// Endpoint of the control plane, for example `https://rota.rota.svc:7420`.
     pub endpoint: String,
-    /// The file with the token that proves who we are; a cluster renews it.
+    /// File with the operator's token, which the cluster renews.
     pub token_file: PathBuf,
-    /// Our own namespace: secrets, certificates and the lease are there.
+    /// Namespace of the operator, its Secrets and its lease.
     pub namespace: String,
-    /// Our own name, for the lease: the pod's.
+    /// Identity of this replica in the lease: the name of its pod.
     pub identity: String,
-    /// The Deployment that what we make in our namespace belongs to, so that it goes with the release.
+    /// Deployment that owns the objects created in this namespace, so that they are deleted with the release.
     pub deployment: Option<String>,
-    /// Namespaces whose resources are ours; none means all.
+    /// Namespaces to watch; empty means all.
     pub watch_namespaces: Vec<String>,
-    /// The Service that leads to the control plane: what its certificate is for.
+    /// Service of the control plane, whose names its certificate covers.
     pub service: String,
-    /// Secret with the control plane's certificate.
+    /// Secret with the certificate of the control plane.
     pub tls_secret: String,
-    /// Secret with the certificate authority's key.
+    /// Secret with the certificate authority and its key.
     pub ca_secret: String,
-    /// Secret with the token for people.
+    /// Secret with the admin token.
     pub admin_token_secret: String,
-    /// The lease by which one of several operators leads.
+    /// Lease that elects the leader among the operators.
     pub lease: String,
-    /// What workers run.
+    /// Image and connection of the worker pods.
     pub workers: WorkerOptions,
-    /// Where health and metrics are told, in plain HTTP.
+    /// Address of the HTTP listener for probes and metrics.
     pub http_listen: Option<SocketAddr>,
 }
 
-/// What workers run, unless their agent says otherwise.
+/// Defaults of worker pods.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Their image.
+    /// Image of agents that do not set one.
     pub image: String,
-    /// `Always`, `IfNotPresent` or `Never`; unset leaves it to the cluster.
+    /// `Always`, `IfNotPresent` or `Never`; defaults to the cluster's policy.
     pub image_pull_policy: Option<String>,
-    /// Where they find the control plane.
+    /// Endpoint of the control plane for workers.
     pub endpoint: String,
-    /// Variables by which they find the collector of spans.
+    /// Environment variables that configure the export of telemetry.
     pub collector: Vec<(String, String)>,
-}
-
-/// Why it ends before it is told to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The cluster does not answer, or refuses.
-    #[error("the cluster: {0}")]
-    Kube(#[from] kube::Error),
-    /// No configuration for a cluster.
-    #[error("no cluster is configured: {0}")]
-    Config(#[from] kube::config::InferConfigError),
-    /// The lease cannot be used.
-    #[error("the lease: {0}")]
-    Lease(#[from] kube_lease_manager::LeaseManagerError),
-    /// Another operator leads now. Ending is the one safe answer: whatever this one still meant to
-    /// do, the other does.
-    #[error("another operator leads now")]
-    LeaseLost,
-    /// The control plane refuses us.
-    #[error("the control plane: {0}")]
-    Control(#[from] rota_client::Error),
-    /// Certificates.
-    #[error("certificates: {0}")]
-    Certificate(#[from] rcgen::Error),
-    /// Files of our own cannot be kept.
-    #[error("files for a moment cannot be kept: {0}")]
-    Folder(#[source] std::io::Error),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
-    Listen {
-        /// Where.
-        addr: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The custom resources are not served.
-    #[error("the cluster does not know {kind}s of rota.dev/v1alpha1; install the chart rota-crds first")]
-    NoCrd {
-        /// Which.
-        kind: &'static str,
-    },
-    /// A loop ended that should not.
-    #[error("{0} ended by itself")]
-    Ended(&'static str),
 }

@@ -1,27 +1,51 @@
-//! The API as Rust types: generated from `proto/`, with the canonical JSON mapping, and the
-//! descriptor set for reflection and docs. Holds no behaviour beyond names and conversions
-//! that every user of the API needs.
+//! Rota's API as Rust types, generated from the files in `proto/`. For every component and for clients of the API; holds
+//! no behaviour beyond what all of them need alike.
+//!
+//! # What is here
+//!
+//! - [`v1`]: messages and gRPC services for users: tasks, agents, events, administration.
+//! - [`worker::v1`]: the session between control plane and workers.
+//! - [`names`]: resource names such as `namespaces/default/tasks/build`.
+//! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
+//! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
+//! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
+//!
+//! The comments of messages and fields are those of the `.proto` files, which are the reference of the API
+//! (`docs/reference/api.md`). Every message implements serde's traits with the canonical JSON mapping of protobuf, which
+//! is what `rota -o json` prints. Maps are ordered, so that equal messages have equal encodings.
+//!
+//! # How to change the API
+//!
+//! Edit the `.proto` file; `build.rs` compiles it with `protox`, without a `protoc` on the machine. A new file is added to
+//! `FILES` there. A new string in an event or a result that a worker may fill belongs into [`visit_strings`], or secrets
+//! reach the log through it.
+//!
+//! Read `proto/rota/v1/task.proto` first, then `event.proto`.
 
 // Generated code is documented in the protos and follows its generator's style.
 #![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
+pub mod causes;
 pub mod names;
-pub mod texts;
+pub mod num;
+mod runtime;
+mod state;
+pub mod visit_strings;
 
-/// Tasks, agents, events.
+/// Messages and services for users: tasks, agents, events, administration.
 pub mod v1 {
     tonic::include_proto!("rota.v1");
     include!(concat!(env!("OUT_DIR"), "/rota.v1.serde.rs"));
 }
 
-/// The worker session.
+/// Sessions between the control plane and workers.
 pub mod worker {
-    /// Version 1 of the session.
+    /// Protocol version 1 of the session.
     pub mod v1 {
         tonic::include_proto!("rota.worker.v1");
         include!(concat!(env!("OUT_DIR"), "/rota.worker.v1.serde.rs"));
     }
 }
 
-/// Serialized `FileDescriptorSet` of all protos, with comments.
+/// Serialized `FileDescriptorSet` of all `.proto` files, with comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,32 +1,33 @@
-//! Resource names (AIP-122): `namespaces/{namespace}`, `…/tasks/{task}`, `…/agents/{agent}`,
-//! `…/workers/{worker}`. Knows their shape, not what the parts may contain.
+//! Resource names (AIP-122): `namespaces/{namespace}`, `…/tasks/{task}`, `…/agents/{agent}`, `…/workers/{worker}`. Owns
+//! their shape; which characters the parts may contain is checked elsewhere.
 
-/// Name of a namespace.
+/// Returns `namespaces/{namespace}`.
 pub fn namespace(namespace: &str) -> String {
     format!("namespaces/{namespace}")
 }
 
-/// Name of a task.
+/// Returns `namespaces/{namespace}/tasks/{task}`; `task` is an id or an alias.
 pub fn task(namespace: &str, task: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/tasks/{task}")
 }
 
-/// Name of an agent.
+/// Returns `namespaces/{namespace}/agents/{agent}`.
 pub fn agent(namespace: &str, agent: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/agents/{agent}")
 }
 
-/// Name of a worker.
+/// Returns `namespaces/{namespace}/workers/{worker}`.
 pub fn worker(namespace: &str, worker: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/workers/{worker}")
 }
 
-/// The namespace of `namespaces/{namespace}`, or `None` if it has another shape.
+/// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))
 }
 
-/// Splits `namespaces/{namespace}/{collection}/{id}` into namespace and id.
+/// Splits `namespaces/{namespace}/{collection}/{id}` into namespace and id, or returns `None` for a name of another shape
+/// or collection.
 pub fn parse<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> {
     let mut parts = name.strip_prefix("namespaces/")?.split('/');
     let (namespace, kind, id) = (parts.next()?, parts.next()?, parts.next()?);
@@ -34,7 +35,7 @@ pub fn parse<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> 
         .then_some((namespace, id))
 }
 
-/// The last part of a resource name.
+/// Returns the last part of a resource name, for display.
 pub fn last(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
@@ -51,8 +52,8 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_refused() {
-        for bad in [
+    fn names_of_other_shapes_are_rejected() {
+        for name in [
             "",
             "tasks/x",
             "namespaces/a/tasks/",
@@ -60,7 +61,7 @@ mod tests {
             "namespaces/a/agents/x",
             "namespaces/a/tasks/x/y",
         ] {
-            assert_eq!(parse(bad, "tasks"), None, "{bad}");
+            assert_eq!(parse(name, "tasks"), None, "{name}");
         }
         assert_eq!(parse_namespace("namespaces/a/b"), None);
     }

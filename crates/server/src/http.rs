@@ -1,5 +1,4 @@
-//! The plain HTTP listener for those who cannot speak TLS with us: a kubelet's probes (alive, ready and why not), and
-//! whoever gathers metrics.
+//! Plain HTTP listener for clients without TLS and tokens: liveness and readiness probes of a kubelet, and metrics scrapers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,40 +17,46 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{self, Cause};
-use crate::metrics;
-use crate::shared::Shared;
+use crate::health::{self, Cause, Health};
+use crate::metrics::Scraper;
 use crate::trust::accept;
 
-/// Connections at a time.
-const CONNECTIONS: usize = 128;
-/// For a request to come, also the next one on a connection.
-const REQUEST: Duration = Duration::from_secs(10);
+/// Concurrent connections; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 128;
+/// Time to receive the headers of a request, also of the next one on a connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    /// How the whole system fares, in a word: a replica that is ready may still be degraded.
+    /// State of the whole system: a ready replica may still be degraded.
     system: &'static str,
-    causes: Vec<Told>,
+    causes: Vec<CauseBody>,
 }
 
 #[derive(Debug, Serialize)]
-struct Told {
+struct CauseBody {
     code: &'static str,
     message: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     hint: String,
 }
 
-/// Answers until `stop`.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+/// What the pages are made from.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub(crate) health: Arc<Health>,
+    pub(crate) scraper: Scraper,
+}
+
+/// Serves until `stop` is cancelled, and then closes open connections.
+pub(crate) async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(async || Json(serde_json::json!({ "alive": true }))))
         .route("/readyz", get(ready))
-        .route("/metrics", get(figures))
-        .with_state(shared);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+        .route("/metrics", get(metrics))
+        .with_state(pages);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepting = async {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let stream = TokioIo::new(accept::accept(&listener).await);
@@ -59,11 +64,11 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
             spawn("http", OnExit::Done, async move {
                 let _place = place;
                 let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(REQUEST);
+                http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
                 tokio::select! {
                     () = stop.cancelled() => {}
                     served = http.serve_connection(stream, service) => if let Err(error) = served {
-                        tracing::debug!(%error, "an HTTP connection failed");
+                        tracing::debug!(%error, "HTTP connection failed");
                     }
                 }
             });
@@ -75,18 +80,19 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     }
 }
 
-async fn figures(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    match metrics::page(&shared, accept).await {
+    match pages.scraper.page(accept).await {
         Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Ready>) {
-    let causes = shared.not_ready().await;
-    let system = health::worst(&shared.diagnose().await.1).word();
+async fn ready(State(pages): State<Pages>) -> (StatusCode, Json<Ready>) {
+    let causes = pages.health.not_ready().await;
+    let system = health::worst(&pages.health.diagnose().await.1).name();
     let status = if causes.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let told = causes.into_iter().map(|Cause { code, message, hint, .. }| Told { code, message, hint });
-    (status, Json(Ready { ready: status == StatusCode::OK, system, causes: told.collect() }))
+    let causes =
+        causes.into_iter().map(|Cause { code, message, hint, .. }| CauseBody { code, message, hint });
+    (status, Json(Ready { ready: status == StatusCode::OK, system, causes: causes.collect() }))
 }

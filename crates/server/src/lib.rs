@@ -1,25 +1,72 @@
-//! The control plane: gRPC API, sessions with workers, dispatch, background loops. It decides
-//! nothing that `rota-core` decides, keeps nothing that a store keeps, and knows nothing of Kubernetes.
+//! The control plane: gRPC API, sessions with workers, scheduler, background tasks.
+//!
+//! It decides nothing that `rota-core` decides, keeps nothing that a store keeps, and must not know Kubernetes. What it has
+//! in memory can be rebuilt from the store at any time.
+//!
+//! # The path of a call
+//!
+//! 1. `trust` accepts the connection, authenticates the caller and checks the role that the call requires.
+//! 2. A service in `grpc` validates the request with `wire` and turns it into a command. A creation also reserves a
+//!    free slot of a worker with the `scheduler`, so that creating and assigning a task are one transaction.
+//! 3. `store_client` hands the command to the store, which answers once it is durable. The service converts the reply.
+//!
+//! Workers come in by `sessions`: one bidirectional call each, whose messages are committed in batches and
+//! acknowledged after the commit (at-least-once delivery; fences make repeats harmless).
+//!
+//! # The path of a commit
+//!
+//! The store publishes every commit, in order, before it answers the call that caused it. The background task `commits`
+//! (`background`) hands each to the `commit_applier`, the only place where commits change what is in memory:
+//!
+//! 1. metrics and spans observe what happened, `breakers` how attempts ended;
+//! 2. the `scheduler` moves queues and turns reserved slots into running attempts;
+//! 3. the `agents` registry takes in changed agents;
+//! 4. the `dispatcher` sends assignments, cancels and inputs to the sessions of their workers;
+//! 5. `watchers` are notified.
+//!
+//! Afterwards the scheduler plans claims for what is ready. A claim is a command like any other: its tasks arrive with
+//! the next commit. A `barrier` orders a message behind all commits made before it.
+//!
+//! # Where to change what
+//!
+//! - A new call: the proto, a method in `grpc`, its role in `trust/roles.rs`, and perhaps a reason in `wire/status.rs`.
+//! - A new background task: `background/mod.rs`. Its monitor makes it part of health, metrics and the API.
+//! - A new metric: `metrics/mod.rs`, counted in `metrics/commits.rs` or computed in `metrics/scrape.rs`.
+//! - Matching of tasks and workers: `scheduler`, whose module documentation is the place to start reading.
+//! - Wiring: `server.rs`, and nowhere else.
 
+mod agents;
+mod assign;
 mod background;
+mod barrier;
 mod breakers;
-mod dispatch;
+mod clock;
+mod commit_applier;
+mod demand;
+mod dispatcher;
+mod error;
 mod grpc;
 mod health;
 mod http;
 mod metrics;
 mod options;
 mod pools;
+mod scheduler;
 mod seal;
 mod server;
 mod sessions;
-mod shared;
+#[cfg(feature = "clap")]
+mod settings;
 mod spans;
+mod store_client;
 mod trust;
 mod watchers;
 mod wire;
 
-pub use metrics::{Described, metrics};
-pub use options::{Oidc, Options, Timing, Tls, Token};
-pub use server::{Bound, Ended, Error, Server};
+pub use error::{Ended, Error};
+pub use metrics::{Descriptor, metrics};
+pub use options::{DEFAULT_LISTEN, Oidc, Options, Timing, Tls, Token};
+pub use server::{Bound, Server};
+#[cfg(feature = "clap")]
+pub use settings::{Settings, SettingsError};
 pub use wire::status::REASONS;

@@ -1,41 +1,45 @@
-//! What a control plane is told at its start.
+//! Options of a control plane, as its caller puts them together. Knows nothing of files and flags; see
+//! `settings`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::breaker::Policy;
 use rota_store::Store;
-use rota_telemetry::Loops;
+use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
-/// How to run a control plane.
+/// Default address of the gRPC listener: reachable only from this machine.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+
+/// Options of a control plane.
 pub struct Options {
-    /// Where to listen.
+    /// Address of the gRPC listener.
     pub listen: SocketAddr,
-    /// What an admin shows. Without it, and without `oidc`, everybody is let in.
+    /// Admin token. Without it and without `oidc`, unauthenticated callers are accepted.
     pub token: Option<Token>,
-    /// Whose tokens are taken beside the admin's.
+    /// Issuer whose tokens are accepted in addition to the admin token.
     pub oidc: Option<Oidc>,
-    /// Where to tell in plain HTTP whether this replica lives and is ready.
+    /// Address of the HTTP probe and metrics listener.
     pub http_listen: Option<SocketAddr>,
-    /// Certificate and key; `None` speaks plain text.
+    /// Certificate and key; `None` serves plain text.
     pub tls: Option<Tls>,
-    /// Where everything is kept.
+    /// Store of all records.
     pub store: Arc<dyn Store>,
-    /// File with the key that seals secrets; made when it does not exist.
+    /// File with the key that encrypts secrets; created if missing.
     pub key_file: PathBuf,
     /// Name of this replica.
     pub replica: String,
-    /// Whether somebody starts workers for single tasks. Else isolation means nothing: every task is shared.
+    /// Whether something starts workers for single tasks. If not, isolation is ignored: every task is shared.
     pub isolates: bool,
-    /// How long things may take.
+    /// Intervals and timeouts.
     pub timing: Timing,
-    /// When an agent is given nothing for a while.
+    /// Policy of the agents' circuit breakers.
     pub breakers: Policy,
-    /// Where what goes on in the background is noted; who runs beside the control plane may share it.
-    pub loops: Loops,
+    /// Registry of background tasks; may be shared with other components of the process.
+    pub background_tasks: BackgroundTasks,
 }
 
 impl std::fmt::Debug for Options {
@@ -53,59 +57,59 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// Between two looks at files that others replace.
-pub(crate) const RELOAD: Duration = Duration::from_secs(10);
+/// Interval at which files that others replace are read again.
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What an admin shows.
+/// Admin token.
 #[derive(Debug, Clone)]
 pub enum Token {
-    /// This one.
+    /// Fixed value.
     Fixed(SecretString),
-    /// Whatever the file says; it is read again when it changes.
+    /// Content of a file, which is read again when it changes.
     File(PathBuf),
 }
 
-/// A certificate and its key, both files in PEM. They are read again when they change.
+/// PEM files of a certificate and its key, which are read again when they change.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// The certificate chain.
+    /// Certificate chain.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// Private key.
     pub key: PathBuf,
-    /// Between two looks at the files.
+    /// Interval at which the files are checked for changes.
     pub reload: Duration,
 }
 
 impl Tls {
-    /// Looked at every ten seconds: a cluster that renews a certificate does so days ahead.
+    /// Returns TLS options that check the files every ten seconds: clusters renew certificates days ahead.
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, reload: RELOAD }
+        Self { certificate, key, reload: RELOAD_INTERVAL }
     }
 }
 
-/// An issuer of tokens (OpenID Connect), such as a cluster that gives them to its pods.
+/// OpenID Connect issuer, such as a cluster that issues tokens to its pods.
 #[derive(Debug, Clone)]
 pub struct Oidc {
-    /// What the tokens say that it is.
+    /// Required `iss` claim.
     pub issuer: String,
-    /// Where its keys are; `None` asks the issuer.
+    /// URL of the signing keys; `None` uses the issuer's discovery document.
     pub jwks_url: Option<String>,
-    /// A file with certificates to trust when asking it, in PEM, instead of the system's.
+    /// PEM file with the CA certificates trusted for the issuer, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// A file with what to show when asking it.
+    /// File with the token presented to the issuer.
     pub token_file: Option<PathBuf>,
-    /// Whom the tokens must be meant for.
+    /// Required `aud` claim.
     pub audience: String,
-    /// The subject that is the operator.
+    /// `sub` claim of the operator.
     pub operator: Option<String>,
-    /// Between two looks at its keys because a token names one that is not known.
+    /// Minimum interval between fetches caused by tokens with an unknown key.
     pub refetch: Duration,
-    /// Known keys are looked at again after so long.
+    /// Age at which known keys are fetched again.
     pub refresh: Duration,
 }
 
 impl Oidc {
-    /// For an audience.
+    /// Returns an issuer with the default intervals and everything else unset.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -119,7 +123,7 @@ impl Oidc {
         }
     }
 
-    /// Who gave a token, by what it says itself. For learning from one's own token who the issuer is; it proves nothing.
+    /// Returns the `iss` claim of a token without verifying it. Only for a token of our own.
     pub fn issuer_of(token: &str) -> Option<String> {
         #[derive(serde::Deserialize)]
         struct Claims {
@@ -128,34 +132,35 @@ impl Oidc {
         jsonwebtoken::dangerous::insecure_decode::<Claims>(token.trim()).ok().map(|token| token.claims.iss)
     }
 
-    /// Whether keys may be fetched there: whoever can change them on their way can make tokens.
+    /// Rejects URLs from which keys must not be fetched: on a plain connection an attacker could replace
+    /// the keys and sign tokens.
     pub fn check_url(url: &str) -> Result<(), &'static str> {
-        let uri: http::Uri = url.parse().map_err(|_| "is no URL")?;
-        let host = uri.host().ok_or("is no URL")?;
+        let uri: http::Uri = url.parse().map_err(|_| "is not a URL")?;
+        let host = uri.host().ok_or("is not a URL")?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         match uri.scheme_str() {
             Some("https") => Ok(()),
-            Some("http") if here => Ok(()),
+            Some("http") if local => Ok(()),
             _ => Err("must begin with https://"),
         }
     }
 }
 
-/// How long things may take.
+/// Intervals and timeouts of a control plane.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// Between heartbeats, both ways.
+    /// Interval between heartbeats of a session, in both directions.
     pub heartbeat: Duration,
-    /// Nothing heard of a worker for this long: its connection is dead.
+    /// Silence after which the connection of a worker is considered dead.
     pub heartbeat_timeout: Duration,
-    /// After this long without a session, a worker's tasks are given to others.
+    /// Time without a session after which the tasks of a worker are requeued.
     pub reconnect_grace: Duration,
-    /// The same for sessions from before this control plane started.
+    /// Reconnect grace for sessions from before this control plane started.
     pub recovery_grace: Duration,
-    /// For streams to end when the server stops.
+    /// Grace period for open streams on shutdown.
     pub shutdown_grace: Duration,
-    /// Tasks that ended longer ago are removed; `None` keeps them.
+    /// Age at which finished tasks are deleted; `None` keeps them.
     pub retention: Option<Duration>,
 }
 

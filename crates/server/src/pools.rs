@@ -1,5 +1,5 @@
-//! What those who start workers say about their pools: who may join, and what is wrong. In memory only: they say it
-//! again when they connect. Knows nothing of what they start.
+//! Reports about agents' pools by the components that start their workers: which workers may join, and what is wrong. In
+//! memory only, since each report is repeated on every connection. Knows nothing of pods or processes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,49 +10,49 @@ type Key = (Namespace, AgentName);
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// Each worker with its process; empty stands for any.
+    /// Workers with their processes; an empty process means any.
     announced: HashMap<WorkerName, String>,
     message: String,
 }
 
-/// What is said about each agent's pool.
+/// Reports about each agent's pool.
 #[derive(Debug, Default)]
 pub(crate) struct Pools(RwLock<HashMap<Key, Pool>>);
 
 impl Pools {
-    /// These workers may join, and those said before may not any more.
+    /// Sets which workers may join, instead of those announced before.
     pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, String>) {
         self.0.write().entry(agent).or_default().announced = workers;
     }
 
-    /// The process for which a worker was announced.
+    /// Returns the process for which a worker was announced.
     pub(crate) fn announced(&self, agent: &Key, worker: &WorkerName) -> Option<String> {
         self.0.read().get(agent)?.announced.get(worker).cloned()
     }
 
-    /// What is wrong; empty if nothing is. Tells whether that is news.
+    /// Sets what is wrong; empty if nothing is. Returns whether that changed.
     pub(crate) fn report(&self, agent: Key, message: String) -> bool {
         let mut pools = self.0.write();
         let pool = pools.entry(agent).or_default();
-        let news = pool.message != message;
+        let changed = pool.message != message;
         pool.message = message;
-        news
+        changed
     }
 
-    /// What is wrong, or nothing.
+    /// Returns what is wrong with a pool; empty if nothing is.
     pub(crate) fn message(&self, agent: &Key) -> String {
         self.0.read().get(agent).map(|pool| pool.message.clone()).unwrap_or_default()
     }
 
-    /// All that is wrong, by agent.
+    /// Returns what is wrong, by agent.
     pub(crate) fn messages(&self) -> BTreeMap<Key, String> {
         let pools = self.0.read();
         let wrong = pools.iter().filter(|(_, pool)| !pool.message.is_empty());
         wrong.map(|(agent, pool)| (agent.clone(), pool.message.clone())).collect()
     }
 
-    /// An agent is gone.
-    pub(crate) fn forget(&self, agent: &Key) {
+    /// Removes the reports about a deleted agent.
+    pub(crate) fn remove(&self, agent: &Key) {
         self.0.write().remove(agent);
     }
 }

@@ -15,29 +15,22 @@ use zeroize::Zeroizing;
 
 const NONCE: usize = 24;
 
-/// Seals and opens.
+/// Encrypts and decrypts secrets with the server's key.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
 }
 
-/// The key file cannot be used, or something sealed cannot be opened.
+/// Failure of the key file, or of a decryption.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The key file.
-    #[error("the key file {path} cannot be used: {source}")]
-    File {
-        /// Which.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Sealed under another key, or damaged.
-    #[error("the secrets of this task cannot be opened: they were sealed under another key, or are damaged")]
+    #[error("failed to use the key file {path}: {source}")]
+    File { path: String, source: std::io::Error },
+    #[error("failed to decrypt the task's secrets: sealed under another key, or damaged")]
     Sealed,
 }
 
 impl Sealer {
-    /// Reads the key, or makes one that only this user may read.
+    /// Reads the key, or creates one that only this user may read.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { path: path.display().to_string(), source };
         let mut key = Zeroizing::new([0_u8; 32]);
@@ -58,7 +51,7 @@ impl Sealer {
         Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key.as_slice())) })
     }
 
-    /// Seals a task's secrets: nonce, then ciphertext.
+    /// Encrypts a task's secrets: nonce, then ciphertext.
     pub(crate) fn seal(&self, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Bytes, Error> {
         let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| Error::Sealed)?);
         let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
@@ -67,7 +60,7 @@ impl Sealer {
         Ok([&nonce[..], &sealed].concat().into())
     }
 
-    /// Opens them.
+    /// Decrypts a task's secrets.
     pub(crate) fn open_sealed(&self, id: TaskId, sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(Error::Sealed)?;
         let payload = Payload { msg: sealed, aad: id.0.as_bytes() };
@@ -81,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sealed_for_one_task_under_one_key() {
+    fn secrets_open_only_for_their_task() {
         let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir(&folder).unwrap();
         let path = folder.join("key");

@@ -1,92 +1,48 @@
-//! Puts a control plane together, runs it, and ends it in order.
+//! Wires a control plane together, runs it, and shuts it down gracefully.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
-use rota_core::target::Profile;
-use rota_core::task::WorkerRef;
-use rota_core::{Fence, TaskId};
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
-use rota_store::{Session, Snapshot};
 use rota_telemetry::{OnExit, spawn};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tonic_health::pb::health_server::HealthServer;
 
+use crate::agents::AgentRegistry;
+use crate::background::{self, BackgroundDeps, BackgroundHandles, Claims, CommitLoop};
+use crate::barrier::Barriers;
 use crate::breakers::Breakers;
-use crate::dispatch::{Fleet, Phase, Seat};
-use crate::grpc::{self, ending};
+use crate::commit_applier::CommitApplier;
+use crate::demand::Demand;
+use crate::dispatcher::Dispatcher;
+use crate::error::{Ended, Error};
+use crate::grpc::{self, Creator, Explainer, Streams, ending};
 use crate::health::Health;
-use crate::metrics::{self, Metrics};
+use crate::http::{self, Pages};
+use crate::metrics::{Metrics, Scraper};
 use crate::options::Options;
-use crate::pools::Pools;
-use crate::seal::{self, Sealer};
-use crate::shared::{KnownAgent, Shared};
-use crate::trust::auth::Door;
+use crate::scheduler::Scheduler;
+use crate::seal::Sealer;
+use crate::sessions::{self, SessionDeps};
+use crate::store_client::StoreClient;
+use crate::trust::auth::Authenticator;
 use crate::trust::{accept, auth, tls};
 use crate::watchers::Watchers;
-use crate::wire::agent;
-use crate::{background, http, sessions};
 
-/// Claims that may wait to be settled; more than there are workers in most fleets.
-const CLAIMS: usize = 4096;
-/// Largest message that is taken: a prompt of 1 MiB with room to spare.
-const MAX_MESSAGE: usize = 8 << 20;
+/// Largest message that is accepted: a prompt of 1 MiB with room to spare.
+const MAX_MESSAGE_SIZE: usize = 8 << 20;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_STREAMS: u32 = 10_000;
 
-/// Why a control plane cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address is taken, or not ours.
-    #[error("cannot listen on {addr}: {source}")]
-    Listen {
-        /// Where.
-        addr: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] rota_store::Error),
-    /// Another control plane reads this store's commits.
-    #[error("the store is already in use by another control plane in this process")]
-    InUse,
-    /// The key file.
-    #[error(transparent)]
-    Seal(#[from] seal::Error),
-    /// The certificate.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(String),
-    /// The token's file.
-    #[error("the token file cannot be used: {0}")]
-    Token(String),
-    /// Transport.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
-    /// A part without which nothing goes on.
-    #[error("the {0} ended, which should run as long as the control plane; the log says why; start it again")]
-    Ended(&'static str),
-    /// The API's own description.
-    #[error("reflection cannot be set up: {0}")]
-    Reflection(String),
-}
-
-/// How a control plane that was told to stop has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// All that was under way ended by itself.
-    InOrder,
-    /// Something had not ended when the grace was over.
-    Cut,
-}
-
-/// A control plane.
+/// Entry point: binds a control plane to its addresses and its store.
 #[derive(Debug)]
 pub struct Server;
 
@@ -96,10 +52,22 @@ pub struct Bound {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     http: Option<TcpListener>,
-    door: Door,
-    options: Options,
-    shared: Arc<Shared>,
-    loops: background::Loops,
+    authenticator: Authenticator,
+    shutdown_grace: Duration,
+    store: StoreClient,
+    services: Services,
+    pages: Pages,
+    background: BackgroundHandles,
+    stop: CancellationToken,
+}
+
+/// The gRPC services, before they are wrapped for the transport.
+struct Services {
+    tasks: grpc::Tasks,
+    agents: grpc::Agents,
+    admin: grpc::Admin,
+    workers: sessions::Service,
+    health: grpc::HealthService,
 }
 
 impl std::fmt::Debug for Bound {
@@ -109,11 +77,11 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Server {
-    /// Loads what the store knows, and listens.
+    /// Restores the state from the store, and listens.
     pub async fn bind(options: Options) -> Result<Bound, Error> {
         let commits = options.store.commits().ok_or(Error::InUse)?;
         let snapshot = options.store.snapshot().await?;
-        let sealer = Sealer::open(&options.key_file)?;
+        let sealer = Arc::new(Sealer::open(&options.key_file)?);
         let (listener, addr) = listen(options.listen).await?;
         let http = match options.http_listen {
             Some(addr) => Some(listen(addr).await?.0),
@@ -121,37 +89,128 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let tls = match &options.tls {
-            Some(files) => {
-                Some(tls::acceptor(files, &options.loops, stop.clone()).await.map_err(Error::Tls)?)
-            }
+            Some(files) => Some(
+                tls::acceptor(files, &options.background_tasks, stop.clone()).await.map_err(Error::Tls)?,
+            ),
             None => None,
         };
-        let door = Door::new(options.token.clone(), options.oidc.clone(), &options.loops, stop.clone());
-        let door = door.await.map_err(Error::Token)?;
+        let authenticator = Authenticator::new(
+            options.token.clone(),
+            options.oidc.clone(),
+            &options.background_tasks,
+            stop.clone(),
+        );
+        let authenticator = authenticator.await.map_err(Error::Token)?;
 
-        let (claims, settled) = mpsc::channel(CLAIMS);
-        let shared = Arc::new(Shared {
-            store: Arc::clone(&options.store),
-            fleet: Fleet::default(),
-            metrics: Metrics::new(&options.loops),
-            health: Health::default(),
-            loops: options.loops.clone(),
-            watchers: Watchers::new(),
-            claims,
-            agents: RwLock::default(),
-            agent_changes: tokio::sync::Mutex::default(),
-            pools: Pools::default(),
-            breakers: Breakers::new(options.breakers),
-            sealer,
-            replica: options.replica.clone(),
-            isolates: options.isolates,
-            timing: options.timing.clone(),
-            stop,
+        let store = StoreClient::new(Arc::clone(&options.store));
+        let metrics = Arc::new(Metrics::new(&options.background_tasks));
+        let watchers = Arc::new(Watchers::new());
+        let agents = Arc::new(AgentRegistry::default());
+        let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
+        let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
+        let health = Arc::new(Health::new(
+            store.clone(),
+            options.background_tasks.clone(),
+            Arc::clone(&breakers),
+            Arc::clone(&agents),
+            stop.clone(),
+        ));
+        let dispatcher = Arc::new(Dispatcher {
+            store: store.clone(),
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            sealer: Arc::clone(&sealer),
+            heartbeat_timeout: options.timing.heartbeat_timeout,
         });
-        let next_due = snapshot.next_due;
-        load(&shared, snapshot);
-        let loops = background::start(&shared, commits, settled, next_due);
-        Ok(Bound { addr, listener, tls, http, door, options, shared, loops })
+        let demand = Demand {
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            breakers: Arc::clone(&breakers),
+        };
+        let sessions = SessionDeps {
+            store: store.clone(),
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            dispatcher: Arc::clone(&dispatcher),
+            metrics: Arc::clone(&metrics),
+            watchers: Arc::clone(&watchers),
+            timing: options.timing.clone(),
+            replica: options.replica.clone(),
+            stop: stop.clone(),
+        };
+
+        let (timer, due) = watch::channel(None);
+        let mut applier = CommitApplier {
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            breakers: Arc::clone(&breakers),
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            dispatcher,
+            watchers: Arc::clone(&watchers),
+            store: store.clone(),
+            timer,
+        };
+        applier.restore(snapshot, &sessions);
+        let (barriers, passed) = Barriers::channel();
+        let claims =
+            Claims { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
+        let background = background::start(
+            CommitLoop { applier, claims, watchers: Arc::clone(&watchers), commits, barriers: passed },
+            BackgroundDeps {
+                monitors: options.background_tasks.clone(),
+                store: store.clone(),
+                watchers: Arc::clone(&watchers),
+                breakers,
+                retention: options.timing.retention,
+                due,
+                stop: stop.clone(),
+            },
+        );
+
+        let streams = Streams { watchers: Arc::clone(&watchers), stop: stop.clone() };
+        let creator = Creator { store: store.clone(), scheduler, sealer, isolates: options.isolates };
+        let services = Services {
+            tasks: grpc::Tasks {
+                store: store.clone(),
+                creator,
+                explainer: Explainer { store: store.clone(), demand: demand.clone() },
+                streams: streams.clone(),
+                retention: options.timing.retention,
+            },
+            agents: grpc::Agents {
+                agents,
+                demand: demand.clone(),
+                sessions: sessions.clone(),
+                barriers,
+                streams,
+            },
+            admin: grpc::Admin {
+                store: store.clone(),
+                health: Arc::clone(&health),
+                metrics: Arc::clone(&metrics),
+                demand: demand.clone(),
+                watchers,
+                replica: options.replica,
+            },
+            workers: sessions::Service { deps: sessions },
+            health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
+        };
+        let pages = Pages { health, scraper: Scraper { metrics, store: store.clone(), demand } };
+        let shutdown_grace = options.timing.shutdown_grace;
+        Ok(Bound {
+            addr,
+            listener,
+            tls,
+            http,
+            authenticator,
+            shutdown_grace,
+            store,
+            services,
+            pages,
+            background,
+            stop,
+        })
     }
 }
 
@@ -162,142 +221,84 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, addr))
 }
 
-/// Takes over what was there before this control plane started. Workers have the recovery grace to come back.
-fn load(shared: &Arc<Shared>, snapshot: Snapshot) {
-    for known in snapshot.agents {
-        let key = (known.namespace.clone(), known.name.clone());
-        let spec = Arc::new(agent::kept(&known).spec.unwrap_or_default());
-        shared.agents.write().insert(key, KnownAgent { agent: Arc::new(known), spec });
-    }
-    shared.fleet.load(snapshot.routes, snapshot.queued);
-    for (_, task) in &snapshot.on_workers {
-        let on = |session: &&Session| {
-            let worker = task.assignment.as_ref().map(|assignment| &assignment.worker);
-            session.namespace == task.namespace && worker == Some(&session.worker)
-        };
-        let agent = snapshot.sessions.iter().find(on).map(|session| &session.agent);
-        shared.metrics.load(task, agent);
-        if let Some(agent) = agent {
-            shared.breakers.load(task, agent);
-        }
-    }
-    for session in snapshot.sessions {
-        let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
-        let tasks = || {
-            (snapshot.on_workers.iter()).map(|(_, task)| task).filter(|task| {
-                task.namespace == session.namespace
-                    && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
-            })
-        };
-        let held = tasks().map(|task| ((task.id, task.fence), Phase::Held)).collect();
-        let own = tasks().find(|task| task.target.is_own()).map(|task| task.id);
-        let mut seat = absent(shared, session.clone(), held);
-        seat.profile.task = own;
-        let key = seat.key();
-        // The first of its name: nothing can be newer.
-        let _ = shared.fleet.seat(seat);
-        let message = "its worker did not come back after the control plane started";
-        sessions::lose_after(shared, &key, worker, shared.timing.recovery_grace, message);
-    }
-}
-
-/// A worker that has a session row but, for now, no stream.
-fn absent(shared: &Shared, session: Session, attempts: BTreeMap<(TaskId, Fence), Phase>) -> Seat {
-    let known = shared.agent(&session.namespace, &session.agent);
-    let profile = Profile {
-        namespace: session.namespace,
-        worker: session.worker,
-        agent: session.agent,
-        capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
-        task: None,
-    };
-    let mut seat = Seat::new(profile, session.epoch, session.instance, session.since);
-    (seat.slots, seat.attempts) = (attempts.len(), attempts);
-    seat
-}
-
 impl Bound {
-    /// Where it listens.
+    /// Returns the address of the gRPC listener.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it tells in plain HTTP how it is.
+    /// Returns the address of the HTTP probe and metrics listener.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|http| http.local_addr().ok())
     }
 
-    /// Serves until `shutdown`; then ends every stream, waits for a grace, and closes the store.
+    /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Ended, Error> {
-        let Self { listener, tls, http, door, options, shared, mut loops, .. } = self;
-        let health = grpc::health(&shared);
+        let Self { listener, tls, http, authenticator, shutdown_grace: grace, services, pages, stop, .. } =
+            self;
+        let (store, mut background) = (self.store, self.background);
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
-        let layer = auth::Layer(Arc::new(door));
-        let tasks = TaskServiceServer::new(grpc::Tasks { shared: Arc::clone(&shared) })
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(2 * MAX_MESSAGE);
-        let agents = AgentServiceServer::new(grpc::Agents { shared: Arc::clone(&shared) });
-        let admin = AdminServiceServer::new(grpc::Admin { shared: Arc::clone(&shared) });
-        let workers = WorkerServiceServer::new(sessions::Service { shared: Arc::clone(&shared) })
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(2 * MAX_MESSAGE);
+        let tasks = TaskServiceServer::new(services.tasks)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let workers = WorkerServiceServer::new(services.workers)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
 
         let router = tonic::transport::Server::builder()
             .accept_http1(true)
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(10_000)
-            .layer(layer)
-            .layer(ending::Layer(shared.stop.clone()))
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(MAX_STREAMS)
+            .layer(auth::Layer(Arc::new(authenticator)))
+            .layer(ending::Layer(stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(grpc::traced::Layer)
             .add_service(tasks)
-            .add_service(agents)
-            .add_service(admin)
+            .add_service(AgentServiceServer::new(services.agents))
+            .add_service(AdminServiceServer::new(services.admin))
             .add_service(workers)
-            .add_service(health)
+            .add_service(HealthServer::new(services.health))
             .add_service(reflection);
 
+        let scraper = pages.scraper.clone();
         let http_stop = CancellationToken::new();
         if let Some(listener) = http {
-            let http = http::serve(listener, Arc::clone(&shared), http_stop.clone());
-            spawn("http-listener", OnExit::Done, http);
+            spawn("http-listener", OnExit::Done, http::serve(listener, pages, http_stop.clone()));
         }
-        spawn("figures", OnExit::Done, metrics::send(Arc::clone(&shared)));
-        // A replica that ends, however it does, does not answer any more.
+        spawn("metrics-export", OnExit::Done, scraper.clone().send(stop.clone()));
+        // A replica that exits, for whatever reason, stops answering probes.
         let _http_stop = http_stop.drop_guard();
         let incoming = accept::incoming(listener, tls, shutdown.clone());
-        let stop = shared.stop.clone();
         let serve = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
-        let grace = options.timing.shutdown_grace;
-        let (served, early_end) = tokio::select! {
+        let (served, exited) = tokio::select! {
             served = &mut serve => (Some(served), None),
             () = shutdown.cancelled() => (None, None),
-            // Whoever watches the process can start it anew; a server that only refuses would do so for ever.
-            part = loops.first_end() => (None, Some(part)),
+            // A process that exits is restarted; a server without its background tasks would only refuse calls.
+            task = background.first_exit() => (None, Some(task)),
         };
-        // Streams must end by themselves, or the server would wait for them for ever.
+        // The server waits for its streams, so that they have to end by themselves.
         stop.cancel();
         let mut ended = Ended::InOrder;
         let served = match served {
             Some(served) => served,
-            // A connection on which nothing ever comes must not hold up the end either.
+            // An idle connection must not hold up the shutdown either.
             None => tokio::time::timeout(grace, serve).await.unwrap_or_else(|_| {
-                tracing::warn!("calls that had not ended within {grace:?} were cut off");
+                tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
                 ended = Ended::Cut;
                 Ok(())
             }),
         };
-        shared.store.close().await;
-        if !loops.join(grace).await {
-            tracing::warn!("a loop that had not ended within {grace:?} was left behind");
+        store.reads().close().await;
+        if !background.join(grace).await {
+            tracing::warn!(?grace, "a background task did not exit within the shutdown grace period");
             ended = Ended::Cut;
         }
-        metrics::send_last(&shared);
+        scraper.send_last();
         served?;
-        match early_end {
-            Some(part) => Err(Error::Ended(part)),
+        match exited {
+            Some(task) => Err(Error::BackgroundTaskExited(task)),
             None => Ok(ended),
         }
     }

@@ -1,17 +1,17 @@
-//! What tells of a task outside of it: the fields of its log lines, and the spans of its life: the task itself, each
-//! wait in the queue, each attempt. These outlive workers and control planes, so that they are sent when they have
-//! ended, with the ids that the record holds.
-
-use std::sync::Arc;
+//! Log fields and OpenTelemetry spans for tasks: the task itself, each wait in the queue, each attempt. Spans outlive
+//! processes, so they are emitted on completion, with ids from the task record.
 
 use rota_core::Timestamp;
-use rota_core::task::{Dependency, StateChange, Task};
+use rota_core::failure::Class;
+use rota_core::task::{Dependency, Task};
+use rota_store::{AttemptEnded, Commit, QueueLeft};
 use rota_telemetry::traces::{self, Finished, Value};
 use rota_telemetry::{OnExit, spawn, trace};
 
-use crate::shared::Shared;
+use crate::metrics;
+use crate::store_client::StoreClient;
 
-/// What each log line about a task says, at any level.
+/// Returns the span whose fields each log line about a task carries, at any level.
 pub(crate) fn logged(task: &Task) -> tracing::Span {
     let on = task.assignment.as_ref();
     tracing::error_span!(
@@ -24,12 +24,27 @@ pub(crate) fn logged(task: &Task) -> tracing::Span {
     )
 }
 
-/// Whether anybody will see spans of this task.
-pub(crate) fn wanted(task: &Task) -> bool {
-    task.trace.sampled && traces::on()
+fn is_sampled(task: &Task) -> bool {
+    task.trace.sampled && traces::is_enabled()
 }
 
-/// What every span of a task has.
+/// Emits the spans that end with a commit.
+pub(crate) fn emit(commit: &Commit, store: &StoreClient) {
+    for left in commit.queue_left.iter().filter(|left| is_sampled(&left.task)) {
+        emit_queue(left);
+    }
+    for ended in commit.attempts_ended.iter().filter(|ended| is_sampled(&ended.task)) {
+        emit_attempt(ended);
+    }
+    for change in &commit.tasks {
+        let task = &change.task;
+        if task.state.is_final() && change.before != Some(task.state) && is_sampled(task) {
+            emit_task(store, task);
+        }
+    }
+}
+
+/// Returns a span with the attributes that all spans of a task share.
 fn of(task: &Task, name: &'static str, began: Timestamp, ended: Timestamp) -> Finished {
     let mut attributes: Vec<(&'static str, Value)> = vec![
         ("rota.task.id", task.id.to_string().into()),
@@ -48,53 +63,39 @@ fn of(task: &Task, name: &'static str, began: Timestamp, ended: Timestamp) -> Fi
     }
 }
 
-/// It was ready, and had no slot.
-pub(crate) fn queue(task: &Task, since: Timestamp, until: Timestamp) {
-    let mut span = of(task, "queue", since, until);
+fn emit_queue(left: &QueueLeft) {
+    let task = &left.task;
+    let mut span = of(task, "queue", left.wait.since, left.wait.until);
     (span.span_id, span.parent_id) = (traces::span_id(), task.trace.span_id);
     traces::emit(span);
 }
 
-/// What is known of an attempt that ended.
-pub(crate) struct Attempt<'a> {
-    pub(crate) span_id: [u8; 8],
-    pub(crate) number: u32,
-    pub(crate) worker: String,
-    pub(crate) outcome: &'static str,
-    /// Tokens in and out that it used itself.
-    pub(crate) tokens: (i64, i64),
-    pub(crate) model: &'a str,
-}
-
-/// A worker had it.
-pub(crate) fn attempt(
-    task: &Task,
-    attempt: Attempt<'_>,
-    step: &StateChange,
-    began: Timestamp,
-    ended: Timestamp,
-) {
-    let mut span = of(task, "attempt", began, ended);
-    (span.span_id, span.parent_id) = (attempt.span_id, task.trace.span_id);
+fn emit_attempt(ended: &AttemptEnded) {
+    let (task, attempt) = (&ended.task, &ended.attempt);
+    // One that no worker started was no attempt.
+    let Some(started) = attempt.started_at else { return };
+    let assignment = &attempt.assignment;
+    let mut span = of(task, "attempt", started, attempt.at);
+    (span.span_id, span.parent_id) = (assignment.span_id, task.trace.span_id);
     span.attributes.extend([
-        ("rota.attempt", i64::from(attempt.number).into()),
-        ("rota.worker", attempt.worker.into()),
-        ("rota.outcome", attempt.outcome.to_owned().into()),
+        ("rota.attempt", i64::from(assignment.attempt).into()),
+        ("rota.worker", assignment.worker.to_string().into()),
+        ("rota.outcome", metrics::outcome(attempt.outcome).to_owned().into()),
     ]);
-    let (input, output) = attempt.tokens;
-    if input > 0 || output > 0 {
-        span.attributes.push(("gen_ai.usage.input_tokens", input.into()));
-        span.attributes.push(("gen_ai.usage.output_tokens", output.into()));
+    let usage = &assignment.usage;
+    if usage.input_tokens > 0 || usage.output_tokens > 0 {
+        span.attributes.push(("gen_ai.usage.input_tokens", usage.input_tokens.into()));
+        span.attributes.push(("gen_ai.usage.output_tokens", usage.output_tokens.into()));
     }
-    if !attempt.model.is_empty() {
-        span.attributes.push(("gen_ai.request.model", attempt.model.to_owned().into()));
+    if !usage.model.is_empty() {
+        span.attributes.push(("gen_ai.request.model", usage.model.clone().into()));
     }
-    span.error = step.failure.as_ref().map(|failure| class(failure.class));
+    span.error = attempt.failure.as_ref().map(|failure| class(failure.class));
     traces::emit(span);
 }
 
-/// It has ended. Tasks that it waited for are linked.
-pub(crate) fn task(shared: &Arc<Shared>, task: &Arc<Task>) {
+/// Emits the span of a task that has ended, with links to the tasks that it waited for.
+fn emit_task(store: &StoreClient, task: &Task) {
     let ended = task.ended_at.unwrap_or(task.created_at);
     let mut span = of(task, "task", task.created_at, ended);
     (span.span_id, span.parent_id) = (task.trace.span_id, task.trace.parent_id);
@@ -107,20 +108,20 @@ pub(crate) fn task(shared: &Arc<Shared>, task: &Arc<Task>) {
     if ids.is_empty() {
         return traces::emit(span);
     }
-    let shared = Arc::clone(shared);
+    let store = store.clone();
     spawn("span-links", OnExit::Done, async move {
         for id in ids {
-            // One that is gone, or a store that is closing, costs its link and no more.
-            if let Ok(Some(other)) = shared.store.task(id).await {
+            // A pruned task, or a store that is closing, costs its link and no more.
+            if let Ok(Some(other)) = store.record(id).await {
                 let (trace_id, span_id) = (other.trace.trace_id, other.trace.span_id);
-                span.links.push(trace::Context { trace_id, span_id, sampled: other.trace.sampled });
+                span.links.push(trace::TraceContext { trace_id, span_id, sampled: other.trace.sampled });
             }
         }
         traces::emit(span);
     });
 }
 
-/// Only the class: a failure's sentence may quote what a task said.
-fn class(class: rota_core::failure::Class) -> String {
+/// Returns only the class: a failure's message may quote the task's output.
+fn class(class: Class) -> String {
     crate::wire::failure::class_name(class)
 }

@@ -1,5 +1,5 @@
-//! Who follows tasks: each hears of changes after they are durable, and catches up from the store
-//! when it was too slow. Nobody's slowness holds up the commits.
+//! Watchers of tasks: each is notified of changes after they are durable, and catches up from the store when it was too
+//! slow. A slow watcher never delays the commits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,55 +9,55 @@ use rota_core::TaskId;
 use rota_store::{Commit, TaskChange};
 use tokio::sync::{broadcast, mpsc, watch};
 
-/// Changes that one watcher of one task may be behind.
-const BEHIND: usize = 64;
-/// Commits that watchers of many tasks may be behind.
-const COMMITS_BEHIND: usize = 1024;
+/// Changes that a watcher of one task may lag behind.
+const MAX_LAG: usize = 64;
+/// Commits that a watcher of many tasks may lag behind.
+const MAX_COMMIT_LAG: usize = 1024;
 
 pub(crate) struct Watchers {
     tasks: Mutex<HashMap<TaskId, Vec<mpsc::Sender<TaskChange>>>>,
     commits: broadcast::Sender<Arc<Commit>>,
-    /// Grows whenever the fleet or an agent changed.
-    fleet: watch::Sender<u64>,
+    /// Grows whenever a worker, a queue or an agent changed.
+    state: watch::Sender<u64>,
 }
 
 impl Watchers {
     pub(crate) fn new() -> Self {
         Self {
             tasks: Mutex::default(),
-            commits: broadcast::channel(COMMITS_BEHIND).0,
-            fleet: watch::channel(0).0,
+            commits: broadcast::channel(MAX_COMMIT_LAG).0,
+            state: watch::channel(0).0,
         }
     }
 
-    /// Follows one task. The channel ends when the follower is too far behind: it reads the store, then comes again.
+    /// Watches one task. The channel closes when the watcher lags too far behind: it reads the store, then watches again.
     pub(crate) fn task(&self, id: TaskId) -> mpsc::Receiver<TaskChange> {
-        let (sender, receiver) = mpsc::channel(BEHIND);
+        let (sender, receiver) = mpsc::channel(MAX_LAG);
         self.tasks.lock().entry(id).or_default().push(sender);
         receiver
     }
 
-    /// Follows all commits.
+    /// Subscribes to every commit, in order.
     pub(crate) fn commits(&self) -> broadcast::Receiver<Arc<Commit>> {
         self.commits.subscribe()
     }
 
-    /// Follows the fleet: only that something changed.
-    pub(crate) fn fleet(&self) -> watch::Receiver<u64> {
-        self.fleet.subscribe()
+    /// Subscribes to the fact that a worker, a queue or an agent changed.
+    pub(crate) fn state(&self) -> watch::Receiver<u64> {
+        self.state.subscribe()
     }
 
-    pub(crate) fn fleet_changed(&self) {
-        self.fleet.send_modify(|version| *version = version.wrapping_add(1));
+    pub(crate) fn state_changed(&self) {
+        self.state.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// Tells of a commit.
-    pub(crate) fn tell(&self, commit: Commit) {
+    /// Notifies the watchers of a commit.
+    pub(crate) fn publish(&self, commit: Commit) {
         {
             let mut tasks = self.tasks.lock();
             if !tasks.is_empty() {
                 for change in &commit.tasks {
-                    tell_one(&mut tasks, change);
+                    notify_one(&mut tasks, change);
                 }
             }
         }
@@ -66,19 +66,19 @@ impl Watchers {
         }
     }
 
-    /// Forgets followers that have gone, of tasks at which nothing happens.
+    /// Removes watchers whose callers have hung up, of tasks that do not change.
     pub(crate) fn sweep(&self) {
-        self.tasks.lock().retain(|_, followers| {
-            followers.retain(|follower| !follower.is_closed());
-            !followers.is_empty()
+        self.tasks.lock().retain(|_, watchers| {
+            watchers.retain(|watcher| !watcher.is_closed());
+            !watchers.is_empty()
         });
     }
 }
 
-fn tell_one(tasks: &mut HashMap<TaskId, Vec<mpsc::Sender<TaskChange>>>, change: &TaskChange) {
-    let Some(followers) = tasks.get_mut(&change.task.id) else { return };
-    followers.retain(|follower| follower.try_send(change.clone()).is_ok());
-    if followers.is_empty() {
+fn notify_one(tasks: &mut HashMap<TaskId, Vec<mpsc::Sender<TaskChange>>>, change: &TaskChange) {
+    let Some(watchers) = tasks.get_mut(&change.task.id) else { return };
+    watchers.retain(|watcher| watcher.try_send(change.clone()).is_ok());
+    if watchers.is_empty() {
         tasks.remove(&change.task.id);
     }
 }

@@ -1,13 +1,13 @@
-//! How many whole lives of tasks this store commits in a second: each caller makes a task, which is
-//! assigned in the same commit, then its worker takes it (lazily) and ends it.
+//! Benchmark: complete task executions per second. Each caller creates a task, which is assigned in the same commit;
+//! its worker accepts it (lazily) and completes it.
 //!
 //! ```text
 //! cargo run --release -p rota-store-sqlite --example commit_rate -- [callers] [seconds] [folder]
 //! ```
 //!
-//! Disks differ, and one disk from minute to minute: the time of a plain 4 KiB append with `fdatasync` in
-//! the same folder, before and after, is printed beside it.
-#![expect(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
+//! Disks differ, and one disk from minute to minute: the time of a 4 KiB append with `fdatasync` in the same directory
+//! is printed before and after.
+#![expect(clippy::unwrap_used, reason = "a failed measurement panics")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,10 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{self, Desired, Ending, Held, Limits, New, State, WorkerRef};
-use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName, retry};
+use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
+use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
 use rota_store::{Command, Create, OpenSession, PutAgent, Reply, Store};
 use rota_store_sqlite::{Options, Sqlite};
 use tokio::time::Instant;
@@ -38,7 +37,7 @@ fn main() {
     println!("fdatasync of 4 KiB   p50 {before:.2} ms before, {after:.2} ms after");
 }
 
-/// Median milliseconds of an append with `fdatasync`.
+/// Returns the median time of an append with `fdatasync`, in milliseconds.
 fn syncs(folder: &Path) -> f64 {
     let path = folder.join("syncs");
     let mut file = std::fs::File::create(&path).unwrap();
@@ -144,31 +143,18 @@ async fn prepare(store: &Sqlite) -> WorkerRef {
     WorkerRef { worker, epoch }
 }
 
-/// A task from its creation to its end.
+/// Executes one task from its creation to its end.
 async fn live(store: &Sqlite, id: TaskId, worker: &WorkerRef) {
     let namespace = Namespace::new("bench").unwrap();
-    let new = New {
-        id,
-        namespace: namespace.clone(),
-        alias: None,
+    let task = Task {
         title: "count the words of a page".to_owned(),
         owner: "bench".to_owned(),
-        parent: None,
-        retry_of: None,
         labels: BTreeMap::from([("team".to_owned(), "measurements".to_owned())]),
-        target: Target::Agent(AgentName::new("agent").unwrap()),
-        priority: Priority::NORMAL,
-        desired: Desired::Run,
-        limits: Limits::default(),
-        retry: retry::Policy::default(),
-        not_before: None,
-        dependencies: Vec::new(),
         trace: task::Trace { trace_id: [7; 16], span_id: [7; 8], ..task::Trace::default() },
-        agent_known: false,
-        has_secrets: false,
+        ..Task::new(id, namespace.clone(), Target::Agent(AgentName::new("agent").unwrap()))
     };
     let create = Create {
-        new,
+        task,
         payload: Bytes::from_static(&[1; 500]),
         secrets: None,
         key: None,
@@ -178,16 +164,16 @@ async fn live(store: &Sqlite, id: TaskId, worker: &WorkerRef) {
     };
     let replies = store.apply(vec![Command::Create(Box::new(create))]).await.unwrap();
     assert!(matches!(&replies[0], Ok(Reply::Created(task)) if task.state == State::Assigned));
-    let held = Held { by: worker.clone(), fence: Fence(1) };
+    let attempt = AttemptRef { by: worker.clone(), fence: Fence(1) };
     let ask = |command| vec![Command::Task { namespace: namespace.clone(), id, command }];
     let finish = task::Command::Finish {
-        held: held.clone(),
-        ending: Ending::Succeeded(Some(Bytes::from_static(&[1; 100]))),
+        attempt: attempt.clone(),
+        completion: Completion::Succeeded(Some(Bytes::from_static(&[1; 100]))),
         usage: None,
         session: String::new(),
         jitter: 0.0,
     };
-    let taken = store.apply_lazily(ask(task::Command::Accept(held)));
+    let taken = store.apply_lazily(ask(task::Command::Accept(attempt)));
     let (taken, ended) = tokio::join!(taken, store.apply(ask(finish)));
     assert!(taken.unwrap()[0].is_ok() && ended.unwrap()[0].is_ok());
 }

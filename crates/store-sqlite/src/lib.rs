@@ -1,32 +1,58 @@
-//! The embedded store: SQLite with full durability (WAL, `synchronous=FULL`), one writer thread
-//! and readers beside it. Knows SQL, and no rule: those are the engine's and the core's.
-#![warn(missing_docs)]
+//! SQLite store: the embedded, durable implementation of `rota_store::Store` for one control plane.
+//!
+//! Knows SQL and no rule: those are the engine's (`rota-store`) and the core's (`rota-core`).
+//!
+//! # Main types
+//!
+//! - [`open()`] opens a database file and returns a [`Sqlite`] store: it takes the file lock, checks the integrity, migrates
+//!   the schema, and starts the writer thread.
+//! - [`Writer`] is the single write connection, the store's `WriteTxn`.
+//! - [`Readers`] is a pool of read-only connections, the store's `ReadTxn`.
+//!
+//! # Durability
+//!
+//! The database runs in WAL mode with `synchronous=FULL`: a commit is on the disk before it is acknowledged. After a failed
+//! sync it is unknown what reached the disk, so the writer stops for good; a restart recovers the committed data. The file
+//! lock (`<database>.lock`) keeps a second process out, since the engine keeps state in memory.
+//!
+//! # Schema
+//!
+//! `src/migrations/*.sql` has the schema. Records are MessagePack with field names, so that later versions can add fields
+//! without a migration; what is searched for (state, route, rank, deadline, end) has its own columns and partial indexes.
+//! `sql.rs` names every statement, as HOT (normal operation: must not scan a table) or COLD (start-up, metrics), and tests
+//! check the query plan of each.
+//!
+//! # Changing it
+//!
+//! A new statement belongs in `sql.rs`. A new table or index is a further migration, never a change of an existing one; add
+//! it to the list in `open.rs`. The conformance suite, the differential tests against the in-memory store, and the test
+//! that kills the process run on every change.
+//!
+//! Start reading with `writer.rs`, then `sql.rs`.
 
 mod lock;
 mod open;
-mod reads;
+mod readers;
 mod rows;
 mod sql;
-mod tables;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::path::PathBuf;
 
 use rota_store::Error;
-use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
+use rota_store::single_writer::{Clock, SingleWriterStore};
 
-pub use reads::Readers;
-pub use tables::Writer;
+pub use readers::Readers;
+pub use writer::Writer;
 
-/// How to open a store.
 pub struct Options {
-    /// The database file; made when it does not exist. Its folder must exist.
+    /// The database file; created if missing. Its directory must exist.
     pub path: PathBuf,
-    /// Gives the time.
     pub clock: Clock,
-    /// Feeds span ids and jitter.
+    /// Source of span ids and jitter.
     pub seed: u64,
 }
 
@@ -36,16 +62,15 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// An SQLite store.
-pub type Sqlite = Embedded<Readers>;
+pub type Sqlite = SingleWriterStore<Readers>;
 
-/// Opens a store: locks the file, checks it, brings its schema up to date, starts the writer. Blocking.
+/// Opens a store: locks the file, checks it, migrates its schema, and starts the writer. Blocking.
 pub fn open(options: Options) -> Result<Sqlite, Error> {
     let (writer, readers) = open::open(&options.path)?;
-    Embedded::start(Engine::new(writer, options.seed)?, readers, options.clock)
+    SingleWriterStore::start(Engine::new(writer, options.seed)?, readers, options.clock)
 }
 
-/// Opens the tables alone, for tests and benchmarks of the store itself. Blocking.
-pub fn open_tables(path: &std::path::Path) -> Result<(Writer, Readers), Error> {
+/// Opens the connections alone, for tests and benchmarks of the store itself. Blocking.
+pub fn open_connections(path: &std::path::Path) -> Result<(Writer, Readers), Error> {
     open::open(path)
 }

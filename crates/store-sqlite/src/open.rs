@@ -1,4 +1,4 @@
-//! Opening a database file: lock, check, migrate, settings; and what people are told when it fails.
+//! Opening of a database file: lock, integrity check, migrations, settings; and the errors of all of these.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use rota_store::Error;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rusqlite_migration::{M, Migrations};
 
-use crate::lock::Lock;
+use crate::lock;
 use crate::{Readers, Writer};
 
-/// Readers beside the writer. More would wait for processors, not for the disk.
-const READERS: usize = 3;
-/// WAL pages after which the writer checkpoints, 4 KiB each: seldom enough to stay off the usual commit.
+/// Read connections. More would wait for processors, not for the disk.
+const READER_COUNT: usize = 3;
+/// WAL pages of 4 KiB after which the writer checkpoints: rare enough not to slow down a typical commit.
 const CHECKPOINT_PAGES: i64 = 4000;
 
-/// Files up to this size are checked as a whole when they are opened.
-const CHECKED_BYTES: u64 = 256 * 1024 * 1024;
+/// Size up to which a file is checked completely on opening.
+const MAX_CHECKED_BYTES: u64 = 256 * 1024 * 1024;
 
 pub(crate) fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         M::up(include_str!("migrations/001_begin.sql")),
-        M::up(include_str!("migrations/002_what_goes.sql")),
+        M::up(include_str!("migrations/002_expiry.sql")),
         M::up(include_str!("migrations/003_pending.sql")),
     ])
 }
 
 pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
-    let lock = Lock::take(path)?;
+    let lock = lock::acquire(path)?;
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
@@ -35,7 +35,7 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     connection
         .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(|error| explain(&error))?;
-    let readers = (0..READERS).map(|_| reader(path)).collect::<Result<_, _>>()?;
+    let readers = (0..READER_COUNT).map(|_| reader(path)).collect::<Result<_, _>>()?;
     Ok((Writer::new(connection, lock)?, Readers::new(readers)))
 }
 
@@ -50,10 +50,10 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "mmap_size", 268_435_456)
 }
 
-/// Looks for damage before anything is written. A large file would take minutes, and a start must not; what is
-/// damaged in it is told when it is met.
+/// Checks the integrity before anything is written. A large file would take minutes, which a start must not; damage in
+/// it is reported when it is read.
 fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
-    if std::fs::metadata(path).is_ok_and(|data| data.len() > CHECKED_BYTES) {
+    if std::fs::metadata(path).is_ok_and(|data| data.len() > MAX_CHECKED_BYTES) {
         return Ok(());
     }
     let verdict: String = connection
@@ -82,7 +82,7 @@ fn newer(error: &rusqlite_migration::Error) -> Error {
         rusqlite_migration::Error::MigrationDefinition(
             rusqlite_migration::MigrationDefinitionError::DatabaseTooFarAhead,
         ) => Error::Unavailable {
-            message: "its schema was made by a newer version of Rota".to_owned(),
+            message: "the database has the schema of a newer version of Rota".to_owned(),
             hint: "run that version or a later one, or restore a backup from before the upgrade",
         },
         rusqlite_migration::Error::RusqliteError { err, .. } => explain(err),
@@ -90,39 +90,37 @@ fn newer(error: &rusqlite_migration::Error) -> Error {
     }
 }
 
-/// Whether a commit failed in such a way that nobody knows whether it is on the disk: after a failed sync the system
-/// may forget what it could not write, and tell the next sync that all is well.
+/// Whether it is unknown after a failed commit if it reached the disk: after a failed sync the operating system may
+/// drop the unwritten pages and report success for the next sync.
 pub(crate) fn is_lost_sync(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| {
         matches!(error.extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
     })
 }
 
-/// What SQLite says, in the words of whoever has to act on it.
+/// Translates an SQLite error into a cause and a remedy.
 pub(crate) fn explain(error: &rusqlite::Error) -> Error {
     let (message, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            ("the disk is full", "free some space; nothing that was answered is lost")
-        }
+        Some(ErrorCode::DiskFull) => ("the disk is full", "free some space; no acknowledged write is lost"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             "the database file is locked by another process",
-            "end the other process, or use another data folder",
+            "end the other process, or use another data directory",
         ),
         Some(ErrorCode::CannotOpen) => {
-            ("the database file cannot be opened", "check that its folder exists and may be written to")
+            ("the database file cannot be opened", "check that its directory exists and is writable")
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            ("the database file may not be written to", "check its owner and permissions")
+            ("the database file is not writable", "check its owner and permissions")
         }
         Some(ErrorCode::SystemIoFailure) if is_lost_sync(error) => (
-            "the disk failed while a commit was made durable, and nothing more is written",
-            "check the disk, then start Rota again: it finds out what was kept",
+            "the disk failed during a commit; the store is read-only now",
+            "check the disk, then restart Rota, which recovers the committed data",
         ),
         Some(ErrorCode::SystemIoFailure) => {
-            ("the disk failed while the database was read or written", "check the disk and the system's log")
+            ("the disk failed while the database was read or written", "check the disk and the system log")
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            return Error::Corrupt(format!("the database file is damaged or is no database: {error}"));
+            return Error::Corrupt(format!("the database file is damaged or not a database: {error}"));
         }
         _ => return Error::Unavailable { message: error.to_string(), hint: "see the log" },
     };

@@ -1,14 +1,14 @@
-//! Records as rows hold them: MessagePack with field names, so that a later version can add fields.
+//! Encoding of records in rows: MessagePack with field names, so that later versions can add fields.
 
 use rota_store::Error;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Room for the record of a usual task, so that the buffer need not grow.
-const USUAL: usize = 1024;
+/// Initial capacity: the record of a typical task.
+const TYPICAL_RECORD_SIZE: usize = 1024;
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::with_capacity(USUAL);
+    let mut bytes = Vec::with_capacity(TYPICAL_RECORD_SIZE);
     rmp_serde::encode::write_named(&mut bytes, value).map_err(|error| Error::Corrupt(error.to_string()))?;
     Ok(bytes)
 }
@@ -17,7 +17,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     rmp_serde::from_slice(bytes).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
-/// Numbers of this schema are never negative; one that is counts as damage and reads as zero.
+/// Converts a stored number. The schema has no negative ones; one that is counts as damage and reads as zero.
 pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

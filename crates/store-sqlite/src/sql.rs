@@ -1,6 +1,6 @@
-//! Every statement, so that a test can look at how each is carried out.
+//! Every SQL statement, so that a test can check the query plan of each.
 
-/// Statements of the usual work: none may look at a whole table.
+/// Declares statements, listed in a constant for the tests of query plans.
 macro_rules! statements {
     ($(#[$doc:meta])* $list:ident: $($name:ident = $sql:expr;)*) => {
         $(pub(crate) const $name: &str = $sql;)*
@@ -11,7 +11,7 @@ macro_rules! statements {
 }
 
 statements! {
-    /// Carried out while work goes on.
+    /// Statements of normal operation: none may scan a table.
     HOT:
     TASK = "SELECT record FROM tasks WHERE id = ?";
     INSERT_TASK = "INSERT INTO tasks (id, namespace, state, route, rank, due, ended, record)
@@ -39,7 +39,7 @@ statements! {
     DELETE_SECRETS = "DELETE FROM secrets WHERE id = ?";
 
     APPEND = "INSERT INTO events (revision, task, first, body) VALUES (?, ?, ?, ?)";
-    // From the row that holds the wanted entry on; rows before it are not looked at.
+    // From the row that contains the wanted entry; earlier rows are not read.
     EVENTS = "SELECT body FROM events
               WHERE task = ?1 AND first >=
                   coalesce((SELECT max(first) FROM events WHERE task = ?1 AND first <= ?2), 0)
@@ -78,13 +78,13 @@ statements! {
 }
 
 statements! {
-    /// Carried out at a start, or a few times a minute.
+    /// Statements that run at a start, or a few times a minute.
     COLD:
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
     AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1";
-    // Whatever is on a worker has a time by which something must happen, hence is in that index.
+    // Every task on a worker has a deadline, hence is in that index.
     ON_WORKERS = "SELECT route, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
 }

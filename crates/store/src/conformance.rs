@@ -1,88 +1,93 @@
-//! What every store must do, as a suite that each store's crate runs on itself:
+//! Conformance suite for stores. Each store's crate runs it on itself:
 //!
 //! ```ignore
 //! rota_store::conformance!(crate::start);
 //! ```
 //!
-//! `start` is a `fn() -> impl Fn(Clock) -> Arc<dyn Store>`: it makes a place for data, and what it
-//! gives opens a store on that place, as often as it is called.
-#![expect(missing_docs, reason = "the name of a case is what it says")]
+//! `start` is a `fn() -> impl Fn(Clock) -> Arc<dyn Store>`: it creates a location for data, and the returned function
+//! opens a store on it, any number of times.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a suite of tests fails by panicking")]
 
 pub mod agents;
+pub mod attempts;
 pub mod batches;
 pub mod claims;
 pub mod create;
 pub mod cycles;
 pub mod dependencies;
+pub mod dry_run;
+mod harness;
 pub mod prune;
 pub mod reading;
-pub mod rehearsals;
 pub mod sessions;
 pub mod timers;
-mod trial;
 pub mod workers;
 
-pub use trial::{Trial, drive};
+pub use harness::{Harness, drive};
 
-/// Makes a test of each case.
+/// Generates one test per case.
 #[macro_export]
 macro_rules! conformance {
     ($start:path) => {
         $crate::conformance! { @ $start;
             create {
-                a_new_task_is_queued_and_told same_key_same_task a_foreign_id_is_made_once
-                an_id_of_another_namespace_tells_nothing an_id_twice_in_one_batch strict_refuses_what_is_missing
-                an_offer_is_taken_in_the_same_commit an_offer_of_an_ended_session_is_none
-                an_offer_waits_for_nobody born_cancelled
+                new_task_is_queued_and_published same_key_returns_same_task caller_chosen_id_is_created_once
+                foreign_namespace_id_reveals_nothing duplicate_id_in_one_batch strict_task_rejects_missing_objects
+                offer_is_assigned_in_same_commit offer_of_ended_session_is_ignored
+                offer_does_not_wait task_created_cancelled_ends
             }
             agents {
-                a_task_before_its_agent gone_and_back gone_while_a_dependency_runs gone_while_a_worker_has_it
-                generations_and_conditions deleted_and_made_in_one_batch bounds_in_any_order
-                bounds_of_a_changed_agent bounds_of_whoever_takes_it
+                task_waits_for_its_agent deleted_agent_holds_and_releases_tasks agent_deleted_while_dependency_runs agent_deleted_while_task_runs
+                generations_grow_and_conditions_hold agent_recreated_in_one_batch limits_apply_in_any_order
+                changed_agent_updates_limits assigned_worker_brings_agent_limits
             }
             dependencies {
-                before_it_after_it_and_between an_alias_is_the_newest_at_creation
-                a_missing_alias_is_the_first_that_comes on_failure_policies a_chain_falls
-                what_they_brought_is_sent_along another_namespace_does_not_count
+                dependencies_in_any_creation_order alias_resolves_to_newest_at_creation
+                missing_alias_resolves_to_first_created failed_dependency_applies_its_policy failure_propagates_along_a_chain
+                dependency_results_are_dispatched other_namespaces_are_no_dependencies
             }
             cycles {
-                of_one of_two of_three of_fifty by_alias two_closed_at_once whoever_waits_for_a_cycle_fails
-                none_in_a_diamond none_left_by_those_who_gave_up
+                cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty cycle_by_alias two_cycles_closed_by_one_task dependents_of_a_cycle_fail
+                diamond_is_no_cycle cancelled_tasks_form_no_cycle
             }
             claims {
-                best_rank_first_over_all_routes never_two_holders of_tasks_made_in_the_same_batch
-                only_by_the_newest_session never_across_namespaces priority_counts_at_once
-                a_task_with_a_worker_of_its_own
+                best_rank_is_first_over_routes task_is_claimed_once tasks_of_same_batch_are_claimable
+                only_newest_session_claims claims_never_cross_namespaces priority_update_applies_immediately
+                isolated_task_has_its_own_route
             }
             workers {
-                a_whole_life stale_and_unknown_fences a_late_result_is_noted_once secrets_come_with_each_attempt
-                a_failed_attempt_is_tried_again cancelled_while_it_runs
+                attempt_runs_to_success stale_and_unknown_fences_change_nothing late_result_is_noted_once secrets_are_dispatched_with_each_attempt
+                failed_attempt_is_retried running_task_is_cancelled
+            }
+            attempts {
+                success_is_reported_once usage_is_reported_as_difference rejected_attempt_never_started
+                untaken_attempt_never_started lost_worker_ends_its_attempts cancelled_attempt_is_reported
+                retries_are_reported_each attempts_survive_a_reopen reassigned_in_one_batch
             }
             sessions {
-                epochs_grow what_is_named_goes_on what_is_not_named_is_lost a_name_that_was_taken_is_not_taken_back under_an_older_fence
-                another_process_in_its_place a_superseded_end_frees_nothing an_end_frees_what_it_had
-                opened_anew_the_store_still_knows
+                epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return attempt_with_older_fence_is_lost
+                new_process_replaces_the_old superseded_end_releases_nothing session_end_releases_its_tasks
+                sessions_survive_a_reopen
             }
             timers {
-                not_before queue_timeout a_retry_comes_due not_taken_in_time total_time the_next_time_is_told
-                no_more_than_asked
+                start_time_delays_a_task queue_timeout_fails_a_task retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task next_deadline_is_published
+                tick_respects_its_limit
             }
             prune {
-                only_what_ended_before oldest_first_and_no_more keys_stay_and_the_rest_goes ids_from_outside_go_too
-                revisions_never_repeat keys_go_after_their_tasks sessions_of_those_who_left
-                routes_that_nothing_waits_on a_route_of_the_same_batch
+                only_tasks_ended_before_are_pruned oldest_are_pruned_first_up_to_limit keys_outlive_their_tasks caller_chosen_ids_are_pruned
+                revisions_are_never_reused keys_are_pruned_after_their_tasks ended_sessions_are_pruned
+                unused_routes_are_pruned route_used_in_same_batch_survives
             }
             reading {
-                filters pages a_log_from_anywhere the_log_of_all_tasks how_many_go_before what_is_counted
-                a_snapshot_is_a_fresh_start
+                list_filters_match list_pages_are_complete log_reads_from_any_position feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads
+                snapshot_equals_reopened_state
             }
-            rehearsals {
-                new_ones_and_known_ones what_is_refused a_cycle_is_seen agents_and_updates nothing_is_left
+            dry_run {
+                new_and_existing_tasks rejections_match cycle_is_detected agents_and_updates_match dry_run_leaves_nothing
             }
             batches {
-                each_is_answered_by_itself a_life_in_one_batch an_empty_batch commits_come_in_order
-                no_reader_of_commits_holds_nobody_up
+                commands_have_their_own_replies whole_attempt_in_one_batch empty_batch_has_no_replies commits_are_published_in_order
+                missing_commit_reader_blocks_nothing
             }
         }
     };

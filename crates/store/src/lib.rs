@@ -1,14 +1,47 @@
-//! What keeps tasks: the store trait and its records, the engine that carries out batches of
-//! commands over any set of tables, and an in-memory twin. A store persists and does not decide:
-//! every rule is in `rota-core`. Knows nothing of the wire, of sessions' streams or of SQL.
-#![warn(missing_docs)]
+//! Durable storage of tasks: the [`Store`] trait, its commands and records, the engine behind every store, an in-memory
+//! store, and a conformance suite.
+//!
+//! A store persists and does not decide: every rule is in `rota-core`. This crate knows nothing of the wire format, of
+//! workers' streams, or of SQL.
+//!
+//! # Main types
+//!
+//! - [`Store`] is what the control plane uses. [`Store::apply`] executes a batch of [`Command`]s in one transaction and
+//!   returns a [`Reply`] or a [`Refused`] for each. [`Store::dry_run`] does the same and rolls back.
+//! - [`Commit`] is what a transaction changed. [`Store::commits`] streams them in order to one reader.
+//! - [`engine::Engine`] executes batches over a [`WriteTxn`]: it loads records, applies the core's rules, runs follow-ups
+//!   (dependents, cycles, limits of agents) to their end, and writes each touched record once.
+//! - [`single_writer::SingleWriterStore`] turns an engine and a [`ReadTxn`] into a [`Store`]: one writer thread with group
+//!   commit, and concurrent reads.
+//! - [`memory::InMemoryStore`] is the reference implementation of [`WriteTxn`] and [`ReadTxn`].
+//!
+//! # Data flow
+//!
+//! A call of [`Store::apply`] is queued for the writer thread. The writer gathers the calls that arrived while the last
+//! commit ran, executes them as one batch, and makes it durable. Then it sends the [`Commit`] to the reader, and only then
+//! the replies: answered means durable, and durable means published, in that order. If a transaction fails, nothing of its
+//! batch has happened, and the engine reloads what it keeps in memory.
+//!
+//! The engine also derives facts that a reader of commits could not derive from records alone: ends of attempts
+//! ([`AttemptEnded`]), waits in the queue ([`QueueLeft`]), and usage ([`UsageAdded`]). Each is reported in exactly one
+//! commit, so that metrics, spans and circuit breakers keep no ledgers of their own.
+//!
+//! # Adding a store
+//!
+//! Implement [`WriteTxn`] and [`ReadTxn`] for the database (plain reads and writes, about forty statements), start a
+//! [`single_writer::SingleWriterStore`] over them, and run `rota_store::conformance!` on it. `rota-store-sqlite` is an
+//! example, and its differential tests compare a store with the in-memory one.
+//!
+//! Start reading with `engine/mod.rs`, then `engine/write_set.rs`.
 
+mod commit;
 pub mod conformance;
-pub mod embedded;
 pub mod engine;
+mod file_lock;
 pub mod memory;
 mod records;
-mod tables;
+pub mod single_writer;
+mod txn;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,82 +49,77 @@ use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId};
 use tokio::sync::mpsc;
 
+pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
+pub use file_lock::{FileLock, LockError};
 pub use records::{
-    AgentChange, Claim, Command, Commit, Create, Dispatch, EndSession, FeedEntry, Figures, Filter,
-    OpenSession, Page, Previous, Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, TaskChange,
+    Claim, Command, Create, EndSession, FeedEntry, Filter, OpenSession, Page, Prune, PutAgent, Refused,
+    Reply, Resumed, Session, Snapshot, StoreStats,
 };
-pub use tables::{Reads, Tables, WaitKey};
+pub use txn::{ReadTxn, WaitKey, WriteTxn};
 
-/// The store cannot do its work. Nothing of the batch has happened.
+/// Failure of a store. Nothing of the batch has happened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// For now or until a person does something, for example a full disk.
-    #[error("the store is not available: {message}")]
-    Unavailable {
-        /// What is wrong.
-        message: String,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// What is stored cannot be read.
-    #[error("the store holds something that cannot be read: {0}")]
+    /// Temporary, or until a person intervenes, for example with a full disk.
+    #[error("the store is unavailable: {message}")]
+    Unavailable { message: String, hint: &'static str },
+    /// Stored data cannot be decoded.
+    #[error("stored data is corrupt: {0}")]
     Corrupt(String),
-    /// The store has been closed.
     #[error("the store is closed")]
     Closed,
 }
 
-/// Keeps tasks, their logs, agents and sessions. Cheap to clone behind an `Arc`.
+/// Durable store of tasks, their logs, agents and sessions.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Carries out commands, in order, in one transaction (perhaps with others'). Each is answered
-    /// by itself. An answer means that the transaction is durable.
+    /// Executes commands in order in one transaction, possibly shared with other calls. Each command has its own
+    /// reply. A reply means that the transaction is durable.
     async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
-    /// Like [`Store::apply`] for what need not hurry: it rides on the next commit, or makes one of its own soon.
+    /// Executes commands like [`Store::apply`], without urgency: they share the next commit, or have their own soon.
     async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
-    /// Answers a batch as [`Store::apply`] would, alone on what is committed, and changes nothing.
-    async fn rehearse(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
+    /// Replies to a batch as [`Store::apply`] would, alone on the committed state, and changes nothing.
+    async fn dry_run(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error>;
 
-    /// What every commit changed, in order, from now on. There is one reader: the second call gets `None`.
-    /// It must read on, or drop the receiver, until the store is closed: a full channel holds up the writer. It ends
-    /// with the store; an end that nobody asked for is a fault, after which the store answers nothing.
+    /// Returns the stream of commits from now on, in order. There is one reader: a second call returns `None`. The
+    /// reader must keep receiving until the store is closed, or drop the receiver: a full channel stops the writer.
+    /// The stream ends with the store; if it ends without [`Store::close`], the writer has failed and the store
+    /// replies to nothing.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;
 
-    /// Everything that a control plane keeps in memory.
+    /// State that a control plane keeps in memory.
     async fn snapshot(&self) -> Result<Snapshot, Error>;
 
-    /// A task's record.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, Error>;
 
-    /// Id of the newest task of an alias.
+    /// Returns the id of the newest task of an alias.
     async fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error>;
 
-    /// What was handed in with a task.
+    /// Returns the payload of a task.
     async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
 
-    /// What a task brought.
+    /// Returns the result of a task.
     async fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
 
-    /// Tasks, newest first.
     async fn list(&self, filter: Filter) -> Result<Page, Error>;
 
-    /// A task's log after a position, at most `limit` entries (a few more where one commit made them together).
+    /// Returns a task's log after a position: at most `limit` entries, or a few more if one commit made them together.
     async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error>;
 
-    /// The log of all tasks after a revision, at most `limit` entries.
+    /// Returns the log of all tasks after a revision: at most `limit` entries.
     async fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error>;
 
-    /// Last revision of the log of all tasks.
+    /// Returns the last revision of the log of all tasks.
     async fn revision(&self) -> Result<u64, Error>;
 
-    /// How many ready tasks of a route go before this rank.
+    /// Returns how many ready tasks of a route have a lower rank.
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
 
-    /// What is counted for metrics, with the heads of these routes' queues.
-    async fn figures(&self, routes: Vec<RouteId>) -> Result<Figures, Error>;
+    /// Returns counts for metrics, with the first ready task of each of these routes.
+    async fn stats(&self, routes: Vec<RouteId>) -> Result<StoreStats, Error>;
 
-    /// Finishes what was asked for, then closes.
+    /// Completes the pending calls, then closes.
     async fn close(&self);
 }

@@ -1,5 +1,5 @@
-//! The in-memory twin: the plainest thing that fits [`Tables`] and [`Reads`]. Tests compare real
-//! stores with it, and use it where no durability is at stake.
+//! In-memory store: the reference implementation of [`WriteTxn`] and [`ReadTxn`]. Tests compare other stores with it,
+//! and use it where durability does not matter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
-use crate::{Error, FeedEntry, Figures, Filter, Page, Reads, Session, Snapshot, Tables, WaitKey};
+use crate::{Error, FeedEntry, Filter, Page, ReadTxn, Session, Snapshot, StoreStats, WaitKey, WriteTxn};
 
 #[derive(Debug, Clone, Default)]
-struct Held {
+struct Contents {
     tasks: BTreeMap<TaskId, (Task, RouteId)>,
     payloads: HashMap<TaskId, Bytes>,
     results: HashMap<TaskId, Bytes>,
@@ -24,7 +24,7 @@ struct Held {
     routes: BTreeMap<RouteId, Route>,
     last_route: u32,
     aliases: HashMap<(Namespace, String), TaskId>,
-    /// With the time since which the task's record is gone.
+    /// With the time at which the task was removed.
     keys: BTreeMap<(Namespace, String), (TaskId, Option<Timestamp>)>,
     waits: BTreeSet<(Namespace, WaitKey, TaskId)>,
     edges: BTreeSet<(TaskId, TaskId)>,
@@ -32,15 +32,15 @@ struct Held {
     sessions: BTreeMap<(Namespace, WorkerName), Session>,
 }
 
-/// The twin. Clones share what they hold; one of them writes.
+/// In-memory database. Clones share their contents; one of them writes.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
-    state: Arc<RwLock<Held>>,
-    /// What is true, while a trial changes a copy.
-    kept: Option<Arc<RwLock<Held>>>,
+pub struct InMemoryStore {
+    state: Arc<RwLock<Contents>>,
+    /// The committed contents, while a dry run changes a copy.
+    kept: Option<Arc<RwLock<Contents>>>,
 }
 
-/// Removes what was over before a time, oldest first; tells how many.
+/// Removes the oldest entries that ended before a time, and returns their number.
 fn oldest<K: Ord + Clone, V>(
     all: &mut BTreeMap<K, V>,
     before: Timestamp,
@@ -57,12 +57,12 @@ fn oldest<K: Ord + Clone, V>(
     old.len()
 }
 
-impl Tables for Memory {
+impl WriteTxn for InMemoryStore {
     fn begin(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
-    fn begin_trial(&mut self) -> Result<(), Error> {
+    fn begin_dry_run(&mut self) -> Result<(), Error> {
         let copy = Arc::new(RwLock::new(self.state.read().clone()));
         self.kept = Some(std::mem::replace(&mut self.state, copy));
         Ok(())
@@ -72,7 +72,7 @@ impl Tables for Memory {
         Ok(())
     }
 
-    // Only trials are undone: the engine rolls back else when a table fails, and these do not.
+    // Only dry runs are rolled back: the engine otherwise rolls back on errors, of which there are none here.
     fn rollback(&mut self) {
         if let Some(kept) = self.kept.take() {
             self.state = kept;
@@ -80,7 +80,7 @@ impl Tables for Memory {
     }
 
     fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
-        Reads::task(self, id)
+        ReadTxn::task(self, id)
     }
 
     fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> Result<(), Error> {
@@ -102,8 +102,8 @@ impl Tables for Memory {
         state.results.remove(&task.id);
         state.secrets.remove(&task.id);
         state.aliases.retain(|_, id| *id != task.id);
-        for (_, gone) in state.keys.values_mut().filter(|(id, _)| *id == task.id) {
-            *gone = Some(now);
+        for (_, orphaned_at) in state.keys.values_mut().filter(|(id, _)| *id == task.id) {
+            *orphaned_at = Some(now);
         }
         state.log.retain(|_, (id, _)| *id != task.id);
         state.waits.retain(|(.., waiter)| *waiter != task.id);
@@ -119,7 +119,7 @@ impl Tables for Memory {
     }
 
     fn payload(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        Reads::payload(self, id)
+        ReadTxn::payload(self, id)
     }
 
     fn put_result(&mut self, id: TaskId, result: &Bytes) -> Result<(), Error> {
@@ -128,7 +128,7 @@ impl Tables for Memory {
     }
 
     fn result(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        Reads::result(self, id)
+        ReadTxn::result(self, id)
     }
 
     fn put_secrets(&mut self, id: TaskId, secrets: &Bytes) -> Result<(), Error> {
@@ -188,7 +188,7 @@ impl Tables for Memory {
     }
 
     fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        Reads::newest(self, namespace, alias)
+        ReadTxn::newest(self, namespace, alias)
     }
 
     fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> Result<(), Error> {
@@ -207,7 +207,7 @@ impl Tables for Memory {
 
     fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let keys = &mut self.state.write().keys;
-        Ok(oldest(keys, before, limit, |(_, gone)| *gone))
+        Ok(oldest(keys, before, limit, |(_, orphaned_at)| *orphaned_at))
     }
 
     fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
@@ -269,11 +269,11 @@ impl Tables for Memory {
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        Reads::snapshot(self)
+        ReadTxn::snapshot(self)
     }
 }
 
-impl Reads for Memory {
+impl ReadTxn for InMemoryStore {
     fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
         Ok(self.state.read().tasks.get(&id).map(|(task, _)| task.clone()))
     }
@@ -329,7 +329,7 @@ impl Reads for Memory {
         Ok(ready.filter(|(task, _)| task.rank() < rank).count() as u64)
     }
 
-    fn figures(&self, routes: &[RouteId]) -> Result<Figures, Error> {
+    fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error> {
         let state = self.state.read();
         let pending = state.tasks.values().filter(|(task, _)| task.state == State::Pending).count() as u64;
         let head = |route: &RouteId| {
@@ -337,7 +337,7 @@ impl Reads for Memory {
             let first = ready.map(|(task, _)| task).min_by_key(|task| (task.rank(), task.id))?;
             Some((*route, first.ready_at?))
         };
-        Ok(Figures { pending, next: routes.iter().filter_map(head).collect() })
+        Ok(StoreStats { pending, next: routes.iter().filter_map(head).collect() })
     }
 
     fn snapshot(&self) -> Result<Snapshot, Error> {

@@ -1,4 +1,4 @@
-//! Logs: to stderr, for people or as JSON lines; stdout belongs to data. What is logged can be changed at any time.
+//! Logging to stderr, as text or JSON lines; stdout is for data. The filter can be changed while the process runs.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -10,31 +10,28 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::redact;
 
-/// How logs look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// A line for people.
+    /// Text lines, coloured on a terminal.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What to log, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// A filter such as `info` or `rota_server=debug,info`.
+    /// Directives such as `info` or `rota_server=debug,info`.
     pub filter: String,
-    /// How logs look.
     pub format: Format,
 }
 
-/// Standard error, without secrets. Each entry comes in one piece.
-struct Clean;
+/// Stderr with secrets redacted. Receives each log entry in one piece.
+struct RedactedStderr;
 
-impl io::Write for Clean {
+impl io::Write for RedactedStderr {
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        io::Write::write_all(&mut io::stderr(), &redact::own(entry))?;
+        io::Write::write_all(&mut io::stderr(), &redact::bytes(entry))?;
         Ok(entry.len())
     }
 
@@ -43,56 +40,56 @@ impl io::Write for Clean {
     }
 }
 
-/// The filter cannot be read.
+/// Error for an invalid filter.
 #[derive(Debug, thiserror::Error)]
-#[error("the log filter {filter:?} cannot be read: {source}")]
+#[error("invalid log filter {filter:?}: {source}")]
 pub struct Error {
     filter: String,
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// What is logged now, and the way to change it.
-struct Control {
+/// The active filter, and the handle that replaces it.
+struct ActiveFilter {
     filter: Mutex<String>,
     handle: reload::Handle<EnvFilter, Registry>,
 }
 
-static CONTROL: OnceLock<Control> = OnceLock::new();
+static ACTIVE_FILTER: OnceLock<ActiveFilter> = OnceLock::new();
 
 fn parse(filter: &str) -> Result<EnvFilter, Error> {
     EnvFilter::try_new(filter).map_err(|source| Error { filter: filter.to_owned(), source })
 }
 
-/// Starts logging for this process. A second call changes nothing.
+/// Installs the subscriber of this process. Only the first call has an effect.
 pub fn init(options: &Options) -> Result<(), Error> {
     let (filter, handle) = reload::Layer::new(parse(&options.filter)?);
     let colours = std::io::stderr().is_terminal() && crate::env::var("NO_COLOR").is_none();
-    let layer = fmt::layer().with_writer(|| Clean).with_ansi(colours);
+    let layer = fmt::layer().with_writer(|| RedactedStderr).with_ansi(colours);
     let layer = match options.format {
         Format::Text => layer.with_target(false).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
-    // Only a subscriber that is already there makes this fail, and then it stays.
+    // Fails only if a subscriber is installed already, which then stays.
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
-        let _ = CONTROL.set(Control { filter: Mutex::new(options.filter.clone()), handle });
+        let _ = ACTIVE_FILTER.set(ActiveFilter { filter: Mutex::new(options.filter.clone()), handle });
     }
     Ok(())
 }
 
-/// What is logged now; `None` if logging was not started here.
+/// Returns the active filter, or `None` if [`init`] did not install the subscriber.
 pub fn filter() -> Option<String> {
-    CONTROL.get().map(|control| control.filter.lock().clone())
+    ACTIVE_FILTER.get().map(|active| active.filter.lock().clone())
 }
 
-/// Logs by another filter from now on. Whether logging was started here, so that it could be done.
+/// Replaces the active filter. Returns whether it could: only the subscriber that [`init`] installed has one.
 pub fn set_filter(filter: &str) -> Result<bool, Error> {
-    let new = parse(filter)?;
-    let Some(control) = CONTROL.get() else { return Ok(false) };
-    // Held over both, so that of two changes at once the same one is told and true.
-    let mut known = control.filter.lock();
-    let done = control.handle.reload(new).is_ok();
-    if done {
-        filter.clone_into(&mut known);
+    let parsed = parse(filter)?;
+    let Some(active) = ACTIVE_FILTER.get() else { return Ok(false) };
+    // Locked over both steps, so that concurrent calls leave the filter that is reported in effect.
+    let mut current = active.filter.lock();
+    let replaced = active.handle.reload(parsed).is_ok();
+    if replaced {
+        filter.clone_into(&mut current);
     }
-    Ok(done)
+    Ok(replaced)
 }

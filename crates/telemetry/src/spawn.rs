@@ -1,35 +1,35 @@
-//! The only way to start a task: with a name, a span, and a word on what its end means.
+//! The only way to start a tokio task: with a name, a span, and a policy for its end.
 
 use std::future::Future;
 
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-/// What it means when a task ends.
+/// What the end of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// Its work is done; nothing to say.
+    /// Expected: the task is done.
     Done,
-    /// It should have run as long as the process: its end is logged as an error.
+    /// Logged as an error: the task should run as long as the process.
     Unexpected,
 }
 
-/// Runs `future` as a task named `name`, inside a span of that name and the current context.
+/// Spawns `future` as a task, inside a span with its name and in the current context. A panic is logged.
 pub fn spawn<F>(name: &'static str, on_exit: OnExit, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     let span = tracing::debug_span!("task", name);
-    let guard = Guard { name, on_exit, ended: false };
-    #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
+    let guard = PanicGuard { name, finished: false };
+    #[expect(clippy::disallowed_methods, reason = "the only caller of tokio::spawn")]
     tokio::spawn(
         async move {
             let mut guard = guard;
             let output = future.await;
-            guard.ended = true;
-            if guard.on_exit == OnExit::Unexpected {
-                tracing::error!(name, "a task that should go on has ended");
+            guard.finished = true;
+            if on_exit == OnExit::Unexpected {
+                tracing::error!(name, "task exited unexpectedly");
             }
             output
         }
@@ -37,17 +37,16 @@ where
     )
 }
 
-/// Says so when a task panics. A task that is aborted or dropped with its runtime says nothing.
-struct Guard {
+/// Logs a panic of its task. A task that is aborted, or dropped with its runtime, logs nothing.
+struct PanicGuard {
     name: &'static str,
-    on_exit: OnExit,
-    ended: bool,
+    finished: bool,
 }
 
-impl Drop for Guard {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
-        if !self.ended && std::thread::panicking() {
-            tracing::error!(name = self.name, "a task panicked");
+        if !self.finished && std::thread::panicking() {
+            tracing::error!(name = self.name, "task panicked");
         }
     }
 }

@@ -1,67 +1,87 @@
-//! W3C trace context (<https://www.w3.org/TR/trace-context/>): ids, and the `traceparent` header.
+//! W3C trace context (<https://www.w3.org/TR/trace-context/>): the position in a trace that a `traceparent` header
+//! carries. Parsing and formatting are the OpenTelemetry SDK's.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A position in a trace: which trace, which span, whether it is sampled.
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+/// Length of a `traceparent` of version 00. Later versions are longer.
+const MIN_LENGTH: usize = 55;
+
+/// Position in a trace: trace, span, and whether the trace is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Context {
-    /// The trace; never zero.
+pub struct TraceContext {
+    /// Never zero when parsed.
     pub trace_id: [u8; 16],
-    /// The span; never zero.
+    /// Never zero when parsed.
     pub span_id: [u8; 8],
-    /// Whether whoever started the trace records it.
+    /// Whether the caller records the trace.
     pub sampled: bool,
 }
 
-/// Not a `traceparent` of version 00.
+/// Error for a text that is not a valid `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-impl FromStr for Context {
+/// Presents a header value to the propagator as the headers that it looks for.
+struct TraceParent<'a>(&'a str);
+
+impl Extractor for TraceParent<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        (name == "traceparent").then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}
+
+impl FromStr for TraceContext {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let mut parts = text.trim().split('-');
-        let (version, trace, span, flags) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(version), Some(trace), Some(span), Some(flags)) => (version, trace, span, flags),
-            _ => return Err(Malformed),
-        };
-        // A later version may append fields; version 00 may not, and ff is forbidden.
-        if version.len() != 2 || version == "ff" || (version == "00" && parts.next().is_some()) {
+        // The SDK itself accepts ids with digits missing.
+        if text.trim().len() < MIN_LENGTH {
             return Err(Malformed);
         }
-        let context = Self {
-            trace_id: from_hex(trace)?,
-            span_id: from_hex(span)?,
-            sampled: from_hex::<1>(flags)?[0] & 1 == 1,
-        };
-        if context.trace_id == [0; 16] || context.span_id == [0; 8] { Err(Malformed) } else { Ok(context) }
+        let empty = opentelemetry::Context::new();
+        let extracted = TraceContextPropagator::new().extract_with_context(&empty, &TraceParent(text));
+        if !extracted.has_active_span() {
+            return Err(Malformed);
+        }
+        let span = extracted.span();
+        let context = span.span_context();
+        Ok(Self {
+            trace_id: context.trace_id().to_bytes(),
+            span_id: context.span_id().to_bytes(),
+            sampled: context.is_sampled(),
+        })
     }
 }
 
-impl fmt::Display for Context {
+impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-0{}", hex(&self.trace_id), hex(&self.span_id), u8::from(self.sampled))
+        let (trace_id, span_id) = (TraceId::from_bytes(self.trace_id), SpanId::from_bytes(self.span_id));
+        write!(f, "00-{trace_id}-{span_id}-0{}", u8::from(self.sampled))
     }
 }
 
-/// Lower-case hexadecimal, as trace and span ids are written.
+impl From<&TraceContext> for SpanContext {
+    fn from(context: &TraceContext) -> Self {
+        let (trace_id, span_id) =
+            (TraceId::from_bytes(context.trace_id), SpanId::from_bytes(context.span_id));
+        let flags = if context.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        Self::new(trace_id, span_id, flags, true, TraceState::default())
+    }
+}
+
+/// Formats a trace or span id as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], Malformed> {
-    let digits = text.as_bytes();
-    if digits.len() != N * 2 || !digits.iter().all(|d| d.is_ascii_digit() || (b'a'..=b'f').contains(d)) {
-        return Err(Malformed);
-    }
-    let mut bytes = [0; N];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| Malformed)?;
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -69,23 +89,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip() {
-        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(text.parse::<Context>().map(|c| c.to_string()), Ok(text.to_owned()));
+    fn traceparent_round_trips() {
+        for flags in ["00", "01"] {
+            let text = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+            assert_eq!(text.parse::<TraceContext>().map(|context| context.to_string()), Ok(text));
+        }
     }
 
     #[test]
-    fn malformed_ones_are_refused() {
-        for bad in [
+    fn malformed_traceparent_is_rejected() {
+        for malformed in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
             "00-ä-b-01",
         ] {
-            assert_eq!(bad.parse::<Context>(), Err(Malformed), "{bad}");
+            assert_eq!(malformed.parse::<TraceContext>(), Err(Malformed), "{malformed}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A control plane on a runtime of its own, so that it can be killed like a process: no task of it
-//! runs any further, and nothing is told to anybody.
+//! A control plane on a runtime of its own, so that it can be killed like a process: none of its tasks runs any
+//! further, and no client is notified.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,55 +13,52 @@ use rota_core::Timestamp;
 use rota_core::breaker::Policy;
 use rota_server::{Ended, Oidc, Options, Server, Timing, Tls, Token};
 use rota_store::Store;
-use rota_store::embedded::{Clock, Embedded};
 use rota_store::engine::Engine;
-use rota_store::memory::Memory;
+use rota_store::memory::InMemoryStore;
+use rota_store::single_writer::{Clock, SingleWriterStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::WorkerHandle;
 
-/// Where a control plane keeps its state.
+/// Store of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// In the twin: gone when it is killed.
+pub enum Backend {
+    /// The in-memory reference implementation, empty after a kill.
     Memory,
-    /// In SQLite, with full durability.
+    /// SQLite with full durability.
     Sqlite,
 }
 
-/// The skew of a clock that cannot be read.
-pub const BROKEN: i64 = i64::MIN;
+/// Skew at which the store's clock panics, and with it the writer.
+pub const PANIC_SKEW: i64 = i64::MIN;
 
-/// The skew of a clock at which the store's writer waits until it is another.
-pub const STUCK: i64 = i64::MIN + 1;
+/// Skew at which the store's clock blocks, and with it the writer, until the skew changes.
+pub const BLOCK_SKEW: i64 = i64::MIN + 1;
 
-/// How a control plane is set up.
+/// Configuration of a [`Cluster`].
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// Where it keeps its state.
-    pub keep: Keep,
-    /// How long things may take.
+    pub backend: Backend,
     pub timing: Timing,
-    /// When an agent is given nothing for a while.
+    /// Policy of the circuit breakers.
     pub breakers: Policy,
-    /// What callers must show.
+    /// Bearer token that callers must present.
     pub token: Option<String>,
-    /// Certificate and key, as PEM; they lie as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
+    /// Certificate and key as PEM, stored as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
     pub tls: Option<(String, String)>,
-    /// Whose tokens are taken beside `token`.
+    /// OIDC issuer whose tokens are accepted besides `token`.
     pub oidc: Option<Oidc>,
-    /// Whether it listens for probes, too.
+    /// Whether to serve probes and metrics over HTTP.
     pub http: bool,
-    /// Microseconds by which the store's clock is off, to be changed at any time. [`BROKEN`] makes the store's writer
-    /// panic, and [`STUCK`] makes it wait.
+    /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
     pub skew: Arc<AtomicI64>,
 }
 
 impl Setup {
-    /// With [`timing`], open to everybody.
-    pub fn new(keep: Keep) -> Self {
+    /// Returns a configuration with [`timing`] and without authentication.
+    pub fn new(backend: Backend) -> Self {
         Self {
-            keep,
+            backend,
             timing: timing(),
             breakers: Policy::default(),
             token: None,
@@ -73,7 +70,7 @@ impl Setup {
     }
 }
 
-/// A Rota in one process.
+/// A control plane with its clients and workers in one process.
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
@@ -91,7 +88,7 @@ struct Running {
     store: Weak<dyn Store>,
 }
 
-/// Waits that are short enough for tests, and long enough for a busy machine.
+/// Returns timeouts that are short enough for tests and long enough for a busy machine.
 pub fn timing() -> Timing {
     Timing {
         heartbeat: Duration::from_millis(500),
@@ -105,11 +102,11 @@ pub fn timing() -> Timing {
 
 fn clock(skew: Arc<AtomicI64>) -> Clock {
     Arc::new(move || {
-        while skew.load(Ordering::Relaxed) == STUCK {
+        while skew.load(Ordering::Relaxed) == BLOCK_SKEW {
             std::thread::sleep(Duration::from_millis(5));
         }
         let skew = skew.load(Ordering::Relaxed);
-        assert_ne!(skew, BROKEN, "the test wants the writer to panic");
+        assert_ne!(skew, PANIC_SKEW, "the test makes the writer panic");
         Timestamp(rota_telemetry::clock::unix_micros() + skew)
     })
 }
@@ -117,12 +114,12 @@ fn clock(skew: Arc<AtomicI64>) -> Clock {
 fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     let seed = u64::from(std::process::id());
     let clock = clock(Arc::clone(&setup.skew));
-    Ok(match setup.keep {
-        Keep::Memory => {
-            let twin = Memory::default();
-            Arc::new(Embedded::start(Engine::new(twin.clone(), seed)?, twin, clock)?)
+    Ok(match setup.backend {
+        Backend::Memory => {
+            let memory = InMemoryStore::default();
+            Arc::new(SingleWriterStore::start(Engine::new(memory.clone(), seed)?, memory, clock)?)
         }
-        Keep::Sqlite => {
+        Backend::Sqlite => {
             let path = folder.join("rota.sqlite");
             Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options { path, clock, seed })?)
         }
@@ -130,9 +127,9 @@ fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
 }
 
 impl Cluster {
-    /// Starts a control plane with [`timing`].
-    pub async fn start(keep: Keep) -> Result<Self> {
-        Self::start_with(Setup::new(keep)).await
+    /// Starts a control plane with the configuration of [`Setup::new`].
+    pub async fn start(backend: Backend) -> Result<Self> {
+        Self::start_with(Setup::new(backend)).await
     }
 
     /// Starts a control plane.
@@ -149,66 +146,66 @@ impl Cluster {
         Ok(Self { folder, setup, addr, http_addr, running: Some(running), client })
     }
 
-    /// Another client, with a connection of its own.
+    /// Creates a client with a connection of its own.
     pub fn another_client(&self) -> Result<Client> {
         Ok(Client::new(client_options(&self.setup, self.folder.path(), self.addr))?)
     }
 
-    /// A client of it. It goes on over restarts.
+    /// Returns the shared client. It reconnects after restarts.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Its store, to change what it does not expect.
+    /// Returns the store while the control plane runs, to change state behind its back.
     pub fn store(&self) -> Option<Arc<dyn Store>> {
         self.running.as_ref()?.store.upgrade()
     }
 
-    /// Where it listens, also after a restart.
+    /// Returns the address of the API, which restarts keep.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it answers probes, if it does; another place after a restart.
+    /// Returns the address of the HTTP listener, which changes with each restart.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
     }
 
-    /// A folder that lives as long as the cluster.
+    /// Returns a folder that is removed with the cluster.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Ends the control plane as SIGKILL would: nothing of it runs any further.
+    /// Kills the control plane as SIGKILL would: none of its tasks runs any further.
     pub async fn kill(&mut self) {
         if let Some(mut running) = self.running.take()
             && let Some(runtime) = running.runtime.take()
         {
             let store = running.store.upgrade();
-            // Dropping a runtime drops its tasks where they stand. It may not be done on another runtime's thread.
+            // Dropping a runtime drops its tasks where they stand. Not allowed on another runtime's thread.
             let _ =
                 tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
-            // The store's writer is a thread: it must not go on beside the next control plane's.
+            // The store's writer is a thread: it must not run next to that of the next control plane.
             if let Some(store) = store {
                 store.close().await;
             }
         }
     }
 
-    /// Tells the control plane to end, and does not wait for it.
+    /// Requests a graceful shutdown without waiting for it.
     pub fn begin_stop(&self) {
         if let Some(running) = &self.running {
             running.shutdown.cancel();
         }
     }
 
-    /// Ends the control plane in order. How it did so, if it did.
+    /// Shuts the control plane down gracefully. `None` if it failed or did not exit in time.
     pub async fn stop(&mut self) -> Option<Ended> {
         self.begin_stop();
         self.ended().await?.ok()
     }
 
-    /// Waits for the control plane to end, and gives what came of it; `None` if it does not.
+    /// Waits for the control plane to exit and returns its result, or `None` if it does not exit in time.
     pub async fn ended(&mut self) -> Option<Result<Ended, rota_server::Error>> {
         let mut running = self.running.take()?;
         let ended = tokio::task::spawn_blocking(move || {
@@ -221,25 +218,26 @@ impl Cluster {
         ended.await.ok().flatten()
     }
 
-    /// Starts it again at the same address, on what it kept.
+    /// Starts the control plane again, at the same address and on its durable state.
     pub async fn restart(&mut self) -> Result<()> {
-        anyhow::ensure!(self.running.is_none(), "it is still running");
+        anyhow::ensure!(self.running.is_none(), "the control plane is still running");
         let (running, _, http_addr) = run(&self.setup, self.folder.path(), self.addr).await?;
         (self.running, self.http_addr) = (Some(running), http_addr);
         Ok(())
     }
 
-    /// Starts a worker of an agent inside of this process.
+    /// Starts a worker of an agent in this process.
     pub fn worker(&self, agent: &str, name: &str, slots: usize) -> Result<WorkerHandle> {
         self.worker_in(agent, name, slots, self.folder.path().join("workers").join(name))
     }
 
-    /// The same with a state folder of the caller's.
+    /// Starts a worker with a given state folder, which may be that of an earlier worker.
     pub fn worker_in(&self, agent: &str, name: &str, slots: usize, state: PathBuf) -> Result<WorkerHandle> {
         Ok(WorkerHandle::start(self.worker_options(self.addr, agent, name, slots, state)?))
     }
 
-    /// What a worker is told, to be changed and then started. `at` is the control plane, or a proxy before it.
+    /// Returns the options of a worker, to be changed before it is started. `at` is the address of the control plane or
+    /// of a proxy in front of it.
     pub fn worker_options(
         &self,
         at: SocketAddr,
@@ -256,7 +254,7 @@ impl Cluster {
     }
 }
 
-/// Where a cluster keeps certificate and key.
+/// Returns the paths of certificate and key.
 fn tls_files(folder: &Path) -> (PathBuf, PathBuf) {
     (folder.join("tls.crt"), folder.join("tls.key"))
 }
@@ -309,7 +307,7 @@ async fn run(
                 isolates: true,
                 timing: setup.timing,
                 breakers: setup.breakers,
-                loops: rota_telemetry::Loops::default(),
+                background_tasks: rota_telemetry::BackgroundTasks::default(),
             };
             anyhow::Ok((Server::bind(options).await?, weak))
         };

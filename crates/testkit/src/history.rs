@@ -1,5 +1,5 @@
-//! Reads every task's log and looks for what must never be: gaps, two ends, results of two attempts,
-//! starts before what they depend on. The rules are named as in `docs/reliability.md`.
+//! History checker: reads every task's log and reports violated invariants, such as gaps, two ends, overlapping attempts
+//! or a start before a dependency ended. The rules are those of `docs/guarantees.md`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,33 +7,29 @@ use anyhow::{Context, Result};
 use rota_client::Client;
 use rota_proto::v1::{self, TaskState, event::Kind};
 
-use crate::said;
+use crate::output;
 use crate::tasks::{NAMESPACE, log};
 
-/// What a look at all logs found.
+/// Result of checking all logs.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Rules that were broken; empty when all is well.
-    pub broken: Vec<String>,
-    /// How many tasks stand in each state.
+    /// Violated rules, each with its task.
+    pub violations: Vec<String>,
+    /// Number of tasks by state.
     pub states: BTreeMap<&'static str, usize>,
-    /// Attempts that were started, in all.
+    /// Number of attempts started by all tasks.
     pub attempts: usize,
 }
 
 impl Findings {
-    /// Fails if any rule was broken.
+    /// Fails if a rule was violated.
     pub fn check(&self) -> Result<()> {
-        anyhow::ensure!(self.broken.is_empty(), "broken rules:\n{}", self.broken.join("\n"));
+        anyhow::ensure!(self.violations.is_empty(), "violated rules:\n{}", self.violations.join("\n"));
         Ok(())
     }
 }
 
-fn is_final(state: TaskState) -> bool {
-    matches!(state, TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled)
-}
-
-/// Checks all tasks. With `all_ended`, a task that has not ended breaks a rule too.
+/// Checks the logs of all tasks. With `all_ended`, a task that has not ended violates H1.
 pub async fn check(client: &Client, all_ended: bool) -> Result<Findings> {
     let parent = rota_proto::names::namespace(NAMESPACE);
     let tasks = client.all_tasks(v1::ListTasksRequest { parent, ..Default::default() }, None).await?;
@@ -44,16 +40,16 @@ pub async fn check(client: &Client, all_ended: bool) -> Result<Findings> {
         let events = log(client, &task.name).await.with_context(|| task.name.clone())?;
         let state = task.status.as_ref().map(v1::TaskStatus::state).unwrap_or_default();
         *findings.states.entry(state.as_str_name()).or_default() += 1;
-        one(task, &events, all_ended, &mut findings);
+        check_log(task, &events, all_ended, &mut findings);
         if let Some(end) =
-            events.iter().find(|event| matches!(&event.kind, Some(Kind::State(s)) if is_final(s.to())))
+            events.iter().find(|event| matches!(&event.kind, Some(Kind::State(s)) if s.to().is_final()))
         {
             ends.insert(task.uid.clone(), (state, micros(end)));
         }
         logs.push((task, events));
     }
     for (task, events) in &logs {
-        started_after_dependencies(client, task, events, &ends, &mut findings).await?;
+        check_dependencies(client, task, events, &ends, &mut findings).await?;
     }
     Ok(findings)
 }
@@ -62,12 +58,12 @@ fn micros(event: &v1::Event) -> i64 {
     event.time.as_ref().map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
 }
 
-/// The rules of one log.
-fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Findings) {
-    let mut broken = |rule: &str| findings.broken.push(format!("{}: {rule}", task.name));
+/// Checks the rules that one log can violate.
+fn check_log(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Findings) {
+    let mut violated = |rule: &str| findings.violations.push(format!("{}: {rule}", task.name));
     for (index, event) in events.iter().enumerate() {
         if event.log_seq != i64::try_from(index + 1).unwrap_or(0) {
-            broken("L1: the log has a gap or repeats itself");
+            violated("L1: the log has a gap or a repetition");
             return;
         }
     }
@@ -79,36 +75,36 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
         })
         .collect();
     if changes.windows(2).any(|pair| pair[1].1.from() != pair[0].1.to()) {
-        broken("L2: a change does not begin where the one before ended");
+        violated("L2: a change does not start at the state of the last one");
     }
-    let finals = changes.iter().filter(|(_, change)| is_final(change.to())).count();
+    let finals = changes.iter().filter(|(_, change)| change.to().is_final()).count();
     if finals > 1 {
-        broken("H1: it ended more than once");
+        violated("H1: the task ended more than once");
     }
     if finals == 0 && all_ended {
-        broken("H1: it never ended");
+        violated("H1: the task never ended");
     }
-    // The log was read after the record, and may have gone on.
+    // The log was read after the record and may be longer.
     let known = task.status.as_ref().map_or(0, |status| status.log_seq);
     let until = changes.iter().rev().find(|(event, _)| event.log_seq <= known);
     let last = until.map(|(_, change)| change.to());
     if last != task.status.as_ref().map(v1::TaskStatus::state) {
-        broken("L3: its record and its log tell different states");
+        violated("L3: record and log have different states");
     }
     let starts: Vec<_> = changes
         .iter()
         .filter(|(_, change)| change.to() == TaskState::Running && change.from() == TaskState::Assigned)
         .collect();
     findings.attempts += starts.len();
-    let mut broken = |rule: &str| findings.broken.push(format!("{}: {rule}", task.name));
-    // Attempts are numbered from 1 without gaps: one that was not taken costs none.
+    let mut violated = |rule: &str| findings.violations.push(format!("{}: {rule}", task.name));
+    // Attempts are numbered from 1 without gaps: an assignment that no worker accepted uses no number.
     for (index, (event, _)) in starts.iter().enumerate() {
         if event.attempt != i32::try_from(index + 1).unwrap_or(0) {
-            broken("H3: attempts are not numbered one after the other");
+            violated("H3: attempts are not numbered consecutively");
         }
     }
-    between_start_and_end(events, &mut broken);
-    said::broken(events).into_iter().for_each(&mut broken);
+    check_attempts(events, &mut violated);
+    output::violations(events).into_iter().for_each(&mut violated);
     let cancel = events.iter().position(|event| {
         matches!(&event.kind, Some(Kind::Change(change)) if change.fields.iter().any(|field| field == "desired_state"))
     });
@@ -116,12 +112,12 @@ fn one(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &mut Fi
         && task.desired_state() == v1::DesiredState::Cancelled
         && last == Some(TaskState::Succeeded)
     {
-        broken("H8: it succeeded after its end had been asked for");
+        violated("H8: the task succeeded after it had been cancelled");
     }
 }
 
-/// H2 and H7: what an attempt did lies between its start and its end, and attempts lie one after the other.
-fn between_start_and_end(events: &[v1::Event], broken: &mut impl FnMut(&str)) {
+/// H2 and H7: events of an attempt lie between its start and its end, and attempts do not overlap.
+fn check_attempts(events: &[v1::Event], violated: &mut impl FnMut(&str)) {
     let (mut running, mut over) = (0, 0);
     for event in events {
         match &event.kind {
@@ -130,28 +126,28 @@ fn between_start_and_end(events: &[v1::Event], broken: &mut impl FnMut(&str)) {
                 if running != 0 && !(runs && event.attempt == running) {
                     over = running;
                     if runs {
-                        broken("H7: an attempt started while another one was running");
+                        violated("H7: an attempt started while another one ran");
                     }
                 }
                 running = if runs { event.attempt } else { 0 };
                 if runs && event.attempt <= over {
-                    broken("H7: an attempt that was over was running again");
+                    violated("H7: an attempt ran again after its end");
                 }
             }
-            // Changes and late results come from the control plane, at any time.
+            // Changes and rejected late results are logged by the control plane at any time.
             Some(Kind::Change(_)) | None => {}
             Some(Kind::Notice(notice)) if notice.code == "stale_result" => {}
-            Some(_) if event.attempt <= over => broken("H7: something of an attempt came after its end"),
+            Some(_) if event.attempt <= over => violated("H7: an event of an attempt follows its end"),
             Some(_) if event.attempt != running => {
-                broken("H2: something of an attempt that was not running is in the log")
+                violated("H2: an event of an attempt that did not run is in the log")
             }
             Some(_) => {}
         }
     }
 }
 
-/// H4: no start before everything it depends on has ended.
-async fn started_after_dependencies(
+/// H4: a task starts after its dependencies have ended.
+async fn check_dependencies(
     client: &Client,
     task: &v1::Task,
     events: &[v1::Event],
@@ -164,12 +160,12 @@ async fn started_after_dependencies(
     let Some(start) = start.map(micros) else { return Ok(()) };
     let whole = client.get_task(v1::GetTaskRequest { name: task.name.clone() }).await?;
     for dependency in whole.spec.unwrap_or_default().depends_on {
-        // Aliases may since have passed to newer tasks; ids cannot.
+        // An alias may refer to a newer task by now; ids are stable.
         let Some((_, end)) = ends.get(&dependency.task) else { continue };
         if *end > start {
             findings
-                .broken
-                .push(format!("{}: H4: it started before {} had ended", task.name, dependency.task));
+                .violations
+                .push(format!("{}: H4: started before {} had ended", task.name, dependency.task));
         }
     }
     Ok(())

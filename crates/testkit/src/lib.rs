@@ -1,16 +1,65 @@
-//! For tests only: a whole Rota inside of one process, the means to break it, and a checker that
-//! reads every log afterwards. Knows everything; nothing knows it.
+//! Test support for the control plane and its clients: whole clusters inside one process, the means to break them, and
+//! a checker that reads every task's log afterwards. A library only; the tests that use it live in the crates that they
+//! test, such as `crates/server/tests/it`. Knows every component; no component depends on it outside of tests.
+//!
+//! # Main types
+//!
+//! - [`Cluster`]: a control plane on a runtime of its own, over either [`Backend`]. It can be killed like a process and
+//!   restarted on its state, at the same address.
+//! - [`WorkerHandle`]: a real worker in this process, to be drained, stopped or killed.
+//! - [`RawWorker`]: a worker session by hand, for what a correct worker never does: stale fences, silence, messages out
+//!   of order.
+//! - [`tasks`]: builders of agents and tasks, and waits for their states. Tests wait for states, never for time.
+//! - [`history`]: the checker.
+//! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
+//!
+//! # Fault injection
+//!
+//! - [`Cluster::kill`] drops every task of the control plane where it stands, as SIGKILL would; [`Cluster::restart`]
+//!   reads what was durable.
+//! - [`Proxy`] stands between a worker and the control plane: [`Proxy::freeze`] keeps connections open and passes
+//!   nothing, as when a cable is pulled, [`Proxy::cut`] closes them.
+//! - [`Setup::skew`] moves the store's clock; [`PANIC_SKEW`] makes the store's writer panic, [`BLOCK_SKEW`] blocks it.
+//! - Scripted tasks fail by probability and delay by chance; `tests/it/chaos.rs` of the server combines all of this.
+//!
+//! # Rules of the history checker
+//!
+//! [`history::check`] reads every log after a test and reports each violated rule of `docs/guarantees.md`:
+//!
+//! | rule | holds if |
+//! | --- | --- |
+//! | L1 | log sequence numbers have no gap and no repetition |
+//! | L2 | each state change starts at the state where the last one ended |
+//! | L3 | the record of the task has the state of its log |
+//! | H1 | a task ends exactly once |
+//! | H2 | events of an attempt are logged only while it runs |
+//! | H3 | attempts are numbered without gaps |
+//! | H4 | a task starts after its dependencies have ended |
+//! | H5 | the output of an attempt is complete and in order |
+//! | H6 | fences only increase |
+//! | H7 | attempts do not overlap, and nothing follows their end |
+//! | H8 | a cancelled task does not succeed afterwards |
+//!
+//! # How to add
+//!
+//! A new rule is a function over one log in `history.rs` with a test that violates it. A new fault belongs here if two
+//! tests need it. A test of one component belongs to that component.
+//!
+//! Read [`Cluster`] first, then `tasks.rs` and `history.rs`.
 
 pub mod cluster;
 pub mod collector;
 pub mod history;
+pub mod output;
 pub mod proxy;
 pub mod raw;
-pub mod said;
 pub mod tasks;
-mod worker;
+mod worker_handle;
 
-pub use cluster::{BROKEN, Cluster, Keep, STUCK, Setup};
+pub use cluster::{BLOCK_SKEW, Backend, Cluster, PANIC_SKEW, Setup};
 pub use proxy::Proxy;
 pub use raw::RawWorker;
-pub use worker::WorkerHandle;
+// Re-exported for tests of crates that must not depend on these themselves.
+pub use rota_client as client;
+pub use rota_worker as worker;
+pub use worker_handle::WorkerHandle;

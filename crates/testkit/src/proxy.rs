@@ -1,5 +1,5 @@
-//! A TCP proxy on loopback that can go deaf: connections stay open and nothing passes, as when a
-//! cable is pulled. Or cut them all.
+//! TCP proxy on loopback that can freeze, so that connections stay open and nothing passes, as when a cable is pulled,
+//! or cut all connections.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ enum Mode {
     Cut,
 }
 
-/// Stands between a worker and its control plane.
+/// Proxy between a worker and its control plane. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Hands everything on to `to`.
+    /// Starts a proxy that forwards to `to`.
     pub async fn start(to: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
@@ -52,22 +52,22 @@ impl Proxy {
         Ok(Self { addr, mode, _over: over.drop_guard() })
     }
 
-    /// Where it listens.
+    /// Returns the address that the proxy listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// From now on nothing passes, and nobody is told.
+    /// Stops forwarding without closing anything: neither side notices.
     pub fn freeze(&self) {
         self.mode.send_replace(Mode::Frozen);
     }
 
-    /// Ends all connections, and all new ones.
+    /// Closes all connections, and new ones as they arrive.
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
 
-    /// Everything passes again, also what came meanwhile.
+    /// Forwards again, including what was received while frozen.
     pub fn open(&self) {
         self.mode.send_replace(Mode::Open);
     }

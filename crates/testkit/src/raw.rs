@@ -1,27 +1,26 @@
-//! A worker that speaks the session by hand: it can lie about fences, keep silent, say things out of
-//! turn, and come back as somebody else.
+//! A worker session by hand, for what a correct worker never does: stale fences, missing heartbeats, messages out of
+//! order, a name that belongs to another process.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rota_client::Client;
 use rota_proto::v1;
-use rota_proto::worker::v1::session_request::Kind as Say;
-use rota_proto::worker::v1::session_response::Kind as Hear;
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_proto::worker::v1::session_response::Kind as Incoming;
 use rota_proto::worker::v1::{
-    Accept, Assign, Cancelled, Hello, Reject, Report, Result as Told, RunningAttempt, SessionRequest,
-    SessionResponse, Welcome, WorkerHeartbeat, result,
+    Accept, Assign, Cancelled, Hello, Reject, Report, Result as AttemptResult, RunningAttempt,
+    SessionRequest, SessionResponse, Welcome, WorkerHeartbeat, result,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::tasks::{NAMESPACE, PATIENCE};
+use crate::tasks::{NAMESPACE, WAIT_TIMEOUT};
 
-/// Between two heartbeats.
-const BEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a worker of this name says first.
+/// Returns the first message of a worker.
 pub fn hello(agent: &str, worker: &str, slots: i32) -> Hello {
     Hello {
         protocol_version: 1,
@@ -34,16 +33,16 @@ pub fn hello(agent: &str, worker: &str, slots: i32) -> Hello {
     }
 }
 
-/// A session that is not a worker's yet.
+/// A session stream before or without the handshake.
 #[derive(Debug)]
-pub struct Line {
+pub struct RawSession {
     out: Option<mpsc::UnboundedSender<SessionRequest>>,
     inbound: Streaming<SessionResponse>,
 }
 
-impl Line {
-    /// Opens the call and says this, if anything.
-    pub async fn open(client: &Client, first: Option<Say>) -> Result<Self, Status> {
+impl RawSession {
+    /// Opens the stream, with a first message if given.
+    pub async fn open(client: &Client, first: Option<Outgoing>) -> Result<Self, Status> {
         let (out, queue) = mpsc::unbounded_channel();
         if let Some(kind) = first {
             let _ = out.send(SessionRequest { kind: Some(kind) });
@@ -52,169 +51,168 @@ impl Line {
         Ok(Self { out: Some(out), inbound })
     }
 
-    /// Says something.
-    pub fn say(&self, kind: Say) {
+    /// Sends a message.
+    pub fn send(&self, kind: Outgoing) {
         if let Some(out) = &self.out {
-            // A call that has ended shows when something is heard.
+            // A stream that has ended is noticed on receiving.
             let _ = out.send(SessionRequest { kind: Some(kind) });
         }
     }
 
-    /// Ends what it says, but listens on.
-    pub fn fall_silent(&mut self) {
+    /// Closes the sending half; responses still arrive.
+    pub fn close_send(&mut self) {
         self.out = None;
     }
 
-    /// The next thing that is no heartbeat; `None` when the call ends in order.
-    pub async fn hear(&mut self) -> Result<Option<Hear>, Status> {
-        let listen = async {
+    /// Receives the next message that is not a heartbeat, or `None` when the server ends the stream without an error.
+    pub async fn receive(&mut self) -> Result<Option<Incoming>, Status> {
+        let next = async {
             loop {
                 match self.inbound.message().await? {
                     None => return Ok(None),
-                    Some(SessionResponse { kind: Some(Hear::Heartbeat(_)) | None }) => {}
+                    Some(SessionResponse { kind: Some(Incoming::Heartbeat(_)) | None }) => {}
                     Some(SessionResponse { kind }) => return Ok(kind),
                 }
             }
         };
-        let late = |_| Status::deadline_exceeded("nothing was heard");
-        tokio::time::timeout(PATIENCE, listen).await.map_err(late)?
+        let late = |_| Status::deadline_exceeded("no message from the control plane");
+        tokio::time::timeout(WAIT_TIMEOUT, next).await.map_err(late)?
     }
 
-    /// Listens until the call ends, and tells how.
-    pub async fn ended(&mut self) -> Status {
+    /// Receives until the stream ends, and returns its status.
+    pub async fn end_status(&mut self) -> Status {
         loop {
-            match self.hear().await {
+            match self.receive().await {
                 Ok(Some(_)) => {}
-                Ok(None) => return Status::new(Code::Ok, "in order"),
+                Ok(None) => return Status::new(Code::Ok, "the stream ended"),
                 Err(status) => return status,
             }
         }
     }
 }
 
-/// A worker by hand. It sends heartbeats unless told not to.
+/// A connected worker. [`RawWorker::join`] sends heartbeats in the background.
 #[derive(Debug)]
 pub struct RawWorker {
-    /// What it was welcomed with.
+    /// Response to the handshake.
     pub welcome: Welcome,
-    /// The call.
-    pub line: Line,
+    pub session: RawSession,
 }
 
 impl RawWorker {
-    /// Joins.
+    /// Connects, and sends heartbeats from then on.
     pub async fn join(client: &Client, hello: Hello) -> Result<Self> {
         let worker = Self::join_silent(client, hello).await?;
-        if let Some(out) = worker.line.out.as_ref().map(mpsc::UnboundedSender::downgrade) {
+        if let Some(out) = worker.session.out.as_ref().map(mpsc::UnboundedSender::downgrade) {
             rota_telemetry::spawn("raw-heartbeat", rota_telemetry::OnExit::Done, async move {
                 while let Some(out) = out.upgrade() {
-                    let kind = Some(Say::Heartbeat(WorkerHeartbeat::default()));
+                    let kind = Some(Outgoing::Heartbeat(WorkerHeartbeat::default()));
                     if out.send(SessionRequest { kind }).is_err() {
                         return;
                     }
                     drop(out);
-                    tokio::time::sleep(BEAT).await;
+                    tokio::time::sleep(HEARTBEAT_INTERVAL).await;
                 }
             });
         }
         Ok(worker)
     }
 
-    /// Joins, and says nothing by itself.
+    /// Connects without heartbeats.
     pub async fn join_silent(client: &Client, hello: Hello) -> Result<Self> {
-        let mut line = Line::open(client, Some(Say::Hello(hello))).await?;
-        match line.hear().await? {
-            Some(Hear::Welcome(welcome)) => Ok(Self { welcome, line }),
-            other => bail!("no Welcome: {other:?}"),
+        let mut session = RawSession::open(client, Some(Outgoing::Hello(hello))).await?;
+        match session.receive().await? {
+            Some(Incoming::Welcome(welcome)) => Ok(Self { welcome, session }),
+            other => bail!("expected a Welcome, received {other:?}"),
         }
     }
 
-    /// Says something.
-    pub fn say(&self, kind: Say) {
-        self.line.say(kind);
+    /// Sends a message.
+    pub fn send(&self, kind: Outgoing) {
+        self.session.send(kind);
     }
 
-    /// The next thing that is no heartbeat.
-    pub async fn hear(&mut self) -> Result<Hear> {
-        self.line.hear().await?.context("the session has ended")
+    /// Receives the next message that is not a heartbeat.
+    pub async fn receive(&mut self) -> Result<Incoming> {
+        self.session.receive().await?.context("the session has ended")
     }
 
-    /// The next assignment; whatever comes before it is passed over.
-    pub async fn assigned(&mut self) -> Result<Assign> {
+    /// Receives the next assignment, skipping other messages.
+    pub async fn next_assignment(&mut self) -> Result<Assign> {
         loop {
-            if let Hear::Assign(assign) = self.hear().await? {
+            if let Incoming::Assign(assign) = self.receive().await? {
                 return Ok(assign);
             }
         }
     }
 
-    /// Waits for the next assignment and takes it.
+    /// Receives the next assignment and accepts it.
     pub async fn take(&mut self) -> Result<Assign> {
-        let assign = self.assigned().await?;
+        let assign = self.next_assignment().await?;
         self.accept(&assign);
         Ok(assign)
     }
 
-    /// Takes an assignment.
+    /// Accepts an assignment.
     pub fn accept(&self, assign: &Assign) {
-        self.say(Say::Accept(Accept { task_id: assign.task_id.clone(), fence: assign.fence }));
+        self.send(Outgoing::Accept(Accept { task_id: assign.task_id.clone(), fence: assign.fence }));
     }
 
-    /// Does not take it.
+    /// Rejects an assignment.
     pub fn reject(&self, assign: &Assign, reason: &str) {
         let (task_id, fence) = (assign.task_id.clone(), assign.fence);
-        self.say(Say::Reject(Reject { task_id, fence, reason: reason.to_owned() }));
+        self.send(Outgoing::Reject(Reject { task_id, fence, reason: reason.to_owned() }));
     }
 
-    /// Reports events, numbered from `first`.
+    /// Reports events with attempt sequence numbers from `first` on.
     pub fn report(&self, assign: &Assign, first: i64, events: Vec<v1::Event>) {
         let (task_id, fence) = (assign.task_id.clone(), assign.fence);
-        self.say(Say::Report(Report { task_id, fence, first_attempt_seq: first, events }));
+        self.send(Outgoing::Report(Report { task_id, fence, first_attempt_seq: first, events }));
     }
 
-    /// Reports a success.
+    /// Reports a successful result.
     pub fn succeed(&self, assign: &Assign, last: i64, text: &str) {
-        self.say(success(assign, last, text));
+        self.send(success(assign, last, text));
     }
 
-    /// Says that an attempt has ended because it was told to.
-    pub fn ended(&self, assign: &Assign) {
-        self.say(Say::Result(Told {
+    /// Reports that an attempt was cancelled on request.
+    pub fn report_cancelled(&self, assign: &Assign) {
+        self.send(Outgoing::Result(AttemptResult {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             kind: Some(result::Kind::Cancelled(Cancelled { by: "interrupt".to_owned() })),
-            ..Told::default()
+            ..AttemptResult::default()
         }));
     }
 
-    /// Waits for the word on a result: whether it is the accepted one.
+    /// Receives the acknowledgement of a result, and returns whether the result was accepted.
     pub async fn result_ack(&mut self) -> Result<bool> {
         loop {
-            if let Hear::ResultAck(ack) = self.hear().await? {
+            if let Incoming::ResultAck(ack) = self.receive().await? {
                 return Ok(ack.accepted);
             }
         }
     }
 
-    /// Ends the session without a word.
-    pub async fn hang_up(mut self) {
-        self.line.fall_silent();
+    /// Closes the session without a goodbye.
+    pub async fn close(mut self) {
+        self.session.close_send();
     }
 }
 
-/// A successful result.
-pub fn success(assign: &Assign, last: i64, text: &str) -> Say {
-    let told = v1::TaskResult { text: text.to_owned(), ..Default::default() };
-    Say::Result(Told {
+/// Returns the message for a successful result.
+pub fn success(assign: &Assign, last: i64, text: &str) -> Outgoing {
+    let task_result = v1::TaskResult { text: text.to_owned(), ..Default::default() };
+    Outgoing::Result(AttemptResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         last_attempt_seq: last,
-        kind: Some(result::Kind::Succeeded(told)),
-        ..Told::default()
+        kind: Some(result::Kind::Succeeded(task_result)),
+        ..AttemptResult::default()
     })
 }
 
-/// What a worker still has, for its next Hello.
+/// Returns the entry for an attempt that a reconnecting worker still runs.
 pub fn running(assign: &Assign, last: i64, input: i64) -> RunningAttempt {
     RunningAttempt {
         task_id: assign.task_id.clone(),
@@ -224,7 +222,7 @@ pub fn running(assign: &Assign, last: i64, input: i64) -> RunningAttempt {
     }
 }
 
-/// A line of output.
+/// Returns an output event.
 pub fn output(text: &str) -> v1::Event {
     let output = v1::Output {
         stream: v1::OutputStream::Stdout.into(),
@@ -234,7 +232,7 @@ pub fn output(text: &str) -> v1::Event {
     v1::Event { kind: Some(v1::event::Kind::Output(output)), ..Default::default() }
 }
 
-/// A question to a person.
+/// Returns an event that asks the user a question.
 pub fn question(id: &str) -> v1::Event {
     let request = v1::InputRequest {
         request_id: id.to_owned(),

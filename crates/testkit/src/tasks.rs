@@ -1,4 +1,4 @@
-//! Short ways to say which agents and tasks a test means.
+//! Builders of agents and tasks, calls with test defaults, and waits for states.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use rota_client::Client;
 use rota_proto::names;
 use rota_proto::v1::{self, script_step::Kind as Step};
 
-/// The namespace of all tests.
+/// Namespace of all tests.
 pub const NAMESPACE: &str = "default";
-/// Longest wait for anything; only a broken system comes near it.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout of every wait; only a broken system comes near it.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A script.
+/// Returns a scripted runtime with the given steps.
 pub fn script(steps: impl IntoIterator<Item = Step>) -> v1::Runtime {
     let steps = steps.into_iter().map(|kind| v1::ScriptStep { kind: Some(kind) }).collect();
     v1::Runtime { kind: Some(v1::runtime::Kind::Scripted(v1::ScriptedRuntime { steps, seed: 0 })) }
 }
 
-/// A span of time on the wire.
+/// Converts milliseconds to the duration type of the API.
 pub fn millis(millis: u64) -> pbjson_types::Duration {
     let wait = Duration::from_millis(millis);
     pbjson_types::Duration {
@@ -28,7 +28,7 @@ pub fn millis(millis: u64) -> pbjson_types::Duration {
     }
 }
 
-/// An agent with that runtime, whose workers come by themselves.
+/// Creates or updates an agent whose workers are started by the test.
 pub async fn agent(
     client: &Client,
     name: &str,
@@ -46,54 +46,54 @@ pub async fn agent(
     Ok(client.update_agent(request).await?)
 }
 
-/// A task for an agent.
+/// Returns a task for an agent.
 pub fn task(agent: &str) -> v1::Task {
     let target = v1::Target { kind: Some(v1::target::Kind::Agent(agent.to_owned())) };
     v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
 }
 
-/// A task for one worker.
+/// Returns a task for one worker.
 pub fn task_on(worker: &str) -> v1::Task {
     let target = v1::Target { kind: Some(v1::target::Kind::Worker(worker.to_owned())) };
     v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
 }
 
-/// A task for an agent, with a script of its own.
+/// Returns a task for an agent that overrides the runtime with a script.
 pub fn scripted(agent: &str, steps: impl IntoIterator<Item = Step>) -> v1::Task {
     let mut task = task(agent);
     task.spec.get_or_insert_default().runtime = Some(script(steps));
     task
 }
 
-/// Hands a task in.
+/// Creates a task.
 pub async fn create(client: &Client, task: v1::Task) -> Result<v1::Task> {
     let request =
         v1::CreateTaskRequest { parent: names::namespace(NAMESPACE), task: Some(task), ..Default::default() };
     Ok(client.create_task(request).await?)
 }
 
-/// Waits until a task is as wanted, and gives it as it is then.
+/// Waits until the status of a task meets a condition, and returns the task as it is then.
 pub async fn until(
     client: &Client,
     name: &str,
-    wanted: impl Fn(&v1::TaskStatus) -> bool,
+    condition: impl Fn(&v1::TaskStatus) -> bool,
 ) -> Result<v1::Task> {
     let wait = async {
         let mut watch = client.watch_task(name, 0);
         while let Some(update) = watch.next().await {
             let task = update?.task.context("an update without a task")?;
-            if task.status.as_ref().is_some_and(&wanted) {
+            if task.status.as_ref().is_some_and(&condition) {
                 return Ok(task);
             }
         }
-        bail!("{name} ended otherwise than was waited for")
+        bail!("{name} ended without meeting the condition")
     };
-    match tokio::time::timeout(PATIENCE, wait).await {
+    match tokio::time::timeout(WAIT_TIMEOUT, wait).await {
         Ok(waited) => waited,
         Err(_) => {
             let now = get(client, name).await?;
             let steps = steps(&log(client, name).await?);
-            bail!("{name} did not get there: {:?}, after {steps:?}", now.status)
+            bail!("{name} did not meet the condition in time: {:?}, after {steps:?}", now.status)
         }
     }
 }
@@ -105,7 +105,7 @@ pub async fn until_state(client: &Client, name: &str, state: v1::TaskState) -> R
         .with_context(|| format!("waiting for {state:?}"))
 }
 
-/// Waits for a task's end.
+/// Waits until a task has ended, in any final state.
 pub async fn ended(client: &Client, name: &str) -> Result<v1::Task> {
     until(client, name, |status| {
         matches!(status.state(), v1::TaskState::Succeeded | v1::TaskState::Failed | v1::TaskState::Cancelled)
@@ -113,7 +113,7 @@ pub async fn ended(client: &Client, name: &str) -> Result<v1::Task> {
     .await
 }
 
-/// A task's whole log as it stands.
+/// Returns the log of a task up to now.
 pub async fn log(client: &Client, name: &str) -> Result<Vec<v1::Event>> {
     let read = async {
         let mut watch = client.watch_task(name, 0);
@@ -128,16 +128,16 @@ pub async fn log(client: &Client, name: &str) -> Result<Vec<v1::Event>> {
         }
         Ok(events)
     };
-    tokio::time::timeout(PATIENCE, read).await.context("the log did not come")?
+    tokio::time::timeout(WAIT_TIMEOUT, read).await.context("timed out reading the log")?
 }
 
-/// A state change, as `FROM>TO:reason`.
+/// Formats a state change as `FROM>TO:reason`.
 pub fn step(change: &v1::StateChange) -> String {
     let name = |state: v1::TaskState| state.as_str_name().trim_start_matches("TASK_STATE_").to_owned();
     format!("{}>{}:{}", name(change.from()), name(change.to()), change.reason)
 }
 
-/// The state changes of a log.
+/// Returns the state changes of a log, formatted by [`step`].
 pub fn steps(log: &[v1::Event]) -> Vec<String> {
     log.iter()
         .filter_map(|event| match &event.kind {
@@ -147,7 +147,7 @@ pub fn steps(log: &[v1::Event]) -> Vec<String> {
         .collect()
 }
 
-/// What was printed, a piece an entry.
+/// Returns the output events of a log as text.
 pub fn outputs(log: &[v1::Event]) -> Vec<String> {
     log.iter()
         .filter_map(|event| match &event.kind {
@@ -157,7 +157,7 @@ pub fn outputs(log: &[v1::Event]) -> Vec<String> {
         .collect()
 }
 
-/// The codes of a log's notices.
+/// Returns the codes of the notices in a log.
 pub fn notices(log: &[v1::Event]) -> Vec<String> {
     log.iter()
         .filter_map(|event| match &event.kind {
@@ -167,53 +167,55 @@ pub fn notices(log: &[v1::Event]) -> Vec<String> {
         .collect()
 }
 
-/// Answers the only question of a task.
+/// Waits for an input request of a task and answers it.
 pub async fn answer(client: &Client, name: &str, text: &str) -> Result<()> {
     let task = until(client, name, |status| !status.pending_input.is_empty()).await?;
     let request = task.status.and_then(|status| status.pending_input.into_iter().next());
-    let request_id = request.context("no question is open")?.request_id;
+    let request_id = request.context("no pending input request")?.request_id;
     let input = v1::TaskInput { request_id, text: text.to_owned(), ..Default::default() };
     client.send_task_input(v1::SendTaskInputRequest { name: name.to_owned(), input: Some(input) }).await?;
     Ok(())
 }
 
-/// Asks for a task's end.
+/// Requests cancellation of a task.
 pub async fn cancel(client: &Client, name: &str) -> Result<v1::Task, rota_client::Error> {
     client.cancel_task(v1::CancelTaskRequest { name: name.to_owned(), reason: "enough".to_owned() }).await
 }
 
-/// One task.
+/// Returns a task as it is now.
 pub async fn get(client: &Client, name: &str) -> Result<v1::Task, rota_client::Error> {
     client.get_task(v1::GetTaskRequest { name: name.to_owned() }).await
 }
 
-/// Changes fields of a task.
+/// Updates the fields of a task that `paths` name.
 pub async fn update(client: &Client, task: v1::Task, paths: &[&str]) -> Result<v1::Task, rota_client::Error> {
     let paths = paths.iter().map(ToString::to_string).collect();
     let update_mask = Some(pbjson_types::FieldMask { paths });
     client.update_task(v1::UpdateTaskRequest { task: Some(task), update_mask, ..Default::default() }).await
 }
 
-/// Waits until something asked of the control plane is so.
-pub async fn eventually<F>(what: &str, mut look: impl FnMut() -> F) -> Result<()>
+/// Polls a condition until it holds, for what no watch reports.
+pub async fn eventually<F>(condition: &str, mut holds: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {
     let wait = async {
-        while !look().await? {
+        while !holds().await? {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("never came: {what}"))?
+    tokio::time::timeout(WAIT_TIMEOUT, wait)
+        .await
+        .with_context(|| format!("timed out waiting for {condition}"))?
 }
 
-/// Workers of the namespace, as they stand.
+/// Returns all workers of the namespace.
 pub async fn workers(client: &Client) -> Result<Vec<v1::Worker>> {
     Ok(client.all_workers(&names::namespace(NAMESPACE), "").await?)
 }
 
-/// Waits until a worker's session is up.
+/// Waits until a worker is connected.
 pub async fn connected(client: &Client, name: &str) -> Result<()> {
     let name = names::worker(NAMESPACE, name);
     eventually("a session", async || {

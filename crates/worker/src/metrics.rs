@@ -1,11 +1,11 @@
-//! What a worker tells of its machine and itself in a heartbeat. Taken off the hot path.
+//! CPU and memory usage of the worker and its processes, for heartbeats. Sampled off the hot path.
 
 use rota_proto::worker::v1::WorkerHeartbeat;
 use sysinfo::System;
 
 use crate::supervise::tree;
 
-/// Takes samples. The share of processors is over the time since the sample before.
+/// Takes samples. CPU usage is averaged since the previous sample.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     system: System,
@@ -23,18 +23,18 @@ impl Sampler {
     }
 }
 
-/// Resident memory of this process and everything below it.
+/// Resident memory of this process and its descendants.
 fn memory() -> i64 {
     let me = nix::unistd::Pid::this().as_raw();
     let own = procfs::process::Process::myself().and_then(|me| me.stat()).map_or(0, |stat| stat.rss);
-    let below: u64 = tree::descendants(me).iter().map(|seen| seen.rss_pages).sum();
+    let below: u64 = tree::descendants(me).iter().map(|info| info.rss_pages).sum();
     i64::try_from((own + below).saturating_mul(procfs::page_size())).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_sample_is_plausible() {
+    fn sample_has_plausible_values() {
         let sample = super::Sampler::default().sample();
         assert!((0.0..=1.0).contains(&sample.cpu));
         assert!(sample.memory_bytes > 1 << 20);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if let Some(code) = rota_worker::hidden(args.clone()) {
+    if let Some(code) = rota_worker::run_hidden_subcommand(args.clone()) {
         return code;
     }
     let args: Vec<String> = args.into_iter().filter_map(|arg| arg.into_string().ok()).collect();

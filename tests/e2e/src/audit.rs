@@ -1,38 +1,36 @@
-//! What the API server was asked, from its audit log: a line of JSON for every answered request.
+//! Requests to the API server, from its audit log: a line of JSON for every answered request.
 
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// The log, from where it stood.
+/// Audit log from a position on.
 #[derive(Debug)]
 pub struct Audit {
     file: PathBuf,
     from: u64,
 }
 
-/// One request.
+/// Request to the API server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
     /// `get`, `create`, `patch`, …
     pub verb: String,
-    /// Who asked.
     pub user: User,
-    /// What for.
     #[serde(default)]
     pub object_ref: Object,
 }
 
-/// Who asked.
+/// Client of a request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct User {
     /// `system:serviceaccount:…`
     pub username: String,
 }
 
-/// What a request was for.
+/// Object of a request.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Object {
     /// `pods`, `tasks`, …
@@ -41,18 +39,17 @@ pub struct Object {
     /// `status`, `scale`, `eviction`, …
     #[serde(default)]
     pub subresource: String,
-    /// Its namespace.
     #[serde(default)]
     pub namespace: String,
 }
 
 impl Call {
-    /// Whether it changed something.
+    /// Returns whether the request modifies objects.
     pub fn writes(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
-    /// Verb and what for, in a word.
+    /// Returns verb and resource, such as `patch tasks/status`.
     pub fn kind(&self) -> String {
         let Object { resource, subresource, .. } = &self.object_ref;
         let slash = if subresource.is_empty() { "" } else { "/" };
@@ -61,14 +58,14 @@ impl Call {
 }
 
 impl Audit {
-    /// From now on; `None` where the cluster does not let us see it.
+    /// Starts at the end of the log. Returns `None` if the cluster's log is not accessible.
     pub fn start() -> Option<Self> {
         let file = PathBuf::from(rota_telemetry::env::var_os("ROTA_CLUSTER_AUDIT")?);
         let from = std::fs::metadata(&file).ok()?.len();
         Some(Self { file, from })
     }
 
-    /// What was asked since then.
+    /// Returns the requests since the start.
     pub fn calls(&self) -> Vec<Call> {
         let mut file = match std::fs::File::open(&self.file) {
             Ok(file) => file,
@@ -78,7 +75,7 @@ impl Audit {
             panic!("{}: {error}", self.file.display());
         }
         let lines = BufReader::new(file).lines().map_while(Result::ok);
-        // The last line may be half written, and some requests are about no object.
+        // The last line may be incomplete, and some requests concern no object.
         lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Runs programs as a person types them, and never waits for ever.
+//! Runs programs from command lines, with a time limit.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -6,44 +6,41 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// No command of a test takes longer, those that wait for something included.
-const LIMIT: Duration = Duration::from_secs(900);
+/// Maximum duration of a command, including those that wait.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// What a program said.
+/// Output of a program.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The command.
     pub command: String,
-    /// Whether it ended with 0.
+    /// Whether the exit code was 0.
     pub ok: bool,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 
 impl Output {
-    /// Its standard output; panics when it failed.
+    /// Returns the standard output. Panics if the program failed.
     #[track_caller]
-    pub fn good(self) -> String {
+    pub fn success(self) -> String {
         assert!(self.ok, "`{}` failed:\n{}{}", self.command, self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Its standard error; panics when it did not fail.
+    /// Returns the standard error. Panics if the program succeeded.
     #[track_caller]
-    pub fn bad(self) -> String {
-        assert!(!self.ok, "`{}` should have failed, and said:\n{}", self.command, self.stdout);
+    pub fn failure(self) -> String {
+        assert!(!self.ok, "`{}` should have failed, but printed:\n{}", self.command, self.stdout);
         self.stderr
     }
 }
 
-/// Runs a program with these words.
+/// Runs a program with whitespace-separated arguments.
 pub async fn run(line: &str) -> Output {
     run_with(line, "").await
 }
 
-/// The same, with something on its standard input.
+/// Like [`run`], with standard input.
 pub async fn run_with(line: &str, input: &str) -> Output {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or_default());
@@ -51,18 +48,19 @@ pub async fn run_with(line: &str, input: &str) -> Output {
     finish(line, command, input).await
 }
 
-/// Runs what is put together already.
+/// Runs a prepared command.
 pub(crate) async fn finish(line: &str, mut command: Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("`{line}` cannot be started: {error}"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("failed to start `{line}`: {error}"));
     let stdin = child.stdin.take();
-    let talk = async {
+    let write = async {
         if let Some(mut stdin) = stdin {
-            // A program that does not read it may have ended.
+            // A program that does not read its input may have exited.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
-    let ended = tokio::time::timeout(LIMIT, async { tokio::join!(talk, child.wait_with_output()).1 });
+    let ended =
+        tokio::time::timeout(COMMAND_TIMEOUT, async { tokio::join!(write, child.wait_with_output()).1 });
     match ended.await {
         Ok(Ok(output)) => Output {
             command: line.to_owned(),
@@ -70,7 +68,7 @@ pub(crate) async fn finish(line: &str, mut command: Command, input: &str) -> Out
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         },
-        Ok(Err(error)) => panic!("`{line}` cannot be read: {error}"),
-        Err(_) => panic!("`{line}` did not end within {LIMIT:?}"),
+        Ok(Err(error)) => panic!("failed to read the output of `{line}`: {error}"),
+        Err(_) => panic!("`{line}` did not exit within {COMMAND_TIMEOUT:?}"),
     }
 }

@@ -1,5 +1,5 @@
-//! The control plane as somebody outside the cluster reaches it: a forwarded port, the authority's certificate
-//! and the admin token, and `rota` on that.
+//! Access to the control plane from outside the cluster: a forwarded port, the CA certificate, the admin token, and `rota`
+//! with these.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -15,22 +15,23 @@ use tokio::time::timeout;
 use crate::command::{Output, finish};
 use crate::{RELEASE, client};
 
-/// How long a port may take to be forwarded.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Time limit for forwarding a port.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A forwarded port with what is needed to use it.
+/// Forwarded port of the control plane with credentials.
 #[derive(Debug)]
 pub struct Control {
     folder: TempDir,
     port: u16,
-    /// Ends with this, and so does the port; its output is kept open.
+    /// Stops forwarding when dropped; its output must stay open.
     _forward: (Child, Lines<BufReader<ChildStdout>>),
 }
 
 impl Control {
-    /// As the notes of the chart say.
+    /// Connects as described in the notes of the chart.
     pub async fn connect() -> Self {
-        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no folder: {error}"));
+        let folder = tempfile::tempdir()
+            .unwrap_or_else(|error| panic!("failed to create a temporary directory: {error}"));
         let secrets: Api<Secret> = Api::namespaced(client().await, RELEASE);
         for (secret, key) in [("rota-tls", "ca.crt"), ("rota-admin-token", "token")] {
             let found = secrets.get(secret).await.unwrap_or_else(|error| panic!("Secret {secret}: {error}"));
@@ -38,7 +39,7 @@ impl Control {
                 panic!("{secret} has no {key}")
             };
             std::fs::write(folder.path().join(key), value.0)
-                .unwrap_or_else(|error| panic!("{key} cannot be written: {error}"));
+                .unwrap_or_else(|error| panic!("failed to write {key}: {error}"));
         }
         let mut child = Command::new("kubectl")
             .args(["-n", RELEASE, "port-forward", "service/rota", ":7420"])
@@ -47,23 +48,23 @@ impl Control {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("kubectl cannot be started: {error}"));
+            .unwrap_or_else(|error| panic!("failed to start kubectl: {error}"));
         let Some(stdout) = child.stdout.take() else { panic!("kubectl has no output") };
         let mut lines = BufReader::new(stdout).lines();
-        let said = timeout(LIMIT, lines.next_line()).await.ok().and_then(Result::ok).flatten();
+        let line = timeout(FORWARD_TIMEOUT, lines.next_line()).await.ok().and_then(Result::ok).flatten();
         // Forwarding from 127.0.0.1:40123 -> 7420
         let port =
-            said.as_deref().and_then(|line| line.split(&[':', ' ']).find_map(|word| word.parse().ok()));
-        let Some(port) = port else { panic!("no port was forwarded: {said:?}") };
+            line.as_deref().and_then(|line| line.split(&[':', ' ']).find_map(|word| word.parse().ok()));
+        let Some(port) = port else { panic!("no port was forwarded: {line:?}") };
         Self { folder, port, _forward: (child, lines) }
     }
 
-    /// Where it is reached on this machine.
+    /// Returns the local port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `rota` with these words.
+    /// Runs `rota` with whitespace-separated arguments.
     pub async fn rota(&self, line: &str) -> Output {
         let program =
             rota_telemetry::env::var_os("ROTA_BIN").map_or_else(|| PathBuf::from("rota"), PathBuf::from);

@@ -1,4 +1,4 @@
-//! A namespace of a story's own. When the story fails, what can be seen of it is kept in a folder.
+//! Namespace of one test. If the test fails, its state is written to a folder.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,67 +6,66 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::command::{Output, finish, run, run_with};
-use crate::{RELEASE, Watched, client};
+use crate::{PodWatch, RELEASE, client};
 
-/// A namespace that is gone after the test.
+/// Namespace that is deleted after the test.
 #[derive(Debug)]
 pub struct Space {
-    /// Its name.
     pub name: String,
-    /// Its pods, from the beginning.
-    pub pods: Watched,
+    /// All changes of its pods.
+    pub pods: PodWatch,
 }
 
 impl Space {
-    /// A new one, which nobody used before.
-    pub async fn new(story: &str) -> Self {
-        let name = format!("{story}-{}", &uuid::Uuid::new_v4().simple().to_string()[..5]);
-        run(&format!("kubectl create namespace {name}")).await.good();
+    /// Creates a namespace with a unique name.
+    pub async fn new(test: &str) -> Self {
+        let name = format!("{test}-{}", &uuid::Uuid::new_v4().simple().to_string()[..5]);
+        run(&format!("kubectl create namespace {name}")).await.success();
         let label = "pod-security.kubernetes.io/enforce=restricted";
-        run(&format!("kubectl label namespace {name} {label}")).await.good();
-        let pods = Watched::start(client().await, &name).await;
+        run(&format!("kubectl label namespace {name} {label}")).await.success();
+        let pods = PodWatch::start(client().await, &name).await;
         Self { name, pods }
     }
 
-    /// `kubectl` in this namespace.
+    /// Runs `kubectl` in the namespace.
     pub async fn kubectl(&self, line: &str) -> Output {
         run(&format!("kubectl --namespace {} {line}", self.name)).await
     }
 
-    /// `kubectl apply`, of a manifest.
+    /// Applies a manifest.
     pub async fn apply(&self, manifest: &str) {
-        self.hand_in(manifest).await.good();
+        self.try_apply(manifest).await.success();
     }
 
-    /// The same, which may fail.
-    pub async fn hand_in(&self, manifest: &str) -> Output {
+    /// Applies a manifest that may be rejected.
+    pub async fn try_apply(&self, manifest: &str) -> Output {
         run_with(&format!("kubectl --namespace {} apply --server-side -f -", self.name), manifest).await
     }
 
-    /// `kubectl get`, as JSON.
+    /// Runs `kubectl get` and returns its JSON.
     pub async fn get(&self, what: &str) -> Value {
-        let text = self.kubectl(&format!("get {what} -o json")).await.good();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what} is no JSON: {error}"))
+        let text = self.kubectl(&format!("get {what} -o json")).await.success();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what} is not JSON: {error}"))
     }
 
-    /// A field by its path, as `kubectl get -o jsonpath` has it; empty when it is not there.
+    /// Returns a field by its JSONPath; empty if it does not exist.
     pub async fn field(&self, what: &str, path: &str) -> String {
-        self.kubectl(&format!("get {what} -o jsonpath={{{path}}}")).await.good()
+        self.kubectl(&format!("get {what} -o jsonpath={{{path}}}")).await.success()
     }
 
-    /// A line for the shell of a pod's only container.
+    /// Runs a shell command in the only container of a pod.
     pub async fn sh(&self, pod: &str, line: &str) -> Output {
         let mut command = tokio::process::Command::new("kubectl");
         command.args(["--namespace", &self.name, "exec", pod, "--", "sh", "-c", line]);
         finish(&format!("kubectl exec {pod} -- {line}"), command, "").await
     }
 
-    /// Waits for a condition as people do.
+    /// Runs `kubectl wait`.
     pub async fn wait(&self, what: &str, condition: &str, limit: &str) {
-        self.kubectl(&format!("wait {what} --for={condition} --timeout={limit}")).await.good();
+        self.kubectl(&format!("wait {what} --for={condition} --timeout={limit}")).await.success();
     }
 
-    /// The list of tasks, each as JSON.
+    /// Returns all tasks as JSON.
     pub async fn tasks(&self) -> Vec<Value> {
         let mut all = self.get("tasks.rota.dev").await;
         all["items"].as_array_mut().map(std::mem::take).unwrap_or_default()
@@ -76,7 +75,7 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.keep();
+            self.dump();
         }
         let arguments = ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"];
         let _ = Command::new("kubectl").args(arguments).output();
@@ -84,13 +83,13 @@ impl Drop for Space {
 }
 
 impl Space {
-    /// Writes down what a person would look at.
-    fn keep(&self) {
+    /// Writes objects, events and logs to a folder.
+    fn dump(&self) {
         let root =
             rota_telemetry::env::var_os("ROTA_E2E_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = root.join(&self.name);
         if let Err(error) = std::fs::create_dir_all(&folder) {
-            eprintln!("{} cannot be made: {error}", folder.display());
+            eprintln!("failed to create {}: {error}", folder.display());
             return;
         }
         let own = &self.name;
@@ -109,7 +108,7 @@ impl Space {
                 let _ = std::fs::write(folder.join(file), [output.stdout, output.stderr].concat());
             }
         }
-        let _ = std::fs::write(folder.join("pods-watched.txt"), self.pods.story());
-        eprintln!("what could be seen is in {}", folder.display());
+        let _ = std::fs::write(folder.join("pods-watched.txt"), self.pods.history());
+        eprintln!("state of the failed test: {}", folder.display());
     }
 }

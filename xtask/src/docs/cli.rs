@@ -1,30 +1,30 @@
-//! The command line's page: the help of every command, as the program itself prints it.
+//! Page of the command line: `--help` of every command, as the program prints it. Runs the program instead of rendering its
+//! clap definition (as clap-markdown does), for `rota-cli` has no library and the page must show what users see.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
-
 use super::MARK;
 use super::table::anchor;
 use crate::workspace;
 
-/// Builds the program and says where it is.
+/// Builds the program next to this one and returns its path.
 pub(super) fn build() -> anyhow::Result<PathBuf> {
-    let status = workspace::cargo()
-        .args(["build", "--quiet", "--locked", "--package", "rota-cli", "--bin", "rota"])
-        .status()
-        .context("cargo could not be started")?;
-    if !status.success() {
-        bail!("rota could not be built");
-    }
-    Ok(workspace::metadata()?.target_directory.join("debug/rota"))
+    workspace::output(workspace::cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "rota-cli",
+        "--bin",
+        "rota",
+    ]))?;
+    Ok(std::env::current_exe()?.with_file_name("rota"))
 }
 
-/// Runs the program with nothing of the caller's environment.
+/// Runs the program in an empty environment.
 pub(super) fn run(rota: &Path, arguments: &[&str]) -> anyhow::Result<String> {
-    // A home that nobody has: defaults below it can be told from fixed ones.
+    // A made-up home: defaults below it differ from fixed paths.
     workspace::output(
         Command::new(rota)
             .args(arguments)
@@ -35,15 +35,14 @@ pub(super) fn run(rota: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     )
 }
 
-/// Stands for the reader's own in what is printed.
+/// Stands for the reader's home in the output.
 pub(super) const HOME: &str = "/home/you";
 
-/// The page.
 pub(super) fn page(rota: &Path) -> anyhow::Result<String> {
     let mut sections = Vec::new();
     walk(rota, &[], &mut sections)?;
     let mut text = format!(
-        "{MARK}\n\n# The `rota` command\n\nWhat `rota … --help` prints, for every command. The global options are the same for all, and shown once.\n\n"
+        "{MARK}\n\n# The `rota` command\n\nOutput of `rota … --help` for every command. Global options are the same for all commands and listed once.\n\n"
     );
     for (name, _) in &sections {
         writeln!(text, "- [`{name}`](#{})", anchor(name))?;
@@ -55,22 +54,17 @@ pub(super) fn page(rota: &Path) -> anyhow::Result<String> {
 }
 
 fn walk(rota: &Path, path: &[&str], sections: &mut Vec<(String, String)>) -> anyhow::Result<()> {
-    let mut arguments = path.to_vec();
-    arguments.push("--help");
-    let help = run(rota, &arguments)?;
+    let help = run(rota, &[path, &["--help"]].concat())?;
     let lines: Vec<_> = if path.is_empty() { help.lines().collect() } else { own(&help) };
     let lines: Vec<_> = lines.into_iter().map(str::trim_end).collect();
-    sections.push((
-        ["rota"].iter().chain(path).copied().collect::<Vec<_>>().join(" "),
-        lines.join("\n").trim().to_owned(),
-    ));
+    sections.push(([&["rota"], path].concat().join(" "), lines.join("\n").trim().to_owned()));
     for command in commands(&help) {
         walk(rota, &[path, &[command]].concat(), sections)?;
     }
     Ok(())
 }
 
-/// A command's help without the global options.
+/// Help of a command without the global options.
 fn own(help: &str) -> Vec<&str> {
     let mut global = false;
     let keep = |line: &&str| {
@@ -82,7 +76,7 @@ fn own(help: &str) -> Vec<&str> {
     help.lines().filter(keep).collect()
 }
 
-/// The commands that a help lists: the words two spaces in, below `Commands:`.
+/// Subcommands in a help: words indented by two spaces below `Commands:`.
 fn commands(help: &str) -> Vec<&str> {
     help.lines()
         .skip_while(|line| *line != "Commands:")
@@ -99,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_of_a_help() {
+    fn commands_are_read_from_help() {
         let help = "About.\n\nUsage: rota\n\nCommands:\n  apply  Make it so,\n         and more\n  get    Look\n  help   This\n\n\
                     Options:\n  -h  No command\n";
         assert_eq!(commands(help), ["apply", "get"]);

@@ -1,27 +1,88 @@
-//! The configuration's page: every key of every component with its default, as `--print-config`
-//! prints it.
+//! The page of settings, and one JSON schema per component. The components derive both from one struct each
+//! and print the schema for `--print-schema`.
 
 use std::path::Path;
 
+use anyhow::Context as _;
+use serde_json::Value;
+
 use super::MARK;
 use super::cli::{HOME, run};
+use super::table::table;
 
-/// Components that are configured, and the prefix of their environment.
-const COMPONENTS: &[(&str, &str)] = &[("server", "ROTA_SERVER_"), ("worker", "ROTA_WORKER_")];
+const COMPONENTS: &[&str] = &["server", "worker", "operator", "dev"];
 
-/// The page.
 pub(super) fn page(rota: &Path) -> anyhow::Result<String> {
     let mut text = format!(
-        "{MARK}\n\n# Configuration\n\nDefaults come first, then a TOML file (`--config FILE`), then the environment, then flags. A key \
-         in the\nenvironment has the component's prefix and is written in capitals; a `.` becomes `__`. Unknown keys are errors.\n\
-         `--print-config` prints what holds in the end.\n"
+        "{MARK}\n\n# Settings\n\nEvery setting of a component is a key of its TOML file (`--config FILE`), an environment variable and a \
+         flag. Flags\noverride variables, which override the file, which overrides the defaults. Unknown keys and variables are \
+         errors.\n`--print-config` prints the effective settings.\n"
     );
-    for (component, prefix) in COMPONENTS {
-        let config = run(rota, &[component, "--print-config"])?.replace(HOME, "~");
+    for component in COMPONENTS {
+        let schema: Value = serde_json::from_str(&run(rota, &[component, "--print-schema"])?)
+            .with_context(|| format!("schema of rota {component}"))?;
+        let properties = schema["properties"].as_object().context("a schema without properties")?;
+        let rows: Vec<_> = properties.iter().map(|(key, property)| row(key, property)).collect();
         text += &format!(
-            "\n## rota {component}\n\nEnvironment: `{prefix}…`. Defaults:\n\n```toml\n{}\n```\n",
-            config.trim()
+            "\n## rota {component}\n\n{}",
+            table(&["Key", "Type", "Default", "Description", "Flag", "Environment variable"], &rows)
         );
     }
     Ok(text)
+}
+
+fn row(key: &str, property: &Value) -> Vec<String> {
+    let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+    let default = match &property["default"] {
+        Value::Null => String::new(),
+        Value::String(text) => text.replace(HOME, "~"),
+        Value::Array(list) if list.is_empty() => String::new(),
+        other => other.to_string(),
+    };
+    let text = |name: &str| property[name].as_str().unwrap_or_default().to_owned();
+    vec![
+        code(key),
+        type_name(property).to_owned(),
+        code(&default),
+        text("description"),
+        code(&text("x-flag")),
+        code(&text("x-env")),
+    ]
+}
+
+fn type_name(property: &Value) -> &str {
+    // Only durations have a pattern.
+    let duration = |one: &Value| !one["pattern"].is_null();
+    if duration(property) || property["anyOf"].as_array().is_some_and(|any| any.iter().any(duration)) {
+        return "duration";
+    }
+    let name = match &property["type"] {
+        Value::Array(types) => types.first().and_then(Value::as_str),
+        one => one.as_str(),
+    };
+    match name {
+        Some("array") => "list of strings",
+        other => other.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_show_type_default_and_names() {
+        let duration = json!({
+            "type": "string", "pattern": "x", "default": "5s", "description": "Interval",
+            "x-flag": "--heartbeat", "x-env": "ROTA_SERVER_HEARTBEAT"
+        });
+        assert_eq!(
+            row("heartbeat", &duration),
+            ["`heartbeat`", "duration", "`5s`", "Interval", "`--heartbeat`", "`ROTA_SERVER_HEARTBEAT`"]
+        );
+        let optional = json!({"type": ["string", "null"], "default": null, "x-env": "ROTA_SERVER_TLS_KEY"});
+        assert_eq!(row("tls_key", &optional), ["`tls_key`", "string", "", "", "", "`ROTA_SERVER_TLS_KEY`"]);
+    }
 }

@@ -1,10 +1,9 @@
-//! The page of errors: every reason that a call can fail with.
+//! Page of errors: all reasons of failed calls.
 
 use super::MARK;
 use super::table::table;
 use crate::protos::upper_snake;
 
-/// The page.
 pub(super) fn page() -> String {
     let rows: Vec<_> = rota_server::REASONS
         .iter()
@@ -17,7 +16,7 @@ pub(super) fn page() -> String {
         })
         .collect();
     format!(
-        "{MARK}\n\n# Errors\n\nA call that fails has a gRPC code, a sentence for people, and in its details a \
+        "{MARK}\n\n# Errors\n\nA failed call has a gRPC code, a message for people, and in its details a \
          `google.rpc.ErrorInfo`\nwith the domain `rota.dev` and one of these reasons. Reasons are stable: programs may rely on them.\n\
          Where fields are to blame, a `google.rpc.BadRequest` names them.\n\n{}",
         table(&["Reason", "Code", "Meaning"], &rows)

@@ -1,33 +1,29 @@
-//! The page of failures: classes, what is done about each, how bad each usually is. The sentences are
-//! the protos', the rules are the core's; both must name the same classes.
+//! Page of failures: classes of failed attempts with their recovery and usual severity. Descriptions come from the protos, rules
+//! from the core; both must have the same classes.
 
 use anyhow::{Context, ensure};
+use prost_reflect::{DescriptorPool, EnumDescriptor};
 use rota_core::failure::{Class, Failure, Recovery, Severity};
 use serde::Serialize;
 
 use super::MARK;
 use super::table::table;
-use crate::protos::{Enum, File};
+use crate::protos::comment;
 
 const RECOVERIES: [(Recovery, &str, &str); 3] = [
-    (
-        Recovery::Retry,
-        "retry",
-        "it is tried again after a growing wait, as often as the task's retry policy says",
-    ),
+    (Recovery::Retry, "retry", "a new attempt after a backoff, as often as the task's retry policy allows"),
     (
         Recovery::Wait,
         "wait",
-        "it is tried again when told or after a growing wait, and no attempt of the policy is spent",
+        "a new attempt at the time that the failure names or after a backoff, not counted by the retry policy",
     ),
-    (Recovery::Stop, "stop", "the task fails: trying again is useless"),
+    (Recovery::Stop, "stop", "the task fails, since a new attempt would fail too"),
 ];
 
-/// The page.
-pub(super) fn page(files: &[File]) -> anyhow::Result<String> {
-    let classes = find(files, "FailureClass")?;
-    let severities = find(files, "Severity")?;
-    ensure!(classes.values.len() == Class::ALL.len() + 1, "the protos and the core have different classes");
+pub(super) fn page(pool: &DescriptorPool) -> anyhow::Result<String> {
+    let classes = find(pool, "rota.v1.FailureClass")?;
+    let severities = find(pool, "rota.v1.Severity")?;
+    ensure!(classes.values().len() == Class::ALL.len() + 1, "the protos and the core have different classes");
 
     let mut rows = Vec::new();
     for class in Class::ALL {
@@ -35,11 +31,11 @@ pub(super) fn page(files: &[File]) -> anyhow::Result<String> {
         let severity = word(&Failure::new(class, "").severity)?;
         let recovery =
             RECOVERIES.iter().find(|(one, ..)| *one == class.recovery()).context("an unknown recovery")?.1;
-        let meaning = meaning(classes, "FAILURE_CLASS", &name)?;
+        let meaning = meaning(&classes, "FAILURE_CLASS", &name)?;
         rows.push(vec![format!("`{name}`"), meaning, recovery.to_owned(), severity]);
     }
     let mut text = format!(
-        "{MARK}\n\n# Failures\n\nEach failed attempt has a class, which says what is done about it, and a severity.\n\n{}\n",
+        "{MARK}\n\n# Failures\n\nEach failed attempt has a class, which decides how it is handled, and a severity.\n\n{}\n",
         table(&["Class", "Meaning", "Recovery", "Usual severity"], &rows)
     );
     text += "Recoveries:\n\n";
@@ -49,30 +45,23 @@ pub(super) fn page(files: &[File]) -> anyhow::Result<String> {
     text += "\nSeverities:\n\n";
     for severity in [Severity::Low, Severity::Medium, Severity::High, Severity::Critical] {
         let name = word(&severity)?;
-        text += &format!("- **{name}**: {}\n", meaning(severities, "SEVERITY", &name)?);
+        text += &format!("- **{name}**: {}\n", meaning(&severities, "SEVERITY", &name)?);
     }
     Ok(text)
 }
 
-fn find<'a>(files: &'a [File], name: &str) -> anyhow::Result<&'a Enum> {
-    files
-        .iter()
-        .flat_map(|file| &file.enums)
-        .find(|one| one.name == name)
-        .with_context(|| format!("no enum {name}"))
+fn find(pool: &DescriptorPool, name: &str) -> anyhow::Result<EnumDescriptor> {
+    pool.get_enum_by_name(name).with_context(|| format!("the protos have no enum {name}"))
 }
 
-/// A variant as it is stored and shown.
+/// Serialized name of a variant.
 fn word(variant: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::from_value(serde_json::to_value(variant)?)?)
 }
 
-fn meaning(one: &Enum, prefix: &str, word: &str) -> anyhow::Result<String> {
-    let value = format!("{prefix}_{}", word.to_uppercase());
-    let (.., comment) = one
-        .values
-        .iter()
-        .find(|(name, ..)| *name == value)
-        .with_context(|| format!("the protos have no {value}"))?;
-    Ok(comment.clone())
+fn meaning(one: &EnumDescriptor, prefix: &str, word: &str) -> anyhow::Result<String> {
+    let name = format!("{prefix}_{}", word.to_uppercase());
+    let value = one.values().find(|value| value.name() == name);
+    let value = value.with_context(|| format!("the protos have no {name}"))?;
+    Ok(comment(&one.parent_file(), value.path()))
 }

@@ -1,4 +1,4 @@
-//! The manifests' page, and their JSON schemas for editors.
+//! Page of manifests, and their JSON schemas for editors.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,19 @@ use super::MARK;
 use super::schema::Reader;
 use super::table::table;
 
-/// The schema of a manifest.
+/// Returns the JSON schema of a manifest.
 pub(super) fn schema<T: JsonSchema>() -> anyhow::Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(&schema_of::<T>())?))
 }
 
+/// Returns the schema with sorted keys: whether maps keep their order is a feature that any crate of the tree may turn on, and
+/// pages must not depend on what else was built.
 fn schema_of<T: JsonSchema>() -> Value {
-    sorted(schemars::schema_for!(T).into())
+    let mut schema: Value = schemars::schema_for!(T).into();
+    schema.sort_all_objects();
+    schema
 }
 
-/// Whether maps keep their order is a feature that any crate of the tree may turn on: the pages must
-/// not hang on what was built beside us.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let map: BTreeMap<_, _> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            Value::Object(map.into_iter().collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(sorted).collect()),
-        plain => plain,
-    }
-}
-
-/// The page.
 pub(super) fn page() -> anyhow::Result<String> {
     let kinds = [("Agent", schema_of::<rota_crds::Agent>()), ("Task", schema_of::<rota_crds::Task>())];
     let mut text = format!(
@@ -41,7 +31,7 @@ pub(super) fn page() -> anyhow::Result<String> {
     );
     let mut definitions = BTreeMap::new();
     for (kind, schema) in &kinds {
-        definitions.extend(schema["$defs"].as_object().context("a schema without definitions")?);
+        definitions.extend(schema["$defs"].as_object().context("a schema has no definitions")?);
         text += &section(&format!("{kind} (kind)"), "##", schema);
     }
     text += "\n## Parts\n";

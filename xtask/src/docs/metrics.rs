@@ -1,9 +1,8 @@
-//! The page of metrics: what the control plane tells at `/metrics`.
+//! Page of the control plane's metrics.
 
 use super::MARK;
 use super::table::table;
 
-/// The page.
 pub(super) fn page() -> String {
     let rows: Vec<_> = rota_server::metrics()
         .into_iter()
@@ -18,10 +17,10 @@ pub(super) fn page() -> String {
         })
         .collect();
     format!(
-        "{MARK}\n\n# Metrics\n\n`rota server --http-listen` tells these at `/metrics`, as OpenMetrics where it is asked for, else in the\n\
-         older text format. Counters begin at zero with the process. A metric without samples is left out.\n\n\
-         Names that callers choose are bounded: the first 200 agents and 50 models have figures of their own, all others share\n\
-         `_other`. `_none` stands where there is no agent or no model to name.\n\n{}",
+        "{MARK}\n\n# Metrics\n\n`rota server --http-listen` exposes these at `/metrics`, in the OpenMetrics format if the client accepts\n\
+         it, else in the Prometheus text format. Counters start at zero with the process. Metrics without samples are omitted.\n\n\
+         Label values that callers choose are bounded: the first 200 agents and 50 models have series of their own, all others share\n\
+         `_other`. `_none` stands for a missing agent or model.\n\n{}",
         table(&["Name", "Kind", "Labels", "Meaning"], &rows)
     )
 }

@@ -1,32 +1,33 @@
-//! Reads JSON schemas as the manifests' types make them. Knows nothing of what they say.
+//! Reader of the JSON schemas that schemars derives from the manifests' types. Does not know the manifests.
 
 use serde_json::Value;
 
 use super::table::anchor;
 
-/// A schema of one type.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) schema: &'a Value,
 }
 
 impl Reader<'_> {
-    /// Its words.
     pub(super) fn description(&self) -> String {
         text(self.schema, "description")
     }
 
-    /// The words that a choice is one of.
+    /// Rows of the values of an enum, with their descriptions.
     pub(super) fn choices(&self) -> Vec<Vec<String>> {
         let plain = list(self.schema, "enum").iter().map(|value| (value, String::new()));
         let described = list(self.schema, "oneOf")
             .iter()
             .filter(|one| one.get("const").is_some())
             .map(|one| (&one["const"], text(one, "description")));
-        plain.chain(described).map(|(value, words)| vec![format!("`{}`", bare(value)), words]).collect()
+        plain
+            .chain(described)
+            .map(|(value, description)| vec![format!("`{}`", bare(value)), description])
+            .collect()
     }
 
-    /// Name, type and words of each field, as they are declared.
+    /// Rows of the fields: name, type and description, in order of declaration.
     pub(super) fn fields(&self) -> Vec<Vec<String>> {
         let Some(fields) = self.schema["properties"].as_object() else { return Vec::new() };
         let required = list(self.schema, "required");

@@ -1,6 +1,6 @@
 //! Pieces of Markdown.
 
-/// A table; nothing where there are no rows.
+/// Renders a table; empty without rows.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -14,12 +14,11 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A cell is one line, and must not end early.
+/// A cell is one line, and a pipe would end it.
 fn escape(cell: &str) -> String {
     cell.replace('|', "\\|").replace('\n', " ")
 }
 
-/// The anchor that a heading gets.
 pub(super) fn anchor(heading: &str) -> String {
     heading
         .to_lowercase()
@@ -27,15 +26,6 @@ pub(super) fn anchor(heading: &str) -> String {
         .filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_' || *c == ' ')
         .map(|c| if c == ' ' { '-' } else { c })
         .collect()
-}
-
-/// The first sentence, for tables.
-pub(super) fn first_sentence(text: &str) -> String {
-    let line = text.replace('\n', " ");
-    match line.find(". ") {
-        Some(end) => line[..=end].to_owned(),
-        None => line,
-    }
 }
 
 #[cfg(test)]
@@ -49,6 +39,5 @@ mod tests {
         assert_eq!(table(&["x"], &[]), "");
         assert_eq!(anchor("rota get tasks"), "rota-get-tasks");
         assert_eq!(anchor("Agent.Spec"), "agentspec");
-        assert_eq!(first_sentence("One a.b c. Two."), "One a.b c.");
     }
 }

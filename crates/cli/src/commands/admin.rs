@@ -1,10 +1,10 @@
-//! `rota admin`: the control plane itself.
+//! `rota admin`: administers the control plane.
 
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
-    BreakerState, GetLogFilterRequest, GetSystemStatusRequest, ListLoopsRequest, LoopState,
-    ResetBreakerRequest, SetLogFilterRequest, SystemState,
+    BackgroundTaskState, BreakerState, GetLogFilterRequest, GetSystemStatusRequest,
+    ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
 
 use crate::context::Context;
@@ -14,13 +14,13 @@ use crate::output::{Paint, Table, age, clean, elapsed, time};
 const EXAMPLES: &str = "\
 Examples:
   rota admin status
-  rota admin loops
+  rota admin background-tasks
   rota admin log-filter
   rota admin log-filter info,rota_server=debug
   rota admin breakers
   rota admin reset-breaker coder";
 
-/// Look after the control plane itself
+/// Administer the control plane
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Admin {
@@ -30,21 +30,21 @@ pub struct Admin {
 
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Say how the control plane fares, and why not better; ends with 1 when it cannot do its work
+    /// Show the health of the control plane; exits with 1 if it is in the error state
     Status,
-    /// List what goes on in the background, and when each last did its work
-    Loops,
-    /// Print what is logged, or change it until the process ends
+    /// List background tasks with their state and last success
+    BackgroundTasks,
+    /// Print the log filter, or change it until the process restarts
     LogFilter {
-        /// For example `info`, or `rota_server=debug,info`
+        /// New filter, such as `info` or `rota_server=debug,info`
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
-    /// List agents whose last attempts failed through no fault of their tasks, and what they are given
+    /// List circuit breakers of agents with recent infrastructure failures
     Breakers,
-    /// Give an agent everything again at once
+    /// Close an agent's circuit breaker immediately
     ResetBreaker {
-        /// The agent
+        /// Name of the agent
         #[arg(value_name = "AGENT")]
         agent: String,
     },
@@ -54,7 +54,7 @@ impl Admin {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.what {
             What::Status => status(context).await,
-            What::Loops => loops(context).await,
+            What::BackgroundTasks => background_tasks(context).await,
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
@@ -65,7 +65,7 @@ impl Admin {
 async fn status(context: &Context) -> anyhow::Result<Exit> {
     let status = context.client.get_system_status(GetSystemStatusRequest {}).await?;
     let exit = if status.state() == SystemState::Error { Exit::Failed } else { Exit::Ok };
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.value(&status)?;
         return Ok(exit);
     }
@@ -75,19 +75,19 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
         SystemState::Degraded => ("degraded", Paint::Waiting),
         SystemState::Error | SystemState::Unspecified => ("error", Paint::Bad),
     };
-    let mut table = Table::new(&["WHAT", "NOW"]);
+    let mut table = Table::new(&["PROPERTY", "VALUE"]);
     table.row([("state".to_owned(), Paint::Plain), (state.to_owned(), paint)]);
-    let mut row = |what: &str, now: String| table.row([what.to_owned(), now]);
+    let mut row = |property: &str, value: String| table.row([property.to_owned(), value]);
     row("version", status.version);
     row("replica", status.replica);
-    row("up for", elapsed(status.start_time.as_ref(), status.server_time.as_ref()));
-    row("time there", time(status.server_time.as_ref()));
-    row("store", if store.answers { "answers" } else { "does not answer" }.to_owned());
-    row("last commit", store.last_commit_time.map_or("none yet".to_owned(), |at| age(Some(&at)) + " ago"));
-    row("workers", format!("{}, of which {} connected", counts.workers, counts.sessions));
+    row("uptime", elapsed(status.start_time.as_ref(), status.server_time.as_ref()));
+    row("server time", time(status.server_time.as_ref()));
+    row("store", if store.available { "reachable" } else { "unreachable" }.to_owned());
+    row("last commit", store.last_commit_time.map_or("none".to_owned(), |at| age(Some(&at)) + " ago"));
+    row("workers", format!("{} ({} connected)", counts.workers, counts.sessions));
     let on_workers = counts.assigned_tasks + counts.running_tasks;
     let (waiting, asking) = (counts.pending_tasks + counts.queued_tasks, counts.input_required_tasks);
-    row("tasks", format!("{on_workers} on workers, {asking} wait for a person, {waiting} wait"));
+    row("tasks", format!("{on_workers} on workers, {asking} require input, {waiting} pending or queued"));
     context.out.table(&table)?;
     for cause in &status.causes {
         context.out.line(&format!("\n{}: {}", clean(&cause.code), clean(&cause.message)))?;
@@ -98,22 +98,22 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn loops(context: &Context) -> anyhow::Result<Exit> {
-    let loops = context.client.list_loops(ListLoopsRequest {}).await?.loops;
-    if !context.out.for_eyes() {
-        context.out.list("loops", &loops)?;
+async fn background_tasks(context: &Context) -> anyhow::Result<Exit> {
+    let tasks = context.client.list_background_tasks(ListBackgroundTasksRequest {}).await?.background_tasks;
+    if !context.out.is_human() {
+        context.out.list("backgroundTasks", &tasks)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["LOOP", "STATE", "LAST SUCCESS", "SUCCEEDED", "FAILED", "WHAT"]);
-    for one in &loops {
+    let mut table = Table::new(&["TASK", "STATE", "LAST SUCCESS", "SUCCEEDED", "FAILED", "DETAILS"]);
+    for one in &tasks {
         let (state, paint) = match one.state() {
-            LoopState::Waiting => ("waiting", Paint::Plain),
-            LoopState::Working => ("working", Paint::Busy),
-            LoopState::Failing => ("failing", Paint::Bad),
-            LoopState::Stuck => ("stuck", Paint::Bad),
-            LoopState::Ended | LoopState::Unspecified => ("ended", Paint::Bad),
+            BackgroundTaskState::Idle => ("idle", Paint::Plain),
+            BackgroundTaskState::Running => ("running", Paint::Busy),
+            BackgroundTaskState::Failing => ("failing", Paint::Bad),
+            BackgroundTaskState::Stuck => ("stuck", Paint::Bad),
+            BackgroundTaskState::Stopped | BackgroundTaskState::Unspecified => ("stopped", Paint::Bad),
         };
-        let what = if one.error.is_empty() { &one.description } else { &one.error };
+        let details = if one.error.is_empty() { &one.description } else { &one.error };
         let last = one.last_success_time.as_ref();
         let plain = |text: String| (text, Paint::Plain);
         table.row([
@@ -122,7 +122,7 @@ async fn loops(context: &Context) -> anyhow::Result<Exit> {
             plain(last.map_or("never".to_owned(), |at| age(Some(at)) + " ago")),
             plain(one.succeeded.to_string()),
             plain(one.failed.to_string()),
-            plain(what.clone()),
+            plain(details.clone()),
         ]);
     }
     context.out.table(&table)?;
@@ -134,7 +134,7 @@ async fn log_filter(context: &Context, filter: Option<String>) -> anyhow::Result
         None => context.client.get_log_filter(GetLogFilterRequest {}).await?,
         Some(filter) => context.client.set_log_filter(SetLogFilterRequest { filter }).await?,
     };
-    if context.out.for_eyes() {
+    if context.out.is_human() {
         context.out.line(&clean(&now.filter))?;
     } else {
         context.out.value(&now)?;
@@ -144,30 +144,30 @@ async fn log_filter(context: &Context, filter: Option<String>) -> anyhow::Result
 
 async fn breakers(context: &Context) -> anyhow::Result<Exit> {
     let breakers = context.client.get_system_status(GetSystemStatusRequest {}).await?.breakers;
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.list("breakers", &breakers)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["NAMESPACE", "AGENT", "GETS", "UNTIL", "FAILURES", "LAST"]);
+    let mut table = Table::new(&["NAMESPACE", "AGENT", "STATE", "OPEN UNTIL", "FAILURES", "LAST FAILURE"]);
     for one in &breakers {
         let (namespace, agent) = names::parse(&one.agent, "agents").unwrap_or_default();
-        let (gets, paint) = match one.state() {
-            BreakerState::Closed | BreakerState::Unspecified => ("everything", Paint::Good),
-            BreakerState::Open => ("nothing", Paint::Bad),
-            BreakerState::HalfOpen => ("one task", Paint::Waiting),
+        let (state, paint) = match one.state() {
+            BreakerState::Closed | BreakerState::Unspecified => ("closed", Paint::Good),
+            BreakerState::Open => ("open", Paint::Bad),
+            BreakerState::HalfOpen => ("half-open", Paint::Waiting),
         };
         let plain = |text: String| (text, Paint::Plain);
         table.row([
             plain(namespace.to_owned()),
             plain(agent.to_owned()),
-            (gets.to_owned(), paint),
-            plain(time(one.until_time.as_ref())),
+            (state.to_owned(), paint),
+            plain(time(one.open_until_time.as_ref())),
             plain(one.failures.to_string()),
             plain(one.message.clone()),
         ]);
     }
     if table.is_empty() {
-        context.talk.say("every agent gets what waits for it");
+        context.reporter.line("all circuit breakers are closed, without recent failures");
     }
     context.out.table(&table)?;
     Ok(Exit::Ok)
@@ -176,12 +176,12 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
 async fn reset_breaker(context: &Context, agent: &str) -> anyhow::Result<Exit> {
     let name = context.agent(agent)?;
     let before = context.client.reset_breaker(ResetBreakerRequest { name }).await?;
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.value(&before)?;
     } else if before.breaker.is_some() {
-        context.talk.say(&format!("{agent} gets all that waits for it"));
+        context.reporter.line(&format!("circuit breaker of {agent} closed"));
     } else {
-        context.talk.say(&format!("{agent} got all that waits for it already"));
+        context.reporter.line(&format!("circuit breaker of {agent} was already closed"));
     }
     Ok(Exit::Ok)
 }

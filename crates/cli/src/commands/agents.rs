@@ -10,7 +10,7 @@ use crate::exit::Exit;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  rota agents\n  rota agents -A -o json")]
 pub struct Agents {
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
 }

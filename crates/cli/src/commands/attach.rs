@@ -1,4 +1,4 @@
-//! `rota attach`: follows a running task, hands it what one types, and asks what it asks.
+//! `rota attach`: follows a running task, sends it typed input, and forwards its questions to the user.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -10,9 +10,9 @@ use rota_proto::v1::{
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::follow::{To, View};
+use super::follow::{Destination, View};
 use super::signals::Interrupt;
-use super::{outcome, say_goes_on};
+use super::{outcome, print_continues};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -21,22 +21,22 @@ Examples:
   rota attach build
   echo \"use the new parser\" | rota attach build";
 
-/// Give a running task input, and answer its questions
+/// Send input to a running task and answer its questions
 ///
-/// Each line of standard input becomes a message to the agent, or the answer to what it asked last:
-/// `y` or `n` (and a reason, if you like) for a permission, a text for a question.
+/// Each line of standard input is a message to the agent, or the answer to its oldest open question: `y` or
+/// `n`, optionally with a reason, for a permission, or text.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Attach {
-    /// The task's id or name
+    /// Id or name of the task
     pub task: String,
 }
 
 impl Attach {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let task = context.client.get_task(GetTaskRequest { name: context.task(&self.task)? }).await?;
-        let mut view = View::new(context, To::Stdout, false);
-        let mut asked = Questions::of(&task);
+        let mut view = View::new(context, Destination::Stdout, false);
+        let mut questions = Questions::of(&task);
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         let (mut input, mut last) = (Input::Open, None);
         let mut interrupt = Interrupt::listen()?;
@@ -47,71 +47,71 @@ impl Attach {
                     let Some(answer) = answer else { break };
                     let answer = answer?;
                     view.show(context, &answer.events)?;
-                    answer.events.iter().for_each(|event| asked.note(event));
+                    answer.events.iter().for_each(|event| questions.apply(event));
                     last = answer.task.or(last);
-                    // What is still open is the task's to say; its log may hold old questions.
+                    // The task lists its open questions; the log also holds answered ones.
                     if let Some(task) = &last {
-                        asked.keep(task);
+                        questions.retain_pending(task);
                     }
-                    if let Some(question) = asked.unasked() && std::io::stdin().is_terminal() {
+                    if let Some(question) = questions.next_unshown() && std::io::stdin().is_terminal() {
                         view.finish(context)?;
-                        context.talk.say(prompt(&question));
+                        context.reporter.line(prompt(&question));
                     }
                 }
                 line = lines.next_line(), if matches!(input, Input::Open | Input::Read) => match line? {
                     Some(line) => {
                         input = Input::Read;
-                        self.give(context, &task.name, asked.answer(&line)).await;
+                        self.send(context, &task.name, questions.answer(&line)).await;
                     }
-                    // Whoever has said something may have said all.
-                    None => input = if input == Input::Open { Input::Missed } else { Input::Ended },
+                    None => input = if input == Input::Open { Input::Empty } else { Input::Ended },
                 },
-                () = interrupt.heard() => {
+                () = interrupt.received() => {
                     view.finish(context)?;
-                    say_goes_on(context, &task.name);
+                    print_continues(context, &task.name);
                     return Ok(Exit::Interrupted);
                 }
             }
-            if input == Input::Missed || (input == Input::Ended && !asked.open.is_empty()) {
+            if input == Input::Empty || (input == Input::Ended && !questions.open.is_empty()) {
                 view.finish(context)?;
                 let task = rota_proto::names::last(&task.name);
-                context.talk.note("note", "standard input has ended: no answers can be given from here");
-                context.talk.hint(&format!(
+                context
+                    .reporter
+                    .note("note", "standard input has ended, questions cannot be answered from here");
+                context.reporter.hint(&format!(
                     "answer in a terminal with `rota attach {task}`, or with `echo ANSWER | rota attach {task}`"
                 ));
-                input = Input::Told;
+                input = Input::Reported;
             }
         }
         view.finish(context)?;
         Ok(last.map_or(Exit::Failed, |task| outcome(&task)))
     }
 
-    async fn give(&self, context: &Context, name: &str, input: Option<TaskInput>) {
+    async fn send(&self, context: &Context, name: &str, input: Option<TaskInput>) {
         let Some(input) = input else {
-            return context.talk.say("answer y or n, and a reason behind it if you like");
+            return context.reporter.line("answer y or n, optionally followed by a reason");
         };
         let request = SendTaskInputRequest { name: name.to_owned(), input: Some(input) };
-        // A refused input is no reason to leave: the task may ask again.
+        // After a rejected input the task may ask again.
         if let Err(error) = context.client.send_task_input(request).await {
-            context.talk.error(&format!("the input was not taken: {error}"));
-            error.hint.iter().for_each(|hint| context.talk.hint(hint));
+            context.reporter.error(&format!("input rejected: {error}"));
+            error.hint.iter().for_each(|hint| context.reporter.hint(hint));
         }
     }
 }
 
-/// How standard input stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
-    /// Nothing has come yet.
+    /// Nothing was read yet.
     Open,
-    /// Something has come.
+    /// At least one line was read.
     Read,
-    /// It has ended after something.
+    /// Ended after at least one line.
     Ended,
-    /// It has ended before anything came.
-    Missed,
-    /// That has been talked about.
-    Told,
+    /// Ended without a line.
+    Empty,
+    /// The end has been reported.
+    Reported,
 }
 
 fn prompt(question: &InputRequest) -> &'static str {
@@ -121,7 +121,7 @@ fn prompt(question: &InputRequest) -> &'static str {
     }
 }
 
-/// What the agent has asked and nobody has answered, in order.
+/// Open questions of the agent, in order.
 #[derive(Debug, Default)]
 struct Questions {
     open: VecDeque<InputRequest>,
@@ -134,14 +134,14 @@ impl Questions {
         Self { open, shown: None }
     }
 
-    fn note(&mut self, event: &Event) {
+    fn apply(&mut self, event: &Event) {
         match &event.kind {
             Some(event::Kind::InputRequest(request))
                 if !self.open.iter().any(|one| one.request_id == request.request_id) =>
             {
                 self.open.push_back(request.clone());
             }
-            Some(event::Kind::InputGiven(given)) => {
+            Some(event::Kind::InputReceived(given)) => {
                 let id = given.input.as_ref().map(|input| input.request_id.as_str());
                 self.open.retain(|one| Some(one.request_id.as_str()) != id);
             }
@@ -149,13 +149,13 @@ impl Questions {
         }
     }
 
-    fn keep(&mut self, task: &Task) {
+    fn retain_pending(&mut self, task: &Task) {
         let pending = task.status.as_ref().map(|status| status.pending_input.as_slice()).unwrap_or_default();
         self.open.retain(|one| pending.iter().any(|other| other.request_id == one.request_id));
     }
 
-    /// The next question, once.
-    fn unasked(&mut self) -> Option<InputRequest> {
+    /// Returns the next question, unless it was returned before.
+    fn next_unshown(&mut self) -> Option<InputRequest> {
         let next = self.open.front()?;
         if self.shown.as_ref() == Some(&next.request_id) {
             return None;
@@ -164,7 +164,7 @@ impl Questions {
         Some(next.clone())
     }
 
-    /// What a line means now; `None` where a yes or no is wanted and it is neither.
+    /// Converts a line to input; `None` if the question requires yes or no and it is neither.
     fn answer(&mut self, line: &str) -> Option<TaskInput> {
         let Some(question) = self.open.front() else {
             return Some(TaskInput { text: line.to_owned(), ..Default::default() });
@@ -196,22 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn lines_answer_questions_in_order_and_steer_otherwise() {
-        let mut asked = Questions::default();
-        assert_eq!(asked.answer("go on").unwrap(), TaskInput { text: "go on".into(), ..Default::default() });
-        asked.note(&asks("p", InputKind::Permission));
-        asked.note(&asks("p", InputKind::Permission));
-        asked.note(&asks("q", InputKind::Question));
-        assert_eq!(asked.unasked().unwrap().request_id, "p");
-        assert!(asked.unasked().is_none());
-        assert!(asked.answer("perhaps").is_none());
-        let input = asked.answer("no, too risky").unwrap();
+    fn lines_answer_questions_in_order() {
+        let mut questions = Questions::default();
+        assert_eq!(
+            questions.answer("continue").unwrap(),
+            TaskInput { text: "continue".into(), ..Default::default() }
+        );
+        questions.apply(&asks("p", InputKind::Permission));
+        questions.apply(&asks("p", InputKind::Permission));
+        questions.apply(&asks("q", InputKind::Question));
+        assert_eq!(questions.next_unshown().unwrap().request_id, "p");
+        assert!(questions.next_unshown().is_none());
+        assert!(questions.answer("perhaps").is_none());
+        let input = questions.answer("no, too risky").unwrap();
         assert_eq!(
             (input.request_id.as_str(), input.decision(), input.text.as_str()),
             ("p", Decision::Deny, "too risky")
         );
-        assert_eq!(asked.unasked().unwrap().request_id, "q");
-        assert_eq!(asked.answer("blue").unwrap().request_id, "q");
-        assert_eq!(asked.answer("more").unwrap().request_id, "");
+        assert_eq!(questions.next_unshown().unwrap().request_id, "q");
+        assert_eq!(questions.answer("blue").unwrap().request_id, "q");
+        assert_eq!(questions.answer("more").unwrap().request_id, "");
     }
 }

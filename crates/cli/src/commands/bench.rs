@@ -1,4 +1,4 @@
-//! `rota bench`: how fast this is on this machine.
+//! `rota bench`: benchmarks on this machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use rota_bench::{Options, Report, Round};
 
-use crate::args::Globals;
 use crate::exit::Exit;
-use crate::output::{Out, Table, Talk};
+use crate::globals::Globals;
+use crate::output::{Out, Reporter, Table};
 
-/// Measure this machine
+/// Benchmark this machine
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  rota bench dispatch\n  rota bench dispatch --rounds 5 -o json")]
 pub struct Bench {
@@ -19,14 +19,14 @@ pub struct Bench {
     what: What,
 }
 
-/// What to measure.
+/// Benchmark to run.
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Tasks a second, and how soon a task is at its worker
+    /// Measure task throughput and dispatch latency
     Dispatch(Dispatch),
 }
 
-/// Measure tasks a second and how soon a task is at its worker, with everything on this machine
+/// Measure task throughput and dispatch latency, with all components on this machine
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -34,29 +34,29 @@ Examples:
   rota bench dispatch --rounds 5 --folder . -o json
   rota bench dispatch --idle-workers 1000 --rounds 1
 
-Each round measures, one after the other, the disk alone, the store alone and the whole control
-plane, so that all of them meet the same disk. The control plane, its clients and its workers share
-this process; only with --idle-workers is it a process of its own.")]
+Each round measures the disk, the store and the whole control plane in turn, so that all three see
+the same disk. The control plane, its clients and its workers share this process; with --idle-workers
+the control plane is a process of its own.")]
 struct Dispatch {
-    /// Clients that hand in tasks, each waiting for its creation's commit
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    /// Number of clients that create tasks, each waiting for the commit
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
     clients: usize,
-    /// Workers that do them
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    /// Number of workers
+    #[arg(long, value_name = "COUNT", default_value_t = 4)]
     workers: usize,
-    /// Slots of each worker
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    /// Slots per worker
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
     slots: usize,
-    /// How often everything is measured
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Number of rounds
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
     rounds: usize,
-    /// How long each rate is measured in a round, in seconds
+    /// Duration of each measurement of a rate, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u64,
-    /// Measure what so many idle workers cost, too
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Number of idle workers whose cost is measured too; 0 skips this
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
     idle_workers: usize,
-    /// Where the store lies; a temporary folder otherwise. The disk decides most figures.
+    /// Directory of the store, whose disk determines most values [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -64,9 +64,9 @@ struct Dispatch {
 impl Bench {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let What::Dispatch(dispatch) = self.what;
-        let talk = Talk::new(globals.color);
+        let reporter = Reporter::new(globals.color);
         if cfg!(debug_assertions) {
-            talk.warn("this program was built without optimisations; the figures say little");
+            reporter.warn("debug build: the values are not representative");
         }
         let options = Options {
             clients: dispatch.clients,
@@ -75,13 +75,13 @@ impl Bench {
             rounds: dispatch.rounds,
             span: Duration::from_secs(dispatch.seconds),
             idle_workers: dispatch.idle_workers,
-            program: std::env::current_exe().context("this program's own path is not known")?,
+            program: std::env::current_exe().context("failed to determine the path of this program")?,
             folder: dispatch.folder,
         };
-        let report = rota_bench::run(options, |step| talk.say(step)).await?;
+        let report = rota_bench::run(options, |step| reporter.line(step)).await?;
         let out = Out::new(globals.output, globals.color);
-        if out.for_eyes() {
-            show(&out, &report)?
+        if out.is_human() {
+            print(&out, &report)?
         } else {
             out.value(&report)?
         }
@@ -89,12 +89,12 @@ impl Bench {
     }
 }
 
-/// Name, unit, and where a round has it.
-type Figure = (&'static str, &'static str, fn(&Round) -> f64);
+/// Name, unit, and accessor of a measured value.
+type Metric = (&'static str, &'static str, fn(&Round) -> f64);
 
-fn show(out: &Out, report: &Report) -> anyhow::Result<()> {
-    let mut table = Table::new(&["FIGURE", "MIN", "MEDIAN", "MAX", "UNIT"]);
-    let figures: [Figure; 11] = [
+fn print(out: &Out, report: &Report) -> anyhow::Result<()> {
+    let mut table = Table::new(&["METRIC", "MIN", "MEDIAN", "MAX", "UNIT"]);
+    let metrics: [Metric; 11] = [
         ("completed tasks", "/s", |round| round.completed_per_second),
         ("durable creations", "/s", |round| round.created_per_second),
         ("store alone", "tasks/s", |round| round.raw_tasks_per_second),
@@ -107,7 +107,7 @@ fn show(out: &Out, report: &Report) -> anyhow::Result<()> {
         ("fsync p99", "ms", |round| round.fsync.millis(0.99)),
         ("dispatch p50 - fsync p50", "ms", |round| round.dispatch_idle.millis(0.5) - round.fsync.millis(0.5)),
     ];
-    for (name, unit, read) in figures {
+    for (name, unit, read) in metrics {
         let mut values: Vec<_> = report.rounds.iter().map(read).collect();
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).map_or(String::new(), |value| number(*value));

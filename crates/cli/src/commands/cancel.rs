@@ -1,4 +1,4 @@
-//! `rota cancel`: ends tasks.
+//! `rota cancel`: cancels tasks.
 
 use clap::Args;
 use rota_proto::v1::CancelTaskRequest;
@@ -13,14 +13,14 @@ Examples:
   rota cancel build
   rota cancel build test --reason \"wrong branch\" && rota wait build test";
 
-/// End tasks: a waiting one at once, a running one within its grace
+/// Cancel tasks: pending ones immediately, running ones within their grace period
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Cancel {
-    /// Ids or names
+    /// Ids or names of the tasks
     #[arg(required = true)]
     pub tasks: Vec<String>,
-    /// Why, for the log
+    /// Reason recorded in the tasks' logs
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
@@ -34,19 +34,19 @@ impl Cancel {
                 reason: self.reason.clone().unwrap_or_default(),
             };
             match context.client.cancel_task(request).await {
-                Ok(task) if !context.out.for_eyes() => context.out.value(&task)?,
+                Ok(task) if !context.out.is_human() => context.out.value(&task)?,
                 Ok(task) => {
                     let now = state_of(&task);
-                    let word = match rota_client::watch::is_final(now) {
+                    let word = match now.is_final() {
                         true => state(now).to_lowercase(),
-                        false => "is ending".to_owned(),
+                        false => "is being cancelled".to_owned(),
                     };
                     context.out.line(&format!("task/{} {word}", name(&task)))?;
                 }
                 Err(error) if self.tasks.len() == 1 => return Err(error.into()),
                 Err(error) => {
-                    // The others' ends are asked for all the same.
-                    context.talk.error(&format!("{given}: {error}"));
+                    // The other tasks are cancelled all the same.
+                    context.reporter.error(&format!("{given}: {error}"));
                     exits.push(exit::of(&error));
                 }
             }

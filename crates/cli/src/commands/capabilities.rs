@@ -1,4 +1,4 @@
-//! `rota capabilities`: what can be done now, and by how many.
+//! `rota capabilities`: lists capabilities.
 
 use clap::Args;
 
@@ -6,7 +6,7 @@ use super::get;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// List what can be done now: each capability with its agents, workers and free slots
+/// List the capabilities available now, each with its agents, workers and free slots
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  rota capabilities\n  rota capabilities -o json")]
 pub struct Capabilities {}

@@ -1,9 +1,8 @@
-//! `rota completion`: a script for a shell.
+//! `rota completion`: prints completion scripts for shells.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::exit::Exit;
 use crate::output::{Color, Format, Out};
 
@@ -17,15 +16,16 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Completion {
-    /// The shell
+    /// Shell to complete in
     pub shell: Shell,
 }
 
 impl Completion {
-    pub fn run(self) -> anyhow::Result<Exit> {
-        // Into memory first: the generator would panic over a closed pipe.
+    /// Prints the script for `program`, the whole command line.
+    pub fn run(self, mut program: clap::Command) -> anyhow::Result<Exit> {
+        // Generated in memory, since the generator panics on a closed pipe.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "rota", &mut script);
+        clap_complete::generate(self.shell, &mut program, "rota", &mut script);
         Out::new(Format::Table, Color::Never).bytes(&script)?;
         Ok(Exit::Ok)
     }

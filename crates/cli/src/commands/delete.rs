@@ -1,4 +1,4 @@
-//! `rota delete`: removes an agent. Tasks are not deleted but cancelled; their records stay.
+//! `rota delete`: deletes agents. Tasks cannot be deleted, only cancelled; their records are kept.
 
 use clap::{Args, Subcommand};
 use rota_proto::v1::DeleteAgentRequest;
@@ -6,7 +6,7 @@ use rota_proto::v1::DeleteAgentRequest;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Remove an agent
+/// Delete an agent
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  rota delete agent coder\n  rota delete agent coder --ignore-not-found"
@@ -16,14 +16,14 @@ pub struct Delete {
     pub what: What,
 }
 
-/// What can be removed.
+/// Resource to delete.
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Remove an agent; its workers are drained, its waiting tasks wait for one of that name
+    /// Delete an agent: its workers are drained, its pending tasks wait for an agent of the same name
     Agent {
-        /// Its name
+        /// Name of the agent
         name: String,
-        /// Succeed when there is no such agent
+        /// Succeed if the agent does not exist
         #[arg(long)]
         ignore_not_found: bool,
     },

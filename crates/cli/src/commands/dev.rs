@@ -1,6 +1,5 @@
-//! `rota dev`: store, control plane and workers on this machine, in one command.
+//! `rota dev`: runs store, control plane and workers on this machine.
 
-use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,19 +9,21 @@ use clap::Args;
 use rota_client::discover::{self, DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_core::breaker::Policy;
-use rota_crds::Span;
-use rota_server::{Options, Timing};
-use rota_telemetry::{Loops, OnExit, spawn};
+use rota_server::{DEFAULT_LISTEN, Options, Timing};
+use rota_settings::{HumanDuration, Layers};
+use rota_store::{FileLock, LockError};
+use rota_telemetry::{BackgroundTasks, OnExit, env, spawn};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::Apply;
 use super::{serve, signals};
-use crate::args::Globals;
 use crate::config;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Talk};
+use crate::globals::Globals;
+use crate::output::{Out, Reporter};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,83 +31,87 @@ Examples:
   rota dev -f examples/
   rota dev --data-dir /tmp/try --listen 127.0.0.1:0
 
-Other commands on this machine find it by themselves. Ctrl-C ends its workers in order; tasks are
-kept, and go on when it is started again.";
+Other commands on this machine connect to it automatically. Ctrl-C drains its workers; tasks are kept
+and continue after a restart.";
 
 /// Run everything on this machine: store, control plane and workers
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Dev {
-    #[command(flatten)]
-    pub source: config::Source,
-    /// Manifests to apply at the start
+    /// Manifest to apply at the start: a file, or a directory of files; may be repeated
     #[arg(long = "filename", short, value_name = "FILE|DIR")]
-    pub files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     #[command(flatten)]
-    pub flags: Flags,
+    settings: Layers<Settings>,
 }
 
-/// What flags say.
-#[derive(Debug, Default, Args, Serialize)]
-pub struct Flags {
-    #[command(flatten)]
-    #[serde(flatten)]
-    place: config::Place,
-    #[command(flatten)]
-    #[serde(flatten)]
-    programs: config::Programs,
-}
-
-/// The configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
+/// Settings of `rota dev`.
+#[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the gRPC listener; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Directory of the database, the workers' state and their logs
+    #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Claude Code CLI of agents that name none [default: claude on the PATH]
+    #[arg(long, value_name = "FILE")]
     claude_program: Option<PathBuf>,
-    reconnect_grace: Span,
-    recovery_grace: Span,
-    retention: Span,
+    /// Time without a session after which the tasks of a worker are requeued
+    #[arg(long, value_name = "TIME")]
+    reconnect_grace: HumanDuration,
+    /// Reconnect grace after a start, for workers connected before it
+    #[arg(long, value_name = "TIME")]
+    recovery_grace: HumanDuration,
+    /// Age at which finished tasks are deleted; 0s keeps them
+    #[arg(long, value_name = "TIME")]
+    retention: HumanDuration,
 }
 
-impl Default for Config {
+impl Default for Settings {
     fn default() -> Self {
         let timing = Timing::default();
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
-            data_dir: discover::home().join("dev"),
+            listen: DEFAULT_LISTEN,
+            data_dir: env::rota_home().join("dev"),
             claude_program: None,
-            reconnect_grace: Span(timing.reconnect_grace),
-            // Its own workers ended with it; only others' may come back, and they do at once.
-            recovery_grace: Span(Duration::from_secs(10)),
-            retention: Span(timing.retention.unwrap_or_default()),
+            reconnect_grace: HumanDuration(timing.reconnect_grace),
+            // Its own workers end with it; only workers of other machines reconnect, and they do so immediately.
+            recovery_grace: HumanDuration(Duration::from_secs(10)),
+            retention: HumanDuration(timing.retention.unwrap_or_default()),
         }
     }
 }
 
-/// For workers to end: their own grace for an attempt, and some.
+impl rota_settings::Settings for Settings {
+    const ENV_PREFIX: &'static str = "ROTA_DEV_";
+}
+
+/// Time for workers to exit: their cancel grace for an attempt, and a margin.
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
 impl Dev {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let Some(config) = self.source.load::<Config>("ROTA_DEV_", &self.flags, globals)? else {
+        let Some(config) = config::load(&self.settings, globals)? else {
             return Ok(Exit::Ok);
         };
         if !config.listen.ip().is_loopback() {
-            let message =
-                format!("{} can be reached from other machines; `rota dev` is for this one", config.listen);
-            return Err(Failure::usage(message).hint("use `rota server` for others").into());
+            let message = format!(
+                "{} is reachable from other machines, but `rota dev` serves only this one",
+                config.listen
+            );
+            return Err(Failure::usage(message).hint("use `rota server` to serve other machines").into());
         }
-        let talk = Talk::new(globals.color);
-        let told = signals::Told::listen()?;
+        let reporter = Reporter::new(globals.color);
+        let shutdown = signals::Shutdown::listen()?;
         serve::private_dir(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let token_file = token_file(&data_dir)?;
         let store = serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?;
-        let place = Place::take()?;
-        // One list for both: the workers' loop is to be seen with the control plane's.
-        let loops = Loops::default();
+        let lock = DataDirLock::acquire()?;
+        // Shared, so that the control plane also lists the background tasks of the local workers.
+        let background_tasks = BackgroundTasks::default();
         let bound = serve::bind(Options {
             listen: config.listen,
             token: Some(rota_server::Token::Fixed(serve::token(&token_file)?)),
@@ -124,17 +129,27 @@ impl Dev {
                 ..Timing::default()
             },
             breakers: Policy::default(),
-            loops: loops.clone(),
+            background_tasks: background_tasks.clone(),
         })
         .await?;
         let own =
             DevEndpoint { endpoint: format!("http://{}", bound.addr()), token_file, pid: std::process::id() };
         let stop_server = CancellationToken::new();
         let mut server = spawn("control plane", OnExit::Done, bound.run(stop_server.clone()));
-        // Only now, so that whoever finds it can also use it.
-        let announced = Announced::new(own, &data_dir, place)?;
-        let result =
-            self.beside(globals, &config, &announced.own, &data_dir, &talk, &told, loops, &mut server).await;
+        // Announced last, so that clients that find it can use it.
+        let announced = Announced::new(own, &data_dir, lock)?;
+        let result = self
+            .run_clients(
+                globals,
+                &config,
+                &announced.own,
+                &data_dir,
+                &reporter,
+                &shutdown,
+                background_tasks,
+                &mut server,
+            )
+            .await;
         stop_server.cancel();
         if !server.is_finished() {
             server.await??;
@@ -143,31 +158,31 @@ impl Dev {
         result
     }
 
-    /// Everything that is a client of the control plane: workers and manifests.
+    /// Runs the clients of the control plane: local workers, and the manifests of the command line.
     #[expect(clippy::too_many_arguments, reason = "the parts of one program, put together once")]
-    async fn beside(
+    async fn run_clients(
         &self,
         globals: &Globals,
-        config: &Config,
+        config: &Settings,
         own: &DevEndpoint,
         data_dir: &Path,
-        talk: &Talk,
-        told: &signals::Told,
-        loops: Loops,
+        reporter: &Reporter,
+        shutdown: &signals::Shutdown,
+        background_tasks: BackgroundTasks,
         server: &mut tokio::task::JoinHandle<Result<rota_server::Ended, rota_server::Error>>,
     ) -> anyhow::Result<Exit> {
         let mut options = rota_client::Options::new(own.endpoint.clone());
         options.token = Token::File(own.token_file.clone());
         let client = Client::new(options)?;
         let stop_workers = CancellationToken::new();
-        let pools = local(client.clone(), config, own, data_dir, loops)?;
+        let pools = local(client.clone(), config, own, data_dir, background_tasks)?;
         let mut workers = spawn("local workers", OnExit::Done, pools.run(stop_workers.clone()));
         if !self.files.is_empty() {
             let context = Context {
                 client,
                 namespace: globals.namespace.clone().unwrap_or_else(|| "default".to_owned()),
                 out: Out::new(globals.output, globals.color),
-                talk: *talk,
+                reporter: *reporter,
             };
             let apply = Apply::of(self.files.clone());
             if let Err(error) = apply.run(&context).await {
@@ -176,9 +191,9 @@ impl Dev {
                 return Err(error);
             }
         }
-        greet(talk, own, data_dir);
+        print_banner(reporter, own, data_dir);
         let exit = tokio::select! {
-            () = told.to_end.cancelled() => Exit::Ok,
+            () = shutdown.graceful.cancelled() => Exit::Ok,
             ended = &mut *server => {
                 ended??;
                 Exit::Failed
@@ -188,23 +203,23 @@ impl Dev {
                 return Ok(Exit::Failed);
             }
         };
-        talk.say("\nending workers; once more Ctrl-C ends at once");
+        reporter.line("\ndraining workers; press Ctrl-C again to exit immediately");
         stop_workers.cancel();
         tokio::select! {
             ended = workers => ended??,
-            () = told.at_once.cancelled() => return Ok(Exit::Interrupted),
+            () = shutdown.forced.cancelled() => return Ok(Exit::Interrupted),
         }
         Ok(exit)
     }
 }
 
-/// The workers of this machine.
+/// Returns the options of the local worker pools.
 fn local(
     client: Client,
-    config: &Config,
+    config: &Settings,
     own: &DevEndpoint,
     data_dir: &Path,
-    loops: Loops,
+    background_tasks: BackgroundTasks,
 ) -> anyhow::Result<rota_local::Options> {
     let mut arguments = vec![
         "worker".into(),
@@ -219,26 +234,26 @@ fn local(
     Ok(rota_local::Options {
         client,
         parent: rota_proto::names::namespace("-"),
-        program: std::env::current_exe().context("this program does not find itself")?,
+        program: std::env::current_exe().context("failed to determine the path of this program")?,
         arguments,
         state_dir: data_dir.to_owned(),
         stop_grace: STOP_GRACE,
-        loops,
+        background_tasks,
     })
 }
 
-/// The token's file, made when it does not exist.
+/// Returns the path of the token file, which is created if missing.
 fn token_file(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("token");
     if !path.exists() {
         let random = || uuid::Uuid::new_v4().simple().to_string();
         write_private(&path, format!("{}{}\n", random(), random()).as_bytes())
-            .with_context(|| format!("the token file {} cannot be written", path.display()))?;
+            .with_context(|| format!("failed to write the token file {}", path.display()))?;
     }
     Ok(path)
 }
 
-/// Says who has the data directory, where that can be seen.
+/// Adds the owner of a data directory in use to the error, where it is known.
 fn in_use(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
     let other = DevEndpoint::read(&data_dir.join("endpoint.json")).filter(DevEndpoint::is_alive);
     match other {
@@ -250,61 +265,55 @@ fn in_use(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
                 other.pid
             );
             Failure::new(Exit::Failed, message)
-                .hint("use that one, end it, or choose another --data-dir")
+                .hint("use that instance, stop it, or choose another --data-dir")
                 .into()
         }
         _ => error,
     }
 }
 
-/// The right to be the `rota dev` that other commands find. The system gives it back when this process
-/// ends, however it does: what a dead one left behind is in nobody's way.
-struct Place {
-    // The file stays: removing it would let two processes lock two files of one name.
-    _lock: File,
+/// Lock of the one `rota dev` that other commands find. A stale file of a dead one blocks nothing.
+struct DataDirLock {
+    _file: FileLock,
 }
 
-impl Place {
-    fn take() -> anyhow::Result<Self> {
+impl DataDirLock {
+    fn acquire() -> anyhow::Result<Self> {
         let found = discover::dev_file();
         let path = found.with_extension("lock");
         serve::private_dir(path.parent().unwrap_or(Path::new("/")))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.with_context(|| format!("{} cannot be opened", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { _lock: lock }),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{} cannot be locked", path.display()))
-            }
-            Err(TryLockError::WouldBlock) => {
+        match FileLock::acquire(&path) {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(LockError::Held) => {
                 let other = DevEndpoint::read(&found)
                     .map(|other| format!(" at {} (process {})", other.endpoint, other.pid));
-                let message = format!("there is a `rota dev` already{}", other.unwrap_or_default());
+                let message = format!("another `rota dev` is running{}", other.unwrap_or_default());
                 Err(Failure::new(Exit::Failed, message)
-                    .hint("use that one, or end it; a second one needs a folder of its own in ROTA_HOME, as do its commands")
+                    .hint("use that instance, or stop it; to run a second one, set ROTA_HOME to another directory for it and its clients")
                     .into())
             }
+            Err(error) => Err(error).with_context(|| format!("failed to lock {}", path.display())),
         }
     }
 }
 
-/// The files that say where it is, for as long as it is there: one where other commands look, and
-/// one in the data directory.
+/// Files with the address of this instance while it runs: one for other commands to find, one in the data
+/// directory.
 struct Announced {
     own: DevEndpoint,
     files: Vec<PathBuf>,
-    /// Given back after the files are gone.
-    _place: Place,
+    /// Released after the files are removed.
+    _lock: DataDirLock,
 }
 
 impl Announced {
-    fn new(own: DevEndpoint, data_dir: &Path, place: Place) -> anyhow::Result<Self> {
+    fn new(own: DevEndpoint, data_dir: &Path, lock: DataDirLock) -> anyhow::Result<Self> {
         let mut files = vec![data_dir.join("endpoint.json"), discover::dev_file()];
         files.dedup();
         for file in &files {
-            own.write(file).with_context(|| format!("{} cannot be written", file.display()))?;
+            own.write(file).with_context(|| format!("failed to write {}", file.display()))?;
         }
-        Ok(Self { own, files, _place: place })
+        Ok(Self { own, files, _lock: lock })
     }
 }
 
@@ -314,13 +323,13 @@ impl Drop for Announced {
     }
 }
 
-fn greet(talk: &Talk, own: &DevEndpoint, data_dir: &Path) {
-    talk.say(&format!("rota dev is up at {}", own.endpoint));
-    talk.say(&format!("  data   {}", data_dir.display()));
-    talk.say(&format!("  token  {}", own.token_file.display()));
-    talk.say(&format!("  logs   {}", data_dir.join("logs").display()));
-    talk.say("Other commands on this machine find it by themselves:");
-    talk.say("  rota apply -f FILE     make agents and tasks");
-    talk.say("  rota run \"PROMPT\"      run one task and print its result");
-    talk.say("  rota watch             see all tasks");
+fn print_banner(reporter: &Reporter, own: &DevEndpoint, data_dir: &Path) {
+    reporter.line(&format!("rota dev is running at {}", own.endpoint));
+    reporter.line(&format!("  data   {}", data_dir.display()));
+    reporter.line(&format!("  token  {}", own.token_file.display()));
+    reporter.line(&format!("  logs   {}", data_dir.join("logs").display()));
+    reporter.line("Other commands on this machine connect to it automatically:");
+    reporter.line("  rota apply -f FILE     create agents and tasks");
+    reporter.line("  rota run \"PROMPT\"      run one task and print its result");
+    reporter.line("  rota watch             follow all tasks");
 }

@@ -1,4 +1,4 @@
-//! `rota drain`: lets workers finish.
+//! `rota drain`: drains the workers of an agent.
 
 use clap::Args;
 use rota_proto::v1::DrainAgentRequest;
@@ -11,16 +11,16 @@ Examples:
   rota drain coder
   rota drain coder --worker coder-1 --only-idle";
 
-/// Let an agent's workers finish what they run and take nothing new
+/// Drain an agent's workers: running tasks finish, no new ones start
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Drain {
-    /// The agent
+    /// Agent whose workers are drained
     pub agent: String,
     /// Only this worker
     #[arg(long, value_name = "NAME")]
     pub worker: Option<String>,
-    /// Only what runs nothing now
+    /// Only workers without a running task
     #[arg(long)]
     pub only_idle: bool,
 }
@@ -33,12 +33,12 @@ impl Drain {
             only_idle: self.only_idle,
         };
         let answer = context.client.drain_agent(request).await?;
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             context.out.value(&answer)?;
         } else if answer.workers.is_empty() {
-            context.talk.say("no worker was drained");
+            context.reporter.line("no worker was drained");
         }
-        for worker in answer.workers.iter().filter(|_| context.out.for_eyes()) {
+        for worker in answer.workers.iter().filter(|_| context.out.is_human()) {
             context.out.line(&format!("worker/{} draining", rota_proto::names::last(worker)))?;
         }
         Ok(Exit::Ok)

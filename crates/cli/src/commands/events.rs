@@ -1,10 +1,10 @@
-//! `rota events`: the raw log, of one task or of a namespace, for programs that keep up with it.
+//! `rota events`: prints the raw log of one task or of a namespace, for programs that process it.
 
 use clap::Args;
 use futures::StreamExt;
 use rota_proto::v1::GetTaskRequest;
 
-use super::follow::{To, View};
+use super::follow::{Destination, View};
 use super::signals::Interrupt;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -14,28 +14,28 @@ const EXAMPLES: &str = "\
 Examples:
   rota events build -o jsonl
   rota events build --since 120 --follow
-  rota events -o jsonl                       # of the namespace, from now on
-  rota events --since \"$token\" -o jsonl      # from where a program was";
+  rota events -o jsonl                       # of the namespace, from now
+  rota events --since \"$token\" -o jsonl      # resumes from a token";
 
 /// Print the raw event log of a task or a namespace
 ///
-/// Of a task: its entries after a position. Of a namespace: every answer of the server with the
-/// token to go on from; entries may repeat, and none is skipped unless `resync` says so.
+/// With a task, prints its entries after a position. Otherwise prints each response of the server, which holds the token
+/// to resume from; entries may repeat, and none is skipped unless `resync` is set.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Events {
-    /// The task's id or name; without one, all tasks of the namespace
+    /// Id or name of the task [default: all tasks of the namespace]
     pub task: Option<String>,
-    /// After this position of a task's log, or from this token of a namespace's
+    /// Position of a task's log after which to start, or token of a namespace's log
     #[arg(long, value_name = "SEQ|TOKEN")]
     pub since: Option<String>,
-    /// Go on until the task has ended
+    /// Follow the log until the task has finished
     #[arg(long, short, requires = "task")]
     pub follow: bool,
     /// Only state changes
     #[arg(long, conflicts_with = "task")]
     pub states_only: bool,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A', conflicts_with = "task")]
     pub all_namespaces: bool,
 }
@@ -51,7 +51,7 @@ impl Events {
     async fn of_task(&self, context: &Context, given: &str) -> anyhow::Result<Exit> {
         let since = match &self.since {
             Some(text) => text.parse().map_err(|_| {
-                Failure::usage(format!("{text:?} is no position of a task's log; it is a number"))
+                Failure::usage(format!("{text:?} is not a position of a task's log, which is a number"))
             })?,
             None => 0,
         };
@@ -61,14 +61,14 @@ impl Events {
             false => task.status.as_ref().map_or(0, |status| status.log_seq),
         };
         let mut seen: i64 = since;
-        let mut view = View::new(context, To::Stdout, true);
+        let mut view = View::new(context, Destination::Stdout, true);
         let mut interrupt = Interrupt::listen()?;
         let mut watch = context.client.watch_task(task.name.clone(), since);
         while seen < until {
             let answer = tokio::select! {
                 answer = watch.next() => answer,
-                () = interrupt.heard() => {
-                    super::say_goes_on(context, &task.name);
+                () = interrupt.received() => {
+                    super::print_continues(context, &task.name);
                     return Ok(Exit::Interrupted);
                 }
             };
@@ -94,18 +94,18 @@ impl Events {
         loop {
             let answer = tokio::select! {
                 answer = watch.next() => answer,
-                () = interrupt.heard() => return Ok(Exit::Interrupted),
+                () = interrupt.received() => return Ok(Exit::Interrupted),
             };
             let Some(answer) = answer.transpose()? else { return Ok(Exit::Ok) };
-            if !context.out.for_eyes() {
+            if !context.out.is_human() {
                 out.value(&answer)?;
                 continue;
             }
             if answer.resync {
-                context.talk.warn("some entries may have been missed; list the tasks anew");
+                context.reporter.warn("entries may have been missed; list the tasks again");
             }
             let Some(task) = &answer.task else { continue };
-            let mut view = View::new(context, To::Stdout, true);
+            let mut view = View::new(context, Destination::Stdout, true);
             for event in &answer.events {
                 context.out.bytes(format!("{} ", name(task)).as_bytes())?;
                 view.show(context, std::slice::from_ref(event))?;

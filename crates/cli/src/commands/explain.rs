@@ -1,4 +1,4 @@
-//! `rota explain`: why a task is not running now.
+//! `rota explain`: explains why a task is not running.
 
 use clap::Args;
 use rota_proto::v1::{ExplainTaskRequest, TaskState};
@@ -8,11 +8,11 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{plain_lines, time};
 
-/// Say why a task is not running now, and what can be done about it
+/// Explain why a task is not running, and how to resolve it
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  rota explain build\n  rota explain build -o json")]
 pub struct Explain {
-    /// The task's id or name
+    /// Id or name of the task
     pub task: String,
 }
 
@@ -20,13 +20,13 @@ impl Explain {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let answer =
             context.client.explain_task(ExplainTaskRequest { name: context.task(&self.task)? }).await?;
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             context.out.value(&answer)?;
             return Ok(Exit::Ok);
         }
         context.out.line(&plain_lines(&answer.summary))?;
         for cause in &answer.causes {
-            // The summary says the first one already.
+            // The summary usually contains the first cause.
             if !answer.summary.contains(&cause.message) {
                 context.out.line(&format!("- {}", plain_lines(&cause.message)))?;
             }
@@ -36,7 +36,7 @@ impl Explain {
         }
         let queued = answer.task.as_ref().is_some_and(|task| state_of(task) == TaskState::Queued);
         if queued && answer.ahead == 0 {
-            context.out.line("- it is the next in its queue")?;
+            context.out.line("- next in its queue")?;
         }
         let waits =
             answer.task.iter().filter_map(|task| task.status.as_ref()).flat_map(|status| &status.waiting);

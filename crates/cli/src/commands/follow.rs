@@ -1,49 +1,48 @@
-//! Follows one task's log to its end, or to Ctrl-C, and shows it.
+//! Follows one task's log to its end, or to Ctrl-C, and prints it.
 
 use std::io::IsTerminal;
 
 use futures::StreamExt;
 use rota_proto::v1::{Event, Task};
 
-use super::say_goes_on;
+use super::print_continues;
 use super::signals::Interrupt;
 use super::waiting::{self, Waiting};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Printer};
 
-/// Where a log goes.
+/// Destination of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
-    /// It is the data.
+pub enum Destination {
+    /// Standard output: the log is the command's data.
     Stdout,
-    /// It is talk beside the data.
+    /// Standard error, next to the command's data.
     Stderr,
-    /// Nowhere.
-    Nowhere,
+    /// Not printed.
+    None,
 }
 
-/// Shows a task's events.
+/// Printer of a task's events.
 #[derive(Debug)]
 pub struct View {
-    to: To,
+    to: Destination,
     raw: bool,
     pub printer: Printer,
 }
 
 impl View {
-    pub fn new(context: &Context, to: To, times: bool) -> Self {
+    pub fn new(context: &Context, to: Destination, times: bool) -> Self {
         let (colored, terminal) = match to {
-            To::Stdout => (context.out.colored(), std::io::stdout().is_terminal()),
-            _ => (context.talk.colored(), context.talk.is_terminal()),
+            Destination::Stdout => (context.out.colored(), std::io::stdout().is_terminal()),
+            _ => (context.reporter.colored(), context.reporter.is_terminal()),
         };
-        let raw = to == To::Stdout && !context.out.for_eyes();
+        let raw = to == Destination::Stdout && !context.out.is_human();
         Self { to, raw, printer: Printer::new(colored, times, terminal) }
     }
 
-    /// Shows events.
     pub fn show(&mut self, context: &Context, events: &[Event]) -> anyhow::Result<()> {
-        if self.to == To::Nowhere {
+        if self.to == Destination::None {
             return Ok(());
         }
         for event in events {
@@ -65,15 +64,15 @@ impl View {
 
     fn write(&self, context: &Context, bytes: &[u8]) -> anyhow::Result<()> {
         match self.to {
-            To::Stdout if !bytes.is_empty() => context.out.bytes(bytes)?,
-            To::Stderr if !bytes.is_empty() => context.talk.bytes(bytes),
+            Destination::Stdout if !bytes.is_empty() => context.out.bytes(bytes)?,
+            Destination::Stderr if !bytes.is_empty() => context.reporter.bytes(bytes),
             _ => {}
         }
         Ok(())
     }
 }
 
-/// An event for programs: a document each, since a log has no end while it is followed.
+/// Prints an event for programs: one document each, since a followed log is unbounded.
 fn raw(context: &Context, event: &Event) -> anyhow::Result<()> {
     let mut out = context.out.clone();
     match out.format {
@@ -83,7 +82,7 @@ fn raw(context: &Context, event: &Event) -> anyhow::Result<()> {
     out.value(event)
 }
 
-/// A task's log as it stands, entry by entry.
+/// Reads the current log of a task, entry by entry.
 pub async fn log(context: &Context, task: &Task, mut each: impl FnMut(Event)) -> anyhow::Result<()> {
     let until = task.status.as_ref().map_or(0, |status| status.log_seq);
     let (mut seen, mut watch) = (0, context.client.watch_task(task.name.clone(), 0));
@@ -97,7 +96,7 @@ pub async fn log(context: &Context, task: &Task, mut each: impl FnMut(Event)) ->
     Ok(())
 }
 
-/// Follows a task to its end. `None` means that Ctrl-C came first, which has been talked about.
+/// Follows a task to its end. `None` means that Ctrl-C came first, which has been reported.
 pub async fn to_end(
     context: &Context,
     name: &str,
@@ -109,25 +108,25 @@ pub async fn to_end(
     let mut last: Option<Task> = None;
     let mut waiting = Waiting::new();
     loop {
-        let waits = view.to != To::Nowhere
-            && last.as_ref().is_none_or(|task| !waiting::waiting(std::slice::from_ref(task)).is_empty());
+        let waits = view.to != Destination::None
+            && last.as_ref().is_none_or(|task| !waiting::pending(std::slice::from_ref(task)).is_empty());
         let item = tokio::select! {
             item = watch.next() => item,
             () = waiting.due(), if waits => {
                 view.finish(context)?;
-                waiting.look(context, &[name]).await;
+                waiting.report(context, &[name]).await;
                 continue;
             }
-            () = interrupt.heard() => {
+            () = interrupt.received() => {
                 view.finish(context)?;
-                say_goes_on(context, name);
+                print_continues(context, name);
                 return Ok(None);
             }
         };
         match item {
             Some(answer) => {
                 let answer = answer?;
-                waiting.moved();
+                waiting.task_changed();
                 view.show(context, &answer.events)?;
                 last = answer.task.or(last);
             }
@@ -137,8 +136,6 @@ pub async fn to_end(
     view.finish(context)?;
     match last {
         Some(task) => Ok(Some(task)),
-        None => {
-            Err(Failure::new(Exit::Failed, "the server ended the log without saying how the task did").into())
-        }
+        None => Err(Failure::new(Exit::Failed, "the server closed the log before the task finished").into()),
     }
 }

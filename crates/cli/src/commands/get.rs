@@ -1,4 +1,4 @@
-//! `rota get`: lists, and single things as the API has them.
+//! `rota get`: lists resources, or shows single ones as the API returns them.
 
 use clap::{Args, ValueEnum};
 use rota_proto::names;
@@ -21,29 +21,29 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Get {
-    /// What
+    /// Kind of resource
     #[arg(value_enum)]
     pub kind: Kind,
-    /// Which one: a task's id or name, an agent's or a worker's name
+    /// Id or name of one resource [default: all]
     pub name: Option<String>,
-    /// Only tasks in these states
+    /// Only tasks in these comma-separated states
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
     pub state: Vec<State>,
-    /// Only tasks with this label
+    /// Only tasks with this label; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub label: Vec<Pair>,
     /// Only tasks or workers of this agent
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
-    /// Most tasks
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    /// Maximum number of tasks
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub limit: usize,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
 }
 
-/// What can be got.
+/// Kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     #[value(alias = "task")]
@@ -56,7 +56,7 @@ pub enum Kind {
     Capabilities,
 }
 
-/// A task's state, as one writes it.
+/// State of a task, as a flag's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum State {
     Pending,
@@ -91,7 +91,7 @@ impl Get {
             (Kind::Tasks, None) => self.tasks(context).await,
             (Kind::Tasks, Some(given)) => {
                 let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
-                match context.out.for_eyes() {
+                match context.out.is_human() {
                     true => context.out.table(&output::tasks(&[task], false))?,
                     false => context.out.value(&task)?,
                 }
@@ -100,7 +100,7 @@ impl Get {
             (Kind::Agents, None) => agents(context, self.all_namespaces).await,
             (Kind::Agents, Some(given)) => {
                 let agent = context.client.get_agent(GetAgentRequest { name: context.agent(given)? }).await?;
-                match context.out.for_eyes() {
+                match context.out.is_human() {
                     true => context.out.table(&output::agents(&[agent], false))?,
                     false => context.out.value(&agent)?,
                 }
@@ -111,7 +111,7 @@ impl Get {
                 workers(context, agent, given.as_deref(), self.all_namespaces).await
             }
             (Kind::Capabilities, None) => capabilities(context).await,
-            (Kind::Capabilities, Some(_)) => Err(Failure::usage("capabilities are only listed").into()),
+            (Kind::Capabilities, Some(_)) => Err(Failure::usage("capabilities can only be listed").into()),
         }
     }
 
@@ -127,74 +127,72 @@ impl Get {
             filter: Some(filter),
             ..ListTasksRequest::default()
         };
-        // One more than asked for tells whether there are more.
+        // One more than the limit shows whether there are more.
         let mut tasks = context.client.all_tasks(request, Some(self.limit.saturating_add(1))).await?;
         let more = tasks.len() > self.limit;
         tasks.truncate(self.limit);
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             context.out.list("tasks", &tasks)?;
         } else if tasks.is_empty() {
-            context.talk.say("no tasks");
+            context.reporter.line("no tasks");
         } else {
             context.out.table(&output::tasks(&tasks, self.all_namespaces))?;
         }
         if more {
-            context.talk.say(&format!("there are more than {}; see them with --limit", self.limit));
+            context.reporter.line(&format!("more than {} tasks; raise --limit to list them", self.limit));
         }
         Ok(Exit::Ok)
     }
 }
 
-/// Lists agents.
 pub async fn agents(context: &Context, all: bool) -> anyhow::Result<Exit> {
     let agents = context.client.all_agents(&context.parent(all)).await?;
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.list("agents", &agents)?;
     } else if agents.is_empty() {
-        context.talk.say("no agents");
-        context.talk.hint("make one with `rota apply -f agent.yaml`");
+        context.reporter.line("no agents");
+        context.reporter.hint("create one with `rota apply -f agent.yaml`");
     } else {
         context.out.table(&output::agents(&agents, all))?;
     }
     Ok(Exit::Ok)
 }
 
-/// Lists workers, or shows one.
+/// Prints the workers, or one.
 pub async fn workers(context: &Context, agent: &str, one: Option<&str>, all: bool) -> anyhow::Result<Exit> {
     let mut workers = context.client.all_workers(&context.parent(all), agent).await?;
     if let Some(one) = one {
         let worker = find_worker(workers, one)?;
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             context.out.value(&worker)?;
             return Ok(Exit::Ok);
         }
         workers = vec![worker];
     }
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.list("workers", &workers)?;
     } else if workers.is_empty() {
-        context.talk.say("no workers");
+        context.reporter.line("no workers");
     } else {
         context.out.table(&output::workers(&workers, all))?;
     }
     Ok(Exit::Ok)
 }
 
-/// The worker of a name; the API has no call for one.
+/// Finds a worker by name; the API has no call for a single one.
 pub fn find_worker(workers: Vec<Worker>, given: &str) -> anyhow::Result<Worker> {
     let id = given.strip_prefix("worker/").unwrap_or(given);
     let found = workers.into_iter().find(|worker| worker.name == id || names::last(&worker.name) == id);
-    Ok(found.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no worker {id}")))?)
+    Ok(found.ok_or_else(|| Failure::new(Exit::NotFound, format!("worker {id} not found")))?)
 }
 
-/// Lists capabilities.
 pub async fn capabilities(context: &Context) -> anyhow::Result<Exit> {
     let request = rota_proto::v1::ListCapabilitiesRequest { parent: context.parent(false) };
     let all = context.client.list_capabilities(request).await?.capabilities;
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         context.out.list("capabilities", &all)?;
     } else if all.is_empty() {
-        context.talk.say("no agent says what it can do");
+        context.reporter.line("no agent declares capabilities");
     } else {
         context.out.table(&output::capabilities(&all))?;
     }

@@ -1,4 +1,4 @@
-//! `KEY=VALUE` arguments, and environment that is handed on.
+//! `KEY=VALUE` arguments, and environment variables that are passed on.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,9 @@ use rota_telemetry::env;
 
 use crate::exit::{Exit, Failure};
 
-/// One `KEY=VALUE`.
+/// Key and value of one argument.
 pub type Pair = (String, String);
 
-/// For clap.
 pub fn pair(text: &str) -> Result<Pair, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -17,12 +16,12 @@ pub fn pair(text: &str) -> Result<Pair, String> {
     }
 }
 
-/// Several, the last of each key counting.
+/// Collects pairs; the last one of each key is kept.
 pub fn map(pairs: &[Pair]) -> BTreeMap<String, String> {
     pairs.iter().cloned().collect()
 }
 
-/// Variables of this process by name, so that secrets stand on no command line.
+/// Returns variables of this process, so that secrets are on no command line.
 pub fn from_environment(names: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     names
         .iter()
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs() {
+    fn pairs_need_a_key() {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
         assert!(pair("a").is_err() && pair("=b").is_err());

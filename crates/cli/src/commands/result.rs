@@ -1,10 +1,9 @@
-//! `rota result`: what a task brought, and nothing else.
+//! `rota result`: prints the result of a task, and nothing else.
 
 use clap::Args;
-use rota_client::watch::is_final;
 use rota_proto::v1::GetTaskRequest;
 
-use super::run::say_end;
+use super::run::print_failure;
 use super::{outcome, state_of};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -15,13 +14,13 @@ Examples:
   rota result build
   rota wait build && rota result build -o json";
 
-/// Print what a task that has ended brought, and exit by how it did
+/// Print the result of a finished task, and exit with the code of its outcome
 ///
-/// The text alone, or its data where there is no text. With `-o json` the whole result.
+/// Prints the text, or the data of a result without text; with `-o json` the whole result.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Result {
-    /// The task's id or name
+    /// Id or name of the task
     pub task: String,
 }
 
@@ -29,13 +28,13 @@ impl Result {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let task = context.client.get_task(GetTaskRequest { name: context.task(&self.task)? }).await?;
         let now = state_of(&task);
-        if !is_final(now) {
+        if !now.is_final() {
             let message = format!("the task {} is {} and has no result yet", name(&task), state(now));
             let hint = format!("wait for it with `rota wait {}`", name(&task));
             return Err(Failure::new(Exit::Failed, message).hint(hint).into());
         }
         let result = task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default();
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             context.out.value(&result)?;
         } else if !result.text.is_empty() {
             context.out.bytes(result.text.as_bytes())?;
@@ -45,7 +44,7 @@ impl Result {
         } else if let Some(data) = &result.data {
             context.out.value(data)?;
         }
-        say_end(context, &task);
+        print_failure(context, &task);
         Ok(outcome(&task))
     }
 }

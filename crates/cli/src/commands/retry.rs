@@ -1,10 +1,10 @@
-//! `rota retry`: a new task like one that has ended.
+//! `rota retry`: creates a copy of a finished task.
 
 use clap::Args;
 use rota_proto::v1::RetryTaskRequest;
 
-use super::follow::{To, View, to_end};
-use super::run::show_end;
+use super::follow::{Destination, View, to_end};
+use super::run::print_outcome;
 use super::{outcome, pairs};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -15,19 +15,19 @@ Examples:
   rota retry build --wait
   rota retry deploy --secret-env DEPLOY_TOKEN";
 
-/// Run a task that has ended once more: as a new task, linked to the old one
+/// Run a finished task again, as a new task linked to the old one
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Retry {
-    /// The task's id or name
+    /// Id or name of the task
     pub task: String,
-    /// Secret environment, taken from this command's own; the old task's is gone
+    /// Secret environment variable, taken from the environment of this command, since secrets of finished tasks are deleted; may be repeated
     #[arg(long, value_name = "NAME")]
     pub secret_env: Vec<String>,
-    /// The same key again gives the same new task
+    /// Idempotency key: repeating the command with it returns the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Wait, and print the result
+    /// Wait for the task and print its result
     #[arg(long, short)]
     pub wait: bool,
 }
@@ -41,18 +41,18 @@ impl Retry {
         };
         let task = context.client.retry_task(request).await?;
         if !self.wait {
-            match context.out.for_eyes() {
+            match context.out.is_human() {
                 true => context.out.line(&task.uid)?,
                 false => context.out.value(&task)?,
             }
             return Ok(Exit::Ok);
         }
-        context.talk.say(&format!("task {}", task.uid));
-        let mut view = View::new(context, To::Stderr, false);
+        context.reporter.line(&format!("task {}", task.uid));
+        let mut view = View::new(context, Destination::Stderr, false);
         let Some(task) = to_end(context, &task.name, 0, &mut view).await? else {
             return Ok(Exit::Interrupted);
         };
-        show_end(context, &task, &view)?;
+        print_outcome(context, &task, &view)?;
         Ok(outcome(&task))
     }
 }

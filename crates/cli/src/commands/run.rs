@@ -1,4 +1,4 @@
-//! `rota run`: one task from the command line, followed to its result.
+//! `rota run`: creates one task from the command line and follows it to its result.
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use rota_crds::{
-    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, Limits, ObjectMeta, Priority, RetryPolicy,
-    Runtime, Span, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceMode,
+    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, HumanDuration, Limits, ObjectMeta, Priority,
+    RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceMode,
 };
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
-use super::follow::{To, View, to_end};
+use super::follow::{Destination, View, to_end};
 use super::pairs::{self, Pair};
 use super::{outcome, state_of};
 use crate::context::Context;
@@ -25,77 +25,77 @@ Examples:
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
   git diff | rota run --agent reviewer -
-  id=$(rota run --detach \"Summarise the log\") && rota wait \"$id\" && rota result \"$id\"";
+  id=$(rota run --detach \"Summarize the log\") && rota wait \"$id\" && rota result \"$id\"";
 
 /// Run one task and print its result
 ///
-/// The result goes to standard output, the way there to standard error. Ctrl-C leaves the task running.
+/// Prints the result to standard output and the progress to standard error. Ctrl-C leaves the task running.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Run {
-    /// What to do; `-` reads it from standard input
+    /// Prompt of the task; `-` reads it from standard input
     pub prompt: Option<String>,
-    /// Only workers of this agent may do it
+    /// Agent that runs the task
     #[arg(long, short, value_name = "NAME", conflicts_with_all = ["worker", "needs"])]
     pub agent: Option<String>,
-    /// Any worker that can do all of this may do it
+    /// Comma-separated capabilities that the worker must have
     #[arg(long, value_name = "WORDS", value_delimiter = ',', conflicts_with = "worker")]
     pub needs: Vec<String>,
-    /// Only this worker may do it
+    /// Worker that runs the task
     #[arg(long, value_name = "NAME")]
     pub worker: Option<String>,
-    /// A short name to find it by
+    /// Name of the task
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// A line for people
+    /// Title of the task, one line
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// 0 to 10, or low, normal, high, urgent
+    /// Priority: 0 to 10, or low, normal, high, urgent [default: normal]
     #[arg(long, short, value_name = "PRIORITY")]
     pub priority: Option<Priority>,
-    /// A label to find it by
+    /// Label of the task; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub label: Vec<Pair>,
-    /// Ends it after this long, for example 10m
+    /// Timeout of the task, such as 10m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub timeout: Option<Span>,
-    /// Most dollars it may cost, for example 0.50
+    pub timeout: Option<HumanDuration>,
+    /// Maximum cost in US dollars, such as 0.50
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
     pub budget_usd: Option<Usd>,
-    /// Most turns between the model and its tools
-    #[arg(long, value_name = "N")]
+    /// Maximum number of turns between the model and its tools
+    #[arg(long, value_name = "COUNT")]
     pub max_turns: Option<i32>,
-    /// Most attempts, the first included
-    #[arg(long, value_name = "N")]
+    /// Maximum number of attempts, the first included
+    #[arg(long, value_name = "COUNT")]
     pub max_attempts: Option<i32>,
-    /// The model, for agents of the claude runtime
+    /// Model, for agents of the claude runtime
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// The same key again gives the same task, not a second one
+    /// Idempotency key: repeating the command with it returns the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Tasks that must succeed first
+    /// Comma-separated tasks that must succeed first
     #[arg(long, value_name = "TASK", value_delimiter = ',')]
     pub depends_on: Vec<String>,
-    /// Environment of the task
+    /// Environment variable of the task; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub env: Vec<Pair>,
-    /// Secret environment of the task, taken from this command's own
+    /// Secret environment variable, taken from the environment of this command; may be repeated
     #[arg(long, value_name = "NAME")]
     pub secret_env: Vec<String>,
-    /// Work in this directory of the worker's machine
+    /// Working directory on the worker's machine [default: a new directory]
     #[arg(long, short, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
-    /// Do not wait: print the task's id
+    /// Print the task's id and exit without waiting
     #[arg(long, short)]
     pub detach: bool,
-    /// Do not show the way there, only the result
+    /// Print only the result, not the progress
     #[arg(long, short)]
     pub quiet: bool,
-    /// Run the program after `--` instead of the agent's own, for agents of the command runtime
+    /// Run the program after `--` instead of the agent's, for agents of the command runtime
     #[arg(long, requires = "argv", conflicts_with = "model")]
     pub command: bool,
-    /// Program and arguments
+    /// Program and its arguments
     #[arg(last = true, requires = "command", value_name = "ARGV")]
     pub argv: Vec<String>,
 }
@@ -103,34 +103,34 @@ pub struct Run {
 impl Run {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let request = self.request(context)?;
-        let task = context.client.create_task(request).await.context("the task could not be made")?;
+        let task = context.client.create_task(request).await.context("failed to create the task")?;
         if self.detach {
-            if context.out.for_eyes() {
+            if context.out.is_human() {
                 context.out.line(&task.uid)?;
             } else {
                 context.out.value(&task)?;
             }
             return Ok(Exit::Ok);
         }
-        context.talk.say(&format!("task {}", task.uid));
-        let to = if self.quiet { To::Nowhere } else { To::Stderr };
+        context.reporter.line(&format!("task {}", task.uid));
+        let to = if self.quiet { Destination::None } else { Destination::Stderr };
         let mut view = View::new(context, to, false);
         let Some(task) = to_end(context, &task.name, 0, &mut view).await? else {
             return Ok(Exit::Interrupted);
         };
-        show_end(context, &task, &view)?;
+        print_outcome(context, &task, &view)?;
         Ok(outcome(&task))
     }
 
     fn request(&self, context: &Context) -> anyhow::Result<CreateTaskRequest> {
         let manifest = self.manifest()?;
-        // One validation for whatever way a task comes in.
+        // The same validation as for manifests.
         let wrong: Vec<_> = manifest.validate().iter().map(ToString::to_string).collect();
         if !wrong.is_empty() {
             return Err(Failure::usage(wrong.join("; ")).into());
         }
         let mut request = manifest.to_request(&context.namespace, "");
-        // A name given here is for finding the task, and says nothing about it being the same one.
+        // Unlike in a manifest, the name does not identify the task: the same name creates a new task.
         request.idempotency_key = self.idempotency_key.clone().unwrap_or_default();
         if let Some(task) = &mut request.task {
             if self.name.is_none() {
@@ -147,14 +147,14 @@ impl Run {
         let prompt = match self.prompt.as_deref() {
             Some("-") => {
                 let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input could not be read")?;
+                std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
                 Some(text)
             }
             given => given.map(str::to_owned),
         };
         if prompt.as_deref().is_none_or(|text| text.trim().is_empty()) && self.argv.is_empty() {
-            return Err(Failure::usage("there is nothing to do")
-                .hint("say what: rota run \"Write a haiku\", or give a program: rota run --command -- make")
+            return Err(Failure::usage("no prompt and no program")
+                .hint("for example: rota run \"Write a haiku\", or rota run --command -- make")
                 .into());
         }
         let limits = Limits {
@@ -203,46 +203,47 @@ impl Run {
         let Some(given) = &self.workspace else { return Ok(None) };
         let full = given
             .canonicalize()
-            .with_context(|| format!("the workspace {} cannot be used", given.display()))?;
+            .with_context(|| format!("failed to resolve the workspace {}", given.display()))?;
         let path = full.to_str().map(str::to_owned);
         let path = path.ok_or_else(|| Failure::usage(format!("{} is not UTF-8", full.display())))?;
         Ok(Some(Workspace { mode: Some(WorkspaceMode::InPlace), path: Some(path), ..Workspace::default() }))
     }
 }
 
-/// Prints what a task brought, and says how it ended.
-pub fn show_end(context: &Context, task: &Task, view: &View) -> anyhow::Result<()> {
-    if !context.out.for_eyes() {
+/// Prints the result of a finished task, and its failure.
+pub fn print_outcome(context: &Context, task: &Task, view: &View) -> anyhow::Result<()> {
+    if !context.out.is_human() {
         return context.out.value(task);
     }
     let status = task.status.clone().unwrap_or_default();
     let text = status.result.as_ref().map(|result| result.text.as_str()).unwrap_or_default();
-    // On one terminal the result has just gone by as the agent's last word.
-    let seen = std::io::stdout().is_terminal() && context.talk.is_terminal() && view.printer.has_shown(text);
+    // If both streams are the same terminal, the agent's last message has just shown the result.
+    let seen =
+        std::io::stdout().is_terminal() && context.reporter.is_terminal() && view.printer.has_shown(text);
     if !text.is_empty() && !seen {
         context.out.bytes(text.as_bytes())?;
         if !text.ends_with('\n') {
             context.out.bytes(b"\n")?;
         }
     }
-    say_end(context, task);
+    print_failure(context, task);
     let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);
     let cost = if cost > 0 { format!("cost {}, ", money(cost)) } else { String::new() };
-    context.talk.say(&format!("{cost}trace {}", status.trace_id));
+    context.reporter.line(&format!("{cost}trace {}", status.trace_id));
     Ok(())
 }
 
-/// Says how a task ended that did not succeed.
-pub fn say_end(context: &Context, task: &Task) {
+/// Reports the failure or cancellation of a task.
+pub fn print_failure(context: &Context, task: &Task) {
     match state_of(task) {
         TaskState::Failed => {
             let failure = task.status.as_ref().and_then(|status| status.failure.clone()).unwrap_or_default();
-            context.talk.error(&format!("task {} failed: {}", name(task), failure.message));
+            context.reporter.error(&format!("task {} failed: {}", name(task), failure.message));
             if !failure.hint.is_empty() {
-                context.talk.hint(&failure.hint);
+                context.reporter.hint(&failure.hint);
             }
         }
-        TaskState::Cancelled => context.talk.error(&format!("task {} was cancelled", name(task))),
+        TaskState::Cancelled => context.reporter.error(&format!("task {} was cancelled", name(task))),
         _ => {}
     }
 }

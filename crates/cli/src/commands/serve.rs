@@ -1,4 +1,4 @@
-//! What `rota dev` and `rota server` share: opening the store and putting a control plane on it.
+//! Start of a control plane, shared by `rota dev` and `rota server`: opens the store and binds the listeners.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use secrecy::SecretString;
 
 use crate::exit::{Exit, Failure};
 
-/// Opens the store of a data directory, which must exist.
+/// Opens the store in a data directory, which must exist.
 pub async fn open(data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
     let options = rota_store_sqlite::Options {
         path: data_dir.join("rota.sqlite"),
         clock: Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros())),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
     };
-    // Opening checks the file and brings its schema up to date, which takes as long as it takes.
+    // Opening verifies the file and migrates its schema, which may block for long.
     let store = tokio::task::spawn_blocking(move || rota_store_sqlite::open(options)).await?;
-    Ok(Arc::new(store.map_err(said)?))
+    Ok(Arc::new(store.map_err(store_failure)?))
 }
 
-/// Listens.
+/// Binds the listeners of a control plane.
 pub async fn bind(options: Options) -> anyhow::Result<Bound> {
     rota_server::Server::bind(options).await.map_err(|error| match error {
-        rota_server::Error::Store(error) => said(error).into(),
+        rota_server::Error::Store(error) => store_failure(error).into(),
         error @ rota_server::Error::Listen { .. } => Failure::new(Exit::Failed, error.to_string())
-            .hint("another program may listen there; choose another address with --listen")
+            .hint("another program may use the address; choose another one with --listen")
             .into(),
         error => error.into(),
     })
 }
 
-/// A store's error with what it says can be done.
-fn said(error: rota_store::Error) -> Failure {
+/// Converts a store's error, with its hint.
+fn store_failure(error: rota_store::Error) -> Failure {
     let failure = Failure::new(Exit::Failed, error.to_string());
     match error {
         rota_store::Error::Unavailable { hint, .. } => failure.hint(hint),
@@ -42,20 +42,19 @@ fn said(error: rota_store::Error) -> Failure {
     }
 }
 
-/// Makes a directory that only its owner may look into.
+/// Creates a directory that only its owner can access.
 pub fn private_dir(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("the directory {} cannot be made", path.display()))
+        .with_context(|| format!("failed to create the directory {}", path.display()))
 }
 
-/// The token of a file.
 pub fn token(path: &Path) -> anyhow::Result<SecretString> {
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the token file {} cannot be read", path.display()))?;
+        .with_context(|| format!("failed to read the token file {}", path.display()))?;
     let text = text.trim();
     if text.is_empty() {
         return Err(Failure::new(Exit::Failed, format!("the token file {} is empty", path.display())).into());

@@ -1,47 +1,47 @@
-//! Being told to end: Ctrl-C or SIGTERM, once for in order, twice for at once. And Ctrl-C for commands that
-//! only follow.
+//! Shutdown signals: the first Ctrl-C or SIGTERM is graceful, the second forces exit. Also Ctrl-C for commands
+//! that only follow something.
 
 use rota_telemetry::{OnExit, spawn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled by the first signal, and by the second.
+/// Shutdown of a component, requested by signals.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
-    pub to_end: CancellationToken,
-    pub at_once: CancellationToken,
+pub struct Shutdown {
+    /// Cancelled by the first signal.
+    pub graceful: CancellationToken,
+    /// Cancelled by the second signal.
+    pub forced: CancellationToken,
 }
 
-impl Told {
-    /// Listens from now on.
+impl Shutdown {
+    /// Registers the signal handlers; signals are caught from now on.
     pub fn listen() -> std::io::Result<Self> {
-        let told = Self::default();
+        let shutdown = Self::default();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let tokens = told.clone();
+        let tokens = shutdown.clone();
         spawn("signals", OnExit::Done, async move {
             either(&mut interrupt, &mut terminate).await;
-            tokens.to_end.cancel();
+            tokens.graceful.cancel();
             either(&mut interrupt, &mut terminate).await;
-            tokens.at_once.cancel();
+            tokens.forced.cancel();
         });
-        Ok(told)
+        Ok(shutdown)
     }
 }
 
-/// Ctrl-C while a command follows something. Heard from when this is made, also while the command is busy
-/// with something else; a new `ctrl_c()` each time would miss what comes in between.
+/// Ctrl-C while a command follows something. Caught from its creation on, also while the command is busy; a new
+/// `ctrl_c()` for each wait would miss signals in between.
 #[derive(Debug)]
 pub struct Interrupt(Signal);
 
 impl Interrupt {
-    /// Listens from now on.
     pub fn listen() -> std::io::Result<Self> {
         signal(SignalKind::interrupt()).map(Self)
     }
 
-    /// Waits for it.
-    pub async fn heard(&mut self) {
+    pub async fn received(&mut self) {
         self.0.recv().await;
     }
 }

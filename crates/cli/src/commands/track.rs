@@ -1,26 +1,25 @@
-//! Keeps an eye on several tasks at once: how each is, until all have ended.
+//! Tracks the states of several tasks concurrently until all have finished.
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rota_client::watch::is_final;
 use rota_proto::v1::Task;
 
 use super::state_of;
 use crate::context::Context;
 
-/// Streams of one connection at a time; servers allow some two hundred. The others' turns come as
-/// tasks end, and nothing is missed, since each watch begins where its task was last seen.
-const AT_ONCE: usize = 100;
+/// Maximum concurrent streams on one connection; servers allow about two hundred. Further watches start as
+/// tasks finish and miss nothing, since each begins at the task's last known position.
+const MAX_STREAMS: usize = 100;
 
-/// A task as it is now, and its place among those that are tracked.
+/// Current task, and its index among the tracked tasks.
 pub type Update = Result<(usize, Task), rota_client::Error>;
 
-/// Follows tasks, as they were just read, until each has ended.
+/// Follows tasks that were just read until each has finished.
 pub fn track(context: &Context, tasks: &[Task]) -> BoxStream<'static, Update> {
     let watches: Vec<_> = tasks
         .iter()
         .enumerate()
-        .filter(|(_, task)| !is_final(state_of(task)))
+        .filter(|(_, task)| !state_of(task).is_final())
         .map(|(index, task)| {
             let after = task.status.as_ref().map_or(0, |status| status.log_seq);
             let watch = context.client.watch_task(task.name.clone(), after);
@@ -34,5 +33,5 @@ pub fn track(context: &Context, tasks: &[Task]) -> BoxStream<'static, Update> {
                 .boxed()
         })
         .collect();
-    stream::iter(watches).flatten_unordered(AT_ONCE).boxed()
+    stream::iter(watches).flatten_unordered(MAX_STREAMS).boxed()
 }

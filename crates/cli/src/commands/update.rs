@@ -1,4 +1,4 @@
-//! `rota update`: what may be changed of a task.
+//! `rota update`: changes the mutable fields of a task.
 
 use clap::Args;
 use pbjson_types::FieldMask;
@@ -16,22 +16,22 @@ Examples:
   rota update build --suspend
   rota update build --resume";
 
-/// Change a task's priority, labels or whether it may start
+/// Change a task's priority, labels or hold
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Update {
-    /// The task's id or name
+    /// Id or name of the task
     pub task: String,
-    /// 0 to 10, or low, normal, high, urgent
+    /// Priority: 0 to 10, or low, normal, high, urgent
     #[arg(long, short, value_name = "PRIORITY")]
     pub priority: Option<Priority>,
-    /// Set a label, or take it away with a `-` behind its key
+    /// Label to set, or to remove with a trailing `-`; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE|KEY-")]
     pub label: Vec<String>,
-    /// It shall not start
+    /// Hold the task: it does not start until it is resumed
     #[arg(long, conflicts_with = "resume")]
     pub suspend: bool,
-    /// It may start again
+    /// Release the hold
     #[arg(long)]
     pub resume: bool,
 }
@@ -63,8 +63,8 @@ impl Update {
             paths.push("desired_state".to_owned());
         }
         if paths.is_empty() {
-            return Err(Failure::usage("there is nothing to change")
-                .hint("give --priority, --label, --suspend or --resume")
+            return Err(Failure::usage("nothing to change")
+                .hint("set --priority, --label, --suspend or --resume")
                 .into());
         }
         let request = UpdateTaskRequest {
@@ -73,7 +73,7 @@ impl Update {
             ..Default::default()
         };
         let task = context.client.update_task(request).await?;
-        match context.out.for_eyes() {
+        match context.out.is_human() {
             true => context.out.line(&format!("task/{} updated", name(&task)))?,
             false => context.out.value(&task)?,
         }

@@ -1,26 +1,26 @@
-//! `rota version`: this program's version.
+//! `rota version`: prints versions.
 
 use clap::Args;
 
-use crate::args::Globals;
 use crate::exit::Exit;
+use crate::globals::Globals;
 use crate::output::Out;
 
-/// Print this program's version, and those of the API and the worker protocol it speaks
+/// Print the version of this program, of its API and of its worker protocol
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  rota version\n  rota version -o json")]
 pub struct Version {}
 
-/// Of the worker session that this program speaks.
-const PROTOCOL: u32 = 1;
+/// Version of the worker protocol.
+const WORKER_PROTOCOL: u32 = 1;
 
 impl Version {
     pub fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let out = Out::new(globals.output, globals.color);
         let version = env!("CARGO_PKG_VERSION");
-        if out.for_eyes() {
+        if out.is_human() {
             out.line(&format!(
-                "rota {version} (API rota.v1, manifests {}, worker protocol {PROTOCOL})",
+                "rota {version} (API rota.v1, manifests {}, worker protocol {WORKER_PROTOCOL})",
                 rota_crds::API_VERSION
             ))?;
         } else {
@@ -28,7 +28,7 @@ impl Version {
                 "version": version,
                 "api": "rota.v1",
                 "manifests": rota_crds::API_VERSION,
-                "workerProtocol": PROTOCOL,
+                "workerProtocol": WORKER_PROTOCOL,
             }))?;
         }
         Ok(Exit::Ok)

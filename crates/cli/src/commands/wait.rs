@@ -1,9 +1,8 @@
-//! `rota wait`: until tasks are as one wants them.
+//! `rota wait`: waits until tasks reach a state.
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use rota_client::watch::is_final;
-use rota_crds::Span;
+use rota_crds::HumanDuration;
 use rota_proto::v1::{GetTaskRequest, Task, TaskState};
 
 use super::signals::Interrupt;
@@ -20,53 +19,55 @@ Examples:
   rota wait build test --timeout 30m
   rota wait build --for running";
 
-/// Wait until tasks have ended, and exit by how they did
+/// Wait until tasks have finished, and exit with the code of the worst outcome
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Wait {
-    /// Ids or names
+    /// Ids or names of the tasks
     #[arg(required = true)]
     pub tasks: Vec<String>,
-    /// For what
-    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
+    /// Condition to wait for
+    #[arg(long = "for", value_name = "CONDITION", value_enum, default_value_t)]
     pub goal: Goal,
-    /// Longest wait, for example 10m
+    /// Maximum time to wait, such as 10m [default: unlimited]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
 }
 
-/// What can be waited for.
+/// Condition to wait for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Goal {
-    /// Each has ended
+    /// All tasks have finished
     #[default]
     Done,
-    /// Each has succeeded; stops at the first that did not
+    /// All tasks have succeeded; stops at the first that did not
     Succeeded,
-    /// Each has begun
+    /// All tasks have started
     Running,
 }
 
-/// How a task stands to the goal.
+/// Progress of a task towards the goal.
 #[derive(Debug, PartialEq, Eq)]
-enum Stand {
+enum GoalState {
     NotYet,
     Reached,
-    /// It never will.
-    Lost,
+    /// Out of reach.
+    Unreachable,
 }
 
 impl Goal {
-    fn stand(self, task: &Task) -> Stand {
+    fn state_for(self, task: &Task) -> GoalState {
         let state = state_of(task);
         match self {
-            Self::Done if is_final(state) => Stand::Reached,
-            Self::Succeeded if state == TaskState::Succeeded => Stand::Reached,
-            Self::Succeeded if is_final(state) => Stand::Lost,
-            Self::Running if state == TaskState::Succeeded => Stand::Reached,
-            Self::Running if matches!(state, TaskState::Running | TaskState::InputRequired) => Stand::Reached,
-            Self::Running if is_final(state) => Stand::Lost,
-            _ => Stand::NotYet,
+            Self::Done if state.is_final() => GoalState::Reached,
+            Self::Succeeded if state == TaskState::Succeeded => GoalState::Reached,
+            Self::Succeeded if state.is_final() => GoalState::Unreachable,
+            Self::Running if state == TaskState::Succeeded => GoalState::Reached,
+            Self::Running if matches!(state, TaskState::Running | TaskState::InputRequired) => {
+                GoalState::Reached
+            }
+            Self::Running if state.is_final() => GoalState::Unreachable,
+            _ => GoalState::NotYet,
         }
     }
 }
@@ -88,27 +89,27 @@ impl Wait {
             reached = until(context, self.goal, &mut tasks) => reached?,
             () = limit => {
                 let missing: Vec<_> =
-                    tasks.iter().filter(|task| self.goal.stand(task) == Stand::NotYet).map(name).collect();
+                    tasks.iter().filter(|task| self.goal.state_for(task) == GoalState::NotYet).map(name).collect();
                 let after = self.timeout.unwrap_or_default();
-                return Err(Failure::new(Exit::Timeout, format!("after {after} still waiting for {}", missing.join(", ")))
-                    .hint(format!("see why with `rota explain {}`", missing.first().unwrap_or(&"")))
+                return Err(Failure::new(Exit::Timeout, format!("timed out after {after} waiting for {}", missing.join(", ")))
+                    .hint(format!("find the reason with `rota explain {}`", missing.first().unwrap_or(&"")))
                     .into());
             }
-            () = interrupt.heard() => {
-                context.talk.say(&format!("\nThe tasks go on. Wait again: rota wait {}", self.tasks.join(" ")));
+            () = interrupt.received() => {
+                context.reporter.line(&format!("\nThe tasks continue. Wait again: rota wait {}", self.tasks.join(" ")));
                 return Ok(Exit::Interrupted);
             }
         }
-        if context.out.for_eyes() {
+        if context.out.is_human() {
             context.out.table(&results(&tasks))?;
             let traces = tasks.iter().filter_map(|task| Some(task.status.as_ref()?.trace_id.as_str()));
-            context.talk.say(&format!("trace {}", traces.collect::<Vec<_>>().join(" ")));
+            context.reporter.line(&format!("trace {}", traces.collect::<Vec<_>>().join(" ")));
         } else {
             context.out.list("tasks", &tasks)?;
         }
-        // Whoever waits for the beginning does not care about the end.
-        Ok(worst(tasks.iter().map(|task| match (self.goal, self.goal.stand(task)) {
-            (Goal::Running, Stand::Reached) => Exit::Ok,
+        // With `--for running` the outcome does not matter.
+        Ok(worst(tasks.iter().map(|task| match (self.goal, self.goal.state_for(task)) {
+            (Goal::Running, GoalState::Reached) => Exit::Ok,
             _ => outcome(task),
         })))
     }
@@ -118,20 +119,20 @@ async fn until(context: &Context, goal: Goal, tasks: &mut [Task]) -> anyhow::Res
     let mut updates = track(context, tasks);
     let mut waiting = Waiting::new();
     loop {
-        let stands: Vec<_> = tasks.iter().map(|task| goal.stand(task)).collect();
-        let lost = goal == Goal::Succeeded && stands.contains(&Stand::Lost);
-        if lost || !stands.contains(&Stand::NotYet) {
+        let stands: Vec<_> = tasks.iter().map(|task| goal.state_for(task)).collect();
+        let lost = goal == Goal::Succeeded && stands.contains(&GoalState::Unreachable);
+        if lost || !stands.contains(&GoalState::NotYet) {
             return Ok(());
         }
-        let held = waiting::waiting(tasks);
+        let held = waiting::pending(tasks);
         tokio::select! {
             update = updates.next() => {
                 let Some(update) = update else { return Ok(()) };
                 let (index, task) = update?;
                 tasks[index] = task;
-                waiting.moved();
+                waiting.task_changed();
             }
-            () = waiting.due(), if !held.is_empty() => waiting.look(context, &held).await,
+            () = waiting.due(), if !held.is_empty() => waiting.report(context, &held).await,
         }
     }
 }
@@ -143,22 +144,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goals() {
+    fn goals_are_reached_or_unreachable() {
         let task = |state: TaskState| Task {
             status: Some(TaskStatus { state: state.into(), ..Default::default() }),
             ..Default::default()
         };
         use TaskState::{Cancelled, Failed, Queued, Running, Succeeded};
         for (goal, state, stand) in [
-            (Goal::Done, Running, Stand::NotYet),
-            (Goal::Done, Failed, Stand::Reached),
-            (Goal::Succeeded, Failed, Stand::Lost),
-            (Goal::Succeeded, Succeeded, Stand::Reached),
-            (Goal::Running, Queued, Stand::NotYet),
-            (Goal::Running, Running, Stand::Reached),
-            (Goal::Running, Cancelled, Stand::Lost),
+            (Goal::Done, Running, GoalState::NotYet),
+            (Goal::Done, Failed, GoalState::Reached),
+            (Goal::Succeeded, Failed, GoalState::Unreachable),
+            (Goal::Succeeded, Succeeded, GoalState::Reached),
+            (Goal::Running, Queued, GoalState::NotYet),
+            (Goal::Running, Running, GoalState::Reached),
+            (Goal::Running, Cancelled, GoalState::Unreachable),
         ] {
-            assert_eq!(goal.stand(&task(state)), stand, "{goal:?} {state:?}");
+            assert_eq!(goal.state_for(&task(state)), stand, "{goal:?} {state:?}");
         }
     }
 }

@@ -1,105 +1,109 @@
-//! Says what a task waits for, while one waits for it: nobody should look at nothing and wonder.
+//! Reports why a task is pending while the user waits for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rota_client::watch::is_final;
-use rota_proto::names;
 use rota_proto::v1::{ExplainTaskRequest, Task, TaskState, WaitReason};
+use rota_proto::{causes, names};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::state_of;
 use crate::context::Context;
 
-/// Before anything is said: most waits are over by then, since workers start on demand.
-const SOON: Duration = Duration::from_secs(2);
-/// Until it is looked at again: what a task waits for changes without a word in its log.
-const AGAIN: Duration = Duration::from_secs(30);
-/// For the server to explain.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Tasks that are looked at.
-const MOST: usize = 10;
-/// Agents that are named.
-const NAMES: usize = 5;
-/// What is over by itself, or changes all the time.
-const PASSING: [&str; 5] = ["dispatching", "behind", "not_taken_yet", "busy_with", "pool_starting"];
+/// Delay before the first report: most waits end earlier, since workers start on demand.
+const REPORT_DELAY: Duration = Duration::from_secs(2);
+/// Interval between explanations: the reason can change without an event in the task's log.
+const EXPLAIN_INTERVAL: Duration = Duration::from_secs(30);
+/// Timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of tasks explained.
+const MAX_TASKS: usize = 10;
+/// Maximum number of agents listed in a hint.
+const MAX_AGENTS: usize = 5;
+/// Causes that resolve themselves or change all the time.
+const TRANSIENT_CAUSES: [&str; 5] =
+    [causes::DISPATCHING, causes::BEHIND, causes::NOT_TAKEN_YET, causes::BUSY_WITH, causes::POOL_STARTING];
 
-/// What has been said so far.
+/// Reporter of the causes of a wait.
 #[derive(Debug)]
 pub struct Waiting {
-    look_at: Instant,
-    said: BTreeSet<String>,
+    next_report: Instant,
+    reported: BTreeSet<String>,
 }
 
 impl Waiting {
     pub fn new() -> Self {
-        Self { look_at: Instant::now() + SOON, said: BTreeSet::new() }
+        Self { next_report: Instant::now() + REPORT_DELAY, reported: BTreeSet::new() }
     }
 
-    /// Something has happened: what holds a task now is perhaps another thing.
-    pub fn moved(&mut self) {
-        self.look_at = self.look_at.min(Instant::now() + SOON);
+    /// Schedules a report soon: the cause may be another one now.
+    pub fn task_changed(&mut self) {
+        self.next_report = self.next_report.min(Instant::now() + REPORT_DELAY);
     }
 
-    /// When it is time to [`Waiting::look`].
+    /// Waits until the next [`Waiting::report`] is due.
     pub async fn due(&self) {
-        sleep_until(self.look_at).await;
+        sleep_until(self.next_report).await;
     }
 
-    /// Says what these tasks wait for, each reason once.
-    pub async fn look(&mut self, context: &Context, tasks: &[&str]) {
-        self.look_at = Instant::now() + AGAIN;
-        for task in tasks.iter().take(MOST) {
+    /// Reports why tasks are pending, each cause once.
+    pub async fn report(&mut self, context: &Context, tasks: &[&str]) {
+        self.next_report = Instant::now() + EXPLAIN_INTERVAL;
+        for task in tasks.iter().take(MAX_TASKS) {
             let request = ExplainTaskRequest { name: (*task).to_owned() };
-            // Whoever waits learns of a lost server from the wait itself.
-            let Ok(Ok(told)) = timeout(PATIENCE, context.client.explain_task(request)).await else { return };
-            let missing = told.task.as_ref().and_then(missing_agent);
-            for cause in told.causes.iter().filter(|cause| !PASSING.contains(&cause.code.as_str())) {
+            // The wait itself reports a lost server.
+            let Ok(Ok(answer)) = timeout(CALL_TIMEOUT, context.client.explain_task(request)).await else {
+                return;
+            };
+            let missing = answer.task.as_ref().and_then(missing_agent);
+            for cause in answer.causes.iter().filter(|cause| !TRANSIENT_CAUSES.contains(&cause.code.as_str()))
+            {
                 let of = if tasks.len() > 1 { format!("{}: ", names::last(task)) } else { String::new() };
-                if !self.said.insert(format!("{of}{}", cause.message)) {
+                if !self.reported.insert(format!("{of}{}", cause.message)) {
                     continue;
                 }
-                context.talk.note("waiting", &format!("{of}{}", cause.message));
-                let known = match missing.as_deref().filter(|_| cause.code == "agent_missing") {
-                    Some(missing) => known_agents(context, told.task.as_ref(), missing).await,
+                context.reporter.note("waiting", &format!("{of}{}", cause.message));
+                let known = match missing.as_deref().filter(|_| cause.code == causes::AGENT_MISSING) {
+                    Some(missing) => known_agents(context, answer.task.as_ref(), missing).await,
                     None => None,
                 };
                 let hint = known.as_ref().unwrap_or(&cause.hint);
                 if !hint.is_empty() {
-                    context.talk.hint(hint);
+                    context.reporter.hint(hint);
                 }
             }
         }
     }
 }
 
-/// Those of some tasks that are not on a worker yet.
-pub fn waiting(tasks: &[Task]) -> Vec<&str> {
-    let waits = |task: &&Task| {
+/// Returns the names of the tasks that are not running yet.
+pub fn pending(tasks: &[Task]) -> Vec<&str> {
+    let is_pending = |task: &&Task| {
         let state = state_of(task);
-        !is_final(state) && state != TaskState::Running
+        !state.is_final() && state != TaskState::Running
     };
-    tasks.iter().filter(waits).map(|task| task.name.as_str()).collect()
+    tasks.iter().filter(is_pending).map(|task| task.name.as_str()).collect()
 }
 
 fn missing_agent(task: &Task) -> Option<String> {
     let waits = task.status.as_ref()?.waiting.iter();
-    waits.filter(|wait| wait.reason() == WaitReason::AgentMissing).map(|wait| wait.what.clone()).next()
+    waits.filter(|wait| wait.reason() == WaitReason::AgentMissing).map(|wait| wait.subject.clone()).next()
 }
 
-/// The agents that there are, the one most like the missing one first.
+/// Returns a hint with the existing agents, the one most similar to the missing one first.
 async fn known_agents(context: &Context, task: Option<&Task>, missing: &str) -> Option<String> {
     let (namespace, _) = names::parse(&task?.name, "tasks")?;
-    let all = timeout(PATIENCE, context.client.all_agents(&names::namespace(namespace))).await.ok()?.ok()?;
+    let all =
+        timeout(CALL_TIMEOUT, context.client.all_agents(&names::namespace(namespace))).await.ok()?.ok()?;
     nearest(missing, all.iter().map(|agent| names::last(&agent.name)).collect())
 }
 
-fn nearest(wanted: &str, mut there: Vec<&str>) -> Option<String> {
-    there.sort_by_key(|name| (strsim::damerau_levenshtein(wanted, name), *name));
-    let more = if there.len() > NAMES { ", …" } else { "" };
-    there.truncate(NAMES);
-    (!there.is_empty())
-        .then(|| format!("there are the agents {}{more}; or apply a manifest of {wanted}", there.join(", ")))
+fn nearest(wanted: &str, mut agents: Vec<&str>) -> Option<String> {
+    agents.sort_by_key(|name| (strsim::damerau_levenshtein(wanted, name), *name));
+    let more = if agents.len() > MAX_AGENTS { ", …" } else { "" };
+    agents.truncate(MAX_AGENTS);
+    (!agents.is_empty())
+        .then(|| format!("existing agents: {}{more}; or apply a manifest of {wanted}", agents.join(", ")))
 }
 
 #[cfg(test)]
@@ -107,9 +111,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_comes_first() {
+    fn nearest_agent_is_listed_first() {
         let hint = nearest("coder", vec!["reviewer", "shell", "codre"]).unwrap();
-        assert!(hint.starts_with("there are the agents codre, shell, reviewer;"), "{hint}");
+        assert!(hint.starts_with("existing agents: codre, shell, reviewer;"), "{hint}");
         assert!(nearest("x", vec!["a", "b", "c", "d", "e", "f"]).unwrap().contains("e, …;"));
         assert_eq!(nearest("coder", Vec::new()), None);
     }

@@ -1,4 +1,4 @@
-//! `rota watch`: one task's log, or a namespace's tasks in a table that changes as they do.
+//! `rota watch`: follows one task's log, or a live table of a namespace's tasks.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
-use rota_client::watch::is_final;
 use rota_proto::v1::{GetTaskRequest, ListTasksRequest, Task};
 use tokio::time::Instant;
 
-use super::follow::{To, View, to_end};
+use super::follow::{Destination, View, to_end};
 use super::signals::Interrupt;
 use super::{outcome, state_of};
 use crate::context::Context;
@@ -25,28 +24,28 @@ Examples:
 
 /// Follow a task, or all tasks of a namespace, live
 ///
-/// A task's log is followed to its end, which is also how this command exits. Ctrl-C leaves tasks running.
+/// With a task, follows its log to the end and exits with the code of its outcome. Ctrl-C leaves tasks running.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Watch {
-    /// The task's id or name; without one, all tasks
+    /// Id or name of the task [default: all tasks of the namespace]
     pub task: Option<String>,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A', conflicts_with = "task")]
     pub all_namespaces: bool,
-    /// Tasks in the table: those that run or wait, then those that ended last
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    /// Maximum number of tasks in the table: unfinished tasks, then those finished last
+    #[arg(long, value_name = "COUNT", default_value_t = 30)]
     pub limit: usize,
 }
 
-/// How long to wait for a stream's first word before looking around without it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Timeout for the first message of the stream, after which tasks are listed without it.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Watch {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let Some(given) = &self.task else { return self.all(context).await };
         let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
-        let mut view = View::new(context, To::Stdout, false);
+        let mut view = View::new(context, Destination::Stdout, false);
         let ended = to_end(context, &task.name, 0, &mut view).await?;
         Ok(ended.map_or(Exit::Interrupted, |task| outcome(&task)))
     }
@@ -55,8 +54,9 @@ impl Watch {
         let mut screen = Screen::new(context, self);
         let parent = context.parent(self.all_namespaces);
         let mut changes = context.client.watch_tasks(parent.clone(), "", true);
-        // The stream is asked for before the list is made, so that nothing falls between them.
-        let first = tokio::time::timeout(PATIENCE, changes.next()).await.ok().flatten().transpose()?;
+        // The stream is opened before tasks are listed, so that no change is missed in between.
+        let first =
+            tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, changes.next()).await.ok().flatten().transpose()?;
         screen.load(context, &parent, self.limit).await?;
         if let Some(task) = first.and_then(|change| change.task) {
             screen.change(context, task)?;
@@ -70,7 +70,7 @@ impl Watch {
                     screen.draw(context)?;
                     continue;
                 }
-                () = interrupt.heard() => return Ok(Exit::Interrupted),
+                () = interrupt.received() => return Ok(Exit::Interrupted),
             };
             let Some(change) = change.transpose()? else { return Ok(Exit::Ok) };
             if change.resync {
@@ -83,7 +83,7 @@ impl Watch {
     }
 }
 
-/// What is shown. On a terminal a table that is drawn again; elsewhere a line for each change.
+/// Display of tasks: on a terminal a table that is redrawn, elsewhere a line for each change.
 struct Screen {
     live: bool,
     all: bool,
@@ -97,7 +97,7 @@ struct Screen {
 impl Screen {
     fn new(context: &Context, watch: &Watch) -> Self {
         Self {
-            live: context.out.for_eyes() && std::io::stdout().is_terminal(),
+            live: context.out.is_human() && std::io::stdout().is_terminal(),
             all: watch.all_namespaces,
             limit: watch.limit,
             tasks: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl Screen {
         if self.live {
             return Ok(());
         }
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             let mut out = context.out.clone();
             if out.format == Format::Json {
                 out.format = Format::Jsonl;
@@ -136,7 +136,7 @@ impl Screen {
         Ok(())
     }
 
-    /// When to draw next: soon after a change, and each second since times grow.
+    /// Returns the time of the next redraw: soon after a change, and each second for the times.
     fn due(&self) -> Instant {
         self.drawn_at + Duration::from_millis(if self.dirty { 100 } else { 1000 })
     }
@@ -155,16 +155,16 @@ impl Screen {
             0 => String::new(),
             lines => format!("\u{1b}[{lines}A"),
         };
-        // Each line is cleared to its end, and what was below it too, so that nothing flickers.
+        // Lines are cleared from their end, and the screen below the last line, which avoids flicker.
         let body: String = text.lines().map(|line| format!("{line}\u{1b}[K\n")).collect();
         self.drawn_lines = text.lines().count();
         Ok(context.out.bytes(format!("{up}\r\u{1b}[?7l{body}\u{1b}[J\u{1b}[?7h").as_bytes())?)
     }
 
-    /// Those that run or wait, the oldest first, then those that ended, the latest first.
+    /// Returns unfinished tasks, the oldest first, then finished ones, the latest first.
     fn shown(&self) -> Vec<Task> {
         let (mut ended, active): (Vec<_>, Vec<_>) =
-            self.tasks.values().cloned().partition(|task| is_final(state_of(task)));
+            self.tasks.values().cloned().partition(|task| state_of(task).is_final());
         let end = |task: &Task| {
             task.status
                 .as_ref()

@@ -12,16 +12,16 @@ Examples:
   rota workers --agent coder
   rota workers coder-1";
 
-/// List workers, or tell everything about one
+/// List workers, or show one in detail
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Workers {
-    /// Only this one: its session, what it does and did, how much of it is used
+    /// Worker to show in detail: session, activity and utilization
     pub name: Option<String>,
-    /// Only this agent's
+    /// Only workers of this agent
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub agent: Option<String>,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A', conflicts_with = "name")]
     pub all_namespaces: bool,
 }

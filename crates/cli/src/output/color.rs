@@ -1,10 +1,10 @@
-//! When to use colours. `NO_COLOR` (<https://no-color.org>) is kept unless a flag says otherwise.
+//! When to use colors. `NO_COLOR` (<https://no-color.org>) is respected unless a flag overrides it.
 
 use std::io::IsTerminal;
 
 use rota_telemetry::env;
 
-/// When to use colours.
+/// When to use colors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
     /// On a terminal

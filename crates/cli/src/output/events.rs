@@ -1,5 +1,5 @@
-//! A task's log as a person reads it. What the program printed goes out as it is; everything else
-//! is a line with a mark in front.
+//! A task's log as text. Output of the program is printed unchanged, every other event as a line with a mark in
+//! front.
 
 use anstyle::{AnsiColor, Style};
 use rota_proto::v1::{
@@ -9,15 +9,15 @@ use rota_proto::v1::{
 
 use super::text::{clean, first_line, money, state, time};
 
-/// Turns events into text, and remembers whether a line is still open.
+/// Formatter of events. Tracks whether the last line is still open.
 #[derive(Debug)]
 pub struct Printer {
     colored: bool,
     times: bool,
-    /// What goes to a terminal is made harmless first.
+    /// Whether the destination is a terminal, for which output is sanitized.
     terminal: bool,
     open_line: bool,
-    /// The last thing that was said or printed, to tell whether a result has been seen.
+    /// Last message or output, to detect that the result has been shown.
     last: String,
 }
 
@@ -26,12 +26,12 @@ impl Printer {
         Self { colored, times, terminal, open_line: false, last: String::new() }
     }
 
-    /// Whether a text is what was just shown.
+    /// Whether a text was shown last.
     pub fn has_shown(&self, text: &str) -> bool {
         self.last.trim_end().ends_with(text.trim_end())
     }
 
-    /// An event's text, with its line breaks.
+    /// Formats an event, line breaks included.
     pub fn print(&mut self, event: &Event) -> Vec<u8> {
         let Some(kind) = &event.kind else { return Vec::new() };
         if let event::Kind::Output(output) = kind {
@@ -57,7 +57,7 @@ impl Printer {
         let mut bytes = Vec::new();
         if dropped > 0 {
             bytes.extend(self.finish());
-            let note = format!("[{dropped} bytes were dropped here]\n");
+            let note = format!("[{dropped} bytes dropped]\n");
             bytes.extend(self.style(Style::new().dimmed(), &note).into_bytes());
         }
         let text = String::from_utf8_lossy(data);
@@ -70,7 +70,7 @@ impl Printer {
             self.open_line = !data.ends_with(b"\n");
         }
         self.last.push_str(&text);
-        // Results hold at most the tail of what was printed.
+        // A result holds at most the tail of the output.
         if self.last.len() > 1024 * 1024 {
             let mut cut = self.last.len() - 512 * 1024;
             while !self.last.is_char_boundary(cut) {
@@ -104,9 +104,9 @@ impl Printer {
                 self.style(Style::new().dimmed(), text.trim_end())
             }
             event::Kind::InputRequest(request) => {
-                self.style(AnsiColor::Magenta.on_default().bold(), &asked(request))
+                self.style(AnsiColor::Magenta.on_default().bold(), &question(request))
             }
-            event::Kind::InputGiven(given) => {
+            event::Kind::InputReceived(given) => {
                 let input = given.input.clone().unwrap_or_default();
                 let decision = input.decision().as_str_name().trim_start_matches("DECISION_").to_lowercase();
                 let decision = if decision == "unspecified" { String::new() } else { format!("{decision} ") };
@@ -187,8 +187,8 @@ impl Printer {
     }
 }
 
-/// A question of an agent's, as one asks a person.
-fn asked(request: &InputRequest) -> String {
+/// Formats a question of an agent.
+fn question(request: &InputRequest) -> String {
     match request.kind() {
         InputKind::Permission => {
             let what = format!("{} {}", clean(&request.tool), first_line(&request.input_json, 160));
@@ -197,7 +197,7 @@ fn asked(request: &InputRequest) -> String {
             } else {
                 format!(": {}", clean(&request.prompt))
             };
-            format!("? may it use {}{why}", what.trim_end())
+            format!("? allow {}{why}", what.trim_end())
         }
         _ if request.choices.is_empty() => format!("? {}", clean(&request.prompt)),
         _ => format!("? {} [{}]", clean(&request.prompt), clean(&request.choices.join(" | "))),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn open_lines_are_ended_before_others_begin() {
+    fn open_lines_end_before_events() {
         let mut printer = Printer::new(false, false, false);
         let mut bytes = printer.print(&output(b"par"));
         bytes.extend(printer.print(&output(b"tial")));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_stay_bytes_where_no_terminal_is() {
+    fn only_terminal_output_is_sanitized() {
         assert_eq!(Printer::new(false, false, false).print(&output(b"\xff\x1b[2J\n")), b"\xff\x1b[2J\n");
         assert_eq!(
             Printer::new(false, false, true).print(&output(b"\xff\x1b[2J\n")),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn states_say_where_and_why() {
+    fn state_changes_show_worker_and_reason() {
         let change = StateChange {
             to: TaskState::Running.into(),
             worker: "w-1".into(),

@@ -1,11 +1,11 @@
-//! Standard output is data: tables for eyes, JSON and YAML for programs. Standard error is talk.
-//! Knows no commands.
+//! Output: data on standard output, as tables for humans or JSON and YAML for programs, and messages on standard
+//! error. Knows no commands.
 
 mod color;
 mod events;
+mod reporter;
 mod rows;
 mod table;
-mod talk;
 mod text;
 
 use std::io::{self, Write};
@@ -14,29 +14,29 @@ use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
+pub use reporter::Reporter;
 pub use rows::{agents, capabilities, results, target, tasks, worker_state, workers};
 pub use table::{Paint, Table};
-pub use talk::Talk;
 pub use text::{
     age, between, clean, count, duration, elapsed, failure, first_line, micros, moment, money, name, plain,
     plain_lines, ran, reason, seconds, state, time, wait, word,
 };
 
-/// How data is printed.
+/// Format of data on standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For eyes
+    /// Table for humans
     #[default]
     Table,
     /// One JSON document
     Json,
     /// One YAML document
     Yaml,
-    /// A JSON document a line
+    /// One JSON document per line
     Jsonl,
 }
 
-/// Standard output.
+/// Writer of data to standard output.
 #[derive(Debug, Clone)]
 pub struct Out {
     pub format: Format,
@@ -48,24 +48,21 @@ impl Out {
         Self { format, color }
     }
 
-    /// Whether a person reads this.
-    pub fn for_eyes(&self) -> bool {
+    /// Whether the output is a table for humans.
+    pub fn is_human(&self) -> bool {
         self.format == Format::Table
     }
 
-    /// Whether to colour it.
     pub fn colored(&self) -> bool {
         self.color.for_stdout()
     }
 
-    /// Writes bytes as they are.
     pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         stdout.flush()
     }
 
-    /// Writes a line.
     pub fn line(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
@@ -73,9 +70,9 @@ impl Out {
         stdout.flush()
     }
 
-    /// Writes one value for programs.
+    /// Writes one value as a JSON or YAML document.
     pub fn value<T: Serialize>(&self, value: &T) -> anyhow::Result<()> {
-        // By way of a JSON value, so that YAML shows the very same mapping.
+        // Converted to a JSON value first, so that YAML has the same mapping.
         let value = serde_json::to_value(value)?;
         let text = match self.format {
             Format::Jsonl => serde_json::to_string(&value)?,
@@ -85,7 +82,7 @@ impl Out {
         Ok(self.line(&text)?)
     }
 
-    /// Writes a list for programs: as one document under `key`, or a line each.
+    /// Writes a list as one document under `key`, or as one line per item.
     pub fn list<T: Serialize>(&self, key: &str, items: &[T]) -> anyhow::Result<()> {
         if self.format == Format::Jsonl {
             return items.iter().try_for_each(|item| self.value(item));
@@ -93,7 +90,6 @@ impl Out {
         self.value(&serde_json::json!({ key: items }))
     }
 
-    /// Writes a table.
     pub fn table(&self, table: &Table) -> io::Result<()> {
         let text = table.render(self.colored());
         if text.is_empty() { Ok(()) } else { self.line(&text) }

@@ -1,4 +1,4 @@
-//! The tables of tasks, agents, workers, capabilities and results.
+//! Tables of tasks, agents, workers, capabilities and results.
 
 use rota_proto::names;
 use rota_proto::v1::{Agent, Capability, Task, Worker, runtime, target};
@@ -14,8 +14,8 @@ fn faint(text: impl Into<String>) -> (String, Paint) {
     (text.into(), Paint::Faint)
 }
 
-/// With a column for the namespace, when several are shown.
-fn headed(all: bool, rest: &[&'static str]) -> Table {
+/// Returns an empty table, with a column for the namespace if several are shown.
+fn new_table(all: bool, rest: &[&'static str]) -> Table {
     let mut header = if all { vec!["NAMESPACE"] } else { vec![] };
     header.extend(rest);
     Table::new(&header)
@@ -25,27 +25,28 @@ fn namespace(all: bool, full: &str) -> Option<(String, Paint)> {
     all.then(|| plain(full.split('/').nth(1).unwrap_or_default()))
 }
 
-/// Who may do a task.
+/// Formats the target of a task.
 pub fn target(task: &Task) -> String {
     let target = task.spec.as_ref().and_then(|spec| spec.target.as_ref()?.kind.as_ref());
     match target {
         Some(target::Kind::Agent(agent)) => agent.clone(),
         Some(target::Kind::Worker(worker)) => format!("worker {worker}"),
-        Some(target::Kind::Capabilities(set)) => format!("any with {}", set.words.join(",")),
+        Some(target::Kind::Capabilities(set)) => format!("needs {}", set.capabilities.join(",")),
         None => "default".to_owned(),
     }
 }
 
-/// What a task is called in a line.
+/// Returns the title of a task, or the start of its prompt.
 fn title(task: &Task) -> String {
     let Some(spec) = &task.spec else { return String::new() };
     first_line(if spec.title.is_empty() { &spec.prompt } else { &spec.title }, 40)
 }
 
-/// Tasks.
 pub fn tasks(tasks: &[Task], all: bool) -> Table {
-    let mut table =
-        headed(all, &["NAME", "STATE", "AGENT", "PRIO", "TRY", "TIME", "COST", "AGE", "TITLE", "WHY"]);
+    let mut table = new_table(
+        all,
+        &["NAME", "STATE", "AGENT", "PRIORITY", "ATTEMPT", "TIME", "COST", "AGE", "TITLE", "REASON"],
+    );
     for task in tasks {
         let status = task.status.clone().unwrap_or_default();
         let cost = status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
@@ -66,8 +67,8 @@ pub fn tasks(tasks: &[Task], all: bool) -> Table {
     table
 }
 
-/// The runtime's word.
-fn runtime_word(runtime: Option<&rota_proto::v1::Runtime>) -> &'static str {
+/// Returns the display name of a runtime.
+fn runtime_name(runtime: Option<&rota_proto::v1::Runtime>) -> &'static str {
     match runtime.and_then(|runtime| runtime.kind.as_ref()) {
         Some(runtime::Kind::Claude(_)) => "claude",
         Some(runtime::Kind::Command(_)) => "command",
@@ -77,9 +78,8 @@ fn runtime_word(runtime: Option<&rota_proto::v1::Runtime>) -> &'static str {
     }
 }
 
-/// Agents.
 pub fn agents(agents: &[Agent], all: bool) -> Table {
-    let mut table = headed(
+    let mut table = new_table(
         all,
         &["NAME", "RUNTIME", "WORKERS", "BUSY", "FREE SLOTS", "QUEUED", "RUNNING", "CAPABILITIES", "AGE"],
     );
@@ -88,7 +88,7 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
             (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
         let row = [
             plain(names::last(&agent.name)),
-            plain(runtime_word(spec.runtime.as_ref())),
+            plain(runtime_name(spec.runtime.as_ref())),
             plain(format!("{}/{}", status.workers, spec.max_replicas.max(spec.replicas).max(1))),
             plain(status.busy_workers.to_string()),
             plain(status.free_slots.to_string()),
@@ -102,7 +102,7 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
     table
 }
 
-/// How a worker stands, in a word.
+/// Returns the display state of a worker.
 pub fn worker_state(worker: &Worker) -> (&'static str, Paint) {
     match (worker.connected, worker.draining, worker.tasks.is_empty()) {
         (false, ..) => ("Lost", Paint::Bad),
@@ -112,11 +112,10 @@ pub fn worker_state(worker: &Worker) -> (&'static str, Paint) {
     }
 }
 
-/// Workers.
 pub fn workers(workers: &[Worker], all: bool) -> Table {
-    let mut table = headed(
+    let mut table = new_table(
         all,
-        &["NAME", "AGENT", "STATE", "TASKS", "DONE", "FAILED", "CPU", "MEMORY", "HEARD", "UP", "VERSION"],
+        &["NAME", "AGENT", "STATE", "TASKS", "DONE", "FAILED", "CPU", "MEMORY", "LAST SEEN", "UP", "VERSION"],
     );
     for worker in workers {
         let (word, paint) = worker_state(worker);
@@ -129,7 +128,7 @@ pub fn workers(workers: &[Worker], all: bool) -> Table {
             plain(worker.failed.to_string()),
             plain(format!("{:.0}%", worker.cpu * 100.0)),
             plain(format!("{} MiB", worker.memory_bytes / (1024 * 1024))),
-            plain(age(worker.heard_time.as_ref())),
+            plain(age(worker.last_seen_time.as_ref())),
             plain(age(worker.connect_time.as_ref())),
             faint(&worker.version),
         ];
@@ -138,7 +137,6 @@ pub fn workers(workers: &[Worker], all: bool) -> Table {
     table
 }
 
-/// Capabilities.
 pub fn capabilities(all: &[Capability]) -> Table {
     let mut table = Table::new(&["CAPABILITY", "AGENTS", "WORKERS", "FREE SLOTS"]);
     for one in all {
@@ -152,14 +150,14 @@ pub fn capabilities(all: &[Capability]) -> Table {
     table
 }
 
-/// How tasks ended.
+/// Returns the table of finished tasks.
 pub fn results(tasks: &[Task]) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "TRIES", "WAITED", "RAN", "TOKENS", "COST", "RESULT"]);
+    let mut table = Table::new(&["NAME", "STATE", "ATTEMPTS", "WAITED", "RAN", "TOKENS", "COST", "RESULT"]);
     for task in tasks {
         let status = task.status.clone().unwrap_or_default();
         let usage = status.usage.clone().unwrap_or_default();
         let tokens = usage.input_tokens + usage.output_tokens;
-        let said = match (&status.failure, &status.result) {
+        let message = match (&status.failure, &status.result) {
             (Some(failure), _) => first_line(&failure.message, 60),
             (None, Some(result)) => first_line(&result.text, 60),
             (None, None) => String::new(),
@@ -168,7 +166,7 @@ pub fn results(tasks: &[Task]) -> Table {
             plain(name(task)),
             (state(status.state()).to_owned(), status.state().into()),
             plain(status.attempt.to_string()),
-            // It was ready last, and started first: with several attempts that is no wait.
+            // The ready time is that of the last attempt, the start time that of the first.
             plain(match status.attempt {
                 ..=1 => elapsed(
                     status.ready_time.as_ref(),
@@ -179,7 +177,7 @@ pub fn results(tasks: &[Task]) -> Table {
             plain(ran(&status)),
             plain(if tokens == 0 { String::new() } else { tokens.to_string() }),
             plain(money(usage.cost_micro_usd)),
-            plain(said),
+            plain(message),
         ]);
     }
     table

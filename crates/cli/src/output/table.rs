@@ -1,4 +1,4 @@
-//! Tables without frames, as kubectl and docker print them.
+//! Tables without borders, like those of kubectl and docker.
 
 use anstyle::AnsiColor;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, presets};
@@ -6,7 +6,6 @@ use rota_proto::v1::TaskState;
 
 use super::plain;
 
-/// How a cell looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Paint {
     #[default]
@@ -31,7 +30,7 @@ impl From<TaskState> for Paint {
 }
 
 impl Paint {
-    /// A text that looks so.
+    /// Returns the text in this style.
     pub fn around(self, text: &str, colored: bool) -> String {
         let color = match self {
             _ if !colored => return text.to_owned(),
@@ -47,7 +46,7 @@ impl Paint {
     }
 }
 
-/// Rows under headings.
+/// Rows below a header.
 #[derive(Debug, Clone)]
 pub struct Table {
     header: Vec<&'static str>,
@@ -59,7 +58,7 @@ impl Table {
         Self { header: header.to_vec(), rows: Vec::new() }
     }
 
-    /// Whoever wrote a cell's text: it is made fit for a line.
+    /// Adds a row. The text of its cells is sanitized.
     pub fn row<C: Into<Entry>>(&mut self, cells: impl IntoIterator<Item = C>) {
         let fit = |Entry((text, paint)): Entry| (plain(&text), paint);
         self.rows.push(cells.into_iter().map(|cell| fit(cell.into())).collect());
@@ -69,7 +68,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The text, without a line break at its end; empty when there are no rows.
+    /// Returns the text without a trailing line break; empty if there are no rows.
     pub fn render(&self, colored: bool) -> String {
         if self.is_empty() {
             return String::new();
@@ -93,7 +92,7 @@ impl Table {
     }
 }
 
-/// A cell's text and look.
+/// Text and style of a cell.
 #[derive(Debug)]
 pub struct Entry((String, Paint));
 
@@ -118,7 +117,7 @@ impl From<(String, Paint)> for Entry {
 fn cell(text: &str, paint: Paint) -> Cell {
     let cell = Cell::new(text);
     match paint {
-        // Colours around nothing would be drawn as wide as the column.
+        // An empty cell with a color would be drawn across the column.
         _ if text.is_empty() => cell,
         Paint::Plain => cell,
         Paint::Good => cell.fg(Color::Green),
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn columns_are_aligned() {
         let mut table = Table::new(&["NAME", "STATE"]);
         assert_eq!(table.render(false), "");
         table.row([("a".to_owned(), Paint::Plain), ("Running".to_owned(), Paint::Busy)]);

@@ -1,4 +1,4 @@
-//! Values as words: times, money, states. Also makes what strangers wrote fit for a terminal.
+//! Text for values: times, money, states. Also removes control sequences from untrusted text.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use pbjson_types::Timestamp;
 use rota_proto::v1::{Failure, Task, TaskState, TaskStatus, Wait};
 use rota_telemetry::clock;
 
-/// A moment as a length of time since the epoch.
+/// Converts a timestamp to the time since the Unix epoch.
 fn since_epoch(time: &Timestamp) -> Duration {
     Duration::new(
         u64::try_from(time.seconds).unwrap_or_default(),
@@ -14,12 +14,12 @@ fn since_epoch(time: &Timestamp) -> Duration {
     )
 }
 
-/// A moment of the API's as one of the machine's.
+/// Converts a timestamp of the API.
 pub fn moment(time: &Timestamp) -> SystemTime {
     UNIX_EPOCH + since_epoch(time)
 }
 
-/// A moment as RFC 3339 has it, to the millisecond.
+/// Formats a timestamp as RFC 3339, in milliseconds.
 pub fn time(time: Option<&Timestamp>) -> String {
     match time {
         Some(time) => humantime::format_rfc3339_millis(moment(time)).to_string(),
@@ -27,25 +27,25 @@ pub fn time(time: Option<&Timestamp>) -> String {
     }
 }
 
-/// How long ago.
+/// Formats the time since a timestamp.
 pub fn age(time: Option<&Timestamp>) -> String {
     let Some(time) = time else { return String::new() };
     duration(between(moment(time), clock::now()))
 }
 
-/// From one moment to another, or to now.
+/// Formats the time from one timestamp to another, or to now.
 pub fn elapsed(from: Option<&Timestamp>, to: Option<&Timestamp>) -> String {
     let Some(from) = from else { return String::new() };
     let end = to.map_or_else(clock::now, moment);
     duration(between(moment(from), end))
 }
 
-/// The length from one moment to another; none if they are the other way round.
+/// Returns the time from one moment to another; zero if they are in reverse order.
 pub fn between(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
 
-/// A length of time in at most two units.
+/// Formats a duration in at most two units.
 pub fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
@@ -58,12 +58,12 @@ pub fn duration(span: Duration) -> String {
     }
 }
 
-/// A length of time as the API's JSON has it.
+/// Formats a duration as the JSON of the API does.
 pub fn seconds(span: Duration) -> String {
     format!("{:.3}s", span.as_secs_f64())
 }
 
-/// Millionths of a dollar as dollars.
+/// Formats millionths of a dollar as dollars; zero as an empty string.
 pub fn money(micro: i64) -> String {
     match micro {
         0 => String::new(),
@@ -71,15 +71,15 @@ pub fn money(micro: i64) -> String {
     }
 }
 
-/// An API duration, or nothing.
+/// Formats a duration of the API; a missing one as an empty string.
 pub fn micros(span: Option<&pbjson_types::Duration>) -> String {
     let Some(span) = span else { return String::new() };
     let seconds = u64::try_from(span.seconds).unwrap_or_default();
     let nanos = u32::try_from(span.nanos).unwrap_or_default();
-    rota_crds::Span(Duration::new(seconds, nanos)).to_string()
+    rota_crds::HumanDuration(Duration::new(seconds, nanos)).to_string()
 }
 
-/// A state's word.
+/// Returns the display name of a state.
 pub fn state(state: TaskState) -> &'static str {
     match state {
         TaskState::Unspecified => "Unknown",
@@ -94,35 +94,35 @@ pub fn state(state: TaskState) -> &'static str {
     }
 }
 
-/// The word of an API's value without its prefix, as in `dependency missing` for `WAIT_REASON_DEPENDENCY_MISSING`.
+/// Converts an enum name of the API to words, such as `WAIT_REASON_DEPENDENCY_MISSING` to `dependency missing`.
 pub fn word(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
 }
 
-/// What a task waits for.
+/// Formats what a task waits for.
 pub fn wait(wait: &Wait) -> String {
     let until = wait.until.as_ref().map_or_else(String::new, |until| format!("until {}", time(Some(until))));
     let what = word(wait.reason().as_str_name(), "WAIT_REASON_");
-    format!("{what} {} {until}", wait.what).split_whitespace().collect::<Vec<_>>().join(" ")
+    format!("{what} {} {until}", wait.subject).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Why something failed: its class and its message.
+/// Formats a failure: class and message.
 pub fn failure(failure: &Failure) -> String {
     let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
     format!("{class}: {}", failure.message)
 }
 
-/// Why a task is as it is, in a few words.
+/// Summarizes in a few words why a task is in its state.
 pub fn reason(status: &TaskStatus) -> String {
     if let Some(failure) = &status.failure {
         return first_line(&failure.message, 60);
     }
     if let Some(wait) = status.waiting.first() {
         let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");
-        return format!("{reason} {}", plain(&wait.what)).trim_end().to_owned();
+        return format!("{reason} {}", plain(&wait.subject)).trim_end().to_owned();
     }
     if let Some(request) = status.pending_input.first() {
-        return format!("asks: {}", first_line(&request.prompt, 50));
+        return format!("question: {}", first_line(&request.prompt, 50));
     }
     match &status.progress {
         Some(progress) if status.state() == TaskState::Running => {
@@ -130,44 +130,43 @@ pub fn reason(status: &TaskStatus) -> String {
                 .trim_end()
                 .to_owned()
         }
-        _ if status.cancelling && !rota_client::watch::is_final(status.state()) => "ending".to_owned(),
+        _ if status.cancelling && !status.state().is_final() => "cancelling".to_owned(),
         _ => String::new(),
     }
 }
 
-/// The first line of a text, at most so many characters.
-pub fn first_line(text: &str, longest: usize) -> String {
+/// Returns the first line of a text, cut to a number of characters.
+pub fn first_line(text: &str, max_chars: usize) -> String {
     let line = plain(text.trim_start().lines().next().unwrap_or_default());
-    if line.chars().count() <= longest {
+    if line.chars().count() <= max_chars {
         return line;
     }
-    let cut: String = line.chars().take(longest.saturating_sub(1)).collect();
+    let cut: String = line.chars().take(max_chars.saturating_sub(1)).collect();
     format!("{}…", cut.trim_end())
 }
 
-/// Takes out what could make a terminal do things: agents print what they like. Colours stay.
+/// Removes control characters and escape sequences from the output of agents, except colors.
 pub fn clean(text: &str) -> String {
-    harmless(text, true)
+    sanitize(text, true)
 }
 
-/// What strangers wrote, so that it stays in its place within a line of ours: without colours, line breaks, tabs, and
-/// what turns the direction of writing.
+/// Sanitizes untrusted text for use within a line: removes colors, line breaks, tabs and bidirectional controls.
 pub fn plain(text: &str) -> String {
-    harmless(text, false)
+    sanitize(text, false)
 }
 
-/// [`plain`], line by line.
+/// Applies [`plain`] to each line.
 pub fn plain_lines(text: &str) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
-fn harmless(text: &str, streamed: bool) -> String {
+fn sanitize(text: &str, streamed: bool) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text.chars();
     while let Some(next) = rest.next() {
         match next {
             '\u{1b}' => {
-                // A sequence goes as a whole; only one that sets colours is kept.
+                // A sequence is removed completely; only those that set colors are kept.
                 let all = rest.as_str();
                 let Some(body) = all.strip_prefix('[') else { continue };
                 let length = body.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c)).unwrap_or(body.len());
@@ -189,20 +188,20 @@ fn harmless(text: &str, streamed: bool) -> String {
     kept
 }
 
-/// So many of something, whose name takes an s.
+/// Formats a count with its noun, which takes an s in the plural.
 pub fn count(number: impl Into<i64>, what: &str) -> String {
     let number = number.into();
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// How long it took a task from its first start to its end: with several attempts, also what lay between them.
+/// Formats the time from a task's first start to its end, which includes pauses between attempts.
 pub fn ran(status: &TaskStatus) -> String {
     let Some(start) = &status.start_time else { return String::new() };
     let whole = if status.attempt > 1 { " in all" } else { "" };
     format!("{}{whole}", elapsed(Some(start), status.end_time.as_ref()))
 }
 
-/// What to call a task: its alias, or else its id.
+/// Returns the alias of a task, or its id if it has none.
 pub fn name(task: &Task) -> &str {
     if task.alias.is_empty() { &task.uid } else { &task.alias }
 }
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time() {
+    fn durations_use_two_units() {
         for (millis, text) in [
             (0, "0ms"),
             (999, "999ms"),
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn terminals_are_not_told_to_do_things() {
+    fn clean_removes_control_sequences() {
         assert_eq!(
             clean("a\u{1b}[31mred\u{1b}[0m\u{1b}[2Jb\u{7}\u{1b}]0;title\u{7}c\n"),
             "a\u{1b}[31mred\u{1b}[0mb]0;titlec\n"
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_strangers_stays_in_its_place() {
+    fn plain_keeps_text_on_its_line() {
         assert_eq!(plain("a\u{1b}[31mred\u{1b}[0m\rb\tc\nd\u{7}"), "ared b c d ");
         assert_eq!(plain("a\u{202e}b\u{2066}c\u{2069}"), "abc");
         assert_eq!(plain_lines("a\r\nb\rc\n"), "a\nb c");
@@ -245,12 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn one_is_no_plural() {
+    fn count_one_is_singular() {
         assert_eq!([0, 1, 2].map(|number| count(number, "slot")), ["0 slots", "1 slot", "2 slots"]);
     }
 
     #[test]
-    fn what_several_attempts_took_is_said_to_be_all() {
+    fn several_attempts_are_summed_in_runtime() {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         let status =
             |attempt| TaskStatus { attempt, start_time: at(10), end_time: at(30), ..Default::default() };
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut() {
+    fn first_line_is_truncated() {
         assert_eq!(first_line("\n one\ntwo", 10), "one");
         assert_eq!(first_line("abcdefghij", 5), "abcd…");
     }

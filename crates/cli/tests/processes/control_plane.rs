@@ -1,13 +1,13 @@
-//! The control plane is killed in the middle of a run. The agent does not notice, and nothing is lost.
+//! The control plane is killed during a run: the agent does not notice, and no output is lost.
 
 use anyhow::Result;
 use rota_proto::v1::{TaskState, event};
 use rota_testkit::{history, tasks};
 
-use crate::seen::Seen;
-use crate::{Graces, Stage, work};
+use crate::procfs::ProcessInfo;
+use crate::{Fixture, Graces, workload};
 
-/// Says who it is, then counts, with a report of its progress for every tenth line. It waits twice.
+/// Prints its process id, then counts, with a progress report every tenth line. Waits twice.
 const COUNTS: &str = r#"
 exec 3>"$ROTA_EVENTS"
 count() {
@@ -29,33 +29,33 @@ echo "pid $$"
 "#;
 
 #[tokio::test]
-async fn a_killed_control_plane_changes_nothing_for_the_agent() -> Result<()> {
-    let mut stage = Stage::start(Graces::LONG).await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let _worker = stage.worker(work::AGENT, "one", 1).await?;
-    let gates = stage.dir().to_owned();
-    let task = work::shell(COUNTS, &[("GATES", gates.to_str().unwrap())]);
+async fn agent_survives_killed_control_plane() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let gates = fixture.dir().to_owned();
+    let task = workload::shell(COUNTS, &[("GATES", gates.to_str().unwrap())]);
     let name = tasks::create(&client, task).await?.name;
 
-    // In the middle of its writing.
-    work::prints(&client, &name, "line 20\n").await?;
-    let first = work::printed(&client, &name).await?;
+    // While it prints.
+    workload::prints(&client, &name, "line 20\n").await?;
+    let first = workload::printed(&client, &name).await?;
     let pid: i32 = first.lines().next().unwrap().strip_prefix("pid ").unwrap().parse()?;
-    let agent = Seen::of(pid).unwrap();
-    stage.kill_server().await;
-    stage.start_server().await?;
-    work::prints(&client, &name, "line 200\n").await?;
-    assert_eq!(Seen::of(pid).as_ref(), Some(&agent));
+    let agent = ProcessInfo::of(pid).unwrap();
+    fixture.kill_server().await;
+    fixture.start_server().await?;
+    workload::prints(&client, &name, "line 200\n").await?;
+    assert_eq!(ProcessInfo::of(pid).as_ref(), Some(&agent));
 
-    // Once more, and now it comes to its end while there is nobody to tell.
+    // Again, and now it exits while no control plane runs.
     std::fs::write(gates.join("first"), "")?;
-    work::prints(&client, &name, "line 220\n").await?;
-    stage.kill_server().await;
-    assert!(agent.is_there());
+    workload::prints(&client, &name, "line 220\n").await?;
+    fixture.kill_server().await;
+    assert!(agent.is_alive());
     std::fs::write(gates.join("second"), "")?;
-    tasks::eventually("the agent's end", async || Ok(!agent.is_there())).await?;
-    stage.start_server().await?;
+    tasks::eventually("the agent's end", async || Ok(!agent.is_alive())).await?;
+    fixture.start_server().await?;
 
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0));

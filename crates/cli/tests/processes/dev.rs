@@ -1,4 +1,4 @@
-//! `rota dev`: everything on this machine, found by the other commands, and gone without a trace.
+//! `rota dev`: discovery by other commands, shutdown without leftovers.
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -6,7 +6,7 @@ use rota_client::{Client, Options, Token};
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
-use crate::{Stage, seen, work};
+use crate::{Fixture, procfs, workload};
 
 const AGENT: &str = "\
 apiVersion: rota.dev/v1alpha1
@@ -25,110 +25,110 @@ fn task(name: &str, mark: &str, line: &str) -> String {
     )
 }
 
-/// One that is up, and a client of it.
-async fn up(stage: &Stage) -> Result<(Process, Client)> {
-    let command = stage.command(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]);
+/// Starts `rota dev`, and returns it with a client.
+async fn up(fixture: &Fixture) -> Result<(Process, Client)> {
+    let command = fixture.command(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]);
     let mut dev = Process::start("dev", command);
-    let line = dev.says("rota dev is up at ").await;
+    let line = dev.prints("rota dev is running at ").await;
     let mut options = Options::new(line.rsplit(' ').next().unwrap());
-    options.token = Token::File(stage.dir().join("data/token"));
+    options.token = Token::File(fixture.dir().join("data/token"));
     Ok((dev, Client::new(options)?))
 }
 
-/// Hands in a task that never ends and has strays, and waits until all of it is there.
-async fn hanging(stage: &Stage) -> Result<String> {
-    let mark = work::mark();
-    let text = AGENT.to_owned() + &task("hangs", &mark, &format!("{}{}", work::STRAYS, work::HANG));
-    stage.apply("hangs.yaml", &text).await.done();
-    seen::are_there(&mark, work::SESSIONS).await?;
+/// Creates a task that never ends and has strays, and waits for all its processes.
+async fn hanging(fixture: &Fixture) -> Result<String> {
+    let mark = workload::mark();
+    let text = AGENT.to_owned() + &task("hangs", &mark, &format!("{}{}", workload::STRAYS, workload::HANG));
+    fixture.apply("hangs.yaml", &text).await.success();
+    procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
     Ok(mark)
 }
 
-/// It ends, says that all is well, and nothing that it started is left.
-async fn ends_in_order(dev: Process, signal: Signal, stage: &Stage) {
+/// Checks that `rota dev` exits with 0 and leaves no process.
+async fn exits_gracefully(dev: Process, signal: Signal, fixture: &Fixture) {
     dev.signal(signal);
     let ended = dev.ended().await;
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert_eq!(seen::marked(stage.mark()), []);
+    assert_eq!(procfs::marked(fixture.mark()), []);
 }
 
 #[tokio::test]
-async fn manifests_are_done_and_the_exit_code_says_how() -> Result<()> {
-    let stage = Stage::bare();
-    let (dev, client) = up(&stage).await?;
-    // It is found without being told where.
-    std::fs::write(stage.dir().join("good.yaml"), AGENT.to_owned() + &task("good", "x", "echo well done"))?;
-    let good = stage.rota(&["apply", "-f", "good.yaml", "--wait"]).await;
+async fn apply_waits_and_reports_exit_code() -> Result<()> {
+    let fixture = Fixture::bare();
+    let (dev, client) = up(&fixture).await?;
+    // Commands find it by themselves.
+    std::fs::write(fixture.dir().join("good.yaml"), AGENT.to_owned() + &task("good", "x", "echo well done"))?;
+    let good = fixture.rota(&["apply", "-f", "good.yaml", "--wait"]).await;
     assert_eq!(good.code, 0, "{good:?}");
     assert!(good.out.contains("task/good created") && good.out.contains("well done"), "{good:?}");
     let bad = task("fine", "x", "echo fine") + &task("bad", "x", "echo no >&2; exit 3");
-    std::fs::write(stage.dir().join("bad.yaml"), bad)?;
-    let bad = stage.rota(&["apply", "-f", "bad.yaml", "--wait"]).await;
+    std::fs::write(fixture.dir().join("bad.yaml"), bad)?;
+    let bad = fixture.rota(&["apply", "-f", "bad.yaml", "--wait"]).await;
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(bad.out.contains("exit code 3: no") && bad.out.contains("fine"), "{bad:?}");
 
-    // Nobody else gets the same data, and the first one is still found.
-    let second = stage.rota(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]).await;
+    // A second one cannot use the same data, and the first is still found.
+    let second = fixture.rota(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]).await;
     let pid = dev.pid().to_string();
     second.failed(1, &["error: ", "is in use by a `rota dev` at", client.endpoint(), &pid, "hint: "]);
-    stage.rota(&["get", "task", "good"]).await.done();
+    fixture.rota(&["get", "task", "good"]).await.success();
 
-    // With data of its own it would take the first one's commands away; in a home of its own it would not.
+    // With other data it would hide the first one from commands, unless it also has another home.
     let other = ["dev", "--data-dir", "other", "--listen", "127.0.0.1:0"];
-    let second = stage.rota(&other).await;
-    second.failed(1, &["error: there is a `rota dev` already at ", client.endpoint(), &pid, "ROTA_HOME"]);
-    let mut apart = stage.command(&other);
-    apart.env("ROTA_HOME", stage.dir().join("apart"));
+    let second = fixture.rota(&other).await;
+    second.failed(1, &["error: another `rota dev` is running at ", client.endpoint(), &pid, "ROTA_HOME"]);
+    let mut apart = fixture.command(&other);
+    apart.env("ROTA_HOME", fixture.dir().join("apart"));
     let mut apart = Process::start("apart", apart);
-    apart.says("rota dev is up at ").await;
+    apart.prints("rota dev is running at ").await;
     apart.signal(Signal::SIGINT);
     assert_eq!(apart.ended().await.status.code(), Some(0));
-    stage.rota(&["get", "task", "good"]).await.done();
+    fixture.rota(&["get", "task", "good"]).await.success();
 
     history::check(&client, true).await?.check()?;
-    ends_in_order(dev, Signal::SIGINT, &stage).await;
+    exits_gracefully(dev, Signal::SIGINT, &fixture).await;
     Ok(())
 }
 
 #[tokio::test]
-async fn its_end_ends_everything_and_the_next_one_goes_on() -> Result<()> {
-    let stage = Stage::bare();
-    let (dev, _) = up(&stage).await?;
-    let mark = hanging(&stage).await?;
-    ends_in_order(dev, Signal::SIGINT, &stage).await;
+async fn tasks_continue_after_restart() -> Result<()> {
+    let fixture = Fixture::bare();
+    let (dev, _) = up(&fixture).await?;
+    let mark = hanging(&fixture).await?;
+    exits_gracefully(dev, Signal::SIGINT, &fixture).await;
 
-    // The task was kept, and runs again. Told twice, it does not wait for the hanging agent.
-    let (mut dev, client) = up(&stage).await?;
-    seen::are_there(&mark, work::SESSIONS).await?;
+    // The task was kept, and runs again. The second signal does not wait for the hanging agent.
+    let (mut dev, client) = up(&fixture).await?;
+    procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
     assert_eq!(tasks::get(&client, HANGS).await?.status.unwrap().attempt, 2);
     dev.signal(Signal::SIGINT);
-    dev.says("ending workers").await;
+    dev.prints("draining workers").await;
     dev.signal(Signal::SIGINT);
     assert_eq!(dev.ended().await.status.code(), Some(130));
-    seen::none_is_left(stage.mark()).await?;
+    procfs::wait_for_none(fixture.mark()).await?;
 
-    let (dev, client) = up(&stage).await?;
-    stage.rota(&["cancel", "hangs"]).await.done();
-    stage.rota(&["wait", "hangs"]).await.failed(3, &[]);
+    let (dev, client) = up(&fixture).await?;
+    fixture.rota(&["cancel", "hangs"]).await.success();
+    fixture.rota(&["wait", "hangs"]).await.failed(3, &[]);
     history::check(&client, true).await?.check()?;
-    ends_in_order(dev, Signal::SIGTERM, &stage).await;
+    exits_gracefully(dev, Signal::SIGTERM, &fixture).await;
     Ok(())
 }
 
 #[tokio::test]
-async fn killed_it_leaves_neither_workers_nor_agents() -> Result<()> {
-    let stage = Stage::bare();
-    let (dev, _) = up(&stage).await?;
-    hanging(&stage).await?;
+async fn killed_dev_leaves_no_processes() -> Result<()> {
+    let fixture = Fixture::bare();
+    let (dev, _) = up(&fixture).await?;
+    hanging(&fixture).await?;
     dev.kill().await;
-    seen::none_is_left(stage.mark()).await?;
+    procfs::wait_for_none(fixture.mark()).await?;
 
-    // The next one takes over what it left behind.
-    let (dev, client) = up(&stage).await?;
+    // The next one continues its tasks.
+    let (dev, client) = up(&fixture).await?;
     tasks::until(&client, HANGS, |status| status.attempt == 2).await?;
-    stage.rota(&["cancel", "hangs"]).await.done();
-    stage.rota(&["wait", "hangs"]).await.failed(3, &[]);
+    fixture.rota(&["cancel", "hangs"]).await.success();
+    fixture.rota(&["wait", "hangs"]).await.failed(3, &[]);
     history::check(&client, true).await?.check()?;
-    ends_in_order(dev, Signal::SIGINT, &stage).await;
+    exits_gracefully(dev, Signal::SIGINT, &fixture).await;
     Ok(())
 }

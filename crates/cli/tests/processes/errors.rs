@@ -1,20 +1,20 @@
-//! What goes wrong is said in `error:`, `cause:` and `hint:` lines on standard error, and by the exit code.
+//! Errors: `error:`, `cause:` and `hint:` lines on standard error, and exit codes.
 
 use anyhow::Result;
 use rota_testkit::history;
 
-use crate::answers::Answer;
-use crate::{Graces, Stage};
+use crate::responses::Response;
+use crate::{Fixture, Graces};
 
 #[tokio::test]
-async fn what_is_not_there() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
+async fn missing_resources_exit_with_4() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
     for args in [
         &["get", "task", "nothing"][..],
         &["describe", "nothing"],
-        &["describe", "agent", "nobody"],
-        &["describe", "worker", "nobody"],
-        &["get", "worker", "nobody"],
+        &["describe", "agent", "missing"],
+        &["describe", "worker", "missing"],
+        &["get", "worker", "missing"],
         &["logs", "nothing"],
         &["logs", "-f", "nothing"],
         &["watch", "nothing"],
@@ -25,42 +25,39 @@ async fn what_is_not_there() -> Result<()> {
         &["explain", "nothing"],
         &["attach", "nothing"],
         &["events", "nothing"],
-        &["drain", "nobody"],
+        &["drain", "missing"],
     ] {
-        let answer = stage.rota(args).await;
-        answer.failed(4, &["error: "]);
-        assert!(answer.out.is_empty() && !answer.err.contains('\u{1b}'), "{answer:?}");
+        let response = fixture.rota(args).await;
+        response.failed(4, &["error: "]);
+        assert!(response.out.is_empty() && !response.err.contains('\u{1b}'), "{response:?}");
     }
-    history::check(&stage.client()?, true).await?.check()
+    history::check(&fixture.client()?, true).await?.check()
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood() -> Result<()> {
-    let stage = Stage::bare();
+async fn invalid_arguments_exit_with_2() -> Result<()> {
+    let fixture = Fixture::bare();
     for (args, word) in [
         (&["get"][..], "required"),
         (&["get", "things"], "things"),
         (&["nonsense"], "nonsense"),
-        (&["run"], "nothing to do"),
+        (&["run"], "no prompt and no program"),
         (&["run", "--agent", "a", "--needs", "b", "x"], "cannot be used with"),
         (&["run", "--timeout", "soon", "x"], "soon"),
         (&["run", "--timeout=-5s", "x"], "-5s"),
-        (&["run", "--timeout", "-5s", "x"], "must be positive, for example 30s"),
-        (&["wait", "a", "--timeout", "-5s"], "must be positive"),
-        (&["server", "--retention", "-1h"], "must be positive"),
-        (&["run", "--budget-usd", "-1", "x"], "it is negative"),
+        (&["run", "--timeout", "-5s", "x"], "positive, for example 30s"),
+        (&["wait", "a", "--timeout", "-5s"], "positive, for example 30s"),
+        (&["server", "--retention", "-1h"], "positive, for example 30s"),
+        (&["run", "--budget-usd", "-1", "x"], "\"0.50\": negative"),
         (&["run", "--priority", "eleven", "x"], "eleven"),
         (&["run", "--budget-usd", "much", "x"], "much"),
         (&["run", "--agent", "NOT A NAME", "x"], "agent"),
         (&["run", "--secret-env", "ROTA_NOT_SET", "x"], "ROTA_NOT_SET is not set"),
         (&["get", "tasks", "--label", "nothing"], "KEY=VALUE"),
         (&["wait", "a", "--timeout", "long"], "long"),
-        (&["server", "--listen", "0.0.0.0:0", "--data-dir", "data"], "there is no token"),
-        (&["dev", "--listen", "0.0.0.0:0", "--data-dir", "data"], "can be reached from other machines"),
-        (
-            &["server", "--oidc-operator", "x", "--data-dir", "data"],
-            "oidc_operator means nothing without oidc_issuer",
-        ),
+        (&["server", "--listen", "0.0.0.0:0", "--data-dir", "data"], "no token is required"),
+        (&["dev", "--listen", "0.0.0.0:0", "--data-dir", "data"], "reachable from other machines"),
+        (&["server", "--oidc-operator", "x", "--data-dir", "data"], "oidc_operator requires oidc_issuer"),
         (
             &["server", "--oidc-issuer", "http://issuer.example", "--data-dir", "data"],
             "must begin with https://",
@@ -82,46 +79,46 @@ async fn what_cannot_be_understood() -> Result<()> {
             &["server", "--oidc-issuer", "https://a.example", "--oidc-audience", "", "--data-dir", "data"],
             "oidc_audience is empty",
         ),
-        (&["worker"], "none is named"),
+        (&["worker"], "no agent is set"),
     ] {
-        stage.rota(args).await.failed(2, &["error: ", word]);
+        fixture.rota(args).await.failed(2, &["error: ", word]);
     }
-    assert!(!stage.dir().join("data").exists());
-    let mut command = stage.command(&["server", "--print-config"]);
+    assert!(!fixture.dir().join("data").exists());
+    let mut command = fixture.command(&["server", "--print-config"]);
     command.env("ROTA_SERVER_LISTN", "127.0.0.1:1");
-    Answer::of(command, "").await.failed(2, &["error: the configuration is wrong", "listn", "hint: "]);
-    let help = stage.rota(&["--help"]).await.done();
+    Response::of(command, "").await.failed(2, &["error: invalid configuration", "listn", "hint: "]);
+    let help = fixture.rota(&["--help"]).await.success();
     assert!(help.contains("Exit codes:") && help.contains("130"), "{help}");
     Ok(())
 }
 
 #[tokio::test]
-async fn no_server_and_no_entry() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
-    let wrong = stage.dir().join("wrong");
+async fn unreachable_servers_exit_with_5() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let wrong = fixture.dir().join("wrong");
     std::fs::write(&wrong, "another-token")?;
-    let mut command = stage.command(&["get", "tasks"]);
+    let mut command = fixture.command(&["get", "tasks"]);
     command.env("ROTA_TOKEN_FILE", &wrong);
-    Answer::of(command, "").await.failed(5, &["error: ", "hint: "]);
-    let mut command = stage.command(&["get", "tasks"]);
-    command.env("ROTA_TOKEN_FILE", stage.dir().join("not-there"));
-    let answer = Answer::of(command, "").await;
-    assert!(answer.code != 0 && answer.err.contains("not-there"), "{answer:?}");
+    Response::of(command, "").await.failed(5, &["error: ", "hint: "]);
+    let mut command = fixture.command(&["get", "tasks"]);
+    command.env("ROTA_TOKEN_FILE", fixture.dir().join("not-there"));
+    let response = Response::of(command, "").await;
+    assert!(response.code != 0 && response.err.contains("not-there"), "{response:?}");
     for wrong in ["ftp://127.0.0.1:1", "unix:///run/rota", "://x"] {
-        let answer = stage.rota(&["--endpoint", wrong, "get", "tasks"]).await;
-        answer
+        let response = fixture.rota(&["--endpoint", wrong, "get", "tasks"]).await;
+        response
             .failed(1, &["error: ", wrong, "neither http nor https", "hint: an endpoint looks like http://"]);
     }
-    // A port that was free a moment ago.
+    // A port without a listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let nobody = stage.rota(&["--endpoint", &format!("http://127.0.0.1:{port}"), "get", "tasks"]).await;
-    nobody.failed(5, &["error: ", &port.to_string(), "hint: "]);
+    let refused = fixture.rota(&["--endpoint", &format!("http://127.0.0.1:{port}"), "get", "tasks"]).await;
+    refused.failed(5, &["error: ", &port.to_string(), "hint: "]);
     // Two control planes cannot have the same data or the same port.
-    let data = stage.dir().join("data");
+    let data = fixture.dir().join("data");
     let second = ["server", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    stage.rota(&second).await.failed(1, &["error: ", "in use"]);
-    let taken = stage.addr().to_string();
-    stage
+    fixture.rota(&second).await.failed(1, &["error: ", "in use"]);
+    let taken = fixture.addr().to_string();
+    fixture
         .rota(&["server", "--data-dir", "other", "--listen", &taken])
         .await
         .failed(1, &["error: ", &taken, "hint: "]);
@@ -131,8 +128,8 @@ async fn no_server_and_no_entry() -> Result<()> {
 const HEAD: &str = "apiVersion: rota.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\n";
 
 #[tokio::test]
-async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
+async fn invalid_manifests_send_nothing() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
     for (text, words) in [
         (format!("{HEAD}spec:\n  agent: x\n  promt: hello\n"), &["m.yaml:6:3", "promt"][..]),
         (format!("{HEAD}spec:\n  agent: [\n"), &["m.yaml:"]),
@@ -158,34 +155,31 @@ async fn manifests_that_are_wrong_send_nothing() -> Result<()> {
         ),
         (String::new(), &["no manifest"]),
     ] {
-        // A good one beside it is not sent either.
+        // Valid manifests of the same call are not sent either.
         let good = format!("{}spec: {{prompt: x}}\n", HEAD.replace("name: a", "name: good"));
-        std::fs::write(stage.dir().join("good.yaml"), if text.is_empty() { String::new() } else { good })?;
-        std::fs::write(stage.dir().join("m.yaml"), &text)?;
-        let answer = stage.rota(&["apply", "-f", "good.yaml", "-f", "m.yaml"]).await;
-        answer.failed(1, &["error: "]);
-        answer.failed(1, words);
-        assert!(answer.out.is_empty(), "{answer:?}");
+        std::fs::write(fixture.dir().join("good.yaml"), if text.is_empty() { String::new() } else { good })?;
+        std::fs::write(fixture.dir().join("m.yaml"), &text)?;
+        let response = fixture.rota(&["apply", "-f", "good.yaml", "-f", "m.yaml"]).await;
+        response.failed(1, &["error: "]);
+        response.failed(1, words);
+        assert!(response.out.is_empty(), "{response:?}");
     }
-    std::fs::write(stage.dir().join("m.yaml"), b"kind: \xff\n")?;
-    stage.rota(&["apply", "-f", "m.yaml"]).await.failed(1, &["error: ", "m.yaml"]);
-    stage.rota(&["apply", "-f", "nowhere.yaml"]).await.failed(1, &["error: ", "nowhere.yaml"]);
-    assert_eq!(stage.rota(&["get", "tasks", "-o", "jsonl"]).await.done(), "");
+    std::fs::write(fixture.dir().join("m.yaml"), b"kind: \xff\n")?;
+    fixture.rota(&["apply", "-f", "m.yaml"]).await.failed(1, &["error: ", "m.yaml"]);
+    fixture.rota(&["apply", "-f", "nowhere.yaml"]).await.failed(1, &["error: ", "nowhere.yaml"]);
+    assert_eq!(fixture.rota(&["get", "tasks", "-o", "jsonl"]).await.success(), "");
 
-    // What only the server can know names its field, too.
-    let strict = format!("{HEAD}spec: {{agent: nobody, strict: true, prompt: x}}\n");
-    stage
-        .apply("m.yaml", &strict)
-        .await
-        .failed(1, &["error: task/a could not be applied", "cause: ", "agent"]);
+    // Errors of the server name their field too.
+    let strict = format!("{HEAD}spec: {{agent: missing, strict: true, prompt: x}}\n");
+    fixture.apply("m.yaml", &strict).await.failed(1, &["error: failed to apply task/a", "cause: ", "agent"]);
     let large = format!("{HEAD}spec: {{prompt: {}}}\n", "x".repeat((1 << 20) + 1));
-    stage.apply("m.yaml", &large).await.failed(1, &["error: ", "prompt"]);
-    let fine = Answer::of(
-        stage.command(&["apply", "-f", "-", "--dry-run"]),
+    fixture.apply("m.yaml", &large).await.failed(1, &["error: ", "prompt"]);
+    let fine = Response::of(
+        fixture.command(&["apply", "-f", "-", "--dry-run"]),
         &format!("{HEAD}spec: {{prompt: x}}\n"),
     )
     .await;
-    assert_eq!(fine.done(), "task/a would be created");
-    assert_eq!(stage.rota(&["get", "tasks", "-o", "jsonl"]).await.done(), "");
-    history::check(&stage.client()?, true).await?.check()
+    assert_eq!(fine.success(), "task/a would be created");
+    assert_eq!(fixture.rota(&["get", "tasks", "-o", "jsonl"]).await.success(), "");
+    history::check(&fixture.client()?, true).await?.check()
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C on a command that follows a task leaves the task alone, and says so.
+//! Ctrl-C on commands that follow a task: the task continues.
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -6,50 +6,53 @@ use rota_proto::v1::TaskState;
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
-use crate::{Graces, Stage, work};
+use crate::{Fixture, Graces, workload};
 
-/// Ctrl-C once it has said this.
-async fn interrupted(stage: &Stage, args: &[&str], once: &str) -> String {
-    let mut process = Process::start(args[0], stage.command(args));
-    process.says(once).await;
+/// Sends Ctrl-C once a command has printed some text, and returns its output.
+async fn interrupted(fixture: &Fixture, args: &[&str], once: &str) -> String {
+    let mut process = Process::start(args[0], fixture.command(args));
+    process.prints(once).await;
     process.signal(Signal::SIGINT);
     let ended = process.ended().await;
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
-    ended.said
+    ended.output
 }
 
 #[tokio::test]
-async fn the_task_goes_on() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let _worker = stage.worker(work::AGENT, "one", 1).await?;
-    let gate = stage.dir().join("gate");
+async fn interrupted_commands_leave_tasks_running() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let gate = fixture.dir().join("gate");
     let line = "echo \"I am at it\"; until [ -e \"$GATE\" ]; do sleep 0.02; done; echo done";
     let set = format!("GATE={}", gate.display());
     let run =
         ["run", "--agent", "shell", "--name", "long", "--env", &set, "--command", "--", "sh", "-c", line];
-    let said = interrupted(&stage, &run, "I am at it").await;
-    let task = stage.rota(&["get", "task", "long", "-o", "json"]).await.json();
+    let output = interrupted(&fixture, &run, "I am at it").await;
+    let task = fixture.rota(&["get", "task", "long", "-o", "json"]).await.json();
     let id = task["uid"].as_str().unwrap();
-    for hint in ["The task goes on", &format!("rota watch {id}"), &format!("rota cancel {id}")] {
-        assert!(said.contains(hint), "{hint:?} is not in {said}");
+    for hint in ["The task continues", &format!("rota watch {id}"), &format!("rota cancel {id}")] {
+        assert!(output.contains(hint), "{hint:?} is not in {output}");
     }
     for args in
         [&["watch", "long"][..], &["logs", "-f", "long"], &["events", "-f", "long"], &["attach", "long"]]
     {
-        let said = interrupted(&stage, args, "I am at it").await;
-        assert!(said.contains("The task goes on") && said.contains(&format!("rota cancel {id}")), "{said}");
+        let output = interrupted(&fixture, args, "I am at it").await;
+        assert!(
+            output.contains("The task continues") && output.contains(&format!("rota cancel {id}")),
+            "{output}"
+        );
     }
     let manifest = "apiVersion: rota.dev/v1alpha1\nkind: Task\nmetadata: {name: behind}\n\
                     spec: {agent: shell, runtime: {command: {shell: exit}}}\n";
-    std::fs::write(stage.dir().join("behind.yaml"), manifest)?;
-    let said = interrupted(&stage, &["apply", "--wait", "-f", "behind.yaml"], "behind Queued").await;
-    assert!(said.contains("The tasks go on") && said.contains("rota cancel behind"), "{said}");
-    // These say nothing before: it is their last word, or none.
+    std::fs::write(fixture.dir().join("behind.yaml"), manifest)?;
+    let output = interrupted(&fixture, &["apply", "--wait", "-f", "behind.yaml"], "behind Queued").await;
+    assert!(output.contains("The tasks continue") && output.contains("rota cancel behind"), "{output}");
+    // These commands print nothing before the signal.
     for args in [&["wait", "long"][..], &["watch"], &["events"]] {
-        let process = Process::start(args[0], stage.command(args));
-        // Whoever has a handler for it listens.
+        let process = Process::start(args[0], fixture.command(args));
+        // The signal is sent once the handler is installed.
         tasks::eventually("a handler", async || Ok(handles_interrupts(process.pid()))).await?;
         process.signal(Signal::SIGINT);
         let ended = process.ended().await;
@@ -63,7 +66,7 @@ async fn the_task_goes_on() -> Result<()> {
     let name = "namespaces/default/tasks/long";
     let status = tasks::ended(&client, name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
-    stage.rota(&["wait", "behind"]).await.done();
+    fixture.rota(&["wait", "behind"]).await.success();
     history::check(&client, true).await?.check()
 }
 

@@ -7,29 +7,29 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
-mod answers;
+mod chaos;
+mod commands;
 mod control_plane;
 mod dev;
-mod ending;
+mod dry_run;
 mod errors;
+mod fixture;
 mod following;
 mod interrupt;
 mod manifests;
 mod output;
 mod process;
+mod procfs;
 mod queue;
 mod redaction;
-mod rehearsing;
-mod seen;
-mod stage;
-mod storm;
-mod telling;
+mod reporting;
+mod responses;
+mod shutdown;
 mod terminal;
 mod top;
 mod traces;
-mod verbs;
 mod waiting;
-mod work;
 mod worker;
+mod workload;
 
-use stage::{Graces, Stage};
+use fixture::{Fixture, Graces};

@@ -1,10 +1,10 @@
-//! Manifests in whatever order, and those that wait for each other for ever.
+//! Manifests in any order, and dependency cycles.
 
 use anyhow::Result;
 use rota_testkit::{history, tasks};
 use serde_json::Value;
 
-use crate::{Graces, Stage};
+use crate::{Fixture, Graces};
 
 const AGENT: &str = "\
 apiVersion: rota.dev/v1alpha1
@@ -22,77 +22,79 @@ fn task(name: &str, on: &[&str]) -> String {
     )
 }
 
-async fn read(stage: &Stage, name: &str) -> Value {
-    stage.rota(&["get", "task", name, "-o", "json"]).await.json()
+async fn read(fixture: &Fixture, name: &str) -> Value {
+    fixture.rota(&["get", "task", name, "-o", "json"]).await.json()
 }
 
-/// What it waits for.
-async fn waits(stage: &Stage, name: &str) -> Vec<String> {
-    let task = read(stage, name).await;
+/// Returns what a task waits for.
+async fn waits(fixture: &Fixture, name: &str) -> Vec<String> {
+    let task = read(fixture, name).await;
     assert_eq!(task["status"]["state"], "TASK_STATE_PENDING");
     let waiting = task["status"]["waiting"].as_array().unwrap();
-    let word = |one: &Value| format!("{} {}", one["reason"].as_str().unwrap(), one["what"].as_str().unwrap());
+    let word =
+        |one: &Value| format!("{} {}", one["reason"].as_str().unwrap(), one["subject"].as_str().unwrap());
     waiting.iter().map(word).map(|word| word.replace("WAIT_REASON_", "")).collect()
 }
 
 #[tokio::test]
-async fn dependents_then_what_they_need_then_the_agent() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
+async fn manifests_apply_in_any_order() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
     let last =
-        stage.apply("last.yaml", &(task("last", &["left", "right"]) + &task("right", &["left"]))).await;
-    assert_eq!(last.done(), "task/last created\ntask/right created");
+        fixture.apply("last.yaml", &(task("last", &["left", "right"]) + &task("right", &["left"]))).await;
+    assert_eq!(last.success(), "task/last created\ntask/right created");
     assert_eq!(
-        waits(&stage, "last").await,
+        waits(&fixture, "last").await,
         ["DEPENDENCY_MISSING left", "DEPENDENCY right", "AGENT_MISSING actor"]
     );
-    assert_eq!(stage.apply("left.yaml", &task("left", &[])).await.done(), "task/left created");
-    assert_eq!(waits(&stage, "left").await, ["AGENT_MISSING actor"]);
-    let explained = stage.rota(&["explain", "left"]).await.done();
+    assert_eq!(fixture.apply("left.yaml", &task("left", &[])).await.success(), "task/left created");
+    assert_eq!(waits(&fixture, "left").await, ["AGENT_MISSING actor"]);
+    let explained = fixture.rota(&["explain", "left"]).await.success();
     assert!(explained.contains("actor"), "{explained}");
-    assert_eq!(stage.apply("agent.yaml", AGENT).await.done(), "agent/actor created");
-    let _worker = stage.worker("actor", "one", 2).await?;
-    stage.rota(&["wait", "last", "left", "right"]).await.done();
+    assert_eq!(fixture.apply("agent.yaml", AGENT).await.success(), "agent/actor created");
+    let _worker = fixture.worker("actor", "one", 2).await?;
+    fixture.rota(&["wait", "last", "left", "right"]).await.success();
     for name in ["last", "left", "right"] {
-        assert_eq!(read(&stage, name).await["status"]["result"]["text"], format!("from {name}"));
+        assert_eq!(read(&fixture, name).await["status"]["result"]["text"], format!("from {name}"));
     }
-    // The same once more changes nothing.
-    let again = stage.rota(&["apply", "-f", "last.yaml", "-f", "left.yaml", "-f", "agent.yaml"]).await.done();
+    // Applying the same manifests again changes nothing.
+    let again =
+        fixture.rota(&["apply", "-f", "last.yaml", "-f", "left.yaml", "-f", "agent.yaml"]).await.success();
     assert!(again.lines().all(|line| line.contains(" unchanged")), "{again}");
     assert_eq!(again.lines().next(), Some("agent/actor unchanged"));
-    history::check(&stage.client()?, true).await?.check()
+    history::check(&fixture.client()?, true).await?.check()
 }
 
 #[tokio::test]
-async fn a_cycle_fails_with_its_path_when_its_last_edge_comes() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
-    stage.apply("agent.yaml", AGENT).await.done();
-    stage.apply("open.yaml", &(task("a", &["b"]) + &task("b", &["c"]))).await.done();
-    assert_eq!(waits(&stage, "b").await, ["DEPENDENCY_MISSING c"]);
-    let watched = stage.command(&["wait", "a", "b"]);
+async fn cycles_fail_with_their_path() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    fixture.apply("open.yaml", &(task("a", &["b"]) + &task("b", &["c"]))).await.success();
+    assert_eq!(waits(&fixture, "b").await, ["DEPENDENCY_MISSING c"]);
+    let watched = fixture.command(&["wait", "a", "b"]);
     let watched = crate::process::Process::start("wait", watched);
-    stage.apply("closed.yaml", &task("c", &["a"])).await.done();
+    fixture.apply("closed.yaml", &task("c", &["a"])).await.success();
     assert_eq!(watched.ended().await.status.code(), Some(1));
     let mut ids = Vec::new();
     for name in ["a", "b", "c"] {
-        ids.push(read(&stage, name).await["uid"].as_str().unwrap().to_owned());
+        ids.push(read(&fixture, name).await["uid"].as_str().unwrap().to_owned());
     }
     for name in ["a", "b", "c"] {
-        let task = read(&stage, name).await;
+        let task = read(&fixture, name).await;
         assert_eq!(task["status"]["state"], "TASK_STATE_FAILED");
         let message = task["status"]["failure"]["message"].as_str().unwrap();
         assert!(ids.iter().all(|id| message.contains(id.as_str())), "{message}");
-        let described = stage.rota(&["describe", name]).await.done();
+        let described = fixture.rota(&["describe", name]).await.success();
         assert!(described.contains("dependency"), "{described}");
     }
-    // What is no part of it is done.
-    stage.apply("other.yaml", &task("other", &[])).await.done();
-    let _worker = stage.worker("actor", "one", 1).await?;
-    stage.rota(&["wait", "other"]).await.done();
+    // Other tasks run.
+    fixture.apply("other.yaml", &task("other", &[])).await.success();
+    let _worker = fixture.worker("actor", "one", 1).await?;
+    fixture.rota(&["wait", "other"]).await.success();
     tasks::until_state(
-        &stage.client()?,
+        &fixture.client()?,
         "namespaces/default/tasks/other",
         rota_proto::v1::TaskState::Succeeded,
     )
     .await?;
-    history::check(&stage.client()?, true).await?.check()
+    history::check(&fixture.client()?, true).await?.check()
 }

@@ -1,31 +1,31 @@
-//! A full queue and one slot: who goes first.
+//! Order of a full queue with one slot.
 
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use rota_proto::v1::{self, TaskState};
-use rota_testkit::{Cluster, Keep, Setup, history, tasks};
+use rota_testkit::{Backend, Cluster, Setup, history, tasks};
 
-use crate::Stage;
+use crate::Fixture;
 
-/// Microseconds of waiting that make up for one step of priority.
+/// Microseconds of waiting that are worth one step of priority.
 const HEAD_START: i64 = 60_000_000;
 
 fn micros(at: Option<&pbjson_types::Timestamp>) -> i64 {
     at.map_or(0, |at| at.seconds * 1_000_000 + i64::from(at.nanos) / 1000)
 }
 
-fn prioritised(priority: i32) -> v1::Task {
+fn prioritized(priority: i32) -> v1::Task {
     let mut task = tasks::task("echo");
     task.priority = Some(priority);
     task
 }
 
-/// The program's clock cannot be set, so the tasks that have waited for minutes were handed in to a control
-/// plane of this process, whose clock can. The program goes on with what that one left.
+/// Tasks that have waited for minutes are created by a control plane in this process, whose clock can be set. The
+/// program continues with its data.
 #[tokio::test]
-async fn it_is_drained_by_priority_and_age() -> Result<()> {
-    let setup = Setup::new(Keep::Sqlite);
+async fn queue_is_ordered_by_priority_and_age() -> Result<()> {
+    let setup = Setup::new(Backend::Sqlite);
     let skew = std::sync::Arc::clone(&setup.skew);
     let mut cluster = Cluster::start_with(setup).await?;
     tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
@@ -33,14 +33,14 @@ async fn it_is_drained_by_priority_and_age() -> Result<()> {
     for minutes in [9_i64, 5, 2] {
         skew.store(-minutes * HEAD_START, Ordering::Relaxed);
         for priority in [5, 0, 10, 2, 8, 5, 3] {
-            names.push(tasks::create(cluster.client(), prioritised(priority)).await?.name);
+            names.push(tasks::create(cluster.client(), prioritized(priority)).await?.name);
         }
     }
     cluster.stop().await;
-    let stage = Stage::start_on(cluster.folder()).await?;
-    let client = stage.client()?;
+    let fixture = Fixture::start_on(cluster.folder()).await?;
+    let client = fixture.client()?;
     for priority in [5, 0, 10, 2, 8, 5, 3] {
-        names.push(tasks::create(&client, prioritised(priority)).await?.name);
+        names.push(tasks::create(&client, prioritized(priority)).await?.name);
     }
 
     let mut ranked = Vec::new();
@@ -55,7 +55,7 @@ async fn it_is_drained_by_priority_and_age() -> Result<()> {
     let wanted: Vec<_> = ranked.into_iter().map(|(.., name)| name).collect();
     // Neither by priority alone nor by age alone.
     assert_ne!(wanted, names);
-    let _worker = stage.worker("echo", "one", 1).await?;
+    let _worker = fixture.worker("echo", "one", 1).await?;
     let mut started = Vec::new();
     for name in &names {
         tasks::until_state(&client, name, TaskState::Succeeded).await?;

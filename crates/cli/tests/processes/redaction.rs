@@ -1,4 +1,4 @@
-//! Keys are planted wherever a task can tell something, and are found nowhere but where their user has put them.
+//! Redaction: keys planted in everything that a task can emit are found only where their user put them.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_testkit::collector::Collector;
 use rota_testkit::tasks;
 
-use crate::{Stage, work};
+use crate::{Fixture, workload};
 
-/// Made anew for each run: no key stands in this file.
+/// Keys, generated for each run so that this file has none.
 struct Keys {
-    /// What a task declares secret; it looks like nothing in particular.
+    /// Declared secret, without a recognizable format.
     declared: String,
-    /// What looks like keys, and is not declared.
+    /// Undeclared keys with recognizable formats.
     shaped: Vec<String>,
 }
 
@@ -40,8 +40,8 @@ impl Keys {
         self.shaped.join(" ")
     }
 
-    /// Those of which a text has the part that only they have: their longest word.
-    fn told_in(&self, text: &str) -> Vec<&str> {
+    /// Returns the keys of which a text contains the longest word.
+    fn leaked_in(&self, text: &str) -> Vec<&str> {
         let longest = |key: &str| {
             let words = key.split(|one: char| !one.is_ascii_alphanumeric());
             words.max_by_key(|word| word.len()).unwrap_or_default().to_owned()
@@ -51,7 +51,7 @@ impl Keys {
     }
 }
 
-/// The CLI, installed where it is not there yet. Without it the test fails.
+/// Returns the path of the CLI, installed if missing. Without it the test fails.
 fn cli() -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install-claude");
     let output = std::process::Command::new(script).output()?;
@@ -59,17 +59,17 @@ fn cli() -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Prints them whole and in pieces, on both streams, tells them in every other way, and fails with them.
-const TELLS: &str = r#"
+/// Emits the keys whole and in pieces on both streams and in every other way, and fails with them.
+const EMIT_KEYS: &str = r#"
 printf 'plain: %s\nsecret: %s\n' "$SHAPED" "$DECLARED"
 printf 'to stderr: %s %s\n' "$SHAPED" "$DECLARED" >&2
-tell() {
+emit() {
     rest=${1#?????????}
     printf 'a piece: %s' "${1%"$rest"}"
     sleep 0.1
     printf '%s\n' "$rest"
 }
-tell "$K0"; tell "$K1"; tell "$K2"; tell "$K3"; tell "$K4"; tell "$K5"; tell "$DECLARED"
+emit "$K0"; emit "$K1"; emit "$K2"; emit "$K3"; emit "$K4"; emit "$K5"; emit "$DECLARED"
 printf '{"progress":0.5,"step":"%s"}\n' "$ONE" >"$ROTA_EVENTS"
 printf '{"toolCall":{"callId":"1","tool":"%s","inputJson":"%s"}}\n' "$ONE" "$ONE" >"$ROTA_EVENTS"
 printf '{"toolResult":{"callId":"1","output":"%s","isError":true}}\n' "$ONE" >"$ROTA_EVENTS"
@@ -78,39 +78,39 @@ printf '{"success":%s,"summary":"%s","data":{"key":"%s"}}' "$WELL" "$ONE" "$ONE"
 "#;
 
 #[tokio::test]
-async fn planted_keys_are_told_nowhere() -> Result<()> {
+async fn planted_keys_are_redacted_everywhere() -> Result<()> {
     let keys = Keys::new();
     let model = rota_fake_model::Options::default().start().await?;
     let program = tokio::task::spawn_blocking(cli).await??;
     let collector = Collector::start()?;
-    let mut stage = Stage::bare();
-    stage.environment = vec![
+    let mut fixture = Fixture::bare();
+    fixture.environment = vec![
         ("ROTA_LOG", "debug".to_owned()),
         ("ROTA_SERVER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
     ];
-    stage.start_server().await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let worker = stage.worker(work::AGENT, "one", 4).await?;
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let worker = fixture.worker(workload::AGENT, "one", 4).await?;
 
     let shell = |well: &str| {
         let mut task =
-            work::shell(TELLS, &[("SHAPED", &keys.all()), ("ONE", &keys.shaped[0]), ("WELL", well)]);
+            workload::shell(EMIT_KEYS, &[("SHAPED", &keys.all()), ("ONE", &keys.shaped[0]), ("WELL", well)]);
         let environment = &mut task.spec.get_or_insert_default().environment;
         environment.extend(keys.shaped.iter().enumerate().map(|(n, key)| (format!("K{n}"), key.clone())));
         task
     };
     let scripted = |end: Step| {
-        let mut task = tasks::task(work::AGENT);
-        let steps = [Step::Say(keys.all()), Step::Output(keys.all()), end];
+        let mut task = tasks::task(workload::AGENT);
+        let steps = [Step::Message(keys.all()), Step::Output(keys.all()), end];
         task.spec.get_or_insert_default().runtime = Some(tasks::script(steps));
         task
     };
     let failure = v1::ScriptFailure { message: keys.all(), ..Default::default() };
     let claude = {
-        let mut task = tasks::task(work::AGENT);
+        let mut task = tasks::task(workload::AGENT);
         let spec = task.spec.get_or_insert_default();
         let kind = v1::runtime::Kind::Claude(v1::ClaudeRuntime {
             program,
@@ -129,7 +129,7 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
         spec.secrets.insert("ANTHROPIC_API_KEY".to_owned(), keys.shaped[0].clone());
         task
     };
-    let (mut told, mut traces) = (String::new(), Vec::new());
+    let (mut output, mut traces) = (String::new(), Vec::new());
     for (task, end) in [
         (shell("true"), TaskState::Succeeded),
         (shell("false"), TaskState::Failed),
@@ -146,43 +146,43 @@ async fn planted_keys_are_told_nowhere() -> Result<()> {
         let log = tasks::log(&client, &name).await?;
         let text = format!("{status:?}\n{log:?}\n{}", tasks::outputs(&log).concat());
         assert_eq!(status.state(), end, "{text}");
-        // It was there, and taken out: what follows can fail.
+        // Something was redacted, so the following checks are meaningful.
         assert!(text.contains("[redacted]"), "{text}");
-        assert_eq!(keys.told_in(&text), [""; 0], "{text}");
+        assert_eq!(keys.leaked_in(&text), [""; 0], "{text}");
         traces.push(status.trace_id);
-        // What people read goes by the same ways.
+        // Output for humans is redacted in the same way.
         let id = name.rsplit('/').next().unwrap();
         for command in ["logs", "events", "result"] {
-            let answer = stage.rota(&[command, id]).await;
-            told += &answer.out;
-            told += &answer.err;
+            let response = fixture.rota(&[command, id]).await;
+            output += &response.out;
+            output += &response.err;
         }
     }
 
-    // A control plane that is told one says it in its log, but for this.
+    // Without redaction the control plane would log the key that it receives.
     let filter = format!("debug,{}=info", keys.shaped[0]);
-    stage.rota(&["admin", "log-filter", &filter]).await.done();
-    stage.server_mut().says("[redacted]").await;
+    fixture.rota(&["admin", "log-filter", &filter]).await.success();
+    fixture.server_mut().prints("[redacted]").await;
 
-    let http = stage.server_mut().says("probes at http://").await;
+    let http = fixture.server_mut().prints("probes and metrics on http://").await;
     let http = http.rsplit(' ').next().context("no address")?;
     for page in ["metrics", "readyz"] {
-        told += &reqwest::get(format!("{http}/{page}")).await?.text().await?;
+        output += &reqwest::get(format!("{http}/{page}")).await?.text().await?;
     }
-    told += &format!("{:?}", client.get_system_status(v1::GetSystemStatusRequest {}).await?);
-    told += &worker.said();
-    told += &stage.server().said();
-    // Whoever ends sends what is left of its spans.
+    output += &format!("{:?}", client.get_system_status(v1::GetSystemStatusRequest {}).await?);
+    output += &worker.output();
+    output += &fixture.server().output();
+    // On exit a process sends its remaining spans.
     worker.signal(Signal::SIGTERM);
     assert!(worker.ended().await.status.success());
-    stage.stop_server().await;
+    fixture.stop_server().await;
     let mut spans = String::new();
     for trace in traces {
-        // The call, the task, its queue and its attempt.
+        // Spans of the call, the task, its queue and its attempt.
         spans += &format!("{:?}", collector.trace(&trace, 4).await?);
     }
     assert!(spans.contains("[redacted]"), "{spans}");
-    told += &spans;
-    assert_eq!(keys.told_in(&told), [""; 0]);
+    output += &spans;
+    assert_eq!(keys.leaked_in(&output), [""; 0]);
     Ok(())
 }

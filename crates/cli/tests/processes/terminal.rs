@@ -1,4 +1,4 @@
-//! A command in a terminal of its own: what it shows, keys, sizes, signals, and whether it leaves the terminal as it was.
+//! Commands in a terminal of their own: screen, keys, sizes, signals, restored settings.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
-use rota_testkit::tasks::PATIENCE;
+use rota_testkit::tasks::WAIT_TIMEOUT;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A terminal in which a command runs.
+/// Terminal in which a command runs.
 pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     master: Box<dyn MasterPty + Send>,
     keys: Box<dyn Write + Send>,
     screen: Arc<Mutex<vt100::Parser>>,
     changed: watch::Receiver<u64>,
-    /// How the terminal was before.
+    /// Settings of the terminal before the command.
     before: String,
 }
 
@@ -31,7 +31,7 @@ fn size(rows: u16, cols: u16) -> PtySize {
     PtySize { rows, cols, ..PtySize::default() }
 }
 
-/// Starts a command in a terminal, and tells how that was set before.
+/// Starts a command in a terminal, and returns the terminal's settings before.
 fn spawn(
     command: &Command,
     size: PtySize,
@@ -55,27 +55,27 @@ impl Terminal {
     pub(crate) fn start(command: &Command, rows: u16, cols: u16) -> Self {
         let (child, master, before) = spawn(command, size(rows, cols));
         let screen = Arc::new(Mutex::new(vt100::Parser::new(count(rows), count(cols), 0)));
-        let (told, changed) = watch::channel(0);
+        let (sender, changed) = watch::channel(0);
         let (mut reader, drawn) = (master.try_clone_reader().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // A terminal without a program is an error to read from.
+            // Reading fails once the program has exited.
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
                 drawn.lock().unwrap().process(&bytes[..count]);
-                told.send_modify(|reads| *reads += 1);
+                sender.send_modify(|reads| *reads += 1);
             }
         });
         let keys = master.take_writer().unwrap();
         Self { child, master, keys, screen, changed, before }
     }
 
-    /// What is on the screen now.
+    /// Returns the lines on the screen.
     pub(crate) fn lines(&self) -> Vec<String> {
         let contents = self.screen.lock().unwrap().screen().contents();
         contents.lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
-    /// Waits until the screen is as wanted, and gives it.
+    /// Waits until the screen matches, and returns its lines.
     pub(crate) async fn shows(&mut self, what: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let wait = async {
             loop {
@@ -90,12 +90,12 @@ impl Terminal {
                 }
             }
         };
-        let shown = timeout(PATIENCE, wait).await;
+        let shown = timeout(WAIT_TIMEOUT, wait).await;
         shown.ok().flatten().unwrap_or_else(|| panic!("{what} is not shown but {:#?}", self.lines()))
     }
 
-    /// Waits until a line has all of these words.
-    pub(crate) async fn says(&mut self, words: &str) -> Vec<String> {
+    /// Waits for a line with all of these words.
+    pub(crate) async fn prints(&mut self, words: &str) -> Vec<String> {
         let all = |line: &String| words.split(' ').all(|word| line.contains(word));
         self.shows(words, |lines| lines.iter().any(all)).await
     }
@@ -115,36 +115,36 @@ impl Terminal {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Starts a command, takes the terminal away once it shows a word, and gives how it ends.
-    pub(crate) async fn taken_away(command: &Command, word: &'static str) -> ExitStatus {
+    /// Starts a command, closes the terminal once it shows a word, and returns the exit status.
+    pub(crate) async fn closed_after(command: &Command, word: &'static str) -> ExitStatus {
         let (mut child, master, _) = spawn(command, size(24, 80));
         let pid = Pid::from_raw(i32::try_from(child.process_id().unwrap()).unwrap());
         let ended = tokio::task::spawn_blocking(move || {
             let mut reader = master.try_clone_reader().unwrap();
-            let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
-            while !String::from_utf8_lossy(&said).contains(word) {
+            let (mut output, mut bytes) = (Vec::new(), [0; 4096]);
+            while !String::from_utf8_lossy(&output).contains(word) {
                 let count = reader.read(&mut bytes).unwrap();
-                assert!(count > 0, "it ends before it says {word:?}");
-                said.extend_from_slice(&bytes[..count]);
+                assert!(count > 0, "the command exits before it prints {word:?}");
+                output.extend_from_slice(&bytes[..count]);
             }
             drop((reader, master));
             child.wait().unwrap()
         });
-        let ended = timeout(PATIENCE, ended).await;
+        let ended = timeout(WAIT_TIMEOUT, ended).await;
         if ended.is_err() {
             kill(pid, Signal::SIGKILL).unwrap();
         }
-        ended.expect("it goes on without its terminal").unwrap()
+        ended.expect("the command runs without its terminal").unwrap()
     }
 
-    /// Waits for its end, sees that the terminal is as it was, and gives the exit code.
+    /// Waits for the exit, checks that the terminal is restored, and returns the exit code.
     pub(crate) async fn ended(mut self) -> u32 {
-        let over = timeout(PATIENCE, async { while self.changed.changed().await.is_ok() {} }).await;
-        assert!(over.is_ok(), "it does not end: {:#?}", self.lines());
+        let over = timeout(WAIT_TIMEOUT, async { while self.changed.changed().await.is_ok() {} }).await;
+        assert!(over.is_ok(), "the command does not exit: {:#?}", self.lines());
         let code = self.child.wait().unwrap().exit_code();
         let parser = self.screen.lock().unwrap();
-        assert!(!parser.screen().alternate_screen(), "it leaves its own screen behind");
-        assert!(!parser.screen().hide_cursor(), "it leaves no cursor behind");
+        assert!(!parser.screen().alternate_screen(), "the alternate screen is still active");
+        assert!(!parser.screen().hide_cursor(), "the cursor is still hidden");
         assert_eq!(settings(&*self.master), self.before);
         code
     }
@@ -157,12 +157,12 @@ impl Drop for Terminal {
     }
 }
 
-/// Whether keys are echoed, lines are edited, and so on.
+/// Returns the settings of a terminal, such as echo and line editing.
 fn settings(master: &dyn MasterPty) -> String {
     format!("{:?}", master.get_termios().unwrap())
 }
 
-/// Lines without what varies: addresses, lengths of time, and the room that those take.
+/// Replaces what varies in lines: addresses, durations, and the space around them.
 pub(crate) fn steady(lines: &[String]) -> Vec<String> {
     // Such as 12s, 1.5s, 80ms and 2m10s.
     let is_time = |word: &str| {

@@ -1,4 +1,4 @@
-//! Workers that are killed, and workers that come back too late.
+//! Workers that are killed, and workers that reconnect too late.
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -6,64 +6,68 @@ use rota_proto::v1::{self, TaskState};
 use rota_testkit::{Proxy, history, tasks};
 
 use crate::process::Process;
-use crate::seen::{self, Seen};
-use crate::{Graces, Stage, work};
+use crate::procfs::{self, ProcessInfo};
+use crate::{Fixture, Graces, workload};
 
 #[tokio::test]
-async fn nothing_of_a_killed_worker_is_left_and_another_does_its_task() -> Result<()> {
-    let stage = Stage::start(Graces::SHORT).await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let first = stage.worker(work::AGENT, "first", 1).await?;
-    let mark = work::mark();
-    let line = format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}{}", work::STRAYS, work::HANG);
-    let name = tasks::create(&client, work::shell(&line, &[("MARK", &mark)])).await?.name;
-    let began = seen::are_there(&mark, work::SESSIONS).await?;
-    let _second = stage.worker(work::AGENT, "second", 1).await?;
+async fn killed_worker_is_replaced() -> Result<()> {
+    let fixture = Fixture::start(Graces::SHORT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let first = fixture.worker(workload::AGENT, "first", 1).await?;
+    let mark = workload::mark();
+    let line = format!(
+        "[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}{}",
+        workload::STRAYS,
+        workload::HANG
+    );
+    let name = tasks::create(&client, workload::shell(&line, &[("MARK", &mark)])).await?.name;
+    let began = procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
+    let _second = fixture.worker(workload::AGENT, "second", 1).await?;
     first.kill().await;
 
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "second"));
     assert_eq!((status.attempt, status.worker_losses), (2, 1));
     assert_eq!(status.result.unwrap().text, "done");
-    seen::none_is_left(&mark).await?;
-    assert!(!began.iter().any(Seen::is_there));
+    procfs::wait_for_none(&mark).await?;
+    assert!(!began.iter().any(ProcessInfo::is_alive));
     history::check(&client, true).await?.check()
 }
 
 #[tokio::test]
-async fn the_late_result_of_a_stopped_worker_is_refused() -> Result<()> {
-    let stage = Stage::start(Graces::STRICT).await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let proxy = Proxy::start(stage.addr()).await?;
-    let late = stage.worker_at(proxy.addr(), work::AGENT, "late", 1).await?;
-    let gates = stage.dir().to_owned();
+async fn late_results_are_rejected() -> Result<()> {
+    let fixture = Fixture::start(Graces::STRICT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let proxy = Proxy::start(fixture.addr()).await?;
+    let late = fixture.worker_at(proxy.addr(), workload::AGENT, "late", 1).await?;
+    let gates = fixture.dir().to_owned();
     let line = "echo \"$ROTA_ATTEMPT $$\"\nuntil [ -e \"$GATES/$ROTA_ATTEMPT\" ]; do sleep 0.02; done\n\
                 echo \"attempt $ROTA_ATTEMPT\"";
-    let task = work::shell(line, &[("GATES", gates.to_str().unwrap())]);
+    let task = workload::shell(line, &[("GATES", gates.to_str().unwrap())]);
     let name = tasks::create(&client, task).await?.name;
-    work::prints(&client, &name, "1 ").await?;
-    let pid: i32 = work::printed(&client, &name).await?.trim().strip_prefix("1 ").unwrap().parse()?;
-    let agent = Seen::of(pid).unwrap();
-    let _other = stage.worker(work::AGENT, "other", 1).await?;
+    workload::prints(&client, &name, "1 ").await?;
+    let pid: i32 = workload::printed(&client, &name).await?.trim().strip_prefix("1 ").unwrap().parse()?;
+    let agent = ProcessInfo::of(pid).unwrap();
+    let _other = fixture.worker(workload::AGENT, "other", 1).await?;
 
-    // Its lease ends, and the task goes to another; only the worker is stopped, its agent comes to an end.
+    // Its lease expires and another worker runs the task; only the worker is stopped, its agent exits.
     late.signal(Signal::SIGSTOP);
     let runs_elsewhere =
         |status: &v1::TaskStatus| status.worker == "other" && status.state() == TaskState::Running;
     tasks::until(&client, &name, runs_elsewhere).await?;
     std::fs::write(gates.join("1"), "")?;
-    tasks::eventually("the first agent's end", async || Ok(!agent.is_there())).await?;
+    tasks::eventually("the first agent's end", async || Ok(!agent.is_alive())).await?;
 
-    // It goes on, and has its result before it can tell it.
+    // It continues, and has its result before it can send it.
     proxy.cut();
     late.signal(Signal::SIGCONT);
-    let attempts = stage.state_dir().join("attempts/late");
+    let attempts = fixture.state_dir().join("attempts/late");
     tasks::eventually("the attempt's end", async || Ok(std::fs::read_dir(&attempts)?.next().is_none()))
         .await?;
     proxy.open();
-    tasks::eventually("the word of the late result", async || {
+    tasks::eventually("the notice of the late result", async || {
         Ok(tasks::notices(&tasks::log(&client, &name).await?).contains(&"stale_result".to_owned()))
     })
     .await?;
@@ -76,8 +80,8 @@ async fn the_late_result_of_a_stopped_worker_is_refused() -> Result<()> {
     let log = tasks::log(&client, &name).await?;
     assert_eq!(tasks::notices(&log), ["stale_result"]);
     assert!(!tasks::outputs(&log).concat().contains("attempt 1"));
-    // The late one is as good as new.
-    let mut again = work::shell("echo again", &[]);
+    // The late worker accepts tasks again.
+    let mut again = workload::shell("echo again", &[]);
     let target = v1::target::Kind::Worker("late".to_owned());
     again.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
     let again = tasks::create(&client, again).await?.name;
@@ -86,27 +90,34 @@ async fn the_late_result_of_a_stopped_worker_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_does_not_end_in_time_goes_back_to_the_queue() -> Result<()> {
-    let stage = Stage::start(Graces::LONG).await?;
-    let client = stage.client()?;
-    work::agent(&client).await?;
-    let mut command =
-        stage.command(&["worker", "--agent", work::AGENT, "--worker", "first", "--drain-timeout", "0s"]);
-    command.arg("--state-dir").arg(stage.state_dir());
-    command.env("ROTA_ENDPOINT", format!("http://{}", stage.addr()));
+async fn drain_timeout_requeues_tasks() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let mut command = fixture.command(&[
+        "worker",
+        "--agent",
+        workload::AGENT,
+        "--worker",
+        "first",
+        "--drain-timeout",
+        "0s",
+    ]);
+    command.arg("--state-dir").arg(fixture.state_dir());
+    command.env("ROTA_ENDPOINT", format!("http://{}", fixture.addr()));
     let first = Process::start("first", command);
     tasks::connected(&client, "first").await?;
-    let mark = work::mark();
-    let line = format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}sleep 1000", work::STRAYS);
-    let mut task = work::shell(&line, &[("MARK", &mark)]);
-    // An agent's failure would be the end.
+    let mark = workload::mark();
+    let line = format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}sleep 1000", workload::STRAYS);
+    let mut task = workload::shell(&line, &[("MARK", &mark)]);
+    // A failure of the agent would be final.
     task.spec.get_or_insert_default().retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
     let name = tasks::create(&client, task).await?.name;
-    seen::are_there(&mark, work::SESSIONS).await?;
+    procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
     first.signal(Signal::SIGTERM);
     assert!(first.ended().await.status.success());
-    seen::none_is_left(&mark).await?;
-    let _second = stage.worker(work::AGENT, "second", 1).await?;
+    procfs::wait_for_none(&mark).await?;
+    let _second = fixture.worker(workload::AGENT, "second", 1).await?;
 
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!((status.state(), status.worker.as_str()), (TaskState::Succeeded, "second"));

@@ -1,4 +1,4 @@
-//! The config file of whoever calls. Unknown keys are errors.
+//! The user's config file. Unknown keys are errors.
 
 use std::path::{Path, PathBuf};
 
@@ -10,28 +10,28 @@ use serde::Deserialize;
 use super::Error;
 use crate::Token;
 
-/// What the config file says.
+/// Contents of the config file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The server.
+    /// URL or address of the control plane.
     pub endpoint: Option<String>,
-    /// The token itself.
+    /// Bearer token. Takes precedence over `token_file`.
     pub token: Option<SecretString>,
-    /// A file with the token.
+    /// File with the bearer token.
     pub token_file: Option<PathBuf>,
-    /// A file with certificates to trust.
+    /// PEM file of certificates to trust.
     pub ca: Option<PathBuf>,
-    /// The namespace to work in.
+    /// Namespace of names without one.
     pub namespace: Option<String>,
 }
 
 impl Config {
-    /// Reads a file; one that nobody named need not be there.
-    pub fn read(path: &Path, named: bool) -> Result<Self, Error> {
+    /// Reads a config file. A missing one is an error only if it is `required`, as when a flag names it.
+    pub fn read(path: &Path, required: bool) -> Result<Self, Error> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(source) if named || source.kind() != std::io::ErrorKind::NotFound => {
+            Err(source) if required || source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::Read { path: path.to_owned(), source });
             }
             Err(_) => return Ok(Self::default()),
@@ -52,11 +52,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_keys_are_errors() {
+    fn missing_file_is_an_error_only_if_required() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         assert!(Config::read(&path, true).is_err());
         assert!(Config::read(&path, false).unwrap().endpoint.is_none());
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
         std::fs::write(&path, "endpoint = \"x\"\n").unwrap();
         assert_eq!(Config::read(&path, true).unwrap().endpoint.as_deref(), Some("x"));
         std::fs::write(&path, "endpont = \"x\"\n").unwrap();

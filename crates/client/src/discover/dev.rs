@@ -1,4 +1,4 @@
-//! How `rota dev` tells the other commands of this machine where it is.
+//! The file in which `rota dev` publishes its endpoint for other commands on this machine.
 
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,35 +6,35 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A `rota dev` of this machine.
+/// Endpoint of a `rota dev` on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevEndpoint {
-    /// Where it listens.
+    /// URL of its API.
     pub endpoint: String,
-    /// The file with its token.
+    /// File with its bearer token.
     pub token_file: PathBuf,
-    /// Its process.
+    /// Process id, by which a stale file is recognized.
     pub pid: u32,
 }
 
 impl DevEndpoint {
-    /// Reads the file; one that cannot be read is none.
+    /// Reads the file. A missing or invalid one counts as none.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// Whether its process may still run. Where that cannot be seen, it does.
+    /// Returns whether its process may still run. Without procfs, it is assumed to.
     pub fn is_alive(&self) -> bool {
         !Path::new("/proc/self").exists() || Path::new(&format!("/proc/{}", self.pid)).exists()
     }
 
-    /// Writes the file, readable to its owner alone, at once and whole.
+    /// Writes the file atomically, with access for its owner only.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
         write_private(path, &text)
     }
 
-    /// Removes the file if it is still this one's.
+    /// Removes the file, unless another `rota dev` has replaced it.
     pub fn remove(&self, path: &Path) {
         if Self::read(path).as_ref() == Some(self) {
             let _ = std::fs::remove_file(path);
@@ -42,17 +42,17 @@ impl DevEndpoint {
     }
 }
 
-/// Writes a file of mode 0600, at once and whole, making its folders.
+/// Writes a file of mode 0600 atomically, creating its directories.
 pub fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)
+    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_read_and_removed() {
+    fn file_is_private_and_removed_by_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dev/endpoint.json");
         let own = DevEndpoint {

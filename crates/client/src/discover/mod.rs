@@ -1,5 +1,5 @@
-//! Which server to talk to, and with what token: flags, then the environment, then the config file,
-//! then a `rota dev` that runs on this machine, then the usual address.
+//! Discovery of the control plane and its token. Sources by precedence: flags, environment, config file, a `rota dev`
+//! running on this machine, the default address.
 
 mod config;
 mod dev;
@@ -13,95 +13,86 @@ pub use dev::{DevEndpoint, write_private};
 
 use crate::{Options, Token};
 
-/// Where a server is when nobody says anything.
+/// Endpoint without any configuration.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7420";
 
-/// What flags say.
+/// Values of the command line flags.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The server.
+    /// URL or address of the control plane.
     pub endpoint: Option<String>,
-    /// A file with the token.
+    /// File with the bearer token.
     pub token_file: Option<PathBuf>,
-    /// A file with certificates to trust.
+    /// PEM file of certificates to trust.
     pub ca: Option<PathBuf>,
-    /// The namespace.
+    /// Namespace of names without one.
     pub namespace: Option<String>,
-    /// The config file, instead of the usual one.
+    /// Config file to read instead of [`config_file`].
     pub config: Option<PathBuf>,
 }
 
-/// Who said where the server is.
+/// Source of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A flag.
+    /// The flag `--endpoint`.
     Flag,
-    /// `ROTA_ENDPOINT`.
+    /// The variable `ROTA_ENDPOINT`.
     Environment,
-    /// The config file.
+    /// The key `endpoint` of the config file.
     Config,
-    /// A `rota dev` on this machine.
+    /// A `rota dev` running on this machine.
     Dev,
-    /// Nobody.
+    /// [`DEFAULT_ENDPOINT`], as no source names one.
     Default,
 }
 
-/// What was found.
+/// Result of discovery.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// For [`crate::Client::new`].
+    /// Options for [`crate::Client::new`].
     pub options: Options,
-    /// The namespace to work in.
+    /// Namespace of names without one.
     pub namespace: String,
-    /// Who said where the server is.
+    /// Source of the endpoint.
     pub origin: Origin,
 }
 
-/// A file that was named cannot be used.
+/// A configured file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    /// Reading a file failed.
+    #[error("failed to read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// File that was to be read.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         source: std::io::Error,
     },
-    /// It says something that it must not.
-    #[error("the config file {} is wrong: {message}", path.display())]
+    /// The config file has a syntax error or an unknown key.
+    #[error("invalid config file {}: {message}", path.display())]
     Config {
-        /// The file.
+        /// File that was parsed.
         path: PathBuf,
-        /// What is wrong.
+        /// Location and cause of the error.
         message: String,
     },
 }
 
-/// Rota's own folder: `$ROTA_HOME`, or else `~/.rota`.
-pub fn home() -> PathBuf {
-    env::var_os("ROTA_HOME").map(PathBuf::from).unwrap_or_else(|| user_home().join(".rota"))
-}
-
-fn user_home() -> PathBuf {
-    env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
-}
-
-/// The file in which `rota dev` says where it is.
+/// Returns the path of the file in which `rota dev` publishes its endpoint.
 pub fn dev_file() -> PathBuf {
-    home().join("dev").join("endpoint.json")
+    env::rota_home().join("dev").join("endpoint.json")
 }
 
-/// The config file: `$XDG_CONFIG_HOME/rota/config.toml`, or else `~/.config/rota/config.toml`.
+/// Returns the path of the config file: `$XDG_CONFIG_HOME/rota/config.toml`, or else `~/.config/rota/config.toml`.
 pub fn config_file() -> PathBuf {
     let base =
-        env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).unwrap_or_else(|| user_home().join(".config"));
+        env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).unwrap_or_else(|| env::user_home().join(".config"));
     base.join("rota").join("config.toml")
 }
 
-/// What the environment says.
+/// Values of the environment variables.
 #[derive(Debug, Clone, Default)]
-struct Surroundings {
+struct DiscoveryInputs {
     endpoint: Option<String>,
     token: Option<String>,
     token_file: Option<PathBuf>,
@@ -109,9 +100,10 @@ struct Surroundings {
     namespace: Option<String>,
 }
 
-/// Finds out which server to talk to.
+/// Determines endpoint, token and namespace from all sources. A token from a file is used only for the endpoint that
+/// the same file names.
 pub fn find(flags: &Flags) -> Result<Found, Error> {
-    let around = Surroundings {
+    let environment = DiscoveryInputs {
         endpoint: env::var("ROTA_ENDPOINT"),
         token: env::var("ROTA_TOKEN"),
         token_file: env::var_os("ROTA_TOKEN_FILE").map(PathBuf::from),
@@ -123,45 +115,45 @@ pub fn find(flags: &Flags) -> Result<Found, Error> {
         Some(path) => Config::read(path, true)?,
         None => Config::read(&config_file(), false)?,
     };
-    merge(flags, around, config, DevEndpoint::read(&dev_file()).filter(DevEndpoint::is_alive))
+    merge(flags, environment, config, DevEndpoint::read(&dev_file()).filter(DevEndpoint::is_alive))
 }
 
 fn merge(
     flags: &Flags,
-    around: Surroundings,
+    environment: DiscoveryInputs,
     config: Config,
     dev: Option<DevEndpoint>,
 ) -> Result<Found, Error> {
     let (endpoint, origin) = None
         .or_else(|| flags.endpoint.clone().map(|endpoint| (endpoint, Origin::Flag)))
-        .or_else(|| around.endpoint.map(|endpoint| (endpoint, Origin::Environment)))
+        .or_else(|| environment.endpoint.map(|endpoint| (endpoint, Origin::Environment)))
         .or_else(|| config.endpoint.clone().map(|endpoint| (endpoint, Origin::Config)))
         .or_else(|| dev.as_ref().map(|dev| (dev.endpoint.clone(), Origin::Dev)))
         .unwrap_or_else(|| (DEFAULT_ENDPOINT.to_owned(), Origin::Default));
     let mut options = Options::new(endpoint);
     let is = |other: &str| Options::new(other).endpoint == options.endpoint;
-    // A file's token goes only to the server that the same file names.
+    // A file's token is sent only to the server that the same file names.
     let configured = config.endpoint.as_deref().is_none_or(is) && origin != Origin::Dev;
     let from_config = configured.then(|| config.token()).flatten();
     let from_dev =
         dev.as_ref().filter(|dev| is(&dev.endpoint)).map(|dev| Token::File(dev.token_file.clone()));
-    let ca = flags.ca.clone().or(around.ca).or_else(|| config.ca.clone().filter(|_| configured));
+    let ca = flags.ca.clone().or(environment.ca).or_else(|| config.ca.clone().filter(|_| configured));
     options.token = None
         .or_else(|| flags.token_file.clone().map(Token::File))
-        .or_else(|| around.token.map(|token| Token::Fixed(token.into())))
-        .or_else(|| around.token_file.map(Token::File))
+        .or_else(|| environment.token.map(|token| Token::Fixed(token.into())))
+        .or_else(|| environment.token_file.map(Token::File))
         .or(from_config)
         .or(from_dev)
         .unwrap_or_default();
     if let Some(path) = &ca {
-        // It is read for each connection; that there is none is said at once.
+        // Read again for each connection; a missing file is reported here already.
         std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
     }
     options.ca = ca;
     let namespace = flags
         .namespace
         .clone()
-        .or(around.namespace)
+        .or(environment.namespace)
         .or(config.namespace)
         .unwrap_or_else(|| "default".to_owned());
     Ok(Found { options, namespace, origin })
@@ -195,43 +187,43 @@ mod tests {
     }
 
     #[test]
-    fn the_order() {
+    fn sources_apply_by_precedence() {
         let flags = Flags { endpoint: Some("f.example".into()), ..Flags::default() };
-        let around = Surroundings {
+        let environment = DiscoveryInputs {
             endpoint: Some("e.example".into()),
             token: Some("t".into()),
-            ..Surroundings::default()
+            ..DiscoveryInputs::default()
         };
         let none = Flags::default;
-        let found = merge(&flags, around.clone(), config(), Some(dev())).unwrap();
+        let found = merge(&flags, environment.clone(), config(), Some(dev())).unwrap();
         assert_eq!((found.options.endpoint.as_str(), found.origin), ("https://f.example", Origin::Flag));
-        let found = merge(&none(), around, config(), Some(dev())).unwrap();
+        let found = merge(&none(), environment, config(), Some(dev())).unwrap();
         assert_eq!((token(&found).as_str(), found.origin), ("t", Origin::Environment));
-        let found = merge(&none(), Surroundings::default(), config(), Some(dev())).unwrap();
+        let found = merge(&none(), DiscoveryInputs::default(), config(), Some(dev())).unwrap();
         assert_eq!((token(&found).as_str(), found.origin), ("/config-token", Origin::Config));
         assert_eq!(found.namespace, "team");
-        let found = merge(&none(), Surroundings::default(), Config::default(), Some(dev())).unwrap();
+        let found = merge(&none(), DiscoveryInputs::default(), Config::default(), Some(dev())).unwrap();
         assert_eq!((token(&found).as_str(), found.origin), ("/dev-token", Origin::Dev));
-        let found = merge(&none(), Surroundings::default(), Config::default(), None).unwrap();
+        let found = merge(&none(), DiscoveryInputs::default(), Config::default(), None).unwrap();
         assert_eq!((found.options.endpoint.as_str(), found.origin), (DEFAULT_ENDPOINT, Origin::Default));
         assert_eq!((found.namespace.as_str(), token(&found).as_str()), ("default", "none"));
     }
 
     #[test]
-    fn a_token_goes_only_to_its_own_server() {
+    fn token_is_sent_only_to_its_server() {
         let to = |endpoint: &str| Flags { endpoint: Some(endpoint.into()), ..Flags::default() };
         let token =
-            |flags: Flags, dev| token(&merge(&flags, Surroundings::default(), config(), dev).unwrap());
+            |flags: Flags, dev| token(&merge(&flags, DiscoveryInputs::default(), config(), dev).unwrap());
         assert_eq!(token(to("https://elsewhere.example"), Some(dev())), "none");
         assert_eq!(token(to("rota.example"), Some(dev())), "/config-token");
         assert_eq!(token(to("127.0.0.1:9"), Some(dev())), "/dev-token");
     }
 
     #[test]
-    fn a_named_file_must_be_there() {
+    fn missing_ca_file_is_an_error() {
         let flags = Flags { ca: Some("/nowhere/ca.pem".into()), ..Flags::default() };
         assert!(matches!(
-            merge(&flags, Surroundings::default(), Config::default(), None),
+            merge(&flags, DiscoveryInputs::default(), Config::default(), None),
             Err(Error::Read { .. })
         ));
     }

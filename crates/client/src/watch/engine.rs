@@ -1,5 +1,5 @@
-//! Opens a stream, hands its messages on, and opens it again when it was cut. What to ask for then
-//! is the source's matter.
+//! The loop behind every watch: opens a stream, passes its messages on, and opens it again when the connection is lost.
+//! From where it resumes is up to the [`Source`].
 
 use std::collections::VecDeque;
 
@@ -10,52 +10,51 @@ use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
 
 use super::Watch;
-use crate::retry::{backoff, worth_it};
+use crate::retry::{backoff, is_retryable};
 use crate::{Client, Error};
 
-/// What is watched, and how far it has come.
+/// What is watched, and the position to resume from.
 pub(super) trait Source: Send + 'static {
     type Message: Send + 'static;
 
-    /// Asks for what comes after all that was taken.
+    /// Opens the stream after the last message that was accepted.
     fn open(&self, client: &Client)
     -> BoxFuture<'static, Result<Response<Streaming<Self::Message>>, Status>>;
 
-    /// The stream is open, not for the first time.
+    /// Called when the stream was opened again.
     fn reopened(&mut self, _out: &mut VecDeque<Self::Message>) {}
 
-    /// Takes a message; what the caller shall see goes to `out`.
-    fn take(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>);
+    /// Advances the position by a message, and puts what the caller receives into `out`.
+    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>);
 
-    /// Nothing more will come. `closed`: the server has ended the stream in order.
+    /// Returns whether the watch is complete. `closed` means that the server ended the stream without an error.
     fn finished(&self, _closed: bool) -> bool {
         false
     }
 }
 
-struct State<S: Source> {
+struct ResumingStream<S: Source> {
     client: Client,
     source: S,
     open: Option<Streaming<S::Message>>,
     ready: VecDeque<S::Message>,
-    /// Waits since the last message.
-    waits: Option<ExponentialBackoff>,
-    /// Whether a message ever came.
-    ever: bool,
-    /// Since when it fails.
-    failing: Option<Instant>,
+    /// Delays since the last message.
+    backoff: Option<ExponentialBackoff>,
+    /// Whether any message was received.
+    received: bool,
+    failing_since: Option<Instant>,
     ended: bool,
 }
 
 pub(super) fn run<S: Source>(client: Client, source: S) -> Watch<S::Message> {
-    let state = State {
+    let state = ResumingStream {
         client,
         source,
         open: None,
         ready: VecDeque::new(),
-        waits: None,
-        ever: false,
-        failing: None,
+        backoff: None,
+        received: false,
+        failing_since: None,
         ended: false,
     };
     Box::pin(stream::unfold(state, |mut state| async move {
@@ -64,7 +63,7 @@ pub(super) fn run<S: Source>(client: Client, source: S) -> Watch<S::Message> {
     }))
 }
 
-impl<S: Source> State<S> {
+impl<S: Source> ResumingStream<S> {
     async fn next(&mut self) -> Option<Result<S::Message, Error>> {
         loop {
             if let Some(message) = self.ready.pop_front() {
@@ -77,9 +76,9 @@ impl<S: Source> State<S> {
                 None => match self.source.open(&self.client).await {
                     Ok(response) => {
                         self.open = Some(response.into_inner());
-                        self.client.lost.send_if_modified(|lost| lost.take().is_some());
-                        if self.ever {
-                            tracing::info!(endpoint = self.client.endpoint(), "connected again");
+                        self.client.connection_error.send_if_modified(|error| error.take().is_some());
+                        if self.received {
+                            tracing::info!(endpoint = self.client.endpoint(), "reconnected");
                             self.source.reopened(&mut self.ready);
                         }
                         continue;
@@ -88,8 +87,8 @@ impl<S: Source> State<S> {
                 },
                 Some(open) => match open.message().await {
                     Ok(Some(message)) => {
-                        (self.ever, self.waits, self.failing) = (true, None, None);
-                        self.source.take(message, &mut self.ready);
+                        (self.received, self.backoff, self.failing_since) = (true, None, None);
+                        self.source.accept(message, &mut self.ready);
                         continue;
                     }
                     Ok(None) if self.source.finished(true) => return None,
@@ -105,21 +104,21 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Waits before the next try, or says that there is none.
+    /// Waits before the next try, or returns the error if there is none.
     async fn wait(&mut self, failure: Status) -> Result<(), Error> {
-        let since = *self.failing.get_or_insert_with(Instant::now);
-        let first = self.waits.is_none();
-        let patient = self.ever || since.elapsed() < self.client.options.retry_for;
-        if !worth_it(&failure) || !patient {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let is_first_failure = self.backoff.is_none();
+        let may_retry = self.received || since.elapsed() < self.client.options.retry_for;
+        if !is_retryable(&failure) || !may_retry {
             return Err(self.client.error(failure));
         }
-        if self.ever && first {
+        if self.received && is_first_failure {
             let error = self.client.error(failure);
-            tracing::warn!(%error, "the connection was lost; trying again until it is back");
-            self.client.lost.send_replace(Some(error.to_string()));
+            tracing::warn!(%error, "connection lost, retrying");
+            self.client.connection_error.send_replace(Some(error.to_string()));
         }
-        let wait = self.waits.get_or_insert_with(|| backoff().build()).next();
-        tokio::time::sleep(wait.unwrap_or_default()).await;
+        let delay = self.backoff.get_or_insert_with(|| backoff().build()).next();
+        tokio::time::sleep(delay.unwrap_or_default()).await;
         Ok(())
     }
 }

@@ -1,12 +1,11 @@
-//! Streams that go on where they were cut: the connection may come and go, the caller sees one
-//! stream. Before the first answer a failure is told soon; after it, the stream is patient.
+//! Watches: streams that outlive their connection. After a lost connection a watch resumes from its last position, and
+//! its caller sees one stream. Before the first response, failures are returned after [`crate::Options::retry_for`];
+//! after it, the watch retries until the server is back.
 
 mod engine;
 mod sources;
 #[cfg(test)]
 mod tests;
-
-pub use sources::is_final;
 
 use std::pin::Pin;
 
@@ -15,17 +14,17 @@ use rota_proto::v1;
 
 use crate::{Client, Error};
 
-/// A watch: items until the end, or until something is wrong that waiting does not mend.
+/// Stream of a watch. It ends with what it watches, or after an error that retrying does not fix.
 pub type Watch<T> = Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>;
 
 impl Client {
-    /// A task's log after a position, each entry once and in order, until the task has ended.
+    /// Watches a task: every log entry after the sequence number `after`, each once and in order, until the task ends.
     pub fn watch_task(&self, name: impl Into<String>, after: i64) -> Watch<v1::WatchTaskResponse> {
         engine::run(self.clone(), sources::Task::new(name.into(), after))
     }
 
-    /// The logs of all tasks of a namespace from a token on (empty: from now). May repeat, never skips.
-    /// An answer with `resync` means: list the tasks anew.
+    /// Watches all tasks of a namespace from a resume token on; an empty token starts now. Entries may repeat and are
+    /// never skipped. After a response with `resync`, the caller must list the tasks again.
     pub fn watch_tasks(
         &self,
         parent: impl Into<String>,
@@ -35,13 +34,13 @@ impl Client {
         engine::run(self.clone(), sources::Tasks::new(parent.into(), token.into(), states_only))
     }
 
-    /// The agents now, then each change. After a lost connection come the agents again; what was
-    /// deleted meanwhile is told as deleted.
+    /// Watches the agents of a namespace: first each agent as it is, then every change. After a lost connection, all
+    /// agents follow again, and those that were deleted meanwhile are reported as deleted.
     pub fn watch_agents(&self, parent: impl Into<String>) -> Watch<v1::WatchAgentsResponse> {
         engine::run(self.clone(), sources::Agents::new(parent.into()))
     }
 
-    /// What each agent's pool has to do; every answer is all of it.
+    /// Watches the demand for workers of each agent. Every response is complete.
     pub fn watch_demand(&self, parent: impl Into<String>) -> Watch<v1::WatchDemandResponse> {
         engine::run(self.clone(), sources::Demand::new(parent.into()))
     }

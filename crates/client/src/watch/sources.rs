@@ -1,4 +1,4 @@
-//! What can be watched, and where each goes on after a cut.
+//! What can be watched, and where each watch resumes after a lost connection.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,38 +10,32 @@ use tonic::{Response, Status, Streaming};
 use super::engine::Source;
 use crate::Client;
 
-type Opening<T> = BoxFuture<'static, Result<Response<Streaming<T>>, Status>>;
+type OpenFuture<T> = BoxFuture<'static, Result<Response<Streaming<T>>, Status>>;
 
-/// One task's log: goes on after the last position seen.
+/// One task. Resumes after the last log sequence number.
 pub(super) struct Task {
     name: String,
     after: i64,
-    ended: Ended,
-}
-
-#[derive(PartialEq)]
-enum Ended {
-    No,
-    /// It has, and its log goes up to here.
-    At(i64),
+    /// Last log sequence number, known once the task has ended.
+    last: Option<i64>,
 }
 
 impl Task {
     pub(super) fn new(name: String, after: i64) -> Self {
-        Self { name, after, ended: Ended::No }
+        Self { name, after, last: None }
     }
 }
 
 impl Source for Task {
     type Message = v1::WatchTaskResponse;
 
-    fn open(&self, client: &Client) -> Opening<Self::Message> {
+    fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
         let request = v1::WatchTaskRequest { name: self.name.clone(), after_log_seq: self.after };
         let mut tasks = client.tasks();
         async move { tasks.watch_task(request).await }.boxed()
     }
 
-    fn take(&mut self, mut message: Self::Message, out: &mut VecDeque<Self::Message>) {
+    fn accept(&mut self, mut message: Self::Message, out: &mut VecDeque<Self::Message>) {
         let after = &mut self.after;
         message.events.retain(|event| {
             let new = event.log_seq > *after;
@@ -50,31 +44,23 @@ impl Source for Task {
         });
         if let Some(task) = &message.task {
             if !task.name.is_empty() {
-                // An alias means the newest task of that name, which could be another one after a cut.
+                // An alias refers to the newest task of that name, which may be another one later.
                 self.name.clone_from(&task.name);
             }
             let status = task.status.as_ref();
-            if status.is_some_and(|status| is_final(status.state())) {
-                self.ended = Ended::At(status.map_or(0, |status| status.log_seq));
+            if status.is_some_and(|status| status.state().is_final()) {
+                self.last = Some(status.map_or(0, |status| status.log_seq));
             }
         }
         out.push_back(message);
     }
 
     fn finished(&self, closed: bool) -> bool {
-        match self.ended {
-            Ended::No => false,
-            Ended::At(last) => closed || self.after >= last,
-        }
+        self.last.is_some_and(|last| closed || self.after >= last)
     }
 }
 
-/// Whether a task in this state is over.
-pub fn is_final(state: v1::TaskState) -> bool {
-    matches!(state, v1::TaskState::Succeeded | v1::TaskState::Failed | v1::TaskState::Cancelled)
-}
-
-/// Many tasks' logs: goes on from the last token.
+/// The tasks of a namespace. Resumes from the last token.
 pub(super) struct Tasks {
     parent: String,
     token: String,
@@ -90,7 +76,7 @@ impl Tasks {
 impl Source for Tasks {
     type Message = v1::WatchTasksResponse;
 
-    fn open(&self, client: &Client) -> Opening<Self::Message> {
+    fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
         let request = v1::WatchTasksRequest {
             parent: self.parent.clone(),
             token: self.token.clone(),
@@ -102,12 +88,12 @@ impl Source for Tasks {
 
     fn reopened(&mut self, out: &mut VecDeque<Self::Message>) {
         if self.token.is_empty() {
-            // Without a token nobody knows what happened meanwhile.
+            // Without a token, changes may have been missed.
             out.push_back(v1::WatchTasksResponse { resync: true, ..Default::default() });
         }
     }
 
-    fn take(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
+    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
         if !message.token.is_empty() {
             self.token.clone_from(&message.token);
         }
@@ -115,51 +101,51 @@ impl Source for Tasks {
     }
 }
 
-/// The agents: begins anew, and finds out what is gone.
+/// The agents of a namespace. Starts over, and derives which agents were deleted meanwhile.
 pub(super) struct Agents {
     parent: String,
     known: BTreeSet<String>,
-    /// Seen since the stream was opened again; `None` once all have been.
-    seen: Option<BTreeSet<String>>,
+    /// Agents received since the stream was opened again; `None` once all have been.
+    received: Option<BTreeSet<String>>,
 }
 
 impl Agents {
     pub(super) fn new(parent: String) -> Self {
-        Self { parent, known: BTreeSet::new(), seen: None }
+        Self { parent, known: BTreeSet::new(), received: None }
     }
 }
 
 impl Source for Agents {
     type Message = v1::WatchAgentsResponse;
 
-    fn open(&self, client: &Client) -> Opening<Self::Message> {
+    fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
         let request = v1::WatchAgentsRequest { parent: self.parent.clone() };
         let mut agents = client.agents();
         async move { agents.watch_agents(request).await }.boxed()
     }
 
     fn reopened(&mut self, _: &mut VecDeque<Self::Message>) {
-        self.seen = Some(BTreeSet::new());
+        self.received = Some(BTreeSet::new());
     }
 
-    fn take(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
+    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
         use watch_agents_response::Kind;
         match &message.kind {
             Some(Kind::Agent(agent)) => {
                 self.known.insert(agent.name.clone());
-                if let Some(seen) = &mut self.seen {
-                    seen.insert(agent.name.clone());
+                if let Some(received) = &mut self.received {
+                    received.insert(agent.name.clone());
                 }
             }
             Some(Kind::Deleted(name)) => {
                 self.known.remove(name);
             }
             Some(Kind::Synced(_)) => {
-                if let Some(seen) = self.seen.take() {
-                    for gone in self.known.difference(&seen) {
-                        out.push_back(v1::WatchAgentsResponse { kind: Some(Kind::Deleted(gone.clone())) });
+                if let Some(received) = self.received.take() {
+                    for name in self.known.difference(&received) {
+                        out.push_back(v1::WatchAgentsResponse { kind: Some(Kind::Deleted(name.clone())) });
                     }
-                    self.known = seen;
+                    self.known = received;
                 }
             }
             None => {}
@@ -168,7 +154,7 @@ impl Source for Agents {
     }
 }
 
-/// Demand: every answer is all of it.
+/// Demand for workers. Every response is complete, so there is no position.
 pub(super) struct Demand {
     parent: String,
 }
@@ -182,13 +168,13 @@ impl Demand {
 impl Source for Demand {
     type Message = v1::WatchDemandResponse;
 
-    fn open(&self, client: &Client) -> Opening<Self::Message> {
+    fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
         let request = v1::WatchDemandRequest { parent: self.parent.clone() };
         let mut agents = client.agents();
         async move { agents.watch_demand(request).await }.boxed()
     }
 
-    fn take(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
+    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
         out.push_back(message);
     }
 }

@@ -1,4 +1,4 @@
-//! Resuming, against a server that cuts every stream after a few messages.
+//! Resuming, against a server that closes every stream after a few messages.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,25 +13,25 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::Watch;
 use crate::{Client, Options, Token};
 
-/// What the server does with one call of WatchTask.
+/// Scripted response to one call of WatchTask.
 enum Play {
-    /// Sends these, then ends the stream in order.
+    /// Sends the messages, then ends the stream.
     End(Vec<v1::WatchTaskResponse>),
-    /// Sends these, then fails.
+    /// Sends the messages, then fails.
     Fail(Vec<v1::WatchTaskResponse>, Status),
-    /// Answers with a failure.
-    Refuse(Status),
+    /// Fails without a stream.
+    Reject(Status),
 }
 
 #[derive(Default)]
 struct Script {
     plays: VecDeque<Play>,
     many: VecDeque<Vec<v1::WatchTasksResponse>>,
-    /// What was asked: name or token, and position.
-    asked: Vec<(String, i64)>,
-    /// Refusals of CreateTask still to come, and the ids that were seen.
-    refuse_creates: u32,
-    ids: Vec<String>,
+    /// Name or token, and position, of each call.
+    requests: Vec<(String, i64)>,
+    /// How many calls of CreateTask still to reject.
+    rejected_creates: u32,
+    task_ids: Vec<String>,
     tokens: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ struct Fake(Arc<Mutex<Script>>);
 
 type Out<T> = futures::stream::BoxStream<'static, Result<T, Status>>;
 
-/// Written out, since `async_trait` does not look into macros.
+/// Written out, since `async_trait` does not expand macros.
 macro_rules! unused {
     ($($name:ident($request:ty) -> $answer:ty;)+) => {$(
         fn $name<'a, 'b>(
@@ -68,11 +68,11 @@ impl TaskService for Fake {
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
         let mut script = self.0.lock().unwrap();
         let request = request.into_inner();
-        script.asked.push((request.name, request.after_log_seq));
+        script.requests.push((request.name, request.after_log_seq));
         let (messages, end) = match script.plays.pop_front().expect("no more calls") {
             Play::End(messages) => (messages, None),
             Play::Fail(messages, status) => (messages, Some(status)),
-            Play::Refuse(status) => return Err(status),
+            Play::Reject(status) => return Err(status),
         };
         let items = messages.into_iter().map(Ok).chain(end.map(Err)).collect::<Vec<_>>();
         Ok(Response::new(futures::stream::iter(items).boxed()))
@@ -83,7 +83,7 @@ impl TaskService for Fake {
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
         let mut script = self.0.lock().unwrap();
-        script.asked.push((request.into_inner().token, 0));
+        script.requests.push((request.into_inner().token, 0));
         let messages = script.many.pop_front().ok_or_else(|| Status::not_found("no more"))?;
         Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).boxed()))
     }
@@ -95,10 +95,10 @@ impl TaskService for Fake {
         let mut script = self.0.lock().unwrap();
         let token = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         script.tokens.extend(token);
-        script.ids.push(request.into_inner().task_id);
-        if script.refuse_creates > 0 {
-            script.refuse_creates -= 1;
-            return Err(Status::unavailable("going away"));
+        script.task_ids.push(request.into_inner().task_id);
+        if script.rejected_creates > 0 {
+            script.rejected_creates -= 1;
+            return Err(Status::unavailable("shutting down"));
         }
         Ok(Response::new(v1::Task::default()))
     }
@@ -140,7 +140,7 @@ async fn client(fake: &Fake) -> Client {
     Client::new(Options { token: Token::Fixed("t0".into()), ..Options::new(address.to_string()) }).unwrap()
 }
 
-fn answer(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
+fn update(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
     v1::WatchTaskResponse {
         events: seqs.iter().map(|seq| Event { log_seq: *seq, ..Default::default() }).collect(),
         task: Some(v1::Task {
@@ -151,7 +151,7 @@ fn answer(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
     }
 }
 
-async fn sequence(watch: Watch<v1::WatchTaskResponse>) -> Vec<Result<i64, Code>> {
+async fn sequence_numbers(watch: Watch<v1::WatchTaskResponse>) -> Vec<Result<i64, Code>> {
     let items: Vec<_> = watch.collect().await;
     items
         .into_iter()
@@ -163,56 +163,57 @@ async fn sequence(watch: Watch<v1::WatchTaskResponse>) -> Vec<Result<i64, Code>>
 }
 
 #[tokio::test]
-async fn each_event_comes_once_however_often_it_is_cut() {
+async fn events_arrive_once_across_reconnects() {
     use TaskState::{Running, Succeeded};
     let fake = Fake::default();
     fake.0.lock().unwrap().plays = VecDeque::from([
-        Play::Fail(vec![answer(&[1, 2], Running, 2)], Status::unavailable("going away")),
+        Play::Fail(vec![update(&[1, 2], Running, 2)], Status::unavailable("shutting down")),
         Play::End(vec![]),
-        Play::Refuse(Status::unavailable("not yet")),
-        // Sends some again, which a server may not, and a client forgives.
-        Play::End(vec![answer(&[2, 3], Running, 3), answer(&[4], Running, 4)]),
-        Play::End(vec![answer(&[5], Succeeded, 6), answer(&[6], Succeeded, 6)]),
+        Play::Reject(Status::unavailable("not yet")),
+        // Repeats an event, which a server must not do and the client tolerates.
+        Play::End(vec![update(&[2, 3], Running, 3), update(&[4], Running, 4)]),
+        Play::End(vec![update(&[5], Succeeded, 6), update(&[6], Succeeded, 6)]),
     ]);
     let watch = client(&fake).await.watch_task("namespaces/default/tasks/alias", 0);
-    assert_eq!(sequence(watch).await, [1, 2, 3, 4, 5, 6].map(Ok));
-    let asked = fake.0.lock().unwrap().asked.clone();
-    // The alias is resolved once: later it could mean another task.
+    assert_eq!(sequence_numbers(watch).await, [1, 2, 3, 4, 5, 6].map(Ok));
+    let requests = fake.0.lock().unwrap().requests.clone();
+    // The alias is resolved once: later it could refer to another task.
     let id = "namespaces/default/tasks/id-1".to_owned();
-    let wanted = [
+    let expected = [
         ("namespaces/default/tasks/alias".to_owned(), 0),
         (id.clone(), 2),
         (id.clone(), 2),
         (id.clone(), 2),
         (id, 4),
     ];
-    assert_eq!(asked, wanted);
+    assert_eq!(requests, expected);
 }
 
 #[tokio::test]
-async fn what_waiting_does_not_mend_ends_the_watch() {
+async fn permanent_error_ends_watch() {
     let fake = Fake::default();
     fake.0.lock().unwrap().plays = VecDeque::from([Play::Fail(
-        vec![answer(&[1], TaskState::Running, 1)],
+        vec![update(&[1], TaskState::Running, 1)],
         Status::permission_denied("no more"),
     )]);
     let watch = client(&fake).await.watch_task("t", 0);
-    assert_eq!(sequence(watch).await, [Ok(1), Err(Code::PermissionDenied)]);
+    assert_eq!(sequence_numbers(watch).await, [Ok(1), Err(Code::PermissionDenied)]);
 }
 
 #[tokio::test]
-async fn a_server_that_never_was_there_is_told_soon() {
+async fn unreachable_server_fails_before_first_response() {
     let mut options = Options::new("127.0.0.1:1");
     options.retry_for = std::time::Duration::from_millis(100);
     let watch = Client::new(options).unwrap().watch_task("t", 0);
     let items: Vec<_> = watch.collect().await;
     let error = items.into_iter().next().unwrap().unwrap_err();
-    assert!(error.lost && error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(error.lost, "{error}");
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     assert!(error.hint.unwrap().contains("rota dev"));
 }
 
 #[tokio::test]
-async fn many_tasks_go_on_from_the_token() {
+async fn task_list_resumes_from_token() {
     let fake = Fake::default();
     let at = |token: &str| v1::WatchTasksResponse { token: token.into(), ..Default::default() };
     fake.0.lock().unwrap().many = VecDeque::from([vec![at(""), at("a"), at("b")], vec![at("c")]]);
@@ -221,12 +222,12 @@ async fn many_tasks_go_on_from_the_token() {
         watch.map(|item| item.map(|answer| answer.token).map_err(|error| error.code)).collect().await;
     let text = |text: &str| Ok(text.to_owned());
     assert_eq!(items, [text(""), text("a"), text("b"), text("c"), Err(Code::NotFound)]);
-    let asked: Vec<_> = fake.0.lock().unwrap().asked.iter().map(|(token, _)| token.clone()).collect();
-    assert_eq!(asked, ["", "b", "c"]);
+    let requests: Vec<_> = fake.0.lock().unwrap().requests.iter().map(|(token, _)| token.clone()).collect();
+    assert_eq!(requests, ["", "b", "c"]);
 }
 
 #[tokio::test]
-async fn without_a_token_a_cut_means_resync() {
+async fn reconnect_without_token_requires_resync() {
     let fake = Fake::default();
     fake.0.lock().unwrap().many = VecDeque::from([vec![v1::WatchTasksResponse::default()], vec![]]);
     let watch = client(&fake).await.watch_tasks("namespaces/-", "", false);
@@ -235,12 +236,13 @@ async fn without_a_token_a_cut_means_resync() {
 }
 
 #[tokio::test]
-async fn a_create_is_repeated_with_one_key_and_the_token() {
+async fn create_retries_keep_task_id_and_token() {
     let fake = Fake::default();
-    fake.0.lock().unwrap().refuse_creates = 2;
+    fake.0.lock().unwrap().rejected_creates = 2;
     client(&fake).await.create_task(v1::CreateTaskRequest::default()).await.unwrap();
     let script = fake.0.lock().unwrap();
-    assert_eq!(script.ids.len(), 3);
-    assert!(!script.ids[0].is_empty() && script.ids.iter().all(|id| *id == script.ids[0]));
+    assert_eq!(script.task_ids.len(), 3);
+    assert!(!script.task_ids[0].is_empty());
+    assert!(script.task_ids.iter().all(|id| *id == script.task_ids[0]), "{:?}", script.task_ids);
     assert_eq!(script.tokens, ["Bearer t0"; 3]);
 }

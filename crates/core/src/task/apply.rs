@@ -1,12 +1,14 @@
-//! One command on one task: the table of states × commands, and what every step shares.
+//! Execution of one command on one task: the table of states × commands, and the steps that all commands share.
 
-use super::{Body, Command, Desired, Event, Rejected, Reply, State, StateChange, Task, Transition};
+use super::{
+    Body, Command, Desired, EndedAttempt, Event, QueueWait, Rejected, Reply, State, StateChange, Task,
+    Transition,
+};
 use crate::{
     Timestamp,
     failure::{Class, Failure},
 };
 
-/// A command at work on a task.
 pub(super) struct Step<'a> {
     pub(super) task: &'a mut Task,
     pub(super) now: Timestamp,
@@ -14,44 +16,45 @@ pub(super) struct Step<'a> {
 }
 
 impl Task {
-    /// Carries out one command. On an error the record is as it was.
+    /// Executes one command. On an error the record is unchanged.
     pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<Transition, Rejected> {
-        // Time never runs backwards for a task, whatever the clock does.
+        // A task's time never runs backwards, whatever the clock does.
         let now = now.max(self.last_known_time());
         let mut step = Step { task: self, now, out: Transition::default() };
         let state = step.task.state;
         match command {
-            // A worker's word is judged by its fence first, in every state.
-            Command::Accept(held) => step.accept(&held)?,
-            Command::Reject { held, reason } => step.reject(&held, &reason)?,
-            Command::Report { held, first, items } => step.report(&held, first, items)?,
-            Command::Finish { held, ending, usage, session, jitter } => {
-                step.finish(&held, ending, usage, session, jitter)?;
+            // Reports of workers are checked by fence first, in every state.
+            Command::Accept(attempt) => step.accept(&attempt)?,
+            Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
+            Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
+            Command::Finish { attempt, completion, usage, session, jitter } => {
+                step.finish(&attempt, completion, usage, session, jitter)?;
             }
             Command::Resume { by, fence } => step.resume(by, fence)?,
             Command::LoseWorker { session, message } => step.lose_worker(&session, &message)?,
             Command::Update { priority, labels, desired, reason } => {
                 step.update(priority, labels, desired, reason)?;
             }
-            // An answer that was taken may be repeated also when the task has ended.
+            // An accepted answer may be repeated even after the task has ended.
             Command::GiveInput { request, payload } => step.give_input(&request, payload)?,
-            // Nothing else touches a task that has ended.
+            // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
-            Command::Assign { to, span_id, defaults } => step.assign(to, span_id, defaults)?,
+            Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
             Command::Tick => step.tick(),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
             Command::Cycle { path } => step.cycle(&path)?,
             Command::AgentAppeared { defaults } => {
                 step.task.agent_known = true;
-                // An attempt keeps the bounds with which it was sent; who names no agent has none to hear of.
+                // An attempt keeps the limits it was assigned with, and a task that names no agent has no agent
+                // limits.
                 if !state.is_on_worker() && step.task.agent().is_some() {
                     step.task.defaults = defaults;
                 }
                 step.settle();
             }
-            Command::AgentGone => {
-                // Who names no agent misses none.
+            Command::AgentDeleted => {
+                // A task that names no agent misses none.
                 step.task.agent_known = step.task.agent().is_none();
                 step.settle();
             }
@@ -61,23 +64,33 @@ impl Task {
 }
 
 impl Step<'_> {
-    /// Adds an entry to the log.
     pub(super) fn log(&mut self, at: Timestamp, body: Body) {
         self.task.log_seq += 1;
         self.out.events.push(Event { log_seq: self.task.log_seq, at, attempt: self.task.attempt(), body });
     }
 
-    /// Goes to another state and says so in the log.
+    /// Changes the state, with an entry in the log.
     pub(super) fn go(&mut self, mut change: StateChange) {
         let task = &mut *self.task;
         change.from = Some(task.state);
         let attempt = task.attempt();
-        task.state = change.to;
+        let from = std::mem::replace(&mut task.state, change.to);
+        if from == State::Queued
+            // Records of earlier versions have only the time at which the task became ready.
+            && let Some(since) = task.queued_at.or(task.ready_at)
+        {
+            self.out.queue_wait = Some(QueueWait { since, until: self.now });
+        }
+        if task.state == State::Queued {
+            task.queued_at = Some(self.now);
+        }
         if !task.state.is_on_worker()
             && let Some(assignment) = task.assignment.take()
         {
             task.usage = task.usage.plus(&assignment.usage);
-            task.last_worker = Some(assignment.worker);
+            task.last_worker = Some(assignment.worker.clone());
+            let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);
+            self.out.attempt_ended = Some(ended);
         }
         if task.state.is_final() {
             task.ended_at = Some(self.now);
@@ -91,7 +104,7 @@ impl Step<'_> {
         self.out.events.push(event);
     }
 
-    /// Brings a task that is not on a worker to where its conditions say: PENDING, QUEUED, or its end.
+    /// Moves a task that is not on a worker to the state that its conditions require: PENDING, QUEUED, or its end.
     pub(super) fn settle(&mut self) {
         let task = &mut *self.task;
         if !matches!(task.state, State::Pending | State::Queued) {
@@ -103,16 +116,16 @@ impl Step<'_> {
         if let Some(change) = task.broken_dependency() {
             return self.go(change);
         }
-        // A time that has come is forgotten, or `due` would name it for ever.
+        // A time that has passed is cleared; otherwise `due` would return it again and again.
         for time in [&mut task.retry_at, &mut task.not_before] {
             *time = time.filter(|at| *at > self.now);
         }
-        let held = !task.dependencies_over() || !task.agent_known || task.desired != Desired::Run;
-        if held {
-            // Its place is lost: else it would come back with its queue timeout long over.
+        let blocked = !task.dependencies_over() || !task.agent_known || task.desired != Desired::Run;
+        if blocked {
+            // The rank is lost; otherwise the task could return with its queue timeout already exceeded.
             task.ready_at = None;
         }
-        let ready = !held && task.not_before.is_none() && task.retry_at.is_none();
+        let ready = !blocked && task.not_before.is_none() && task.retry_at.is_none();
         match (task.state, ready) {
             (State::Pending, true) => {
                 task.ready_at = Some(task.ready_at.unwrap_or(self.now));
@@ -126,16 +139,16 @@ impl Step<'_> {
         }
     }
 
-    /// Acts on whatever time is over.
+    /// Applies every deadline that has passed.
     fn tick(&mut self) {
         let (task, now) = (&*self.task, self.now);
         let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         match task.state {
             State::Pending if task.retry_at.is_some() && over(task.deadline()) => self.time_out(),
             State::Queued if over(task.deadline()) => self.time_out(),
-            // A refused task that waits for its next assignment is still in the queue for whoever waits for it.
+            // A rejected task that waits for its next assignment still counts as queued for its caller.
             State::Pending | State::Queued if over(task.queue_deadline()) => {
-                let message = "it waited longer than its queue timeout for a worker";
+                let message = "the queue timeout was exceeded before a worker took the task";
                 let failure = Failure::new(Class::QueueTimeout, message);
                 self.go(StateChange::new(State::Failed, "queue_timeout").message(message).failure(failure));
             }
@@ -146,7 +159,7 @@ impl Step<'_> {
     }
 
     pub(super) fn time_out(&mut self) {
-        let message = "its total time is over";
+        let message = "the total timeout was exceeded";
         let failure = Failure::new(Class::Timeout, message);
         self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
     }

@@ -1,237 +1,203 @@
-//! What can be asked of a task, and what comes of it.
+//! Commands on a task, and the transitions that result from them.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{DependencyKey, Desired, Event, Limits, State};
+use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, State};
 use crate::failure::Failure;
 use crate::rank::Priority;
 use crate::usage::Usage;
-use crate::{Epoch, Fence, TaskId, Timestamp, WorkerName};
+use crate::{AgentName, Epoch, Fence, TaskId, Timestamp, WorkerName};
 
-/// A worker's session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkerRef {
-    /// The worker.
     pub worker: WorkerName,
-    /// Its session.
     pub epoch: Epoch,
 }
 
-/// What a worker says it holds. It counts only if it is the live assignment.
+/// Reference to an attempt as its worker reports it. Valid only while it names the live assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Who says so.
+pub struct AttemptRef {
     pub by: WorkerRef,
-    /// The token it was given.
+    /// The fence of the assignment.
     pub fence: Fence,
 }
 
-/// What can be asked of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Give it to a worker.
+    /// Assigns the task to a worker.
     Assign {
-        /// The worker.
         to: WorkerRef,
-        /// The attempt's span.
+        agent: AgentName,
+        /// Id of the attempt's trace span, and the source of jitter for a rejected assignment.
         span_id: [u8; 8],
-        /// The bounds that the worker's agent sets.
+        /// Limits that the worker's agent sets.
         defaults: Limits,
     },
-    /// The worker takes it.
-    Accept(Held),
-    /// The worker does not take it.
+    /// The worker accepts the assignment.
+    Accept(AttemptRef),
+    /// The worker rejects the assignment.
     Reject {
-        /// Who.
-        held: Held,
-        /// Why.
+        attempt: AttemptRef,
         reason: String,
     },
-    /// What the attempt did.
+    /// Output, progress, usage and input requests of the attempt.
     Report {
-        /// Who.
-        held: Held,
-        /// Number of the first item.
+        attempt: AttemptRef,
+        /// `attempt_seq` of the first item.
         first: u64,
-        /// In order.
         items: Vec<Item>,
     },
-    /// The attempt has ended, and none of its processes is left.
+    /// The attempt has ended, with all of its processes.
     Finish {
-        /// Who.
-        held: Held,
-        /// How.
-        ending: Ending,
-        /// What it used, in all, where known.
+        attempt: AttemptRef,
+        completion: Completion,
+        /// Total usage of the attempt, if known.
         usage: Option<Usage>,
-        /// With what a next attempt could go on; empty for nothing.
+        /// Runtime session that the next attempt could resume; empty for none.
         session: String,
-        /// From 0 to 1, for the wait before a retry.
+        /// Jitter of the backoff before a retry, from 0 to 1.
         jitter: f64,
     },
-    /// The worker came back in a new session and still has the attempt.
+    /// The worker reconnected and still runs the attempt.
     Resume {
-        /// The worker with its new session.
         by: WorkerRef,
-        /// The token it was given.
+        /// The fence of the assignment.
         fence: Fence,
     },
-    /// The worker's session, up to this epoch, is over and will not come back with the attempt.
+    /// The worker's sessions up to this epoch have ended, and the attempt with them.
     LoseWorker {
-        /// The session.
         session: WorkerRef,
-        /// What is known.
         message: String,
     },
-    /// Look at the clock.
+    /// Applies every deadline that has passed.
     Tick,
-    /// Change what may be changed.
     Update {
-        /// How urgent.
         priority: Option<Priority>,
-        /// All labels anew.
+        /// The new labels; they replace all others.
         labels: Option<BTreeMap<String, String>>,
-        /// What the caller wants.
         desired: Option<Desired>,
-        /// Why, for the log.
         reason: String,
     },
-    /// Give input to the running attempt.
+    /// Gives input to the running attempt.
     GiveInput {
-        /// The question it answers; empty for a message out of turn.
+        /// The input request that it answers; empty for an unsolicited message.
         request: String,
-        /// The API's `TaskInput`, encoded.
+        /// Encoded `TaskInput` of the API.
         payload: Bytes,
     },
-    /// A task that it waits for by this key exists now.
+    /// A missing dependency was created.
     DependencyFound {
-        /// How it was named.
+        /// Key under which the dependency was declared.
         key: DependencyKey,
-        /// Its id.
         id: TaskId,
     },
-    /// A task that it depends on has ended.
     DependencyEnded {
-        /// Its id.
         id: TaskId,
-        /// How.
         state: State,
     },
-    /// It is part of a cycle of dependencies.
+    /// The task is part of a dependency cycle.
     Cycle {
-        /// The ids, from one to itself.
+        /// Ids along the cycle; the first is repeated at the end.
         path: Vec<TaskId>,
     },
-    /// Its agent exists now, or has changed.
+    /// The task's agent was created or changed.
     AgentAppeared {
-        /// The bounds that it sets.
+        /// Limits that the agent sets.
         defaults: Limits,
     },
-    /// Its agent exists no more.
-    AgentGone,
+    /// The task's agent was deleted.
+    AgentDeleted,
 }
 
-/// One thing that an attempt did.
+/// One entry of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// When, by the worker's clock.
+    /// Time by the worker's clock.
     pub at: Timestamp,
-    /// The API's `Event`, encoded.
+    /// Encoded `Event` of the API.
     pub payload: Bytes,
-    /// What of it concerns the record.
-    pub meaning: Meaning,
+    pub effect: EventEffect,
 }
 
-/// What of a report concerns the record.
+/// Effect of a reported event on the task's record.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Meaning {
-    /// Nothing.
-    Plain,
-    /// How far it is.
+pub enum EventEffect {
+    None,
     Progress(super::Progress),
-    /// What the attempt has used so far, in all.
+    /// Total usage of the attempt so far.
     Usage(Usage),
-    /// It asks a person.
-    Asks {
-        /// Names the question.
+    InputRequested {
         request: String,
-        /// The API's `InputRequest`, encoded.
+        /// Encoded `InputRequest` of the API.
         payload: Bytes,
     },
-    /// The question has been settled without an answer from here.
-    Settles(String),
+    /// The request with this id was resolved without an answer from the control plane.
+    InputResolved(String),
 }
 
-/// How an attempt ended.
+/// Completion of an attempt, as its worker reports it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
-    /// Well; the API's `TaskResult`, encoded, or `None` when it is empty.
+pub enum Completion {
+    /// Encoded `TaskResult` of the API, or `None` if it is empty.
     Succeeded(Option<Bytes>),
-    /// Badly.
     Failed(Failure),
-    /// Because it was told to.
     Stopped {
-        /// What it took.
+        /// Means that ended it, such as a signal.
         by: String,
     },
 }
 
-/// What came of a command.
+/// Result of a command: what the store writes and what follows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Transition {
-    /// New entries of the log, numbered.
+    /// New entries of the task's log.
     pub events: Vec<Event>,
-    /// What the asker is told.
+    /// Reply to the sender of the command.
     pub reply: Reply,
-    /// The task has ended with this command: dependents must hear of it, secrets must go.
+    /// Whether the command ended the task: dependents follow, and its secrets are deleted.
     pub ended: bool,
-    /// A result to keep.
     pub result: Option<Bytes>,
+    /// The attempt that left its worker.
+    pub attempt_ended: Option<EndedAttempt>,
+    /// The wait in the queue that ended.
+    pub queue_wait: Option<QueueWait>,
+    /// Usage added to the attempt.
+    pub used: Usage,
 }
 
-/// What the asker is told.
+/// Reply to the sender of the command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reply {
-    /// Done, or already so.
+    /// Done, or nothing to do.
     #[default]
     Done,
-    /// Reports are in the log up to this `attempt_seq`.
+    /// Reports are stored up to this `attempt_seq`.
     Reported(u64),
-    /// The input has this position.
+    /// Position of the input among the task's inputs.
     InputSeq(u64),
-    /// The fence is old; nothing of it counts.
+    /// The fence is stale: the command was ignored.
     Stale,
 }
 
-/// Why a command was refused. The record is as it was.
+/// Rejection of a command. The record is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// The task has ended.
-    #[error("the task has ended: it is {}", .0.name())]
+    #[error("the task has already ended: it is {}", .0.name())]
     Final(State),
-    /// Not in this state.
+    /// The command is not possible in this state.
     #[error("not possible while the task is {}", .0.name())]
     State(State),
-    /// A fence that was never given.
-    #[error("fence {0:?} was never given for this task")]
+    #[error("{0:?} was never issued for this task")]
     UnknownFence(Fence),
-    /// Reports are missing in between.
-    #[error("reports are missing: expected number {expected}, got {got}")]
-    Gap {
-        /// The next number.
-        expected: u64,
-        /// What came.
-        got: u64,
-    },
-    /// There is no such question.
-    #[error("no question with the id {0:?} waits for an answer")]
+    #[error("reports are missing: expected {expected}, got {got}")]
+    Gap { expected: u64, got: u64 },
+    #[error("no open input request has the id {0:?}")]
     NoSuchQuestion(String),
-    /// A bound was reached.
     #[error("too many {0}")]
     TooMany(&'static str),
-    /// A cancelled task cannot be brought back.
-    #[error("the task's end has been asked for; there is no way back")]
+    /// A cancelled task cannot be resumed.
+    #[error("the task is being cancelled")]
     Cancelling,
 }

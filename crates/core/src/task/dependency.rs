@@ -1,4 +1,4 @@
-//! What a task waits for in other tasks.
+//! Dependencies between tasks.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,12 @@ use super::{Rejected, State, StateChange, Task};
 use crate::TaskId;
 use crate::failure::{Class, Failure};
 
-/// How a dependency was named.
+/// Key of a dependency, as its task declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DependencyKey {
-    /// By id.
     Id(TaskId),
-    /// By alias: the newest task of that alias, when this one was made or the first that comes.
+    /// Newest task with this alias at creation, or the first one created afterwards.
     Alias(String),
 }
 
@@ -26,44 +25,39 @@ impl std::fmt::Display for DependencyKey {
     }
 }
 
-/// What happens if a dependency does not succeed.
+/// Reaction to a dependency that does not succeed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// The task fails too.
     #[default]
     Fail,
-    /// The task is done all the same.
     Continue,
-    /// The task is cancelled.
     Cancel,
 }
 
-/// Where a dependency stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DependencyState {
-    /// There is no such task yet.
+    /// The task does not exist yet.
     Missing,
-    /// It has not ended.
+    /// The task has not ended.
     Waiting(TaskId),
-    /// It has ended so.
+    /// The task has ended in this state.
     Ended(TaskId, State),
 }
 
-/// A task that must end first.
+/// Task that must end before its dependent starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {
-    /// How it was named.
+    /// Key under which the dependency was declared.
     pub key: DependencyKey,
     /// What happens if it does not succeed.
     pub on_failure: OnFailure,
-    /// Where it stands.
     pub state: DependencyState,
 }
 
 impl Dependency {
-    /// The task that it is, once it exists.
+    /// Returns the id of the task, once it exists.
     pub fn id(&self) -> Option<TaskId> {
         match self.state {
             DependencyState::Missing => None,
@@ -77,19 +71,19 @@ impl Dependency {
 }
 
 impl Task {
-    /// Whether every task that it depends on has ended.
+    /// Whether every dependency has ended.
     pub(super) fn dependencies_over(&self) -> bool {
         self.dependencies.iter().all(Dependency::is_over)
     }
 
-    /// The step that an unsuccessful dependency forces, if one does.
+    /// Returns the state change that an unsuccessful dependency requires, if any.
     pub(super) fn broken_dependency(&self) -> Option<StateChange> {
         self.dependencies.iter().find_map(|dependency| {
             let DependencyState::Ended(_, state) = dependency.state else { return None };
             if state == State::Succeeded {
                 return None;
             }
-            let message = format!("the task {} that it depends on is {}", dependency.key, state.name());
+            let message = format!("dependency {} is {}", dependency.key, state.name());
             match dependency.on_failure {
                 OnFailure::Continue => None,
                 OnFailure::Cancel => {
@@ -134,9 +128,9 @@ impl Step<'_> {
             return Err(Rejected::State(self.task.state));
         }
         let path: Vec<_> = path.iter().map(ToString::to_string).collect();
-        let message = format!("its dependencies form a cycle: {}", path.join(" → "));
+        let message = format!("dependency cycle: {}", path.join(" → "));
         let mut failure = Failure::new(Class::Dependency, message.clone());
-        failure.hint = "remove one of these dependencies and hand the tasks in again".to_owned();
+        failure.hint = "remove one of these dependencies and create the tasks again".to_owned();
         self.go(StateChange::new(State::Failed, "dependency_cycle").message(message).failure(failure));
         Ok(())
     }

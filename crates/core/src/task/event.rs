@@ -1,4 +1,4 @@
-//! Entries of a task's log.
+//! Entries of a task's log: state changes and events of an attempt. Does not know how they are stored.
 
 use std::borrow::Cow;
 
@@ -9,82 +9,70 @@ use super::State;
 use crate::failure::{Failure, Severity};
 use crate::{Timestamp, WorkerName};
 
-/// One entry.
+/// Entry of a task's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Position in the log, from 1, without gaps.
+    /// Position in the task's log, from 1, without gaps.
     #[serde(rename = "s")]
     pub log_seq: u64,
-    /// When.
     #[serde(rename = "t")]
     pub at: Timestamp,
-    /// The attempt it belongs to; 0 before the first.
+    /// Attempt that the entry belongs to; 0 before the first.
     #[serde(rename = "a")]
     pub attempt: u32,
-    /// What.
     #[serde(rename = "b")]
     pub body: Body,
 }
 
-/// What an entry tells.
+/// Content of a log entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
-    /// A step from one state to another.
+    /// Change of a task's state.
     State(StateChange),
-    /// Something that the attempt did: the API's `Event`, encoded; opaque here.
+    /// Report of the attempt: an encoded `Event` of the API, opaque here.
     Report(Bytes),
-    /// Somebody gave input: the API's `TaskInput`, encoded; opaque here.
     Input {
         /// Position among the task's inputs, from 1.
         seq: u64,
-        /// What was given.
+        /// Encoded `TaskInput` of the API, opaque here.
         payload: Bytes,
     },
-    /// Somebody changed what may be changed.
     Change {
-        /// The fields, as the API names them.
+        /// Names of the changed fields, as in the API.
         fields: Vec<Cow<'static, str>>,
-        /// A sentence.
         message: String,
     },
-    /// A remark of the control plane.
+    /// Remark of the control plane.
     Notice {
-        /// How bad.
         severity: Severity,
-        /// A word for programs.
+        /// A stable code, which programs may match.
         code: Cow<'static, str>,
-        /// A sentence.
         message: String,
     },
 }
 
-/// A step from one state to another.
+/// Change of a task's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StateChange {
-    /// Before; `None` on the first entry.
+    /// `None` in the first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<State>,
-    /// After.
     pub to: State,
-    /// A word for programs.
+    /// A stable code, which programs may match.
     pub reason: Cow<'static, str>,
-    /// A sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The worker concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerName>,
-    /// Why an attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
 }
 
 impl StateChange {
-    /// A step with a reason and nothing else.
+    /// Returns a change with a reason and nothing else.
     pub fn new(to: State, reason: &'static str) -> Self {
         Self {
             from: None,
@@ -97,21 +85,18 @@ impl StateChange {
         }
     }
 
-    /// With a sentence.
     #[must_use]
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
         self
     }
 
-    /// With a worker.
     #[must_use]
     pub fn worker(mut self, worker: &WorkerName) -> Self {
         self.worker = Some(worker.clone());
         self
     }
 
-    /// With a failure.
     #[must_use]
     pub fn failure(mut self, failure: Failure) -> Self {
         self.failure = Some(failure);

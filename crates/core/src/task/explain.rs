@@ -1,4 +1,5 @@
-//! Why a task is not running now: the record's own reasons, then what the fleet says.
+//! Explanation of why a task is not running: causes from its record, then from the scheduler's view of workers and
+//! queues.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +8,24 @@ use crate::failure::Failure;
 use crate::target::Target;
 use crate::{AgentName, TaskId, Timestamp};
 
-/// One thing that a task waits for.
+/// Condition that keeps a task PENDING.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
-    /// A task that has not ended.
     Dependency {
-        /// As it was named.
+        /// Id or alias, as the dependency was declared.
         name: String,
-        /// Its id.
         id: TaskId,
     },
-    /// A task that does not exist yet.
     DependencyMissing(String),
-    /// Its agent does not exist yet.
     AgentMissing(String),
-    /// Its start time.
     StartTime(Timestamp),
-    /// The next try.
+    /// Backoff before the next attempt.
     RetryDelay(Timestamp),
-    /// It is suspended.
     Suspended,
 }
 
 impl Task {
-    /// All that it waits for while PENDING.
+    /// Returns every condition that keeps the task PENDING; empty in other states.
     pub fn waits(&self) -> Vec<Wait> {
         if self.state != State::Pending {
             return Vec::new();
@@ -57,63 +52,58 @@ impl Task {
     }
 }
 
-/// What the fleet looks like from a task's route.
+/// Workers and queue of a task's route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fleet {
-    /// Workers that may take it, drained ones left out.
+pub struct RouteCapacity {
+    /// Workers that accept tasks of the route, without draining ones.
     pub workers: u32,
-    /// Workers that may take it but take nothing new.
+    /// Draining workers of the route.
     pub draining: u32,
-    /// Slots of the first kind.
+    /// Slots of the workers that accept tasks.
     pub slots: u32,
-    /// Free ones among them.
     pub free: u32,
-    /// Ready tasks of the same route that go first.
+    /// Ready tasks of the route with a better rank.
     pub ahead: u64,
 }
 
-/// The pool whose workers shall do a task.
+/// Pool whose demand includes the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// Its agent.
     pub agent: AgentName,
-    /// Whether somebody starts its workers by demand.
+    /// Whether an operator or `rota dev` starts its workers by demand.
     pub managed: bool,
-    /// The workers there are, those with a cut connection included.
+    /// Existing workers, including disconnected ones.
     pub workers: u32,
-    /// Most workers that demand may start.
+    /// Largest number of workers that demand may start.
     pub ceiling: u32,
-    /// Workers that the demand asks for and that have not connected yet.
+    /// Workers requested by the demand that have not connected yet.
     pub starting: u32,
-    /// What whoever starts the workers says is wrong; empty if nothing is.
-    pub trouble: String,
+    /// Reason why workers cannot start, as reported by their operator; empty if none.
+    pub start_failure: String,
 }
 
-/// What is to be seen around a task.
+/// Context of a task, gathered by the control plane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The workers that may take it.
-    pub fleet: Fleet,
-    /// The pool that shall do it.
+pub struct Context {
+    pub capacity: RouteCapacity,
     pub pool: Option<Pool>,
-    /// Names of some tasks on those workers.
+    /// Names of some tasks that occupy these workers.
     pub busy_with: Vec<String>,
-    /// How many more there are.
+    /// Number of further such tasks.
     pub busy_with_more: usize,
-    /// States of tasks that it depends on, as far as they are known.
+    /// States of the task's dependencies, as far as known.
     pub dependencies: BTreeMap<TaskId, State>,
-    /// Why its last attempt failed.
+    /// Failure of the last attempt.
     pub failure: Option<Failure>,
 }
 
-/// One thing that holds a task.
+/// Cause that keeps a task from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// A word for programs.
+    /// A stable code, which programs may match.
     pub code: &'static str,
-    /// A sentence.
     pub message: String,
-    /// What to do.
+    /// Remedy; empty if there is none.
     pub hint: String,
 }
 
@@ -121,7 +111,7 @@ fn cause(code: &'static str, message: impl Into<String>, hint: impl Into<String>
     Cause { code, message: message.into(), hint: hint.into() }
 }
 
-/// A span of time for people, in whole seconds.
+/// Formats a duration with one unit.
 fn seconds(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.since(from).as_secs();
     match seconds {
@@ -131,29 +121,29 @@ fn seconds(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// Everything that holds a task, the most important first. Empty for a task that runs or has ended, unless something
-/// can be done about its failure.
-pub fn causes(task: &Task, seen: &Seen, now: Timestamp) -> Vec<Cause> {
+/// Returns every cause that keeps a task from running, the most important first. Empty for a task that runs or has
+/// ended, unless its failure has a remedy.
+pub fn causes(task: &Task, context: &Context, now: Timestamp) -> Vec<Cause> {
     match task.state {
         State::Pending => {
-            let waits = task.waits().into_iter().map(|wait| of_wait(wait, seen, now));
+            let waits = task.waits().into_iter().map(|wait| of_wait(wait, context, now));
             of_refusal(task).into_iter().chain(waits).collect()
         }
         State::Queued => {
-            let trouble = of_trouble(seen).into_iter().chain(of_refusal(task));
-            trouble.chain(of_queue(task, seen)).collect()
+            let start_failure = of_start_failure(context).into_iter().chain(of_refusal(task));
+            start_failure.chain(of_queue(task, context)).collect()
         }
         State::Assigned => {
             let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
             vec![cause(
                 "not_taken_yet",
-                format!("it has been sent to {worker}, which has not yet taken it"),
+                format!("the task was sent to {worker}, which has not accepted it yet"),
                 "",
             )]
         }
         State::InputRequired => vec![cause(
             "input_required",
-            "it runs, and waits for a person's answer",
+            "the attempt waits for an answer",
             format!("answer with `rota attach {}`", task.id),
         )],
         State::Failed => {
@@ -164,63 +154,68 @@ pub fn causes(task: &Task, seen: &Seen, now: Timestamp) -> Vec<Cause> {
     }
 }
 
-fn of_wait(wait: Wait, seen: &Seen, now: Timestamp) -> Cause {
+fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
     match wait {
         Wait::Dependency { name, id } => {
-            let state = seen.dependencies.get(&id).map(|state| format!(": it is {}", state.name()));
+            let state = context.dependencies.get(&id).map(|state| format!(" ({})", state.name()));
             cause(
                 "dependency",
-                format!("the task {name} that it depends on has not ended{}", state.unwrap_or_default()),
+                format!("dependency {name} has not ended{}", state.unwrap_or_default()),
                 format!("see `rota explain {id}`"),
             )
         }
         Wait::DependencyMissing(name) => cause(
             "dependency_missing",
-            format!("the task {name} that it depends on does not exist yet"),
-            "hand that task in, or check how it is spelled",
+            format!("dependency {name} does not exist yet"),
+            "create that task, or check the spelling",
         ),
         Wait::AgentMissing(agent) => cause(
             "agent_missing",
-            format!("its agent {agent} does not exist yet"),
-            format!("apply a manifest of the agent {agent}, or see `rota agents` for those there are"),
+            format!("agent {agent} does not exist yet"),
+            format!("apply a manifest of agent {agent}, or list the existing ones with `rota agents`"),
         ),
-        Wait::StartTime(at) => cause("start_time", format!("it starts in {}", seconds(now, at)), ""),
+        Wait::StartTime(at) => cause("start_time", format!("the start time is in {}", seconds(now, at)), ""),
         Wait::RetryDelay(at) => {
-            let (why, hint) = match &seen.failure {
+            let (why, hint) = match &context.failure {
                 Some(failure) => (format!(": {}", failure.message), failure.hint.as_str()),
                 None => (String::new(), ""),
             };
-            cause("retry_delay", format!("it is tried again in {}{why}", seconds(now, at)), hint)
+            cause("retry_delay", format!("the next attempt starts in {}{why}", seconds(now, at)), hint)
         }
-        Wait::Suspended => cause("suspended", "it is suspended", "`rota update TASK --resume` lets it go on"),
+        Wait::Suspended => {
+            cause("suspended", "the task is suspended", "resume it with `rota update TASK --resume`")
+        }
     }
 }
 
 fn of_refusal(task: &Task) -> Option<Cause> {
     let Refusal { worker, reason } = task.refusal.as_ref()?;
     let message = match task.refusals {
-        0 | 1 => format!("the worker {worker} did not take it ({reason})"),
+        0 | 1 => format!("worker {worker} did not accept the assignment ({reason})"),
         times => {
-            format!("{times} assignments in a row were not taken, the last by the worker {worker} ({reason})")
+            format!(
+                "{times} consecutive assignments were not accepted, the last by worker {worker} ({reason})"
+            )
         }
     };
-    Some(cause("refused", message, format!("see what is wrong with {worker}, or start another worker")))
+    Some(cause("refused", message, format!("check worker {worker}, or start another worker")))
 }
 
-/// What whoever starts the workers says, while no slot is free.
-fn of_trouble(seen: &Seen) -> Option<Cause> {
-    let pool = seen.pool.as_ref().filter(|pool| seen.fleet.free == 0 && !pool.trouble.is_empty())?;
+/// Returns why workers cannot start, while no slot is free.
+fn of_start_failure(context: &Context) -> Option<Cause> {
+    let pool =
+        context.pool.as_ref().filter(|pool| context.capacity.free == 0 && !pool.start_failure.is_empty())?;
     let agent = &pool.agent;
     Some(cause(
         "workers_cannot_start",
-        format!("workers of the agent {agent} cannot start: {}", pool.trouble),
+        format!("workers of agent {agent} cannot start: {}", pool.start_failure),
         format!("see `rota describe agent {agent}`"),
     ))
 }
 
-/// What the pool does about a task that finds no free slot.
+/// Returns what the pool does about a task without a free slot.
 fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
-    // More workers do nothing for a task that only one may do.
+    // More workers do not help a task that is bound to one.
     if !pool.managed || matches!(task.target, Target::Worker(_) | Target::Task { .. }) {
         return None;
     }
@@ -229,86 +224,86 @@ fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
         return Some(cause(
             "pool_starting",
             format!(
-                "{starting} more workers of the agent {agent} are to start; {workers} of at most {ceiling} are there"
+                "{starting} more workers of agent {agent} are starting; {workers} of at most {ceiling} exist"
             ),
-            "if none comes, see whether what starts workers is there: `rota dev`, or the operator",
+            "if none connects, check that `rota dev` or the operator is running",
         ));
     }
     (workers >= ceiling).then(|| {
         cause(
             "at_ceiling",
-            format!("the pool of the agent {agent} is at its ceiling of {ceiling} workers"),
+            format!("the pool of agent {agent} is at its limit of {ceiling} workers"),
             "wait, or raise the agent's maxReplicas",
         )
     })
 }
 
-fn of_queue(task: &Task, seen: &Seen) -> Vec<Cause> {
-    let fleet = seen.fleet;
+fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
+    let capacity = context.capacity;
     let who = match &task.target {
-        Target::Agent(agent) => format!("the agent {agent}"),
-        Target::Worker(worker) => format!("the worker {worker}"),
+        Target::Agent(agent) => format!("agent {agent}"),
+        Target::Worker(worker) => format!("worker {worker}"),
         Target::Capabilities(words) => {
-            format!("the capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+            format!("capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
         }
         Target::Task { .. } => "this task alone".to_owned(),
     };
     let mut causes = Vec::new();
-    if fleet.workers == 0 && fleet.draining == 0 && task.target.is_own() {
+    if capacity.workers == 0 && capacity.draining == 0 && task.target.is_own() {
         causes.push(cause(
             "no_worker",
-            "its own worker is not connected yet",
-            "whoever starts workers starts one for it; the agent's message says why one cannot start",
+            "the worker for this task is not connected yet",
+            "the operator starts one; the agent's message names the cause if it cannot start",
         ));
-    } else if fleet.workers == 0 && fleet.draining == 0 {
+    } else if capacity.workers == 0 && capacity.draining == 0 {
         causes.push(cause(
             "no_worker",
             format!("no worker for {who} is connected"),
-            match &seen.pool {
+            match &context.pool {
                 Some(pool) if pool.managed => format!("see `rota describe agent {}`", pool.agent),
                 Some(pool) => format!("start one with `rota worker --agent {}`", pool.agent),
                 None => "start one with `rota worker`".to_owned(),
             },
         ));
-    } else if fleet.workers == 0 {
+    } else if capacity.workers == 0 {
         causes.push(cause(
             "all_draining",
-            format!("every worker for {who} is draining and takes nothing new"),
-            "start another one, or wait until they are replaced",
+            format!("every worker for {who} is draining"),
+            "start another worker, or wait until they are replaced",
         ));
-    } else if fleet.free == 0 {
+    } else if capacity.free == 0 {
         causes.push(cause(
             "no_free_slot",
-            format!("all {} slots of the {} workers for {who} are busy", fleet.slots, fleet.workers),
+            format!("all {} slots of the {} workers for {who} are busy", capacity.slots, capacity.workers),
             "wait, raise the agent's maxReplicas or slots, or raise the task's priority",
         ));
     } else {
-        causes.push(cause("dispatching", "a slot is free; it is about to be assigned", ""));
+        causes.push(cause("dispatching", "a slot is free, the assignment follows", ""));
     }
-    if fleet.free == 0 {
-        causes.extend(seen.pool.as_ref().and_then(|pool| of_pool(task, pool)));
-        if !seen.busy_with.is_empty() {
-            let more = match seen.busy_with_more {
+    if capacity.free == 0 {
+        causes.extend(context.pool.as_ref().and_then(|pool| of_pool(task, pool)));
+        if !context.busy_with.is_empty() {
+            let more = match context.busy_with_more {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let message = format!("its workers are busy with {}{more}", seen.busy_with.join(", "));
+            let message = format!("its workers are busy with {}{more}", context.busy_with.join(", "));
             causes.push(cause("busy_with", message, ""));
         }
     }
-    if fleet.ahead > 0 {
-        let (place, ahead) = (fleet.ahead + 1, fleet.ahead);
-        let message = format!("it is number {place} in the queue: {ahead} tasks of the same route go first");
+    if capacity.ahead > 0 {
+        let (position, ahead) = (capacity.ahead + 1, capacity.ahead);
+        let message = format!("position {position} in the queue: {ahead} tasks of the same route are first");
         causes.push(cause("behind", message, ""));
     }
     causes
 }
 
-/// Where a task stands, in a sentence.
+/// Summarizes a task's state and its first cause in one sentence.
 pub fn summary(task: &Task, causes: &[Cause], now: Timestamp) -> String {
     match task.state {
         State::Pending | State::Queued | State::Assigned | State::InputRequired => {
-            let why = causes.first().map_or("it is about to go on", |cause| cause.message.as_str());
+            let why = causes.first().map_or("it is about to continue", |cause| cause.message.as_str());
             format!("The task is {}: {why}.", task.state.name())
         }
         State::Running => {
@@ -322,7 +317,8 @@ pub fn summary(task: &Task, causes: &[Cause], now: Timestamp) -> String {
         }
         State::Succeeded => "The task has SUCCEEDED.".to_owned(),
         State::Failed => {
-            let why = task.failure.as_ref().map_or("no reason is known", |failure| failure.message.as_str());
+            let why =
+                task.failure.as_ref().map_or("the cause is unknown", |failure| failure.message.as_str());
             format!("The task has FAILED: {why}.")
         }
         State::Cancelled => "The task was CANCELLED.".to_owned(),

@@ -1,40 +1,45 @@
-//! Questions of a running attempt, and input for it: answers, and messages out of turn.
+//! Input requests of a running attempt and the input given to it: answers, and unsolicited messages.
+
+use std::hash::Hasher;
 
 use bytes::Bytes;
+use fnv::FnvHasher;
 
 use super::apply::Step;
-use super::{Answered, Body, Item, Meaning, Rejected, Reply, State, StateChange};
+use super::{Answered, Body, EventEffect, Item, Rejected, Reply, State, StateChange};
 
-/// Inputs that one task may be given.
 const MAX_INPUTS: u64 = 10_000;
-/// Questions that may wait at a time.
-const MAX_OPEN_INPUT: usize = 32;
-/// FNV-1a (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): the same on every machine and for ever.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// Open input requests per task.
+const MAX_OPEN_REQUESTS: usize = 32;
+/// Returns the digest of an answer, by which one that is sent again is recognized. It is stored, hence FNV-1a: the same on
+/// every machine and in every version.
+fn fingerprint(answer: &[u8]) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(answer);
+    hasher.finish()
 }
 
 impl Step<'_> {
-    /// Refuses what would leave too many questions open at any time.
+    /// Rejects a report that would leave too many input requests open at any point.
     pub(super) fn check_questions(&self, items: &[Item]) -> Result<(), Rejected> {
         let known = self.task.assignment.iter().flat_map(|a| &a.open_input);
         let mut open: Vec<&str> = known.map(|(id, _)| id.as_str()).collect();
         for item in items {
-            match &item.meaning {
-                Meaning::Asks { request, .. } if !open.contains(&request.as_str()) => open.push(request),
-                Meaning::Settles(request) => open.retain(|id| id != request),
+            match &item.effect {
+                EventEffect::InputRequested { request, .. } if !open.contains(&request.as_str()) => {
+                    open.push(request)
+                }
+                EventEffect::InputResolved(request) => open.retain(|id| id != request),
                 _ => {}
             }
-            if open.len() > MAX_OPEN_INPUT {
-                return Err(Rejected::TooMany("open questions"));
+            if open.len() > MAX_OPEN_REQUESTS {
+                return Err(Rejected::TooMany("open input requests"));
             }
         }
         Ok(())
     }
 
-    /// INPUT_REQUIRED exactly while a question is open.
+    /// Moves between RUNNING and INPUT_REQUIRED, which holds exactly while an input request is open.
     pub(super) fn match_input_state(&mut self) {
         let open = self.task.assignment.as_ref().is_some_and(|a| !a.open_input.is_empty());
         match (self.task.state, open) {
@@ -73,7 +78,7 @@ impl Step<'_> {
             };
             assignment.open_input.remove(question);
             task.answered.retain(|known| known.request != request);
-            if task.answered.len() >= MAX_OPEN_INPUT {
+            if task.answered.len() >= MAX_OPEN_REQUESTS {
                 task.answered.remove(0);
             }
             let fingerprint = fingerprint(&payload);
@@ -84,5 +89,17 @@ impl Step<'_> {
         self.match_input_state();
         self.reply(Reply::InputSeq(seq));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored records depend on these values.
+    #[test]
+    fn fingerprint_is_fnv_1a() {
+        assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8);
     }
 }

@@ -1,45 +1,45 @@
-//! A task on a worker: assigned, taken, at work, ended, lost.
+//! Attempts: assignment, acceptance, reports, completion, and loss of the worker.
 
 use std::time::Duration;
 
 use super::apply::Step;
 use super::{
-    Assignment, Body, Desired, Ending, Held, Item, Limits, Meaning, Refusal, Rejected, Reply, RuntimeSession,
-    State, StateChange, WorkerRef,
+    Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, Refusal, Rejected, Reply,
+    RuntimeSession, State, StateChange, WorkerRef,
 };
-use crate::Fence;
 use crate::failure::{Class, Failure, Severity};
 use crate::retry::{self, Decision};
 use crate::usage::Usage;
+use crate::{AgentName, Fence};
 
-/// First wait after an assignment was not taken a second time in a row; it doubles with each.
-const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_REFUSAL_WAIT: Duration = Duration::from_secs(30);
+/// Wait after the second consecutive assignment that was not accepted; doubles with each further one.
+const INITIAL_REJECTION_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_REJECTION_BACKOFF: Duration = Duration::from_secs(30);
 
-/// What a worker's word is worth.
-enum Standing {
-    /// It is the live assignment.
+/// Validity of an attempt reference.
+enum FenceCheck {
     Live,
-    /// It was, once.
+    /// Names an earlier assignment, or another session.
     Stale,
 }
 
 impl Step<'_> {
-    fn standing(&self, held: &Held) -> Result<Standing, Rejected> {
-        if held.fence > self.task.fence || held.fence == Fence(0) {
-            return Err(Rejected::UnknownFence(held.fence));
+    fn check_fence(&self, attempt: &AttemptRef) -> Result<FenceCheck, Rejected> {
+        if attempt.fence > self.task.fence || attempt.fence == Fence(0) {
+            return Err(Rejected::UnknownFence(attempt.fence));
         }
         let live = self.task.assignment.as_ref().is_some_and(|assignment| {
-            held.fence == self.task.fence
-                && assignment.worker == held.by.worker
-                && assignment.epoch == held.by.epoch
+            attempt.fence == self.task.fence
+                && assignment.worker == attempt.by.worker
+                && assignment.epoch == attempt.by.epoch
         });
-        Ok(if live { Standing::Live } else { Standing::Stale })
+        Ok(if live { FenceCheck::Live } else { FenceCheck::Stale })
     }
 
     pub(super) fn assign(
         &mut self,
         to: WorkerRef,
+        agent: AgentName,
         span_id: [u8; 8],
         mut defaults: Limits,
     ) -> Result<(), Rejected> {
@@ -49,17 +49,20 @@ impl Step<'_> {
         }
         task.fence = Fence(task.fence.0 + 1);
         if task.agent().is_none() {
-            // Should it not be taken, it waits again for anybody, not for this agent.
+            // If it is not accepted, the task waits for any agent again, hence not with this agent's queue timeout.
             defaults.queue_timeout = None;
         }
         task.defaults = defaults;
         let change = StateChange::new(State::Assigned, "assigned").worker(&to.worker);
         task.assignment = Some(Assignment {
             worker: to.worker,
+            agent: Some(agent),
             epoch: to.epoch,
             attempt: task.attempts + 1,
             at: self.now,
+            started_at: None,
             span_id,
+            own: task.own,
             attempt_seq: 0,
             usage: Usage::default(),
             open_input: Vec::new(),
@@ -68,16 +71,16 @@ impl Step<'_> {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, held: &Held) -> Result<(), Rejected> {
-        match self.standing(held)? {
-            Standing::Stale => self.reply(Reply::Stale),
-            Standing::Live => self.taken(),
+    pub(super) fn accept(&mut self, attempt: &AttemptRef) -> Result<(), Rejected> {
+        match self.check_fence(attempt)? {
+            FenceCheck::Stale => self.reply(Reply::Stale),
+            FenceCheck::Live => self.start(),
         }
         Ok(())
     }
 
-    /// The worker has it: whatever it says of the attempt implies that.
-    fn taken(&mut self) {
+    /// Starts the attempt, unless it has started. Every report on an attempt implies its acceptance.
+    fn start(&mut self) {
         if self.task.state == State::Assigned {
             let task = &mut *self.task;
             task.attempts += 1;
@@ -86,33 +89,36 @@ impl Step<'_> {
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
-            change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
+            if let Some(assignment) = &mut task.assignment {
+                assignment.started_at = Some(self.now);
+                change.worker = Some(assignment.worker.clone());
+            }
             self.go(change);
         }
     }
 
-    pub(super) fn reject(&mut self, held: &Held, reason: &str) -> Result<(), Rejected> {
-        match self.standing(held)? {
-            Standing::Stale => self.reply(Reply::Stale),
-            Standing::Live if self.task.state == State::Assigned => self.not_taken("rejected", reason),
-            Standing::Live => return Err(Rejected::State(self.task.state)),
+    pub(super) fn reject(&mut self, attempt: &AttemptRef, reason: &str) -> Result<(), Rejected> {
+        match self.check_fence(attempt)? {
+            FenceCheck::Stale => self.reply(Reply::Stale),
+            FenceCheck::Live if self.task.state == State::Assigned => self.requeue("rejected", reason),
+            FenceCheck::Live => return Err(Rejected::State(self.task.state)),
         }
         Ok(())
     }
 
-    /// Back to the queue without costing an attempt; from the second time in a row on with a growing wait,
-    /// so that a worker that can never take it does not spin.
-    fn not_taken(&mut self, reason: &'static str, message: &str) {
+    /// Returns an unaccepted task to the queue without using an attempt. From the second time in a row on there is a
+    /// growing wait, so that a worker that always rejects does not spin.
+    fn requeue(&mut self, reason: &'static str, message: &str) {
         let task = &mut *self.task;
         let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
         task.refusals += 1;
         task.refusal = Some(Refusal { worker: worker.clone(), reason: message.to_owned() });
         if task.refusals > 1 {
             let wait = retry::backoff(
-                FIRST_REFUSAL_WAIT,
-                LONGEST_REFUSAL_WAIT,
+                INITIAL_REJECTION_BACKOFF,
+                MAX_REJECTION_BACKOFF,
                 task.refusals - 1,
-                // Chance came in with the assignment.
+                // Jitter came in with the assignment.
                 f64::from(u32::from_le_bytes([span_id[0], span_id[1], span_id[2], span_id[3]]))
                     / f64::from(u32::MAX),
             );
@@ -126,8 +132,13 @@ impl Step<'_> {
         self.settle();
     }
 
-    pub(super) fn report(&mut self, held: &Held, first: u64, items: Vec<Item>) -> Result<(), Rejected> {
-        if let Standing::Stale = self.standing(held)? {
+    pub(super) fn report(
+        &mut self,
+        attempt: &AttemptRef,
+        first: u64,
+        items: Vec<Item>,
+    ) -> Result<(), Rejected> {
+        if let FenceCheck::Stale = self.check_fence(attempt)? {
             self.reply(Reply::Stale);
             return Ok(());
         }
@@ -135,10 +146,10 @@ impl Step<'_> {
         if first == 0 || first > known + 1 {
             return Err(Rejected::Gap { expected: known + 1, got: first });
         }
-        // What was sent before and already stands in the log is passed over.
+        // Entries that the log already has were sent again.
         let old = usize::try_from(known + 1 - first).unwrap_or(usize::MAX);
         self.check_questions(items.get(old..).unwrap_or_default())?;
-        self.taken();
+        self.start();
         for item in items.into_iter().skip(old) {
             self.report_item(item);
         }
@@ -150,20 +161,20 @@ impl Step<'_> {
     fn report_item(&mut self, item: Item) {
         let Some(assignment) = &mut self.task.assignment else { return };
         assignment.attempt_seq += 1;
-        match item.meaning {
-            Meaning::Plain => {}
-            Meaning::Progress(mut progress) => {
-                // `max` turns a NaN, which no record could carry, into 0.
+        match item.effect {
+            EventEffect::None => {}
+            EventEffect::Progress(mut progress) => {
+                // `max` turns NaN, which no record could carry, into 0.
                 progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);
                 self.task.progress = Some(progress);
             }
-            Meaning::Usage(usage) => assignment.usage = assignment.usage.at_least(&usage),
-            Meaning::Asks { request, payload } => {
-                // Asked again under the same name: one answer settles it.
+            EventEffect::Usage(usage) => self.record_usage(&usage),
+            EventEffect::InputRequested { request, payload } => {
+                // A repeated request replaces the first: one answer resolves it.
                 assignment.open_input.retain(|(id, _)| *id != request);
                 assignment.open_input.push((request, payload));
             }
-            Meaning::Settles(request) => assignment.open_input.retain(|(id, _)| *id != request),
+            EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
         self.log(item.at, Body::Report(item.payload));
         self.match_input_state();
@@ -171,39 +182,38 @@ impl Step<'_> {
 
     pub(super) fn finish(
         &mut self,
-        held: &Held,
-        ending: Ending,
+        attempt: &AttemptRef,
+        completion: Completion,
         usage: Option<Usage>,
         session: String,
         jitter: f64,
     ) -> Result<(), Rejected> {
-        if let Standing::Stale = self.standing(held)? {
-            // A repetition of the accepted success, whose answer was lost, is no late result.
-            if !(matches!(ending, Ending::Succeeded(_)) && self.has_succeeded_by(held)) {
-                self.note_stale(held);
+        if let FenceCheck::Stale = self.check_fence(attempt)? {
+            // The worker missed the reply to the accepted success and repeats it: no late result.
+            if !(matches!(completion, Completion::Succeeded(_)) && self.has_succeeded_by(attempt)) {
+                self.note_stale(attempt);
                 self.reply(Reply::Stale);
             }
             return Ok(());
         }
-        self.taken();
+        self.start();
         let task = &mut *self.task;
-        task.stale_noted = held.fence;
-        if let Some(assignment) = &mut task.assignment {
-            if let Some(usage) = usage {
-                assignment.usage = assignment.usage.at_least(&usage);
-            }
-            // An attempt that ended before it had a session leaves an earlier one's to go on from.
-            if !session.is_empty() {
-                task.session = Some(RuntimeSession { worker: assignment.worker.clone(), session });
-            }
+        task.stale_noted = attempt.fence;
+        // An attempt that ended without a session leaves an earlier attempt's for resumption.
+        if let Some(assignment) = task.assignment.as_ref().filter(|_| !session.is_empty()) {
+            task.session = Some(RuntimeSession { worker: assignment.worker.clone(), session });
         }
-        match ending {
-            // A cancelled task has no success: whoever asked for its end was told that it would come.
+        if let Some(usage) = usage {
+            self.record_usage(&usage);
+        }
+        let task = &mut *self.task;
+        match completion {
+            // A cancelled task never succeeds: the caller was promised its cancellation.
             _ if task.desired == Desired::Cancelled => {
-                let by = if let Ending::Stopped { by } = &ending { by.as_str() } else { "its own end" };
+                let by = if let Completion::Stopped { by } = &completion { by.as_str() } else { "itself" };
                 self.go(StateChange::new(State::Cancelled, "cancelled").message(format!("ended by {by}")));
             }
-            Ending::Succeeded(result) => {
+            Completion::Succeeded(result) => {
                 task.has_result = result.is_some();
                 if let Some(progress) = &mut task.progress {
                     progress.fraction = 1.0;
@@ -211,32 +221,41 @@ impl Step<'_> {
                 self.out.result = result;
                 self.go(StateChange::new(State::Succeeded, "succeeded"));
             }
-            // A worker that had to end says so in order; the attempt is no more at fault than with one that vanishes.
-            Ending::Failed(failure) if failure.class == Class::WorkerLost => {
-                self.interrupted(&failure.message)
+            // A worker that shuts down reports its attempts as lost; they are no more to blame than those of a crashed
+            // one.
+            Completion::Failed(failure) if failure.class == Class::WorkerLost => {
+                self.lose_attempt(&failure.message)
             }
-            Ending::Failed(failure) => self.failed(failure, jitter),
-            Ending::Stopped { by } => {
-                self.interrupted(&format!("the worker ended the attempt by {by}, unasked"))
+            Completion::Failed(failure) => self.failed(failure, jitter),
+            Completion::Stopped { by } => {
+                self.lose_attempt(&format!("the worker stopped the attempt by {by} without a request"))
             }
         }
         Ok(())
     }
 
-    fn has_succeeded_by(&self, held: &Held) -> bool {
-        self.task.state == State::Succeeded
-            && held.fence == self.task.fence
-            && self.task.last_worker.as_ref() == Some(&held.by.worker)
+    /// Raises the attempt's usage to the reported totals, and records the difference for the commit.
+    fn record_usage(&mut self, reported: &Usage) {
+        let Some(assignment) = &mut self.task.assignment else { return };
+        let total = assignment.usage.at_least(reported);
+        self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
+        assignment.usage = total;
     }
 
-    fn note_stale(&mut self, held: &Held) {
-        // The live fence from a session that is over or from another worker says nothing of the attempt's end.
-        let live = self.task.assignment.is_some() && held.fence == self.task.fence;
-        if !live && held.fence > self.task.stale_noted {
-            self.task.stale_noted = held.fence;
+    fn has_succeeded_by(&self, attempt: &AttemptRef) -> bool {
+        self.task.state == State::Succeeded
+            && attempt.fence == self.task.fence
+            && self.task.last_worker.as_ref() == Some(&attempt.by.worker)
+    }
+
+    fn note_stale(&mut self, attempt: &AttemptRef) {
+        // The live fence from an ended session or another worker is no evidence that the attempt ended.
+        let live = self.task.assignment.is_some() && attempt.fence == self.task.fence;
+        if !live && attempt.fence > self.task.stale_noted {
+            self.task.stale_noted = attempt.fence;
             let message = format!(
-                "worker {} sent a result for fence {}, which no longer counts; it was refused",
-                held.by.worker, held.fence.0
+                "rejected a late result from worker {}: fence {} is stale",
+                attempt.by.worker, attempt.fence.0
             );
             self.log(
                 self.now,
@@ -267,7 +286,8 @@ impl Step<'_> {
         };
         let at = self.now + wait;
         if task.deadline().is_some_and(|deadline| deadline <= at) {
-            let message = format!("{}; its total time does not allow another attempt", failure.message);
+            let message =
+                format!("{}; the total timeout leaves no time for another attempt", failure.message);
             return self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
         }
         task.retry_at = Some(at);
@@ -286,7 +306,7 @@ impl Step<'_> {
                 if fence == task.fence && assignment.worker == by.worker && assignment.epoch <= by.epoch =>
             {
                 assignment.epoch = by.epoch;
-                self.taken();
+                self.start();
                 let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
                 self.reply(Reply::Reported(seq));
             }
@@ -297,20 +317,20 @@ impl Step<'_> {
 
     pub(super) fn lose_worker(&mut self, session: &WorkerRef, message: &str) -> Result<(), Rejected> {
         let task = &*self.task;
-        // A session that the worker has since replaced is no reason: its attempts went on in the new one.
+        // The attempts of a replaced session continue in the new one.
         let lost =
             task.assignment.as_ref().is_some_and(|a| a.worker == session.worker && a.epoch <= session.epoch);
         match task.state {
             _ if !lost => self.reply(Reply::Stale),
-            State::Assigned if task.desired != Desired::Cancelled => self.not_taken("worker_lost", message),
-            _ => self.interrupted(message),
+            State::Assigned if task.desired != Desired::Cancelled => self.requeue("worker_lost", message),
+            _ => self.lose_attempt(message),
         }
         Ok(())
     }
 
-    /// The attempt ended through no fault of the task's: it goes back with its place in the queue,
-    /// unless it has done so too often.
-    fn interrupted(&mut self, message: &str) {
+    /// Returns the task to the queue with its rank after the loss of its worker, or quarantines it after too many
+    /// losses.
+    fn lose_attempt(&mut self, message: &str) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
             return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
@@ -318,10 +338,11 @@ impl Step<'_> {
         task.worker_losses += 1;
         if task.worker_losses > task.retry.max_worker_losses {
             let text =
-                format!("{message}; it has now lost {} workers and is tried no more", task.worker_losses);
+                format!("{message}; the task is quarantined after losing {} workers", task.worker_losses);
             let mut failure = Failure::new(Class::Quarantined, text.clone());
             failure.hint =
-                "find out whether the task itself brings its workers down, then `rota retry` it".to_owned();
+                "check whether the task itself crashes its workers, then retry it with `rota retry`"
+                    .to_owned();
             return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
         }
         let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
@@ -331,14 +352,14 @@ impl Step<'_> {
         self.settle();
     }
 
-    /// A task on a worker whose time is over though the worker said nothing.
+    /// Ends the attempt of an overdue task whose worker has not reported in time.
     pub(super) fn overdue(&mut self) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
-            let message = "its worker did not confirm the end in time";
+            let message = "the worker did not confirm the cancellation in time";
             self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
         } else if task.state == State::Assigned {
-            self.not_taken("not_taken", "the worker did not take it in time");
+            self.requeue("not_taken", "the worker did not accept the assignment in time");
         } else {
             self.time_out();
         }

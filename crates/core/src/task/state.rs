@@ -1,32 +1,28 @@
-//! The states of a task, and what a caller may want of it.
+//! States of a task, and the states that a caller may request.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a task stands.
+/// State of a task. The numbers are stored and must not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum State {
-    /// Waits for something, always with a reason.
+    /// Waits for a condition that the record names.
     Pending = 1,
-    /// Ready; waits for a slot.
+    /// Ready, waiting for a slot.
     Queued = 2,
-    /// Sent to a worker, not yet taken.
+    /// Sent to a worker that has not accepted it yet.
     Assigned = 3,
-    /// A worker works on it.
     Running = 4,
-    /// Runs, and waits for a person.
+    /// Running, with an open input request.
     InputRequired = 5,
-    /// Ended with a result.
     Succeeded = 6,
-    /// Ended without.
     Failed = 7,
-    /// Ended because somebody asked for it.
+    /// Ended on request, or because a dependency did not succeed.
     Cancelled = 8,
 }
 
 impl State {
-    /// Every state.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Queued,
@@ -38,17 +34,17 @@ impl State {
         Self::Cancelled,
     ];
 
-    /// Whether nothing can follow.
+    /// Whether the task has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Whether a worker has it.
+    /// Whether the task is assigned to a worker.
     pub fn is_on_worker(self) -> bool {
         matches!(self, Self::Assigned | Self::Running | Self::InputRequired)
     }
 
-    /// Its name as the API writes it.
+    /// Returns the name that the API uses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -63,15 +59,14 @@ impl State {
     }
 }
 
-/// What a caller wants to become of a task.
+/// State that a caller requests for a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
-    /// It shall be done.
     #[default]
     Run,
-    /// It shall not start.
+    /// Not started until resumed; a running attempt continues.
     Suspended,
-    /// It shall end. There is no way back.
+    /// Ended as soon as possible. Irreversible.
     Cancelled,
 }

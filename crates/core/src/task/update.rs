@@ -1,4 +1,4 @@
-//! What may be changed of a task after its creation.
+//! Updates of a task's mutable fields.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl Step<'_> {
         if desired.is_some() && task.desired == Desired::Cancelled {
             return Err(Rejected::Cancelling);
         }
-        // Words for finding it may still change when it has ended; what it wants may not.
+        // Labels of an ended task may change, its priority and desired state may not.
         if task.state.is_final() && (priority.is_some() || desired.is_some()) {
             return Err(Rejected::Final(task.state));
         }

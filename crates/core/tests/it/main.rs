@@ -1,8 +1,8 @@
-//! Tests of the pure core through its public door: the whole table of states and commands, invariants
-//! over random lives, and one story for each rule of the design.
+//! Tests of the public API: the table of states × commands, invariants over random histories, and one scenario for
+//! each rule.
 #![allow(clippy::unwrap_used, reason = "a test that panics has done its duty")]
 
-mod life;
+mod harness;
 mod properties;
 mod scenarios;
 mod table;

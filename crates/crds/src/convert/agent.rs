@@ -1,4 +1,4 @@
-//! An `Agent` manifest as the API's agent.
+//! Converts `Agent` manifests.
 
 use rota_proto::{names, v1};
 
@@ -6,7 +6,7 @@ use super::duration;
 use crate::{Agent, AgentSpec};
 
 impl Agent {
-    /// The API's agent, in the manifest's namespace or else in `namespace`.
+    /// Converts the agent. `namespace` applies if the manifest has none.
     pub fn to_api(&self, namespace: &str) -> v1::Agent {
         let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
         v1::Agent {
@@ -19,7 +19,6 @@ impl Agent {
 }
 
 impl AgentSpec {
-    /// The API's spec.
     pub fn to_api(&self) -> v1::AgentSpec {
         v1::AgentSpec {
             runtime: Some(self.runtime.to_api()),
@@ -33,8 +32,8 @@ impl AgentSpec {
             environment: self.environment.clone(),
             default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
-            on_disconnect: self.on_disconnect.map_or(0, |word| word.to_api().into()),
-            management: self.management.map_or(0, |word| word.to_api().into()),
+            on_disconnect: self.on_disconnect.map_or(0, |value| value.to_api().into()),
+            management: self.management.map_or(0, |value| value.to_api().into()),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Manifests as API messages. Total: what a valid manifest cannot hold is not thought of here, and
-//! what is left out stays out, so that defaults are the server's alone.
+//! Converts manifests to API messages. Total for valid manifests; unset fields stay unset, so that all defaults are the
+//! server's.
 
 mod agent;
 mod runtime;
 mod task;
 
-use crate::{Json, Span, Time};
+use crate::{HumanDuration, Json, Time};
 
-fn duration(span: Option<Span>) -> Option<pbjson_types::Duration> {
-    span.map(|span| span.0.into())
+fn duration(duration: Option<HumanDuration>) -> Option<pbjson_types::Duration> {
+    duration.map(|duration| duration.0.into())
 }
 
 fn timestamp(time: Option<Time>) -> Option<pbjson_types::Timestamp> {

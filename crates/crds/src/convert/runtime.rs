@@ -1,4 +1,4 @@
-//! What agents and tasks share, as the API has it.
+//! Converts the types that agents and tasks share.
 
 use rota_proto::v1::{self, runtime, script_step};
 
@@ -9,7 +9,6 @@ use crate::{
 };
 
 impl Runtime {
-    /// The API's runtime.
     pub fn to_api(&self) -> v1::Runtime {
         let kind = None
             .or_else(|| self.claude.as_ref().map(|claude| runtime::Kind::Claude(claude.to_api())))
@@ -37,7 +36,7 @@ impl ClaudeRuntime {
             append_system_prompt: text(&self.append_system_prompt),
             mcp_servers: structure(&self.mcp_servers),
             json_schema: structure(&self.json_schema),
-            permission_policy: self.permission_policy.map_or(0, |word| word.to_api().into()),
+            permission_policy: self.permission_policy.map_or(0, |value| value.to_api().into()),
             program: text(&self.program),
         }
     }
@@ -71,12 +70,12 @@ impl ScriptStep {
             .or_else(|| duration(self.delay).map(Kind::Delay))
             .or_else(|| self.progress.map(Kind::Progress))
             .or_else(|| self.output.clone().map(Kind::Output))
-            .or_else(|| self.say.clone().map(Kind::Say))
+            .or_else(|| self.message.clone().map(Kind::Message))
             .or_else(|| self.succeed.clone().map(Kind::Succeed))
             .or_else(|| self.fail.as_ref().map(|fail| Kind::Fail(fail.to_api())))
             .or_else(|| self.hang.map(Kind::Hang))
             .or_else(|| self.crash.map(Kind::Crash))
-            .or_else(|| self.spawn_stray.map(Kind::SpawnStray))
+            .or_else(|| self.spawn_orphan.map(Kind::SpawnOrphan))
             .or_else(|| self.ask.clone().map(Kind::Ask))
             .or_else(|| {
                 let usage = self.usage.as_ref()?;
@@ -108,7 +107,6 @@ fn micro(usd: Option<Usd>) -> i64 {
 }
 
 impl Limits {
-    /// The API's limits.
     pub fn to_api(&self) -> v1::Limits {
         v1::Limits {
             timeout: duration(self.timeout),
@@ -122,7 +120,6 @@ impl Limits {
 }
 
 impl RetryPolicy {
-    /// The API's retry policy.
     pub fn to_api(&self) -> v1::RetryPolicy {
         v1::RetryPolicy {
             max_attempts: self.max_attempts.unwrap_or_default(),
@@ -134,17 +131,16 @@ impl RetryPolicy {
 }
 
 impl Workspace {
-    /// The API's workspace.
     pub fn to_api(&self) -> v1::Workspace {
         v1::Workspace {
-            mode: self.mode.map_or(0, |word| word.to_api().into()),
+            mode: self.mode.map_or(0, |value| value.to_api().into()),
             path: self.path.clone().unwrap_or_default(),
             git: self.git.as_ref().map(|git| v1::GitSource {
                 url: git.url.clone(),
                 r#ref: git.reference.clone().unwrap_or_default(),
                 depth: git.depth.unwrap_or_default(),
             }),
-            cleanup: self.cleanup.map_or(0, |word| word.to_api().into()),
+            cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),
         }
     }
 }

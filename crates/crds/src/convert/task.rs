@@ -1,4 +1,4 @@
-//! A `Task` manifest as a request to make it.
+//! Converts `Task` manifests to creation requests.
 
 use rota_proto::names;
 use rota_proto::v1::{self, target};
@@ -7,10 +7,10 @@ use super::{structure, timestamp};
 use crate::{Task, TaskSpec};
 
 impl Task {
-    /// The request that makes the task, in the manifest's namespace or else in `namespace`.
+    /// Builds the creation request. `namespace` applies if the manifest has none.
     ///
-    /// A named one carries a key made from its name, so that applying it again gives the task that
-    /// exists. For `generateName` the alias is that beginning and `suffix`, and there is no key.
+    /// A named task has an idempotency key derived from its name, so that applying it again returns the existing task.
+    /// With `generateName`, the alias is that prefix followed by `suffix`, and there is no key.
     pub fn to_request(&self, namespace: &str, suffix: &str) -> v1::CreateTaskRequest {
         let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
         let (alias, idempotency_key) = match (&self.metadata.name, &self.metadata.generate_name) {
@@ -25,7 +25,7 @@ impl Task {
                 spec: Some(self.spec.to_api()),
                 priority: self.spec.priority.map(|priority| priority.0),
                 labels: self.metadata.labels.clone(),
-                desired_state: self.spec.desired_state.map_or(0, |word| word.to_api().into()),
+                desired_state: self.spec.desired_state.map_or(0, |value| value.to_api().into()),
                 ..Default::default()
             }),
             idempotency_key,
@@ -35,14 +35,15 @@ impl Task {
 }
 
 impl TaskSpec {
-    /// The API's spec: what of it is immutable. Priority and desired state are the task's own there.
+    /// Converts the immutable part. Priority and desired state are fields of the API's task itself.
     pub fn to_api(&self) -> v1::TaskSpec {
         let target = None
             .or_else(|| self.agent.clone().map(target::Kind::Agent))
             .or_else(|| self.worker.clone().map(target::Kind::Worker))
             .or_else(|| {
                 let words = self.capabilities.clone();
-                (!words.is_empty()).then_some(target::Kind::Capabilities(v1::CapabilitySet { words }))
+                (!words.is_empty())
+                    .then_some(target::Kind::Capabilities(v1::CapabilitySet { capabilities: words }))
             });
         v1::TaskSpec {
             title: self.title.clone().unwrap_or_default(),
@@ -54,7 +55,7 @@ impl TaskSpec {
                 .iter()
                 .map(|dependency| v1::Dependency {
                     task: dependency.task.clone(),
-                    on_failure: dependency.on_failure.map_or(0, |word| word.to_api().into()),
+                    on_failure: dependency.on_failure.map_or(0, |value| value.to_api().into()),
                 })
                 .collect(),
             limits: self.limits.as_ref().map(crate::Limits::to_api),
@@ -72,7 +73,7 @@ impl TaskSpec {
                 .secret_names
                 .as_ref()
                 .map(|names| v1::SecretSelection { names: names.clone() }),
-            isolation: self.isolation.map_or(0, |word| word.to_api().into()),
+            isolation: self.isolation.map_or(0, |value| value.to_api().into()),
         }
     }
 }
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_arrives() {
+    fn every_field_is_converted() {
         let task = task(
             "apiVersion: rota.dev/v1alpha1
 kind: Task
@@ -122,7 +123,7 @@ spec:
             (request.parent.as_str(), request.idempotency_key.as_str()),
             ("namespaces/team", "manifest:team/build")
         );
-        // Through the canonical JSON, so that every field is looked at by its API name.
+        // In canonical JSON, which names every field as the API does.
         let json = serde_json::to_value(&request.task).unwrap();
         assert_eq!(
             json,
@@ -131,7 +132,7 @@ spec:
                 "spec": {
                     "title": "Build", "prompt": "build it",
                     "input": {"count": 1.0, "list": [true, null, "x"]},
-                    "target": {"capabilities": {"words": ["code"]}},
+                    "target": {"capabilities": {"capabilities": ["code"]}},
                     "dependsOn": [{"task": "plan", "onFailure": "ON_DEPENDENCY_FAILURE_CONTINUE"}],
                     "limits": {"timeout": "300s", "silenceTimeout": "60s", "queueTimeout": "3600s",
                         "cancelGrace": "3s", "maxTurns": 9, "budgetMicroUsd": "500000"},

@@ -1,4 +1,4 @@
-//! Resources as manifests, and with that as requests: there is one validation and one conversion.
+//! Converts resources to manifests, so that both share one validation and one conversion to requests.
 
 use kube::ResourceExt;
 use rota_proto::v1;
@@ -6,11 +6,11 @@ use rota_proto::v1;
 use super::{Agent, Task};
 use crate::{ObjectMeta, Violation};
 
-/// The annotation of a task that carries its caller's W3C trace context.
+/// Annotation of a task with the W3C trace context of its creator.
 pub const TRACEPARENT: &str = "rota.dev/traceparent";
 
 impl Agent {
-    /// The same as a manifest.
+    /// Converts the resource to a manifest.
     pub fn manifest(&self) -> crate::Agent {
         crate::Agent {
             api_version: crate::API_VERSION.to_owned(),
@@ -21,12 +21,12 @@ impl Agent {
         }
     }
 
-    /// Everything that is wrong with it.
+    /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
         self.manifest().validate()
     }
 
-    /// The request that makes the control plane know it as it is.
+    /// Builds the request that registers or updates the agent.
     pub fn to_request(&self) -> v1::UpdateAgentRequest {
         let agent = Some(self.manifest().to_api(""));
         v1::UpdateAgentRequest { agent, allow_missing: true, ..Default::default() }
@@ -34,7 +34,7 @@ impl Agent {
 }
 
 impl Task {
-    /// The same as a manifest.
+    /// Converts the resource to a manifest.
     pub fn manifest(&self) -> crate::Task {
         crate::Task {
             api_version: crate::API_VERSION.to_owned(),
@@ -45,13 +45,13 @@ impl Task {
         }
     }
 
-    /// Everything that is wrong with it.
+    /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
         self.manifest().validate()
     }
 
-    /// The request that makes it. Its id is the resource's, so that repeating it makes no second one; a key
-    /// made from the name would be another resource's once this one is gone.
+    /// Builds the creation request. The task id is the resource's UID, which makes it idempotent; a key derived from the name
+    /// would collide with a later resource of the same name.
     pub fn to_request(&self) -> v1::CreateTaskRequest {
         let task_id = self.metadata.uid.clone().unwrap_or_default();
         v1::CreateTaskRequest {
@@ -61,7 +61,7 @@ impl Task {
         }
     }
 
-    /// The caller's trace context, which goes beside the request.
+    /// Returns the trace context of the creator, which is sent as metadata of the request.
     pub fn traceparent(&self) -> Option<&str> {
         self.annotations().get(TRACEPARENT).map(String::as_str)
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_handed_in_under_its_uid() {
+    fn task_id_is_the_uid() {
         let task: Task = serde_json::from_value(json!({
             "apiVersion": "rota.dev/v1alpha1", "kind": "Task",
             "metadata": {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_made_or_changed_as_a_whole() {
+    fn agent_request_carries_the_whole_spec() {
         let agent: Agent = serde_json::from_value(json!({
             "metadata": {"name": "coder", "namespace": "team"},
             "spec": {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_as_for_a_file() {
+    fn resources_share_manifest_validation() {
         let mut task = Task::new("a", crate::TaskSpec { agent: Some("A".to_owned()), ..Default::default() });
         task.metadata.namespace = Some("team".to_owned());
         assert_eq!(task.validate()[0].field, "spec.agent");

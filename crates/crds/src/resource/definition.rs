@@ -1,4 +1,4 @@
-//! The definitions that a cluster gets: what the types say, made structural, with the rules.
+//! CustomResourceDefinitions: the schemas of the types, made structural, with the CEL rules.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
@@ -8,28 +8,25 @@ use serde_json::{Map, Value, json};
 
 use super::rules::{Kind, Rule, rules};
 
-/// All of them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![definition_of_agents(), definition_of_tasks()]
 }
 
-/// Agents'.
 pub fn definition_of_agents() -> CustomResourceDefinition {
     finish(super::Agent::crd(), Kind::Agent)
 }
 
-/// Tasks'.
 pub fn definition_of_tasks() -> CustomResourceDefinition {
     finish(super::Task::crd(), Kind::Task)
 }
 
-/// As a file.
+/// Serializes a definition to YAML with sorted keys.
 pub fn to_yaml(definition: &CustomResourceDefinition) -> Result<String, String> {
     let value = serde_json::to_value(definition).map_err(|error| error.to_string())?;
     serde_saphyr::to_string(&sorted(value)).map_err(|error| error.to_string())
 }
 
-/// Whether maps keep their order is a feature that any crate of the tree may turn on.
+/// Sorts keys explicitly: any crate in the dependency tree may enable the feature that preserves insertion order.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -44,7 +41,8 @@ fn sorted(value: Value) -> Value {
 
 fn finish(mut definition: CustomResourceDefinition, kind: Kind) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
-        let Some(schema) = version.schema.as_mut().and_then(|one| one.open_api_v3_schema.as_mut()) else {
+        let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
             continue;
         };
         let mut value = serde_json::to_value(&*schema).unwrap_or_default();
@@ -60,21 +58,21 @@ fn finish(mut definition: CustomResourceDefinition, kind: Kind) -> CustomResourc
     definition
 }
 
-/// What the types' schemas say and a cluster does not take or need.
+/// Removes parts of the generated schemas that a cluster rejects or does not need.
 fn tidy(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else { return };
-    // An optional field is left out, not null.
+    // Optional fields are omitted, never null.
     node.remove("nullable");
     node.remove("title");
-    // A cluster drops unknown fields by itself; this would exclude its own way of saying so.
+    // A cluster prunes unknown fields itself, and rejects this keyword next to its own.
     if node.get("additionalProperties") == Some(&json!(false)) {
         node.remove("additionalProperties");
     }
-    // Defaults are the server's.
+    // Defaults belong to the server.
     node.remove("default");
     match node.get("format").and_then(Value::as_str) {
         Some("int32" | "int64" | "date-time" | "double") | None => {}
-        // Too large for what numbers are there.
+        // Kubernetes has no unsigned integers.
         Some("uint64") => drop(node.insert("format".to_owned(), json!("int64"))),
         Some(_) => drop(node.remove("format")),
     }
@@ -87,12 +85,12 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// The two that there are, each because a cluster needs one there.
+/// Adds the only two defaults, each of which the cluster requires.
 fn defaults(schema: &mut Value, kind: Kind) {
     let (at, default) = match kind {
-        // `kubectl scale` and autoscalers get an error from an agent without.
+        // `kubectl scale` and autoscalers fail without it.
         Kind::Agent => ("spec.replicas", json!(0)),
-        // A task that nobody has looked at yet is one that waits.
+        // A task that was not reconciled yet is pending.
         Kind::Task => ("status.phase", json!("Pending")),
     };
     if let Some(node) = find(schema, at) {

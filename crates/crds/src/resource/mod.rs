@@ -1,5 +1,5 @@
-//! Agents and tasks as a cluster keeps them: the same specs as manifests have, with Kubernetes'
-//! metadata and a status; and the definitions that a cluster needs to take them. No controller code.
+//! Custom resources: the specs of the manifests with Kubernetes metadata and a status, and their CustomResourceDefinitions.
+//! Contains no controller code.
 
 mod convert;
 mod definition;
@@ -15,5 +15,5 @@ pub use definition::{definition_of_agents, definition_of_tasks, definitions, to_
 pub use rules::{Kind, Rule, rules};
 pub use status::{AgentStatus, TaskPhase, TaskStatus, TaskUsage, condition};
 
-/// Group of all kinds.
+/// API group of all kinds.
 pub const GROUP: &str = "rota.dev";

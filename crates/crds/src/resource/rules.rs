@@ -1,31 +1,27 @@
-//! The rules that a schema alone cannot say, as a cluster checks them (CEL), each with the sentence
-//! that people get. What needs more than one field's neighbours is `validate`'s: the operator says
-//! it in the condition `Accepted`.
+//! CEL rules for what a schema alone cannot express, each with the message that users see. Rules over distant fields are
+//! left to `validate`; the operator reports them in the condition `Accepted`.
 
-/// The kind that a rule is for.
+/// Kind that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Agents.
     Agent,
-    /// Tasks.
     Task,
 }
 
-/// One rule.
+/// CEL validation rule at one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Its kind.
     pub kind: Kind,
-    /// The field that it is at, as `spec.runtime`; empty for the whole object.
+    /// Path of the field, such as `spec.runtime`; empty for the whole object.
     pub at: &'static str,
-    /// The CEL expression that must hold.
+    /// CEL expression that must be true.
     pub rule: String,
-    /// What people are told when it does not.
+    /// Message shown to users on a violation.
     pub message: String,
 }
 
-/// Fields of a task that are what was asked for. Priority, desired state and TTL may change.
-const FIXED: &[&str] = &[
+/// Immutable fields of a task's spec. Priority, desired state and TTL are mutable.
+const IMMUTABLE_FIELDS: &[&str] = &[
     "title",
     "prompt",
     "input",
@@ -48,10 +44,9 @@ const FIXED: &[&str] = &[
 ];
 
 const GIT: &str = "!self.matches('^[^/@]*://[^/@]*:[^/@]*@')";
-const GIT_MESSAGE: &str =
-    "a password in a URL can be read by everybody who can read this object; give it as a secret";
+const GIT_MESSAGE: &str = "a password in a URL is visible to all readers of the object; pass it as a secret";
 const COMMAND: &str = "!has(self.argv) || size(self.argv) == 0 || !has(self.shell)";
-const COMMAND_MESSAGE: &str = "argv and shell exclude each other";
+const COMMAND_MESSAGE: &str = "argv and shell are mutually exclusive";
 const KINDS: &str =
     "[has(self.claude), has(self.command), has(self.scripted), has(self.external)].filter(set, set).size()";
 
@@ -60,13 +55,13 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
         Kind::Agent,
         "",
         "size(self.metadata.name) <= 63",
-        "an agent's name has at most 63 characters, since its pods carry it as a label",
+        "the name of an agent must have at most 63 characters, because it is a label of its pods",
     ),
     (
         Kind::Agent,
         "spec",
         "!has(self.maxReplicas) || self.maxReplicas >= self.replicas",
-        "maxReplicas must not be below replicas, the floor that always runs",
+        "maxReplicas must not be below replicas",
     ),
     (
         Kind::Agent,
@@ -76,48 +71,48 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
     ),
     (Kind::Agent, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
     (Kind::Agent, "spec.workspace.git.url", GIT, GIT_MESSAGE),
-    (Kind::Task, "", "size(self.metadata.name) <= 63", "a task's name has at most 63 characters"),
+    (Kind::Task, "", "size(self.metadata.name) <= 63", "the name of a task must have at most 63 characters"),
     (
         Kind::Task,
         "spec",
         "[has(self.agent), has(self.worker), has(self.capabilities) && size(self.capabilities) > 0].filter(set, set).size() <= 1",
-        "agent, worker and capabilities exclude each other",
+        "agent, worker and capabilities are mutually exclusive",
     ),
     (
         Kind::Task,
         "spec",
         "!has(self.isolation) || self.isolation != 'Pod' || !(has(self.worker) || has(self.capabilities) && size(self.capabilities) > 0)",
-        "isolation Pod needs an agent, of whose kind the task's own worker is; not a worker or capabilities",
+        "isolation Pod requires an agent, whose pod template is used, not a worker or capabilities",
     ),
     (
         Kind::Task,
         "spec",
         "!has(self.podOverrides) || has(self.isolation) && self.isolation == 'Pod'",
-        "podOverrides need isolation Pod: a shared worker's pod is its agent's",
+        "podOverrides require isolation Pod: shared workers use the pod template of their agent",
     ),
     (
         Kind::Task,
         "spec",
         "!has(self.secrets) || size(self.secrets) == 0",
-        "secrets in a Task could be read by everybody who can read the Task: keep them in a Secret and name it in the agent's spec.secrets",
+        "secrets in a Task are visible to all its readers: store them in a Secret and refer to it in spec.secrets of the agent",
     ),
     (
         Kind::Task,
         "spec",
         "!has(oldSelf.desiredState) || oldSelf.desiredState != 'Cancelled' || has(self.desiredState) && self.desiredState == 'Cancelled'",
-        "a cancelled task stays cancelled; make a new one",
+        "a cancelled task cannot be resumed; create a new one",
     ),
     (
         Kind::Task,
         "spec.priority",
         "string(self).matches('^(?i:low|normal|high|urgent|10|[0-9])$')",
-        "a priority is from 0 to 10, or LOW, NORMAL, HIGH, URGENT",
+        "priority must be 0 to 10, or LOW, NORMAL, HIGH, URGENT",
     ),
     (Kind::Task, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
     (Kind::Task, "spec.workspace.git.url", GIT, GIT_MESSAGE),
 ];
 
-/// All rules.
+/// Returns the rules of all kinds.
 pub fn rules() -> Vec<Rule> {
     let plain = PLAIN.iter().map(|&(kind, at, rule, message)| Rule {
         kind,
@@ -126,8 +121,8 @@ pub fn rules() -> Vec<Rule> {
         message: message.to_owned(),
     });
     let runtimes = [
-        (Kind::Agent, "==", "an agent has exactly one runtime: claude, command, scripted or external"),
-        (Kind::Task, "<=", "a runtime is at most one of claude, command, scripted and external"),
+        (Kind::Agent, "==", "exactly one runtime is required: claude, command, scripted or external"),
+        (Kind::Task, "<=", "at most one of claude, command, scripted and external may be set"),
     ];
     let runtimes = runtimes.into_iter().map(|(kind, how, message)| Rule {
         kind,
@@ -135,15 +130,15 @@ pub fn rules() -> Vec<Rule> {
         rule: format!("{KINDS} {how} 1"),
         message: message.to_owned(),
     });
-    let fixed = FIXED.iter().map(|field| Rule {
+    let immutable = IMMUTABLE_FIELDS.iter().map(|field| Rule {
         kind: Kind::Task,
         at: "spec",
         rule: format!(
             "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
         ),
-        message: format!("{field} cannot change once the task exists; make a new task"),
+        message: format!("{field} is immutable; create a new task"),
     });
-    plain.chain(runtimes).chain(fixed).collect()
+    plain.chain(runtimes).chain(immutable).collect()
 }
 
 #[cfg(test)]
@@ -151,14 +146,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_a_task_is_fixed_or_known_to_change() {
+    fn every_task_field_is_immutable_or_known_mutable() {
         let schema = serde_json::to_value(super::super::definition_of_tasks()).unwrap();
         let spec = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let fields: Vec<_> = spec["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        let free = ["priority", "desiredState", "ttlAfterFinished", "secrets"];
+        let mutable = ["priority", "desiredState", "ttlAfterFinished", "secrets"];
         for field in &fields {
-            assert!(FIXED.contains(field) != free.contains(field), "{field}: may it change?");
+            assert!(IMMUTABLE_FIELDS.contains(field) != mutable.contains(field), "{field}: is it mutable?");
         }
-        assert_eq!(fields.len(), FIXED.len() + free.len());
+        assert_eq!(fields.len(), IMMUTABLE_FIELDS.len() + mutable.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What a cluster shows of agents and tasks. Conditions are the truth; a phase only sums them up.
+//! Status of agents and tasks. Conditions are authoritative; the phase only summarises them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -6,92 +6,92 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Time, Usd};
 
-/// Types of conditions.
+/// Condition types of agents and tasks.
 pub mod condition {
-    /// Of an agent: its floor of workers is connected.
+    /// Agent: at least `replicas` workers are connected.
     pub const READY: &str = "Ready";
-    /// Of an agent: the spec is valid and the control plane has taken it.
+    /// Agent: the spec is valid and accepted by the control plane.
     pub const ACCEPTED: &str = "Accepted";
-    /// Of an agent: pods are being started, drained or replaced.
+    /// Agent: pods are being started, drained or replaced.
     pub const PROGRESSING: &str = "Progressing";
-    /// Of a task: it has succeeded.
+    /// Task: it has finished with success.
     pub const COMPLETE: &str = "Complete";
-    /// Of a task: it has ended otherwise.
+    /// Task: it has finished without success.
     pub const FAILED: &str = "Failed";
-    /// Of a task: a worker works on it.
+    /// Task: a worker executes it.
     pub const RUNNING: &str = "Running";
 }
 
-/// How an agent stands.
+/// Observed state of an agent and its pool.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
-    /// How it stands: `Ready`, `Accepted`, `Progressing`.
+    /// Conditions of the types `Ready`, `Accepted` and `Progressing`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// The generation that this is about.
+    /// Generation that the status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Pods that there are.
+    /// Number of existing worker pods.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub replicas: i32,
-    /// Finds its pods, for autoscalers.
+    /// Label selector of the pods, for autoscalers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub selector: Option<String>,
-    /// Workers that are connected.
+    /// Number of workers that are connected.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub ready_workers: i32,
-    /// Workers with at least one task.
+    /// Number of workers with at least one task.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub busy_workers: i32,
-    /// Workers without.
+    /// Number of workers without a task.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub idle_workers: i32,
-    /// Tasks that wait for a slot.
+    /// Number of tasks that wait for a slot.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub queued_tasks: i64,
-    /// Tasks on a worker.
+    /// Number of tasks on workers.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub running_tasks: i64,
-    /// A sentence for people, for example why no worker can start.
+    /// Explanation, for example why no worker can start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
-/// How a task stands.
+/// Observed state of a task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
-    /// How it stands: `Running`, `Complete`, `Failed`.
+    /// Conditions of the types `Running`, `Complete` and `Failed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// The generation that this is about.
+    /// Generation that the status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// The conditions in a word.
+    /// Summary of the conditions, for users.
     #[serde(default)]
     pub phase: TaskPhase,
-    /// A word for programs: why it is so.
+    /// CamelCase reason of the phase, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub reason: Option<String>,
-    /// A sentence for people.
+    /// Explanation of the phase, for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
-    /// Its id in the control plane, once it has been taken there. It is never handed in again after that.
+    /// Id in the control plane, once the task was accepted. It is not submitted again after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub task_id: Option<String>,
@@ -99,69 +99,69 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub attempt: Option<i32>,
-    /// The worker that has it, or had it last.
+    /// Worker of the current or last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub worker: Option<String>,
-    /// W3C trace id.
+    /// W3C trace id of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub trace_id: Option<String>,
-    /// When its first attempt was taken by a worker.
+    /// Time at which the first attempt started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When it ended.
+    /// Time at which the task finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// What all attempts used together.
+    /// Total usage of all attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<TaskUsage>,
-    /// The beginning of its result, at most 1 KiB.
+    /// Beginning of the result, at most 1 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub result_preview: Option<String>,
 }
 
-/// What a task used.
+/// Tokens and money used by a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskUsage {
-    /// Tokens in, cached ones included.
+    /// Input tokens, including cached ones.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub input_tokens: i64,
-    /// Tokens out.
+    /// Output tokens of all attempts.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub output_tokens: i64,
-    /// Dollars, as a decimal string.
+    /// Cost in US dollars, as a decimal string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Usd>,
 }
 
-/// A task's conditions in a word.
+/// Summary of a task's conditions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TaskPhase {
-    /// It waits for something.
+    /// Waits for a dependency, a time, a retry or an agent, or is suspended.
     #[default]
     Pending,
-    /// It waits for a free slot.
+    /// Waits for a free slot.
     Queued,
-    /// A worker works on it.
+    /// Runs on a worker of its agent.
     Running,
-    /// It runs, and waits for a person's answer.
+    /// Waits for the answer of a user.
     InputRequired,
-    /// It is done.
+    /// Finished with success and a result.
     Succeeded,
-    /// It ended without a result.
+    /// Finished with a failure after its last attempt.
     Failed,
-    /// It ended because somebody asked for it.
+    /// Cancelled by a user or a dependency.
     Cancelled,
-    /// The control plane knows it no longer; it is not run a second time.
+    /// The control plane has no record of it any more; it is not run again.
     OutcomeUnknown,
 }
 
-/// `metav1.Condition`s by type, with its own bounds.
+/// Schema of `metav1.Condition`s by type, with their limits.
 fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -172,35 +172,35 @@ fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": { "type": "string", "maxLength": 316, "description": "What it is about." },
+                "type": { "type": "string", "maxLength": 316, "description": "Type of the condition." },
                 "status": {
                     "type": "string",
                     "enum": ["True", "False", "Unknown"],
-                    "description": "Whether it holds."
+                    "description": "Status of the condition."
                 },
                 "observedGeneration": {
                     "type": "integer",
                     "format": "int64",
                     "minimum": 0,
-                    "description": "The generation that it is about."
+                    "description": "Generation that the condition refers to."
                 },
                 "lastTransitionTime": {
                     "type": "string",
                     "format": "date-time",
                     "maxLength": 64,
-                    "description": "When `status` last changed."
+                    "description": "Time at which `status` last changed."
                 },
                 "reason": {
                     "type": "string",
                     "minLength": 1,
                     "maxLength": 1024,
                     "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-                    "description": "A word for programs: why it is so."
+                    "description": "CamelCase reason of the status, for programs."
                 },
                 "message": {
                     "type": "string",
                     "maxLength": 4096,
-                    "description": "A sentence for people."
+                    "description": "Explanation of the status, for users."
                 }
             }
         }

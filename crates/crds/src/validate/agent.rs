@@ -1,4 +1,4 @@
-//! What makes an `Agent` manifest valid.
+//! Validation of `Agent` manifests.
 
 use std::time::Duration;
 
@@ -6,30 +6,32 @@ use super::{Check, Violation};
 use crate::Agent;
 
 impl Agent {
-    /// Everything that is wrong with it.
+    /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         let mut check = Check { path: String::new(), found: &mut found };
         check.metadata(&self.metadata, false);
         let (spec, mut check) = (&self.spec, check.field("spec"));
         check.runtime("runtime", Some(&spec.runtime), true);
-        check.words("capabilities", &spec.capabilities, 64);
+        check.capabilities(&spec.capabilities, 64);
         check.length("description", spec.description.as_deref(), 1024);
         check.range("slots", spec.slots, 1, 64);
         check.range("replicas", Some(spec.replicas), 0, 10_000);
         check.range("maxReplicas", spec.max_replicas, 0, 10_000);
         check.range("spareWorkers", spec.spare_workers, 0, 10_000);
-        if let Some(most) = spec.max_replicas.filter(|most| *most < spec.replicas) {
-            check.field("maxReplicas").fail(format!("{most} is below replicas, which is {}", spec.replicas));
+        if let Some(max) = spec.max_replicas.filter(|max| *max < spec.replicas) {
+            check
+                .field("maxReplicas")
+                .fail(format!("must not be below replicas ({}), is {max}", spec.replicas));
         }
-        check.span("idleTimeout", spec.idle_timeout, Duration::ZERO, Duration::from_secs(7 * 86_400));
+        check.duration("idleTimeout", spec.idle_timeout, Duration::ZERO, Duration::from_hours(7 * 24));
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
         check.workspace("workspace", spec.workspace.as_ref());
-        if let Some(most) =
-            spec.max_replicas.filter(|most| spec.spare_workers.is_some_and(|spare| spare > *most))
+        if let Some(max) =
+            spec.max_replicas.filter(|max| spec.spare_workers.is_some_and(|spare| spare > *max))
         {
-            check.field("spareWorkers").fail(format!("are more than maxReplicas, which is {most}"));
+            check.field("spareWorkers").fail(format!("must not be above maxReplicas ({max})"));
         }
         check.secrets(&spec.secrets);
         if let Some(pod) = &spec.pod {

@@ -1,6 +1,5 @@
-//! The one validation for `kubectl apply` and `rota apply`: names, lengths, ranges, and fields that
-//! exclude each other. Finds everything that is wrong, each with the path of its field. What needs
-//! to know other objects is the control plane's.
+//! Validation for `kubectl apply` and `rota apply`: names, lengths, ranges and mutually exclusive fields. Reports all
+//! violations, each with the path of its field. Must not know other objects; the control plane checks references.
 
 mod agent;
 mod pod;
@@ -8,17 +7,16 @@ mod runtime;
 mod task;
 mod text;
 
-/// One thing that is wrong.
+/// Validation error of one field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Violation {
-    /// The field, for example `spec.limits.timeout`.
+    /// Path of the field, for example `spec.limits.timeout`.
     pub field: String,
-    /// What is wrong with it.
     pub message: String,
 }
 
-/// Collects violations under a path.
+/// Collects violations of the field at a path.
 struct Check<'a> {
     path: String,
     found: &'a mut Vec<Violation>,
@@ -48,15 +46,15 @@ impl Check<'_> {
         if let Some(value) = value
             && (value < low || value > high)
         {
-            self.field(name).fail(format!("{value} is outside of {low} to {high}"));
+            self.field(name).fail(format!("must be between {low} and {high}, not {value}"));
         }
     }
 
-    /// `field` names the ones that are set; at most one may be.
+    /// Requires at most one of the named fields to be set. Returns how many are.
     fn at_most_one(&mut self, set: &[(&str, bool)]) -> usize {
         let names: Vec<_> = set.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
         if names.len() > 1 {
-            self.fail(format!("{} exclude each other", names.join(" and ")));
+            self.fail(format!("{} are mutually exclusive", names.join(" and ")));
         }
         names.len()
     }

@@ -1,5 +1,5 @@
-//! What of a manifest is about pods. The parts that are Kubernetes' own are read as its types, so that a
-//! mistake is told here and not by a pod that cannot be made.
+//! Validation of pod templates and Secret references. Kubernetes' own fields are parsed as its types, so that errors are
+//! reported here and not by a pod that cannot be created.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use serde_json::Value;
 use super::Check;
 use crate::{AgentSecret, Json, PodOverrides, PodTemplate};
 
-/// What the operator itself puts into a pod begins so.
-const OURS: &str = "rota-";
-const DAY: Duration = Duration::from_secs(86_400);
+/// Prefix of the volumes that the operator adds to pods.
+const RESERVED_PREFIX: &str = "rota-";
+const MAX_GRACE_PERIOD: Duration = Duration::from_hours(7 * 24);
 
 impl Check<'_> {
     pub(super) fn secrets(&mut self, secrets: &[AgentSecret]) {
         let mut list = self.field("secrets");
-        list.require(secrets.len() <= 32, "more than 32");
+        list.require(secrets.len() <= 32, "must have at most 32 entries");
         for (index, secret) in secrets.iter().enumerate() {
             let mut item = list.item(index);
             item.field("name").variable(&secret.name);
-            item.field("name").require(secret.name.len() <= 63, "has more than 63 characters");
+            item.field("name").require(secret.name.len() <= 63, "must have at most 63 characters");
             item.field("name").require(
                 !secrets[..index].iter().any(|before| before.name == secret.name),
-                &format!("{:?} is there twice", secret.name),
+                &format!("duplicate {:?}", secret.name),
             );
             item.field("secretName").dns_name(&secret.secret_name, 253);
-            let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             item.field("key").require(
-                (1..=253).contains(&secret.key.len()) && secret.key.bytes().all(good),
-                &format!("{:?} is no key of a Secret", secret.key),
+                (1..=253).contains(&secret.key.len()) && secret.key.bytes().all(valid),
+                &format!("{:?} is not a valid key of a Secret", secret.key),
             );
         }
     }
 
     pub(super) fn pod(&mut self, pod: &PodTemplate) {
-        self.require(pod.image.as_deref() != Some(""), "has an empty image");
+        self.require(pod.image.as_deref() != Some(""), "image must not be empty");
         for (index, secret) in pod.image_pull_secrets.iter().enumerate() {
             self.field("imagePullSecrets").item(index).field("name").dns_name(&secret.name, 253);
         }
-        self.require(pod.command.first().is_none_or(|first| !first.is_empty()), "has an empty command");
+        self.require(pod.command.first().is_none_or(|first| !first.is_empty()), "command must not be empty");
         self.read::<v1::ResourceRequirements>("resources", pod.resources.as_ref());
         self.read::<v1::Affinity>("affinity", pod.affinity.as_ref());
         for (name, class) in
@@ -52,10 +52,15 @@ impl Check<'_> {
             }
         }
         self.labels(&pod.labels);
-        for key in pod.labels.keys().filter(|key| is_ours(key)) {
-            self.field("labels").field(key).fail("is set by the operator");
+        for key in pod.labels.keys().filter(|key| is_reserved(key)) {
+            self.field("labels").field(key).fail("is reserved for the operator");
         }
-        self.span("terminationGracePeriod", pod.termination_grace_period, Duration::ZERO, 7 * DAY);
+        self.duration(
+            "terminationGracePeriod",
+            pod.termination_grace_period,
+            Duration::ZERO,
+            MAX_GRACE_PERIOD,
+        );
         self.place(
             &pod.node_selector,
             &pod.tolerations,
@@ -81,7 +86,7 @@ impl Check<'_> {
         (volumes, mounts): (&[Json], &[Json]),
         account: Option<&str>,
     ) {
-        self.require(selector.len() <= 64, "selects by more than 64 labels");
+        self.require(selector.len() <= 64, "nodeSelector must have at most 64 labels");
         self.each::<v1::Toleration>("tolerations", tolerations);
         let volumes = self.each::<v1::Volume>("volumes", volumes);
         for (index, volume) in volumes.iter().enumerate() {
@@ -89,17 +94,20 @@ impl Check<'_> {
             let mut name = name.item(index);
             let mut name = name.field("name");
             name.dns_name(&volume.name, 63);
-            name.require(!volume.name.starts_with(OURS), "begins with rota-, as the operator's own do");
+            name.require(
+                !volume.name.starts_with(RESERVED_PREFIX),
+                "must not start with rota-, which is reserved for the operator",
+            );
         }
         for (index, mount) in self.each::<v1::VolumeMount>("volumeMounts", mounts).iter().enumerate() {
             let mut path = self.field("volumeMounts");
             let mut path = path.item(index);
             let mut path = path.field("mountPath");
-            path.require(mount.mount_path.starts_with('/'), "is not absolute");
-            let taken = ["/var/run/rota", "/var/lib/rota"]
+            path.require(mount.mount_path.starts_with('/'), "must be absolute");
+            let reserved = ["/var/run/rota", "/var/lib/rota"]
                 .iter()
-                .any(|ours| std::path::Path::new(&mount.mount_path).starts_with(ours));
-            path.require(!taken, "is the worker's own place");
+                .any(|folder| std::path::Path::new(&mount.mount_path).starts_with(folder));
+            path.require(!reserved, "is reserved for the worker");
         }
         if let Some(account) = account {
             self.field("serviceAccountName").dns_name(account, 253);
@@ -108,7 +116,7 @@ impl Check<'_> {
 
     fn each<T: DeserializeOwned>(&mut self, name: &str, parts: &[Json]) -> Vec<T> {
         let mut list = self.field(name);
-        list.require(parts.len() <= 64, "more than 64");
+        list.require(parts.len() <= 64, "must have at most 64 entries");
         let read = parts.iter().enumerate().filter_map(|(index, part)| list.item(index).typed(part));
         read.collect()
     }
@@ -126,7 +134,7 @@ impl Check<'_> {
     }
 }
 
-/// Labels by which pods are found again.
-fn is_ours(key: &str) -> bool {
+/// Returns whether the operator selects pods by this label.
+fn is_reserved(key: &str) -> bool {
     key.starts_with("rota.dev/") || key.starts_with("app.kubernetes.io/")
 }

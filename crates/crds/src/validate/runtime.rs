@@ -1,19 +1,26 @@
-//! What agents and tasks share: runtimes, limits, retries, workspaces.
+//! Validation of what agents and tasks share: runtimes, limits, retry policies, workspaces.
 
 use std::time::Duration;
 
 use super::Check;
-use crate::{Limits, RetryPolicy, Runtime, ScriptStep, Span, Workspace, WorkspaceMode};
+use crate::{HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, Workspace, WorkspaceMode};
 
-const DAY: Duration = Duration::from_secs(86_400);
-const MOMENT: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_hours(24);
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 impl Check<'_> {
-    pub(super) fn span(&mut self, name: &str, span: Option<Span>, least: Duration, most: Duration) {
-        if let Some(span) = span
-            && (span.0 < least || span.0 > most)
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        value: Option<HumanDuration>,
+        min: Duration,
+        max: Duration,
+    ) {
+        if let Some(value) = value
+            && (value.0 < min || value.0 > max)
         {
-            self.field(name).fail(format!("{span} is outside of {} to {}", Span(least), Span(most)));
+            let (min, max) = (HumanDuration(min), HumanDuration(max));
+            self.field(name).fail(format!("must be between {min} and {max}, not {value}"));
         }
     }
 
@@ -27,7 +34,7 @@ impl Check<'_> {
             ("external", runtime.external.is_some()),
         ]);
         if set == 0 && required {
-            check.fail("one of claude, command, scripted or external is needed");
+            check.fail("one of claude, command, scripted or external is required");
         }
         if let Some(claude) = &runtime.claude {
             let mut check = check.field("claude");
@@ -37,9 +44,9 @@ impl Check<'_> {
                 ("disallowedTools", &claude.disallowed_tools),
             ] {
                 let mut list = check.field(name);
-                list.require(tools.len() <= 256, "more than 256");
+                list.require(tools.len() <= 256, "must have at most 256 entries");
                 for (index, tool) in tools.iter().enumerate() {
-                    list.item(index).require(!tool.trim().is_empty(), "is empty");
+                    list.item(index).require(!tool.trim().is_empty(), "must not be empty");
                 }
             }
             check.length("systemPrompt", claude.system_prompt.as_deref(), 256 * 1024);
@@ -49,24 +56,30 @@ impl Check<'_> {
             let mut check = check.field("command");
             check.at_most_one(&[("argv", !command.argv.is_empty()), ("shell", command.shell.is_some())]);
             if command.argv.first().is_some_and(String::is_empty) {
-                check.field("argv").item(0).fail("is empty");
+                check.field("argv").item(0).fail("must not be empty");
             }
             for (index, argument) in command.argv.iter().enumerate() {
-                check.field("argv").item(index).require(!argument.contains('\0'), "holds a zero byte");
+                check
+                    .field("argv")
+                    .item(index)
+                    .require(!argument.contains('\0'), "must not contain a NUL byte");
             }
             check.length("stdin", command.stdin.as_deref(), 1024 * 1024);
             for (name, codes) in
                 [("retryExitCodes", &command.retry_exit_codes), ("fatalExitCodes", &command.fatal_exit_codes)]
             {
                 for (index, code) in codes.iter().enumerate() {
-                    check.field(name).item(index).require((1..=255).contains(code), "is outside of 1 to 255");
+                    check
+                        .field(name)
+                        .item(index)
+                        .require((1..=255).contains(code), "must be between 1 and 255");
                 }
             }
         }
         if let Some(scripted) = &runtime.scripted {
             let mut check = check.field("scripted");
             let mut list = check.field("steps");
-            list.require(scripted.steps.len() <= 10_000, "more than 10000");
+            list.require(scripted.steps.len() <= 10_000, "must have at most 10000 entries");
             for (index, step) in scripted.steps.iter().enumerate() {
                 list.item(index).step(step);
             }
@@ -78,24 +91,24 @@ impl Check<'_> {
             ("delay", step.delay.is_some()),
             ("progress", step.progress.is_some()),
             ("output", step.output.is_some()),
-            ("say", step.say.is_some()),
+            ("message", step.message.is_some()),
             ("succeed", step.succeed.is_some()),
             ("fail", step.fail.is_some()),
             ("hang", step.hang.is_some()),
             ("crash", step.crash.is_some()),
-            ("spawnStray", step.spawn_stray.is_some()),
+            ("spawnOrphan", step.spawn_orphan.is_some()),
             ("ask", step.ask.is_some()),
             ("usage", step.usage.is_some()),
             ("killWorker", step.kill_worker.is_some()),
             ("jitter", step.jitter.is_some()),
         ]);
         if set == 0 {
-            self.fail("is empty");
+            self.fail("must not be empty");
         }
         self.range("progress", step.progress, 0.0, 1.0);
         self.range("crash", step.crash, 1, 64);
-        self.span("delay", step.delay, Duration::ZERO, 7 * DAY);
-        self.span("jitter", step.jitter, Duration::ZERO, 7 * DAY);
+        self.duration("delay", step.delay, Duration::ZERO, 7 * DAY);
+        self.duration("jitter", step.jitter, Duration::ZERO, 7 * DAY);
         if let Some(fail) = &step.fail {
             let mut check = self.field("fail");
             check.range("probability", fail.probability, 0.0, 1.0);
@@ -111,10 +124,10 @@ impl Check<'_> {
     pub(super) fn limits(&mut self, name: &str, limits: Option<&Limits>) {
         let mut check = self.field(name);
         let Some(limits) = limits else { return };
-        check.span("timeout", limits.timeout, MOMENT, 7 * DAY);
-        check.span("silenceTimeout", limits.silence_timeout, MOMENT, 7 * DAY);
-        check.span("queueTimeout", limits.queue_timeout, MOMENT, 365 * DAY);
-        check.span("cancelGrace", limits.cancel_grace, Duration::ZERO, DAY / 24);
+        check.duration("timeout", limits.timeout, MIN_TIMEOUT, 7 * DAY);
+        check.duration("silenceTimeout", limits.silence_timeout, MIN_TIMEOUT, 7 * DAY);
+        check.duration("queueTimeout", limits.queue_timeout, MIN_TIMEOUT, 365 * DAY);
+        check.duration("cancelGrace", limits.cancel_grace, Duration::ZERO, DAY / 24);
         check.range("maxTurns", limits.max_turns, 0, 100_000);
     }
 
@@ -123,12 +136,12 @@ impl Check<'_> {
         let Some(retry) = retry else { return };
         check.range("maxAttempts", retry.max_attempts, 1, 100);
         check.range("maxWorkerLosses", retry.max_worker_losses, 0, 100);
-        check.span("initialBackoff", retry.initial_backoff, MOMENT, DAY);
-        check.span("maxBackoff", retry.max_backoff, MOMENT, DAY);
+        check.duration("initialBackoff", retry.initial_backoff, MIN_TIMEOUT, DAY);
+        check.duration("maxBackoff", retry.max_backoff, MIN_TIMEOUT, DAY);
         if let (Some(first), Some(most)) = (retry.initial_backoff, retry.max_backoff)
             && most < first
         {
-            check.field("maxBackoff").fail(format!("{most} is below initialBackoff, which is {first}"));
+            check.field("maxBackoff").fail(format!("must not be below initialBackoff ({first}), is {most}"));
         }
     }
 
@@ -138,36 +151,38 @@ impl Check<'_> {
         let mode = workspace.mode.unwrap_or(WorkspaceMode::Fresh);
         let path = workspace.path.as_deref();
         match (mode, path) {
-            (WorkspaceMode::Fresh, Some(_)) => check.field("path").fail("a fresh workspace has no path"),
-            (WorkspaceMode::InPlace, None) => check.field("path").fail("is missing; InPlace needs one"),
+            (WorkspaceMode::Fresh, Some(_)) => {
+                check.field("path").fail("must not be set for a fresh workspace")
+            }
+            (WorkspaceMode::InPlace, None) => check.field("path").fail("is required for InPlace"),
             (WorkspaceMode::InPlace, Some(path)) => {
                 let mut field = check.field("path");
-                field.require(path.starts_with('/'), "is not absolute");
-                field.require(!path.split('/').any(|part| part == ".."), "goes up with `..`");
-                field.require(!path.contains('\0'), "holds a zero byte");
+                field.require(path.starts_with('/'), "must be absolute");
+                field.require(!path.split('/').any(|part| part == ".."), "must not contain `..`");
+                field.require(!path.contains('\0'), "must not contain a NUL byte");
             }
             (WorkspaceMode::Keep, Some(path)) => check.field("path").dns_name(path, 63),
             _ => {}
         }
         if mode == WorkspaceMode::InPlace {
-            check.require(workspace.git.is_none(), "InPlace and git exclude each other");
+            check.require(workspace.git.is_none(), "InPlace and git are mutually exclusive");
         }
         let Some(git) = &workspace.git else { return };
         let mut check = check.field("git");
-        check.field("url").require(!git.url.trim().is_empty(), "is empty");
-        // A word that begins so would be an option of git's.
-        check.field("url").require(!git.url.starts_with('-'), "begins with '-'");
+        check.field("url").require(!git.url.trim().is_empty(), "must not be empty");
+        // git would parse it as an option.
+        check.field("url").require(!git.url.starts_with('-'), "must not start with '-'");
         let login = git.url.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.split_once('@'));
         check.field("url").require(
             login.is_none_or(|(user, _)| !user.contains(':')),
-            "holds a password; give it as a secret",
+            "must not contain a password; pass it as a secret",
         );
         if let Some(reference) = &git.reference {
             check.field("ref").require(
                 !reference.is_empty()
                     && !reference.starts_with('-')
                     && !reference.contains(char::is_whitespace),
-                "is no branch, tag or commit",
+                "must be a branch, tag or commit",
             );
         }
         check.range("depth", git.depth, 0, i32::MAX);

@@ -1,4 +1,4 @@
-//! What makes a `Task` manifest valid.
+//! Validation of `Task` manifests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{Check, Violation};
 use crate::{Isolation, Task};
 
 impl Task {
-    /// Everything that is wrong with it.
+    /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         let mut check = Check { path: String::new(), found: &mut found };
@@ -26,37 +26,37 @@ impl Task {
         if let Some(worker) = &spec.worker {
             check.field("worker").dns_name(worker, 63);
         }
-        check.words("capabilities", &spec.capabilities, 32);
+        check.capabilities(&spec.capabilities, 32);
         check.dependencies(self);
         check.limits("limits", spec.limits.as_ref());
         check.retry("retry", spec.retry.as_ref());
         check.environment("environment", &spec.environment);
         check.environment("secrets", &spec.secrets);
         for name in spec.secrets.keys().filter(|name| spec.environment.contains_key(*name)) {
-            check.field("secrets").field(name).fail("is in environment too");
+            check.field("secrets").field(name).fail("is also set in environment");
         }
         check.workspace("workspace", spec.workspace.as_ref());
         check.runtime("runtime", spec.runtime.as_ref(), false);
         if let Some(names) = &spec.secret_names {
             let mut list = check.field("secretNames");
-            list.require(names.len() <= 32, "more than 32");
+            list.require(names.len() <= 32, "must have at most 32 entries");
             for (index, name) in names.iter().enumerate() {
                 list.item(index).variable(name);
-                list.item(index).require(!names[..index].contains(name), "is there twice");
+                list.item(index).require(!names[..index].contains(name), "is a duplicate");
             }
         }
-        check.span(
+        check.duration(
             "ttlAfterFinished",
             spec.ttl_after_finished,
             Duration::ZERO,
-            Duration::from_secs(365 * 86_400),
+            Duration::from_hours(365 * 24),
         );
         let own_pod = spec.isolation == Some(Isolation::Pod);
         if own_pod && (spec.worker.is_some() || !spec.capabilities.is_empty()) {
-            check.field("isolation").fail("Pod needs an agent, not a worker or capabilities");
+            check.field("isolation").fail("Pod requires an agent, not a worker or capabilities");
         }
         if let Some(overrides) = &spec.pod_overrides {
-            check.field("podOverrides").require(own_pod, "need isolation Pod");
+            check.field("podOverrides").require(own_pod, "requires isolation Pod");
             check.field("podOverrides").overrides(overrides);
         }
         if let Some(parent) = &spec.parent_task {
@@ -70,15 +70,15 @@ impl Check<'_> {
     fn dependencies(&mut self, task: &Task) {
         let mut list = self.field("dependsOn");
         let all = &task.spec.depends_on;
-        list.require(all.len() <= 256, "more than 256");
+        list.require(all.len() <= 256, "must have at most 256 entries");
         for (index, dependency) in all.iter().enumerate() {
             let mut item = list.item(index);
             item.field("task").dns_name(&dependency.task, 63);
             if task.metadata.name.as_ref() == Some(&dependency.task) {
-                item.field("task").fail("is the task itself");
+                item.field("task").fail("must not be the task itself");
             }
             if all[..index].iter().any(|before| before.task == dependency.task) {
-                item.field("task").fail(format!("{:?} is there twice", dependency.task));
+                item.field("task").fail(format!("duplicate {:?}", dependency.task));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Every rule, by a manifest that breaks it.
+//! Every rule, with a manifest that violates it.
 
 use crate::{Object, parse};
 
@@ -8,16 +8,18 @@ fn violations(kind: &str, meta: &str, spec: &str) -> Vec<String> {
     documents[0].object.validate().iter().map(ToString::to_string).collect()
 }
 
-fn breaks(kind: &str, meta: &str, spec: &str, field: &str, word: &str) {
+fn assert_violation(kind: &str, meta: &str, spec: &str, field: &str, word: &str) {
     let found = violations(kind, meta, spec);
     assert!(
-        found.iter().any(|one| one.starts_with(&format!("{field}: ")) && one.contains(word)),
+        found
+            .iter()
+            .any(|violation| violation.starts_with(&format!("{field}: ")) && violation.contains(word)),
         "{meta} {spec}: {found:?}"
     );
 }
 
 #[test]
-fn good_ones_pass() {
+fn valid_manifests_have_no_violations() {
     for spec in [
         "{}",
         "{prompt: hi, agent: a, priority: URGENT, desiredState: Suspended}",
@@ -35,69 +37,69 @@ fn good_ones_pass() {
 }
 
 #[test]
-fn metadata() {
+fn invalid_metadata_is_reported() {
     for (meta, field, word) in [
-        ("{}", "metadata.name", "missing"),
+        ("{}", "metadata.name", "required"),
         ("{name: ''}", "metadata.name", "empty"),
         ("{name: Big}", "metadata.name", "lower-case"),
-        ("{name: -a}", "metadata.name", "no name"),
-        ("{name: a..b}", "metadata.name", "no name"),
-        ("{name: a, generateName: b-}", "metadata", "exclude"),
-        ("{generateName: B-}", "metadata.generateName", "no name"),
+        ("{name: -a}", "metadata.name", "not a valid name"),
+        ("{name: a..b}", "metadata.name", "not a valid name"),
+        ("{name: a, generateName: b-}", "metadata", "exclusive"),
+        ("{generateName: B-}", "metadata.generateName", "not a valid name"),
         ("{name: a, namespace: a.b}", "metadata.namespace", "'.'"),
-        ("{name: a, labels: {'a b': c}}", "metadata.labels.a b", "no label"),
-        ("{name: a, labels: {A_/x: c}}", "metadata.labels.A_/x", "no name"),
+        ("{name: a, labels: {'a b': c}}", "metadata.labels.a b", "not a valid label"),
+        ("{name: a, labels: {A_/x: c}}", "metadata.labels.A_/x", "not a valid name"),
         ("{name: a, labels: {a: -c}}", "metadata.labels.a", "value"),
     ] {
-        breaks("Task", meta, "{}", field, word);
+        assert_violation("Task", meta, "{}", field, word);
     }
     let long = "x".repeat(64);
-    breaks("Task", &format!("{{name: {long}}}"), "{}", "metadata.name", "64");
-    breaks("Task", &format!("{{name: a, labels: {{k: {long}}}}}"), "{}", "metadata.labels.k", "63");
-    breaks(
+    assert_violation("Task", &format!("{{name: {long}}}"), "{}", "metadata.name", "64");
+    assert_violation("Task", &format!("{{name: a, labels: {{k: {long}}}}}"), "{}", "metadata.labels.k", "63");
+    assert_violation(
         "Agent",
         "{generateName: a-}",
         "{runtime: {external: {}}}",
         "metadata.generateName",
-        "only a task",
+        "tasks only",
     );
 }
 
 #[test]
-fn tasks() {
+fn invalid_tasks_are_reported() {
     for (spec, field, word) in [
-        ("{agent: a, worker: b}", "spec", "agent and worker exclude"),
-        ("{agent: A}", "spec.agent", "no name"),
-        ("{worker: a_b}", "spec.worker", "no name"),
-        ("{capabilities: ['']}", "spec.capabilities[0]", "no word"),
-        ("{capabilities: [a, a]}", "spec.capabilities[1]", "twice"),
+        ("{agent: a, worker: b}", "spec", "agent and worker are mutually exclusive"),
+        ("{agent: A}", "spec.agent", "not a valid name"),
+        ("{worker: a_b}", "spec.worker", "not a valid name"),
+        ("{capabilities: ['']}", "spec.capabilities[0]", "not a valid capability"),
+        ("{capabilities: [a, a]}", "spec.capabilities[1]", "duplicate"),
         ("{dependsOn: [{task: a}]}", "spec.dependsOn[0].task", "itself"),
-        ("{dependsOn: [{task: b}, {task: b}]}", "spec.dependsOn[1].task", "twice"),
+        ("{dependsOn: [{task: b}, {task: b}]}", "spec.dependsOn[1].task", "duplicate"),
         ("{dependsOn: [{task: ''}]}", "spec.dependsOn[0].task", "empty"),
-        ("{limits: {timeout: 0s}}", "spec.limits.timeout", "outside"),
+        ("{limits: {timeout: 0s}}", "spec.limits.timeout", "must be between"),
         ("{limits: {timeout: 8days}}", "spec.limits.timeout", "7days"),
-        ("{limits: {silenceTimeout: 0s}}", "spec.limits.silenceTimeout", "outside"),
-        ("{limits: {queueTimeout: 0s}}", "spec.limits.queueTimeout", "outside"),
-        ("{limits: {cancelGrace: 2h}}", "spec.limits.cancelGrace", "outside"),
-        ("{limits: {maxTurns: -1}}", "spec.limits.maxTurns", "outside"),
-        ("{retry: {maxAttempts: 0}}", "spec.retry.maxAttempts", "1 to 100"),
-        ("{retry: {maxWorkerLosses: -1}}", "spec.retry.maxWorkerLosses", "outside"),
-        ("{retry: {initialBackoff: 0s}}", "spec.retry.initialBackoff", "outside"),
+        ("{limits: {silenceTimeout: 0s}}", "spec.limits.silenceTimeout", "must be between"),
+        ("{limits: {queueTimeout: 0s}}", "spec.limits.queueTimeout", "must be between"),
+        ("{limits: {cancelGrace: 2h}}", "spec.limits.cancelGrace", "must be between"),
+        ("{limits: {maxTurns: -1}}", "spec.limits.maxTurns", "must be between"),
+        ("{retry: {maxAttempts: 0}}", "spec.retry.maxAttempts", "between 1 and 100"),
+        ("{retry: {maxWorkerLosses: -1}}", "spec.retry.maxWorkerLosses", "must be between"),
+        ("{retry: {initialBackoff: 0s}}", "spec.retry.initialBackoff", "must be between"),
         ("{retry: {initialBackoff: 5s, maxBackoff: 1s}}", "spec.retry.maxBackoff", "below"),
-        ("{environment: {1A: x}}", "spec.environment", "no variable"),
-        ("{environment: {A: \"\\0\"}}", "spec.environment.A", "zero"),
-        ("{environment: {A: x}, secrets: {A: z}}", "spec.secrets.A", "too"),
+        ("{environment: {1A: x}}", "spec.environment", "not a valid variable name"),
+        ("{environment: {A: \"\\0\"}}", "spec.environment.A", "NUL"),
+        ("{environment: {A: x}, secrets: {A: z}}", "spec.secrets.A", "also"),
         ("{workspace: {path: x}}", "spec.workspace.path", "fresh"),
-        ("{workspace: {mode: InPlace}}", "spec.workspace.path", "missing"),
+        ("{workspace: {mode: InPlace}}", "spec.workspace.path", "required"),
         ("{workspace: {mode: InPlace, path: src}}", "spec.workspace.path", "absolute"),
         ("{workspace: {mode: InPlace, path: /a/../b}}", "spec.workspace.path", ".."),
-        ("{workspace: {mode: Keep, path: a/b}}", "spec.workspace.path", "no name"),
-        ("{workspace: {mode: InPlace, path: /a, git: {url: x}}}", "spec.workspace", "exclude"),
+        ("{workspace: {mode: Keep, path: a/b}}", "spec.workspace.path", "not a valid name"),
+        ("{workspace: {mode: InPlace, path: /a, git: {url: x}}}", "spec.workspace", "exclusive"),
         ("{workspace: {git: {url: ''}}}", "spec.workspace.git.url", "empty"),
         ("{workspace: {git: {url: --upload-pack=x}}}", "spec.workspace.git.url", "'-'"),
         ("{workspace: {git: {url: 'https://u:p@host/x'}}}", "spec.workspace.git.url", "password"),
-        ("{workspace: {git: {url: x, ref: -f}}}", "spec.workspace.git.ref", "no branch"),
-        ("{workspace: {git: {url: x, depth: -1}}}", "spec.workspace.git.depth", "outside"),
+        ("{workspace: {git: {url: x, ref: -f}}}", "spec.workspace.git.ref", "must be a branch"),
+        ("{workspace: {git: {url: x, depth: -1}}}", "spec.workspace.git.depth", "must be between"),
         ("{runtime: {claude: {}, command: {}}}", "spec.runtime", "claude and command"),
         ("{runtime: {claude: {allowedTools: ['']}}}", "spec.runtime.claude.allowedTools[0]", "empty"),
         ("{runtime: {command: {argv: [a], shell: b}}}", "spec.runtime.command", "argv and shell"),
@@ -106,54 +108,64 @@ fn tasks() {
         ("{runtime: {command: {fatalExitCodes: [0]}}}", "spec.runtime.command.fatalExitCodes[0]", "255"),
         ("{runtime: {scripted: {steps: [{}]}}}", "spec.runtime.scripted.steps[0]", "empty"),
         (
-            "{runtime: {scripted: {steps: [{say: a, hang: true}]}}}",
+            "{runtime: {scripted: {steps: [{message: a, hang: true}]}}}",
             "spec.runtime.scripted.steps[0]",
-            "say and hang",
+            "message and hang",
         ),
         (
             "{runtime: {scripted: {steps: [{progress: 1.5}]}}}",
             "spec.runtime.scripted.steps[0].progress",
-            "outside",
+            "must be between",
         ),
-        ("{runtime: {scripted: {steps: [{crash: 0}]}}}", "spec.runtime.scripted.steps[0].crash", "outside"),
+        (
+            "{runtime: {scripted: {steps: [{crash: 0}]}}}",
+            "spec.runtime.scripted.steps[0].crash",
+            "must be between",
+        ),
         (
             "{runtime: {scripted: {steps: [{fail: {probability: 2}}]}}}",
             "spec.runtime.scripted.steps[0].fail.probability",
-            "outside",
+            "must be between",
         ),
         (
             "{runtime: {scripted: {steps: [{fail: {attempts: -1}}]}}}",
             "spec.runtime.scripted.steps[0].fail.attempts",
-            "outside",
+            "must be between",
         ),
         (
             "{runtime: {scripted: {steps: [{usage: {inputTokens: -1}}]}}}",
             "spec.runtime.scripted.steps[0].usage.inputTokens",
-            "outside",
+            "must be between",
         ),
-        ("{parentTask: A}", "spec.parentTask", "no name"),
-        ("{secretNames: [A-B]}", "spec.secretNames[0]", "no variable"),
-        ("{secretNames: [A, A]}", "spec.secretNames[1]", "twice"),
-        ("{ttlAfterFinished: 9years}", "spec.ttlAfterFinished", "outside"),
-        ("{isolation: Pod, worker: a}", "spec.isolation", "needs an agent"),
-        ("{podOverrides: {}}", "spec.podOverrides", "need isolation Pod"),
+        ("{parentTask: A}", "spec.parentTask", "not a valid name"),
+        ("{secretNames: [A-B]}", "spec.secretNames[0]", "not a valid variable name"),
+        ("{secretNames: [A, A]}", "spec.secretNames[1]", "duplicate"),
+        ("{ttlAfterFinished: 9years}", "spec.ttlAfterFinished", "must be between"),
+        ("{isolation: Pod, worker: a}", "spec.isolation", "requires an agent"),
+        ("{podOverrides: {}}", "spec.podOverrides", "requires isolation Pod"),
         (
             "{isolation: Pod, podOverrides: {tolerations: [{tolerationSeconds: soon}]}}",
             "spec.podOverrides.tolerations[0]",
             "soon",
         ),
     ] {
-        breaks("Task", "{name: a}", spec, field, word);
+        assert_violation("Task", "{name: a}", spec, field, word);
     }
 }
 
 #[test]
-fn sizes() {
+fn excessive_sizes_are_reported() {
     let of = |bytes: usize| "x".repeat(bytes);
-    breaks("Task", "{name: a}", &format!("{{title: {}}}", of(513)), "spec.title", "513");
-    breaks("Task", "{name: a}", &format!("{{prompt: {}}}", of(1024 * 1024 + 1)), "spec.prompt", "more than");
-    breaks("Task", "{name: a}", &format!("{{owner: {}}}", of(257)), "spec.owner", "257");
-    breaks(
+    assert_violation("Task", "{name: a}", &format!("{{title: {}}}", of(513)), "spec.title", "513");
+    assert_violation(
+        "Task",
+        "{name: a}",
+        &format!("{{prompt: {}}}", of(1024 * 1024 + 1)),
+        "spec.prompt",
+        "at most",
+    );
+    assert_violation("Task", "{name: a}", &format!("{{owner: {}}}", of(257)), "spec.owner", "257");
+    assert_violation(
         "Task",
         "{name: a}",
         &format!("{{environment: {{A: {}}}}}", of(256 * 1024)),
@@ -163,45 +175,53 @@ fn sizes() {
     let many =
         |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(",");
     let list = many(33, &|n| format!("c{n}"));
-    breaks("Task", "{name: a}", &format!("{{capabilities: [{list}]}}"), "spec.capabilities", "32");
+    assert_violation("Task", "{name: a}", &format!("{{capabilities: [{list}]}}"), "spec.capabilities", "32");
     let list = many(257, &|n| format!("{{task: t{n}}}"));
-    breaks("Task", "{name: a}", &format!("{{dependsOn: [{list}]}}"), "spec.dependsOn", "256");
+    assert_violation("Task", "{name: a}", &format!("{{dependsOn: [{list}]}}"), "spec.dependsOn", "256");
 }
 
 #[test]
-fn agents() {
+fn invalid_agents_are_reported() {
     for (spec, field, word) in [
-        ("{runtime: {}}", "spec.runtime", "is needed"),
-        ("{runtime: {external: {}}, slots: 0}", "spec.slots", "1 to 64"),
-        ("{runtime: {external: {}}, slots: 65}", "spec.slots", "1 to 64"),
-        ("{runtime: {external: {}}, replicas: -1}", "spec.replicas", "outside"),
+        ("{runtime: {}}", "spec.runtime", "is required"),
+        ("{runtime: {external: {}}, slots: 0}", "spec.slots", "between 1 and 64"),
+        ("{runtime: {external: {}}, slots: 65}", "spec.slots", "between 1 and 64"),
+        ("{runtime: {external: {}}, replicas: -1}", "spec.replicas", "must be between"),
         ("{runtime: {external: {}}, replicas: 3, maxReplicas: 2}", "spec.maxReplicas", "below"),
-        ("{runtime: {external: {}}, spareWorkers: -1}", "spec.spareWorkers", "outside"),
-        ("{runtime: {external: {}}, idleTimeout: 8days}", "spec.idleTimeout", "outside"),
-        ("{runtime: {external: {}}, capabilities: ['a b']}", "spec.capabilities[0]", "no word"),
-        ("{runtime: {external: {}}, defaultLimits: {timeout: 0s}}", "spec.defaultLimits.timeout", "outside"),
-        ("{runtime: {external: {}}, workspace: {mode: InPlace}}", "spec.workspace.path", "missing"),
-        ("{runtime: {external: {}}, environment: {A-B: x}}", "spec.environment", "no variable"),
-        ("{runtime: {external: {}}, maxReplicas: 1, spareWorkers: 2}", "spec.spareWorkers", "more than"),
+        ("{runtime: {external: {}}, spareWorkers: -1}", "spec.spareWorkers", "must be between"),
+        ("{runtime: {external: {}}, idleTimeout: 8days}", "spec.idleTimeout", "must be between"),
+        (
+            "{runtime: {external: {}}, capabilities: ['a b']}",
+            "spec.capabilities[0]",
+            "not a valid capability",
+        ),
+        (
+            "{runtime: {external: {}}, defaultLimits: {timeout: 0s}}",
+            "spec.defaultLimits.timeout",
+            "must be between",
+        ),
+        ("{runtime: {external: {}}, workspace: {mode: InPlace}}", "spec.workspace.path", "required"),
+        ("{runtime: {external: {}}, environment: {A-B: x}}", "spec.environment", "not a valid variable name"),
+        ("{runtime: {external: {}}, maxReplicas: 1, spareWorkers: 2}", "spec.spareWorkers", "above"),
         (
             "{runtime: {external: {}}, secrets: [{name: 1A, secretName: s, key: k}]}",
             "spec.secrets[0].name",
-            "no variable",
+            "not a valid variable name",
         ),
         (
             "{runtime: {external: {}}, secrets: [{name: A, secretName: s, key: k}, {name: A, secretName: s, key: l}]}",
             "spec.secrets[1].name",
-            "twice",
+            "duplicate",
         ),
         (
             "{runtime: {external: {}}, secrets: [{name: A, secretName: S, key: k}]}",
             "spec.secrets[0].secretName",
-            "no name",
+            "not a valid name",
         ),
         (
             "{runtime: {external: {}}, secrets: [{name: A, secretName: s, key: a/b}]}",
             "spec.secrets[0].key",
-            "no key",
+            "not a valid key",
         ),
         ("{runtime: {external: {}}, pod: {resources: {limits: 1}}}", "spec.pod.resources", "map"),
         ("{runtime: {external: {}}, pod: {volumes: [{emptyDir: {}}]}}", "spec.pod.volumes[0].name", "empty"),
@@ -213,26 +233,30 @@ fn agents() {
         (
             "{runtime: {external: {}}, pod: {volumeMounts: [{name: a, mountPath: /var/run/rota/secrets}]}}",
             "spec.pod.volumeMounts[0].mountPath",
-            "own place",
+            "reserved",
         ),
         (
             "{runtime: {external: {}}, pod: {labels: {rota.dev/agent: x}}}",
             "spec.pod.labels.rota.dev/agent",
             "operator",
         ),
-        ("{runtime: {external: {}}, pod: {serviceAccountName: A}}", "spec.pod.serviceAccountName", "no name"),
+        (
+            "{runtime: {external: {}}, pod: {serviceAccountName: A}}",
+            "spec.pod.serviceAccountName",
+            "not a valid name",
+        ),
         (
             "{runtime: {external: {}}, pod: {terminationGracePeriod: 8days}}",
             "spec.pod.terminationGracePeriod",
-            "outside",
+            "must be between",
         ),
     ] {
-        breaks("Agent", "{name: a}", spec, field, word);
+        assert_violation("Agent", "{name: a}", spec, field, word);
     }
 }
 
 #[test]
-fn debug_tells_no_secret() {
+fn debug_output_hides_secrets() {
     let text =
         "apiVersion: rota.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\nspec: {secrets: {A: hidden}}\n";
     let documents = parse("f", text).unwrap();

@@ -1,5 +1,4 @@
-//! The manifests in `cel/`: for each rule some that keep it and some that do not. The tests here and those with a real
-//! API server read them with this.
+//! Loads the manifests in `cel/`: for each rule, accepted and rejected ones. Shared with the end-to-end tests.
 
 use std::path::Path;
 
@@ -11,10 +10,10 @@ use serde_json::Value;
 pub(super) struct Case {
     pub(super) message: String,
     pub(super) accepted: Value,
-    pub(super) refused: Value,
+    pub(super) rejected: Value,
 }
 
-/// All of them, each with its place.
+/// Returns all cases, each with its position.
 pub(super) fn cases(folder: &Path) -> Vec<(String, Case)> {
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,65 +1,52 @@
-//! What can go wrong with an answer, and how often. Must not know how it is put on the wire.
+//! Faults of an answer, and how often they happen. Must not know how they are encoded.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// One fault of a step.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Raw")]
 pub(crate) struct Fault {
-    /// How often it happens before the next fault, or the answer, has its turn.
+    /// Number of requests that it affects before the next fault or the answer follows.
     pub(crate) times: Times,
-    /// What happens.
     pub(crate) kind: FaultKind,
 }
 
-/// How often a fault happens.
+/// Number of requests that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Times {
-    /// So many times; 1 is the default.
+    /// This many; 1 by default.
     Count(u32),
-    /// Every time.
     Always,
 }
 
-/// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// An error status instead of an answer.
-    Status {
-        /// 400 to 599.
-        status: u16,
-        /// The `retry-after` header, in seconds.
-        retry_after: Option<u64>,
-        /// The `x-should-retry` header.
-        should_retry: Option<bool>,
-        /// The error's text.
-        message: Option<String>,
-    },
-    /// The headers and so many events, then the connection is cut.
+    Status { status: u16, retry_after: Option<u64>, should_retry: Option<bool>, message: Option<String> },
+    /// The connection is cut after the headers and this many events.
     DropAfter(usize),
-    /// The headers and so many events, then nothing until the server or the client ends it.
+    /// Nothing more is sent after the headers and this many events, until either side closes the connection.
     HangAfter(usize),
-    /// An answer that breaks the format.
+    /// The answer violates the format.
     Malformed(Malformed),
-    /// The stream starts, then ends with an `error` event of this type (`overloaded_error`, for example).
+    /// The stream starts, then ends with an `error` event of this type, such as `overloaded_error`.
     StreamError(String),
 }
 
-/// How an answer breaks the format.
+/// Violation of the answer's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Malformed {
-    /// An event whose data is no JSON.
+    /// An event with invalid JSON.
     Json,
-    /// Events of a block that never started.
+    /// Events of a block that was not started.
     Order,
-    /// It ends in good order, but before its last events.
+    /// A proper end without the last events.
     Truncated,
-    /// It ends in good order before anything came.
+    /// A proper end without any event.
     Empty,
-    /// An HTML page, as a proxy in between would send.
+    /// An HTML page, as from a proxy.
     Html,
 }
 
@@ -84,7 +71,7 @@ impl TryFrom<Raw> for Fault {
     fn try_from(raw: Raw) -> Result<Self, Self::Error> {
         let Raw { times, status, retry_after, should_retry, message, .. } = raw;
         if status.is_none() && (retry_after.is_some() || should_retry.is_some() || message.is_some()) {
-            return Err("retry_after, should_retry and message go with status");
+            return Err("retry_after, should_retry and message require status");
         }
         let kinds = [
             status.map(|status| FaultKind::Status { status, retry_after, should_retry, message }),
@@ -98,10 +85,12 @@ impl TryFrom<Raw> for Fault {
             .next()
             .ok_or("a fault needs one of status, drop_after, hang_after, malformed, stream_error")?;
         if kinds.next().is_some() {
-            return Err("a fault has only one of status, drop_after, hang_after, malformed, stream_error");
+            return Err(
+                "a fault must have only one of status, drop_after, hang_after, malformed, stream_error",
+            );
         }
         if matches!(kind, FaultKind::Status { status, .. } if !(400..=599).contains(&status)) {
-            return Err("the status of a fault is 400 to 599");
+            return Err("the status of a fault must be 400 to 599");
         }
         Ok(Self { times: times.unwrap_or(Times::Count(1)), kind })
     }
@@ -112,11 +101,11 @@ fn times<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Times>, D::Error> 
         Value::String(word) if word == "always" => Ok(Some(Times::Always)),
         other => u32::deserialize(other)
             .map(|count| Some(Times::Count(count)))
-            .map_err(|_| D::Error::custom("times is a number or \"always\"")),
+            .map_err(|_| D::Error::custom("times must be a number or \"always\"")),
     }
 }
 
-/// `"fail": {…}` is short for `"fail": [{…}]`. Read by way of a value, since an untagged enum could not say what is wrong.
+/// Accepts `"fail": {…}` as short for `"fail": [{…}]`. By way of a value: the errors of an untagged enum have no detail.
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Fault>, D::Error> {
     let value = Value::deserialize(from)?;
     if value.is_array() {

@@ -1,5 +1,5 @@
-//! The script format: what a prompt can make the fake model do. The README describes it for users.
-//! Must not know the wire format, nor where in a conversation a script is.
+//! Script format: what a prompt can make the fake model do. Described for users in the README. Must not know the
+//! wire format, nor the position in a conversation.
 
 mod fault;
 mod step;
@@ -10,54 +10,51 @@ pub(crate) use fault::{FaultKind, Malformed};
 use serde::Deserialize;
 pub(crate) use step::{Slow, Step, StopReason, Usage};
 
-/// What a script starts with; the `[` belongs to its JSON.
-pub(crate) const MARK: &str = "MOCK[";
-/// No step may wait longer than this at one place.
+/// Marker at the start of a script; the `[` belongs to its JSON.
+pub(crate) const SCRIPT_MARKER: &str = "MOCK[";
+/// Maximum length of each wait of a step.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(3600);
 const MAX_STEPS: usize = 10_000;
 
-/// A list of steps: each request is answered with the next one.
+/// List of steps, each of which answers one request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Script {
-    /// The steps in their order.
     pub(crate) steps: Vec<Step>,
 }
 
-/// Why a text holds no script that can be played.
+/// Reason why a text contains no playable script.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScriptError {
-    /// The text has no `MOCK[`.
-    #[error("there is no script in this text")]
+    #[error("no script in this text")]
     Missing,
-    /// What follows `MOCK` is no list of steps.
-    #[error("the script after MOCK cannot be read: {0}")]
+    /// The JSON after `MOCK` is not a list of steps.
+    #[error("invalid script after MOCK: {0}")]
     Unreadable(#[source] serde_json::Error),
-    /// A step asks for something that cannot be done.
+    /// A step cannot be played.
     #[error("step {number} of the script: {reason}")]
     Step {
-        /// Which step, from 1.
+        /// Number of the step, from 1.
         number: usize,
-        /// What is wrong with it.
         reason: &'static str,
     },
-    /// The script has no steps, or too many.
+    /// The script is empty or too long.
     #[error("a script has 1 to {MAX_STEPS} steps, this one has {0}")]
     Length(usize),
 }
 
 impl Script {
-    /// Reads the first script in a text. Whatever stands before and after it is ignored.
+    /// Parses the first script in a text and ignores what surrounds it.
     pub(crate) fn find(text: &str) -> Result<Self, ScriptError> {
-        let at = text.find(MARK).ok_or(ScriptError::Missing)?;
-        let json = &text[at + MARK.len() - 1..];
+        let at = text.find(SCRIPT_MARKER).ok_or(ScriptError::Missing)?;
+        let json = &text[at + SCRIPT_MARKER.len() - 1..];
         let first = serde_json::Deserializer::from_str(json).into_iter::<Self>().next();
         let script = first.ok_or(ScriptError::Missing)?.map_err(ScriptError::Unreadable)?;
         script.check()?;
         Ok(script.folded())
     }
 
-    /// Gives the faults of a step that only fails to the step after it: a step is one answer, and such a step has none.
+    /// Moves the faults of a step without an answer to the next step, so that every step is one answer.
     fn folded(self) -> Self {
         let mut steps: Vec<Step> = Vec::with_capacity(self.steps.len());
         for mut step in self.steps {
@@ -85,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_script_inside_other_text() {
+    fn script_is_found_inside_other_text() {
         let script =
             Script::find("Please do: MOCK[{\"text\":\"a ] b\"},{\"text\":\"c\"}] and no more ]").unwrap();
         let texts: Vec<_> = script.steps.iter().map(|s| s.text.as_deref()).collect();
@@ -93,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_script_inside_a_script_belongs_to_the_inner_prompt() {
+    fn nested_script_belongs_to_inner_prompt() {
         let script =
             Script::find(r#"MOCK[{"tools":[{"name":"Task","input":{"prompt":"MOCK[{\"text\":\"in\"}]"}}]}]"#);
         assert_eq!(script.unwrap().steps[0].tools[0].name, "Task");
     }
 
     #[test]
-    fn a_step_that_only_fails_belongs_to_the_next() {
+    fn faults_of_silent_step_move_to_next() {
         let script = Script::find(
             r#"MOCK[{"fail":{"status":500}},{"fail":{"status":529}},{"text":"a","fail":{"status":429}},{"text":"b"}]"#,
         );
@@ -112,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn invalid_scripts_are_rejected_with_reason() {
         for (text, part) in [
             ("hello", "no script"),
             ("MOCK[]", "1 to"),

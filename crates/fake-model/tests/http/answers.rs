@@ -1,4 +1,4 @@
-//! What an answer says: text, thoughts, tools, the reason for its end, usage; whole and as a stream.
+//! Content of answers: text, thinking, tools, stop reason and usage, streamed and whole.
 
 use serde_json::json;
 use tokio::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 use crate::support::{Model, assistant, events, joined, script, tool_result, user};
 
 #[tokio::test]
-async fn a_stream_says_what_the_step_says() {
+async fn stream_contains_the_step() {
     let model = Model::start().await;
     let step = json!([{
         "thinking": "hm", "text": "let me look: ä ö ü, and some more, so that it needs two pieces",
@@ -41,7 +41,7 @@ async fn a_stream_says_what_the_step_says() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_says_the_same() {
+async fn whole_answer_contains_the_step() {
     let model = Model::start().await;
     let step =
         json!([{"text": "hello ", "repeat": 3, "tools": [{"name": "Bash", "input": {"command": "ls"}}]}]);
@@ -53,7 +53,7 @@ async fn a_whole_answer_says_the_same() {
 }
 
 #[tokio::test]
-async fn a_step_chooses_its_end_and_its_usage() {
+async fn step_sets_stop_reason_and_usage() {
     let model = Model::start().await;
     for stop in ["refusal", "max_tokens", "pause_turn", "end_turn"] {
         let step = json!([{"text": "a", "stop": stop, "usage": {"input_tokens": 7, "output_tokens": 8, "cache_read_input_tokens": 9}}]);
@@ -68,27 +68,27 @@ async fn a_step_chooses_its_end_and_its_usage() {
 }
 
 #[tokio::test]
-async fn an_answer_quotes_the_tool_result() {
+async fn answer_quotes_tool_result() {
     let model = Model::start().await;
-    let steps = json!([{"tools": [{"name": "Bash"}]}, {"text": "it said {{tool_result}}!"}]);
+    let steps = json!([{"tools": [{"name": "Bash"}]}, {"text": "it printed {{tool_result}}!"}]);
     let call = json!({"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "Bash", "input": {}}]});
-    assert_eq!(model.text(json!([script(&steps), call, tool_result("42\n")])).await, "it said 42!");
+    assert_eq!(model.text(json!([script(&steps), call, tool_result("42\n")])).await, "it printed 42!");
 }
 
 #[tokio::test]
-async fn without_a_script_it_gives_an_account_of_the_prompt() {
+async fn prompt_without_script_is_summarized() {
     let model = Model::start().await;
     let prompt = json!([user("Hello\nyou")]);
-    assert_eq!(model.text(prompt.clone()).await, "You said: Hello (9 characters, 2 lines)");
-    assert_eq!(model.text(prompt).await, "You said: Hello (9 characters, 2 lines)");
+    assert_eq!(model.text(prompt.clone()).await, "Prompt: Hello (9 characters, 2 lines)");
+    assert_eq!(model.text(prompt).await, "Prompt: Hello (9 characters, 2 lines)");
     assert_eq!(
         model.text(json!([user("a"), assistant("calls"), tool_result("b")])).await,
-        "The tool answered: b (1 characters, 1 lines)"
+        "Tool result: b (1 characters, 1 lines)"
     );
 }
 
 #[tokio::test]
-async fn a_slow_step_takes_its_time() {
+async fn slow_step_delays_the_answer() {
     let model = Model::start().await;
     let step = json!([{
         "text": "abcdef", "slow": {"every_ms": 30, "chars": 2}, "pause": {"after": 3, "ms": 40}, "delay_ms": 50,
@@ -96,10 +96,10 @@ async fn a_slow_step_takes_its_time() {
     for stream in [true, false] {
         let before = Instant::now();
         let mut response = model.send(stream, json!([script(&step)])).await;
-        assert!(before.elapsed() >= Duration::from_millis(50), "headers come late");
+        assert!(before.elapsed() >= Duration::from_millis(50), "delayed headers");
         assert_eq!(model.handle.counts().active, 1);
         while response.chunk().await.unwrap().is_some() {}
-        assert!(before.elapsed() >= Duration::from_millis(50 + 3 * 30 + 40), "so does the rest");
+        assert!(before.elapsed() >= Duration::from_millis(50 + 3 * 30 + 40), "delayed body");
         model.handle.until(|counts| counts.active == 0).await;
     }
 }

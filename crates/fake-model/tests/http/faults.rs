@@ -1,10 +1,10 @@
-//! How an answer goes wrong, how often, and that it comes right afterwards.
+//! Faults of answers: their kinds, how often they happen, and the answer that follows.
 
 use serde_json::{Value, json};
 
 use crate::support::{Model, events, joined, script};
 
-/// Asks for the same step until it is answered; gives the statuses on the way.
+/// Requests the same step repeatedly and returns the statuses.
 async fn statuses(model: &Model, steps: &Value, tries: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..tries {
@@ -14,7 +14,7 @@ async fn statuses(model: &Model, steps: &Value, tries: usize) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn a_step_fails_as_often_as_told_and_then_answers() {
+async fn faults_happen_as_often_as_scripted() {
     let model = Model::start().await;
     let steps =
         json!([{"fail": [{"status": 429, "times": 2}, {"status": 529}, {"status": 500}], "text": "ok"}]);
@@ -28,7 +28,7 @@ async fn a_step_fails_as_often_as_told_and_then_answers() {
 }
 
 #[tokio::test]
-async fn each_session_counts_its_own_faults() {
+async fn faults_are_counted_per_session() {
     let model = Model::start().await;
     let body = json!({"messages": [script(&json!([{"fail": {"status": 500}, "text": "ok"}]))]});
     for (session, status) in [("a", 500), ("b", 500), ("a", 200), ("b", 200)] {
@@ -38,7 +38,7 @@ async fn each_session_counts_its_own_faults() {
 }
 
 #[tokio::test]
-async fn an_error_is_worded_as_the_api_does() {
+async fn errors_have_the_format_of_the_api() {
     let model = Model::start().await;
     for (status, kind) in [
         (400, "invalid_request_error"),
@@ -59,7 +59,7 @@ async fn an_error_is_worded_as_the_api_does() {
 }
 
 #[tokio::test]
-async fn a_connection_is_cut_in_mid_stream() {
+async fn connection_is_cut_during_the_stream() {
     let model = Model::start().await;
     for (after, text) in [(0, ""), (4, "abcd"), (100, "abcdefgh")] {
         let steps =
@@ -73,7 +73,7 @@ async fn a_connection_is_cut_in_mid_stream() {
                 Err(_) => break true,
             }
         };
-        assert!(cut, "a cut is no orderly end");
+        assert!(cut, "a cut is not a proper end");
         assert_eq!(joined(&events(&String::from_utf8(seen).unwrap()), "text"), text);
     }
     assert!(
@@ -82,7 +82,7 @@ async fn a_connection_is_cut_in_mid_stream() {
 }
 
 #[tokio::test]
-async fn a_hang_lasts_until_either_side_ends_it() {
+async fn hang_lasts_until_either_side_closes() {
     let model = Model::start().await;
     let hang = json!([script(&json!([{"fail": {"hang_after": 1, "times": "always"}, "text": "a"}]))]);
     let mut response = model.send(true, hang.clone()).await;
@@ -94,11 +94,11 @@ async fn a_hang_lasts_until_either_side_ends_it() {
     let mut response = model.send(true, hang).await;
     assert!(response.chunk().await.unwrap().is_some());
     let (_, rest) = tokio::join!(model.handle.shutdown(), response.chunk());
-    assert!(rest.is_err(), "the end of the server cuts it");
+    assert!(rest.is_err(), "shutdown cuts the connection");
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_an_error_event() {
+async fn stream_ends_with_error_event() {
     let model = Model::start().await;
     let steps = json!([{"fail": {"stream_error": "overloaded_error"}, "text": "a"}]);
     let events = events(&model.send(true, json!([script(&steps)])).await.text().await.unwrap());
@@ -108,7 +108,7 @@ async fn a_stream_ends_with_an_error_event() {
 }
 
 #[tokio::test]
-async fn a_malformed_answer_is_malformed() {
+async fn malformed_answers_violate_the_format() {
     let model = Model::start().await;
     for (how, holds, lacks) in [
         ("json", "data: {\"type\":\"content_block_st\n", "\"ping\""),
@@ -130,7 +130,7 @@ async fn a_malformed_answer_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_script_with_a_mistake_says_so() {
+async fn invalid_script_is_reported() {
     let model = Model::start().await;
     let response = model.send(true, json!([script(&json!([{"text": "a", "shout": true}]))])).await;
     assert_eq!(response.status(), 400);

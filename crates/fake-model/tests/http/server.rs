@@ -1,4 +1,4 @@
-//! The server itself: its other paths, what it remembers, its bounds, its start and end.
+//! The server: other paths, records, bounds, start and shutdown.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,10 +6,10 @@ use rota_fake_model::{Auth, Error, Options, Outcome, Route};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{AT_MOST, Model, script, user};
+use crate::support::{Model, TEST_TIMEOUT, script, user};
 
 #[tokio::test]
-async fn it_answers_what_else_the_cli_asks_for() {
+async fn other_paths_of_the_cli_are_answered() {
     let model = Model::start().await;
     assert_eq!(model.head("/api/hello").send().await.unwrap().status(), 200);
     let count = model.post("/v1/messages/count_tokens?beta=true").json(&json!({"messages": [user("hello")]}));
@@ -27,7 +27,7 @@ async fn it_answers_what_else_the_cli_asks_for() {
 }
 
 #[tokio::test]
-async fn it_remembers_requests_but_no_secret() {
+async fn records_contain_no_secret() {
     let model = Model::start().await;
     let (key, word) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -48,7 +48,7 @@ async fn it_remembers_requests_but_no_secret() {
 }
 
 #[tokio::test]
-async fn everything_it_keeps_is_bounded() {
+async fn records_and_answers_are_bounded() {
     let model =
         Model::with(Options { max_records: 2, max_active: 1, max_body: 1000, ..Options::default() }).await;
     let hang = json!([script(&json!([{"fail": {"hang_after": 0}}]))]);
@@ -63,7 +63,7 @@ async fn everything_it_keeps_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_none_is_refused() {
+async fn invalid_requests_are_rejected() {
     let model = Model::start().await;
     for body in ["", "{}", "{\"messages\":[]}", "{\"messages\":[{\"role\":\"robot\",\"content\":\"\"}]}"] {
         assert_eq!(model.post("/v1/messages").body(body).send().await.unwrap().status(), 400, "{body}");
@@ -71,7 +71,7 @@ async fn a_request_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn it_listens_on_loopback_unless_told_otherwise() {
+async fn remote_addresses_are_rejected_by_default() {
     let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let refused = Options { addr, ..Options::default() }.bind().await;
     assert!(matches!(refused, Err(Error::NotLoopback(_))));
@@ -80,7 +80,7 @@ async fn it_listens_on_loopback_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_what_is_under_way() {
+async fn shutdown_ends_active_answers() {
     let model = Model::start().await;
     let late = json!([script(&json!([{"text": "late", "delay_ms": 3_600_000}]))]);
     let stop = async {
@@ -90,5 +90,7 @@ async fn shutdown_ends_what_is_under_way() {
     let (sent, ()) = tokio::join!(model.send(true, late), stop);
     assert!(sent.text().await.is_ok());
     let handle = Options::default().bind().await.unwrap().handle();
-    tokio::time::timeout(AT_MOST, handle.shutdown()).await.expect("a server that never ran has ended too");
+    tokio::time::timeout(TEST_TIMEOUT, handle.shutdown())
+        .await
+        .expect("a server that never ran has ended too");
 }

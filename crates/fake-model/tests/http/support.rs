@@ -1,4 +1,4 @@
-//! A running server, a client, and short ways to ask and to read streams. Knows nothing of single tests.
+//! Helpers: a running server with a client, and constructors of messages.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use reqwest::{Client, RequestBuilder, Response};
 use rota_fake_model::{Handle, Options};
 use serde_json::{Value, json};
 
-/// No test may take longer, whatever hangs.
-pub(crate) const AT_MOST: Duration = Duration::from_secs(20);
+/// Limit for each request, exceeded only by a failure.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Model {
     pub(crate) handle: Handle,
@@ -21,7 +21,7 @@ impl Model {
 
     pub(crate) async fn with(options: Options) -> Self {
         let handle = options.start().await.unwrap();
-        let client = Client::builder().no_proxy().timeout(AT_MOST).build().unwrap();
+        let client = Client::builder().no_proxy().timeout(TEST_TIMEOUT).build().unwrap();
         Self { handle, client }
     }
 
@@ -37,26 +37,26 @@ impl Model {
         self.client.head(format!("{}{path}", self.handle.base_url()))
     }
 
-    /// Sends a conversation.
+    /// Sends a conversation to the model.
     pub(crate) async fn send(&self, stream: bool, messages: Value) -> Response {
         let body = json!({"model": "some-model", "max_tokens": 100, "stream": stream, "messages": messages});
         self.post("/v1/messages").json(&body).send().await.unwrap()
     }
 
-    /// The answer to a conversation, as a whole message.
+    /// Requests an answer without `stream`.
     pub(crate) async fn answer(&self, messages: Value) -> Value {
         let response = self.send(false, messages).await;
         assert_eq!(response.status(), 200);
         response.json().await.unwrap()
     }
 
-    /// The text of the answer to a conversation.
+    /// Requests an answer and returns its text.
     pub(crate) async fn text(&self, messages: Value) -> String {
         self.answer(messages).await["content"][0]["text"].as_str().unwrap().to_owned()
     }
 }
 
-/// A user's message that holds a script.
+/// User message with a script.
 pub(crate) fn script(steps: &Value) -> Value {
     user(&format!("MOCK{steps}"))
 }
@@ -73,7 +73,7 @@ pub(crate) fn tool_result(text: &str) -> Value {
     json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": text}]}]})
 }
 
-/// The events of a stream that is well formed.
+/// Parses the events of a well-formed stream.
 pub(crate) fn events(stream: &str) -> Vec<Value> {
     let event = |frame: &str| {
         let (name, data) = frame.split_once('\n').unwrap();
@@ -84,7 +84,7 @@ pub(crate) fn events(stream: &str) -> Vec<Value> {
     stream.split_terminator("\n\n").map(event).collect()
 }
 
-/// All text that the deltas of a stream hold, under one name.
+/// Joins the values of a field of all deltas.
 pub(crate) fn joined(events: &[Value], field: &str) -> String {
     events.iter().filter_map(|event| event["delta"][field].as_str()).collect()
 }

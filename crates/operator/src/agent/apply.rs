@@ -1,4 +1,4 @@
-//! What is done about an `Agent`: calls and pods, each safe to repeat.
+//! Effects of reconciling an `Agent`: API calls and pods. Every call may be repeated.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
@@ -7,23 +7,31 @@ use rota_client::Code;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
-use super::dereference::Member;
-use super::pod::Recipe;
-use super::status::Trouble;
+use super::dereference::WorkerPod;
+use super::pod::PodSpecInput;
+use super::start_failure::StartFailure;
 use crate::cluster::{self, CA_CONFIG_MAP, CLUSTER, MANAGER, labels};
 use crate::context::Context;
-use crate::controller::{Failure, sentence};
+use crate::error::{ReconcileError, rejection_message};
 
-/// What became of starting a worker.
-pub(super) enum Started {
-    /// Its name and uid.
-    Pod(String, String),
-    /// The cluster does not allow it, which a person has to look at.
-    Refused(Trouble),
+/// Bytes of a message that the control plane accepts.
+const MAX_MESSAGE_BYTES: usize = 1000;
+
+/// Outcome of creating a worker pod.
+pub(super) enum PodCreation {
+    Created {
+        name: String,
+        uid: String,
+    },
+    /// The cluster rejected the pod; a user has to act.
+    Rejected(StartFailure),
 }
 
-/// Tells the control plane what the agent is. `Some` when it refuses that.
-pub(super) async fn register(context: &Context, agent: &Agent) -> Result<Option<Trouble>, Failure> {
+/// Registers the agent with the control plane. Returns the reason if it is rejected.
+pub(super) async fn register(
+    context: &Context,
+    agent: &Agent,
+) -> Result<Option<StartFailure>, ReconcileError> {
     let mut request = agent.to_request();
     if let Some(agent) = &mut request.agent {
         agent.labels.insert(CLUSTER.to_owned(), context.cluster.to_string());
@@ -31,17 +39,21 @@ pub(super) async fn register(context: &Context, agent: &Agent) -> Result<Option<
     match context.control.update_agent(request).await {
         Ok(_) => Ok(None),
         Err(error) if matches!(error.code, Code::InvalidArgument | Code::FailedPrecondition) => {
-            Ok(Some(Trouble::new("Refused", sentence(&error))))
+            Ok(Some(StartFailure::new("Rejected", rejection_message(&error))))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Lets the pods of a namespace know which authority to trust.
-pub(super) async fn authority(context: &Context, namespace: &str, authority: &str) -> Result<(), Failure> {
+/// Publishes the certificate authority to a namespace, for its pods to trust.
+pub(super) async fn publish_authority(
+    context: &Context,
+    namespace: &str,
+    authority: &str,
+) -> Result<(), ReconcileError> {
     let maps: Api<ConfigMap> = Api::namespaced(context.kube.clone(), namespace);
-    let there = maps.get_opt(CA_CONFIG_MAP).await?;
-    let known = there.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt"));
+    let existing = maps.get_opt(CA_CONFIG_MAP).await?;
+    let known = existing.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt"));
     if known.is_some_and(|known| known == authority) {
         return Ok(());
     }
@@ -58,70 +70,75 @@ pub(super) async fn authority(context: &Context, namespace: &str, authority: &st
     Ok(())
 }
 
-/// Starts a worker.
-pub(super) async fn start(context: &Context, recipe: &Recipe<'_>) -> Result<Started, Failure> {
-    let pod = match recipe.pod() {
+/// Creates a worker pod, whose name the cluster generates.
+pub(super) async fn create_pod(
+    context: &Context,
+    input: &PodSpecInput<'_>,
+) -> Result<PodCreation, ReconcileError> {
+    let pod = match input.pod() {
         Ok(pod) => pod,
-        Err(malformed) => return Ok(Started::Refused(Trouble::new("InvalidSpec", malformed.0))),
+        Err(invalid) => return Ok(PodCreation::Rejected(StartFailure::new("InvalidSpec", invalid.0))),
     };
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), &pod.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
     match pods.create(&params, &pod).await {
-        Ok(made) => {
-            tracing::info!(pod = made.name_any(), "a worker is started");
-            Ok(Started::Pod(made.name_any(), made.uid().unwrap_or_default()))
+        Ok(created) => {
+            tracing::info!(pod = created.name_any(), "created worker pod");
+            Ok(PodCreation::Created { name: created.name_any(), uid: created.uid().unwrap_or_default() })
         }
-        // A quota, an admission rule, or a spec that no pod can have.
+        // A quota, an admission policy, or a spec that no pod can have.
         Err(kube::Error::Api(status))
-            if matches!(status.code, 403 | 422) && !cluster::is_leaving(&status) =>
+            if matches!(status.code, 403 | 422) && !cluster::is_namespace_terminating(&status) =>
         {
             let reason =
-                if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "PodRefused" };
-            Ok(Started::Refused(Trouble::new(reason, status.message.clone())))
+                if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "FailedCreate" };
+            Ok(PodCreation::Rejected(StartFailure::new(reason, status.message.clone())))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Removes a pod that has ended, after it was told that its worker is certainly gone.
-pub(super) async fn bury(context: &Context, namespace: &str, member: &Member) -> Result<(), Failure> {
-    let message = member.trouble.as_ref().map_or("its pod has ended", |(_, message)| message.as_str());
+/// Deletes a pod that has terminated, after reporting to the control plane that its worker is certainly dead.
+pub(super) async fn delete_terminated(
+    context: &Context,
+    namespace: &str,
+    pod: &WorkerPod,
+) -> Result<(), ReconcileError> {
+    let message = pod.start_failure.as_ref().map_or("its pod terminated", |failure| failure.message.as_str());
     let request = v1::ReportWorkerDeathRequest {
-        name: names::worker(namespace, &member.name),
-        instance: member.uid.clone(),
-        message: message[..message.floor_char_boundary(1000)].to_owned(),
+        name: names::worker(namespace, &pod.name),
+        instance: pod.uid.clone(),
+        message: truncated(message),
     };
     match context.control.report_worker_death(request).await {
         Ok(_) => {}
         Err(error) if error.code == Code::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    remove(context, namespace, member).await
+    delete_pod(context, namespace, pod).await
 }
 
-/// Removes a pod: this one, and not another of its name.
-pub(super) async fn remove(context: &Context, namespace: &str, member: &Member) -> Result<(), Failure> {
+/// Deletes this pod, not a newer one of the same name.
+pub(super) async fn delete_pod(
+    context: &Context,
+    namespace: &str,
+    pod: &WorkerPod,
+) -> Result<(), ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
-    Ok(cluster::remove(&pods, &member.name, &member.uid, DeleteParams::default()).await?)
+    Ok(cluster::delete(&pods, &pod.name, &pod.uid, DeleteParams::default()).await?)
 }
 
-/// Lets a worker take nothing new. With `only_idle`, only if it has nothing now: the control plane
-/// knows, and decides in the same moment.
+/// Drains a worker. With `only_idle`, only if it runs nothing: the control plane checks and decides atomically.
 pub(super) async fn drain(
     context: &Context,
     name: &str,
     worker: &str,
     only_idle: bool,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let request = v1::DrainAgentRequest { name: name.to_owned(), worker: worker.to_owned(), only_idle };
     match context.control.drain_agent(request).await {
         Ok(answer) => {
-            tracing::info!(
-                worker,
-                only_idle,
-                drained = !answer.workers.is_empty(),
-                "a worker was asked to drain"
-            );
+            tracing::info!(worker, only_idle, drained = !answer.workers.is_empty(), "requested drain");
             Ok(())
         }
         Err(error) if error.code == Code::NotFound => Ok(()),
@@ -129,9 +146,13 @@ pub(super) async fn drain(
     }
 }
 
-/// Says which workers may join.
-pub(super) async fn announce(context: &Context, name: &str, set: &[(String, String)]) -> Result<(), Failure> {
-    let workers = set
+/// Announces the workers that may join.
+pub(super) async fn announce(
+    context: &Context,
+    name: &str,
+    workers: &[(String, String)],
+) -> Result<(), ReconcileError> {
+    let workers = workers
         .iter()
         .map(|(worker, instance)| v1::AnnouncedWorker { worker: worker.clone(), instance: instance.clone() })
         .collect();
@@ -139,16 +160,24 @@ pub(super) async fn announce(context: &Context, name: &str, set: &[(String, Stri
     Ok(())
 }
 
-/// Says why workers do not start, so that the tasks that wait for them can say it too.
-pub(super) async fn report(context: &Context, name: &str, message: &str) -> Result<(), Failure> {
-    let message = message[..message.floor_char_boundary(1000)].to_owned();
-    context.control.report_agent(v1::ReportAgentRequest { name: name.to_owned(), message }).await?;
+/// Reports why workers do not start, which is then shown on the tasks that wait for them. An empty message withdraws it.
+pub(super) async fn report_start_failure(
+    context: &Context,
+    name: &str,
+    message: &str,
+) -> Result<(), ReconcileError> {
+    let request = v1::ReportAgentRequest { name: name.to_owned(), message: truncated(message) };
+    context.control.report_agent(request).await?;
     Ok(())
 }
 
-/// Takes the agent back. Its workers are drained by that.
-pub(super) async fn forget(context: &Context, name: &str) -> Result<(), Failure> {
+/// Deletes the agent from the control plane, which drains its workers.
+pub(super) async fn unregister(context: &Context, name: &str) -> Result<(), ReconcileError> {
     let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };
     context.control.delete_agent(request).await?;
     Ok(())
+}
+
+fn truncated(message: &str) -> String {
+    message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
 }

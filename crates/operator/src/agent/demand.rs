@@ -1,4 +1,4 @@
-//! What the control plane says that each pool has to do, as last heard, and whom it wakes.
+//! Demand of each agent as last received from the control plane, and the triggers that its changes cause.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,73 +13,73 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::context::Context;
-use crate::controller::Guarded;
+use crate::kind::Guarded;
 
-/// Demand by the agent's full name. Empty until it was heard for the first time.
+/// Demand by the agent's full name. Empty until the first response.
 #[derive(Debug, Default)]
-pub(crate) struct Book(Mutex<Option<HashMap<String, Heard>>>);
+pub(crate) struct DemandCache(Mutex<Option<HashMap<String, DemandSnapshot>>>);
 
-/// What was heard of one agent.
+/// Demand of one agent at one time.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Heard {
+pub(crate) struct DemandSnapshot {
     pub demand: v1::Demand,
-    /// Tasks that need, or have, a worker of their own.
+    /// Tasks that need, or run on, a worker of their own.
     pub isolated: Vec<v1::IsolatedDemand>,
 }
 
-impl Book {
-    /// What an agent has to do; `None` while nothing was heard at all, which is not the same as nothing to do.
-    pub(crate) fn get(&self, agent: &str) -> Option<Heard> {
-        let book = self.0.lock();
-        Some(book.as_ref()?.get(agent).cloned().unwrap_or_default())
+impl DemandCache {
+    /// Returns the demand of an agent. `None` means that none was received yet, as opposed to no demand.
+    pub(crate) fn get(&self, agent: &str) -> Option<DemandSnapshot> {
+        let agents = self.0.lock();
+        Some(agents.as_ref()?.get(agent).cloned().unwrap_or_default())
     }
 
-    /// Takes in an answer; returns the agents for which it says something new.
-    fn put(&self, answer: v1::WatchDemandResponse) -> Vec<String> {
-        let mut new: HashMap<String, Heard> = HashMap::new();
-        for demand in answer.demands {
-            new.insert(demand.agent.clone(), Heard { demand, isolated: Vec::new() });
+    /// Replaces the content. Returns the agents whose demand changed.
+    fn replace(&self, response: v1::WatchDemandResponse) -> Vec<String> {
+        let mut new: HashMap<String, DemandSnapshot> = HashMap::new();
+        for demand in response.demands {
+            new.insert(demand.agent.clone(), DemandSnapshot { demand, isolated: Vec::new() });
         }
-        for one in answer.isolated {
-            let Some((namespace, _)) = names::parse(&one.task, "tasks") else { continue };
-            new.entry(names::agent(namespace, &one.agent)).or_default().isolated.push(one);
+        for isolated in response.isolated {
+            let Some((namespace, _)) = names::parse(&isolated.task, "tasks") else { continue };
+            new.entry(names::agent(namespace, &isolated.agent)).or_default().isolated.push(isolated);
         }
-        let mut book = self.0.lock();
-        let old = book.take().unwrap_or_default();
-        let changed = new.iter().filter(|(name, heard)| old.get(*name) != Some(*heard)).map(|(name, _)| name);
-        let gone = old.keys().filter(|name| !new.contains_key(*name));
-        let woken = changed.chain(gone).cloned().collect();
-        *book = Some(new);
-        woken
+        let mut agents = self.0.lock();
+        let old = agents.take().unwrap_or_default();
+        let changed = new.iter().filter(|(name, demand)| old.get(*name) != Some(*demand));
+        let removed = old.keys().filter(|name| !new.contains_key(*name));
+        let changed = changed.map(|(name, _)| name).chain(removed).cloned().collect();
+        *agents = Some(new);
+        changed
     }
 }
 
-/// Listens until `shutdown`.
-pub(crate) async fn run(
+/// Watches the demand of all agents until `shutdown`.
+pub(crate) async fn watch(
     context: Context,
-    book: Arc<Book>,
-    woken: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
+    cache: Arc<DemandCache>,
+    triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut answers = context.control.watch_demand("namespaces/-");
+    let mut responses = context.control.watch_demand("namespaces/-");
     loop {
-        let answer = tokio::select! {
+        let response = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            answer = answers.next() => answer,
+            response = responses.next() => response,
         };
-        let answer = match answer {
-            Some(Ok(answer)) => answer,
+        let response = match response {
+            Some(Ok(response)) => response,
             Some(Err(error)) => return Err(error.into()),
-            None => return Err(Error::Ended("the stream of demand")),
+            None => return Err(Error::Ended("demand stream")),
         };
-        for name in book.put(answer) {
+        for name in cache.replace(response) {
             let Some((namespace, agent)) = names::parse(&name, "agents") else { continue };
             if !context.watches(namespace) {
                 continue;
             }
-            // An agent that was made over the API alone is in no scope; waking it does nothing.
-            for scope in &woken {
-                let _ = scope.send(ObjectRef::new(agent).within(namespace)).await;
+            // An agent created through the API has no resource in any scope; its trigger has no effect.
+            for trigger in &triggers {
+                let _ = trigger.send(ObjectRef::new(agent).within(namespace)).await;
             }
         }
     }
@@ -89,20 +89,20 @@ pub(crate) async fn run(
 mod tests {
     use super::*;
 
-    fn answer(queued: i64) -> v1::WatchDemandResponse {
+    fn response(queued: i64) -> v1::WatchDemandResponse {
         let demand = v1::Demand { agent: "namespaces/a/agents/x".into(), queued, ..Default::default() };
         v1::WatchDemandResponse { demands: vec![demand], ..Default::default() }
     }
 
     #[test]
-    fn only_what_changed_is_woken() {
-        let book = Book::default();
-        assert_eq!(book.get("namespaces/a/agents/x"), None);
-        assert_eq!(book.put(answer(1)), ["namespaces/a/agents/x"]);
-        assert_eq!(book.put(answer(1)), [""; 0]);
-        assert_eq!(book.put(answer(2)).len(), 1);
-        assert_eq!(book.get("namespaces/a/agents/x").unwrap().demand.queued, 2);
-        assert_eq!(book.put(v1::WatchDemandResponse::default()).len(), 1, "it has nothing to do any more");
-        assert_eq!(book.get("namespaces/a/agents/x"), Some(Heard::default()));
+    fn only_changed_agents_are_triggered() {
+        let cache = DemandCache::default();
+        assert_eq!(cache.get("namespaces/a/agents/x"), None);
+        assert_eq!(cache.replace(response(1)), ["namespaces/a/agents/x"]);
+        assert_eq!(cache.replace(response(1)), [""; 0]);
+        assert_eq!(cache.replace(response(2)).len(), 1);
+        assert_eq!(cache.get("namespaces/a/agents/x").unwrap().demand.queued, 2);
+        assert_eq!(cache.replace(v1::WatchDemandResponse::default()).len(), 1, "its demand ended");
+        assert_eq!(cache.get("namespaces/a/agents/x"), Some(DemandSnapshot::default()));
     }
 }

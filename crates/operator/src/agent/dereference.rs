@@ -1,7 +1,6 @@
-//! Finds what an `Agent` is about: its pods, and what the control plane says of its workers. Pure once
-//! the caches have been read.
+//! Collects what an `Agent` refers to: its pods, joined with the demand of their workers. Pure once the caches have been
+//! read.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,113 +10,124 @@ use kube::runtime::reflector::Store;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
-use super::demand::Heard;
+use super::demand::DemandSnapshot;
+use super::start_failure::StartFailure;
 use crate::cluster::{AGENT, SPEC_HASH, TASK_UID};
 
-/// One pod and its worker.
+/// Pod of an agent with its worker.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Member {
+pub(crate) struct WorkerPod {
     pub name: String,
     pub uid: String,
-    /// The task that it is for alone.
+    /// Task that the pod is limited to.
     pub task: Option<String>,
     pub hash: String,
-    pub state: Life,
-    /// Why it does not start, in a word and a sentence, while it does not.
-    pub trouble: Option<(String, String)>,
-    /// How long ago it was made.
+    pub lifecycle: PodLifecycle,
+    /// Why the pod does not start, or how it failed.
+    pub start_failure: Option<StartFailure>,
     pub age: Duration,
-    /// What the control plane says of its worker.
+    /// Worker as reported by the control plane.
     pub worker: Option<v1::WorkerDemand>,
     pub idle_for: Option<Duration>,
 }
 
-/// How far a pod is.
+impl WorkerPod {
+    /// Returns whether the pod has exited and only waits to be deleted.
+    pub(crate) fn has_terminated(&self) -> bool {
+        matches!(self.lifecycle, PodLifecycle::Succeeded | PodLifecycle::Failed)
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.lifecycle == PodLifecycle::Starting
+    }
+}
+
+/// Lifecycle of a worker pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// Not started, or started and never connected.
+pub(crate) enum PodLifecycle {
+    /// Created; its worker never connected so far.
     #[default]
     Starting,
     /// Its worker is, or was, connected.
     Serving,
-    /// It was told to go.
-    Leaving,
-    /// It has ended well, which is what a drained worker does.
+    /// Deleted, and still in its grace period.
+    Terminating,
+    /// Exited with success, as a drained worker does.
     Succeeded,
-    /// It has ended badly.
+    /// Exited with an error, or evicted.
     Failed,
 }
 
-/// The pods of an agent, by name.
-pub(super) fn members(agent: &Agent, pods: &[Store<Pod>], heard: &Heard, now: Timestamp) -> Vec<Member> {
+/// Returns the pods of an agent, ordered by name.
+pub(super) fn worker_pods(
+    agent: &Agent,
+    pods: &[Store<Pod>],
+    demand: &DemandSnapshot,
+    now: Timestamp,
+) -> Vec<WorkerPod> {
     let (namespace, name) = (agent.namespace(), agent.name_any());
     let mine = |pod: &Pod| pod.namespace() == namespace && pod.labels().get(AGENT) == Some(&name);
-    let mut members: Vec<_> =
-        pods.iter().flat_map(|store| store.state_filter(mine)).map(|pod| member(&pod, heard, now)).collect();
-    members.sort_by(|a, b| a.name.cmp(&b.name));
-    members
+    let pods = pods.iter().flat_map(|store| store.state_filter(mine));
+    let mut pods: Vec<_> = pods.map(|pod| worker_pod(&pod, demand, now)).collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
 }
 
-fn member(pod: &Arc<Pod>, heard: &Heard, now: Timestamp) -> Member {
+fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
     let name = pod.name_any();
-    let task = pod.labels().get(TASK_UID).cloned();
-    let worker = heard.demand.workers.iter().find(|one| names::last(&one.worker) == name).cloned();
-    // A worker of one task is not among its agent's in the demand: the task names it.
-    let known = worker.is_some() || heard.isolated.iter().any(|one| names::last(&one.worker) == name);
+    let worker = demand.demand.workers.iter().find(|worker| names::last(&worker.worker) == name).cloned();
+    // The worker of an isolated task is not listed under its agent; the task names it.
+    let known = worker.is_some() || demand.isolated.iter().any(|task| names::last(&task.worker) == name);
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-    let state = match phase {
-        "Succeeded" => Life::Succeeded,
-        "Failed" => Life::Failed,
-        _ if pod.metadata.deletion_timestamp.is_some() => Life::Leaving,
-        _ if known => Life::Serving,
-        _ => Life::Starting,
+    let lifecycle = match phase {
+        "Succeeded" => PodLifecycle::Succeeded,
+        "Failed" => PodLifecycle::Failed,
+        _ if pod.metadata.deletion_timestamp.is_some() => PodLifecycle::Terminating,
+        _ if known => PodLifecycle::Serving,
+        _ => PodLifecycle::Starting,
     };
-    let since = |time: Option<Timestamp>| {
-        time.and_then(|time| Duration::try_from(now.duration_since(time)).ok()).unwrap_or_default()
-    };
+    let since = |time: Timestamp| Duration::try_from(now.duration_since(time)).unwrap_or_default();
     let idle_since = worker.as_ref().and_then(|worker| worker.idle_since.as_ref());
-    Member {
+    WorkerPod {
         uid: pod.uid().unwrap_or_default(),
-        task,
+        task: pod.labels().get(TASK_UID).cloned(),
         hash: pod.labels().get(SPEC_HASH).cloned().unwrap_or_default(),
-        state,
-        trouble: trouble(pod),
-        age: since(pod.creation_timestamp().map(|time| time.0)),
-        idle_for: idle_since
-            .and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
-            .map(|at| since(Some(at))),
+        lifecycle,
+        start_failure: start_failure(pod),
+        age: pod.creation_timestamp().map(|time| since(time.0)).unwrap_or_default(),
+        idle_for: idle_since.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok()).map(since),
         worker,
         name,
     }
 }
 
-/// Why a pod does not start, or how it ended: what a person would look for in `kubectl describe`.
-fn trouble(pod: &Pod) -> Option<(String, String)> {
+/// Returns why a pod does not start, or how it failed: what a user would look for in `kubectl describe`.
+fn start_failure(pod: &Pod) -> Option<StartFailure> {
     let status = pod.status.as_ref()?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let reason =
+        |reason: &Option<String>, default: &str| reason.clone().unwrap_or_else(|| default.to_owned());
     let container = status.container_statuses.iter().flatten().next();
-    let state = container.and_then(|one| one.state.as_ref());
-    if let Some(ended) =
-        state.and_then(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0)
-    {
-        let words = text(&ended.message);
-        let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
-        return Some((reason, format!("its worker ended with exit code {}: {last}", ended.exit_code)));
+    let state = container.and_then(|container| container.state.as_ref());
+    let terminated = state.and_then(|state| state.terminated.as_ref());
+    if let Some(terminated) = terminated.filter(|terminated| terminated.exit_code != 0) {
+        let log = text(&terminated.message);
+        let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let message = format!("its worker exited with code {}: {last}", terminated.exit_code);
+        return Some(StartFailure::new(&reason(&terminated.reason, "Error"), message));
     }
-    // `ContainerCreating` is on the way, not trouble.
-    let waiting = state.and_then(|state| state.waiting.as_ref());
-    if let Some(waiting) = waiting
-        .filter(|one| !matches!(one.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None))
-    {
-        return Some((text(&waiting.reason), text(&waiting.message)));
+    // A container that is being created is starting, not failing.
+    let waiting = state.and_then(|state| state.waiting.as_ref()).filter(|waiting| {
+        !matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None)
+    });
+    if let Some(waiting) = waiting {
+        return Some(StartFailure::new(&text(&waiting.reason), text(&waiting.message)));
     }
     if status.phase.as_deref() == Some("Failed") {
-        let reason = status.reason.clone().unwrap_or_else(|| "Failed".to_owned());
-        return Some((reason, text(&status.message)));
+        return Some(StartFailure::new(&reason(&status.reason, "Failed"), text(&status.message)));
     }
+    let mut conditions = status.conditions.iter().flatten();
     let unscheduled =
-        status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
-    unscheduled
-        .map(|one| (one.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()), text(&one.message)))
+        conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    Some(StartFailure::new(&reason(&unscheduled.reason, "Unscheduled"), text(&unscheduled.message)))
 }

@@ -1,12 +1,13 @@
-//! `Agent` resources: each is a pool of pods that grows and shrinks with its demand.
+//! Reconciler of `Agent` resources: each is a pool of worker pods that grows and shrinks with its demand.
 
 mod apply;
 mod build;
 mod demand;
 mod dereference;
-mod gone;
-mod memory;
+mod finalize;
 mod pod;
+mod start_failure;
+mod state;
 mod status;
 mod validate;
 
@@ -22,6 +23,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
+use rota_core::scaling::{DEFAULT_IDLE_TIMEOUT, STABLE_AFTER};
 use rota_crds::resource::{Agent, Task};
 use rota_proto::names;
 use rota_telemetry::clock;
@@ -29,177 +31,192 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::Started;
+use self::apply::PodCreation;
 use self::build::Plan;
-use self::demand::{Book, Heard};
-use self::dereference::{Life, Member};
-use self::memory::{Memory, STEADY};
-use self::pod::{ForTask, Recipe};
-use self::status::{Known, Trouble};
+use self::demand::{DemandCache, DemandSnapshot};
+use self::dereference::{PodLifecycle, WorkerPod};
+use self::pod::{PodSpecInput, TaskPod};
+use self::start_failure::StartFailure;
+use self::state::AgentState;
+use self::status::StatusInput;
 use crate::context::Context;
-use crate::controller::{Failure, Guarded, Reconciler};
+use crate::controller::Reconciler;
+use crate::error::ReconcileError;
+use crate::kind::Guarded;
 use crate::task::Stores;
 
-/// Figures are written this often at most.
-const PACE: Duration = Duration::from_secs(5);
-/// A pool is looked at this often, in case a word was lost.
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
-/// While workers are expected to join.
-const LOOK_SOON: Duration = Duration::from_secs(5);
+/// Minimum interval between status writes that change counters only.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// Delay before a retry while no demand was received yet.
+const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which an agent is reconciled without a trigger, in case one was lost.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(300);
+/// The same while workers are expected to join.
+const JOIN_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Delay after an idle timeout at which it has surely expired.
+const IDLE_TIMEOUT_SLACK: Duration = Duration::from_millis(50);
 
-/// Looks after agents.
+/// Reconciler of `Agent` resources. Keeps an [`AgentState`] for each.
 pub(crate) struct Agents {
     context: Context,
-    book: Arc<Book>,
+    demand: Arc<DemandCache>,
     pods: Vec<Store<Pod>>,
     tasks: Stores,
-    gone: mpsc::Sender<()>,
-    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
+    deleted: mpsc::Sender<()>,
+    states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<AgentState>>>>,
 }
 
-/// What belongs to agents beside their reconciler.
+/// Reconciler of `Agent` resources, with the background tasks that it needs.
 pub(crate) struct Parts {
     pub agents: Arc<Agents>,
-    book: Arc<Book>,
-    gone: mpsc::Receiver<()>,
+    demand: Arc<DemandCache>,
+    deleted: mpsc::Receiver<()>,
 }
 
 impl Parts {
     pub(crate) fn new(context: Context, pods: Vec<Store<Pod>>, tasks: Stores) -> Self {
-        let book = Arc::new(Book::default());
-        let (sender, gone) = mpsc::channel(1);
+        let demand = Arc::new(DemandCache::default());
+        let (sender, deleted) = mpsc::channel(1);
         let agents = Agents {
             context,
-            book: Arc::clone(&book),
+            demand: Arc::clone(&demand),
             pods,
             tasks,
-            gone: sender,
-            memories: Mutex::default(),
+            deleted: sender,
+            states: Mutex::default(),
         };
-        Self { agents: Arc::new(agents), book, gone }
+        Self { agents: Arc::new(agents), demand, deleted }
     }
 
-    /// Listens for demand and takes back what lost its resource, until `shutdown`.
+    /// Watches demand and unregisters agents whose resource was deleted, until `shutdown`.
     pub(crate) async fn run(
         self,
         context: Context,
         stores: Vec<Store<Guarded<Agent>>>,
-        woken: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
+        triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
         shutdown: CancellationToken,
     ) -> Result<(), crate::Error> {
-        let gone = gone::run(context.clone(), stores, self.gone, shutdown.clone());
-        let demand = demand::run(context, self.book, woken, shutdown);
+        let finalize = finalize::run(context.clone(), stores, self.deleted, shutdown.clone());
+        let demand = demand::watch(context, self.demand, triggers, shutdown);
         tokio::select! {
-            heard = demand => heard,
-            () = gone => Ok(()),
+            ended = demand => ended,
+            () = finalize => Ok(()),
         }
     }
 }
 
 impl Reconciler<Agent> for Agents {
-    async fn reconcile(&self, agent: &Agent) -> Result<Action, Failure> {
+    async fn reconcile(&self, agent: &Agent) -> Result<Action, ReconcileError> {
         if agent.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        let name = names::agent(&agent.namespace().unwrap_or_default(), agent.name_any());
-        let memory = Arc::clone(self.memories.lock().entry(name.clone()).or_default());
-        // Never contended: one object is never reconciled twice at once.
-        let mut memory = memory.lock().await;
-        self.look_after(agent, &name, &mut memory).await
+        let name = full_name(agent);
+        let state = Arc::clone(self.states.lock().entry(name.clone()).or_default());
+        // Never contended: no object is reconciled twice at a time.
+        let mut state = state.lock().await;
+        self.reconcile_agent(agent, &name, &mut state).await
     }
 
     fn deleted(&self, agent: &Agent) {
-        let name = names::agent(&agent.namespace().unwrap_or_default(), agent.name_any());
-        self.memories.lock().remove(&name);
-        // One that is asked for already will do.
-        let _ = self.gone.try_send(());
+        self.states.lock().remove(&full_name(agent));
+        // A pending signal suffices.
+        let _ = self.deleted.try_send(());
     }
 }
 
 impl Agents {
-    async fn look_after(&self, agent: &Agent, name: &str, memory: &mut Memory) -> Result<Action, Failure> {
-        let namespace = agent.namespace().unwrap_or_default();
-        let checked = match validate::check(agent, &self.context.options.workers) {
-            Ok(hash) => match self.register(agent, memory).await? {
-                None => Ok(hash),
-                Some(trouble) => Err(trouble),
-            },
-            Err(trouble) => Err(trouble),
-        };
-        // Until demand was heard once, having none means nothing.
-        let Some(heard) = self.book.get(name) else { return Ok(Action::requeue(PACE / 10)) };
-        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut members = dereference::members(agent, &self.pods, &heard, now);
-        members.extend(memory.unseen(&members, Instant::now()));
-        let hash = match checked {
-            Ok(hash) => hash,
-            Err(trouble) => {
-                self.say(agent, memory, &members, &heard, "", Some(&trouble), now).await?;
-                return Ok(Action::await_change());
-            }
-        };
-        if members.iter().any(|member| member.state == Life::Serving) {
-            memory.recovered();
-        }
-        let pause = memory.pause(Instant::now());
-        let plan = build::plan(&agent.spec, &hash, &members, &heard, pause.is_zero());
-        let authority = self.context.authority.borrow().clone();
-        if !memory.trusts(&authority, Instant::now()) {
-            apply::authority(&self.context, &namespace, &authority).await?;
-            memory.trusted(authority, Instant::now());
-        }
-        self.carry_out(agent, name, memory, &mut members, &plan, &hash).await?;
-        self.announce(name, memory, &members).await?;
-        let stuck = self.say(agent, memory, &members, &heard, &hash, None, now).await?;
-        if let Some(trouble) = stuck.as_ref().filter(|trouble| memory.is_news(&trouble.reason)) {
-            self.context.event(agent, EventType::Warning, &trouble.reason, "Start", &trouble.message).await;
-        }
-        let message = stuck.map(|trouble| trouble.message).unwrap_or_default();
-        if memory.report(&message, Instant::now()) {
-            apply::report(&self.context, name, &message).await?;
-        }
-        Ok(Action::requeue(next_look(agent, memory, &members)))
-    }
-
-    /// Tells the control plane of a spec that it has not heard of. `Some` when it refuses that.
-    async fn register(&self, agent: &Agent, memory: &mut Memory) -> Result<Option<Trouble>, Failure> {
-        let mut hasher = DefaultHasher::new();
-        agent.labels().hash(&mut hasher);
-        let version = (agent.metadata.generation, hasher.finish());
-        if memory.registered == Some(version) {
-            return Ok(None);
-        }
-        memory.recovered();
-        let refused = apply::register(&self.context, agent).await?;
-        if refused.is_none() {
-            memory.registered = Some(version);
-        }
-        Ok(refused)
-    }
-
-    /// Does what the plan says. What it starts is a member from then on.
-    async fn carry_out(
+    async fn reconcile_agent(
         &self,
         agent: &Agent,
         name: &str,
-        memory: &mut Memory,
-        members: &mut Vec<Member>,
+        state: &mut AgentState,
+    ) -> Result<Action, ReconcileError> {
+        let namespace = agent.namespace().unwrap_or_default();
+        let checked = match validate::check(agent, &self.context.options.workers) {
+            Ok(hash) => match self.register(agent, state).await? {
+                None => Ok(hash),
+                Some(rejected) => Err(rejected),
+            },
+            Err(invalid) => Err(invalid),
+        };
+        // Before the first response, no demand means nothing.
+        let Some(demand) = self.demand.get(name) else { return Ok(Action::requeue(DEMAND_RETRY_INTERVAL)) };
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut pods = dereference::worker_pods(agent, &self.pods, &demand, now);
+        pods.extend(state.unobserved_pods(&pods, Instant::now()));
+        let hash = match checked {
+            Ok(hash) => hash,
+            Err(rejected) => {
+                self.write_status(agent, state, &pods, &demand, "", Some(&rejected), now).await?;
+                return Ok(Action::await_change());
+            }
+        };
+        if pods.iter().any(|pod| pod.lifecycle == PodLifecycle::Serving) {
+            state.recovered();
+        }
+        let may_start = state.start_delay(Instant::now()).is_zero();
+        let plan = build::plan(&agent.spec, &hash, &pods, &demand, may_start);
+        let authority = self.context.authority.borrow().clone();
+        if !state.authority_is_current(&authority, Instant::now()) {
+            apply::publish_authority(&self.context, &namespace, &authority).await?;
+            state.authority_published(authority, Instant::now());
+        }
+        self.execute(agent, name, state, &mut pods, &plan, &hash).await?;
+        self.announce(name, state, &pods).await?;
+        let failure = self.write_status(agent, state, &pods, &demand, &hash, None, now).await?;
+        if let Some(failure) = failure.as_ref().filter(|failure| state.event_due(&failure.reason)) {
+            self.context.event(agent, EventType::Warning, &failure.reason, "Start", &failure.message).await;
+        }
+        let message = failure.map(|failure| failure.message).unwrap_or_default();
+        if state.report_due(&message, Instant::now()) {
+            apply::report_start_failure(&self.context, name, &message).await?;
+        }
+        Ok(Action::requeue(requeue_after(agent, state, &pods)))
+    }
+
+    /// Registers the agent if its spec or labels changed. Returns the reason if the control plane rejects it.
+    async fn register(
+        &self,
+        agent: &Agent,
+        state: &mut AgentState,
+    ) -> Result<Option<StartFailure>, ReconcileError> {
+        let mut hasher = DefaultHasher::new();
+        agent.labels().hash(&mut hasher);
+        let version = (agent.metadata.generation, hasher.finish());
+        if state.registered == Some(version) {
+            return Ok(None);
+        }
+        state.recovered();
+        let rejected = apply::register(&self.context, agent).await?;
+        if rejected.is_none() {
+            state.registered = Some(version);
+        }
+        Ok(rejected)
+    }
+
+    /// Executes a plan. Created pods are added to `pods`.
+    async fn execute(
+        &self,
+        agent: &Agent,
+        name: &str,
+        state: &mut AgentState,
+        pods: &mut Vec<WorkerPod>,
         plan: &Plan,
         hash: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
-        for member in members.iter().filter(|member| plan.delete.contains(&member.name)) {
-            if let (Life::Failed, Some((reason, message))) = (member.state, &member.trouble) {
-                let note = format!("{}: {message}", member.name);
+        for pod in pods.iter().filter(|pod| plan.delete.contains(&pod.name)) {
+            if let (PodLifecycle::Failed, Some(failure)) = (pod.lifecycle, &pod.start_failure) {
+                let note = format!("{}: {}", pod.name, failure.message);
                 self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
-                if member.age < STEADY {
-                    memory.failed(Trouble::new(reason, note), Instant::now());
+                if pod.age < STABLE_AFTER {
+                    state.start_failed(StartFailure::new(&failure.reason, note), Instant::now());
                 }
             }
-            apply::bury(&self.context, &namespace, member).await?;
+            apply::delete_terminated(&self.context, &namespace, pod).await?;
         }
-        for member in members.iter().filter(|member| plan.abandon.contains(&member.name)) {
-            apply::remove(&self.context, &namespace, member).await?;
+        for pod in pods.iter().filter(|pod| plan.abandon.contains(&pod.name)) {
+            apply::delete_pod(&self.context, &namespace, pod).await?;
         }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
@@ -208,110 +225,116 @@ impl Agents {
             apply::drain(&self.context, name, worker, false).await?;
         }
         let options = &self.context.options.workers;
-        let mut started = |name, uid, task: Option<&String>| {
+        let mut created = |name, uid, task: Option<&String>| {
             let (task, hash) = (task.cloned(), hash.to_owned());
-            let member = Member { name, uid, task, hash, ..Member::default() };
-            memory.started(member.clone(), Instant::now());
-            members.push(member);
+            let pod = WorkerPod { name, uid, task, hash, ..WorkerPod::default() };
+            state.pod_created(pod.clone(), Instant::now());
+            pods.push(pod);
         };
-        let mut refused = None;
+        let mut rejected = None;
         for _ in 0..plan.start {
-            match apply::start(&self.context, &Recipe { agent, options, task: None }).await? {
-                Started::Pod(name, uid) => started(name, uid, None),
-                Started::Refused(trouble) => {
-                    refused = Some(trouble);
+            match apply::create_pod(&self.context, &PodSpecInput { agent, options, task: None }).await? {
+                PodCreation::Created { name, uid } => created(name, uid, None),
+                PodCreation::Rejected(failure) => {
+                    rejected = Some(failure);
                     break;
                 }
             }
         }
         for id in &plan.start_for {
             let resource = self.task(&namespace, id);
-            let task = ForTask { id, resource: resource.as_ref() };
-            match apply::start(&self.context, &Recipe { agent, options, task: Some(task) }).await? {
-                Started::Pod(name, uid) => started(name, uid, Some(id)),
-                Started::Refused(trouble) => refused = Some(trouble),
+            let task = Some(TaskPod { id, resource: resource.as_ref() });
+            match apply::create_pod(&self.context, &PodSpecInput { agent, options, task }).await? {
+                PodCreation::Created { name, uid } => created(name, uid, Some(id)),
+                PodCreation::Rejected(failure) => rejected = Some(failure),
             }
         }
-        if let Some(trouble) = refused {
-            memory.failed(trouble, Instant::now());
+        if let Some(failure) = rejected {
+            state.start_failed(failure, Instant::now());
         }
         Ok(())
     }
 
-    /// The resource of a task, where it has one.
+    /// Returns the resource of a task, if it has one.
     fn task(&self, namespace: &str, id: &str) -> Option<Task> {
-        let mine = |task: &Guarded<Task>| {
+        let matches = |task: &Guarded<Task>| {
             task.uid().as_deref() == Some(id) && task.namespace().as_deref() == Some(namespace)
         };
-        let found = self.tasks.iter().find_map(|(store, _)| store.find(mine))?;
+        let found = self.tasks.iter().find_map(|(store, _)| store.find(matches))?;
         found.0.as_ref().ok().cloned()
     }
 
-    async fn announce(&self, name: &str, memory: &mut Memory, members: &[Member]) -> Result<(), Failure> {
-        let there = members.iter().filter(|one| !matches!(one.state, Life::Succeeded | Life::Failed));
-        let mut set: Vec<_> = there.map(|one| (one.name.clone(), one.uid.clone())).collect();
-        set.sort();
-        let joined = members.iter().all(|one| one.state != Life::Starting);
-        if memory.announce(&set, joined, Instant::now()) {
-            let told = apply::announce(&self.context, name, &set).await;
-            if told.is_err() {
-                memory.unannounced();
+    async fn announce(
+        &self,
+        name: &str,
+        state: &mut AgentState,
+        pods: &[WorkerPod],
+    ) -> Result<(), ReconcileError> {
+        let present = pods.iter().filter(|pod| !pod.has_terminated());
+        let mut workers: Vec<_> = present.map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
+        workers.sort();
+        let all_joined = !pods.iter().any(WorkerPod::is_starting);
+        if state.announcement_due(&workers, all_joined, Instant::now()) {
+            let announced = apply::announce(&self.context, name, &workers).await;
+            if announced.is_err() {
+                state.announcement_failed();
             }
-            told?;
+            announced?;
         }
         Ok(())
     }
 
-    /// Writes the status down, if it is time to. Returns what keeps workers from starting.
-    #[expect(clippy::too_many_arguments, reason = "all that a status is made from")]
-    async fn say(
+    /// Writes the status, if it is due. Returns why workers do not start.
+    #[expect(clippy::too_many_arguments, reason = "all inputs of a status")]
+    async fn write_status(
         &self,
         agent: &Agent,
-        memory: &mut Memory,
-        members: &[Member],
-        heard: &Heard,
+        state: &mut AgentState,
+        pods: &[WorkerPod],
+        demand: &DemandSnapshot,
         hash: &str,
-        refused: Option<&Trouble>,
+        rejected: Option<&StartFailure>,
         now: Timestamp,
-    ) -> Result<Option<Trouble>, Failure> {
-        let stuck = members
-            .iter()
-            .filter(|member| member.state == Life::Starting)
-            .find_map(|member| member.trouble.as_ref())
-            .map(|(reason, message)| Trouble::new(reason, message))
-            .or_else(|| memory.trouble().cloned());
-        let known = Known { members, heard, hash, refused, stuck: stuck.as_ref() };
-        let built = status::build(agent, &known, now);
+    ) -> Result<Option<StartFailure>, ReconcileError> {
+        let mut starting = pods.iter().filter(|pod| pod.is_starting());
+        let start_failure =
+            starting.find_map(|pod| pod.start_failure.as_ref()).or(state.last_failure()).cloned();
+        let input = StatusInput { pods, demand, hash, rejected, start_failure: start_failure.as_ref() };
+        let built = status::build(agent, &input, now);
         let old = agent.status.as_ref();
-        let recent = memory.written.is_some_and(|at| at.elapsed() < PACE);
-        if old != Some(&built) && (!recent || status::matters(old, &built)) {
+        let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
+        if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {
             self.context.write_status("agent", agent, &built).await?;
-            memory.written = Some(Instant::now());
+            state.status_written = Some(Instant::now());
         }
-        Ok(stuck)
+        Ok(start_failure)
     }
 }
 
-/// When time alone may have changed something.
-fn next_look(agent: &Agent, memory: &Memory, members: &[Member]) -> Duration {
-    let mut next = LOOK_AGAIN;
-    if memory.written.is_some_and(|at| at.elapsed() < PACE) {
-        next = next.min(PACE);
+fn full_name(agent: &Agent) -> String {
+    names::agent(&agent.namespace().unwrap_or_default(), agent.name_any())
+}
+
+/// Returns when time alone may have changed something.
+fn requeue_after(agent: &Agent, state: &AgentState, pods: &[WorkerPod]) -> Duration {
+    let mut delay = RESYNC_INTERVAL;
+    if state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL) {
+        delay = delay.min(STATUS_INTERVAL);
     }
-    let pause = memory.pause(Instant::now());
-    if !pause.is_zero() {
-        next = next.min(pause);
+    let start_delay = state.start_delay(Instant::now());
+    if !start_delay.is_zero() {
+        delay = delay.min(start_delay);
     }
-    if members.iter().any(|one| one.state == Life::Starting) {
-        next = next.min(LOOK_SOON);
+    if pods.iter().any(WorkerPod::is_starting) {
+        delay = delay.min(JOIN_CHECK_INTERVAL);
     }
-    let idle_timeout = agent.spec.idle_timeout.map_or(build::IDLE_TIMEOUT, |span| span.0);
+    let idle_timeout = agent.spec.idle_timeout.map_or(DEFAULT_IDLE_TIMEOUT, |timeout| timeout.0);
     let floor = usize::try_from(agent.spec.replicas).unwrap_or_default();
-    if members.len() > floor {
-        let left = members.iter().filter_map(|one| idle_timeout.checked_sub(one.idle_for?));
-        if let Some(left) = left.min() {
-            next = next.min(left + Duration::from_millis(50));
+    if pods.len() > floor {
+        let remaining = pods.iter().filter_map(|pod| idle_timeout.checked_sub(pod.idle_for?));
+        if let Some(remaining) = remaining.min() {
+            delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
         }
     }
-    next
+    delay
 }

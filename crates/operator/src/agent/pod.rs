@@ -1,5 +1,5 @@
-//! A worker's pod, from its agent. Pure. Pods hold no permission of the cluster, and no token but the
-//! one that proves to the control plane who they are.
+//! Builds the pod of a worker from its agent. Pure. Pods have no permission in the cluster, and no token but the one that
+//! identifies them to the control plane.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,45 +20,44 @@ use sha2::{Digest, Sha256};
 use crate::WorkerOptions;
 use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SPEC_HASH, TASK_UID, labels};
 
-/// The container's name.
-pub(crate) const CONTAINER: &str = "worker";
-/// How long a pod that is told to go may finish what it runs.
-const GRACE: Duration = Duration::from_secs(600);
-/// Kept of that grace for ending what is not finished then.
-const TO_END: Duration = Duration::from_secs(20);
-/// An id that images seldom use, so that files of theirs are not ours to change.
-const USER: i64 = 65532;
+const CONTAINER_NAME: &str = "worker";
+/// Time for a deleted pod to finish its tasks, unless its agent sets another.
+const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(600);
+/// Part of the grace period reserved for stopping unfinished tasks.
+const STOP_RESERVE: Duration = Duration::from_secs(20);
+/// User and group id that images rarely use, so that their files are not writable.
+const USER_ID: i64 = 65532;
 const CA_PATH: &str = "/var/run/rota/ca";
 const TOKEN_PATH: &str = "/var/run/rota/token";
 const SECRETS_PATH: &str = "/var/run/rota/secrets";
 const STATE_PATH: &str = "/var/lib/rota";
-const TOKEN_LIFE: i64 = 3600;
-/// Whom the token is for.
-const AUDIENCE: &str = "rota";
+const TOKEN_LIFETIME_SECONDS: i64 = 3600;
+/// Audience of the workers' tokens.
+const TOKEN_AUDIENCE: &str = "rota";
 
-/// What a pod is made from.
-pub(crate) struct Recipe<'a> {
+/// Input of a pod spec.
+pub(crate) struct PodSpecInput<'a> {
     pub agent: &'a Agent,
     pub options: &'a WorkerOptions,
-    /// The one task that it is for, where it is.
-    pub task: Option<ForTask<'a>>,
+    /// Task that the pod is limited to.
+    pub task: Option<TaskPod<'a>>,
 }
 
-/// A task that gets a pod of its own.
+/// Task with a pod of its own.
 #[derive(Clone, Copy)]
-pub(crate) struct ForTask<'a> {
+pub(crate) struct TaskPod<'a> {
     pub id: &'a str,
-    /// Its resource, where there is one.
+    /// Resource of the task; tasks created through the API have none.
     pub resource: Option<&'a Task>,
 }
 
-/// What of an agent a cluster cannot take.
+/// Field of an agent that is not valid Kubernetes, with the cause.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub String);
+pub(crate) struct InvalidPod(pub String);
 
-impl Recipe<'_> {
-    /// The pod. Its name is the agent's, and what the cluster appends to tell it from its siblings.
-    pub(crate) fn pod(&self) -> Result<Pod, Malformed> {
+impl PodSpecInput<'_> {
+    /// Builds the pod. Its name is the agent's with a suffix that the cluster generates.
+    pub(crate) fn pod(&self) -> Result<Pod, InvalidPod> {
         let spec = self.spec()?;
         let template = self.template();
         let hash = hash(&spec, &template);
@@ -69,13 +68,13 @@ impl Recipe<'_> {
         if let Some(task) = self.task {
             own.insert(TASK_UID.to_owned(), task.id.to_owned());
         }
-        // What an agent asks for never hides what we go by.
+        // Labels of the agent never override those that the operator relies on.
         let labels =
             template.labels.iter().map(|(key, value)| (key.clone(), value.clone())).chain(own).collect();
         let annotations = (!template.annotations.is_empty()).then_some(template.annotations);
         Ok(Pod {
             metadata: ObjectMeta {
-                generate_name: Some(stem(&self.agent.name_any())),
+                generate_name: Some(name_prefix(&self.agent.name_any())),
                 namespace: self.agent.namespace(),
                 labels: Some(labels),
                 annotations,
@@ -87,12 +86,12 @@ impl Recipe<'_> {
         })
     }
 
-    /// What pods made now would be labelled with: one that has another is outdated.
-    pub(crate) fn hash(&self) -> Result<String, Malformed> {
+    /// Returns the hash in the label of pods created now. Pods with another hash are outdated.
+    pub(crate) fn hash(&self) -> Result<String, InvalidPod> {
         Ok(hash(&self.spec()?, &self.template()))
     }
 
-    /// A task's own pod goes with the task, others with their agent.
+    /// Returns the owner: a task's own pod is deleted with the task, others with their agent.
     fn owner(&self) -> Option<OwnerReference> {
         match self.task.and_then(|task| task.resource) {
             Some(task) => task.controller_owner_ref(&()),
@@ -111,28 +110,27 @@ impl Recipe<'_> {
             .unwrap_or_default()
     }
 
-    fn spec(&self) -> Result<PodSpec, Malformed> {
+    fn spec(&self) -> Result<PodSpec, InvalidPod> {
         let (template, overrides) = (self.template(), self.overrides());
-        let grace = template.termination_grace_period.map_or(GRACE, |grace| grace.0);
+        let grace = template.termination_grace_period.map_or(DEFAULT_GRACE_PERIOD, |grace| grace.0);
         let mut tolerations: Vec<Toleration> = list("tolerations", &template.tolerations)?;
         tolerations.extend(list("tolerations", &overrides.tolerations)?);
         let mut volumes = self.volumes();
         volumes.extend(list::<Volume>("volumes", &template.volumes)?);
         volumes.extend(list::<Volume>("volumes", &overrides.volumes)?);
         let affinity: Option<Affinity> =
-            template.affinity.as_ref().map(|one| read("affinity", one)).transpose()?;
+            template.affinity.as_ref().map(|affinity| read("affinity", affinity)).transpose()?;
         let node_selector: BTreeMap<_, _> =
             template.node_selector.clone().into_iter().chain(overrides.node_selector.clone()).collect();
         let image_pull_secrets: Vec<_> = template
             .image_pull_secrets
             .iter()
-            .map(|one| LocalObjectReference { name: one.name.clone() })
+            .map(|secret| LocalObjectReference { name: secret.name.clone() })
             .collect();
         Ok(PodSpec {
             containers: vec![self.container(&template, &overrides, grace)?],
             volumes: Some(volumes),
-            // What a worker left undone is done by the next one; a worker that starts again in its
-            // old pod would hide that it ever ended.
+            // A replacement is a new pod: a restart within the pod would hide that the worker failed.
             restart_policy: Some("Never".to_owned()),
             termination_grace_period_seconds: i64::try_from(grace.as_secs()).ok(),
             automount_service_account_token: Some(false),
@@ -146,9 +144,9 @@ impl Recipe<'_> {
             priority_class_name: template.priority_class_name,
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: Some(USER_ID),
+                run_as_group: Some(USER_ID),
+                fs_group: Some(USER_ID),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
                     ..Default::default()
@@ -164,10 +162,10 @@ impl Recipe<'_> {
         template: &PodTemplate,
         overrides: &PodOverrides,
         grace: Duration,
-    ) -> Result<Container, Malformed> {
+    ) -> Result<Container, InvalidPod> {
         let resources: Option<ResourceRequirements> = (overrides.resources.as_ref())
             .or(template.resources.as_ref())
-            .map(|one| read("resources", one))
+            .map(|resources| read("resources", resources))
             .transpose()?;
         let mut mounts = vec![
             mount("ca", CA_PATH, true),
@@ -184,7 +182,7 @@ impl Recipe<'_> {
             if template.command.is_empty() { vec!["rota".to_owned()] } else { template.command.clone() };
         let policy = template.image_pull_policy.map(ImagePullPolicy::as_str).map(str::to_owned);
         Ok(Container {
-            name: CONTAINER.to_owned(),
+            name: CONTAINER_NAME.to_owned(),
             image: Some(template.image.clone().unwrap_or_else(|| self.options.image.clone())),
             image_pull_policy: policy.or_else(|| self.options.image_pull_policy.clone()),
             command: Some(command),
@@ -192,7 +190,7 @@ impl Recipe<'_> {
             env: Some(self.environment()),
             resources,
             volume_mounts: Some(mounts),
-            // Its last words, when it ends badly, are what people ask for first.
+            // The end of the log is the first thing users need when a worker fails.
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),
@@ -206,22 +204,22 @@ impl Recipe<'_> {
     }
 
     fn arguments(&self, grace: Duration) -> Vec<String> {
-        let drain = grace.saturating_sub(TO_END).max(grace / 2);
+        let drain = grace.saturating_sub(STOP_RESERVE).max(grace / 2);
         let mut arguments: Vec<String> = ["worker", "--worker", "$(POD_NAME)", "--instance", "$(POD_UID)"]
             .into_iter()
             .map(str::to_owned)
             .collect();
-        let mut give = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-        give("--agent", self.agent.name_any());
+        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+        add("--agent", self.agent.name_any());
         let slots = if self.task.is_some() { 1 } else { self.agent.spec.slots.unwrap_or(1).max(1) };
-        give("--slots", slots.to_string());
-        give("--state-dir", STATE_PATH.to_owned());
-        give("--drain-timeout", format!("{}s", drain.as_secs()));
+        add("--slots", slots.to_string());
+        add("--state-dir", STATE_PATH.to_owned());
+        add("--drain-timeout", format!("{}s", drain.as_secs()));
         if !self.agent.spec.secrets.is_empty() {
-            give("--secrets-dir", SECRETS_PATH.to_owned());
+            add("--secrets-dir", SECRETS_PATH.to_owned());
         }
         if let Some(task) = self.task {
-            give("--isolated-task", task.id.to_owned());
+            add("--isolated-task", task.id.to_owned());
         }
         arguments
     }
@@ -248,7 +246,7 @@ impl Recipe<'_> {
             plain("ROTA_NAMESPACE", self.agent.namespace().unwrap_or_default()),
             plain("ROTA_CA", format!("{CA_PATH}/ca.crt")),
             plain("ROTA_TOKEN_FILE", format!("{TOKEN_PATH}/token")),
-            // The root file system cannot be written to.
+            // The root file system is read-only.
             plain("HOME", STATE_PATH.to_owned()),
         ];
         all.extend(collector.map(|(name, value)| plain(name, value.clone())));
@@ -259,8 +257,8 @@ impl Recipe<'_> {
         let volume = |name: &str| Volume { name: name.to_owned(), ..Default::default() };
         let token = VolumeProjection {
             service_account_token: Some(ServiceAccountTokenProjection {
-                audience: Some(AUDIENCE.to_owned()),
-                expiration_seconds: Some(TOKEN_LIFE),
+                audience: Some(TOKEN_AUDIENCE.to_owned()),
+                expiration_seconds: Some(TOKEN_LIFETIME_SECONDS),
                 path: "token".to_owned(),
             }),
             ..Default::default()
@@ -279,10 +277,14 @@ impl Recipe<'_> {
             Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
         ];
         if !self.agent.spec.secrets.is_empty() {
-            let secrets = self.agent.spec.secrets.iter().map(|one| VolumeProjection {
+            let secrets = self.agent.spec.secrets.iter().map(|secret| VolumeProjection {
                 secret: Some(SecretProjection {
-                    name: one.secret_name.clone(),
-                    items: Some(vec![KeyToPath { key: one.key.clone(), path: one.name.clone(), mode: None }]),
+                    name: secret.secret_name.clone(),
+                    items: Some(vec![KeyToPath {
+                        key: secret.key.clone(),
+                        path: secret.name.clone(),
+                        mode: None,
+                    }]),
                     optional: None,
                 }),
                 ..Default::default()
@@ -293,8 +295,8 @@ impl Recipe<'_> {
     }
 }
 
-/// `{agent}-`: with the five characters that a cluster appends, no longer than a worker's name may be.
-fn stem(agent: &str) -> String {
+/// Returns `{agent}-`, short enough for a worker's name with the five characters that the cluster appends.
+fn name_prefix(agent: &str) -> String {
     format!("{}-", agent[..agent.floor_char_boundary(57)].trim_end_matches(['-', '.']))
 }
 
@@ -307,17 +309,17 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// A part that is Kubernetes' own, as its type.
-fn read<T: DeserializeOwned>(field: &str, json: &Json) -> Result<T, Malformed> {
+/// Reads a verbatim field as its Kubernetes type.
+fn read<T: DeserializeOwned>(field: &str, json: &Json) -> Result<T, InvalidPod> {
     serde_json::from_value(serde_json::Value::Object(json.0.clone()))
-        .map_err(|error| Malformed(format!("spec.pod.{field}: {error}")))
+        .map_err(|error| InvalidPod(format!("spec.pod.{field}: {error}")))
 }
 
-fn list<T: DeserializeOwned>(field: &str, list: &[Json]) -> Result<Vec<T>, Malformed> {
-    list.iter().enumerate().map(|(at, one)| read(&format!("{field}[{at}]"), one)).collect()
+fn list<T: DeserializeOwned>(field: &str, list: &[Json]) -> Result<Vec<T>, InvalidPod> {
+    list.iter().enumerate().map(|(index, item)| read(&format!("{field}[{index}]"), item)).collect()
 }
 
-/// Of everything in a pod that would have to be made anew to change.
+/// Hashes everything in a pod that only a new pod can change.
 fn hash(spec: &PodSpec, template: &PodTemplate) -> String {
     let all = serde_json::json!([spec, template.labels, template.annotations]);
     hex::encode(&Sha256::digest(all.to_string().as_bytes())[..6])

@@ -1,4 +1,4 @@
-//! What an `Agent` resource says of its pool. Pure.
+//! Derives the status of an `Agent` resource. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -6,48 +6,33 @@ use kube::ResourceExt;
 use rota_crds::resource::{Agent, AgentStatus, Condition, condition};
 use rota_proto::v1;
 
-use super::demand::Heard;
-use super::dereference::{Life, Member};
+use super::demand::DemandSnapshot;
+use super::dereference::{PodLifecycle, WorkerPod};
+use super::start_failure::StartFailure;
 use crate::cluster::{AGENT, ROLE};
 
-/// Bytes of a sentence.
-const SENTENCE: usize = 1024;
+const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// What is wrong with an agent, in a word and a sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    pub reason: String,
-    pub message: String,
-}
-
-impl Trouble {
-    pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
-    }
-}
-
-/// What is known of a pool.
-pub(crate) struct Known<'a> {
-    pub members: &'a [Member],
-    pub heard: &'a Heard,
-    /// What pods are made from now.
+/// Observations that a status is derived from.
+pub(crate) struct StatusInput<'a> {
+    pub pods: &'a [WorkerPod],
+    pub demand: &'a DemandSnapshot,
+    /// Hash of the current pod spec.
     pub hash: &'a str,
-    /// Why the spec is not taken.
-    pub refused: Option<&'a Trouble>,
-    /// Why workers do not start.
-    pub stuck: Option<&'a Trouble>,
+    /// Why the agent's spec is not accepted.
+    pub rejected: Option<&'a StartFailure>,
+    /// Why its workers do not start.
+    pub start_failure: Option<&'a StartFailure>,
 }
 
-/// What the resource shall say.
-pub(crate) fn build(agent: &Agent, known: &Known<'_>, now: Timestamp) -> AgentStatus {
-    let workers = &known.heard.demand.workers;
+/// Builds the status with its counters and conditions.
+pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> AgentStatus {
+    let workers = &input.demand.demand.workers;
     let connected = || workers.iter().filter(|worker| worker.connected && !worker.draining);
-    let pods: Vec<_> = (known.members.iter())
-        .filter(|one| one.task.is_none() && !matches!(one.state, Life::Succeeded | Life::Failed))
-        .collect();
+    let pods: Vec<_> = input.pods.iter().filter(|pod| pod.task.is_none() && !pod.has_terminated()).collect();
     let ready = count(connected());
     let busy = |worker: &&v1::WorkerDemand| worker.running > 0;
-    let trouble = known.refused.or(known.stuck);
+    let failure = input.rejected.or(input.start_failure);
     let mut status = AgentStatus {
         conditions: Vec::new(),
         observed_generation: agent.metadata.generation,
@@ -56,34 +41,33 @@ pub(crate) fn build(agent: &Agent, known: &Known<'_>, now: Timestamp) -> AgentSt
         ready_workers: ready,
         busy_workers: count(workers.iter().filter(|worker| worker.connected).filter(busy)),
         idle_workers: count(connected().filter(|worker| worker.running == 0)),
-        queued_tasks: known.heard.demand.queued,
-        running_tasks: known.heard.demand.running,
-        message: trouble.map(|trouble| cut(&trouble.message)),
+        queued_tasks: input.demand.demand.queued,
+        running_tasks: input.demand.demand.running,
+        message: failure.map(|failure| truncated(&failure.message)),
     };
     let mut put = |type_: &str, holds: bool, reason: &str, message: &str| {
         status.conditions.push(condition_of(agent, type_, holds, reason, message, now));
     };
-    match known.refused {
+    match input.rejected {
         None => put(condition::ACCEPTED, true, "Accepted", ""),
-        Some(trouble) => put(condition::ACCEPTED, false, &trouble.reason, &trouble.message),
+        Some(failure) => put(condition::ACCEPTED, false, &failure.reason, &failure.message),
     }
-    let floor = agent.spec.replicas;
-    match trouble {
-        Some(trouble) => put(condition::READY, false, &trouble.reason, &trouble.message),
-        None if ready < floor => {
-            put(condition::READY, false, "Starting", "the floor of workers is not connected yet");
+    match failure {
+        Some(failure) => put(condition::READY, false, &failure.reason, &failure.message),
+        None if ready < agent.spec.replicas => {
+            put(condition::READY, false, "Starting", "fewer workers are connected than replicas");
         }
         None if ready == 0 => {
-            put(condition::READY, true, "ScaledToZero", "a worker starts with the first task")
+            put(condition::READY, true, "ScaledToZero", "the first task starts a worker");
         }
         None => put(condition::READY, true, "WorkersConnected", ""),
     }
-    let moving = pods.iter().any(|pod| {
-        matches!(pod.state, Life::Starting | Life::Leaving)
-            || pod.hash != known.hash
+    let progressing = pods.iter().any(|pod| {
+        matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Terminating)
+            || pod.hash != input.hash
             || pod.worker.as_ref().is_some_and(|worker| worker.draining)
     });
-    match moving {
+    match progressing {
         true => {
             put(condition::PROGRESSING, true, "PodsChanging", "pods are being started, drained or replaced")
         }
@@ -92,9 +76,9 @@ pub(crate) fn build(agent: &Agent, known: &Known<'_>, now: Timestamp) -> AgentSt
     status
 }
 
-/// Whether two differ in more than figures, which may wait.
-pub(crate) fn matters(old: Option<&AgentStatus>, new: &AgentStatus) -> bool {
-    let without_figures = |status: &AgentStatus| AgentStatus {
+/// Returns whether two statuses differ in more than counters, whose writes may be delayed.
+pub(crate) fn differs_beyond_counters(old: Option<&AgentStatus>, new: &AgentStatus) -> bool {
+    let without_counters = |status: &AgentStatus| AgentStatus {
         replicas: 0,
         ready_workers: 0,
         busy_workers: 0,
@@ -103,9 +87,10 @@ pub(crate) fn matters(old: Option<&AgentStatus>, new: &AgentStatus) -> bool {
         running_tasks: 0,
         ..status.clone()
     };
-    old.is_none_or(|old| without_figures(old) != without_figures(new))
+    old.is_none_or(|old| without_counters(old) != without_counters(new))
 }
 
+/// Builds a condition. Its transition time is kept while its status does not change.
 fn condition_of(
     agent: &Agent,
     type_: &str,
@@ -115,13 +100,14 @@ fn condition_of(
     now: Timestamp,
 ) -> Condition {
     let status = if holds { "True" } else { "False" };
-    let old = agent.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == type_);
-    let since = old.filter(|one| one.status == status).map(|one| one.last_transition_time.clone());
+    let mut conditions = agent.status.iter().flat_map(|status| &status.conditions);
+    let old = conditions.find(|condition| condition.type_ == type_);
+    let since = old.filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: cut(message),
+        message: truncated(message),
         observed_generation: agent.metadata.generation,
         last_transition_time: since.unwrap_or(Time(now)),
     }
@@ -131,8 +117,8 @@ fn count<T>(items: impl Iterator<Item = T>) -> i32 {
     i32::try_from(items.count()).unwrap_or(i32::MAX)
 }
 
-fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(SENTENCE)].to_owned()
+fn truncated(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
 }
 
 #[cfg(test)]
@@ -147,44 +133,44 @@ mod tests {
         agent
     }
 
-    fn built(agent: &Agent, heard: &Heard, stuck: Option<&Trouble>) -> AgentStatus {
-        let known = Known { members: &[], heard, hash: "h", refused: None, stuck };
-        build(agent, &known, Timestamp::from_second(7).unwrap())
+    fn built(agent: &Agent, demand: &DemandSnapshot, start_failure: Option<&StartFailure>) -> AgentStatus {
+        let input = StatusInput { pods: &[], demand, hash: "h", rejected: None, start_failure };
+        build(agent, &input, Timestamp::from_second(7).unwrap())
     }
 
     fn ready(status: &AgentStatus) -> (&str, &str) {
-        let one = status.conditions.iter().find(|one| one.type_ == "Ready").unwrap();
-        (one.status.as_str(), one.reason.as_str())
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        (ready.status.as_str(), ready.reason.as_str())
     }
 
     #[test]
-    fn it_is_ready_when_its_floor_is() {
-        let nobody = Heard::default();
-        assert_eq!(ready(&built(&agent(0), &nobody, None)), ("True", "ScaledToZero"));
-        assert_eq!(ready(&built(&agent(1), &nobody, None)), ("False", "Starting"));
+    fn agent_is_ready_with_its_replicas() {
+        let none = DemandSnapshot::default();
+        assert_eq!(ready(&built(&agent(0), &none, None)), ("True", "ScaledToZero"));
+        assert_eq!(ready(&built(&agent(1), &none, None)), ("False", "Starting"));
         let worker = v1::WorkerDemand { connected: true, running: 1, ..Default::default() };
         let demand = v1::Demand { workers: vec![worker], running: 1, ..Default::default() };
-        let heard = Heard { demand, ..Default::default() };
-        let status = built(&agent(1), &heard, None);
+        let demand = DemandSnapshot { demand, ..Default::default() };
+        let status = built(&agent(1), &demand, None);
         assert_eq!(ready(&status), ("True", "WorkersConnected"));
         assert_eq!((status.ready_workers, status.busy_workers, status.idle_workers), (1, 1, 0));
     }
 
     #[test]
-    fn what_is_stuck_says_why() {
-        let trouble = Trouble::new("ImagePullBackOff", "no such image");
-        let status = built(&agent(0), &Heard::default(), Some(&trouble));
+    fn start_failure_is_the_reason() {
+        let failure = StartFailure::new("ImagePullBackOff", "no such image");
+        let status = built(&agent(0), &DemandSnapshot::default(), Some(&failure));
         assert_eq!(ready(&status), ("False", "ImagePullBackOff"));
         assert_eq!(status.message.as_deref(), Some("no such image"));
     }
 
     #[test]
-    fn figures_alone_may_wait() {
-        let before = built(&agent(0), &Heard::default(), None);
+    fn counters_alone_may_be_delayed() {
+        let before = built(&agent(0), &DemandSnapshot::default(), None);
         let demand = v1::Demand { queued: 9, ..Default::default() };
-        let after = built(&agent(0), &Heard { demand, ..Default::default() }, None);
+        let after = built(&agent(0), &DemandSnapshot { demand, ..Default::default() }, None);
         assert_ne!(before, after);
-        assert!(!matters(Some(&before), &after));
-        assert!(matters(None, &after));
+        assert!(!differs_beyond_counters(Some(&before), &after));
+        assert!(differs_beyond_counters(None, &after));
     }
 }

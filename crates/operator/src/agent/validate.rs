@@ -1,18 +1,18 @@
-//! Whether an `Agent` makes sense: what the cluster's own rules could not see. Pure.
+//! Validates an `Agent` beyond the CEL rules of the cluster. Pure.
 
 use rota_crds::resource::Agent;
 
-use super::pod::Recipe;
-use super::status::Trouble;
+use super::pod::PodSpecInput;
+use super::start_failure::StartFailure;
 use crate::WorkerOptions;
 
-/// What its pods are made from, as a hash.
-pub(super) fn check(agent: &Agent, options: &WorkerOptions) -> Result<String, Trouble> {
+/// Returns the hash of the agent's pod spec, or why the agent is invalid.
+pub(super) fn check(agent: &Agent, options: &WorkerOptions) -> Result<String, StartFailure> {
     let violations = agent.validate();
     if !violations.is_empty() {
-        let sentences: Vec<_> = violations.iter().map(ToString::to_string).collect();
-        return Err(Trouble::new("InvalidSpec", sentences.join("; ")));
+        let violations: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        return Err(StartFailure::new("InvalidSpec", violations.join("; ")));
     }
-    let recipe = Recipe { agent, options, task: None };
-    recipe.hash().map_err(|malformed| Trouble::new("InvalidSpec", malformed.0))
+    let input = PodSpecInput { agent, options, task: None };
+    input.hash().map_err(|invalid| StartFailure::new("InvalidSpec", invalid.0))
 }

@@ -1,4 +1,4 @@
-//! What is to be asked of the control plane for a `Task`. Pure.
+//! Builds the requests that a `Task` leads to. Pure.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
 
-/// Makes the record. Its id is the resource's, so that making it again changes nothing.
+/// Builds the request that creates the record. Its id is the UID of the resource, so that repeating it has no effect.
 pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
     let mut request = task.to_request();
     if let Some(record) = &mut request.task {
@@ -17,35 +17,35 @@ pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
     request
 }
 
-/// Brings the record up to what may change in a resource; `None` when it says the same.
+/// Builds the request that updates the mutable fields of the record; `None` if they are up to date.
 pub(crate) fn change(task: &Task, record: &v1::Task, cluster: &str) -> Option<v1::UpdateTaskRequest> {
     let request = creation(task, cluster);
-    let wanted = request.task.unwrap_or_default();
+    let desired = request.task.unwrap_or_default();
     let mut paths = Vec::new();
-    if wanted.priority.unwrap_or(5) != record.priority.unwrap_or(5) {
+    if desired.priority.unwrap_or(5) != record.priority.unwrap_or(5) {
         paths.push("priority".to_owned());
     }
-    if wanted.labels != record.labels {
+    if desired.labels != record.labels {
         paths.push("labels".to_owned());
     }
-    if desired(&wanted) != desired(record) {
+    if desired_state(&desired) != desired_state(record) {
         paths.push("desired_state".to_owned());
     }
     (!paths.is_empty()).then(|| v1::UpdateTaskRequest {
-        task: Some(v1::Task { name: record.name.clone(), ..wanted }),
+        task: Some(v1::Task { name: record.name.clone(), ..desired }),
         update_mask: Some(pbjson_types::FieldMask { paths }),
         ..Default::default()
     })
 }
 
-fn desired(task: &v1::Task) -> v1::DesiredState {
+fn desired_state(task: &v1::Task) -> v1::DesiredState {
     match task.desired_state() {
         v1::DesiredState::Unspecified => v1::DesiredState::Run,
         state => state,
     }
 }
 
-/// Until the resource goes by itself; `None` when it stays. Zero when it is time.
+/// Returns the remaining time to live of a finished resource: zero when expired, `None` if unlimited.
 pub(crate) fn remaining(task: &Task, now: Timestamp) -> Option<Duration> {
     let ttl = task.spec.ttl_after_finished.as_ref()?.0;
     let ended = task.status.as_ref()?.completion_time.as_ref()?.0;
@@ -70,7 +70,7 @@ status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
     }
 
     #[test]
-    fn the_uid_is_the_key() {
+    fn record_id_is_the_uid() {
         let request = creation(&task("{agent: coder, priority: HIGH}"), "c1");
         assert_eq!(request.parent, "namespaces/team");
         assert_eq!(request.task_id, "0198c0de-0000-7000-8000-000000000001");
@@ -80,23 +80,23 @@ status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
     }
 
     #[test]
-    fn only_what_may_change_is_changed() {
+    fn only_mutable_fields_are_updated() {
         let before = task("{agent: coder}");
         let record = creation(&before, "c1").task.unwrap();
         assert_eq!(change(&before, &record, "c1"), None);
         let request =
             change(&task("{agent: coder, priority: 9, desiredState: Suspended}"), &record, "c1").unwrap();
         assert_eq!(request.update_mask.unwrap().paths, ["priority", "desired_state"]);
-        // Saying what is the default anyway changes nothing.
+        // An explicit default changes nothing.
         assert_eq!(change(&task("{agent: coder, priority: NORMAL, desiredState: Run}"), &record, "c1"), None);
     }
 
     #[test]
-    fn a_finished_one_goes_after_its_time() {
+    fn ttl_counts_from_completion() {
         let now: Timestamp = "2030-01-01T00:00:40Z".parse().unwrap();
         assert_eq!(remaining(&task("{agent: a}"), now), None);
-        let left = remaining(&task("{agent: a, ttlAfterFinished: 1m}"), now);
-        assert_eq!(left, Some(Duration::from_secs(20)));
+        let time_left = remaining(&task("{agent: a, ttlAfterFinished: 1m}"), now);
+        assert_eq!(time_left, Some(Duration::from_secs(20)));
         assert_eq!(remaining(&task("{agent: a, ttlAfterFinished: 10s}"), now), Some(Duration::ZERO));
     }
 }

@@ -1,4 +1,4 @@
-//! Finds what a `Task` is about: its record in the control plane, and why that waits.
+//! Collects what a `Task` refers to: its record in the control plane, and why that is pending.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,65 +10,73 @@ use rota_crds::resource::Task;
 use rota_proto::v1::TaskState;
 use rota_proto::{names, v1};
 
-use super::mirror::Mirror;
-use super::status::{self, Waiting};
+use super::cache::TaskCache;
+use super::status::{self, WaitExplanation};
 use crate::context::Context;
-use crate::controller::Failure;
+use crate::error::ReconcileError;
 
-/// The record, if there is one.
+/// Returns the record of a task, if it has one.
 pub(super) async fn record(
     context: &Context,
-    mirror: &Mirror,
+    cache: &TaskCache,
     task: &Task,
-) -> Result<Option<Arc<v1::Task>>, Failure> {
+) -> Result<Option<Arc<v1::Task>>, ReconcileError> {
     let uid = task.uid().unwrap_or_default();
-    if let Some(record) = mirror.get(&uid) {
+    if let Some(record) = cache.get(&uid) {
         return Ok(Some(record));
     }
-    // One that was never written down as handed in is handed in again, which changes nothing if it was.
+    // Without a task id in the status it is submitted again, which has no effect if it already was.
     if task.status.as_ref().is_none_or(|status| status.task_id.is_none()) {
         return Ok(None);
     }
     let name = names::task(&task.namespace().unwrap_or_default(), &uid);
     match context.control.get_task(v1::GetTaskRequest { name }).await {
-        Ok(record) => Ok(Some(mirror.put(record))),
+        Ok(record) => Ok(Some(cache.insert(record))),
         Err(error) if error.code == Code::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The record with its result.
-pub(super) async fn with_result(context: &Context, record: &Arc<v1::Task>) -> Result<Arc<v1::Task>, Failure> {
+/// Returns the record with its result, which the stream omits.
+pub(super) async fn with_result(
+    context: &Context,
+    record: &Arc<v1::Task>,
+) -> Result<Arc<v1::Task>, ReconcileError> {
     let status = record.status.as_ref();
     if status.is_none_or(|status| status.result.is_some() || status.state() != TaskState::Succeeded) {
         return Ok(Arc::clone(record));
     }
     match context.control.get_task(v1::GetTaskRequest { name: record.name.clone() }).await {
         Ok(record) => Ok(Arc::new(record)),
-        // Ended and already removed: what was heard of it is what there is.
+        // Already pruned: the streamed record is all there is.
         Err(error) if error.code == Code::NotFound => Ok(Arc::clone(record)),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether it waits for something.
-pub(super) fn waits(record: &v1::Task) -> bool {
+/// Returns whether a task is pending or queued.
+pub(super) fn is_waiting(record: &v1::Task) -> bool {
     let state = record.status.as_ref().map_or(TaskState::Unspecified, v1::TaskStatus::state);
     matches!(state, TaskState::Unspecified | TaskState::Pending | TaskState::Queued)
 }
 
-/// Since it was handed in.
-pub(super) fn waited(record: &v1::Task, now: Timestamp) -> Duration {
-    let made = record.create_time.as_ref().and_then(|made| Timestamp::new(made.seconds, made.nanos).ok());
-    made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or_default()
+/// Returns the time since the task was submitted.
+pub(super) fn age(record: &v1::Task, now: Timestamp) -> Duration {
+    let created = record.create_time.as_ref();
+    let created = created.and_then(|created| Timestamp::new(created.seconds, created.nanos).ok());
+    created.and_then(|created| Duration::try_from(now.duration_since(created)).ok()).unwrap_or_default()
 }
 
-/// Why it waits.
-pub(super) async fn waiting(context: &Context, task: &Task, record: &v1::Task) -> Result<Waiting, Failure> {
+/// Asks the control plane why a task is waiting.
+pub(super) async fn explain(
+    context: &Context,
+    task: &Task,
+    record: &v1::Task,
+) -> Result<WaitExplanation, ReconcileError> {
     let request = v1::ExplainTaskRequest { name: record.name.clone() };
     match context.control.explain_task(request).await {
-        Ok(explained) => Ok(status::waiting(task, record, explained.causes)),
-        Err(error) if error.code == Code::NotFound => Ok(Waiting::default()),
+        Ok(explained) => Ok(status::explain_wait(task, record, explained.causes)),
+        Err(error) if error.code == Code::NotFound => Ok(WaitExplanation::default()),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,13 +1,14 @@
-//! `Task` resources: each is handed to the control plane once, followed, and written down.
+//! Reconciler of `Task` resources: each is submitted to the control plane once; its record is followed and written to the
+//! status.
 
 mod apply;
 mod build;
+mod cache;
 mod dereference;
-mod feed;
-mod mirror;
 mod status;
 mod sweep;
 mod validate;
+mod watch;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,76 +24,78 @@ use rota_proto::v1;
 use rota_telemetry::clock;
 use tokio::sync::mpsc;
 
-use self::apply::Handed;
-use self::mirror::Mirror;
-use self::sweep::Gone;
+use self::apply::Submission;
+use self::cache::TaskCache;
+use self::sweep::DeletedTask;
 use crate::context::Context;
-use crate::controller::{Failure, Guarded, Reconciler};
+use crate::controller::Reconciler;
+use crate::error::ReconcileError;
+use crate::kind::Guarded;
 
-pub(crate) use self::feed::Stores;
+pub(crate) use self::watch::Stores;
 
-/// Resources that were deleted and that the control plane has not been told of yet. More than that,
-/// and the sweep finds the rest.
-const GONE: usize = 4096;
-/// A task that waits is looked at again this often: what it waits for may read differently.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Something that goes on without a word is looked at this often, in case a word was lost.
-const LOOK_AGAIN_ANYWAY: Duration = Duration::from_secs(600);
+/// Pending cancellations of tasks whose resource was deleted. The sweep finds those that do not fit.
+const DELETION_QUEUE_SIZE: usize = 4096;
+/// Interval at which a waiting task is reconciled: its explanation changes without an event.
+const WAIT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval at which other tasks are reconciled without a trigger, in case one was lost.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Looks after tasks.
+/// Reconciler of `Task` resources. Caches the records of unfinished ones.
 pub(crate) struct Tasks {
     context: Context,
     stores: Stores,
-    mirror: Arc<Mirror>,
-    gone: mpsc::Sender<Gone>,
-    /// Those of which an Event has said that they wait long.
-    told_to_wait: Mutex<HashSet<String>>,
+    cache: Arc<TaskCache>,
+    deleted: mpsc::Sender<DeletedTask>,
+    /// UIDs of tasks whose long wait was published as an Event.
+    wait_published: Mutex<HashSet<String>>,
 }
 
-/// What belongs to tasks beside their reconciler.
+/// Reconciler of `Task` resources, with the background tasks that it needs.
 pub(crate) struct Parts {
     pub tasks: Arc<Tasks>,
-    mirror: Arc<Mirror>,
-    gone: mpsc::Receiver<Gone>,
+    cache: Arc<TaskCache>,
+    deleted: mpsc::Receiver<DeletedTask>,
 }
 
 impl Parts {
     pub(crate) fn new(context: Context, stores: Stores) -> Self {
-        let mirror = Arc::new(Mirror::default());
-        let (sender, gone) = mpsc::channel(GONE);
+        let cache = Arc::new(TaskCache::default());
+        let (sender, deleted) = mpsc::channel(DELETION_QUEUE_SIZE);
         let tasks = Tasks {
             context,
             stores,
-            mirror: Arc::clone(&mirror),
-            gone: sender,
-            told_to_wait: Mutex::default(),
+            cache: Arc::clone(&cache),
+            deleted: sender,
+            wait_published: Mutex::default(),
         };
-        Self { tasks: Arc::new(tasks), mirror, gone }
+        Self { tasks: Arc::new(tasks), cache, deleted }
     }
 
-    /// Follows the control plane and ends what lost its resource, until `shutdown`.
+    /// Watches tasks in the control plane and cancels those whose resource was deleted, until `shutdown`.
     pub(crate) async fn run(
         self,
         context: Context,
         stores: Stores,
         shutdown: tokio_util::sync::CancellationToken,
     ) -> Result<(), crate::Error> {
-        let (missed, asked) = mpsc::channel(1);
-        let sweep = sweep::run(context.clone(), Arc::clone(&stores), self.gone, asked, shutdown.clone());
-        let feed = feed::run(context, stores, self.mirror, missed, shutdown);
+        let (request_sweep, requests) = mpsc::channel(1);
+        let sweep =
+            sweep::run(context.clone(), Arc::clone(&stores), self.deleted, requests, shutdown.clone());
+        let watch = watch::run(context, stores, self.cache, request_sweep, shutdown);
         tokio::select! {
-            followed = feed => followed,
+            ended = watch => ended,
             () = sweep => Ok(()),
         }
     }
 }
 
 impl Reconciler<Task> for Tasks {
-    async fn reconcile(&self, task: &Task) -> Result<Action, Failure> {
+    async fn reconcile(&self, task: &Task) -> Result<Action, ReconcileError> {
         let uid = task.uid().unwrap_or_default();
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         if task.metadata.deletion_timestamp.is_some() {
-            sweep::cancel(&self.context, Gone::of(task)).await?;
+            sweep::cancel(&self.context, DeletedTask::of(task)).await?;
             return Ok(Action::await_change());
         }
         if task.status.as_ref().is_some_and(|status| status::is_final(status.phase)) {
@@ -101,86 +104,86 @@ impl Reconciler<Task> for Tasks {
         }
         if let Err(message) = validate::check(task) {
             let ended = status::ended(task, TaskPhase::Failed, "InvalidSpec", &message, now);
-            apply::status(&self.context, task, ended).await?;
+            apply::write_status(&self.context, task, ended).await?;
             return Ok(Action::await_change());
         }
 
-        let record = match dereference::record(&self.context, &self.mirror, task).await? {
+        let record = match dereference::record(&self.context, &self.cache, task).await? {
             Some(record) => record,
             None if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => {
-                let message = "the control plane no longer knows this task; it is not run a second time";
-                let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordGone", message, now);
-                apply::status(&self.context, task, ended).await?;
+                let message = "the control plane has no record of this task any more; it is not run again";
+                let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordNotFound", message, now);
+                apply::write_status(&self.context, task, ended).await?;
                 return Ok(Action::await_change());
             }
-            None => match apply::hand_in(&self.context, task).await? {
-                Handed::In(record) => {
-                    // Deleted while it was handed in: whoever saw it go found nothing to end.
+            None => match apply::submit(&self.context, task).await? {
+                Submission::Accepted(record) => {
+                    // Deleted during the submission: the deletion found no record to cancel.
                     if !self.exists(task) {
-                        sweep::cancel(&self.context, Gone::of(task)).await?;
+                        sweep::cancel(&self.context, DeletedTask::of(task)).await?;
                         return Ok(Action::await_change());
                     }
-                    self.mirror.put(*record)
+                    self.cache.insert(*record)
                 }
-                Handed::Refused { reason, message } => {
+                Submission::Rejected { reason, message } => {
                     let ended = status::ended(task, TaskPhase::Failed, &reason, &message, now);
-                    apply::status(&self.context, task, ended).await?;
+                    apply::write_status(&self.context, task, ended).await?;
                     return Ok(Action::await_change());
                 }
             },
         };
         let record = match build::change(task, &record, &self.context.cluster) {
-            Some(request) if !is_over(&record) => apply::change(&self.context, &self.mirror, request).await?,
+            Some(request) if !is_final(&record) => apply::update(&self.context, &self.cache, request).await?,
             _ => record,
         };
-        self.write_down(task, &record, now).await
+        self.write_record(task, &record, now).await
     }
 
     fn deleted(&self, task: &Task) {
         self.forget(&task.uid().unwrap_or_default());
-        // If there are too many at once, the sweep finds the rest.
-        let _ = self.gone.try_send(Gone::of(task));
+        // If the queue is full, the sweep finds it.
+        let _ = self.deleted.try_send(DeletedTask::of(task));
     }
 }
 
 impl Tasks {
-    /// Writes what the record says, if it is time to.
-    async fn write_down(
+    /// Writes the status of a record, if it is due.
+    async fn write_record(
         &self,
         task: &Task,
         record: &Arc<v1::Task>,
         now: Timestamp,
-    ) -> Result<Action, Failure> {
-        let waited = dereference::waited(record, now);
-        let waits = dereference::waits(record);
-        let record = if is_over(record) {
-            // A stream of many tasks leaves results out.
+    ) -> Result<Action, ReconcileError> {
+        let age = dereference::age(record, now);
+        let is_waiting = dereference::is_waiting(record);
+        let record = if is_final(record) {
+            // The stream omits results.
             &dereference::with_result(&self.context, record).await?
         } else {
             record
         };
-        let waiting = match waits && waited >= status::PATIENCE {
-            true => Some(dereference::waiting(&self.context, task, record).await?),
+        let waiting = match is_waiting && age >= status::WAIT_STATUS_DELAY {
+            true => Some(dereference::explain(&self.context, task, record).await?),
             false => None,
         };
         let built = status::build(task, record, waiting, now);
-        let due = status::due(task, &built, waited);
-        if let status::Due::In(wait) = due {
-            return Ok(Action::requeue(wait));
+        let due = status::write_due(task, &built, age);
+        if let status::WriteDue::In(delay) = due {
+            return Ok(Action::requeue(delay));
         }
-        self.tell(task, &built, waits && waited >= LOOK_AGAIN).await;
+        self.publish_events(task, &built, is_waiting && age >= WAIT_CHECK_INTERVAL).await;
         let over = status::is_final(built.phase);
-        if due == status::Due::Now {
-            apply::status(&self.context, task, built).await?;
+        if due == status::WriteDue::Now {
+            apply::write_status(&self.context, task, built).await?;
         }
         if over {
             self.forget(&record.uid);
         }
-        Ok(Action::requeue(if waits { LOOK_AGAIN } else { LOOK_AGAIN_ANYWAY }))
+        Ok(Action::requeue(if is_waiting { WAIT_CHECK_INTERVAL } else { RESYNC_INTERVAL }))
     }
 
-    /// Events, for what people want to hear of: a retry, a failure, a long wait.
-    async fn tell(&self, task: &Task, built: &rota_crds::resource::TaskStatus, long: bool) {
+    /// Publishes Events of a retry, a failure or a long wait.
+    async fn publish_events(&self, task: &Task, built: &rota_crds::resource::TaskStatus, waits_long: bool) {
         use kube::runtime::events::EventType::{Normal, Warning};
         let message = built.message.clone().unwrap_or_default();
         let before = task.status.as_ref().and_then(|status| status.attempt).unwrap_or(1);
@@ -192,20 +195,20 @@ impl Tasks {
             let reason = built.reason.as_deref().unwrap_or("Failed");
             self.context.event(task, Warning, "Failed", "Run", &format!("{reason}: {message}")).await;
         }
-        if long && self.told_to_wait.lock().insert(task.uid().unwrap_or_default()) {
+        if waits_long && self.wait_published.lock().insert(task.uid().unwrap_or_default()) {
             self.context.event(task, Normal, "Waiting", "Schedule", &message).await;
         }
     }
 
-    /// A resource may go some time after its end. The record stays.
-    async fn expire(&self, task: &Task, now: Timestamp) -> Result<Action, Failure> {
+    /// Deletes a finished resource after its time to live. The record stays in the control plane.
+    async fn expire(&self, task: &Task, now: Timestamp) -> Result<Action, ReconcileError> {
         Ok(match build::remaining(task, now) {
             None => Action::await_change(),
-            Some(wait) if wait.is_zero() => {
+            Some(remaining) if remaining.is_zero() => {
                 apply::delete(&self.context, task).await?;
                 Action::await_change()
             }
-            Some(wait) => Action::requeue(wait),
+            Some(remaining) => Action::requeue(remaining),
         })
     }
 
@@ -217,12 +220,12 @@ impl Tasks {
     }
 
     fn forget(&self, uid: &str) {
-        self.mirror.forget(uid);
-        self.told_to_wait.lock().remove(uid);
+        self.cache.remove(uid);
+        self.wait_published.lock().remove(uid);
     }
 }
 
-fn is_over(record: &v1::Task) -> bool {
+fn is_final(record: &v1::Task) -> bool {
     let state = record.status.as_ref().map_or(v1::TaskState::Unspecified, v1::TaskStatus::state);
-    rota_client::watch::is_final(state)
+    state.is_final()
 }

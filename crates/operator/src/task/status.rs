@@ -1,4 +1,4 @@
-//! What a `Task` resource says of its record, and when it is worth writing. Pure.
+//! Derives the status of a `Task` resource from its record, and decides when it is worth a write. Pure.
 
 use std::time::Duration;
 
@@ -6,37 +6,39 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
 use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
+use rota_proto::causes::{
+    BEHIND, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
+    WORKERS_CANNOT_START,
+};
 use rota_proto::v1::{self, TaskState, WaitReason};
 
-/// A task that starts within this time is not written down as waiting.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes of a result that the resource shows.
-const PREVIEW: usize = 1024;
-/// Bytes of a sentence.
-const SENTENCE: usize = 1024;
+/// Time after which a task that has not started gets a status write for its wait.
+pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
+const MAX_PREVIEW_BYTES: usize = 1024;
+const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// Causes that are over in a moment, or change all the time: no reason to write anything.
-const PASSING: [&str; 4] = ["dispatching", "behind", "busy_with", "pool_starting"];
+/// Causes that pass without intervention or change continuously: not worth a write.
+const TRANSIENT_CAUSES: [&str; 4] = [DISPATCHING, BEHIND, BUSY_WITH, POOL_STARTING];
 
-/// Why a task waits, in a word as Kubernetes writes it and a sentence.
+/// Why a task waits: a CamelCase reason and a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitExplanation {
     pub reason: String,
     pub message: String,
 }
 
-/// Why a task waits, in words that stay the same while it waits for the same: seconds to go, places in
-/// the queue and counts of slots would each be a write, and each write a reason to look again.
-pub(crate) fn waiting(task: &Task, record: &v1::Task, mut causes: Vec<v1::Cause>) -> Waiting {
-    causes.retain(|cause| !PASSING.contains(&cause.code.as_str()));
-    // That there is no worker says less than why none starts.
-    causes.sort_by_key(|cause| cause.code != "workers_cannot_start");
+/// Explains a wait in terms that do not change while the cause stays the same: remaining seconds, queue positions and slot
+/// counts would each cause a write, and each write another reconciliation.
+pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::Cause>) -> WaitExplanation {
+    causes.retain(|cause| !TRANSIENT_CAUSES.contains(&cause.code.as_str()));
+    // Why no worker starts is more useful than that there is none.
+    causes.sort_by_key(|cause| cause.code != WORKERS_CANNOT_START);
     let status = record.status.clone().unwrap_or_default();
     let Some(cause) = causes.into_iter().next() else {
-        // What held it until now is what people want to read.
+        // Keeps the explanation that was written last.
         let written = task.status.as_ref().filter(|written| written.phase == phase(status.state()));
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        return written.map_or_else(Waiting::default, |written| Waiting {
+        return written.map_or_else(WaitExplanation::default, |written| WaitExplanation {
             reason: text(&written.reason),
             message: text(&written.message),
         });
@@ -46,16 +48,21 @@ pub(crate) fn waiting(task: &Task, record: &v1::Task, mut causes: Vec<v1::Cause>
         wait.until.as_ref().and_then(time).map(|Time(time)| time)
     };
     let message = match cause.code.as_str() {
-        "start_time" => until(WaitReason::StartTime).map(|time| format!("it starts at {time}")),
-        "retry_delay" => until(WaitReason::RetryDelay).map(|time| format!("it is tried again at {time}")),
-        "no_free_slot" => Some("all slots of the workers that could take it are busy".to_owned()),
+        START_TIME => until(WaitReason::StartTime).map(|time| format!("it starts at {time}")),
+        RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("it is retried at {time}")),
+        NO_FREE_SLOT => Some("all slots of the eligible workers are busy".to_owned()),
         _ => None,
     };
-    Waiting { reason: camel(&cause.code), message: message.unwrap_or(cause.message) }
+    WaitExplanation { reason: camel_case(&cause.code), message: message.unwrap_or(cause.message) }
 }
 
-/// What the resource shall say.
-pub(crate) fn build(task: &Task, record: &v1::Task, waiting: Option<Waiting>, now: Timestamp) -> TaskStatus {
+/// Builds the status of a record.
+pub(crate) fn build(
+    task: &Task,
+    record: &v1::Task,
+    waiting: Option<WaitExplanation>,
+    now: Timestamp,
+) -> TaskStatus {
     let status = record.status.clone().unwrap_or_default();
     let phase = phase(status.state());
     let (reason, message) = explanation(&status, waiting);
@@ -67,18 +74,21 @@ pub(crate) fn build(task: &Task, record: &v1::Task, waiting: Option<Waiting>, no
         message,
         task_id: Some(record.uid.clone()),
         attempt: (status.attempt > 0).then_some(status.attempt),
-        worker: filled(&status.worker),
-        trace_id: filled(&status.trace_id),
+        worker: non_empty(&status.worker),
+        trace_id: non_empty(&status.trace_id),
         start_time: status.start_time.as_ref().and_then(time),
         completion_time: status.end_time.as_ref().and_then(time),
         usage: status.usage.as_ref().and_then(usage),
-        result_preview: status.result.as_ref().and_then(|result| filled(cut(&result.text, PREVIEW))),
+        result_preview: status
+            .result
+            .as_ref()
+            .and_then(|result| non_empty(truncated(&result.text, MAX_PREVIEW_BYTES))),
     };
     conditions(task, &mut built, now);
     built
 }
 
-/// What the resource of a task says that was never handed in, or is no longer known.
+/// Builds the final status of a task that was never accepted, or whose record is missing.
 pub(crate) fn ended(
     task: &Task,
     phase: TaskPhase,
@@ -90,7 +100,7 @@ pub(crate) fn ended(
         observed_generation: task.metadata.generation,
         phase,
         reason: Some(reason.to_owned()),
-        message: Some(cut(message, SENTENCE).to_owned()),
+        message: Some(truncated(message, MAX_MESSAGE_BYTES).to_owned()),
         completion_time: Some(Time(now)),
         ..task.status.clone().unwrap_or_default()
     };
@@ -98,7 +108,7 @@ pub(crate) fn ended(
     built
 }
 
-/// Whether nothing will change any more.
+/// Returns whether the phase is final.
 pub(crate) fn is_final(phase: TaskPhase) -> bool {
     matches!(
         phase,
@@ -106,37 +116,37 @@ pub(crate) fn is_final(phase: TaskPhase) -> bool {
     )
 }
 
-/// When a status is to be written.
+/// When to write a status.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum WriteDue {
     Now,
-    /// Unless something happens before.
+    /// After a delay, unless the task changes before.
     In(Duration),
     Never,
 }
 
-/// A task that starts at once costs two writes: one when it runs, one when it has ended. One that
-/// waits gets a third, so that people see why.
-pub(crate) fn due(task: &Task, built: &TaskStatus, waited: Duration) -> Due {
+/// Decides when to write a status. A task that starts immediately costs two writes: when it runs and when it has finished.
+/// One that waits gets a third, which explains the wait.
+pub(crate) fn write_due(task: &Task, built: &TaskStatus, age: Duration) -> WriteDue {
     let written = task.status.as_ref();
-    let unknown = written.is_none_or(|written| written.task_id.is_none());
+    let never_written = written.is_none_or(|written| written.task_id.is_none());
     if written == Some(built) {
-        Due::Never
-    } else if unknown && waited < PATIENCE && !is_final(built.phase) && !runs(built.phase) {
-        Due::In(PATIENCE - waited)
+        WriteDue::Never
+    } else if never_written && age < WAIT_STATUS_DELAY && !is_final(built.phase) && !is_running(built.phase) {
+        WriteDue::In(WAIT_STATUS_DELAY - age)
     } else {
-        Due::Now
+        WriteDue::Now
     }
 }
 
-pub(crate) fn runs(phase: TaskPhase) -> bool {
+fn is_running(phase: TaskPhase) -> bool {
     matches!(phase, TaskPhase::Running | TaskPhase::InputRequired)
 }
 
 fn phase(state: TaskState) -> TaskPhase {
     match state {
         TaskState::Unspecified | TaskState::Pending => TaskPhase::Pending,
-        // Between being sent and being taken there are milliseconds.
+        // A task is assigned for milliseconds only, until its worker accepts it.
         TaskState::Queued | TaskState::Assigned => TaskPhase::Queued,
         TaskState::Running => TaskPhase::Running,
         TaskState::InputRequired => TaskPhase::InputRequired,
@@ -146,34 +156,40 @@ fn phase(state: TaskState) -> TaskPhase {
     }
 }
 
-fn explanation(status: &v1::TaskStatus, waiting: Option<Waiting>) -> (Option<String>, Option<String>) {
+fn explanation(
+    status: &v1::TaskStatus,
+    waiting: Option<WaitExplanation>,
+) -> (Option<String>, Option<String>) {
     if let Some(failure) = &status.failure {
         let class = failure.class().as_str_name().trim_start_matches("FAILURE_CLASS_");
-        return (Some(camel(class)), filled(cut(&failure.message, SENTENCE)));
+        return (Some(camel_case(class)), non_empty(truncated(&failure.message, MAX_MESSAGE_BYTES)));
     }
     if let Some(input) = status.pending_input.first() {
-        return (Some("InputRequired".to_owned()), filled(cut(&input.prompt, SENTENCE)));
+        return (Some("InputRequired".to_owned()), non_empty(truncated(&input.prompt, MAX_MESSAGE_BYTES)));
     }
     match waiting {
-        Some(waiting) => (filled(&waiting.reason), filled(cut(&waiting.message, SENTENCE))),
+        Some(waiting) => {
+            (non_empty(&waiting.reason), non_empty(truncated(&waiting.message, MAX_MESSAGE_BYTES)))
+        }
         None if status.cancelling => (Some("Cancelling".to_owned()), None),
         None => (None, None),
     }
 }
 
-/// Conditions keep the time at which they last changed.
+/// Adds the conditions. Their transition times are kept while their status does not change.
 fn conditions(task: &Task, built: &mut TaskStatus, now: Timestamp) {
     let old = task.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let reason = built.reason.clone().unwrap_or_else(|| format!("{:?}", built.phase));
     let message = built.message.clone().unwrap_or_default();
     let mut put = |type_: &str, holds: bool| {
         let status = if holds { "True" } else { "False" };
-        let before = old.iter().find(|one| one.type_ == type_);
-        // What never held and does not hold now needs no saying.
+        let before = old.iter().find(|condition| condition.type_ == type_);
+        // Conditions that never held are omitted.
         if !holds && before.is_none() {
             return;
         }
-        let since = before.filter(|one| one.status == status).map(|one| one.last_transition_time.clone());
+        let since =
+            before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
         built.conditions.push(Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -184,7 +200,7 @@ fn conditions(task: &Task, built: &mut TaskStatus, now: Timestamp) {
         });
     };
     let phase = built.phase;
-    put(condition::RUNNING, runs(phase));
+    put(condition::RUNNING, is_running(phase));
     put(condition::COMPLETE, phase == TaskPhase::Succeeded);
     put(condition::FAILED, is_final(phase) && phase != TaskPhase::Succeeded);
 }
@@ -201,22 +217,21 @@ fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
 }
 
 fn time(time: &pbjson_types::Timestamp) -> Option<Time> {
-    // Whole seconds: that is how far people look, and what Kubernetes itself writes.
+    // Whole seconds, as Kubernetes writes them.
     Timestamp::from_second(time.seconds).ok().map(Time)
 }
 
-fn filled(text: impl AsRef<str>) -> Option<String> {
+fn non_empty(text: impl AsRef<str>) -> Option<String> {
     let text = text.as_ref();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The beginning of a text, at most so many bytes.
-fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
+fn truncated(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// `AGENT_MISSING` and `agent_missing` as Kubernetes writes it: `AgentMissing`.
-pub(super) fn camel(word: &str) -> String {
+/// Converts `AGENT_MISSING` and `agent_missing` to the form of Kubernetes reasons, `AgentMissing`.
+pub(super) fn camel_case(word: &str) -> String {
     let mut camel = String::with_capacity(word.len());
     for part in word.split(['_', '-', ' ']).filter(|part| !part.is_empty()) {
         let mut letters = part.chars();
@@ -227,104 +242,4 @@ pub(super) fn camel(word: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(state: TaskState) -> v1::Task {
-        let status = v1::TaskStatus { state: state.into(), attempt: 1, ..Default::default() };
-        v1::Task { uid: "u".into(), status: Some(status), ..Default::default() }
-    }
-
-    fn cause(code: &str, message: &str) -> v1::Cause {
-        v1::Cause { code: code.to_owned(), message: message.to_owned(), hint: String::new() }
-    }
-
-    fn built(task: &Task, state: TaskState) -> TaskStatus {
-        build(task, &record(state), None, Timestamp::from_second(100).unwrap())
-    }
-
-    #[test]
-    fn a_quick_task_costs_two_writes() {
-        let mut task = Task::default();
-        let soon = Duration::from_millis(10);
-        let queued = built(&task, TaskState::Queued);
-        assert_eq!(due(&task, &queued, soon), Due::In(PATIENCE - soon));
-        let running = built(&task, TaskState::Running);
-        assert_eq!(due(&task, &running, soon), Due::Now);
-        task.status = Some(running.clone());
-        assert_eq!(due(&task, &running, soon), Due::Never);
-        let done = built(&task, TaskState::Succeeded);
-        assert_eq!(due(&task, &done, soon), Due::Now);
-    }
-
-    #[test]
-    fn one_that_waits_says_why() {
-        let task = Task::default();
-        let cause = cause("agent_missing", "agent x does not exist");
-        let waiting = waiting(&task, &record(TaskState::Pending), vec![cause]);
-        let now = Timestamp::from_second(1).unwrap();
-        let pending = build(&task, &record(TaskState::Pending), Some(waiting), now);
-        assert_eq!(pending.reason.as_deref(), Some("AgentMissing"));
-        assert_eq!(due(&task, &pending, PATIENCE), Due::Now);
-        assert_eq!(pending.conditions, []);
-    }
-
-    #[test]
-    fn a_queue_that_moves_is_no_news() {
-        let (mut task, record, now) =
-            (Task::default(), record(TaskState::Queued), Timestamp::from_second(1).unwrap());
-        let mut say = |causes: Vec<v1::Cause>| {
-            let why = waiting(&task, &record, causes);
-            let status = build(&task, &record, Some(why), now);
-            let due = due(&task, &status, PATIENCE);
-            task.status = Some(status);
-            due
-        };
-        let busy = |slots: u8| cause("no_free_slot", &format!("all {slots} slots are busy"));
-        assert_eq!(say(vec![busy(2), cause("behind", "9 go first")]), Due::Now);
-        assert_eq!(say(vec![busy(4), cause("behind", "8 go first")]), Due::Never);
-        assert_eq!(say(vec![cause("dispatching", "a slot is free")]), Due::Never);
-        assert_eq!(say(vec![cause("no_worker", "none"), busy(0)]), Due::Now);
-    }
-
-    #[test]
-    fn a_time_to_wait_for_is_a_time_of_day() {
-        let mut record = record(TaskState::Pending);
-        let until = Some(pbjson_types::Timestamp { seconds: 0, nanos: 5 });
-        let wait = v1::Wait { reason: WaitReason::StartTime.into(), until, ..Default::default() };
-        record.status.as_mut().unwrap().waiting.push(wait);
-        let why = waiting(&Task::default(), &record, vec![cause("start_time", "it starts in 9 s")]);
-        assert_eq!(why.message, "it starts at 1970-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn conditions_keep_their_time_and_are_true_once() {
-        let mut task = Task::default();
-        task.status =
-            Some(build(&task, &record(TaskState::Running), None, Timestamp::from_second(1).unwrap()));
-        let done = built(&task, TaskState::Succeeded);
-        let of = |type_: &str| done.conditions.iter().find(|one| one.type_ == type_).cloned();
-        assert_eq!(of("Running").unwrap().status, "False");
-        assert_eq!(of("Complete").unwrap().status, "True");
-        assert_eq!(of("Failed"), None);
-        task.status = Some(done.clone());
-        let again = build(&task, &record(TaskState::Succeeded), None, Timestamp::from_second(999).unwrap());
-        assert_eq!(again, done, "nothing changed, so nothing is written");
-    }
-
-    #[test]
-    fn an_unknown_outcome_is_a_failure_that_is_not_run_again() {
-        let task = Task::default();
-        let now = Timestamp::from_second(5).unwrap();
-        let lost = ended(&task, TaskPhase::OutcomeUnknown, "RecordGone", "gone", now);
-        assert!(is_final(lost.phase));
-        assert_eq!(lost.conditions[0].type_, "Failed");
-    }
-
-    #[test]
-    fn texts_are_cut_between_letters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(camel("FAILURE_TIMEOUT"), "FailureTimeout");
-        assert_eq!(camel("no_free_slot"), "NoFreeSlot");
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! Ends tasks whose resource is gone. There is no finalizer on tasks, so that a control plane that is
-//! down never keeps an object or its namespace from going; what it could not be told then, it is told here.
+//! Cancels tasks whose resource was deleted. Tasks have no finalizer, so that an unavailable control plane never blocks the
+//! deletion of an object or its namespace; cancellations that failed then are made up for here.
 
 use std::time::Duration;
 
@@ -14,38 +14,38 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::Stores;
+use super::watch::Stores;
 use crate::cluster::CLUSTER;
 use crate::context::Context;
-use crate::controller::{Failure, Guarded};
+use crate::error::ReconcileError;
+use crate::kind::Guarded;
 
-/// Between two sweeps when nothing is wrong.
-const INTERVAL: Duration = Duration::from_secs(180);
-/// And when something could not be told.
-const SOON: Duration = Duration::from_secs(3);
-/// Cancellations that are under way at a time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(180);
+/// Delay before a sweep after a cancellation failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+/// Cancellations in progress at a time.
 const CONCURRENCY: usize = 16;
-const REASON: &str = "its resource was deleted";
+const CANCEL_REASON: &str = "its resource was deleted";
 
-/// A resource that is gone.
+/// `Task` resource that was deleted.
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub(crate) struct DeletedTask {
     pub namespace: String,
     pub uid: String,
 }
 
-impl Gone {
+impl DeletedTask {
     pub(super) fn of(task: &Task) -> Self {
         Self { namespace: task.namespace().unwrap_or_default(), uid: task.uid().unwrap_or_default() }
     }
 }
 
-/// Runs until `shutdown`. `gone` names what was just deleted; `missed` asks for a sweep.
+/// Cancels tasks until `shutdown`: those that `deleted` names, and those that a periodic or requested sweep finds.
 pub(crate) async fn run(
     context: Context,
     stores: Stores,
-    mut gone: mpsc::Receiver<Gone>,
-    mut missed: mpsc::Receiver<()>,
+    mut deleted: mpsc::Receiver<DeletedTask>,
+    mut requests: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) {
     for (store, _) in stores.iter() {
@@ -54,59 +54,60 @@ pub(crate) async fn run(
             ready = store.wait_until_ready() => if ready.is_err() { return },
         }
     }
-    let beat = context.health.loops.enter("sweep", "Ends tasks whose resource is gone");
+    let monitor =
+        context.health.background_tasks.register("sweep", "Cancels tasks whose resource was deleted");
     let mut next = Instant::now();
-    let mut names = Vec::with_capacity(CONCURRENCY);
+    let mut batch = Vec::with_capacity(CONCURRENCY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            count = gone.recv_many(&mut names, CONCURRENCY) => {
+            count = deleted.recv_many(&mut batch, CONCURRENCY) => {
                 if count == 0 {
                     return;
                 }
-                let told = futures::stream::iter(names.drain(..))
-                    .map(|gone| cancel(&context, gone))
+                let all_cancelled = futures::stream::iter(batch.drain(..))
+                    .map(|task| cancel(&context, task))
                     .buffer_unordered(CONCURRENCY)
                     .fold(true, |all, one| std::future::ready(all && one.is_ok()))
                     .await;
-                // Only a sweep makes up for what could not be told, however well later ones are.
-                if !told {
-                    next = next.min(Instant::now() + SOON);
+                // Failed cancellations are only found again by a sweep.
+                if !all_cancelled {
+                    next = next.min(Instant::now() + RETRY_INTERVAL);
                 }
                 continue;
             }
-            Some(()) = missed.recv() => {}
+            Some(()) = requests.recv() => {}
             () = tokio::time::sleep_until(next) => {}
         }
-        let round = beat.round();
-        let wait = if sweep(&context, &stores).await {
-            round.succeeded();
-            INTERVAL
+        let activation = monitor.activate();
+        let delay = if sweep(&context, &stores).await {
+            activation.succeeded();
+            SWEEP_INTERVAL
         } else {
-            round.failed("the control plane could not be told; see the log");
-            SOON
+            activation.failed("cancellation failed; see the log");
+            RETRY_INTERVAL
         };
-        next = Instant::now() + wait;
+        next = Instant::now() + delay;
     }
 }
 
-/// Whether everything could be told.
+/// Returns whether all tasks without a resource were cancelled.
 async fn sweep(context: &Context, stores: &Stores) -> bool {
-    match all(context, stores).await {
+    match cancel_orphans(context, stores).await {
         Ok(0) => true,
         Ok(count) => {
-            tracing::info!(count, "ended tasks whose resource was gone");
+            tracing::info!(count, "cancelled tasks whose resource was deleted");
             true
         }
-        Err(failure) => {
+        Err(error) => {
             context.health.failed("sweep", "sweep");
-            tracing::warn!(%failure, "tasks whose resource is gone could not be ended yet");
+            tracing::warn!(%error, "failed to cancel tasks whose resource was deleted, retrying");
             false
         }
     }
 }
 
-async fn all(context: &Context, stores: &Stores) -> Result<usize, Failure> {
+async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, ReconcileError> {
     use v1::TaskState::{Assigned, InputRequired, Pending, Queued, Running};
     let filter = v1::TaskFilter {
         states: [Pending, Queued, Assigned, Running, InputRequired].map(i32::from).to_vec(),
@@ -119,21 +120,21 @@ async fn all(context: &Context, stores: &Stores) -> Result<usize, Failure> {
         ..Default::default()
     };
     let mut count = 0;
-    // Records first: each was made from a resource that was there then, so one that is not there now is gone.
+    // Records first: each was created from a resource that existed before, so a missing resource was deleted.
     for record in context.control.all_tasks(request, None).await? {
         let Some((namespace, _)) = names::parse(&record.name, "tasks") else { continue };
         if !context.watches(namespace) {
             continue;
         }
         let reference = ObjectRef::<Guarded<Task>>::new(&record.alias).within(namespace);
-        let here = stores.iter().any(|(store, _)| {
+        let exists_here = stores.iter().any(|(store, _)| {
             store.get(&reference).is_some_and(|task| task.uid().as_deref() == Some(&record.uid))
         });
-        // The cache may lag behind whoever led before us; the cluster itself does not.
-        if here || exists(&context.kube, namespace, &record).await? {
+        // The store may lag behind what the previous leader saw; the cluster does not.
+        if exists_here || exists(&context.kube, namespace, &record).await? {
             continue;
         }
-        cancel(context, Gone { namespace: namespace.to_owned(), uid: record.uid }).await?;
+        cancel(context, DeletedTask { namespace: namespace.to_owned(), uid: record.uid }).await?;
         count += 1;
     }
     Ok(count)
@@ -145,15 +146,15 @@ async fn exists(client: &Client, namespace: &str, record: &v1::Task) -> Result<b
     Ok(found.is_some_and(|task| task.uid().as_deref() == Some(&record.uid)))
 }
 
-/// Asks for the end of a task. One that does not exist, or has ended, needs nothing.
-pub(super) async fn cancel(context: &Context, gone: Gone) -> Result<(), Failure> {
-    let name = names::task(&gone.namespace, &gone.uid);
-    let request = v1::CancelTaskRequest { name, reason: REASON.to_owned() };
+/// Cancels a task. A missing or finished one is no error.
+pub(super) async fn cancel(context: &Context, task: DeletedTask) -> Result<(), ReconcileError> {
+    let name = names::task(&task.namespace, &task.uid);
+    let request = v1::CancelTaskRequest { name, reason: CANCEL_REASON.to_owned() };
     match context.control.cancel_task(request).await {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.code, Code::NotFound | Code::FailedPrecondition) => Ok(()),
         Err(error) => {
-            tracing::warn!(%error, uid = gone.uid, "a task could not be told that its resource is gone");
+            tracing::warn!(%error, uid = task.uid, "failed to cancel a task whose resource was deleted");
             Err(error.into())
         }
     }

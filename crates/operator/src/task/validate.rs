@@ -1,13 +1,13 @@
-//! Whether a `Task` can be handed in at all: what the cluster's own rules could not see. Pure.
+//! Validates a `Task` beyond the CEL rules of the cluster. Pure.
 
 use rota_crds::resource::Task;
 
-/// A sentence for each thing that is wrong.
+/// Returns all violations as one message.
 pub(crate) fn check(task: &Task) -> Result<(), String> {
     let violations = task.validate();
     if violations.is_empty() {
         return Ok(());
     }
-    let sentences: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    Err(sentences.join("; "))
+    let violations: Vec<_> = violations.iter().map(ToString::to_string).collect();
+    Err(violations.join("; "))
 }

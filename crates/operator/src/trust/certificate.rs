@@ -1,5 +1,5 @@
-//! A certificate authority of our own, and the control plane's certificate. Pure but for the keys,
-//! which are made here. Knows no cluster.
+//! Generates the certificate authority and the control plane's certificate. Pure except for key generation. Knows no
+//! cluster.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +9,13 @@ use rcgen::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Ten years: whoever trusts it is a pod of ours, and those do not live as long.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// The certificate's life.
-const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Backdating of certificates, which tolerates clock skew.
+const BACKDATING: Duration = Duration::from_hours(24);
+/// Ten years: only worker pods trust it, and none lives as long.
+const AUTHORITY_LIFETIME: Duration = Duration::from_hours(3650 * 24);
+const LEAF_LIFETIME: Duration = Duration::from_hours(90 * 24);
 
-/// A certificate and its key, in PEM, and when the next one is to be made.
+/// Certificate and key, in PEM, with the time of renewal.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
     pub certificate: String,
@@ -23,18 +23,18 @@ pub(crate) struct Pair {
     pub renew_after: SystemTime,
 }
 
-/// A new authority.
+/// Generates a self-signed certificate authority.
 pub(crate) fn authority(now: SystemTime) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = authority_params()?;
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + AUTHORITY_LIFE).into();
+    params.not_before = (now - BACKDATING).into();
+    params.not_after = (now + AUTHORITY_LIFETIME).into();
     let certificate = params.self_signed(&key)?.pem();
-    let renew_after = now + AUTHORITY_LIFE - 2 * LEAF_LIFE;
+    let renew_after = now + AUTHORITY_LIFETIME - 2 * LEAF_LIFETIME;
     Ok(Pair { certificate, key: key.serialize_pem().into(), renew_after })
 }
 
-/// What identifies the authority, apart from its key: signing needs no more of it.
+/// Returns the identity of the authority apart from its key, which is all that signing needs.
 fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = name("Rota's own authority");
@@ -43,7 +43,7 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-/// A certificate for `names`, signed by the authority whose key is given.
+/// Generates a certificate for `names`, signed by the authority.
 pub(crate) fn leaf(
     authority_key: &SecretString,
     names: &[String],
@@ -53,13 +53,13 @@ pub(crate) fn leaf(
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = name("rota control plane");
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + LEAF_LIFE).into();
+    params.not_before = (now - BACKDATING).into();
+    params.not_after = (now + LEAF_LIFETIME).into();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?.pem();
-    Ok(Pair { certificate, key: key.serialize_pem().into(), renew_after: now + LEAF_LIFE * 2 / 3 })
+    Ok(Pair { certificate, key: key.serialize_pem().into(), renew_after: now + LEAF_LIFETIME * 2 / 3 })
 }
 
 fn name(text: &str) -> DistinguishedName {

@@ -1,4 +1,4 @@
-//! What the secrets of the control plane shall hold, given what they hold now. Pure but for keys.
+//! Desired content of the control plane's Secrets, given their current content. Pure except for key generation.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,14 +10,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::certificate::{self, Pair};
 
-/// When the certificate in it is to be made anew.
+/// Annotation: time at which the certificate is renewed.
 const RENEW_AFTER: &str = "rota.dev/renew-after";
-/// What the certificate is for.
+/// Annotation: names that the certificate covers.
 const NAMES: &str = "rota.dev/names";
-/// Random bytes in a token for people.
+/// Random bytes of an admin token.
 const TOKEN_BYTES: usize = 32;
 
-/// One secret's content.
+/// Type, annotations and data of one Secret.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub type_: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Content {
     pub data: BTreeMap<String, ByteString>,
 }
 
-/// The authority that there is, or a new one with what to write down.
+/// Returns the existing authority, or a new one with the content to write.
 pub(crate) fn authority(
     now: SystemTime,
     existing: Option<&Secret>,
@@ -39,20 +39,20 @@ pub(crate) fn authority(
     Ok((pair, Some(content)))
 }
 
-/// The control plane's certificate, if another one is due: the old one ends, is for other names, or
-/// was signed by another authority.
+/// Returns a new server certificate if one is due: the old one expires, covers other names, or was signed by another
+/// authority.
 pub(crate) fn server(
     now: SystemTime,
     authority: &Pair,
     names: &[String],
     existing: Option<&Secret>,
 ) -> Result<Option<Content>, rcgen::Error> {
-    let good = existing.is_some_and(|secret| {
+    let valid = existing.is_some_and(|secret| {
         read(secret, "tls.crt", "tls.key", now).is_some()
             && annotation(secret, NAMES) == Some(names.join(",").as_str())
             && text(secret, "ca.crt").as_deref() == Some(authority.certificate.as_str())
     });
-    if good {
+    if valid {
         return Ok(None);
     }
     let pair = certificate::leaf(&authority.key, names, now)?;
@@ -65,14 +65,14 @@ pub(crate) fn server(
     Ok(Some(Content { type_: "kubernetes.io/tls", annotations, data: bytes(data) }))
 }
 
-/// A token for people, if there is none.
+/// Returns a new admin token if there is none.
 pub(crate) fn token(existing: Option<&Secret>, random: [u8; TOKEN_BYTES]) -> Option<Content> {
-    let there = existing.and_then(|secret| text(secret, "token")).is_some_and(|token| token.len() >= 32);
+    let exists = existing.and_then(|secret| text(secret, "token")).is_some_and(|token| token.len() >= 32);
     let data = [("token", hex::encode(random))];
-    (!there).then(|| Content { type_: "Opaque", annotations: BTreeMap::new(), data: bytes(data) })
+    (!exists).then(|| Content { type_: "Opaque", annotations: BTreeMap::new(), data: bytes(data) })
 }
 
-/// What is in a secret, if all of it is there and it is not yet due.
+/// Reads a certificate with its key from a Secret, if complete and not yet due for renewal.
 fn read(secret: &Secret, certificate: &str, key: &str, now: SystemTime) -> Option<Pair> {
     let renew_after: Timestamp = annotation(secret, RENEW_AFTER)?.parse().ok()?;
     let renew_after = SystemTime::from(renew_after);
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + 20_000 * DAY
@@ -130,22 +130,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_good_stays() {
+    fn valid_material_is_kept() {
         let (pair, content) = authority(now(), None).unwrap();
         let kept = secret(content.unwrap());
-        let (again, nothing) = authority(now() + DAY, Some(&kept)).unwrap();
-        assert!(nothing.is_none());
+        let (again, unchanged) = authority(now() + DAY, Some(&kept)).unwrap();
+        assert!(unchanged.is_none());
         assert_eq!(again.certificate, pair.certificate);
 
         let leaf = secret(server(now(), &pair, &names("rota.a.svc"), None).unwrap().unwrap());
         let later = |when, names: &[String]| server(when, &again, names, Some(&leaf)).unwrap();
         assert!(later(now() + 59 * DAY, &names("rota.a.svc")).is_none());
-        assert!(later(now() + 61 * DAY, &names("rota.a.svc")).is_some(), "it ends");
-        assert!(later(now(), &names("rota.b.svc")).is_some(), "it is for other names");
+        assert!(later(now() + 61 * DAY, &names("rota.a.svc")).is_some(), "it is about to expire");
+        assert!(later(now(), &names("rota.b.svc")).is_some(), "it covers other names");
     }
 
     #[test]
-    fn another_authority_means_another_certificate() {
+    fn new_authority_renews_the_certificate() {
         let (pair, _) = authority(now(), None).unwrap();
         let leaf = secret(server(now(), &pair, &names("x"), None).unwrap().unwrap());
         let (other, _) = authority(now(), None).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_damaged_is_made_anew() {
+    fn damaged_secrets_are_regenerated() {
         let (_, content) = authority(now(), None).unwrap();
         let mut broken = secret(content.unwrap());
         broken.data.as_mut().unwrap().remove("ca.key");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_print() {
+    fn debug_output_hides_keys() {
         let (pair, content) = authority(now(), None).unwrap();
         assert!(!format!("{pair:?}").contains("PRIVATE"));
         let _ = content;

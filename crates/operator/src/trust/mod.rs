@@ -1,5 +1,5 @@
-//! Keeps the control plane's certificate, its authority and the token for people, as secrets in our
-//! own namespace. Nobody has to make them, and nobody needs another controller for them.
+//! Certificate authority, server certificate and admin token of the control plane, kept as Secrets in the operator's
+//! namespace. Makes a certificate controller unnecessary.
 
 mod certificate;
 mod material;
@@ -17,32 +17,33 @@ use self::material::Content;
 use crate::cluster;
 use crate::{Error, Options};
 
-/// How often it is looked at whether something is due or was taken away.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
-const MANAGER: &str = "rota-operator-trust";
+/// Interval at which Secrets are checked for expiry and deletion.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+const FIELD_MANAGER: &str = "rota-operator-trust";
 
-/// Makes what is missing or due. Returns the authority's certificate, in PEM.
+/// Creates Secrets that are missing and renews those that are due. Returns the authority's certificate, in PEM.
 pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
     let owner = cluster::owner(client, options).await?;
     let now = clock::now();
-    let keep = |name: &str, content: Option<Content>| keep(&secrets, name.to_owned(), content, owner.clone());
+    let write =
+        |name: &str, content: Option<Content>| write(&secrets, name.to_owned(), content, owner.clone());
 
     let existing = secrets.get_opt(&options.ca_secret).await?;
     let (authority, content) = material::authority(now, existing.as_ref())?;
-    keep(&options.ca_secret, content).await?;
+    write(&options.ca_secret, content).await?;
 
     let existing = secrets.get_opt(&options.tls_secret).await?;
     let content = material::server(now, &authority, &names(options), existing.as_ref())?;
-    keep(&options.tls_secret, content).await?;
+    write(&options.tls_secret, content).await?;
 
     let existing = secrets.get_opt(&options.admin_token_secret).await?;
     let content = material::token(existing.as_ref(), rand::rng().random());
-    keep(&options.admin_token_secret, content).await?;
+    write(&options.admin_token_secret, content).await?;
     Ok(authority.certificate)
 }
 
-/// The names by which the control plane is called.
+/// Returns the names of the control plane that its certificate covers.
 fn names(options: &Options) -> Vec<String> {
     let Options { service, namespace, .. } = options;
     vec![
@@ -56,7 +57,7 @@ fn names(options: &Options) -> Vec<String> {
     ]
 }
 
-async fn keep(
+async fn write(
     secrets: &Api<Secret>,
     name: String,
     content: Option<Content>,
@@ -75,7 +76,8 @@ async fn keep(
         data: Some(content.data),
         ..Default::default()
     };
-    let made = secrets.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret)).await?;
-    tracing::info!(secret = made.name_any(), "a secret was made anew");
+    let written =
+        secrets.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&secret)).await?;
+    tracing::info!(secret = written.name_any(), "secret regenerated");
     Ok(())
 }

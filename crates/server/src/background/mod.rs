@@ -1,4 +1,4 @@
-//! Loops that run as long as the control plane: each is woken by what it needs, not by polling.
+//! Background tasks: each runs as long as the control plane and is woken by what it needs, not by polling.
 
 mod commits;
 mod prune;
@@ -7,34 +7,36 @@ mod timer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_store::Commit;
-use rota_telemetry::{OnExit, spawn};
-use tokio::sync::{mpsc, watch};
+use rota_core::Timestamp;
+use rota_telemetry::{BackgroundTasks, OnExit, spawn};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::breakers;
-use crate::shared::Shared;
+use crate::breakers::{self, Breakers};
+use crate::store_client::StoreClient;
+use crate::watchers::Watchers;
 
-pub(crate) use commits::{Claims, Settled};
+pub(crate) use commits::{Claims, CommitLoop};
 
-/// All loops, by what each carries.
-pub(crate) struct Loops(Vec<(&'static str, JoinHandle<()>)>);
+/// Handles of the background tasks, with the name of each for error messages.
+pub(crate) struct BackgroundHandles(Vec<(&'static str, JoinHandle<()>)>);
 
-impl Loops {
-    /// Waits for one to end, and says which.
-    pub(crate) async fn first_end(&mut self) -> &'static str {
-        let ends = self.0.iter_mut().map(|(name, handle)| {
+impl BackgroundHandles {
+    /// Waits until one exits. Returns its name.
+    pub(crate) async fn first_exit(&mut self) -> &'static str {
+        let exits = self.0.iter_mut().map(|(name, handle)| {
             Box::pin(async move {
                 let _ = handle.await;
                 *name
             })
         });
-        let (ended, at, _) = futures::future::select_all(ends).await;
+        let (name, at, _) = futures::future::select_all(exits).await;
         self.0.swap_remove(at);
-        ended
+        name
     }
 
-    /// Waits for those that are left, each for a grace. Whether all have ended.
+    /// Waits for the others, up to `grace` for each. Returns whether all exited.
     pub(crate) async fn join(self, grace: Duration) -> bool {
         let mut all = true;
         for (_, handle) in self.0 {
@@ -44,29 +46,32 @@ impl Loops {
     }
 }
 
-/// Starts all loops.
-pub(crate) fn start(
-    shared: &Arc<Shared>,
-    commits: mpsc::Receiver<Commit>,
-    claims: mpsc::Receiver<Settled>,
-    first_due: Option<rota_core::Timestamp>,
-) -> Loops {
-    let (due, wake) = watch::channel(first_due);
-    let beat = |name, help| shared.loops.enter(name, help);
-    let follow = beat(
-        "commits",
-        "Follows the store's commits: tells workers and watchers, and gives out what is ready",
-    );
-    let commits = commits::run(Arc::clone(shared), commits, claims, due, follow);
-    let looks = beat("timer", "Lets tasks look at the clock when their time comes");
-    let timer = timer::run(Arc::clone(shared), wake, looks);
-    let prune = prune::run(Arc::clone(shared), beat("prune", "Removes what is older than it is kept"));
-    let lets = beat("breakers", "Lets one task through to an agent whose cool-down is over");
-    let breakers = breakers::run(Arc::clone(shared), lets);
-    Loops(vec![
-        ("store's writer or what follows its commits", spawn("commits", OnExit::Done, commits)),
-        ("loop of the breakers", spawn("breakers", OnExit::Done, breakers)),
+/// What the background tasks need besides the commits.
+pub(crate) struct BackgroundDeps {
+    pub(crate) monitors: BackgroundTasks,
+    pub(crate) store: StoreClient,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) due: watch::Receiver<Option<Timestamp>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Starts the background tasks. Each reports to its monitor, from which health is derived.
+pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHandles {
+    let BackgroundDeps { monitors, store, watchers, breakers, retention, due, stop } = deps;
+    let monitor = |name, help| monitors.register(name, help);
+    let commits = commits.run(monitor("commits", "Applies committed changes and dispatches ready tasks"));
+    let help = "Admits a probe task when a circuit breaker's cooldown is over";
+    let breakers = breakers::run(breakers, Arc::clone(&watchers), stop.clone(), monitor("breakers", help));
+    let help = "Applies timeouts, start times and retries that are due";
+    let timer = timer::run(store.clone(), due, stop.clone(), monitor("timer", help));
+    let help = "Removes records older than their retention";
+    let prune = prune::run(store, watchers, retention, stop, monitor("prune", help));
+    BackgroundHandles(vec![
+        ("commits", spawn("commits", OnExit::Done, commits)),
+        ("breakers", spawn("breakers", OnExit::Done, breakers)),
         ("timer", spawn("timer", OnExit::Done, timer)),
-        ("removal of what is old", spawn("prune", OnExit::Done, prune)),
+        ("prune", spawn("prune", OnExit::Done, prune)),
     ])
 }

@@ -1,41 +1,49 @@
-//! Removes what nobody needs any more, a few at a time; forgets followers that have gone.
+//! Background task that removes expired records, a few per transaction, and watchers whose callers have left.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_store::{Command, Prune, Reply};
-use rota_telemetry::loops::Beat;
+use rota_store::Prune;
+use rota_telemetry::background_tasks::TaskMonitor;
+use tokio_util::sync::CancellationToken;
 
-use crate::shared::{Shared, now};
+use crate::clock::now;
+use crate::store_client::StoreClient;
+use crate::watchers::Watchers;
 
-const EVERY: Duration = Duration::from_secs(600);
-/// How long a worker's epoch is remembered after its last session, so that nothing older speaks for it.
-const LEFT: Duration = Duration::from_secs(24 * 3600);
-/// Of each kind in one transaction: few, so that others hardly wait.
-const AT_ONCE: usize = 200;
+const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// How long a worker's epoch is kept after its last session, so that nothing older can act for it.
+const EPOCH_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Records of each kind in one transaction: few, so that other commands hardly wait.
+const MAX_PRUNED: usize = 200;
 
-pub(super) async fn run(shared: Arc<Shared>, beat: Beat) {
-    let mut ticks = tokio::time::interval(EVERY);
+/// Prunes until `stop`. `retention` is how long ended tasks are kept; `None` keeps them.
+pub(super) async fn run(
+    store: StoreClient,
+    watchers: Arc<Watchers>,
+    retention: Option<Duration>,
+    stop: CancellationToken,
+    monitor: TaskMonitor,
+) {
+    let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        shared.watchers.sweep();
-        let ended_before = shared.timing.retention.map(|retention| now() - retention);
-        let prune = Prune { ended_before, left_before: now() - LEFT, limit: AT_ONCE };
+        watchers.sweep();
+        let ended_before = retention.map(|retention| now() - retention);
+        let prune = Prune { ended_before, left_before: now() - EPOCH_RETENTION, limit: MAX_PRUNED };
         loop {
-            // A round each: there may be very much to remove, and that is no loop that hangs.
-            let round = beat.round();
-            match shared.apply(Command::Prune(prune)).await {
-                Ok(Reply::Pruned(count)) if count >= AT_ONCE && !shared.stop.is_cancelled() => {
-                    round.succeeded();
-                }
-                Ok(_) => break round.succeeded(),
+            // An activation for each transaction: a long backlog must not look stuck.
+            let activation = monitor.activate();
+            match store.prune(prune).await {
+                Ok(count) if count >= MAX_PRUNED && !stop.is_cancelled() => activation.succeeded(),
+                Ok(_) => break activation.succeeded(),
                 Err(status) => {
-                    tracing::warn!(%status, "what is old could not be removed");
-                    break round.failed(status.message());
+                    tracing::warn!(%status, "pruning failed");
+                    break activation.failed(status.message());
                 }
             }
         }

@@ -1,28 +1,34 @@
-//! Lets tasks look at the clock when their time comes. Sleeps until the next one that is due.
+//! Background task that lets due tasks look at the clock. Sleeps until the next one is due.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_store::{Command, Reply};
-use rota_telemetry::loops::Beat;
+use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::shared::{Shared, now};
+use crate::clock::now;
+use crate::store_client::StoreClient;
 
-/// Tasks of one transaction.
-const AT_ONCE: usize = 500;
-/// Longest sleep: a clock that was set is noticed.
-const LONGEST: Duration = Duration::from_secs(30);
-/// Shortest wait after a look that did nothing, and after a failure.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Due tasks that one transaction handles at most.
+const MAX_TICKED: usize = 500;
+/// Bounds the sleep, so that a clock that was set is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// Least delay after a tick that found nothing due, and after a failure.
+const IDLE_DELAY: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shared: Arc<Shared>, mut due: watch::Receiver<Option<Timestamp>>, beat: Beat) {
+/// Ticks until `stop`. `due` holds the time of the next task, by the commits applied so far.
+pub(super) async fn run(
+    store: StoreClient,
+    mut due: watch::Receiver<Option<Timestamp>>,
+    stop: CancellationToken,
+    monitor: TaskMonitor,
+) {
     loop {
         let next = *due.borrow_and_update();
-        let sleep = next.map_or(LONGEST, |at| at.since(now()).min(LONGEST));
+        let sleep = next.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             changed = due.changed() => {
                 if changed.is_err() {
                     return;
@@ -34,24 +40,23 @@ pub(super) async fn run(shared: Arc<Shared>, mut due: watch::Receiver<Option<Tim
         if next.is_none_or(|at| at > now()) {
             continue;
         }
-        let round = beat.round();
-        let did = match shared.apply(Command::Tick { limit: AT_ONCE }).await {
-            Ok(Reply::Ticked(count)) => {
-                round.succeeded();
+        let activation = monitor.activate();
+        let ticked = match store.tick(MAX_TICKED).await {
+            Ok(count) => {
+                activation.succeeded();
                 count
             }
-            Ok(_) => 0,
             Err(status) => {
-                round.failed(status.message());
+                activation.failed(status.message());
                 0
             }
         };
-        // The commit tells the next time; until it has come through, looking again is idle.
-        if did < AT_ONCE {
+        // The commit brings the next time; until it has been applied there is nothing to do.
+        if ticked < MAX_TICKED {
             tokio::select! {
-                () = shared.stop.cancelled() => return,
+                () = stop.cancelled() => return,
                 _ = due.changed() => {}
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(IDLE_DELAY) => {}
             }
         }
     }

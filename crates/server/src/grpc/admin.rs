@@ -6,74 +6,84 @@ use rota_core::Timestamp;
 use rota_core::breaker::{Breaker, State as BreakerState};
 use rota_core::task::State as TaskState;
 use rota_proto::names;
+use rota_proto::num;
 use rota_proto::v1::admin_service_server::AdminService;
-use rota_proto::v1::{self, LoopState, SystemState};
-use rota_telemetry::{log, loops};
+use rota_proto::v1::{self, BackgroundTaskState, SystemState};
+use rota_telemetry::{background_tasks, log};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-use crate::breakers;
-use crate::health::{self, State, StoreSeen};
-use crate::shared::{Shared, now};
+use crate::agents::AgentKey;
+use crate::clock::now;
+use crate::demand::Demand;
+use crate::health::{self, Health, State, StoreCheck};
+use crate::metrics::Metrics;
+use crate::store_client::StoreClient;
+use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
 use crate::wire::{failure, names as wire, time};
 
-/// Longest filter.
+/// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
 
 pub(crate) struct Admin {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: StoreClient,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) demand: Demand,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) replica: String,
 }
 
 impl Admin {
-    fn store(&self, seen: &StoreSeen) -> v1::StoreStatus {
-        let health = &self.shared.health;
+    fn store(&self, check: &StoreCheck) -> v1::StoreStatus {
+        let health = &self.health;
         v1::StoreStatus {
-            answers: seen.wrong.is_none(),
-            latency: Some(time::duration(seen.took)),
+            available: check.problem.is_none(),
+            latency: Some(time::duration(check.latency)),
             last_commit_time: health.last_commit().map(time::timestamp),
             write_error: health.write_error().map(|(message, _)| message).unwrap_or_default(),
         }
     }
 
-    fn loops(&self) -> Vec<v1::Loop> {
-        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        let told = |seen: loops::Seen| v1::Loop {
+    fn background_tasks(&self) -> Vec<v1::BackgroundTask> {
+        let to_wire = |seen: background_tasks::TaskStatus| v1::BackgroundTask {
             name: seen.name.to_owned(),
-            description: seen.help.to_owned(),
+            description: seen.description.to_owned(),
             state: match seen.state {
-                loops::State::Waiting => LoopState::Waiting,
-                loops::State::Working => LoopState::Working,
-                loops::State::Failing => LoopState::Failing,
-                loops::State::Stuck => LoopState::Stuck,
-                loops::State::Ended => LoopState::Ended,
+                background_tasks::TaskState::Idle => BackgroundTaskState::Idle,
+                background_tasks::TaskState::Running => BackgroundTaskState::Running,
+                background_tasks::TaskState::Failing => BackgroundTaskState::Failing,
+                background_tasks::TaskState::Stuck => BackgroundTaskState::Stuck,
+                background_tasks::TaskState::Stopped => BackgroundTaskState::Stopped,
             }
             .into(),
             last_success_time: seen.last_success.map(|at| time::timestamp(Timestamp(at))),
-            succeeded: count(seen.succeeded),
-            failed: count(seen.failed),
+            succeeded: num::to_i64(seen.succeeded),
+            failed: num::to_i64(seen.failed),
             error: seen.error,
         };
-        self.shared.loops.all().into_iter().map(told).collect()
+        self.health.background_tasks().into_iter().map(to_wire).collect()
     }
 
-    async fn counts(&self, seen: &StoreSeen) -> v1::SystemCounts {
-        let shared = &self.shared;
-        let workers = shared.fleet.workers();
-        let small = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        let large = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let on_workers = shared.metrics.on_workers();
-        let at = |state| large(on_workers.get(&state).copied().unwrap_or_default());
-        // One that did not answer just now is not asked again.
-        let pending = match seen.wrong {
+    async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
+        let scheduler = &self.demand.scheduler;
+        let workers = scheduler.workers();
+        let on_workers = self.metrics.on_workers();
+        let at = |state| num::to_i64(on_workers.get(&state).copied().unwrap_or_default());
+        // A store that failed its check is not queried again.
+        let pending = match check.problem {
             Some(_) => None,
-            None => timeout(health::STORE, shared.store.figures(Vec::new())).await.ok().and_then(Result::ok),
+            None => timeout(health::STORE_TIMEOUT, self.store.reads().stats(Vec::new()))
+                .await
+                .ok()
+                .and_then(Result::ok),
         };
         v1::SystemCounts {
-            workers: small(workers.len()),
-            sessions: small(workers.iter().filter(|worker| worker.connected).count()),
-            pending_tasks: large(pending.map_or(0, |figures| figures.pending)),
-            queued_tasks: large(shared.fleet.waiting().iter().map(|(_, count)| count).sum()),
+            workers: num::to_i32(workers.len()),
+            sessions: num::to_i32(workers.iter().filter(|worker| worker.connected).count()),
+            pending_tasks: num::to_i64(pending.map_or(0, |stats| stats.pending)),
+            queued_tasks: num::to_i64(scheduler.queues().iter().map(|(_, _, count)| *count).sum::<u64>()),
             assigned_tasks: at(TaskState::Assigned),
             running_tasks: at(TaskState::Running),
             input_required_tasks: at(TaskState::InputRequired),
@@ -87,7 +97,7 @@ impl AdminService for Admin {
         &self,
         _: Request<v1::GetSystemStatusRequest>,
     ) -> Result<Response<v1::SystemStatus>, Status> {
-        let (seen, causes) = self.shared.diagnose().await;
+        let (check, causes) = self.health.diagnose().await;
         let state = match health::worst(&causes) {
             State::Healthy => SystemState::Healthy,
             State::Degraded => SystemState::Degraded,
@@ -102,29 +112,29 @@ impl AdminService for Admin {
             state: state.into(),
             causes: causes.collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            replica: self.shared.replica.clone(),
-            start_time: Some(time::timestamp(self.shared.health.started)),
-            store: Some(self.store(&seen)),
-            counts: Some(self.counts(&seen).await),
-            loops: self.loops(),
-            breakers: self.shared.breakers.all().into_iter().map(breaker).collect(),
-            // Last: whoever compares clocks reckons with the time of the answer.
+            replica: self.replica.clone(),
+            start_time: Some(time::timestamp(self.health.started)),
+            store: Some(self.store(&check)),
+            counts: Some(self.counts(&check).await),
+            background_tasks: self.background_tasks(),
+            breakers: self.demand.breakers.all().into_iter().map(breaker).collect(),
+            // Last: callers compare it with their clock when the response arrives.
             server_time: Some(time::timestamp(now())),
         }))
     }
 
-    async fn list_loops(
+    async fn list_background_tasks(
         &self,
-        _: Request<v1::ListLoopsRequest>,
-    ) -> Result<Response<v1::ListLoopsResponse>, Status> {
-        Ok(Response::new(v1::ListLoopsResponse { loops: self.loops() }))
+        _: Request<v1::ListBackgroundTasksRequest>,
+    ) -> Result<Response<v1::ListBackgroundTasksResponse>, Status> {
+        Ok(Response::new(v1::ListBackgroundTasksResponse { background_tasks: self.background_tasks() }))
     }
 
     async fn get_log_filter(
         &self,
         _: Request<v1::GetLogFilterRequest>,
     ) -> Result<Response<v1::LogFilter>, Status> {
-        let filter = log::filter().ok_or_else(not_ours)?;
+        let filter = log::filter().ok_or_else(log_unavailable)?;
         Ok(Response::new(v1::LogFilter { filter }))
     }
 
@@ -141,9 +151,9 @@ impl AdminService for Admin {
         }
         let before = log::filter();
         if !log::set_filter(&filter).map_err(|error| invalid("filter", error.to_string()))? {
-            return Err(not_ours());
+            return Err(log_unavailable());
         }
-        tracing::warn!(filter, before, "what is logged was changed");
+        tracing::warn!(filter, before, "log filter changed");
         Ok(Response::new(v1::LogFilter { filter }))
     }
 
@@ -152,16 +162,17 @@ impl AdminService for Admin {
         request: Request<v1::ResetBreakerRequest>,
     ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
         let key = wire::agent("name", &request.into_inner().name)?;
-        let known = self.shared.reset_breaker(&key);
-        if known.is_none() && self.shared.agent(&key.0, &key.1).is_none() {
+        let known = self.demand.breakers.reset(&key);
+        self.watchers.state_changed();
+        if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));
         }
         Ok(Response::new(v1::ResetBreakerResponse { breaker: known.map(|known| breaker((key, known))) }))
     }
 }
 
-fn breaker((key, breaker): (breakers::Key, Breaker)) -> v1::Breaker {
-    let (state, until_time) = match breaker.state() {
+fn breaker((key, breaker): (AgentKey, Breaker)) -> v1::Breaker {
+    let (state, open_until_time) = match breaker.state() {
         BreakerState::Closed => (v1::BreakerState::Closed, None),
         BreakerState::Open { until } => (v1::BreakerState::Open, Some(time::timestamp(until))),
         BreakerState::HalfOpen { .. } => (v1::BreakerState::HalfOpen, None),
@@ -170,14 +181,17 @@ fn breaker((key, breaker): (breakers::Key, Breaker)) -> v1::Breaker {
     v1::Breaker {
         agent: names::agent(key.0.as_str(), &key.1),
         state: state.into(),
-        failures: i32::try_from(breaker.failures()).unwrap_or(i32::MAX),
+        failures: num::to_i32(breaker.failures()),
         failure_class: class.unwrap_or_default().into(),
         message: breaker.last().map(|(_, message)| message.clone()).unwrap_or_default(),
-        until_time,
+        open_until_time,
     }
 }
 
-/// A part of another program, whose log is that program's.
-fn not_ours() -> Status {
-    error("LOG_NOT_OURS", "this control plane runs in a program that sees to the log by itself")
+/// The control plane is embedded in another program, which manages the log.
+fn log_unavailable() -> Status {
+    error(
+        "LOG_FILTER_UNAVAILABLE",
+        "this control plane is embedded in a program that manages its own logging",
+    )
 }

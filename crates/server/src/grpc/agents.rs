@@ -1,95 +1,82 @@
 //! `AgentService`.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
 use pbjson_types::Empty;
 use rota_core::agent::Agent;
-use rota_core::{AgentName, Namespace, Timestamp};
+use rota_core::{AgentName, Namespace};
+use rota_proto::num;
 use rota_proto::v1::agent_service_server::AgentService;
 use rota_proto::{names as n, v1};
-use rota_store::{Command, PutAgent, Reply};
-use rota_telemetry::{OnExit, redact, spawn};
-use tokio::sync::mpsc;
+use rota_store::PutAgent;
+use rota_telemetry::redact;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{masked, page, worker_to_wire};
+use super::streams::{Boxed, Streams, send};
 use super::{demand, pools};
-use crate::dispatch::WorkerView;
-use crate::sessions;
-use crate::shared::{Shared, now};
+use crate::agents::{AgentKey, AgentRegistry, AgentVersion};
+use crate::barrier::Barriers;
+use crate::clock::now;
+use crate::demand::Demand;
+use crate::scheduler::{PoolStatus, WorkerView};
+use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent as wire, names};
 
+#[derive(Clone)]
 pub(crate) struct Agents {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) demand: Demand,
+    /// Workers are drained, and sessions of dead workers expire.
+    pub(crate) sessions: SessionDeps,
+    pub(crate) barriers: Barriers,
+    pub(crate) streams: Streams,
 }
 
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 impl Agents {
-    fn status(&self, namespace: &Namespace, name: &AgentName) -> v1::AgentStatus {
-        let key = (namespace.clone(), name.clone());
-        demand::status(demand::standing(&self.shared).get(&key), self.shared.pools.message(&key))
+    fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
+        wire::to_wire(agent, demand::status(pool, self.agents.pools().message(key)))
     }
 
-    async fn put(
-        &self,
-        agent: Agent,
-        must_exist: Option<bool>,
-        only_check: bool,
-    ) -> Result<v1::Agent, Status> {
-        let (namespace, name) = (agent.namespace.clone(), agent.name.clone());
-        // Structured fields have no one encoding: what is equal in meaning must not count as a change.
+    /// Returns an agent with the present status of its pool.
+    fn with_status(&self, key: &AgentKey, agent: &Agent) -> v1::Agent {
+        self.to_wire(key, agent, self.demand.pools().get(key))
+    }
+
+    async fn put(&self, agent: Agent, must_exist: Option<bool>, dry_run: bool) -> Result<v1::Agent, Status> {
+        let key = (agent.namespace.clone(), agent.name.clone());
+        // Structured fields have no unique encoding: what is equal in meaning must not count as a change.
         if must_exist != Some(false)
-            && let Some(known) = self.shared.agent(&namespace, &name)
-            && wire::kept(&known.agent) == wire::kept(&agent)
+            && let Some(known) = self.agents.get(&key)
+            && wire::stored(&known.agent) == wire::stored(&agent)
         {
-            return Ok(wire::to_wire(&known.agent, self.status(&namespace, &name)));
+            return Ok(self.with_status(&key, &known.agent));
         }
-        let command = Command::PutAgent(PutAgent { agent, must_exist });
-        let reply = match only_check {
-            true => self.shared.rehearse(command).await?,
-            false => self.shared.apply(command).await?,
-        };
-        match reply {
-            Reply::Agent(agent) => {
-                self.shared.caught_up().await;
-                Ok(wire::to_wire(&agent, self.status(&namespace, &name)))
-            }
-            _ => Err(Status::internal("the store gave another answer than was asked for")),
-        }
+        let agent = self.sessions.store.put_agent(PutAgent { agent, must_exist }, dry_run).await?;
+        self.barriers.flush().await;
+        Ok(self.with_status(&key, &agent))
     }
 
     pub(super) fn missing(name: &AgentName) -> Status {
         error("AGENT_NOT_FOUND", format!("there is no agent {name}"))
     }
 
-    /// Agents and what they look like now.
+    /// Returns agents with their present status, by name.
     fn all(&self, namespace: Option<&Namespace>) -> BTreeMap<String, v1::Agent> {
-        let standing = demand::standing(&self.shared);
-        let agents = self.shared.agents.read();
-        let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-        ours.map(|(key, known)| {
-            let status = demand::status(standing.get(key), self.shared.pools.message(key));
-            let told = wire::to_wire(&known.agent, status);
-            (told.name.clone(), told)
-        })
-        .collect()
-    }
-
-    /// What tells whether an agent has changed.
-    fn versions(&self, namespace: Option<&Namespace>) -> BTreeMap<Key, Version> {
-        let agents = self.shared.agents.read();
-        let ours = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-        ours.map(|(key, known)| (key.clone(), (known.agent.generation, known.agent.created_at))).collect()
+        let pools = self.demand.pools();
+        let agents = self.agents.list(namespace).into_iter();
+        let named = agents.map(|(key, known)| {
+            let agent = self.to_wire(&key, &known.agent, pools.get(&key));
+            (agent.name.clone(), agent)
+        });
+        named.collect()
     }
 
     pub(super) fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
-        let mut workers = self.shared.fleet.workers();
+        let mut workers = self.sessions.scheduler.workers();
         workers.retain(|worker| namespace.is_none_or(|namespace| worker.profile.namespace == *namespace));
         workers
     }
@@ -109,14 +96,14 @@ impl AgentService for Agents {
         let name = names::agent_id("agent_id", &request.agent_id)?;
         let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
         let agent = wire::check(namespace, name, given)?;
-        let _one_at_a_time = self.shared.agent_changes.lock().await;
+        let _exclusive = self.agents.lock_changes().await;
         self.put(agent, Some(false), request.validate_only).await.map(Response::new)
     }
 
     async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
-        let (namespace, name) = names::agent("name", &request.into_inner().name)?;
-        let known = self.shared.agent(&namespace, &name).ok_or_else(|| Self::missing(&name))?;
-        Ok(Response::new(wire::to_wire(&known.agent, self.status(&namespace, &name))))
+        let key = names::agent("name", &request.into_inner().name)?;
+        let known = self.agents.get(&key).ok_or_else(|| Self::missing(&key.1))?;
+        Ok(Response::new(self.with_status(&key, &known.agent)))
     }
 
     async fn list_agents(
@@ -139,9 +126,9 @@ impl AgentService for Agents {
         let (namespace, name) = names::agent("agent.name", &given.name)?;
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
         // A mask reads before it writes: two that name different fields must not undo each other.
-        let _one_at_a_time = self.shared.agent_changes.lock().await;
-        let whole = match self.shared.agent(&namespace, &name) {
-            Some(known) => masked(wire::kept(&known.agent), given, &paths)?,
+        let _exclusive = self.agents.lock_changes().await;
+        let whole = match self.agents.get(&(namespace.clone(), name.clone())) {
+            Some(known) => masked(wire::stored(&known.agent), given, &paths)?,
             None if request.allow_missing => given,
             None => return Err(Self::missing(&name)),
         };
@@ -155,18 +142,18 @@ impl AgentService for Agents {
         request: Request<v1::DeleteAgentRequest>,
     ) -> Result<Response<Empty>, Status> {
         let request = request.into_inner();
-        let (namespace, name) = names::agent("name", &request.name)?;
-        let _one_at_a_time = self.shared.agent_changes.lock().await;
-        if self.shared.agent(&namespace, &name).is_none() {
+        let key = names::agent("name", &request.name)?;
+        let _exclusive = self.agents.lock_changes().await;
+        if !self.agents.contains(&key) {
             return if request.allow_missing {
                 Ok(Response::new(Empty {}))
             } else {
-                Err(Self::missing(&name))
+                Err(Self::missing(&key.1))
             };
         }
-        self.shared.apply(Command::DeleteAgent { namespace: namespace.clone(), name: name.clone() }).await?;
-        self.shared.caught_up().await;
-        self.drain(&namespace, &name, "", false, "its agent was deleted");
+        self.sessions.store.delete_agent(&key).await?;
+        self.barriers.flush().await;
+        self.drain(&key.0, &key.1, "", false, "its agent was deleted");
         Ok(Response::new(Empty {}))
     }
 
@@ -175,8 +162,7 @@ impl AgentService for Agents {
         request: Request<v1::WatchAgentsRequest>,
     ) -> Result<Response<Self::WatchAgentsStream>, Status> {
         let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
-        let agents = Self { shared: Arc::clone(&self.shared) };
-        Ok(Response::new(Box::pin(watch(agents, namespace))))
+        Ok(Response::new(Box::pin(watch(self.clone(), namespace))))
     }
 
     async fn drain_agent(
@@ -185,9 +171,9 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
-        self.is_there(&namespace, &name, &request.worker)?;
+        self.check_exists(&namespace, &name, &request.worker)?;
         let workers =
-            self.drain(&namespace, &name, &request.worker, request.only_idle, "it was asked to drain");
+            self.drain(&namespace, &name, &request.worker, request.only_idle, "it was requested to drain");
         Ok(Response::new(v1::DrainAgentResponse { workers }))
     }
 
@@ -196,7 +182,7 @@ impl AgentService for Agents {
         request: Request<v1::WatchDemandRequest>,
     ) -> Result<Response<Self::WatchDemandStream>, Status> {
         let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
-        Ok(Response::new(Box::pin(demand::watch(&self.shared, namespace))))
+        Ok(Response::new(Box::pin(demand::watch(&self.demand, &self.streams, namespace))))
     }
 
     async fn list_workers(
@@ -210,8 +196,8 @@ impl AgentService for Agents {
             .filter(|worker| request.agent.is_empty() || worker.profile.agent.as_str() == request.agent);
         let now = now();
         let named = ours.map(|worker| {
-            let told = worker_to_wire(worker, now);
-            (told.name.clone(), told)
+            let worker = worker_to_wire(worker, now);
+            (worker.name.clone(), worker)
         });
         let (workers, next_page_token) = page(named.collect(), request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListWorkersResponse { workers, next_page_token }))
@@ -223,27 +209,28 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::ReportWorkerDeathResponse>, Status> {
         let request = request.into_inner();
         let key = names::worker("name", &request.name)?;
-        let told = self.shared.fleet.with_any(&key, |seat| {
-            let same = request.instance.is_empty() || request.instance == seat.instance;
-            same.then(|| (seat.worker(), seat.outgoing.take()))
+        let found = self.sessions.scheduler.update_any(&key, |entry| {
+            let same = request.instance.is_empty() || request.instance == entry.instance;
+            same.then(|| (entry.worker_ref(), entry.session.take()))
         });
-        let Some(Some((worker, outgoing))) = told else {
+        let Some(Some((worker, session))) = found else {
             return Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks: 0 }));
         };
-        if let Some(outgoing) = outgoing {
-            outgoing.hang_up.cancel();
+        if let Some(session) = session {
+            session.close();
         }
         let mut what = crate::wire::failure::cut(request.message, 256);
-        redact::own_text(&mut what);
-        let message = format!("its worker's process has ended ({what})");
-        let freed = sessions::lose(&self.shared, &key, worker.clone(), &message).await;
+        redact::text(&mut what);
+        let message = format!("its worker's process has exited ({what})");
+        let freed = sessions::expire_session(&self.sessions, &key, worker.clone(), &message).await;
         if freed.is_err() {
-            // The caller hears of it and says it again; should it not, the lease decides.
-            let message = "its worker's process has ended";
-            sessions::lose_after(&self.shared, &key, worker, self.shared.timing.reconnect_grace, message);
+            // The caller gets the error and retries; if it does not, the lease expires the session.
+            let message = "its worker's process has exited";
+            let grace = self.sessions.timing.reconnect_grace;
+            sessions::expire_session_after(&self.sessions, &key, worker, grace, message);
         }
         let freed = freed?;
-        let freed_tasks = i32::try_from(freed).unwrap_or(i32::MAX);
+        let freed_tasks = num::to_i32(freed);
         Ok(Response::new(v1::ReportWorkerDeathResponse { freed_tasks }))
     }
 
@@ -251,7 +238,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::AnnounceWorkersRequest>,
     ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
-        pools::announce(&self.shared, request.into_inner())?;
+        pools::announce(&self.agents, request.into_inner())?;
         Ok(Response::new(v1::AnnounceWorkersResponse {}))
     }
 
@@ -259,7 +246,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ReportAgentRequest>,
     ) -> Result<Response<v1::ReportAgentResponse>, Status> {
-        pools::report(&self.shared, request.into_inner())?;
+        pools::report(&self.agents, &self.streams.watchers, request.into_inner())?;
         Ok(Response::new(v1::ReportAgentResponse {}))
     }
 
@@ -274,7 +261,7 @@ impl AgentService for Agents {
             word.clone_into(&mut known.capability);
             change(known);
         };
-        for known in self.shared.agents.read().values().filter(|known| known.agent.namespace == namespace) {
+        for (_, known) in self.agents.list(Some(&namespace)) {
             for word in &known.agent.capabilities {
                 entry(word, &|known_word| known_word.agents.push(known.agent.name.to_string()));
             }
@@ -291,55 +278,40 @@ impl AgentService for Agents {
     }
 }
 
-type Key = (Namespace, AgentName);
-/// Differs also when an agent was removed and made anew in between.
-type Version = (u64, Timestamp);
-
-/// The agents now, then each change of an agent itself. Figures come with demand.
+/// Sends the agents now, then each change of an agent itself. Their workers and queues come with demand.
 fn watch(
     agents: Agents,
     namespace: Option<Namespace>,
 ) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
     use v1::watch_agents_response::Kind;
-    let (outbox, stream) = mpsc::channel(64);
-    spawn("watch-agents", OnExit::Done, async move {
-        let mut changed = agents.shared.watchers.fleet();
-        let mut known: BTreeMap<Key, Version> = BTreeMap::new();
+    let streams = agents.streams.clone();
+    let mut changed = streams.watchers.state();
+    streams.serve("watch-agents", 64, move |outbox| async move {
+        let mut known: BTreeMap<AgentKey, AgentVersion> = BTreeMap::new();
         let mut synced = false;
         loop {
             changed.borrow_and_update();
-            let now = agents.versions(namespace.as_ref());
-            let mut news: Vec<_> = (known.keys().filter(|key| !now.contains_key(*key)))
+            let now = agents.agents.versions(namespace.as_ref());
+            let mut changes: Vec<_> = (known.keys().filter(|key| !now.contains_key(*key)))
                 .map(|(at, name)| Kind::Deleted(n::agent(at.as_str(), name)))
                 .collect();
             let fresh: Vec<_> =
                 now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
             if !fresh.is_empty() {
-                let standing = demand::standing(&agents.shared);
+                let pools = agents.demand.pools();
                 for (key, _) in fresh {
-                    let Some(known) = agents.shared.agent(&key.0, &key.1) else { continue };
-                    let status = demand::status(standing.get(key), agents.shared.pools.message(key));
-                    news.push(Kind::Agent(wire::to_wire(&known.agent, status)));
+                    let Some(known) = agents.agents.get(key) else { continue };
+                    changes.push(Kind::Agent(agents.to_wire(key, &known.agent, pools.get(key))));
                 }
             }
             known = now;
             if !std::mem::replace(&mut synced, true) {
-                news.push(Kind::Synced(true));
+                changes.push(Kind::Synced(true));
             }
-            for kind in news {
-                if outbox.send(Ok(v1::WatchAgentsResponse { kind: Some(kind) })).await.is_err() {
-                    return;
-                }
+            for kind in changes {
+                send(&outbox, v1::WatchAgentsResponse { kind: Some(kind) }).await?;
             }
-            tokio::select! {
-                () = outbox.closed() => return,
-                () = agents.shared.stop.cancelled() => {
-                    let _ = outbox.send(Err(error("STOPPING", "the control plane is stopping; watch again"))).await;
-                    return;
-                }
-                _ = changed.changed() => {}
-            }
+            let _ = changed.changed().await;
         }
-    });
-    ReceiverStream::new(stream)
+    })
 }

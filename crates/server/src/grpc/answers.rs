@@ -1,20 +1,21 @@
-//! What `AgentService` needs to answer: pages of lists that are kept in memory, masks, workers as callers read them.
+//! Building blocks of `AgentService`'s responses: pages of lists that are kept in memory, update masks, workers.
 
 use rota_core::Timestamp;
+use rota_proto::num;
 use rota_proto::{names as n, v1};
 use tonic::Status;
 
-use crate::dispatch::WorkerView;
+use crate::scheduler::WorkerView;
 use crate::wire::status::invalid;
 use crate::wire::time;
 
-/// A page of a list that is kept in memory: after the token's name, by name.
+/// Returns a page of a list that is kept in memory and sorted by name: the entries after the name in the token.
 pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result<(Vec<T>, String), Status> {
     if size < 0 {
         return Err(invalid("page_size", "must not be negative"));
     }
     if !token.is_empty() && !token.starts_with("namespaces/") {
-        return Err(invalid("page_token", "is not one that was given"));
+        return Err(invalid("page_token", "is not a token of an earlier page"));
     }
     let size = if size == 0 { 100 } else { usize::try_from(size).unwrap_or(1000).min(1000) };
     let mut rest = items.into_iter().filter(|(name, _)| name.as_str() > token).peekable();
@@ -28,7 +29,7 @@ pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result
     Ok((taken, next))
 }
 
-/// The agent with what the mask names taken from `given`.
+/// Returns the agent with the fields that the mask names taken from `given`.
 pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Result<v1::Agent, Status> {
     if paths.is_empty() || paths.iter().any(|path| path == "*") {
         return Ok(given);
@@ -64,35 +65,34 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
 }
 
 pub(super) fn worker_to_wire(worker: WorkerView, now: Timestamp) -> v1::Worker {
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (profile, mut about) = (worker.profile, worker.about);
-    about.count(now, worker.tasks.len());
-    let recent = about.deeds.iter().rev().map(|deed| v1::WorkerDeed {
-        time: Some(time::timestamp(deed.at)),
-        what: deed.what.to_owned(),
-        task: deed.task.map(|id| id.to_string()).unwrap_or_default(),
+    let (profile, mut stats) = (worker.profile, worker.stats);
+    stats.add_busy_time(now, worker.tasks.len());
+    let recent_activity = stats.recent_activity.iter().rev().map(|entry| v1::WorkerActivity {
+        time: Some(time::timestamp(entry.at)),
+        action: entry.what.to_owned(),
+        task: entry.task.map(|id| id.to_string()).unwrap_or_default(),
     });
     v1::Worker {
         name: n::worker(profile.namespace.as_str(), &profile.worker),
         agent: profile.agent.to_string(),
         capabilities: profile.capabilities.into_iter().collect(),
-        slots: i32::try_from(worker.slots).unwrap_or(i32::MAX),
+        slots: num::to_i32(worker.slots),
         tasks: worker.tasks,
         connected: worker.connected,
         draining: worker.draining,
-        epoch: signed(worker.epoch),
-        connect_time: Some(time::timestamp(about.connected_at)),
-        heard_time: Some(time::timestamp(about.heard_at)),
-        cpu: about.cpu,
-        memory_bytes: about.memory_bytes,
-        succeeded: signed(about.succeeded),
-        failed: signed(about.failed),
-        cancelled: signed(about.cancelled),
-        idle_since: about.idle_since.map(time::timestamp),
-        busy_time: Some(time::duration(about.busy)),
+        epoch: num::to_i64(worker.epoch),
+        connect_time: Some(time::timestamp(stats.connected_at)),
+        last_seen_time: Some(time::timestamp(stats.last_seen_at)),
+        cpu: stats.cpu,
+        memory_bytes: stats.memory_bytes,
+        succeeded: num::to_i64(stats.succeeded),
+        failed: num::to_i64(stats.failed),
+        cancelled: num::to_i64(stats.cancelled),
+        idle_since: stats.idle_since.map(time::timestamp),
+        busy_time: Some(time::duration(stats.busy)),
         instance: worker.instance,
-        recent: recent.collect(),
-        version: about.version,
-        runtime_version: about.runtime_version,
+        recent_activity: recent_activity.collect(),
+        version: stats.version,
+        runtime_version: stats.runtime_version,
     }
 }

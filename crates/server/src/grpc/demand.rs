@@ -1,85 +1,60 @@
-//! What each agent's pool has to do: every waiting task counted for one agent, not limited by capacity.
+//! Demand as the API reports it: for each agent's pool its workers, and the waiting tasks that ask for more.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Duration;
 
+use rota_core::Namespace;
 use rota_core::breaker::State as Breaker;
-use rota_core::{AgentName, Namespace};
+use rota_proto::num;
 use rota_proto::{names, v1};
-use rota_telemetry::{OnExit, spawn};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::breakers;
-use crate::dispatch::Standing;
-use crate::shared::Shared;
-use crate::wire::status::error;
+use super::streams::{Streams, send};
+use crate::demand::Demand;
+use crate::scheduler::{IsolatedTask, PoolStatus, WorkerView};
 use crate::wire::time;
 
-/// Between two answers, at least.
-const PACE: Duration = Duration::from_millis(100);
+/// Least time between two messages.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What every agent's pool does now.
-pub(super) fn standing(shared: &Shared) -> BTreeMap<(Namespace, AgentName), Standing> {
-    let mut agents = shared.fleet.by_agent();
-    for (route, count) in shared.fleet.waiting() {
-        if let Some(agent) = shared.preferred(&route) {
-            agents.entry((route.namespace, agent)).or_default().queued += count;
-        }
-    }
-    agents
-}
-
-/// How an agent stands; `message` is what whoever starts its workers says.
-pub(super) fn status(standing: Option<&Standing>, message: String) -> v1::AgentStatus {
-    let Some(standing) = standing else { return v1::AgentStatus { message, ..Default::default() } };
-    let count = |fits: fn(&crate::dispatch::WorkerView) -> bool| {
-        i32::try_from(standing.workers.iter().filter(|worker| worker.connected && fits(worker)).count())
-            .unwrap_or(i32::MAX)
+/// Returns the status of an agent. `message` comes from the component that starts its workers.
+pub(super) fn status(pool: Option<&PoolStatus>, message: String) -> v1::AgentStatus {
+    let Some(pool) = pool else { return v1::AgentStatus { message, ..Default::default() } };
+    let count = |fits: fn(&WorkerView) -> bool| {
+        num::to_i32(pool.workers.iter().filter(|worker| worker.connected && fits(worker)).count())
     };
-    let free: usize = standing.workers.iter().map(|worker| worker.free).sum();
-    let running: usize = standing.workers.iter().map(|worker| worker.tasks.len()).sum();
+    let free: usize = pool.workers.iter().map(|worker| worker.free).sum();
+    let running: usize = pool.workers.iter().map(|worker| worker.tasks.len()).sum();
     v1::AgentStatus {
         workers: count(|_| true),
         busy_workers: count(|worker| !worker.tasks.is_empty()),
         idle_workers: count(|worker| worker.tasks.is_empty()),
         draining_workers: count(|worker| worker.draining),
-        free_slots: i32::try_from(free).unwrap_or(i32::MAX),
-        queued_tasks: i64::try_from(standing.queued).unwrap_or(i64::MAX),
-        running_tasks: i64::try_from(running).unwrap_or(i64::MAX),
+        free_slots: num::to_i32(free),
+        queued_tasks: num::to_i64(pool.queued),
+        running_tasks: num::to_i64(running),
         message,
     }
 }
 
-/// How many of an agent's waiting tasks ask for workers. What it is not given needs none: more of them would only wait,
-/// too.
-pub(super) fn asked(shared: &Shared, agent: &breakers::Key, queued: u64) -> u64 {
-    match shared.breakers.state(agent) {
-        Breaker::Closed => queued,
-        Breaker::Open { .. } => 0,
-        Breaker::HalfOpen { .. } => queued.min(1),
-    }
-}
-
-fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
-    let all = standing(shared).into_iter();
+fn demands(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
+    let all = demand.pools().into_iter();
     let ours = all.filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-    ours.map(|((at, agent), standing)| {
-        let workers: Vec<_> = (standing.workers.iter())
+    ours.map(|((at, agent), pool)| {
+        let workers: Vec<_> = (pool.workers.iter())
             .map(|worker| v1::WorkerDemand {
                 worker: worker.profile.worker.to_string(),
-                running: i32::try_from(worker.tasks.len()).unwrap_or(i32::MAX),
+                running: num::to_i32(worker.tasks.len()),
                 draining: worker.draining,
                 connected: worker.connected,
-                idle_since: worker.about.idle_since.map(time::timestamp),
+                idle_since: worker.stats.idle_since.map(time::timestamp),
             })
             .collect();
-        let queued = asked(shared, &(at.clone(), agent.clone()), standing.queued);
+        let queued = demand.admitted(&(at.clone(), agent.clone()), pool.queued);
         v1::Demand {
             agent: names::agent(at.as_str(), &agent),
-            queued: i64::try_from(queued).unwrap_or(i64::MAX),
+            queued: num::to_i64(queued),
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
         }
@@ -87,17 +62,17 @@ fn demands(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
     .collect()
 }
 
-fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
-    let all = shared.fleet.isolated().into_iter();
-    // The same goes for a worker of a task's own, as long as it has not joined.
-    let mut tried = HashSet::new();
-    let wanted = move |task: &crate::dispatch::Isolated| {
+fn isolated(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
+    let all = demand.scheduler.isolated_tasks().into_iter();
+    // A circuit breaker also holds back the workers of single tasks, unless they have joined already.
+    let mut probed = HashSet::new();
+    let wanted = move |task: &IsolatedTask| {
         let agent = (task.namespace.clone(), task.agent.clone());
         task.worker.is_some()
-            || match shared.breakers.state(&agent) {
+            || match demand.breakers.state(&agent) {
                 Breaker::Closed => true,
                 Breaker::Open { .. } => false,
-                Breaker::HalfOpen { .. } => tried.insert(agent),
+                Breaker::HalfOpen { .. } => probed.insert(agent),
             }
     };
     all.filter(wanted)
@@ -111,37 +86,27 @@ fn isolated(shared: &Shared, namespace: Option<&Namespace>) -> Vec<v1::IsolatedD
         .collect()
 }
 
-/// Demand now, then whenever it changed.
+/// Sends demand now, then whenever it changed.
 pub(super) fn watch(
-    shared: &Arc<Shared>,
+    demand: &Demand,
+    streams: &Streams,
     namespace: Option<Namespace>,
 ) -> ReceiverStream<Result<v1::WatchDemandResponse, Status>> {
-    let (outbox, stream) = mpsc::channel(4);
-    let shared = Arc::clone(shared);
-    spawn("watch-demand", OnExit::Done, async move {
-        let mut changed = shared.watchers.fleet();
+    let (demand, mut changed) = (demand.clone(), streams.watchers.state());
+    streams.serve("watch-demand", 4, move |outbox| async move {
         let mut last = None;
         loop {
             changed.borrow_and_update();
             let now = v1::WatchDemandResponse {
-                demands: demands(&shared, namespace.as_ref()),
-                isolated: isolated(&shared, namespace.as_ref()),
+                demands: demands(&demand, namespace.as_ref()),
+                isolated: isolated(&demand, namespace.as_ref()),
             };
             if last.as_ref() != Some(&now) {
                 last = Some(now.clone());
-                if outbox.send(Ok(now)).await.is_err() {
-                    return;
-                }
+                send(&outbox, now).await?;
             }
-            tokio::select! {
-                () = outbox.closed() => return,
-                () = shared.stop.cancelled() => {
-                    let _ = outbox.send(Err(error("STOPPING", "the control plane is stopping; watch again"))).await;
-                    return;
-                }
-                _ = changed.changed() => tokio::time::sleep(PACE).await,
-            }
+            let _ = changed.changed().await;
+            tokio::time::sleep(MIN_INTERVAL).await;
         }
-    });
-    ReceiverStream::new(stream)
+    })
 }

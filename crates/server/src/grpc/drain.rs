@@ -1,18 +1,18 @@
-//! Draining: workers that finish what they have and take nothing new.
+//! Drain of workers: they finish their attempts and get no new ones.
 
-use crate::shared::now;
 use rota_core::{AgentName, Namespace};
 use rota_proto::names as n;
 use rota_proto::worker::v1::{Drain, session_response};
 use tonic::Status;
 
 use super::Agents;
+use crate::clock::now;
 use crate::wire::check;
 use crate::wire::status::hinted;
 
 impl Agents {
-    /// A name that is wrong must not look like a worker that is busy, or like an agent that has none.
-    pub(super) fn is_there(
+    /// Checks that an agent, and a worker if one is named, exist: a wrong name must not look like a busy worker.
+    pub(super) fn check_exists(
         &self,
         namespace: &Namespace,
         agent: &AgentName,
@@ -22,7 +22,7 @@ impl Agents {
         let own: Vec<_> = (workers.iter().filter(|one| one.profile.agent == *agent))
             .map(|one| one.profile.worker.as_str())
             .collect();
-        if own.is_empty() && self.shared.agent(namespace, agent).is_none() {
+        if own.is_empty() && !self.agents.contains(&(namespace.clone(), agent.clone())) {
             return Err(Self::missing(agent));
         }
         if worker.is_empty() || own.contains(&worker) {
@@ -30,14 +30,14 @@ impl Agents {
         }
         let worker = check::shorten(worker);
         let hint = match workers.iter().find(|one| one.profile.worker.as_str() == worker) {
-            Some(other) => format!("that one belongs to the agent {}", other.profile.agent),
-            None if own.is_empty() => "it has no workers now".to_owned(),
-            None => format!("it has {}", own[..own.len().min(10)].join(", ")),
+            Some(other) => format!("that worker belongs to agent {}", other.profile.agent),
+            None if own.is_empty() => "the agent has no workers".to_owned(),
+            None => format!("its workers are {}", own[..own.len().min(10)].join(", ")),
         };
-        Err(hinted("WORKER_NOT_FOUND", format!("the agent {agent} has no worker {worker:?}"), hint))
+        Err(hinted("WORKER_NOT_FOUND", format!("agent {agent} has no worker {worker:?}"), hint))
     }
 
-    /// Lets workers finish what they run and take nothing new. The names of those that drain now.
+    /// Drains workers of an agent. Returns the names of those that drain now.
     pub(super) fn drain(
         &self,
         namespace: &Namespace,
@@ -53,23 +53,13 @@ impl Agents {
                 continue;
             }
             let key = (namespace.clone(), name.clone());
-            let outgoing = self.shared.fleet.with_any(&key, |seat| {
-                // Whoever decides to stop an idle worker must know that none is promised a task.
-                if only_idle && seat.used() > 0 {
-                    return None;
-                }
-                if !std::mem::replace(&mut seat.draining, true) {
-                    seat.about.did(now(), "draining", None);
-                }
-                Some(seat.outgoing.clone())
-            });
-            let Some(Some(outgoing)) = outgoing else { continue };
-            if let Some(outgoing) = outgoing {
-                outgoing.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
+            let Some(session) = self.sessions.scheduler.drain(&key, only_idle, now()) else { continue };
+            if let Some(session) = session {
+                session.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
             }
             drained.push(n::worker(namespace.as_str(), name));
         }
-        self.shared.watchers.fleet_changed();
+        self.streams.watchers.state_changed();
         drained
     }
 }

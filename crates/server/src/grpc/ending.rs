@@ -1,5 +1,5 @@
-//! Ends the streams of services that are not ours, health and reflection, when the server stops: they would
-//! stay open as long as their callers like. Ours hear the token by themselves.
+//! Ends the streams of third-party services, such as reflection, when the server stops: otherwise they stay open as long as
+//! their callers like. Rota's own streams observe the shutdown token themselves.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -50,7 +50,7 @@ where
             return Either::Left(self.inner.call(request));
         }
         let stop = self.stop.clone();
-        // Both ways: a call is over only when nobody listens for more of the request.
+        // Both directions: a call ends only when its request stream has ended, too.
         let answer = self.inner.call(request.map(|body| until(&stop, body)));
         Either::Right(answer.map_ok(move |answer| answer.map(|body| until(&stop, body))).boxed())
     }
@@ -80,8 +80,8 @@ impl http_body::Body for Until {
         if self.over {
             return Poll::Ready(None);
         }
-        // What has been answered goes out first. An end is the service's own only while the server goes on: once it
-        // stops, the request has been ended for it.
+        // Pending data is sent first. The service's own end counts only while the server runs: after that, it is caused by
+        // the end of the request stream.
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
             Poll::Ready(end) if !self.stop.is_cancelled() => return Poll::Ready(end),
@@ -92,7 +92,7 @@ impl http_body::Body for Until {
         }
         self.over = true;
         let mut trailers = http::HeaderMap::new();
-        let stopping = status::error("STOPPING", "the control plane is stopping; call again");
+        let stopping = status::error("STOPPING", "the control plane is stopping; retry the call");
         Poll::Ready(Some(stopping.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
 }

@@ -1,29 +1,25 @@
-//! `grpc.health.v1`: whether each service can be called. All of them need the store, so that they stand and fall
-//! together; the empty name is the server as a whole.
+//! `grpc.health.v1`: whether each service can be called. All of them need the store, so that they share one state; the
+//! empty name is the server as a whole.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
-use rota_telemetry::{OnExit, spawn};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
+use super::streams::{Boxed, send, stopping, stream};
 use super::{Admin, Agents, Tasks};
+use crate::health::Health;
 use crate::sessions;
-use crate::shared::Shared;
-use crate::wire::status::error;
 
-/// Every service that can be asked about.
+/// Every service that can be checked.
 const SERVICES: &[&str] = &[
     "",
     TaskServiceServer::<Tasks>::NAME,
@@ -31,27 +27,27 @@ const SERVICES: &[&str] = &[
     AdminServiceServer::<Admin>::NAME,
     WorkerServiceServer::<sessions::Service>::NAME,
 ];
-/// Between two looks for somebody who watches.
-const EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-pub(crate) struct Health {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct HealthService {
+    pub(crate) health: Arc<Health>,
+    pub(crate) stop: CancellationToken,
 }
 
-async fn serving(shared: &Shared) -> ServingStatus {
-    match shared.not_ready().await.is_empty() {
+async fn serving(health: &Health) -> ServingStatus {
+    match health.not_ready().await.is_empty() {
         true => ServingStatus::Serving,
         false => ServingStatus::NotServing,
     }
 }
 
-fn answer(status: ServingStatus) -> HealthCheckResponse {
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
-impl health_server::Health for Health {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+impl health_server::Health for HealthService {
+    type WatchStream = Boxed<HealthCheckResponse>;
 
     async fn check(
         &self,
@@ -61,7 +57,7 @@ impl health_server::Health for Health {
         if !SERVICES.contains(&service.as_str()) {
             return Err(Status::not_found("there is no such service"));
         }
-        Ok(Response::new(answer(serving(&self.shared).await)))
+        Ok(Response::new(response(serving(&self.health).await)))
     }
 
     async fn watch(
@@ -69,26 +65,24 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = SERVICES.contains(&request.into_inner().service.as_str());
-        let (outbox, stream) = mpsc::channel(1);
-        let shared = Arc::clone(&self.shared);
-        spawn("watch-health", OnExit::Done, async move {
-            let mut told = None;
+        let (health, stop) = (Arc::clone(&self.health), self.stop.clone());
+        let watch = stream("watch-health", 1, move |outbox| async move {
+            let mut sent = None;
             loop {
-                let now = if known { serving(&shared).await } else { ServingStatus::ServiceUnknown };
-                if told.replace(now) != Some(now) && outbox.send(Ok(answer(now))).await.is_err() {
-                    return;
+                let now = if known { serving(&health).await } else { ServingStatus::ServiceUnknown };
+                if sent.replace(now) != Some(now) {
+                    send(&outbox, response(now)).await?;
                 }
-                if shared.stop.is_cancelled() {
-                    let _ = outbox.send(Err(error("STOPPING", "the control plane is stopping"))).await;
-                    return;
+                // Only after NOT_SERVING has been sent.
+                if stop.is_cancelled() {
+                    return Err(stopping());
                 }
                 tokio::select! {
-                    () = outbox.closed() => return,
-                    () = shared.stop.cancelled() => {}
-                    () = tokio::time::sleep(EVERY) => {}
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(watch)))
     }
 }

@@ -1,4 +1,5 @@
-//! The public services, a file each. They check, ask the store, and tell; they decide nothing.
+//! The public gRPC services, a file each. They validate requests, call the store and convert its replies; they decide
+//! nothing.
 
 mod admin;
 mod agents;
@@ -11,24 +12,19 @@ mod explain;
 mod feed;
 mod follow;
 mod health;
+mod input;
 mod pools;
+mod streams;
 mod tasks;
 pub(crate) mod traced;
 
-use std::sync::Arc;
-
-use tonic_health::pb::health_server::HealthServer;
-
-use crate::shared::Shared;
-
 pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
+pub(crate) use create::Creator;
+pub(crate) use explain::Explainer;
+pub(crate) use health::HealthService;
+pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
-
-/// Health of each service (`grpc.health.v1`).
-pub(crate) fn health(shared: &Arc<Shared>) -> HealthServer<impl tonic_health::pb::health_server::Health> {
-    HealthServer::new(health::Health { shared: Arc::clone(shared) })
-}
 
 /// The API's own description, for tools such as grpcurl.
 pub(crate) fn reflection() -> Result<

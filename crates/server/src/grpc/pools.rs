@@ -1,13 +1,13 @@
-//! What whoever starts an agent's workers tells about them, checked.
+//! Reports of the component that starts an agent's workers: which may join, and what is wrong.
 
 use std::collections::HashMap;
 
-use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
 use rota_telemetry::redact;
 use tonic::Status;
 
-use crate::shared::Shared;
+use crate::agents::{AgentKey, AgentRegistry};
+use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
 
@@ -15,8 +15,8 @@ const MAX_WORKERS: usize = 10_000;
 const MAX_INSTANCE: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
-pub(super) fn announce(shared: &Shared, request: v1::AnnounceWorkersRequest) -> Result<(), Status> {
-    let agent = known(shared, &request.name)?;
+pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersRequest) -> Result<(), Status> {
+    let agent = existing(agents, &request.name)?;
     check::count("workers", request.workers.len(), MAX_WORKERS)?;
     let mut workers = HashMap::with_capacity(request.workers.len());
     for (index, one) in request.workers.into_iter().enumerate() {
@@ -29,29 +29,33 @@ pub(super) fn announce(shared: &Shared, request: v1::AnnounceWorkersRequest) -> 
             return Err(invalid(format!("workers[{index}].worker"), "is named twice"));
         }
     }
-    shared.pools.announce(agent, workers);
+    agents.pools().announce(agent, workers);
     Ok(())
 }
 
-pub(super) fn report(shared: &Shared, request: v1::ReportAgentRequest) -> Result<(), Status> {
-    let agent = known(shared, &request.name)?;
+pub(super) fn report(
+    agents: &AgentRegistry,
+    watchers: &Watchers,
+    request: v1::ReportAgentRequest,
+) -> Result<(), Status> {
+    let agent = existing(agents, &request.name)?;
     if request.message.len() > MAX_MESSAGE {
         return Err(invalid("message", format!("must have at most {MAX_MESSAGE} bytes")));
     }
-    // It may hold the last words of a program.
+    // It may quote the output of a program.
     let mut message = request.message;
-    redact::own_text(&mut message);
-    if shared.pools.report(agent, message) {
-        shared.watchers.fleet_changed();
+    redact::text(&mut message);
+    if agents.pools().report(agent, message) {
+        watchers.state_changed();
     }
     Ok(())
 }
 
-/// An agent that exists: what is said of others would be kept for ever.
-fn known(shared: &Shared, name: &str) -> Result<(Namespace, AgentName), Status> {
+/// Checks that an agent exists: reports about others would never be removed.
+fn existing(agents: &AgentRegistry, name: &str) -> Result<AgentKey, Status> {
     let key = names::agent("name", name)?;
-    match shared.agent(&key.0, &key.1) {
-        Some(_) => Ok(key),
-        None => Err(error("AGENT_NOT_FOUND", format!("there is no agent {}", key.1))),
+    match agents.contains(&key) {
+        true => Ok(key),
+        false => Err(error("AGENT_NOT_FOUND", format!("there is no agent {}", key.1))),
     }
 }

@@ -1,89 +1,58 @@
 //! `TaskService`.
 
-use std::pin::Pin;
-use std::sync::Arc;
+use std::time::Duration;
 
-use futures::Stream;
-use prost::Message;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
-use rota_core::{Namespace, TaskId};
+use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
-use rota_store::{Command, Filter, Reply};
+use rota_store::Filter;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{create, explain, feed, follow};
-use crate::shared::Shared;
+use super::create::{self, Creator};
+use super::explain::Explainer;
+use super::streams::{Boxed, Streams};
+use super::{feed, follow, input};
+use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
 
 const MAX_BATCH: usize = 1000;
 
+#[derive(Clone)]
 pub(crate) struct Tasks {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: StoreClient,
+    pub(crate) creator: Creator,
+    pub(crate) explainer: Explainer,
+    pub(crate) streams: Streams,
+    /// How long ended tasks are kept.
+    pub(crate) retention: Option<Duration>,
 }
 
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 impl Tasks {
-    /// A task with all that is known of it.
+    /// Returns a task with its spec and result.
     async fn whole(&self, record: &task::Task) -> Result<v1::Task, Status> {
-        let payload = self.shared.store.payload(record.id).await.map_err(status::store)?;
-        let result = match record.has_result {
-            true => self.shared.store.result(record.id).await.map_err(status::store)?,
-            false => None,
-        };
+        let payload = self.store.payload(record.id).await?;
+        let result = self.store.result(record).await?;
         Ok(wire::to_wire(record, payload.as_ref(), result.as_ref()))
-    }
-
-    async fn command(
-        &self,
-        namespace: Namespace,
-        id: TaskId,
-        command: task::Command,
-    ) -> Result<Reply, Status> {
-        self.shared.apply(Command::Task { namespace, id, command }).await
-    }
-
-    async fn updated(&self, reply: Reply) -> Result<v1::Task, Status> {
-        match reply {
-            Reply::Task(record, _) => self.whole(&record).await,
-            _ => Err(Status::internal("the store gave another answer than was asked for")),
-        }
     }
 
     async fn cancel(&self, name: &str, reason: String) -> Result<v1::Task, Status> {
         let (namespace, named) = names::task("name", name)?;
-        let record = self.shared.task(&namespace, named).await?;
+        let record = self.store.task(&namespace, named).await?;
         // Safe to repeat: what has been cancelled stays so.
         if record.state == task::State::Cancelled {
             return self.whole(&record).await;
         }
         let desired = Some(Desired::Cancelled);
         let command = task::Command::Update { priority: None, labels: None, desired, reason };
-        let reply = self.command(namespace, record.id, command).await?;
-        self.updated(reply).await
-    }
-
-    pub(super) async fn give_input(&self, name: &str, input: &v1::TaskInput) -> Result<u64, Status> {
-        check::length("input.text", &input.text, check::MAX_TEXT)?;
-        check::length("input.request_id", &input.request_id, 256)?;
-        if input.request_id.is_empty() && input.text.is_empty() {
-            return Err(invalid("input", "needs a request_id to answer, or a text to say"));
-        }
-        let (namespace, named) = names::task("name", name)?;
-        let id = self.shared.resolve(&namespace, named).await?;
-        let payload = input.encode_to_vec().into();
-        let command = task::Command::GiveInput { request: input.request_id.clone(), payload };
-        match self.command(namespace, id, command).await? {
-            Reply::Task(_, task::Reply::InputSeq(seq)) => Ok(seq),
-            _ => Err(Status::internal("the store gave another answer than was asked for")),
-        }
+        let (record, _) = self.store.command(namespace, record.id, command, false).await?;
+        self.whole(&record).await
     }
 }
 
-/// Which fields an update is about.
+/// Returns the command for the fields that an update names.
 fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Command, Status> {
     let paths = request.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
     if paths.is_empty() {
@@ -107,7 +76,7 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
             }
             other => {
                 let why = format!(
-                    "{:?} cannot be changed; priority, labels and desired_state can",
+                    "{:?} cannot be updated; priority, labels and desired_state can",
                     check::shorten(other)
                 );
                 return Err(invalid("update_mask", why));
@@ -131,12 +100,12 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
-        let prepared = vec![create::prepare(&self.shared, namespace, trace, request, None)?];
+        let prepared = vec![self.creator.prepare(namespace, trace, request, None)?];
         let mut answers = match only_check {
-            true => create::rehearse(&self.shared, prepared, Vec::new()).await?,
-            false => create::commit(&self.shared, prepared).await?,
+            true => self.creator.dry_run(prepared, Vec::new()).await?,
+            false => self.creator.commit(prepared).await?,
         };
-        let answer = answers.pop().unwrap_or_else(|| Err(Status::internal("the store gave no answer")));
+        let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)
     }
 
@@ -167,11 +136,11 @@ impl TaskService for Tasks {
             }
             if std::mem::replace(&mut one.validate_only, request.validate_only) {
                 let field = format!("requests[{index}].validate_only");
-                results.push(Some(Err(invalid(field, "must be said of the whole batch"))));
+                results.push(Some(Err(invalid(field, "must be set for the whole batch"))));
                 continue;
             }
             let trace = task::Trace { span_id: rand::random(), ..trace.clone() };
-            match create::prepare(&self.shared, parent.clone(), trace, one, None) {
+            match self.creator.prepare(parent.clone(), trace, one, None) {
                 Ok(ready) => {
                     places.push(index);
                     prepared.push(ready);
@@ -181,14 +150,14 @@ impl TaskService for Tasks {
             }
         }
         let answers = match request.validate_only {
-            true => create::rehearse(&self.shared, prepared, expected).await?,
-            false => create::commit(&self.shared, prepared).await?,
+            true => self.creator.dry_run(prepared, expected).await?,
+            false => self.creator.commit(prepared).await?,
         };
         for (place, answer) in places.into_iter().zip(answers) {
             results[place] = Some(answer);
         }
         let results = results.into_iter().map(|result| v1::BatchCreateTasksResult {
-            kind: Some(match result.unwrap_or_else(|| Err(Status::internal("the store gave no answer"))) {
+            kind: Some(match result.unwrap_or_else(|| Err(no_reply())) {
                 Ok(task) => v1::batch_create_tasks_result::Kind::Task(task),
                 Err(status) => v1::batch_create_tasks_result::Kind::Error(follow::batch_error(&status)),
             }),
@@ -198,7 +167,7 @@ impl TaskService for Tasks {
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::Task>, Status> {
         let (namespace, named) = names::task("name", &request.into_inner().name)?;
-        let record = self.shared.task(&namespace, named).await?;
+        let record = self.store.task(&namespace, named).await?;
         self.whole(&record).await.map(Response::new)
     }
 
@@ -208,7 +177,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(&request)?;
-        let page = self.shared.store.list(filter).await.map_err(status::store)?;
+        let page = self.store.reads().list(filter).await.map_err(status::store)?;
         Ok(Response::new(v1::ListTasksResponse {
             tasks: page.tasks.iter().map(|record| wire::to_wire(record, None, None)).collect(),
             next_page_token: page.next.map(|id| id.to_string()).unwrap_or_default(),
@@ -223,13 +192,9 @@ impl TaskService for Tasks {
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
         let command = changes(&request, given)?;
         let (namespace, named) = names::task("task.name", &given.name)?;
-        let id = self.shared.resolve(&namespace, named).await?;
-        let command = Command::Task { namespace, id, command };
-        let reply = match request.validate_only {
-            true => self.shared.rehearse(command).await?,
-            false => self.shared.apply(command).await?,
-        };
-        self.updated(reply).await.map(Response::new)
+        let id = self.store.resolve(&namespace, named).await?;
+        let (record, _) = self.store.command(namespace, id, command, request.validate_only).await?;
+        self.whole(&record).await.map(Response::new)
     }
 
     async fn cancel_task(
@@ -245,22 +210,21 @@ impl TaskService for Tasks {
         let trace = create::trace(&request);
         let request = request.into_inner();
         let (namespace, named) = names::task("name", &request.name)?;
-        let old = self.shared.task(&namespace, named).await?;
+        let old = self.store.task(&namespace, named).await?;
         if !old.state.is_final() {
-            let text =
-                format!("the task is {}; only one that has ended can be tried again", old.state.name());
+            let text = format!("the task is {}; only an ended task can be retried", old.state.name());
             return Err(error("TASK_NOT_ENDED", text));
         }
         let mut again = self.whole(&old).await?;
         again.desired_state = v1::DesiredState::Run.into();
         if let Some(spec) = &mut again.spec {
-            // The start time has come once already.
+            // The start time has passed once already.
             spec.start_time = None;
             let missing = spec.secret_names.iter().find(|name| !request.secrets.contains_key(*name));
             if let Some(name) = missing {
                 return Err(invalid(
                     "secrets",
-                    format!("{name} is needed again: the old task's secrets are gone"),
+                    format!("{name} is required again: the old task's secrets were removed"),
                 ));
             }
             spec.secrets = request.secrets;
@@ -272,9 +236,9 @@ impl TaskService for Tasks {
             task_id: String::new(),
             validate_only: false,
         };
-        let prepared = create::prepare(&self.shared, namespace, trace, create, Some(old.id))?;
-        let mut answers = create::commit(&self.shared, vec![prepared]).await?;
-        let answer = answers.pop().unwrap_or_else(|| Err(Status::internal("the store gave no answer")));
+        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id))?;
+        let mut answers = self.creator.commit(vec![prepared]).await?;
+        let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)
     }
 
@@ -282,7 +246,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let stream = follow::one(&self.shared, request.into_inner()).await?;
+        let stream = follow::one(&self.store, &self.streams, request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -290,7 +254,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let stream = feed::many(&self.shared, request.into_inner()).await?;
+        let stream = feed::many(&self.store, &self.streams, self.retention, request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -299,8 +263,8 @@ impl TaskService for Tasks {
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
         let (namespace, named) = names::task("name", &request.into_inner().name)?;
-        let record = self.shared.task(&namespace, named).await?;
-        explain::explain(&self.shared, &record).await.map(Response::new)
+        let record = self.store.task(&namespace, named).await?;
+        self.explainer.explain(&record).await.map(Response::new)
     }
 
     async fn send_task_input(
@@ -309,8 +273,8 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::SendTaskInputResponse>, Status> {
         let request = request.into_inner();
         let input = request.input.ok_or_else(|| invalid("input", "is required"))?;
-        let seq = self.give_input(&request.name, &input).await?;
-        let input_seq = i64::try_from(seq).unwrap_or(i64::MAX);
+        let seq = input::give(&self.store, &request.name, &input).await?;
+        let input_seq = num::to_i64(seq);
         Ok(Response::new(v1::SendTaskInputResponse { input_seq }))
     }
 
@@ -318,8 +282,11 @@ impl TaskService for Tasks {
         &self,
         request: Request<Streaming<AttachTaskRequest>>,
     ) -> Result<Response<Self::AttachTaskStream>, Status> {
-        let tasks = Self { shared: Arc::clone(&self.shared) };
-        Ok(Response::new(Box::pin(follow::attach(tasks, request.into_inner()))))
+        Ok(Response::new(Box::pin(follow::attach(
+            self.store.clone(),
+            self.streams.clone(),
+            request.into_inner(),
+        ))))
     }
 }
 
@@ -334,7 +301,7 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
     };
     let before_id = match request.page_token.as_str() {
         "" => None,
-        token => Some(token.parse().map_err(|_| invalid("page_token", "is not one that was given"))?),
+        token => Some(token.parse().map_err(|_| invalid("page_token", "is not a token of an earlier page"))?),
     };
     let given = request.filter.clone().unwrap_or_default();
     let state = |(index, state): (usize, &i32)| {

@@ -1,4 +1,5 @@
-//! Spans of the calls that make tasks, between their caller's and the tasks' own. Where nothing is sent this is not there.
+//! Spans of the calls that create tasks, between the spans of their callers and of the tasks. Does nothing when traces are
+//! not exported.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,23 +7,23 @@ use std::task::{Context, Poll};
 
 use futures::future::Either;
 use rota_telemetry::trace;
-use rota_telemetry::traces::rpc::Call;
-use rota_telemetry::traces::{self, Kind};
+use rota_telemetry::traces::rpc::RpcSpan;
+use rota_telemetry::traces::{self, SpanKind};
 use tonic::body::Body;
 
-/// Calls that make tasks.
-const CALLS: [&str; 3] = [
+/// Methods that get a span.
+const METHODS: [&str; 3] = [
     "rota.v1.TaskService/CreateTask",
     "rota.v1.TaskService/BatchCreateTasks",
     "rota.v1.TaskService/RetryTask",
 ];
 
-/// The caller's place in a trace, as its headers have it.
-pub(super) fn caller(headers: &http::HeaderMap) -> Option<trace::Context> {
+/// Returns the trace context in a caller's headers.
+pub(super) fn caller(headers: &http::HeaderMap) -> Option<trace::TraceContext> {
     headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
-/// Leaves the call's span with the request, for what it makes.
+/// Adds the trace context of the call's span to the request's extensions.
 #[derive(Clone)]
 pub(crate) struct Layer;
 
@@ -55,18 +56,19 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let path = request.uri().path().strip_prefix('/');
-        let Some(method) = CALLS.into_iter().find(|call| traces::on() && Some(*call) == path) else {
+        let Some(method) = METHODS.into_iter().find(|method| traces::is_enabled() && Some(*method) == path)
+        else {
             return Either::Left(self.inner.call(request));
         };
-        // Before anything is done for the call, so that all of it is in the span.
-        let call = Call::begin(method, Kind::Server, caller(request.headers()).as_ref());
+        // First, so that the span covers the whole call.
+        let call = RpcSpan::start(method, SpanKind::Server, caller(request.headers()).as_ref());
         if let Some(context) = call.context() {
             request.extensions_mut().insert(context);
         }
         let answer = self.inner.call(request);
         Either::Right(Box::pin(async move {
             let answer = answer.await;
-            // One that says nothing in its headers has gone well: what fails has no message before its status.
+            // A response without a status in its headers has succeeded: a failed one has no message before its status.
             let code = match &answer {
                 Ok(answer) => answer
                     .headers()
@@ -74,7 +76,7 @@ where
                     .map_or(Some(0), |code| code.to_str().ok()?.parse().ok()),
                 Err(_) => None,
             };
-            call.answered(code.unwrap_or(2));
+            call.finish(code.unwrap_or(2));
             answer
         }))
     }

@@ -1,5 +1,5 @@
-//! Labels, and their bounds: agents, namespaces and models are named by callers and workers, and a page of metrics
-//! must not grow with what they think of.
+//! Labels, and limits on their number: callers and workers choose the names of agents, namespaces and models, and the
+//! cardinality of the metrics must stay bounded.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,15 +8,15 @@ use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use rota_core::{AgentName, Namespace};
 
-/// Agents that have figures of their own.
-const AGENTS: usize = 200;
-/// Models that do.
-const MODELS: usize = 50;
-/// Longest name of a model.
-const MODEL: usize = 64;
-/// Whatever is beyond a bound. No name begins so.
+/// Agents with their own labels.
+const MAX_AGENTS: usize = 200;
+/// Models with their own labels.
+const MAX_MODELS: usize = 50;
+/// Length of a model's name in characters.
+const MAX_MODEL_LENGTH: usize = 64;
+/// Label of everything beyond a limit. No valid name starts with an underscore.
 const OTHER: &str = "_other";
-/// Where there is nothing to name.
+/// Label of a missing name.
 const NONE: &str = "_none";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -94,7 +94,7 @@ impl Model {
     }
 }
 
-/// The first so many of a kind.
+/// Set of the first values of a kind, up to a limit.
 #[derive(Debug)]
 struct First<T> {
     known: RwLock<HashSet<T>>,
@@ -118,7 +118,7 @@ impl<T: Hash + Eq> First<T> {
     }
 }
 
-/// Which names are told.
+/// Names that have their own labels.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     agents: First<(Namespace, AgentName)>,
@@ -127,12 +127,12 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { agents: First::new(AGENTS), models: First::new(MODELS) }
+        Self { agents: First::new(MAX_AGENTS), models: First::new(MAX_MODELS) }
     }
 }
 
 impl Bounds {
-    /// Labels of an agent, or of what is for no agent in particular.
+    /// Returns the labels of an agent, or of no particular one.
     pub(crate) fn agent(&self, namespace: &Namespace, agent: Option<&AgentName>) -> Agent {
         let label =
             |namespace: &str, agent: &str| Agent { namespace: namespace.to_owned(), agent: agent.to_owned() };
@@ -146,7 +146,7 @@ impl Bounds {
     }
 
     pub(crate) fn model(&self, model: &str) -> String {
-        let model: String = model.chars().take(MODEL).collect();
+        let model: String = model.chars().take(MAX_MODEL_LENGTH).collect();
         if model.is_empty() {
             NONE.to_owned()
         } else if self.models.is_one(&model) {
@@ -162,17 +162,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_name_is_bounded() {
+    fn label_cardinality_is_bounded() {
         let bounds = Bounds::default();
         let namespace = Namespace::new("n").unwrap();
         let name = |number: usize| AgentName::new(&format!("a{number}")).unwrap();
-        for number in 0..AGENTS {
+        for number in 0..MAX_AGENTS {
             assert_eq!(bounds.agent(&namespace, Some(&name(number))).agent, format!("a{number}"));
         }
-        assert_eq!(bounds.agent(&namespace, Some(&name(AGENTS))).namespace, OTHER);
+        assert_eq!(bounds.agent(&namespace, Some(&name(MAX_AGENTS))).namespace, OTHER);
         assert_eq!(bounds.agent(&namespace, Some(&name(0))).agent, "a0");
         assert_eq!(bounds.agent(&namespace, None).agent, NONE);
-        for number in 0..MODELS {
+        for number in 0..MAX_MODELS {
             bounds.model(&format!("m{number}"));
         }
         assert_eq!((bounds.model("m0"), bounds.model("new")), ("m0".to_owned(), OTHER.to_owned()));

@@ -1,11 +1,11 @@
-//! What the control plane counts, and the page that tells it. Counters follow the commits (`follow`), and whatever
-//! is so at a moment is looked up when somebody asks (`scrape`). Decides nothing.
+//! Metrics of the control plane. Counters follow the commits (`commits`); gauges are read when the page is scraped
+//! (`scrape`). Decides nothing.
 
-mod follow;
+mod commits;
 mod labels;
 mod scrape;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
@@ -14,14 +14,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use rota_core::{TaskId, Timestamp, task};
-use rota_telemetry::Loops;
-pub use rota_telemetry::metrics::Described;
-use rota_telemetry::metrics::Page;
+use rota_core::task;
+use rota_telemetry::BackgroundTasks;
+pub use rota_telemetry::metrics::Descriptor;
+use rota_telemetry::metrics::Registry;
 
-use self::follow::Attempt;
+pub(crate) use self::commits::outcome;
 use self::labels::{Agent, Bounds, Class, InState, Model, Opened, Outcome, State, Token, Version};
-pub(crate) use self::scrape::{page, send, send_last};
+pub(crate) use self::scrape::Scraper;
 
 type Histograms = Family<Agent, Histogram, fn() -> Histogram>;
 type Gauges<L> = Family<L, Gauge>;
@@ -31,25 +31,22 @@ const AGENT: &[&str] = &["namespace", "agent"];
 const OUTCOME: &[&str] = &["namespace", "agent", "outcome"];
 const IN_STATE: &[&str] = &["namespace", "agent", "state"];
 
-/// From a push within one commit to a queue that nobody serves.
+/// Returns buckets from an assignment within one commit to a queue without workers.
 fn latency() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0])
 }
 
-/// From a script to a day's work.
+/// Returns buckets from a script to the work of a day.
 fn duration() -> Histogram {
     Histogram::new([0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0])
 }
 
-/// All figures.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    page: Mutex<Page>,
+    registry: Mutex<Registry>,
     bounds: Bounds,
-    /// Attempts on workers, for what only two commits together tell.
-    attempts: Mutex<HashMap<TaskId, Attempt>>,
-    /// Since when tasks are ready, where that was seen.
-    queued: Mutex<HashMap<TaskId, Timestamp>>,
+    /// Number of tasks on workers, by state.
+    on_workers: Mutex<BTreeMap<task::State, u64>>,
 
     created: Counters<Agent>,
     ended: Counters<Outcome>,
@@ -71,21 +68,21 @@ pub(crate) struct Metrics {
     slots: Gauges<InState>,
     breakers: Gauges<Agent>,
     breakers_opened: Counter,
+    slot_mismatches: Counter,
 }
 
 /// Every metric of the control plane.
-pub fn metrics() -> Vec<Described> {
-    Metrics::new(&Loops::default()).page.into_inner().described().to_vec()
+pub fn metrics() -> Vec<Descriptor> {
+    Metrics::new(&BackgroundTasks::default()).registry.into_inner().descriptors().to_vec()
 }
 
 impl Metrics {
-    /// All at zero, and those of the loops.
-    pub(crate) fn new(loops: &Loops) -> Self {
+    /// Returns all metrics at zero, with those of the background tasks.
+    pub(crate) fn new(background_tasks: &BackgroundTasks) -> Self {
         let metrics = Self {
-            page: Mutex::default(),
+            registry: Mutex::default(),
             bounds: Bounds::default(),
-            attempts: Mutex::default(),
-            queued: Mutex::default(),
+            on_workers: Mutex::default(),
             created: Family::default(),
             ended: Family::default(),
             attempts_ended: Family::default(),
@@ -105,80 +102,82 @@ impl Metrics {
             slots: Family::default(),
             breakers: Family::default(),
             breakers_opened: Counter::default(),
+            slot_mismatches: Counter::default(),
         };
-        metrics.fill(&mut metrics.page.lock());
-        loops.add_to(&mut metrics.page.lock());
+        metrics.fill(&mut metrics.registry.lock());
+        background_tasks.register_metrics(&mut metrics.registry.lock());
         metrics
     }
 
-    fn fill(&self, page: &mut Page) {
+    fn fill(&self, registry: &mut Registry) {
         let seconds = || Some(Unit::Seconds);
-        page.add("rota_tasks", None, &["state"], "Tasks that have not ended", &self.tasks);
-        page.add("rota_tasks_created", None, AGENT, "Tasks that were handed in", &self.created);
-        page.add(
+        registry.register("rota_tasks", None, &["state"], "Tasks that have not ended, by state", &self.tasks);
+        registry.register("rota_tasks_created", None, AGENT, "Tasks created", &self.created);
+        registry.register(
             "rota_tasks_ended",
             None,
             OUTCOME,
-            "Tasks that ended: succeeded, failed or cancelled",
+            "Tasks ended, by outcome: succeeded, failed or cancelled",
             &self.ended,
         );
-        let help = "Ready tasks that wait for a slot, each counted for the agent that is to do it";
-        page.add("rota_queue_tasks", None, AGENT, help, &self.queue);
-        let help = "How long ago the task that is next in line became ready";
-        page.add("rota_queue_oldest_age", seconds(), AGENT, help, &self.oldest);
-        let help = "From ready to assigned";
-        page.add("rota_dispatch_latency", seconds(), AGENT, help, &self.dispatch);
-        let help = "Attempts that a worker took and that ended: succeeded, failed, cancelled, or lost with the worker";
-        page.add("rota_attempts_ended", None, OUTCOME, help, &self.attempts_ended);
-        let help = "From an attempt's start to its end";
-        page.add("rota_attempt_duration", seconds(), AGENT, help, &self.attempt);
+        let help = "Ready tasks that wait for a slot, by the agent that is to execute them";
+        registry.register("rota_queue_tasks", None, AGENT, help, &self.queue);
+        let help = "Time in seconds since the first task of the queue became ready";
+        registry.register("rota_queue_oldest_age", seconds(), AGENT, help, &self.oldest);
+        let help = "Time in seconds from ready to assigned";
+        registry.register("rota_dispatch_latency", seconds(), AGENT, help, &self.dispatch);
+        let help =
+            "Started attempts that ended, by outcome: succeeded, failed, cancelled, or lost with the worker";
+        registry.register("rota_attempts_ended", None, OUTCOME, help, &self.attempts_ended);
+        let help = "Time in seconds from the start of an attempt to its end";
+        registry.register("rota_attempt_duration", seconds(), AGENT, help, &self.attempt);
         let help = "Failures of attempts and tasks, by class";
-        page.add("rota_failures", None, &["class"], help, &self.failures);
+        registry.register("rota_failures", None, &["class"], help, &self.failures);
         let labels = &["namespace", "agent", "model", "type"];
-        let help = "Tokens that attempts used: input, output, cache_read or cache_write";
-        page.add("rota_tokens", None, labels, help, &self.tokens);
+        let help = "Tokens used by attempts, by type: input, output, cache_read or cache_write";
+        registry.register("rota_tokens", None, labels, help, &self.tokens);
         let labels = &["namespace", "agent", "model"];
-        let help = "What attempts cost, as far as their runtimes tell, in US dollars";
-        page.add("rota_cost", Some(Unit::Other("usd".to_owned())), labels, help, &self.cost);
-        let help = "Workers of pools: idle, busy, draining, or away while they may still come back";
-        page.add("rota_workers", None, IN_STATE, help, &self.workers);
-        let help = "Slots of connected workers: free or used; a draining worker has no free ones";
-        page.add("rota_worker_slots", None, IN_STATE, help, &self.slots);
-        let help = "Sessions that workers opened: first, or again by the same process (reconnect) or another (replaced)";
-        page.add("rota_worker_sessions", None, &["kind"], help, &self.sessions);
-        let help = "Sessions that ended for good, in order or not";
-        page.add("rota_worker_sessions_ended", None, &[], help, &self.lost);
-        let help = "What an agent is given after its last attempts: 0 everything, 1 one task, 2 nothing";
-        page.add("rota_breaker_state", None, AGENT, help, &self.breakers);
-        let help = "How often an agent was given nothing for a while";
-        page.add("rota_breakers_opened", None, &[], help, &self.breakers_opened);
-        let help = "Time until a commit was durable";
-        page.add("rota_store_commit_duration", seconds(), &[], help, &self.commit);
-        page.add(
-            "rota_store_commit_commands",
-            None,
-            &[],
-            "Commands that one commit carried out",
-            &self.batch,
-        );
+        let help = "Cost of attempts in US dollars, as far as their runtimes report it";
+        registry.register("rota_cost", Some(Unit::Other("usd".to_owned())), labels, help, &self.cost);
+        let help = "Workers, by state: idle, busy, draining, or away while they may reconnect";
+        registry.register("rota_workers", None, IN_STATE, help, &self.workers);
+        let help = "Slots of connected workers, by state: free or used; a draining worker has no free ones";
+        registry.register("rota_worker_slots", None, IN_STATE, help, &self.slots);
+        let help = "Sessions opened by workers, by kind: first, reconnect by the same process, or replaced by another";
+        registry.register("rota_worker_sessions", None, &["kind"], help, &self.sessions);
+        let help = "Worker sessions that ended for good, cleanly or not";
+        registry.register("rota_worker_sessions_ended", None, &[], help, &self.lost);
+        let help = "Circuit breaker state (0 closed, 1 half-open, 2 open)";
+        registry.register("rota_breaker_state", None, AGENT, help, &self.breakers);
+        let help = "Circuit breaker openings";
+        registry.register("rota_breakers_opened", None, &[], help, &self.breakers_opened);
+        let help = "Inconsistencies found in the scheduler's slot accounting; always 0 unless there is a bug";
+        registry.register("rota_scheduler_slot_mismatch", None, &[], help, &self.slot_mismatches);
+        let help = "Time in seconds until a commit was durable";
+        registry.register("rota_store_commit_duration", seconds(), &[], help, &self.commit);
+        registry.register("rota_store_commit_commands", None, &[], "Commands per commit", &self.batch);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
-        page.add("rota_build_info", None, &["version"], "Always 1, with the version of this program", &build);
-        page.add_process();
+        registry.register(
+            "rota_build_info",
+            None,
+            &["version"],
+            "Always 1; the label is the version of this program",
+            &build,
+        );
+        registry.register_process_metrics();
     }
 
-    /// How many tasks are on workers, by state.
+    /// Returns the number of tasks on workers, by state.
     pub(crate) fn on_workers(&self) -> BTreeMap<task::State, u64> {
         let mut states = BTreeMap::from(
             [task::State::Assigned, task::State::Running, task::State::InputRequired].map(|state| (state, 0)),
         );
-        for attempt in self.attempts.lock().values() {
-            *states.entry(attempt.state).or_default() += 1;
-        }
+        states.extend(self.on_workers.lock().iter().map(|(state, count)| (*state, *count)));
         states
     }
 
-    /// A worker's session is up; `before` tells whether the same process had the one before, if there was one.
+    /// Counts an opened session; `before` states whether the same process had the previous one, if there was one.
     pub(crate) fn session(&self, before: Option<bool>) {
         let kind = match before {
             None => "first",
@@ -188,12 +187,17 @@ impl Metrics {
         self.sessions.get_or_create(&Opened { kind }).inc();
     }
 
-    /// An agent is given nothing for a while.
-    pub(crate) fn breaker_opened(&self) {
-        self.breakers_opened.inc();
+    /// Returns the counter of inconsistencies in the scheduler's slots.
+    pub(crate) fn slot_mismatches(&self) -> Counter {
+        self.slot_mismatches.clone()
     }
 
-    /// A worker's session is over for good.
+    /// Counts circuit breakers that opened.
+    pub(crate) fn breakers_opened(&self, count: u64) {
+        self.breakers_opened.inc_by(count);
+    }
+
+    /// Counts a session that ended for good.
     pub(crate) fn session_ended(&self) {
         self.lost.inc();
     }

@@ -1,4 +1,4 @@
-//! What is so at the moment when somebody asks for the page, or it is sent: queues, workers, slots.
+//! Gauges that are read when the metrics are scraped or exported: queues, workers, slots, breakers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,127 +9,138 @@ use rota_core::RouteId;
 use rota_core::breaker::State as Breaker;
 use rota_core::target::Route;
 use rota_core::task::State;
-use rota_store::Figures;
-use rota_telemetry::metrics::{Page, interval};
+use rota_proto::num;
+use rota_store::StoreStats;
+use rota_telemetry::metrics::{Registry, export_interval};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::follow::name;
+use super::Metrics;
+use super::commits::name;
 use super::labels::{Agent, InState, State as StateLabel};
-use crate::dispatch::WorkerView;
-use crate::shared::{Shared, now};
+use crate::clock::now;
+use crate::demand::Demand;
+use crate::scheduler::WorkerView;
+use crate::store_client::StoreClient;
 
-/// For the store to count; after that, what it alone knows is left out.
-const STORE: Duration = Duration::from_secs(2);
-/// Queues whose heads are looked at for one page.
-const QUEUES: usize = 500;
+/// Time for the store to count; without a reply, its gauges are left out.
+const STATS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Queues whose first task is read per scrape.
+const MAX_QUEUES: usize = 500;
 
 type Waiting = Vec<(RouteId, Route, u64)>;
 
-/// The page, as it is now.
-pub(crate) async fn page(
-    shared: &Shared,
-    accept: Option<&str>,
-) -> Result<(&'static str, String), std::fmt::Error> {
-    fresh(shared).await.write(accept)
+/// Updates the gauges when the metrics are read.
+#[derive(Clone)]
+pub(crate) struct Scraper {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store: StoreClient,
+    pub(crate) demand: Demand,
 }
 
-/// Sends the page as often as the variables say, until the control plane stops.
-pub(crate) async fn send(shared: Arc<Shared>) {
-    let Some(interval) = interval() else { return };
-    while shared.stop.run_until_cancelled(sleep(interval)).await.is_some() {
-        fresh(&shared).await.send();
+impl Scraper {
+    /// Returns the metrics page and its content type.
+    pub(crate) async fn page(&self, accept: Option<&str>) -> Result<(&'static str, String), std::fmt::Error> {
+        self.refresh().await.encode(accept)
     }
-}
 
-/// Sends the page once more: nothing will be counted any more, and the store is closed.
-pub(crate) fn send_last(shared: &Shared) {
-    if interval().is_some() {
-        let page = shared.metrics.page.lock();
-        look(shared, &shared.fleet.queues(), None);
-        page.send();
-    }
-}
-
-/// The page, brought up to date.
-async fn fresh(shared: &Shared) -> MutexGuard<'_, Page> {
-    let waiting = shared.fleet.queues();
-    let routes = waiting.iter().take(QUEUES).map(|(id, ..)| *id).collect();
-    let figures = match timeout(STORE, shared.store.figures(routes)).await {
-        Ok(Ok(figures)) => Some(figures),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the store cannot be asked for figures");
-            None
+    /// Exports the metrics at the configured interval, until the control plane stops.
+    pub(crate) async fn send(self, stop: CancellationToken) {
+        let Some(interval) = export_interval() else { return };
+        while stop.run_until_cancelled(sleep(interval)).await.is_some() {
+            self.refresh().await.export();
         }
-        Err(_) => None,
-    };
-    // Two that ask at once must not see each other's half-made page.
-    let page = shared.metrics.page.lock();
-    look(shared, &waiting, figures);
-    page
-}
-
-fn look(shared: &Shared, waiting: &Waiting, figures: Option<Figures>) {
-    let metrics = &shared.metrics;
-    let mut states = metrics.on_workers();
-    states.insert(State::Queued, waiting.iter().map(|(_, _, count)| count).sum());
-    states.extend(figures.as_ref().map(|figures| (State::Pending, figures.pending)));
-    metrics.tasks.clear();
-    for (state, count) in states {
-        metrics.tasks.get_or_create(&StateLabel { state: name(state) }).set(signed(count));
     }
 
-    let (mut queues, mut oldest) = (BTreeMap::<Agent, u64>::new(), BTreeMap::<Agent, f64>::new());
-    let heads: BTreeMap<_, _> = figures.into_iter().flat_map(|figures| figures.next).collect();
-    for (id, route, count) in waiting {
-        let agent = route.target.agent().cloned().or_else(|| shared.preferred(route));
-        let agent = metrics.bounds.agent(&route.namespace, agent.as_ref());
-        if let Some(ready) = heads.get(id) {
-            let age = now().since(*ready).as_secs_f64();
-            let known = oldest.entry(agent.clone()).or_default();
-            *known = known.max(age);
+    /// Exports the metrics a last time, after the store was closed.
+    pub(crate) fn send_last(&self) {
+        if export_interval().is_some() {
+            let registry = self.metrics.registry.lock();
+            self.update(&self.demand.scheduler.queues(), None);
+            registry.export();
         }
-        *queues.entry(agent).or_default() += count;
     }
-    metrics.queue.clear();
-    for (agent, count) in queues {
-        metrics.queue.get_or_create(&agent).set(signed(count));
-    }
-    metrics.oldest.clear();
-    for (agent, age) in oldest {
-        metrics.oldest.get_or_create(&agent).set(age);
-    }
-    metrics.breakers.clear();
-    let agents: Vec<_> = shared.agents.read().keys().cloned().collect();
-    for agent in agents {
-        let state = match shared.breakers.state(&agent) {
-            Breaker::Closed => 0,
-            Breaker::HalfOpen { .. } => 1,
-            Breaker::Open { .. } => 2,
+
+    /// Updates the gauges.
+    async fn refresh(&self) -> MutexGuard<'_, Registry> {
+        let waiting = self.demand.scheduler.queues();
+        let routes = waiting.iter().take(MAX_QUEUES).map(|(id, ..)| *id).collect();
+        let stats = match timeout(STATS_TIMEOUT, self.store.reads().stats(routes)).await {
+            Ok(Ok(stats)) => Some(stats),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "failed to read the statistics of the store");
+                None
+            }
+            Err(_) => None,
         };
-        // Of those that share a label, the worst is told.
-        let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
-        let gauge = metrics.breakers.get_or_create(&label);
-        gauge.set(gauge.get().max(state));
+        // Concurrent scrapes must not see each other's partial updates.
+        let registry = self.metrics.registry.lock();
+        self.update(&waiting, stats);
+        registry
     }
-    fleet(shared);
-}
 
-fn fleet(shared: &Shared) {
-    let metrics = &shared.metrics;
-    let (mut workers, mut slots) = (BTreeMap::<InState, u64>::new(), BTreeMap::<InState, u64>::new());
-    for worker in shared.fleet.workers() {
-        let agent = metrics.bounds.agent(&worker.profile.namespace, Some(&worker.profile.agent));
-        *workers.entry(agent.clone().state(doing(&worker))).or_default() += 1;
-        if worker.connected {
-            let used = worker.tasks.len();
-            *slots.entry(agent.clone().state("used")).or_default() += used as u64;
-            *slots.entry(agent.state("free")).or_default() += worker.free as u64;
+    fn update(&self, waiting: &Waiting, stats: Option<StoreStats>) {
+        let metrics = &self.metrics;
+        let mut states = metrics.on_workers();
+        states.insert(State::Queued, waiting.iter().map(|(_, _, count)| count).sum());
+        states.extend(stats.as_ref().map(|stats| (State::Pending, stats.pending)));
+        metrics.tasks.clear();
+        for (state, count) in states {
+            metrics.tasks.get_or_create(&StateLabel { state: name(state) }).set(num::to_i64(count));
         }
+
+        let (mut queues, mut oldest) = (BTreeMap::<Agent, u64>::new(), BTreeMap::<Agent, f64>::new());
+        let heads: BTreeMap<_, _> = stats.into_iter().flat_map(|stats| stats.next).collect();
+        for (id, route, count) in waiting {
+            let agent = route.target.agent().cloned().or_else(|| self.demand.preferred(route));
+            let agent = metrics.bounds.agent(&route.namespace, agent.as_ref());
+            if let Some(ready) = heads.get(id) {
+                let age = now().since(*ready).as_secs_f64();
+                let known = oldest.entry(agent.clone()).or_default();
+                *known = known.max(age);
+            }
+            *queues.entry(agent).or_default() += count;
+        }
+        metrics.queue.clear();
+        for (agent, count) in queues {
+            metrics.queue.get_or_create(&agent).set(num::to_i64(count));
+        }
+        metrics.oldest.clear();
+        for (agent, age) in oldest {
+            metrics.oldest.get_or_create(&agent).set(age);
+        }
+        metrics.breakers.clear();
+        for agent in self.demand.agents.keys() {
+            let state = match self.demand.breakers.state(&agent) {
+                Breaker::Closed => 0,
+                Breaker::HalfOpen { .. } => 1,
+                Breaker::Open { .. } => 2,
+            };
+            // Agents that share a label report the worst state.
+            let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
+            let gauge = metrics.breakers.get_or_create(&label);
+            gauge.set(gauge.get().max(state));
+        }
+        self.update_workers();
     }
-    for (family, counts) in [(&metrics.workers, workers), (&metrics.slots, slots)] {
-        family.clear();
-        for (label, count) in counts {
-            family.get_or_create(&label).set(signed(count));
+
+    fn update_workers(&self) {
+        let metrics = &self.metrics;
+        let (mut workers, mut slots) = (BTreeMap::<InState, u64>::new(), BTreeMap::<InState, u64>::new());
+        for worker in self.demand.scheduler.workers() {
+            let agent = metrics.bounds.agent(&worker.profile.namespace, Some(&worker.profile.agent));
+            *workers.entry(agent.clone().state(doing(&worker))).or_default() += 1;
+            if worker.connected {
+                let used = worker.tasks.len();
+                *slots.entry(agent.clone().state("used")).or_default() += used as u64;
+                *slots.entry(agent.state("free")).or_default() += worker.free as u64;
+            }
+        }
+        for (family, counts) in [(&metrics.workers, workers), (&metrics.slots, slots)] {
+            family.clear();
+            for (label, count) in counts {
+                family.get_or_create(&label).set(num::to_i64(count));
+            }
         }
     }
 }
@@ -141,8 +152,4 @@ fn doing(worker: &WorkerView) -> &'static str {
         worker if worker.tasks.is_empty() => "idle",
         _ => "busy",
     }
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,13 +1,12 @@
-//! What a worker sends, in order: gathered into batches, committed, answered after the commit. A few
-//! batches may be under way at a time, so that the stream does not wait for the disk.
-
-use std::sync::Arc;
+//! Messages of a worker, in order: gathered into batches, committed, acknowledged after the commit. A few batches may be
+//! pending at a time, so that the stream does not wait for the disk; backpressure limits the rest.
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{self, Ending};
+use rota_core::task::{self, Completion};
 use rota_core::{Fence, TaskId};
+use rota_proto::num;
 use rota_proto::worker::v1::session_request::Kind;
 use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
 use rota_store::{Command, Refused, Reply};
@@ -15,49 +14,51 @@ use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
 use super::decode;
-use super::hello::Opened;
-use crate::dispatch::{Outgoing, Phase, STALE_GRACE, Seat};
-use crate::shared::{Replies, Shared, now};
+use super::deps::{Opened, SessionDeps};
+use crate::clock::now;
+use crate::dispatcher::STALE_ATTEMPT_GRACE;
+use crate::scheduler::SessionHandle;
+use crate::store_client::Replies;
 use crate::wire::{failure, status};
 
-/// Messages of one batch, at most.
-const BATCH: usize = 256;
-/// Batches under way, at most. What a worker sends beyond waits in the stream, whose flow control holds it back.
-const UNDER_WAY: usize = 4;
+/// Messages of one batch at most.
+const MAX_BATCH: usize = 256;
+/// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
+const MAX_PENDING: usize = 4;
 
-/// What to do when a command has been answered.
+/// What to do when a command has been committed.
 #[derive(Clone)]
 enum After {
     Accepted(TaskId, Fence),
     Rejected(TaskId, Fence),
     Reported(TaskId, Fence),
-    Finished(TaskId, Fence, How),
+    Finished(TaskId, Fence, Outcome),
 }
 
-/// How an attempt ended, as far as its worker's figures go.
+/// Outcome of an attempt for its worker's statistics.
 #[derive(Clone, Copy)]
-enum How {
-    Well,
-    Badly,
+enum Outcome {
+    Succeeded,
+    Failed,
     Cancelled,
 }
 
 pub(super) async fn run(
-    shared: &Arc<Shared>,
+    deps: &SessionDeps,
     opened: &Opened,
     inbound: Streaming<SessionRequest>,
 ) -> Result<(), Status> {
-    let mut inbound = inbound.ready_chunks(BATCH);
-    let mut under_way = FuturesOrdered::new();
-    let silence = shared.timing.heartbeat_timeout;
+    let mut inbound = inbound.ready_chunks(MAX_BATCH);
+    let mut pending = FuturesOrdered::new();
+    let silence = deps.timing.heartbeat_timeout;
     loop {
         tokio::select! {
             biased;
-            Some((after, answers)) = under_way.next(), if !under_way.is_empty() => {
-                answer(shared, opened, after, answers)?;
+            Some((after, answers)) = pending.next(), if !pending.is_empty() => {
+                answer(deps, opened, after, answers)?;
             }
-            chunk = tokio::time::timeout(silence, inbound.next()), if under_way.len() < UNDER_WAY => {
-                let chunk = chunk.map_err(|_| Status::deadline_exceeded("nothing was heard of the worker"))?;
+            chunk = tokio::time::timeout(silence, inbound.next()), if pending.len() < MAX_PENDING => {
+                let chunk = chunk.map_err(|_| Status::deadline_exceeded("no message from the worker within the heartbeat timeout"))?;
                 let Some(chunk) = chunk else { break };
                 let mut commands = Vec::with_capacity(chunk.len());
                 let mut after = Vec::with_capacity(chunk.len());
@@ -65,45 +66,45 @@ pub(super) async fn run(
                 for message in chunk {
                     let Some(kind) = message?.kind else { continue };
                     lazy &= matches!(kind, Kind::Accept(_));
-                    if let Some((command, then)) = take(shared, opened, kind)? {
+                    if let Some((command, then)) = take(deps, opened, kind)? {
                         commands.push(command);
                         after.push(then);
                     }
                 }
-                shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.heard_at = now());
+                deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.stats.last_seen_at = now());
                 if !commands.is_empty() {
-                    let shared = Arc::clone(shared);
-                    under_way.push_back(async move {
+                    let store = deps.store.clone();
+                    pending.push_back(async move {
                         let answers: Replies =
-                            if lazy { shared.write_lazily(commands).await } else { shared.write(commands).await };
+                            if lazy { store.apply_lazily(commands).await } else { store.apply(commands).await };
                         (after, answers)
                     });
                 }
             }
         }
     }
-    while let Some((after, answers)) = under_way.next().await {
-        answer(shared, opened, after, answers)?;
+    while let Some((after, answers)) = pending.next().await {
+        answer(deps, opened, after, answers)?;
     }
     Ok(())
 }
 
-fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
+fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
     let of =
         |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
     let taken = match kind {
-        Kind::Hello(_) => return Err(status::error("PROTOCOL", "Hello may come only once")),
+        Kind::Hello(_) => return Err(status::error("PROTOCOL_VIOLATION", "Hello must come only once")),
         Kind::Accept(accept) => {
             let (id, fence) = decode::held("accept", &accept.task_id, accept.fence)?;
             (of(id, task::Command::Accept(decode::by(&opened.worker, fence))), After::Accepted(id, fence))
         }
         Kind::Reject(reject) => {
             let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
-            let held = decode::by(&opened.worker, fence);
+            let attempt = decode::by(&opened.worker, fence);
             let mut reason = failure::cut(reject.reason, 1024);
-            redact::own_text(&mut reason);
-            ending(shared, opened, id, fence);
-            (of(id, task::Command::Reject { held, reason }), After::Rejected(id, fence))
+            redact::text(&mut reason);
+            finishing(deps, opened, id, fence);
+            (of(id, task::Command::Reject { attempt, reason }), After::Rejected(id, fence))
         }
         Kind::Report(report) => {
             let (id, fence) = decode::held("report", &report.task_id, report.fence)?;
@@ -113,143 +114,137 @@ fn take(shared: &Arc<Shared>, opened: &Opened, kind: Kind) -> Result<Option<(Com
         Kind::Result(result) => {
             let (id, fence) = decode::held("result", &result.task_id, result.fence)?;
             let command = decode::result(result, decode::by(&opened.worker, fence), rand::random())?;
-            // Of what no longer counts, that it has ended is all that was waited for.
-            let cancelled = matches!(&command, task::Command::Finish { ending: Ending::Stopped { .. }, .. });
-            if cancelled && phase(shared, opened, id, fence) == Some(Phase::Leaving) {
-                free(shared, opened, id, fence);
-                outgoing(shared, opened)?.send(result_ack(id, fence, false));
+            // Of an abandoned attempt, only its end was awaited.
+            let cancelled =
+                matches!(&command, task::Command::Finish { completion: Completion::Stopped { .. }, .. });
+            if cancelled && deps.scheduler.is_abandoned(&opened.key, &opened.worker, id, fence) {
+                free(deps, opened, id, fence);
+                session(deps, opened)?.send(result_ack(id, fence, false));
                 return Ok(None);
             }
-            ending(shared, opened, id, fence);
-            let how = match &command {
-                _ if cancelled => How::Cancelled,
-                task::Command::Finish { ending: Ending::Succeeded(_), .. } => How::Well,
-                _ => How::Badly,
+            finishing(deps, opened, id, fence);
+            let outcome = match &command {
+                _ if cancelled => Outcome::Cancelled,
+                task::Command::Finish { completion: Completion::Succeeded(_), .. } => Outcome::Succeeded,
+                _ => Outcome::Failed,
             };
-            (of(id, command), After::Finished(id, fence, how))
+            (of(id, command), After::Finished(id, fence, outcome))
         }
         Kind::Heartbeat(beat) => {
-            shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                seat.about.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
-                seat.about.memory_bytes = beat.memory_bytes.max(0);
+            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+                entry.stats.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
+                entry.stats.memory_bytes = beat.memory_bytes.max(0);
             });
             return Ok(None);
         }
         Kind::Draining(draining) => {
-            tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker drains");
-            shared.fleet.with(&opened.key, &opened.worker, |seat| {
-                seat.draining = true;
-                seat.about.did(now(), "draining", None);
+            tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker is draining");
+            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+                entry.draining = true;
+                entry.stats.record(now(), "draining", None);
             });
-            shared.watchers.fleet_changed();
+            deps.watchers.state_changed();
             return Ok(None);
         }
     };
     Ok(Some(taken))
 }
 
-fn answer(shared: &Arc<Shared>, opened: &Opened, after: Vec<After>, answers: Replies) -> Result<(), Status> {
-    // Nothing of the batch has happened: the worker still has all of it and says it again in its next session.
+fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Replies) -> Result<(), Status> {
+    // Nothing of the batch was committed: the worker still has all of it, and sends it again in its next session.
     let answers = answers.map_err(status::store)?;
-    let outgoing = outgoing(shared, opened)?;
+    let session = session(deps, opened)?;
     for (after, answer) in after.into_iter().zip(answers) {
         let reply = match &answer {
             Ok(Reply::Task(_, reply)) => Some(*reply),
             Ok(_) => None,
-            // A record that is gone, or a fence that was never given: either way it does not count.
+            // The record was removed, or the fence was never given out: either way the attempt is stale.
             Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => {
                 Some(task::Reply::Stale)
             }
             Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => {
                 Some(task::Reply::Stale)
             }
-            // The attempt's fault: ended with the session, it would be said again in the next one.
+            // Fails the attempt, not the session: the worker would only send it again in the next one.
             Err(Refused::Rejected(task::Rejected::TooMany(what)))
                 if let After::Reported(id, fence) = after =>
             {
                 let failed = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
-                shared.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failed);
+                deps.dispatcher.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failed);
                 Some(task::Reply::Stale)
             }
             Err(refused) => return Err(status::refused(refused.clone())),
         };
         match after {
             After::Reported(id, fence) if let Some(task::Reply::Reported(seq)) = reply => {
-                outgoing.send(ack(id, fence, seq, false));
+                session.send(ack(id, fence, seq, false));
             }
-            After::Accepted(id, _) if reply != Some(task::Reply::Stale) => did(shared, opened, "started", id),
+            After::Accepted(id, _) if reply != Some(task::Reply::Stale) => {
+                record(deps, opened, "started", id)
+            }
             After::Accepted(id, fence) | After::Reported(id, fence) => {
-                shared.leaving(&opened.key, &opened.worker, id, fence, STALE_GRACE);
-                outgoing.send(ack(id, fence, 0, true));
+                deps.dispatcher.mark_abandoned(&opened.key, &opened.worker, id, fence, STALE_ATTEMPT_GRACE);
+                session.send(ack(id, fence, 0, true));
             }
             After::Rejected(id, fence) => {
-                did(shared, opened, "rejected", id);
-                free(shared, opened, id, fence);
+                record(deps, opened, "rejected", id);
+                free(deps, opened, id, fence);
             }
-            After::Finished(id, fence, how) => {
+            After::Finished(id, fence, outcome) => {
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
                 if accepted {
-                    finished(shared, opened, id, how);
+                    finished(deps, opened, id, outcome);
                 }
-                free(shared, opened, id, fence);
-                outgoing.send(result_ack(id, fence, accepted));
+                free(deps, opened, id, fence);
+                session.send(result_ack(id, fence, accepted));
             }
         }
     }
     Ok(())
 }
 
-fn did(shared: &Shared, opened: &Opened, what: &'static str, id: TaskId) {
-    shared.fleet.with(&opened.key, &opened.worker, |seat| seat.about.did(now(), what, Some(id)));
+fn record(deps: &SessionDeps, opened: &Opened, what: &'static str, id: TaskId) {
+    deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.stats.record(now(), what, Some(id)));
 }
 
-fn finished(shared: &Shared, opened: &Opened, id: TaskId, how: How) {
-    shared.fleet.with(&opened.key, &opened.worker, |seat| {
-        let about = &mut seat.about;
-        let (count, what) = match how {
-            How::Well => (&mut about.succeeded, "succeeded"),
-            How::Badly => (&mut about.failed, "failed"),
-            How::Cancelled => (&mut about.cancelled, "cancelled"),
+fn finished(deps: &SessionDeps, opened: &Opened, id: TaskId, outcome: Outcome) {
+    deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+        let stats = &mut entry.stats;
+        let (count, what) = match outcome {
+            Outcome::Succeeded => (&mut stats.succeeded, "succeeded"),
+            Outcome::Failed => (&mut stats.failed, "failed"),
+            Outcome::Cancelled => (&mut stats.cancelled, "cancelled"),
         };
         *count += 1;
-        about.did(now(), what, Some(id));
+        stats.record(now(), what, Some(id));
     });
 }
 
-/// Only of the session that asked: in a newer one, "stale" would end an attempt that goes on there.
-fn outgoing(shared: &Shared, opened: &Opened) -> Result<Outgoing, Status> {
-    let outgoing = shared.fleet.with(&opened.key, &opened.worker, |seat| seat.outgoing.clone()).flatten();
-    outgoing.ok_or_else(|| Status::unavailable("the session has ended"))
+/// Returns this session if it is still up: in a newer one, "stale" would end an attempt that continues there.
+fn session(deps: &SessionDeps, opened: &Opened) -> Result<SessionHandle, Status> {
+    let session = deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.session.clone());
+    session.flatten().ok_or_else(|| Status::unavailable("the session has ended"))
 }
 
-fn phase(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) -> Option<Phase> {
-    let phase = |seat: &mut Seat| seat.attempts.get(&(id, fence)).copied();
-    shared.fleet.with(&opened.key, &opened.worker, phase).flatten()
+/// Marks an attempt as finishing, so that the commit of its end does not cancel it.
+fn finishing(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
+    deps.scheduler.finish_attempt(&opened.key, &opened.worker, id, fence);
 }
 
-/// It ends by the worker's own word; dispatch need not tell it to.
-fn ending(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) {
-    shared.fleet.with(&opened.key, &opened.worker, |seat| seat.advance(id, fence, Phase::Ending));
-}
-
-fn free(shared: &Shared, opened: &Opened, id: TaskId, fence: Fence) {
-    shared.fleet.freed(&opened.key, &opened.worker, id, fence, now());
+fn free(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
+    deps.scheduler.release_attempt(&opened.key, &opened.worker, id, fence, now());
 }
 
 fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kind {
     session_response::Kind::ReportAck(wire::ReportAck {
         task_id: id.to_string(),
-        fence: signed(fence.0),
-        attempt_seq: signed(seq),
+        fence: num::to_i64(fence.0),
+        attempt_seq: num::to_i64(seq),
         stale,
     })
 }
 
 fn result_ack(id: TaskId, fence: Fence, accepted: bool) -> session_response::Kind {
-    let (task_id, fence) = (id.to_string(), signed(fence.0));
+    let (task_id, fence) = (id.to_string(), num::to_i64(fence.0));
     session_response::Kind::ResultAck(wire::ResultAck { task_id, fence, accepted })
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

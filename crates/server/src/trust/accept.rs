@@ -1,5 +1,5 @@
-//! Accepts connections, and shakes hands where TLS is spoken. A peer that says nothing holds a place for ten seconds
-//! and keeps nobody else waiting. Knows nothing of what is said afterwards.
+//! Accepts connections, and does TLS handshakes. A peer that sends nothing occupies one handshake slot until the timeout and
+//! delays no other. Knows nothing of the protocol on top.
 
 use std::io;
 use std::sync::Arc;
@@ -15,21 +15,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-/// For a peer to shake hands.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// That many may do so at a time; more wait in the kernel's queue.
-const HANDSHAKES: usize = 1024;
-/// Accepted connections that nobody has taken up yet.
-const READY: usize = 64;
-/// After an error that the next call would meet again, such as too many open files.
-const AGAIN: Duration = Duration::from_millis(100);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Concurrent handshakes; further peers wait in the kernel's queue.
+const MAX_HANDSHAKES: usize = 1024;
+/// Accepted connections that wait for the server.
+const MAX_ACCEPTED: usize = 64;
+/// Delay after an error that the next call would meet again, such as too many open files.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What bytes come in and go out by.
+/// A byte stream in both directions.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A connection, in TLS or not.
+/// A connection, with or without TLS.
 pub(crate) type Connection = Box<dyn Duplex>;
 
 impl Connected for Connection {
@@ -38,15 +37,15 @@ impl Connected for Connection {
     fn connect_info(&self) {}
 }
 
-/// The connections that come in until `stop`.
+/// Returns the connections that are accepted until `stop`.
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
-    let (ready, stream) = mpsc::channel(READY);
+    let (ready, stream) = mpsc::channel(MAX_ACCEPTED);
     spawn("accept", OnExit::Done, async move {
-        let places = Arc::new(Semaphore::new(HANDSHAKES));
+        let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let accepting = async {
             loop {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -62,12 +61,12 @@ pub(crate) fn incoming(
                     let _place = place;
                     let shaken = tokio::select! {
                         () = stop.cancelled() => return,
-                        shaken = timeout(HANDSHAKE, tls.accept(stream)) => shaken,
+                        shaken = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
                     };
                     match shaken {
                         Ok(Ok(stream)) => drop(ready.send(Ok(Box::new(stream) as Connection)).await),
-                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                        Err(_) => tracing::debug!("a TLS handshake took too long"),
+                        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                        Err(_) => tracing::debug!("TLS handshake timed out"),
                     }
                 });
             }
@@ -81,19 +80,19 @@ pub(crate) fn incoming(
     ReceiverStream::new(stream)
 }
 
-/// The next connection, however long it takes.
+/// Accepts the next connection, however long that takes.
 pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Only a connection that is already gone refuses this, and it is noticed on the first read.
+                // Fails only for a connection that is closed already, which the first read reports.
                 let _ = stream.set_nodelay(true);
                 return stream;
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted now");
-                sleep(AGAIN).await;
+                tracing::warn!(%error, "failed to accept connections, retrying");
+                sleep(RETRY_DELAY).await;
             }
         }
     }

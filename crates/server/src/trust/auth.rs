@@ -1,5 +1,5 @@
-//! Who may call: the admin's token, compared in constant time, or one of the issuer's. What is checked is at the
-//! door; a worker's name is checked where it says its name.
+//! Authentication: callers present the admin's token, compared in constant time, or a token of the OIDC issuer. Checks
+//! the role that a call requires; the name of a worker is checked when its session opens.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::future::Either;
 use parking_lot::RwLock;
-use rota_telemetry::Loops;
+use rota_telemetry::BackgroundTasks;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -17,23 +17,23 @@ use tonic::body::Body;
 
 use super::files;
 use super::oidc::{Caller, Verifier};
-use super::roles::{Role, least};
-use crate::options::{Oidc, RELOAD, Token};
+use super::roles::{Role, required_role};
+use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::wire::status;
 
-/// What is known of who may call.
+/// Authenticates callers by their bearer tokens.
 #[derive(Debug)]
-pub(crate) struct Door {
-    /// A digest: comparing digests takes the same time wherever two tokens differ.
+pub(crate) struct Authenticator {
+    /// Digest of the admin token: comparing digests takes the same time wherever two tokens differ.
     admin: Arc<RwLock<Option<[u8; 32]>>>,
     verifier: Option<Verifier>,
 }
 
-impl Door {
+impl Authenticator {
     pub(crate) async fn new(
         token: Option<Token>,
         oidc: Option<Oidc>,
-        loops: &Loops,
+        background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
         let admin = Arc::new(RwLock::new(None));
@@ -45,7 +45,7 @@ impl Door {
             Some(Token::File(path)) => {
                 let name = path.display().to_string();
                 let admin = Arc::clone(&admin);
-                let take = move |files: &[Vec<u8>]| {
+                let load = move |files: &[Vec<u8>]| {
                     let token = files.first().map(|file| file.trim_ascii()).unwrap_or_default();
                     if token.is_empty() {
                         return Err(format!("{name} is empty"));
@@ -53,42 +53,43 @@ impl Door {
                     *admin.write() = Some(digest(token));
                     Ok(())
                 };
-                let beat = loops.enter("token-file", "Looks whether the file with the token has changed");
-                files::follow(vec![path], RELOAD, beat, stop, take).await?;
+                let monitor =
+                    background_tasks.register("token-file", "Reloads the token file when it changes");
+                files::follow(vec![path], RELOAD_INTERVAL, monitor, stop, load).await?;
             }
         }
         Ok(Self { admin, verifier: oidc.map(Verifier::new) })
     }
 
-    /// Whether all is said already: let in, or turned away. `None` means that the issuer's word is needed.
-    fn at_once(&self, least: Role, shown: Option<&[u8]>) -> Option<Result<(), Status>> {
+    /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
+    fn check_admin(&self, required: Role, token: Option<&[u8]>) -> Option<Result<(), Status>> {
         let admin = *self.admin.read();
-        if least == Role::Anybody || (admin.is_none() && self.verifier.is_none()) {
+        if required == Role::Anonymous || (admin.is_none() && self.verifier.is_none()) {
             return Some(Ok(()));
         }
-        let Some(shown) = shown else {
+        let Some(token) = token else {
             return Some(Err(status::error("TOKEN_REQUIRED", "a token is required")));
         };
         match &self.verifier {
-            _ if admin == Some(digest(shown)) => Some(Ok(())),
-            None => Some(Err(status::error("TOKEN_INVALID", "the token is wrong"))),
+            _ if admin == Some(digest(token)) => Some(Ok(())),
+            None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
             Some(_) => None,
         }
     }
 
-    /// What the issuer's token makes of its bearer.
-    async fn asked(&self, least: Role, shown: &[u8]) -> Result<Caller, Status> {
-        let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is known"))?;
-        let caller = verifier.caller(shown).await?;
-        if caller.role() >= least {
+    /// Verifies a token of the issuer, and the role of its subject.
+    async fn verify(&self, required: Role, token: &[u8]) -> Result<Caller, Status> {
+        let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is configured"))?;
+        let caller = verifier.caller(token).await?;
+        if caller.role() >= required {
             return Ok(caller);
         }
-        let who = match &caller {
+        let subject = match &caller {
             Caller::Operator => "the operator".to_owned(),
             Caller::Worker(pod) => format!("the worker {}/{}", pod.namespace, pod.name),
-            Caller::Stranger(subject) => format!("{subject:?}, which has no role here,"),
+            Caller::Unknown(subject) => format!("{subject:?}, which has no role,"),
         };
-        Err(status::error("ROLE_FORBIDDEN", format!("{who} may not make this call")))
+        Err(status::error("ROLE_FORBIDDEN", format!("{subject} may not make this call")))
     }
 }
 
@@ -96,26 +97,26 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn shown(headers: &http::HeaderMap) -> Option<&[u8]> {
+fn bearer_token(headers: &http::HeaderMap) -> Option<&[u8]> {
     let value = headers.get(http::header::AUTHORIZATION)?.as_bytes();
     value.strip_prefix(b"Bearer ").or_else(|| value.strip_prefix(b"bearer "))
 }
 
-/// Lets through whoever may make a call.
+/// Rejects calls whose caller lacks the required role.
 #[derive(Clone)]
-pub(crate) struct Layer(pub(crate) Arc<Door>);
+pub(crate) struct Layer(pub(crate) Arc<Authenticator>);
 
 impl<S> tower::Layer<S> for Layer {
     type Service = Service<S>;
 
     fn layer(&self, inner: S) -> Service<S> {
-        Service { door: Arc::clone(&self.0), inner }
+        Service { authenticator: Arc::clone(&self.0), inner }
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Service<S> {
-    door: Arc<Door>,
+    authenticator: Arc<Authenticator>,
     inner: S,
 }
 
@@ -135,18 +136,18 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let least = least(request.uri().path());
-        match self.door.at_once(least, shown(request.headers())) {
+        let required = required_role(request.uri().path());
+        match self.authenticator.check_admin(required, bearer_token(request.headers())) {
             Some(Ok(())) => Either::Left(self.inner.call(request)),
             Some(Err(refused)) => Either::Right(Box::pin(std::future::ready(Ok(refused.into_http())))),
             None => {
-                let door = Arc::clone(&self.door);
-                // The one that is ready is used; what stays here will be asked again.
+                let authenticator = Arc::clone(&self.authenticator);
+                // The service that was polled ready is the one to call; its clone takes its place.
                 let other = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, other);
-                let token = shown(request.headers()).unwrap_or_default().to_vec();
+                let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
                 Either::Right(Box::pin(async move {
-                    match door.asked(least, &token).await {
+                    match authenticator.verify(required, &token).await {
                         Ok(Caller::Worker(pod)) => drop(request.extensions_mut().insert(pod)),
                         Ok(_) => {}
                         Err(refused) => return Ok(refused.into_http()),

@@ -1,25 +1,25 @@
-//! Follows small files that somebody else replaces, such as a cluster that renews a certificate or a token.
-//! Knows nothing of what is in them.
+//! Reloads small files that others replace, such as certificates and tokens that a cluster renews. Knows nothing of
+//! their content.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rota_telemetry::loops::Beat;
+use rota_telemetry::background_tasks::TaskMonitor;
 use rota_telemetry::{OnExit, spawn};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-/// Larger ones are no certificates and no tokens.
-const LARGEST: u64 = 1 << 20;
+/// More than any certificate chain or token has.
+const MAX_SIZE: u64 = 1 << 20;
 
-/// What a file says, or a sentence.
+/// Reads a file. The error is a message for users.
 pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    let failed = |error: std::io::Error| format!("failed to read {}: {error}", path.display());
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).await.map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    if bytes.len() as u64 > MAX_SIZE {
         return Err(format!("{} is larger than 1 MiB", path.display()));
     }
     Ok(bytes)
@@ -33,7 +33,7 @@ async fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
     Ok(all)
 }
 
-/// To tell a change without keeping keys about.
+/// Detects a change without keeping secrets in memory.
 fn digest(files: &[Vec<u8>]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in files {
@@ -43,54 +43,53 @@ fn digest(files: &[Vec<u8>]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Takes the files as they are, then again whenever they have changed. What cannot be taken is an error now; later
-/// it is logged once, and what was taken before stays.
+/// Loads the files, then again whenever they have changed. A failure is returned from the first load; later it is logged
+/// once, and what was loaded before stays in use.
 pub(super) async fn follow<F>(
     paths: Vec<PathBuf>,
-    every: Duration,
-    beat: Beat,
+    interval: Duration,
+    monitor: TaskMonitor,
     stop: CancellationToken,
-    mut take: F,
+    mut load: F,
 ) -> Result<(), String>
 where
     F: FnMut(&[Vec<u8>]) -> Result<(), String> + Send + 'static,
 {
     let files = read_all(&paths).await?;
-    take(&files)?;
-    let (mut seen, mut wrong) = (Ok(digest(&files)), None);
+    load(&files)?;
+    let (mut seen, mut error) = (Ok(digest(&files)), None);
     drop(files);
     spawn("follow-files", OnExit::Done, async move {
         let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(interval) => {}
             }
-            let round = beat.round();
+            let activation = monitor.activate();
             let files = read_all(&paths).await;
             let now = files.as_deref().map(digest).map_err(Clone::clone);
             if now == seen {
-                // What could not be used the last time cannot be used now either.
-                match &wrong {
-                    Some(why) => round.failed(why),
-                    None => round.succeeded(),
+                match &error {
+                    Some(error) => activation.failed(error),
+                    None => activation.succeeded(),
                 }
                 continue;
             }
             seen = now;
-            let taken = files.and_then(|files| take(&files));
-            wrong = taken.clone().err();
-            match taken {
+            let loaded = files.and_then(|files| load(&files));
+            error = loaded.clone().err();
+            match loaded {
                 Ok(()) => {
-                    round.succeeded();
-                    tracing::info!(files = names, "changed files are used from now on");
+                    activation.succeeded();
+                    tracing::info!(files = names, "reloaded changed files");
                 }
-                Err(why) => {
-                    round.failed(&why);
+                Err(error) => {
+                    activation.failed(&error);
                     tracing::error!(
                         files = names,
-                        why,
-                        "changed files cannot be used; what was there before stays"
+                        error,
+                        "failed to reload changed files, keeping the previous ones"
                     );
                 }
             }

@@ -1,5 +1,4 @@
-//! Who may talk to this control plane, and how it proves itself: connections, TLS, tokens, roles. Knows nothing
-//! of tasks.
+//! Transport security: connections, TLS, authentication by tokens, roles. Knows nothing of tasks.
 
 pub(crate) mod accept;
 pub(crate) mod auth;

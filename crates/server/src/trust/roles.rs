@@ -1,33 +1,32 @@
-//! Which role may make which call: the one table. Knows nothing of tokens.
+//! Authorization: which role each call requires, in one table. Knows nothing of tokens.
 
-/// What a caller is. Each may do what those before it may.
+/// Role of a caller. Each role includes the rights of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
-    /// Whoever can reach the server.
-    Anybody,
-    /// A worker's pod.
+    Anonymous,
+    /// A worker that authenticates as its pod.
     Worker,
-    /// What starts workers.
+    /// The component that starts workers.
     Operator,
-    /// Whoever holds the token.
+    /// A holder of the admin token.
     Admin,
 }
 
-/// The least role for a call, or for all whose path begins so. What is not listed is for admins.
-const LEAST: &[(&str, Role)] = &[
+/// Required role by path, or by prefix of paths if the entry ends with a slash. Other calls require the admin.
+const REQUIRED_ROLES: &[(&str, Role)] = &[
     // Probes have no token.
-    ("/grpc.health.v1.Health/", Role::Anybody),
+    ("/grpc.health.v1.Health/", Role::Anonymous),
     ("/rota.worker.v1.WorkerService/Session", Role::Worker),
     ("/rota.v1.TaskService/", Role::Operator),
     ("/rota.v1.AgentService/", Role::Operator),
     ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
-    ("/rota.v1.AdminService/ListLoops", Role::Operator),
+    ("/rota.v1.AdminService/ListBackgroundTasks", Role::Operator),
 ];
 
-/// The least role for a call.
-pub(crate) fn least(path: &str) -> Role {
+/// Returns the role that a call requires.
+pub(crate) fn required_role(path: &str) -> Role {
     let fits = |entry: &str| if entry.ends_with('/') { path.starts_with(entry) } else { path == entry };
-    LEAST.iter().find(|(entry, _)| fits(entry)).map_or(Role::Admin, |(_, role)| *role)
+    REQUIRED_ROLES.iter().find(|(entry, _)| fits(entry)).map_or(Role::Admin, |(_, role)| *role)
 }
 
 #[cfg(test)]
@@ -35,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_thought_of_is_for_admins() {
+    fn unlisted_calls_require_admin() {
         for (path, role) in [
-            ("/grpc.health.v1.Health/Check", Role::Anybody),
+            ("/grpc.health.v1.Health/Check", Role::Anonymous),
             ("/rota.worker.v1.WorkerService/Session", Role::Worker),
             ("/rota.worker.v1.WorkerService/SessionOfAnother", Role::Admin),
             ("/rota.v1.AgentService/AnnounceWorkers", Role::Operator),
@@ -48,7 +47,7 @@ mod tests {
             ("//rota.worker.v1.WorkerService/Session", Role::Admin),
             ("/", Role::Admin),
         ] {
-            assert_eq!(least(path), role, "{path}");
+            assert_eq!(required_role(path), role, "{path}");
         }
         assert!(Role::Worker < Role::Operator && Role::Operator < Role::Admin);
     }

@@ -1,10 +1,10 @@
-//! The server's certificate: read at the start, and again when its files change. Connections that are up go on
-//! with the one they began with.
+//! The server's certificate: loaded at the start, and again when its files change. Open connections keep the one that
+//! they were accepted with.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rota_telemetry::Loops;
+use rota_telemetry::BackgroundTasks;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,42 +16,43 @@ use tokio_util::sync::CancellationToken;
 use super::files;
 use crate::options::Tls;
 
-/// The certificate that new connections are shown.
+/// Certificate for new connections.
 #[derive(Debug)]
-struct Shown(RwLock<Option<Arc<CertifiedKey>>>);
+struct CurrentCertificate(RwLock<Option<Arc<CertifiedKey>>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.read().clone()
     }
 }
 
-/// What speaks TLS, with the certificate of these files, whatever it is by then.
+/// Returns an acceptor that uses the current certificate of these files.
 pub(crate) async fn acceptor(
     tls: &Tls,
-    loops: &Loops,
+    background_tasks: &BackgroundTasks,
     stop: CancellationToken,
 ) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let shown = Arc::new(Shown(RwLock::new(None)));
+    let current = Arc::new(CurrentCertificate(RwLock::new(None)));
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(&shown) as _);
+        .with_cert_resolver(Arc::clone(&current) as _);
     config.alpn_protocols = vec![b"h2".to_vec()];
     let paths = vec![tls.certificate.clone(), tls.key.clone()];
-    let take = move |files: &[Vec<u8>]| {
+    let load = move |files: &[Vec<u8>]| {
         let [certificate, key] = files else { return Err("a certificate and a key are needed".to_owned()) };
-        *shown.0.write() = Some(Arc::new(pair(certificate, key, &provider)?));
+        *current.0.write() = Some(Arc::new(pair(certificate, key, &provider)?));
         Ok(())
     };
-    let beat = loops.enter("certificate", "Looks whether the certificate's files have changed");
-    files::follow(paths, tls.reload, beat, stop, take).await?;
+    let monitor =
+        background_tasks.register("certificate", "Reloads the server certificate when its files change");
+    files::follow(paths, tls.reload, monitor, stop, load).await?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A certificate chain with its key. Halves of two pairs are refused.
+/// Returns a certificate chain with its key. Rejects a key that does not belong to the certificate.
 fn pair(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let bad = |error| format!("the certificate is not PEM: {error}");
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().map_err(bad)?;
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_pair_is_taken() {
+    fn mismatched_certificate_and_key_are_rejected() {
         let provider = aws_lc_rs::default_provider();
         let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let (one, other) = (make(), make());

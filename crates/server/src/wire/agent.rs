@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use rota_core::agent::Agent;
 use rota_core::{AgentName, Namespace, Timestamp};
+use rota_proto::num;
 use rota_proto::{names, v1};
 use tonic::Status;
 
@@ -16,7 +17,7 @@ const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
 const MAX_WORKERS: i32 = 10_000;
 
-/// Checks an agent. Generation and times are the store's.
+/// Validates an agent. Its generation and times are assigned by the store.
 pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> Result<Agent, Status> {
     let spec = given.spec.ok_or_else(|| invalid("agent.spec", "is required"))?;
     if spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()).is_none() {
@@ -46,7 +47,7 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     Ok(Agent { capabilities, defaults, payload: kept.encode_to_vec().into(), ..named(namespace, name) })
 }
 
-/// One of which only the name is known.
+/// Returns an agent of which only the name is known.
 pub(crate) fn named(namespace: Namespace, name: AgentName) -> Agent {
     Agent {
         namespace,
@@ -60,8 +61,8 @@ pub(crate) fn named(namespace: Namespace, name: AgentName) -> Agent {
     }
 }
 
-/// What was handed in.
-pub(crate) fn kept(agent: &Agent) -> v1::Agent {
+/// Returns the agent as it was created or last updated.
+pub(crate) fn stored(agent: &Agent) -> v1::Agent {
     v1::Agent::decode(&agent.payload[..]).unwrap_or_default()
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn to_wire(agent: &Agent, status: v1::AgentStatus) -> v1::Agent {
         status: Some(status),
         create_time: Some(time::timestamp(agent.created_at)),
         update_time: Some(time::timestamp(agent.updated_at)),
-        generation: i64::try_from(agent.generation).unwrap_or(i64::MAX),
-        ..kept(agent)
+        generation: num::to_i64(agent.generation),
+        ..stored(agent)
     }
 }

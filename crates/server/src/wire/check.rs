@@ -1,4 +1,4 @@
-//! Bounds of what callers send. Each refusal names the field.
+//! Limits of what callers send. Each error names the field.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const MAX_VALUE: usize = 32 << 10;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
 
-/// The beginning of a text, for messages.
+/// Returns the beginning of a text, for use in error messages.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -33,7 +33,7 @@ pub(crate) fn count(field: &str, count: usize, most: usize) -> Result<(), Status
     Ok(())
 }
 
-/// Variables of an environment: names that a process can have, values of bounded size.
+/// Checks environment variables: the syntax of their names, and the size of their values.
 pub(crate) fn environment(field: &str, variables: &BTreeMap<String, String>) -> Result<(), Status> {
     count(field, variables.len(), MAX_ENTRIES)?;
     for (name, value) in variables {
@@ -63,7 +63,7 @@ pub(crate) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(
     Ok(())
 }
 
-/// Words for capabilities.
+/// Checks the syntax of capabilities.
 pub(crate) fn words(field: &str, words: &[String], most: usize) -> Result<(), Status> {
     count(field, words.len(), most)?;
     for (index, word) in words.iter().enumerate() {
@@ -71,7 +71,7 @@ pub(crate) fn words(field: &str, words: &[String], most: usize) -> Result<(), St
             && word.len() <= 63
             && word.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.' | b'/'));
         if !fine {
-            let why = "is not a word: use 1 to 63 letters, digits, '_', '-', '.' or '/'";
+            let why = "is not a capability: use 1 to 63 letters, digits, '_', '-', '.' or '/'";
             return Err(invalid(format!("{field}[{index}]"), why));
         }
     }

@@ -1,33 +1,29 @@
-//! Keys are taken out of what workers tell before it is kept. Ours have done that already, and know their task's
-//! secrets; workers in other languages may not. Knows shapes of keys alone, and sees each piece of output by itself.
+//! Redaction of what workers report, before it is stored. Rota's own workers have redacted it already, and know the secrets
+//! of their tasks; workers in other languages may not. Knows only the shapes of keys, and sees each chunk by itself.
 
 use std::borrow::Cow;
 
-use rota_proto::texts;
 use rota_proto::v1::{self, event::Kind};
+use rota_proto::visit_strings;
 use rota_telemetry::redact;
 
-/// What happened.
 pub(super) fn event(kind: &mut Kind) {
     if let Kind::Output(output) = kind
-        && let Cow::Owned(clean) = redact::own(&output.data)
+        && let Cow::Owned(clean) = redact::bytes(&output.data)
     {
         output.data = clean.into();
     }
-    texts::of_event(kind, &mut redact::own_text);
+    visit_strings::in_event(kind, &mut redact::text);
 }
 
-/// How it ended well.
 pub(crate) fn result(result: &mut v1::TaskResult) {
-    texts::of_result(result, &mut redact::own_text);
+    visit_strings::in_result(result, &mut redact::text);
 }
 
-/// How it ended badly.
 pub(crate) fn failure(failure: &mut v1::Failure) {
-    texts::of_failure(failure, &mut redact::own_text);
+    visit_strings::in_failure(failure, &mut redact::text);
 }
 
-/// What it used.
 pub(crate) fn usage(usage: &mut v1::Usage) {
-    texts::of_usage(usage, &mut redact::own_text);
+    visit_strings::in_usage(usage, &mut redact::text);
 }

@@ -1,15 +1,16 @@
-//! Entries of a task's log: what workers report (kept as they are, encoded), and what callers read.
+//! Entries of a task's log: reports of workers, which are stored encoded, and events as callers read them.
 
 use bytes::Bytes;
 use prost::Message;
 use rota_core::Timestamp;
-use rota_core::task::{Body, Event, Item, Meaning, Progress, State};
+use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
+use rota_proto::num;
 use rota_proto::v1::{self, event::Kind};
 
 use super::{clean, failure, time};
 
-/// Bytes that one reported entry may have.
+/// Largest reported entry that is stored, in bytes.
 const MAX_REPORT: usize = 256 << 10;
 
 pub(crate) fn state(state: State) -> v1::TaskState {
@@ -41,7 +42,7 @@ pub(crate) fn usage(usage: &Usage) -> v1::Usage {
     }
 }
 
-/// A worker's word on usage: never negative.
+/// Converts usage that a worker reported. Negative values become zero.
 pub(crate) fn from_usage(usage: v1::Usage) -> Usage {
     Usage {
         input_tokens: usage.input_tokens.max(0),
@@ -54,8 +55,8 @@ pub(crate) fn from_usage(usage: v1::Usage) -> Usage {
     }
 }
 
-/// One reported entry for the core. Its number and attempt are the control plane's to give.
-/// An entry that is too large or of a kind that is not a worker's becomes a notice that says so.
+/// Converts an entry that a worker reported; its position and attempt are assigned by the core. An entry that is too large,
+/// or of a kind that only the server writes, is replaced by a notice.
 pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
     let at = event.time.as_ref().map_or(now, time::from_timestamp);
     if event.encoded_len() > MAX_REPORT || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_)))
@@ -63,41 +64,42 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
         event.kind = Some(Kind::Notice(v1::Notice {
             severity: v1::Severity::Medium.into(),
             code: "report_dropped".to_owned(),
-            message: "the worker reported something that is too large or not its to say; it was dropped"
+            message: "dropped a report of the worker that is too large or of a kind reserved for the server"
                 .to_owned(),
         }));
     }
     if let Some(kind) = &mut event.kind {
         clean::event(kind);
     }
-    let meaning = match &mut event.kind {
+    let effect = match &mut event.kind {
         Some(Kind::Progress(progress)) => {
             let known = progress.fraction.is_finite();
             progress.fraction = if known { progress.fraction.clamp(0.0, 1.0) } else { 0.0 };
-            Meaning::Progress(Progress {
+            EventEffect::Progress(Progress {
                 fraction: progress.fraction,
                 step: failure::cut(progress.step.clone(), 256),
             })
         }
-        Some(Kind::Usage(usage)) => Meaning::Usage(from_usage(usage.clone())),
-        Some(Kind::InputRequest(request)) => {
-            Meaning::Asks { request: request.request_id.clone(), payload: request.encode_to_vec().into() }
-        }
-        Some(Kind::InputGiven(given)) => {
+        Some(Kind::Usage(usage)) => EventEffect::Usage(from_usage(usage.clone())),
+        Some(Kind::InputRequest(request)) => EventEffect::InputRequested {
+            request: request.request_id.clone(),
+            payload: request.encode_to_vec().into(),
+        },
+        Some(Kind::InputReceived(given)) => {
             let request = given.input.as_ref().map_or("", |input| &input.request_id);
-            Meaning::Settles(request.to_owned())
+            EventEffect::InputResolved(request.to_owned())
         }
-        _ => Meaning::Plain,
+        _ => EventEffect::None,
     };
     event.log_seq = 0;
     event.attempt = 0;
-    Item { at, payload: event.encode_to_vec().into(), meaning }
+    Item { at, payload: event.encode_to_vec().into(), effect }
 }
 
-/// An entry as callers read it.
+/// Converts an entry to the event that callers read.
 pub(crate) fn to_wire(event: &Event) -> v1::Event {
     let kind = match &event.body {
-        // What cannot be decoded was written by a newer version; the rest of the log is still worth reading.
+        // An entry that cannot be decoded was written by a newer version; the rest of the log is still readable.
         Body::Report(bytes) => v1::Event::decode(&bytes[..]).ok().and_then(|event| event.kind),
         Body::State(change) => Some(Kind::State(v1::StateChange {
             from: change.from.map(state).unwrap_or_default().into(),
@@ -108,8 +110,8 @@ pub(crate) fn to_wire(event: &Event) -> v1::Event {
             failure: change.failure.as_ref().map(failure::to_wire),
             retry_time: change.retry_at.map(time::timestamp),
         })),
-        Body::Input { seq, payload } => Some(Kind::InputGiven(v1::InputGiven {
-            input_seq: i64::try_from(*seq).unwrap_or(i64::MAX),
+        Body::Input { seq, payload } => Some(Kind::InputReceived(v1::InputReceived {
+            input_seq: num::to_i64(*seq),
             input: input(payload),
         })),
         Body::Change { fields, message } => Some(Kind::Change(v1::Change {
@@ -123,14 +125,14 @@ pub(crate) fn to_wire(event: &Event) -> v1::Event {
         })),
     };
     v1::Event {
-        log_seq: i64::try_from(event.log_seq).unwrap_or(i64::MAX),
+        log_seq: num::to_i64(event.log_seq),
         time: Some(time::timestamp(event.at)),
-        attempt: i32::try_from(event.attempt).unwrap_or(i32::MAX),
+        attempt: num::to_i32(event.attempt),
         kind,
     }
 }
 
-/// A kept input.
+/// Decodes an input from the log.
 pub(crate) fn input(payload: &Bytes) -> Option<v1::TaskInput> {
     v1::TaskInput::decode(&payload[..]).ok()
 }

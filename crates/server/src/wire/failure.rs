@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure, Severity};
+use rota_core::text::prefix;
 use rota_proto::v1;
 
 use super::time;
@@ -36,7 +37,7 @@ pub(crate) fn severity(severity: Severity) -> v1::Severity {
     }
 }
 
-/// A class in the API's words.
+/// Converts a class to its enum value in the API.
 pub(crate) fn class(class: Class) -> v1::FailureClass {
     CLASSES.iter().find(|(known, _)| *known == class).map(|(_, class)| *class).unwrap_or_default()
 }
@@ -53,37 +54,35 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
     }
 }
 
-/// A class in the API's words, in lower case.
+/// Returns the API's name of a class in lower case, without its prefix.
 pub(crate) fn class_name(class: Class) -> String {
     self::class(class).as_str_name().trim_start_matches("FAILURE_CLASS_").to_ascii_lowercase()
 }
 
-/// A worker's word on a failure. What it leaves out is filled in; what is too long is cut.
+/// Converts a failure that a worker reported. Missing fields get defaults, and long texts are truncated.
 pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     let class = CLASSES.iter().find(|(_, class)| i32::from(*class) == failure.class);
     let given = failure.severity();
-    let mut told = Failure::new(class.map_or(Class::Agent, |(class, _)| *class), cut(failure.message, 4096));
-    told.severity = match given {
-        v1::Severity::Unspecified => told.severity,
+    let mut converted =
+        Failure::new(class.map_or(Class::Agent, |(class, _)| *class), cut(failure.message, 4096));
+    converted.severity = match given {
+        v1::Severity::Unspecified => converted.severity,
         v1::Severity::Low => Severity::Low,
         v1::Severity::Medium => Severity::Medium,
         v1::Severity::High => Severity::High,
         v1::Severity::Critical => Severity::Critical,
     };
-    told.exit_code = failure.exit_code;
-    told.signal = failure.signal;
-    told.retry_after =
+    converted.exit_code = failure.exit_code;
+    converted.signal = failure.signal;
+    converted.retry_after =
         failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
-    told.hint = cut(failure.hint, 1024);
-    told
+    converted.hint = cut(failure.hint, 1024);
+    converted
 }
 
-/// The beginning of a text, at most so many bytes, whole characters only.
-pub(crate) fn cut(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
+/// Shortens a text to at most `max` bytes.
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    text.truncate(prefix(&text, max).len());
     text
 }
 

@@ -1,4 +1,4 @@
-//! What a worker is told: the task's own words, then its agent's, then the server's.
+//! Completion of a task's spec before it is sent to a worker: the task's fields, then its agent's, then defaults.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use rota_proto::v1::{self, runtime::Kind};
 
 use super::time;
 
-/// Silence that a Claude agent may keep when nothing is set.
-const CLAUDE_SILENCE: Duration = Duration::from_secs(600);
+/// Silence timeout of Claude agents when none is set.
+const CLAUDE_SILENCE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Completes a task's spec from its record and its agent's spec. Afterwards its runtime, limits, workspace and
-/// environment are whole.
+/// Completes a task's spec from its record and its agent's spec. Afterwards its runtime, limits, workspace and environment
+/// are complete.
 pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Task) {
     spec.runtime = Some(runtime(agent.runtime.clone().unwrap_or_default(), spec.runtime.take()));
     if spec.workspace.is_none() {
@@ -27,7 +27,7 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     let claude = matches!(spec.runtime.as_ref().and_then(|r| r.kind.as_ref()), Some(Kind::Claude(_)));
     limits.timeout = Some(time::duration(task.timeout()));
     limits.cancel_grace = Some(time::duration(task.cancel_grace()));
-    let silence = || claude.then(|| time::duration(CLAUDE_SILENCE));
+    let silence = || claude.then(|| time::duration(CLAUDE_SILENCE_TIMEOUT));
     limits.silence_timeout = limits.silence_timeout.take().or(defaults.silence_timeout).or_else(silence);
     if limits.max_turns == 0 {
         limits.max_turns = defaults.max_turns;
@@ -37,8 +37,8 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     }
 }
 
-/// The agent's runtime with what the task sets in its place. Kinds that differ: the task's is taken as it is,
-/// and the worker refuses what it cannot do.
+/// Overrides the agent's runtime with the fields that the task sets. If their kinds differ, the task's is used as it is, and
+/// the worker rejects what it cannot run.
 fn runtime(agent: v1::Runtime, task: Option<v1::Runtime>) -> v1::Runtime {
     let kind = match (agent.kind, task.and_then(|task| task.kind)) {
         (kind, None) | (None, kind) => kind,
@@ -81,7 +81,7 @@ fn claude(mut base: v1::ClaudeRuntime, own: v1::ClaudeRuntime) -> v1::ClaudeRunt
 }
 
 fn command(mut base: v1::CommandRuntime, own: v1::CommandRuntime) -> v1::CommandRuntime {
-    // A program of the task's own, in whichever form, takes the place of the agent's in either form.
+    // A program of the task replaces the agent's, whether it is given as arguments or as a shell script.
     if !own.argv.is_empty() || !own.shell.is_empty() {
         base.argv = own.argv;
         base.shell = own.shell;

@@ -1,4 +1,4 @@
-//! Between the wire and the core: checks what comes in, says what goes out. Holds no state.
+//! Conversion between the API and the core: validates requests, builds responses. Holds no state.
 
 pub(crate) mod agent;
 pub(crate) mod check;
@@ -9,5 +9,6 @@ pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod spec;
 pub(crate) mod status;
+pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod time;

@@ -1,4 +1,4 @@
-//! Resource names of requests, checked.
+//! Parsing of the resource names in requests.
 
 use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 use rota_proto::names;
@@ -6,14 +6,14 @@ use tonic::Status;
 
 use super::status::invalid;
 
-/// The namespace of `parent`.
+/// Parses the namespace that a `parent` names.
 pub(crate) fn parent(field: &str, name: &str) -> Result<Namespace, Status> {
     let part = names::parse_namespace(name)
         .ok_or_else(|| invalid(field, format!("{name:?} is not of the form namespaces/NAMESPACE")))?;
     namespace(field, part)
 }
 
-/// The namespace of `parent`, or `None` for `namespaces/-`.
+/// Parses the namespace that a `parent` names; `None` for `namespaces/-`, which means all.
 pub(crate) fn parent_or_all(field: &str, name: &str) -> Result<Option<Namespace>, Status> {
     if name == "namespaces/-" { Ok(None) } else { parent(field, name).map(Some) }
 }
@@ -29,7 +29,7 @@ fn split<'a>(field: &str, name: &'a str, collection: &str) -> Result<(Namespace,
     Ok((namespace(field, space)?, id))
 }
 
-/// How a request names a task.
+/// A task as a request names it.
 pub(crate) enum TaskName {
     Id(TaskId),
     Alias(String),
@@ -44,7 +44,7 @@ pub(crate) fn task(field: &str, name: &str) -> Result<(Namespace, TaskName), Sta
     Ok((space, named))
 }
 
-/// An alias: a name that is not a UUID.
+/// Checks an alias: a name that is not a UUID.
 pub(crate) fn alias(field: &str, text: &str) -> Result<String, Status> {
     // Kubernetes lets resources have names of up to 253 characters.
     let fits = text.len() <= 253 && text.split('.').all(rota_core::ids::is_name);

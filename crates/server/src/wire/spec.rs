@@ -1,36 +1,32 @@
-//! A task as callers hand it in: checked, completed, and split into what the core must know and the
-//! payload that it need not.
+//! Validation of new tasks: a spec is checked, completed with defaults, and split into what the core must know and an
+//! opaque payload.
 
 use std::collections::BTreeSet;
 
 use prost::Message;
 use rota_core::rank::Priority;
-use rota_core::target::Target;
-use rota_core::task::{Dependency, DependencyKey, DependencyState, Limits, New, OnFailure, Trace};
-use rota_core::{AgentName, Namespace, TaskId, retry};
+use rota_core::task::{Dependency, DependencyKey, DependencyState, Limits, OnFailure, Own, Task, Trace};
+use rota_core::{Namespace, TaskId, retry};
 use rota_proto::v1;
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, failure, names, task, time};
+use super::{check, failure, names, target, task, time};
 
-/// The agent of a task that names none.
-const DEFAULT_AGENT: &str = "default";
 const MAX_DEPENDENCIES: usize = 256;
-const MAX_CAPABILITIES: usize = 32;
 const MAX_ATTEMPTS: i32 = 100;
 const MAX_AGENT_SECRETS: usize = 32;
 
-/// A checked task.
+/// A validated task.
 pub(crate) struct Checked {
-    pub(crate) new: New,
-    /// What is kept: the spec without its secrets.
+    pub(crate) task: Task,
+    /// The spec without its secrets, as it is stored.
     pub(crate) payload: v1::TaskSpec,
     pub(crate) secrets: std::collections::BTreeMap<String, String>,
     pub(crate) strict: bool,
 }
 
-/// Checks a task.
+/// Validates a task.
 pub(crate) fn check(
     namespace: Namespace,
     id: TaskId,
@@ -68,16 +64,13 @@ pub(crate) fn check(
     spec.secret_names = secrets.keys().cloned().collect();
     spec.secret_names.sort_unstable();
 
-    let new = New {
-        id,
-        namespace,
+    let target = target::isolate(spec.isolation, id, target::from_wire(spec.target.as_ref())?)?;
+    let task = Task {
         alias,
         title: spec.title.clone(),
         owner: spec.owner.clone(),
         parent,
-        retry_of: None,
         labels: given.labels.into_iter().collect(),
-        target: isolate(spec.isolation, id, from_target(spec.target.as_ref())?)?,
         priority,
         desired: v1::DesiredState::try_from(given.desired_state)
             .map(task::from_desired)
@@ -87,10 +80,15 @@ pub(crate) fn check(
         not_before: spec.start_time.as_ref().map(time::from_timestamp),
         dependencies: dependencies(&spec.depends_on)?,
         trace,
-        agent_known: false,
+        own: Own::of(
+            spec.runtime.is_some(),
+            !secrets.is_empty(),
+            spec.environment.keys().map(String::as_str),
+        ),
         has_secrets: !secrets.is_empty(),
+        ..Task::new(id, namespace, target)
     };
-    Ok(Checked { new, strict: spec.strict, payload: spec, secrets })
+    Ok(Checked { task, strict: spec.strict, payload: spec, secrets })
 }
 
 fn input_text(spec: &v1::TaskSpec) -> String {
@@ -106,51 +104,6 @@ fn title(spec: &v1::TaskSpec) -> String {
         _ => String::new(),
     };
     line.map_or_else(program, str::to_owned).chars().take(80).collect()
-}
-
-fn from_target(target: Option<&v1::Target>) -> Result<Target, Status> {
-    let field = "task.spec.target";
-    match target.and_then(|target| target.kind.as_ref()) {
-        None => {
-            AgentName::new(DEFAULT_AGENT).map(Target::Agent).map_err(|bad| invalid(field, bad.to_string()))
-        }
-        Some(v1::target::Kind::Agent(agent)) => {
-            names::agent_id(&format!("{field}.agent"), agent).map(Target::Agent)
-        }
-        Some(v1::target::Kind::Worker(worker)) => {
-            names::worker_id(&format!("{field}.worker"), worker).map(Target::Worker)
-        }
-        Some(v1::target::Kind::Capabilities(set)) => {
-            check::words(&format!("{field}.capabilities.words"), &set.words, MAX_CAPABILITIES)?;
-            if set.words.is_empty() {
-                return Err(invalid(format!("{field}.capabilities.words"), "must name at least one"));
-            }
-            Ok(Target::Capabilities(set.words.iter().cloned().collect::<BTreeSet<_>>()))
-        }
-    }
-}
-
-/// Whether the task gets a worker of its own.
-fn isolate(isolation: i32, id: TaskId, target: Target) -> Result<Target, Status> {
-    let field = "task.spec.isolation";
-    match v1::Isolation::try_from(isolation).map_err(|_| invalid(field, "is not a known isolation"))? {
-        v1::Isolation::Unspecified | v1::Isolation::Shared => Ok(target),
-        v1::Isolation::Pod => match target {
-            Target::Agent(agent) => Ok(Target::Task { id, agent }),
-            _ => Err(invalid(field, "POD needs an agent as the task's target")),
-        },
-    }
-}
-
-pub(crate) fn target(target: &Target) -> v1::Target {
-    let kind = match target {
-        Target::Agent(agent) | Target::Task { agent, .. } => v1::target::Kind::Agent(agent.to_string()),
-        Target::Worker(worker) => v1::target::Kind::Worker(worker.to_string()),
-        Target::Capabilities(words) => {
-            v1::target::Kind::Capabilities(v1::CapabilitySet { words: words.iter().cloned().collect() })
-        }
-    };
-    v1::Target { kind: Some(kind) }
 }
 
 /// The bounds that a task sets for itself, or an agent for its tasks.

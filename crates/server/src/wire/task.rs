@@ -1,9 +1,10 @@
-//! A task as callers read it.
+//! Conversion of task records to tasks as callers read them.
 
 use bytes::Bytes;
 use prost::Message;
 use rota_core::task::explain::Wait;
 use rota_core::task::{Desired, Task};
+use rota_proto::num;
 use rota_proto::{names, v1};
 use rota_telemetry::trace::hex;
 
@@ -25,7 +26,7 @@ pub(crate) fn from_desired(wanted: v1::DesiredState) -> Desired {
     }
 }
 
-/// A task with what was handed in (where given) and its result (where given).
+/// Converts a record, with its spec and its result if they are given.
 pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Bytes>) -> v1::Task {
     let mut status = status(task);
     status.result = result.and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok());
@@ -45,12 +46,12 @@ pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Byte
     }
 }
 
-/// What the record alone knows of a task's spec: enough for tables and watches.
+/// Returns what the record alone has of a task's spec: enough for tables and watches.
 fn brief(task: &Task) -> v1::TaskSpec {
     v1::TaskSpec {
         title: task.title.clone(),
         owner: task.owner.clone(),
-        target: Some(super::spec::target(&task.target)),
+        target: Some(super::target::to_wire(&task.target)),
         parent_task: task.parent.map(|id| id.to_string()).unwrap_or_default(),
         isolation: if task.target.is_own() { v1::Isolation::Pod.into() } else { 0 },
         ..v1::TaskSpec::default()
@@ -63,7 +64,7 @@ fn status(task: &Task) -> v1::TaskStatus {
     v1::TaskStatus {
         state: event::state(task.state).into(),
         waiting: task.waits().into_iter().map(wait).collect(),
-        attempt: i32::try_from(task.attempt()).unwrap_or(i32::MAX),
+        attempt: num::to_i32(task.attempt()),
         worker: worker.map(ToString::to_string).unwrap_or_default(),
         progress: task.progress.as_ref().map(|p| v1::Progress { fraction: p.fraction, step: p.step.clone() }),
         failure: task.failure.as_ref().map(failure::to_wire),
@@ -72,9 +73,9 @@ fn status(task: &Task) -> v1::TaskStatus {
         ready_time: task.ready_at.map(time::timestamp),
         start_time: task.started_at.map(time::timestamp),
         end_time: task.ended_at.map(time::timestamp),
-        log_seq: i64::try_from(task.log_seq).unwrap_or(i64::MAX),
+        log_seq: num::to_i64(task.log_seq),
         trace_id: hex(&task.trace.trace_id),
-        worker_losses: i32::try_from(task.worker_losses).unwrap_or(i32::MAX),
+        worker_losses: num::to_i32(task.worker_losses),
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
         pending_input: open.filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok()).collect(),
     }
@@ -90,5 +91,5 @@ fn wait(wait: Wait) -> v1::Wait {
         Wait::RetryDelay(at) => (Reason::RetryDelay, String::new(), Some(at)),
         Wait::Suspended => (Reason::Suspended, String::new(), None),
     };
-    v1::Wait { reason: reason.into(), what, until: until.map(time::timestamp) }
+    v1::Wait { reason: reason.into(), subject: what, until: until.map(time::timestamp) }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_core::Timestamp;
+use rota_proto::num;
 use tonic::Status;
 
 use super::status::invalid;
@@ -23,7 +24,7 @@ pub(crate) fn from_timestamp(at: &pbjson_types::Timestamp) -> Timestamp {
 
 pub(crate) fn duration(duration: Duration) -> pbjson_types::Duration {
     pbjson_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        seconds: num::to_i64(duration.as_secs()),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
 }

@@ -1,4 +1,4 @@
--- The hot table: what claims, timers and lists look at, and the record itself. Ids are UUIDs of
+-- The hot table: what claims, timers and lists search for, and the record itself. Ids are UUIDs of
 -- version 7, hence rows are added at the end.
 CREATE TABLE tasks (
     id        BLOB    NOT NULL PRIMARY KEY,
@@ -13,7 +13,7 @@ CREATE TABLE tasks (
 -- 2 is QUEUED. Only ready tasks are in this index: it is as small as the queue.
 CREATE INDEX tasks_ready ON tasks (route, rank) WHERE state = 2;
 CREATE INDEX tasks_due ON tasks (due) WHERE due IS NOT NULL;
--- For retention. Ids do not tell: those that came from outside are random.
+-- For retention. Ids are no order by time: those chosen by callers are random.
 CREATE INDEX tasks_ended ON tasks (ended) WHERE ended IS NOT NULL;
 
 -- Payloads are written once and read at most a few times.

@@ -1,17 +1,16 @@
-//! A full disk: a batch fails as a whole and says so, nothing of it is left, and work goes on when
-//! there is room again.
+//! A full disk: the batch fails completely with an error, and work continues once there is space.
 
 use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, WorkerName};
 use rota_store::engine::{Engine, Outcome};
-use rota_store::memory::Memory;
-use rota_store::{Claim, Command, Error, OpenSession, Reads};
+use rota_store::memory::InMemoryStore;
+use rota_store::{Claim, Command, Error, OpenSession, ReadTxn};
 
 use super::{NOW, create, id};
 use crate::Writer;
 
 fn pages(engine: &mut Engine<Writer>, most: i64) -> i64 {
-    let connection = engine.tables().connection();
+    let connection = engine.txn().connection();
     let sql = format!("PRAGMA max_page_count = {most}");
     connection.query_row(&sql, [], |row| row.get(0)).unwrap()
 }
@@ -28,7 +27,7 @@ fn hello() -> Command {
     })
 }
 
-/// Two tasks, a new route among them, a claim of all, a new session; and a payload that may be too much.
+/// A batch with two tasks, a new route, a claim, and a new session; `payload` may exceed the space.
 fn batch(turn: u128, payload: usize) -> Vec<Command> {
     let claim = Claim {
         namespace: Namespace::new("n").unwrap(),
@@ -40,16 +39,16 @@ fn batch(turn: u128, payload: usize) -> Vec<Command> {
         slots: 1,
     };
     let Command::Create(mut other) = create(2 * turn + 1, payload) else { unreachable!() };
-    other.new.target = Target::Worker(WorkerName::new(&format!("w{turn}")).unwrap());
+    other.task.target = Target::Worker(WorkerName::new(&format!("w{turn}")).unwrap());
     vec![create(2 * turn, 10), hello(), Command::Claim(claim), Command::Create(other)]
 }
 
 #[test]
-fn a_full_disk_takes_nothing_in_and_forgets_nothing() {
+fn full_disk_rejects_batch_and_keeps_data() {
     let folder = tempfile::tempdir().unwrap();
-    let (writer, readers) = crate::open_tables(&folder.path().join("rota.db")).unwrap();
+    let (writer, readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
     let mut engine = Engine::new(writer, 0).unwrap();
-    let model = Memory::default();
+    let model = InMemoryStore::default();
     let mut twin = Engine::new(model.clone(), 0).unwrap();
     let most = pages(&mut engine, 0);
     let mut both = |engine: &mut Engine<Writer>, turn: u128, payload: usize| -> Result<(), Error> {
@@ -63,7 +62,7 @@ fn a_full_disk_takes_nothing_in_and_forgets_nothing() {
     both(&mut engine, 0, 10).unwrap();
     for turn in 1..4 {
         let used: i64 = {
-            let connection = engine.tables().connection();
+            let connection = engine.txn().connection();
             connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
         };
         pages(&mut engine, used + 20);
@@ -71,7 +70,7 @@ fn a_full_disk_takes_nothing_in_and_forgets_nothing() {
             let error = both(&mut engine, turn, 1_000_000).unwrap_err();
             let Error::Unavailable { message, hint } = error else { panic!("{error}") };
             assert!(message.contains("the disk is full") && hint.contains("free some space"), "{message}");
-            assert_eq!(Reads::task(&readers, id(2 * turn)).unwrap(), None);
+            assert_eq!(ReadTxn::task(&readers, id(2 * turn)).unwrap(), None);
         }
         let snapshots = (readers.snapshot().unwrap(), model.snapshot().unwrap());
         assert_eq!(format!("{:?}", snapshots.0), format!("{:?}", snapshots.1));

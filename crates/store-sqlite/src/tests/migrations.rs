@@ -1,4 +1,4 @@
-//! A database of an older schema is opened with all that it holds.
+//! Migration of databases with an older schema.
 
 use rota_store::engine::Engine;
 use rota_store::{Prune, Refused};
@@ -8,7 +8,7 @@ use super::{NOW, create, id};
 use crate::open::migrations;
 
 #[test]
-fn from_the_first_schema() {
+fn first_schema_is_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     let mut old = Connection::open(&path).unwrap();
@@ -20,18 +20,18 @@ fn from_the_first_schema() {
     )
     .unwrap();
     drop(old);
-    let (writer, readers) = crate::open_tables(&path).unwrap();
+    let (writer, readers) = crate::open_connections(&path).unwrap();
     let mut engine = Engine::new(writer, 0).unwrap();
     let outcome = engine.run(vec![create(0, 10), create(1, 10)], NOW).unwrap();
-    // The key is known, though not its task; what is new gets a number that was never given.
+    // The key is known although its task is not; a new route has an unused id.
     assert!(matches!(outcome.replies[1], Err(Refused::KeyOutlived(_))), "{outcome:?}");
     let routes: Vec<_> =
-        rota_store::Reads::snapshot(&readers).unwrap().routes.iter().map(|(id, _)| id.0).collect();
+        rota_store::ReadTxn::snapshot(&readers).unwrap().routes.iter().map(|(id, _)| id.0).collect();
     assert_eq!(routes, [7, 8]);
-    // Far in the future, what was left behind before the migration goes.
+    // Far in the future, keys orphaned before the migration are pruned.
     let later = rota_core::Timestamp(i64::MAX);
     let prune = Prune { ended_before: Some(later), left_before: later, limit: 10 };
     let outcome = engine.run(vec![rota_store::Command::Prune(prune)], NOW).unwrap();
     assert!(matches!(outcome.replies[0], Ok(rota_store::Reply::Pruned(3))), "{outcome:?}");
-    assert!(rota_store::Reads::task(&readers, id(0)).unwrap().is_some());
+    assert!(rota_store::ReadTxn::task(&readers, id(0)).unwrap().is_some());
 }

@@ -1,4 +1,4 @@
-//! How SQLite carries out each statement: by an index, never by looking at a whole table.
+//! Query plans: every statement uses an index, none scans a table.
 
 use rusqlite::Connection;
 
@@ -7,7 +7,7 @@ use crate::sql;
 
 fn plan(connection: &Connection, sql: &str) -> String {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-    // The shape of a plan does not depend on the values.
+    // The plan does not depend on the values.
     for index in 1..=statement.parameter_count() {
         statement.raw_bind_parameter(index, 1).unwrap();
     }
@@ -21,19 +21,19 @@ fn plan(connection: &Connection, sql: &str) -> String {
 
 fn prepared(check: impl FnOnce(&Connection)) {
     let folder = tempfile::tempdir().unwrap();
-    let (writer, _readers) = crate::open_tables(&folder.path().join("rota.db")).unwrap();
+    let (writer, _readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
     let mut engine = rota_store::engine::Engine::new(writer, 0).unwrap();
     engine.run((0..50).map(|number| create(number, 10)).collect(), NOW).unwrap();
-    check(engine.tables().connection());
+    check(engine.txn().connection());
 }
 
 #[test]
-fn nothing_looks_at_a_whole_table() {
+fn hot_statements_never_scan_tables() {
     prepared(|connection| {
         for (name, sql) in sql::HOT {
             let plan = plan(connection, sql);
             assert!(!plan.contains("TEMP B-TREE"), "{name} sorts: {plan}");
-            // The first entry of an index is no scan, whatever the plan calls it.
+            // Reading the first entry of an index is no scan, whatever the plan calls it.
             let first_entry = matches!(*name, "NEXT_DUE" | "REVISION");
             assert!(first_entry || !plan.contains("SCAN"), "{name}: {plan}");
         }
@@ -41,7 +41,7 @@ fn nothing_looks_at_a_whole_table() {
 }
 
 #[test]
-fn claims_and_timers_use_their_indexes() {
+fn claims_and_timers_use_indexes() {
     prepared(|connection| {
         let uses = |sql, index: &str| {
             let plan = plan(connection, sql);
@@ -64,7 +64,7 @@ fn claims_and_timers_use_their_indexes() {
 }
 
 #[test]
-fn a_start_looks_only_at_what_is_small() {
+fn start_up_reads_only_indexes() {
     prepared(|connection| {
         for (name, sql) in sql::COLD {
             let plan = plan(connection, sql);

@@ -1,9 +1,9 @@
-//! SQLite keeps the suite.
+//! Conformance of the SQLite store.
 
 use std::sync::Arc;
 
 use rota_store::Store;
-use rota_store::embedded::Clock;
+use rota_store::single_writer::Clock;
 use rota_store_sqlite::Options;
 
 pub(crate) fn start() -> impl Fn(Clock) -> Arc<dyn Store> {

@@ -1,4 +1,4 @@
-//! Tables that fail when they are told to, at any of their calls.
+//! A transaction that fails on request, at any of its calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,16 +9,15 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
-use rota_store::{Error, Session, Snapshot, Tables, WaitKey};
+use rota_store::{Error, Session, Snapshot, WaitKey, WriteTxn};
 
 /// When to fail; shared with the test.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Calls that still go well, if any shall fail.
+    /// Calls that succeed before the failing ones.
     good: AtomicU32,
-    /// Calls that fail after those.
     bad: AtomicU32,
-    /// Commits that fail, whatever else goes well.
+    /// Commits that fail, whatever the calls do.
     bad_commits: AtomicU32,
     commits: AtomicU32,
     /// Whether commits wait, and how many do.
@@ -32,17 +31,15 @@ impl Plan {
         self.bad.store(times, Ordering::Relaxed);
     }
 
-    /// Commits that are asked for, and fail.
     pub(crate) fn fail_commits(&self, times: u32) {
         self.bad_commits.store(times, Ordering::Relaxed);
     }
 
-    /// Commits so far.
     pub(crate) fn commits(&self) -> u32 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Commits wait from now on.
+    /// Makes commits wait from now on.
     pub(crate) fn close(&self) {
         self.gate.lock().0 = true;
     }
@@ -90,7 +87,6 @@ fn broken() -> Error {
     Error::Unavailable { message: "so the test wants it".to_owned(), hint: "none" }
 }
 
-/// The tables.
 #[derive(Debug)]
 pub(crate) struct Faulty<T> {
     pub(crate) inner: T,
@@ -106,7 +102,7 @@ macro_rules! passed_on {
     };
 }
 
-impl<T: Tables> Tables for Faulty<T> {
+impl<T: WriteTxn> WriteTxn for Faulty<T> {
     fn rollback(&mut self) {
         self.inner.rollback();
     }

@@ -1,21 +1,21 @@
-//! Group commit: what arrives while a commit runs goes into the next one, and everyone is answered.
+//! Group commit: calls that arrive while a commit runs share the next one, and all have replies.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_store::embedded::Embedded;
 use rota_store::engine::Engine;
-use rota_store::memory::Memory;
+use rota_store::memory::InMemoryStore;
+use rota_store::single_writer::SingleWriterStore;
 use rota_store::{Command, Error, PutAgent, Reply, Store};
 
 use crate::faulty::{Faulty, Plan};
 
-fn start(plan: &Arc<Plan>) -> Arc<Embedded<Memory>> {
-    let memory = Memory::default();
+fn start(plan: &Arc<Plan>) -> Arc<SingleWriterStore<InMemoryStore>> {
+    let memory = InMemoryStore::default();
     let tables = Faulty { inner: memory.clone(), plan: Arc::clone(plan) };
     let engine = Engine::new(tables, 0).unwrap();
-    Arc::new(Embedded::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap())
+    Arc::new(SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap())
 }
 
 fn put(number: usize) -> Command {
@@ -40,9 +40,9 @@ fn made(replies: &[Result<Reply, rota_store::Refused>]) -> Vec<String> {
     made.collect()
 }
 
-/// Asks without waiting for the answer: the call is in the queue when this returns.
+/// Sends a call without waiting for the reply: the call is in the queue when this returns.
 async fn ask(
-    store: &Arc<Embedded<Memory>>,
+    store: &Arc<SingleWriterStore<InMemoryStore>>,
     batch: Vec<Command>,
     lazily: bool,
 ) -> impl Future<Output = Result<Vec<Result<Reply, rota_store::Refused>>, Error>> {
@@ -57,7 +57,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn what_arrives_meanwhile_is_one_commit() {
+async fn waiting_calls_share_one_commit() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     let mut commits = store.commits().unwrap();
@@ -83,7 +83,7 @@ async fn what_arrives_meanwhile_is_one_commit() {
 }
 
 #[tokio::test]
-async fn a_lazy_call_alone_is_answered_soon() {
+async fn lone_lazy_call_is_answered_soon() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     let answer = tokio::time::timeout(Duration::from_secs(10), store.apply_lazily(vec![put(0)])).await;
@@ -91,7 +91,7 @@ async fn a_lazy_call_alone_is_answered_soon() {
 }
 
 #[tokio::test]
-async fn a_failed_commit_is_told_to_all_in_it() {
+async fn failed_commit_fails_all_its_calls() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     plan.close();
@@ -109,7 +109,7 @@ async fn a_failed_commit_is_told_to_all_in_it() {
 }
 
 #[tokio::test]
-async fn a_close_finishes_what_was_asked() {
+async fn close_completes_pending_calls() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     plan.close();
@@ -126,13 +126,13 @@ async fn a_close_finishes_what_was_asked() {
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_holds_nobody_up() {
+async fn dropped_reader_does_not_block_writer() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     let mut commits = store.commits().unwrap();
     assert!(store.commits().is_none());
     store.apply(vec![put(0)]).await.unwrap();
-    assert!(commits.try_recv().is_ok(), "it is told before the answer");
+    assert!(commits.try_recv().is_ok(), "it is published before the reply");
     drop(commits);
     for number in 1..1000 {
         store.apply(vec![put(number)]).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_reader_that_leaves_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_caller_is_answered_in_order() {
+async fn callers_are_answered_in_order() {
     let plan = Arc::new(Plan::default());
     let store = start(&plan);
     let mut commits = store.commits().unwrap();

@@ -1,18 +1,17 @@
-//! A process that is killed while it works: whatever it acknowledged is there afterwards. (What the
-//! system had taken over survives a kill; a power cut is beyond this test.)
+//! A process that is killed while it works: everything it acknowledged is present afterwards. (Data that the operating
+//! system accepted survives a kill; a power failure is beyond this test.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{self, Desired, Ending, Held, Limits, New, State, WorkerRef};
-use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName, retry};
-use rota_store::{Command, Create, OpenSession, Reads, Reply, Store, Tables};
+use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
+use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
+use rota_store::{Command, Create, OpenSession, ReadTxn, Reply, Store, WriteTxn};
 use rota_store_sqlite::{Options, Sqlite};
 use uuid::Uuid;
 
@@ -23,29 +22,10 @@ fn namespace() -> Namespace {
 }
 
 fn create(id: TaskId, offer: WorkerRef) -> Command {
-    let new = New {
-        id,
-        namespace: namespace(),
-        alias: None,
-        title: String::new(),
-        owner: String::new(),
-        parent: None,
-        retry_of: None,
-        labels: BTreeMap::new(),
-        target: Target::Worker(offer.worker.clone()),
-        priority: Priority::NORMAL,
-        desired: Desired::Run,
-        limits: Limits::default(),
-        retry: retry::Policy::default(),
-        not_before: None,
-        dependencies: Vec::new(),
-        trace: task::Trace::default(),
-        agent_known: true,
-        has_secrets: false,
-    };
+    let task = Task { agent_known: true, ..Task::new(id, namespace(), Target::Worker(offer.worker.clone())) };
     let payload = Bytes::from(vec![1; 200]);
     Command::Create(Box::new(Create {
-        new,
+        task,
         payload,
         secrets: None,
         key: Some(id.to_string()),
@@ -55,35 +35,35 @@ fn create(id: TaskId, offer: WorkerRef) -> Command {
     }))
 }
 
-/// Creates and ends tasks until it is killed; says each answer once it has it.
+/// Creates and completes tasks until killed, and prints each reply.
 async fn work(store: Arc<Sqlite>, round: u128, caller: u128, worker: WorkerRef) {
     for number in 0_u128.. {
         let id = TaskId(Uuid::from_u128((round << 100) | (caller << 80) | number));
         let replies = store.apply(vec![create(id, worker.clone())]).await.unwrap();
         let [Ok(Reply::Created(_))] = &replies[..] else { panic!("{replies:?}") };
-        say(&format!("made {id}\n"));
-        let held = Held { by: worker.clone(), fence: Fence(1) };
-        let ending = Ending::Succeeded(Some(Bytes::from(id.to_string())));
+        print(&format!("made {id}\n"));
+        let attempt = AttemptRef { by: worker.clone(), fence: Fence(1) };
+        let completion = Completion::Succeeded(Some(Bytes::from(id.to_string())));
         let command =
-            task::Command::Finish { held, ending, usage: None, session: String::new(), jitter: 0.0 };
+            task::Command::Finish { attempt, completion, usage: None, session: String::new(), jitter: 0.0 };
         let replies = store.apply(vec![Command::Task { namespace: namespace(), id, command }]).await.unwrap();
         assert!(replies[0].is_ok());
-        say(&format!("done {id}\n"));
+        print(&format!("done {id}\n"));
     }
 }
 
-fn say(line: &str) {
-    // One write a line; not `println`, which tests capture.
+fn print(line: &str) {
+    // One write per line, and not `println`, which tests capture.
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
     std::io::stdout().flush().unwrap();
 }
 
 #[test]
-#[ignore = "the child of the test below, told by its standard input what to do"]
+#[ignore = "the child of the test below, controlled by its standard input"]
 fn child() {
-    let mut told = String::new();
-    std::io::stdin().read_line(&mut told).unwrap();
-    let Some((round, path)) = told.trim_end().split_once(' ') else { return };
+    let mut input = String::new();
+    std::io::stdin().read_line(&mut input).unwrap();
+    let Some((round, path)) = input.trim_end().split_once(' ') else { return };
     let (round, path) = (round.parse::<u128>().unwrap(), PathBuf::from(path));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -115,10 +95,10 @@ fn child() {
 }
 
 #[test]
-fn killed_at_work_it_keeps_what_it_acknowledged() {
+fn killed_process_keeps_acknowledged_writes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
-    // By task, whether its end was acknowledged too.
+    // By task, whether its end was acknowledged.
     let mut known: HashMap<TaskId, bool> = HashMap::new();
     for round in 1..=20_u32 {
         let mut child = Program::new(std::env::current_exe().unwrap())
@@ -130,12 +110,12 @@ fn killed_at_work_it_keeps_what_it_acknowledged() {
             .unwrap();
         writeln!(child.stdin.take().unwrap(), "{round} {}", path.display()).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // A different number each round; the kill comes while commits go on.
+        // A different number each round; the kill interrupts running commits.
         let mut left = 5 + round * 7 % 40;
-        let mut heard = 0;
+        let mut parsed = 0;
         for line in lines.by_ref() {
             let Ok(line) = line else { break };
-            heard += u32::from(hear(&line, &mut known));
+            parsed += u32::from(parse(&line, &mut known));
             left = left.saturating_sub(1);
             if left == 0 {
                 child.kill().unwrap();
@@ -143,28 +123,28 @@ fn killed_at_work_it_keeps_what_it_acknowledged() {
             }
         }
         for line in lines.map_while(Result::ok) {
-            heard += u32::from(hear(&line, &mut known));
+            parsed += u32::from(parse(&line, &mut known));
         }
         child.wait().unwrap();
-        assert!(heard > 0, "the child did nothing");
+        assert!(parsed > 0, "the child did nothing");
 
-        let (mut writer, readers) = rota_store_sqlite::open_tables(&path).unwrap();
+        let (mut writer, readers) = rota_store_sqlite::open_connections(&path).unwrap();
         for (id, done) in &known {
-            let task = Reads::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
+            let task = ReadTxn::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
             assert!(!done || task.state == State::Succeeded, "the end of {id} is lost");
             let log = readers.events(*id, 0, usize::MAX).unwrap();
             assert_eq!(log.len() as u64, task.log_seq);
-            assert_eq!(Tables::key(&mut writer, &namespace(), &id.to_string()).unwrap(), Some(*id));
-            assert_eq!(Reads::payload(&readers, *id).unwrap().map(|payload| payload.len()), Some(200));
-            let result = Reads::result(&readers, *id).unwrap();
+            assert_eq!(WriteTxn::key(&mut writer, &namespace(), &id.to_string()).unwrap(), Some(*id));
+            assert_eq!(ReadTxn::payload(&readers, *id).unwrap().map(|payload| payload.len()), Some(200));
+            let result = ReadTxn::result(&readers, *id).unwrap();
             assert_eq!(result.is_some(), task.state == State::Succeeded);
         }
     }
     assert!(known.values().any(|done| *done), "nothing was ever ended");
 }
 
-/// Takes in a line of the child, if it is whole.
-fn hear(line: &str, known: &mut HashMap<TaskId, bool>) -> bool {
+/// Parses a line of the child, if it is complete.
+fn parse(line: &str, known: &mut HashMap<TaskId, bool>) -> bool {
     let Some((word, id)) = line.split_once(' ') else { return false };
     match (word, id.parse()) {
         ("made", Ok(id)) => known.entry(id).or_insert(false),

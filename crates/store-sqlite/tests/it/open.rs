@@ -1,4 +1,4 @@
-//! What people are told when a database cannot be opened.
+//! Errors of databases that cannot be opened.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ async fn made(path: &Path) {
 }
 
 #[tokio::test]
-async fn of_a_newer_version() {
+async fn newer_schema_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     made(&path).await;
@@ -36,25 +36,25 @@ async fn of_a_newer_version() {
 }
 
 #[tokio::test]
-async fn in_use() {
+async fn database_in_use_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     let first = open(&path).unwrap();
     let (message, hint) = unavailable(open(&path).unwrap_err());
     assert!(message.contains("in use by another process"), "{message}");
-    assert!(hint.contains("end the other process"), "{hint}");
+    assert!(hint.contains("stop the other process"), "{hint}");
     first.close().await;
     made(&path).await;
 }
 
 #[tokio::test]
-async fn locked_by_another_program() {
+async fn locked_database_reports_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     made(&path).await;
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    // A reader alone may be opened beside it; whoever writes is told.
+    // A second reader may be opened, a second writer is rejected.
     let store = open(&path);
     let error = match store {
         Ok(store) => {
@@ -73,30 +73,30 @@ async fn locked_by_another_program() {
 }
 
 #[tokio::test]
-async fn no_folder() {
+async fn missing_directory_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (message, hint) = unavailable(open(&folder.path().join("none").join("rota.db")).unwrap_err());
-    assert!(message.contains("cannot be opened"), "{message}");
-    assert!(hint.contains("check that its folder exists"), "{hint}");
+    assert!(message.contains("failed to open the lock file"), "{message}");
+    assert!(hint.contains("check that its directory exists"), "{hint}");
 }
 
 #[tokio::test]
-async fn no_database() {
+async fn foreign_file_is_rejected_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     std::fs::write(&path, "a letter to a friend\n".repeat(1000)).unwrap();
     let error = open(&path).unwrap_err();
-    assert!(matches!(&error, Error::Corrupt(text) if text.contains("damaged or is no database")), "{error}");
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("damaged or not a database")), "{error}");
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("a letter"), "it is left alone");
 }
 
 #[tokio::test]
-async fn damaged() {
+async fn damaged_database_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     made(&path).await;
     let mut bytes = std::fs::read(&path).unwrap();
-    // All but the first page, which holds the schema.
+    // All but the first page, which has the schema.
     for byte in &mut bytes[4096..] {
         *byte = 0x5a;
     }

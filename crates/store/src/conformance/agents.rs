@@ -1,25 +1,25 @@
-//! Agents, and tasks that name them.
+//! Agents, and the tasks that name them.
 
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
 use rota_core::target::Target;
-use rota_core::task::{CANCEL_GRACE, Ending, Limits, State, TIMEOUT};
+use rota_core::task::{Completion, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Limits, State};
 
-use super::trial::{Trial, delete_agent, make, on, put_agent, put_bounds};
+use super::harness::{Harness, delete_agent, make, on, put_agent, put_bounds};
 use crate::{Refused, Reply};
 
-pub async fn a_task_before_its_agent(t: &mut Trial) {
+pub async fn task_waits_for_its_agent(t: &mut Harness) {
     let task = t.plain().await;
     assert_eq!((task.state, task.agent_known), (State::Pending, false));
     t.agent("b").await;
     assert_eq!(t.state(task.id).await, State::Pending);
     t.agent("a").await;
     assert_eq!(t.state(task.id).await, State::Queued);
-    assert_eq!(t.told(task.id).before, Some(State::Pending));
+    assert_eq!(t.last_change(task.id).before, Some(State::Pending));
 }
 
-pub async fn gone_and_back(t: &mut Trial) {
+pub async fn deleted_agent_holds_and_releases_tasks(t: &mut Harness) {
     t.agent("a").await;
     let task = t.plain().await;
     for _ in 0..2 {
@@ -38,7 +38,7 @@ pub async fn gone_and_back(t: &mut Trial) {
     assert_eq!(t.one(delete_agent("b")).await.unwrap_err().to_string(), "there is no agent b");
 }
 
-pub async fn gone_while_a_dependency_runs(t: &mut Trial) {
+pub async fn agent_deleted_while_dependency_runs(t: &mut Harness) {
     t.agent("a").await;
     let first = t.plain().await;
     let second = t.after(vec![on(first.id)]);
@@ -53,14 +53,14 @@ pub async fn gone_while_a_dependency_runs(t: &mut Trial) {
     assert_eq!(t.state(second.id).await, State::Queued);
 }
 
-pub async fn gone_while_a_worker_has_it(t: &mut Trial) {
+pub async fn agent_deleted_while_task_runs(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
     t.one(delete_agent("a")).await.unwrap();
     assert_eq!(t.state(task.id).await, State::Assigned);
-    let failed = Ending::Failed(Failure::new(Class::Crash, "it fell"));
+    let failed = Completion::Failed(Failure::new(Class::Crash, "it fell"));
     t.finish(&task, failed).await.unwrap();
     t.later(Duration::from_secs(60));
     t.tick().await;
@@ -70,7 +70,7 @@ pub async fn gone_while_a_worker_has_it(t: &mut Trial) {
     assert_eq!(t.state(task.id).await, State::Queued);
 }
 
-pub async fn generations_and_conditions(t: &mut Trial) {
+pub async fn generations_grow_and_conditions_hold(t: &mut Harness) {
     let refused = t.one(put_agent("a", "v1", Some(true))).await.unwrap_err();
     assert!(matches!(refused, Refused::NoAgent(name) if name.as_str() == "a"));
     let made_at = t.now();
@@ -88,10 +88,10 @@ pub async fn generations_and_conditions(t: &mut Trial) {
     assert_eq!(t.store.snapshot().await.unwrap().agents, [(*second).clone()]);
 }
 
-pub async fn deleted_and_made_in_one_batch(t: &mut Trial) {
+pub async fn agent_recreated_in_one_batch(t: &mut Harness) {
     t.agent("a").await;
     let (old, new) = (t.task(), t.task());
-    let (old_id, new_id) = (old.new.id, new.new.id);
+    let (old_id, new_id) = (old.task.id, new.task.id);
     let replies =
         t.batch(vec![make(old), delete_agent("a"), make(new), put_agent("a", "v2", Some(false))]).await;
     assert!(replies.iter().all(Result::is_ok), "{replies:?}");
@@ -108,10 +108,10 @@ fn impatient() -> Limits {
     Limits { timeout: Some(SECOND * 100), queue_timeout: Some(SECOND * 5), cancel_grace: Some(SECOND) }
 }
 
-pub async fn bounds_in_any_order(t: &mut Trial) {
+pub async fn limits_apply_in_any_order(t: &mut Harness) {
     let before = t.plain().await.id;
     let mut own = t.task();
-    own.new.limits = Limits { timeout: Some(SECOND), queue_timeout: Some(SECOND * 50), cancel_grace: None };
+    own.task.limits = Limits { timeout: Some(SECOND), queue_timeout: Some(SECOND * 50), cancel_grace: None };
     let own = t.create(own).await.id;
     t.reopen().await;
     t.later(SECOND * 20);
@@ -124,7 +124,7 @@ pub async fn bounds_in_any_order(t: &mut Trial) {
     }
     let stubborn = t.read(own).await;
     assert_eq!((stubborn.timeout(), stubborn.cancel_grace()), (SECOND, SECOND));
-    // From the time at which it was ready, which is when its agent came.
+    // Counted from the time at which it was ready, which is the creation of its agent.
     assert_eq!(t.store.snapshot().await.unwrap().next_due, Some(t.now() + SECOND * 5));
     t.later(SECOND * 5);
     assert_eq!(t.tick().await, 2);
@@ -134,7 +134,7 @@ pub async fn bounds_in_any_order(t: &mut Trial) {
     }
 }
 
-pub async fn bounds_of_a_changed_agent(t: &mut Trial) {
+pub async fn changed_agent_updates_limits(t: &mut Harness) {
     t.agent("a").await;
     let first = t.plain().await.id;
     let behind = t.after(vec![on(first)]);
@@ -150,7 +150,7 @@ pub async fn bounds_of_a_changed_agent(t: &mut Trial) {
     assert_eq!((task.state, task.timeout(), task.queue_timeout()), (State::Queued, SECOND * 7, None));
 }
 
-pub async fn bounds_of_whoever_takes_it(t: &mut Trial) {
+pub async fn assigned_worker_brings_agent_limits(t: &mut Harness) {
     t.one(put_bounds(impatient())).await.unwrap();
     let targets = [
         Target::Capabilities(["code".to_owned()].into()),
@@ -160,9 +160,9 @@ pub async fn bounds_of_whoever_takes_it(t: &mut Trial) {
     t.reopen().await;
     for target in targets {
         let mut create = t.task();
-        create.new.target = target.clone();
+        create.task.target = target.clone();
         let task = t.create(create).await;
-        assert_eq!((task.timeout(), task.cancel_grace()), (TIMEOUT, CANCEL_GRACE));
+        assert_eq!((task.timeout(), task.cancel_grace()), (DEFAULT_TIMEOUT, DEFAULT_CANCEL_GRACE));
         t.later(SECOND * 10);
         assert_eq!(t.tick().await, 0, "the agent's queue timeout is not for those who do not name it");
         let route = t.route(target).await;

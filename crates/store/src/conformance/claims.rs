@@ -1,4 +1,4 @@
-//! Giving tasks to workers that ask for them.
+//! Claims.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use rota_core::target::Target;
 use rota_core::task::{self, State};
 use rota_core::{AgentName, TaskId};
 
-use super::trial::{Trial, delete_agent, make, namespace, session, to_agent};
+use super::harness::{Harness, delete_agent, make, namespace, session, to_agent};
 use crate::{Claim, Command, Refused, Reply};
 
-pub async fn best_rank_first_over_all_routes(t: &mut Trial) {
+pub async fn best_rank_is_first_over_routes(t: &mut Harness) {
     t.agent("a").await;
     let words = Target::Capabilities(["code".to_owned()].into());
     let plan = [
@@ -25,7 +25,7 @@ pub async fn best_rank_first_over_all_routes(t: &mut Trial) {
     for (target, priority) in plan {
         t.later(Duration::from_millis(1));
         let mut create = t.task();
-        (create.new.target, create.new.priority) = (target, priority);
+        (create.task.target, create.task.priority) = (target, priority);
         ids.push(t.create(create).await.id);
     }
     let routes = vec![t.route(to_agent("a")).await, t.route(words).await];
@@ -39,7 +39,7 @@ pub async fn best_rank_first_over_all_routes(t: &mut Trial) {
     assert_eq!(given, [1, 4, 0, 3, 2].map(|index| ids[index]));
 }
 
-pub async fn never_two_holders(t: &mut Trial) {
+pub async fn task_is_claimed_once(t: &mut Harness) {
     t.agent("a").await;
     for _ in 0..5 {
         t.plain().await;
@@ -65,30 +65,30 @@ pub async fn never_two_holders(t: &mut Trial) {
     assert_eq!(t.claim(&one, 5).await.len(), 0);
 }
 
-pub async fn of_tasks_made_in_the_same_batch(t: &mut Trial) {
+pub async fn tasks_of_same_batch_are_claimable(t: &mut Harness) {
     t.agent("a").await;
     let old = t.plain().await;
     t.later(Duration::from_millis(1));
     let worker = t.hello("w").await;
     let route = t.route(to_agent("a")).await;
     let (mut low, mut high) = (t.task(), t.task());
-    low.new.priority = Priority::LOW;
-    high.new.priority = Priority::HIGH;
-    let ids = [high.new.id, old.id, low.new.id];
+    low.task.priority = Priority::LOW;
+    high.task.priority = Priority::HIGH;
+    let ids = [high.task.id, old.id, low.task.id];
     let claim = |slots| {
         let (namespace, worker) = (namespace("n"), worker.clone());
         Command::Claim(Claim { namespace, worker, routes: vec![route], slots })
     };
     t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
     for (fence, id) in [1, 1, 1].into_iter().zip(ids) {
-        let told = t.told(id);
-        assert_eq!((told.task.state, told.task.fence.0), (State::Assigned, fence));
+        let change = t.last_change(id);
+        assert_eq!((change.task.state, change.task.fence.0), (State::Assigned, fence));
     }
-    assert_eq!(t.told(ids[0]).before, None);
-    assert_eq!(t.told(ids[1]).before, Some(State::Queued));
+    assert_eq!(t.last_change(ids[0]).before, None);
+    assert_eq!(t.last_change(ids[1]).before, Some(State::Queued));
 }
 
-pub async fn only_by_the_newest_session(t: &mut Trial) {
+pub async fn only_newest_session_claims(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let route = t.route(to_agent("a")).await;
@@ -101,20 +101,20 @@ pub async fn only_by_the_newest_session(t: &mut Trial) {
     assert_eq!(t.claim(&new, 1).await.len(), 1);
 }
 
-pub async fn never_across_namespaces(t: &mut Trial) {
+pub async fn claims_never_cross_namespaces(t: &mut Harness) {
     let mut create = t.task();
-    create.new.namespace = namespace("m");
-    create.new.target = Target::Capabilities(BTreeSet::new());
+    create.task.namespace = namespace("m");
+    create.task.target = Target::Capabilities(BTreeSet::new());
     let task = t.create(create).await;
     assert_eq!(task.state, State::Queued);
-    let route = t.told(task.id).route;
+    let route = t.last_change(task.id).route;
     let worker = t.hello("w").await;
     assert_eq!(t.claim_from(&worker, vec![route], 1).await.len(), 0);
     let accept = task::Command::Tick;
     assert_eq!(t.ask(task.id, accept).await.unwrap_err(), Refused::NoTask(task.id));
 }
 
-pub async fn priority_counts_at_once(t: &mut Trial) {
+pub async fn priority_update_applies_immediately(t: &mut Harness) {
     t.agent("a").await;
     let first = t.plain().await;
     let second = t.plain().await;
@@ -130,20 +130,20 @@ pub async fn priority_counts_at_once(t: &mut Trial) {
     assert_eq!(t.claim(&worker, 1).await[0].id, first.id);
 }
 
-pub async fn a_task_with_a_worker_of_its_own(t: &mut Trial) {
+pub async fn isolated_task_has_its_own_route(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    let id = create.new.id;
-    create.new.target = own(id);
+    let id = create.task.id;
+    create.task.target = own(id);
     let task = t.create(create).await;
     assert_eq!((task.state, task.agent().map(ToString::to_string)), (State::Queued, Some("a".to_owned())));
     let shared = t.plain().await;
-    // It follows its agent like any other.
+    // It follows its agent like any other task.
     t.one(delete_agent("a")).await.unwrap();
     assert_eq!((t.state(id).await, t.state(shared.id).await), (State::Pending, State::Pending));
     t.agent("a").await;
     assert_eq!(t.state(id).await, State::Queued);
-    // Nobody finds it on the agent's route.
+    // The agent's route does not contain it.
     let worker = t.hello("w").await;
     let given = t.claim(&worker, 9).await;
     assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [shared.id]);
@@ -151,12 +151,12 @@ pub async fn a_task_with_a_worker_of_its_own(t: &mut Trial) {
     let worker = t.hello("own").await;
     let given = t.claim_from(&worker, vec![route], 9).await;
     assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
-    // While it runs, its route is what its worker is known by.
+    // Its route is kept while it runs.
     t.later(Duration::from_secs(1));
     t.prune(t.now(), 9).await;
     let routes = t.store.snapshot().await.unwrap().routes;
     assert!(routes.iter().any(|(_, route)| route.target.is_own()), "{routes:?}");
-    // It goes with the task, or there would be more and more.
+    // The route is removed with the task.
     t.succeed(&given[0]).await;
     t.later(Duration::from_secs(1));
     assert!(t.prune(t.now(), 9).await > 0);
@@ -166,7 +166,7 @@ pub async fn a_task_with_a_worker_of_its_own(t: &mut Trial) {
         t.reopen().await;
     }
     let mut again = t.task();
-    again.new.target = own(again.new.id);
+    again.task.target = own(again.task.id);
     assert_eq!(t.create(again).await.state, State::Queued);
 }
 

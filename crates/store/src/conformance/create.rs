@@ -1,30 +1,30 @@
-//! Making tasks.
+//! Creation of tasks.
 
 use bytes::Bytes;
 use rota_core::TaskId;
 use rota_core::task::{Desired, State};
 use uuid::Uuid;
 
-use super::trial::{Trial, end_session, make, namespace, on, on_alias, to_agent};
+use super::harness::{Harness, end_session, make, namespace, on, on_alias, to_agent};
 use crate::{Command, Refused, Reply};
 
-pub async fn a_new_task_is_queued_and_told(t: &mut Trial) {
+pub async fn new_task_is_queued_and_published(t: &mut Harness) {
     t.agent("a").await;
     let task = t.plain().await;
     assert_eq!((task.state, task.created_at, task.ready_at), (State::Queued, t.now(), Some(t.now())));
     assert_eq!(t.read(task.id).await, *task);
     assert_eq!(t.store.payload(task.id).await.unwrap().unwrap(), format!("do {}", task.id).as_bytes());
     assert_eq!(t.steps(task.id).await, ["created", "ready"]);
-    let told = t.told(task.id);
-    assert_eq!((told.before, told.events.len(), told.dispatch.is_none()), (None, 2, true));
-    assert_eq!(told.events.to_vec(), t.log(task.id).await);
-    assert!(told.revision > 0);
-    assert_eq!(told.route, t.route(to_agent("a")).await);
+    let change = t.last_change(task.id);
+    assert_eq!((change.before, change.events.len(), change.dispatch.is_none()), (None, 2, true));
+    assert_eq!(change.events.to_vec(), t.log(task.id).await);
+    assert!(change.revision > 0);
+    assert_eq!(change.route, t.route(to_agent("a")).await);
     let routes: Vec<_> = t.commits.iter().flat_map(|commit| &commit.routes).collect();
-    assert_eq!(routes.len(), 1, "a route is told once, when it is new");
+    assert_eq!(routes.len(), 1, "a route is change once, when it is new");
 }
 
-pub async fn same_key_same_task(t: &mut Trial) {
+pub async fn same_key_returns_same_task(t: &mut Harness) {
     t.agent("a").await;
     let mut first = t.task();
     first.key = Some("order 7".to_owned());
@@ -32,7 +32,7 @@ pub async fn same_key_same_task(t: &mut Trial) {
     let before = t.commits.len();
     let mut second = t.task();
     second.key = Some("order 7".to_owned());
-    let unmade = second.new.id;
+    let unmade = second.task.id;
     let Ok(Reply::Existing(found)) = t.one(make(second)).await else { panic!("made twice") };
     assert_eq!(found, first);
     assert_eq!(t.store.task(unmade).await.unwrap(), None);
@@ -40,10 +40,10 @@ pub async fn same_key_same_task(t: &mut Trial) {
 
     let mut elsewhere = t.task();
     elsewhere.key = Some("order 7".to_owned());
-    elsewhere.new.namespace = namespace("m");
+    elsewhere.task.namespace = namespace("m");
     t.create(elsewhere).await;
 
-    // Within one batch, too.
+    // Also within one batch.
     let (mut third, mut fourth) = (t.task(), t.task());
     third.key = Some("order 8".to_owned());
     fourth.key = Some("order 8".to_owned());
@@ -58,13 +58,13 @@ pub async fn same_key_same_task(t: &mut Trial) {
     assert!(matches!(t.one(make(again)).await, Ok(Reply::Existing(found)) if found.id == third.id));
 }
 
-pub async fn a_foreign_id_is_made_once(t: &mut Trial) {
+pub async fn caller_chosen_id_is_created_once(t: &mut Harness) {
     let id = TaskId(Uuid::from_u128(0x9f00_0000_0000_4000_8000_0000_0000_0001));
     for turn in 0..3 {
         let mut create = t.task();
-        create.new.id = id;
+        create.task.id = id;
         create.foreign_id = true;
-        create.new.title = format!("turn {turn}");
+        create.task.title = format!("turn {turn}");
         match t.one(make(create)).await {
             Ok(Reply::Created(task)) if turn == 0 => assert_eq!(task.id, id),
             Ok(Reply::Existing(task)) if turn > 0 => assert_eq!(task.title, "turn 0"),
@@ -73,21 +73,21 @@ pub async fn a_foreign_id_is_made_once(t: &mut Trial) {
     }
 }
 
-pub async fn an_id_of_another_namespace_tells_nothing(t: &mut Trial) {
+pub async fn foreign_namespace_id_reveals_nothing(t: &mut Harness) {
     let task = t.plain().await;
     let mut create = t.task();
-    create.new.id = task.id;
-    create.new.namespace = namespace("m");
+    create.task.id = task.id;
+    create.task.namespace = namespace("m");
     create.foreign_id = true;
     let refused = t.one(make(create)).await.unwrap_err();
     assert_eq!(refused, Refused::KeyOutlived(task.id));
     assert_eq!(t.read(task.id).await, *task);
 }
 
-pub async fn an_id_twice_in_one_batch(t: &mut Trial) {
+pub async fn duplicate_id_in_one_batch(t: &mut Harness) {
     let (mut one, mut two, three) = (t.task(), t.task(), t.task());
-    one.new.title = "one".to_owned();
-    two.new.id = one.new.id;
+    one.task.title = "one".to_owned();
+    two.task.id = one.task.id;
     let replies = t.batch(vec![make(one), make(two), make(three)]).await;
     let [Ok(Reply::Created(_)), Ok(Reply::Existing(task)), Ok(Reply::Created(_))] = &replies[..] else {
         panic!("{replies:?}")
@@ -95,8 +95,8 @@ pub async fn an_id_twice_in_one_batch(t: &mut Trial) {
     assert_eq!(task.title, "one");
 }
 
-pub async fn strict_refuses_what_is_missing(t: &mut Trial) {
-    let strict = |t: &mut Trial| {
+pub async fn strict_task_rejects_missing_objects(t: &mut Harness) {
+    let strict = |t: &mut Harness| {
         let mut create = t.task();
         create.strict = true;
         create.key = Some("once".to_owned());
@@ -108,16 +108,16 @@ pub async fn strict_refuses_what_is_missing(t: &mut Trial) {
     t.agent("a").await;
     let there = t.plain().await;
     let mut create = strict(t);
-    create.new.dependencies = vec![on(there.id), on_alias("nobody")];
+    create.task.dependencies = vec![on(there.id), on_alias("missing")];
     let refused = t.one(make(create)).await.unwrap_err();
-    assert_eq!(refused, Refused::Strict { what: "dependency", name: "nobody".to_owned(), index: 1 });
-    // Nothing of it is left, the key not either.
+    assert_eq!(refused, Refused::Strict { what: "dependency", name: "missing".to_owned(), index: 1 });
+    // Nothing of it is left, not even its key.
     let mut create = strict(t);
-    create.new.dependencies = vec![on(there.id)];
+    create.task.dependencies = vec![on(there.id)];
     assert_eq!(t.create(create).await.state, State::Pending);
 }
 
-pub async fn an_offer_is_taken_in_the_same_commit(t: &mut Trial) {
+pub async fn offer_is_assigned_in_same_commit(t: &mut Harness) {
     t.agent("a").await;
     let worker = t.hello("w").await;
     let mut create = t.task();
@@ -129,14 +129,14 @@ pub async fn an_offer_is_taken_in_the_same_commit(t: &mut Trial) {
     let assignment = task.assignment.as_ref().unwrap();
     assert_eq!((task.state, &assignment.worker), (State::Assigned, &worker.worker));
     assert_ne!(assignment.span_id, [0; 8]);
-    let told = t.told(task.id);
-    assert_eq!((told.before, told.events.len()), (None, 3));
-    let dispatch = told.dispatch.unwrap();
+    let change = t.last_change(task.id);
+    assert_eq!((change.before, change.events.len()), (None, 3));
+    let dispatch = change.dispatch.unwrap();
     assert_eq!(dispatch.payload, format!("do {}", task.id).as_bytes());
     assert_eq!(dispatch.secrets.as_deref(), Some(&b"sealed"[..]));
 }
 
-pub async fn an_offer_of_an_ended_session_is_none(t: &mut Trial) {
+pub async fn offer_of_ended_session_is_ignored(t: &mut Harness) {
     t.agent("a").await;
     let first = t.hello("w").await;
     let second = t.hello("w").await;
@@ -149,7 +149,7 @@ pub async fn an_offer_of_an_ended_session_is_none(t: &mut Trial) {
     assert_eq!(t.create(create).await.state, State::Queued);
 }
 
-pub async fn an_offer_waits_for_nobody(t: &mut Trial) {
+pub async fn offer_does_not_wait(t: &mut Harness) {
     let worker = t.hello("w").await;
     let mut create = t.task();
     create.offer = Some(worker.clone());
@@ -159,13 +159,13 @@ pub async fn an_offer_waits_for_nobody(t: &mut Trial) {
     assert_eq!(t.state(task.id).await, State::Queued);
 }
 
-pub async fn born_cancelled(t: &mut Trial) {
+pub async fn task_created_cancelled_ends(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.desired = Desired::Cancelled;
+    create.task.desired = Desired::Cancelled;
     create.secrets = Some(Bytes::from_static(b"sealed"));
-    create.new.alias = Some("x".to_owned());
-    let waiter = t.after(vec![on(create.new.id)]);
+    create.task.alias = Some("x".to_owned());
+    let waiter = t.after(vec![on(create.task.id)]);
     let waiter = t.create(waiter).await;
     let task = t.create(create).await;
     assert_eq!(task.state, State::Cancelled);

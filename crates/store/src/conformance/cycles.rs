@@ -1,12 +1,12 @@
-//! Cycles of dependencies: found when their last edge comes, and all in them fail.
+//! Dependency cycles: detected with their last edge; every member fails.
 
 use rota_core::TaskId;
 use rota_core::failure::Class;
 use rota_core::task::{DependencyKey, OnFailure, State};
 
-use super::trial::{Trial, depend, make, on, on_alias, want};
+use super::harness::{Harness, depend, make, on, on_alias, want};
 
-async fn fails_with_its_path(t: &Trial, ids: &[TaskId]) {
+async fn fails_with_its_path(t: &Harness, ids: &[TaskId]) {
     for (index, &id) in ids.iter().enumerate() {
         let task = t.read(id).await;
         assert_eq!(task.state, State::Failed, "{index}");
@@ -19,20 +19,20 @@ async fn fails_with_its_path(t: &Trial, ids: &[TaskId]) {
     }
 }
 
-/// Each waits for the next, the last for the first; they come in some order.
-async fn ring(t: &mut Trial, size: usize) {
+/// Creates a ring of tasks in a shuffled order.
+async fn ring(t: &mut Harness, size: usize) {
     let mut made: Vec<_> = (0..size).map(|_| t.task()).collect();
-    let ids: Vec<_> = made.iter().map(|create| create.new.id).collect();
+    let ids: Vec<_> = made.iter().map(|create| create.task.id).collect();
     for (index, create) in made.iter_mut().enumerate() {
-        create.new.dependencies = vec![on(ids[(index + 1) % size])];
+        create.task.dependencies = vec![on(ids[(index + 1) % size])];
     }
-    // Every third first, then the others, so that edges come before and after their ends.
+    // Every third first, then the others, so that edges are created before and after their targets.
     let (thirds, others): (Vec<_>, Vec<_>) =
         made.into_iter().enumerate().partition(|(index, _)| index % 3 == 0);
     let order: Vec<_> = thirds.into_iter().chain(others).map(|(_, create)| create).collect();
-    let last = order.last().unwrap().new.id;
+    let last = order.last().unwrap().task.id;
     for create in order {
-        let closes = create.new.id == last;
+        let closes = create.task.id == last;
         let state = t.create(create).await.state;
         assert_eq!(state, if closes { State::Failed } else { State::Pending });
     }
@@ -40,79 +40,79 @@ async fn ring(t: &mut Trial, size: usize) {
     fails_with_its_path(t, &ids).await;
 }
 
-pub async fn of_one(t: &mut Trial) {
+pub async fn cycle_of_one(t: &mut Harness) {
     t.agent("a").await;
     ring(t, 1).await;
 }
 
-pub async fn of_two(t: &mut Trial) {
+pub async fn cycle_of_two(t: &mut Harness) {
     t.agent("a").await;
     ring(t, 2).await;
 }
 
-pub async fn of_three(t: &mut Trial) {
+pub async fn cycle_of_three(t: &mut Harness) {
     ring(t, 3).await;
 }
 
-pub async fn of_fifty(t: &mut Trial) {
+pub async fn cycle_of_fifty(t: &mut Harness) {
     t.agent("a").await;
     ring(t, 50).await;
 }
 
-pub async fn by_alias(t: &mut Trial) {
+pub async fn cycle_by_alias(t: &mut Harness) {
     t.agent("a").await;
     let (mut one, mut two) = (t.task(), t.task());
-    (one.new.alias, two.new.alias) = (Some("one".to_owned()), Some("two".to_owned()));
-    one.new.dependencies = vec![on_alias("two")];
-    two.new.dependencies = vec![on_alias("one")];
-    let ids = [one.new.id, two.new.id];
+    (one.task.alias, two.task.alias) = (Some("one".to_owned()), Some("two".to_owned()));
+    one.task.dependencies = vec![on_alias("two")];
+    two.task.dependencies = vec![on_alias("one")];
+    let ids = [one.task.id, two.task.id];
     t.batch(vec![make(one), make(two)]).await;
     fails_with_its_path(t, &ids).await;
-    // The newest of an alias is an older task, not the task itself.
+    // The newest task of the alias is an older one, not the task itself.
     let mut three = t.after(vec![depend(DependencyKey::Alias("one".to_owned()), OnFailure::Continue)]);
-    three.new.alias = Some("one".to_owned());
+    three.task.alias = Some("one".to_owned());
     assert_eq!(t.create(three).await.state, State::Queued);
 }
 
-pub async fn two_closed_at_once(t: &mut Trial) {
+pub async fn two_cycles_closed_by_one_task(t: &mut Harness) {
     t.agent("a").await;
     let middle = t.task();
-    let id = middle.new.id;
+    let id = middle.task.id;
     let mut sides = Vec::new();
     for _ in 0..2 {
-        // It would go on without the middle one; but it is in a cycle itself.
+        // It would continue without the middle one, but is in a cycle itself.
         let side = t.after(vec![depend(DependencyKey::Id(id), OnFailure::Continue)]);
         sides.push(t.create(side).await.id);
     }
     let mut middle = middle;
-    middle.new.dependencies = sides.iter().copied().map(on).collect();
+    middle.task.dependencies = sides.iter().copied().map(on).collect();
     t.create(middle).await;
     for id in [id, sides[0], sides[1]] {
         assert_eq!(t.steps(id).await.last().unwrap(), "dependency_cycle");
     }
 }
 
-pub async fn whoever_waits_for_a_cycle_fails(t: &mut Trial) {
+pub async fn dependents_of_a_cycle_fail(t: &mut Harness) {
     t.agent("a").await;
     let (mut one, mut two) = (t.task(), t.task());
-    let (waiter, patient) = (t.after(vec![on(one.new.id)]), one.new.id);
+    let (waiter, patient) = (t.after(vec![on(one.task.id)]), one.task.id);
     let patient = t.after(vec![depend(DependencyKey::Id(patient), OnFailure::Continue)]);
     let (waiter, patient) = (t.create(waiter).await, t.create(patient).await);
-    one.new.dependencies = vec![on(two.new.id)];
-    two.new.dependencies = vec![on(one.new.id)];
+    one.task.dependencies = vec![on(two.task.id)];
+    two.task.dependencies = vec![on(one.task.id)];
     t.create(one).await;
     t.create(two).await;
     assert_eq!(t.steps(waiter.id).await.last().unwrap(), "dependency_failed");
     assert_eq!(t.state(patient.id).await, State::Queued);
 }
 
-pub async fn none_in_a_diamond(t: &mut Trial) {
+pub async fn diamond_is_no_cycle(t: &mut Harness) {
     t.agent("a").await;
     let (top, mut left, mut right, mut bottom) = (t.task(), t.task(), t.task(), t.task());
-    left.new.dependencies = vec![on(top.new.id)];
-    right.new.dependencies = vec![on(top.new.id)];
-    bottom.new.dependencies = vec![on(left.new.id), on(right.new.id)];
-    let ids = [bottom.new.id, right.new.id, left.new.id, top.new.id];
+    left.task.dependencies = vec![on(top.task.id)];
+    right.task.dependencies = vec![on(top.task.id)];
+    bottom.task.dependencies = vec![on(left.task.id), on(right.task.id)];
+    let ids = [bottom.task.id, right.task.id, left.task.id, top.task.id];
     for create in [bottom, right, left, top] {
         t.create(create).await;
     }
@@ -120,12 +120,12 @@ pub async fn none_in_a_diamond(t: &mut Trial) {
     assert_eq!(states, [State::Pending, State::Pending, State::Pending, State::Queued]);
 }
 
-pub async fn none_left_by_those_who_gave_up(t: &mut Trial) {
+pub async fn cancelled_tasks_form_no_cycle(t: &mut Harness) {
     t.agent("a").await;
     let (mut one, mut two) = (t.task(), t.task());
-    one.new.dependencies = vec![on(two.new.id)];
-    two.new.dependencies = vec![depend(DependencyKey::Id(one.new.id), OnFailure::Continue)];
-    let (first, second) = (one.new.id, two.new.id);
+    one.task.dependencies = vec![on(two.task.id)];
+    two.task.dependencies = vec![depend(DependencyKey::Id(one.task.id), OnFailure::Continue)];
+    let (first, second) = (one.task.id, two.task.id);
     t.create(one).await;
     t.ask(first, want(rota_core::task::Desired::Cancelled)).await.unwrap();
     assert_eq!(t.create(two).await.state, State::Queued);

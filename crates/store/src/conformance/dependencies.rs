@@ -1,12 +1,12 @@
-//! Tasks that wait for other tasks.
+//! Dependencies between tasks.
 
 use bytes::Bytes;
-use rota_core::task::{DependencyKey, DependencyState, Ending, OnFailure, State};
+use rota_core::task::{Completion, DependencyKey, DependencyState, OnFailure, State};
 
-use super::trial::{Trial, depend, make, namespace, on, on_alias};
+use super::harness::{Harness, depend, make, namespace, on, on_alias};
 
-/// Gives all that can be given to a worker until nothing is left, and ends each well.
-async fn work_off(t: &mut Trial, worker: &rota_core::task::WorkerRef) -> usize {
+/// Claims and completes tasks until none is ready.
+async fn work_off(t: &mut Harness, worker: &rota_core::task::WorkerRef) -> usize {
     let mut done = 0;
     loop {
         let given = t.claim(worker, 10).await;
@@ -20,14 +20,14 @@ async fn work_off(t: &mut Trial, worker: &rota_core::task::WorkerRef) -> usize {
     }
 }
 
-pub async fn before_it_after_it_and_between(t: &mut Trial) {
+pub async fn dependencies_in_any_creation_order(t: &mut Harness) {
     t.agent("a").await;
     let (mut first, mut middle, mut last) = (t.task(), t.task(), t.task());
-    middle.new.dependencies = vec![on(first.new.id)];
-    last.new.dependencies = vec![on(first.new.id), on(middle.new.id)];
-    let ids = [first.new.id, middle.new.id, last.new.id];
-    first.new.title = "first".to_owned();
-    // The last comes first; the middle one in a batch with the one that it waits for.
+    middle.task.dependencies = vec![on(first.task.id)];
+    last.task.dependencies = vec![on(first.task.id), on(middle.task.id)];
+    let ids = [first.task.id, middle.task.id, last.task.id];
+    first.task.title = "first".to_owned();
+    // The last is created first, the middle one in a batch with its dependency.
     let last = t.create(last).await;
     assert_eq!((last.state, last.dependencies[0].state), (State::Pending, DependencyState::Missing));
     t.batch(vec![make(middle), make(first)]).await;
@@ -42,25 +42,25 @@ pub async fn before_it_after_it_and_between(t: &mut Trial) {
     assert_eq!(t.create(late).await.state, State::Queued, "all that it waits for is over");
 }
 
-pub async fn an_alias_is_the_newest_at_creation(t: &mut Trial) {
+pub async fn alias_resolves_to_newest_at_creation(t: &mut Harness) {
     t.agent("a").await;
     let mut ids = Vec::new();
     for _ in 0..2 {
         let mut create = t.task();
-        create.new.alias = Some("build".to_owned());
+        create.task.alias = Some("build".to_owned());
         ids.push(t.create(create).await.id);
     }
     let waiter = t.after(vec![on_alias("build")]);
     let waiter = t.create(waiter).await;
     let mut third = t.task();
-    third.new.alias = Some("build".to_owned());
+    third.task.alias = Some("build".to_owned());
     let third = t.create(third).await;
     assert_eq!(t.read(waiter.id).await.dependencies[0].state, DependencyState::Waiting(ids[1]));
     assert_eq!(t.store.newest(&namespace("n"), "build").await.unwrap(), Some(third.id));
     assert_eq!(t.store.newest(&namespace("m"), "build").await.unwrap(), None);
 }
 
-pub async fn a_missing_alias_is_the_first_that_comes(t: &mut Trial) {
+pub async fn missing_alias_resolves_to_first_created(t: &mut Harness) {
     t.agent("a").await;
     let waiter = t.after(vec![on_alias("build"), on_alias("test")]);
     let waiter = t.create(waiter).await;
@@ -68,7 +68,7 @@ pub async fn a_missing_alias_is_the_first_that_comes(t: &mut Trial) {
     let mut ids = Vec::new();
     for alias in ["build", "build", "test"] {
         let mut create = t.task();
-        create.new.alias = Some(alias.to_owned());
+        create.task.alias = Some(alias.to_owned());
         ids.push(t.create(create).await.id);
     }
     let states: Vec<_> = t.read(waiter.id).await.dependencies.iter().map(|one| one.state).collect();
@@ -78,7 +78,7 @@ pub async fn a_missing_alias_is_the_first_that_comes(t: &mut Trial) {
     assert_eq!(t.state(waiter.id).await, State::Succeeded);
 }
 
-pub async fn on_failure_policies(t: &mut Trial) {
+pub async fn failed_dependency_applies_its_policy(t: &mut Harness) {
     t.agent("a").await;
     let broken = t.plain().await;
     let mut waiters = Vec::new();
@@ -94,10 +94,10 @@ pub async fn on_failure_policies(t: &mut Trial) {
     }
     assert_eq!(states, [State::Failed, State::Queued, State::Cancelled]);
     assert_eq!(t.commits.last().unwrap().tasks.len(), 4, "all in one commit");
-    assert_eq!(t.create(unmade).await.state, State::Failed, "it is known at once");
+    assert_eq!(t.create(unmade).await.state, State::Failed, "it fails immediately");
 }
 
-pub async fn a_chain_falls(t: &mut Trial) {
+pub async fn failure_propagates_along_a_chain(t: &mut Harness) {
     t.agent("a").await;
     let first = t.plain().await;
     let mut last = first.id;
@@ -110,29 +110,29 @@ pub async fn a_chain_falls(t: &mut Trial) {
     assert_eq!(t.commits.last().unwrap().tasks.len(), 21);
 }
 
-pub async fn what_they_brought_is_sent_along(t: &mut Trial) {
+pub async fn dependency_results_are_dispatched(t: &mut Harness) {
     t.agent("a").await;
     let worker = t.hello("w").await;
     let (with, without) = (t.plain().await, t.plain().await);
     let last = t.after(vec![on(with.id), on(without.id)]);
     let last = t.create(last).await;
     let given = t.claim(&worker, 2).await;
-    t.finish(&given[0], Ending::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
+    t.finish(&given[0], Completion::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
     t.succeed(&given[1]).await;
     assert_eq!(t.store.result(with.id).await.unwrap().unwrap(), &b"42"[..]);
     assert_eq!(t.store.result(without.id).await.unwrap(), None);
     assert_eq!(t.claim(&worker, 2).await[0].id, last.id);
-    let previous = t.told(last.id).dispatch.unwrap();
+    let previous = t.last_change(last.id).dispatch.unwrap();
     let previous: Vec<_> = previous.previous.iter().map(|one| (one.task.id, one.result.clone())).collect();
     assert_eq!(previous, [(with.id, Some(Bytes::from_static(b"42"))), (without.id, None)]);
 }
 
-pub async fn another_namespace_does_not_count(t: &mut Trial) {
+pub async fn other_namespaces_are_no_dependencies(t: &mut Harness) {
     t.agent("a").await;
     let mut elsewhere = t.task();
-    elsewhere.new.namespace = namespace("m");
-    elsewhere.new.alias = Some("x".to_owned());
-    let (before, after) = (t.after(vec![on(elsewhere.new.id), on_alias("x")]), elsewhere.new.id);
+    elsewhere.task.namespace = namespace("m");
+    elsewhere.task.alias = Some("x".to_owned());
+    let (before, after) = (t.after(vec![on(elsewhere.task.id), on_alias("x")]), elsewhere.task.id);
     let before = t.create(before).await;
     t.create(elsewhere).await;
     let later = t.after(vec![on(after), on_alias("x")]);

@@ -1,32 +1,32 @@
-//! Removing what ended long ago.
+//! Pruning.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::target::Target;
-use rota_core::task::{Ending, State};
+use rota_core::task::{Completion, State};
 use rota_core::{TaskId, Timestamp, WorkerName};
 use uuid::Uuid;
 
-use super::trial::{Trial, delete_agent, end_session, make, namespace, on};
+use super::harness::{Harness, delete_agent, end_session, make, namespace, on};
 use crate::{Command, Filter, Prune, Refused, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn ended(t: &mut Trial) -> TaskId {
+async fn ended(t: &mut Harness) -> TaskId {
     let task = t.plain().await;
     t.cancel(task.id).await;
     t.later(SECOND);
     task.id
 }
 
-pub async fn only_what_ended_before(t: &mut Trial) {
+pub async fn only_tasks_ended_before_are_pruned(t: &mut Harness) {
     t.agent("a").await;
     let waiting = t.plain().await.id;
     let old = ended(t).await;
     let bound = t.now();
     let young = ended(t).await;
-    // Made long ago and ended only now.
+    // Created long ago and ended now.
     t.cancel(waiting).await;
     assert_eq!(t.prune(bound, 10).await, 1);
     assert_eq!(t.store.task(old).await.unwrap(), None);
@@ -35,7 +35,7 @@ pub async fn only_what_ended_before(t: &mut Trial) {
     assert_eq!(t.prune(bound, 10).await, 0);
 }
 
-pub async fn oldest_first_and_no_more(t: &mut Trial) {
+pub async fn oldest_are_pruned_first_up_to_limit(t: &mut Harness) {
     t.agent("a").await;
     let first_made = t.plain().await.id;
     let mut ids = Vec::new();
@@ -51,17 +51,17 @@ pub async fn oldest_first_and_no_more(t: &mut Trial) {
     assert_eq!(t.prune(t.now(), 3).await, 2);
 }
 
-pub async fn keys_stay_and_the_rest_goes(t: &mut Trial) {
+pub async fn keys_outlive_their_tasks(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
     create.key = Some("once".to_owned());
-    create.new.alias = Some("x".to_owned());
+    create.task.alias = Some("x".to_owned());
     let id = t.create(create).await.id;
     let waiter = t.after(vec![on(id)]);
     let waiter = t.create(waiter).await.id;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    t.finish(&task, Ending::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
+    t.finish(&task, Completion::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
     t.later(SECOND);
     assert_eq!(t.prune(t.now(), 10).await, 1);
     t.reopen().await;
@@ -73,16 +73,16 @@ pub async fn keys_stay_and_the_rest_goes(t: &mut Trial) {
     let mut again = t.task();
     again.key = Some("once".to_owned());
     assert_eq!(t.one(make(again)).await.unwrap_err(), Refused::KeyOutlived(id));
-    // Who depended on it goes on without it.
+    // Its dependents continue without it.
     assert_eq!(t.claim(&worker, 1).await[0].id, waiter);
-    assert!(t.told(waiter).dispatch.unwrap().previous.is_empty());
+    assert!(t.last_change(waiter).dispatch.unwrap().previous.is_empty());
 }
 
-pub async fn ids_from_outside_go_too(t: &mut Trial) {
+pub async fn caller_chosen_ids_are_pruned(t: &mut Harness) {
     t.agent("a").await;
     for first in [0x00_u128, 0x50, 0xff] {
         let mut create = t.task();
-        create.new.id = TaskId(Uuid::from_u128((first << 120) | 0x4000_8000_0000_0000_0000));
+        create.task.id = TaskId(Uuid::from_u128((first << 120) | 0x4000_8000_0000_0000_0000));
         create.foreign_id = true;
         let id = t.create(create).await.id;
         t.cancel(id).await;
@@ -91,7 +91,7 @@ pub async fn ids_from_outside_go_too(t: &mut Trial) {
     assert_eq!(t.prune(t.now(), 10).await, 3);
 }
 
-pub async fn revisions_never_repeat(t: &mut Trial) {
+pub async fn revisions_are_never_reused(t: &mut Harness) {
     t.agent("a").await;
     ended(t).await;
     let before = t.store.revision().await.unwrap();
@@ -100,7 +100,7 @@ pub async fn revisions_never_repeat(t: &mut Trial) {
     t.reopen().await;
     assert_eq!(t.store.revision().await.unwrap(), before);
     let task = t.plain().await;
-    assert_eq!(t.told(task.id).revision, before + 1);
+    assert_eq!(t.last_change(task.id).revision, before + 1);
     assert_eq!(t.store.feed(before, 10).await.unwrap().len(), 1);
 }
 
@@ -108,14 +108,14 @@ fn needing(word: &str) -> Target {
     Target::Capabilities([word.to_owned()].into())
 }
 
-/// Numbers of all routes.
-async fn routes(t: &Trial) -> Vec<u32> {
+/// Returns the ids of all routes.
+async fn routes(t: &Harness) -> Vec<u32> {
     t.store.snapshot().await.unwrap().routes.iter().map(|(id, _)| id.0).collect()
 }
 
-pub async fn keys_go_after_their_tasks(t: &mut Trial) {
+pub async fn keys_are_pruned_after_their_tasks(t: &mut Harness) {
     t.agent("a").await;
-    let keyed = |t: &mut Trial, key: &str| {
+    let keyed = |t: &mut Harness, key: &str| {
         let mut create = t.task();
         create.key = Some(key.to_owned());
         create
@@ -146,7 +146,7 @@ pub async fn keys_go_after_their_tasks(t: &mut Trial) {
     assert!(matches!(t.one(make(again)).await, Ok(Reply::Existing(task)) if task.id == kept));
 }
 
-pub async fn sessions_of_those_who_left(t: &mut Trial) {
+pub async fn ended_sessions_are_pruned(t: &mut Harness) {
     for name in ["v", "w", "x"] {
         let worker = t.hello(name).await;
         if name != "x" {
@@ -154,7 +154,7 @@ pub async fn sessions_of_those_who_left(t: &mut Trial) {
         }
         t.later(SECOND);
     }
-    // Ended, and here again.
+    // Ended, and connected again.
     t.hello("w").await;
     t.reopen().await;
     assert_eq!(t.prune(t.now(), 10).await, 1);
@@ -163,13 +163,13 @@ pub async fn sessions_of_those_who_left(t: &mut Trial) {
     assert_eq!(t.hello("x").await.epoch.0, 2);
 }
 
-pub async fn routes_that_nothing_waits_on(t: &mut Trial) {
+pub async fn unused_routes_are_pruned(t: &mut Harness) {
     t.agent("a").await;
     let worker = t.hello("w").await;
     let ends = Timestamp(0);
     for target in [needing("x"), needing("code"), Target::Worker(WorkerName::new("w").unwrap())] {
         let mut create = t.task();
-        create.new.target = target;
+        create.task.target = target;
         t.create(create).await;
     }
     t.plain().await;
@@ -180,12 +180,12 @@ pub async fn routes_that_nothing_waits_on(t: &mut Trial) {
     assert_eq!(given.len(), 4);
     assert_eq!(t.prune(ends, 1).await, 1);
     assert_eq!(t.prune(ends, 5).await, 1);
-    assert_eq!(t.commits.last().unwrap().gone_routes, [rota_core::RouteId(2)]);
+    assert_eq!(t.commits.last().unwrap().removed_routes, [rota_core::RouteId(2)]);
     assert_eq!(routes(t).await, [3, 4], "an agent and a worker stand behind these");
     t.one(end_session(&worker)).await.unwrap();
     t.one(delete_agent("a")).await.unwrap();
     t.reopen().await;
-    // What was given has come back, and is given up.
+    // The task was assigned, lost, and cancelled.
     let lost: Vec<_> = given.iter().map(|task| task.id).collect();
     for id in &lost {
         t.cancel(*id).await;
@@ -193,30 +193,30 @@ pub async fn routes_that_nothing_waits_on(t: &mut Trial) {
     t.prune(ends, 10).await;
     assert_eq!(routes(t).await, [0_u32; 0]);
     let mut create = t.task();
-    create.new.target = needing("x");
+    create.task.target = needing("x");
     let id = t.create(create).await.id;
     let number = routes(t).await;
     assert!(number[0] > 4, "a number came again: {number:?}");
-    assert_eq!(t.told(id).route.0, number[0]);
-    assert_eq!(t.store.ahead(t.told(id).route, i64::MAX).await.unwrap(), 1);
+    assert_eq!(t.last_change(id).route.0, number[0]);
+    assert_eq!(t.store.ahead(t.last_change(id).route, i64::MAX).await.unwrap(), 1);
 }
 
-pub async fn a_route_of_the_same_batch(t: &mut Trial) {
+pub async fn route_used_in_same_batch_survives(t: &mut Harness) {
     let prune = || Command::Prune(Prune { ended_before: None, left_before: Timestamp(0), limit: 10 });
     let mut first = t.task();
-    first.new.target = needing("x");
-    let id = first.new.id;
+    first.task.target = needing("x");
+    let id = first.task.id;
     t.batch(vec![make(first), prune()]).await;
     assert_eq!(routes(t).await, [1]);
     t.cancel(id).await;
     let mut second = t.task();
-    second.new.target = needing("x");
-    let id = second.new.id;
+    second.task.target = needing("x");
+    let id = second.task.id;
     t.batch(vec![prune(), make(second)]).await;
-    let told = t.commits.last().unwrap();
-    assert_eq!((told.routes.len(), told.gone_routes.len()), (1, 1));
-    assert_eq!(routes(t).await, [t.told(id).route.0]);
-    let route = t.told(id).route;
+    let change = t.commits.last().unwrap();
+    assert_eq!((change.routes.len(), change.removed_routes.len()), (1, 1));
+    assert_eq!(routes(t).await, [t.last_change(id).route.0]);
+    let route = t.last_change(id).route;
     let worker = t.hello("w").await;
     assert_eq!(t.claim_from(&worker, vec![route], 1).await[0].id, id);
 }

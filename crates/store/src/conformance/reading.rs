@@ -1,4 +1,4 @@
-//! Reading what is kept.
+//! Reads: lists, logs, the feed, statistics and snapshots.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,26 +7,26 @@ use bytes::Bytes;
 use rota_core::AgentName;
 use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{Command, Item, Meaning, State};
+use rota_core::task::{Command, EventEffect, Item, State};
 
-use super::trial::{Trial, held, namespace, to_agent};
-use crate::{Figures, Filter};
+use super::harness::{Harness, attempt_of, namespace, to_agent};
+use crate::{Filter, StoreStats};
 
-pub async fn filters(t: &mut Trial) {
+pub async fn list_filters_match(t: &mut Harness) {
     t.agent("a").await;
     let mut ids = Vec::new();
     for index in 0..4 {
         let mut create = t.task();
         match index {
-            0 => create.new.labels = BTreeMap::from([("team".to_owned(), "x".to_owned())]),
-            1 => create.new.owner = "you".to_owned(),
+            0 => create.task.labels = BTreeMap::from([("team".to_owned(), "x".to_owned())]),
+            1 => create.task.owner = "you".to_owned(),
             2 => {
-                create.new.alias = Some("build".to_owned());
-                create.new.parent = Some(ids[0]);
+                create.task.alias = Some("build".to_owned());
+                create.task.parent = Some(ids[0]);
             }
             _ => {
-                create.new.namespace = namespace("m");
-                create.new.target = Target::Capabilities(["code".to_owned()].into());
+                create.task.namespace = namespace("m");
+                create.task.target = Target::Capabilities(["code".to_owned()].into());
             }
         }
         ids.push(t.create(create).await.id);
@@ -60,11 +60,11 @@ pub async fn filters(t: &mut Trial) {
     }
 }
 
-pub async fn pages(t: &mut Trial) {
+pub async fn list_pages_are_complete(t: &mut Harness) {
     let mut ids = Vec::new();
     for index in 0..10 {
         let mut create = t.task();
-        create.new.owner = if index % 3 == 0 { "me".to_owned() } else { "you".to_owned() };
+        create.task.owner = if index % 3 == 0 { "me".to_owned() } else { "you".to_owned() };
         ids.push(t.create(create).await.id);
     }
     for (limit, owner) in [(3, None), (5, None), (10, None), (11, None), (2, Some("you".to_owned()))] {
@@ -84,16 +84,16 @@ pub async fn pages(t: &mut Trial) {
     }
 }
 
-pub async fn a_log_from_anywhere(t: &mut Trial) {
+pub async fn log_reads_from_any_position(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
     for (index, size) in [1_u64, 3, 2, 5].into_iter().enumerate() {
-        let item = Item { at: t.now(), payload: Bytes::from(vec![7; 10]), meaning: Meaning::Plain };
+        let item = Item { at: t.now(), payload: Bytes::from(vec![7; 10]), effect: EventEffect::None };
         let items = (0..size).map(|_| item.clone()).collect();
         let first = 1 + [1, 3, 2, 5][..index].iter().sum::<u64>();
-        t.ask(task.id, Command::Report { held: held(&task), first, items }).await.unwrap();
+        t.ask(task.id, Command::Report { attempt: attempt_of(&task), first, items }).await.unwrap();
     }
     let all = t.log(task.id).await;
     assert_eq!(all.len(), 15);
@@ -107,7 +107,7 @@ pub async fn a_log_from_anywhere(t: &mut Trial) {
     assert_eq!(t.store.events(task.id, u64::MAX, 10).await.unwrap(), []);
 }
 
-pub async fn the_log_of_all_tasks(t: &mut Trial) {
+pub async fn feed_has_all_logs(t: &mut Harness) {
     t.agent("a").await;
     for _ in 0..3 {
         t.plain().await;
@@ -116,12 +116,12 @@ pub async fn the_log_of_all_tasks(t: &mut Trial) {
     for task in t.claim(&worker, 2).await {
         t.succeed(&task).await;
     }
-    let told: Vec<_> = t.commits.iter().flat_map(|commit| &commit.tasks).collect();
+    let changes: Vec<_> = t.commits.iter().flat_map(|commit| &commit.tasks).collect();
     let all = t.store.feed(0, usize::MAX).await.unwrap();
-    assert_eq!(all.len(), told.len());
-    for (entry, told) in all.iter().zip(&told) {
-        assert_eq!((entry.revision, entry.id), (told.revision, told.task.id));
-        assert_eq!(entry.events[..], told.events[..]);
+    assert_eq!(all.len(), changes.len());
+    for (entry, change) in all.iter().zip(&changes) {
+        assert_eq!((entry.revision, entry.id), (change.revision, change.task.id));
+        assert_eq!(entry.events[..], change.events[..]);
     }
     assert!(all.windows(2).all(|two| two[0].revision < two[1].revision));
     assert_eq!(t.store.revision().await.unwrap(), all.last().unwrap().revision);
@@ -134,12 +134,12 @@ pub async fn the_log_of_all_tasks(t: &mut Trial) {
     assert!(t.store.feed(after, 1).await.unwrap().is_empty());
 }
 
-pub async fn how_many_go_before(t: &mut Trial) {
+pub async fn ahead_counts_lower_ranks(t: &mut Harness) {
     t.agent("a").await;
     let mut ranks = Vec::new();
     for priority in [Priority::LOW, Priority::URGENT, Priority::NORMAL] {
         let mut create = t.task();
-        create.new.priority = priority;
+        create.task.priority = priority;
         ranks.push(t.create(create).await.rank());
     }
     let route = t.route(to_agent("a")).await;
@@ -148,29 +148,29 @@ pub async fn how_many_go_before(t: &mut Trial) {
     }
 }
 
-pub async fn what_is_counted(t: &mut Trial) {
+pub async fn stats_count_pending_and_heads(t: &mut Harness) {
     t.agent("a").await;
     let mut ready = Vec::new();
     for priority in [Priority::NORMAL, Priority::URGENT, Priority::LOW] {
         let mut create = t.task();
-        create.new.priority = priority;
+        create.task.priority = priority;
         ready.push(t.create(create).await.ready_at.unwrap());
         t.later(Duration::from_secs(1));
     }
     let mut waits = t.task();
-    waits.new.target = to_agent("nobody");
+    waits.task.target = to_agent("missing");
     t.create(waits).await;
-    let (route, none) = (t.route(to_agent("a")).await, t.route(to_agent("nobody")).await);
-    let figures = t.store.figures(vec![route, none]).await.unwrap();
-    assert_eq!(figures, Figures { pending: 1, next: vec![(route, ready[1])] });
+    let (route, none) = (t.route(to_agent("a")).await, t.route(to_agent("missing")).await);
+    let stats = t.store.stats(vec![route, none]).await.unwrap();
+    assert_eq!(stats, StoreStats { pending: 1, next: vec![(route, ready[1])] });
 }
 
-pub async fn a_snapshot_is_a_fresh_start(t: &mut Trial) {
+pub async fn snapshot_equals_reopened_state(t: &mut Harness) {
     t.agent("a").await;
     t.agent("b").await;
     for agent in ["a", "a", "b", "c"] {
         let mut create = t.task();
-        create.new.target = to_agent(agent);
+        create.task.target = to_agent(agent);
         t.create(create).await;
     }
     let worker = t.hello("w").await;

@@ -1,12 +1,12 @@
-//! Workers' sessions: what goes on, what is lost, and who may say so.
+//! Sessions of workers: which attempts continue, which are lost, and which sessions decide.
 
 use rota_core::Fence;
 use rota_core::task::{Command, Reply, State};
 
-use super::trial::{Trial, end_session, held, make, open_session, session};
+use super::harness::{Harness, attempt_of, end_session, make, open_session, session};
 use crate::{Command as Change, OpenSession, Refused, Reply as Answer};
 
-pub async fn epochs_grow(t: &mut Trial) {
+pub async fn epochs_grow_with_each_hello(t: &mut Harness) {
     for epoch in 1..=3 {
         assert_eq!(t.hello("w").await.epoch.0, epoch);
         t.reopen().await;
@@ -19,25 +19,25 @@ pub async fn epochs_grow(t: &mut Trial) {
     assert_eq!(open, [("v", 1, true), ("w", 4, true)]);
 }
 
-pub async fn what_is_named_goes_on(t: &mut Trial) {
+pub async fn named_attempts_continue(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     t.plain().await;
     let old = t.hello("w").await;
     let tasks = t.claim(&old, 2).await;
-    t.ask(tasks[0].id, Command::Accept(held(&tasks[0]))).await.unwrap();
+    t.ask(tasks[0].id, Command::Accept(attempt_of(&tasks[0]))).await.unwrap();
     let running = tasks.iter().map(|task| (task.id, task.fence)).collect();
     let (new, resumed) = t.hello_again("w", "process 1", running).await;
     for (task, resumed) in tasks.iter().zip(&resumed) {
         let (live, seq) = resumed.live.clone().unwrap();
         assert_eq!((resumed.id, live.state, seq), (task.id, State::Running, 0));
         assert_eq!(live.assignment.as_ref().unwrap().epoch, new.epoch);
-        assert_eq!(t.finish(task, rota_core::task::Ending::Succeeded(None)).await, Ok(Reply::Stale));
+        assert_eq!(t.finish(task, rota_core::task::Completion::Succeeded(None)).await, Ok(Reply::Stale));
         t.succeed(&live).await;
     }
 }
 
-pub async fn what_is_not_named_is_lost(t: &mut Trial) {
+pub async fn unnamed_attempts_are_lost(t: &mut Harness) {
     t.agent("a").await;
     let task = t.plain().await;
     let worker = t.hello("w").await;
@@ -48,12 +48,12 @@ pub async fn what_is_not_named_is_lost(t: &mut Trial) {
     assert_eq!((task.state, task.attempts, task.worker_losses), (State::Queued, 0, 0));
 }
 
-pub async fn under_an_older_fence(t: &mut Trial) {
+pub async fn attempt_with_older_fence_is_lost(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let first = t.claim(&worker, 1).await.remove(0);
-    let reject = Command::Reject { held: held(&first), reason: "no room".to_owned() };
+    let reject = Command::Reject { attempt: attempt_of(&first), reason: "no room".to_owned() };
     t.ask(first.id, reject).await.unwrap();
     let second = t.claim(&worker, 1).await.remove(0);
     assert_eq!(second.id, first.id);
@@ -63,20 +63,20 @@ pub async fn under_an_older_fence(t: &mut Trial) {
     assert!(task.assignment.is_none(), "the second assignment never arrived: {task:?}");
 }
 
-pub async fn another_process_in_its_place(t: &mut Trial) {
+pub async fn new_process_replaces_the_old(t: &mut Harness) {
     t.agent("a").await;
     let task = t.plain().await;
     let worker = t.hello("w").await;
     let given = t.claim(&worker, 1).await.remove(0);
-    t.ask(task.id, Command::Accept(held(&given))).await.unwrap();
-    // In the batch that assigns it, too.
+    t.ask(task.id, Command::Accept(attempt_of(&given))).await.unwrap();
+    // Also in the batch that assigns it.
     t.hello_again("w", "process 2", Vec::new()).await;
     let task = t.read(task.id).await;
     assert_eq!((task.state, task.attempts, task.worker_losses), (State::Queued, 1, 1));
     assert_eq!(t.steps(task.id).await[3..], ["started", "worker_lost", "ready"]);
 }
 
-pub async fn a_name_that_was_taken_is_not_taken_back(t: &mut Trial) {
+pub async fn replaced_process_cannot_return(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let back = |instance: &str, last: &rota_core::task::WorkerRef, running| {
@@ -88,19 +88,19 @@ pub async fn a_name_that_was_taken_is_not_taken_back(t: &mut Trial) {
     let task = t.claim(&second, 1).await.remove(0);
     assert_eq!(t.one(back("process 1", &first, Vec::new())).await.unwrap_err(), Refused::Replaced);
     assert_eq!(t.state(task.id).await, State::Assigned);
-    // The one that has it may come back as often as it likes, also when it has not heard of its last Welcome.
-    let held = vec![(task.id, task.fence)];
+    // The current process may reconnect any number of times, even if it missed its last Welcome.
+    let attempt = vec![(task.id, task.fence)];
     for last in [&second, &first] {
-        let Ok(Answer::Session(..)) = t.one(back("process 2", last, held.clone())).await else { panic!() };
+        let Ok(Answer::Session(..)) = t.one(back("process 2", last, attempt.clone())).await else { panic!() };
         assert_eq!(t.state(task.id).await, State::Running);
     }
-    // When that one has left, the name is free.
+    // After its session has ended, the name is free.
     t.one(end_session(&session("w", 4))).await.unwrap();
     let Ok(Answer::Session(epoch, _)) = t.one(back("process 1", &first, Vec::new())).await else { panic!() };
     assert_eq!(epoch.0, 5);
 }
 
-pub async fn a_superseded_end_frees_nothing(t: &mut Trial) {
+pub async fn superseded_end_releases_nothing(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let old = t.hello("w").await;
@@ -113,7 +113,7 @@ pub async fn a_superseded_end_frees_nothing(t: &mut Trial) {
     assert!(matches!(t.one(end_session(&new)).await, Ok(Answer::Ended(0))));
 }
 
-pub async fn an_end_frees_what_it_had(t: &mut Trial) {
+pub async fn session_end_releases_its_tasks(t: &mut Harness) {
     t.agent("a").await;
     for _ in 0..3 {
         t.plain().await;
@@ -125,17 +125,17 @@ pub async fn an_end_frees_what_it_had(t: &mut Trial) {
     assert!(matches!(t.one(end_session(&one)).await, Ok(Answer::Ended(1))));
     assert_eq!(t.state(lost[1].id).await, State::Queued);
     assert_eq!(t.state(kept.id).await, State::Assigned);
-    // Assigned, and lost in the same batch.
+    // Assigned and lost in the same batch.
     let mut create = t.task();
     create.offer = Some(two.clone());
-    let id = create.new.id;
+    let id = create.task.id;
     let replies = t.batch(vec![make(create), end_session(&two), open_session("w2", "2", Vec::new())]).await;
     assert!(matches!(replies[1], Ok(Answer::Ended(2))), "{replies:?}");
-    assert!(t.told(id).dispatch.is_none());
+    assert!(t.last_change(id).dispatch.is_none());
     assert_eq!(t.state(id).await, State::Queued);
 }
 
-pub async fn opened_anew_the_store_still_knows(t: &mut Trial) {
+pub async fn sessions_survive_a_reopen(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     t.plain().await;

@@ -1,19 +1,19 @@
-//! What time brings.
+//! Deadlines.
 
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{Command, Ending, State};
+use rota_core::task::{Command, Completion, State};
 
-use super::trial::{Trial, held};
+use super::harness::{Harness, attempt_of};
 use crate::{Command as Ask, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub async fn not_before(t: &mut Trial) {
+pub async fn start_time_delays_a_task(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.not_before = Some(t.now() + SECOND * 10);
+    create.task.not_before = Some(t.now() + SECOND * 10);
     let task = t.create(create).await;
     assert_eq!(task.state, State::Pending);
     t.later(SECOND * 9);
@@ -24,10 +24,10 @@ pub async fn not_before(t: &mut Trial) {
     assert_eq!(t.tick().await, 0, "nothing is due twice");
 }
 
-pub async fn queue_timeout(t: &mut Trial) {
+pub async fn queue_timeout_fails_a_task(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.limits.queue_timeout = Some(SECOND * 5);
+    create.task.limits.queue_timeout = Some(SECOND * 5);
     let task = t.create(create).await;
     t.reopen().await;
     t.later(SECOND * 5);
@@ -37,12 +37,12 @@ pub async fn queue_timeout(t: &mut Trial) {
     assert_eq!(t.tick().await, 0);
 }
 
-pub async fn a_retry_comes_due(t: &mut Trial) {
+pub async fn retry_becomes_due(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    let failed = Ending::Failed(Failure::new(Class::Crash, "it fell"));
+    let failed = Completion::Failed(Failure::new(Class::Crash, "it fell"));
     t.finish(&task, failed).await.unwrap();
     let waiting = t.read(task.id).await;
     assert_eq!(waiting.state, State::Pending);
@@ -54,7 +54,7 @@ pub async fn a_retry_comes_due(t: &mut Trial) {
     assert_eq!(t.claim(&worker, 1).await[0].id, task.id);
 }
 
-pub async fn not_taken_in_time(t: &mut Trial) {
+pub async fn unaccepted_assignment_is_requeued(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
@@ -65,14 +65,14 @@ pub async fn not_taken_in_time(t: &mut Trial) {
     assert_eq!((back.state, back.attempts, back.assignment), (State::Queued, 0, None));
 }
 
-pub async fn total_time(t: &mut Trial) {
+pub async fn total_timeout_fails_a_task(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.limits.timeout = Some(SECOND * 100);
+    create.task.limits.timeout = Some(SECOND * 100);
     t.create(create).await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    t.ask(task.id, Command::Accept(held(&task))).await.unwrap();
+    t.ask(task.id, Command::Accept(attempt_of(&task))).await.unwrap();
     t.later(SECOND * 100);
     assert_eq!(t.tick().await, 0, "its worker ends it first");
     t.later(SECOND * 100);
@@ -81,12 +81,12 @@ pub async fn total_time(t: &mut Trial) {
     assert_eq!((task.state, task.failure.unwrap().class), (State::Failed, Class::Timeout));
 }
 
-pub async fn the_next_time_is_told(t: &mut Trial) {
+pub async fn next_deadline_is_published(t: &mut Harness) {
     t.agent("a").await;
     let mut times = Vec::new();
     for seconds in [30, 10, 20] {
         let mut create = t.task();
-        create.new.not_before = Some(t.now() + SECOND * seconds);
+        create.task.not_before = Some(t.now() + SECOND * seconds);
         t.create(create).await;
         times.push(t.commits.last().unwrap().next_due.unwrap().since(t.now()));
     }
@@ -98,12 +98,12 @@ pub async fn the_next_time_is_told(t: &mut Trial) {
     assert_eq!(t.commits.last().unwrap().next_due, Some(t.now() + SECOND * 10));
 }
 
-pub async fn no_more_than_asked(t: &mut Trial) {
+pub async fn tick_respects_its_limit(t: &mut Harness) {
     t.agent("a").await;
     let mut ids = Vec::new();
     for index in 0..5 {
         let mut create = t.task();
-        create.new.not_before = Some(t.now() + SECOND * (5 - index));
+        create.task.not_before = Some(t.now() + SECOND * (5 - index));
         ids.push(t.create(create).await.id);
     }
     t.later(SECOND * 10);

@@ -1,35 +1,35 @@
-//! A task on a worker: what is said of it counts only under the live fence.
+//! Attempts on workers: reports count only with the live fence.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::Fence;
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{Command, Desired, Ending, Held, Item, Meaning, Rejected, Reply, State};
+use rota_core::task::{AttemptRef, Command, Completion, Desired, EventEffect, Item, Rejected, Reply, State};
 
-use super::trial::{Trial, finish, held, session, want};
+use super::harness::{Harness, attempt_of, finish, session, want};
 use crate::Refused;
 
-fn says(t: &Trial, text: &'static str) -> Item {
-    Item { at: t.now(), payload: Bytes::from_static(text.as_bytes()), meaning: Meaning::Plain }
+fn output(t: &Harness, text: &'static str) -> Item {
+    Item { at: t.now(), payload: Bytes::from_static(text.as_bytes()), effect: EventEffect::None }
 }
 
-pub async fn a_whole_life(t: &mut Trial) {
+pub async fn attempt_runs_to_success(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    let held = held(&task);
-    assert_eq!(t.ask(task.id, Command::Accept(held.clone())).await, Ok(Reply::Done));
-    let report = |first, items| Command::Report { held: held.clone(), first, items };
-    let items = vec![says(t, "one"), says(t, "two")];
+    let attempt = attempt_of(&task);
+    assert_eq!(t.ask(task.id, Command::Accept(attempt.clone())).await, Ok(Reply::Done));
+    let report = |first, items| Command::Report { attempt: attempt.clone(), first, items };
+    let items = vec![output(t, "one"), output(t, "two")];
     assert_eq!(t.ask(task.id, report(1, items)).await, Ok(Reply::Reported(2)));
-    let items = vec![says(t, "two"), says(t, "three")];
+    let items = vec![output(t, "two"), output(t, "three")];
     assert_eq!(t.ask(task.id, report(2, items)).await, Ok(Reply::Reported(3)));
-    let items = vec![says(t, "five")];
+    let items = vec![output(t, "five")];
     let gap = Refused::Rejected(Rejected::Gap { expected: 4, got: 5 });
     assert_eq!(t.ask(task.id, report(5, items)).await, Err(gap));
-    let done = Ending::Succeeded(Some(Bytes::from_static(b"result")));
+    let done = Completion::Succeeded(Some(Bytes::from_static(b"result")));
     assert_eq!(t.finish(&task, done).await, Ok(Reply::Done));
     assert_eq!(t.state(task.id).await, State::Succeeded);
     assert_eq!(t.steps(task.id).await, ["created", "ready", "assigned", "started", "succeeded"]);
@@ -37,42 +37,42 @@ pub async fn a_whole_life(t: &mut Trial) {
     assert_eq!(t.store.result(task.id).await.unwrap().unwrap(), &b"result"[..]);
 }
 
-pub async fn stale_and_unknown_fences(t: &mut Trial) {
+pub async fn stale_and_unknown_fences_change_nothing(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    let ahead = Held { by: worker.clone(), fence: Fence(2) };
+    let ahead = AttemptRef { by: worker.clone(), fence: Fence(2) };
     let unknown = Refused::Rejected(Rejected::UnknownFence(Fence(2)));
     assert_eq!(t.ask(task.id, Command::Accept(ahead)).await, Err(unknown));
     for by in [session("x", 1), session("w", 2)] {
-        let wrong = Held { by, fence: task.fence };
+        let wrong = AttemptRef { by, fence: task.fence };
         assert_eq!(t.ask(task.id, Command::Accept(wrong)).await, Ok(Reply::Stale));
     }
-    let reject = Command::Reject { held: held(&task), reason: "no room".to_owned() };
+    let reject = Command::Reject { attempt: attempt_of(&task), reason: "no room".to_owned() };
     assert_eq!(t.ask(task.id, reject).await, Ok(Reply::Done));
-    assert_eq!(t.ask(task.id, Command::Accept(held(&task))).await, Ok(Reply::Stale));
+    assert_eq!(t.ask(task.id, Command::Accept(attempt_of(&task))).await, Ok(Reply::Stale));
     let again = t.claim(&worker, 1).await.remove(0);
     assert_eq!(again.fence, Fence(2));
     let before = t.commits.len();
-    let items = vec![says(t, "late")];
-    let report = Command::Report { held: held(&task), first: 1, items };
+    let items = vec![output(t, "late")];
+    let report = Command::Report { attempt: attempt_of(&task), first: 1, items };
     assert_eq!(t.ask(task.id, report).await, Ok(Reply::Stale));
     assert_eq!(t.commits.len(), before, "nothing has changed");
     t.succeed(&again).await;
 }
 
-pub async fn a_late_result_is_noted_once(t: &mut Trial) {
+pub async fn late_result_is_noted_once(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let (one, two) = (t.hello("w1").await, t.hello("w2").await);
     let lost = t.claim(&one, 1).await.remove(0);
-    t.one(super::trial::end_session(&one)).await.unwrap();
+    t.one(super::harness::end_session(&one)).await.unwrap();
     let live = t.claim(&two, 1).await.remove(0);
     assert_eq!(live.id, lost.id);
-    let done = Ending::Succeeded(Some(Bytes::from_static(b"late")));
+    let done = Completion::Succeeded(Some(Bytes::from_static(b"late")));
     for _ in 0..2 {
-        assert_eq!(t.ask(lost.id, finish(held(&lost), done.clone())).await, Ok(Reply::Stale));
+        assert_eq!(t.ask(lost.id, finish(attempt_of(&lost), done.clone())).await, Ok(Reply::Stale));
     }
     let log = t.log(lost.id).await;
     let notices = log.iter().filter(|event| matches!(event.body, rota_core::task::Body::Notice { .. }));
@@ -81,7 +81,7 @@ pub async fn a_late_result_is_noted_once(t: &mut Trial) {
     t.succeed(&live).await;
 }
 
-pub async fn secrets_come_with_each_attempt(t: &mut Trial) {
+pub async fn secrets_are_dispatched_with_each_attempt(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
     create.secrets = Some(Bytes::from_static(b"sealed"));
@@ -90,26 +90,26 @@ pub async fn secrets_come_with_each_attempt(t: &mut Trial) {
     for _ in 0..2 {
         t.reopen().await;
         let given = t.claim(&worker, 1).await.remove(0);
-        let dispatch = t.told(task.id).dispatch.unwrap();
+        let dispatch = t.last_change(task.id).dispatch.unwrap();
         assert_eq!(dispatch.secrets.as_deref(), Some(&b"sealed"[..]));
         assert_eq!(dispatch.payload, format!("do {}", task.id).as_bytes());
-        let failed = Ending::Failed(Failure::new(Class::Crash, "it fell"));
+        let failed = Completion::Failed(Failure::new(Class::Crash, "it fell"));
         t.finish(&given, failed).await.unwrap();
         t.later(Duration::from_secs(600));
         t.tick().await;
     }
 }
 
-pub async fn a_failed_attempt_is_tried_again(t: &mut Trial) {
+pub async fn failed_attempt_is_retried(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.new.retry.max_attempts = 2;
+    create.task.retry.max_attempts = 2;
     let task = t.create(create).await;
     let worker = t.hello("w").await;
     for attempt in 1..=2 {
         let given = t.claim(&worker, 1).await.remove(0);
         assert_eq!(given.assignment.as_ref().unwrap().attempt, attempt);
-        let failed = Ending::Failed(Failure::new(Class::Crash, "it fell"));
+        let failed = Completion::Failed(Failure::new(Class::Crash, "it fell"));
         t.finish(&given, failed).await.unwrap();
         t.later(Duration::from_secs(600));
         t.tick().await;
@@ -118,15 +118,15 @@ pub async fn a_failed_attempt_is_tried_again(t: &mut Trial) {
     assert_eq!((task.state, task.attempts, task.failures), (State::Failed, 2, 2));
 }
 
-pub async fn cancelled_while_it_runs(t: &mut Trial) {
+pub async fn running_task_is_cancelled(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;
     let worker = t.hello("w").await;
     let task = t.claim(&worker, 1).await.remove(0);
-    t.ask(task.id, Command::Accept(held(&task))).await.unwrap();
+    t.ask(task.id, Command::Accept(attempt_of(&task))).await.unwrap();
     t.ask(task.id, want(Desired::Cancelled)).await.unwrap();
     assert_eq!(t.state(task.id).await, State::Running);
-    let done = Ending::Succeeded(Some(Bytes::from_static(b"too late")));
+    let done = Completion::Succeeded(Some(Bytes::from_static(b"too late")));
     t.finish(&task, done).await.unwrap();
     assert_eq!(t.state(task.id).await, State::Cancelled);
     assert_eq!(t.store.result(task.id).await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! Agents: made, changed, removed; and what that means for tasks that name them.
+//! Creation, update and removal of agents, with the consequences for tasks that name them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use rota_core::task::{Command, State};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{AgentChange, Error, PutAgent, Refused, Reply, Tables};
+use crate::{AgentChange, Error, PutAgent, Refused, Reply, WriteTxn};
 
-impl<T: Tables> Engine<T> {
+impl<T: WriteTxn> Engine<T> {
     pub(super) fn put_agent(
         &mut self,
         put: PutAgent,
@@ -42,15 +42,17 @@ impl<T: Tables> Engine<T> {
             }
         }
         agent.updated_at = now;
-        self.tables.put_agent(&agent)?;
+        self.txn.put_agent(&agent)?;
         let agent = Arc::new(agent);
         self.agents.insert(key, Arc::clone(&agent));
-        self.working.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
+        self.write_set.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
         match existing {
             None => self.agent_appeared(&agent)?,
             Some(old) if old.defaults != agent.defaults => {
                 for id in self.ready_for(&agent.namespace, &agent.name)? {
-                    self.working.follow.push_back((id, Command::AgentAppeared { defaults: agent.defaults }));
+                    self.write_set
+                        .follow
+                        .push_back((id, Command::AgentAppeared { defaults: agent.defaults }));
                 }
             }
             Some(_) => {}
@@ -67,8 +69,8 @@ impl<T: Tables> Engine<T> {
         let Some(agent) = self.agents.remove(&(namespace.clone(), name.clone())) else {
             return Ok(Err(Refused::NoAgent(name.clone())));
         };
-        self.tables.delete_agent(namespace, name)?;
-        self.working.agents.push(AgentChange { agent, deleted: true });
+        self.txn.delete_agent(namespace, name)?;
+        self.write_set.agents.push(AgentChange { agent, deleted: true });
         for id in self.ready_for(namespace, name)? {
             self.without_agent(id)?;
         }
@@ -76,18 +78,18 @@ impl<T: Tables> Engine<T> {
         Ok(Ok(Reply::Deleted.into()))
     }
 
-    /// Ready tasks that name an agent, as the batch has them now.
+    /// Returns the ready tasks that name an agent, in the current state of the batch.
     fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
-        // The agent's own route, and those of tasks that need a worker of its kind for themselves.
+        // The agent's route, and those of isolated tasks of the agent.
         let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
         let routes: BTreeSet<_> =
             self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id).collect();
-        let mut ids: BTreeSet<_> = (self.working.entries())
+        let mut ids: BTreeSet<_> = (self.write_set.entries())
             .filter(|entry| routes.contains(&entry.route))
             .map(|entry| entry.task.id)
             .collect();
         for route in routes {
-            ids.extend(self.tables.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id));
+            ids.extend(self.txn.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id));
         }
         let mut ready = Vec::new();
         for id in ids {

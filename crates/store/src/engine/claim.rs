@@ -1,13 +1,13 @@
-//! Giving ready tasks to a worker, best rank first over all of its routes.
+//! Claims: assigns ready tasks to a worker, best rank first over all of its routes.
 
 use rota_core::{RouteId, Timestamp};
 
-use super::queue::Place;
-use super::working::Working;
+use super::queue::RankKey;
+use super::write_set::WriteSet;
 use super::{Answer, Engine};
-use crate::{Claim, Error, Refused, Reply, Tables};
+use crate::{Claim, Error, Refused, Reply, WriteTxn};
 
-impl<T: Tables> Engine<T> {
+impl<T: WriteTxn> Engine<T> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
         if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
@@ -21,24 +21,24 @@ impl<T: Tables> Engine<T> {
         best.truncate(claim.slots);
         let mut given = 0;
         for (_, id) in best {
-            // Whatever routes were asked for: matching never crosses namespaces.
+            // Matching never crosses namespaces, whatever routes are claimed.
             if self.load(id)?.is_none_or(|task| task.namespace != claim.namespace) {
                 continue;
             }
-            let command = self.assign(&claim.namespace, claim.worker.clone());
+            let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
             given += usize::from(self.apply(id, command, now)?.is_ok());
         }
         Ok(Ok(Reply::Claimed(given).into()))
     }
 
-    /// The first ready tasks of a route: those in the tables, as far as this batch has not touched them,
-    /// and those that this batch made ready.
-    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<Place>) -> Result<(), Error> {
-        let Working { entries, queues, .. } = &mut self.working;
+    /// Adds the first ready tasks of a route: stored ones that this batch has not touched, and those that it made
+    /// ready.
+    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<RankKey>) -> Result<(), Error> {
+        let WriteSet { entries, queues, .. } = &mut self.write_set;
         let is_touched = |id| entries.contains_key(&id);
         let queue = queues.entry(route).or_default();
-        while let Some(wanted) = queue.wants(slots, is_touched) {
-            queue.learn(self.tables.ready(route, wanted)?, wanted);
+        while let Some(wanted) = queue.wanted(slots, is_touched) {
+            queue.set_rows(self.txn.ready(route, wanted)?, wanted);
         }
         best.extend(queue.best(slots, is_touched));
         Ok(())

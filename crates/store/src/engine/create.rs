@@ -1,20 +1,20 @@
-//! Making tasks: idempotency, dependencies as they are now, and the assignment in the same commit.
+//! Creation of tasks: idempotency, current state of dependencies, and assignment in the same commit.
 
 use rota_core::task::{self, DependencyKey, DependencyState, State};
 use rota_core::{TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Create, Error, Refused, Tables, WaitKey};
+use crate::{Create, Error, Refused, WaitKey, WriteTxn};
 
-impl<T: Tables> Engine<T> {
+impl<T: WriteTxn> Engine<T> {
     pub(super) fn create(
         &mut self,
         mut create: Create,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let (id, namespace) = (create.new.id, create.new.namespace.clone());
+        let (id, namespace) = (create.task.id, create.task.namespace.clone());
         if let Some(key) = &create.key
-            && let Some(existing) = self.tables.key(&namespace, key)?
+            && let Some(existing) = self.txn.key(&namespace, key)?
         {
             let found = self.load(existing)?.is_some();
             return Ok(if found {
@@ -23,53 +23,52 @@ impl<T: Tables> Engine<T> {
                 Err(Refused::KeyOutlived(existing))
             });
         }
-        // An id is looked for even if it did not come from outside: a second row of it would fail the whole batch.
+        // The id is checked even if the caller did not choose it: a second row would fail the whole batch.
         if let Some(existing) = self.load(id)? {
-            // Nobody learns anything of another namespace, apart from that the id is taken.
+            // Of another namespace, a caller learns no more than that the id is taken.
             let same = existing.namespace == namespace;
             return Ok(if same { Ok(Answer::Existing(id)) } else { Err(Refused::KeyOutlived(id)) });
         }
-        if let Err(refused) = self.look_around(&mut create)? {
+        if let Err(refused) = self.resolve(&mut create)? {
             return Ok(Err(refused));
         }
 
         if let Some(key) = &create.key {
-            self.tables.put_key(&namespace, key, id)?;
+            self.txn.put_key(&namespace, key, id)?;
         }
-        create.new.has_secrets = create.secrets.is_some();
+        create.task.has_secrets = create.secrets.is_some();
         if let Some(secrets) = &create.secrets {
-            self.tables.put_secrets(id, secrets)?;
+            self.txn.put_secrets(id, secrets)?;
         }
-        let alias = create.new.alias.clone();
-        let (task, out) = task::create(create.new, now);
+        let alias = create.task.alias.clone();
+        let (task, out) = task::create(create.task, now);
         let waiting = task.state == State::Pending;
         self.add(task, out, create.payload)?;
         if waiting {
             self.link(id)?;
         }
         if let Some(alias) = &alias {
-            self.tables.put_alias(&namespace, alias, id)?;
+            self.txn.put_alias(&namespace, alias, id)?;
         }
-        let awaited = self.announce(id, alias)?;
+        let awaited = self.resolve_waits(id, alias)?;
         self.follow_up(now)?;
         if awaited {
             self.break_cycle(id)?;
         }
 
         if let Some(to) = create.offer
-            && self.has_session(&namespace, &to)
-            && self.working.get(id).is_some_and(|entry| entry.task.state == State::Queued)
+            && self.write_set.get(id).is_some_and(|entry| entry.task.state == State::Queued)
+            && let Some(assign) = self.assignment(&namespace, to)
         {
-            let assign = self.assign(&namespace, to);
-            // A refusal leaves the task in the queue, where it is found.
+            // After a rejection the task is in the queue.
             let _ = self.apply(id, assign, now)?;
         }
         Ok(Ok(Answer::Created(id)))
     }
 
-    /// Fills in what exists now; refuses what a strict task misses. Writes nothing.
-    fn look_around(&mut self, create: &mut Create) -> Result<Result<(), Refused>, Error> {
-        let new = &mut create.new;
+    /// Resolves the agent and the dependencies; rejects a strict task if one is missing. Writes nothing.
+    fn resolve(&mut self, create: &mut Create) -> Result<Result<(), Refused>, Error> {
+        let new = &mut create.task;
         let agent = new.target.agent().cloned();
         new.agent_known = agent
             .as_ref()
@@ -84,7 +83,7 @@ impl<T: Tables> Engine<T> {
         for (index, dependency) in dependencies.iter_mut().enumerate() {
             let found = match &dependency.key {
                 DependencyKey::Id(id) => Some(*id),
-                DependencyKey::Alias(alias) => self.tables.newest(&new.namespace, alias)?,
+                DependencyKey::Alias(alias) => self.txn.newest(&new.namespace, alias)?,
             };
             let record = match found {
                 Some(found) => self.load(found)?.filter(|task| task.namespace == new.namespace),
@@ -100,21 +99,21 @@ impl<T: Tables> Engine<T> {
                 None => DependencyState::Missing,
             };
         }
-        create.new.dependencies = dependencies;
+        create.task.dependencies = dependencies;
         Ok(Ok(()))
     }
 
-    /// Tells those who waited for a task of this id or alias; whether there were any.
-    fn announce(&mut self, id: TaskId, alias: Option<String>) -> Result<bool, Error> {
+    /// Resolves the missing dependencies of tasks that wait for this id or alias. Returns whether there were any.
+    fn resolve_waits(&mut self, id: TaskId, alias: Option<String>) -> Result<bool, Error> {
         let mut awaited = false;
-        let Some(entry) = self.working.get(id) else { return Ok(awaited) };
+        let Some(entry) = self.write_set.get(id) else { return Ok(awaited) };
         let namespace = entry.task.namespace.clone();
         let keys = [
             Some((WaitKey::Id(id), DependencyKey::Id(id))),
             alias.map(|alias| (WaitKey::Alias(alias.clone()), DependencyKey::Alias(alias))),
         ];
         for (wait, key) in keys.into_iter().flatten() {
-            for waiter in self.tables.take_waits(&namespace, &wait)? {
+            for waiter in self.txn.take_waits(&namespace, &wait)? {
                 awaited = true;
                 self.found(waiter, key.clone(), id)?;
             }

@@ -1,15 +1,16 @@
-//! Carries out batches of commands over [`Tables`]: loads records, lets `rota-core` decide, runs
-//! follow-ups to their end in the same transaction, and writes each touched record once.
+//! Engine: executes batches of commands over a [`WriteTxn`]. Loads records, applies the rules of `rota-core`, runs
+//! follow-ups in the same transaction, and writes each touched record once.
 
 mod agents;
 mod claim;
+mod commit;
 mod create;
 mod links;
 mod prune;
 mod queue;
 mod sessions;
 mod waits;
-mod working;
+mod write_set;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,104 +22,101 @@ use rota_core::target::Route;
 use rota_core::task::{self, Task};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
-use self::working::Working;
-use crate::{Command, Commit, Error, Refused, Reply, Resumed, Tables};
+use self::write_set::WriteSet;
+use crate::{Command, Commit, Error, Refused, Reply, Resumed, WriteTxn};
 
-/// The one writer's state over a set of tables.
+/// State of the single writer over a database.
 #[derive(Debug)]
 pub struct Engine<T> {
-    tables: T,
+    txn: T,
     rng: StdRng,
-    /// Records of tasks on workers: each will be needed again soon, and their number is bounded by slots.
+    /// Records of tasks on workers: each is needed again soon, and slots bound their number.
     live: HashMap<TaskId, Arc<Task>>,
-    /// Which of them each worker has.
+    /// Tasks on workers, by worker.
     by_worker: HashMap<(Namespace, WorkerName), HashSet<TaskId>>,
     agents: BTreeMap<(Namespace, AgentName), Arc<Agent>>,
-    /// Workers' sessions that have not ended, with the agent that each serves.
+    /// Open sessions, with the agent that each worker serves.
     sessions: HashMap<(Namespace, WorkerName), (Epoch, AgentName)>,
     routes: HashMap<Route, RouteId>,
-    working: Working,
-    /// What is in memory may hold what never happened, and could not be loaded anew yet.
+    write_set: WriteSet,
+    /// Whether memory may contain the effects of a batch that failed, and has not been reloaded yet.
     stale: bool,
 }
 
-/// What a batch came to.
 #[derive(Debug)]
 pub struct Outcome {
-    /// One for each command.
     pub replies: Vec<Result<Reply, Refused>>,
-    /// What changed.
     pub commit: Commit,
 }
 
-impl<T: Tables> Engine<T> {
-    /// Loads what is kept in memory. `seed` feeds span ids and jitter.
-    pub fn new(tables: T, seed: u64) -> Result<Self, Error> {
+impl<T: WriteTxn> Engine<T> {
+    /// Loads the state that is kept in memory. `seed` is the source of span ids and jitter.
+    pub fn new(txn: T, seed: u64) -> Result<Self, Error> {
         let mut engine = Self {
-            tables,
+            txn,
             rng: StdRng::seed_from_u64(seed),
             live: HashMap::new(),
             by_worker: HashMap::new(),
             agents: BTreeMap::new(),
             sessions: HashMap::new(),
             routes: HashMap::new(),
-            working: Working::default(),
+            write_set: WriteSet::default(),
             stale: true,
         };
-        engine.learn()?;
+        engine.reload()?;
         Ok(engine)
     }
 
-    /// Begins the row of span ids anew, so that a test can compare two engines.
+    /// Restarts the sequence of span ids, so that a test can compare two engines.
     pub fn reseed(&mut self, seed: u64) {
         self.rng = StdRng::seed_from_u64(seed);
     }
 
-    /// The tables, for a look at what only they tell.
-    pub fn tables(&mut self) -> &mut T {
-        &mut self.tables
+    /// Returns the underlying transaction, for reads that only it offers.
+    pub fn txn(&mut self) -> &mut T {
+        &mut self.txn
     }
 
-    /// Carries out a batch in one transaction. On an error nothing of it has happened.
+    /// Executes a batch in one transaction. On an error, nothing of it has happened.
     pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Outcome, Error> {
         if self.stale {
-            self.learn()?;
+            self.reload()?;
         }
-        self.tables.begin()?;
-        let outcome = self.carry_out(batch, now).and_then(|done| self.tables.commit().map(|()| done));
-        let outcome = outcome.map(|(answers, commit)| Outcome { replies: self.tell(answers), commit });
+        self.txn.begin()?;
+        let outcome = self.execute(batch, now).and_then(|done| self.txn.commit().map(|()| done));
+        let outcome = outcome.map(|(answers, commit)| Outcome { replies: self.replies(answers), commit });
         if outcome.is_err() {
-            self.tables.rollback();
+            self.txn.rollback();
             self.stale = true;
-            // Best at once, while the store may still be readable; else before the next batch.
-            let _ = self.learn();
+            // Preferably now, while the store may still be readable; otherwise before the next batch.
+            let _ = self.reload();
         }
         outcome
     }
 
-    /// Answers a batch as [`Engine::run`] would, and changes nothing.
-    pub fn rehearse(
+    /// Replies to a batch as [`Engine::run`] would, and rolls it back.
+    pub fn dry_run(
         &mut self,
         batch: Vec<Command>,
         now: Timestamp,
     ) -> Result<Vec<Result<Reply, Refused>>, Error> {
         if self.stale {
-            self.learn()?;
+            self.reload()?;
         }
         let live = (self.live.clone(), self.by_worker.clone(), self.sessions.clone());
         let known = (self.agents.clone(), self.routes.clone(), self.rng.clone());
-        self.tables.begin_trial()?;
-        let done = self.carry_out(batch, now);
-        let replies = done.map(|(answers, _)| self.tell(answers));
-        self.tables.rollback();
-        self.working = Working::default();
+        self.txn.begin_dry_run()?;
+        let done = self.execute(batch, now);
+        let replies = done.map(|(answers, _)| self.replies(answers));
+        self.txn.rollback();
+        self.write_set = WriteSet::default();
         (self.live, self.by_worker, self.sessions) = live;
         (self.agents, self.routes, self.rng) = known;
         replies
     }
 
-    /// Carries a batch out in the open transaction, up to its commit.
-    fn carry_out(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<(Answers, Commit), Error> {
+    /// Executes a batch in the open transaction, without committing it.
+    fn execute(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<(Answers, Commit), Error> {
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);
@@ -128,9 +126,9 @@ impl<T: Tables> Engine<T> {
         Ok((answers, commit))
     }
 
-    fn tell(&mut self, answers: Answers) -> Vec<Result<Reply, Refused>> {
+    fn replies(&mut self, answers: Answers) -> Vec<Result<Reply, Refused>> {
         let records = self.settle_memory();
-        answers.into_iter().map(|answer| answer.map(|answer| answer.tell(&records))).collect()
+        answers.into_iter().map(|answer| answer.map(|answer| answer.into_reply(&records))).collect()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
@@ -162,10 +160,10 @@ impl<T: Tables> Engine<T> {
     }
 
     fn tick(&mut self, limit: usize, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let due = self.tables.due(now, limit)?;
+        let due = self.txn.due(now, limit)?;
         let count = due.len();
         for id in due {
-            // Another command of this batch may have ended it.
+            // Another command of the batch may have ended it.
             let _ = self.apply(id, task::Command::Tick, now)?;
         }
         Ok(Ok(Reply::Ticked(count).into()))
@@ -178,10 +176,11 @@ impl<T: Tables> Engine<T> {
         if bytes == [0; N] { [1; N] } else { bytes }
     }
 
-    /// Loads what is kept in memory: at the start, and after a rollback, since then it may hold what never happened.
-    fn learn(&mut self) -> Result<(), Error> {
-        let snapshot = self.tables.snapshot()?;
-        self.working = Working::default();
+    /// Loads the state that is kept in memory: at the start, and after a rollback, which leaves effects of the failed
+    /// batch in it.
+    fn reload(&mut self) -> Result<(), Error> {
+        let snapshot = self.txn.snapshot()?;
+        self.write_set = WriteSet::default();
         self.live.clear();
         self.by_worker.clear();
         self.routes = snapshot.routes.into_iter().map(|(id, route)| (route, id)).collect();
@@ -202,7 +201,8 @@ impl<T: Tables> Engine<T> {
 
 type Answers = Vec<Result<Answer, Refused>>;
 
-/// A reply before its record is final: it tells the record as the whole batch leaves it, which is what becomes durable.
+/// Reply whose record is not final yet: replies carry the record as the whole batch leaves it, which is what becomes
+/// durable.
 #[derive(Debug)]
 enum Answer {
     Created(TaskId),
@@ -219,10 +219,10 @@ impl From<Reply> for Answer {
 }
 
 impl Answer {
-    fn tell(self, records: &HashMap<TaskId, Arc<Task>>) -> Reply {
-        // Every task that a command touched is among the records; `carry_out` loaded it.
+    fn into_reply(self, records: &HashMap<TaskId, Arc<Task>>) -> Reply {
+        // `execute` has loaded every task that a command touched.
         let record = |id: TaskId| records.get(&id).cloned();
-        let told = match self {
+        let reply = match self {
             Self::Created(id) => record(id).map(Reply::Created),
             Self::Existing(id) => record(id).map(Reply::Existing),
             Self::Task(id, reply) => record(id).map(|task| Reply::Task(task, reply)),
@@ -236,6 +236,6 @@ impl Answer {
             }
             Self::Reply(reply) => Some(reply),
         };
-        told.unwrap_or(Reply::Deleted)
+        reply.unwrap_or(Reply::Deleted)
     }
 }

@@ -1,4 +1,4 @@
-//! Removing what nobody needs any more, a bounded part at a time.
+//! Pruning of expired tasks, keys, sessions and routes, in bounded parts.
 
 use std::collections::HashSet;
 
@@ -6,13 +6,13 @@ use rota_core::Timestamp;
 use rota_core::target::{Route, Target};
 
 use super::{Answer, Engine};
-use crate::{Error, Prune, Refused, Reply, Tables};
+use crate::{Error, Prune, Refused, Reply, WriteTxn};
 
-impl<T: Tables> Engine<T> {
+impl<T: WriteTxn> Engine<T> {
     pub(super) fn prune(&mut self, prune: Prune, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let mut count = self.tables.delete_sessions(prune.left_before, prune.limit)?;
+        let mut count = self.txn.delete_sessions(prune.left_before, prune.limit)?;
         if let Some(before) = prune.ended_before {
-            count += self.tables.delete_keys(before, prune.limit)?;
+            count += self.txn.delete_keys(before, prune.limit)?;
             count += self.prune_tasks(before, prune.limit, now)?;
         }
         count += self.prune_routes(prune.limit)?;
@@ -21,21 +21,22 @@ impl<T: Tables> Engine<T> {
 
     fn prune_tasks(&mut self, before: Timestamp, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let mut count = 0;
-        for id in self.tables.ended_before(before, limit)? {
-            if self.working.holds(id) {
+        for id in self.txn.ended_before(before, limit)? {
+            if self.write_set.holds(id) {
                 continue;
             }
-            if let Some(task) = self.tables.task(id)?.filter(|task| task.state.is_final()) {
-                self.tables.delete_task(&task, now)?;
+            if let Some(task) = self.txn.task(id)?.filter(|task| task.state.is_final()) {
+                self.txn.delete_task(&task, now)?;
                 count += 1;
             }
         }
         Ok(count)
     }
 
-    /// Only a ready task is looked for by its route: any other one finds or makes it anew when it becomes ready.
+    /// Removes unused routes. Only ready tasks are found by their route; any other task finds it, or creates it again,
+    /// when it becomes ready.
     fn prune_routes(&mut self, limit: usize) -> Result<usize, Error> {
-        let touched: HashSet<_> = self.working.entries().map(|entry| entry.route).collect();
+        let touched: HashSet<_> = self.write_set.entries().map(|entry| entry.route).collect();
         let idle = |(route, id): &(&Route, _)| !touched.contains(id) && !self.stands_behind(route);
         let idle = self.routes.iter().map(|(route, id)| (route, *id)).filter(idle);
         let mut idle: Vec<_> = idle.map(|(route, id)| (id, route.clone())).collect();
@@ -45,23 +46,23 @@ impl<T: Tables> Engine<T> {
             if count >= limit {
                 break;
             }
-            // A task with a worker of its own is found by its route for as long as it goes on.
+            // The worker of an isolated task is matched by its route until the task ends.
             if let Target::Task { id: task, .. } = &route.target
-                && self.tables.task(*task)?.is_some_and(|task| !task.state.is_final())
+                && self.txn.task(*task)?.is_some_and(|task| !task.state.is_final())
             {
                 continue;
             }
-            if self.tables.ready(id, 1)?.is_empty() {
-                self.tables.delete_route(id)?;
+            if self.txn.ready(id, 1)?.is_empty() {
+                self.txn.delete_route(id)?;
                 self.routes.remove(&route);
-                self.working.gone_routes.push(id);
+                self.write_set.removed_routes.push(id);
                 count += 1;
             }
         }
         Ok(count)
     }
 
-    /// Whether more tasks are to be expected on a route: removing it would only slow down the next one.
+    /// Whether an agent or worker serves the route: removing it would only slow down the next task.
     fn stands_behind(&self, route: &Route) -> bool {
         match &route.target {
             Target::Agent(agent) => self.agents.contains_key(&(route.namespace.clone(), agent.clone())),

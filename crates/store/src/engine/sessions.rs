@@ -1,4 +1,4 @@
-//! Workers' session rows: each Hello raises the epoch; an end frees what the worker had.
+//! Sessions of workers: each Hello raises the epoch, and the end of a session releases the worker's tasks.
 
 use std::collections::HashSet;
 
@@ -6,18 +6,18 @@ use rota_core::task::{self, Command, WorkerRef};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp, WorkerName};
 
 use super::{Answer, Engine};
-use crate::{EndSession, Error, OpenSession, Refused, Reply, Session, Tables};
+use crate::{EndSession, Error, OpenSession, Refused, Reply, Session, WriteTxn};
 
-impl<T: Tables> Engine<T> {
+impl<T: WriteTxn> Engine<T> {
     pub(super) fn open_session(
         &mut self,
         open: OpenSession,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let row = self.tables.session(&open.namespace, &open.worker)?;
+        let row = self.txn.session(&open.namespace, &open.worker)?;
         let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
-        // Without this, a process that was cut off would take the name back from the one that came in its place, and
-        // that one's attempts with it.
+        // Otherwise a disconnected process would take the name back from its replacement, together with the
+        // replacement's attempts.
         let taken = |row: &Session| {
             row.open && row.instance != open.instance && open.last.is_some_and(|last| last < row.epoch)
         };
@@ -41,14 +41,14 @@ impl<T: Tables> Engine<T> {
             };
             attempts.push((id, fence, live));
         }
-        // What the control plane gave it and it does not name, or under an older fence, is not running: it never
-        // arrived, or its process ended.
+        // An assigned attempt that the worker does not name, or names under an older fence, is not running: the
+        // assignment never arrived, or its process ended.
         let resumed: HashSet<_> =
             attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
         let lost = self.tasks_of(&open.namespace, &open.worker);
         let message = match &row {
             Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
-            _ => "the worker's process ended, and another one came in its place",
+            _ => "the worker's process ended and was replaced",
         };
         for id in lost.into_iter().filter(|id| !resumed.contains(id)) {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
@@ -56,7 +56,7 @@ impl<T: Tables> Engine<T> {
         }
         let key = (open.namespace.clone(), open.worker.clone());
         self.sessions.insert(key, (epoch, open.agent.clone()));
-        self.tables.put_session(&Session {
+        self.txn.put_session(&Session {
             namespace: open.namespace,
             worker: open.worker,
             agent: open.agent,
@@ -74,7 +74,7 @@ impl<T: Tables> Engine<T> {
         end: EndSession,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let row = self.tables.session(&end.namespace, &end.session.worker)?;
+        let row = self.txn.session(&end.namespace, &end.session.worker)?;
         let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
             return Ok(Err(Refused::Superseded));
         };
@@ -85,34 +85,39 @@ impl<T: Tables> Engine<T> {
         }
         if row.open {
             self.sessions.remove(&(end.namespace.clone(), end.session.worker.clone()));
-            self.tables.put_session(&Session { open: false, since: now, ..row })?;
+            self.txn.put_session(&Session { open: false, since: now, ..row })?;
         }
         Ok(Ok(Reply::Ended(freed).into()))
     }
 
-    /// Whether a session has not ended and is the worker's newest.
+    /// Whether a session is open and the worker's newest.
     pub(super) fn has_session(&self, namespace: &Namespace, session: &WorkerRef) -> bool {
         let known = self.sessions.get(&(namespace.clone(), session.worker.clone()));
         known.is_some_and(|(epoch, _)| *epoch == session.epoch)
     }
 
-    /// An assignment to a worker, with the bounds that its agent sets.
-    pub(super) fn assign(&mut self, namespace: &Namespace, to: WorkerRef) -> Command {
-        let serves = self.sessions.get(&(namespace.clone(), to.worker.clone()));
-        let agent = serves.and_then(|(_, agent)| self.agents.get(&(namespace.clone(), agent.clone())));
-        let defaults = agent.map(|agent| agent.defaults).unwrap_or_default();
-        Command::Assign { to, span_id: self.random(), defaults }
+    /// Returns an assignment to a worker, with the limits of its agent; `None` unless the session is open and the
+    /// worker's newest.
+    pub(super) fn assignment(&mut self, namespace: &Namespace, to: WorkerRef) -> Option<Command> {
+        let (epoch, agent) = self.sessions.get(&(namespace.clone(), to.worker.clone()))?;
+        if *epoch != to.epoch {
+            return None;
+        }
+        let agent = agent.clone();
+        let known = self.agents.get(&(namespace.clone(), agent.clone()));
+        let defaults = known.map(|known| known.defaults).unwrap_or_default();
+        Some(Command::Assign { to, agent, span_id: self.random(), defaults })
     }
 
-    /// Tasks on a worker, as the batch has them now, oldest id first.
+    /// Returns the tasks on a worker in the current state of the batch, oldest id first.
     fn tasks_of(&self, namespace: &Namespace, worker: &WorkerName) -> Vec<TaskId> {
         let key = (namespace.clone(), worker.clone());
         let has = |task: &task::Task| {
             task.namespace == *namespace && task.assignment.as_ref().is_some_and(|a| a.worker == *worker)
         };
         let before = self.by_worker.get(&key).into_iter().flatten().copied();
-        let mut ids: HashSet<TaskId> = before.filter(|id| !self.working.holds(*id)).collect();
-        ids.extend(self.working.entries().filter(|entry| has(&entry.task)).map(|entry| entry.task.id));
+        let mut ids: HashSet<TaskId> = before.filter(|id| !self.write_set.holds(*id)).collect();
+        ids.extend(self.write_set.entries().filter(|entry| has(&entry.task)).map(|entry| entry.task.id));
         let mut ids: Vec<_> = ids.into_iter().collect();
         ids.sort_unstable();
         ids

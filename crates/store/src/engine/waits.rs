@@ -1,20 +1,20 @@
-//! Who waits for whom, as far as one task's dependencies reach: finds the cycles through that task.
+//! Dependency graph reachable from one task; finds the cycles through that task.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rota_core::TaskId;
 
-/// The part of the graph that can be reached from one task.
+/// Part of the graph that is reachable from one task.
 #[derive(Debug)]
 pub(super) struct Waits {
     start: TaskId,
-    /// What each task waits for; in the order of the visit, so that the outcome does not depend on hashes.
+    /// Dependencies of each task, in order of the visit, so that the result does not depend on hashes.
     visited: Vec<(TaskId, Vec<TaskId>)>,
-    /// Through whom each was reached first.
+    /// Task through which each was first reached.
     reached_by: HashMap<TaskId, TaskId>,
     open: VecDeque<TaskId>,
-    /// The next step back to the start, for each that has a way there.
+    /// Next task on the way back to the start, where there is one.
     back: BTreeMap<TaskId, TaskId>,
 }
 
@@ -29,7 +29,7 @@ impl Waits {
         }
     }
 
-    /// The next task to look at; when there is none left, the ways back are known.
+    /// Returns the next task to visit. After the last one, the ways back are known.
     pub(super) fn next(&mut self) -> Option<TaskId> {
         let next = self.open.pop_front();
         if next.is_none() {
@@ -38,7 +38,7 @@ impl Waits {
         next
     }
 
-    /// What a task waits for.
+    /// Adds the dependencies of a visited task.
     pub(super) fn add(&mut self, at: TaskId, on: Vec<TaskId>) {
         for &on in &on {
             if on != self.start && !self.reached_by.contains_key(&on) {
@@ -69,12 +69,12 @@ impl Waits {
         }
     }
 
-    /// Those that are in a cycle with the start, the start first.
+    /// Returns the tasks in a cycle with the start, the start first.
     pub(super) fn members(&self) -> impl Iterator<Item = TaskId> {
         self.visited.iter().map(|(at, _)| *at).filter(|at| self.back.contains_key(at))
     }
 
-    /// From a member along its dependencies, by way of the start, back to itself.
+    /// Returns the path from a member along its dependencies, by way of the start, back to itself.
     pub(super) fn path(&self, member: TaskId) -> Vec<TaskId> {
         let mut path = vec![member];
         let mut at = member;

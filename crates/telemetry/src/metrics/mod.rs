@@ -1,44 +1,50 @@
-//! What every `/metrics` page shares: a registry that knows what it holds, the two text formats, the way to a collector,
-//! figures of the process. Knows nothing of what is counted.
+//! Metrics registry: what `/metrics` serves in both text formats and what is pushed over OTLP. Must not know what the
+//! metrics count.
+//!
+//! The registry is prometheus-client's, and the OTLP sender converts its samples, instead of the OpenTelemetry SDK's
+//! meter with its two exporters. The SDK would not do the same: its Prometheus exporter has no OpenMetrics format and
+//! brings the registry of a second library, its synchronous gauges keep label sets that [`Family::clear`] removes
+//! between scrapes, and its push exporter takes nothing but what its own meters collected (`ResourceMetrics` has no public
+//! constructor). So only the conversion and one request are ours; transport, TLS and data types are the libraries'.
+//!
+//! [`Family::clear`]: prometheus_client::metrics::family::Family::clear
 
+mod export;
 mod process;
-mod send;
 mod snapshot;
 mod text;
 
-pub use self::send::interval;
-pub(crate) use self::send::{flush, start};
+pub use self::export::export_interval;
+pub(crate) use self::export::{flush, start};
 
-use prometheus_client::registry::{Metric, Registry, Unit};
+use prometheus_client::registry::{Metric, Registry as PrometheusRegistry, Unit};
 
-/// One metric, as a page about metrics tells of it.
+/// Description of one registered metric, for generated documentation and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// Its name as it is asked for, so a counter's with `_total`.
+pub struct Descriptor {
+    /// Name as it is queried: with its unit, and with `_total` for a counter.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels.
     pub labels: &'static [&'static str],
-    /// What it tells.
     pub help: &'static str,
 }
 
-/// A page of metrics that were registered once, and can tell what they are.
+/// Registry of the metrics of one process, with their descriptors.
 #[derive(Debug, Default)]
-pub struct Page {
-    registry: Registry,
-    described: Vec<Described>,
+pub struct Registry {
+    metrics: PrometheusRegistry,
+    descriptors: Vec<Descriptor>,
 }
 
-impl Page {
-    /// An empty page.
+impl Registry {
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a metric. A unit is appended to the name.
-    pub fn add<M: Metric + Clone>(
+    /// Registers a metric. The unit is appended to its name.
+    pub fn register<M: Metric + Clone>(
         &mut self,
         name: &str,
         unit: Option<Unit>,
@@ -53,17 +59,17 @@ impl Page {
         };
         self.describe(name, unit.as_ref(), kind, labels, help);
         match unit {
-            Some(unit) => self.registry.register_with_unit(name, help, unit, metric.clone()),
-            None => self.registry.register(name, help, metric.clone()),
+            Some(unit) => self.metrics.register_with_unit(name, help, unit, metric.clone()),
+            None => self.metrics.register(name, help, metric.clone()),
         }
     }
 
-    /// Adds what the operating system tells of this process.
-    pub fn add_process(&mut self) {
-        for figure in process::FIGURES {
-            self.describe(figure.name, figure.unit().as_ref(), figure.kind(), &[], figure.help);
+    /// Registers the standard `process_*` metrics of this process.
+    pub fn register_process_metrics(&mut self) {
+        for metric in &process::METRICS {
+            self.describe(metric.name, metric.unit.as_ref(), metric.kind, &[], metric.help);
         }
-        self.registry.register_collector(Box::new(process::Process));
+        self.metrics.register_collector(Box::new(process::ProcessCollector));
     }
 
     fn describe(
@@ -76,31 +82,31 @@ impl Page {
     ) {
         let unit = unit.map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
         let total = if kind == "counter" { "_total" } else { "" };
-        self.described.push(Described { name: format!("{name}{unit}{total}"), kind, labels, help });
+        self.descriptors.push(Descriptor { name: format!("{name}{unit}{total}"), kind, labels, help });
     }
 
-    /// What is on it, in order.
-    pub fn described(&self) -> &[Described] {
-        &self.described
+    /// Returns the descriptors in the order of registration.
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
     }
 
-    /// The page in the format that fits an `Accept` header, with its content type.
-    pub fn write(&self, accept: Option<&str>) -> Result<(&'static str, String), std::fmt::Error> {
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &self.registry)?;
+    /// Encodes all metrics in the format that an `Accept` header asks for, and returns its content type with the text.
+    pub fn encode(&self, accept: Option<&str>) -> Result<(&'static str, String), std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics)?;
         Ok(if accept.is_some_and(|accept| accept.contains(text::OPEN_METRICS_TYPE)) {
-            (text::OPEN_METRICS, page)
+            (text::OPEN_METRICS, text)
         } else {
-            (text::PLAIN, text::plain(&page))
+            (text::PLAIN, text::plain(&text))
         })
     }
 
-    /// Sends the page as it is to the collector, if there is one. Does not wait.
-    pub fn send(&self) {
-        let Some(span) = send::span() else { return };
-        match snapshot::take(&self.registry, span) {
-            Ok(metrics) => send::send(metrics),
-            Err(error) => tracing::warn!(%error, "figures cannot be sent"),
+    /// Pushes the current values to the collector, if one is configured. Never waits.
+    pub fn export(&self) {
+        let Some(interval) = export::snapshot_interval() else { return };
+        match snapshot::take(&self.metrics, interval) {
+            Ok(metrics) => export::export(metrics),
+            Err(error) => tracing::warn!(%error, "failed to encode metrics for export"),
         }
     }
 }
@@ -112,28 +118,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_formats_tell_the_same() {
-        let (mut page, counter) = (Page::new(), Counter::<u64>::default());
-        page.add("x_waits", Some(Unit::Seconds), &[], "How long it waited", &counter);
-        page.add_process();
+    fn both_formats_have_the_same_metrics() {
+        let (mut registry, counter) = (Registry::new(), Counter::<u64>::default());
+        registry.register("x_waits", Some(Unit::Seconds), &[], "Time spent waiting", &counter);
+        registry.register_process_metrics();
         counter.inc_by(3);
-        let (kind, open) =
-            page.write(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.1")).unwrap();
-        assert!(kind.starts_with("application/openmetrics-text"));
+        let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.1";
+        let (content_type, open) = registry.encode(Some(accept)).unwrap();
+        assert!(content_type.starts_with("application/openmetrics-text"));
         assert!(open.contains("# TYPE x_waits_seconds counter\n# UNIT x_waits_seconds seconds\n"), "{open}");
         assert!(open.ends_with("# EOF\n"));
-        let (kind, plain) = page.write(None).unwrap();
-        assert!(kind.starts_with("text/plain"));
-        let told = "# HELP x_waits_seconds_total How long it waited.\n# TYPE x_waits_seconds_total counter\n\
-                    x_waits_seconds_total 3\n";
-        assert!(plain.starts_with(told), "{plain}");
-        assert!(!plain.contains("# UNIT") && !plain.contains("# EOF"));
-        for described in page.described() {
-            assert!(
-                plain.contains(&format!("\n{} ", described.name)),
-                "{} is missing in {plain}",
-                described.name
-            );
+        let (content_type, plain) = registry.encode(None).unwrap();
+        assert!(content_type.starts_with("text/plain"));
+        let expected = "# HELP x_waits_seconds_total Time spent waiting.\n\
+                        # TYPE x_waits_seconds_total counter\nx_waits_seconds_total 3\n";
+        assert!(plain.starts_with(expected), "{plain}");
+        assert!(!plain.contains("# UNIT"));
+        assert!(!plain.contains("# EOF"));
+        for descriptor in registry.descriptors() {
+            let line = format!("\n{} ", descriptor.name);
+            assert!(plain.contains(&line), "{} is missing in {plain}", descriptor.name);
         }
     }
 }

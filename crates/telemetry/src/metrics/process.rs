@@ -1,96 +1,94 @@
-//! What the operating system tells of this process, read when somebody asks. The names are those that every
-//! Prometheus client gives them.
+//! Standard Prometheus metrics of this process (`process_cpu_seconds_total` and so on), sampled on each scrape.
 
-use procfs::process::{LimitValue, Process as Own};
+use metrics_process::collector::{Metrics, collect};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Cpu,
-    Resident,
-    Virtual,
-    Started,
-    Threads,
-    Open,
-    MayOpen,
-}
-
-/// One figure.
-pub(super) struct Figure {
-    what: What,
+/// A process metric and where a sample has its value.
+pub(super) struct ProcessMetric {
+    /// Without unit and suffix.
     pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) unit: Option<Unit>,
     pub(super) help: &'static str,
+    value: fn(&Metrics) -> Option<f64>,
 }
 
-const fn figure(what: What, name: &'static str, help: &'static str) -> Figure {
-    Figure { what, name, help }
-}
-
-pub(super) const FIGURES: &[Figure] = &[
-    figure(What::Cpu, "process_cpu", "Processor time that the process has used"),
-    figure(What::Resident, "process_resident_memory", "Memory that the process holds"),
-    figure(What::Virtual, "process_virtual_memory", "Addresses that the process has reserved"),
-    figure(What::Started, "process_start_time", "When the process started, since the Unix epoch"),
-    figure(What::Threads, "process_threads", "Threads of the process"),
-    figure(What::Open, "process_open_fds", "Files and sockets that the process has open"),
-    figure(What::MayOpen, "process_max_fds", "Files and sockets that the process may have open"),
+pub(super) static METRICS: [ProcessMetric; 7] = [
+    ProcessMetric {
+        name: "process_cpu",
+        kind: "counter",
+        unit: Some(Unit::Seconds),
+        help: "Total user and system CPU time",
+        value: |sample| sample.cpu_seconds_total,
+    },
+    ProcessMetric {
+        name: "process_resident_memory",
+        kind: "gauge",
+        unit: Some(Unit::Bytes),
+        help: "Resident memory",
+        value: |sample| sample.resident_memory_bytes.map(float),
+    },
+    ProcessMetric {
+        name: "process_virtual_memory",
+        kind: "gauge",
+        unit: Some(Unit::Bytes),
+        help: "Virtual memory",
+        value: |sample| sample.virtual_memory_bytes.map(float),
+    },
+    ProcessMetric {
+        name: "process_start_time",
+        kind: "gauge",
+        unit: Some(Unit::Seconds),
+        help: "Start time of the process since the Unix epoch",
+        value: |sample| sample.start_time_seconds.map(float),
+    },
+    ProcessMetric {
+        name: "process_threads",
+        kind: "gauge",
+        unit: None,
+        help: "Operating system threads",
+        value: |sample| sample.threads.map(float),
+    },
+    ProcessMetric {
+        name: "process_open_fds",
+        kind: "gauge",
+        unit: None,
+        help: "Open file descriptors",
+        value: |sample| sample.open_fds.map(float),
+    },
+    ProcessMetric {
+        name: "process_max_fds",
+        kind: "gauge",
+        unit: None,
+        help: "Maximum number of open file descriptors",
+        // The library has 0 for a process without a limit.
+        value: |sample| sample.max_fds.map(|max| if max == 0 { f64::INFINITY } else { float(max) }),
+    },
 ];
 
-impl Figure {
-    pub(super) fn kind(&self) -> &'static str {
-        if self.what == What::Cpu { "counter" } else { "gauge" }
-    }
-
-    pub(super) fn unit(&self) -> Option<Unit> {
-        match self.what {
-            What::Cpu | What::Started => Some(Unit::Seconds),
-            What::Resident | What::Virtual => Some(Unit::Bytes),
-            What::Threads | What::Open | What::MayOpen => None,
-        }
-    }
+#[expect(clippy::cast_precision_loss, reason = "metric values need not be exact beyond 2^53")]
+fn float(value: u64) -> f64 {
+    value as f64
 }
 
-/// Gives the figures; those that cannot be read are left out.
+/// Samples the process on each scrape. Values that the operating system does not provide are left out.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct ProcessCollector;
 
-#[expect(clippy::cast_precision_loss, reason = "a figure on a page need not be exact beyond 2^53")]
-fn read(own: &Own, stat: &procfs::process::Stat, what: What) -> Option<f64> {
-    let ticks = procfs::ticks_per_second() as f64;
-    Some(match what {
-        What::Cpu => (stat.utime + stat.stime) as f64 / ticks,
-        What::Resident => stat.rss.saturating_mul(procfs::page_size()) as f64,
-        What::Virtual => stat.vsize as f64,
-        What::Started => {
-            let booted = procfs::boot_time_secs().ok()?;
-            booted as f64 + stat.starttime as f64 / ticks
-        }
-        What::Threads => stat.num_threads as f64,
-        What::Open => own.fd_count().ok()? as f64,
-        What::MayOpen => match own.limits().ok()?.max_open_files.soft_limit {
-            LimitValue::Value(limit) => limit as f64,
-            LimitValue::Unlimited => f64::INFINITY,
-        },
-    })
-}
-
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Ok(own) = Own::myself() else { return Ok(()) };
-        let Ok(stat) = own.stat() else { return Ok(()) };
-        for figure in FIGURES {
-            let Some(value) = read(&own, &stat, figure.what) else { continue };
+        let sample = collect();
+        for metric in &METRICS {
+            let Some(value) = (metric.value)(&sample) else { continue };
             let (counter, gauge) = (ConstCounter::new(value), ConstGauge::new(value));
-            let metric: &dyn EncodeMetric = if figure.kind() == "counter" { &counter } else { &gauge };
-            let unit = figure.unit();
-            let help = format!("{}.", figure.help);
-            let encoder =
-                encoder.encode_descriptor(figure.name, &help, unit.as_ref(), metric.metric_type())?;
-            metric.encode(encoder)?;
+            let value: &dyn EncodeMetric = if metric.kind == "counter" { &counter } else { &gauge };
+            let help = format!("{}.", metric.help);
+            let unit = metric.unit.as_ref();
+            value.encode(encoder.encode_descriptor(metric.name, &help, unit, value.metric_type())?)?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! A page at a moment, as OTLP data. The names are those of the text page, so that a figure is called the same however
-//! it came to be stored.
+//! Conversion of a registry's current values to OTLP data. Names are those of the text format, so that a metric has
+//! one name whichever way it was collected.
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -8,43 +8,42 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum,
 };
 use prometheus_client::encoding::prometheus_protobuf::encode;
-use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as page;
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as prometheus;
 use prometheus_client::registry::Registry;
 
-/// From when to when, in nanoseconds since the Unix epoch.
+/// Time that cumulative values cover, in nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    pub(super) began: u64,
-    pub(super) now: u64,
+pub(super) struct Interval {
+    pub(super) start: u64,
+    pub(super) end: u64,
 }
 
-/// Everything that a registry holds.
-pub(super) fn take(registry: &Registry, span: Span) -> Result<Vec<Metric>, std::fmt::Error> {
-    Ok(encode(registry)?.into_iter().filter_map(|family| metric(family, span)).collect())
+pub(super) fn take(registry: &Registry, interval: Interval) -> Result<Vec<Metric>, std::fmt::Error> {
+    Ok(encode(registry)?.into_iter().filter_map(|family| metric(family, interval)).collect())
 }
 
-fn metric(family: page::MetricFamily, span: Span) -> Option<Metric> {
-    let cumulative = AggregationTemporality::Cumulative.into();
+fn metric(family: prometheus::MetricFamily, interval: Interval) -> Option<Metric> {
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
     let kind = family.r#type();
-    let metrics = family.metric.into_iter();
+    let samples = family.metric.into_iter();
     let data = match kind {
-        page::MetricType::Counter => Data::Sum(Sum {
-            data_points: metrics
-                .filter_map(|metric| number(metric.counter?.value, metric.label, span))
+        prometheus::MetricType::Counter => Data::Sum(Sum {
+            data_points: samples
+                .filter_map(|sample| Some(number(sample.counter?.value, sample.label, interval)))
                 .collect(),
-            aggregation_temporality: cumulative,
+            aggregation_temporality,
             is_monotonic: true,
         }),
-        page::MetricType::Gauge => Data::Gauge(Gauge {
-            data_points: metrics
-                .filter_map(|metric| number(metric.gauge?.value, metric.label, span))
+        prometheus::MetricType::Gauge => Data::Gauge(Gauge {
+            data_points: samples
+                .filter_map(|sample| Some(number(sample.gauge?.value, sample.label, interval)))
                 .collect(),
         }),
-        page::MetricType::Histogram => Data::Histogram(Histogram {
-            data_points: metrics
-                .filter_map(|metric| Some(histogram(&metric.histogram?, metric.label, span)))
+        prometheus::MetricType::Histogram => Data::Histogram(Histogram {
+            data_points: samples
+                .filter_map(|sample| Some(histogram(&sample.histogram?, sample.label, interval)))
                 .collect(),
-            aggregation_temporality: cumulative,
+            aggregation_temporality,
         }),
         _ => return None,
     };
@@ -62,38 +61,43 @@ fn metric(family: page::MetricFamily, span: Span) -> Option<Metric> {
     })
 }
 
-fn number(value: f64, labels: Vec<page::LabelPair>, span: Span) -> Option<NumberDataPoint> {
-    Some(NumberDataPoint {
+fn number(value: f64, labels: Vec<prometheus::LabelPair>, interval: Interval) -> NumberDataPoint {
+    NumberDataPoint {
         attributes: attributes(labels),
-        start_time_unix_nano: span.began,
-        time_unix_nano: span.now,
+        start_time_unix_nano: interval.start,
+        time_unix_nano: interval.end,
         value: Some(Value::AsDouble(value)),
         ..NumberDataPoint::default()
-    })
+    }
 }
 
-/// The page counts in each bucket what is in those below it, too; and its last one has no bound.
-fn histogram(seen: &page::Histogram, labels: Vec<page::LabelPair>, span: Span) -> HistogramDataPoint {
-    let mut below = 0;
-    let own = |bucket: &page::Bucket| {
-        let before = std::mem::replace(&mut below, bucket.cumulative_count);
-        bucket.cumulative_count.saturating_sub(before)
+/// Converts a histogram: Prometheus buckets are cumulative and the last one has the bound +Inf, OTLP buckets are
+/// disjoint and the last one has no bound.
+fn histogram(
+    histogram: &prometheus::Histogram,
+    labels: Vec<prometheus::LabelPair>,
+    interval: Interval,
+) -> HistogramDataPoint {
+    let mut previous = 0;
+    let count = |bucket: &prometheus::Bucket| {
+        let below = std::mem::replace(&mut previous, bucket.cumulative_count);
+        bucket.cumulative_count.saturating_sub(below)
     };
-    let bounds = seen.bucket.iter().map(|bucket| bucket.upper_bound);
+    let bounds = histogram.bucket.iter().map(|bucket| bucket.upper_bound);
     HistogramDataPoint {
-        start_time_unix_nano: span.began,
-        time_unix_nano: span.now,
-        count: seen.sample_count,
-        sum: Some(seen.sample_sum),
-        explicit_bounds: bounds.take(seen.bucket.len().saturating_sub(1)).collect(),
-        bucket_counts: seen.bucket.iter().map(own).collect(),
+        start_time_unix_nano: interval.start,
+        time_unix_nano: interval.end,
+        count: histogram.sample_count,
+        sum: Some(histogram.sample_sum),
+        explicit_bounds: bounds.take(histogram.bucket.len().saturating_sub(1)).collect(),
+        bucket_counts: histogram.bucket.iter().map(count).collect(),
         attributes: attributes(labels),
         ..HistogramDataPoint::default()
     }
 }
 
-fn attributes(labels: Vec<page::LabelPair>) -> Vec<KeyValue> {
-    let pair = |label: page::LabelPair| KeyValue {
+fn attributes(labels: Vec<prometheus::LabelPair>) -> Vec<KeyValue> {
+    let pair = |label: prometheus::LabelPair| KeyValue {
         key: label.name,
         value: Some(AnyValue { value: Some(any_value::Value::StringValue(label.value)) }),
         ..KeyValue::default()
@@ -103,23 +107,26 @@ fn attributes(labels: Vec<page::LabelPair>) -> Vec<KeyValue> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::metrics::histogram::Histogram as Counted;
+    use prometheus_client::metrics::histogram::Histogram as Observed;
     use prometheus_client::registry::Unit;
 
     use super::*;
 
     #[test]
-    fn buckets_are_not_cumulative_and_the_last_has_the_rest() {
-        let (mut registry, times) = (Registry::default(), Counted::new([1.0, 5.0]));
+    fn histogram_buckets_become_disjoint() {
+        let (mut registry, times) = (Registry::default(), Observed::new([1.0, 5.0]));
         registry.register_with_unit("x", "Times", Unit::Seconds, times.clone());
         for time in [0.5, 0.7, 3.0, 9.0] {
             times.observe(time);
         }
-        let taken = take(&registry, Span { began: 1, now: 2 }).unwrap();
-        assert_eq!((taken[0].name.as_str(), taken[0].unit.as_str()), ("x_seconds", "s"));
-        let Some(Data::Histogram(histogram)) = &taken[0].data else { panic!("{taken:?}") };
+        let metrics = take(&registry, Interval { start: 1, end: 2 }).unwrap();
+        assert_eq!(metrics[0].name, "x_seconds");
+        assert_eq!(metrics[0].unit, "s");
+        let Some(Data::Histogram(histogram)) = &metrics[0].data else { panic!("{metrics:?}") };
         let point = &histogram.data_points[0];
-        assert_eq!((point.count, point.sum), (4, Some(13.2)));
-        assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[2, 1, 1][..], &[1.0, 5.0][..]));
+        assert_eq!(point.count, 4);
+        assert_eq!(point.sum, Some(13.2));
+        assert_eq!(point.bucket_counts, [2, 1, 1]);
+        assert_eq!(point.explicit_bounds, [1.0, 5.0]);
     }
 }

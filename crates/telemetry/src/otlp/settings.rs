@@ -1,4 +1,8 @@
-//! What the `OTEL_` variables say of where to send, as the specification of the exporter has them. Sends nothing.
+//! Export settings from the `OTEL_*` variables of the OpenTelemetry specification. Sends nothing.
+//!
+//! `opentelemetry-otlp` reads most of these variables itself, but only for its own exporters. They are read here since
+//! metrics are pushed without it (see `metrics`), and since it has no `OTEL_EXPORTER_OTLP_CERTIFICATE`, ignores an
+//! unsupported protocol with a warning where an error is wanted, and repeats passwords in its own errors.
 
 use std::time::Duration;
 
@@ -7,43 +11,27 @@ pub use opentelemetry_otlp::Protocol;
 
 use crate::env;
 
-/// For a collector to answer, where nobody says.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Something cannot be sent as somebody wants it.
+/// Invalid or unusable export settings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The variables.
-    #[error("OTEL_EXPORTER_OTLP_PROTOCOL is {0:?}; it can be grpc, http/protobuf or http/json")]
+    #[error("unsupported OTEL_EXPORTER_OTLP_PROTOCOL {0:?}: expected grpc, http/protobuf or http/json")]
     Protocol(String),
-    /// A file.
-    #[error("the file {path:?} of OTEL_EXPORTER_OTLP_CERTIFICATE cannot be used: {why}")]
-    Certificate {
-        /// Which.
-        path: String,
-        /// Why.
-        why: String,
-    },
-    /// The address.
-    #[error("the collector's address {endpoint:?} cannot be used: {why}")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-        /// Why.
-        why: String,
-    },
-    /// The exporter.
-    #[error("spans cannot be sent: {0}")]
+    #[error("failed to read OTEL_EXPORTER_OTLP_CERTIFICATE {path:?}: {source}")]
+    Certificate { path: String, source: std::io::Error },
+    /// Neither field has the password that the endpoint may contain.
+    #[error("invalid collector endpoint {endpoint:?}: {reason}")]
+    Endpoint { endpoint: String, reason: String },
+    #[error("failed to create the span exporter: {0}")]
     Exporter(String),
-    /// HTTP.
-    #[error("the HTTP client for the collector cannot be made: {0}")]
+    #[error("failed to create the HTTP client of the OTLP exporter: {0}")]
     Http(#[from] reqwest::Error),
-    /// The thread.
-    #[error("the thread that sends to the collector cannot start: {0}")]
+    #[error("failed to start the OTLP exporter thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// What to send where, and whose it is.
+/// Export targets of one process, one for each enabled signal.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(crate) service: &'static str,
@@ -51,140 +39,143 @@ pub struct Settings {
     pub(crate) metrics: Option<Target>,
 }
 
-/// Where one kind of thing is sent, and how.
+/// Collector endpoint of one signal.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Whole, with its path where the protocol has one.
+    /// Complete URL, with the signal's path for the HTTP protocols.
     pub(crate) endpoint: String,
     pub(crate) protocol: Protocol,
-    /// PEM.
-    pub(crate) authority: Option<Vec<u8>>,
+    /// PEM bundle of the certificate authorities to trust instead of the system's.
+    pub(crate) ca: Option<Vec<u8>>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) timeout: Duration,
-    programs: Vec<(String, String)>,
+    /// Variables by which a child process exports to the same collector, without secrets.
+    pub(crate) child_environment: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// What the environment asks for: nothing, unless it names a collector. `service` is its name, unless
-    /// `OTEL_SERVICE_NAME` says another.
+    /// Reads the environment. Nothing is exported unless it names a collector. `service` is the service name unless
+    /// `OTEL_SERVICE_NAME` is set.
     pub fn from_env(service: &'static str) -> Result<Self, Error> {
-        let of = |kind| if wanted(kind) { Target::from_env(kind).map(Some) } else { Ok(None) };
-        Ok(Self { service, traces: of("TRACES")?, metrics: of("METRICS")? })
+        let target = |signal| if is_enabled(signal) { Target::from_env(signal).map(Some) } else { Ok(None) };
+        Ok(Self { service, traces: target("TRACES")?, metrics: target("METRICS")? })
     }
 
-    /// Spans and figures to a collector at `http://host:port`, whatever the variables say.
-    pub fn to(service: &'static str, endpoint: &str, protocol: Protocol) -> Self {
-        let of = |kind: &str| {
-            let programs = vec![
+    /// Exports spans and metrics to the collector at `http://host:port`, regardless of the environment.
+    pub fn for_endpoint(service: &'static str, endpoint: &str, protocol: Protocol) -> Self {
+        let target = |signal: &str| {
+            let child_environment = vec![
                 ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned()),
-                ("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), name(protocol).to_owned()),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol_name(protocol).to_owned()),
             ];
-            let endpoint = at(endpoint, kind, protocol);
-            let (headers, timeout) = (Vec::new(), TIMEOUT);
-            Some(Target { endpoint, protocol, authority: None, headers, timeout, programs })
+            Some(Target {
+                endpoint: signal_endpoint(endpoint, signal, protocol),
+                protocol,
+                ca: None,
+                headers: Vec::new(),
+                timeout: DEFAULT_TIMEOUT,
+                child_environment,
+            })
         };
-        Self { service, traces: of("TRACES"), metrics: of("METRICS") }
+        Self { service, traces: target("TRACES"), metrics: target("METRICS") }
     }
 
-    /// Without figures: a command is over before anybody would look at them.
+    /// Disables metrics, as for a command that exits before they would be of use.
     #[must_use]
-    pub fn only_traces(self) -> Self {
+    pub fn traces_only(self) -> Self {
         Self { metrics: None, ..self }
     }
 }
 
-/// A variable for one kind of thing, or else for everything.
-fn of(kind: &str, name: &str) -> Option<String> {
-    let own = env::var(&format!("OTEL_EXPORTER_OTLP_{kind}_{name}"));
+/// Reads a variable of one signal, or else of all signals.
+fn signal_var(signal: &str, name: &str) -> Option<String> {
+    let own = env::var(&format!("OTEL_EXPORTER_OTLP_{signal}_{name}"));
     own.or_else(|| env::var(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }
 
-fn wanted(kind: &str) -> bool {
-    if env::var("OTEL_SDK_DISABLED").is_some_and(|set| set.eq_ignore_ascii_case("true")) {
+fn is_enabled(signal: &str) -> bool {
+    if env::var("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return false;
     }
-    match env::var(&format!("OTEL_{kind}_EXPORTER")) {
-        None => of(kind, "ENDPOINT").is_some(),
-        Some(set) => {
-            let known = set.split(',').any(|one| one.trim().eq_ignore_ascii_case("otlp"));
-            if !known && !set.trim().eq_ignore_ascii_case("none") {
+    match env::var(&format!("OTEL_{signal}_EXPORTER")) {
+        None => signal_var(signal, "ENDPOINT").is_some(),
+        Some(exporters) => {
+            let has_otlp = exporters.split(',').any(|name| name.trim().eq_ignore_ascii_case("otlp"));
+            if !has_otlp && !exporters.trim().eq_ignore_ascii_case("none") {
                 tracing::warn!(
-                    "OTEL_{kind}_EXPORTER is {set:?}; otlp and none are known, and nothing is sent"
+                    exporters,
+                    "unsupported OTEL_{signal}_EXPORTER, nothing is exported: expected otlp or none"
                 );
             }
-            known
+            has_otlp
         }
     }
 }
 
 impl Target {
-    fn from_env(kind: &str) -> Result<Self, Error> {
-        let protocol = match of(kind, "PROTOCOL").as_deref().map(str::trim) {
+    fn from_env(signal: &str) -> Result<Self, Error> {
+        let protocol = match signal_var(signal, "PROTOCOL").as_deref().map(str::trim) {
             None | Some("http/protobuf") => Protocol::HttpBinary,
             Some("grpc") => Protocol::Grpc,
             Some("http/json") => Protocol::HttpJson,
             Some(other) => return Err(Error::Protocol(other.to_owned())),
         };
-        // Only what is named for everything gets a path appended.
-        let endpoint = match env::var(&format!("OTEL_EXPORTER_OTLP_{kind}_ENDPOINT")) {
+        // Only the endpoint of all signals gets a path appended.
+        let endpoint = match env::var(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")) {
             Some(own) => own,
             None => {
                 let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
-                let all = env::var("OTEL_EXPORTER_OTLP_ENDPOINT");
-                at(&all.unwrap_or_else(|| format!("http://localhost:{port}")), kind, protocol)
+                let base = env::var("OTEL_EXPORTER_OTLP_ENDPOINT");
+                let base = base.unwrap_or_else(|| format!("http://localhost:{port}"));
+                signal_endpoint(&base, signal, protocol)
             }
         };
-        let insecure = of(kind, "INSECURE").is_some_and(|set| set.eq_ignore_ascii_case("true"));
+        let insecure = signal_var(signal, "INSECURE").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let scheme = if insecure { "http" } else { "https" };
         let endpoint = if endpoint.contains("://") { endpoint } else { format!("{scheme}://{endpoint}") };
-        let authority = match of(kind, "CERTIFICATE") {
+        let ca = match signal_var(signal, "CERTIFICATE") {
             None => None,
-            Some(path) => Some(std::fs::read(&path).map_err(|error| {
-                let why = error.to_string();
-                Error::Certificate { path, why }
-            })?),
+            Some(path) => Some(std::fs::read(&path).map_err(|source| Error::Certificate { path, source })?),
         };
-        let timeout = of(kind, "TIMEOUT").and_then(|text| text.trim().parse().ok());
+        let timeout = signal_var(signal, "TIMEOUT").and_then(|text| text.trim().parse().ok());
         Ok(Self {
             endpoint,
             protocol,
-            authority,
-            headers: of(kind, "HEADERS").map(|text| headers(&text)).unwrap_or_default(),
-            timeout: timeout.map_or(TIMEOUT, Duration::from_millis),
-            programs: programs(protocol),
+            ca,
+            headers: signal_var(signal, "HEADERS").map(|text| parse_headers(&text)).unwrap_or_default(),
+            timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis),
+            child_environment: child_environment(protocol),
         })
     }
 
-    /// What somebody says of the address, without the password that the address may hold.
-    pub(crate) fn shown(&self, text: &str) -> String {
-        text.replace(&self.endpoint, &without_user(&self.endpoint))
-    }
-
-    pub(crate) fn for_programs(&self) -> Vec<(String, String)> {
-        self.programs.clone()
+    /// Removes the password of the endpoint from a message that may repeat the endpoint.
+    pub(crate) fn without_password(&self, message: &str) -> String {
+        message.replace(&self.endpoint, &strip_user_info(&self.endpoint))
     }
 }
 
-/// The variables that are not secret, as they were given. What is usual here need not be elsewhere.
-fn programs(protocol: Protocol) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for kind in ["", "TRACES_", "METRICS_", "LOGS_"] {
+/// Collects the variables that are not secret, as they were set. The protocol is always among them, because other
+/// programs may have another default.
+fn child_environment(protocol: Protocol) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for signal in ["", "TRACES_", "METRICS_", "LOGS_"] {
         for name in ["ENDPOINT", "PROTOCOL", "CERTIFICATE", "INSECURE", "TIMEOUT", "COMPRESSION"] {
-            let name = format!("OTEL_EXPORTER_OTLP_{kind}{name}");
-            // A password in an address is a secret, too.
+            let name = format!("OTEL_EXPORTER_OTLP_{signal}{name}");
+            // An endpoint with a password is a secret, too.
             let value = env::var(&name).filter(|value| !value.contains('@'));
-            all.extend(value.map(|value| (name, value)));
+            variables.extend(value.map(|value| (name, value)));
         }
     }
-    let usual = "OTEL_EXPORTER_OTLP_PROTOCOL";
-    if !all.iter().any(|(known, _)| known == usual) {
-        all.push((usual.to_owned(), name(protocol).to_owned()));
+    let default = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    if !variables.iter().any(|(name, _)| name == default) {
+        variables.push((default.to_owned(), protocol_name(protocol).to_owned()));
     }
-    all
+    variables
 }
 
-/// An address without what stands before its last `@`: it need not be one that can be read, and passwords have slashes.
-fn without_user(endpoint: &str) -> String {
+/// Removes everything up to the last `@` of the authority. Not a URL parser: the endpoint may be invalid, and
+/// passwords may contain slashes.
+fn strip_user_info(endpoint: &str) -> String {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
     match rest.rsplit_once('@') {
         Some((_, host)) if scheme.is_empty() => host.to_owned(),
@@ -193,7 +184,7 @@ fn without_user(endpoint: &str) -> String {
     }
 }
 
-fn name(protocol: Protocol) -> &'static str {
+fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Grpc => "grpc",
         Protocol::HttpJson => "http/json",
@@ -201,25 +192,26 @@ fn name(protocol: Protocol) -> &'static str {
     }
 }
 
-fn at(endpoint: &str, kind: &str, protocol: Protocol) -> String {
+fn signal_endpoint(base: &str, signal: &str, protocol: Protocol) -> String {
     match protocol {
-        Protocol::Grpc => endpoint.to_owned(),
-        _ => format!("{}/v1/{}", endpoint.trim_end_matches('/'), kind.to_ascii_lowercase()),
+        Protocol::Grpc => base.to_owned(),
+        _ => format!("{}/v1/{}", base.trim_end_matches('/'), signal.to_ascii_lowercase()),
     }
 }
 
-/// `name=value,name=value`, with values as in a URL. What is no header is left out.
-fn headers(text: &str) -> Vec<(HeaderName, HeaderValue)> {
-    let pair = |pair: &str| {
+/// Parses `name=value,name=value` with percent-encoded values. Invalid headers are skipped, as the specification
+/// asks.
+fn parse_headers(text: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let parse = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
-        let mut value = HeaderValue::from_bytes(&decoded(value.trim())).ok()?;
+        let mut value = HeaderValue::from_bytes(&percent_decode(value.trim())).ok()?;
         value.set_sensitive(true);
         Some((name.trim().parse().ok()?, value))
     };
-    text.split(',').filter_map(pair).collect()
+    text.split(',').filter_map(parse).collect()
 }
 
-fn decoded(text: &str) -> Vec<u8> {
+fn percent_decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -236,29 +228,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_read_as_the_specification_has_them() {
-        let read: Vec<_> = headers("api-key=a%20b, x = 1%,nonsense,a b=c,y=")
+    fn headers_are_decoded_and_invalid_ones_skipped() {
+        let headers: Vec<_> = parse_headers("api-key=a%20b, x = 1%,nonsense,a b=c,y=")
             .into_iter()
             .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
             .collect();
-        assert_eq!(read, ["api-key=a b", "x=1%", "y="]);
+        assert_eq!(headers, ["api-key=a b", "x=1%", "y="]);
     }
 
     #[test]
-    fn an_address_is_shown_without_its_password() {
-        for (given, shown) in [
+    fn user_info_is_stripped_from_endpoints() {
+        for (endpoint, stripped) in [
             ("https://me:se/c@ret@c:4317/x", "https://c:4317/x"),
             ("me:secret@c", "c"),
             ("http://c:4318", "http://c:4318"),
         ] {
-            assert_eq!(without_user(given), shown);
+            assert_eq!(strip_user_info(endpoint), stripped);
         }
     }
 
     #[test]
-    fn a_path_is_appended_only_to_what_is_for_everything() {
-        assert_eq!(at("http://c:4317", "TRACES", Protocol::Grpc), "http://c:4317");
-        assert_eq!(at("http://c:4318/", "TRACES", Protocol::HttpBinary), "http://c:4318/v1/traces");
-        assert_eq!(at("http://c/otlp", "METRICS", Protocol::HttpJson), "http://c/otlp/v1/metrics");
+    fn http_endpoints_get_the_signal_path() {
+        for (base, signal, protocol, expected) in [
+            ("http://c:4317", "TRACES", Protocol::Grpc, "http://c:4317"),
+            ("http://c:4318/", "TRACES", Protocol::HttpBinary, "http://c:4318/v1/traces"),
+            ("http://c/otlp", "METRICS", Protocol::HttpJson, "http://c/otlp/v1/metrics"),
+        ] {
+            assert_eq!(signal_endpoint(base, signal, protocol), expected);
+        }
     }
 }

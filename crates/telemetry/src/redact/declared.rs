@@ -1,20 +1,19 @@
-//! Values that somebody declared secret. Knows no shapes.
+//! Search for declared secret values. Must not know shapes of keys.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::MARK;
+use super::PLACEHOLDER;
 
-/// Shorter values are in every other word.
-const SHORTEST: usize = 6;
-/// Shorter lines of a longer value are; a brace alone is no secret.
-const SHORTEST_LINE: usize = 16;
-/// Longer values are looked for in parts of this size.
-const PART: usize = 1024;
+/// Shorter values occur in ordinary words.
+const MIN_VALUE_LENGTH: usize = 6;
+/// Shorter lines of a multi-line value are not secret by themselves: a brace, a tag.
+const MIN_LINE_LENGTH: usize = 16;
+/// Longer values are searched for in chunks of this size.
+const CHUNK_SIZE: usize = 1024;
 
-/// The values, ready to be looked for.
 #[derive(Default)]
 pub(super) struct Declared {
     patterns: Vec<String>,
@@ -24,33 +23,33 @@ pub(super) struct Declared {
 #[derive(Default)]
 enum Search {
     #[default]
-    Nothing,
-    These(AhoCorasick),
-    /// They cannot be looked for, and so nothing is told.
-    Everything,
+    Empty,
+    Patterns(AhoCorasick),
+    /// The automaton could not be built. Fails closed: everything is redacted.
+    Failed,
 }
 
 impl Declared {
     pub(super) fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut all = BTreeSet::new();
+        let mut patterns = BTreeSet::new();
         for value in values {
             let value = value.trim();
-            add(&mut all, value);
-            // As it comes out of a double, which is how JSON's numbers are kept.
+            add(&mut patterns, value);
+            // JSON numbers pass through a double, which prints other digits.
             if let Some(number) = value.parse().ok().filter(|number: &f64| number.is_finite()) {
-                add(&mut all, &number.to_string());
+                add(&mut patterns, &number.to_string());
             }
-            let lines = value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
-            lines.for_each(|line| add(&mut all, line));
+            let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_LENGTH);
+            lines.for_each(|line| add(&mut patterns, line));
         }
-        // As it is with most attempts, and to build a search for nothing costs more than a small task does.
-        if all.is_empty() {
+        // Most attempts declare nothing, and building an empty automaton costs more than a small task.
+        if patterns.is_empty() {
             return Self::default();
         }
-        let patterns: Vec<_> = all.into_iter().collect();
+        let patterns: Vec<_> = patterns.into_iter().collect();
         let search = match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns) {
-            Ok(these) => Search::These(these),
-            Err(_) => Search::Everything,
+            Ok(automaton) => Search::Patterns(automaton),
+            Err(_) => Search::Failed,
         };
         Self { patterns, search }
     }
@@ -61,52 +60,52 @@ impl Declared {
 
     pub(super) fn replace<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         match &self.search {
-            Search::Nothing => Cow::Borrowed(bytes),
-            Search::Everything => Cow::Owned(MARK.into()),
-            Search::These(these) if !these.is_match(bytes) => Cow::Borrowed(bytes),
-            Search::These(these) => {
-                let mut clean = Vec::with_capacity(bytes.len());
-                these.replace_all_with_bytes(bytes, &mut clean, |_, _, clean| {
-                    clean.extend_from_slice(MARK.as_bytes());
+            Search::Empty => Cow::Borrowed(bytes),
+            Search::Failed => Cow::Owned(PLACEHOLDER.into()),
+            Search::Patterns(automaton) if !automaton.is_match(bytes) => Cow::Borrowed(bytes),
+            Search::Patterns(automaton) => {
+                let mut redacted = Vec::with_capacity(bytes.len());
+                automaton.replace_all_with_bytes(bytes, &mut redacted, |_, _, redacted| {
+                    redacted.extend_from_slice(PLACEHOLDER.as_bytes());
                     true
                 });
-                Cow::Owned(clean)
+                Cow::Owned(redacted)
             }
         }
     }
 
-    /// Where a value begins that lies across a place.
-    pub(super) fn across(&self, bytes: &[u8], place: usize) -> Option<usize> {
-        let Search::These(these) = &self.search else { return None };
-        let found = these.find_iter(bytes).find(|found| found.end() > place)?;
-        (found.start() < place).then(|| found.start())
+    /// Returns the start of a value that extends across `offset`.
+    pub(super) fn start_of_match_across(&self, bytes: &[u8], offset: usize) -> Option<usize> {
+        let Search::Patterns(automaton) = &self.search else { return None };
+        let found = automaton.find_iter(bytes).find(|found| found.end() > offset)?;
+        (found.start() < offset).then(|| found.start())
     }
 
-    /// Where the end of these bytes may be the beginning of a value; their length if it is not.
-    pub(super) fn begins(&self, bytes: &[u8]) -> usize {
-        let of_one = |pattern: &String| {
+    /// Returns the start of a suffix that may be the beginning of a value, or the length if there is none.
+    pub(super) fn start_of_partial_match(&self, bytes: &[u8]) -> usize {
+        let partial = |pattern: &String| {
             let pattern = pattern.as_bytes();
             let first = bytes.len().saturating_sub(pattern.len() - 1);
-            (first..bytes.len()).find(|at| pattern.starts_with(&bytes[*at..]))
+            (first..bytes.len()).find(|start| pattern.starts_with(&bytes[*start..]))
         };
-        self.patterns.iter().filter_map(of_one).min().unwrap_or(bytes.len())
+        self.patterns.iter().filter_map(partial).min().unwrap_or(bytes.len())
     }
 }
 
-/// A value and how it looks inside of JSON, in parts.
-fn add(all: &mut BTreeSet<String>, value: &str) {
-    if value.len() < SHORTEST {
+/// Adds a value and its forms inside JSON and Rust literals, in chunks.
+fn add(patterns: &mut BTreeSet<String>, value: &str) {
+    if value.len() < MIN_VALUE_LENGTH {
         return;
     }
-    let quoted = format!("{value:?}");
-    let escaped = serde_json::to_string(value).unwrap_or_default();
-    for form in [value, quoted.trim_matches('"'), escaped.trim_matches('"')] {
+    let debug = format!("{value:?}");
+    let json = serde_json::to_string(value).unwrap_or_default();
+    for form in [value, debug.trim_matches('"'), json.trim_matches('"')] {
         let mut rest = form;
-        while rest.len() > PART + SHORTEST {
-            let (part, after) = rest.split_at(rest.floor_char_boundary(PART));
-            all.insert(part.to_owned());
+        while rest.len() > CHUNK_SIZE + MIN_VALUE_LENGTH {
+            let (chunk, after) = rest.split_at(rest.floor_char_boundary(CHUNK_SIZE));
+            patterns.insert(chunk.to_owned());
             rest = after;
         }
-        all.insert(rest.to_owned());
+        patterns.insert(rest.to_owned());
     }
 }

@@ -1,10 +1,11 @@
-//! Keeps secrets out of what is told: values that somebody declared secret, and whatever has the shape of a known
-//! kind of key. The one home of redaction; whoever tells something sends it through here. Knows nothing of what is
-//! told, or to whom.
+//! Secret redaction: removes declared values and anything with the shape of a known kind of key. The only
+//! implementation; whatever leaves the process passes through it. Must not know where its texts come from or go.
 
 mod declared;
 mod shapes;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use self::declared::Declared;
-pub use self::stream::Stream;
+pub use self::stream::StreamRedactor;
 
-/// What stands where a secret was.
-pub const MARK: &str = "[redacted]";
+/// Replacement for each redacted secret.
+pub const PLACEHOLDER: &str = "[redacted]";
 
-/// Takes out declared values and known shapes. Clones are the same; the default knows shapes alone. It does not print
-/// what it knows.
+/// Removes declared values and known shapes of keys. Clones share the values; the default has none and removes shapes
+/// only. `Debug` does not print the values.
 #[derive(Clone, Default)]
 pub struct Redactor(Arc<Declared>);
 
@@ -29,13 +30,13 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// One that knows these values, each also line by line and as it looks inside of JSON. Values of less than six
-    /// bytes are left alone: they are in every other word.
+    /// Creates a redactor for these values, for each of their longer lines, and for their forms inside JSON. Values
+    /// below six bytes are not redacted: they occur in ordinary words.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         Self(Arc::new(Declared::new(values)))
     }
 
-    /// Takes secrets out of bytes.
+    /// Returns the bytes with secrets replaced.
     pub fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         match self.0.replace(bytes) {
             Cow::Borrowed(bytes) => shapes::replace(bytes),
@@ -46,60 +47,61 @@ impl Redactor {
         }
     }
 
-    /// Takes secrets out of a text, in its place.
+    /// Replaces secrets in place.
     pub fn text(&self, text: &mut String) {
-        if let Cow::Owned(clean) = self.bytes(text.as_bytes()) {
-            // What is taken out is whole characters; this is but the way to say so without a panic.
-            *text = String::from_utf8_lossy(&clean).into_owned();
+        if let Cow::Owned(redacted) = self.bytes(text.as_bytes()) {
+            *text = into_string(redacted);
         }
     }
 }
 
-/// Values that nothing of this process may tell for now: its logs and spans are searched for them, too.
-static PROCESS: RwLock<Vec<Redactor>> = RwLock::new(Vec::new());
+/// Redactors of secrets that are in use in this process: its logs and spans are redacted with each of them.
+static REGISTERED: RwLock<Vec<Redactor>> = RwLock::new(Vec::new());
 
-/// Keeps values secret in all that this process tells of itself, until it is dropped.
+/// Keeps a redactor registered until it is dropped.
 #[derive(Debug)]
-#[must_use = "what was declared is forgotten when this is dropped"]
-pub struct Guard(Redactor);
+#[must_use = "dropping the guard ends the redaction"]
+pub struct RedactionGuard(Redactor);
 
 impl Redactor {
-    /// Keeps its values out of this process's logs and spans, too.
-    pub fn guard(&self) -> Guard {
-        // Everything that is told is searched for each that is there.
+    /// Applies this redactor to the logs and spans of this process, too, until the guard is dropped.
+    pub fn register(&self) -> RedactionGuard {
+        // Every log entry is searched once per registered redactor.
         if !self.0.is_empty() {
-            PROCESS.write().push(self.clone());
+            REGISTERED.write().push(self.clone());
         }
-        Guard(self.clone())
+        RedactionGuard(self.clone())
     }
 }
 
-impl Drop for Guard {
+impl Drop for RedactionGuard {
     fn drop(&mut self) {
-        let mut all = PROCESS.write();
-        if let Some(at) = all.iter().position(|one| Arc::ptr_eq(&one.0, &self.0.0)) {
-            all.swap_remove(at);
+        let mut registered = REGISTERED.write();
+        if let Some(index) = registered.iter().position(|redactor| Arc::ptr_eq(&redactor.0, &self.0.0)) {
+            registered.swap_remove(index);
         }
     }
 }
 
-/// What this process may tell of itself: without shapes of keys, and without what is declared now.
-pub fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let mut clean = shapes::replace(bytes);
-    for one in &*PROCESS.read() {
-        if let Cow::Owned(cleaner) = one.0.replace(&clean) {
-            clean = Cow::Owned(cleaner);
+/// Returns the bytes without shapes of keys and without the values of all registered redactors.
+pub fn bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut redacted = shapes::replace(bytes);
+    for redactor in &*REGISTERED.read() {
+        if let Cow::Owned(replaced) = redactor.0.replace(&redacted) {
+            redacted = Cow::Owned(replaced);
         }
     }
-    clean
+    redacted
 }
 
-/// The same for a text, in its place.
-pub fn own_text(text: &mut String) {
-    if let Cow::Owned(clean) = own(text.as_bytes()) {
-        *text = String::from_utf8_lossy(&clean).into_owned();
+/// Replaces in place what [`bytes`] replaces.
+pub fn text(text: &mut String) {
+    if let Cow::Owned(redacted) = bytes(text.as_bytes()) {
+        *text = into_string(redacted);
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Whole characters are replaced by ASCII, so the bytes are UTF-8; the lossy conversion only avoids a panic.
+fn into_string(redacted: Vec<u8>) -> String {
+    String::from_utf8_lossy(&redacted).into_owned()
+}

@@ -1,42 +1,43 @@
-//! What comes piece by piece: a secret that lies across two pieces is found all the same. The end of a piece is held
-//! back for as long as it may be the beginning of one. Knows nothing of who prints.
+//! Redaction of output that arrives in chunks: the end of a chunk is held back for as long as it may be the beginning
+//! of a secret, so that a secret across two chunks is found. Must not know who writes the output.
 
 use super::{Redactor, shapes};
 
-/// Most that is held back; no key is as long.
-const MOST: usize = 32 << 10;
+/// Limit of bytes held back; no known key is as long.
+const MAX_HELD_BYTES: usize = 32 << 10;
 
-/// One stream.
+/// Redactor of one stream.
 #[derive(Debug, Default)]
-pub struct Stream {
+pub struct StreamRedactor {
     redactor: Redactor,
     held: Vec<u8>,
 }
 
-impl Stream {
-    /// One from which a redactor takes secrets.
+impl StreamRedactor {
     pub fn new(redactor: Redactor) -> Self {
         Self { redactor, held: Vec::new() }
     }
 
-    /// Takes a piece, and gives what may be told by now.
-    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.held.extend_from_slice(piece);
-        let (bytes, redactor) = (&self.held, &self.redactor.0);
-        let mut safe = redactor.begins(bytes).min(shapes::begins(bytes));
-        // What may be a beginning may also be the end of a whole one, which must not be cut in two.
-        while let Some(start) = redactor.across(bytes, safe).or_else(|| shapes::across(bytes, safe)) {
+    /// Accepts a chunk and returns the redacted bytes that are safe to publish.
+    pub fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(chunk);
+        let (bytes, declared) = (&self.held, &self.redactor.0);
+        let mut safe = declared.start_of_partial_match(bytes).min(shapes::start_of_partial_match(bytes));
+        // A possible beginning may also be the end of a whole secret, which must not be cut in two.
+        while let Some(start) =
+            declared.start_of_match_across(bytes, safe).or_else(|| shapes::start_of_match_across(bytes, safe))
+        {
             safe = start;
         }
-        if bytes.len() - safe > MOST {
+        if bytes.len() - safe > MAX_HELD_BYTES {
             safe = bytes.len();
         }
         let rest = self.held.split_off(safe);
-        let told = std::mem::replace(&mut self.held, rest);
-        self.redactor.bytes(&told).into_owned()
+        let published = std::mem::replace(&mut self.held, rest);
+        self.redactor.bytes(&published).into_owned()
     }
 
-    /// What is still held back: the stream has ended.
+    /// Returns what is still held back, at the end of the stream.
     pub fn end(&mut self) -> Vec<u8> {
         let held = std::mem::take(&mut self.held);
         self.redactor.bytes(&held).into_owned()

@@ -1,8 +1,8 @@
-//! What is taken out and what is left, with keys that are made for each run. Knows nothing of who tells what.
+//! What is redacted and what is kept. Keys are generated in each run, so that no scanner finds one in this file.
 
 use super::*;
 
-/// Letters and digits, other ones each time: no key stands in this file.
+/// Returns random letters and digits.
 fn noise(length: usize) -> String {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut text = String::new();
@@ -13,7 +13,7 @@ fn noise(length: usize) -> String {
     text
 }
 
-/// One of each kind.
+/// Returns one key of each kind.
 fn keys() -> Vec<String> {
     let pem = |kind: &str| {
         let dashes = "-".repeat(5);
@@ -32,34 +32,34 @@ fn keys() -> Vec<String> {
     ]
 }
 
-fn clean(redactor: &Redactor, text: &str) -> String {
+fn redacted(redactor: &Redactor, text: &str) -> String {
     let mut text = text.to_owned();
     redactor.text(&mut text);
     text
 }
 
 #[test]
-fn every_kind_of_key_goes_wherever_it_stands() {
+fn every_kind_of_key_is_redacted_anywhere() {
     let redactor = Redactor::default();
     for key in keys() {
         for (before, after) in
             [("", ""), ("a key: ", " and more"), ("\u{1b}[31m", "\u{1b}[0m"), ("x\\n", "\n")]
         {
-            let told = clean(&redactor, &format!("{before}{key}{after}"));
-            assert_eq!(told, format!("{before}{MARK}{after}"));
+            let output = redacted(&redactor, &format!("{before}{key}{after}"));
+            assert_eq!(output, format!("{before}{PLACEHOLDER}{after}"));
         }
-        // As a log or a tool's arguments have it.
-        let json = serde_json::json!({ "said": format!("it is\n{key}") }).to_string();
-        let told: serde_json::Value = serde_json::from_str(&clean(&redactor, &json)).unwrap();
-        assert_eq!(told["said"], format!("it is\n{MARK}"));
+        // Escaped, as in a log or the arguments of a tool.
+        let json = serde_json::json!({ "text": format!("it is\n{key}") }).to_string();
+        let output: serde_json::Value = serde_json::from_str(&redacted(&redactor, &json)).unwrap();
+        assert_eq!(output["text"], format!("it is\n{PLACEHOLDER}"));
     }
     let half = keys().remove(6);
     let half = half.split_at(100).0;
-    assert_eq!(clean(&redactor, half), MARK, "one that was cut");
+    assert_eq!(redacted(&redactor, half), PLACEHOLDER, "a truncated private key");
 }
 
 #[test]
-fn what_only_begins_like_a_key_stays() {
+fn texts_that_resemble_keys_are_kept() {
     let redactor = Redactor::default();
     let dashes = "-".repeat(5);
     for text in [
@@ -70,107 +70,117 @@ fn what_only_begins_like_a_key_stays() {
         "eyJ.eyJ.x",
         &format!("{dashes}BEGIN CERTIFICATE{dashes}\nMIIB\n{dashes}END CERTIFICATE{dashes}"),
     ] {
-        assert_eq!(clean(&redactor, text), text);
+        assert_eq!(redacted(&redactor, text), text);
     }
 }
 
 #[test]
-fn declared_values_go_in_every_form() {
+fn declared_values_are_redacted_in_every_form() {
     let odd = "pa\"ss\\word\nof two lines, ünd more";
     let long = noise(5000);
     let redactor = Redactor::new([odd, &long, "short", "trailing line\n"]);
-    assert_eq!(clean(&redactor, &format!("<{odd}>")), format!("<{MARK}>"));
-    assert_eq!(clean(&redactor, "of two lines, ünd more"), MARK, "a line of it");
-    assert!(!clean(&redactor, &format!("{odd:?}")).contains("ss\\\\word"));
+    assert_eq!(redacted(&redactor, &format!("<{odd}>")), format!("<{PLACEHOLDER}>"));
+    assert_eq!(redacted(&redactor, "of two lines, ünd more"), PLACEHOLDER, "a line of it");
+    assert!(!redacted(&redactor, &format!("{odd:?}")).contains("ss\\\\word"));
     let json = serde_json::json!([odd]).to_string();
-    assert_eq!(clean(&redactor, &json), format!("[\"{MARK}\"]"));
-    let told = clean(&redactor, &format!("a{long}b"));
-    assert!(told.starts_with("a[") && told.ends_with("]b") && !told.contains(&long[4990..]), "{told}");
-    assert_eq!(clean(&redactor, "a trailing line here"), format!("a {MARK} here"));
-    // Too short to be told from anything else.
-    assert_eq!(clean(&redactor, "in short"), "in short");
+    assert_eq!(redacted(&redactor, &json), format!("[\"{PLACEHOLDER}\"]"));
+    let output = redacted(&redactor, &format!("a{long}b"));
+    assert!(
+        output.starts_with("a[") && output.ends_with("]b") && !output.contains(&long[4990..]),
+        "{output}"
+    );
+    assert_eq!(redacted(&redactor, "a trailing line here"), format!("a {PLACEHOLDER} here"));
+    // Too short to be a secret.
+    assert_eq!(redacted(&redactor, "in short"), "in short");
 }
 
 #[test]
-fn a_secret_across_pieces_is_found() {
+fn secret_across_chunks_is_redacted() {
     let declared = "correct horse battery staple";
     let itself = "abcabcabc";
     let redactor = Redactor::new([declared, itself]);
     for secret in keys().iter().map(String::as_str).chain([declared, itself]) {
         let text = format!("before {secret} after\n");
         for size in [1, 2, 3, 7, 16, 61] {
-            let mut stream = Stream::new(redactor.clone());
-            let mut told = Vec::new();
-            for piece in text.as_bytes().chunks(size) {
-                told.extend(stream.push(piece));
+            let mut stream = StreamRedactor::new(redactor.clone());
+            let mut output = Vec::new();
+            for chunk in text.as_bytes().chunks(size) {
+                output.extend(stream.push(chunk));
             }
-            told.extend(stream.end());
+            output.extend(stream.end());
             assert_eq!(
-                String::from_utf8(told).unwrap(),
-                format!("before {MARK} after\n"),
-                "{size} at a time"
+                String::from_utf8(output).unwrap(),
+                format!("before {PLACEHOLDER} after\n"),
+                "chunks of {size}"
             );
         }
     }
 }
 
 #[test]
-fn nothing_else_is_held_back_and_nothing_is_lost() {
-    let mut stream = Stream::new(Redactor::new(["correct horse"]));
-    for piece in ["Password: ", "....", "100% done\n", "\u{1b}[31mred", "\r"] {
-        assert_eq!(stream.push(piece.as_bytes()), piece.as_bytes());
+fn stream_holds_back_only_possible_secrets() {
+    let mut stream = StreamRedactor::new(Redactor::new(["correct horse"]));
+    for chunk in ["Password: ", "....", "100% done\n", "\u{1b}[31mred", "\r"] {
+        assert_eq!(stream.push(chunk.as_bytes()), chunk.as_bytes());
     }
-    // What might have been one, and is not.
+    // The possible beginning of a secret that turns out to be none.
     assert_eq!(stream.push(b"a correct "), b"a ");
     assert_eq!(stream.push(b"answer"), b"correct answer");
     assert_eq!(stream.push(b"xox"), b"");
     assert_eq!(stream.end(), b"xox");
-    // Any bytes, and no end of a private key.
-    let mut stream = Stream::default();
+}
+
+#[test]
+fn stream_redacts_unterminated_private_key() {
+    let mut stream = StreamRedactor::default();
     let begin = format!("{0}BEGIN PRIVATE KEY{0}\n", "-".repeat(5));
-    let mut told = stream.push(begin.as_bytes());
+    let mut output = stream.push(begin.as_bytes());
     for _ in 0..100 {
-        told.extend(stream.push(noise(1000).as_bytes()));
+        output.extend(stream.push(noise(1000).as_bytes()));
     }
-    told.extend(stream.end());
-    assert!(String::from_utf8_lossy(&told).starts_with(MARK));
+    output.extend(stream.end());
+    assert!(String::from_utf8_lossy(&output).starts_with(PLACEHOLDER));
+}
+
+#[test]
+fn stream_loses_no_bytes() {
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-    let mut stream = Stream::default();
-    let mut told = bytes.chunks(777).flat_map(|piece| stream.push(piece)).collect::<Vec<_>>();
-    told.extend(stream.end());
-    assert!(told == bytes);
+    let mut stream = StreamRedactor::default();
+    let mut output = bytes.chunks(777).flat_map(|chunk| stream.push(chunk)).collect::<Vec<_>>();
+    output.extend(stream.end());
+    assert!(output == bytes);
 }
 
 #[test]
-fn what_the_process_says_itself_is_clean_while_something_is_declared() {
+fn registered_redactor_applies_until_guard_drops() {
     let word = noise(20);
-    let said = format!("it failed with {word}");
-    assert_eq!(own(said.as_bytes()), said.as_bytes());
-    let guard = Redactor::new([word.as_str()]).guard();
-    assert_eq!(own(said.as_bytes()), format!("it failed with {MARK}").as_bytes());
+    let message = format!("it failed with {word}");
+    assert_eq!(bytes(message.as_bytes()), message.as_bytes());
+    let guard = Redactor::new([word.as_str()]).register();
+    assert_eq!(bytes(message.as_bytes()), format!("it failed with {PLACEHOLDER}").as_bytes());
     drop(guard);
-    assert_eq!(own(said.as_bytes()), said.as_bytes());
-    assert_eq!(own(keys()[0].as_bytes()), MARK.as_bytes());
+    assert_eq!(bytes(message.as_bytes()), message.as_bytes());
+    assert_eq!(super::bytes(keys()[0].as_bytes()), PLACEHOLDER.as_bytes());
 }
 
 #[test]
-fn a_declared_number_goes_as_a_double_has_it() {
-    // More digits than a double keeps, and a form of its own.
-    for (declared, told) in [
+fn declared_number_is_redacted_as_double() {
+    // More digits than a double has, an exponent, and an ordinary number.
+    for (declared, printed) in [
         ("12345678901234567890", "12345678901234567000"),
         ("8.7654321e3", "8765.4321"),
         ("271828182", "271828182"),
     ] {
         let redactor = Redactor::new([declared]);
-        assert_eq!(declared.parse::<f64>().unwrap().to_string(), told);
-        for form in [declared, told] {
-            assert_eq!(clean(&redactor, form), MARK);
+        assert_eq!(declared.parse::<f64>().unwrap().to_string(), printed);
+        for form in [declared, printed] {
+            assert_eq!(redacted(&redactor, form), PLACEHOLDER);
         }
     }
 }
 
 #[test]
-fn a_redactor_does_not_print_what_it_knows() {
+fn debug_output_hides_declared_values() {
     let word = noise(20);
     assert!(!format!("{:?}", Redactor::new([word.as_str()])).contains(&word));
 }

@@ -1,9 +1,9 @@
-//! Spans, sent to an OpenTelemetry collector. Off unless somebody names one, and free when off. What outlives a process
-//! keeps its ids elsewhere and tells of itself when it has ended; what does not is [`Open`] until then. Nothing below
-//! here knows what a span is about.
+//! Spans for an OpenTelemetry collector; without one, no span is created. Long-lived spans, whose ids are kept in a
+//! record, are emitted as [`Finished`] on completion; spans within one process use [`ActiveSpan`]. Must not know what
+//! a span is about.
 
+mod active_span;
 mod export;
-mod open;
 pub mod rpc;
 
 use std::borrow::Cow;
@@ -13,57 +13,46 @@ use std::time::Duration;
 use opentelemetry_sdk::Resource;
 use tokio::runtime::Handle;
 
-use self::export::Export;
-pub use self::open::Open;
+pub use self::active_span::ActiveSpan;
+use self::export::Exporter;
 use crate::otlp::{Error, Target};
 use crate::redact;
-use crate::trace::Context;
+use crate::trace::TraceContext;
 
-static EXPORT: OnceLock<Export> = OnceLock::new();
+static EXPORTER: OnceLock<Exporter> = OnceLock::new();
 
-/// On which side of a call a span is.
+/// Side of a call that a span describes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// On none.
+pub enum SpanKind {
     #[default]
     Internal,
-    /// Where it is made.
     Client,
-    /// Where it is answered.
     Server,
 }
 
-/// A span that has ended.
+/// A completed span. Times are microseconds since the Unix epoch.
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
-    /// Its name: few different ones, for they are counted by it.
+    /// One of few distinct names: collectors aggregate by it.
     pub name: Cow<'static, str>,
-    /// On which side of a call it is.
-    pub kind: Kind,
-    /// Its trace.
+    pub kind: SpanKind,
     pub trace_id: [u8; 16],
-    /// Its own id.
     pub span_id: [u8; 8],
-    /// Its parent's; zero for none.
+    /// Zero for a root span.
     pub parent_id: [u8; 8],
-    /// When it began, in microseconds since the Unix epoch.
     pub began: i64,
-    /// When it ended.
     pub ended: i64,
-    /// What else is known.
     pub attributes: Vec<(&'static str, Value)>,
-    /// Spans that it follows without being part of them.
-    pub links: Vec<Context>,
-    /// Why it failed, if it did.
+    /// Spans that this one follows without being their child.
+    pub links: Vec<TraceContext>,
+    /// Description of the failure; sets the span's status.
     pub error: Option<String>,
 }
 
-/// An attribute's value.
+/// Value of a span attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Text.
     Text(String),
-    /// A number.
     Number(i64),
 }
 
@@ -86,55 +75,51 @@ impl From<i64> for Value {
 }
 
 pub(crate) fn start(target: &Target, resource: &Resource, runtime: &Handle) -> Result<(), Error> {
-    let export = Export::start(target, resource, runtime)?;
-    let _ = EXPORT.set(export);
+    let _ = EXPORTER.set(Exporter::start(target, resource, runtime)?);
     Ok(())
 }
 
-/// Whether spans are sent at all.
-pub fn on() -> bool {
-    EXPORT.get().is_some()
+/// Returns whether spans are exported at all.
+pub fn is_enabled() -> bool {
+    EXPORTER.get().is_some()
 }
 
-pub(crate) fn target() -> Option<&'static Target> {
-    EXPORT.get().map(Export::target)
-}
-
-/// Whether a new trace, or a caller's, is recorded. Without a collector the caller's word is handed on.
-pub fn sampled(trace_id: [u8; 16], caller: Option<&Context>) -> bool {
-    match EXPORT.get() {
-        Some(export) => export.samples(trace_id, caller),
+/// Returns whether a trace is recorded: a new one by the configured sampler, a caller's as the sampler makes of the
+/// caller's flag. Without a collector, that flag is passed on.
+pub fn is_sampled(trace_id: [u8; 16], caller: Option<&TraceContext>) -> bool {
+    match EXPORTER.get() {
+        Some(exporter) => exporter.is_sampled(trace_id, caller),
         None => caller.is_some_and(|caller| caller.sampled),
     }
 }
 
-/// Sends a span of a sampled trace, some time. Never waits; what a collector cannot take in time is dropped.
-/// Secrets are taken out of what it says.
+/// Queues a span of a sampled trace for export, with secrets redacted. Never waits: spans that a slow collector does
+/// not accept in time are dropped.
 pub fn emit(mut span: Finished) {
-    if let Some(export) = EXPORT.get() {
+    if let Some(exporter) = EXPORTER.get() {
         for (_, value) in &mut span.attributes {
             if let Value::Text(text) = value {
-                redact::own_text(text);
+                redact::text(text);
             }
         }
-        span.error.iter_mut().for_each(redact::own_text);
-        export.send(span);
+        span.error.iter_mut().for_each(redact::text);
+        exporter.export(span);
     }
 }
 
-/// A new span's id.
+/// Generates a span id.
 pub fn span_id() -> [u8; 8] {
     export::span_id()
 }
 
-/// A new trace's id.
+/// Generates a trace id.
 pub fn trace_id() -> [u8; 16] {
     export::trace_id()
 }
 
-/// Sends what is left, for at most so long. Blocks.
-pub(crate) fn flush(limit: Duration) {
-    if let Some(export) = EXPORT.get() {
-        export.flush(limit);
+/// Exports the queued spans, for at most `timeout`. Blocks.
+pub(crate) fn flush(timeout: Duration) {
+    if let Some(exporter) = EXPORTER.get() {
+        exporter.flush(timeout);
     }
 }

@@ -1,10 +1,12 @@
-//! Spans of calls, as OpenTelemetry's conventions for RPC and gRPC have them.
+//! Spans of gRPC calls by OpenTelemetry's semantic conventions for RPC. Not a tower layer: only calls that create tasks
+//! have a span, one client span covers all retries of a call, and its context becomes the parent of the task's span,
+//! which `tracing`-based layers cannot pass on.
 
-use super::{Kind, Open};
-use crate::trace::Context;
+use super::{ActiveSpan, SpanKind};
+use crate::trace::TraceContext;
 
-/// Names of the codes, by number.
-const CODES: [&str; 17] = [
+/// Status code names by number.
+const STATUS_CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -24,57 +26,60 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// What whoever answers is to blame for.
-const OURS: [&str; 6] =
+/// Codes that are errors of a server span; the others are the caller's.
+const SERVER_ERRORS: [&str; 6] =
     ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
 
-/// A call that goes on. One that is dropped without an answer was cancelled.
+const CANCELLED: i32 = 1;
+
+/// Span of a call in progress. Dropping it without a status code records a cancelled call.
 #[derive(Debug)]
-pub struct Call {
-    span: Open,
-    kind: Kind,
-    answered: bool,
+pub struct RpcSpan {
+    span: ActiveSpan,
+    kind: SpanKind,
+    finished: bool,
 }
 
-impl Call {
-    /// Begins one of `package.Service/Method`.
-    pub fn begin(method: &'static str, kind: Kind, parent: Option<&Context>) -> Self {
-        let mut span = Open::begin(method, kind, parent);
-        span.set("rpc.system.name", "grpc");
-        span.set("rpc.method", method);
-        Self { span, kind, answered: false }
+impl RpcSpan {
+    /// Starts the span of a call of `package.Service/Method`.
+    pub fn start(method: &'static str, kind: SpanKind, parent: Option<&TraceContext>) -> Self {
+        let mut span = ActiveSpan::start(method, kind, parent);
+        span.set_attribute("rpc.system.name", "grpc");
+        span.set_attribute("rpc.method", method);
+        Self { span, kind, finished: false }
     }
 
-    /// The span, to tell more of it.
-    pub fn span(&mut self) -> &mut Open {
+    /// Returns the span, to add attributes.
+    pub fn span(&mut self) -> &mut ActiveSpan {
         &mut self.span
     }
 
-    /// See [`Open::context`].
-    pub fn context(&self) -> Option<Context> {
+    /// See [`ActiveSpan::context`].
+    pub fn context(&self) -> Option<TraceContext> {
         self.span.context()
     }
 
-    /// It was answered, with a gRPC code.
-    pub fn answered(mut self, code: i32) {
-        self.told(code);
+    /// Ends the span with the gRPC status code of the response.
+    pub fn finish(mut self, code: i32) {
+        self.set_status(code);
     }
 
-    fn told(&mut self, code: i32) {
-        self.answered = true;
-        let name = usize::try_from(code).ok().and_then(|code| CODES.get(code)).copied().unwrap_or("UNKNOWN");
-        self.span.set("rpc.response.status_code", name);
-        if code != 0 && (self.kind == Kind::Client || OURS.contains(&name)) {
-            self.span.set("error.type", name);
-            self.span.fail("");
+    fn set_status(&mut self, code: i32) {
+        self.finished = true;
+        let name = usize::try_from(code).ok().and_then(|code| STATUS_CODES.get(code)).copied();
+        let name = name.unwrap_or("UNKNOWN");
+        self.span.set_attribute("rpc.response.status_code", name);
+        if code != 0 && (self.kind == SpanKind::Client || SERVER_ERRORS.contains(&name)) {
+            self.span.set_attribute("error.type", name);
+            self.span.set_error("");
         }
     }
 }
 
-impl Drop for Call {
+impl Drop for RpcSpan {
     fn drop(&mut self) {
-        if !self.answered {
-            self.told(1);
+        if !self.finished {
+            self.set_status(CANCELLED);
         }
     }
 }

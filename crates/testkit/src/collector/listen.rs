@@ -1,4 +1,4 @@
-//! The collector's door: gRPC, and HTTP with protobuf or JSON, all on one port.
+//! The collector's listener: gRPC, and HTTP with protobuf or JSON, on one port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response as Answer};
+use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::post;
 use futures::StreamExt;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -33,10 +33,10 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::Kept;
+use super::Received;
 
 #[tonic::async_trait]
-impl TraceService for Kept {
+impl TraceService for Received {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
@@ -47,28 +47,28 @@ impl TraceService for Kept {
 }
 
 #[tonic::async_trait]
-impl MetricsService for Kept {
+impl MetricsService for Received {
     async fn export(
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.figures(request.into_inner(), "grpc");
+        self.metrics(request.into_inner(), "grpc");
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
-/// Listens on a thread of its own, as long as the process.
-pub(super) fn on_thread(address: IpAddr, kept: Kept, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
+/// Serves on a thread that lives as long as the process.
+pub(super) fn on_thread(address: IpAddr, received: Received, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((address, 0))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     let http = axum::Router::new()
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(metrics))
-        .with_state(kept.clone());
+        .with_state(received.clone());
     let routes = Routes::from(http)
-        .add_service(TraceServiceServer::new(kept.clone()))
-        .add_service(MetricsServiceServer::new(kept));
+        .add_service(TraceServiceServer::new(received.clone()))
+        .add_service(MetricsServiceServer::new(received));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = async move {
         let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
@@ -80,7 +80,7 @@ pub(super) fn on_thread(address: IpAddr, kept: Kept, tls: Option<TlsAcceptor>) -
                     let tls = tls.clone();
                     async move { tls.accept(stream?).await }
                 };
-                // Whoever does not trust the certificate hangs up, which is no reason to listen to nobody any more.
+                // A client that does not trust the certificate closes its connection, which must not end the server.
                 let trusted = incoming.then(accept).filter(|stream| std::future::ready(stream.is_ok()));
                 server.serve_with_incoming(trusted).await?;
             }
@@ -93,7 +93,7 @@ pub(super) fn on_thread(address: IpAddr, kept: Kept, tls: Option<TlsAcceptor>) -
 
 pub(super) fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor> {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("no key")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("invalid private key")?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -103,21 +103,21 @@ pub(super) fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn traces(State(kept): State<Kept>, headers: HeaderMap, body: Bytes) -> Answer {
+async fn traces(State(received): State<Received>, headers: HeaderMap, body: Bytes) -> HttpResponse {
     match read(&headers, &body) {
         Ok((request, via)) => {
-            kept.spans(request, via);
-            told(&ExportTraceServiceResponse::default(), via)
+            received.spans(request, via);
+            respond(&ExportTraceServiceResponse::default(), via)
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}")).into_response(),
     }
 }
 
-async fn metrics(State(kept): State<Kept>, headers: HeaderMap, body: Bytes) -> Answer {
+async fn metrics(State(received): State<Received>, headers: HeaderMap, body: Bytes) -> HttpResponse {
     match read(&headers, &body) {
         Ok((request, via)) => {
-            kept.figures(request, via);
-            told(&ExportMetricsServiceResponse::default(), via)
+            received.metrics(request, via);
+            respond(&ExportMetricsServiceResponse::default(), via)
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}")).into_response(),
     }
@@ -131,13 +131,13 @@ fn read<T: Message + Default + DeserializeOwned>(
     match kind.split(';').next().unwrap_or_default() {
         "application/x-protobuf" => Ok((T::decode(body)?, "http/protobuf")),
         "application/json" => Ok((serde_json::from_slice(body)?, "http/json")),
-        other => anyhow::bail!("{other:?} is not known"),
+        other => anyhow::bail!("unknown content type {other:?}"),
     }
 }
 
-fn told(answer: &impl Message, via: &str) -> Answer {
+fn respond(response: &impl Message, via: &str) -> HttpResponse {
     match via {
         "http/json" => ([(header::CONTENT_TYPE, "application/json")], "{}").into_response(),
-        _ => ([(header::CONTENT_TYPE, "application/x-protobuf")], answer.encode_to_vec()).into_response(),
+        _ => ([(header::CONTENT_TYPE, "application/x-protobuf")], response.encode_to_vec()).into_response(),
     }
 }

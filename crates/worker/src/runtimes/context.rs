@@ -1,5 +1,5 @@
-//! Files by which a program learns what it is to do and tells what it did: `context/task.json`,
-//! `context/previous_results.json`, `output/result.json`. For every runtime that has a directory.
+//! Files that programs exchange with a worker: `context/task.json` and `context/previous_results.json`
+//! as input, `output/result.json` as output. For every runtime with directories.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,19 +9,20 @@ use serde::{Deserialize, Serialize};
 use tokio::fs;
 use tokio::io::AsyncReadExt;
 
-/// Variable that names the directory of `task.json` and `previous_results.json`.
-pub const CONTEXT: &str = "ROTA_CONTEXT";
-/// Variable that names the directory where `result.json` is looked for.
-pub const OUTPUT: &str = "ROTA_OUTPUT";
-/// A longer `result.json` is not read.
-const MAX_RESULT: u64 = 1 << 20;
+use super::structs;
 
-/// The two directories.
+/// Environment variable with the directory of `task.json` and `previous_results.json`.
+pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
+/// Environment variable with the directory in which `result.json` is expected.
+pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
+const MAX_RESULT_BYTES: u64 = 1 << 20;
+
+/// Paths of the exchange directories.
 #[derive(Debug, Clone)]
 pub struct Directories {
-    /// What the program may read.
+    /// Directory with the input of the program.
     pub context: PathBuf,
-    /// Where it may leave its result.
+    /// Directory for the output of the program.
     pub output: PathBuf,
 }
 
@@ -40,7 +41,7 @@ struct Task<'a> {
     parent_task: &'a str,
 }
 
-/// Writes what the attempt is about below its scratch directory. No secret is in it.
+/// Writes the input files below the scratch directory. They contain no secrets.
 pub async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<Directories> {
     let directories = Directories { context: scratch.join("context"), output: scratch.join("output") };
     fs::create_dir_all(&directories.context).await?;
@@ -65,9 +66,8 @@ pub async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<Directori
     Ok(directories)
 }
 
-/// `result.json`, as a program writes it.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Written {
+pub(crate) struct ResultFile {
     #[serde(default = "yes")]
     pub(crate) success: bool,
     #[serde(default)]
@@ -84,25 +84,25 @@ fn yes() -> bool {
     true
 }
 
-/// The result that the program wrote, if it did. An error says what is wrong with it.
-pub(crate) async fn read(directories: &Directories) -> Result<Option<Written>, String> {
+/// Reads `result.json`, if there is one. The error is the reason why it is unusable.
+pub(crate) async fn read(directories: &Directories) -> Result<Option<ResultFile>, String> {
     let path = directories.output.join("result.json");
-    // The program made it: a link or a pipe in its place must not be followed or waited for.
+    // Created by the program: a link or a pipe in its place must not be followed or waited for.
     match fs::symlink_metadata(&path).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
-        Ok(found) if !found.is_file() => return Err("it is not a file".to_owned()),
-        Ok(found) if found.len() > MAX_RESULT => return Err("it is longer than 1 MiB".to_owned()),
+        Ok(found) if !found.is_file() => return Err("not a regular file".to_owned()),
+        Ok(found) if found.len() > MAX_RESULT_BYTES => return Err("larger than 1 MiB".to_owned()),
         Ok(_) => {}
     }
     let mut text = Vec::new();
     let file = fs::File::open(&path).await.map_err(|error| error.to_string())?;
-    file.take(MAX_RESULT).read_to_end(&mut text).await.map_err(|error| error.to_string())?;
+    file.take(MAX_RESULT_BYTES).read_to_end(&mut text).await.map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
 }
 
-impl Written {
-    /// As a task's result.
+impl ResultFile {
+    /// Converts to a task's result.
     pub(crate) fn into_result(self) -> TaskResult {
         let mut text = self.summary;
         if !self.next_steps.is_empty() {
@@ -111,24 +111,14 @@ impl Written {
         }
         TaskResult {
             text,
-            data: self.data.and_then(data),
+            data: self.data.and_then(structs::from_json),
             files: self.files_created.into_iter().filter(|file| is_below(Path::new(file))).collect(),
             ..TaskResult::default()
         }
     }
 }
 
-/// Any JSON as structured data: what is not an object becomes the field `value` of one.
-pub(crate) fn data(value: serde_json::Value) -> Option<pbjson_types::Struct> {
-    let object = match value {
-        serde_json::Value::Null => return None,
-        serde_json::Value::Object(_) => value,
-        other => serde_json::json!({ "value": other }),
-    };
-    serde_json::from_value(object).ok()
-}
-
-/// A relative path that does not leave its directory.
+/// Whether a path is relative and stays below its directory.
 pub(crate) fn is_below(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
         && path.components().any(|part| matches!(part, Component::Normal(_)))
@@ -139,8 +129,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn result_json_becomes_a_result() {
-        let written: Written = serde_json::from_str(
+    fn result_file_becomes_task_result() {
+        let written: ResultFile = serde_json::from_str(
             r#"{"success":true,"data":{"n":1},"summary":"done","files_created":["a/b","../x","/etc/passwd"],"next_steps":["rest"]}"#,
         )
         .unwrap();
@@ -150,15 +140,8 @@ mod tests {
         assert_eq!(serde_json::to_value(result.data).unwrap(), serde_json::json!({"n": 1.0}));
     }
 
-    #[test]
-    fn data_is_always_an_object() {
-        assert!(data(serde_json::Value::Null).is_none());
-        let wrapped = data(serde_json::json!([1, "x"])).unwrap();
-        assert_eq!(serde_json::to_value(wrapped).unwrap(), serde_json::json!({"value": [1.0, "x"]}));
-    }
-
     #[tokio::test]
-    async fn a_link_in_place_of_the_result_is_refused() {
+    async fn symlinked_result_file_is_rejected() {
         let scratch = tempfile::tempdir().unwrap();
         let directories = write(scratch.path(), &Assign::default()).await.unwrap();
         assert!(read(&directories).await.unwrap().is_none());

@@ -1,11 +1,12 @@
-//! What a runtime is: it turns one attempt into events and one outcome. It knows nothing of
-//! sessions, fences, acknowledgements or other attempts.
+//! Runtimes: each turns one attempt into events and one report. Knows nothing of sessions, fences,
+//! acknowledgements or other attempts.
 
-pub(crate) mod bounds;
 pub mod claude;
 pub mod command;
 pub mod context;
+pub(crate) mod sanitize;
 pub mod scripted;
+pub(crate) mod structs;
 pub(crate) mod tail;
 
 use std::path::PathBuf;
@@ -16,109 +17,97 @@ use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::{mpsc, watch};
 
-/// One attempt, as a runtime gets it.
+pub use crate::supervise::Environment;
+
+/// One attempt, as passed to a runtime.
 #[derive(Debug)]
 pub struct Attempt {
-    /// What was assigned. Its secrets are already in `environment`, and taken out here.
+    /// The assignment. Its secrets have been moved to `environment`.
     pub assign: Assign,
-    /// Where it works.
+    /// Working directory of its processes.
     pub workspace: PathBuf,
-    /// A directory of this attempt alone, outside the workspace; removed at its end.
+    /// Private directory outside the workspace, removed when the attempt ends.
     pub scratch: PathBuf,
-    /// The whole environment of its processes; nothing is inherited.
+    /// Complete environment of its processes; nothing is inherited.
     pub environment: Environment,
-    /// Takes its secrets out of what is cut before it is told.
+    /// Redactor for its secrets, for texts that the runtime truncates itself.
     pub redactor: Redactor,
 }
 
-/// Environment of an attempt. Holds secrets, hence prints names only.
-#[derive(Default, Clone)]
-pub struct Environment(pub std::collections::BTreeMap<String, String>);
-
-impl std::fmt::Debug for Environment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// How a runtime talks while it works.
+/// Channels between a runtime and the session while an attempt runs.
 #[derive(Debug)]
 pub struct Channels {
-    /// What happens, in order. Bounded: a runtime that is faster than the control plane waits.
+    /// Events, in order. Bounded: a runtime that is faster than the control plane has to wait.
     pub events: mpsc::Sender<event::Kind>,
-    /// What people give it.
+    /// Input from users: answers, decisions and messages.
     pub inputs: mpsc::Receiver<TaskInput>,
-    /// When it shall end. A runtime that sees `Some` ends all of its processes within the grace, then returns.
+    /// Request to end. On `Some` the runtime ends all of its processes within the grace period and returns.
     pub stop: watch::Receiver<Option<Stop>>,
 }
 
-/// The request to end.
+/// Request to end an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// Why.
     pub cause: StopCause,
-    /// Until the kill.
+    /// Time until the attempt is killed.
     pub grace: std::time::Duration,
 }
 
-/// Why an attempt shall end.
+/// Reason of a request to end, as far as runtimes are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopCause {
-    /// Somebody cancelled the task.
     Cancelled,
-    /// Its total time is over.
     Timeout,
-    /// Nothing was heard of it for too long.
+    /// It exceeded its silence timeout.
     Silence,
-    /// It no longer counts, or the worker ends.
+    /// It was superseded, or the worker is shutting down.
     Abandoned,
 }
 
-/// How an attempt ended.
+/// Report of a runtime on a finished attempt.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Well, badly, or as told.
-    pub ending: Ending,
-    /// What it used, in all, where the runtime knows.
+pub struct RunReport {
+    /// Success, failure, or the end on request.
+    pub outcome: RunOutcome,
+    /// Total usage, where the runtime knows it.
     pub usage: Option<Usage>,
-    /// The runtime's session, with which a next attempt could go on; empty for none.
+    /// Session of the runtime that a later attempt can resume; empty for none.
     pub runtime_session: String,
 }
 
-/// Well, badly, or as told.
 #[derive(Debug)]
-pub enum Ending {
-    /// With a result.
+pub enum RunOutcome {
     Succeeded(TaskResult),
-    /// Without.
+    /// It failed, without a request to end.
     Failed(Failure),
-    /// Because of [`Channels::stop`]; `by` is `interrupt`, `terminate` or `kill`.
+    /// It ended because of [`Channels::stop`].
     Stopped {
-        /// What it took.
+        /// What it took: `interrupt`, `terminate` or `kill`.
         by: &'static str,
     },
 }
 
-/// A way of doing tasks.
+/// Executes attempts of one kind of runtime.
 #[async_trait]
 pub trait Runtime: Send + Sync {
-    /// Does one attempt. When it returns, no process of the attempt is left.
-    async fn run(&self, attempt: Attempt, channels: Channels) -> Outcome;
+    /// Runs an attempt. When this returns, none of the attempt's processes is left.
+    async fn run(&self, attempt: Attempt, channels: Channels) -> RunReport;
 }
 
-impl Outcome {
-    /// An ending and nothing else.
-    pub fn new(ending: Ending) -> Self {
-        Self { ending, usage: None, runtime_session: String::new() }
+impl RunReport {
+    /// Creates a report without usage or session.
+    pub fn new(outcome: RunOutcome) -> Self {
+        Self { outcome, usage: None, runtime_session: String::new() }
     }
 
-    /// A failure and nothing else.
+    /// Creates the report of a failure without usage or session.
     pub fn failed(class: FailureClass, message: impl Into<String>) -> Self {
-        Self::new(Ending::Failed(failure(class, message)))
+        Self::new(RunOutcome::Failed(failure(class, message)))
     }
 }
 
-/// A failure with the severity that its class usually has.
+/// Creates a failure with the usual severity of its class. `rota-core` has the same table, which a worker must not
+/// depend on.
 pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failure {
     let severity = match class {
         FailureClass::Auth => Severity::Critical,
@@ -134,12 +123,12 @@ pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failur
     Failure { class: class.into(), severity: severity.into(), message: message.into(), ..Failure::default() }
 }
 
-/// A remark for the task's log.
+/// Creates a notice for the task's log.
 pub(crate) fn notice(severity: Severity, code: &str, message: impl Into<String>) -> event::Kind {
     event::Kind::Notice(Notice { severity: severity.into(), code: code.to_owned(), message: message.into() })
 }
 
-/// Waits until the attempt shall end. Never returns when nobody can ask for that any more.
+/// Waits for the request to end. Never returns if its sender is dropped without one.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
     match stop.wait_for(Option::is_some).await.map(|stop| stop.clone()) {
         Ok(Some(stop)) => stop,

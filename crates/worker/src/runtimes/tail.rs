@@ -1,27 +1,27 @@
-//! The last of what a program prints, without secrets. These go before anything is dropped: of one that lost its
-//! beginning nobody recognizes the rest. Knows nothing of what it means.
+//! The last bytes of a stream, redacted before anything is dropped: a secret without its beginning would not be
+//! recognized. Knows nothing of their meaning.
 
-use rota_telemetry::redact::{Redactor, Stream};
+use rota_telemetry::redact::{Redactor, StreamRedactor};
 
 #[derive(Debug)]
 pub(crate) struct Tail {
-    stream: Stream,
+    stream: StreamRedactor,
     kept: Vec<u8>,
-    most: usize,
+    capacity: usize,
 }
 
 impl Tail {
-    pub(crate) fn new(redactor: &Redactor, most: usize) -> Self {
-        Self { stream: Stream::new(redactor.clone()), kept: Vec::new(), most }
+    pub(crate) fn new(redactor: &Redactor, capacity: usize) -> Self {
+        Self { stream: StreamRedactor::new(redactor.clone()), kept: Vec::new(), capacity }
     }
 
-    /// Takes a piece, and gives what may be told by now.
-    pub(crate) fn add(&mut self, piece: &[u8]) -> Vec<u8> {
-        let clean = self.stream.push(piece);
+    /// Appends a chunk and returns its redacted form, as far as it is final.
+    pub(crate) fn add(&mut self, chunk: &[u8]) -> Vec<u8> {
+        let clean = self.stream.push(chunk);
         self.keep(clean)
     }
 
-    /// What was held back: nothing more is printed.
+    /// Returns what was held back, at the end of the stream.
     pub(crate) fn end(&mut self) -> Vec<u8> {
         let clean = self.stream.end();
         self.keep(clean)
@@ -29,17 +29,17 @@ impl Tail {
 
     fn keep(&mut self, clean: Vec<u8>) -> Vec<u8> {
         self.kept.extend_from_slice(&clean);
-        if self.kept.len() > 4 * self.most {
-            self.kept.drain(..self.kept.len() - self.most);
+        if self.kept.len() > 4 * self.capacity {
+            self.kept.drain(..self.kept.len() - self.capacity);
         }
         clean
     }
 
     pub(crate) fn last(&self) -> &[u8] {
-        &self.kept[self.kept.len().saturating_sub(self.most)..]
+        &self.kept[self.kept.len().saturating_sub(self.capacity)..]
     }
 
-    /// All that is there at the end, as text; what is not UTF-8 is replaced.
+    /// Returns the tail as text at the end of the stream, with invalid UTF-8 replaced.
     pub(crate) fn text(&mut self) -> String {
         self.end();
         String::from_utf8_lossy(self.last()).into_owned()
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_end() {
+    fn keeps_last_bytes() {
         let mut tail = Tail::new(&Redactor::default(), 4096);
         tail.add(&vec![b'x'; 10_000]);
         tail.add(b"end");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_loses_its_beginning() {
+    fn truncated_secrets_are_still_redacted() {
         let secret = uuid::Uuid::new_v4().to_string();
         let dashes = "-".repeat(5);
         let key = format!("{dashes}BEGIN PRIVATE KEY{dashes}\n{secret}\n{dashes}END PRIVATE KEY{dashes}");
@@ -70,8 +70,8 @@ mod tests {
         {
             for after in 0..100 {
                 let mut tail = Tail::new(&redactor, 80);
-                for piece in format!("{printed}\n{}", "x".repeat(after)).as_bytes().chunks(7) {
-                    tail.add(piece);
+                for chunk in format!("{printed}\n{}", "x".repeat(after)).as_bytes().chunks(7) {
+                    tail.add(chunk);
                 }
                 let text = tail.text();
                 assert!(text.ends_with(&"x".repeat(after.min(80))));

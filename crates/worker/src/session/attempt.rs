@@ -1,5 +1,5 @@
-//! One attempt: its place, its runtime, its time limits. One task from the assignment to the proof
-//! that nothing of it is left. It tells the session loop, and does not know whether that is connected.
+//! One attempt: its directories, runtime and time limits, from the assignment to the proof that none
+//! of its processes is left. Reports to the session loop, and does not know whether that is connected.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -11,183 +11,182 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{Event, FailureClass, Limits, TaskInput, event, runtime};
-use rota_proto::worker::v1::{Assign, Result as Told};
+use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::handle::{AttemptHandle, StopReason};
 use super::redact::Redaction;
-use super::shared::{Shared, Why};
-use super::spans::Tools;
-use super::verdict;
+use super::result;
+use super::spans::ToolSpans;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Ending, Environment, Outcome, Runtime};
-use crate::workspace::{NoPlace, Place, Root};
+use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime};
+use crate::workspace::{AttemptDirs, PrepareError, Root};
 
-/// Until the kill, where the task does not say.
-pub(super) const GRACE: Duration = Duration::from_secs(10);
-/// A runtime that has not returned so long after its grace is dropped, which ends its programs.
-const STUCK: Duration = Duration::from_secs(60);
-/// Events that a runtime may be ahead.
-const AHEAD: usize = 64;
+/// Time from the request to end to the kill, for tasks without a `cancelGrace`.
+pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
+const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Capacity of the channel between a runtime and its attempt.
+const EVENT_BUFFER: usize = 64;
 
-/// Names an attempt.
+/// Identifies an attempt: a task and the fence of its assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct AttemptKey {
     pub(super) task: Arc<str>,
     pub(super) fence: i64,
 }
 
-/// What an attempt's task tells the session loop.
-pub(super) enum Note {
-    /// There are events to send.
-    Events(Key),
-    /// It has ended, and nothing of it is left.
-    Ended(Key, Box<Told>),
+/// Notification from an attempt's task to the session loop.
+pub(super) enum AttemptEvent {
+    EventsQueued(AttemptKey),
+    /// The attempt has ended and none of its processes is left.
+    Ended(AttemptKey, Box<AttemptResult>),
 }
 
-/// What all attempts share.
-pub(super) struct Context {
+/// Dependencies shared by all attempts of a worker.
+pub(super) struct AttemptDeps {
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) secrets_dir: Option<PathBuf>,
-    pub(super) notes: mpsc::UnboundedSender<Note>,
+    pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
 }
 
-/// An attempt to be run.
+/// An assignment with everything needed to run it.
 pub(super) struct Job {
-    pub(super) key: Key,
+    pub(super) key: AttemptKey,
     pub(super) assign: Assign,
     pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) handle: Arc<AttemptHandle>,
     pub(super) inputs: mpsc::Receiver<TaskInput>,
 }
 
-pub(super) async fn run(context: Arc<Context>, job: Job) {
-    let Job { key, assign, runtime, shared, inputs } = job;
+pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
+    let Job { key, assign, runtime, handle, inputs } = job;
     let limits = assign.spec.as_ref().and_then(|spec| spec.limits).unwrap_or_default();
-    let clock = Clock::new(&assign, &limits);
+    let time_limits = TimeLimits::new(&assign, &limits);
     let number = assign.attempt;
-    let tools = Tools::of(&assign).map(Mutex::new);
-    let (events, mut received) = mpsc::channel(AHEAD);
-    let channels = Channels { events, inputs, stop: shared.stop() };
+    let tools = ToolSpans::of(&assign).map(Mutex::new);
+    let (events, mut received) = mpsc::channel(EVENT_BUFFER);
+    let channels = Channels { events, inputs, stop: handle.stop_signal() };
     let redaction = Redaction::default();
     let push = |kind| {
         if let Some(tools) = &tools {
-            tools.lock().hear(&kind);
+            tools.lock().observe(&kind);
         }
         let event = Event { time: Some(timestamp()), attempt: number, kind: Some(kind), log_seq: 0 };
-        if shared.push(event) {
-            // Nobody listening means that the worker has ended.
-            let _ = context.notes.send(Note::Events(key.clone()));
+        if handle.push(event) {
+            // Fails only when the worker is exiting.
+            let _ = deps.events.send(AttemptEvent::EventsQueued(key.clone()));
         }
     };
-    let tell = |kind| {
-        let told = redaction.event(kind);
-        // What is held back was said all the same.
-        if told.is_empty() {
-            shared.heard();
+    let emit = |kind| {
+        let events = redaction.event(kind);
+        // Output that is held back for redaction is activity as well.
+        if events.is_empty() {
+            handle.record_activity();
         }
-        told.into_iter().for_each(push);
+        events.into_iter().for_each(push);
     };
-    let mut place = None;
-    let mut outcome = {
-        let work = execute(&context, &runtime, assign, channels, &mut place, &shared, &redaction);
-        let work = AssertUnwindSafe(shared.group.scope(work)).catch_unwind();
-        let outcome = follow(pin!(work), &mut received, &shared, &clock, &tell).await;
-        match outcome {
-            Some(Ok(outcome)) => outcome,
+    let mut dirs = None;
+    let mut report = {
+        let work = execute(&deps, &runtime, assign, channels, &mut dirs, &handle, &redaction);
+        let work = AssertUnwindSafe(handle.group.scope(work)).catch_unwind();
+        let report = drive(pin!(work), &mut received, &handle, &time_limits, &emit).await;
+        match report {
+            Some(Ok(report)) => report,
             Some(Err(_)) => {
-                Outcome::failed(FailureClass::Crash, "the worker's runtime failed; its log says how")
+                RunReport::failed(FailureClass::Crash, "the worker's runtime panicked; see the worker's log")
             }
-            None => Outcome::new(Ending::Stopped { by: "kill" }),
+            None => RunReport::new(RunOutcome::Stopped { by: "kill" }),
         }
     };
-    // The proof, also for programs that the runtime has dropped.
-    shared.group.ended().await;
+    // Covers programs that the runtime has dropped, too.
+    handle.group.ended().await;
     while let Ok(kind) = received.try_recv() {
-        tell(kind);
+        emit(kind);
     }
-    redaction.rest().into_iter().for_each(push);
-    redaction.outcome(&mut outcome);
-    if let Some(place) = place {
-        Place::clear(place, matches!(outcome.ending, Ending::Succeeded(_))).await;
+    redaction.flush().into_iter().for_each(push);
+    redaction.report(&mut report);
+    if let Some(dirs) = dirs {
+        AttemptDirs::clear(dirs, matches!(report.outcome, RunOutcome::Succeeded(_))).await;
     }
     drop(tools);
-    let why = shared.lock().why;
-    let told = verdict::told(&key.task, key.fence, outcome, why);
-    let _ = context.notes.send(Note::Ended(key, Box::new(told)));
+    let reason = handle.lock().stop_reason;
+    let result = result::build(&key.task, key.fence, report, reason);
+    let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
 }
 
-/// Hands on events and watches the time while the runtime works. None if it is stuck.
-async fn follow<F: Future>(
+/// Forwards events and enforces the time limits until the runtime returns. `None` if it is stuck.
+async fn drive<F: Future>(
     mut work: Pin<&mut F>,
     received: &mut mpsc::Receiver<event::Kind>,
-    shared: &Shared,
-    clock: &Clock,
-    tell: &(dyn Fn(event::Kind) + Send + Sync),
+    handle: &AttemptHandle,
+    limits: &TimeLimits,
+    emit: &(dyn Fn(event::Kind) + Send + Sync),
 ) -> Option<F::Output> {
-    let mut stuck_at = None;
+    let mut drop_at = None;
     loop {
-        let stopping = shared.is_stopping();
-        let silent_at = clock.silence.and_then(|limit| shared.silent_at(limit));
+        let stopping = handle.is_stopping();
+        let silence_deadline = limits.silence.and_then(|limit| handle.silence_deadline(limit));
         let wake = if stopping {
-            // What asked for the end gave at most this grace.
-            Some(*stuck_at.get_or_insert_with(|| Instant::now() + clock.grace + STUCK))
+            // The request to end carried at most this grace period.
+            Some(*drop_at.get_or_insert_with(|| Instant::now() + limits.grace + STUCK_RUNTIME_TIMEOUT))
         } else {
-            clock.deadline.into_iter().chain(silent_at).min()
+            limits.deadline.into_iter().chain(silence_deadline).min()
         };
-        // One that ends must not wait for a control plane that is away.
-        let listens = stopping || !shared.lock().outbox.is_full();
+        // An attempt that is ending must not block on a disconnected control plane.
+        let listens = stopping || !handle.lock().outbox.is_full();
         tokio::select! {
             biased;
             output = &mut work => return Some(output),
-            Some(kind) = received.recv(), if listens => tell(kind),
-            () = shared.changed.notified() => {}
-            () = sleep_until(wake.unwrap_or_else(far)) => {
+            Some(kind) = received.recv(), if listens => emit(kind),
+            () = handle.changed.notified() => {}
+            () = sleep_until(wake.unwrap_or_else(far_future)) => {
                 let now = Instant::now();
                 if stopping {
-                    if stuck_at.is_some_and(|at| at <= now) {
+                    if drop_at.is_some_and(|at| at <= now) {
                         return None;
                     }
-                } else if clock.deadline.is_some_and(|at| at <= now) {
-                    shared.request(Why::Timeout, clock.grace);
-                } else if clock.silence.and_then(|limit| shared.silent_at(limit)).is_some_and(|at| at <= now) {
-                    shared.request(Why::Silence, clock.grace);
+                } else if limits.deadline.is_some_and(|at| at <= now) {
+                    handle.request_stop(StopReason::Timeout, limits.grace);
+                } else if limits.silence.and_then(|limit| handle.silence_deadline(limit)).is_some_and(|at| at <= now) {
+                    handle.request_stop(StopReason::Silence, limits.grace);
                 }
             }
         }
     }
 }
 
-/// Later than anything that matters; the loop looks again then.
-fn far() -> Instant {
+/// A wake-up later than any limit.
+fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(24 * 3600)
 }
 
 async fn execute(
-    context: &Context,
+    deps: &AttemptDeps,
     runtime: &Arc<dyn Runtime>,
     mut assign: Assign,
     channels: Channels,
-    kept: &mut Option<Place>,
-    shared: &Shared,
+    slot: &mut Option<AttemptDirs>,
+    handle: &AttemptHandle,
     redaction: &Redaction,
-) -> Outcome {
-    let mut attempt = if needs_place(&assign) {
-        let scratch = context.root.scratch(&assign);
-        let given = match super::secrets::read(context.secrets_dir.as_deref(), &assign).await {
+) -> RunReport {
+    let mut attempt = if needs_directories(&assign) {
+        let scratch = deps.root.scratch(&assign);
+        let given = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
             Ok(given) => given,
-            Err(failed) => return Outcome::new(Ending::Failed(failed)),
+            Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
         };
         let redactor = redaction.declare(given.values().chain(assign.secrets.values()));
         let environment = super::environment::build(&mut assign, given, &scratch);
-        let prepared = context.root.prepare(&assign, &environment, &redactor, &mut shared.stop()).await;
-        let place = match prepared {
-            Ok(place) => kept.insert(place),
-            Err(NoPlace::Failed(failed)) => return Outcome::new(Ending::Failed(failed)),
-            Err(NoPlace::Stopped) => return Outcome::new(Ending::Stopped { by: "interrupt" }),
+        let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
+        let dirs = match prepared {
+            Ok(dirs) => slot.insert(dirs),
+            Err(PrepareError::Failed(failed)) => return RunReport::new(RunOutcome::Failed(failed)),
+            Err(PrepareError::Stopped) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
         };
-        let (workspace, scratch) = (place.workspace.clone(), place.scratch.clone());
+        let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
         Attempt { workspace, scratch, environment, assign, redactor }
     } else {
         let redactor = redaction.declare(assign.secrets.values());
@@ -196,17 +195,17 @@ async fn execute(
         Attempt { assign, workspace, scratch, environment, redactor }
     };
     if let (Some(program), Some(runtime::Kind::Claude(claude))) =
-        (&context.claude_program, kind_mut(&mut attempt.assign))
+        (&deps.claude_program, kind_mut(&mut attempt.assign))
         && claude.program.is_empty()
     {
         claude.program = program.to_string_lossy().into_owned();
     }
-    shared.begin();
+    handle.start_silence_clock();
     runtime.run(attempt, channels).await
 }
 
-/// Most scripts are nothing but messages; directories would cost more than all the rest.
-fn needs_place(assign: &Assign) -> bool {
+/// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.
+fn needs_directories(assign: &Assign) -> bool {
     match assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref()) {
         Some(runtime::Kind::Scripted(script)) => Scripted::needs_processes(script),
         _ => true,
@@ -217,26 +216,25 @@ fn kind_mut(assign: &mut Assign) -> Option<&mut runtime::Kind> {
     assign.spec.as_mut()?.runtime.as_mut()?.kind.as_mut()
 }
 
-/// An attempt's time limits.
-struct Clock {
+struct TimeLimits {
     deadline: Option<Instant>,
     silence: Option<Duration>,
     grace: Duration,
 }
 
-impl Clock {
+impl TimeLimits {
     fn new(assign: &Assign, limits: &Limits) -> Self {
         let duration = |given: Option<pbjson_types::Duration>| given.and_then(|given| given.try_into().ok());
         Self {
-            deadline: assign.deadline.as_ref().map(|at| Instant::now() + until(at)),
+            deadline: assign.deadline.as_ref().map(|at| Instant::now() + time_until(at)),
             silence: duration(limits.silence_timeout).filter(|limit: &Duration| !limit.is_zero()),
-            grace: duration(limits.cancel_grace).unwrap_or(GRACE),
+            grace: duration(limits.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE),
         }
     }
 }
 
-/// From now to a wall time, at most a year.
-pub(super) fn until(at: &pbjson_types::Timestamp) -> Duration {
+/// Time from now until a wall-clock time, capped at a year.
+pub(super) fn time_until(at: &pbjson_types::Timestamp) -> Duration {
     let seconds = Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0));
     let at = UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(at.nanos).unwrap_or(0)));
     let left = at.and_then(|at| at.duration_since(rota_telemetry::clock::now()).ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Opens a session: one call, Hello first, Welcome back. Knows nothing of attempts.
+//! Opens a session: one call, Hello out, Welcome back. Knows nothing of attempts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,36 +18,37 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 
-/// For each of: the call's headers, the Welcome.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// Messages that may wait for the network. Few: what waits outside is gathered into larger ones.
-const QUEUE: usize = 32;
-/// An assignment brings the results of the tasks before it.
-const MAX_MESSAGE: usize = 64 << 20;
+/// Limit for the response headers, and again for the Welcome.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Messages buffered for the network. Few: messages that wait outside are batched into larger ones.
+const SEND_BUFFER: usize = 32;
+/// Maximum size of a received message; an assignment carries the results of earlier tasks.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// An open session.
 pub(super) struct Connection {
     pub(super) out: mpsc::Sender<SessionRequest>,
-    /// Goes before everything in `out`.
+    /// Sent before anything in `out`.
     pub(super) heartbeats: mpsc::Sender<SessionRequest>,
     pub(super) inbound: Streaming<SessionResponse>,
     pub(super) welcome: Welcome,
 }
 
-/// Why there is no session.
+/// Reason why no session was opened.
 #[derive(Debug)]
-pub(super) enum Failed {
-    /// Trying again is useless until somebody changes something.
-    Refused { code: Code, message: String },
-    /// It is not expected yet: whoever started it must say so first.
+pub(super) enum ConnectError {
+    /// Permanent until the configuration changes.
+    Refused {
+        code: Code,
+        message: String,
+    },
+    /// The worker is not announced yet by the component that started it.
     NotAnnounced(String),
-    /// Another process has this worker's name: coming back would take it from that one.
+    /// Another process holds this worker's name; reconnecting would take it away again.
     Replaced,
-    /// It may work later.
     Unreachable(String),
 }
 
-impl From<Status> for Failed {
+impl From<Status> for ConnectError {
     fn from(status: Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
@@ -64,12 +65,12 @@ impl From<Status> for Failed {
     }
 }
 
-/// Whether another process has taken this worker's name.
+/// Whether the session was closed because another process has taken this worker's name.
 pub(super) fn is_replaced(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "WORKER_REPLACED")
 }
 
-/// Where a token comes from.
+/// Source of the bearer token; the file is read for every session, since such tokens are rotated.
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) token: Option<SecretString>,
@@ -77,39 +78,40 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    async fn header(&self) -> Result<Option<MetadataValue<Ascii>>, Failed> {
+    async fn header(&self) -> Result<Option<MetadataValue<Ascii>>, ConnectError> {
         let from_file;
         let token = match (&self.file, &self.token) {
             (Some(path), _) => {
                 let unreadable =
-                    |error| Failed::Unreachable(format!("{} cannot be read: {error}", path.display()));
+                    |error| ConnectError::Unreachable(format!("failed to read {}: {error}", path.display()));
                 from_file = SecretString::from(tokio::fs::read_to_string(path).await.map_err(unreadable)?);
                 &from_file
             }
             (None, Some(token)) => token,
             (None, None) => return Ok(None),
         };
-        let mut value: MetadataValue<Ascii> =
-            format!("Bearer {}", token.expose_secret().trim()).parse().map_err(|_| Failed::Refused {
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret().trim())
+            .parse()
+            .map_err(|_| ConnectError::Refused {
                 code: Code::Unauthenticated,
-                message: "the token has characters that no token has".to_owned(),
+                message: "the token has characters that are not allowed in a header".to_owned(),
             })?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
 }
 
-/// Opens a session.
+/// Opens a session, with a limit for each step.
 pub(super) async fn connect(
     channel: Channel,
     credentials: Credentials,
     hello: Hello,
-) -> Result<Connection, Failed> {
-    let (out, queue) = mpsc::channel(QUEUE);
+) -> Result<Connection, ConnectError> {
+    let (out, queue) = mpsc::channel(SEND_BUFFER);
     let (heartbeats, beats) = mpsc::channel(1);
-    // In the stream before the call is made: the server may wait for it before it answers with headers.
+    // Queued before the call: the server may wait for it before it sends headers.
     let first = SessionRequest { kind: Some(session_request::Kind::Hello(hello)) };
-    out.try_send(first).map_err(|_| Failed::Unreachable("the queue is closed".to_owned()))?;
+    out.try_send(first).map_err(|_| ConnectError::Unreachable("send queue closed".to_owned()))?;
     let stream =
         select_with_strategy(ReceiverStream::new(beats), ReceiverStream::new(queue), |(): &mut ()| {
             PollNext::Left
@@ -118,15 +120,15 @@ pub(super) async fn connect(
     if let Some(header) = credentials.header().await? {
         request.metadata_mut().insert("authorization", header);
     }
-    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let late = |_| Failed::Unreachable("no answer in time".to_owned());
-    let mut inbound = timeout(TIMEOUT, client.session(request)).await.map_err(late)??.into_inner();
-    let answer = timeout(TIMEOUT, inbound.message()).await.map_err(late)??;
+    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let late = |_| ConnectError::Unreachable("timed out waiting for the control plane".to_owned());
+    let mut inbound = timeout(HANDSHAKE_TIMEOUT, client.session(request)).await.map_err(late)??.into_inner();
+    let answer = timeout(HANDSHAKE_TIMEOUT, inbound.message()).await.map_err(late)??;
     match answer.and_then(|answer| answer.kind) {
         Some(session_response::Kind::Welcome(welcome)) => {
             Ok(Connection { out, heartbeats, inbound, welcome })
         }
-        Some(_) => Err(Failed::Unreachable("the first answer is no Welcome".to_owned())),
-        None => Err(Failed::Unreachable("the call ended without an answer".to_owned())),
+        Some(_) => Err(ConnectError::Unreachable("the first message is not a Welcome".to_owned())),
+        None => Err(ConnectError::Unreachable("the call ended before a Welcome".to_owned())),
     }
 }

@@ -1,17 +1,17 @@
-//! An attempt's environment. Nothing is inherited from the worker besides its PATH. Pure but for that.
+//! Environment of an attempt. Inherits nothing from the worker but PATH; pure otherwise.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rota_proto::worker::v1::Assign;
-use rota_telemetry::{otlp, trace};
+use rota_telemetry::{export, trace};
 
 use crate::runtimes::Environment;
 
-/// Builds it, and takes the secrets out of the assignment: they are in one place only.
+/// Builds the environment and moves the secrets out of the assignment, so that they are in one place only.
 ///
-/// What an agent or a task sets goes over the defaults, secrets over both (the agent's, then the task's),
-/// and what Rota itself says about the attempt over all.
+/// Precedence, lowest first: defaults, the agent's and the task's variables, the agent's secrets, the task's
+/// secrets, and Rota's own variables.
 pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scratch: &Path) -> Environment {
     let path = rota_telemetry::env::var("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
     let mut environment = Environment::default();
@@ -20,8 +20,8 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     set("HOME", scratch.join("home").to_string_lossy().into_owned());
     set("TMPDIR", scratch.join("tmp").to_string_lossy().into_owned());
     set("LANG", "C.UTF-8".to_owned());
-    if assign.traceparent.parse::<trace::Context>().is_ok_and(|context| context.sampled) {
-        for (name, value) in otlp::for_programs() {
+    if assign.traceparent.parse::<trace::TraceContext>().is_ok_and(|context| context.sampled) {
+        for (name, value) in export::child_environment() {
             set(&name, value);
         }
         set(
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers() {
+    fn later_layers_override_earlier_ones() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let spec = TaskSpec {
             environment: [pair("LANG", "de"), pair("KEY", "plain"), pair("ROTA_FENCE", "0")].into(),

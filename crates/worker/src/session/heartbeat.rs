@@ -1,4 +1,4 @@
-//! Heartbeats, both ways, on a task of their own: never behind an agent's work.
+//! Heartbeats in both directions, on a task of their own so that no other work delays them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Sampler;
 
-/// When the control plane was last heard.
+/// Time of the last message from the control plane.
 #[derive(Debug, Clone)]
-pub(super) struct Heard(Arc<Mutex<Instant>>);
+pub(super) struct LastReceived(Arc<Mutex<Instant>>);
 
-impl Heard {
+impl LastReceived {
     pub(super) fn now() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
@@ -30,39 +30,39 @@ impl Heard {
     }
 }
 
-/// How often, and how long nothing may be heard.
+/// Heartbeat interval and receive timeout, as set by the control plane.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct HeartbeatTiming {
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
 }
 
-/// Sends heartbeats until `over` is cancelled, and cancels it when nothing has been heard for too long.
+/// Sends heartbeats until `closed` is cancelled, and cancels it when the receive timeout expires.
 pub(super) fn start(
-    pace: Pace,
+    timing: HeartbeatTiming,
     sampler: Arc<Mutex<Sampler>>,
     out: mpsc::Sender<SessionRequest>,
-    heard: Heard,
-    over: CancellationToken,
+    last_received: LastReceived,
+    closed: CancellationToken,
 ) {
     spawn("heartbeat", OnExit::Done, async move {
-        let mut beats = interval(pace.interval);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(timing.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = over.cancelled() => return,
-                () = sleep_until(heard.last() + pace.timeout) => {
-                    if heard.last() + pace.timeout <= Instant::now() {
-                        over.cancel();
+                () = closed.cancelled() => return,
+                () = sleep_until(last_received.last() + timing.timeout) => {
+                    if last_received.last() + timing.timeout <= Instant::now() {
+                        closed.cancel();
                         return;
                     }
                 }
-                _ = beats.tick() => {
+                _ = ticks.tick() => {
                     let sampler = Arc::clone(&sampler);
                     let sample = tokio::task::spawn_blocking(move || sampler.lock().sample()).await;
-                    let beat = session_request::Kind::Heartbeat(sample.unwrap_or_default());
-                    // If the last one is still there, another behind it says nothing more.
-                    let _ = out.try_send(SessionRequest { kind: Some(beat) });
+                    let heartbeat = session_request::Kind::Heartbeat(sample.unwrap_or_default());
+                    // A heartbeat still in the buffer serves as well as this one.
+                    let _ = out.try_send(SessionRequest { kind: Some(heartbeat) });
                 }
             }
         }

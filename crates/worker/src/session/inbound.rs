@@ -1,4 +1,4 @@
-//! What the control plane says, and what the worker does about it. Nothing here waits.
+//! Handlers for messages of the control plane. None of them waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,16 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, GRACE, Job, Key, until};
-use super::outbound::Pending;
+use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job, time_until};
+use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
-use super::shared::{Shared, Why};
 use super::spans;
-use super::worker::{Entry, Worker};
+use super::worker::{AttemptEntry, Worker};
 use crate::runtimes::notice;
 use crate::workspace::is_name;
 
-/// Inputs that may wait for a runtime.
-const INPUTS: usize = 64;
+/// Inputs buffered for a runtime.
+const INPUT_BUFFER: usize = 64;
 
 impl Worker {
     pub(super) fn receive(&mut self, received: Received) {
@@ -31,31 +30,31 @@ impl Worker {
             Received::ReportAck(ack) => {
                 let key = key(&ack.task_id, ack.fence);
                 if ack.stale {
-                    self.abandon(&key, "its fence is old")
+                    self.abandon(&key, "fence is outdated")
                 } else {
-                    self.acked(&key, ack.attempt_seq)
+                    self.apply_ack(&key, ack.attempt_seq)
                 }
             }
             Received::ResultAck(ack) => {
                 let key = key(&ack.task_id, ack.fence);
                 match self.attempts.get(&key) {
                     Some(entry) if entry.ended => {
-                        let durable = || tracing::debug!(accepted = ack.accepted, "the result is durable");
+                        let durable = || tracing::debug!(accepted = ack.accepted, "result acknowledged");
                         entry.span.in_scope(durable);
                         self.attempts.remove(&key);
-                        // Another try gets another worker, as fresh as this one was.
+                        // A retry gets a fresh worker of its own.
                         if !self.options.isolated_task.is_empty() {
-                            self.drain("the task that it was started for has its result");
+                            self.drain("the task that this worker was started for has its result");
                         }
                     }
-                    Some(_) => self.abandon(&key, "it already has a result"),
+                    Some(_) => self.abandon(&key, "the control plane already has a result"),
                     None => {}
                 }
             }
             Received::Cancel(cancel) => self.cancel(cancel),
             Received::Input(input) => self.input(input),
             Received::Drain(drain) => self.drain(&drain.reason),
-            // Heard is heard; a second Welcome means nothing.
+            // Receipt alone counts for a heartbeat; a second Welcome is ignored.
             Received::Heartbeat(_) | Received::Welcome(_) => {}
         }
     }
@@ -68,63 +67,63 @@ impl Worker {
         let kind = assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
         let runtime = self.options.runtimes.of(kind).cloned();
         let refusal = if self.draining {
-            "the worker takes nothing new"
-        } else if assign.deadline.as_ref().is_some_and(|at| until(at).is_zero()) {
-            "its deadline was over when it came, by the worker's clock"
+            "the worker is draining and takes nothing new"
+        } else if assign.deadline.as_ref().is_some_and(|at| time_until(at).is_zero()) {
+            "the deadline had passed on arrival, by the worker's clock"
         } else if self.running >= self.options.slots.max(1) {
             "no slot is free"
         } else if !is_name(&assign.task_id) {
-            "the task's id cannot be used in a path"
+            "the task id is not usable in a path"
         } else if runtime.is_none() {
-            "the worker has no such runtime"
+            "the worker does not have the runtime"
         } else {
             ""
         };
-        let span = spans::logged(&assign, &self.options.worker);
+        let span = spans::attempt_span(&assign, &self.options.worker);
         let (task_id, fence) = (assign.task_id.clone(), assign.fence);
         let Some(runtime) = runtime.filter(|_| refusal.is_empty()) else {
             return span.in_scope(|| self.reject(task_id, fence, refusal));
         };
-        self.pending.push_back(Pending::Message(Kind::Accept(Accept { task_id, fence })));
+        self.outgoing.push_message(Kind::Accept(Accept { task_id, fence }));
 
-        let outbox = Outbox::new(self.context.root.state().to_owned(), Bounds::default());
-        let shared = Arc::new(Shared::new(outbox));
-        let (inputs, received) = mpsc::channel(INPUTS);
-        let job = Job { key: key.clone(), assign, runtime, shared: Arc::clone(&shared), inputs: received };
-        let run = attempt::run(Arc::clone(&self.context), job).instrument(span.clone());
+        let outbox = Outbox::new(self.deps.root.state().to_owned(), Bounds::default());
+        let handle = Arc::new(AttemptHandle::new(outbox));
+        let (inputs, received) = mpsc::channel(INPUT_BUFFER);
+        let job = Job { key: key.clone(), assign, runtime, handle: Arc::clone(&handle), inputs: received };
+        let run = attempt::run(Arc::clone(&self.deps), job).instrument(span.clone());
         spawn("attempt", OnExit::Done, run);
         self.running += 1;
-        self.attempts.insert(key, Entry::new(shared, inputs, span));
+        self.attempts.insert(key, AttemptEntry::new(handle, inputs, span));
     }
 
     fn reject(&mut self, task_id: String, fence: i64, reason: &str) {
-        tracing::warn!(task = task_id, fence, "an assignment is rejected: {reason}");
+        tracing::warn!(task = task_id, fence, reason, "rejecting assignment");
         let reject = Reject { task_id, fence, reason: reason.to_owned() };
-        self.pending.push_back(Pending::Message(Kind::Reject(reject)));
+        self.outgoing.push_message(Kind::Reject(reject));
     }
 
-    /// Events up to `seq` are durable.
-    fn acked(&mut self, key: &Key, seq: i64) {
+    /// Drops events up to `seq`, which are durable in the control plane.
+    fn apply_ack(&mut self, key: &AttemptKey, seq: i64) {
         let Some(entry) = self.attempts.get(key) else { return };
-        let mut state = entry.shared.lock();
+        let mut state = entry.handle.lock();
         let was_full = state.outbox.is_full();
         entry.span.in_scope(|| state.outbox.ack(seq));
         if was_full && !state.outbox.is_full() {
-            entry.shared.changed.notify_one();
+            entry.handle.changed.notify_one();
         }
         drop(state);
         self.queue(key);
     }
 
-    /// It no longer counts: it is ended, and all that is still said of it is that it has. If it has ended before,
-    /// that is its late result: it is refused, and the task's log tells of it.
-    fn abandon(&mut self, key: &Key, why: &str) {
+    /// Abandons a superseded attempt. A running one is ended, and only its end is still reported. A result not
+    /// yet sent is sent without events, so that the control plane can refuse it and record that it came late.
+    fn abandon(&mut self, key: &AttemptKey, reason: &str) {
         let Some(entry) = self.attempts.get(key) else { return };
-        entry.span.in_scope(|| tracing::warn!("an attempt is abandoned: {why}"));
+        entry.span.in_scope(|| tracing::warn!(reason, "abandoning attempt"));
         if !entry.ended {
-            entry.shared.request(Why::Stale, GRACE);
+            entry.handle.request_stop(StopReason::Stale, DEFAULT_CANCEL_GRACE);
         } else if entry.result.is_some() && !entry.result_sent {
-            entry.shared.lock().outbox.forget();
+            entry.handle.lock().outbox.discard();
             self.queue(key);
         } else {
             self.attempts.remove(key);
@@ -134,48 +133,49 @@ impl Worker {
     fn cancel(&mut self, cancel: Cancel) {
         let key = key(&cancel.task_id, cancel.fence);
         let Some(entry) = self.attempts.get(&key) else {
-            // Said at once: else the control plane would wait for its end until a timeout.
-            return self.reject(cancel.task_id, cancel.fence, "the worker does not have it");
+            // Otherwise the control plane would wait for its end until a timeout.
+            return self.reject(cancel.task_id, cancel.fence, "the worker does not have the attempt");
         };
-        entry.span.in_scope(|| tracing::info!(reason = cancel.reason, "an attempt is cancelled"));
-        let grace = cancel.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(GRACE);
-        entry.shared.request(Why::Cancelled, grace);
+        entry.span.in_scope(|| tracing::info!(reason = cancel.reason, "cancelling attempt"));
+        let grace =
+            cancel.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(DEFAULT_CANCEL_GRACE);
+        entry.handle.request_stop(StopReason::Cancelled, grace);
     }
 
     fn input(&mut self, input: Input) {
         let key = key(&input.task_id, input.fence);
-        let (Some(entry), Some(given)) = (self.attempts.get_mut(&key), input.input) else { return };
+        let (Some(entry), Some(task_input)) = (self.attempts.get_mut(&key), input.input) else { return };
         if input.input_seq <= entry.last_input {
             return;
         }
-        let request = given.request_id.clone();
-        match entry.inputs.try_send(given) {
+        let request = task_input.request_id.clone();
+        match entry.inputs.try_send(task_input) {
             Ok(()) => {
                 entry.last_input = input.input_seq;
-                entry.shared.answered(&request);
+                entry.handle.resolve_request(&request);
             }
             Err(TrySendError::Full(_)) => {
-                let text = "an input was dropped: the agent has not taken those before it";
+                let text = "input dropped: the agent has not read earlier inputs";
                 let event = rota_proto::v1::Event {
                     kind: Some(notice(Severity::Medium, "input_dropped", text)),
                     ..rota_proto::v1::Event::default()
                 };
                 entry.last_input = input.input_seq;
-                entry.shared.push(event);
+                entry.handle.push(event);
                 self.queue(&key);
             }
-            // It is ending.
+            // The attempt is ending.
             Err(TrySendError::Closed(_)) => {}
         }
     }
 
-    /// A new session: what goes on and what does not. Nothing counts as sent on it yet.
+    /// Applies the resume instructions of a new session, on which nothing counts as sent yet.
     pub(super) fn resume(&mut self, resume: Vec<ResumeAttempt>) {
         for (key, entry) in &mut self.attempts {
             entry.result_sent = false;
-            entry.shared.lock().outbox.resume(0);
+            entry.handle.lock().outbox.resume(0);
             if !std::mem::replace(&mut entry.queued, true) {
-                self.pending.push_back(Pending::Attempt(key.clone()));
+                self.outgoing.push_attempt(key.clone());
             }
         }
         for ResumeAttempt { task_id, fence, kind } in resume {
@@ -183,17 +183,17 @@ impl Worker {
             match kind {
                 Some(Resume::ContinueAfter(seq)) => {
                     if let Some(entry) = self.attempts.get(&key) {
-                        entry.shared.lock().outbox.resume(seq);
-                        entry.shared.changed.notify_one();
+                        entry.handle.lock().outbox.resume(seq);
+                        entry.handle.changed.notify_one();
                     }
                 }
-                Some(Resume::Abandon(why)) => self.abandon(&key, &why),
+                Some(Resume::Abandon(reason)) => self.abandon(&key, &reason),
                 None => {}
             }
         }
     }
 }
 
-fn key(task: &str, fence: i64) -> Key {
-    Key { task: task.into(), fence }
+fn key(task: &str, fence: i64) -> AttemptKey {
+    AttemptKey { task: task.into(), fence }
 }

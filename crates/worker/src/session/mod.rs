@@ -1,19 +1,20 @@
-//! A worker's session with the control plane: what it is made of, and how it is run. The loop is in
-//! `worker`, one attempt in `attempt`; nothing here knows what a runtime does.
+//! A worker's session with the control plane. The loop is in `worker`, a single attempt in `attempt`.
+//! Knows nothing of what a runtime does.
 
 mod attempt;
 mod connect;
 mod environment;
+mod handle;
 mod heartbeat;
 mod inbound;
 mod outbound;
 mod outbox;
+mod outgoing;
 mod redact;
+mod result;
 mod secrets;
-mod shared;
 mod spans;
 mod spill;
-mod verdict;
 mod worker;
 
 use std::path::PathBuf;
@@ -31,51 +32,49 @@ use crate::runtimes::command::Command;
 use crate::runtimes::scripted::Scripted;
 
 /// Default of [`Options::orphan_timeout`].
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// A worker.
+/// Options of a worker, with the channel that it connects through.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The control plane. Connects lazily; keepalive and TLS are set by whoever made it.
+    /// Channel to the control plane, with TLS and keepalive configured. May connect lazily.
     pub channel: Channel,
-    /// Proves who the worker is.
+    /// Bearer token for the control plane.
     pub token: Option<SecretString>,
-    /// Instead of `token`: a file that is read anew for each session, since such tokens are rotated.
+    /// File with the token, used instead of `token` and read for every session, since such tokens are rotated.
     pub token_file: Option<PathBuf>,
-    /// Namespace of its agent.
     pub namespace: String,
-    /// The agent it serves.
     pub agent: String,
-    /// Its name, unique in the namespace.
+    /// Name of the worker, unique in the namespace.
     pub worker: String,
-    /// Names this process. Made anew at each start; a fixed one is for tests.
+    /// Id of this process, generated at each start. Set only by tests.
     pub instance: String,
-    /// Attempts at a time.
+    /// Maximum number of concurrent attempts.
     pub slots: usize,
-    /// Capabilities beyond its agent's.
+    /// Capabilities in addition to the agent's.
     pub capabilities: Vec<String>,
-    /// Id of the one task that it was started for; empty for any that fits.
+    /// Id of the only task to accept, for a worker that was started for it; empty for any.
     pub isolated_task: String,
-    /// Where attempts work.
+    /// Directory of workspaces, scratch files and spilled events.
     pub state_dir: PathBuf,
-    /// The agent's secrets, a file each, named like its variable; read anew for each attempt.
+    /// Directory of the agent's secrets, with a file per variable, read for every attempt.
     pub secrets_dir: Option<PathBuf>,
-    /// How long it goes on without a control plane.
+    /// Time without a control plane after which running attempts are ended.
     pub orphan_timeout: Duration,
-    /// The Claude Code CLI, for agents that name none; else it is looked for on the PATH.
+    /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
     pub claude_program: Option<PathBuf>,
-    /// Its software, for example `rota/0.1.0`.
+    /// Version of the worker's software, for example `rota/0.1.0`.
     pub version: String,
-    /// Version of its agent program.
+    /// Version of the agent's program, such as the CLI.
     pub runtime_version: String,
-    /// How it does tasks.
+    /// Runtimes by kind of task.
     pub runtimes: Runtimes,
-    /// The second stage of a shutdown: ends running attempts, too.
+    /// Second stage of a shutdown: when cancelled, running attempts are ended.
     pub stop_now: CancellationToken,
 }
 
 impl Options {
-    /// A worker with one slot and defaults for the rest.
+    /// Creates options with one slot and defaults for the rest.
     pub fn new(channel: Channel, namespace: &str, agent: &str, worker: &str, state_dir: PathBuf) -> Self {
         Self {
             channel,
@@ -99,7 +98,7 @@ impl Options {
         }
     }
 
-    /// Serves until it is drained: by the control plane, or because `shutdown` is cancelled.
+    /// Runs the worker until it is drained: by the control plane, or because `shutdown` is cancelled.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         if !crate::workspace::is_name(&self.worker) {
             return Err(Error::Name(self.worker));
@@ -108,43 +107,39 @@ impl Options {
     }
 }
 
-/// Why a worker ends without having been drained.
+/// Reason why a worker ends without having been drained.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The control plane does not take it.
-    #[error("the control plane refuses this worker: {message} ({code:?})")]
+    /// The control plane rejects it permanently.
+    #[error("the control plane rejected this worker: {message} ({code:?})")]
     Refused {
         /// `FailedPrecondition`, `InvalidArgument`, `Unauthenticated` or `PermissionDenied`.
         code: tonic::Code,
-        /// What it says.
+        /// Message of the control plane.
         message: String,
     },
-    /// Another process has joined under its name.
-    #[error("another process has joined as the worker {0}; what ran here has been ended")]
+    /// Another process has taken its name.
+    #[error("another process has taken the name of worker {0}; its attempts here were ended")]
     Replaced(String),
-    /// Its name cannot be used.
-    #[error("{0:?} cannot be a worker's name: use letters, digits, `-` and `.`")]
+    #[error("invalid worker name {0:?}: use letters, digits, `-` and `.`")]
     Name(String),
-    /// Its directory cannot be used.
-    #[error("the state directory {path} cannot be used: {source}", path = path.display())]
+    /// Its state directory is unusable.
+    #[error("failed to use the state directory {path}: {source}", path = path.display())]
     State {
-        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: std::io::Error,
     },
 }
 
-/// How a worker does tasks. A kind that is missing is rejected, so that the task goes elsewhere.
+/// Runtimes by kind. Tasks of a kind that is missing are rejected, so that another worker gets them.
 #[derive(Clone)]
 pub struct Runtimes {
-    /// The Claude Code CLI.
+    /// Runtime for the Claude Code CLI.
     pub claude: Option<Arc<dyn Runtime>>,
-    /// Any program.
     pub command: Option<Arc<dyn Runtime>>,
-    /// Scripts.
     pub scripted: Option<Arc<dyn Runtime>>,
-    /// Somebody else's own; none of ours.
+    /// Runtime of an embedding program; Rota has none.
     pub external: Option<Arc<dyn Runtime>>,
 }
 
@@ -171,7 +166,7 @@ impl std::fmt::Debug for Runtimes {
 }
 
 impl Runtimes {
-    /// The one that a task wants.
+    /// Returns the runtime for a task's kind.
     fn of(&self, kind: Option<&runtime::Kind>) -> Option<&Arc<dyn Runtime>> {
         match kind? {
             runtime::Kind::Claude(_) => self.claude.as_ref(),

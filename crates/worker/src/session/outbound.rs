@@ -1,38 +1,29 @@
-//! What the worker sends: in which order, and gathered how. Whatever an attempt has said while the
-//! stream was busy goes out in one message.
+//! Messages to the control plane: Hello, and the reports and result of each attempt. Events that gather
+//! while the stream is busy are sent as one report.
 
 use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
 
-use super::attempt::Key;
-use super::shared::Why;
+use super::attempt::AttemptKey;
+use super::handle::StopReason;
+use super::outgoing::Outgoing;
 use super::worker::Worker;
 
-/// About the largest report.
-const MAX_REPORT: usize = 256 << 10;
-/// The protocol's version.
-const PROTOCOL: i32 = 1;
-
-/// Something to send.
-#[expect(clippy::large_enum_variant, reason = "most are messages, and live for microseconds")]
-pub(super) enum Pending {
-    /// This.
-    Message(Kind),
-    /// Whatever the attempt has to say by then.
-    Attempt(Key),
-}
+/// Approximate maximum size of a report.
+const MAX_REPORT_BYTES: usize = 256 << 10;
+const PROTOCOL_VERSION: i32 = 1;
 
 impl Worker {
-    /// Says who this is and what it has.
+    /// Builds the Hello, with every attempt that this worker holds.
     pub(super) fn hello(&self) -> Hello {
         let running = self.attempts.iter().map(|(key, entry)| RunningAttempt {
             task_id: key.task.to_string(),
             fence: key.fence,
-            last_attempt_seq: entry.shared.lock().outbox.last(),
+            last_attempt_seq: entry.handle.lock().outbox.last(),
             last_input_seq: entry.last_input,
         });
         let options = &self.options;
         Hello {
-            protocol_version: PROTOCOL,
+            protocol_version: PROTOCOL_VERSION,
             namespace: options.namespace.clone(),
             agent: options.agent.clone(),
             worker: options.worker.clone(),
@@ -48,21 +39,21 @@ impl Worker {
         }
     }
 
-    /// Queues what an attempt has to say, once.
-    pub(super) fn queue(&mut self, key: &Key) {
+    /// Queues an attempt for sending, unless it is queued already.
+    pub(super) fn queue(&mut self, key: &AttemptKey) {
         if let Some(entry) = self.attempts.get_mut(key)
             && !std::mem::replace(&mut entry.queued, true)
         {
-            self.pending.push_back(Pending::Attempt(key.clone()));
+            self.outgoing.push_attempt(key.clone());
         }
     }
 
-    /// The next message, if there is one.
+    /// Returns the next message to send.
     pub(super) fn next_message(&mut self) -> Option<SessionRequest> {
-        while let Some(next) = self.pending.pop_front() {
+        while let Some(next) = self.outgoing.pop() {
             let kind = match next {
-                Pending::Message(kind) => Some(kind),
-                Pending::Attempt(key) => self.say(key),
+                Outgoing::Message(kind) => Some(kind),
+                Outgoing::Attempt(key) => self.attempt_message(key),
             };
             if kind.is_some() {
                 return Some(SessionRequest { kind });
@@ -71,18 +62,18 @@ impl Worker {
         None
     }
 
-    /// What an attempt has to say: its next events, and when all are sent, its result.
-    fn say(&mut self, key: Key) -> Option<Kind> {
+    /// Builds an attempt's next report, or its result once all events are sent.
+    fn attempt_message(&mut self, key: AttemptKey) -> Option<Kind> {
         let entry = self.attempts.get_mut(&key)?;
         entry.queued = false;
-        let mut state = entry.shared.lock();
-        state.noted = false;
-        if state.why == Some(Why::Stale) {
-            // It may have said more since.
-            state.outbox.forget();
+        let mut state = entry.handle.lock();
+        state.notified = false;
+        if state.stop_reason == Some(StopReason::Stale) {
+            // It may have produced more events since it was abandoned.
+            state.outbox.discard();
         }
-        let batch = state.outbox.next(MAX_REPORT);
-        let (more, all, last) = (state.outbox.has_more(), state.outbox.is_sent(), state.outbox.last());
+        let batch = state.outbox.next(MAX_REPORT_BYTES);
+        let (more, all, last) = (state.outbox.has_more(), state.outbox.is_fully_sent(), state.outbox.last());
         drop(state);
         let unsent_result = entry.result.is_some() && !entry.result_sent;
         if let Some((first_attempt_seq, events)) = batch {

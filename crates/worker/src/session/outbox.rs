@@ -1,8 +1,8 @@
-//! What an attempt has to say: its events, numbered from 1, until they are acknowledged. In memory
-//! up to a bound, then in a file up to another, then whoever makes them has to wait.
+//! Outbox of an attempt: its events, numbered from 1, until they are acknowledged. Kept in memory up to
+//! one bound, then in a spill file up to another, then the producer has to wait.
 //!
-//! `memory` holds the oldest ones without a gap, the file those after them. Only what is in memory
-//! is ever sent, so the bound of the memory is also the window of what is sent but not acknowledged.
+//! `memory` holds the oldest events without a gap, the file those after them. Only events in memory are
+//! sent, so the memory bound is also the window of sent but unacknowledged events.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use rota_proto::v1::{Event, event};
 
 use super::spill::Spill;
 
-/// Bounds in bytes.
+/// Sizes in bytes at which an outbox spills, and at which it is full.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) memory: usize,
@@ -34,27 +34,26 @@ pub(super) struct Outbox {
     spill: Option<Spill>,
     /// Highest number acknowledged; the front of `memory` has the next one.
     acked: i64,
-    /// Highest number sent over the connection that is now.
+    /// Highest number sent on the current session.
     sent: i64,
-    /// Highest number made.
     last: i64,
-    /// Bytes of output left out since the last event.
+    /// Bytes of output dropped since the last event.
     dropped: i64,
 }
 
 impl Outbox {
-    /// `directory` is where the file may be made.
+    /// Creates an empty outbox that spills to an unlinked file in `directory`.
     pub(super) fn new(directory: PathBuf, bounds: Bounds) -> Self {
         let memory = VecDeque::new();
         Self { bounds, directory, memory, bytes: 0, spill: None, acked: 0, sent: 0, last: 0, dropped: 0 }
     }
 
-    /// Highest number made.
+    /// Returns the highest number assigned.
     pub(super) fn last(&self) -> i64 {
         self.last
     }
 
-    /// Whether whoever makes events should wait.
+    /// Whether the producer should wait.
     pub(super) fn is_full(&self) -> bool {
         match &self.spill {
             Some(spill) => spill.size() >= self.bounds.file || self.bytes >= 2 * self.bounds.memory,
@@ -62,7 +61,7 @@ impl Outbox {
         }
     }
 
-    /// Takes an event. When it is full, output is counted instead and everything else still taken.
+    /// Appends an event. A full outbox counts output instead of keeping it; other events are always kept.
     pub(super) fn push(&mut self, mut event: Event) {
         if let Some(event::Kind::Output(output)) = &mut event.kind {
             if self.is_full() {
@@ -78,14 +77,16 @@ impl Outbox {
         if in_file || self.bytes + size > self.bounds.memory {
             match self.spill(&event) {
                 Ok(()) => return,
-                // It must not overtake those in the file: it is lost, and its number with it.
+                // It must not overtake those in the file, so it is lost together with its number.
                 Err(error) if in_file => {
-                    tracing::warn!(%error, "an event is lost: it cannot be written to a file");
+                    tracing::warn!(%error, "event lost: failed to write to the spill file");
                     self.last -= 1;
                     return;
                 }
-                // Memory takes it as well, until it is full.
-                Err(error) => tracing::warn!(%error, "events cannot be written to a file"),
+                // Falls back to memory, until that is full.
+                Err(error) => {
+                    tracing::warn!(%error, "failed to write to the spill file, keeping events in memory")
+                }
             }
         }
         self.bytes += size;
@@ -99,7 +100,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets what is acknowledged up to `seq`.
+    /// Removes events up to `seq`, which were acknowledged.
     pub(super) fn ack(&mut self, seq: i64) {
         while self.acked < seq {
             let Some((_, size)) = self.memory.pop_front() else { break };
@@ -121,7 +122,7 @@ impl Outbox {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "events are lost: their file cannot be read");
+                    tracing::warn!(%error, "events lost: failed to read the spill file");
                     self.last = self.acked + i64::try_from(self.memory.len()).unwrap_or(0);
                     self.spill = None;
                     return;
@@ -130,29 +131,29 @@ impl Outbox {
         }
     }
 
-    /// Nobody wants any of it any more.
-    pub(super) fn forget(&mut self) {
+    /// Drops all events, which count as acknowledged.
+    pub(super) fn discard(&mut self) {
         (self.memory, self.bytes, self.spill) = (VecDeque::new(), 0, None);
         (self.acked, self.sent) = (self.last, self.last);
     }
 
-    /// A new connection, on which everything after `seq` is wanted.
+    /// Starts over on a new session, after the event `seq`.
     pub(super) fn resume(&mut self, seq: i64) {
         self.ack(seq);
         self.sent = self.acked;
     }
 
-    /// Whether something can be sent now.
+    /// Whether an event can be sent now.
     pub(super) fn has_more(&self) -> bool {
         self.sent < self.acked + i64::try_from(self.memory.len()).unwrap_or(i64::MAX)
     }
 
-    /// Whether everything made has been sent.
-    pub(super) fn is_sent(&self) -> bool {
+    /// Whether every event was sent.
+    pub(super) fn is_fully_sent(&self) -> bool {
         self.sent == self.last
     }
 
-    /// What to send next: the first one's number, and events of about `limit` bytes in all, at least one.
+    /// Returns the next batch and the number of its first event: at least one event, of about `limit` bytes in all.
     pub(super) fn next(&mut self, limit: usize) -> Option<(i64, Vec<Event>)> {
         if !self.has_more() {
             return None;
@@ -196,9 +197,9 @@ mod tests {
         }
     }
 
-    /// Whatever happens in whatever order: what is sent is in order, without gaps, and with its own number.
+    /// Random sequences of operations: events are sent in order, without gaps, with their own numbers.
     #[test]
-    fn numbers_fit_through_any_order_of_things() {
+    fn events_keep_order_and_numbers() {
         let directory = tempfile::tempdir().unwrap();
         for seed in 0..200 {
             let mut random = StdRng::seed_from_u64(seed);
@@ -238,12 +239,12 @@ mod tests {
                 sent += i64::try_from(batch.len()).unwrap();
                 outbox.ack(sent);
             }
-            assert!(sent == made && outbox.is_sent());
+            assert!(sent == made && outbox.is_fully_sent());
         }
     }
 
     #[test]
-    fn a_full_one_counts_output_and_tells_it_with_the_next() {
+    fn full_outbox_counts_dropped_output() {
         let directory = tempfile::tempdir().unwrap();
         let bounds = Bounds { memory: 100, file: 300 };
         let mut outbox = Outbox::new(directory.path().to_owned(), bounds);

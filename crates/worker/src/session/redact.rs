@@ -1,31 +1,31 @@
-//! What an attempt tells, without its secrets: the one way from a runtime to the outbox. Knows no runtime.
+//! Redaction of everything that an attempt emits; the only way from a runtime to the outbox. Knows no runtime.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rota_proto::texts;
 use rota_proto::v1::{Output, OutputStream, event};
-use rota_telemetry::redact::{Guard, Redactor, Stream};
+use rota_proto::visit_strings;
+use rota_telemetry::redact::{RedactionGuard, Redactor, StreamRedactor};
 
-use crate::runtimes::{Ending, Outcome, bounds};
+use crate::runtimes::{RunOutcome, RunReport, sanitize};
 
-/// Longest piece of output.
-const PIECE: usize = 64 << 10;
+/// Maximum size of one output event.
+const MAX_CHUNK_BYTES: usize = 64 << 10;
 
-/// Takes an attempt's secrets out of what it tells.
+/// Removes an attempt's secrets from its events and its report.
 #[derive(Debug, Default)]
-pub(super) struct Redaction(Mutex<State>);
+pub(super) struct Redaction(Mutex<RedactionState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct RedactionState {
     redactor: Redactor,
-    stdout: Stream,
-    stderr: Stream,
-    /// This process's log keeps them secret as long as the attempt is there.
-    _guard: Option<Guard>,
+    stdout: StreamRedactor,
+    stderr: StreamRedactor,
+    /// Redacts them in this process's log too, for as long as the attempt exists.
+    _guard: Option<RedactionGuard>,
 }
 
-impl State {
-    fn stream(&mut self, stream: OutputStream) -> &mut Stream {
+impl RedactionState {
+    fn stream(&mut self, stream: OutputStream) -> &mut StreamRedactor {
         match stream {
             OutputStream::Stderr => &mut self.stderr,
             OutputStream::Stdout | OutputStream::Unspecified => &mut self.stdout,
@@ -34,59 +34,61 @@ impl State {
 }
 
 impl Redaction {
-    /// These are secret, from before anything is told that may hold them.
+    /// Declares the attempt's secrets, before any event may contain one.
     pub(super) fn declare<'a>(&self, values: impl IntoIterator<Item = &'a String>) -> Redactor {
         let redactor = Redactor::new(values.into_iter().map(String::as_str));
-        *self.0.lock() = State {
-            stdout: Stream::new(redactor.clone()),
-            stderr: Stream::new(redactor.clone()),
-            _guard: Some(redactor.guard()),
+        *self.0.lock() = RedactionState {
+            stdout: StreamRedactor::new(redactor.clone()),
+            stderr: StreamRedactor::new(redactor.clone()),
+            _guard: Some(redactor.register()),
             redactor: redactor.clone(),
         };
         redactor
     }
 
-    /// What may be told of an event by now; output is held back while it may be the beginning of a
-    /// secret.
+    /// Redacts an event. Output is held back while it may be the beginning of a secret, so an event may become
+    /// none or several.
     pub(super) fn event(&self, mut kind: event::Kind) -> Vec<event::Kind> {
         let mut state = self.0.lock();
         let event::Kind::Output(output) = &mut kind else {
-            bounds::event(&state.redactor, &mut kind);
+            sanitize::event(&state.redactor, &mut kind);
             return vec![kind];
         };
         let (which, dropped) = (output.stream(), output.dropped_bytes);
         let stream = state.stream(which);
-        // What comes after a gap does not follow what is held.
+        // Output after a gap does not continue what is held back.
         let before = if dropped > 0 { stream.end() } else { Vec::new() };
-        let mut told = Bytes::from(stream.push(&output.data));
+        let mut clean = Bytes::from(stream.push(&output.data));
         let mut all: Vec<_> = piece(which, before.into()).into_iter().collect();
-        output.data = told.split_to(told.len().min(PIECE));
+        output.data = clean.split_to(clean.len().min(MAX_CHUNK_BYTES));
         if dropped > 0 || !output.data.is_empty() {
             all.push(kind);
         }
-        while !told.is_empty() {
-            all.extend(piece(which, told.split_to(told.len().min(PIECE))));
+        while !clean.is_empty() {
+            all.extend(piece(which, clean.split_to(clean.len().min(MAX_CHUNK_BYTES))));
         }
         all
     }
 
-    /// What is still held back, at the end.
-    pub(super) fn rest(&self) -> Vec<event::Kind> {
+    /// Returns the output still held back, at the end of the attempt.
+    pub(super) fn flush(&self) -> Vec<event::Kind> {
         let mut state = self.0.lock();
-        let ends = [OutputStream::Stdout, OutputStream::Stderr];
-        ends.into_iter().filter_map(|which| piece(which, state.stream(which).end().into())).collect()
+        let streams = [OutputStream::Stdout, OutputStream::Stderr];
+        streams.into_iter().filter_map(|which| piece(which, state.stream(which).end().into())).collect()
     }
 
-    /// How the attempt ended.
-    pub(super) fn outcome(&self, outcome: &mut Outcome) {
+    pub(super) fn report(&self, report: &mut RunReport) {
         let state = self.0.lock();
         let redactor = &state.redactor;
-        match &mut outcome.ending {
-            Ending::Succeeded(result) => bounds::result(redactor, result),
-            Ending::Failed(failure) => bounds::failure(redactor, failure),
-            Ending::Stopped { .. } => {}
+        match &mut report.outcome {
+            RunOutcome::Succeeded(result) => sanitize::result(redactor, result),
+            RunOutcome::Failed(failure) => sanitize::failure(redactor, failure),
+            RunOutcome::Stopped { .. } => {}
         }
-        outcome.usage.iter_mut().for_each(|usage| texts::of_usage(usage, &mut |text| redactor.text(text)));
+        report
+            .usage
+            .iter_mut()
+            .for_each(|usage| visit_strings::in_usage(usage, &mut |text| redactor.text(text)));
     }
 }
 

@@ -1,5 +1,5 @@
-//! The agent's secrets: files of a directory that whoever started the worker filled, each named like the
-//! variable that it becomes. Read anew for each attempt, since they are rotated in place.
+//! The agent's secrets: files of a directory, each named like the variable that it becomes. Read for every
+//! attempt, since they are rotated in place.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,45 +11,45 @@ use tokio::io::AsyncReadExt;
 
 use crate::runtimes::failure;
 
-/// Most files that are looked at.
-const MOST: usize = 64;
-/// Longest value; what is longer is no variable's.
-const LONGEST: u64 = 128 << 10;
+/// Maximum number of files considered.
+const MAX_FILES: usize = 64;
+/// Maximum size of a value; Linux limits an environment variable to the same size.
+const MAX_VALUE_BYTES: u64 = 128 << 10;
 
-/// What an attempt sees of them: those that its task names, or all.
+/// Reads the secrets that the task selects, or all.
 pub(super) async fn read(
     folder: Option<&Path>,
     assign: &Assign,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let there = match folder {
-        Some(folder) => names(folder).await.map_err(|error| unreadable("their directory", &error))?,
+    let available = match folder {
+        Some(folder) => names(folder).await.map_err(|error| unreadable("directory", &error))?,
         None => Vec::new(),
     };
     let chosen = assign.spec.as_ref().and_then(|spec| spec.agent_secrets.as_ref());
-    let wanted = chosen.map_or(&there, |chosen| &chosen.names);
+    let wanted = chosen.map_or(&available, |chosen| &chosen.names);
     let mut values = BTreeMap::new();
     for name in wanted {
-        match folder.filter(|_| there.contains(name)) {
+        match folder.filter(|_| available.contains(name)) {
             Some(folder) => {
                 let value = value(&folder.join(name)).await.map_err(|error| unreadable(name, &error))?;
                 values.insert(name.clone(), value);
             }
-            // On a machine without such a directory its user gives them with the task.
+            // Without a secrets directory, on a user's machine, they come with the task.
             None if assign.secrets.contains_key(name) => {}
-            None => return Err(unknown(name, &there)),
+            None => return Err(unknown(name, &available)),
         }
     }
     Ok(values)
 }
 
-/// Names of files, without those that a kubelet uses for itself.
+/// Lists the files, without the kubelet's own dot files.
 async fn names(folder: &Path) -> io::Result<Vec<String>> {
     let mut entries = tokio::fs::read_dir(folder).await?;
     let mut names = Vec::new();
     while let Some(entry) = entries.next_entry().await? {
         if let Ok(name) = entry.file_name().into_string()
             && !name.starts_with('.')
-            && names.len() < MOST
+            && names.len() < MAX_FILES
         {
             names.push(name);
         }
@@ -61,29 +61,29 @@ async fn names(folder: &Path) -> io::Result<Vec<String>> {
 async fn value(path: &Path) -> io::Result<String> {
     let mut value = String::new();
     let file = tokio::fs::File::open(path).await?;
-    let size = file.take(LONGEST + 1).read_to_string(&mut value).await?;
-    let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    if size as u64 > LONGEST {
-        wrong("it has more than 128 KiB")
+    let size = file.take(MAX_VALUE_BYTES + 1).read_to_string(&mut value).await?;
+    let invalid = |reason| Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    if size as u64 > MAX_VALUE_BYTES {
+        invalid("larger than 128 KiB")
     } else if value.contains('\0') {
-        wrong("it holds a zero byte")
+        invalid("contains a zero byte")
     } else {
         Ok(value)
     }
 }
 
 fn unreadable(what: &str, error: &io::Error) -> Failure {
-    let message = format!("the agent's secrets cannot be read: {what}: {error}");
+    let message = format!("failed to read the agent's secrets: {what}: {error}");
     failure(FailureClass::Start, message)
 }
 
-fn unknown(name: &str, there: &[String]) -> Failure {
-    let known = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+fn unknown(name: &str, available: &[String]) -> Failure {
+    let known = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
     let mut failed = failure(
         FailureClass::Invalid,
-        format!("the task asks for the secret {name}, and its worker has {known}"),
+        format!("the task selects the secret {name}, but the worker has {known}"),
     );
-    "name it in the agent's spec.secrets, or leave it out of the task's spec.secretNames"
+    "add it to the agent's spec.secrets, or remove it from the task's spec.secretNames"
         .clone_into(&mut failed.hint);
     failed
 }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_some_or_none() {
+    async fn selection_limits_secrets() {
         let folder = folder();
         let at = Some(folder.path());
         assert_eq!(seen(at, &Assign::default()).await, ["KEY=k\n", "TOKEN=t"]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_is_named_and_no_value_told() {
+    async fn missing_secret_is_named_without_values() {
         let folder = folder();
         for name in ["OTHER", "../KEY", "..data"] {
             let failed = read(Some(folder.path()), &choosing(&["KEY", name])).await.unwrap_err();
@@ -140,16 +140,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_text_is_refused() {
+    async fn invalid_values_are_rejected() {
         let folder = folder();
-        for (bytes, word) in
+        for (bytes, part) in
             [(&b"\xff"[..], "utf-8"), (b"a\0b", "zero"), (&vec![b'x'; 128 * 1024 + 1][..], "128 KiB")]
         {
             std::fs::write(folder.path().join("KEY"), bytes).unwrap();
             let failed = read(Some(folder.path()), &choosing(&["KEY"])).await.unwrap_err();
-            assert!(failed.message.contains("KEY") && failed.message.contains(word), "{failed:?}");
+            assert!(failed.message.contains("KEY") && failed.message.contains(part), "{failed:?}");
         }
-        let gone = folder.path().join("gone");
-        assert!(read(Some(&gone), &Assign::default()).await.unwrap_err().message.contains("directory"));
+        let missing = folder.path().join("missing");
+        assert!(read(Some(&missing), &Assign::default()).await.unwrap_err().message.contains("directory"));
     }
 }

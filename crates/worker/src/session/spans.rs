@@ -1,19 +1,19 @@
-//! Whose an attempt is, for logs and for a collector: the fields of its log lines, and spans of its tools, where its
-//! runtime sends none of its own.
+//! Telemetry of attempts: the span whose fields are on every log line, and spans for tool calls of runtimes
+//! that send none themselves.
 
 use std::collections::HashMap;
 
 use rota_proto::v1::{event, runtime};
 use rota_proto::worker::v1::Assign;
-use rota_telemetry::trace::{Context, hex};
-use rota_telemetry::traces::{self, Kind, Open};
+use rota_telemetry::trace::{TraceContext, hex};
+use rota_telemetry::traces::{self, ActiveSpan, SpanKind};
 
-/// Calls of tools at a time; what is beyond has no span.
-const MOST: usize = 256;
+/// Maximum number of concurrent tool calls with a span.
+const MAX_OPEN_SPANS: usize = 256;
 
-/// What each log line about an attempt says, at any level.
-pub(super) fn logged(assign: &Assign, worker: &str) -> tracing::Span {
-    let context = assign.traceparent.parse::<Context>().ok();
+/// Creates the span for an attempt's log lines. At error level, so that no filter removes its fields.
+pub(super) fn attempt_span(assign: &Assign, worker: &str) -> tracing::Span {
+    let context = assign.traceparent.parse::<TraceContext>().ok();
     tracing::error_span!(
         "attempt",
         task = assign.task_id,
@@ -25,40 +25,40 @@ pub(super) fn logged(assign: &Assign, worker: &str) -> tracing::Span {
     )
 }
 
-/// Spans of an attempt's tools, from what it tells.
+/// Spans of an attempt's tool calls, derived from its events.
 #[derive(Debug)]
-pub(super) struct Tools {
-    attempt: Context,
+pub(super) struct ToolSpans {
+    attempt: TraceContext,
     task: String,
-    open: HashMap<String, Open>,
+    open: HashMap<String, ActiveSpan>,
 }
 
-impl Tools {
-    /// None where nobody would see them. The Claude Code CLI sends its own.
+impl ToolSpans {
+    /// Returns `None` if tracing is off, or the runtime sends its own spans, as the Claude Code CLI does.
     pub(super) fn of(assign: &Assign) -> Option<Self> {
         let kind = assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
-        if !traces::on() || matches!(kind, Some(runtime::Kind::Claude(_))) {
+        if !traces::is_enabled() || matches!(kind, Some(runtime::Kind::Claude(_))) {
             return None;
         }
-        let attempt = assign.traceparent.parse().ok().filter(|context: &Context| context.sampled)?;
+        let attempt = assign.traceparent.parse().ok().filter(|context: &TraceContext| context.sampled)?;
         Some(Self { attempt, task: assign.task_id.clone(), open: HashMap::new() })
     }
 
-    /// Hears what the attempt tells.
-    pub(super) fn hear(&mut self, kind: &event::Kind) {
+    /// Opens or closes a span for a tool event.
+    pub(super) fn observe(&mut self, kind: &event::Kind) {
         match kind {
-            event::Kind::ToolCall(call) if self.open.len() < MOST => {
-                let mut span = Open::begin("tool", Kind::Internal, Some(&self.attempt));
-                span.set("rota.task.id", self.task.as_str());
-                span.set("gen_ai.tool.name", call.tool.as_str());
-                span.set("gen_ai.tool.call.id", call.call_id.as_str());
+            event::Kind::ToolCall(call) if self.open.len() < MAX_OPEN_SPANS => {
+                let mut span = ActiveSpan::start("tool", SpanKind::Internal, Some(&self.attempt));
+                span.set_attribute("rota.task.id", self.task.as_str());
+                span.set_attribute("gen_ai.tool.name", call.tool.as_str());
+                span.set_attribute("gen_ai.tool.call.id", call.call_id.as_str());
                 self.open.insert(call.call_id.clone(), span);
             }
             event::Kind::ToolResult(result) => {
                 if let Some(mut span) = self.open.remove(&result.call_id)
                     && result.is_error
                 {
-                    span.fail("the tool failed");
+                    span.set_error("tool call failed");
                 }
             }
             _ => {}
@@ -66,8 +66,8 @@ impl Tools {
     }
 }
 
-impl Drop for Tools {
+impl Drop for ToolSpans {
     fn drop(&mut self) {
-        self.open.values_mut().for_each(|span| span.fail("the attempt ended without the tool's answer"));
+        self.open.values_mut().for_each(|span| span.set_error("attempt ended before the tool call"));
     }
 }

@@ -1,4 +1,4 @@
-//! A queue of events in a file without a name: it is gone when it is closed, also by a crash.
+//! Queue of events in an unlinked file, which disappears with the process, even after a crash.
 
 use std::fs::File;
 use std::io;
@@ -8,10 +8,9 @@ use std::path::Path;
 use prost::Message;
 use rota_proto::v1::Event;
 
-/// Bytes before each event that hold its length.
+/// Size of the length prefix of each event.
 const HEADER: u64 = 4;
 
-/// First in, first out.
 #[derive(Debug)]
 pub(super) struct Spill {
     file: File,
@@ -28,7 +27,7 @@ impl Spill {
         self.head == self.tail
     }
 
-    /// Bytes that the file takes. It shrinks when the queue has run empty.
+    /// Size of the file, which is truncated when the queue runs empty.
     pub(super) fn size(&self) -> u64 {
         self.tail
     }
@@ -38,7 +37,7 @@ impl Spill {
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.file.write_all_at(&length.to_le_bytes(), self.tail)?;
         self.file.write_all_at(&bytes, self.tail + HEADER)?;
-        // Only now, so that a half-written event is written over.
+        // Advanced last, so that a partial write is overwritten.
         self.tail += HEADER + u64::from(length);
         Ok(())
     }

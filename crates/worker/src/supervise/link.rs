@@ -1,5 +1,5 @@
-//! The worker's end of a supervisor: starts it, lets it prove itself, hands it orders, hears how
-//! the program ended. One task a program, which also outlives a dropped [`Running`].
+//! The worker's side of a supervisor: starts and authenticates it, sends requests, receives the
+//! program's exit. One task per program, which outlives a dropped [`Running`].
 
 use std::io;
 use std::process::Stdio;
@@ -14,19 +14,19 @@ use tokio::time::timeout;
 
 use rota_telemetry::{OnExit, spawn};
 
-use super::orders::{self, Order, Run, Stage, Word};
-use super::{EndedBy, Error, Exit, Group, Program, Running, Supervisor, adopt};
+use super::protocol::{self, Request, Response, Run, Stage};
+use super::{EndedBy, Error, Exit, Group, Program, Running, Supervisor, orphans};
 
-/// How a program ended, or why that is not known.
+/// Exit of a program, or the reason why it is unknown.
 pub(super) type End = Result<(Exit, EndedBy), String>;
 
-/// A supervisor that has not come by then never will.
+/// Time for a supervisor to connect, and again to start the program.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn start(program: Program) -> Result<Running, Error> {
     let name = program.program.clone();
     let failed = |source| Error::Start { program: name.clone(), source };
-    let Connected { mut child, stdio, mut lines, mut writer } = connect().await.map_err(failed)?;
+    let SupervisorConnection { mut child, stdio, mut lines, mut writer } = connect().await.map_err(failed)?;
     let run = Run {
         program: program.program,
         args: program.args,
@@ -38,49 +38,49 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
         failure => {
             drop((lines, writer, stdio));
             let supervisor = child.id();
-            // It ends by itself, since its socket is closed.
+            // Exits by itself, since its socket is closed.
             let _ = child.wait().await;
-            adopt::forget(supervisor);
+            orphans::forget(supervisor);
             return Err(failed(failure.map_or_else(
                 |_| io::ErrorKind::TimedOut.into(),
                 |result| result.err().unwrap_or_else(|| io::ErrorKind::Other.into()),
             )));
         }
     };
-    let (orders, receiver) = mpsc::unbounded_channel();
+    let (requests, receiver) = mpsc::unbounded_channel();
     let (ended, end) = watch::channel(None);
-    let running = Running { stdin: stdio.0, stdout: stdio.1, stderr: stdio.2, pid, orders, end };
-    Group::join_current(&running.orders, &running.end);
+    let running = Running { stdin: stdio.0, stdout: stdio.1, stderr: stdio.2, pid, requests, end };
+    Group::join_current(&running.requests, &running.end);
     spawn("supervisor link", OnExit::Done, async move {
-        let end = follow(receiver, lines, writer).await;
+        let end = drive(receiver, lines, writer).await;
         let supervisor = child.id();
         if end.is_err() {
             let _ = child.start_kill();
         }
         let _ = child.wait().await;
-        adopt::forget(supervisor);
+        orphans::forget(supervisor);
         if end.is_err() {
-            // A killed supervisor leaves its processes to the worker. The slot is not free before they are gone.
-            let _ = tokio::task::spawn_blocking(adopt::sweep).await;
+            // A killed supervisor leaves its processes to the worker. The slot is not free before they have ended.
+            let _ = tokio::task::spawn_blocking(orphans::sweep).await;
         }
         ended.send_replace(Some(end));
     });
     Ok(running)
 }
 
-/// A supervisor that has proved itself.
-struct Connected {
+/// Connection to an authenticated supervisor.
+struct SupervisorConnection {
     child: Child,
     stdio: (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
 }
 
-/// Starts the supervisor process and waits until it has proved itself.
-async fn connect() -> io::Result<Connected> {
-    // A directory that only this user may enter, gone as soon as the supervisor has come.
-    let door = tempfile::Builder::new().prefix("rota-").tempdir()?;
-    let path = door.path().join("s");
+/// Starts the supervisor process and waits until it has authenticated itself.
+async fn connect() -> io::Result<SupervisorConnection> {
+    // A directory that only this user may enter, removed as soon as the supervisor has connected.
+    let socket_dir = tempfile::Builder::new().prefix("rota-").tempdir()?;
+    let path = socket_dir.path().join("s");
     let listener = UnixListener::bind(&path)?;
     let token = uuid::Uuid::new_v4().to_string();
     let supervisor = Supervisor::installed();
@@ -88,91 +88,92 @@ async fn connect() -> io::Result<Connected> {
     command
         .args(&supervisor.args)
         .env_clear()
-        .env(orders::SOCKET, &path)
-        .env(orders::TOKEN, &token)
+        .env(protocol::SOCKET_VAR, &path)
+        .env(protocol::TOKEN_VAR, &token)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = adopt::spawn(&mut command)?;
+    let mut child = orphans::spawn(&mut command)?;
     let pid = child.id();
-    // Now, since to wait for a child closes its input.
+    // Taken now, since waiting for a child closes its input.
     let stdio = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let come = async {
+    let connected = async {
         loop {
             let (stream, _) = listener.accept().await?;
             let (reader, writer) = stream.into_split();
             let mut lines = BufReader::new(reader).lines();
             let first = lines.next_line().await?.unwrap_or_default();
-            if matches!(serde_json::from_str(&first), Ok(Word::Hello { token: theirs }) if theirs == token) {
+            if matches!(serde_json::from_str(&first), Ok(Response::Hello { token: theirs }) if theirs == token)
+            {
                 return io::Result::Ok((lines, writer));
             }
         }
     };
-    let come = tokio::select! {
-        come = timeout(START_TIMEOUT, come) => come.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    let connected = tokio::select! {
+        connected = timeout(START_TIMEOUT, connected) => connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         status = child.wait() => Err(io::Error::other(match status {
-            Ok(status) => format!("its supervisor ended at once ({status})"),
-            Err(error) => format!("its supervisor cannot be waited for ({error})"),
+            Ok(status) => format!("the supervisor exited on start ({status})"),
+            Err(error) => format!("failed to wait for the supervisor ({error})"),
         })),
     };
-    match come {
-        Ok((lines, writer)) => Ok(Connected { child, stdio, lines, writer }),
+    match connected {
+        Ok((lines, writer)) => Ok(SupervisorConnection { child, stdio, lines, writer }),
         Err(error) => {
             let _ = child.kill().await;
-            adopt::forget(pid);
+            orphans::forget(pid);
             Err(error)
         }
     }
 }
 
-/// Has the program started.
+/// Requests the start of the program and returns its process id.
 async fn launch(
     run: Run,
     lines: &mut Lines<BufReader<OwnedReadHalf>>,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<i32> {
-    writer.write_all(&orders::line(&Order::Run(run))?).await?;
-    match hear(lines).await? {
-        Word::Started { pid } => Ok(pid),
-        // With its number the error has its kind.
-        Word::Refused { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
-        Word::Refused { message, .. } => Err(io::Error::new(io::ErrorKind::NotFound, message)),
+    writer.write_all(&protocol::line(&Request::Run(run))?).await?;
+    match read_response(lines).await? {
+        Response::Started { pid } => Ok(pid),
+        // An error made of its number has the right kind.
+        Response::Refused { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
+        Response::Refused { message, .. } => Err(io::Error::new(io::ErrorKind::NotFound, message)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-/// Hands on orders until the program has ended.
-async fn follow(
-    mut receiver: mpsc::UnboundedReceiver<Order>,
+/// Forwards requests until the program has ended.
+async fn drive(
+    mut receiver: mpsc::UnboundedReceiver<Request>,
     mut lines: Lines<BufReader<OwnedReadHalf>>,
     mut writer: OwnedWriteHalf,
 ) -> End {
-    let mut wanted = true;
+    let mut is_held = true;
     loop {
-        let order = tokio::select! {
-            word = hear(&mut lines) => return match word {
-                Ok(Word::Ended { code, signal, strays, by }) => Ok((Exit { code, signal, strays }, by.into())),
-                Ok(_) => Err("it said something else than was expected".to_owned()),
+        let request = tokio::select! {
+            response = read_response(&mut lines) => return match response {
+                Ok(Response::Ended { code, signal, strays, by }) => Ok((Exit { code, signal, strays }, by.into())),
+                Ok(_) => Err("unexpected response from the supervisor".to_owned()),
                 Err(error) => Err(error.to_string()),
             },
-            order = receiver.recv(), if wanted => order.unwrap_or_else(|| {
-                // Nobody waits for the program any more.
-                wanted = false;
-                Order::End { grace_ms: 0 }
+            request = receiver.recv(), if is_held => request.unwrap_or_else(|| {
+                // The program was dropped.
+                is_held = false;
+                Request::End { grace_ms: 0 }
             }),
         };
-        // A failure shows as the end of what it says.
-        if let Ok(line) = orders::line(&order) {
+        // A failed write shows as the end of the responses.
+        if let Ok(line) = protocol::line(&request) {
             let _ = writer.write_all(&line).await;
         }
     }
 }
 
-/// The supervisor's next word. Safe to be dropped and called again.
-async fn hear(lines: &mut Lines<BufReader<OwnedReadHalf>>) -> io::Result<Word> {
+/// Reads the supervisor's next response. Cancel safe.
+async fn read_response(lines: &mut Lines<BufReader<OwnedReadHalf>>) -> io::Result<Response> {
     match lines.next_line().await? {
         Some(line) => Ok(serde_json::from_str(&line)?),
-        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended without a word")),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed without a response")),
     }
 }
 

@@ -1,11 +1,12 @@
-//! Runs one attempt's program under a supervisor process of its own, so that every descendant can
-//! be found and ended, also those that left the process group, and also when the worker is killed.
+//! Runs an attempt's program under a supervisor process of its own, so that every descendant can be
+//! found and ended, including those that left the process group, even when the worker is killed.
 //! Knows nothing of tasks.
 
-mod adopt;
+mod environment;
 mod group;
 mod link;
-mod orders;
+mod orphans;
+mod protocol;
 mod supervisor;
 pub(crate) mod tree;
 
@@ -17,52 +18,48 @@ use std::time::Duration;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, watch};
 
+pub use environment::Environment;
 pub use group::Group;
 pub use supervisor::supervisor_main;
 
-use crate::runtimes::Environment;
-use orders::Order;
+use protocol::Request;
 
-/// The hidden subcommand under which a program calls [`supervisor_main`].
+/// Hidden subcommand under which a program calls [`supervisor_main`].
 pub const SUBCOMMAND: &str = "__supervise";
 
-/// What to run.
+/// Program to run, with its environment and working directory.
 #[derive(Debug)]
 pub struct Program {
-    /// The program: a path, or a name looked up in the environment's own PATH.
+    /// Path, or a name that is looked up in the PATH of `environment`.
     pub program: String,
-    /// Its arguments.
     pub args: Vec<String>,
-    /// Its whole environment.
+    /// Complete environment; nothing is inherited.
     pub environment: Environment,
-    /// Its working directory.
     pub directory: PathBuf,
 }
 
-/// How the program ended, told by its supervisor after nothing of it was left.
+/// Exit of a program, reported by its supervisor once none of its processes is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code, unless a signal ended it.
+    /// Exit code, unless a signal ended it.
     pub code: Option<i32>,
-    /// The signal that ended it.
     pub signal: Option<i32>,
-    /// Descendants that outlived it and were killed.
+    /// Number of descendants that outlived it and were killed.
     pub strays: u32,
 }
 
-/// How an end was reached.
+/// Stage of the escalation that ended a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndedBy {
-    /// It had ended, or ended upon SIGINT (or the runtime's own interrupt).
+    /// It had already ended, or ended on SIGINT or the runtime's own interrupt.
     Interrupt,
-    /// SIGTERM.
     Terminate,
-    /// SIGKILL.
+    /// It had to be killed with SIGKILL.
     Kill,
 }
 
 impl EndedBy {
-    /// The word for it in the API.
+    /// Returns the value of `Cancelled.by` in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Interrupt => "interrupt",
@@ -72,34 +69,27 @@ impl EndedBy {
     }
 }
 
-/// Why a program cannot be run or was lost.
+/// Reason why a program did not start, or its exit is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be started.
-    #[error("{program} cannot be started: {source}")]
-    Start {
-        /// The program.
-        program: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The supervisor ended without saying how the program did.
-    #[error("the supervisor was lost: {0}")]
+    /// The program or its supervisor did not start.
+    #[error("failed to start {program}: {source}")]
+    Start { program: String, source: std::io::Error },
+    /// The supervisor ended without reporting the program's exit.
+    #[error("supervisor lost: {0}")]
     Lost(String),
 }
 
-/// The program that supervises: by default this very binary with [`SUBCOMMAND`].
+/// Command that runs the supervisor: by default this very binary with [`SUBCOMMAND`].
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    /// The program.
     pub program: PathBuf,
-    /// Its arguments, [`SUBCOMMAND`] included.
     pub args: Vec<OsString>,
 }
 
 impl Default for Supervisor {
     fn default() -> Self {
-        // Resolved by the kernel in the child itself, hence right also after the file was replaced.
+        // Resolved by the kernel in the child itself, hence right even after the file was replaced.
         Self { program: PathBuf::from("/proc/self/exe"), args: vec![SUBCOMMAND.into()] }
     }
 }
@@ -107,8 +97,8 @@ impl Default for Supervisor {
 static SUPERVISOR: OnceLock<Supervisor> = OnceLock::new();
 
 impl Supervisor {
-    /// Makes this the supervisor of the whole process. The first call counts; for tests, whose own
-    /// binary has no such subcommand.
+    /// Makes this the supervisor of the whole process; the first call wins. For tests, whose own binary has
+    /// no such subcommand.
     pub fn install(self) {
         let _ = SUPERVISOR.set(self);
     }
@@ -118,42 +108,41 @@ impl Supervisor {
     }
 }
 
-/// A running program. Dropping it ends everything it started.
+/// A running program. Dropping it ends all of its processes.
 #[derive(Debug)]
 pub struct Running {
-    /// Its standard input; drop to close.
+    /// Standard input; drop to close.
     pub stdin: Option<ChildStdin>,
-    /// Its standard output. Ends when nothing of the program is left.
+    /// Standard output, which ends when no process of the program is left.
     pub stdout: Option<ChildStdout>,
-    /// Its standard error.
     pub stderr: Option<ChildStderr>,
     pid: i32,
-    orders: mpsc::UnboundedSender<Order>,
+    requests: mpsc::UnboundedSender<Request>,
     end: watch::Receiver<Option<link::End>>,
 }
 
-/// Starts a program under a supervisor. Called in an attempt's own task, the program is paused and
-/// resumed with its attempt.
+/// Starts a program under a supervisor. A program started in an attempt's own task is paused and resumed
+/// with its attempt.
 pub async fn start(program: Program) -> Result<Running, Error> {
     link::start(program).await
 }
 
 impl Running {
-    /// The program's process id.
+    /// Returns the program's process id.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Waits until the program has ended and nothing of it is left.
+    /// Waits until the program has ended and none of its processes is left.
     pub async fn wait(&mut self) -> Result<Exit, Error> {
         self.ended().await.map(|(exit, _)| exit)
     }
 
-    /// Ends it: SIGINT, then SIGTERM after a third of the grace, then SIGKILL for every descendant
-    /// when two thirds have passed. Returns when nothing is left.
+    /// Ends the program: SIGINT, then SIGTERM after a third of the grace period, then SIGKILL for every
+    /// descendant after two thirds. Returns when no process is left.
     pub async fn end(&mut self, grace: Duration) -> Result<(Exit, EndedBy), Error> {
-        // An error means that it has ended already.
-        let _ = self.orders.send(Order::End { grace_ms: orders::millis(grace) });
+        // Fails only if the program has ended already.
+        let _ = self.requests.send(Request::End { grace_ms: protocol::millis(grace) });
         self.ended().await
     }
 
@@ -161,7 +150,7 @@ impl Running {
         match self.end.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(end))) => Ok(*end),
             Ok(Some(Err(reason))) => Err(Error::Lost(reason.clone())),
-            Ok(None) | Err(_) => Err(Error::Lost("the worker is ending".to_owned())),
+            Ok(None) | Err(_) => Err(Error::Lost("the worker is shutting down".to_owned())),
         }
     }
 }

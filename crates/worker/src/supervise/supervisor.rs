@@ -1,5 +1,5 @@
-//! The supervisor process: starts one program, and does not end before everything below itself
-//! has. Blocking code without a runtime, since it must stay small and cannot be starved.
+//! The supervisor process: starts one program and exits only after all of its own descendants have.
+//! Blocking code without an async runtime, so that it stays small and cannot be starved.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -19,108 +19,106 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-use super::orders::{self, Order, Run, Stage, Word};
+use super::protocol::{self, Request, Response, Run, Stage};
 use super::tree;
 
-/// Grace when the worker has died.
+/// Grace period after the worker has died.
 const ORPHAN_GRACE: Duration = Duration::from_secs(6);
-/// What outlives the program by less is no stray.
+/// Descendants that exit within this time of the program do not count as strays.
 const STRAY_NATURAL: Duration = Duration::from_millis(50);
-/// Between SIGTERM and SIGKILL for what outlives the program.
+/// Time between SIGTERM and SIGKILL for strays.
 const STRAY_GRACE: Duration = Duration::from_millis(500);
 
-/// Entry of the hidden subcommand [`SUBCOMMAND`](super::SUBCOMMAND). It takes no arguments: all that
-/// it needs comes by its environment and a socket.
+/// Entry point of the hidden subcommand [`SUBCOMMAND`](super::SUBCOMMAND). Takes no arguments: its
+/// input comes from its environment and a socket.
 pub fn supervisor_main(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match supervise() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Its standard error is the attempt's until the program runs, then nobody's.
+            // Standard error belongs to the attempt until the program runs, and to /dev/null afterwards.
             let _ = writeln!(io::stderr(), "supervisor: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// What wakes the supervisor.
+/// Event that wakes the supervisor.
 enum Event {
-    Order(Order),
-    /// The worker has died.
-    Gone,
-    /// The program has ended.
+    Request(Request),
+    WorkerLost,
     Exited {
         code: Option<i32>,
         signal: Option<i32>,
     },
-    /// Nothing is left. As a subreaper it has no child exactly when it has no descendant.
+    /// No descendant is left. As a subreaper, the process has no child exactly when it has no descendant.
     NoneLeft,
 }
 
 fn supervise() -> io::Result<()> {
-    let missing = || io::Error::other("this is started by a worker only");
-    let path = rota_telemetry::env::var_os(orders::SOCKET).ok_or_else(missing)?;
-    let token = rota_telemetry::env::var(orders::TOKEN).ok_or_else(missing)?;
-    // A session of its own: no terminal, and a worker can tell what it inherits from it.
+    let missing = || io::Error::other("the supervisor can only be started by a worker");
+    let path = rota_telemetry::env::var_os(protocol::SOCKET_VAR).ok_or_else(missing)?;
+    let token = rota_telemetry::env::var(protocol::TOKEN_VAR).ok_or_else(missing)?;
+    // A session of its own: no terminal, and a worker can identify the orphans that it adopts.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true)?;
-    // A service manager may signal everything at once; the worker decides when attempts end. Handlers
-    // that do nothing, since a program would inherit a blocked or ignored signal but not a handler.
-    let heard = Arc::new(AtomicBool::new(false));
+    // A service manager may signal every process; the worker decides when attempts end. The handlers do
+    // nothing, since a program would inherit a blocked or ignored signal but not a handler.
+    let received = Arc::new(AtomicBool::new(false));
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-        signal_hook::flag::register(signal as i32, Arc::clone(&heard))?;
+        signal_hook::flag::register(signal as i32, Arc::clone(&received))?;
     }
 
     let mut worker = UnixStream::connect(path)?;
     let mut reader = BufReader::new(worker.try_clone()?);
-    worker.write_all(&orders::line(&Word::Hello { token })?)?;
-    let Some(Event::Order(Order::Run(run))) = read(&mut reader) else {
-        return Err(io::Error::other("the worker went away"));
+    worker.write_all(&protocol::line(&Response::Hello { token })?)?;
+    let Some(Event::Request(Request::Run(run))) = read(&mut reader) else {
+        return Err(io::Error::other("connection closed by the worker"));
     };
     let main = match launch(run) {
         Ok(pid) => pid,
         Err(error) => {
-            let refused = Word::Refused { errno: error.raw_os_error(), message: error.to_string() };
-            return worker.write_all(&orders::line(&refused)?);
+            let refused = Response::Refused { errno: error.raw_os_error(), message: error.to_string() };
+            return worker.write_all(&protocol::line(&refused)?);
         }
     };
     let (events, wakes) = mpsc::channel();
-    let orders = events.clone();
-    std::thread::Builder::new().name("orders".to_owned()).spawn(move || {
+    let requests = events.clone();
+    std::thread::Builder::new().name("requests".to_owned()).spawn(move || {
         while let Some(event) = read(&mut reader) {
-            if orders.send(event).is_err() {
+            if requests.send(event).is_err() {
                 return;
             }
         }
-        let _ = orders.send(Event::Gone);
+        let _ = requests.send(Event::WorkerLost);
     })?;
     std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reap(main, &events))?;
-    // Fails only if the worker is gone, which the reader tells.
-    let _ = worker.write_all(&orders::line(&Word::Started { pid: main.as_raw() })?);
+    // Fails only if the worker is dead, which the reader thread reports.
+    let _ = worker.write_all(&protocol::line(&Response::Started { pid: main.as_raw() })?);
 
     let mut tree = Supervision::new(main);
     loop {
         match wakes.recv_timeout(tree.wake()) {
             Ok(Event::NoneLeft) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(event) => tree.on(event),
+            Ok(event) => tree.handle(event),
             Err(RecvTimeoutError::Timeout) => {}
         }
         tree.advance();
     }
     let strays = u32::try_from(tree.strays.len()).unwrap_or(u32::MAX);
-    let ended = Word::Ended { code: tree.code, signal: tree.signal, strays, by: tree.by };
-    let _ = worker.write_all(&orders::line(&ended)?);
+    let ended = Response::Ended { code: tree.code, signal: tree.signal, strays, by: tree.by };
+    let _ = worker.write_all(&protocol::line(&ended)?);
     Ok(())
 }
 
 fn read(reader: &mut BufReader<UnixStream>) -> Option<Event> {
     let mut line = String::new();
     match reader.read_line(&mut line) {
-        Ok(1..) => serde_json::from_str(&line).ok().map(Event::Order),
+        Ok(1..) => serde_json::from_str(&line).ok().map(Event::Request),
         _ => None,
     }
 }
 
-/// Starts the program in a group of its own, on the standard streams that the worker gave, and lets go of those.
+/// Starts the program in its own process group on the supervisor's standard streams, then releases those.
 fn launch(run: Run) -> io::Result<Pid> {
     if !run.directory.is_dir() {
         let text = format!("the directory {} does not exist", run.directory.display());
@@ -133,7 +131,7 @@ fn launch(run: Run) -> io::Result<Pid> {
         .current_dir(&run.directory)
         .process_group(0)
         .spawn()?;
-    // So that they end when the program's own ends do.
+    // So that the streams end when the program's copies are closed.
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&nothing)?;
     nix::unistd::dup2_stdout(&nothing)?;
@@ -141,7 +139,7 @@ fn launch(run: Run) -> io::Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }
 
-/// Reaps whatever ends, until there is nothing any more.
+/// Reaps children until none is left.
 fn reap(main: Pid, events: &Sender<Event>) {
     loop {
         let event = match waitpid(None, None) {
@@ -161,13 +159,13 @@ fn reap(main: Pid, events: &Sender<Event>) {
     }
 }
 
-/// What the supervisor does to the tree below it.
+/// State of the supervised process tree.
 struct Supervision {
     main: Pid,
     running: bool,
     code: Option<i32>,
     signal: Option<i32>,
-    /// How far it had gone when the program ended.
+    /// Stage reached when the program ended.
     by: Stage,
     stage: Option<Stage>,
     terminate_at: Option<Instant>,
@@ -194,47 +192,47 @@ impl Supervision {
         }
     }
 
-    /// Until when there is nothing to do unless something happens.
+    /// Returns how long to wait for an event before `advance` has work.
     fn wake(&self) -> Duration {
         if self.stage == Some(Stage::Kill) {
-            // What was started while it was looked for is found in the next round.
+            // Processes forked during a scan are found in the next round.
             return Duration::from_millis(u64::from(10 * self.rounds.clamp(1, 50)));
         }
         let next = self.terminate_at.into_iter().chain(self.kill_at).min();
         next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()))
     }
 
-    fn on(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Order(Order::Pause) if self.stage.is_none() => self.freeze(),
-            Event::Order(Order::Resume) => self.thaw(),
-            Event::Order(Order::End { grace_ms }) => self.end(Duration::from_millis(grace_ms)),
-            Event::Order(Order::Run(_) | Order::Pause) | Event::NoneLeft => {}
-            Event::Gone => self.end(ORPHAN_GRACE),
+            Event::Request(Request::Pause) if self.stage.is_none() => self.freeze(),
+            Event::Request(Request::Resume) => self.thaw(),
+            Event::Request(Request::End { grace_ms }) => self.end(Duration::from_millis(grace_ms)),
+            Event::Request(Request::Run(_) | Request::Pause) | Event::NoneLeft => {}
+            Event::WorkerLost => self.end(ORPHAN_GRACE),
             Event::Exited { code, signal } => {
                 (self.code, self.signal, self.running) = (code, signal, false);
                 self.by = self.stage.unwrap_or(Stage::Interrupt);
                 let terminate_at = Instant::now() + STRAY_NATURAL;
-                self.sooner(terminate_at, terminate_at + STRAY_GRACE);
+                self.bring_forward(terminate_at, terminate_at + STRAY_GRACE);
             }
         }
     }
 
-    /// Begins the end, or hastens it.
+    /// Starts the escalation, or brings it forward.
     fn end(&mut self, grace: Duration) {
         let now = Instant::now();
-        self.sooner(now + grace / 3, now + grace * 2 / 3);
+        self.bring_forward(now + grace / 3, now + grace * 2 / 3);
         if self.stage.is_none() {
             self.stage = Some(Stage::Interrupt);
             if self.running {
-                // As a terminal does it; the program tells its own children.
+                // As a terminal does; the program forwards the signal to its children.
                 let _ = killpg(self.main, Signal::SIGINT);
             }
             self.thaw();
         }
     }
 
-    fn sooner(&mut self, terminate_at: Instant, kill_at: Instant) {
+    fn bring_forward(&mut self, terminate_at: Instant, kill_at: Instant) {
         let sooner = |old: Option<Instant>, new| Some(old.map_or(new, |old| old.min(new)));
         if self.stage < Some(Stage::Terminate) {
             self.terminate_at = sooner(self.terminate_at, terminate_at);
@@ -242,7 +240,7 @@ impl Supervision {
         self.kill_at = sooner(self.kill_at, kill_at);
     }
 
-    /// Does what is due.
+    /// Sends the signals that are due.
     fn advance(&mut self) {
         let now = Instant::now();
         if self.kill_at.is_some_and(|at| at <= now) {
@@ -257,24 +255,24 @@ impl Supervision {
     }
 
     fn signal_all(&mut self, signal: Signal) {
-        for seen in tree::descendants(Pid::this().as_raw()) {
-            tree::signal(seen.process, signal);
+        for found in tree::descendants(Pid::this().as_raw()) {
+            tree::signal(found.process, signal);
             if !self.running && signal != Signal::SIGCONT {
-                self.strays.insert(seen.process);
+                self.strays.insert(found.process);
             }
         }
     }
 
-    /// Stops every process, in rounds, since one may start others until it is stopped itself.
+    /// Stops every process, in rounds, since a process may fork until it is stopped itself.
     fn freeze(&mut self) {
         self.paused = true;
         for _ in 0..100 {
             let mut awake = tree::descendants(Pid::this().as_raw());
-            awake.retain(|seen| !seen.is_stopped());
+            awake.retain(|found| !found.is_stopped());
             if awake.is_empty() {
                 return;
             }
-            awake.iter().for_each(|seen| tree::signal(seen.process, Signal::SIGSTOP));
+            awake.iter().for_each(|found| tree::signal(found.process, Signal::SIGSTOP));
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,29 +1,29 @@
-//! The tree of processes below one, as /proc shows it, and signals that hit exactly what was seen.
-//! Decides nothing.
+//! Process tree, read from /proc, and signals that reach exactly the process that was read. Decides
+//! nothing.
 
 use std::collections::HashMap;
 
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-/// A process: its id, and what tells it from a later one of the same id.
+/// Identity of a process: its id and its start time, since ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     started: u64,
 }
 
-/// What /proc says of a process.
+/// Snapshot of a process in /proc.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct ProcessInfo {
     pub(crate) process: Process,
     pub(crate) session: i32,
     pub(crate) state: char,
     pub(crate) rss_pages: u64,
 }
 
-impl Seen {
-    /// Ended, and only waits to be reaped.
+impl ProcessInfo {
+    /// Whether it has exited and only waits to be reaped.
     pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
@@ -33,12 +33,12 @@ impl Seen {
     }
 }
 
-/// Every process by its parent's id. One that ends meanwhile is left out.
-fn by_parent() -> HashMap<i32, Vec<Seen>> {
-    let mut children: HashMap<i32, Vec<Seen>> = HashMap::new();
+/// Returns all processes by their parent's id, without those that end meanwhile.
+fn by_parent() -> HashMap<i32, Vec<ProcessInfo>> {
+    let mut children: HashMap<i32, Vec<ProcessInfo>> = HashMap::new();
     let Ok(processes) = procfs::process::all_processes() else { return children };
     for stat in processes.filter_map(|process| process.ok()?.stat().ok()) {
-        children.entry(stat.ppid).or_default().push(Seen {
+        children.entry(stat.ppid).or_default().push(ProcessInfo {
             process: Process { pid: stat.pid, started: stat.starttime },
             session: stat.session,
             state: stat.state,
@@ -48,13 +48,13 @@ fn by_parent() -> HashMap<i32, Vec<Seen>> {
     children
 }
 
-/// The children of a process, zombies included.
-pub(crate) fn children(of: i32) -> Vec<Seen> {
+/// Returns the children of a process, including zombies.
+pub(crate) fn children(of: i32) -> Vec<ProcessInfo> {
     by_parent().remove(&of).unwrap_or_default()
 }
 
-/// All descendants of a process that are not zombies, the nearest first.
-pub(crate) fn descendants(of: i32) -> Vec<Seen> {
+/// Returns the descendants of a process, nearest first, without zombies.
+pub(crate) fn descendants(of: i32) -> Vec<ProcessInfo> {
     let mut children = by_parent();
     let mut found = children.remove(&of).unwrap_or_default();
     let mut next = 0;
@@ -64,18 +64,18 @@ pub(crate) fn descendants(of: i32) -> Vec<Seen> {
         found.extend(below);
         next += 1;
     }
-    found.retain(|seen| !seen.is_zombie());
+    found.retain(|info| !info.is_zombie());
     found
 }
 
-/// Signals this process, never another that got its id since.
+/// Sends a signal to this process, never to a later one with the same id.
 pub(crate) fn signal(process: Process, signal: Signal) {
     let (Some(pid), Some(named)) =
         (rustix::process::Pid::from_raw(process.pid), rustix::process::Signal::from_named_raw(signal as i32))
     else {
         return;
     };
-    // Errors mean that it is gone, or not ours to end; whoever loops sees which.
+    // An error means that it has exited or belongs to another user; the next scan shows which.
     if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
         let still = procfs::process::Process::new(process.pid).and_then(|found| found.stat());
         if still.is_ok_and(|stat| stat.starttime == process.started) {
@@ -89,17 +89,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sees_itself_below_its_parent() {
+    fn own_process_is_below_its_parent() {
         let parent = i32::try_from(std::os::unix::process::parent_id()).unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
-        assert!(descendants(parent).iter().any(|seen| seen.process.pid == me));
-        assert!(children(parent).iter().any(|seen| seen.process.pid == me));
-        assert!(!descendants(me).iter().any(|seen| seen.process.pid == me));
+        assert!(descendants(parent).iter().any(|info| info.process.pid == me));
+        assert!(children(parent).iter().any(|info| info.process.pid == me));
+        assert!(!descendants(me).iter().any(|info| info.process.pid == me));
     }
 
     #[test]
-    fn does_not_signal_another_process_of_the_same_id() {
-        // Would end this test if the start time were not looked at.
+    fn reused_pid_is_not_signalled() {
+        // A signal would end this test.
         let me = i32::try_from(std::process::id()).unwrap();
         signal(Process { pid: me, started: 1 }, Signal::SIGKILL);
     }

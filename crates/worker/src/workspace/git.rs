@@ -1,5 +1,5 @@
-//! Fills a workspace from a git repository, by the `git` program: it never asks for anything, never
-//! takes an address or a reference for an option, and never runs longer than it may.
+//! Clones a git repository into a workspace with the `git` program: never prompts, never takes a URL
+//! or a reference for an option, and has a time limit.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,40 +11,40 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::NoPlace;
+use super::PrepareError;
 use crate::runtimes::tail::Tail;
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::{self, Program};
 
-/// For each git command.
-const TIMEOUT: Duration = Duration::from_secs(900);
-/// Between the request to end and the kill.
-const GRACE: Duration = Duration::from_secs(3);
-/// Bytes told of what git printed last.
-const LAST_WORDS: usize = 2 << 10;
+/// Limit for each git command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(900);
+/// Time between the request to end and the kill.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
+/// Bytes of git's last output that a failure message contains.
+const MAX_EXCERPT_BYTES: usize = 2 << 10;
 
-/// Clones into an empty directory.
+/// Clones a repository into an empty directory.
 pub(super) async fn clone(
     source: &GitSource,
     into: &Path,
     environment: &Environment,
     redactor: &Redactor,
     stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<(), NoPlace> {
+) -> Result<(), PrepareError> {
     for command in commands(source) {
         git(command, into, environment, redactor, stop).await?;
     }
     Ok(())
 }
 
-/// The git commands that make the clone. A reference is only ever part of an argument of its own option.
+/// Builds the git commands of a clone. A reference is only ever part of an argument of its own option.
 fn commands(source: &GitSource) -> Vec<Vec<String>> {
     let depth = (source.depth > 0).then(|| format!("--depth={}", source.depth));
     let is_commit =
         matches!(source.r#ref.len(), 40 | 64) && source.r#ref.bytes().all(|b| b.is_ascii_hexdigit());
     let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     if is_commit {
-        // `clone` knows branches and tags only.
+        // `clone` accepts only branches and tags.
         let mut fetch = command(&["fetch", "--quiet"]);
         fetch.extend(depth);
         fetch.extend(command(&["--", "origin", &source.r#ref]));
@@ -70,7 +70,7 @@ async fn git(
     environment: &Environment,
     redactor: &Redactor,
     stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<(), NoPlace> {
+) -> Result<(), PrepareError> {
     let mut environment = environment.clone();
     environment.0.entry("GIT_SSH_COMMAND".to_owned()).or_insert_with(|| "ssh -oBatchMode=yes".to_owned());
     for (name, value) in [
@@ -82,33 +82,36 @@ async fn git(
         environment.0.insert(name.to_owned(), value.to_owned());
     }
     let what = args.first().cloned().unwrap_or_default();
-    let failed =
-        |text: String| NoPlace::Failed(failure(FailureClass::Environment, format!("git {what}: {text}")));
+    let failed = |text: String| {
+        PrepareError::Failed(failure(FailureClass::Environment, format!("git {what}: {text}")))
+    };
     let program = Program { program: "git".to_owned(), args, environment, directory: directory.to_owned() };
     let mut running = supervise::start(program).await.map_err(|error| failed(error.to_string()))?;
     running.stdin = None;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
-    let (mut ignored, mut words) = (Tail::new(redactor, LAST_WORDS), Tail::new(redactor, LAST_WORDS));
-    let run = async { tokio::join!(running.wait(), read(stdout, &mut ignored), read(stderr, &mut words)).0 };
+    let (mut stdout_tail, mut stderr_tail) =
+        (Tail::new(redactor, MAX_EXCERPT_BYTES), Tail::new(redactor, MAX_EXCERPT_BYTES));
+    let run = async {
+        tokio::join!(running.wait(), read(stdout, &mut stdout_tail), read(stderr, &mut stderr_tail)).0
+    };
     let ended = tokio::select! {
-        ended = timeout(TIMEOUT, run) => ended.ok(),
+        ended = timeout(COMMAND_TIMEOUT, run) => ended.ok(),
         _ = stopped(stop) => {
-            let _ = running.end(GRACE).await;
-            return Err(NoPlace::Stopped);
+            let _ = running.end(CANCEL_GRACE).await;
+            return Err(PrepareError::Stopped);
         }
     };
     match ended {
         Some(Ok(exit)) if exit.code == Some(0) => Ok(()),
-        Some(Ok(_)) => Err(failed(words.text().trim().to_owned())),
+        Some(Ok(_)) => Err(failed(stderr_tail.text().trim().to_owned())),
         Some(Err(error)) => Err(failed(error.to_string())),
         None => {
-            let _ = running.end(GRACE).await;
-            Err(failed(format!("not done after {} s", TIMEOUT.as_secs())))
+            let _ = running.end(CANCEL_GRACE).await;
+            Err(failed(format!("timed out after {} s", COMMAND_TIMEOUT.as_secs())))
         }
     }
 }
 
-/// Reads to the end.
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {
     let Some(mut from) = from else { return };
     let mut piece = BytesMut::new();
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_from_outside_is_taken_for_an_option() {
+    fn url_and_ref_are_never_options() {
         assert_eq!(
             lines("--upload-pack=x", "-x", 1),
             ["clone --quiet --depth=1 --branch=-x -- --upload-pack=x ."]

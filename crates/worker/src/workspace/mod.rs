@@ -1,5 +1,5 @@
-//! Where attempts work: a fresh directory, one that is kept, or one that exists. Makes it, fills it
-//! from git where asked for, and clears it away. Names from outside never become paths unchecked.
+//! Workspaces and scratch directories of attempts. Creates them, clones into them, and removes them.
+//! Names from outside never become paths unchecked.
 
 mod git;
 mod remove;
@@ -18,44 +18,44 @@ use tokio::time::sleep;
 
 use crate::runtimes::{Environment, Stop, failure, stopped};
 
-/// A worker's directories:
-/// `attempts/{worker}/{task}.{fence}/{scratch,work}` goes with its attempt or with the next start,
-/// `workspaces/{namespace}/{task}.{fence}` is a fresh workspace that shall stay,
-/// `kept/{namespace}/{name}` is shared by attempts that go on from one another.
+/// Directories of a worker:
+/// `attempts/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
+/// `workspaces/{namespace}/{task}.{fence}` is a fresh workspace that outlives its attempt,
+/// `kept/{namespace}/{name}` is shared by attempts that continue one another.
 #[derive(Debug)]
 pub(crate) struct Root {
     state: PathBuf,
     attempts: PathBuf,
 }
 
-/// The directories of one attempt.
+/// Directories of one attempt, and the lock of a kept workspace.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct AttemptDirs {
     pub(crate) workspace: PathBuf,
     pub(crate) scratch: PathBuf,
     own: PathBuf,
     cleanup: WorkspaceCleanup,
-    /// Others wait for a kept workspace as long as this is open.
+    /// Lock on a kept workspace, held while this is open.
     _lock: Option<File>,
 }
 
-/// Why there is no place to work.
+/// Reason why no directories were prepared.
 #[derive(Debug)]
-pub(crate) enum NoPlace {
-    /// This.
+pub(crate) enum PrepareError {
+    /// Reported as the attempt's failure.
     Failed(Failure),
-    /// The attempt shall end before it began.
+    /// An end was requested meanwhile.
     Stopped,
 }
 
-impl From<io::Error> for NoPlace {
+impl From<io::Error> for PrepareError {
     fn from(error: io::Error) -> Self {
-        Self::Failed(failure(FailureClass::Environment, format!("the workspace cannot be made: {error}")))
+        Self::Failed(failure(FailureClass::Environment, format!("failed to create the workspace: {error}")))
     }
 }
 
 impl Root {
-    /// Makes the directories, each for this user alone: what attempts leave is nobody else's to read.
+    /// Creates the directories, accessible to this user alone.
     pub(crate) fn open(state: PathBuf, worker: &str) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -66,35 +66,35 @@ impl Root {
         Ok(Self { state, attempts })
     }
 
-    /// Where spilled events may go.
+    /// Returns the directory for spill files.
     pub(crate) fn state(&self) -> &Path {
         &self.state
     }
 
-    /// Removes what an earlier process of this worker left when it was killed.
+    /// Removes leftovers of an earlier process of this worker that was killed.
     pub(crate) async fn sweep(&self) {
         remove::all(self.attempts.clone()).await;
     }
 
-    /// The attempt's own directory.
+    /// Returns the attempt's own directory.
     pub(crate) fn own(&self, assign: &Assign) -> PathBuf {
         self.attempts.join(format!("{}.{}", assign.task_id, assign.fence))
     }
 
-    /// The attempt's scratch directory.
+    /// Returns the attempt's scratch directory.
     pub(crate) fn scratch(&self, assign: &Assign) -> PathBuf {
         self.own(assign).join("scratch")
     }
 
-    /// Makes the directories of an attempt. `environment` is the attempt's own, for git, and `redactor` for what
-    /// git says.
+    /// Creates the directories of an attempt. `environment` is the attempt's own, for git, and `redactor`
+    /// redacts git's output.
     pub(crate) async fn prepare(
         &self,
         assign: &Assign,
         environment: &Environment,
         redactor: &Redactor,
         stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<Place, NoPlace> {
+    ) -> Result<AttemptDirs, PrepareError> {
         let own = self.own(assign);
         let made = self.make(assign, own.clone(), environment, redactor, stop).await;
         if made.is_err() {
@@ -110,7 +110,7 @@ impl Root {
         environment: &Environment,
         redactor: &Redactor,
         stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<Place, NoPlace> {
+    ) -> Result<AttemptDirs, PrepareError> {
         let wanted = assign.spec.as_ref().and_then(|spec| spec.workspace.clone()).unwrap_or_default();
         let scratch = own.join("scratch");
         for directory in ["home", "tmp"] {
@@ -128,7 +128,7 @@ impl Root {
                 let workspace = kept.join(checked(name)?);
                 lock = Some(locked(&kept.join(format!(".{name}.lock")), stop).await?);
                 if !tokio::fs::try_exists(&workspace).await? {
-                    // Whole or not at all: a clone that was cut off is not taken for a workspace.
+                    // All or nothing: an interrupted clone must not pass for a workspace.
                     let unfinished = kept.join(format!(".{name}.unfinished"));
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
@@ -155,52 +155,51 @@ impl Root {
             WorkspaceMode::Keep | WorkspaceMode::InPlace => WorkspaceCleanup::Never,
             _ => cleanup,
         };
-        Ok(Place { workspace, scratch, own, cleanup, _lock: lock })
+        Ok(AttemptDirs { workspace, scratch, own, cleanup, _lock: lock })
     }
 }
 
-impl Place {
-    /// Clears away what does not stay.
+impl AttemptDirs {
+    /// Removes the directories that do not outlive the attempt.
     pub(crate) async fn clear(self, succeeded: bool) {
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
             remove::all(self.workspace).await;
         }
-        // A fresh workspace that is always removed lies in here.
+        // Contains a fresh workspace that is always removed.
         remove::all(self.own).await;
     }
 }
 
-/// A name as one part of a path: never empty, hidden, or a way out.
-fn checked(name: &str) -> Result<&str, NoPlace> {
+/// Checks a name that becomes one component of a path: not empty, not hidden, no way out.
+fn checked(name: &str) -> Result<&str, PrepareError> {
     if is_name(name) {
         return Ok(name);
     }
     let text = format!(
-        "{:?} cannot name a workspace: use at most 128 letters, digits, `-`, `_` and `.`, and no `.` first",
+        "invalid workspace name {:?}: use at most 128 letters, digits, `-`, `_` and `.`, not starting with `.`",
         name.chars().take(64).collect::<String>()
     );
-    Err(NoPlace::Failed(failure(FailureClass::Invalid, text)))
+    Err(PrepareError::Failed(failure(FailureClass::Invalid, text)))
 }
 
-/// Whether a name can be a part of a path.
+/// Whether a name is safe as a component of a path.
 pub(crate) fn is_name(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(fine)
 }
 
-async fn in_place(path: &str) -> Result<PathBuf, NoPlace> {
+async fn in_place(path: &str) -> Result<PathBuf, PrepareError> {
     let path = PathBuf::from(path);
     let fits = path.is_absolute() && tokio::fs::metadata(&path).await.is_ok_and(|found| found.is_dir());
     if fits {
         return Ok(path);
     }
-    let text =
-        format!("the workspace {} is not the absolute path of a directory on this worker", path.display());
-    Err(NoPlace::Failed(failure(FailureClass::Invalid, text)))
+    let text = format!("workspace {} is not an absolute path of a directory on this worker", path.display());
+    Err(PrepareError::Failed(failure(FailureClass::Invalid, text)))
 }
 
-/// Waits until no other attempt, of this process or another, works in a kept workspace.
-async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result<File, NoPlace> {
+/// Waits for the lock on a kept workspace, which attempts of other processes may hold.
+async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result<File, PrepareError> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
     loop {
         match file.try_lock() {
@@ -208,7 +207,7 @@ async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result
             Err(TryLockError::Error(error)) => return Err(error.into()),
             Err(TryLockError::WouldBlock) => tokio::select! {
                 () = sleep(Duration::from_millis(100)) => {}
-                _ = stopped(stop) => return Err(NoPlace::Stopped),
+                _ = stopped(stop) => return Err(PrepareError::Stopped),
             },
         }
     }

@@ -1,11 +1,11 @@
-//! Removes directories, also those that a program has made unwritable.
+//! Removal of directories, including those that a program has made read-only.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Removes a directory and all in it, if it is there. A failure is logged: it must not change an outcome.
+/// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
 pub(super) async fn all(path: PathBuf) {
     let shown = path.clone();
     let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&path) {
@@ -17,11 +17,11 @@ pub(super) async fn all(path: PathBuf) {
         result => result,
     });
     if let Ok(Err(error)) = removed.await {
-        tracing::warn!(path = %shown.display(), %error, "a directory cannot be removed");
+        tracing::warn!(path = %shown.display(), %error, "failed to remove a directory");
     }
 }
 
-/// Makes every directory writable; package caches are often not. Links are not followed.
+/// Makes every directory writable; package caches are often not. Does not follow links.
 fn open(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(path)? {

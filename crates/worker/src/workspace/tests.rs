@@ -1,4 +1,4 @@
-//! Workspaces on a real disk.
+//! Workspaces on a real file system.
 
 use rota_proto::v1::{TaskSpec, Workspace};
 
@@ -16,57 +16,56 @@ fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64
     }
 }
 
-async fn prepared(root: &Root, assign: &Assign) -> Result<Place, NoPlace> {
+async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareError> {
     let (_stop, mut stop) = watch::channel(None);
     root.prepare(assign, &Environment::default(), &Redactor::default(), &mut stop).await
 }
 
 #[tokio::test]
-async fn a_fresh_one_goes_and_what_is_unwritable_too() {
+async fn read_only_fresh_workspace_is_removed() {
     let state = tempfile::tempdir().unwrap();
     let root = Root::open(state.path().to_owned(), "w").unwrap();
-    let place =
-        prepared(&root, &assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, 1)).await.unwrap();
-    let inner = place.workspace.join("cache");
+    let dirs = prepared(&root, &assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, 1)).await.unwrap();
+    let inner = dirs.workspace.join("cache");
     std::fs::create_dir(&inner).unwrap();
     std::fs::write(inner.join("file"), "x").unwrap();
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o500);
     std::fs::set_permissions(&inner, closed).unwrap();
-    let own = place.own.clone();
-    place.clear(true).await;
+    let own = dirs.own.clone();
+    dirs.clear(true).await;
     assert!(!own.exists());
 }
 
 #[tokio::test]
-async fn one_cleaned_on_success_stays_after_a_failure() {
+async fn cleanup_on_success_keeps_failed_workspaces() {
     let state = tempfile::tempdir().unwrap();
     let root = Root::open(state.path().to_owned(), "w").unwrap();
     for (fence, succeeded) in [(1, false), (2, true)] {
         let assign = assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::OnSuccess, fence);
-        let place = prepared(&root, &assign).await.unwrap();
-        let (workspace, scratch) = (place.workspace.clone(), place.scratch.clone());
-        place.clear(succeeded).await;
+        let dirs = prepared(&root, &assign).await.unwrap();
+        let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
+        dirs.clear(succeeded).await;
         assert_eq!(workspace.exists(), !succeeded);
         assert!(!scratch.exists());
     }
 }
 
 #[tokio::test]
-async fn a_kept_one_is_found_again_and_used_by_one_at_a_time() {
+async fn kept_workspace_is_reused_and_exclusive() {
     let state = tempfile::tempdir().unwrap();
     let root = Root::open(state.path().to_owned(), "w").unwrap();
     let keep = |fence| assign(WorkspaceMode::Keep, "thread-1", WorkspaceCleanup::Always, fence);
     let first = prepared(&root, &keep(1)).await.unwrap();
     std::fs::write(first.workspace.join("note"), "x").unwrap();
 
-    // As long as the first works in it, the second waits, and can be stopped.
+    // The second attempt waits for the first, and can be stopped meanwhile.
     let (stopper, mut stop) = watch::channel(None);
     let second = keep(2);
     let (environment, redactor) = (Environment::default(), Redactor::default());
     let mut waiting = Box::pin(root.prepare(&second, &environment, &redactor, &mut stop));
     assert!(futures::poll!(&mut waiting).is_pending());
     stopper.send_replace(Some(Stop { cause: crate::runtimes::StopCause::Cancelled, grace: Duration::ZERO }));
-    assert!(matches!(waiting.await, Err(NoPlace::Stopped)));
+    assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
 
     first.clear(true).await;
     let third = prepared(&root, &keep(3)).await.unwrap();
@@ -74,30 +73,30 @@ async fn a_kept_one_is_found_again_and_used_by_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn names_that_lead_out_are_refused() {
+async fn names_that_escape_are_rejected() {
     let state = tempfile::tempdir().unwrap();
     let root = Root::open(state.path().to_owned(), "w").unwrap();
     for bad in ["..", "../x", "a/b", ".hidden", "/etc", "a\0b", "ä"] {
         let made = prepared(&root, &assign(WorkspaceMode::Keep, bad, WorkspaceCleanup::Always, 1)).await;
         match made {
-            Err(NoPlace::Failed(failed)) => assert_eq!(failed.class(), FailureClass::Invalid, "{bad}"),
+            Err(PrepareError::Failed(failed)) => assert_eq!(failed.class(), FailureClass::Invalid, "{bad}"),
             other => panic!("{bad}: {other:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn in_place_is_an_existing_directory_and_stays() {
+async fn in_place_workspace_must_exist_and_stays() {
     let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let root = Root::open(state.path().to_owned(), "w").unwrap();
     let path = project.path().to_str().unwrap();
-    let place =
+    let dirs =
         prepared(&root, &assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, 1)).await.unwrap();
-    assert_eq!(place.workspace, project.path());
-    place.clear(true).await;
+    assert_eq!(dirs.workspace, project.path());
+    dirs.clear(true).await;
     assert!(project.path().exists());
     for bad in ["relative", "/does/not/exist"] {
         let made = prepared(&root, &assign(WorkspaceMode::InPlace, bad, WorkspaceCleanup::Always, 1)).await;
-        assert!(matches!(made, Err(NoPlace::Failed(_))), "{bad}");
+        assert!(matches!(made, Err(PrepareError::Failed(_))), "{bad}");
     }
 }

@@ -1,4 +1,4 @@
-//! A case: a fake model, a workspace, the CLI in it, and what comes of that.
+//! Test case: a fake model, a workspace, and attempts of the CLI in it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,17 +14,19 @@ use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::runtimes::claude::Claude;
-use rota_worker::runtimes::{Attempt, Channels, Ending, Environment, Outcome, Runtime as _, Stop, StopCause};
+use rota_worker::runtimes::{
+    Attempt, Channels, Environment, RunOutcome, RunReport, Runtime as _, Stop, StopCause,
+};
 use rota_worker::supervise::{SUBCOMMAND, Supervisor};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Everything here takes seconds; this is for a machine that is busy with other things.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Limit for each wait; generous, for a busy machine.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The CLI's path.
+/// Path of the CLI, which is installed on first use.
 pub(crate) static CLI: LazyLock<String> = LazyLock::new(|| {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install-claude");
     let output = std::process::Command::new(script).output().expect("scripts/install-claude runs");
@@ -34,7 +36,7 @@ pub(crate) static CLI: LazyLock<String> = LazyLock::new(|| {
     String::from_utf8(output.stdout).expect("a path").trim().to_owned()
 });
 
-/// A model, a workspace, and what shall be done there.
+/// A fake model, a workspace, and the options of the next attempt.
 pub(crate) struct Case {
     pub(crate) model: Handle,
     pub(crate) directory: tempfile::TempDir,
@@ -45,9 +47,8 @@ pub(crate) struct Case {
     pub(crate) attempt: i32,
 }
 
-/// An attempt under way.
 pub(crate) struct Run {
-    pub(crate) outcome: JoinHandle<Outcome>,
+    pub(crate) report: JoinHandle<RunReport>,
     pub(crate) events: mpsc::Receiver<event::Kind>,
     pub(crate) seen: Vec<event::Kind>,
     pub(crate) inputs: mpsc::Sender<TaskInput>,
@@ -61,7 +62,7 @@ impl Case {
         let environment = [
             ("PATH", path),
             ("ANTHROPIC_BASE_URL", model.base_url()),
-            // Made up for this run.
+            // Generated for this run.
             ("ANTHROPIC_API_KEY", uuid::Uuid::new_v4().to_string()),
             ("CLAUDE_CODE_MAX_RETRIES", "2".to_owned()),
         ];
@@ -108,40 +109,40 @@ impl Case {
         let (inputs, inputs_out) = mpsc::channel(8);
         let (stop, stop_out) = watch::channel(None);
         let channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
-        let outcome =
+        let report =
             spawn("test.attempt", OnExit::Done, async move { Claude::new().run(attempt, channels).await });
-        Run { outcome, events, seen: vec![], inputs, stop }
+        Run { report, events, seen: vec![], inputs, stop }
     }
 
-    /// Runs to the end and sees that nothing is left.
-    pub(crate) async fn run(&self, script: &Value) -> (Outcome, Vec<event::Kind>) {
+    /// Runs an attempt to its end and asserts that no process is left.
+    pub(crate) async fn run(&self, script: &Value) -> (RunReport, Vec<event::Kind>) {
         self.end(self.start(script)).await
     }
 
-    pub(crate) async fn end(&self, mut run: Run) -> (Outcome, Vec<event::Kind>) {
-        let outcome = timeout(PATIENCE, run.outcome).await.expect("it ends").expect("it does not panic");
+    pub(crate) async fn end(&self, mut run: Run) -> (RunReport, Vec<event::Kind>) {
+        let report = timeout(TEST_TIMEOUT, run.report).await.expect("it ends").expect("it does not panic");
         while let Ok(event) = run.events.try_recv() {
             run.seen.push(event);
         }
         let left: Vec<_> = self.processes().into_iter().map(|pid| (pid, command(pid))).collect();
         assert_eq!(left, [], "processes are left");
-        (outcome, run.seen)
+        (report, run.seen)
     }
 
     pub(crate) async fn fails(&self, script: &Value) -> (Failure, Vec<event::Kind>) {
-        let (outcome, seen) = self.run(script).await;
-        match outcome.ending {
-            Ending::Failed(failure) => (failure, seen),
+        let (report, seen) = self.run(script).await;
+        match report.outcome {
+            RunOutcome::Failed(failure) => (failure, seen),
             other => panic!("{other:?}\n{seen:#?}"),
         }
     }
 
     pub(crate) async fn succeeds(&self, script: &Value) -> (TaskResult, Vec<event::Kind>) {
-        let (outcome, seen) = self.run(script).await;
-        (succeeded(outcome, &seen), seen)
+        let (report, seen) = self.run(script).await;
+        (succeeded(report, &seen), seen)
     }
 
-    /// Every process that has this case's directory in its environment.
+    /// Processes with this case's directory in their environment.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let mark = self.directory.path().as_os_str().as_encoded_bytes();
         let ours = |pid: &i32| {
@@ -154,11 +155,11 @@ impl Case {
 }
 
 impl Run {
-    /// Waits for an event that `of` knows.
+    /// Waits for an event that `of` accepts.
     pub(crate) async fn until<T>(&mut self, of: impl Fn(&event::Kind) -> Option<T>) -> T {
         loop {
-            let event = timeout(PATIENCE, self.events.recv()).await.expect("in time");
-            let event = event.unwrap_or_else(|| panic!("it ended: {:#?}", self.seen));
+            let event = timeout(TEST_TIMEOUT, self.events.recv()).await.expect("in time");
+            let event = event.unwrap_or_else(|| panic!("attempt ended: {:#?}", self.seen));
             let found = of(&event);
             self.seen.push(event);
             if let Some(found) = found {
@@ -186,14 +187,14 @@ impl Run {
     }
 }
 
-/// A process's arguments.
+/// Command line of a process.
 pub(crate) fn command(pid: i32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
 }
 
-pub(crate) fn succeeded(outcome: Outcome, seen: &[event::Kind]) -> TaskResult {
-    match outcome.ending {
-        Ending::Succeeded(result) => result,
+pub(crate) fn succeeded(report: RunReport, seen: &[event::Kind]) -> TaskResult {
+    match report.outcome {
+        RunOutcome::Succeeded(result) => result,
         other => panic!("{other:?}\n{seen:#?}"),
     }
 }
@@ -207,7 +208,7 @@ pub(crate) fn codes(seen: &[event::Kind]) -> Vec<&str> {
         .collect()
 }
 
-/// What the tools answered.
+/// Outputs of all tool calls.
 pub(crate) fn answers(seen: &[event::Kind]) -> Vec<&str> {
     seen.iter()
         .filter_map(|event| match event {

@@ -1,26 +1,26 @@
-//! The `command` runtime, through a session.
+//! The `command` runtime, driven over a session.
 
 use rota_proto::v1::{
     CommandRuntime, Event, FailureClass, GitSource, OutputStream, Workspace, event, runtime,
 };
-use rota_proto::worker::v1::session_response::Kind as Told;
+use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Assign, PreviousResult, Result as AttemptResult, result};
 
-use crate::fake::{Plane, Worker, assign};
-use crate::orders::class;
+use crate::control_plane::{FakeControlPlane, Worker, assign};
+use crate::session::class;
 
 async fn run(
     change: impl FnOnce(&mut CommandRuntime),
     more: impl FnOnce(&mut Assign),
 ) -> (Vec<Event>, AttemptResult) {
-    let mut plane = Plane::start().await;
+    let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     let mut command = CommandRuntime::default();
     change(&mut command);
     let mut task = assign(1, runtime::Kind::Command(command));
     more(&mut task);
-    session.send(Told::Assign(task)).await;
+    session.send(ToWorker::Assign(task)).await;
     session.accepted(1).await;
     session.result().await
 }
@@ -45,20 +45,20 @@ fn succeeded(result: AttemptResult) -> rota_proto::v1::TaskResult {
 }
 
 #[tokio::test]
-async fn the_prompt_goes_in_and_the_output_comes_out() {
-    let prompt = |task: &mut Assign| task.spec.as_mut().unwrap().prompt = "say this\n".to_owned();
+async fn prompt_is_stdin_and_stdout_is_result() {
+    let prompt = |task: &mut Assign| task.spec.as_mut().unwrap().prompt = "repeat this\n".to_owned();
     let argv = |command: &mut CommandRuntime| {
         command.argv = ["sh", "-c", "cat; echo warn >&2; printf '\\377'"].map(str::to_owned).into();
     };
     let (events, result) = run(argv, prompt).await;
-    assert_eq!(printed(&events, OutputStream::Stdout), b"say this\n\xff");
+    assert_eq!(printed(&events, OutputStream::Stdout), b"repeat this\n\xff");
     assert_eq!(printed(&events, OutputStream::Stderr), b"warn\n");
     let result = succeeded(result);
-    assert_eq!((result.text.as_str(), result.exit_code), ("say this\n\u{fffd}", Some(0)));
+    assert_eq!((result.text.as_str(), result.exit_code), ("repeat this\n\u{fffd}", Some(0)));
 }
 
 #[tokio::test]
-async fn exit_codes_are_told() {
+async fn exit_codes_map_to_failure_classes() {
     let (_, result) = shell("echo reason >&2; exit 3").await;
     match result.kind {
         Some(result::Kind::Failed(failed)) => {
@@ -75,7 +75,7 @@ async fn exit_codes_are_told() {
 }
 
 #[tokio::test]
-async fn the_side_channel_and_the_context() {
+async fn side_channel_and_context_files_work() {
     let line = r#"
         grep -q '"id": "t1"' $ROTA_CONTEXT/task.json || exit 1
         grep -q before $ROTA_CONTEXT/previous_results.json || exit 2
@@ -99,7 +99,7 @@ async fn the_side_channel_and_the_context() {
 }
 
 #[tokio::test]
-async fn a_result_file_is_the_result() {
+async fn result_file_is_the_result() {
     let line = r#"echo '{"success":true,"summary":"done","files_created":["a"]}' > $ROTA_OUTPUT/result.json"#;
     let result = succeeded(shell(line).await.1);
     assert_eq!((result.text.as_str(), result.files.as_slice()), ("done", ["a".to_owned()].as_slice()));
@@ -108,7 +108,7 @@ async fn a_result_file_is_the_result() {
 }
 
 #[tokio::test]
-async fn the_environment_is_the_attempts_own() {
+async fn environment_has_only_the_attempts_variables() {
     let secret = |task: &mut Assign| {
         task.secrets = [("API_KEY".to_owned(), "sealed".to_owned())].into();
         task.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
@@ -135,7 +135,7 @@ async fn the_environment_is_the_attempts_own() {
 }
 
 #[tokio::test]
-async fn a_private_key_that_is_printed_last_is_no_part_of_the_failure() {
+async fn printed_private_key_is_redacted_from_failure() {
     let lines: Vec<_> = (0..40).map(|_| uuid::Uuid::new_v4().simple().to_string().repeat(2)).collect();
     let dashes = "-".repeat(5);
     let key = format!(
@@ -150,7 +150,7 @@ async fn a_private_key_that_is_printed_last_is_no_part_of_the_failure() {
 }
 
 #[tokio::test]
-async fn a_secret_number_in_a_result_is_taken_out() {
+async fn numeric_secret_is_redacted_from_result() {
     let number = 100_000_000 + u64::from(uuid::Uuid::new_v4().as_fields().0 >> 8);
     let secret = |task: &mut Assign| task.secrets = [("PIN".to_owned(), number.to_string())].into();
     let line = r#"echo "{\"data\":{\"pin\":$PIN,\"n\":7}}" > $ROTA_OUTPUT/result.json"#;
@@ -160,7 +160,7 @@ async fn a_secret_number_in_a_result_is_taken_out() {
 }
 
 #[tokio::test]
-async fn a_workspace_comes_from_git() {
+async fn workspace_is_cloned_from_git() {
     let source = tempfile::tempdir().unwrap();
     let git = |args: &[&str]| {
         let done = std::process::Command::new("git")

@@ -1,11 +1,11 @@
-//! The worker against a control plane that the test plays, and against real processes.
+//! The worker against a fake control plane, with real processes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod command;
-mod cut_off;
-mod fake;
+mod control_plane;
 mod load;
-mod orders;
 mod processes;
+mod reconnect;
+mod session;
 mod supervise;
 mod support;

@@ -1,38 +1,39 @@
-//! Attempts that are processes, and what must be gone after them.
+//! Attempts with processes, none of which may survive its attempt.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{CommandRuntime, FailureClass, event, runtime};
-use rota_proto::worker::v1::session_response::Kind as Told;
+use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Cancel, result};
 use tempfile::tempdir;
 
-use crate::fake::{Plane, Worker, assign, forever, limits, script};
-use crate::orders::class;
-use crate::support::{brood, brood_pids, gone, is_alive};
+use crate::control_plane::{FakeControlPlane, Worker, assign, endless, limits, script};
+use crate::session::class;
+use crate::support::{exited, is_alive, stubborn_pids, stubborn_processes};
 
 fn shell(line: String) -> runtime::Kind {
     runtime::Kind::Command(CommandRuntime { shell: line, ..CommandRuntime::default() })
 }
 
 #[tokio::test]
-async fn a_cancelled_program_leaves_nothing() {
-    let mut plane = Plane::start().await;
+async fn cancelled_program_leaves_no_process() {
+    let mut plane = FakeControlPlane::start().await;
     let worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     let directory = tempdir().unwrap();
-    let line = format!("trap '' INT TERM; {}; while :; do sleep 1000; done", brood(directory.path()));
-    session.send(Told::Assign(assign(1, shell(line)))).await;
+    let line =
+        format!("trap '' INT TERM; {}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
+    session.send(ToWorker::Assign(assign(1, shell(line)))).await;
     session.accepted(1).await;
-    let pids = brood_pids(directory.path()).await;
+    let pids = stubborn_pids(directory.path()).await;
     let grace = Some(Duration::from_millis(300).into());
     session
-        .send(Told::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, grace, ..Cancel::default() }))
+        .send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, grace, ..Cancel::default() }))
         .await;
     let (_, result) = session.result().await;
-    // The result is the proof.
+    // The result implies that no process is left.
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
     assert!(matches!(result.kind, Some(result::Kind::Cancelled(cancelled)) if cancelled.by == "kill"));
     let left: Vec<_> = std::fs::read_dir(worker.state.path().join("attempts/w")).unwrap().collect();
@@ -40,13 +41,13 @@ async fn a_cancelled_program_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_is_ended_by_the_watchdog() {
-    let mut plane = Plane::start().await;
+async fn hanging_program_exceeds_silence_timeout() {
+    let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    let mut hanging = assign(1, script([Step::SpawnStray(true), Step::Hang(true)]));
+    let mut hanging = assign(1, script([Step::SpawnOrphan(true), Step::Hang(true)]));
     limits(&mut hanging).silence_timeout = Some(Duration::from_millis(500).into());
-    session.send(Told::Assign(hanging)).await;
+    session.send(ToWorker::Assign(hanging)).await;
     session.accepted(1).await;
     let (events, result) = session.result().await;
     assert_eq!(class(&result), Some(FailureClass::Hang));
@@ -55,11 +56,11 @@ async fn a_program_that_hangs_is_ended_by_the_watchdog() {
 }
 
 #[tokio::test]
-async fn a_crash_tells_its_signal() {
-    let mut plane = Plane::start().await;
+async fn crash_reports_its_signal() {
+    let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    session.send(Told::Assign(assign(1, script([Step::Crash(6)])))).await;
+    session.send(ToWorker::Assign(assign(1, script([Step::Crash(6)])))).await;
     session.accepted(1).await;
     match session.result().await.1.kind {
         Some(result::Kind::Failed(failed)) => {
@@ -69,8 +70,8 @@ async fn a_crash_tells_its_signal() {
     }
 }
 
-/// A worker process of its own.
-fn worker_process(plane: &Plane, state: &std::path::Path) -> Child {
+/// Starts a worker as a process of its own.
+fn worker_process(plane: &FakeControlPlane, state: &std::path::Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_rota-worker-test"))
         .args(["serve", &plane.endpoint, state.to_str().unwrap(), "4"])
         .stdin(Stdio::null())
@@ -79,27 +80,27 @@ fn worker_process(plane: &Plane, state: &std::path::Path) -> Child {
 }
 
 #[tokio::test]
-async fn nothing_survives_a_killed_worker() {
-    let mut plane = Plane::start().await;
+async fn killed_worker_leaves_no_process() {
+    let mut plane = FakeControlPlane::start().await;
     let (state, directory) = (tempdir().unwrap(), tempdir().unwrap());
     let mut worker = worker_process(&plane, state.path());
     let mut session = plane.welcomed().await;
-    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
-    session.send(Told::Assign(assign(1, shell(line)))).await;
+    let line = format!("{}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
+    session.send(ToWorker::Assign(assign(1, shell(line)))).await;
     session.accepted(1).await;
-    let pids = brood_pids(directory.path()).await;
+    let pids = stubborn_pids(directory.path()).await;
     worker.kill().unwrap();
     worker.wait().unwrap();
-    gone(&pids).await;
+    exited(&pids).await;
 }
 
 #[tokio::test]
-async fn a_script_can_kill_its_worker() {
-    let mut plane = Plane::start().await;
+async fn script_can_kill_its_worker() {
+    let mut plane = FakeControlPlane::start().await;
     let state = tempdir().unwrap();
     let mut worker = worker_process(&plane, state.path());
     let mut session = plane.welcomed().await;
-    session.send(Told::Assign(assign(1, script([Step::KillWorker(true), forever()])))).await;
+    session.send(ToWorker::Assign(assign(1, script([Step::KillWorker(true), endless()])))).await;
     while session.next().await.is_some() {}
     let status = worker.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

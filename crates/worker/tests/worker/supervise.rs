@@ -1,4 +1,4 @@
-//! The supervisor process, against real ones.
+//! The supervisor process, with real programs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,9 @@ use rota_worker::supervise::{EndedBy, Error, Group, Program, start};
 use tempfile::tempdir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{brood, brood_pids, gone, is_alive, is_frozen, kill, parent, pid_in, supervised, until};
+use crate::support::{
+    exited, is_alive, is_frozen, kill, parent, pid_in, stubborn_pids, stubborn_processes, supervised, until,
+};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(600);
@@ -27,7 +29,7 @@ fn shell(line: &str) -> Program {
 }
 
 #[tokio::test]
-async fn streams_environment_and_code() {
+async fn streams_environment_and_exit_code() {
     let mut running = start(shell("cat; env; echo bad >&2; exit 7")).await.unwrap();
     running.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
     let (mut out, mut err) = (String::new(), String::new());
@@ -38,13 +40,13 @@ async fn streams_environment_and_code() {
     assert_eq!(err, "bad\n");
     let mut lines: Vec<_> = out.lines().filter_map(|line| line.split('=').next()).collect();
     lines.sort_unstable();
-    // The shell itself adds some; nothing is the supervisor's or the worker's.
+    // Without those that the shell adds; none is inherited from the supervisor or the worker.
     lines.retain(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name));
     assert_eq!(lines, ["KEY", "PATH", "hello"]);
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_says_why() {
+async fn start_errors_have_their_kind() {
     for (program, directory) in [("no-such-program", "/"), ("sh", "/no/such/directory")] {
         let program = Program { program: program.to_owned(), directory: directory.into(), ..shell("true") };
         match start(program).await {
@@ -58,29 +60,29 @@ async fn what_cannot_be_started_says_why() {
 }
 
 #[tokio::test]
-async fn a_signal_is_told() {
+async fn exit_reports_signal() {
     let exit = start(shell("kill -SEGV $$")).await.unwrap().wait().await.unwrap();
     assert_eq!((exit.code, exit.signal), (None, Some(11)));
 }
 
 #[tokio::test]
-async fn what_outlives_the_program_is_gone_when_it_has_ended() {
+async fn strays_are_killed_before_exit_is_reported() {
     let directory = tempdir().unwrap();
-    let line = format!("{}; cat", brood(directory.path()));
+    let line = format!("{}; cat", stubborn_processes(directory.path()));
     let mut running = start(shell(&line)).await.unwrap();
-    let pids = brood_pids(directory.path()).await;
+    let pids = stubborn_pids(directory.path()).await;
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     running.stdin = None;
     let exit = running.wait().await.unwrap();
-    // Not a moment later: this is the proof that a slot is free.
+    // Immediately: the exit means that the slot is free.
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
     assert_eq!(exit.code, Some(0));
     assert!(exit.strays >= 3, "{exit:?}");
 }
 
 #[tokio::test]
-async fn an_interrupt_is_enough_for_most() {
-    // No shell: one that gets an interrupt while it starts a program may forget it.
+async fn interrupt_ends_most_programs() {
+    // Not a shell, which may lose an interrupt while it starts a program.
     let sleep = Program { program: "sleep".to_owned(), args: vec!["1000".to_owned()], ..shell("") };
     let mut running = start(sleep).await.unwrap();
     let (exit, ended) = running.end(LONG).await.unwrap();
@@ -89,12 +91,12 @@ async fn an_interrupt_is_enough_for_most() {
 }
 
 #[tokio::test]
-async fn an_end_goes_as_far_as_it_must() {
+async fn end_escalates_as_far_as_needed() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("pid");
-    for (deaf, by, signal) in [("INT", EndedBy::Terminate, 15), ("INT TERM", EndedBy::Kill, 9)] {
+    for (ignored, by, signal) in [("INT", EndedBy::Terminate, 15), ("INT TERM", EndedBy::Kill, 9)] {
         let _ = std::fs::remove_file(&file);
-        let line = format!("trap '' {deaf}; echo $$ > {}; while :; do sleep 0.01; done", file.display());
+        let line = format!("trap '' {ignored}; echo $$ > {}; while :; do sleep 0.01; done", file.display());
         let mut running = start(shell(&line)).await.unwrap();
         let pid = pid_in(&file).await;
         assert_eq!(pid, running.pid());
@@ -105,22 +107,23 @@ async fn an_end_goes_as_far_as_it_must() {
 }
 
 #[tokio::test]
-async fn an_end_takes_every_descendant() {
+async fn end_kills_every_descendant() {
     let directory = tempdir().unwrap();
-    let line = format!("trap '' INT TERM; {}; while :; do sleep 1000; done", brood(directory.path()));
+    let line =
+        format!("trap '' INT TERM; {}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
     let mut running = start(shell(&line)).await.unwrap();
-    let pids = brood_pids(directory.path()).await;
+    let pids = stubborn_pids(directory.path()).await;
     let (_, by) = running.end(SHORT).await.unwrap();
     assert_eq!(by, EndedBy::Kill);
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
 }
 
 #[tokio::test]
-async fn nothing_survives_a_killed_supervisor() {
+async fn killed_supervisor_leaves_no_process() {
     let directory = tempdir().unwrap();
-    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let line = format!("{}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
     let mut running = start(shell(&line)).await.unwrap();
-    let pids = brood_pids(directory.path()).await;
+    let pids = stubborn_pids(directory.path()).await;
     kill(parent(running.pid()));
     assert!(matches!(running.wait().await, Err(Error::Lost(_))));
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
@@ -128,14 +131,14 @@ async fn nothing_survives_a_killed_supervisor() {
 }
 
 #[tokio::test]
-async fn a_dropped_program_ends() {
+async fn dropped_program_is_killed() {
     let directory = tempdir().unwrap();
-    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let line = format!("{}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
     let group = Group::default();
     let pids = group
         .scope(async {
             let running = start(shell(&line)).await.unwrap();
-            let pids = brood_pids(directory.path()).await;
+            let pids = stubborn_pids(directory.path()).await;
             drop(running);
             pids
         })
@@ -145,19 +148,19 @@ async fn a_dropped_program_ends() {
 }
 
 #[tokio::test]
-async fn a_group_is_frozen_and_thawed_as_a_whole() {
+async fn group_is_frozen_and_thawed_together() {
     let directory = tempdir().unwrap();
-    let line = format!("{}; while :; do sleep 1000; done", brood(directory.path()));
+    let line = format!("{}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
     let group = Group::default();
     let mut running = group.scope(start(shell(&line))).await.unwrap();
-    let mut pids = brood_pids(directory.path()).await;
+    let mut pids = stubborn_pids(directory.path()).await;
     pids.push(running.pid());
     let all = |wanted: bool| pids.iter().all(|pid| is_frozen(*pid) == wanted).then_some(());
     group.set_paused(true);
     until("frozen", || all(true)).await;
     group.set_paused(false);
     until("thawed", || all(false)).await;
-    // A frozen one ends as well.
+    // A frozen program can be ended as well.
     group.set_paused(true);
     until("frozen", || all(true)).await;
     running.end(SHORT).await.unwrap();
@@ -165,16 +168,16 @@ async fn a_group_is_frozen_and_thawed_as_a_whole() {
 }
 
 #[tokio::test]
-async fn secrets_are_nowhere_but_in_the_program() {
+async fn secrets_are_only_in_the_program() {
     let mut running = start(shell("cat")).await.unwrap();
     let supervisor = parent(running.pid());
     for what in ["environ", "cmdline"] {
         let seen = std::fs::read(format!("/proc/{supervisor}/{what}")).unwrap();
         assert!(!String::from_utf8_lossy(&seen).contains("hunter2"), "{what}");
     }
-    // Nor does the program see by what the supervisor was known.
+    // Nor does the program see the supervisor's variables.
     let seen = std::fs::read(format!("/proc/{}/environ", running.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&seen).contains("ROTA_SUPERVISE"));
     running.end(SHORT).await.unwrap();
-    gone(&[supervisor]).await;
+    exited(&[supervisor]).await;
 }

@@ -1,4 +1,4 @@
-//! The same with what a cluster has: a Job, and so a pod, for each task.
+//! Baseline: a Job, and so a pod, per task.
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::report::{each, latency, rate};
 use crate::seen::Seen;
 
-const ONE_AT_A_TIME: usize = 10;
-const AT_ONCE: usize = 20;
+const SEQUENTIAL: usize = 10;
+const CONCURRENT: usize = 20;
 
-/// Its first byte says when it was written.
+/// Job that prints the time.
 fn job(name: &str, image: &str) -> Job {
     serde_json::from_value(json!({
         "apiVersion": "batch/v1",
@@ -53,20 +53,20 @@ pub(crate) async fn measure(space: &Space, image: &str) -> Value {
     };
     let audit = Audit::start();
     let (mut from_call, mut from_created, mut to_end) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..ONE_AT_A_TIME {
+    for number in 0..SEQUENTIAL {
         let name = format!("job-{number}");
         let (called, created) = create(&name).await;
         let ended = seen.until(std::slice::from_ref(&name)).await[0];
-        let byte: i64 = space.kubectl(&format!("logs job/{name}")).await.good().trim().parse().unwrap();
+        let byte: i64 = space.kubectl(&format!("logs job/{name}")).await.success().trim().parse().unwrap();
         from_call.push(byte - called);
         from_created.push(byte - created);
         to_end.push(ended - created);
     }
     let writes = audit.map(|audit| {
         let calls = audit.calls().into_iter().filter(|call| call.object_ref.namespace == space.name);
-        each(calls.filter(|call| call.writes() && call.kind() != "create jobs").count(), ONE_AT_A_TIME)
+        each(calls.filter(|call| call.writes() && call.kind() != "create jobs").count(), SEQUENTIAL)
     });
-    let names: Vec<_> = (0..AT_ONCE).map(|number| format!("many-{number}")).collect();
+    let names: Vec<_> = (0..CONCURRENT).map(|number| format!("many-{number}")).collect();
     let began = clock::unix_micros();
     stream::iter(&names)
         .for_each_concurrent(32, async |name| {
@@ -81,6 +81,6 @@ pub(crate) async fn measure(space: &Space, image: &str) -> Value {
             "created_to_terminal": latency(to_end),
         },
         "writes_each": writes,
-        "at_once": { "count": AT_ONCE, "per_second": rate(AT_ONCE, ended - began) },
+        "concurrent": { "count": CONCURRENT, "per_second": rate(CONCURRENT, ended - began) },
     })
 }

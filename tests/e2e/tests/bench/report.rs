@@ -1,17 +1,17 @@
-//! Figures for programs and for people.
+//! Measurements as JSON and as a table.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-/// Milliseconds of which this share is no longer.
+/// Returns a quantile of sorted values.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let at = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// A distribution of microseconds.
+/// Summarises a distribution of microseconds.
 pub(crate) fn latency(micros: impl IntoIterator<Item = i64>) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
     let mut millis: Vec<f64> = micros.into_iter().map(|micros| micros as f64 / 1000.0).collect();
@@ -24,14 +24,14 @@ pub(crate) fn latency(micros: impl IntoIterator<Item = i64>) -> Value {
     })
 }
 
-/// So many in these microseconds, a second.
+/// Returns the rate per second.
 pub(crate) fn rate(count: usize, micros: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "small counts, and microseconds of minutes")]
     let rate = count as f64 * 1e6 / micros as f64;
     (rate * 10.0).round() / 10.0
 }
 
-/// Counts, for each of so many.
+/// Returns the average per item.
 pub(crate) fn each(calls: usize, count: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     let each = calls as f64 / count as f64;
@@ -39,8 +39,8 @@ pub(crate) fn each(calls: usize, count: usize) -> f64 {
 }
 
 /// Prints a table, and writes JSON to the file that `ROTA_BENCH_JSON` names.
-pub(crate) fn tell(report: &Value) {
-    println!("\n| figure | tasks | a Job per task |\n| --- | --- | --- |");
+pub(crate) fn print(report: &Value) {
+    println!("\n| measurement | tasks | a Job per task |\n| --- | --- | --- |");
     let row = |what: &str, path: &str| {
         let cell = |of: &str| match report.pointer(&format!("/{of}{path}")) {
             Some(value) if !value.is_null() => value.to_string(),
@@ -50,7 +50,7 @@ pub(crate) fn tell(report: &Value) {
     };
     for (what, path) in [
         ("object created to first byte", "/one_at_a_time/created_to_first_byte"),
-        ("the call that creates to first byte", "/one_at_a_time/call_to_first_byte"),
+        ("create call to first byte", "/one_at_a_time/call_to_first_byte"),
         ("object created to terminal status", "/one_at_a_time/created_to_terminal"),
     ] {
         for quantile in ["p50_ms", "p99_ms", "max_ms"] {
@@ -58,15 +58,15 @@ pub(crate) fn tell(report: &Value) {
         }
     }
     row("one at a time", "/one_at_a_time/created_to_terminal/count");
-    row("at once", "/at_once/count");
-    row("at once, a second", "/at_once/per_second");
-    row("writes to the API server, each", "/writes_each");
-    row("of these to its status, each", "/status_writes_each");
+    row("concurrent", "/concurrent/count");
+    row("concurrent, per second", "/concurrent/per_second");
+    row("writes to the API server, per task", "/writes_each");
+    row("status writes, per task", "/status_writes_each");
     println!("| idle | {} | |", report["idle"]);
     let text = format!("{report:#}");
     if let Some(file) = rota_telemetry::env::var_os("ROTA_BENCH_JSON").map(PathBuf::from) {
         std::fs::write(&file, &text).unwrap();
-        println!("\nall of it is in {}", file.display());
+        println!("\nmeasurements: {}", file.display());
     } else {
         println!("\n{text}");
     }

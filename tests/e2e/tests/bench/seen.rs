@@ -1,4 +1,4 @@
-//! When objects of a kind were first seen to have ended, as their watch tells it.
+//! Time at which objects of a kind were first observed to have finished, from their watch.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -61,7 +61,7 @@ impl Seen {
         Self { ends, listener }
     }
 
-    /// Waits until all of these have ended, and says when each did.
+    /// Waits until all of these have finished. Returns the time of each.
     pub(crate) async fn until(&self, names: &[String]) -> Vec<i64> {
         let all = async {
             loop {

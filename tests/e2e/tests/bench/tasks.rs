@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::report::{each, latency, rate};
 use crate::seen::Seen;
 
-const ONE_AT_A_TIME: usize = 200;
-const AT_ONCE: usize = 100;
+const SEQUENTIAL: usize = 200;
+const CONCURRENT: usize = 100;
 const ROUNDS: usize = 3;
 const SLOTS: usize = 8;
 
@@ -26,7 +26,7 @@ fn task(name: &str) -> Task {
     .unwrap()
 }
 
-/// Before the call that creates it, and after.
+/// Creates a task. Returns the times before and after the call.
 async fn create(tasks: &Api<Task>, name: &str) -> (i64, i64) {
     let task = task(name);
     let called = clock::unix_micros();
@@ -34,9 +34,9 @@ async fn create(tasks: &Api<Task>, name: &str) -> (i64, i64) {
     (called, clock::unix_micros())
 }
 
-/// When the agent's first byte was there, as its worker wrote it down.
+/// Returns the time of the first output, as recorded by the worker.
 async fn first_byte(control: &Control, space: &Space, name: &str) -> i64 {
-    let log = control.rota(&format!("logs {name} --namespace {} -o jsonl", space.name)).await.good();
+    let log = control.rota(&format!("logs {name} --namespace {} -o jsonl", space.name)).await.success();
     let mut events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let output = events.find(|event| event.get("output").is_some()).expect(&log);
     output["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_microsecond()
@@ -60,7 +60,7 @@ spec: {{runtime: {{scripted: {{}}}}, replicas: 2, maxReplicas: 2, slots: {SLOTS}
     })
     .await;
 
-    // The first connections and pages are nobody's everyday.
+    // Warm-up: first connections and caches.
     let warm: Vec<_> = (0..10).map(|number| format!("warm-{number}")).collect();
     for name in &warm {
         create(&tasks, name).await;
@@ -69,7 +69,7 @@ spec: {{runtime: {{scripted: {{}}}}, replicas: 2, maxReplicas: 2, slots: {SLOTS}
 
     let audit = Audit::start();
     let mut times = Vec::new();
-    for number in 0..ONE_AT_A_TIME {
+    for number in 0..SEQUENTIAL {
         let name = format!("one-{number}");
         let (called, created) = create(&tasks, &name).await;
         let ended = seen.until(std::slice::from_ref(&name)).await[0];
@@ -88,7 +88,7 @@ spec: {{runtime: {{scripted: {{}}}}, replicas: 2, maxReplicas: 2, slots: {SLOTS}
     let (mut rates, mut status_writes) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let audit = Audit::start();
-        let names: Vec<_> = (0..AT_ONCE).map(|number| format!("many-{round}-{number}")).collect();
+        let names: Vec<_> = (0..CONCURRENT).map(|number| format!("many-{round}-{number}")).collect();
         let began = clock::unix_micros();
         stream::iter(&names)
             .for_each_concurrent(32, async |name| {
@@ -96,8 +96,8 @@ spec: {{runtime: {{scripted: {{}}}}, replicas: 2, maxReplicas: 2, slots: {SLOTS}
             })
             .await;
         let ended = seen.until(&names).await.into_iter().max().unwrap();
-        rates.push(rate(AT_ONCE, ended - began));
-        status_writes.push(audit.map(|audit| each(self::writes(&audit, space).1, AT_ONCE)));
+        rates.push(rate(CONCURRENT, ended - began));
+        status_writes.push(audit.map(|audit| each(self::writes(&audit, space).1, CONCURRENT)));
     }
     json!({
         "workers": 2,
@@ -107,13 +107,13 @@ spec: {{runtime: {{scripted: {{}}}}, replicas: 2, maxReplicas: 2, slots: {SLOTS}
             "created_to_first_byte": to_byte(|times| times.2),
             "created_to_terminal": terminal,
         },
-        "writes_each": writes.map(|(all, _)| each(all, ONE_AT_A_TIME)),
-        "status_writes_each": writes.map(|(_, status)| each(status, ONE_AT_A_TIME)),
-        "at_once": { "count": AT_ONCE, "per_second": rates, "status_writes_each": status_writes },
+        "writes_each": writes.map(|(all, _)| each(all, SEQUENTIAL)),
+        "status_writes_each": writes.map(|(_, status)| each(status, SEQUENTIAL)),
+        "concurrent": { "count": CONCURRENT, "per_second": rates, "status_writes_each": status_writes },
     })
 }
 
-/// All writes in this namespace except those that hand tasks in, and those of them to statuses of tasks.
+/// Returns the writes in the namespace other than task creations, and how many of them are status writes.
 fn writes(audit: &Audit, space: &Space) -> (usize, usize) {
     let calls: Vec<_> =
         audit.calls().into_iter().filter(|call| call.object_ref.namespace == space.name).collect();

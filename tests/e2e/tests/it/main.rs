@@ -1,16 +1,11 @@
-//! Stories on a real cluster, one file each. `make e2e` runs them; by themselves they are skipped, since they
-//! need root and a cluster. Each has a namespace of its own.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! End-to-end tests on a real cluster, one module per group and one file per topic. `make e2e` runs them; on their own
+//! they are ignored, since they need root and a cluster. Each test has a namespace of its own.
+//!
+//! `core` runs on every change, together with one of the other groups; `make e2e-full` runs all of them.
+#![expect(clippy::unwrap_used, reason = "test helpers are tests")]
 
-mod batch;
-mod claude;
-mod deletion;
-mod faults;
-mod first;
-mod identity;
-mod rollout;
-mod rules;
-mod scaling;
-mod tasks;
-mod traces;
-mod upgrade;
+mod core;
+mod lifecycle;
+mod resilience;
+mod security;
+mod workloads;

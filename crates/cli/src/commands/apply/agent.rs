@@ -1,4 +1,4 @@
-//! Applies one `Agent`.
+//! Applies one `Agent`: creates it, or updates the existing one.
 
 use anyhow::Context as _;
 use rota_crds::Agent;
@@ -14,17 +14,17 @@ pub(super) async fn apply(context: &Context, manifest: &Agent, dry_run: bool) ->
     let agent = manifest.to_api(&context.namespace);
     let (namespace, id) = names::parse(&agent.name, "agents").unwrap_or(("", ""));
     let (namespace, name) = (namespace.to_owned(), id.to_owned());
-    let doing = || format!("agent/{id} could not be applied");
+    let error_context = || format!("failed to apply agent/{id}");
     let before = found(context.client.get_agent(GetAgentRequest { name: agent.name.clone() }).await)
-        .with_context(doing)?;
+        .with_context(error_context)?;
     let request = UpdateAgentRequest {
         agent: Some(agent.clone()),
         allow_missing: true,
         validate_only: dry_run,
         ..Default::default()
     };
-    let after = context.client.update_agent(request).await.with_context(doing)?;
-    // The server's own words are compared: it may have filled in what the manifest leaves open.
+    let after = context.client.update_agent(request).await.with_context(error_context)?;
+    // Both agents are as the server returns them, since it fills in what the manifest leaves out.
     let changes = before.as_ref().map(|before| changes(before, &after)).transpose()?;
     let (outcome, fields) = match changes {
         None => (Outcome::Created, Vec::new()),
@@ -34,7 +34,7 @@ pub(super) async fn apply(context: &Context, manifest: &Agent, dry_run: bool) ->
     Ok(Applied { kind: "agent", namespace, name, outcome, fields, task: None })
 }
 
-/// The fields in which two agents differ, as a manifest names them.
+/// Returns the fields in which two agents differ, by their names in manifests.
 fn changes(before: &v1::Agent, after: &v1::Agent) -> anyhow::Result<Vec<String>> {
     let mut fields = Vec::new();
     differ("spec", &serde_json::to_value(&before.spec)?, &serde_json::to_value(&after.spec)?, &mut fields);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_named_as_deep_as_it_goes() {
+    fn differing_fields_are_named_by_path() {
         let agent = |slots, model: &str| {
             let claude = v1::ClaudeRuntime { model: model.into(), ..Default::default() };
             let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) };

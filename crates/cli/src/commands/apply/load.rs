@@ -1,4 +1,4 @@
-//! Reads manifests from files, folders and standard input, and checks them all. Sends nothing.
+//! Reads manifests from files, directories and standard input, and validates them all. Sends nothing.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,57 +8,62 @@ use anyhow::Context as _;
 use rota_crds::{Document, Object, parse};
 
 use crate::exit::{Exit, Failure};
+use crate::output::count;
 
-/// All objects of some files, or everything that is wrong with them.
+/// Returns all objects of some files, or all problems found in them.
 pub fn load(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Object>> {
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     let mut seen: BTreeMap<(&'static str, String, String), String> = BTreeMap::new();
     let mut objects = Vec::new();
     for (source, text) in texts(files)? {
         let documents = match parse(&source, &text) {
             Ok(documents) => documents,
             Err(errors) => {
-                wrong.extend(errors.iter().map(ToString::to_string));
+                problems.extend(errors.iter().map(ToString::to_string));
                 continue;
             }
         };
         for Document { object, position } in documents {
             let place = format!("{source}:{position}");
-            wrong.extend(object.validate().iter().map(|one| format!("{place}: {one}")));
+            problems.extend(object.validate().iter().map(|one| format!("{place}: {one}")));
             if object.metadata().name.is_some() {
                 let id = (object.kind(), object.namespace(namespace).to_owned(), object.name().to_owned());
                 if let Some(before) = seen.insert(id, place.clone()) {
-                    wrong.push(format!("{place}: {} {:?} is at {before} too", object.kind(), object.name()));
+                    problems.push(format!(
+                        "{place}: {} {:?} is also defined at {before}",
+                        object.kind(),
+                        object.name()
+                    ));
                 }
             }
             objects.push(object);
         }
     }
-    if wrong.is_empty() {
+    if problems.is_empty() {
         if objects.is_empty() {
-            return Err(Failure::new(Exit::Failed, "there is no manifest in what was given").into());
+            return Err(Failure::new(Exit::Failed, "no manifest found").into());
         }
         return Ok(objects);
     }
-    let places = if wrong.len() == 1 { "one place".to_owned() } else { format!("{} places", wrong.len()) };
-    let message = format!("the manifests are wrong in {places}; nothing was sent");
-    Err(Failure::new(Exit::Failed, message).causes(wrong).into())
+    let number = count(i64::try_from(problems.len()).unwrap_or(i64::MAX), "problem");
+    let message = format!("invalid manifests: {number} found, nothing was sent");
+    Err(Failure::new(Exit::Failed, message).causes(problems).into())
 }
 
-/// Each source's name and text.
+/// Returns the name and the text of each source.
 fn texts(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input could not be read")?;
+            std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
             texts.push(("-".to_owned(), text));
         } else if file.is_dir() {
             let inside = folder(file)?;
             if inside.is_empty() {
                 return Err(Failure::new(
                     Exit::Failed,
-                    format!("{} holds no .yaml, .yml or .json file", file.display()),
+                    format!("{} contains no .yaml, .yml or .json file", file.display()),
                 )
                 .into());
             }
@@ -73,15 +78,14 @@ fn texts(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
 }
 
 fn read(file: &Path) -> anyhow::Result<(String, String)> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("{} could not be read", file.display()))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     Ok((file.display().to_string(), text))
 }
 
-/// A folder's manifests by name; not those of folders inside it, as kubectl does.
+/// Returns the manifests of a directory by name. Like kubectl, skips subdirectories.
 fn folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries =
-        std::fs::read_dir(folder).with_context(|| format!("{} could not be read", folder.display()))?;
+        std::fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -109,7 +113,7 @@ mod tests {
     const HEAD: &str = "apiVersion: rota.dev/v1alpha1\nkind: Task\n";
 
     #[test]
-    fn a_folders_manifests_in_order() {
+    fn directory_manifests_are_sorted() {
         let task = |name: &str| format!("{HEAD}metadata: {{name: {name}}}\nspec: {{prompt: x}}\n");
         let folder = written(&[("b.yml", &task("b")), ("a.yaml", &task("a")), ("readme.md", "not one")]);
         let objects = load(&[folder.path().to_owned()], "default").unwrap();
@@ -120,17 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_with_its_place() {
+    fn all_problems_are_reported_with_position() {
         let text = format!(
             "{HEAD}metadata: {{name: a}}\nspec: {{agent: A}}\n---\n{HEAD}metadata: {{name: a}}\nspec: {{}}\n---\n"
         );
         let folder = written(&[("a.yaml", &text), ("b.yaml", "kind: Task\nspec: [")]);
         let error = load(&[folder.path().to_owned()], "default").unwrap_err();
-        assert!(error.to_string().contains("3 places"), "{error}");
+        assert!(error.to_string().contains("3 problems"), "{error}");
         let wrong = &error.downcast_ref::<Failure>().unwrap().causes;
-        for (wrong, word) in
-            wrong.iter().zip(["a.yaml:1: spec.agent: ", "a.yaml:6: Task \"a\" is at", "b.yaml:2:7: "])
-        {
+        for (wrong, word) in wrong.iter().zip([
+            "a.yaml:1: spec.agent: ",
+            "a.yaml:6: Task \"a\" is also defined at",
+            "b.yaml:2:7: ",
+        ]) {
             assert!(wrong.contains(word), "{wrong}");
         }
     }

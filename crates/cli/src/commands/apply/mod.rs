@@ -1,4 +1,4 @@
-//! `rota apply`: makes or changes what manifests say. Everything is read and checked before
+//! `rota apply`: creates or updates agents and tasks from manifests. All manifests are read and validated before
 //! anything is sent.
 
 mod agent;
@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
-use rota_client::watch::is_final;
 use rota_crds::Object;
 use rota_proto::names;
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
@@ -30,29 +29,29 @@ Examples:
   rota apply -f publish.yaml --secret-env PUBLISH_TOKEN
   kubectl get task build -o yaml | rota apply -f -
 
-The manifests are those that `kubectl apply -f` takes on a cluster. Applying a task again gives the
-task that exists: only its priority, labels and desired state can be changed. A task whose
-metadata has `generateName` instead of `name` is a new one each time.";
+The same manifests work with `kubectl apply -f` on a cluster. Applying a task again updates the existing
+one: only its priority, labels and desired state can change. A task with `generateName` instead of
+`name` in its metadata is created each time.";
 
-/// Make or change what manifests say
+/// Create or update agents and tasks from manifests
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Apply {
-    /// A file, a folder (its .yaml, .yml and .json files), or `-` for standard input
+    /// Manifest: a file, a directory (its .yaml, .yml and .json files), or `-` for standard input; may be repeated
     #[arg(long = "filename", short, value_name = "FILE|DIR|-", required = true)]
     pub files: Vec<PathBuf>,
-    /// Say what would be done, as the server sees it, and do nothing
+    /// Validate on the server and print what would change, without changing anything
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
-    /// Secret environment of every task, taken from this command's own
+    /// Secret environment variable of every task, taken from the environment of this command; may be repeated
     #[arg(long, value_name = "NAME")]
     pub secret_env: Vec<String>,
-    /// Follow the tasks until all have ended, and exit by how they did
+    /// Wait until all tasks have finished, and exit with the code of the worst outcome
     #[arg(long, short)]
     pub wait: bool,
 }
 
-/// What became of an object.
+/// Outcome of applying an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -61,39 +60,40 @@ pub enum Outcome {
     Unchanged,
 }
 
-/// An object, and what became of it.
+/// Applied object with its outcome.
 #[derive(Debug)]
 struct Applied {
     kind: &'static str,
     namespace: String,
     name: String,
     outcome: Outcome,
-    /// What is changed of one that was there before.
+    /// Changed fields of an existing object.
     fields: Vec<String>,
     task: Option<Task>,
 }
 
-/// Calls at a time: enough to fill the server's commits, not so many that others wait.
-const AT_ONCE: usize = 16;
+/// Maximum concurrent calls: enough to fill the server's commits, without delaying other clients.
+const MAX_CONCURRENT_CALLS: usize = 16;
 
-/// Tasks that are rehearsed together, as many as the server takes, and bytes of them.
-const TOGETHER: usize = 1000;
-const TOGETHER_BYTES: usize = 4 << 20;
+/// Maximum tasks of one dry run, a limit of the server.
+const MAX_DRY_RUN_TASKS: usize = 1000;
+/// Maximum bytes of one dry run.
+const MAX_DRY_RUN_BYTES: usize = 4 << 20;
 
 impl Apply {
-    /// Only files.
+    /// Returns the command for some files, with everything else unset.
     pub fn of(files: Vec<PathBuf>) -> Self {
         Self { files, dry_run: false, secret_env: Vec::new(), wait: false }
     }
 
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let objects = load::load(&self.files, &context.namespace)?;
-        let of_clusters: BTreeSet<_> = objects.iter().flat_map(Object::of_clusters).collect();
-        if !of_clusters.is_empty() {
-            let fields = of_clusters.into_iter().collect::<Vec<_>>().join(", ");
-            context.talk.warn(&format!(
-                "only a cluster's operator looks at {fields}; sent from here it means nothing"
-            ));
+        let cluster_only: BTreeSet<_> = objects.iter().flat_map(Object::kubernetes_only_fields).collect();
+        if !cluster_only.is_empty() {
+            let fields = cluster_only.into_iter().collect::<Vec<_>>().join(", ");
+            context
+                .reporter
+                .warn(&format!("{fields} have no effect here: only the Kubernetes operator reads them"));
         }
         let secrets = pairs::from_environment(&self.secret_env)?;
         let (mut agents, mut tasks) = (Vec::new(), Vec::new());
@@ -104,25 +104,25 @@ impl Apply {
             }
         }
         let mut all = Vec::new();
-        // Agents first: it is all the same to most tasks, but nobody needs to see them wait.
+        // Agents first, so that tasks do not report a missing agent.
         let calls = agents.iter().map(|manifest| agent::apply(context, manifest, self.dry_run));
-        let mut answers = futures::stream::iter(calls).buffered(AT_ONCE);
+        let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
         while let Some(applied) = answers.try_next().await? {
             self.report(context, &applied)?;
         }
         if self.dry_run {
             let agents = agents.iter().map(|agent| agent.to_api(&context.namespace).name).collect();
-            self.rehearse(context, tasks, agents).await?;
+            self.dry_run_tasks(context, tasks, agents).await?;
             return Ok(Exit::Ok);
         }
-        // Whatever a strict one depends on must be there before it.
+        // The dependencies of a strict task must exist before it.
         let strict = |request: &CreateTaskRequest| {
             let spec = request.task.as_ref().and_then(|task| task.spec.as_ref());
             spec.is_some_and(|spec| spec.strict && !spec.depends_on.is_empty())
         };
-        let at_once = if tasks.iter().any(strict) { 1 } else { AT_ONCE };
+        let concurrency = if tasks.iter().any(strict) { 1 } else { MAX_CONCURRENT_CALLS };
         let calls = tasks.into_iter().map(|request| Box::pin(task::apply(context, request)));
-        let mut answers = futures::stream::iter(calls).buffered(at_once);
+        let mut answers = futures::stream::iter(calls).buffered(concurrency);
         while let Some(applied) = answers.try_next().await? {
             self.report(context, &applied)?;
             all.extend(applied.task);
@@ -130,7 +130,7 @@ impl Apply {
         if self.wait { progress::wait(context, all).await } else { Ok(Exit::Ok) }
     }
 
-    async fn rehearse(
+    async fn dry_run_tasks(
         &self,
         context: &Context,
         mut tasks: Vec<CreateTaskRequest>,
@@ -143,14 +143,16 @@ impl Apply {
             let fits = |(index, request): &(usize, &CreateTaskRequest)| {
                 bytes += request.encoded_len();
                 *index == 0
-                    || (*index < TOGETHER && bytes <= TOGETHER_BYTES && request.parent == first.parent)
+                    || (*index < MAX_DRY_RUN_TASKS
+                        && bytes <= MAX_DRY_RUN_BYTES
+                        && request.parent == first.parent)
             };
             let count = rest.iter().enumerate().take_while(fits).count();
             let (now, later) = rest.split_at(count);
-            let here = |name: &&String| name.starts_with(&format!("{}/", first.parent));
-            let expected = agents.iter().filter(here).map(|name| names::last(name).to_owned());
-            let expected: Vec<_> = expected.take(TOGETHER).collect();
-            for applied in Box::pin(task::rehearse(context, now, &expected)).await? {
+            let in_namespace = |name: &&String| name.starts_with(&format!("{}/", first.parent));
+            let expected = agents.iter().filter(in_namespace).map(|name| names::last(name).to_owned());
+            let expected: Vec<_> = expected.take(MAX_DRY_RUN_TASKS).collect();
+            for applied in Box::pin(task::dry_run(context, now, &expected)).await? {
                 self.report(context, &applied?)?;
             }
             rest = later;
@@ -159,7 +161,7 @@ impl Apply {
     }
 
     fn report(&self, context: &Context, applied: &Applied) -> anyhow::Result<()> {
-        if context.out.for_eyes() {
+        if context.out.is_human() {
             return Ok(context.out.line(&self.line(applied))?);
         }
         let mut out = context.out.clone();
@@ -187,16 +189,16 @@ impl Apply {
         };
         match (outcome, failure) {
             (Outcome::Created, Some(failure)) if self.dry_run => {
-                format!("{kind}/{name} would be created, and fail at once: {}", failure.message)
+                format!("{kind}/{name} would be created and fail immediately: {}", failure.message)
             }
             (Outcome::Created, _) => format!("{kind}/{name} {would}created"),
             (Outcome::Configured, _) if self.dry_run => {
                 format!("{kind}/{name} would be configured: {}", applied.fields.join(", "))
             }
             (Outcome::Configured, _) => format!("{kind}/{name} configured"),
-            (Outcome::Unchanged, _) if is_final(state) => {
+            (Outcome::Unchanged, _) if state.is_final() => {
                 let state = crate::output::state(state).to_lowercase();
-                format!("{kind}/{name} unchanged ({state}; `rota retry {name}` runs it once more)")
+                format!("{kind}/{name} unchanged ({state}; `rota retry {name}` runs it again)")
             }
             (Outcome::Unchanged, _) => format!("{kind}/{name} unchanged"),
         }

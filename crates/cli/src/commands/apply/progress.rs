@@ -1,11 +1,10 @@
-//! Follows applied tasks to their ends: bars on a terminal, lines elsewhere, a table at the end.
+//! Follows applied tasks to their ends: progress bars on a terminal, lines elsewhere, a table at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rota_client::watch::is_final;
 use rota_proto::v1::{Task, TaskState};
 
 use crate::commands::signals::Interrupt;
@@ -15,8 +14,8 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{first_line, name, reason, results, state};
 
-/// Bars of single tasks at a time; the rest are counted.
-const BARS: usize = 10;
+/// Maximum number of progress bars of single tasks.
+const MAX_BARS: usize = 10;
 
 pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Result<Exit> {
     let mut interrupt = Interrupt::listen()?;
@@ -28,11 +27,11 @@ pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Res
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
-            () = interrupt.heard() => {
+            () = interrupt.received() => {
                 bars.clear();
-                let open: Vec<_> = tasks.iter().filter(|task| !is_final(state_of(task))).map(name).collect();
-                context.talk.say(&format!("\nThe tasks go on. Wait again: rota wait {}", open.join(" ")));
-                context.talk.say(&format!("End them:                     rota cancel {}", open.join(" ")));
+                let open: Vec<_> = tasks.iter().filter(|task| !state_of(task).is_final()).map(name).collect();
+                context.reporter.line(&format!("\nThe tasks continue. Wait again: rota wait {}", open.join(" ")));
+                context.reporter.line(&format!("Cancel them:                    rota cancel {}", open.join(" ")));
                 return Ok(Exit::Interrupted);
             }
         };
@@ -42,14 +41,14 @@ pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Res
         tasks[index] = task;
     }
     bars.clear();
-    // Whatever had ended before is read whole, since lists and creations carry no results.
+    // Tasks that had finished before are read again, since lists and creations carry no results.
     for task in
         tasks.iter_mut().filter(|task| task.status.as_ref().is_none_or(|status| status.result.is_none()))
     {
         let request = rota_proto::v1::GetTaskRequest { name: task.name.clone() };
         *task = context.client.get_task(request).await?;
     }
-    if context.out.for_eyes() {
+    if context.out.is_human() {
         context.out.table(&results(&tasks))?;
     } else {
         context.out.list("tasks", &tasks)?;
@@ -57,49 +56,52 @@ pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Res
     Ok(worst(tasks.iter().map(outcome)))
 }
 
-/// What is shown while it goes on.
 struct Bars {
     live: bool,
     all: MultiProgress,
     total: ProgressBar,
     single: BTreeMap<usize, ProgressBar>,
-    ended: BTreeMap<usize, TaskState>,
+    finished: BTreeMap<usize, TaskState>,
 }
 
 impl Bars {
     fn new(context: &Context, count: usize) -> Self {
-        let live = context.talk.is_terminal();
+        let live = context.reporter.is_terminal();
         let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let all = MultiProgress::with_draw_target(target);
         let total =
             all.add(ProgressBar::new(count as u64).with_style(style("{wide_bar:.green} {pos}/{len} {msg}")));
-        Self { live, all, total, single: BTreeMap::new(), ended: BTreeMap::new() }
+        Self { live, all, total, single: BTreeMap::new(), finished: BTreeMap::new() }
     }
 
     fn show(&mut self, context: &Context, index: usize, before: Option<TaskState>, task: &Task) {
         let now = state_of(task);
         if !self.live && before != Some(now) {
             let why = task.status.as_ref().map(reason).unwrap_or_default();
-            context.talk.say(format!("{} {} {why}", name(task), state(now)).trim_end());
+            context.reporter.line(format!("{} {} {why}", name(task), state(now)).trim_end());
         }
-        if is_final(now) {
-            self.ended.insert(index, now);
+        if now.is_final() {
+            self.finished.insert(index, now);
             if let Some(bar) = self.single.remove(&index) {
                 bar.finish_and_clear();
             }
-            let failed = self.ended.values().filter(|state| **state != TaskState::Succeeded).count();
-            self.total.set_position(self.ended.len() as u64);
-            self.total.set_message(if failed == 0 { String::new() } else { format!("{failed} not well") });
+            let failed = self.finished.values().filter(|state| **state != TaskState::Succeeded).count();
+            self.total.set_position(self.finished.len() as u64);
+            self.total.set_message(if failed == 0 {
+                String::new()
+            } else {
+                format!("{failed} unsuccessful")
+            });
             return;
         }
         if !matches!(now, TaskState::Assigned | TaskState::Running | TaskState::InputRequired) {
-            // It went back to wait; its place is for one that runs.
+            // It is pending again, so its bar is free for a running task.
             if let Some(bar) = self.single.remove(&index) {
                 bar.finish_and_clear();
             }
             return;
         }
-        if !self.single.contains_key(&index) && self.single.len() < BARS {
+        if !self.single.contains_key(&index) && self.single.len() < MAX_BARS {
             let bar = ProgressBar::new(100)
                 .with_style(style("{spinner:.cyan} {prefix:24!} {bar:20.cyan} {elapsed:>4} {wide_msg}"))
                 .with_prefix(first_line(name(task), 24));

@@ -1,11 +1,10 @@
-//! Applies one `Task`: makes it, or changes what may be changed of the one that exists.
+//! Applies one `Task`: creates it, or updates the mutable fields of the existing one.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use futures::StreamExt;
 use pbjson_types::FieldMask;
-use rota_client::watch::is_final;
 use rota_crds::Task as Manifest;
 use rota_proto::names;
 use rota_proto::v1::batch_create_tasks_result::Kind;
@@ -18,7 +17,7 @@ use super::{Applied, Outcome};
 use crate::commands::{found, state_of};
 use crate::context::Context;
 
-/// A manifest's creation. `secrets` come from the caller's environment.
+/// Returns the request that creates the task of a manifest. `secrets` come from the environment of this command.
 pub(super) fn request(
     context: &Context,
     manifest: &Manifest,
@@ -32,9 +31,9 @@ pub(super) fn request(
     request
 }
 
-/// What stands on every error.
-fn doing(request: &CreateTaskRequest) -> String {
-    format!("task/{} could not be applied", alias(request))
+/// Context of every error.
+fn error_context(request: &CreateTaskRequest) -> String {
+    format!("failed to apply task/{}", alias(request))
 }
 
 fn alias(request: &CreateTaskRequest) -> &str {
@@ -42,20 +41,20 @@ fn alias(request: &CreateTaskRequest) -> &str {
 }
 
 pub(super) async fn apply(context: &Context, request: CreateTaskRequest) -> anyhow::Result<Applied> {
-    let before = existing(context, &request).await.with_context(|| doing(&request))?;
-    let task = context.client.create_task(request.clone()).await.with_context(|| doing(&request))?;
-    settle(context, &request, before, task, false).await
+    let before = existing(context, &request).await.with_context(|| error_context(&request))?;
+    let task = context.client.create_task(request.clone()).await.with_context(|| error_context(&request))?;
+    finish(context, &request, before, task, false).await
 }
 
-/// What [`apply`] would do with requests of one namespace, once these agents exist. They are seen together: what
-/// one needs, another may bring, and a cycle shows only when all its tasks are there.
-pub(super) async fn rehearse(
+/// Returns what [`apply`] would do with the requests of one namespace once these agents exist. All requests are
+/// validated together, since tasks may depend on each other and form cycles.
+pub(super) async fn dry_run(
     context: &Context,
     requests: &[CreateTaskRequest],
     agents: &[String],
 ) -> anyhow::Result<Vec<anyhow::Result<Applied>>> {
     let befores = futures::stream::iter(requests.iter().map(|request| existing(context, request)));
-    let befores: Vec<_> = befores.buffered(super::AT_ONCE).collect().await;
+    let befores: Vec<_> = befores.buffered(super::MAX_CONCURRENT_CALLS).collect().await;
     let batch = BatchCreateTasksRequest {
         parent: requests.first().map(|request| request.parent.clone()).unwrap_or_default(),
         requests: requests.to_vec(),
@@ -63,23 +62,23 @@ pub(super) async fn rehearse(
         expected_agents: agents.to_vec(),
     };
     let answer = context.client.batch_create_tasks(batch).await?;
-    let mut told = Vec::with_capacity(requests.len());
+    let mut outcomes = Vec::with_capacity(requests.len());
     for ((request, before), result) in requests.iter().zip(befores).zip(answer.results) {
         let task = match result.kind {
             Some(Kind::Task(task)) => Ok(task),
             Some(Kind::Error(error)) => Err(rota_client::Error::from(error)),
             None => Err(rota_client::Error::from(BatchError::default())),
         };
-        told.push(match before.and_then(|before| Ok((before, task?))) {
-            Ok((before, task)) => settle(context, request, before, task, true).await,
-            Err(error) => Err(anyhow::Error::from(error).context(doing(request))),
+        outcomes.push(match before.and_then(|before| Ok((before, task?))) {
+            Ok((before, task)) => finish(context, request, before, task, true).await,
+            Err(error) => Err(anyhow::Error::from(error).context(error_context(request))),
         });
     }
-    Ok(told)
+    Ok(outcomes)
 }
 
-/// A task has been answered: what is still to be changed of one that was there before.
-async fn settle(
+/// Updates a task that existed before its creation was requested.
+async fn finish(
     context: &Context,
     request: &CreateTaskRequest,
     before: Option<String>,
@@ -98,12 +97,12 @@ async fn settle(
     }
     let mask = Some(FieldMask { paths: paths.clone() });
     let update = UpdateTaskRequest { task: Some(task), update_mask: mask, validate_only: dry_run };
-    let task = context.client.update_task(update).await.with_context(|| doing(request))?;
+    let task = context.client.update_task(update).await.with_context(|| error_context(request))?;
     Ok(applied(Outcome::Configured, paths, task))
 }
 
-/// The id of the task that has this name now. Asked before the creation, which answers the same
-/// way for a new task and for the one that exists.
+/// Returns the id of the existing task of this name. Must precede the creation, whose response is the same for
+/// a new task and an existing one.
 async fn existing(
     context: &Context,
     request: &CreateTaskRequest,
@@ -115,13 +114,13 @@ async fn existing(
     Ok(found(context.client.get_task(GetTaskRequest { name }).await)?.map(|task| task.uid))
 }
 
-/// The task with what the manifest changes, and the fields that it does.
+/// Returns the task with the changes of the manifest, and the changed fields.
 fn changes(mut task: Task, wanted: &Task) -> (Task, Vec<String>) {
     let mut paths = Vec::new();
-    let ended = is_final(state_of(&task));
-    // What is left out of a manifest is not asked for, hence not changed back.
+    let finished = state_of(&task).is_final();
+    // Fields that a manifest leaves out keep their values.
     if let Some(priority) = wanted.priority
-        && !ended
+        && !finished
         && task.priority.unwrap_or(5) != priority
     {
         task.priority = Some(priority);
@@ -135,7 +134,9 @@ fn changes(mut task: Task, wanted: &Task) -> (Task, Vec<String>) {
         DesiredState::Unspecified => DesiredState::Run,
         other => other,
     };
-    if wanted.desired_state() != DesiredState::Unspecified && !ended && effective(&task) != effective(wanted)
+    if wanted.desired_state() != DesiredState::Unspecified
+        && !finished
+        && effective(&task) != effective(wanted)
     {
         task.set_desired_state(wanted.desired_state());
         paths.push("desired_state".to_owned());
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_and_may_be_changed() {
+    fn only_mutable_differences_are_changed() {
         let task = |priority, state: DesiredState| Task {
             priority,
             desired_state: state.into(),

@@ -1,4 +1,4 @@
-//! `rota describe`: everything about one thing, for eyes; or the life of a task, step by step.
+//! `rota describe`: shows one resource in detail, or the timeline of a task.
 
 pub mod flow;
 mod page;
@@ -23,35 +23,37 @@ Examples:
   rota describe agent coder
   rota describe worker coder-1";
 
-/// Tasks of a worker that are looked up.
-const MOST: usize = 32;
+/// Maximum number of a worker's tasks that are fetched.
+const MAX_TASKS: usize = 32;
 
-/// Tell everything about one task, agent or worker
+/// Show one task, agent or worker in detail
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Describe {
-    /// What: task, agent or worker; or else a task's id or name alone
+    /// Kind (task, agent or worker), or the id or name of a task
     #[arg(value_name = "KIND|TASK")]
     pub what: String,
-    /// Which one
+    /// Name of the resource, if a kind is given
     pub name: Option<String>,
-    /// The life of a task as a timeline: waits, queue, attempts, tool calls, retries, questions, end
+    /// Show a task as a timeline: waits, queue, attempts, tool calls, retries, questions, end
     #[arg(long)]
     pub flow: bool,
 }
 
 impl Describe {
-    /// What is meant. A name alone is a task's, unless its front says something else, as in `agent/coder`.
-    fn meant(&self) -> Result<(Kind, &str), Failure> {
+    /// Parses the arguments. A name alone is a task's, unless it has a prefix as in `agent/coder`.
+    fn resource(&self) -> Result<(Kind, &str), Failure> {
         let kind = |word: &str| Kind::from_str(word, true).ok();
         let what = self.what.as_str();
         match &self.name {
             Some(name) => match kind(what) {
                 Some(kind) => Ok((kind, name)),
-                None => Err(Failure::usage(format!("{what:?} is none of task, agent, worker"))),
+                None => Err(Failure::usage(format!("{what:?} is not task, agent or worker"))),
             },
-            None if kind(what).is_some() => Err(Failure::usage(format!("which {what}?"))
-                .hint(format!("name it: rota describe {what} NAME; a task of that name is task/{what}"))),
+            None if kind(what).is_some() => Err(Failure::usage(format!("the name of the {what} is missing"))
+                .hint(format!(
+                    "use `rota describe {what} NAME`, or `rota describe task/{what}` for a task of that name"
+                ))),
             None => match what.split_once('/') {
                 Some((front, name)) if !name.contains('/') => match kind(front) {
                     Some(kind) => Ok((kind, name)),
@@ -63,11 +65,9 @@ impl Describe {
     }
 
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let (kind, name) = self.meant()?;
+        let (kind, name) = self.resource()?;
         if self.flow && kind != Kind::Tasks {
-            return Err(
-                Failure::usage("--flow tells the life of a task; agents and workers have none").into()
-            );
+            return Err(Failure::usage("--flow applies only to tasks").into());
         }
         let page = match kind {
             Kind::Tasks => {
@@ -75,14 +75,14 @@ impl Describe {
                 if self.flow {
                     return flow(context, &task).await;
                 }
-                if !context.out.for_eyes() {
+                if !context.out.is_human() {
                     return context.out.value(&task).map(|()| Exit::Ok);
                 }
                 page::of_task(&task)
             }
             Kind::Agents => {
                 let agent = context.client.get_agent(GetAgentRequest { name: context.agent(name)? }).await?;
-                if !context.out.for_eyes() {
+                if !context.out.is_human() {
                     return context.out.value(&agent).map(|()| Exit::Ok);
                 }
                 page::of_agent(&agent)?
@@ -95,32 +95,33 @@ impl Describe {
     }
 }
 
-/// The life of a task, from its log as it stands.
+/// Prints the timeline of a task, from its current log.
 async fn flow(context: &Context, task: &rota_proto::v1::Task) -> anyhow::Result<Exit> {
     let mut events = Vec::new();
     log(context, task, |event| {
-        if Flow::tells(&event) {
+        if Flow::includes(&event) {
             events.push(event);
         }
     })
     .await?;
     let flow = Flow::of(task, &events, rota_telemetry::clock::now());
-    match context.out.for_eyes() {
+    match context.out.is_human() {
         true => context.out.line(&flow.text(context.out.colored()))?,
         false => context.out.value(&flow)?,
     }
     Ok(Exit::Ok)
 }
 
-/// One worker: what it is, what it does, and what it did last.
+/// Prints one worker with its current and recent activity.
 pub async fn worker(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let worker = find_worker(context.client.all_workers(&context.parent(false), "").await?, name)?;
-    if !context.out.for_eyes() {
+    if !context.out.is_human() {
         return context.out.value(&worker).map(|()| Exit::Ok);
     }
     let namespace = worker.name.split('/').nth(1).unwrap_or_default();
-    let concerned = worker.tasks.iter().take(MOST).chain(worker.recent.iter().map(|deed| &deed.task));
-    let ids: BTreeSet<_> = concerned.filter(|id| !id.is_empty()).collect();
+    let involved =
+        worker.tasks.iter().take(MAX_TASKS).chain(worker.recent_activity.iter().map(|entry| &entry.task));
+    let ids: BTreeSet<_> = involved.filter(|id| !id.is_empty()).collect();
     let mut tasks = Vec::new();
     for id in ids {
         let request = GetTaskRequest { name: names::task(namespace, id) };

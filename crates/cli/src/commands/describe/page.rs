@@ -1,4 +1,4 @@
-//! Pages of `Key: value` about one task, agent or worker, for eyes.
+//! Pages of `Key: value` lines about one task, agent or worker.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::output::{
     wait,
 };
 
-/// Lines of `Key: value`; empty values are left out.
+/// Lines of `Key: value`; empty values are omitted.
 #[derive(Debug, Default)]
 pub struct Page(pub String);
 
@@ -41,7 +41,7 @@ impl Page {
     }
 }
 
-/// A value as YAML, for what has many shapes.
+/// Formats a nested value as YAML.
 fn yaml<T: serde::Serialize>(value: &T) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&serde_json::to_value(value)?)?)
 }
@@ -57,22 +57,22 @@ pub fn of_task(task: &Task) -> Page {
     page.pairs("Labels", &task.labels);
     page.line("State", format!("{} {}", state(state_of(task)), reason(&status)).trim_end());
     page.line("Priority", task.priority.unwrap_or(5).to_string());
-    page.line("For", output::target(task));
+    page.line("Target", output::target(task));
     page.line("Worker", &status.worker);
     page.count("Attempt", status.attempt.into());
     page.count("Workers lost", status.worker_losses.into());
-    page.line("Waits for", status.waiting.iter().map(wait).collect::<Vec<_>>().join("\n"));
+    page.line("Waiting for", status.waiting.iter().map(wait).collect::<Vec<_>>().join("\n"));
     let needs: Vec<_> = spec.depends_on.iter().map(|dependency| dependency.task.clone()).collect();
     page.line("Depends on", needs.join("\n"));
     page.line("Retry of", &task.retry_of);
-    page.line("Part of", &spec.parent_task);
+    page.line("Parent", &spec.parent_task);
     page.line(
-        "Made",
+        "Created",
         format!("{} ({} ago)", time(task.create_time.as_ref()), age(task.create_time.as_ref())),
     );
     page.line("Ready", time(status.ready_time.as_ref()));
     page.line("Started", time(status.start_time.as_ref()));
-    page.line("Ended", time(status.end_time.as_ref()));
+    page.line("Finished", time(status.end_time.as_ref()));
     page.line("Ran", ran(&status));
     if let Some(limits) = &spec.limits {
         page.line("Timeout", micros(limits.timeout.as_ref()));
@@ -91,7 +91,7 @@ pub fn of_task(task: &Task) -> Page {
     page.line("Secrets", spec.secret_names.join(", "));
     page.line("Prompt", &spec.prompt);
     for request in &status.pending_input {
-        page.line("Asks", format!("{} {}", request.tool, request.prompt).trim_start());
+        page.line("Question", format!("{} {}", request.tool, request.prompt).trim_start());
     }
     if let Some(failure) = &status.failure {
         page.line("Failure", output::failure(failure));
@@ -113,8 +113,8 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     page.pairs("Labels", &agent.labels);
     page.line("Capabilities", spec.capabilities.join(", "));
     page.line("Generation", agent.generation.to_string());
-    page.line("Made", time(agent.create_time.as_ref()));
-    page.line("Changed", time(agent.update_time.as_ref()));
+    page.line("Created", time(agent.create_time.as_ref()));
+    page.line("Updated", time(agent.update_time.as_ref()));
     page.line(
         "Workers",
         format!(
@@ -128,7 +128,7 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     Ok(page)
 }
 
-/// A worker, with the tasks that it has or had lately, as far as they are still there.
+/// Returns the page of a worker. `tasks` are its current and recent tasks, as far as they still exist.
 pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     let slots = worker.slots.max(1);
     let mut page = Page::default();
@@ -142,44 +142,44 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     page.line("State", format!("{}{since}", output::worker_state(worker).0));
     let up = age(worker.connect_time.as_ref());
     let began = time(worker.connect_time.as_ref());
-    page.line("Session", format!("number {}, for {up} (since {began})", worker.epoch));
-    page.line("Heard", format!("{} ago", age(worker.heard_time.as_ref())));
+    page.line("Session", format!("epoch {}, connected for {up} (since {began})", worker.epoch));
+    page.line("Last seen", format!("{} ago", age(worker.last_seen_time.as_ref())));
     page.line("Process", &worker.instance);
     page.line("Capabilities", worker.capabilities.join(", "));
-    page.line("Slots", format!("{} of {slots} filled", worker.tasks.len()));
-    page.line("CPU", format!("{:.0}% of its machine", worker.cpu * 100.0));
+    page.line("Slots", format!("{} of {slots} in use", worker.tasks.len()));
+    page.line("CPU", format!("{:.0}% of the machine", worker.cpu * 100.0));
     page.line("Memory", format!("{} MiB", worker.memory_bytes / (1024 * 1024)));
-    if let Some(share) = utilisation(worker, clock::now()) {
-        page.line("Utilisation", format!("{:.0}% of its slots in this session", share * 100.0));
+    if let Some(share) = utilization(worker, clock::now()) {
+        page.line("Utilization", format!("{:.0}% of slot time in this session", share * 100.0));
     }
     let (good, bad) = (worker.succeeded, worker.failed);
-    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    #[expect(clippy::cast_precision_loss, reason = "a share for display")]
     let rate = match good + bad {
         0 => String::new(),
         all => format!(" ({:.0}% success)", good as f64 * 100.0 / all as f64),
     };
-    page.line("Done", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
+    page.line("Attempts", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
     page.line("Version", &worker.version);
     page.line("Runtime", &worker.runtime_version);
     let of = |id: &str| tasks.iter().find(|task| task.uid == id);
     let called = |id: &str| of(id).map_or_else(|| id.to_owned(), |task| name(task).to_owned());
-    let mut now = Table::new(&["TASK", "STATE", "FOR", "DOING"]);
+    let mut now = Table::new(&["TASK", "STATE", "TIME", "ACTIVITY"]);
     for id in &worker.tasks {
         let status = of(id).and_then(|task| task.status.clone()).unwrap_or_default();
         now.row([
             (called(id), Paint::Plain),
             (state(status.state()).to_owned(), status.state().into()),
-            // The start of a later attempt is in the log alone.
+            // The start of a later attempt is only in the log.
             (if status.attempt > 1 { String::new() } else { ran(&status) }, Paint::Plain),
             (reason(&status), Paint::Plain),
         ]);
     }
-    let mut lately = Table::new(&["AGO", "WHAT", "TASK"]);
-    for deed in &worker.recent {
-        let task = if deed.task.is_empty() { String::new() } else { called(&deed.task) };
-        lately.row([age(deed.time.as_ref()), deed.what.clone(), task]);
+    let mut recent = Table::new(&["AGO", "EVENT", "TASK"]);
+    for entry in &worker.recent_activity {
+        let task = if entry.task.is_empty() { String::new() } else { called(&entry.task) };
+        recent.row([age(entry.time.as_ref()), entry.action.clone(), task]);
     }
-    for (title, table) in [("Now", now), ("Lately", lately)] {
+    for (title, table) in [("Running", now), ("Recent activity", recent)] {
         if !table.is_empty() {
             page.0.push_str(&format!("\n{title}\n{}\n", table.render(colored)));
         }
@@ -187,8 +187,8 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     page
 }
 
-/// The share of its slots' time in this session that was filled.
-fn utilisation(worker: &Worker, now: SystemTime) -> Option<f64> {
+/// Returns the share of a worker's slot time in this session that was used.
+fn utilization(worker: &Worker, now: SystemTime) -> Option<f64> {
     let span = worker.busy_time.as_ref()?;
     let busy = Duration::new(u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
     let all =
@@ -201,7 +201,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use pbjson_types::Timestamp;
-    use rota_proto::v1::{TaskState, TaskStatus, WorkerDeed};
+    use rota_proto::v1::{TaskState, TaskStatus, WorkerActivity};
 
     use super::*;
 
@@ -216,37 +216,37 @@ mod tests {
             busy_time: Some(pbjson_types::Duration { seconds: 30, nanos: 0 }),
             succeeded: 3,
             failed: 1,
-            recent: vec![
-                WorkerDeed { what: "started".into(), task: "id-1".into(), ..Default::default() },
-                WorkerDeed { what: "failed".into(), task: "gone".into(), ..Default::default() },
+            recent_activity: vec![
+                WorkerActivity { action: "started".into(), task: "id-1".into(), ..Default::default() },
+                WorkerActivity { action: "failed".into(), task: "deleted".into(), ..Default::default() },
             ],
             ..Worker::default()
         }
     }
 
     #[test]
-    fn a_worker_says_what_it_does_and_did() {
+    fn worker_page_shows_activity() {
         let mut task = Task { uid: "id-1".into(), alias: "build".into(), ..Default::default() };
         task.status = Some(TaskStatus { state: TaskState::Running.into(), ..Default::default() });
         let page = of_worker(&worker(), &[task], false).0;
         for line in [
             "Namespace:     team",
             "State:         Busy",
-            "Slots:         1 of 2 filled",
-            "Done:          3 succeeded, 1 failed, 0 cancelled (75% success)",
+            "Slots:         1 of 2 in use",
+            "Attempts:      3 succeeded, 1 failed, 0 cancelled (75% success)",
             "build  Running",
             "     started  build",
-            "     failed   gone",
+            "     failed   deleted",
         ] {
             assert!(page.lines().any(|one| one.starts_with(line)), "{line:?} is not in {page}");
         }
     }
 
     #[test]
-    fn how_much_of_a_worker_is_used() {
+    fn utilization_is_share_of_slot_time() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(utilisation(&worker(), at(130)), Some(0.5));
-        assert_eq!(utilisation(&worker(), at(100)), None);
-        assert_eq!(utilisation(&worker(), at(101)), Some(1.0), "clocks that differ make no more than all");
+        assert_eq!(utilization(&worker(), at(130)), Some(0.5));
+        assert_eq!(utilization(&worker(), at(100)), None);
+        assert_eq!(utilization(&worker(), at(101)), Some(1.0), "clock skew is clamped to 100%");
     }
 }

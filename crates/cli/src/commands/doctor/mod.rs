@@ -1,6 +1,6 @@
-//! `rota doctor`: looks at everything between here and a task that runs, and says what to do.
+//! `rota doctor`: checks everything that a task needs to run, and suggests fixes.
 
-mod here;
+mod local;
 mod server;
 
 use std::io;
@@ -10,8 +10,8 @@ use rota_client::Client;
 use rota_client::discover;
 use serde::Serialize;
 
-use crate::args::Globals;
 use crate::exit::Exit;
+use crate::globals::Globals;
 use crate::output::{Out, Paint, plain};
 
 const EXAMPLES: &str = "\
@@ -19,18 +19,18 @@ Examples:
   rota doctor
   rota doctor --endpoint https://rota.example -o json";
 
-/// Check configuration, connection, control plane and agents, and say what to do
+/// Check configuration, connection, control plane and agents, and suggest fixes
 ///
-/// Ends with 0 if nothing fails, though there may be warnings; with 1 if something fails; with 5 if no server can be
-/// reached or it does not let us in.
+/// Exits with 0 if no check fails, even with warnings; with 1 if a check fails; with 5 if the server is unreachable or
+/// denies access.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {}
 
-/// Characters of the longest name of a check.
-const WIDEST: usize = "control plane".len();
+/// Width of the column of names: that of the longest one.
+const NAME_WIDTH: usize = "background tasks".len();
 
-/// How a check ended. The worse one is greater.
+/// Result of a check; a worse one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
@@ -39,13 +39,13 @@ enum Verdict {
     Fail,
 }
 
-/// One thing that was looked at.
+/// Finished check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Check {
     name: &'static str,
     verdict: Verdict,
     message: String,
-    /// What to do, where something can be done.
+    /// How to resolve the problem; empty if unknown.
     #[serde(skip_serializing_if = "String::is_empty")]
     hint: String,
 }
@@ -67,25 +67,25 @@ impl Check {
 impl Doctor {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let mut findings = Findings { out: Out::new(globals.output, globals.color), checks: Vec::new() };
-        let exit = all(globals, &mut findings).await?;
+        let exit = run_all(globals, &mut findings).await?;
         let Findings { out, checks } = findings;
         let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
-        if !out.for_eyes() {
+        if !out.is_human() {
             out.value(&serde_json::json!({ "verdict": worst, "checks": checks }))?;
         }
         Ok(if worst == Verdict::Fail { exit } else { Exit::Ok })
     }
 }
 
-/// What was looked at so far. A person is told each at once, since the next may take its time.
+/// Finished checks. Printed immediately for humans, since the next one may take long.
 struct Findings {
     out: Out,
     checks: Vec<Check>,
 }
 
 impl Findings {
-    fn tell(&mut self, checks: Vec<Check>) -> io::Result<()> {
-        if self.out.for_eyes() && !checks.is_empty() {
+    fn report(&mut self, checks: Vec<Check>) -> io::Result<()> {
+        if self.out.is_human() && !checks.is_empty() {
             self.out.line(&text(&checks, self.out.colored()))?;
         }
         self.checks.extend(checks);
@@ -93,39 +93,39 @@ impl Findings {
     }
 }
 
-/// Looks at everything, as far as it can be looked at; gives how the program ends if anything of it failed.
-async fn all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit> {
-    let config = here::config(globals);
+/// Runs all checks, as far as possible; returns the exit code for the case that one of them failed.
+async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit> {
+    let config = local::config(globals);
     let unread = config.iter().any(|check| check.verdict == Verdict::Fail);
-    findings.tell(config)?;
+    findings.report(config)?;
     if unread {
-        // No command would go on, whatever else is given.
+        // Every command fails with this configuration.
         return Ok(Exit::Failed);
     }
     let found = match discover::find(&globals.flags()) {
         Ok(found) => found,
         Err(error) => {
-            findings.tell(vec![Check::fail("server", error.to_string(), "mend the file")])?;
+            findings.report(vec![Check::fail("server", error.to_string(), "fix the file")])?;
             return Ok(Exit::Failed);
         }
     };
-    findings.tell(here::server(&found))?;
+    findings.report(local::server(&found))?;
     let client = match Client::new(found.options.clone()) {
         Ok(client) => client,
         Err(error) => {
             let check = Check::fail("connection", error.message, error.hint.unwrap_or_default());
-            findings.tell(vec![check])?;
+            findings.report(vec![check])?;
             return Ok(Exit::Unreachable);
         }
     };
     match server::reach(&client).await {
         Ok(reached) => {
-            findings.tell(server::status(&reached))?;
-            findings.tell(server::fleet(&client, &found, reached.breakers()).await)?;
+            findings.report(server::status(&reached))?;
+            findings.report(server::fleet(&client, &found, reached.breakers()).await)?;
             Ok(Exit::Failed)
         }
         Err(check) => {
-            findings.tell(vec![check])?;
+            findings.report(vec![check])?;
             Ok(Exit::Unreachable)
         }
     }
@@ -138,10 +138,10 @@ fn text(checks: &[Check], colored: bool) -> String {
             Verdict::Warn => ("warn", Paint::Waiting),
             Verdict::Fail => ("FAIL", Paint::Bad),
         };
-        let said = plain(&check.message);
-        let line = format!("{}  {:<WIDEST$}  {said}", paint.around(word, colored), check.name);
+        let message = plain(&check.message);
+        let line = format!("{}  {:<NAME_WIDTH$}  {message}", paint.around(word, colored), check.name);
         let hint =
-            (!check.hint.is_empty()).then(|| format!("      {:<WIDEST$}  → {}", "", plain(&check.hint)));
+            (!check.hint.is_empty()).then(|| format!("      {:<NAME_WIDTH$}  → {}", "", plain(&check.hint)));
         std::iter::once(line).chain(hint)
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -152,19 +152,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_as_text() {
+    fn checks_render_as_text() {
         let checks = [
             Check::ok("config", "fine"),
             Check::warn("token file", "others can read it", "chmod 600 it"),
-            Check::fail("control plane", "gone\u{1b}[2J", ""),
+            Check::fail("control plane", "lost\u{1b}[2J", ""),
         ];
         assert_eq!(
             text(&checks, false),
             "\
-ok    config         fine
-warn  token file     others can read it
-                     → chmod 600 it
-FAIL  control plane  gone"
+ok    config            fine
+warn  token file        others can read it
+                        → chmod 600 it
+FAIL  control plane     lost"
         );
         assert!(text(&checks, true).contains("\u{1b}[31mFAIL"));
         assert!(Verdict::Fail > Verdict::Warn && Verdict::Warn > Verdict::Ok);

@@ -1,4 +1,4 @@
-//! What the control plane and its fleet tell.
+//! Checks of the control plane, its agents and workers.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -7,49 +7,50 @@ use rota_client::discover::{Found, Origin};
 use rota_client::{Client, Code};
 use rota_proto::names;
 use rota_proto::v1::{
-    Agent, Breaker, BreakerState, GetSystemStatusRequest, LoopState, Management, SystemState, SystemStatus,
-    Worker, runtime,
+    Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, SystemState,
+    SystemStatus, Worker, runtime,
 };
 use rota_telemetry::clock;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::Check;
-use super::here;
+use super::local;
 use crate::output::{between, count, duration, moment, time};
 
-/// A control plane that has not answered by then will not.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Clocks that differ by more make times hard to read.
-const APART: Duration = Duration::from_secs(2);
-/// By more, tokens and certificates are taken for old or not yet good.
-const FAR_APART: Duration = Duration::from_secs(60);
-/// A store that takes longer makes everything slow.
-const SLOW: Duration = Duration::from_secs(1);
+/// Clock skew that makes times hard to read.
+const SKEW_WARNING: Duration = Duration::from_secs(2);
+/// Clock skew that makes tokens and certificates appear expired or not yet valid.
+const SKEW_FAILURE: Duration = Duration::from_secs(60);
+/// Store latency that slows everything down.
+const SLOW_STORE: Duration = Duration::from_secs(1);
 
-/// A control plane that has answered.
+/// Control plane that has responded.
 #[derive(Debug)]
 pub struct Reached {
     status: Option<SystemStatus>,
     endpoint: String,
-    /// The time here in the middle of the call, and how long the call took.
+    /// Local time in the middle of the call.
     at: SystemTime,
+    /// Duration of the call.
     took: Duration,
 }
 
 impl Reached {
-    /// What agents are given less, for their last attempts failed.
+    /// Circuit breakers of agents with recent failures.
     pub fn breakers(&self) -> &[Breaker] {
         self.status.as_ref().map_or(&[], |status| &status.breakers)
     }
 }
 
-/// Asks the control plane how it fares; or says why it cannot be asked.
+/// Fetches the status of the control plane, or returns the failed check.
 pub async fn reach(client: &Client) -> Result<Reached, Check> {
     let began = Instant::now();
-    let Ok(answer) = timeout(PATIENCE, client.get_system_status(GetSystemStatusRequest {})).await else {
-        return Err(silent(client.endpoint()).await);
+    let Ok(answer) = timeout(CALL_TIMEOUT, client.get_system_status(GetSystemStatusRequest {})).await else {
+        return Err(timed_out(client.endpoint()).await);
     };
     let took = began.elapsed();
     let now = clock::now();
@@ -58,47 +59,47 @@ pub async fn reach(client: &Client) -> Result<Reached, Check> {
     let hint = |error: &rota_client::Error| error.hint.clone().unwrap_or_default();
     match answer {
         Ok(status) => Ok(Reached { status: Some(status), endpoint, at, took }),
-        // It is there and lets us in, and knows less.
+        // Reachable, but older than this call.
         Err(error) if error.code == Code::Unimplemented => Ok(Reached { status: None, endpoint, at, took }),
         Err(error) if matches!(error.code, Code::Unauthenticated | Code::PermissionDenied) => {
-            Err(Check::fail("token", format!("the control plane does not let us in: {error}"), hint(&error)))
+            Err(Check::fail("token", format!("access denied by the control plane: {error}"), hint(&error)))
         }
         Err(error) => {
-            let said = error.to_string();
-            let hint = if speaks_no_tls(&said) {
+            let message = error.to_string();
+            let hint = if is_plain_text(&message) {
                 let plain = endpoint.replacen("https://", "http://", 1);
-                format!("the server speaks no TLS: use {plain}")
+                format!("the server does not use TLS: use {plain}")
             } else {
                 hint(&error)
             };
-            Err(Check::fail("connection", said, hint))
+            Err(Check::fail("connection", message, hint))
         }
     }
 }
 
-/// What a server answers that does not know what TLS is: anything but a beginning of it.
-fn speaks_no_tls(error: &str) -> bool {
+/// Whether an error comes from a server without TLS, which responds with something that is not a TLS record.
+fn is_plain_text(error: &str) -> bool {
     error.contains("InvalidContentType")
 }
 
-/// Nothing was answered in time: by a program that hangs, or because none is reached at all.
-async fn silent(endpoint: &str) -> Check {
-    let span = duration(PATIENCE);
-    match timeout(PATIENCE, TcpStream::connect(address(endpoint))).await {
+/// Distinguishes a server that hangs from one that is unreachable.
+async fn timed_out(endpoint: &str) -> Check {
+    let span = duration(CALL_TIMEOUT);
+    match timeout(CALL_TIMEOUT, TcpStream::connect(address(endpoint))).await {
         Ok(Ok(_)) => Check::fail(
             "connection",
-            format!("{endpoint} accepts connections, and does not answer within {span}"),
-            "its process hangs or is stopped, or another program has its port: look at that machine",
+            format!("{endpoint} accepts connections but does not respond within {span}"),
+            "check on that machine whether the process hangs or is stopped, or another program uses the port",
         ),
         _ => Check::fail(
             "connection",
-            format!("nothing answers at {endpoint} within {span}"),
-            "see whether the address is right, and whether a firewall stands in between",
+            format!("no response from {endpoint} within {span}"),
+            "check the address, and firewalls on the way",
         ),
     }
 }
 
-/// Host and port of an endpoint.
+/// Returns host and port of an endpoint.
 fn address(endpoint: &str) -> String {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
     let host = rest.split('/').next().unwrap_or_default();
@@ -110,15 +111,15 @@ fn address(endpoint: &str) -> String {
     }
 }
 
-/// How the control plane fares, by its own word.
+/// Checks the status that the control plane reported.
 pub fn status(reached: &Reached) -> Vec<Check> {
     let how = if reached.endpoint.starts_with("https://") { "over TLS" } else { "without TLS" };
-    let mut checks = vec![Check::ok("connection", format!("it answers in {} {how}", duration(reached.took)))];
+    let mut checks = vec![Check::ok("connection", format!("responds in {} {how}", duration(reached.took)))];
     let Some(status) = &reached.status else {
-        let hint = "bring server and client to one version";
+        let hint = "use the same version for server and client";
         checks.push(Check::warn(
             "version",
-            "the server is older than this program and does not tell how it fares",
+            "the server is older than this program and does not report its status",
             hint,
         ));
         return checks;
@@ -126,9 +127,9 @@ pub fn status(reached: &Reached) -> Vec<Check> {
     checks.push(version(&status.version));
     checks.extend(status.server_time.as_ref().map(|server| clocks(moment(server), reached.at, reached.took)));
     let since = time(status.start_time.as_ref());
-    let fares = format!("{} is up since {since}", status.replica);
+    let replica = format!("{} started {since}", status.replica);
     match status.state() {
-        SystemState::Healthy => checks.push(Check::ok("control plane", format!("{fares}, and healthy"))),
+        SystemState::Healthy => checks.push(Check::ok("control plane", format!("{replica}, healthy"))),
         state => {
             let bad = state == SystemState::Error;
             checks.extend(status.causes.iter().map(|cause| {
@@ -136,7 +137,7 @@ pub fn status(reached: &Reached) -> Vec<Check> {
                 check("control plane", cause.message.as_str(), cause.hint.as_str())
             }));
             if status.causes.is_empty() {
-                checks.push(Check::warn("control plane", format!("{fares}, and not healthy"), "see its log"));
+                checks.push(Check::warn("control plane", format!("{replica}, not healthy"), "see its log"));
             }
         }
     }
@@ -144,30 +145,36 @@ pub fn status(reached: &Reached) -> Vec<Check> {
         let latency = store.latency.as_ref().map_or(Duration::ZERO, |span| {
             Duration::new(u64::try_from(span.seconds).unwrap_or(0), u32::try_from(span.nanos).unwrap_or(0))
         });
-        checks.push(match (store.answers, store.write_error.as_str()) {
-            (false, _) => {
-                Check::fail("store", "it does not answer", "see the control plane's log and its disk")
-            }
+        checks.push(match (store.available, store.write_error.as_str()) {
+            (false, _) => Check::fail("store", "no response", "see the control plane's log and its disk"),
             (_, error) if !error.is_empty() => {
-                Check::fail("store", format!("it takes no writes: {error}"), "see that its disk has room")
+                Check::fail("store", format!("writes fail: {error}"), "check the free space of its disk")
             }
-            _ if latency > SLOW => {
-                let message = format!("it takes {} to answer", duration(latency));
-                Check::warn("store", message, "see what else uses its disk")
+            _ if latency > SLOW_STORE => {
+                let message = format!("slow: responds in {}", duration(latency));
+                Check::warn("store", message, "check what else uses its disk")
             }
-            _ => Check::ok("store", format!("it answers in {}", duration(latency))),
+            _ => Check::ok("store", format!("responds in {}", duration(latency))),
         });
     }
-    let ill: Vec<_> = (status.loops.iter())
-        .filter(|one| matches!(one.state(), LoopState::Failing | LoopState::Stuck | LoopState::Ended))
+    let unhealthy: Vec<_> = (status.background_tasks.iter())
+        .filter(|one| {
+            matches!(
+                one.state(),
+                BackgroundTaskState::Failing | BackgroundTaskState::Stuck | BackgroundTaskState::Stopped
+            )
+        })
         .collect();
-    if ill.is_empty() && !status.loops.is_empty() {
-        checks.push(Check::ok("loops", format!("all {} go on", status.loops.len())));
+    if unhealthy.is_empty() && !status.background_tasks.is_empty() {
+        checks.push(Check::ok(
+            "background tasks",
+            format!("all {} are running", status.background_tasks.len()),
+        ));
     }
-    checks.extend(ill.into_iter().map(|one| {
-        let state = one.state().as_str_name().trim_start_matches("LOOP_STATE_").to_lowercase();
+    checks.extend(unhealthy.into_iter().map(|one| {
+        let state = one.state().as_str_name().trim_start_matches("BACKGROUND_TASK_STATE_").to_lowercase();
         let message = format!("{} is {state}: {}", one.name, one.error);
-        Check::fail("loops", message.trim_end_matches(": "), "see the control plane's log")
+        Check::fail("background tasks", message.trim_end_matches(": "), "see the control plane's log")
     }));
     checks
 }
@@ -179,32 +186,32 @@ fn version(server: &str) -> Check {
         false => Check::warn(
             "version",
             format!("the server is {server}, this program {own}"),
-            "bring them to one version; see CHANGELOG.md for what differs",
+            "use the same version; CHANGELOG.md lists the differences",
         ),
     }
 }
 
-/// How far the clocks are apart, as far as the call's own time lets one say.
-fn clocks(server: SystemTime, here: SystemTime, took: Duration) -> Check {
-    let apart = between(server, here).max(between(here, server)).saturating_sub(took / 2);
-    let which = if server > here { "ahead" } else { "behind" };
-    let message = format!("the server's is {} {which}", duration(apart));
-    let hint = "let both machines keep time, for example with NTP";
-    match apart {
-        _ if apart > FAR_APART => Check::fail("clock", message, hint),
-        _ if apart > APART => Check::warn("clock", message, hint),
-        _ => Check::ok("clock", "here and at the server are the same"),
+/// Checks the clock skew, as precisely as the duration of the call allows.
+fn clocks(server: SystemTime, local: SystemTime, took: Duration) -> Check {
+    let skew = between(server, local).max(between(local, server)).saturating_sub(took / 2);
+    let which = if server > local { "ahead" } else { "behind" };
+    let message = format!("the server's clock is {} {which}", duration(skew));
+    let hint = "synchronize both clocks, for example with NTP";
+    match skew {
+        _ if skew > SKEW_FAILURE => Check::fail("clock", message, hint),
+        _ if skew > SKEW_WARNING => Check::warn("clock", message, hint),
+        _ => Check::ok("clock", "in sync with the server"),
     }
 }
 
-/// Agents and workers of the namespace, and the programs that workers on this machine need.
+/// Checks agents and workers of the namespace, and the programs that local workers need.
 pub async fn fleet(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<Check> {
     let parent = names::namespace(&found.namespace);
     let listed = async { Ok((client.all_agents(&parent).await?, client.all_workers(&parent, "").await?)) };
-    let (agents, workers) = match timeout(PATIENCE, listed).await {
+    let (agents, workers) = match timeout(CALL_TIMEOUT, listed).await {
         Err(_) => {
-            let message = format!("the control plane does not tell of them within {}", duration(PATIENCE));
-            return vec![Check::fail("agents", message, "see its log, and how its store fares")];
+            let message = format!("no response from the control plane within {}", duration(CALL_TIMEOUT));
+            return vec![Check::fail("agents", message, "see its log and `rota admin status`")];
         }
         Ok(Ok(listed)) => listed,
         Ok(Err(error)) => {
@@ -213,9 +220,9 @@ pub async fn fleet(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<
         }
     };
     let mut checks = agents_and_workers(&agents, &workers, breakers);
-    // Elsewhere, the workers and their programs are on other machines.
+    // Otherwise the workers are on other machines.
     if found.origin == Origin::Dev {
-        checks.extend(here::claude(&claude_programs(&agents, &workers)).await);
+        checks.extend(local::claude(&claude_programs(&agents, &workers)).await);
     }
     checks
 }
@@ -224,8 +231,8 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
     if agents.is_empty() {
         return vec![Check::warn(
             "agents",
-            "there are none in this namespace",
-            "make one with `rota apply -f agent.yaml`",
+            "none in this namespace",
+            "create one with `rota apply -f agent.yaml`",
         )];
     }
     let mut checks = Vec::new();
@@ -235,37 +242,37 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
             .filter(|one| !matches!(one.state(), BreakerState::Closed | BreakerState::Unspecified));
         !open.any(|one| one.agent == agent.name)
     };
-    // What waits for the others waits whatever room there is: the control plane tells why.
+    // Agents with an open breaker are covered by the status of the control plane.
     let agents: Vec<_> = agents.iter().filter(closed).collect();
     for agent in &agents {
         let name = names::last(&agent.name);
         let (spec, status) =
             (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
         let waiting = status.queued_tasks;
-        let wait = if waiting == 1 { "1 task waits".to_owned() } else { format!("{waiting} tasks wait") };
+        let wait =
+            if waiting == 1 { "1 task is queued".to_owned() } else { format!("{waiting} tasks are queued") };
         if !status.message.is_empty() {
-            let message = format!("{name}: its workers cannot start: {}", status.message);
+            let message = format!("{name}: workers fail to start: {}", status.message);
             checks.push(Check::fail("agents", message, format!("see `rota describe agent {name}`")));
         } else if status.workers == 0 && spec.management() == Management::External {
-            let message = format!("{name}: no worker is connected, and {wait}");
+            let message = format!("{name}: no worker is connected and {wait}");
             checks.push(Check::warn(
                 "agents",
                 message,
                 format!("start one with `rota worker --agent {name}`"),
             ));
         } else if waiting > 0 && status.workers == 0 {
-            let message = format!("{name}: {wait}, and no worker is connected yet");
-            let hint =
-                "workers start by demand; if none comes, see whether `rota dev` or the operator is there";
+            let message = format!("{name}: {wait} and no worker is connected yet");
+            let hint = "workers start on demand; if none starts, check that `rota dev` or the operator runs";
             checks.push(Check::warn("agents", message, hint));
         } else if waiting > 0 && status.free_slots == 0 {
-            let message = format!("{name}: {wait}, and all slots are filled");
-            let hint = format!("raise maxReplicas or slots of {name} if that goes on; see `rota top`");
+            let message = format!("{name}: {wait} and all slots are in use");
+            let hint = format!("raise maxReplicas or slots of {name} if this persists; see `rota top`");
             checks.push(Check::warn("agents", message, hint));
         }
     }
     if checks.is_empty() && !agents.is_empty() {
-        checks.push(Check::ok("agents", format!("{} with room for tasks", agents.len())));
+        checks.push(Check::ok("agents", format!("{} with free capacity", agents.len())));
     }
     let lost: Vec<_> =
         workers.iter().filter(|worker| !worker.connected).map(|one| names::last(&one.name)).collect();
@@ -276,20 +283,20 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
     } else {
         let are = if lost.len() == 1 { "is" } else { "are" };
         let message = format!("{} {are} not connected: {}", lost.len(), lost.join(", "));
-        checks.push(Check::warn("workers", message, "their tasks go to others when their grace is over"));
+        checks.push(Check::warn("workers", message, "their tasks are requeued after the reconnect grace"));
     }
     checks
 }
 
-/// The programs of agents that run the Claude CLI, unless a worker of theirs has found its own.
+/// Returns the Claude CLI programs of agents, except of those with a worker that has found its own.
 fn claude_programs(agents: &[Agent], workers: &[Worker]) -> Vec<String> {
-    let has_one = |agent: &str| {
+    let has_program = |agent: &str| {
         let mut theirs = workers.iter().filter(|worker| worker.agent == agent);
         theirs.any(|worker| !worker.runtime_version.is_empty())
     };
     let programs = agents.iter().filter_map(|agent| {
         let spec = agent.spec.as_ref()?;
-        let ours = spec.management() != Management::External && !has_one(names::last(&agent.name));
+        let ours = spec.management() != Management::External && !has_program(names::last(&agent.name));
         match spec.runtime.as_ref()?.kind.as_ref()? {
             runtime::Kind::Claude(claude) if ours => Some(claude.program.clone()),
             _ => None,

@@ -1,4 +1,4 @@
-//! How the tasks of a span went, counted. Pure.
+//! Statistics over the tasks of a time range. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -7,12 +7,12 @@ use rota_proto::v1::{Task, TaskState, TaskStatus};
 use serde::Serialize;
 
 use super::section::Section;
-use crate::commands::describe::flow::Span;
+use crate::commands::describe::flow::ApiDuration;
 use crate::commands::state_of;
 use crate::output::{between, count, duration, first_line, moment, money, name, state, target, word};
 
-/// Tasks that are named as the slowest.
-const SLOWEST: usize = 10;
+/// Maximum number of tasks listed as slowest.
+const MAX_SLOWEST: usize = 10;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +20,7 @@ pub struct Report {
     since: String,
     until: String,
     tasks: usize,
-    /// There are more in the span than were counted.
+    /// The time range has more tasks than the limit.
     more: bool,
     outcomes: BTreeMap<&'static str, usize>,
     times: Vec<Times>,
@@ -31,16 +31,16 @@ pub struct Report {
     slowest: Vec<Slow>,
 }
 
-/// How long something took.
+/// Distribution of a duration.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Times {
     what: &'static str,
     tasks: usize,
-    median: Span,
-    p95: Span,
-    longest: Span,
-    all: Span,
+    median: ApiDuration,
+    p95: ApiDuration,
+    longest: ApiDuration,
+    all: ApiDuration,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -53,7 +53,7 @@ struct Retries {
     workers_lost: i64,
 }
 
-/// What tasks of an agent or a model used.
+/// Usage by an agent or a model.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Spent {
@@ -71,7 +71,7 @@ struct Spent {
 struct Failures {
     class: String,
     tasks: usize,
-    /// What one of them said.
+    /// Message of one of them.
     example: String,
 }
 
@@ -82,8 +82,8 @@ struct Slow {
     name: String,
     state: &'static str,
     tries: i32,
-    /// From its first start to its end.
-    ran: Span,
+    /// Time from the first start to the end.
+    ran: ApiDuration,
 }
 
 impl Report {
@@ -106,18 +106,18 @@ impl Report {
             }
             if let Some(failure) = &status.failure {
                 let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
-                let fresh = || Failures {
+                let new = || Failures {
                     class: class.clone(),
                     tasks: 0,
                     example: first_line(&failure.message, 100),
                 };
-                failures.entry(class.clone()).or_insert_with(fresh).tasks += 1;
+                failures.entry(class.clone()).or_insert_with(new).tasks += 1;
             }
             let time = |at: &Option<pbjson_types::Timestamp>| at.as_ref().map(moment);
             let end = time(&status.end_time);
             let start = time(&status.start_time);
-            // A record tells when it was ready last, and when it started first: with several attempts, what lies between
-            // them is not known here.
+            // A record has the ready time of the last attempt and the start time of the first: the wait of a task with
+            // several attempts is unknown.
             if let (Some(ready), Some(start), true) = (time(&status.ready_time), start, status.attempt <= 1)
                 && ready <= start
             {
@@ -134,7 +134,7 @@ impl Report {
             name: name(task).to_owned(),
             state: state(state_of(task)),
             tries: task.status.as_ref().map_or(0, |status| status.attempt),
-            ran: Span(span),
+            ran: ApiDuration(span),
         };
         let mut failures: Vec<_> = failures.into_values().collect();
         failures.sort_by_key(|one| std::cmp::Reverse(one.tasks));
@@ -145,15 +145,15 @@ impl Report {
             tasks: tasks.len(),
             more,
             outcomes,
-            times: [times("in the queue", waited), times("first start to end", ran)]
+            times: [times("queued", waited), times("first start to end", ran)]
                 .into_iter()
                 .flatten()
                 .collect(),
             retries,
-            by_agent: dearest(agents),
-            by_model: dearest(models),
+            by_agent: by_cost(agents),
+            by_model: by_cost(models),
             failures,
-            slowest: slowest.into_iter().take(SLOWEST).map(slow).collect(),
+            slowest: slowest.into_iter().take(MAX_SLOWEST).map(slow).collect(),
         }
     }
 
@@ -177,15 +177,15 @@ impl Report {
         };
         let spent = |all: &[Spent]| {
             let row = |one: &Spent| {
-                let figures = [one.tasks, one.succeeded, one.failed].map(|count| count.to_string());
+                let counts = [one.tasks, one.succeeded, one.failed].map(|count| count.to_string());
                 let tokens = [one.tokens_in, one.tokens_out].map(|count| count.to_string());
-                [vec![one.name.clone()], figures.to_vec(), tokens.to_vec(), vec![money(one.cost_micro_usd)]]
+                [vec![one.name.clone()], counts.to_vec(), tokens.to_vec(), vec![money(one.cost_micro_usd)]]
                     .concat()
             };
             all.iter().map(row).collect()
         };
-        let figures = ["TASKS", "SUCCEEDED", "FAILED", "TOKENS IN", "TOKENS OUT", "COST"];
-        let headed = |first| [&[first][..], &figures].concat();
+        let columns = ["TASKS", "SUCCEEDED", "FAILED", "TOKENS IN", "TOKENS OUT", "COST"];
+        let header = |first| [&[first][..], &columns].concat();
         let failures = self
             .failures
             .iter()
@@ -195,12 +195,12 @@ impl Report {
         });
         vec![
             Section::new("Outcomes", &["STATE", "TASKS", "SHARE"], outcomes.collect()),
-            Section::new("Times", &["WHAT", "TASKS", "MEDIAN", "95%", "LONGEST", "ALL"], times.collect()),
-            Section::new("Retries", &["TASKS", "MORE ATTEMPTS", "WORKERS LOST"], retries),
-            Section::new("By agent", &headed("AGENT"), spent(&self.by_agent)),
-            Section::new("By model", &headed("MODEL"), spent(&self.by_model)),
-            Section::new("Failures", &["CLASS", "TASKS", "FOR EXAMPLE"], failures.collect()),
-            Section::new("Slowest", &["TASK", "STATE", "TRIES", "FIRST START TO END"], slowest.collect()),
+            Section::new("Times", &["TIME", "TASKS", "MEDIAN", "P95", "MAX", "TOTAL"], times.collect()),
+            Section::new("Retries", &["TASKS", "RETRIES", "WORKERS LOST"], retries),
+            Section::new("By agent", &header("AGENT"), spent(&self.by_agent)),
+            Section::new("By model", &header("MODEL"), spent(&self.by_model)),
+            Section::new("Failures", &["CLASS", "TASKS", "EXAMPLE"], failures.collect()),
+            Section::new("Slowest", &["TASK", "STATE", "ATTEMPTS", "FIRST START TO END"], slowest.collect()),
         ]
     }
 }
@@ -217,8 +217,8 @@ fn spend(all: &mut BTreeMap<String, Spent>, name: String, task: &Task, status: &
     }
 }
 
-/// Those that cost most first, then those with most tasks.
-fn dearest(all: BTreeMap<String, Spent>) -> Vec<Spent> {
+/// Sorts by cost, then by number of tasks, both descending.
+fn by_cost(all: BTreeMap<String, Spent>) -> Vec<Spent> {
     let mut all: Vec<_> = all.into_values().collect();
     all.sort_by_key(|one| (std::cmp::Reverse((one.cost_micro_usd, one.tasks)), one.name.clone()));
     all
@@ -227,10 +227,10 @@ fn dearest(all: BTreeMap<String, Spent>) -> Vec<Spent> {
 fn times(what: &'static str, mut spans: Vec<Duration>) -> Option<Times> {
     spans.sort_unstable();
     let longest = *spans.last()?;
-    // The smallest that at least this many of a hundred do not exceed.
-    let at = |percent: usize| Span(spans[(spans.len() * percent).div_ceil(100).saturating_sub(1)]);
-    let all = Span(spans.iter().sum());
-    Some(Times { what, tasks: spans.len(), median: at(50), p95: at(95), longest: Span(longest), all })
+    // Nearest-rank percentile.
+    let at = |percent: usize| ApiDuration(spans[(spans.len() * percent).div_ceil(100).saturating_sub(1)]);
+    let all = ApiDuration(spans.iter().sum());
+    Some(Times { what, tasks: spans.len(), median: at(50), p95: at(95), longest: ApiDuration(longest), all })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `rota report`: how one task went, or all tasks of a span, in figures.
+//! `rota report`: statistics for one task, or for all tasks of a time range.
 
 mod fleet;
 mod section;
@@ -7,7 +7,7 @@ mod single;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use rota_crds::Span;
+use rota_crds::HumanDuration;
 use rota_proto::v1::{GetTaskRequest, ListTasksRequest, TaskFilter};
 use rota_telemetry::clock;
 use serde::Serialize;
@@ -25,15 +25,15 @@ Examples:
   rota report --markdown > report.md
   rota report build -o json";
 
-/// Tell how one task went, or how all did lately: outcomes, times, retries, tokens and cost
+/// Show statistics for one task or for recent tasks: outcomes, times, retries, tokens and cost
 ///
-/// Of the fleet: the tasks that were handed in within the span.
+/// Without a task, covers the tasks created within --since.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Report {
-    /// The task's id or name; without one, all tasks
+    /// Id or name of the task [default: all tasks]
     pub task: Option<String>,
-    /// Tasks handed in within this time
+    /// Age of the oldest task to include
     #[arg(
         long,
         value_name = "TIME",
@@ -41,25 +41,25 @@ pub struct Report {
         allow_hyphen_values = true,
         conflicts_with = "task"
     )]
-    pub since: Span,
-    /// Only this agent's
+    pub since: HumanDuration,
+    /// Only tasks of this agent
     #[arg(long, value_name = "NAME", conflicts_with = "task")]
     pub agent: Option<String>,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A', conflicts_with = "task")]
     pub all_namespaces: bool,
-    /// Most tasks that are counted, the latest first
-    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with = "task")]
+    /// Maximum number of tasks, the latest first
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, conflicts_with = "task")]
     pub limit: usize,
-    /// Print Markdown, for a page or a merge request
+    /// Print Markdown
     #[arg(long)]
     pub markdown: bool,
 }
 
 impl Report {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        if self.markdown && !context.out.for_eyes() {
-            return Err(Failure::usage("--markdown is a format of its own; give it or --output").into());
+        if self.markdown && !context.out.is_human() {
+            return Err(Failure::usage("--markdown and --output cannot be combined").into());
         }
         match &self.task {
             Some(given) => self.single(context, given).await,
@@ -71,7 +71,7 @@ impl Report {
         let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
         let mut events = Vec::new();
         log(context, &task, |event| {
-            if Flow::tells(&event) {
+            if Flow::includes(&event) {
                 events.push(event);
             }
         })
@@ -98,15 +98,16 @@ impl Report {
             filter: Some(filter),
             ..ListTasksRequest::default()
         };
-        // One more than asked for tells whether there are more.
+        // One more than the limit shows whether there are more.
         let mut tasks = context.client.all_tasks(request, Some(self.limit.saturating_add(1))).await?;
         let more = tasks.len() > self.limit;
         tasks.truncate(self.limit);
         let report = fleet::Report::of(&tasks, from, now, more);
         self.print(context, &report.title(), &report, &report.sections())?;
         if more {
-            let said = format!("only the latest {} tasks were counted; see more with --limit", self.limit);
-            context.talk.warn(&said);
+            let message =
+                format!("only the latest {} tasks are included; raise --limit for more", self.limit);
+            context.reporter.warn(&message);
         }
         Ok(Exit::Ok)
     }
@@ -118,7 +119,7 @@ impl Report {
         report: &impl Serialize,
         sections: &[Section],
     ) -> anyhow::Result<Exit> {
-        if !context.out.for_eyes() {
+        if !context.out.is_human() {
             return context.out.value(report).map(|()| Exit::Ok);
         }
         context.out.line(&section::page(title, sections, self.markdown, context.out.colored()))?;

@@ -1,8 +1,8 @@
-//! A report's sections: a heading over a table, as text or as Markdown. Knows not what they tell.
+//! Sections of a report as text or Markdown. Does not know their contents.
 
 use crate::output::{Table, plain};
 
-/// A heading over a table.
+/// Table below a heading.
 #[derive(Debug)]
 pub struct Section {
     pub title: &'static str,
@@ -16,9 +16,9 @@ impl Section {
     }
 }
 
-/// All sections that have something to tell, below a title.
+/// Renders a title and all sections that have rows.
 pub fn page(title: &str, sections: &[Section], markdown: bool, colored: bool) -> String {
-    let mut page = if markdown { format!("# {}", bare(title)) } else { plain(title) };
+    let mut page = if markdown { format!("# {}", escape(title)) } else { plain(title) };
     for section in sections.iter().filter(|section| !section.rows.is_empty()) {
         let table = if markdown { as_markdown(section) } else { as_text(section, colored) };
         let mark = if markdown { "## " } else { "" };
@@ -42,22 +42,22 @@ fn as_markdown(section: &Section) -> String {
     let heads: Vec<_> = section.header.iter().map(|head| (*head).to_lowercase()).collect();
     let mut lines = vec![line(&heads), line(&vec!["---".to_owned(); heads.len()])];
     lines.extend(section.rows.iter().map(|row| {
-        let cells: Vec<_> = row.iter().map(|cell| bare(cell)).collect();
+        let cells: Vec<_> = row.iter().map(|cell| escape(cell)).collect();
         line(&cells)
     }));
     lines.join("\n")
 }
 
-/// What strangers wrote, so that it is a cell and no mark-up.
-fn bare(text: &str) -> String {
-    let mut bare = String::with_capacity(text.len());
+/// Escapes untrusted text for a Markdown cell.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for next in plain(text).chars() {
         match next {
-            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' => bare.extend(['\\', next]),
-            _ => bare.push(next),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' => escaped.extend(['\\', next]),
+            _ => escaped.push(next),
         }
     }
-    bare
+    escaped
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_markdown() {
+    fn sections_render_as_text_and_markdown() {
         let rows = vec![vec!["a|b".to_owned(), "<x>\nnext\u{1b}[2J".to_owned()]];
         let sections =
             [Section::new("One", &["NAME", "WHAT"], rows), Section::new("Empty", &["X"], Vec::new())];

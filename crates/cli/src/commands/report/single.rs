@@ -1,4 +1,4 @@
-//! How one task went: its attempts, its tools, what it used. Pure.
+//! Statistics of one task: attempts, tools, usage. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use rota_proto::v1::{Event, Task, Usage};
 use serde::Serialize;
 
 use super::section::Section;
-use crate::commands::describe::flow::{Flow, Span};
+use crate::commands::describe::flow::{ApiDuration, Flow};
 use crate::output::{duration, first_line, money};
 
 #[derive(Debug, Serialize)]
@@ -26,8 +26,8 @@ pub struct Report {
 struct Attempt {
     attempt: i32,
     worker: String,
-    ran: Span,
-    /// The step that followed it; empty while it goes on.
+    ran: ApiDuration,
+    /// Kind of the step that ended it; empty while it runs.
     end: &'static str,
     why: String,
 }
@@ -38,7 +38,7 @@ struct Tool {
     tool: String,
     calls: u64,
     failed: u64,
-    took: Span,
+    took: ApiDuration,
 }
 
 impl Report {
@@ -86,7 +86,7 @@ impl Report {
 
     pub fn sections(&self) -> Vec<Section> {
         let attempts = self.attempts.iter().map(|one| {
-            let end = if one.end.is_empty() { "goes on" } else { one.end };
+            let end = if one.end.is_empty() { "running" } else { one.end };
             let end = end.replace('_', " ");
             vec![
                 one.attempt.to_string(),
@@ -106,9 +106,9 @@ impl Report {
             vec![usage.model.clone(), turns, read.to_string(), usage.output_tokens.to_string(), cost]
         });
         vec![
-            Section::new("Attempts", &["TRY", "WORKER", "RAN", "END", "WHY"], attempts.collect()),
+            Section::new("Attempts", &["ATTEMPT", "WORKER", "RAN", "END", "REASON"], attempts.collect()),
             Section::new("Tools", &["TOOL", "CALLS", "FAILED", "TOOK"], tools.collect()),
-            Section::new("Used", &["MODEL", "TURNS", "TOKENS IN", "TOKENS OUT", "COST"], used.collect()),
+            Section::new("Usage", &["MODEL", "TURNS", "TOKENS IN", "TOKENS OUT", "COST"], used.collect()),
         ]
     }
 }

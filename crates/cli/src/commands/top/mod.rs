@@ -1,9 +1,9 @@
-//! `rota top`: what the fleet does now, live in a terminal; or one look at it.
+//! `rota top`: follows pools, queue and tasks live in a terminal, or prints one frame.
 
-mod choice;
 mod model;
 mod screen;
 mod view;
+mod view_options;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use futures::StreamExt;
 use rota_proto::v1::{ListTasksRequest, Task, TaskFilter, TaskState};
 use rota_telemetry::{clock, env};
 
-use self::choice::{Choice, Show, Sort};
-use self::model::{MOST, Model};
+use self::model::{MAX_TASKS, Model};
 use self::view::View;
+use self::view_options::{Show, Sort, ViewOptions};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -26,73 +26,73 @@ Examples:
   rota top --once
   rota top -o json";
 
-/// Follow the fleet live: pools, queue, running tasks, cost
+/// Follow pools, queue, running tasks and cost live
 ///
-/// Keys: q quits, s sorts, f filters, the arrows and Page Up and Down scroll. Nothing is changed by it, and tasks go on
+/// Keys: q quits, s changes the order, f the filter; arrows, Page Up and Page Down scroll. Read-only: tasks continue
 /// when it ends.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Top {
-    /// Print one frame and end
+    /// Print one frame and exit
     #[arg(long)]
     pub once: bool,
-    /// Of all namespaces
+    /// Include all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// How tasks are sorted
+    /// Order of tasks
     #[arg(long, value_name = "ORDER", value_enum, default_value_t)]
     pub sort: Sort,
-    /// Which tasks are shown
-    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    /// Tasks to show
+    #[arg(long, value_name = "FILTER", value_enum, default_value_t)]
     pub show: Show,
 }
 
-/// How long to wait for a stream's first word before looking around without it.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Columns of a frame that goes to no terminal.
-const WIDTH: u16 = 120;
-/// Tasks that ended lately, among which those of the last minute are.
-const ENDED: usize = 500;
+/// Timeout for the first message of the stream, after which tasks are listed without it.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Columns of a frame without a terminal.
+const DEFAULT_WIDTH: u16 = 120;
+/// Maximum number of finished tasks fetched, for the cost of the last minute.
+const MAX_FINISHED: usize = 500;
 
 impl Top {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let choice = Choice { sort: self.sort, show: self.show };
-        if !self.once && context.out.for_eyes() {
+        let options = ViewOptions { sort: self.sort, show: self.show };
+        if !self.once && context.out.is_human() {
             let dumb = env::var("TERM").is_some_and(|term| term == "dumb");
             if dumb || !std::io::stdout().is_terminal() {
-                return Err(Failure::usage("this is no terminal in which `rota top` could draw")
+                return Err(Failure::usage("`rota top` requires a terminal")
                     .hint("print one frame with `rota top --once`, or a snapshot with `rota top -o json`")
                     .into());
             }
-            return Box::pin(screen::run(context, &self, choice)).await;
+            return Box::pin(screen::run(context, &self, options)).await;
         }
-        let model = self.look(context).await?;
-        let snapshot = model.snapshot(choice, clock::now());
-        if !context.out.for_eyes() {
+        let model = self.fetch(context).await?;
+        let snapshot = model.snapshot(options, clock::now());
+        if !context.out.is_human() {
             return context.out.value(&snapshot).map(|()| Exit::Ok);
         }
         let width = match std::io::stdout().is_terminal() {
             true => crossterm::terminal::size().ok(),
             false => None,
         };
-        // A terminal that was never told its size says that it has no columns.
-        let width = width.map_or(WIDTH, |(width, _)| if width == 0 { WIDTH } else { width });
+        // A terminal without a known size reports 0 columns.
+        let width = width.map_or(DEFAULT_WIDTH, |(width, _)| if width == 0 { DEFAULT_WIDTH } else { width });
         let title = self.title(context);
         let view = View {
             snapshot: &snapshot,
-            choice,
+            options,
             title: &title,
             all_namespaces: self.all_namespaces,
             colored: false,
-            lost: None,
+            disconnected: None,
             skip: 0,
         };
         context.out.line(&view.text(width))?;
         Ok(Exit::Ok)
     }
 
-    /// One look at everything.
-    async fn look(&self, context: &Context) -> anyhow::Result<Model> {
+    /// Fetches the current state once.
+    async fn fetch(&self, context: &Context) -> anyhow::Result<Model> {
         let parent = context.parent(self.all_namespaces);
         let mut model = Model::default();
         let mut agents = context.client.watch_agents(parent.clone());
@@ -114,20 +114,20 @@ impl Top {
     }
 }
 
-/// The tasks that have not ended, and the latest of all, among which are those that ended just now.
+/// Loads unfinished tasks, and the latest finished ones.
 async fn load(context: &Context, parent: &str, model: &mut Model) -> anyhow::Result<()> {
-    let ask = async |states: &[TaskState], most: usize| {
+    let list = async |states: &[TaskState], limit: usize| {
         let states = states.iter().map(|state| (*state).into()).collect();
         let filter = Some(TaskFilter { states, ..TaskFilter::default() });
         let request = ListTasksRequest { parent: parent.to_owned(), filter, ..ListTasksRequest::default() };
-        context.client.all_tasks(request, Some(most)).await
+        context.client.all_tasks(request, Some(limit)).await
     };
     use TaskState as S;
-    let mut tasks: Vec<Task> = ask(&[S::Assigned, S::Running, S::InputRequired], MOST).await?;
-    tasks.extend(ask(&[S::Succeeded, S::Failed, S::Cancelled], ENDED).await?);
-    let waiting = ask(&[S::Pending, S::Queued], MOST + 1).await?;
-    let more = waiting.len() > MOST;
-    tasks.extend(waiting.into_iter().take(MOST));
+    let mut tasks: Vec<Task> = list(&[S::Assigned, S::Running, S::InputRequired], MAX_TASKS).await?;
+    tasks.extend(list(&[S::Succeeded, S::Failed, S::Cancelled], MAX_FINISHED).await?);
+    let waiting = list(&[S::Pending, S::Queued], MAX_TASKS + 1).await?;
+    let more = waiting.len() > MAX_TASKS;
+    tasks.extend(waiting.into_iter().take(MAX_TASKS));
     model.load(tasks, more);
     model.forget(clock::now());
     Ok(())

@@ -1,10 +1,9 @@
-//! What `rota top` knows: pools, demand and tasks as the watches tell them, and a snapshot of it all.
-//! Knows no terminal, no connection and no clock.
+//! State of `rota top`: pools, demand and tasks from the watches, and snapshots of them. Knows no terminal, no
+//! connection and no clock.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rota_client::watch::is_final;
 use rota_core::scaling;
 use rota_proto::names;
 use rota_proto::v1::{
@@ -14,38 +13,36 @@ use rota_proto::v1::{
 use serde::Serialize;
 
 use super::super::state_of;
-use super::choice::Choice;
+use super::view_options::{ViewOptions, cost};
 use crate::output::{between, moment, name, reason, state, target};
 
-/// Tasks that are kept; those that run are kept whatever there is.
-pub const MOST: usize = 5000;
-/// The time over which cost is told.
-const WINDOW: Duration = Duration::from_secs(60);
+/// Maximum number of tasks kept; running tasks are always kept.
+pub const MAX_TASKS: usize = 5000;
+/// Time range of the cost rate.
+const COST_WINDOW: Duration = Duration::from_secs(60);
 
-/// What is known.
 #[derive(Debug, Default)]
 pub struct Model {
     agents: BTreeMap<String, Agent>,
     demand: BTreeMap<String, Demand>,
-    /// Those that have not ended, and those that ended within the window.
+    /// Unfinished tasks, and those that finished within the window.
     tasks: BTreeMap<String, Task>,
-    /// When the latest attempts of tasks began, as far as that was seen: a record tells it of the first alone.
-    begun: BTreeMap<String, Begun>,
-    /// There are more tasks than are kept.
+    /// Starts of the latest attempts, as far as observed: a record has only the start of the first.
+    starts: BTreeMap<String, AttemptStart>,
+    /// More tasks exist than are kept.
     more: bool,
-    /// All agents have been told.
+    /// All agents have been received.
     pub synced: bool,
-    /// Demand has been told.
-    pub demanded: bool,
+    pub has_demand: bool,
 }
 
-/// The beginning of an attempt.
+/// Start of an attempt.
 #[derive(Debug, Clone, Copy)]
-struct Begun {
+struct AttemptStart {
     attempt: i32,
     at: SystemTime,
-    /// What the attempts before it cost.
-    cost: i64,
+    /// Cost of the attempts before it.
+    cost_before: i64,
 }
 
 impl Model {
@@ -63,53 +60,52 @@ impl Model {
         }
     }
 
-    /// Every answer is all of it.
+    /// Replaces demand: each response is complete.
     pub fn demand(&mut self, now: WatchDemandResponse) {
         self.demand = now.demands.into_iter().map(|one| (one.agent.clone(), one)).collect();
-        self.demanded = true;
+        self.has_demand = true;
     }
 
-    /// The tasks anew. `more`: there are others.
+    /// Replaces all tasks. `more` means that others exist.
     pub fn load(&mut self, tasks: Vec<Task>, more: bool) {
         self.tasks = tasks.into_iter().map(|task| (task.uid.clone(), task)).collect();
         self.more = more;
     }
 
-    /// A task as it is, and the new entries of its log.
+    /// Updates a task, with the new entries of its log.
     pub fn task(&mut self, task: Task, events: &[Event]) {
         let runs = !matches!(state_of(&task), TaskState::Pending | TaskState::Queued);
-        if self.tasks.len() >= MOST && !self.tasks.contains_key(&task.uid) && !runs {
+        if self.tasks.len() >= MAX_TASKS && !self.tasks.contains_key(&task.uid) && !runs {
             self.more = true;
             return;
         }
-        let begun = events.iter().rev().find(|event| begins(event));
+        let started = events.iter().rev().find(|event| starts_attempt(event));
         if let Some((attempt, at)) =
-            begun.and_then(|event| Some((event.attempt, moment(event.time.as_ref()?))))
+            started.and_then(|event| Some((event.attempt, moment(event.time.as_ref()?))))
         {
             let cost = self.tasks.get(&task.uid).map_or_else(|| cost(&task), cost);
-            self.begun.insert(task.uid.clone(), Begun { attempt, at, cost });
+            self.starts.insert(task.uid.clone(), AttemptStart { attempt, at, cost_before: cost });
         }
         self.tasks.insert(task.uid.clone(), task);
     }
 
-    /// Forgets tasks that ended long ago.
+    /// Removes tasks that finished before the window.
     pub fn forget(&mut self, now: SystemTime) {
-        self.tasks.retain(|_, task| !is_final(state_of(task)) || recent(task, now));
-        self.begun.retain(|uid, _| self.tasks.contains_key(uid));
+        self.tasks.retain(|_, task| !state_of(task).is_final() || recent(task, now));
+        self.starts.retain(|uid, _| self.tasks.contains_key(uid));
     }
 
-    /// All of it as it is now.
-    pub fn snapshot(&self, choice: Choice, now: SystemTime) -> Snapshot {
+    pub fn snapshot(&self, options: ViewOptions, now: SystemTime) -> Snapshot {
         let mut pools: Vec<_> =
             self.agents.values().map(|agent| pool(agent, self.demand.get(&agent.name))).collect();
-        // Workers whose agent is gone finish what they have.
-        let gone = self.demand.iter().filter(|(name, _)| !self.agents.contains_key(*name));
-        pools.extend(gone.map(|(name, demand)| {
+        // Workers of deleted agents finish their tasks.
+        let deleted = self.demand.iter().filter(|(name, _)| !self.agents.contains_key(*name));
+        pools.extend(deleted.map(|(name, demand)| {
             let agent = Agent { name: name.clone(), ..Agent::default() };
             Pool { floor: 0, ceiling: 0, ..pool(&agent, Some(demand)) }
         }));
         let count = |wanted: TaskState| self.tasks.values().filter(|task| state_of(task) == wanted).count();
-        let rate: f64 = self.tasks.values().map(|task| spent(task, self.begun(task), now)).sum();
+        let rate: f64 = self.tasks.values().map(|task| spent(task, self.attempt_start(task), now)).sum();
         #[expect(clippy::cast_possible_truncation, reason = "whole millionths are enough")]
         let totals = Totals {
             running: count(TaskState::Running) + count(TaskState::Assigned),
@@ -119,23 +115,24 @@ impl Model {
             workers: pools.iter().map(|pool| pool.ready + pool.draining).sum(),
             cost_per_minute_micro_usd: rate as i64,
         };
-        let mut tasks: Vec<_> = self.tasks.values().filter(|task| choice.show.fits(state_of(task))).collect();
-        tasks.sort_by_cached_key(|task| choice.sort.key(task));
-        let tasks = tasks.into_iter().map(|task| row(task, self.begun(task), now)).collect();
+        let mut tasks: Vec<_> =
+            self.tasks.values().filter(|task| options.show.includes(state_of(task))).collect();
+        tasks.sort_by_cached_key(|task| options.sort.key(task));
+        let tasks = tasks.into_iter().map(|task| row(task, self.attempt_start(task), now)).collect();
         Snapshot { pools, totals, tasks, more: self.more }
     }
 
-    /// The beginning of the attempt that a task is at, if it is known.
-    fn begun(&self, task: &Task) -> Option<Begun> {
+    /// Returns the start of a task's current attempt, if it is known.
+    fn attempt_start(&self, task: &Task) -> Option<AttemptStart> {
         let status = task.status.as_ref()?;
         let first = status.start_time.as_ref().filter(|_| status.attempt <= 1).map(moment);
-        let first = first.map(|at| Begun { attempt: status.attempt, at, cost: 0 });
-        first.or_else(|| self.begun.get(&task.uid).filter(|begun| begun.attempt == status.attempt).copied())
+        let first = first.map(|at| AttemptStart { attempt: status.attempt, at, cost_before: 0 });
+        first.or_else(|| self.starts.get(&task.uid).filter(|start| start.attempt == status.attempt).copied())
     }
 }
 
-/// Whether a worker took an attempt. Of an answer to its question it was not taken anew.
-fn begins(event: &Event) -> bool {
+/// Whether an event is the start of an attempt. Continuing after input is not.
+fn starts_attempt(event: &Event) -> bool {
     match &event.kind {
         Some(event::Kind::State(change)) => {
             change.to() == TaskState::Running && change.from() != TaskState::InputRequired
@@ -144,19 +141,14 @@ fn begins(event: &Event) -> bool {
     }
 }
 
-pub fn cost(task: &Task) -> i64 {
-    let usage = task.status.as_ref().and_then(|status| status.usage.as_ref());
-    usage.map_or(0, |usage| usage.cost_micro_usd)
-}
-
-/// What there is to see.
+/// State at one moment.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     pub totals: Totals,
     pub pools: Vec<Pool>,
     pub tasks: Vec<Row>,
-    /// There are more tasks than are listed.
+    /// More tasks exist than are listed.
     pub more: bool,
 }
 
@@ -168,17 +160,15 @@ pub struct Totals {
     pub queued: i64,
     pub pending: usize,
     pub workers: i64,
-    /// What the tasks of the last minute cost in it, each taken to spend evenly while it ran.
+    /// Cost of the last minute; the cost of an attempt is spread evenly over its runtime.
     pub cost_per_minute_micro_usd: i64,
 }
 
-/// An agent's pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     pub namespace: String,
     pub agent: String,
-    /// Workers that take tasks.
     pub ready: i64,
     pub busy: i64,
     pub idle: i64,
@@ -210,7 +200,7 @@ fn pool(agent: &Agent, demand: Option<&Demand>) -> Pool {
     }
 }
 
-/// A task.
+/// Task in the table.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
@@ -220,31 +210,31 @@ pub struct Row {
     pub target: String,
     pub worker: String,
     pub attempt: i32,
-    /// Seconds in which its attempt runs, or it waits for its slot, or exists, whichever is its state. Not known of a
-    /// later attempt whose start was not seen.
+    /// Seconds for which the attempt runs, the task waits for a slot, or exists, depending on its state. Unknown for a
+    /// later attempt whose start was not observed.
     #[serde(rename = "forSeconds", serialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub lasted: Option<Duration>,
     pub cost_micro_usd: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// What it does, or waits for.
+    /// Current activity, or what the task waits for.
     pub doing: String,
     #[serde(skip)]
     pub is: TaskState,
 }
 
-#[expect(clippy::ref_option, reason = "serde asks so")]
+#[expect(clippy::ref_option, reason = "required by serde")]
 fn whole<S: serde::Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     span.map(|span| span.as_secs()).serialize(serializer)
 }
 
-fn row(task: &Task, begun: Option<Begun>, now: SystemTime) -> Row {
+fn row(task: &Task, start: Option<AttemptStart>, now: SystemTime) -> Row {
     let status = task.status.clone().unwrap_or_default();
-    let made = task.create_time.as_ref();
+    let created = task.create_time.as_ref();
     let since = match status.state() {
-        TaskState::Running | TaskState::InputRequired => begun.map(|begun| begun.at),
-        TaskState::Queued | TaskState::Assigned => status.ready_time.as_ref().or(made).map(moment),
-        _ => made.map(moment),
+        TaskState::Running | TaskState::InputRequired => start.map(|start| start.at),
+        TaskState::Queued | TaskState::Assigned => status.ready_time.as_ref().or(created).map(moment),
+        _ => created.map(moment),
     };
     let runs = status.state() == TaskState::Running;
     Row {
@@ -266,22 +256,22 @@ fn row(task: &Task, begun: Option<Begun>, now: SystemTime) -> Row {
     }
 }
 
-/// What a task's attempt cost within the window, if it spent evenly while it ran. Nothing if nobody knows since when.
-fn spent(task: &Task, begun: Option<Begun>, now: SystemTime) -> f64 {
-    let (Some(begun), Some(status)) = (begun, &task.status) else { return 0.0 };
-    let (start, cost) = (begun.at, cost(task) - begun.cost);
+/// Returns the cost of a task's attempt within the window, spread evenly over its runtime; 0 if its start is unknown.
+fn spent(task: &Task, start: Option<AttemptStart>, now: SystemTime) -> f64 {
+    let (Some(start), Some(status)) = (start, &task.status) else { return 0.0 };
+    let (start, cost) = (start.at, cost(task) - start.cost_before);
     if cost <= 0 {
         return 0.0;
     }
     let end = status.end_time.as_ref().map_or(now, moment);
-    let begins = now.checked_sub(WINDOW).map_or(start, |from| from.max(start));
-    let (within, ran) = (between(begins, end.min(now)), between(start, end));
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let from = now.checked_sub(COST_WINDOW).map_or(start, |from| from.max(start));
+    let (within, ran) = (between(from, end.min(now)), between(start, end));
+    #[expect(clippy::cast_precision_loss, reason = "a rate for display")]
     let cost = cost as f64;
     match ran.is_zero() {
-        // It cost something in no time: all of it, if that was within the window.
+        // No runtime: the whole cost counts if it is within the window.
         true => {
-            if begins <= end {
+            if from <= end {
                 cost
             } else {
                 0.0
@@ -293,7 +283,7 @@ fn spent(task: &Task, begun: Option<Begun>, now: SystemTime) -> f64 {
 
 fn recent(task: &Task, now: SystemTime) -> bool {
     let end = task.status.as_ref().and_then(|status| status.end_time.as_ref()).map(moment);
-    end.is_some_and(|end| between(end, now) < WINDOW)
+    end.is_some_and(|end| between(end, now) < COST_WINDOW)
 }
 
 #[cfg(test)]

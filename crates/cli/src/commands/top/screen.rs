@@ -1,5 +1,5 @@
-//! `rota top` in a terminal: takes in what the watches tell and what a person presses, and draws.
-//! Whatever way it ends, the terminal is as it was.
+//! `rota top` in a terminal: processes changes from the watches and key presses, and draws. Restores the terminal
+//! however it ends.
 
 use std::io::{self, IsTerminal, stdout};
 use std::mem::ManuallyDrop;
@@ -16,30 +16,30 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::choice::Choice;
 use super::model::Model;
 use super::view::View;
-use super::{PATIENCE, Top, load};
+use super::view_options::ViewOptions;
+use super::{FIRST_MESSAGE_TIMEOUT, Top, load};
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Between two frames: soon after a change, and each second since times grow.
-const SOON: Duration = Duration::from_millis(100);
-const LATER: Duration = Duration::from_secs(1);
-/// Rows that Page Up and Page Down scroll over.
-const PAGE: usize = 10;
+/// Delay between a change and the next frame.
+const REDRAW_DELAY: Duration = Duration::from_millis(100);
+/// Interval between frames without changes, since they show times.
+const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
+/// Rows that Page Up and Page Down scroll.
+const PAGE_ROWS: usize = 10;
 
-/// A terminal that is given back when this is dropped; when the program panics, a hook gives it back before the
-/// panic is told. A terminal that has gone cannot be given back, and nobody is there to be told so: the library's own ways
-/// to do all this would panic over it.
+/// Terminal that is restored on drop; a panic hook restores it before a panic message is printed. Failures to restore a
+/// closed terminal are ignored, whereas the library's own functions would panic.
 struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     fn open() -> anyhow::Result<Self> {
-        let told = std::panic::take_hook();
+        let print_panic = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             let _ = ratatui::try_restore();
-            told(panic);
+            print_panic(panic);
         }));
         let open = || {
             enable_raw_mode()?;
@@ -50,7 +50,7 @@ impl Screen {
             Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
             Err(error) => {
                 let _ = ratatui::try_restore();
-                Err(error).context("the terminal cannot be drawn in")
+                Err(error).context("failed to draw in the terminal")
             }
         }
     }
@@ -63,8 +63,8 @@ impl Drop for Screen {
     }
 }
 
-/// What is pressed, read by a thread of its own: of a terminal that has gone, the library reads on and on, and never comes
-/// back. The thread ends with the program.
+/// Reads key presses on a thread of its own, since the library's read never returns once the terminal is closed. The
+/// thread ends with the program.
 fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     let (sender, keys) = mpsc::channel(16);
     let read = move || {
@@ -80,162 +80,162 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     Ok(keys)
 }
 
-/// What a terminal that cannot be used means. It was one when this began: if it is none any more, whoever looked has left.
-fn failed(error: io::Error, what: &'static str) -> anyhow::Result<Exit> {
+/// Handles a failure of the terminal: an error while it is still open, else the user has closed it.
+fn terminal_failed(error: io::Error, what: &'static str) -> anyhow::Result<Exit> {
     if stdout().is_terminal() { Err(error).context(what) } else { Ok(Exit::Interrupted) }
 }
 
-pub(super) async fn run(context: &Context, top: &Top, choice: Choice) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &Context, top: &Top, options: ViewOptions) -> anyhow::Result<Exit> {
     let parent = context.parent(top.all_namespaces);
     let client = &context.client;
     let mut model = Model::default();
-    // The streams are asked for before the list is made, so that nothing falls between them.
-    // Progress and cost are no changes of state: all entries are asked for.
+    // The stream is opened before tasks are listed, so that no change is missed in between. It has all entries, since
+    // progress and cost are not changes of state.
     let mut tasks = client.watch_tasks(parent.clone(), "", false);
-    let first = timeout(PATIENCE, tasks.next()).await.ok().flatten().transpose()?;
+    let first = timeout(FIRST_MESSAGE_TIMEOUT, tasks.next()).await.ok().flatten().transpose()?;
     load(context, &parent, &mut model).await?;
     if let Some(task) = first.and_then(|change| change.task) {
         model.task(task, &[]);
     }
     let mut agents = client.watch_agents(parent.clone());
     let mut demand = client.watch_demand(parent.clone());
-    let mut link = client.link();
+    let mut link = client.connection_error();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
     let title = top.title(context);
-    let mut seen = Seen { choice, ..Seen::default() };
+    let mut input = Input { options, ..Input::default() };
     let mut screen = Screen::open()?;
     let mut keys = keys()?;
     let mut due = Instant::now();
     loop {
-        let told = tokio::select! {
+        let effect = tokio::select! {
             change = tasks.next() => {
-                let change = change.context("the server has ended the watch of tasks")??;
+                let change = change.context("the server closed the watch of tasks")??;
                 if change.resync {
                     load(context, &parent, &mut model).await?;
                 }
                 change.task.into_iter().for_each(|task| model.task(task, &change.events));
-                Told::News
+                Effect::RedrawSoon
             }
             change = agents.next() => {
-                model.agent(change.context("the server has ended the watch of agents")??);
-                Told::News
+                model.agent(change.context("the server closed the watch of agents")??);
+                Effect::RedrawSoon
             }
             now = demand.next() => {
-                model.demand(now.context("the server has ended the watch of demand")??);
-                Told::News
+                model.demand(now.context("the server closed the watch of demand")??);
+                Effect::RedrawSoon
             }
-            Ok(()) = link.changed() => Told::News,
+            Ok(()) = link.changed() => Effect::RedrawSoon,
             event = keys.recv() => match event {
-                Some(Ok(event)) => seen.pressed(&event, model_rows(&model, seen.choice)),
-                Some(Err(error)) => Told::End(failed(error, "the terminal cannot be read")?),
-                // Nobody is there any more.
-                None => Told::End(Exit::Interrupted),
+                Some(Ok(event)) => input.handle(&event, model_rows(&model, input.options)),
+                Some(Err(error)) => Effect::Exit(terminal_failed(error, "failed to read from the terminal")?),
+                // The terminal was closed.
+                None => Effect::Exit(Exit::Interrupted),
             },
-            _ = interrupt.recv() => Told::End(Exit::Interrupted),
-            _ = terminate.recv() => Told::End(Exit::Interrupted),
-            _ = hang_up.recv() => Told::End(Exit::Interrupted),
+            _ = interrupt.recv() => Effect::Exit(Exit::Interrupted),
+            _ = terminate.recv() => Effect::Exit(Exit::Interrupted),
+            _ = hang_up.recv() => Effect::Exit(Exit::Interrupted),
             () = sleep_until(due) => {
                 let now = clock::now();
                 model.forget(now);
-                let snapshot = model.snapshot(seen.choice, now);
-                let lost = link.borrow_and_update().clone();
+                let snapshot = model.snapshot(input.options, now);
+                let disconnected = link.borrow_and_update().clone();
                 let view = View {
                     snapshot: &snapshot,
-                    choice: seen.choice,
+                    options: input.options,
                     title: &title,
                     all_namespaces: top.all_namespaces,
                     colored: context.out.colored(),
-                    lost: lost.as_deref(),
-                    skip: seen.skip,
+                    disconnected: disconnected.as_deref(),
+                    skip: input.skip,
                 };
-                if let Err(error) = screen.0.draw(|frame| seen.room = view.draw(frame)) {
-                    return failed(error, "the terminal cannot be drawn in");
+                if let Err(error) = screen.0.draw(|frame| input.rows_shown = view.draw(frame)) {
+                    return terminal_failed(error, "failed to draw in the terminal");
                 }
-                due = Instant::now() + LATER;
+                due = Instant::now() + REDRAW_INTERVAL;
                 continue;
             }
         };
-        match told {
-            Told::End(exit) => return Ok(exit),
-            Told::Now => due = Instant::now(),
-            Told::News => due = due.min(Instant::now() + SOON),
-            Told::Nothing => {}
+        match effect {
+            Effect::Exit(exit) => return Ok(exit),
+            Effect::RedrawNow => due = Instant::now(),
+            Effect::RedrawSoon => due = due.min(Instant::now() + REDRAW_DELAY),
+            Effect::Nothing => {}
         }
     }
 }
 
-fn model_rows(model: &Model, choice: Choice) -> usize {
-    model.snapshot(choice, clock::now()).tasks.len()
+fn model_rows(model: &Model, options: ViewOptions) -> usize {
+    model.snapshot(options, clock::now()).tasks.len()
 }
 
-/// What something that happened asks for.
+/// Effect of a change or a key press.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Effect {
     Nothing,
-    News,
-    Now,
-    End(Exit),
+    RedrawSoon,
+    RedrawNow,
+    Exit(Exit),
 }
 
-/// What a person has chosen.
+/// State set by key presses.
 #[derive(Debug, Default)]
-struct Seen {
-    choice: Choice,
+struct Input {
+    options: ViewOptions,
     skip: usize,
-    /// Rows that the last frame had room for.
-    room: usize,
+    /// Rows of tasks in the last frame.
+    rows_shown: usize,
 }
 
-impl Seen {
-    fn pressed(&mut self, event: &Event, rows: usize) -> Told {
+impl Input {
+    fn handle(&mut self, event: &Event, rows: usize) -> Effect {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => self.key(*key, rows),
-            Event::Resize(..) => Told::Now,
-            _ => Told::Nothing,
+            Event::Resize(..) => Effect::RedrawNow,
+            _ => Effect::Nothing,
         }
     }
 
-    fn key(&mut self, key: KeyEvent, rows: usize) -> Told {
-        // The last row is at the foot: what is beyond that would have to be scrolled back unseen.
-        let last = rows.saturating_sub(self.room.max(1));
+    fn key(&mut self, key: KeyEvent, rows: usize) -> Effect {
+        // Scrolling ends with the last row at the bottom.
+        let last = rows.saturating_sub(self.rows_shown.max(1));
         self.skip = self.skip.min(last);
         match key.code {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                return Told::End(Exit::Interrupted);
+                return Effect::Exit(Exit::Interrupted);
             }
-            KeyCode::Char('q') | KeyCode::Esc => return Told::End(Exit::Ok),
-            KeyCode::Char('s') => self.choice.sort = self.choice.sort.next(),
-            KeyCode::Char('f') => (self.choice.show, self.skip) = (self.choice.show.next(), 0),
+            KeyCode::Char('q') | KeyCode::Esc => return Effect::Exit(Exit::Ok),
+            KeyCode::Char('s') => self.options.sort = self.options.sort.next(),
+            KeyCode::Char('f') => (self.options.show, self.skip) = (self.options.show.next(), 0),
             KeyCode::Down | KeyCode::Char('j') => self.skip = (self.skip + 1).min(last),
             KeyCode::Up | KeyCode::Char('k') => self.skip = self.skip.saturating_sub(1),
-            KeyCode::PageDown => self.skip = (self.skip + PAGE).min(last),
-            KeyCode::PageUp => self.skip = self.skip.saturating_sub(PAGE),
+            KeyCode::PageDown => self.skip = (self.skip + PAGE_ROWS).min(last),
+            KeyCode::PageUp => self.skip = self.skip.saturating_sub(PAGE_ROWS),
             KeyCode::Home => self.skip = 0,
             KeyCode::End => self.skip = last,
-            _ => return Told::Nothing,
+            _ => return Effect::Nothing,
         }
-        Told::Now
+        Effect::RedrawNow
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::choice::{Show, Sort};
+    use super::super::view_options::{Show, Sort};
     use super::*;
 
-    fn press(seen: &mut Seen, code: KeyCode) -> Told {
-        seen.pressed(&Event::Key(KeyEvent::from(code)), 25)
+    fn press(input: &mut Input, code: KeyCode) -> Effect {
+        input.handle(&Event::Key(KeyEvent::from(code)), 25)
     }
 
     #[test]
-    fn keys() {
-        let mut seen = Seen { room: 5, ..Seen::default() };
-        assert_eq!(press(&mut seen, KeyCode::Char('s')), Told::Now);
-        assert_eq!(press(&mut seen, KeyCode::Char('f')), Told::Now);
-        assert_eq!(seen.choice, Choice { sort: Sort::Age, show: Show::Running });
+    fn keys_change_options_and_scroll() {
+        let mut input = Input { rows_shown: 5, ..Input::default() };
+        assert_eq!(press(&mut input, KeyCode::Char('s')), Effect::RedrawNow);
+        assert_eq!(press(&mut input, KeyCode::Char('f')), Effect::RedrawNow);
+        assert_eq!(input.options, ViewOptions { sort: Sort::Age, show: Show::Running });
         for (code, skip) in [
             (KeyCode::Down, 1),
             (KeyCode::PageDown, 11),
@@ -246,17 +246,17 @@ mod tests {
             (KeyCode::Home, 0),
             (KeyCode::PageUp, 0),
         ] {
-            press(&mut seen, code);
-            assert_eq!(seen.skip, skip, "{code:?}");
+            press(&mut input, code);
+            assert_eq!(input.skip, skip, "{code:?}");
         }
-        // A larger frame shows more: what is scrolled over is less.
-        (seen.skip, seen.room) = (20, 10);
-        press(&mut seen, KeyCode::Up);
-        assert_eq!(seen.skip, 14);
-        assert_eq!(press(&mut seen, KeyCode::Char('x')), Told::Nothing);
-        assert_eq!(press(&mut seen, KeyCode::Char('q')), Told::End(Exit::Ok));
+        // A larger frame reduces the maximum scroll position.
+        (input.skip, input.rows_shown) = (20, 10);
+        press(&mut input, KeyCode::Up);
+        assert_eq!(input.skip, 14);
+        assert_eq!(press(&mut input, KeyCode::Char('x')), Effect::Nothing);
+        assert_eq!(press(&mut input, KeyCode::Char('q')), Effect::Exit(Exit::Ok));
         let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(seen.pressed(&Event::Key(control), 0), Told::End(Exit::Interrupted));
-        assert_eq!(seen.pressed(&Event::Resize(10, 10), 0), Told::Now);
+        assert_eq!(input.handle(&Event::Key(control), 0), Effect::Exit(Exit::Interrupted));
+        assert_eq!(input.handle(&Event::Resize(10, 10), 0), Effect::RedrawNow);
     }
 }

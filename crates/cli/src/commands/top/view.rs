@@ -1,4 +1,4 @@
-//! Draws a snapshot: once as text, or into a terminal again and again. Knows no model and no connection.
+//! Draws a snapshot as text or into a terminal. Knows no model and no connection.
 
 use ratatui::Frame;
 use ratatui::Terminal;
@@ -8,33 +8,32 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 
-use super::choice::Choice;
 use super::model::Snapshot;
+use super::view_options::ViewOptions;
 use crate::output::{Paint, duration, first_line, money, plain};
 
-/// The least and the most columns of a table's column.
-const WIDEST: usize = 32;
-/// The most columns of text.
-const WIDEST_TEXT: u16 = 1000;
-/// Cells of a bar of progress.
-const BAR: usize = 10;
+/// Maximum width of a table's column.
+const MAX_COLUMN_WIDTH: usize = 32;
+/// Maximum width of text output.
+const MAX_TEXT_WIDTH: u16 = 1000;
+/// Width of a progress bar.
+const BAR_WIDTH: usize = 10;
 
-/// What is drawn.
+/// Frame to draw.
 #[derive(Debug)]
 pub struct View<'a> {
     pub snapshot: &'a Snapshot,
-    pub choice: Choice,
-    /// The server, and the namespace or all of them.
+    pub options: ViewOptions,
     pub title: &'a str,
     pub all_namespaces: bool,
     pub colored: bool,
-    /// Why what is seen may be old.
-    pub lost: Option<&'a str>,
-    /// Rows of tasks that are scrolled over.
+    /// Reason why the snapshot may be outdated.
+    pub disconnected: Option<&'a str>,
+    /// Number of tasks scrolled past.
     pub skip: usize,
 }
 
-/// Rows under headings; one heading alone where there are none.
+/// Rows below a header; without rows, a header with one cell with a message.
 struct Grid {
     header: Vec<&'static str>,
     rows: Vec<Vec<(String, Paint)>>,
@@ -46,7 +45,7 @@ impl Grid {
         let last = header.len() - 1;
         let widths = header.iter().enumerate().map(|(at, head)| {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|(text, _)| Span::raw(text).width());
-            let width = cells.chain([head.len()]).max().unwrap_or_default().min(WIDEST);
+            let width = cells.chain([head.len()]).max().unwrap_or_default().min(MAX_COLUMN_WIDTH);
             match at == last {
                 true => Constraint::Fill(1),
                 false => Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX)),
@@ -57,14 +56,14 @@ impl Grid {
 }
 
 impl View<'_> {
-    /// Draws, and says for how many tasks there is room.
+    /// Draws a frame, and returns the number of tasks that fit.
     pub fn draw(&self, frame: &mut Frame) -> usize {
         let agents = self.pools();
         let pools = u16::try_from(agents.rows.len().max(1)).unwrap_or(u16::MAX).saturating_add(2);
         let area = frame.area();
         let [head, pools, tasks, foot] = Layout::vertical([
             Constraint::Length(3),
-            // Tasks are what changes; many agents must not take their place.
+            // Many agents must not displace the tasks.
             Constraint::Length(pools.min(area.height / 3).max(3)),
             Constraint::Fill(1),
             Constraint::Length(1),
@@ -79,10 +78,10 @@ impl View<'_> {
         room
     }
 
-    /// All of it as text, in one frame as high as it needs to be.
+    /// Returns the complete frame as text.
     pub fn text(&self, width: u16) -> String {
-        // What is drawn into has only so many cells: long tables are drawn in parts.
-        let width = width.clamp(1, WIDEST_TEXT);
+        // A buffer has a maximum number of cells: long tables are drawn in parts.
+        let width = width.clamp(1, MAX_TEXT_WIDTH);
         let most = usize::from(u16::MAX / width) - 1;
         let mut lines =
             drawn(width, 3, |frame| frame.render_widget(Paragraph::new(self.head()), frame.area()));
@@ -90,7 +89,7 @@ impl View<'_> {
             for skip in (0..grid.rows.len().max(1)).step_by(most) {
                 let rows = grid.rows.len().saturating_sub(skip).min(most);
                 let part = drawn(width, rows + 1, |frame| self.table(frame, frame.area(), &grid, skip));
-                // The heading stands once.
+                // The header is printed once.
                 lines.extend(part.into_iter().skip(usize::from(skip > 0)));
             }
             lines.push(String::new());
@@ -103,15 +102,15 @@ impl View<'_> {
         let more = if self.snapshot.more { "+" } else { "" };
         let cost = money(totals.cost_per_minute_micro_usd);
         let cost = if cost.is_empty() { "$0".to_owned() } else { cost };
-        let figures = format!(
-            "running {}   asking {}   queued {}   pending {}{more}   workers {}   cost {cost}/min",
+        let totals_line = format!(
+            "running {}   input required {}   queued {}   pending {}{more}   workers {}   cost {cost}/min",
             totals.running, totals.input_required, totals.queued, totals.pending, totals.workers
         );
         let mut title = vec![Span::styled(format!("rota top  {}", self.title), self.bold())];
-        if let Some(why) = self.lost {
+        if let Some(why) = self.disconnected {
             title.push(Span::styled(format!("  NOT CONNECTED: {}", plain(why)), self.paint(Paint::Bad)));
         }
-        vec![Line::from(title), Line::from(figures)]
+        vec![Line::from(title), Line::from(totals_line)]
     }
 
     fn foot(&self) -> Line<'static> {
@@ -120,9 +119,9 @@ impl View<'_> {
             key("q"),
             Span::raw(" quit   "),
             key("s"),
-            Span::raw(format!(" sort: {}   ", self.choice.sort.word())),
+            Span::raw(format!(" sort: {}   ", self.options.sort.name())),
             key("f"),
-            Span::raw(format!(" show: {}   ", self.choice.show.word())),
+            Span::raw(format!(" show: {}   ", self.options.show.name())),
             key("↑↓"),
             Span::raw(" scroll"),
         ])
@@ -130,22 +129,21 @@ impl View<'_> {
 
     fn pools(&self) -> Grid {
         let mut header =
-            vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "FLOOR", "CEILING"];
+            vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "MIN", "MAX"];
         let rows = self.snapshot.pools.iter().map(|pool| {
             let name = match self.all_namespaces {
                 true => format!("{}/{}", pool.namespace, pool.agent),
                 false => pool.agent.clone(),
             };
-            let figures = [pool.ready, pool.busy, pool.idle, pool.draining, pool.queued, pool.running];
+            let values = [pool.ready, pool.busy, pool.idle, pool.draining, pool.queued, pool.running];
             let mut cells = vec![(name, Paint::Plain)];
-            let waiting = |at: usize, figure: i64| match at {
-                4 if figure > 0 && pool.ready == 0 => Paint::Bad,
-                4 if figure > 0 => Paint::Waiting,
-                1 | 5 if figure > 0 => Paint::Busy,
+            let style = |at: usize, value: i64| match at {
+                4 if value > 0 && pool.ready == 0 => Paint::Bad,
+                4 if value > 0 => Paint::Waiting,
+                1 | 5 if value > 0 => Paint::Busy,
                 _ => Paint::Plain,
             };
-            cells
-                .extend(figures.into_iter().enumerate().map(|(at, one)| (one.to_string(), waiting(at, one))));
+            cells.extend(values.into_iter().enumerate().map(|(at, one)| (one.to_string(), style(at, one))));
             cells.extend([pool.floor, pool.ceiling].map(|one| (one.to_string(), Paint::Plain)));
             cells
         });
@@ -157,7 +155,7 @@ impl View<'_> {
     }
 
     fn tasks(&self) -> Grid {
-        let header = vec!["TASK", "STATE", "FOR", "AGENT", "WORKER", "TRY", "COST", "DOING"];
+        let header = vec!["TASK", "STATE", "TIME", "AGENT", "WORKER", "ATTEMPT", "COST", "ACTIVITY"];
         let rows: Vec<_> = (self.snapshot.tasks.iter())
             .map(|task| {
                 let doing = match task.progress {
@@ -190,7 +188,7 @@ impl View<'_> {
         let last = header.len() - 1;
         let shown = rows.iter().skip(skip).take(usize::from(area.height)).map(|row| {
             let cells = row.iter().enumerate().map(|(at, (text, paint))| {
-                let longest = if at == last { usize::from(area.width) } else { WIDEST };
+                let longest = if at == last { usize::from(area.width) } else { MAX_COLUMN_WIDTH };
                 Cell::from(first_line(text, longest)).style(self.paint(*paint))
             });
             Row::new(cells)
@@ -218,7 +216,7 @@ impl View<'_> {
     }
 }
 
-/// The lines of a frame.
+/// Draws a frame and returns its lines.
 fn drawn(width: u16, height: usize, draw: impl FnOnce(&mut Frame)) -> Vec<String> {
     let height = u16::try_from(height).unwrap_or(u16::MAX);
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
@@ -228,7 +226,7 @@ fn drawn(width: u16, height: usize, draw: impl FnOnce(&mut Frame)) -> Vec<String
         let (mut line, mut x) = (String::new(), 0);
         while let Some(cell) = (x < width).then(|| buffer.cell((x, y))).flatten() {
             line.push_str(cell.symbol());
-            // A wide symbol takes the place of the next one too.
+            // A wide symbol covers the next cell too.
             x += u16::try_from(Span::raw(cell.symbol()).width()).unwrap_or(1).max(1);
         }
         line.trim_end().to_owned()
@@ -236,11 +234,11 @@ fn drawn(width: u16, height: usize, draw: impl FnOnce(&mut Frame)) -> Vec<String
     (0..height).map(line).collect()
 }
 
-/// How far, as a bar.
+/// Renders a fraction as a progress bar.
 fn bar(fraction: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1")]
-    let full = (fraction.clamp(0.0, 1.0) * BAR as f64).round() as usize;
-    format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
+    let full = (fraction.clamp(0.0, 1.0) * BAR_WIDTH as f64).round() as usize;
+    format!("{}{}", "█".repeat(full), "░".repeat(BAR_WIDTH - full))
 }
 
 #[cfg(test)]

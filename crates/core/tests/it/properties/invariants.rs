@@ -1,63 +1,64 @@
-//! What must be true after every step, whatever was asked.
+//! Invariants after every command.
 
 use std::fmt::Debug;
 
 use rota_core::retry::MAX_WAITS;
 use rota_core::task::{
-    Body, Command, Desired, Event, New, Rejected, Reply, State, StateChange, Task, Transition, WorkerRef,
+    Body, Command, Desired, Event, Rejected, Reply, State, StateChange, Task, Transition, WorkerRef,
 };
 use rota_core::usage::Usage;
 use rota_core::{Fence, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::life::Life;
+use crate::harness::Harness;
 
-/// Somebody who has seen the whole life.
+/// Observer of a whole history.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct Observer {
     cancelled: bool,
     successes: u32,
     results: u32,
     ends: u32,
 }
 
-impl Witness {
-    pub(super) fn birth(new: New) -> (Life, Self) {
-        let life = Life::new(new);
-        let mut witness = Self { cancelled: life.task.desired == Desired::Cancelled, ..Self::default() };
-        let first = life.log.first().unwrap();
+impl Observer {
+    pub(super) fn create(new: Task) -> (Harness, Self) {
+        let harness = Harness::new(new);
+        let mut observer = Self { cancelled: harness.task.desired == Desired::Cancelled, ..Self::default() };
+        let first = harness.log.first().unwrap();
         assert_eq!(first.log_seq, 1);
         assert!(
             matches!(&first.body, Body::State(StateChange { from: None, to: State::Pending, reason, .. })
             if reason == "created")
         );
-        numbered(&life.log, 0, &life.task);
-        linked(&life.log[1..], State::Pending, &life.task);
-        witness.ends += u32::from(life.state().is_final());
-        record(&life.task);
-        (life, witness)
+        numbered(&harness.log, 0, &harness.task);
+        linked(&harness.log[1..], State::Pending, &harness.task);
+        observer.ends += u32::from(harness.state().is_final());
+        record(&harness.task);
+        (harness, observer)
     }
 
-    pub(super) fn sees(
+    pub(super) fn check(
         &mut self,
         before: &Task,
         command: &Command,
         done: &Result<Transition, Rejected>,
-        life: &Life,
+        harness: &Harness,
     ) {
-        let after = &life.task;
+        let after = &harness.task;
         let Ok(done) = done else {
-            assert_eq!(before, after, "a refused command has left traces");
+            assert_eq!(before, after, "a rejected command changed the record");
             return;
         };
         numbered(&done.events, before.log_seq, after);
         linked(&done.events, before.state, after);
         done.events.iter().for_each(round_trip);
         fences(before, command, after);
+        facts(before, done, after);
         if is_foreign(before, command) {
             let same = Task { log_seq: before.log_seq, stale_noted: before.stale_noted, ..after.clone() };
-            assert_eq!(before, &same, "a foreign word counted: {command:?}");
+            assert_eq!(before, &same, "a stale report counted: {command:?}");
         }
         if before.state.is_final() {
             finality(before, command, done, after);
@@ -66,7 +67,7 @@ impl Witness {
             let same = Task { log_seq: before.log_seq, stale_noted: before.stale_noted, ..after.clone() };
             assert_eq!(before, &same, "a stale word has changed something");
         }
-        self.ending(before, command, done, after);
+        self.completion(before, command, done, after);
         usage_grows(&before.total_usage(), &after.total_usage());
         let counts = |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses];
         assert!(counts(before).iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
@@ -74,7 +75,7 @@ impl Witness {
         never_spins(after);
     }
 
-    fn ending(&mut self, before: &Task, command: &Command, done: &Transition, after: &Task) {
+    fn completion(&mut self, before: &Task, command: &Command, done: &Transition, after: &Task) {
         let cancels = matches!(command, Command::Update { desired: Some(Desired::Cancelled), .. });
         self.cancelled |= cancels && !before.state.is_final();
         assert_eq!(done.ended, !before.state.is_final() && after.state.is_final());
@@ -96,7 +97,7 @@ impl Witness {
     }
 }
 
-/// Events have the next numbers, and the record knows the last.
+/// Events are numbered consecutively, and the record has the last number.
 fn numbered(events: &[Event], from: u64, after: &Task) {
     for (event, seq) in events.iter().zip(from + 1..) {
         assert_eq!(event.log_seq, seq);
@@ -104,7 +105,7 @@ fn numbered(events: &[Event], from: u64, after: &Task) {
     assert_eq!(after.log_seq, from + events.len() as u64);
 }
 
-/// Each step of the log begins where the last one ended, and the last ends where the record stands.
+/// Each state change starts in the state of the one before, and the last ends in the record's state.
 fn linked(events: &[Event], from: State, after: &Task) {
     let mut state = from;
     for event in events {
@@ -118,20 +119,20 @@ fn linked(events: &[Event], from: State, after: &Task) {
     assert_eq!(state, after.state);
 }
 
-/// Whose word a command is, by which fence, and whether it also counts from a later session.
+/// Returns the sender of a report, its fence, and whether it also counts from a later session.
 fn word(command: &Command) -> Option<(&WorkerRef, Option<Fence>, bool)> {
     match command {
-        Command::Accept(held)
-        | Command::Reject { held, .. }
-        | Command::Report { held, .. }
-        | Command::Finish { held, .. } => Some((&held.by, Some(held.fence), false)),
+        Command::Accept(attempt)
+        | Command::Reject { attempt, .. }
+        | Command::Report { attempt, .. }
+        | Command::Finish { attempt, .. } => Some((&attempt.by, Some(attempt.fence), false)),
         Command::Resume { by, fence } => Some((by, Some(*fence), true)),
         Command::LoseWorker { session, .. } => Some((session, None, true)),
         _ => None,
     }
 }
 
-/// Whether it is said by or of somebody who has not the live assignment, or not in its session.
+/// Whether a report does not come from the live assignment in its session.
 fn is_foreign(task: &Task, command: &Command) -> bool {
     let Some((by, fence, also_later)) = word(command) else { return false };
     let lives = task.assignment.as_ref().is_some_and(|live| {
@@ -142,13 +143,30 @@ fn is_foreign(task: &Task, command: &Command) -> bool {
     !lives
 }
 
+/// The facts of the transition agree with the records.
+fn facts(before: &Task, done: &Transition, after: &Task) {
+    let left = before.assignment.is_some() && (after.assignment.is_none() || after.fence != before.fence);
+    assert_eq!(done.attempt_ended.is_some(), left, "{done:?}");
+    if let Some(ended) = &done.attempt_ended {
+        assert_eq!(ended.fence, before.fence);
+        assert_eq!(ended.started_at.is_some(), after.attempts >= ended.assignment.attempt, "{ended:?}");
+    }
+    let dequeued = before.state == State::Queued && after.state != State::Queued;
+    assert_eq!(done.queue_wait.is_some(), dequeued, "{done:?}");
+    let (total, known) = (after.total_usage(), before.total_usage());
+    let added = Usage { model: total.model.clone(), ..known.plus(&done.used) };
+    assert_eq!(added, total);
+    let running = after.assignment.as_ref().and_then(|assignment| assignment.started_at);
+    assert_eq!(running.is_some(), matches!(after.state, State::Running | State::InputRequired));
+}
+
 fn fences(before: &Task, command: &Command, after: &Task) {
     let given = u64::from(matches!(command, Command::Assign { .. }));
     assert_eq!(after.fence.0, before.fence.0 + given);
     assert!(after.stale_noted >= before.stale_noted && after.stale_noted <= after.fence);
 }
 
-/// Of an ended task only its labels change, and a late result is noted.
+/// An ended task changes only its labels, and notes late results.
 fn finality(before: &Task, command: &Command, done: &Transition, after: &Task) {
     let same = Task {
         labels: before.labels.clone(),
@@ -175,7 +193,7 @@ fn usage_grows(before: &Usage, after: &Usage) {
     );
 }
 
-/// What is true of any record by itself.
+/// Invariants of a single record.
 fn record(task: &Task) {
     assert_eq!(task.state.is_on_worker(), task.assignment.is_some());
     assert_eq!(task.state.is_final(), task.ended_at.is_some());
@@ -199,7 +217,7 @@ fn record(task: &Task) {
         }
     }
     if task.state.is_on_worker() {
-        assert!(task.due().is_some(), "nobody will look after it");
+        assert!(task.due().is_some(), "no tick is due");
         assert_eq!(task.confirm_by.is_some(), task.desired == Desired::Cancelled);
     }
     budgets(task);
@@ -211,13 +229,13 @@ fn budgets(task: &Task) {
     assert!(task.failures < most || (task.failures == most && failed), "too many failures");
     assert!(task.waits <= MAX_WAITS);
     let losses = task.retry.max_worker_losses + u32::from(failed);
-    assert!(task.worker_losses <= losses, "a task that kills workers goes on");
+    assert!(task.worker_losses <= losses, "a task beyond its limit of lost workers continues");
     let on_worker = 1;
     assert!(task.attempts <= task.failures + task.waits + task.worker_losses + on_worker);
     assert!(u64::from(task.attempts) <= task.fence.0, "an attempt without a fence");
 }
 
-/// A task that nobody touches comes to rest after a few looks at the clock, each with an effect.
+/// An untouched task comes to rest after a few ticks, each with an effect.
 fn never_spins(task: &Task) {
     let mut task = task.clone();
     let mut looks = 0;
@@ -232,7 +250,7 @@ fn never_spins(task: &Task) {
     assert!(!task.state.is_on_worker());
 }
 
-/// Every form in which it is kept says the same.
+/// Every stored form decodes to the same record.
 fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let json = serde_json::to_string(value).unwrap();
     assert_eq!(&serde_json::from_str::<T>(&json).unwrap(), value);

@@ -1,5 +1,5 @@
-//! Random lives of random tasks, with a clock that also falls back; after every step all that must
-//! always be true is looked at.
+//! Random histories of random tasks, with a clock that also runs backwards; the invariants are checked after every
+//! step.
 
 mod invariants;
 mod moves;
@@ -7,60 +7,60 @@ mod order;
 
 use proptest::prelude::*;
 
-use self::invariants::Witness;
+use self::invariants::Observer;
 use self::moves::{Move, any_move, any_task};
-use crate::life::Life;
+use crate::harness::Harness;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_asked_the_invariants_hold(
+    fn invariants_hold_after_every_command(
         new in any_task(),
         moves in prop::collection::vec(any_move(), 1..60),
     ) {
-        let (mut life, mut witness) = Witness::birth(new);
+        let (mut harness, mut observer) = Observer::create(new);
         for step in moves {
-            let before = life.task.clone();
-            let command = step.command(&mut life);
-            let done = life.tries(command.clone());
-            witness.sees(&before, &command, &done, &life);
+            let before = harness.task.clone();
+            let command = step.command(&mut harness);
+            let done = harness.try_apply(command.clone());
+            observer.check(&before, &command, &done, &harness);
         }
     }
 
-    /// Whatever happened before, a task that can still be done is done by a good worker.
+    /// Whatever happened before, a correct worker can end the task.
     #[test]
-    fn a_good_end_stays_possible(
+    fn task_can_always_end(
         new in any_task(),
         moves in prop::collection::vec(any_move(), 0..40),
     ) {
-        let (mut life, _) = Witness::birth(new);
+        let (mut harness, _) = Observer::create(new);
         for step in moves {
-            let command = step.command(&mut life);
-            let _ = life.tries(command);
+            let command = step.command(&mut harness);
+            let _ = harness.try_apply(command);
         }
-        moves::remove_obstacles(&mut life);
-        if !life.state().is_final() {
-            moves::work_to_the_end(&mut life);
+        moves::remove_obstacles(&mut harness);
+        if !harness.state().is_final() {
+            moves::work_to_the_end(&mut harness);
         }
-        prop_assert!(life.state().is_final(), "{:?}", life.task);
+        prop_assert!(harness.state().is_final(), "{:?}", harness.task);
     }
 }
 
-/// The random lives must reach every state, or they prove little.
+/// Checks that the random histories reach every state.
 #[test]
-fn random_lives_reach_every_state() {
+fn random_histories_reach_every_state() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::new();
     for _ in 0..300 {
         let new = any_task().new_tree(&mut runner).unwrap().current();
         let moves = prop::collection::vec(any_move(), 60).new_tree(&mut runner).unwrap().current();
-        let mut life = Life::new(new);
+        let mut harness = Harness::new(new);
         for step in moves {
-            let command = Move::command(&step, &mut life);
-            if life.tries(command).is_ok() {
-                *seen.entry(life.state()).or_insert(0) += 1;
+            let command = Move::command(&step, &mut harness);
+            if harness.try_apply(command).is_ok() {
+                *seen.entry(harness.state()).or_insert(0) += 1;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Random tasks and random commands. Most of what workers say is true, so that lives get somewhere.
+//! Strategies for random tasks and commands. Most reports use the live fence, so that histories make progress.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
 use rota_core::retry::Policy;
 use rota_core::task::{
-    Command, Dependency, DependencyKey, DependencyState, Desired, Ending, Held, Item, Limits, Meaning, New,
-    OnFailure, Progress, State,
+    AttemptRef, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, EventEffect, Item,
+    Limits, OnFailure, Progress, State, Task,
 };
 use rota_core::usage::Usage;
 use rota_core::{Epoch, Fence, Timestamp};
 
-use crate::life::*;
+use crate::harness::*;
 
-/// Whose word it is, seen from the live assignment.
+/// Sender of a report, relative to the live assignment.
 #[derive(Debug, Clone)]
 enum Who {
     Live,
@@ -26,15 +26,17 @@ enum Who {
 }
 
 impl Who {
-    fn held(&self, life: &Life) -> Held {
-        let mut held = life.live();
+    fn attempt_of(&self, harness: &Harness) -> AttemptRef {
+        let mut attempt = harness.live();
         match self {
             Self::Live => {}
-            Self::Worker(number) => held.by.worker = worker(&format!("w{number}"), 0).worker,
-            Self::Epoch(by) => held.by.epoch = Epoch(held.by.epoch.0.saturating_add_signed(i64::from(*by))),
-            Self::Fence(by) => held.fence = Fence(held.fence.0.saturating_add_signed(i64::from(*by))),
+            Self::Worker(number) => attempt.by.worker = worker(&format!("w{number}"), 0).worker,
+            Self::Epoch(by) => {
+                attempt.by.epoch = Epoch(attempt.by.epoch.0.saturating_add_signed(i64::from(*by)))
+            }
+            Self::Fence(by) => attempt.fence = Fence(attempt.fence.0.saturating_add_signed(i64::from(*by))),
         }
-        held
+        attempt
     }
 }
 
@@ -44,25 +46,25 @@ enum What {
     Accept(Who),
     Reject(Who),
     Report(Who, i64, Vec<Item>),
-    Finish(Who, Ending, Option<Usage>, bool, f64),
+    Finish(Who, Completion, Option<Usage>, bool, f64),
     Resume(Who),
     LoseWorker(Who),
     Tick,
     TickWhenDue,
     Update(Option<u8>, Option<bool>, Option<Desired>),
-    /// Only what is on a worker, or few lives would get that far.
+    /// Only on a worker; otherwise few histories get that far.
     CancelRun,
     GiveInput(Option<u8>),
-    /// The oldest open question.
+    /// The oldest open input request.
     Answer,
     Found(u8, u8),
     Ended(u8, State),
     Cycle,
     AgentAppeared(Limits),
-    AgentGone,
+    AgentDeleted,
 }
 
-/// A command to come, and how the clock moves before it, in milliseconds.
+/// A command, and the movement of the clock before it in milliseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Move {
     clock: i64,
@@ -70,38 +72,41 @@ pub(super) struct Move {
 }
 
 impl Move {
-    /// Moves the clock and says what to ask.
-    pub(super) fn command(&self, life: &mut Life) -> Command {
-        life.now = Timestamp(life.now.0 + self.clock * 1000);
+    /// Moves the clock and returns the command.
+    pub(super) fn command(&self, harness: &mut Harness) -> Command {
+        harness.now = Timestamp(harness.now.0 + self.clock * 1000);
         match &self.what {
             What::Assign(number, epoch, defaults) => {
                 let to = worker(&format!("w{number}"), *epoch);
-                Command::Assign { to, span_id: [1; 8], defaults: *defaults }
+                Command::Assign { to, agent: agent("coder"), span_id: [1; 8], defaults: *defaults }
             }
-            What::Accept(who) => Command::Accept(who.held(life)),
-            What::Reject(who) => Command::Reject { held: who.held(life), reason: "no room".to_owned() },
+            What::Accept(who) => Command::Accept(who.attempt_of(harness)),
+            What::Reject(who) => {
+                Command::Reject { attempt: who.attempt_of(harness), reason: "no room".to_owned() }
+            }
             What::Report(who, shift, items) => {
-                let known = life.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
+                let known = harness.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
                 let first = (known + 1).saturating_add_signed(*shift);
-                Command::Report { held: who.held(life), first, items: items.clone() }
+                Command::Report { attempt: who.attempt_of(harness), first, items: items.clone() }
             }
-            What::Finish(who, ending, usage, session, jitter) => Command::Finish {
-                held: who.held(life),
-                ending: ending.clone(),
+            What::Finish(who, completion, usage, session, jitter) => Command::Finish {
+                attempt: who.attempt_of(harness),
+                completion: completion.clone(),
                 usage: usage.clone(),
                 session: if *session { "s-1".to_owned() } else { String::new() },
                 jitter: *jitter,
             },
             What::Resume(who) => {
-                let held = who.held(life);
-                Command::Resume { by: held.by, fence: held.fence }
+                let attempt = who.attempt_of(harness);
+                Command::Resume { by: attempt.by, fence: attempt.fence }
             }
-            What::LoseWorker(who) => {
-                Command::LoseWorker { session: who.held(life).by, message: "it is gone".to_owned() }
-            }
+            What::LoseWorker(who) => Command::LoseWorker {
+                session: who.attempt_of(harness).by,
+                message: "it disconnected".to_owned(),
+            },
             What::Tick => Command::Tick,
             What::TickWhenDue => {
-                life.now = life.task.due().unwrap_or(life.now);
+                harness.now = harness.task.due().unwrap_or(harness.now);
                 Command::Tick
             }
             What::Update(priority, label, desired) => Command::Update {
@@ -110,10 +115,10 @@ impl Move {
                 desired: *desired,
                 reason: "it is wanted".to_owned(),
             },
-            What::CancelRun if life.state().is_on_worker() => update(Desired::Cancelled),
+            What::CancelRun if harness.state().is_on_worker() => update(Desired::Cancelled),
             What::CancelRun => Command::Tick,
             What::Answer => {
-                let open = life.task.assignment.as_ref().and_then(|a| a.open_input.first());
+                let open = harness.task.assignment.as_ref().and_then(|a| a.open_input.first());
                 answer(open.map_or("", |(id, _)| id))
             }
             What::GiveInput(question) => answer(&question.map_or_else(String::new, |q| format!("q{q}"))),
@@ -126,7 +131,7 @@ impl Move {
             }
             What::Cycle => Command::Cycle { path: vec![id(1), id(2), id(1)] },
             What::AgentAppeared(defaults) => appeared(*defaults),
-            What::AgentGone => Command::AgentGone,
+            What::AgentDeleted => Command::AgentDeleted,
         }
     }
 }
@@ -152,29 +157,29 @@ fn usage() -> impl Strategy<Value = Usage> {
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
     let name = || (0..3u8).prop_map(|question| format!("q{question}"));
-    // Of odd numbers only these: JSON without `float_roundtrip` loses the last bit of others.
+    // Only these values survive JSON without `float_roundtrip`, which loses the last bit of others.
     let odd = prop::sample::select(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, -1.0, 1.5][..]);
     let fraction = prop_oneof![9 => (0..=100i32).prop_map(|x| f64::from(x) / 100.0), 1 => odd];
-    let meaning = prop_oneof![
-        4 => Just(Meaning::Plain),
+    let effect = prop_oneof![
+        4 => Just(EventEffect::None),
         1 => fraction.prop_map(|fraction| {
-            Meaning::Progress(Progress { fraction, step: "digging".to_owned() })
+            EventEffect::Progress(Progress { fraction, step: "digging".to_owned() })
         }),
-        2 => usage().prop_map(Meaning::Usage),
-        2 => name().prop_map(|request| Meaning::Asks { request, payload: Bytes::from_static(&[0, 255]) }),
-        1 => name().prop_map(Meaning::Settles),
+        2 => usage().prop_map(EventEffect::Usage),
+        2 => name().prop_map(|request| EventEffect::InputRequested { request, payload: Bytes::from_static(&[0, 255]) }),
+        1 => name().prop_map(EventEffect::InputResolved),
     ];
-    prop::collection::vec(meaning.prop_map(item), 0..5)
+    prop::collection::vec(effect.prop_map(item), 0..5)
 }
 
-fn ending() -> impl Strategy<Value = Ending> {
+fn completion() -> impl Strategy<Value = Completion> {
     let failure = (prop::sample::select(&Class::ALL[..]), prop::option::weighted(0.2, 0..4000u64));
     prop_oneof![
-        2 => any::<bool>().prop_map(|full| Ending::Succeeded(full.then(|| Bytes::from_static(b"result")))),
+        2 => any::<bool>().prop_map(|full| Completion::Succeeded(full.then(|| Bytes::from_static(b"result")))),
         5 => failure.prop_map(|(class, wait)| {
-            let mut failure = Failure::new(class, "it went wrong");
+            let mut failure = Failure::new(class, "it failed");
             failure.retry_after = wait.map(Duration::from_secs);
-            Ending::Failed(failure)
+            Completion::Failed(failure)
         }),
         1 => Just(stopped()),
     ]
@@ -197,8 +202,8 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         3 => who().prop_map(What::Reject),
         6 => (who(), prop_oneof![6 => Just(0), 1 => -4..3i64], items())
             .prop_map(|(who, shift, items)| What::Report(who, shift, items)),
-        4 => (who(), ending(), prop::option::of(usage()), any::<bool>(), jitter())
-            .prop_map(|(who, ending, usage, session, jitter)| What::Finish(who, ending, usage, session, jitter)),
+        4 => (who(), completion(), prop::option::of(usage()), any::<bool>(), jitter())
+            .prop_map(|(who, completion, usage, session, jitter)| What::Finish(who, completion, usage, session, jitter)),
         2 => who().prop_map(What::Resume),
         3 => who().prop_map(What::LoseWorker),
         3 => Just(What::Tick),
@@ -212,7 +217,7 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         3 => (2..6u8, ended).prop_map(|(number, state)| What::Ended(number, state)),
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { What::Cycle } else { What::Tick }),
         3 => limits().prop_map(What::AgentAppeared),
-        1 => Just(What::AgentGone),
+        1 => Just(What::AgentDeleted),
     ];
     let clock = prop_oneof![6 => 0..3_000i64, 2 => 0..200_000i64, 1 => -100_000..0i64];
     (clock, what).prop_map(|(clock, what)| Move { clock, what })
@@ -241,7 +246,7 @@ fn dependency() -> impl Strategy<Value = Dependency> {
     })
 }
 
-pub(super) fn any_task() -> impl Strategy<Value = New> {
+pub(super) fn any_task() -> impl Strategy<Value = Task> {
     let conditions = (
         prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(dependency(), 1..3)],
         prop::bool::weighted(0.8),
@@ -252,7 +257,7 @@ pub(super) fn any_task() -> impl Strategy<Value = New> {
     let policy = (0..5u32, 0..4u32, 0..5_000u64, 0..60u64);
     (conditions, limits(), policy, 0..=10i32).prop_map(|(conditions, limits, policy, priority)| {
         let (dependencies, agent_known, open, desired, not_before) = conditions;
-        New {
+        Task {
             target: if open { capabilities() } else { plain().target },
             dependencies,
             agent_known,
@@ -271,31 +276,31 @@ pub(super) fn any_task() -> impl Strategy<Value = New> {
     })
 }
 
-/// Takes away all that keeps a task from being done.
-pub(super) fn remove_obstacles(life: &mut Life) {
-    let _ = life.tries(appeared(Limits::default()));
-    let _ = life.tries(update(Desired::Run));
-    for dependency in life.task.dependencies.clone() {
+/// Removes every condition that keeps a task from running.
+pub(super) fn remove_obstacles(harness: &mut Harness) {
+    let _ = harness.try_apply(appeared(Limits::default()));
+    let _ = harness.try_apply(update(Desired::Run));
+    for dependency in harness.task.dependencies.clone() {
         let number = id(99);
-        let _ = life.tries(Command::DependencyFound { key: dependency.key.clone(), id: number });
+        let _ = harness.try_apply(Command::DependencyFound { key: dependency.key.clone(), id: number });
         let id = dependency.id().unwrap_or(number);
-        let _ = life.tries(Command::DependencyEnded { id, state: State::Succeeded });
+        let _ = harness.try_apply(Command::DependencyEnded { id, state: State::Succeeded });
     }
 }
 
-/// What a dispatcher and a good worker would do.
-pub(super) fn work_to_the_end(life: &mut Life) {
+/// Plays a scheduler and a correct worker.
+pub(super) fn work_to_the_end(harness: &mut Harness) {
     for _ in 0..8 {
-        match life.state() {
+        match harness.state() {
             State::Pending => {
-                life.now = life.now.max(life.task.due().unwrap());
-                life.does(Command::Tick);
+                harness.now = harness.now.max(harness.task.due().unwrap());
+                harness.apply(Command::Tick);
             }
             State::Queued => {
-                life.assign();
+                harness.assign();
             }
             State::Assigned | State::Running | State::InputRequired => {
-                life.finish(succeeded());
+                harness.finish(succeeded());
             }
             State::Succeeded | State::Failed | State::Cancelled => return,
         }

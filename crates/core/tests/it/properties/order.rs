@@ -1,4 +1,4 @@
-//! The order of ready tasks, and the waits between attempts.
+//! Order of ready tasks, and backoff.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use rota_core::failure::{Class, Failure};
 use rota_core::rank::{HEAD_START, Priority, rank};
 use rota_core::retry::{Decision, MAX_RETRY_AFTER, Policy};
 
-use crate::life::START;
+use crate::harness::START;
 
 fn priority() -> impl Strategy<Value = Priority> {
     (0..=10i32).prop_map(|value| Priority::new(value).unwrap())
 }
 
 proptest! {
-    /// A task goes before a later one unless that one's priority is worth more than the time between them.
+    /// An earlier task is first unless the later one's priority outweighs the time between them.
     #[test]
     fn waiting_outweighs_priority(
         first in priority(),
@@ -23,24 +23,24 @@ proptest! {
     ) {
         let between = Duration::from_micros(between);
         let worth = HEAD_START * u32::from(second.get().saturating_sub(first.get()));
-        let goes_first = rank(START, first) < rank(START + between, second);
+        let is_first = rank(START, first) < rank(START + between, second);
         let wins = between > worth || first > second;
-        prop_assert_eq!(goes_first, wins);
+        prop_assert_eq!(is_first, wins);
     }
 
     #[test]
-    fn equal_priorities_go_by_time(priority in priority(), a in any::<i32>(), b in any::<i32>()) {
+    fn equal_priorities_order_by_time(priority in priority(), a in any::<i32>(), b in any::<i32>()) {
         let at = |offset: i32| rota_core::Timestamp(START.0 + i64::from(offset));
         prop_assert_eq!(rank(at(a), priority).cmp(&rank(at(b), priority)), a.cmp(&b));
     }
 
     #[test]
-    fn a_wait_is_within_its_bounds(
+    fn backoff_stays_within_bounds(
         initial in 0..10_000_000u64,
         max in 0..u64::MAX,
         count in any::<u32>(),
         jitter in any::<f64>(),
-        told in prop::option::of(any::<u64>()),
+        retry_after in prop::option::of(any::<u64>()),
     ) {
         let policy = Policy {
             initial_backoff: Duration::from_millis(initial),
@@ -51,18 +51,18 @@ proptest! {
         prop_assert!(wait <= policy.max_backoff);
         prop_assert!(count == 0 || wait >= policy.initial_backoff.min(policy.max_backoff) / 2);
         let mut failure = Failure::new(Class::RateLimit, "too many");
-        failure.retry_after = told.map(Duration::from_secs);
+        failure.retry_after = retry_after.map(Duration::from_secs);
         if let Decision::Wait(wait) = policy.decide(&failure, 1, 1, jitter) {
             prop_assert!(wait <= (MAX_RETRY_AFTER + MAX_RETRY_AFTER / 10).max(policy.max_backoff));
-            let told = told.map_or(Duration::ZERO, Duration::from_secs);
-            prop_assert!(wait >= told.min(MAX_RETRY_AFTER), "earlier than told");
+            let retry_after = retry_after.map_or(Duration::ZERO, Duration::from_secs);
+            prop_assert!(wait >= retry_after.min(MAX_RETRY_AFTER), "earlier than retry_after");
         } else {
-            prop_assert!(false, "the first throttled attempt is forgiven");
+            prop_assert!(false, "the first rate-limited attempt is retried");
         }
     }
 
     #[test]
-    fn waits_do_not_shrink(count in 1..40u32, jitter in 0.0..=1.0f64) {
+    fn backoff_never_decreases(count in 1..40u32, jitter in 0.0..=1.0f64) {
         let policy = Policy::default();
         prop_assert!(policy.backoff(count, jitter) <= policy.backoff(count + 1, jitter));
     }

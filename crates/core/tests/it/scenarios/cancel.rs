@@ -1,137 +1,140 @@
-//! Ends that are asked for, and pauses.
+//! Cancellation and suspension.
 
 use rota_core::failure::Class;
 use rota_core::rank::Priority;
 use rota_core::task::{CONFIRM_SLACK, Command, Desired, Rejected, Reply, State};
 
-use crate::life::*;
+use crate::harness::*;
 
 #[test]
-fn what_waits_is_cancelled_at_once() {
-    for new in [plain(), rota_core::task::New { agent_known: false, ..plain() }] {
-        let mut life = Life::new(new);
-        let done = life.tries(update(Desired::Cancelled)).unwrap();
+fn waiting_task_is_cancelled_immediately() {
+    for new in [plain(), rota_core::task::Task { agent_known: false, ..plain() }] {
+        let mut harness = Harness::new(new);
+        let done = harness.try_apply(update(Desired::Cancelled)).unwrap();
         assert!(done.ended);
-        assert_eq!((life.state(), life.task.ended_at), (State::Cancelled, Some(START)));
+        assert_eq!((harness.state(), harness.task.ended_at), (State::Cancelled, Some(START)));
     }
 }
 
 #[test]
-fn born_cancelled() {
-    let life = Life::new(rota_core::task::New { desired: Desired::Cancelled, ..plain() });
-    assert_eq!((life.state(), life.reasons()), (State::Cancelled, vec!["created", "cancelled"]));
+fn task_created_cancelled_ends() {
+    let harness = Harness::new(rota_core::task::Task { desired: Desired::Cancelled, ..plain() });
+    assert_eq!((harness.state(), harness.reasons()), (State::Cancelled, vec!["created", "cancelled"]));
 }
 
 #[test]
-fn a_running_task_ends_when_its_worker_says_so() {
-    let mut life = Life::new(plain());
-    life.start().want(Desired::Cancelled);
-    assert_eq!((life.state(), life.task.desired), (State::Running, Desired::Cancelled));
-    assert_eq!(life.task.due(), Some(START + secs(10) + CONFIRM_SLACK));
-    life.finish(stopped());
-    assert_eq!((life.state(), life.task.confirm_by, life.task.worker_losses), (State::Cancelled, None, 0));
+fn running_task_ends_on_worker_confirmation() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Cancelled);
+    assert_eq!((harness.state(), harness.task.desired), (State::Running, Desired::Cancelled));
+    assert_eq!(harness.task.due(), Some(START + secs(10) + CONFIRM_SLACK));
+    harness.finish(stopped());
+    assert_eq!(
+        (harness.state(), harness.task.confirm_by, harness.task.worker_losses),
+        (State::Cancelled, None, 0)
+    );
 }
 
 #[test]
-fn a_cancelled_task_has_no_success_and_no_failure() {
-    for ending in [succeeded(), failed(Class::Agent), failed(Class::RateLimit)] {
-        let mut life = Life::new(plain());
-        life.start().want(Desired::Cancelled);
-        let done = life.tries(finish(life.live(), ending)).unwrap();
-        assert_eq!((life.state(), done.result, life.task.has_result), (State::Cancelled, None, false));
+fn cancelled_task_never_succeeds_or_fails() {
+    for completion in [succeeded(), failed(Class::Agent), failed(Class::RateLimit)] {
+        let mut harness = Harness::new(plain());
+        harness.start().update(Desired::Cancelled);
+        let done = harness.try_apply(finish(harness.live(), completion)).unwrap();
+        assert_eq!((harness.state(), done.result, harness.task.has_result), (State::Cancelled, None, false));
     }
 }
 
 #[test]
-fn a_worker_that_never_confirms_holds_no_cancellation() {
-    let mut life = Life::new(plain());
-    life.start().want(Desired::Cancelled).wait(secs(39));
-    assert_eq!(life.state(), State::Running);
-    // Asking again moves nothing, and no other change does.
+fn unconfirmed_cancellation_expires() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Cancelled).wait(secs(39));
+    assert_eq!(harness.state(), State::Running);
+    // Neither a repetition nor another update moves the deadline.
     let priority = Some(Priority::HIGH);
-    life.does(Command::Update { priority, labels: None, desired: None, reason: String::new() });
-    life.want(Desired::Cancelled).wait(secs(1));
-    assert_eq!(life.state(), State::Cancelled);
+    harness.apply(Command::Update { priority, labels: None, desired: None, reason: String::new() });
+    harness.update(Desired::Cancelled).wait(secs(1));
+    assert_eq!(harness.state(), State::Cancelled);
 }
 
 #[test]
-fn a_cancelled_assignment_ends_by_any_way_back() {
-    let ways: [fn(&mut Life); 4] = [
-        |life| {
-            life.reject();
+fn cancelled_assignment_ends_on_any_return() {
+    let ways: [fn(&mut Harness); 4] = [
+        |harness| {
+            harness.reject();
         },
-        |life| {
-            life.lose(EPOCH);
+        |harness| {
+            harness.lose(EPOCH);
         },
-        |life| {
-            life.accept().finish(stopped());
+        |harness| {
+            harness.accept().finish(stopped());
         },
-        |life| {
-            life.wait(secs(10));
+        |harness| {
+            harness.wait(secs(10));
         },
     ];
     for way in ways {
-        let mut life = Life::new(plain());
-        life.assign().want(Desired::Cancelled);
-        assert_eq!(life.state(), State::Assigned);
-        way(&mut life);
-        assert_eq!(life.state(), State::Cancelled, "{:?}", life.reasons());
+        let mut harness = Harness::new(plain());
+        harness.assign().update(Desired::Cancelled);
+        assert_eq!(harness.state(), State::Assigned);
+        way(&mut harness);
+        assert_eq!(harness.state(), State::Cancelled, "{:?}", harness.reasons());
     }
 }
 
 #[test]
-fn losing_the_worker_of_a_cancelled_run_is_its_end() {
-    let mut life = Life::new(plain());
-    life.start().want(Desired::Cancelled).lose(EPOCH);
-    assert_eq!((life.state(), life.task.worker_losses), (State::Cancelled, 0));
+fn losing_worker_completes_cancellation() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Cancelled).lose(EPOCH);
+    assert_eq!((harness.state(), harness.task.worker_losses), (State::Cancelled, 0));
 }
 
 #[test]
-fn there_is_no_way_back() {
-    let mut life = Life::new(plain());
-    life.start().want(Desired::Cancelled);
+fn cancellation_is_irreversible() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Cancelled);
     for desired in [Desired::Run, Desired::Suspended] {
-        assert_eq!(life.tries(update(desired)).unwrap_err(), Rejected::Cancelling);
+        assert_eq!(harness.try_apply(update(desired)).unwrap_err(), Rejected::Cancelling);
     }
-    life.finish(stopped());
-    assert_eq!(life.tries(update(Desired::Run)).unwrap_err(), Rejected::Cancelling);
-    assert_eq!(life.does(update(Desired::Cancelled)), Reply::Done);
+    harness.finish(stopped());
+    assert_eq!(harness.try_apply(update(Desired::Run)).unwrap_err(), Rejected::Cancelling);
+    assert_eq!(harness.apply(update(Desired::Cancelled)), Reply::Done);
 }
 
 #[test]
-fn an_ended_task_takes_labels_and_nothing_else() {
-    let mut life = Life::new(plain());
-    life.start().finish(succeeded());
+fn ended_task_accepts_only_labels() {
+    let mut harness = Harness::new(plain());
+    harness.start().finish(succeeded());
     let labels = Some([("team".to_owned(), "a".to_owned())].into());
     let change =
         |priority, labels| Command::Update { priority, labels, desired: None, reason: String::new() };
-    life.does(change(None, labels.clone()));
-    assert_eq!(Some(life.task.labels.clone()), labels);
-    let refused = life.tries(change(Some(Priority::HIGH), None)).unwrap_err();
+    harness.apply(change(None, labels.clone()));
+    assert_eq!(Some(harness.task.labels.clone()), labels);
+    let refused = harness.try_apply(change(Some(Priority::HIGH), None)).unwrap_err();
     assert_eq!(refused, Rejected::Final(State::Succeeded));
-    assert_eq!(life.tries(update(Desired::Cancelled)).unwrap_err(), Rejected::Final(State::Succeeded));
-    // What is already so is no change.
-    let seq = life.task.log_seq;
-    life.does(change(Some(Priority::NORMAL), labels));
-    assert_eq!((life.state(), life.task.log_seq), (State::Succeeded, seq));
+    assert_eq!(harness.try_apply(update(Desired::Cancelled)).unwrap_err(), Rejected::Final(State::Succeeded));
+    // An update without a difference is no change.
+    let seq = harness.task.log_seq;
+    harness.apply(change(Some(Priority::NORMAL), labels));
+    assert_eq!((harness.state(), harness.task.log_seq), (State::Succeeded, seq));
 }
 
 #[test]
-fn suspended_and_back() {
-    let mut life = Life::new(plain());
-    life.want(Desired::Suspended);
-    assert_eq!((life.state(), life.task.ready_at, life.task.due()), (State::Pending, None, None));
-    life.wait(secs(600)).want(Desired::Run);
-    assert_eq!((life.state(), life.task.ready_at), (State::Queued, Some(START + secs(600))));
+fn suspended_task_resumes() {
+    let mut harness = Harness::new(plain());
+    harness.update(Desired::Suspended);
+    assert_eq!((harness.state(), harness.task.ready_at, harness.task.due()), (State::Pending, None, None));
+    harness.wait(secs(600)).update(Desired::Run);
+    assert_eq!((harness.state(), harness.task.ready_at), (State::Queued, Some(START + secs(600))));
 }
 
 #[test]
-fn suspending_a_run_holds_only_the_next_attempt() {
-    let mut life = Life::new(plain());
-    life.start().want(Desired::Suspended);
-    assert_eq!(life.state(), State::Running);
-    life.lose(EPOCH);
-    assert_eq!((life.state(), life.task.worker_losses), (State::Pending, 1));
-    life.want(Desired::Run).start().finish(succeeded());
-    assert_eq!(life.state(), State::Succeeded);
+fn suspending_running_task_holds_next_attempt() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Suspended);
+    assert_eq!(harness.state(), State::Running);
+    harness.lose(EPOCH);
+    assert_eq!((harness.state(), harness.task.worker_losses), (State::Pending, 1));
+    harness.update(Desired::Run).start().finish(succeeded());
+    assert_eq!(harness.state(), State::Succeeded);
 }

@@ -1,4 +1,4 @@
-//! One story for each rule of the design.
+//! One scenario for each rule.
 
 mod cancel;
 mod dependency;

@@ -1,26 +1,25 @@
-//! Every command, with every kind of standing that a worker's word may have.
+//! Every command, and every way in which a report can be stale.
 
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
-use rota_core::task::{Command, DependencyKey, Desired, Ending, Held, Limits, Meaning, State};
+use rota_core::task::{AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, State};
 use rota_core::{Epoch, Fence};
 
-use crate::life::*;
+use crate::harness::*;
 
-/// One command to ask.
+/// One row of the table.
 pub(super) struct Asked {
     pub(super) kind: &'static str,
     pub(super) label: &'static str,
-    /// Said by who has not the live assignment: must never count.
+    /// Sent without the live assignment: must never count.
     pub(super) foreign: bool,
-    pub(super) command: Box<dyn Fn(&mut Life) -> Command>,
+    pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-/// Every kind of command, in the page's order.
 pub(super) const KINDS: [&str; 15] = [
     "Accept",
     "AgentAppeared",
-    "AgentGone",
+    "AgentDeleted",
     "Assign",
     "Cycle",
     "DependencyEnded",
@@ -35,7 +34,7 @@ pub(super) const KINDS: [&str; 15] = [
     "Update",
 ];
 
-/// A new command does not compile until it has a name here, and the tests do not pass until it is asked.
+/// Names a command. A new one does not compile without an arm here, and fails the tests without a row.
 pub(super) fn kind(command: &Command) -> &'static str {
     match command {
         Command::Assign { .. } => "Assign",
@@ -52,65 +51,65 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::DependencyEnded { .. } => "DependencyEnded",
         Command::Cycle { .. } => "Cycle",
         Command::AgentAppeared { .. } => "AgentAppeared",
-        Command::AgentGone => "AgentGone",
+        Command::AgentDeleted => "AgentDeleted",
     }
 }
 
-fn asked(label: &'static str, foreign: bool, command: impl Fn(&mut Life) -> Command + 'static) -> Asked {
-    let kind = kind(&command(&mut Life::new(plain())));
+fn asked(label: &'static str, foreign: bool, command: impl Fn(&mut Harness) -> Command + 'static) -> Asked {
+    let kind = kind(&command(&mut Harness::new(plain())));
     Asked { kind, label, foreign, command: Box::new(command) }
 }
 
-type Twist = fn(&mut Held);
+type Twist = fn(&mut AttemptRef);
 
-/// Words that do not count, as they differ from the live one.
+/// Stale references, by their difference from the live one.
 const FOREIGN: [(&str, Twist); 5] = [
-    ("an earlier fence", |held| held.fence = Fence(held.fence.0.saturating_sub(1))),
-    ("a fence never given", |held| held.fence = Fence(held.fence.0 + 1)),
-    ("another worker", |held| held.by.worker = worker("w9", 0).worker),
-    ("an older session", |held| held.by.epoch = Epoch(EPOCH - 1)),
-    ("a newer session that did not resume", |held| held.by.epoch = Epoch(EPOCH + 1)),
+    ("an earlier fence", |attempt| attempt.fence = Fence(attempt.fence.0.saturating_sub(1))),
+    ("a fence never issued", |attempt| attempt.fence = Fence(attempt.fence.0 + 1)),
+    ("another worker", |attempt| attempt.by.worker = worker("w9", 0).worker),
+    ("an older session", |attempt| attempt.by.epoch = Epoch(EPOCH - 1)),
+    ("a newer session that did not resume", |attempt| attempt.by.epoch = Epoch(EPOCH + 1)),
 ];
 
-/// A worker's command by the live fence, then by all others.
-fn by_all(list: &mut Vec<Asked>, label: &'static str, command: fn(Held) -> Command) {
-    list.push(asked(label, false, move |life| command(life.live())));
+/// Adds a report with the live reference, then with every stale one.
+fn by_all(list: &mut Vec<Asked>, label: &'static str, command: fn(AttemptRef) -> Command) {
+    list.push(asked(label, false, move |harness| command(harness.live())));
     for (label, twist) in FOREIGN {
-        list.push(asked(label, true, move |life| {
-            let mut held = life.live();
-            twist(&mut held);
-            command(held)
+        list.push(asked(label, true, move |harness| {
+            let mut attempt = harness.live();
+            twist(&mut attempt);
+            command(attempt)
         }));
     }
 }
 
-fn report(held: Held, first: u64, meaning: Meaning) -> Command {
-    Command::Report { held, first, items: vec![item(meaning)] }
+fn report(attempt: AttemptRef, first: u64, effect: EventEffect) -> Command {
+    Command::Report { attempt, first, items: vec![item(effect)] }
 }
 
-fn next(life: &Life) -> u64 {
-    life.task.assignment.as_ref().map_or(1, |assignment| assignment.attempt_seq + 1)
+fn next(harness: &Harness) -> u64 {
+    harness.task.assignment.as_ref().map_or(1, |assignment| assignment.attempt_seq + 1)
 }
 
-fn throttled() -> Ending {
-    Ending::Failed(Failure::new(Class::RateLimit, "too many requests"))
+fn rate_limited() -> Completion {
+    Completion::Failed(Failure::new(Class::RateLimit, "too many requests"))
 }
 
-/// All of them, in the page's order.
+/// Returns all rows in order.
 pub(super) fn all() -> Vec<Asked> {
     let mut list = vec![asked("", false, |_| assign("w2", 1))];
     by_all(&mut list, "live fence", Command::Accept);
-    by_all(&mut list, "live fence", |held| Command::Reject { held, reason: "no room".to_owned() });
+    by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
     finishes(&mut list);
     sessions(&mut list);
-    list.push(asked("nothing is due", false, |_| Command::Tick));
-    list.push(asked("its time is due", false, |life| {
-        life.now = life.task.due().unwrap_or(life.now);
+    list.push(asked("no deadline has passed", false, |_| Command::Tick));
+    list.push(asked("a deadline has passed", false, |harness| {
+        harness.now = harness.task.due().unwrap_or(harness.now);
         Command::Tick
     }));
-    list.push(asked("a week too late", false, |life| {
-        life.now = life.now + secs(7 * 24 * 3600);
+    list.push(asked("a week late", false, |harness| {
+        harness.now = harness.now + secs(7 * 24 * 3600);
         Command::Tick
     }));
     callers(&mut list);
@@ -119,52 +118,54 @@ pub(super) fn all() -> Vec<Asked> {
 }
 
 fn reports(list: &mut Vec<Asked>) {
-    by_all(list, "live fence, first item", |held| report(held, 1, Meaning::Plain));
-    type What = fn(&Life) -> (u64, Meaning);
+    by_all(list, "live fence, first item", |attempt| report(attempt, 1, EventEffect::None));
+    type What = fn(&Harness) -> (u64, EventEffect);
     let more: [(&str, What); 4] = [
-        ("live fence, next item", |life| (next(life), Meaning::Plain)),
-        ("live fence, items missing", |life| (next(life) + 1, Meaning::Plain)),
-        ("live fence, asks", |life| {
-            (next(life), Meaning::Asks { request: "q2".to_owned(), payload: "?".into() })
+        ("live fence, next item", |harness| (next(harness), EventEffect::None)),
+        ("live fence, items missing", |harness| (next(harness) + 1, EventEffect::None)),
+        ("live fence, input requested", |harness| {
+            (next(harness), EventEffect::InputRequested { request: "q2".to_owned(), payload: "?".into() })
         }),
-        ("live fence, settles", |life| (next(life), Meaning::Settles("q1".to_owned()))),
+        ("live fence, input resolved", |harness| {
+            (next(harness), EventEffect::InputResolved("q1".to_owned()))
+        }),
     ];
     for (label, what) in more {
-        list.push(asked(label, false, move |life| {
-            let (first, meaning) = what(life);
-            report(life.live(), first, meaning)
+        list.push(asked(label, false, move |harness| {
+            let (first, effect) = what(harness);
+            report(harness.live(), first, effect)
         }));
     }
 }
 
 fn finishes(list: &mut Vec<Asked>) {
-    by_all(list, "live fence, succeeded", |held| finish(held, succeeded()));
-    type Made = fn() -> Ending;
+    by_all(list, "live fence, succeeded", |attempt| finish(attempt, succeeded()));
+    type Made = fn() -> Completion;
     let more: [(&str, Made); 4] = [
-        ("live fence, failed, worth another try", || failed(Class::Agent)),
-        ("live fence, failed, useless to try again", || failed(Class::Auth)),
-        ("live fence, throttled", throttled),
+        ("live fence, failed, retryable", || failed(Class::Agent)),
+        ("live fence, failed, not retryable", || failed(Class::Auth)),
+        ("live fence, rate-limited", rate_limited),
         ("live fence, stopped", stopped),
     ];
-    for (label, ending) in more {
-        list.push(asked(label, false, move |life| finish(life.live(), ending())));
+    for (label, completion) in more {
+        list.push(asked(label, false, move |harness| finish(harness.live(), completion())));
     }
 }
 
 fn sessions(list: &mut Vec<Asked>) {
     let resumes: [(&str, bool, Twist); 6] = [
         ("same session", false, |_| {}),
-        ("newer session", false, |held| held.by.epoch = Epoch(EPOCH + 1)),
-        ("older session", true, |held| held.by.epoch = Epoch(EPOCH - 1)),
-        ("another worker", true, |held| held.by.worker = worker("w9", 0).worker),
-        ("an earlier fence", true, |held| held.fence = Fence(held.fence.0.saturating_sub(1))),
-        ("a fence never given", true, |held| held.fence = Fence(held.fence.0 + 1)),
+        ("newer session", false, |attempt| attempt.by.epoch = Epoch(EPOCH + 1)),
+        ("older session", true, |attempt| attempt.by.epoch = Epoch(EPOCH - 1)),
+        ("another worker", true, |attempt| attempt.by.worker = worker("w9", 0).worker),
+        ("an earlier fence", true, |attempt| attempt.fence = Fence(attempt.fence.0.saturating_sub(1))),
+        ("a fence never issued", true, |attempt| attempt.fence = Fence(attempt.fence.0 + 1)),
     ];
     for (label, foreign, twist) in resumes {
-        list.push(asked(label, foreign, move |life| {
-            let mut held = life.live();
-            twist(&mut held);
-            Command::Resume { by: held.by, fence: held.fence }
+        list.push(asked(label, foreign, move |harness| {
+            let mut attempt = harness.live();
+            twist(&mut attempt);
+            Command::Resume { by: attempt.by, fence: attempt.fence }
         }));
     }
     for (label, name, epoch, foreign) in [
@@ -175,7 +176,7 @@ fn sessions(list: &mut Vec<Asked>) {
     ] {
         list.push(asked(label, foreign, move |_| Command::LoseWorker {
             session: worker(name, epoch),
-            message: "it is gone".to_owned(),
+            message: "it disconnected".to_owned(),
         }));
     }
 }
@@ -192,10 +193,10 @@ fn callers(list: &mut Vec<Asked>) {
     list.push(asked("suspend", false, |_| update(Desired::Suspended)));
     list.push(asked("run", false, |_| update(Desired::Run)));
     list.push(asked("cancel", false, |_| update(Desired::Cancelled)));
-    list.push(asked("nothing new", false, move |_| change(Some(Priority::NORMAL), None)));
-    list.push(asked("out of turn", false, |_| answer("")));
-    list.push(asked("answers an open question", false, |_| answer("q1")));
-    list.push(asked("answers no question", false, |_| answer("q9")));
+    list.push(asked("no difference", false, move |_| change(Some(Priority::NORMAL), None)));
+    list.push(asked("unsolicited", false, |_| answer("")));
+    list.push(asked("answers an open request", false, |_| answer("q1")));
+    list.push(asked("answers no request", false, |_| answer("q9")));
 }
 
 fn others(list: &mut Vec<Asked>) {
@@ -205,11 +206,11 @@ fn others(list: &mut Vec<Asked>) {
         ("succeeded", 2, State::Succeeded),
         ("failed", 2, State::Failed),
         ("cancelled", 2, State::Cancelled),
-        ("one that it does not wait for", 8, State::Failed),
+        ("not a dependency", 8, State::Failed),
     ] {
         list.push(asked(label, false, move |_| Command::DependencyEnded { id: id(number), state }));
     }
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2), id(1)] }));
     list.push(asked("", false, |_| appeared(Limits::default())));
-    list.push(asked("", false, |_| Command::AgentGone));
+    list.push(asked("", false, |_| Command::AgentDeleted));
 }

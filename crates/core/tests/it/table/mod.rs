@@ -1,5 +1,5 @@
-//! The whole table: every command in every state. What comes of it is written to
-//! `docs/state-machine.md`, and the committed page must say the same.
+//! The whole table: every command in every state. The result is `docs/state-machine.md`, and the committed page must
+//! match it.
 
 mod asked;
 mod page;
@@ -12,25 +12,24 @@ use rota_core::task::{Body, Rejected, Reply, State};
 
 use self::asked::Asked;
 use self::setups::Setup;
-use crate::life::Life;
+use crate::harness::Harness;
 
-/// What came of one command on one task.
+/// Result of one command on one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
-    /// As the page shows it.
+    /// The cell of the table.
     text: String,
-    /// Every step: from, to, reason.
+    /// State changes: from, to, reason.
     steps: Vec<(Option<State>, State, String)>,
     refused: bool,
     stale: bool,
 }
 
-/// All that was seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// By command's and setup's place.
+    /// Cells by row and column.
     cells: BTreeMap<(usize, usize), Outcome>,
-    /// Steps from one state to another, with every reason for them.
+    /// State changes with their reasons.
     steps: BTreeMap<(Option<State>, State), BTreeSet<String>>,
 }
 
@@ -40,20 +39,20 @@ fn refusal(refused: &Rejected) -> &'static str {
         Rejected::State(_) => "✗ state",
         Rejected::UnknownFence(_) => "✗ fence",
         Rejected::Gap { .. } => "✗ gap",
-        Rejected::NoSuchQuestion(_) => "✗ question",
+        Rejected::NoSuchQuestion(_) => "✗ request",
         Rejected::TooMany(_) => "✗ too many",
         Rejected::Cancelling => "✗ cancelling",
     }
 }
 
-fn ask(life: &mut Life, asked: &Asked) -> Outcome {
-    let command = (asked.command)(life);
-    let before = life.task.clone();
+fn ask(harness: &mut Harness, asked: &Asked) -> Outcome {
+    let command = (asked.command)(harness);
+    let before = harness.task.clone();
     let nothing = Outcome { text: String::new(), steps: Vec::new(), refused: false, stale: false };
-    let done = match life.tries(command) {
+    let done = match harness.try_apply(command) {
         Ok(done) => done,
         Err(refused) => {
-            assert_eq!(life.task, before, "{}: a refused command has left traces", asked.label);
+            assert_eq!(harness.task, before, "{}: a rejected command changed the record", asked.label);
             return Outcome { text: refusal(&refused).to_owned(), refused: true, ..nothing };
         }
     };
@@ -68,23 +67,23 @@ fn ask(life: &mut Life, asked: &Asked) -> Outcome {
         Reply::Stale if done.events.is_empty() => "stale".to_owned(),
         Reply::Stale => "stale, noted".to_owned(),
         _ if !path.is_empty() => path.join(" "),
-        _ if life.task != before => "kept".to_owned(),
+        _ if harness.task != before => "kept".to_owned(),
         _ => "–".to_owned(),
     };
     Outcome { text, steps, refused: false, stale: done.reply == Reply::Stale }
 }
 
-/// Asks everything of every task.
+/// Applies every command to every task.
 fn walk(setups: &[Setup], all: &[Asked]) -> Seen {
     let mut seen = Seen::default();
     for (column, setup) in setups.iter().enumerate() {
-        for event in &setup.life.log {
+        for event in &setup.harness.log {
             if let Body::State(change) = &event.body {
                 seen.steps.entry((change.from, change.to)).or_default().insert(change.reason.to_string());
             }
         }
         for (row, asked) in all.iter().enumerate() {
-            let outcome = ask(&mut setup.life.clone(), asked);
+            let outcome = ask(&mut setup.harness.clone(), asked);
             for (from, to, reason) in &outcome.steps {
                 seen.steps.entry((*from, *to)).or_default().insert(reason.clone());
             }
@@ -95,7 +94,7 @@ fn walk(setups: &[Setup], all: &[Asked]) -> Seen {
 }
 
 #[test]
-fn the_committed_page_says_what_is() {
+fn state_machine_page_is_current() {
     let (setups, all) = (setups::all(), asked::all());
     let page = page::write(&setups, &all, &walk(&setups, &all));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/state-machine.md");
@@ -110,40 +109,40 @@ fn the_committed_page_says_what_is() {
     assert!(
         page == committed,
         "docs/state-machine.md is out of date; first difference: {differs:?}\n\
-         look at what has changed, then write it anew with `ROTA_BLESS=1 cargo test -p rota-core`"
+         check the difference, then regenerate it with `ROTA_BLESS=1 cargo test -p rota-core`"
     );
 }
 
 #[test]
-fn every_state_and_every_command_is_there() {
-    let states: BTreeSet<_> = setups::all().iter().map(|setup| setup.life.state()).collect();
+fn every_state_and_command_is_covered() {
+    let states: BTreeSet<_> = setups::all().iter().map(|setup| setup.harness.state()).collect();
     assert_eq!(states, BTreeSet::from(State::ALL));
-    let mut life = setups::all().remove(0).life;
+    let mut harness = setups::all().remove(0).harness;
     let kinds: BTreeSet<_> =
-        asked::all().iter().map(|asked| asked::kind(&(asked.command)(&mut life))).collect();
+        asked::all().iter().map(|asked| asked::kind(&(asked.command)(&mut harness))).collect();
     assert_eq!(kinds, BTreeSet::from(asked::KINDS));
 }
 
-/// The rules that hold over the whole table, whatever the page says.
+/// Rules that hold over the whole table.
 #[test]
-fn rules_of_the_table() {
+fn table_rules_hold() {
     let (setups, all) = (setups::all(), asked::all());
     let seen = walk(&setups, &all);
     for ((row, column), outcome) in &seen.cells {
         let (asked, setup) = (&all[*row], &setups[*column]);
         let place = format!("{} · {} in {}: {outcome:?}", asked.kind, asked.label, setup.label);
-        let state = setup.life.state();
+        let state = setup.harness.state();
         if state.is_final() {
-            assert!(outcome.steps.is_empty(), "an end is left: {place}");
+            assert!(outcome.steps.is_empty(), "a final state is left: {place}");
         }
         if asked.foreign {
             let nothing = outcome.refused || outcome.stale || outcome.text == "–";
-            assert!(nothing && outcome.steps.is_empty(), "a foreign word counts: {place}");
+            assert!(nothing && outcome.steps.is_empty(), "a stale report counts: {place}");
         }
         if asked.kind == "Assign" {
             assert_eq!(outcome.refused, state != State::Queued, "{place}");
         }
-        if setup.life.task.desired == rota_core::task::Desired::Cancelled && !state.is_final() {
+        if setup.harness.task.desired == rota_core::task::Desired::Cancelled && !state.is_final() {
             let end = outcome.steps.last().map(|step| step.1).filter(|end| end.is_final());
             assert!(end.is_none_or(|end| end == State::Cancelled), "{place}");
         }

@@ -1,85 +1,85 @@
-//! A task in every state, brought there by commands only; several for states that are not all alike.
+//! A task in every state, brought there by commands only; several for states with variants.
 
 use rota_core::failure::Class;
-use rota_core::task::{Dependency, Desired, Limits, Meaning, New, OnFailure, State};
+use rota_core::task::{Dependency, Desired, EventEffect, Limits, OnFailure, State, Task};
 
-use crate::life::*;
+use crate::harness::*;
 
-/// A task somewhere.
+/// A task in some state.
 #[derive(Debug)]
 pub(super) struct Setup {
-    /// What is special about it; empty for the plain one of its state.
+    /// What distinguishes it; empty for the plain task of its state.
     pub(super) label: &'static str,
-    /// Whether it has a column in the table; all others of its kind follow it in the list.
+    /// Whether it has a column in the table; variants follow their column in the list.
     pub(super) column: bool,
-    pub(super) life: Life,
+    pub(super) harness: Harness,
 }
 
-/// Has lost two workers, so that there are earlier fences.
-fn seasoned(new: New) -> Life {
-    let mut life = Life::new(new);
-    life.start().lose(EPOCH);
-    life.start().lose(EPOCH);
-    life
+/// Loses two workers first, so that there are earlier fences.
+fn seasoned(new: Task) -> Harness {
+    let mut harness = Harness::new(new);
+    harness.start().lose(EPOCH);
+    harness.start().lose(EPOCH);
+    harness
 }
 
-fn queued() -> Life {
+fn queued() -> Harness {
     seasoned(plain())
 }
 
-fn running() -> Life {
-    let mut life = queued();
-    life.start().report(1, vec![item(Meaning::Plain)]).unwrap();
-    life
+fn running() -> Harness {
+    let mut harness = queued();
+    harness.start().report(1, vec![item(EventEffect::None)]).unwrap();
+    harness
 }
 
-fn asking() -> Life {
-    let mut life = running();
-    life.report(2, vec![asks("q1")]).unwrap();
-    life
+fn asking() -> Harness {
+    let mut harness = running();
+    harness.report(2, vec![request("q1")]).unwrap();
+    harness
 }
 
-/// At work with nothing left to lose.
-fn last_attempt() -> Life {
+/// Runs with every retry used up.
+fn last_attempt() -> Harness {
     let mut new = plain();
     (new.retry.max_attempts, new.retry.max_worker_losses) = (1, 2);
-    let mut life = seasoned(new);
-    life.start().report(1, vec![item(Meaning::Plain)]).unwrap();
-    life
+    let mut harness = seasoned(new);
+    harness.start().report(1, vec![item(EventEffect::None)]).unwrap();
+    harness
 }
 
-fn impatient() -> Life {
+fn impatient() -> Harness {
     let limits = Limits { queue_timeout: Some(secs(60)), ..plain().limits };
-    Life::new(New { limits, ..plain() })
+    Harness::new(Task { limits, ..plain() })
 }
 
-fn depending(dependency: Dependency) -> Life {
-    Life::new(New { dependencies: vec![dependency], ..plain() })
+fn depending(dependency: Dependency) -> Harness {
+    Harness::new(Task { dependencies: vec![dependency], ..plain() })
 }
 
-/// Goes on from there.
-fn then<T>(mut life: Life, step: impl FnOnce(&mut Life) -> T) -> Life {
-    step(&mut life);
-    life
+/// Continues from the given task.
+fn then<T>(mut harness: Harness, step: impl FnOnce(&mut Harness) -> T) -> Harness {
+    step(&mut harness);
+    harness
 }
 
-fn cancelled(life: Life) -> Life {
-    then(life, |life| life.want(Desired::Cancelled).state())
+fn cancelled(harness: Harness) -> Harness {
+    then(harness, |harness| harness.update(Desired::Cancelled).state())
 }
 
-fn suspended(life: Life) -> Life {
-    then(life, |life| life.want(Desired::Suspended).state())
+fn suspended(harness: Harness) -> Harness {
+    then(harness, |harness| harness.update(Desired::Suspended).state())
 }
 
-fn assigned() -> Life {
-    then(queued(), |life| life.assign().state())
+fn assigned() -> Harness {
+    then(queued(), |harness| harness.assign().state())
 }
 
-fn refused_twice(life: Life) -> Life {
-    then(life, |life| life.assign().reject().assign().reject().state())
+fn rejected_twice(harness: Harness) -> Harness {
+    then(harness, |harness| harness.assign().reject().assign().reject().state())
 }
 
-/// All of them. One with a column comes before those that are compared with it.
+/// Returns all setups. One with a column precedes its variants.
 pub(super) fn all() -> Vec<Setup> {
     let mut list = waiting();
     list.extend(on_workers());
@@ -87,31 +87,26 @@ pub(super) fn all() -> Vec<Setup> {
     list
 }
 
-fn setup(state: State, column: bool, label: &'static str, life: Life) -> Setup {
-    assert_eq!(life.state(), state, "{label}: {:?}", life.reasons());
-    Setup { label, column, life }
+fn setup(state: State, column: bool, label: &'static str, harness: Harness) -> Setup {
+    assert_eq!(harness.state(), state, "{label}: {:?}", harness.reasons());
+    Setup { label, column, harness }
 }
 
 fn waiting() -> Vec<Setup> {
     use State::{Pending, Queued};
-    let no_agent = Life::new(New { agent_known: false, ..plain() });
-    let later = Life::new(New { not_before: Some(START + secs(60)), ..plain() });
-    let retry = then(running(), |life| life.finish(failed(Class::Agent)));
+    let no_agent = Harness::new(Task { agent_known: false, ..plain() });
+    let later = Harness::new(Task { not_before: Some(START + secs(60)), ..plain() });
+    let retry = then(running(), |harness| harness.finish(failed(Class::Agent)));
     vec![
         setup(Pending, true, "new, with a dependency", depending(after(2, OnFailure::Fail))),
         setup(Pending, false, "a dependency that may fail", depending(after(2, OnFailure::Continue))),
         setup(Pending, false, "a dependency that cancels", depending(after(2, OnFailure::Cancel))),
-        setup(
-            Pending,
-            false,
-            "a dependency that does not exist",
-            depending(missing("build", OnFailure::Fail)),
-        ),
-        setup(Pending, false, "its agent does not exist", no_agent),
+        setup(Pending, false, "a missing dependency", depending(missing("build", OnFailure::Fail))),
+        setup(Pending, false, "a missing agent", no_agent),
         setup(Pending, false, "a start time", later),
-        setup(Pending, true, "to be tried again", retry),
-        setup(Pending, false, "refused twice", refused_twice(queued())),
-        setup(Pending, false, "refused twice, a queue timeout", refused_twice(impatient())),
+        setup(Pending, true, "waiting for a retry", retry),
+        setup(Pending, false, "rejected twice", rejected_twice(queued())),
+        setup(Pending, false, "rejected twice, with a queue timeout", rejected_twice(impatient())),
         setup(Pending, false, "suspended", suspended(queued())),
         setup(Queued, true, "", queued()),
         setup(Queued, false, "a queue timeout", impatient()),
@@ -120,31 +115,31 @@ fn waiting() -> Vec<Setup> {
 
 fn on_workers() -> Vec<Setup> {
     use State::{Assigned, InputRequired, Running};
-    let again = then(queued(), |life| life.assign().reject().assign().state());
-    let last_question = then(last_attempt(), |life| life.report(2, vec![asks("q1")]));
+    let again = then(queued(), |harness| harness.assign().reject().assign().state());
+    let last_question = then(last_attempt(), |harness| harness.report(2, vec![request("q1")]));
     vec![
         setup(Assigned, true, "", assigned()),
-        setup(Assigned, false, "refused once before", again),
+        setup(Assigned, false, "rejected once before", again),
         setup(Assigned, false, "suspended", suspended(assigned())),
         setup(Assigned, false, "cancelled", cancelled(assigned())),
         setup(Running, true, "", running()),
-        setup(Running, false, "its last attempt", last_attempt()),
+        setup(Running, false, "the last attempt", last_attempt()),
         setup(Running, false, "suspended", suspended(running())),
         setup(Running, false, "cancelled", cancelled(running())),
         setup(InputRequired, true, "", asking()),
-        setup(InputRequired, false, "its last attempt", last_question),
+        setup(InputRequired, false, "the last attempt", last_question),
         setup(InputRequired, false, "cancelled", cancelled(asking())),
     ]
 }
 
 fn ended() -> Vec<Setup> {
     use State::{Cancelled, Failed, Succeeded};
-    let overdue = then(running(), |life| life.wait(secs(3600 + 40)).state());
+    let overdue = then(running(), |harness| harness.wait(secs(3600 + 40)).state());
     vec![
-        setup(Succeeded, true, "", then(running(), |life| life.finish(succeeded()))),
-        setup(Failed, true, "", then(running(), |life| life.finish(failed(Class::Auth)))),
-        setup(Failed, false, "overdue, its worker silent", overdue),
-        setup(Cancelled, true, "", then(cancelled(running()), |life| life.finish(stopped()))),
-        setup(Cancelled, false, "before it ever started", cancelled(Life::new(plain()))),
+        setup(Succeeded, true, "", then(running(), |harness| harness.finish(succeeded()))),
+        setup(Failed, true, "", then(running(), |harness| harness.finish(failed(Class::Auth)))),
+        setup(Failed, false, "timed out, its worker silent", overdue),
+        setup(Cancelled, true, "", then(cancelled(running()), |harness| harness.finish(stopped()))),
+        setup(Cancelled, false, "before its start", cancelled(Harness::new(plain()))),
     ]
 }

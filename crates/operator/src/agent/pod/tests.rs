@@ -1,4 +1,4 @@
-//! What a worker's pod looks like, agent by agent.
+//! Pods of various agents and tasks.
 
 use super::*;
 
@@ -22,14 +22,14 @@ fn options() -> WorkerOptions {
     }
 }
 
-fn made(agent: &Agent, task: Option<ForTask<'_>>) -> Pod {
-    Recipe { agent, options: &options(), task }.pod().unwrap()
+fn build(agent: &Agent, task: Option<TaskPod<'_>>) -> Pod {
+    PodSpecInput { agent, options: &options(), task }.pod().unwrap()
 }
 
 #[test]
-fn it_is_confined_and_proves_who_it_is() {
+fn pod_is_confined_and_identifies_itself() {
     let agent = agent("{runtime: {scripted: {}}, slots: 3}");
-    let pod = made(&agent, None);
+    let pod = build(&agent, None);
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("coder-"));
     assert_eq!(pod.owner_references()[0].uid, "u1");
     let spec = pod.spec.unwrap();
@@ -49,7 +49,7 @@ fn it_is_confined_and_proves_who_it_is() {
 }
 
 #[test]
-fn what_the_agent_asks_for_is_there() {
+fn pod_follows_the_agents_template() {
     let agent = agent(
             "{runtime: {scripted: {}}, secrets: [{name: KEY, secretName: model, key: k}],
               pod: {image: 'mine:2', imagePullPolicy: Never, labels: {team: x, rota.dev/agent: evil},
@@ -57,9 +57,9 @@ fn what_the_agent_asks_for_is_there() {
                     resources: {limits: {memory: 1Gi}}, terminationGracePeriod: 30s,
                     volumes: [{name: cache, emptyDir: {}}], volumeMounts: [{name: cache, mountPath: /cache}]}}",
         );
-    let pod = made(&agent, None);
+    let pod = build(&agent, None);
     assert_eq!(pod.labels()["team"], "x");
-    assert_eq!(pod.labels()[AGENT], "coder", "a label that we go by is ours");
+    assert_eq!(pod.labels()[AGENT], "coder", "labels of the operator win");
     let spec = pod.spec.unwrap();
     let container = &spec.containers[0];
     assert_eq!(container.image.as_deref(), Some("mine:2"));
@@ -69,8 +69,9 @@ fn what_the_agent_asks_for_is_there() {
 }
 
 #[test]
-fn a_changed_spec_has_another_hash_and_one_that_pods_do_not_see_has_not() {
-    let hash = |spec: &str| Recipe { agent: &agent(spec), options: &options(), task: None }.hash().unwrap();
+fn hash_covers_only_what_pods_see() {
+    let hash =
+        |spec: &str| PodSpecInput { agent: &agent(spec), options: &options(), task: None }.hash().unwrap();
     let first = hash("{runtime: {scripted: {}}}");
     assert_eq!(first, hash("{runtime: {scripted: {seed: 1}}, replicas: 3, maxReplicas: 9}"));
     assert_ne!(first, hash("{runtime: {scripted: {}}, slots: 2}"));
@@ -79,7 +80,7 @@ fn a_changed_spec_has_another_hash_and_one_that_pods_do_not_see_has_not() {
 }
 
 #[test]
-fn a_task_of_its_own_changes_what_it_may() {
+fn task_pod_applies_overrides() {
     let agent = agent("{runtime: {scripted: {}}, slots: 9, pod: {nodeSelector: {a: b}}}");
     let task: Task = serde_saphyr::from_str(
         "apiVersion: rota.dev/v1alpha1
@@ -89,7 +90,7 @@ spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}, servic
 ",
     )
     .unwrap();
-    let pod = made(&agent, Some(ForTask { id: "u2", resource: Some(&task) }));
+    let pod = build(&agent, Some(TaskPod { id: "u2", resource: Some(&task) }));
     assert_eq!(pod.owner_references()[0].kind, "Task");
     assert_eq!(pod.labels()[TASK_UID], "u2");
     let spec = pod.spec.unwrap();
@@ -100,15 +101,15 @@ spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}, servic
 }
 
 #[test]
-fn what_is_no_kubernetes_is_named() {
+fn invalid_kubernetes_fields_are_named() {
     let agent = agent("{runtime: {scripted: {}}, pod: {resources: {limits: 3}}}");
-    let error = Recipe { agent: &agent, options: &options(), task: None }.pod().unwrap_err();
+    let error = PodSpecInput { agent: &agent, options: &options(), task: None }.pod().unwrap_err();
     assert!(error.0.starts_with("spec.pod.resources: "), "{}", error.0);
 }
 
 #[test]
-fn names_fit() {
+fn name_prefix_leaves_room_for_suffix() {
     let long = "a".repeat(63);
-    assert_eq!(stem(&long).len() + 5, 63);
-    assert_eq!(stem("a.b-"), "a.b-");
+    assert_eq!(name_prefix(&long).len() + 5, 63);
+    assert_eq!(name_prefix("a.b-"), "a.b-");
 }

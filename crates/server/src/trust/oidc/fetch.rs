@@ -1,4 +1,4 @@
-//! Asks an issuer for its keys. Certificates and token are read each time, since a cluster renews both.
+//! Fetches the keys of an issuer. Certificates and token are read each time, since a cluster renews both.
 
 use std::time::Duration;
 
@@ -8,10 +8,8 @@ use serde::Deserialize;
 use crate::options::Oidc;
 use crate::trust::files;
 
-/// For one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer.
-const LONGEST: usize = 1 << 20;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_RESPONSE_SIZE: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Discovery {
@@ -19,7 +17,7 @@ struct Discovery {
     jwks_uri: String,
 }
 
-/// The issuer's key set as it came, or a sentence.
+/// Returns the issuer's key set, not parsed. The error is a message for users.
 pub(super) async fn key_set(options: &Oidc) -> Result<Vec<u8>, String> {
     let client = client(options).await?;
     let bearer = match &options.token_file {
@@ -42,8 +40,8 @@ pub(super) async fn key_set(options: &Oidc) -> Result<Vec<u8>, String> {
 }
 
 async fn client(options: &Oidc) -> Result<Client, String> {
-    // The token goes to whom it is meant for and to nobody whom that one names.
-    let mut builder = Client::builder().timeout(PATIENCE).redirect(redirect::Policy::none());
+    // No redirects: the token is sent to its audience only, not to whatever that one refers to.
+    let mut builder = Client::builder().timeout(REQUEST_TIMEOUT).redirect(redirect::Policy::none());
     if let Some(path) = &options.ca {
         let trusted = Certificate::from_pem_bundle(&files::read(path).await?)
             .map_err(|error| format!("{} holds no certificates in PEM: {error}", path.display()))?;
@@ -53,7 +51,7 @@ async fn client(options: &Oidc) -> Result<Client, String> {
 }
 
 async fn get(client: &Client, url: &str, bearer: Option<&str>) -> Result<Vec<u8>, String> {
-    let failed = |error: reqwest::Error| format!("{url} does not answer: {}", root(&error));
+    let failed = |error: reqwest::Error| format!("request to {url} failed: {}", root(&error));
     let mut request = client.get(url);
     if let Some(bearer) = bearer {
         request = request.bearer_auth(bearer);
@@ -64,7 +62,7 @@ async fn get(client: &Client, url: &str, bearer: Option<&str>) -> Result<Vec<u8>
     }
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        if bytes.len() + chunk.len() > LONGEST {
+        if bytes.len() + chunk.len() > MAX_RESPONSE_SIZE {
             return Err(format!("{url} answers with more than 1 MiB"));
         }
         bytes.extend_from_slice(&chunk);
@@ -72,7 +70,7 @@ async fn get(client: &Client, url: &str, bearer: Option<&str>) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// The innermost cause.
+/// Returns the innermost cause, which names what failed.
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

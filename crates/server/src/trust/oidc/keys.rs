@@ -1,5 +1,5 @@
-//! The issuer's keys: kept, looked at again now and then, and at once when a token names one that is not known. What
-//! is kept goes on while the issuer is away.
+//! Cache of the issuer's keys: refreshed regularly, and immediately when a token names an unknown key. Cached keys stay
+//! valid while the issuer is unavailable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::fetch;
 use crate::options::Oidc;
 
 /// More keys than any issuer has.
-const MOST: usize = 256;
+const MAX_KEYS: usize = 256;
 
 /// A public key, and how tokens are signed with it.
 pub(super) struct Key {
@@ -23,34 +23,34 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-/// Why there is no key.
+/// Failure to find a key.
 pub(super) enum NoKey {
     /// The issuer does not list it.
     Unknown,
-    /// The issuer cannot be asked.
-    Away(String),
+    /// The issuer's keys cannot be fetched.
+    Unavailable(String),
 }
 
 #[derive(Default)]
-struct Known {
+struct Cached {
     keys: HashMap<String, Arc<Key>>,
-    /// When the issuer last answered.
+    /// When the keys were last fetched.
     at: Option<Instant>,
 }
 
-/// The last time that the issuer was asked.
-struct Asked {
+/// The last attempt to fetch the keys.
+struct Fetch {
     at: Instant,
     outcome: Result<(), String>,
 }
 
-/// The issuer's keys.
+/// Keys of one issuer. Clones share the cache.
 #[derive(Clone)]
 pub(super) struct Keys {
     options: Arc<Oidc>,
-    known: Arc<Mutex<Known>>,
-    /// Held by whoever asks: the others wait, and use what it brings.
-    asked: Arc<tokio::sync::Mutex<Option<Asked>>>,
+    cache: Arc<Mutex<Cached>>,
+    /// Held while the keys are fetched: other callers wait, and use the outcome.
+    last_fetch: Arc<tokio::sync::Mutex<Option<Fetch>>>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -61,53 +61,57 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     pub(super) fn new(options: Oidc) -> Self {
-        Self { options: Arc::new(options), known: Arc::default(), asked: Arc::default() }
+        Self { options: Arc::new(options), cache: Arc::default(), last_fetch: Arc::default() }
     }
 
-    /// The key of this id.
+    /// Returns a key by its id.
     pub(super) async fn find(&self, kid: &str) -> Result<Arc<Key>, NoKey> {
-        let (known, old) = self.look(kid);
+        let (known, stale) = self.cached(kid);
         if let Some(key) = known {
-            // One that the issuer has withdrawn goes, though no token asks for a new one. Nobody waits for that.
-            if old && self.asked.try_lock().is_ok() {
+            // Refreshed in the background, so that a key that the issuer withdrew is removed.
+            if stale && self.last_fetch.try_lock().is_ok() {
                 let keys = self.clone();
-                spawn("oidc-keys", OnExit::Done, async move { drop(keys.ask().await) });
+                spawn("oidc-keys", OnExit::Done, async move { drop(keys.fetch().await) });
             }
             return Ok(key);
         }
-        let asked = self.ask().await;
-        match (self.look(kid).0, asked) {
+        let fetched = self.fetch().await;
+        match (self.cached(kid).0, fetched) {
             (Some(key), _) => Ok(key),
             (None, Ok(())) => Err(NoKey::Unknown),
-            (None, Err(why)) => Err(NoKey::Away(why)),
+            (None, Err(why)) => Err(NoKey::Unavailable(why)),
         }
     }
 
-    /// A key, and whether it is time to ask again.
-    fn look(&self, kid: &str) -> (Option<Arc<Key>>, bool) {
-        let known = self.known.lock();
-        (known.keys.get(kid).cloned(), known.at.is_none_or(|at| at.elapsed() >= self.options.refresh))
+    /// Returns a cached key, and whether the cache is due for a refresh.
+    fn cached(&self, kid: &str) -> (Option<Arc<Key>>, bool) {
+        let cache = self.cache.lock();
+        (cache.keys.get(kid).cloned(), cache.at.is_none_or(|at| at.elapsed() >= self.options.refresh))
     }
 
-    /// Asks the issuer, unless that was done a moment ago: whoever makes up tokens must not make us ask for each.
-    async fn ask(&self) -> Result<(), String> {
-        let mut asked = self.asked.lock().await;
-        if let Some(last) = asked.as_ref().filter(|last| last.at.elapsed() < self.options.refetch) {
+    /// Fetches the keys, at most once per `refetch` interval: forged tokens must not cause a request each.
+    async fn fetch(&self) -> Result<(), String> {
+        let mut last_fetch = self.last_fetch.lock().await;
+        if let Some(last) = last_fetch.as_ref().filter(|last| last.at.elapsed() < self.options.refetch) {
             return last.outcome.clone();
         }
         let outcome = fetch::key_set(&self.options).await.and_then(|text| parse(&text));
         let outcome = match outcome {
             Ok(keys) => {
-                tracing::debug!(keys = keys.len(), "the issuer's keys are known");
-                *self.known.lock() = Known { keys, at: Some(Instant::now()) };
+                tracing::debug!(keys = keys.len(), "fetched the issuer's keys");
+                *self.cache.lock() = Cached { keys, at: Some(Instant::now()) };
                 Ok(())
             }
             Err(why) => {
-                tracing::warn!(issuer = self.options.issuer, why, "the issuer's keys cannot be fetched");
+                tracing::warn!(
+                    issuer = self.options.issuer,
+                    error = why,
+                    "failed to fetch the issuer's keys"
+                );
                 Err(why)
             }
         };
-        *asked = Some(Asked { at: Instant::now(), outcome: outcome.clone() });
+        *last_fetch = Some(Fetch { at: Instant::now(), outcome: outcome.clone() });
         outcome
     }
 }
@@ -117,10 +121,11 @@ struct KeySet {
     keys: Vec<serde_json::Value>,
 }
 
-/// The keys of a set that can be used here. Others are passed over: an issuer may have more than we understand.
+/// Returns the usable keys of a set. Keys of unknown kinds are skipped.
 fn parse(text: &[u8]) -> Result<HashMap<String, Arc<Key>>, String> {
-    let set: KeySet = serde_json::from_slice(text).map_err(|error| format!("it is no key set: {error}"))?;
-    let usable = set.keys.into_iter().take(MOST).filter_map(|key| usable(&serde_json::from_value(key).ok()?));
+    let set: KeySet = serde_json::from_slice(text).map_err(|error| format!("invalid key set: {error}"))?;
+    let usable =
+        set.keys.into_iter().take(MAX_KEYS).filter_map(|key| usable(&serde_json::from_value(key).ok()?));
     Ok(usable.collect())
 }
 

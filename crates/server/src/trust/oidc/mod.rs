@@ -1,5 +1,5 @@
-//! Tokens of an OpenID Connect issuer, such as a cluster that gives its pods tokens: whose they are, and what that
-//! makes of a caller. Knows nothing of calls.
+//! Verification of OpenID Connect tokens, such as a cluster issues to its pods: their subject, and its role. Knows nothing
+//! of calls.
 
 mod fetch;
 mod keys;
@@ -14,10 +14,10 @@ use super::roles::Role;
 use crate::options::Oidc;
 use crate::wire::status;
 
-/// Seconds by which the issuer's clock and ours may differ.
-const LEEWAY: u64 = 30;
+/// Seconds by which the clocks of the issuer and the server may differ.
+const CLOCK_SKEW: u64 = 30;
 
-/// The pod that a token was given to.
+/// The pod that a token was issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
@@ -25,13 +25,13 @@ pub(crate) struct Pod {
     pub(crate) uid: String,
 }
 
-/// Who a token says that its bearer is.
+/// Subject of a verified token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     Operator,
     Worker(Pod),
-    /// Somebody whom the issuer knows and we do not.
-    Stranger(String),
+    /// A subject without a role.
+    Unknown(String),
 }
 
 impl Caller {
@@ -39,7 +39,7 @@ impl Caller {
         match self {
             Self::Operator => Role::Operator,
             Self::Worker(_) => Role::Worker,
-            Self::Stranger(_) => Role::Anybody,
+            Self::Unknown(_) => Role::Anonymous,
         }
     }
 }
@@ -63,7 +63,7 @@ struct Named {
     uid: String,
 }
 
-/// Checks tokens.
+/// Verifies tokens of one issuer.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     keys: Keys,
@@ -75,50 +75,45 @@ impl Verifier {
         Self { keys: Keys::new(options.clone()), options }
     }
 
-    /// Whose token it is.
+    /// Verifies a token, and returns its subject.
     pub(crate) async fn caller(&self, token: &[u8]) -> Result<Caller, Status> {
-        let header =
-            decode_header(token).map_err(|_| invalid("it is neither the admin's nor a signed one"))?;
-        // Only what is signed with a private key: the public one must not become a password.
+        let header = decode_header(token).map_err(|_| invalid("neither the admin token nor a signed one"))?;
+        // Only asymmetric signatures: otherwise the public key would be a password.
         if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
-            return Err(invalid(&format!(
-                "it is signed with {:?}, and only RS256 and ES256 are taken",
-                header.alg
-            )));
+            return Err(invalid(&format!("signed with {:?}; only RS256 and ES256 are accepted", header.alg)));
         }
-        let kid =
-            header.kid.filter(|kid| !kid.is_empty()).ok_or_else(|| invalid("it does not name its key"))?;
+        let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or_else(|| invalid("it names no key"))?;
         let key = self.keys.find(&kid).await.map_err(|none| match none {
-            NoKey::Unknown => invalid("it is signed with a key that its issuer does not list"),
-            NoKey::Away(why) => {
-                status::error("KEYS_UNAVAILABLE", format!("the token cannot be checked now: {why}"))
+            NoKey::Unknown => invalid("signed with a key that its issuer does not list"),
+            NoKey::Unavailable(why) => {
+                status::error("ISSUER_KEYS_UNAVAILABLE", format!("failed to verify the token: {why}"))
             }
         })?;
         if key.algorithm != header.alg {
-            return Err(invalid("it is signed in another way than its key is for"));
+            return Err(invalid("signed with another algorithm than its key is for"));
         }
         let mut rules = Validation::new(key.algorithm);
-        rules.leeway = LEEWAY;
+        rules.leeway = CLOCK_SKEW;
         rules.validate_nbf = true;
         rules.set_audience(&[&self.options.audience]);
         rules.set_issuer(&[&self.options.issuer]);
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let claims = decode::<Claims>(token, &key.key, &rules).map_err(|error| {
-            let audience = format!("it is not meant for the audience {:?}", self.options.audience);
+            let audience = format!("not issued for the audience {:?}", self.options.audience);
             invalid(match error.kind() {
-                // The signature comes first: what was signed is well-formed.
-                ErrorKind::InvalidSignature | ErrorKind::Base64(_) => "its signature is wrong",
-                ErrorKind::ExpiredSignature => "it has expired",
-                ErrorKind::ImmatureSignature => "it is not valid yet",
+                // The signature is checked first: a signed token is well-formed.
+                ErrorKind::InvalidSignature | ErrorKind::Base64(_) => "wrong signature",
+                ErrorKind::ExpiredSignature => "expired",
+                ErrorKind::ImmatureSignature => "not valid yet",
                 ErrorKind::InvalidAudience => &audience,
-                ErrorKind::InvalidIssuer => "it is of another issuer",
-                _ => "it does not say what a token must say",
+                ErrorKind::InvalidIssuer => "issued by another issuer",
+                _ => "required claims are missing",
             })
         })?;
-        Ok(self.of(claims.claims))
+        Ok(self.caller_of(claims.claims))
     }
 
-    fn of(&self, claims: Claims) -> Caller {
+    fn caller_of(&self, claims: Claims) -> Caller {
         if self.options.operator.as_ref() == Some(&claims.sub) {
             return Caller::Operator;
         }
@@ -126,11 +121,11 @@ impl Verifier {
             Some(Kubernetes { namespace, pod: Some(Named { name, uid }) }) => {
                 Caller::Worker(Pod { namespace, name, uid })
             }
-            _ => Caller::Stranger(claims.sub),
+            _ => Caller::Unknown(claims.sub),
         }
     }
 }
 
 fn invalid(why: &str) -> Status {
-    status::error("TOKEN_INVALID", format!("the token is not accepted: {why}"))
+    status::error("TOKEN_INVALID", format!("token rejected: {why}"))
 }

@@ -1,12 +1,12 @@
-//! The CLI's arguments. Pure.
+//! Arguments of the CLI. Pure.
 //!
-//! Each option and its value are one argument (`--resume=X`): a value that begins with a dash is not
-//! taken for an option then, and options that take several values do not swallow what follows.
+//! An option and its value are one argument (`--resume=X`): a value that begins with a dash is not taken for
+//! an option, and options with several values do not swallow what follows.
 
 use super::files::Files;
 use super::options::Options;
 
-/// Which conversation the CLI holds.
+/// Session that the CLI starts or resumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Session {
     Fresh(String),
@@ -28,11 +28,11 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
         "--output-format=stream-json",
         "--verbose",
         "--input-format=stream-json",
-        // Without it the CLI denies by itself what the rules do not allow, and asks nobody.
+        // Otherwise the CLI denies what no rule allows, without a request.
         "--permission-prompt-tool=stdio",
-        // Nothing of the machine's or the project's settings.
+        // Ignores the settings of the machine and the project.
         "--setting-sources=",
-        // An appended prompt would be ignored upon resume otherwise.
+        // Otherwise an appended prompt is ignored on resume.
         "--system-prompt-snapshot=off",
     ]
     .map(str::to_owned)
@@ -50,7 +50,7 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     option("model", &claude.model);
     option("fallback-model", &claude.fallback_model);
     option("tools", &claude.tools.join(","));
-    // Once for each: a pattern may hold commas.
+    // Repeated, since a pattern may contain commas.
     for tool in &claude.allowed_tools {
         option("allowedTools", tool);
     }
@@ -73,7 +73,7 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
         let (whole, part) = (options.budget_micro_usd / 1_000_000, options.budget_micro_usd % 1_000_000);
         option("max-budget-usd", &format!("{whole}.{part:06}"));
     }
-    // Also without servers of our own: those of the machine are not the task's.
+    // Always set: MCP servers of the machine are not the task's.
     args.push("--strict-mcp-config".to_owned());
     args
 }
@@ -86,7 +86,7 @@ mod tests {
     use rota_proto::worker::v1::Assign;
 
     use super::*;
-    use crate::runtimes::Environment;
+    use crate::runtimes::{Environment, structs};
 
     fn args(claude: ClaudeRuntime, limits: Limits, session: &Session) -> Vec<String> {
         let runtime = Runtime { kind: Some(runtime::Kind::Claude(claude)) };
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn least() {
+    fn minimal_arguments() {
         let args = args(ClaudeRuntime::default(), Limits::default(), &Session::Fresh("id".to_owned()));
         assert_eq!(
             args.join(" "),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn most() {
+    fn all_arguments() {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let schema = serde_json::json!({"type": "object", "maxProperties": 3});
         let claude = ClaudeRuntime {
@@ -121,8 +121,8 @@ mod tests {
             permission_mode: "dontAsk".to_owned(),
             system_prompt: "be".to_owned(),
             append_system_prompt: "kind".to_owned(),
-            mcp_servers: super::super::text::to_struct(&serde_json::json!({"echo": {"command": "echo"}})),
-            json_schema: super::super::text::to_struct(&schema),
+            mcp_servers: structs::from_json(serde_json::json!({"echo": {"command": "echo"}})),
+            json_schema: structs::from_json(schema),
             ..ClaudeRuntime::default()
         };
         let limits = Limits { max_turns: 7, budget_micro_usd: 1_250_000, ..Limits::default() };

@@ -1,4 +1,4 @@
-//! The CLI's side of the control protocol, as types. Knows nothing of how requests are answered.
+//! Types of the CLI's control requests. Knows nothing of how they are answered.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub(super) struct Response {
     pub(super) error: Option<String>,
 }
 
-/// What the tool `AskUserQuestion` is called with.
+/// Input of the tool `AskUserQuestion`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Questions {

@@ -1,41 +1,41 @@
-//! The CLI's environment. Pure.
+//! Environment of the CLI. Pure.
 //!
-//! Three layers: what the session gave; then settings that make the CLI quiet and bounded, unless the
-//! task or its agent names them itself; then those that this driver depends on, whatever anybody says.
+//! Three layers: the attempt's environment; settings that make the CLI quiet and bounded, unless the task or
+//! its agent sets them; and settings that this driver depends on, which override everything.
 
 use rota_proto::worker::v1::Assign;
 
 use super::files::Files;
 use crate::runtimes::Environment;
 
-/// May be overridden by an agent's or a task's own `environment`.
-const DEFAULTS: [(&str, &str); 5] = [
+/// Settings that an agent or a task may override in its `environment`.
+const DEFAULT_VARS: [(&str, &str); 5] = [
     ("DISABLE_TELEMETRY", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
-    // A model that does not begin to answer is tried again; a long answer is not cut by this.
+    // A model that does not start to answer is retried; a long answer is not interrupted.
     ("API_TIMEOUT_MS", "300000"),
 ];
 
-/// The driver counts on these.
-const FIXED: [(&str, &str); 2] = [
-    // One result for each turn, time-outs that kill, subagents that are waited for.
+/// Settings that the driver depends on.
+const FIXED_VARS: [(&str, &str); 2] = [
+    // One result per turn, timeouts that kill, and subagents that are awaited.
     ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
-    // A failed start says why in a result line.
+    // A failed start reports its reason in a result line.
     ("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1"),
 ];
 
-/// Makes the CLI send its spans; only where somebody named a place for them.
-const TRACING: [(&str, &str); 4] = [
+/// Settings that make the CLI export its spans, set only if a collector is configured.
+const TRACING_VARS: [(&str, &str); 4] = [
     ("CLAUDE_CODE_ENABLE_TELEMETRY", "1"),
     ("CLAUDE_CODE_ENHANCED_TELEMETRY_BETA", "1"),
     ("CLAUDE_CODE_PROPAGATE_TRACEPARENT", "1"),
     ("OTEL_TRACES_EXPORTER", "otlp"),
 ];
 
-/// Where spans go.
-const COLLECTOR: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Variables that configure a collector.
+const COLLECTOR_VARS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Environment {
     let mut all = given.0.clone();
@@ -43,7 +43,7 @@ pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Envi
     let own = |name: &str| named.is_some_and(|named| named.contains_key(name));
     let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
 
-    for (name, value) in DEFAULTS {
+    for (name, value) in DEFAULT_VARS {
         if !own(name) {
             all.insert(name.to_owned(), value.to_owned());
         }
@@ -58,12 +58,12 @@ pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Envi
     if !assign.tracestate.is_empty() {
         all.entry("TRACESTATE".to_owned()).or_insert_with(|| assign.tracestate.clone());
     }
-    if COLLECTOR.iter().any(|name| all.contains_key(*name)) {
-        for (name, value) in TRACING {
+    if COLLECTOR_VARS.iter().any(|name| all.contains_key(*name)) {
+        for (name, value) in TRACING_VARS {
             all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
     }
-    for (name, value) in FIXED {
+    for (name, value) in FIXED_VARS {
         all.insert(name.to_owned(), value.to_owned());
     }
     all.insert("CLAUDE_CONFIG_DIR".to_owned(), path(&files.config));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn layers() {
+    fn later_layers_override_earlier_ones() {
         let spec = TaskSpec {
             environment: [("API_TIMEOUT_MS", "5"), ("TMPDIR", "/x"), ("HOME", "/mine")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -102,7 +102,7 @@ mod tests {
         let built = built(spec, &[("ANTHROPIC_BASE_URL", "http://proxy"), ("DISABLE_TELEMETRY", "0")]);
         let get = |name: &str| built.0.get(name).map(String::as_str);
         assert_eq!(get("ANTHROPIC_BASE_URL"), Some("http://proxy"));
-        assert_eq!(get("DISABLE_TELEMETRY"), Some("1"), "only a task's or agent's word counts");
+        assert_eq!(get("DISABLE_TELEMETRY"), Some("1"), "only a task's or agent's setting counts");
         assert_eq!(get("API_TIMEOUT_MS"), Some("5"));
         assert_eq!(get("HOME"), Some("/mine"));
         assert_eq!(get("TMPDIR"), Some("/s/tmp"));
@@ -113,15 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn spans_go_where_somebody_asked_for_them() {
-        for name in COLLECTOR {
+    fn collector_enables_tracing() {
+        for name in COLLECTOR_VARS {
             let built = built(TaskSpec::default(), &[(name, "http://collector")]);
             assert_eq!(built.0.get("CLAUDE_CODE_ENABLE_TELEMETRY").map(String::as_str), Some("1"));
         }
     }
 
     #[test]
-    fn a_kept_workspace_keeps_the_transcript() {
+    fn kept_workspace_keeps_the_transcript() {
         let workspace = Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() };
         let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
         let built = built(spec, &[]);

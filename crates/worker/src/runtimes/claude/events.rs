@@ -1,19 +1,19 @@
-//! Makes events of the API, of any length: they are cut when their secrets are out. Knows nothing of the CLI.
+//! Constructors of events. Texts may have any length: they are sanitized later. Knows nothing of the CLI.
 
 use rota_proto::v1::{
     AgentMessage, MessageRole, Output, OutputStream, Progress, Severity, ToolCall, ToolResult, event,
 };
 use serde_json::Value;
 
-pub(super) fn message(role: MessageRole, words: &str) -> event::Kind {
-    event::Kind::Message(AgentMessage { role: role.into(), text: words.to_owned() })
+pub(super) fn message(role: MessageRole, text: &str) -> event::Kind {
+    event::Kind::Message(AgentMessage { role: role.into(), text: text.to_owned() })
 }
 
 pub(super) fn notice(severity: Severity, code: &str, message: impl AsRef<str>) -> event::Kind {
     crate::runtimes::notice(severity, code, message.as_ref())
 }
 
-/// How far it is cannot be known; what it does can.
+/// Progress with a step only: a fraction is unknown.
 pub(super) fn step(step: &str) -> event::Kind {
     event::Kind::Progress(Progress { fraction: 0.0, step: step.to_owned() })
 }

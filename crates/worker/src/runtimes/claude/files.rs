@@ -1,5 +1,4 @@
-//! The directories and files that the CLI needs around it: where they are, and making them. Knows
-//! nothing of processes.
+//! Directories and files that the CLI needs: their paths and their creation. Knows nothing of processes.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +6,10 @@ use tokio::fs;
 
 use super::options::Options;
 
-/// Where the CLI finds its things.
+/// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    /// Settings and transcripts. Beside a kept workspace, so that a session lives as long as what it worked on.
+    /// Settings and transcripts. Next to a kept workspace, so that a session lives as long as the workspace.
     pub(super) config: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
@@ -27,7 +26,7 @@ impl Files {
             config: config.join("claude"),
             home: scratch.join("home"),
             temporary: scratch.join("tmp"),
-            // Files, since arguments are short, and seen by every process of the machine.
+            // Files, since arguments are limited in length and visible to every process of the machine.
             mcp: file(options.mcp.is_some(), "mcp.json"),
             system_prompt: file(!options.claude.system_prompt.is_empty(), "system-prompt"),
             append_system_prompt: file(
@@ -37,13 +36,13 @@ impl Files {
         }
     }
 
-    /// Makes them.
+    /// Creates the directories and files.
     pub(super) async fn write(&self, options: &Options) -> std::io::Result<()> {
         for directory in [&self.config, &self.home, &self.temporary] {
             fs::create_dir_all(directory).await?;
         }
         if options.keep {
-            // Transcripts are no part of a repository that the workspace may be.
+            // The workspace may be a repository, which transcripts do not belong to.
             fs::write(self.config.join(".gitignore"), "*\n").await?;
         }
         let texts = [
@@ -60,7 +59,7 @@ impl Files {
     }
 }
 
-/// MCP servers' settings may hold tokens.
+/// Writes a file that only this user can read: settings of MCP servers may contain tokens.
 async fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use tokio::io::AsyncWriteExt;
     let mut file =

@@ -1,5 +1,5 @@
-//! The lines that the CLI prints, as types. Unknown kinds and fields are let through unread, since
-//! every version has new ones. Knows nothing of what a line leads to.
+//! Types of the lines that the CLI prints. Unknown kinds and fields are ignored, since every version adds
+//! some. Knows nothing of their effect.
 
 use std::collections::BTreeMap;
 
@@ -39,14 +39,14 @@ pub(super) enum System {
     Init(Init),
     ApiRetry(ApiRetry),
     PermissionDenied(Denied),
-    ModelFallback(Note),
-    ModelRefusalNoFallback(Note),
+    ModelFallback(SystemLine),
+    ModelRefusalNoFallback(SystemLine),
     CompactBoundary(serde::de::IgnoredAny),
     #[serde(other)]
     Other,
 }
 
-/// Comes at the start of every turn.
+/// Line at the start of every turn.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Init {
@@ -65,14 +65,14 @@ pub(super) struct McpServer {
     pub(super) status: String,
 }
 
-/// A model call is tried again. Comes every 30 s anew while it waits.
+/// A model call is being retried. Repeated every 30 s while it waits.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ApiRetry {
     pub(super) attempt: u32,
     pub(super) max_retries: u32,
     pub(super) retry_delay_ms: f64,
-    /// None for connection errors.
+    /// HTTP status, absent for connection errors.
     pub(super) error_status: Option<u16>,
     pub(super) error: Option<String>,
 }
@@ -85,10 +85,10 @@ pub(super) struct Denied {
     pub(super) decision_reason: Option<String>,
 }
 
-/// A line of which only a sentence is of use, under one of several names.
+/// A line with a message for the user, under one of several names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Note {
+pub(super) struct SystemLine {
     pub(super) message: Option<Value>,
     pub(super) content: Option<Value>,
 }
@@ -96,9 +96,9 @@ pub(super) struct Note {
 #[derive(Debug, Deserialize)]
 pub(super) struct Assistant {
     pub(super) message: Message,
-    /// Set for what a subagent says and does.
+    /// Set for messages of a subagent.
     pub(super) parent_tool_use_id: Option<String>,
-    /// Set when the CLI itself made the message up to tell of a failed model call.
+    /// Set for a message that the CLI generated to report a failed model call.
     #[serde(default)]
     pub(super) is_api_error_message: bool,
     pub(super) api_error_status: Option<u16>,
@@ -146,7 +146,7 @@ pub(super) enum Block {
     Other,
 }
 
-/// The end of a turn.
+/// Line at the end of a turn, with its result.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Finished {
@@ -159,14 +159,14 @@ pub(super) struct Finished {
     pub(super) stop_reason: Option<String>,
     pub(super) terminal_reason: Option<String>,
     pub(super) api_error_status: Option<u16>,
-    /// A word where there is no status: `connection_failed`.
+    /// Code of a failure without a status, such as `connection_failed`.
     pub(super) api_error: Option<String>,
     pub(super) startup_failure_reason: Option<String>,
-    /// Over the whole process; after a resume, over the session, where its file has the cost.
+    /// Cost of the whole process; after a resume, of the session, if its file has the cost.
     pub(super) total_cost_usd: Option<f64>,
     #[serde(rename = "modelUsage")]
     pub(super) model_usage: BTreeMap<String, ModelUsage>,
-    /// The part of it that is new, also after a resume.
+    /// Usage since the last result, even after a resume.
     pub(super) model_usage_since_last_result: Option<BTreeMap<String, ModelUsage>>,
 }
 
@@ -182,7 +182,7 @@ pub(super) struct ModelUsage {
 }
 
 impl Content {
-    /// Its text; what is no text is named in brackets.
+    /// Returns the text, with a placeholder for each block of another kind.
     pub(super) fn text(&self) -> String {
         match self {
             Content::Text(text) => text.clone(),
@@ -191,7 +191,7 @@ impl Content {
                     .iter()
                     .map(|block| match block {
                         Block::Text { text } => text.as_str(),
-                        _ => "[not a text]",
+                        _ => "[not text]",
                     })
                     .collect();
                 texts.join("\n")
@@ -200,9 +200,9 @@ impl Content {
     }
 }
 
-impl Note {
-    /// The sentence, if it has one.
-    pub(super) fn sentence(&self) -> Option<&str> {
+impl SystemLine {
+    /// Returns the message, if there is one.
+    pub(super) fn message(&self) -> Option<&str> {
         [&self.message, &self.content].into_iter().flatten().find_map(Value::as_str)
     }
 }

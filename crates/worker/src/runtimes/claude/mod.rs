@@ -1,11 +1,11 @@
-//! The Claude Code CLI as a runtime: one process for each attempt, driven over its stream-json and
-//! control protocols. This file is its face; it knows nothing of sessions with the control plane.
+//! Runtime for the Claude Code CLI: one process per attempt, driven over the CLI's stream-json and control
+//! protocols. Knows nothing of sessions with the control plane.
 //!
 //! ```text
-//! options  what is wanted        argv, environment, files, prompt   how the CLI is told
-//! process  the seam to supervise reader, lines, control, send       what goes over the pipes
-//! conversation  the loop         record, permission, usage          what lines mean
-//! run      one attempt           classify                           how its end is judged
+//! options       settings of an attempt    argv, environment, files, prompt    input of the CLI
+//! process       seam to `supervise`       reader, lines, control, send        wire format
+//! conversation  event loop                record, permission, usage           meaning of lines
+//! run           one attempt               classify                            result or failure class
 //! ```
 
 mod argv;
@@ -24,7 +24,6 @@ mod reader;
 mod record;
 mod run;
 mod send;
-mod text;
 mod usage;
 mod version;
 
@@ -35,19 +34,18 @@ use async_trait::async_trait;
 
 pub use version::version;
 
-use crate::runtimes::{Attempt, Channels, Outcome, Runtime};
+use crate::runtimes::{Attempt, Channels, RunReport, Runtime};
 
-/// The program when none is named.
-const PROGRAM: &str = "claude";
+/// Program of agents that name none.
+const DEFAULT_PROGRAM: &str = "claude";
 
-/// Does attempts with the Claude Code CLI.
 pub struct Claude {
     start: Box<dyn process::Start>,
     root: bool,
 }
 
 impl Claude {
-    /// One that runs the CLI under supervision.
+    /// Creates the runtime, which runs the CLI under supervision.
     pub fn new() -> Self {
         Self { start: Box::new(process::Supervised), root: nix::unistd::geteuid().is_root() }
     }
@@ -67,7 +65,7 @@ impl std::fmt::Debug for Claude {
 
 #[async_trait]
 impl Runtime for Claude {
-    async fn run(&self, attempt: Attempt, mut channels: Channels) -> Outcome {
+    async fn run(&self, attempt: Attempt, mut channels: Channels) -> RunReport {
         run::run(self.start.as_ref(), &attempt, &mut channels, self.root).await
     }
 }

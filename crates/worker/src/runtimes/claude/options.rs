@@ -1,63 +1,63 @@
-//! What the CLI shall do, taken out of an assignment and checked. Pure; knows nothing of argv or files.
+//! Options of an attempt, extracted from the assignment and validated. Pure; knows nothing of argv or files.
 
 use rota_proto::v1::{ClaudeRuntime, Failure, FailureClass, PermissionPolicy, WorkspaceMode, runtime};
 use rota_proto::worker::v1::Assign;
 
-use crate::runtimes::Environment;
+use crate::runtimes::{Environment, structs};
 
-/// Permission modes that the CLI knows.
-const MODES: [&str; 7] = ["default", "manual", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions"];
+/// Permission modes of the CLI.
+const PERMISSION_MODES: [&str; 7] =
+    ["default", "manual", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions"];
 
-/// Longest schema: it goes as one argument, of which the kernel takes at most 128 KiB.
-const LONGEST_SCHEMA: usize = 120 * 1024;
+/// Maximum size of a schema, which is one argument; the kernel limits those to 128 KiB.
+const MAX_SCHEMA_BYTES: usize = 120 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Options {
-    /// The agent's and the task's options in one.
+    /// The agent's and the task's options, merged.
     pub(super) claude: ClaudeRuntime,
     pub(super) mode: String,
     pub(super) policy: PermissionPolicy,
     pub(super) max_turns: i32,
     pub(super) budget_micro_usd: i64,
-    /// JSON text.
     pub(super) schema: Option<String>,
-    /// JSON text, in the form of the CLI's file.
+    /// As JSON text, in the format of the CLI's configuration file.
     pub(super) mcp: Option<String>,
-    /// The workspace stays, so the session can be taken up again.
+    /// Whether the workspace outlives the attempt, so that the session can be resumed.
     pub(super) keep: bool,
     pub(super) resume: Option<String>,
 }
 
 impl Options {
-    /// `root`: whether the CLI would run as root.
+    /// Validates the options. `root`: whether the CLI would run as root.
     pub(super) fn new(assign: &Assign, environment: &Environment, root: bool) -> Result<Self, Failure> {
         let spec = assign.spec.clone().unwrap_or_default();
         let claude = match spec.runtime.and_then(|runtime| runtime.kind) {
             Some(runtime::Kind::Claude(claude)) => claude,
             None => ClaudeRuntime::default(),
-            Some(_) => return Err(invalid("the task is not one for the claude runtime", "")),
+            Some(_) => return Err(invalid("the task's runtime is not `claude`", "")),
         };
         let mode = match claude.permission_mode.as_str() {
             "" => "acceptEdits".to_owned(),
-            mode if MODES.contains(&mode) => mode.to_owned(),
+            mode if PERMISSION_MODES.contains(&mode) => mode.to_owned(),
             other => {
                 return Err(invalid(
-                    &format!("permission mode {other:?} does not exist"),
-                    &format!("use one of {}", MODES.join(", ")),
+                    &format!("unknown permission mode {other:?}"),
+                    &format!("use one of {}", PERMISSION_MODES.join(", ")),
                 ));
             }
         };
         if mode == "bypassPermissions" && root && !sandbox(environment) {
             return Err(bypass_as_root());
         }
-        let schema = claude.json_schema.as_ref().map(|schema| super::text::json(schema).to_string());
-        if schema.as_ref().is_some_and(|schema| schema.len() > LONGEST_SCHEMA) {
+        let schema = claude.json_schema.as_ref().map(|schema| structs::to_json(schema).to_string());
+        if schema.as_ref().is_some_and(|schema| schema.len() > MAX_SCHEMA_BYTES) {
             return Err(invalid("the JSON schema is too long", "keep it below 120 KiB"));
         }
         let mcp = claude
             .mcp_servers
             .as_ref()
-            .map(|servers| serde_json::json!({"mcpServers": super::text::json(servers)}).to_string());
+            .map(|servers| serde_json::json!({"mcpServers": structs::to_json(servers)}).to_string());
         let limits = spec.limits.unwrap_or_default();
         Ok(Self {
             mode,
@@ -77,11 +77,11 @@ fn sandbox(environment: &Environment) -> bool {
     environment.0.get("IS_SANDBOX").is_some_and(|value| value == "1")
 }
 
-/// The CLI refuses this mode as root; said before it is started, in words that help.
+/// Failure for a mode that the CLI refuses as root; detected before the CLI is started.
 pub(super) fn bypass_as_root() -> Failure {
     invalid(
-        "Claude Code refuses the permission mode bypassPermissions when it runs as root",
-        "run the worker as another user; or, if it runs in a sandbox that may be broken, set IS_SANDBOX=1 in the agent's environment",
+        "Claude Code refuses the permission mode bypassPermissions when run as root",
+        "run the worker as another user, or set IS_SANDBOX=1 in the agent's environment if it runs in a disposable sandbox",
     )
 }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_checked() {
+    fn permission_modes_are_validated() {
         let none = Environment::default();
         assert_eq!(Options::new(&mode(""), &none, true).unwrap().mode, "acceptEdits");
         assert_eq!(Options::new(&mode("plan"), &none, true).unwrap().mode, "plan");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn bypass_needs_another_user_or_a_sandbox() {
+    fn bypass_needs_non_root_user_or_sandbox() {
         let none = Environment::default();
         let sandbox = Environment([("IS_SANDBOX".to_owned(), "1".to_owned())].into());
         let failure = Options::new(&mode("bypassPermissions"), &none, true).unwrap_err();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_what_a_task_says() {
+    fn defaults_and_task_options() {
         let none = Environment::default();
         let options = Options::new(&Assign::default(), &none, true).unwrap();
         assert!(!options.keep && options.resume.is_none() && options.schema.is_none());

@@ -1,5 +1,5 @@
-//! The seam between the driver and processes: what the driver needs of a running CLI. Everything behind
-//! it is `supervise`'s.
+//! Seam between the driver and processes: what the driver needs of a running CLI. The implementation is
+//! `supervise`'s.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::supervise::{self, EndedBy, Error, Exit, Program};
 
-/// The ends of a CLI's pipes that are ours.
+/// Parent's ends of a CLI's pipes.
 pub(super) struct Pipes {
     pub(super) stdin: Box<dyn AsyncWrite + Send + Unpin>,
     pub(super) stdout: Box<dyn AsyncRead + Send + Unpin>,
     pub(super) stderr: Box<dyn AsyncRead + Send + Unpin>,
 }
 
-/// A running CLI. Dropping it ends everything it started.
+/// A running CLI. Dropping it ends all of its processes.
 #[async_trait]
 pub(super) trait Process: Send {
-    /// Its pipes; once.
+    /// Takes the pipes; `None` the second time.
     fn pipes(&mut self) -> Option<Pipes>;
-    /// Waits until nothing of it is left.
+    /// Waits until none of its processes is left.
     async fn wait(&mut self) -> Result<Exit, Error>;
-    /// Ends it within the grace.
+    /// Ends it within the grace period.
     async fn end(&mut self, grace: Duration) -> Result<(Exit, EndedBy), Error>;
 }
 
-/// Starts CLIs.
+/// Starts the CLI; replaced in tests.
 #[async_trait]
 pub(super) trait Start: Send + Sync {
     async fn start(&self, program: Program) -> Result<Box<dyn Process>, Error>;
 }
 
-/// Real ones.
+/// Starts the CLI under supervision.
 #[derive(Debug)]
 pub(super) struct Supervised;
 

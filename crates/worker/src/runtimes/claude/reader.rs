@@ -1,49 +1,49 @@
-//! Cuts the CLI's output into lines of bounded length. Knows nothing of what they say.
+//! Splits the CLI's output into lines of bounded length. Knows nothing of their contents.
 
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
-/// Longest line that is read. The CLI was seen to print lines of 200 KB; tools decide how long they get.
-pub(super) const LONGEST: usize = 8 * 1024 * 1024;
+/// Maximum length of a line. Lines of 200 KB were observed; their length depends on tools.
+pub(super) const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
 
-/// What stood between two line ends.
+/// Content of a line, if it is readable.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum RawLine {
     Text(String),
-    /// Longer than [`LONGEST`]; skipped.
+    /// Exceeded [`MAX_LINE_BYTES`] and was skipped.
     TooLong,
     NotUtf8,
 }
 
-/// A codec that goes on after a line that cannot be read, which its inner one reports as the stream's end.
+/// Codec that continues after an unreadable line, which the inner codec reports as the end of the stream.
 #[derive(Debug)]
-pub(super) struct Lines(LinesCodec);
+pub(super) struct LineDecoder(LinesCodec);
 
-impl Lines {
-    pub(super) fn new(longest: usize) -> Self {
-        Self(LinesCodec::new_with_max_length(longest))
+impl LineDecoder {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self(LinesCodec::new_with_max_length(max_bytes))
     }
 }
 
-impl Decoder for Lines {
-    type Item = Piece;
+impl Decoder for LineDecoder {
+    type Item = RawLine;
     type Error = std::io::Error;
 
-    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Piece>, Self::Error> {
-        piece(self.0.decode(bytes))
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<RawLine>, Self::Error> {
+        raw_line(self.0.decode(bytes))
     }
 
-    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Piece>, Self::Error> {
-        piece(self.0.decode_eof(bytes))
+    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<RawLine>, Self::Error> {
+        raw_line(self.0.decode_eof(bytes))
     }
 }
 
-fn piece(line: Result<Option<String>, LinesCodecError>) -> Result<Option<Piece>, std::io::Error> {
+fn raw_line(line: Result<Option<String>, LinesCodecError>) -> Result<Option<RawLine>, std::io::Error> {
     match line {
-        Ok(text) => Ok(text.map(Piece::Text)),
-        Err(LinesCodecError::MaxLineLengthExceeded) => Ok(Some(Piece::TooLong)),
+        Ok(text) => Ok(text.map(RawLine::Text)),
+        Err(LinesCodecError::MaxLineLengthExceeded) => Ok(Some(RawLine::TooLong)),
         Err(LinesCodecError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Ok(Some(Piece::NotUtf8))
+            Ok(Some(RawLine::NotUtf8))
         }
         Err(LinesCodecError::Io(error)) => Err(error),
     }
@@ -57,13 +57,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn goes_on_after_lines_that_cannot_be_read() {
+    async fn decoding_continues_after_unreadable_lines() {
         let bytes = b"one\n\xff\xfe\n0123456789 0123456789\ntwo\nlast without end";
-        let pieces: Vec<_> = FramedRead::new(&bytes[..], Lines::new(16)).map(Result::unwrap).collect().await;
-        let text = |text: &str| Piece::Text(text.to_owned());
+        let pieces: Vec<_> =
+            FramedRead::new(&bytes[..], LineDecoder::new(16)).map(Result::unwrap).collect().await;
+        let text = |text: &str| RawLine::Text(text.to_owned());
         assert_eq!(
             pieces,
-            [text("one"), Piece::NotUtf8, Piece::TooLong, text("two"), text("last without end")]
+            [text("one"), RawLine::NotUtf8, RawLine::TooLong, text("two"), text("last without end")]
         );
     }
 }

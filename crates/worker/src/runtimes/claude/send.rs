@@ -1,8 +1,8 @@
-//! The lines that the CLI reads. Knows their shapes, and nothing of when they are sent.
+//! Lines sent to the CLI. Knows their format, and nothing of when they are sent.
 
 use serde_json::{Value, json};
 
-/// A message of the user's; `uuid` makes the CLI tell what becomes of it.
+/// User message; its `uuid` makes the CLI report the message's life cycle.
 pub(super) fn user(text: &str, uuid: &str) -> Value {
     json!({
         "type": "user",
@@ -13,24 +13,24 @@ pub(super) fn user(text: &str, uuid: &str) -> Value {
     })
 }
 
-/// The opening request. The CLI would also do without; its refusal is an early word on a protocol that changed.
+/// Opening request. The CLI works without it; its refusal is an early sign of an incompatible protocol.
 pub(super) fn initialize(request_id: &str) -> Value {
     json!({"type": "control_request", "request_id": request_id, "request": {"subtype": "initialize"}})
 }
 
-/// Asks for an end of the running turn.
+/// Request to interrupt the running turn.
 pub(super) fn interrupt(request_id: &str) -> Value {
     json!({"type": "control_request", "request_id": request_id, "request": {"subtype": "interrupt"}})
 }
 
-/// Lets a tool run, with this input.
+/// Response that allows a tool call with this input.
 pub(super) fn allow(request_id: &str, input: &Value) -> Value {
     answer(request_id, &json!({"behavior": "allow", "updatedInput": input}))
 }
 
-/// Keeps a tool from running; the model reads `why`.
-pub(super) fn deny(request_id: &str, why: &str) -> Value {
-    answer(request_id, &json!({"behavior": "deny", "message": why}))
+/// Response that denies a tool call; the model reads `reason`.
+pub(super) fn deny(request_id: &str, reason: &str) -> Value {
+    answer(request_id, &json!({"behavior": "deny", "message": reason}))
 }
 
 fn answer(request_id: &str, response: &Value) -> Value {
@@ -40,10 +40,10 @@ fn answer(request_id: &str, response: &Value) -> Value {
     })
 }
 
-/// Answers a request that is not served here, so that the CLI does not wait for ever.
+/// Response to an unsupported request, so that the CLI does not wait for one indefinitely.
 pub(super) fn unsupported(request_id: &str) -> Value {
     json!({
         "type": "control_response",
-        "response": {"subtype": "error", "request_id": request_id, "error": "this host does not serve that request"},
+        "response": {"subtype": "error", "request_id": request_id, "error": "request not supported by this host"},
     })
 }

@@ -1,5 +1,5 @@
-//! Adds up what an attempt used, from the CLI's result lines. Only those are exact: the usage in a
-//! message is that of its beginning.
+//! Sums up an attempt's usage from the CLI's result lines. Only these are exact: the usage in a message is
+//! that of its start.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,20 @@ use rota_proto::v1::Usage;
 
 use super::lines::{Finished, ModelUsage};
 
-/// Sums over an attempt, which may have several turns and, where a session could not be taken up, two processes.
+/// Usage of an attempt, over all turns, and over two processes if a session could not be resumed.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct UsageTotals {
     models: BTreeMap<String, ModelUsage>,
     turns: i32,
     any: bool,
 }
 
-impl Tally {
-    /// Takes a result line in.
+impl UsageTotals {
     pub(super) fn add(&mut self, line: &Finished) {
         self.any = true;
         self.turns = self.turns.saturating_add(line.num_turns.unwrap_or(0));
         match &line.model_usage_since_last_result {
-            // What a resumed session cost before belongs to an earlier attempt.
+            // Earlier costs of a resumed session belong to an earlier attempt.
             Some(new) => {
                 for (model, usage) in new {
                     let sum = self.models.entry(model.clone()).or_default();
@@ -32,7 +31,7 @@ impl Tally {
                     sum.cost_usd += usage.cost_usd;
                 }
             }
-            // A CLI that does not tell it apart; or a failed start, with none at all.
+            // A CLI that does not report the difference, or a failed start without usage.
             None if !line.model_usage.is_empty() => self.models.clone_from(&line.model_usage),
             None => {
                 if let Some(cost) = line.total_cost_usd.filter(|cost| *cost > 0.0) {
@@ -42,7 +41,7 @@ impl Tally {
         }
     }
 
-    /// The sums, once there was a result line.
+    /// Returns the sums, once there was a result line.
     pub(super) fn usage(&self) -> Option<Usage> {
         if !self.any {
             return None;
@@ -76,32 +75,32 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_without_a_result() {
-        assert_eq!(Tally::default().usage(), None);
+    fn usage_is_unknown_without_result() {
+        assert_eq!(UsageTotals::default().usage(), None);
     }
 
     #[test]
-    fn results_add_up_and_earlier_attempts_do_not_count() {
-        let mut tally = Tally::default();
+    fn results_add_up_without_earlier_attempts() {
+        let mut usage_totals = UsageTotals::default();
         for cost in [0.25, 0.5] {
-            tally.add(&line(json!({
+            usage_totals.add(&line(json!({
                 "num_turns": 2, "total_cost_usd": 9.0,
                 "modelUsage": {"big": of(1000, 9.0)},
                 "model_usage_since_last_result": {"big": of(10, cost), "small": of(5, 0.000_001)},
             })));
         }
-        let usage = tally.usage().unwrap();
+        let usage = usage_totals.usage().unwrap();
         assert_eq!((usage.input_tokens, usage.output_tokens), (30, 28));
         assert_eq!((usage.cache_read_tokens, usage.cache_write_tokens), (400, 12));
         assert_eq!((usage.cost_micro_usd, usage.turns, usage.model.as_str()), (750_002, 4, "big"));
     }
 
     #[test]
-    fn cumulative_figures_replace_each_other() {
-        let mut tally = Tally::default();
+    fn cumulative_usage_replaces_earlier_usage() {
+        let mut usage_totals = UsageTotals::default();
         for cost in [0.25, 0.5] {
-            tally.add(&line(json!({"num_turns": 1, "modelUsage": {"big": of(10, cost)}})));
+            usage_totals.add(&line(json!({"num_turns": 1, "modelUsage": {"big": of(10, cost)}})));
         }
-        assert_eq!(tally.usage().unwrap().cost_micro_usd, 500_000);
+        assert_eq!(usage_totals.usage().unwrap().cost_micro_usd, 500_000);
     }
 }

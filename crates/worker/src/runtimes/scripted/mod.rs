@@ -1,5 +1,5 @@
-//! Steps that are the same each time: for demos, load and tests. An empty script must cost next to
-//! nothing; only steps that are about processes start any.
+//! Runtime for deterministic scripts: for demos, load and tests. An empty script costs next to nothing;
+//! only the steps that concern processes start any.
 
 mod step;
 
@@ -17,15 +17,14 @@ use tokio::time::sleep;
 
 pub use step::{SUBCOMMAND, script_step_main};
 
-use super::{Attempt, Channels, Ending, Environment, Outcome, Runtime, Stop, failure, notice, stopped};
+use super::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, Stop, failure, notice, stopped};
 use crate::supervise::Running;
 
-/// Does scripts.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scripted;
 
 impl Scripted {
-    /// The runtime.
+    /// Creates the runtime, which has no settings.
     pub fn new() -> Self {
         Self
     }
@@ -33,7 +32,7 @@ impl Scripted {
     /// Whether a script starts processes, which need an environment.
     pub(crate) fn needs_processes(script: &ScriptedRuntime) -> bool {
         let process = |step: &ScriptStep| {
-            matches!(step.kind, Some(Step::Hang(true) | Step::Crash(_) | Step::SpawnStray(true)))
+            matches!(step.kind, Some(Step::Hang(true) | Step::Crash(_) | Step::SpawnOrphan(true)))
         };
         script.steps.iter().any(process)
     }
@@ -41,31 +40,37 @@ impl Scripted {
 
 #[async_trait]
 impl Runtime for Scripted {
-    async fn run(&self, attempt: Attempt, channels: Channels) -> Outcome {
+    async fn run(&self, attempt: Attempt, channels: Channels) -> RunReport {
         let Attempt { assign, environment, .. } = attempt;
         let script = match assign.spec.and_then(|spec| spec.runtime).and_then(|runtime| runtime.kind) {
             Some(runtime::Kind::Scripted(script)) => script,
-            _ => return Outcome::failed(FailureClass::Invalid, "the task has no script"),
+            _ => return RunReport::failed(FailureClass::Invalid, "the task has no script"),
         };
         if script.steps.is_empty() {
-            return Outcome::new(Ending::Succeeded(TaskResult::default()));
+            return RunReport::new(RunOutcome::Succeeded(TaskResult::default()));
         }
         let random = seeded(script.seed, &assign.task_id, assign.attempt);
-        let mut play =
-            Play { channels, random, environment, attempt: assign.attempt, usage: None, strays: Vec::new() };
-        let mut ending = None;
+        let mut run = ScriptRun {
+            channels,
+            random,
+            environment,
+            attempt: assign.attempt,
+            usage: None,
+            orphan_parents: Vec::new(),
+        };
+        let mut outcome = None;
         for step in script.steps {
-            ending = play.step(step).await;
-            if ending.is_some() {
+            outcome = run.step(step).await;
+            if outcome.is_some() {
                 break;
             }
         }
-        let ending = ending.unwrap_or_else(|| Ending::Succeeded(TaskResult::default()));
-        play.finish(ending).await
+        let outcome = outcome.unwrap_or_else(|| RunOutcome::Succeeded(TaskResult::default()));
+        run.finish(outcome).await
     }
 }
 
-/// What is random is the same for the same seed (or task) and attempt.
+/// Creates the random generator of an attempt: the same for the same seed (or task id) and attempt number.
 fn seeded(seed: u64, task: &str, attempt: i32) -> StdRng {
     let mut bytes = [0_u8; 32];
     if seed == 0 {
@@ -79,26 +84,25 @@ fn seeded(seed: u64, task: &str, attempt: i32) -> StdRng {
     StdRng::from_seed(bytes)
 }
 
-/// A script that is being done.
-struct Play {
+struct ScriptRun {
     channels: Channels,
     random: StdRng,
     environment: Environment,
     attempt: i32,
     usage: Option<Usage>,
-    /// The processes whose strays live until the end.
-    strays: Vec<Running>,
+    /// Processes whose orphans live until the end of the attempt.
+    orphan_parents: Vec<Running>,
 }
 
-impl Play {
-    /// Does a step; says how the attempt ends if it ends with this step.
-    async fn step(&mut self, step: ScriptStep) -> Option<Ending> {
-        let happened = match step.kind? {
+impl ScriptRun {
+    /// Runs a step. Returns the outcome if the attempt ends with it.
+    async fn step(&mut self, step: ScriptStep) -> Option<RunOutcome> {
+        let event = match step.kind? {
             Step::Delay(delay) => return self.wait(delay.try_into().unwrap_or_default()).await,
-            Step::Jitter(most) => {
-                let most: Duration = most.try_into().unwrap_or_default();
+            Step::Jitter(max) => {
+                let max: Duration = max.try_into().unwrap_or_default();
                 let share = self.random.random::<f64>();
-                return self.wait(most.mul_f64(share)).await;
+                return self.wait(max.mul_f64(share)).await;
             }
             Step::Progress(fraction) => event::Kind::Progress(Progress { fraction, step: String::new() }),
             Step::Output(line) => event::Kind::Output(Output {
@@ -106,11 +110,11 @@ impl Play {
                 data: format!("{line}\n").into(),
                 dropped_bytes: 0,
             }),
-            Step::Say(text) => {
+            Step::Message(text) => {
                 event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text })
             }
             Step::Succeed(text) => {
-                return Some(Ending::Succeeded(TaskResult { text, ..TaskResult::default() }));
+                return Some(RunOutcome::Succeeded(TaskResult { text, ..TaskResult::default() }));
             }
             Step::Fail(fail) => return self.fail(&fail),
             Step::Hang(true) => return Some(self.process(&["hang"]).await),
@@ -118,7 +122,7 @@ impl Play {
                 let signal = if signal == 0 { 9 } else { signal }.to_string();
                 return Some(self.process(&["crash", &signal]).await);
             }
-            Step::SpawnStray(true) => return self.stray().await,
+            Step::SpawnOrphan(true) => return self.spawn_orphan().await,
             Step::Ask(question) => return self.ask(question).await,
             Step::Usage(used) => {
                 let usage = Usage {
@@ -134,41 +138,41 @@ impl Play {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
                 return None;
             }
-            Step::Hang(false) | Step::SpawnStray(false) | Step::KillWorker(false) => return None,
+            Step::Hang(false) | Step::SpawnOrphan(false) | Step::KillWorker(false) => return None,
         };
-        self.tell(happened).await
+        self.emit(event).await
     }
 
-    async fn tell(&mut self, happened: event::Kind) -> Option<Ending> {
+    async fn emit(&mut self, event: event::Kind) -> Option<RunOutcome> {
         tokio::select! {
             biased;
-            // Nobody listening means that the attempt is over anyway.
-            _ = self.channels.events.send(happened) => None,
+            // Fails only when the attempt is over.
+            _ = self.channels.events.send(event) => None,
             stop = stopped(&mut self.channels.stop) => Some(interrupted(&stop)),
         }
     }
 
-    async fn wait(&mut self, time: Duration) -> Option<Ending> {
+    async fn wait(&mut self, time: Duration) -> Option<RunOutcome> {
         tokio::select! {
             () = sleep(time) => None,
             stop = stopped(&mut self.channels.stop) => Some(interrupted(&stop)),
         }
     }
 
-    fn fail(&mut self, fail: &ScriptFailure) -> Option<Ending> {
+    fn fail(&mut self, fail: &ScriptFailure) -> Option<RunOutcome> {
         let spared = fail.attempts > 0 && self.attempt > fail.attempts;
-        // Drawn also when spared, so that what follows stays the same.
+        // Drawn in any case, so that later draws stay the same.
         let hit = fail.probability.is_none_or(|share| self.random.random::<f64>() < share);
         if spared || !hit {
             return None;
         }
         let name = if fail.class.is_empty() { "agent" } else { &fail.class };
         let class = FailureClass::from_str_name(&format!("FAILURE_CLASS_{}", name.to_uppercase()));
-        let message = if fail.message.is_empty() { "the script fails here" } else { &fail.message };
-        Some(Ending::Failed(failure(class.unwrap_or(FailureClass::Agent), message)))
+        let message = if fail.message.is_empty() { "failed by the script" } else { &fail.message };
+        Some(RunOutcome::Failed(failure(class.unwrap_or(FailureClass::Agent), message)))
     }
 
-    async fn ask(&mut self, prompt: String) -> Option<Ending> {
+    async fn ask(&mut self, prompt: String) -> Option<RunOutcome> {
         let request_id = uuid::Uuid::new_v4().to_string();
         let request = InputRequest {
             request_id: request_id.clone(),
@@ -176,75 +180,75 @@ impl Play {
             prompt,
             ..InputRequest::default()
         };
-        if let Some(ending) = self.tell(event::Kind::InputRequest(request)).await {
-            return Some(ending);
+        if let Some(outcome) = self.emit(event::Kind::InputRequest(request)).await {
+            return Some(outcome);
         }
         loop {
             tokio::select! {
                 input = self.channels.inputs.recv() => match input {
                     Some(input) if input.request_id == request_id => return None,
-                    // Steering is nothing to a script.
+                    // Scripts ignore steering messages.
                     Some(_) => {}
-                    None => return Some(Ending::Stopped { by: "interrupt" }),
+                    None => return Some(RunOutcome::Stopped { by: "interrupt" }),
                 },
                 stop = stopped(&mut self.channels.stop) => return Some(interrupted(&stop)),
             }
         }
     }
 
-    /// Runs a process that ends the attempt, this way or another.
-    async fn process(&mut self, step: &[&str]) -> Ending {
+    /// Runs a process that decides the outcome of the attempt.
+    async fn process(&mut self, step: &[&str]) -> RunOutcome {
         let mut running = match step::start(step, self.environment.clone()).await {
             Ok(running) => running,
-            Err(error) => return Ending::Failed(failure(FailureClass::Start, error.to_string())),
+            Err(error) => return RunOutcome::Failed(failure(FailureClass::Start, error.to_string())),
         };
         let exit = tokio::select! {
             exit = running.wait() => exit,
             stop = stopped(&mut self.channels.stop) => {
                 return match running.end(stop.grace).await {
-                    Ok((_, by)) => Ending::Stopped { by: by.as_str() },
-                    Err(_) => Ending::Stopped { by: "kill" },
+                    Ok((_, by)) => RunOutcome::Stopped { by: by.as_str() },
+                    Err(_) => RunOutcome::Stopped { by: "kill" },
                 };
             }
         };
         let (message, signal) = match exit {
             Ok(exit) => match exit.signal {
                 Some(signal) => (format!("ended by signal {signal}"), Some(signal)),
-                None => ("ended without saying how".to_owned(), None),
+                None => ("the process ended unexpectedly".to_owned(), None),
             },
             Err(error) => (error.to_string(), None),
         };
-        Ending::Failed(rota_proto::v1::Failure { signal, ..failure(FailureClass::Crash, message) })
+        RunOutcome::Failed(rota_proto::v1::Failure { signal, ..failure(FailureClass::Crash, message) })
     }
 
-    async fn stray(&mut self) -> Option<Ending> {
-        match step::start(&["stray"], self.environment.clone()).await {
+    async fn spawn_orphan(&mut self) -> Option<RunOutcome> {
+        match step::start(&["orphan"], self.environment.clone()).await {
             Ok(running) => {
-                self.strays.push(running);
+                self.orphan_parents.push(running);
                 None
             }
-            Err(error) => Some(Ending::Failed(failure(FailureClass::Start, error.to_string()))),
+            Err(error) => Some(RunOutcome::Failed(failure(FailureClass::Start, error.to_string()))),
         }
     }
 
-    /// Ends what is left, then tells how it went.
-    async fn finish(mut self, ending: Ending) -> Outcome {
+    /// Ends the remaining processes and creates the report.
+    async fn finish(mut self, outcome: RunOutcome) -> RunReport {
         let grace = self.channels.stop.borrow().as_ref().map_or(Duration::from_secs(1), |stop| stop.grace);
         let mut killed = 0;
-        for mut running in std::mem::take(&mut self.strays) {
+        for mut running in std::mem::take(&mut self.orphan_parents) {
             running.stdin = None;
             killed += running.end(grace).await.map_or(1, |(exit, _)| exit.strays);
         }
         if killed > 0 {
-            let text = format!("processes that the script left behind were ended: {killed}");
+            let text = format!("processes that outlived the script were killed: {killed}");
             let _ = self.channels.events.send(notice(Severity::Low, "strays", text)).await;
         }
-        Outcome { ending, usage: self.usage, runtime_session: String::new() }
+        RunReport { outcome, usage: self.usage, runtime_session: String::new() }
     }
 }
 
-fn interrupted(_: &Stop) -> Ending {
-    Ending::Stopped { by: "interrupt" }
+fn interrupted(_: &Stop) -> RunOutcome {
+    RunOutcome::Stopped { by: "interrupt" }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The processes of scripted steps: what runs in them (a hidden subcommand of this binary), and
-//! how the worker starts them.
+//! Processes of scripted steps: a hidden subcommand of this binary that runs in them, and how the worker
+//! starts them.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::runtimes::Environment;
 use crate::supervise::{self, Program, Running, Supervisor};
 
-/// The hidden subcommand under which a program calls [`script_step_main`].
+/// Hidden subcommand under which a program calls [`script_step_main`].
 pub const SUBCOMMAND: &str = "__script_step";
 
 /// Starts the process of a step. It needs no directory of its own.
@@ -25,20 +25,20 @@ pub(super) async fn start(step: &[&str], environment: Environment) -> Result<Run
     supervise::start(Program { program, args, environment, directory: PathBuf::from("/") }).await
 }
 
-/// Entry of the hidden subcommand [`SUBCOMMAND`]: `hang`, `crash <signal>`, `stray`, `linger`.
+/// Entry point of the hidden subcommand [`SUBCOMMAND`]: `hang`, `crash <signal>`, `orphan`, `linger`.
 pub fn script_step_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<String> = args.into_iter().filter_map(|arg| arg.into_string().ok()).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["hang"] => forever(),
+        ["hang"] => park_until_killed(),
         ["crash", signal] => {
             let signal = signal.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
             let _ = kill(Pid::this(), signal.unwrap_or(Signal::SIGKILL));
             // Reached only by signals that do not end a process.
             ExitCode::FAILURE
         }
-        ["stray"] => {
-            // Through this binary again, since only a program itself can leave its session safely.
+        ["orphan"] => {
+            // Re-executes this binary, since only a fresh process can leave its session safely.
             let child = Command::new("/proc/self/exe")
                 .args([SUBCOMMAND, "linger"])
                 .process_group(0)
@@ -49,7 +49,7 @@ pub fn script_step_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             if child.is_err() {
                 return ExitCode::FAILURE;
             }
-            // Until the attempt ends.
+            // Blocks until the attempt ends.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             ExitCode::SUCCESS
         }
@@ -58,23 +58,23 @@ pub fn script_step_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Leaves the session, and its parent, and listens to nothing but SIGKILL.
+/// Leaves the session and the parent, and ignores every signal except SIGKILL.
 fn linger(first: bool) -> ExitCode {
-    let mut deaf = SigSet::empty();
+    let mut blocked = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        deaf.add(signal);
+        blocked.add(signal);
     }
-    let _ = deaf.thread_block();
+    let _ = blocked.thread_block();
     if first {
-        // A group leader cannot leave its session; its child can. Ending then makes an orphan of it.
+        // A group leader cannot leave its session; its child can, and is orphaned when this process ends.
         let started = Command::new("/proc/self/exe").args([SUBCOMMAND, "linger", "on"]).spawn();
         return if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let _ = nix::unistd::setsid();
-    forever()
+    park_until_killed()
 }
 
-fn forever() -> ! {
+fn park_until_killed() -> ! {
     loop {
         std::thread::park();
     }

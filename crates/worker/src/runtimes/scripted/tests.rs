@@ -1,4 +1,4 @@
-//! Scripts without processes.
+//! Scripts that start no processes.
 
 use rota_proto::v1::{Runtime as RuntimeSpec, TaskSpec};
 use rota_proto::worker::v1::Assign;
@@ -7,17 +7,16 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::runtimes::StopCause;
 
-async fn play(steps: Vec<Step>, attempt: i32, seed: u64) -> (Outcome, Vec<event::Kind>) {
+async fn run(steps: Vec<Step>, attempt: i32, seed: u64) -> (RunReport, Vec<event::Kind>) {
     let (events, mut received) = mpsc::channel(64);
     let (_inputs, inputs) = mpsc::channel(1);
     let (_stop, stop) = watch::channel(None);
-    let outcome =
-        Scripted::new().run(scripted(steps, attempt, seed), Channels { events, inputs, stop }).await;
-    let mut seen = Vec::new();
+    let report = Scripted::new().run(scripted(steps, attempt, seed), Channels { events, inputs, stop }).await;
+    let mut events = Vec::new();
     while let Ok(kind) = received.try_recv() {
-        seen.push(kind);
+        events.push(kind);
     }
-    (outcome, seen)
+    (report, events)
 }
 
 fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
@@ -43,52 +42,59 @@ fn failing(attempts: i32, probability: Option<f64>) -> Step {
 }
 
 #[tokio::test]
-async fn an_empty_script_succeeds() {
-    let (outcome, seen) = play(vec![], 1, 0).await;
-    assert!(matches!(outcome.ending, Ending::Succeeded(_)));
-    assert!(seen.is_empty());
+async fn empty_script_succeeds() {
+    let (report, events) = run(vec![], 1, 0).await;
+    assert!(matches!(report.outcome, RunOutcome::Succeeded(_)));
+    assert!(events.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn steps_come_in_order_and_succeed_ends() {
+async fn steps_run_in_order_until_succeed() {
     let minute = Step::Delay(Duration::from_secs(60).into());
-    let steps =
-        vec![Step::Say("a".into()), minute, Step::Progress(0.5), Step::Succeed("x".into()), failing(0, None)];
-    let (outcome, seen) = play(steps, 1, 0).await;
-    assert!(matches!(outcome.ending, Ending::Succeeded(result) if result.text == "x"));
-    assert!(matches!(seen.as_slice(), [event::Kind::Message(_), event::Kind::Progress(_)]));
+    let steps = vec![
+        Step::Message("a".into()),
+        minute,
+        Step::Progress(0.5),
+        Step::Succeed("x".into()),
+        failing(0, None),
+    ];
+    let (report, events) = run(steps, 1, 0).await;
+    assert!(matches!(report.outcome, RunOutcome::Succeeded(result) if result.text == "x"));
+    assert!(matches!(events.as_slice(), [event::Kind::Message(_), event::Kind::Progress(_)]));
 }
 
 #[tokio::test]
-async fn failures_have_their_class_and_end_with_the_attempts() {
-    let (outcome, _) = play(vec![failing(1, None)], 1, 0).await;
-    assert!(matches!(outcome.ending, Ending::Failed(failed) if failed.class() == FailureClass::RateLimit));
-    let (outcome, _) = play(vec![failing(1, None)], 2, 0).await;
-    assert!(matches!(outcome.ending, Ending::Succeeded(_)));
+async fn scripted_failures_stop_after_their_attempts() {
+    let (report, _) = run(vec![failing(1, None)], 1, 0).await;
+    assert!(
+        matches!(report.outcome, RunOutcome::Failed(failed) if failed.class() == FailureClass::RateLimit)
+    );
+    let (report, _) = run(vec![failing(1, None)], 2, 0).await;
+    assert!(matches!(report.outcome, RunOutcome::Succeeded(_)));
 }
 
 #[tokio::test]
-async fn chance_is_the_same_for_the_same_seed() {
+async fn same_seed_gives_same_outcomes() {
     let mut results = Vec::new();
     for _ in 0..2 {
-        let mut run = Vec::new();
+        let mut successes = Vec::new();
         for seed in 1..40 {
-            let (outcome, _) = play(vec![failing(0, Some(0.5))], 1, seed).await;
-            run.push(matches!(outcome.ending, Ending::Succeeded(_)));
+            let (report, _) = run(vec![failing(0, Some(0.5))], 1, seed).await;
+            successes.push(matches!(report.outcome, RunOutcome::Succeeded(_)));
         }
-        results.push(run);
+        results.push(successes);
     }
     assert_eq!(results[0], results[1]);
     assert!(results[0].contains(&true) && results[0].contains(&false));
 }
 
 #[tokio::test]
-async fn a_question_waits_for_its_answer_and_a_wait_for_a_stop() {
+async fn questions_and_delays_wait() {
     let (events, mut received) = mpsc::channel(64);
     let (answers, inputs) = mpsc::channel(2);
     let (stopper, stop) = watch::channel(None);
-    let forever = Step::Delay(Duration::from_secs(1 << 30).into());
-    let steps = vec![Step::Ask("which?".into()), Step::Progress(1.0), forever];
+    let endless = Step::Delay(Duration::from_secs(1 << 30).into());
+    let steps = vec![Step::Ask("which?".into()), Step::Progress(1.0), endless];
     let run = async {
         let runtime = Scripted::new();
         runtime.run(scripted(steps, 1, 0), Channels { events, inputs, stop }).await
@@ -101,6 +107,6 @@ async fn a_question_waits_for_its_answer_and_a_wait_for_a_stop() {
         assert!(matches!(received.recv().await, Some(event::Kind::Progress(_))));
         stopper.send_replace(Some(Stop { cause: StopCause::Cancelled, grace: Duration::ZERO }));
     };
-    let (outcome, ()) = tokio::join!(run, steer);
-    assert!(matches!(outcome.ending, Ending::Stopped { by: "interrupt" }));
+    let (report, ()) = tokio::join!(run, steer);
+    assert!(matches!(report.outcome, RunOutcome::Stopped { by: "interrupt" }));
 }

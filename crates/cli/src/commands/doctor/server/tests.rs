@@ -1,8 +1,8 @@
-//! What control planes and fleets say, and the verdicts on it.
+//! Verdicts on the status of control planes, agents and workers.
 
 use std::time::UNIX_EPOCH;
 
-use rota_proto::v1::{AgentSpec, AgentStatus, Cause, ClaudeRuntime, Loop, Runtime, StoreStatus};
+use rota_proto::v1::{AgentSpec, AgentStatus, BackgroundTask, Cause, ClaudeRuntime, Runtime, StoreStatus};
 
 use super::super::Verdict;
 use super::*;
@@ -22,8 +22,12 @@ fn healthy() -> SystemStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         replica: "server".into(),
         server_time: Some(pbjson_types::Timestamp { seconds: 1000, nanos: 0 }),
-        store: Some(StoreStatus { answers: true, ..Default::default() }),
-        loops: vec![Loop { name: "timer".into(), state: LoopState::Waiting.into(), ..Default::default() }],
+        store: Some(StoreStatus { available: true, ..Default::default() }),
+        background_tasks: vec![BackgroundTask {
+            name: "timer".into(),
+            state: BackgroundTaskState::Idle.into(),
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
@@ -33,29 +37,30 @@ fn worst<'a>(checks: &'a [Check], name: &str) -> &'a Check {
 }
 
 #[test]
-fn a_healthy_control_plane() {
+fn healthy_control_plane_passes() {
     let checks = status(&reached(healthy()));
     assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:?}");
     let names: Vec<_> = checks.iter().map(|check| check.name).collect();
-    assert_eq!(names, ["connection", "version", "clock", "control plane", "store", "loops"]);
+    assert_eq!(names, ["connection", "version", "clock", "control plane", "store", "background tasks"]);
 }
 
 #[test]
-fn each_fault_is_told() {
-    let mut ill = healthy();
-    ill.version = "0.0.1".into();
-    ill.server_time = Some(pbjson_types::Timestamp { seconds: 900, nanos: 0 });
-    ill.state = SystemState::Error.into();
-    ill.causes = vec![Cause { code: "x".into(), message: "no room".into(), hint: "make room".into() }];
-    ill.store = Some(StoreStatus { answers: true, write_error: "disk full".into(), ..Default::default() });
-    ill.loops[0].state = LoopState::Stuck.into();
-    let checks = status(&reached(ill));
+fn each_fault_is_reported() {
+    let mut unhealthy = healthy();
+    unhealthy.version = "0.0.1".into();
+    unhealthy.server_time = Some(pbjson_types::Timestamp { seconds: 900, nanos: 0 });
+    unhealthy.state = SystemState::Error.into();
+    unhealthy.causes = vec![Cause { code: "x".into(), message: "no room".into(), hint: "make room".into() }];
+    unhealthy.store =
+        Some(StoreStatus { available: true, write_error: "disk full".into(), ..Default::default() });
+    unhealthy.background_tasks[0].state = BackgroundTaskState::Stuck.into();
+    let checks = status(&reached(unhealthy));
     for (name, verdict, words) in [
         ("version", Verdict::Warn, "0.0.1"),
         ("clock", Verdict::Fail, "behind"),
         ("control plane", Verdict::Fail, "no room"),
         ("store", Verdict::Fail, "disk full"),
-        ("loops", Verdict::Fail, "timer is stuck"),
+        ("background tasks", Verdict::Fail, "timer is stuck"),
     ] {
         let check = worst(&checks, name);
         assert!(check.verdict == verdict && check.message.contains(words), "{check:?}");
@@ -66,7 +71,7 @@ fn each_fault_is_told() {
 }
 
 #[test]
-fn clocks_are_compared_with_the_time_of_the_call_in_mind() {
+fn clock_skew_allows_for_call_duration() {
     let verdict = |server, took| clocks(at(server), at(1000), Duration::from_secs(took)).verdict;
     assert_eq!(verdict(1001, 0), Verdict::Ok);
     assert_eq!(verdict(1003, 0), Verdict::Warn);
@@ -82,8 +87,8 @@ fn agent(management: Management, status: AgentStatus) -> Agent {
 }
 
 #[test]
-fn agents_without_room_are_told() {
-    let told = |management, status| {
+fn agents_without_capacity_are_reported() {
+    let verdict = |management, status| {
         let checks = agents_and_workers(&[agent(management, status)], &[], &[]);
         (worst(&checks, "agents").verdict, worst(&checks, "agents").message.clone())
     };
@@ -94,12 +99,12 @@ fn agents_without_room_are_told() {
         free_slots,
         ..Default::default()
     };
-    assert_eq!(told(Managed, with(0, 0, 0)).0, Verdict::Ok, "a pool may be at zero");
-    assert_eq!(told(External, with(0, 0, 0)).0, Verdict::Warn);
-    assert!(told(Managed, with(3, 0, 0)).1.contains("no worker is connected yet"));
-    assert!(told(Managed, with(3, 1, 0)).1.contains("all slots are filled"));
+    assert_eq!(verdict(Managed, with(0, 0, 0)).0, Verdict::Ok, "a pool may be at zero");
+    assert_eq!(verdict(External, with(0, 0, 0)).0, Verdict::Warn);
+    assert!(verdict(Managed, with(3, 0, 0)).1.contains("no worker is connected yet"));
+    assert!(verdict(Managed, with(3, 1, 0)).1.contains("all slots are in use"));
     let trouble = AgentStatus { message: "no such image".into(), ..Default::default() };
-    assert_eq!(told(Managed, trouble).0, Verdict::Fail);
+    assert_eq!(verdict(Managed, trouble).0, Verdict::Fail);
     assert_eq!(agents_and_workers(&[], &[], &[])[0].verdict, Verdict::Warn);
     let lost = Worker { name: "namespaces/default/workers/w-1".into(), ..Default::default() };
     let checks = agents_and_workers(&[agent(Managed, with(0, 0, 0))], &[lost], &[]);
@@ -107,7 +112,7 @@ fn agents_without_room_are_told() {
 }
 
 #[test]
-fn what_waits_for_a_breaker_waits_for_no_room() {
+fn open_breaker_hides_lack_of_capacity() {
     let full = AgentStatus { queued_tasks: 1, workers: 1, ..Default::default() };
     let agents = [agent(Management::Managed, full)];
     let with = |state: BreakerState| {
@@ -119,12 +124,12 @@ fn what_waits_for_a_breaker_waits_for_no_room() {
             .map(|check| check.message)
             .collect::<Vec<_>>()
     };
-    assert_eq!(with(BreakerState::Closed), ["coder: 1 task waits, and all slots are filled"]);
+    assert_eq!(with(BreakerState::Closed), ["coder: 1 task is queued and all slots are in use"]);
     assert!(with(BreakerState::Open).is_empty() && with(BreakerState::HalfOpen).is_empty());
 }
 
 #[test]
-fn endpoints_are_where_to_connect() {
+fn addresses_come_from_endpoints() {
     for (endpoint, wanted) in [
         ("http://127.0.0.1:7420", "127.0.0.1:7420"),
         ("https://rota.example/", "rota.example:443"),
@@ -136,7 +141,7 @@ fn endpoints_are_where_to_connect() {
 }
 
 #[test]
-fn the_cli_is_looked_for_only_where_nobody_has_found_it() {
+fn cli_is_checked_unless_worker_has_it() {
     let managed = agent(Management::Managed, AgentStatus::default());
     assert_eq!(claude_programs(std::slice::from_ref(&managed), &[]), [""]);
     let worker = Worker { agent: "coder".into(), runtime_version: "2".into(), ..Default::default() };

@@ -1,9 +1,8 @@
-//! Tasks of a span, and the figures made of them.
+//! Statistics over tasks of a time range.
 
 use std::time::UNIX_EPOCH;
 
 use pbjson_types::Timestamp;
-use rota_client::watch::is_final;
 use rota_proto::v1::{Failure, FailureClass, Target, TaskSpec, Usage, target};
 
 use super::super::section::page;
@@ -25,7 +24,7 @@ fn task(uid: &str, agent: &str, state: TaskState, ran: i64, cost: i64) -> Task {
         attempt: i32::from(started),
         ready_time: at(0),
         start_time: at(10).filter(|_| started),
-        end_time: at(10 + ran).filter(|_| is_final(state)),
+        end_time: at(10 + ran).filter(|_| state.is_final()),
         usage: Some(usage).filter(|_| started),
         ..Default::default()
     };
@@ -56,7 +55,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 #[test]
-fn a_span_in_figures() {
+fn report_renders_as_text() {
     let report = Report::of(&all(), at(0), at(60), false);
     let text = page(&report.title(), &report.sections(), false, false);
     assert_eq!(
@@ -72,13 +71,13 @@ Outcomes
   Succeeded  1      25%
 
 Times
-  WHAT                TASKS  MEDIAN  95%    LONGEST  ALL
-  in the queue        2      10s     10s    10s      20s
-  first start to end  2      20s     1m40s  1m40s    2m0s
+  TIME                TASKS  MEDIAN  P95    MAX    TOTAL
+  queued              2      10s     10s    10s    20s
+  first start to end  2      20s     1m40s  1m40s  2m0s
 
 Retries
-  TASKS  MORE ATTEMPTS  WORKERS LOST
-  1      2              1
+  TASKS  RETRIES  WORKERS LOST
+  1      2        1
 
 By agent
   AGENT  TASKS  SUCCEEDED  FAILED  TOKENS IN  TOKENS OUT  COST
@@ -90,13 +89,13 @@ By model
   m      3      1          1       30         3           $1.50
 
 Failures
-  CLASS  TASKS  FOR EXAMPLE
+  CLASS  TASKS  EXAMPLE
   crash  1      exit code 1
 
 Slowest
-  TASK  STATE      TRIES  FIRST START TO END
-  bad   Failed     3      1m40s
-  good  Succeeded  1      20s"
+  TASK  STATE      ATTEMPTS  FIRST START TO END
+  bad   Failed     3         1m40s
+  good  Succeeded  1         20s"
     );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["outcomes"]["Failed"], &json["times"][1]["p95"]), (&1.into(), &"100.000s".into()));
@@ -107,15 +106,18 @@ Slowest
 }
 
 #[test]
-fn nothing_is_a_report_too() {
+fn empty_report_has_only_a_title() {
     let report = Report::of(&[], at(0), at(60), false);
     let text = page(&report.title(), &report.sections(), false, false);
     assert_eq!(text, "0 tasks from 1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z");
 }
 
 #[test]
-fn of_many_the_median_and_nearly_the_longest() {
-    let told = times("x", (1..=100).map(Duration::from_secs).collect()).unwrap();
-    assert_eq!((told.median.0.as_secs(), told.p95.0.as_secs(), told.longest.0.as_secs()), (50, 95, 100));
+fn percentiles_use_nearest_rank() {
+    let distribution = times("x", (1..=100).map(Duration::from_secs).collect()).unwrap();
+    assert_eq!(
+        (distribution.median.0.as_secs(), distribution.p95.0.as_secs(), distribution.longest.0.as_secs()),
+        (50, 95, 100)
+    );
     assert!(times("x", Vec::new()).is_none());
 }

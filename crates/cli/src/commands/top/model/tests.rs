@@ -1,11 +1,11 @@
-//! What the watches tell, and the snapshot made of it.
+//! Snapshots of what the watches report.
 
 use std::time::UNIX_EPOCH;
 
 use pbjson_types::Timestamp;
 use rota_proto::v1::{AgentSpec, Progress, StateChange, TaskStatus, Usage, WorkerDemand};
 
-use super::super::choice::{Show, Sort};
+use super::super::view_options::{Show, Sort};
 use super::*;
 
 fn at(seconds: i64) -> Option<Timestamp> {
@@ -23,7 +23,7 @@ fn task(uid: &str, state: TaskState, more: impl FnOnce(&mut TaskStatus)) -> Task
 }
 
 fn names(model: &Model, sort: Sort, show: Show) -> Vec<String> {
-    let snapshot = model.snapshot(Choice { sort, show }, now(100));
+    let snapshot = model.snapshot(ViewOptions { sort, show }, now(100));
     snapshot.tasks.into_iter().map(|row| row.name).collect()
 }
 
@@ -33,24 +33,24 @@ fn usage(status: &mut TaskStatus, cost: i64, start: i64, end: Option<i64>) {
 }
 
 #[test]
-fn pools_are_what_agents_and_demand_say() {
+fn pools_combine_agents_and_demand() {
     let mut model = Model::default();
     let spec = AgentSpec { replicas: 1, max_replicas: 5, ..Default::default() };
     let agent = Agent { name: "namespaces/a/agents/coder".into(), spec: Some(spec), ..Default::default() };
-    let told = |kind| WatchAgentsResponse { kind: Some(kind) };
+    let change = |kind| WatchAgentsResponse { kind: Some(kind) };
     use watch_agents_response::Kind;
-    model.agent(told(Kind::Agent(agent.clone())));
+    model.agent(change(Kind::Agent(agent.clone())));
     assert!(!model.synced);
-    model.agent(told(Kind::Synced(true)));
+    model.agent(change(Kind::Synced(true)));
     assert!(model.synced);
     let worker =
         |running, draining, connected| WorkerDemand { running, draining, connected, ..Default::default() };
     let workers =
         vec![worker(2, false, true), worker(0, false, true), worker(1, true, true), worker(1, false, false)];
     let demand = Demand { agent: agent.name.clone(), queued: 7, running: 4, workers };
-    let gone = Demand { agent: "namespaces/a/agents/gone".into(), running: 1, ..Default::default() };
-    model.demand(WatchDemandResponse { demands: vec![demand, gone], isolated: Vec::new() });
-    let pools = model.snapshot(Choice::default(), now(0)).pools;
+    let deleted = Demand { agent: "namespaces/a/agents/deleted".into(), running: 1, ..Default::default() };
+    model.demand(WatchDemandResponse { demands: vec![demand, deleted], isolated: Vec::new() });
+    let pools = model.snapshot(ViewOptions::default(), now(0)).pools;
     let coder = Pool {
         namespace: "a".into(),
         agent: "coder".into(),
@@ -64,10 +64,10 @@ fn pools_are_what_agents_and_demand_say() {
         ceiling: 5,
     };
     assert_eq!(pools[0], coder);
-    assert_eq!((pools[1].agent.as_str(), pools[1].running, pools[1].ceiling), ("gone", 1, 0));
-    model.agent(told(Kind::Deleted(agent.name)));
+    assert_eq!((pools[1].agent.as_str(), pools[1].running, pools[1].ceiling), ("deleted", 1, 0));
+    model.agent(change(Kind::Deleted(agent.name)));
     model.demand(WatchDemandResponse::default());
-    assert!(model.snapshot(Choice::default(), now(0)).pools.is_empty());
+    assert!(model.snapshot(ViewOptions::default(), now(0)).pools.is_empty());
 }
 
 #[test]
@@ -95,19 +95,19 @@ fn tasks_are_sorted_and_filtered() {
     assert_eq!(names(&model, Sort::State, Show::Queued), ["urgent", "queued"]);
     assert_eq!(names(&model, Sort::State, Show::Pending), ["old"]);
     assert_eq!(names(&model, Sort::State, Show::Asking), ["asks"]);
-    let totals = model.snapshot(Choice::default(), now(100)).totals;
+    let totals = model.snapshot(ViewOptions::default(), now(100)).totals;
     assert_eq!((totals.running, totals.input_required, totals.queued, totals.pending), (1, 1, 2, 1));
-    // All of a round is one word each.
+    // The filters form a cycle.
     let all = std::iter::successors(Some(Show::All), |show| Some(show.next()));
     assert_eq!(all.skip(1).position(|show| show == Show::All), Some(4));
 }
 
 #[test]
-fn cost_is_what_the_last_minute_saw() {
+fn cost_covers_the_last_minute() {
     let cost = |status: &dyn Fn(&mut TaskStatus), at| {
         let mut model = Model::default();
         model.task(task("one", TaskState::Running, status), &[]);
-        model.snapshot(Choice::default(), now(at)).totals.cost_per_minute_micro_usd
+        model.snapshot(ViewOptions::default(), now(at)).totals.cost_per_minute_micro_usd
     };
     // Half of its run was within the minute.
     assert_eq!(cost(&|status| usage(status, 1000, 0, Some(100)), 110), 500);
@@ -118,24 +118,24 @@ fn cost_is_what_the_last_minute_saw() {
 }
 
 #[test]
-fn what_ended_is_forgotten_and_too_many_are_not_kept() {
+fn old_and_excess_tasks_are_dropped() {
     let mut model = Model::default();
     model.task(task("ended", TaskState::Failed, |status| usage(status, 0, 0, Some(100))), &[]);
     model.forget(now(159));
     assert_eq!(model.tasks.len(), 1);
     model.forget(now(161));
     assert!(model.tasks.is_empty());
-    for number in 0..=MOST {
+    for number in 0..=MAX_TASKS {
         model.task(task(&number.to_string(), TaskState::Queued, |_| {}), &[]);
     }
-    assert_eq!(model.tasks.len(), MOST);
-    assert!(model.snapshot(Choice::default(), now(0)).more);
+    assert_eq!(model.tasks.len(), MAX_TASKS);
+    assert!(model.snapshot(ViewOptions::default(), now(0)).more);
     model.task(task("runs", TaskState::Running, |_| {}), &[]);
     assert_eq!(names(&model, Sort::State, Show::Running), ["runs"]);
 }
 
 #[test]
-fn a_row_says_what_a_task_does() {
+fn row_shows_task_activity() {
     let mut model = Model::default();
     let runs = task("runs", TaskState::Running, |status| {
         usage(status, 1_500_000, 40, None);
@@ -143,7 +143,7 @@ fn a_row_says_what_a_task_does() {
         status.progress = Some(Progress { fraction: 0.5, step: "tests".into() });
     });
     model.task(runs, &[]);
-    let json = serde_json::to_value(model.snapshot(Choice::default(), now(100))).unwrap();
+    let json = serde_json::to_value(model.snapshot(ViewOptions::default(), now(100))).unwrap();
     let row = &json["tasks"][0];
     assert_eq!(
         (&row["state"], &row["worker"], &row["doing"]),
@@ -153,7 +153,7 @@ fn a_row_says_what_a_task_does() {
 }
 
 #[test]
-fn a_later_attempt_is_timed_from_its_own_start() {
+fn retries_are_timed_from_own_start() {
     let second = |cost| {
         task("again", TaskState::Running, |status| {
             usage(status, cost, 0, None);
@@ -162,12 +162,12 @@ fn a_later_attempt_is_timed_from_its_own_start() {
     };
     let mut model = Model::default();
     model.load(vec![second(1000)], false);
-    let told = |model: &Model| {
-        let snapshot = model.snapshot(Choice::default(), now(1000));
+    let row = |model: &Model| {
+        let snapshot = model.snapshot(ViewOptions::default(), now(1000));
         (snapshot.tasks[0].lasted, snapshot.totals.cost_per_minute_micro_usd)
     };
-    assert_eq!(told(&model), (None, 0), "nobody has seen when it began");
-    let json = serde_json::to_value(model.snapshot(Choice::default(), now(1000))).unwrap();
+    assert_eq!(row(&model), (None, 0), "its start was not observed");
+    let json = serde_json::to_value(model.snapshot(ViewOptions::default(), now(1000))).unwrap();
     assert!(json["tasks"][0].get("forSeconds").is_none(), "{json}");
     let change = |from: TaskState| StateChange {
         from: from.into(),
@@ -181,7 +181,7 @@ fn a_later_attempt_is_timed_from_its_own_start() {
         ..Default::default()
     };
     model.task(second(1000), &[event(TaskState::Assigned, 980)]);
-    // An answer to its question begins no attempt.
+    // Continuing after input starts no attempt.
     model.task(second(1500), &[event(TaskState::InputRequired, 990)]);
-    assert_eq!(told(&model), (Some(Duration::from_secs(20)), 500));
+    assert_eq!(row(&model), (Some(Duration::from_secs(20)), 500));
 }

@@ -1,4 +1,4 @@
-//! Frames of a snapshot, in every size.
+//! Frames of a snapshot in various sizes.
 
 use std::time::Duration;
 
@@ -54,43 +54,43 @@ fn snapshot() -> Snapshot {
 fn view(snapshot: &Snapshot) -> View<'_> {
     View {
         snapshot,
-        choice: Choice::default(),
+        options: ViewOptions::default(),
         title: "http://127.0.0.1:7420  default",
         all_namespaces: false,
         colored: true,
-        lost: None,
+        disconnected: None,
         skip: 0,
     }
 }
 
 #[test]
-fn one_frame() {
+fn snapshot_renders_as_text() {
     assert_eq!(
         view(&snapshot()).text(100),
         "\
 rota top  http://127.0.0.1:7420  default
-running 1   asking 0   queued 1   pending 0   workers 1   cost $0.096/min
+running 1   input required 0   queued 1   pending 0   workers 1   cost $0.096/min
 
-AGENT     READY  BUSY  IDLE  DRAINING  QUEUED  RUNNING  FLOOR  CEILING
-coder     1      1     0     0         1       1        0      3
-reviewer  0      0     0     0         0       0        0      3
+AGENT     READY  BUSY  IDLE  DRAINING  QUEUED  RUNNING  MIN  MAX
+coder     1      1     0     0         1       1        0    3
+reviewer  0      0     0     0         0       0        0    3
 
-TASK   STATE    FOR    AGENT  WORKER   TRY  COST   DOING
-build  Running  1m15s  coder  coder-1  1    $0.12  ████░░░░░░ 40% compiles
+TASK   STATE    TIME   AGENT  WORKER   ATTEMPT  COST   ACTIVITY
+build  Running  1m15s  coder  coder-1  1        $0.12  ████░░░░░░ 40% compiles
 next   Queued   1m15s  coder"
     );
 }
 
 #[test]
-fn nothing_is_a_frame_too() {
+fn empty_snapshot_renders_messages() {
     let mut empty = snapshot();
     (empty.pools, empty.tasks) = (Vec::new(), Vec::new());
     let text = view(&empty).text(80);
     assert!(text.contains("\nno agents\n") && text.ends_with("no tasks to show"), "{text}");
 }
 
-/// What a terminal of a size would show.
-fn on(view: &View<'_>, width: u16, height: u16) -> Vec<String> {
+/// Returns the lines of a terminal of some size.
+fn render(view: &View<'_>, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| _ = view.draw(frame)).unwrap();
     let buffer = terminal.backend().buffer();
@@ -99,30 +99,36 @@ fn on(view: &View<'_>, width: u16, height: u16) -> Vec<String> {
 }
 
 #[test]
-fn every_size_has_a_frame() {
+fn frames_fit_every_size() {
     let snapshot = snapshot();
     for (width, height) in [(1, 1), (3, 2), (20, 5), (40, 12), (500, 100)] {
-        let lines = on(&view(&snapshot), width, height);
+        let lines = render(&view(&snapshot), width, height);
         assert_eq!(lines.len(), usize::from(height));
     }
-    let small = on(&view(&snapshot), 80, 12);
+    let small = render(&view(&snapshot), 80, 12);
     assert!(small[11].starts_with("q quit   s sort: state   f show: all"), "{small:?}");
 }
 
 #[test]
-fn a_lost_connection_is_told_and_hostile_names_do_nothing() {
+fn lost_connection_is_shown() {
+    let snapshot = snapshot();
+    let mut view = view(&snapshot);
+    view.disconnected = Some("connection refused");
+    let lines = render(&view, 100, 20);
+    assert!(lines[0].ends_with("NOT CONNECTED: connection refused"), "{lines:?}");
+}
+
+#[test]
+fn control_characters_are_removed() {
     let mut hostile = snapshot();
     hostile.tasks[0].doing = "\u{1b}[2J\u{1b}]0;x\u{7}\nsecond line".into();
     hostile.tasks[0].name = "ü界".into();
-    let mut view = view(&hostile);
-    view.lost = Some("connection refused");
-    let lines = on(&view, 100, 20);
-    assert!(lines[0].ends_with("NOT CONNECTED: connection refused"), "{lines:?}");
+    let lines = render(&view(&hostile), 100, 20);
     assert!(lines.iter().all(|line| !line.chars().any(char::is_control)), "{lines:?}");
 }
 
 #[test]
-fn long_lists_are_scrolled_to_their_end() {
+fn scrolling_stops_at_last_task() {
     let mut long = snapshot();
     long.tasks = (0..100)
         .map(|number| {
@@ -133,17 +139,17 @@ fn long_lists_are_scrolled_to_their_end() {
         .collect();
     let mut view = view(&long);
     view.skip = 10;
-    let lines = on(&view, 80, 20);
+    let lines = render(&view, 80, 20);
     assert!(lines.iter().any(|line| line.starts_with("task-10 ")), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("task-9 ")), "{lines:?}");
     view.skip = 99;
-    let lines = on(&view, 80, 20);
+    let lines = render(&view, 80, 20);
     assert!(lines.iter().any(|line| line.starts_with("task-99 ")), "{lines:?}");
-    assert!(lines[18].starts_with("task-99 "), "the last row is at the foot: {lines:?}");
+    assert!(lines[18].starts_with("task-99 "), "the last row is at the bottom: {lines:?}");
 }
 
 #[test]
-fn text_has_every_task_whatever_a_frame_can_hold() {
+fn text_lists_every_task() {
     let mut long = snapshot();
     let task = long.tasks[1].clone();
     long.tasks = (0..1000).map(|number| Task { name: format!("task-{number}"), ..task.clone() }).collect();

@@ -1,5 +1,5 @@
-//! Attempts against a CLI that each test plays itself, over pipes in memory: no process is started.
+//! Attempts with a fake CLI that each test scripts over in-memory pipes; no process is started.
 
-mod ends;
-mod stage;
-mod talks;
+mod conversations;
+mod fixture;
+mod outcomes;

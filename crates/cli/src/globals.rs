@@ -1,0 +1,60 @@
+//! Options of every command: which server, which namespace, how to print and how to log.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use rota_client::discover::Flags;
+
+use crate::output::{Color, Format};
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// URL of the server, such as https://rota.example [env: ROTA_ENDPOINT]
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// File with the token [env: ROTA_TOKEN_FILE, or ROTA_TOKEN for the token itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the CA certificates to trust [env: ROTA_CA] [default: the system's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Namespace of tasks and agents [env: ROTA_NAMESPACE] [default: default]
+    #[arg(long, short, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Format of data on standard output
+    #[arg(long, short, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+    /// When to use colors; NO_COLOR is respected
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: Color,
+    /// Format of logs on standard error
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Log filter, such as info or rota_client=debug [env: ROTA_LOG]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+impl Globals {
+    /// Returns the flags that select the server.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            endpoint: self.endpoint.clone(),
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            namespace: self.namespace.clone(),
+            config: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per event
+    #[default]
+    Text,
+    /// One JSON object per event
+    Json,
+}

@@ -1,0 +1,213 @@
+//! Fixture with a control plane, workers and commands, each a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rota_client::{Client, Options, Token};
+use rota_testkit::tasks;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::process::Process;
+use crate::procfs;
+use crate::responses::Response;
+
+const TOKEN: &str = "a-token-for-tests";
+
+/// Timeouts of the control plane for workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Graces {
+    /// Heartbeat timeout.
+    pub(crate) silence: &'static str,
+    /// Reconnect grace.
+    pub(crate) reconnect: &'static str,
+    /// Recovery grace.
+    pub(crate) recovery: &'static str,
+}
+
+impl Graces {
+    /// Never expires a worker, even on a busy machine.
+    pub(crate) const LONG: Self = Self { silence: "60s", reconnect: "60s", recovery: "60s" };
+    /// Expires a worker soon after its connection ends, but not a slow one.
+    pub(crate) const SHORT: Self = Self { silence: "60s", reconnect: "1s", recovery: "8s" };
+    /// Also expires a silent worker.
+    pub(crate) const STRICT: Self = Self { silence: "5s", reconnect: "1s", recovery: "60s" };
+}
+
+/// Temporary directory with a control plane.
+pub(crate) struct Fixture {
+    server: Option<Process>,
+    graces: Graces,
+    data: PathBuf,
+    addr: Option<SocketAddr>,
+    /// Additional environment of every process.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    dir: TempDir,
+}
+
+impl Fixture {
+    /// Returns a fixture without a control plane, for `rota dev` and commands that find none.
+    pub(crate) fn bare() -> Self {
+        let dir = tempfile::Builder::new().prefix("rota-fixture-").tempdir().unwrap();
+        for inner in ["home", "tmp"] {
+            std::fs::create_dir(dir.path().join(inner)).unwrap();
+        }
+        std::fs::write(dir.path().join("token"), TOKEN).unwrap();
+        let data = dir.path().join("data");
+        Self { server: None, graces: Graces::LONG, data, addr: None, environment: Vec::new(), dir }
+    }
+
+    /// Returns a fixture with a control plane.
+    pub(crate) async fn start(graces: Graces) -> Result<Self> {
+        let mut fixture = Self::bare();
+        fixture.graces = graces;
+        fixture.start_server().await?;
+        Ok(fixture)
+    }
+
+    /// Returns a fixture with a control plane on existing data.
+    pub(crate) async fn start_on(data: &Path) -> Result<Self> {
+        let mut fixture = Self::bare();
+        fixture.data = data.to_owned();
+        fixture.start_server().await?;
+        Ok(fixture)
+    }
+
+    /// Starts the control plane; a restart uses the same address.
+    pub(crate) async fn start_server(&mut self) -> Result<()> {
+        let addr = self.addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut command = self.command(&["server", "--heartbeat", "500ms", "--shutdown-grace", "2s"]);
+        command.args(["--listen", &addr.to_string()]).arg("--data-dir").arg(&self.data);
+        command.arg("--token-file").arg(self.dir().join("token"));
+        for (flag, value) in [
+            ("--heartbeat-timeout", self.graces.silence),
+            ("--reconnect-grace", self.graces.reconnect),
+            ("--recovery-grace", self.graces.recovery),
+        ] {
+            command.args([flag, value]);
+        }
+        let mut server = Process::start("server", command);
+        let line = server.prints("listening on http://").await;
+        self.addr = line.rsplit('/').next().map(str::parse).transpose()?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    pub(crate) async fn kill_server(&mut self) {
+        self.server.take().unwrap().kill().await;
+    }
+
+    /// Stops the control plane gracefully.
+    pub(crate) async fn stop_server(&mut self) {
+        let server = self.server.take().unwrap();
+        server.signal(Signal::SIGTERM);
+        let ended = server.ended().await;
+        assert!(ended.status.success(), "{ended:?}");
+    }
+
+    pub(crate) fn server(&self) -> &Process {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Returns the control plane, to wait for its output.
+    pub(crate) fn server_mut(&mut self) -> &mut Process {
+        self.server.as_mut().unwrap()
+    }
+
+    /// Address of the control plane.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr.unwrap()
+    }
+
+    /// Directory that is removed with the fixture.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Mark in the arguments or the environment of every process of this fixture.
+    pub(crate) fn mark(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    /// Returns the program as a command, isolated from the user's configuration and any other `rota dev`.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rota"));
+        command
+            .args(args)
+            .current_dir(self.dir())
+            .env_clear()
+            .env("PATH", rota_telemetry::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir().join("home"))
+            .env("TMPDIR", self.dir().join("tmp"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(addr) = self.addr {
+            command.env("ROTA_ENDPOINT", format!("http://{addr}"));
+            command.env("ROTA_TOKEN_FILE", self.dir().join("token"));
+        }
+        command
+    }
+
+    pub(crate) async fn rota(&self, args: &[&str]) -> Response {
+        Response::of(self.command(args), "").await
+    }
+
+    /// Writes a manifest and applies it.
+    pub(crate) async fn apply(&self, file: &str, text: &str) -> Response {
+        std::fs::write(self.dir().join(file), text).unwrap();
+        self.rota(&["apply", "-f", file]).await
+    }
+
+    /// Returns a client that retries across restarts.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let mut options = Options::new(format!("http://{}", self.addr()));
+        options.token = Token::Fixed(TOKEN.into());
+        options.retry_for = Duration::from_secs(60);
+        Ok(Client::new(options)?)
+    }
+
+    /// Starts a worker and waits until it is connected.
+    pub(crate) async fn worker(&self, agent: &str, name: &str, slots: usize) -> Result<Process> {
+        self.worker_at(self.addr(), agent, name, slots).await
+    }
+
+    /// Starts a worker that connects to another address, such as a proxy.
+    pub(crate) async fn worker_at(
+        &self,
+        at: SocketAddr,
+        agent: &str,
+        name: &str,
+        slots: usize,
+    ) -> Result<Process> {
+        let mut command = self.command(&["worker", "--agent", agent, "--worker", name]);
+        command.args(["--slots", &slots.to_string()]).arg("--state-dir").arg(self.state_dir());
+        command.env("ROTA_ENDPOINT", format!("http://{at}"));
+        let worker = Process::start(name, command);
+        tasks::connected(&self.client()?, name).await.context("the worker did not connect")?;
+        Ok(worker)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir().join("workers")
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        // Kills what a failed test has left. Each process carries the path of this fixture.
+        for _ in 0..1000 {
+            let left = procfs::marked(self.mark());
+            if left.is_empty() {
+                return;
+            }
+            for one in left {
+                let _ = kill(Pid::from_raw(one.pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

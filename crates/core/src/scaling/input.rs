@@ -1,0 +1,172 @@
+//! Builds the scaling input of a pool from an agent's bounds, the workers that a pool manager started, and the workers
+//! that the control plane reports. Shared by the operator, `rota-local` and task explanation, which must agree. Knows no
+//! wire format: callers convert the reported demand.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Pool, WorkerView, ceiling};
+
+/// Idle time after which a worker above the floor is drained, unless its agent sets another.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time within which a started worker process has to connect.
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lifetime from which the exit of a worker no longer counts as a failed start.
+pub const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// Scaling bounds as an agent's spec carries them: 0 means unset, negative numbers count as 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    pub replicas: i32,
+    pub max_replicas: i32,
+    pub spare_workers: i32,
+    pub slots: i32,
+    pub idle_timeout: Option<Duration>,
+}
+
+/// Worker that the pool manager started, whether or not the control plane knows it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedWorker {
+    pub name: String,
+    pub state: ManagedState,
+}
+
+/// Lifecycle state of a managed worker, as far as its manager observes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManagedState {
+    /// Started, and never connected so far.
+    Starting,
+    /// Connected now or in the past.
+    Serving,
+    /// Asked to stop; accepts no new task.
+    Draining,
+    /// Exited. Neither capacity nor part of the ceiling, even while the control plane still reports it.
+    Ended,
+}
+
+/// Worker as the control plane reports it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReportedWorker {
+    pub name: String,
+    pub running: u32,
+    pub draining: bool,
+    pub connected: bool,
+    pub idle_for: Option<Duration>,
+}
+
+impl Pool {
+    /// Builds the input of the manager that started `managed`. Connected workers of other managers count as
+    /// capacity, but are never drained; disconnected ones may not exist any more and are ignored.
+    pub fn managed(
+        bounds: &Bounds,
+        queued: i64,
+        managed: &[ManagedWorker],
+        reported: &[ReportedWorker],
+    ) -> Self {
+        let mut foreign: BTreeMap<_, _> =
+            reported.iter().map(|worker| (worker.name.as_str(), worker)).collect();
+        let mut workers = Vec::with_capacity(managed.len());
+        for ManagedWorker { name, state } in managed {
+            let report = foreign.remove(name.as_str());
+            if *state == ManagedState::Ended {
+                continue;
+            }
+            workers.push(WorkerView {
+                name: name.clone(),
+                running: report.map_or(0, |report| report.running),
+                draining: *state == ManagedState::Draining || report.is_some_and(|report| report.draining),
+                connected: report.is_some_and(|report| report.connected),
+                starting: *state == ManagedState::Starting,
+                idle_for: report.and_then(|report| report.idle_for),
+            });
+        }
+        let foreign = foreign.into_values().filter(|worker| worker.connected);
+        workers.extend(foreign.map(|worker| WorkerView { idle_for: None, ..WorkerView::from(worker) }));
+        Self::new(bounds, queued, workers)
+    }
+
+    /// Builds the input as seen from the control plane, which does not know who started which worker.
+    pub fn observed(bounds: &Bounds, queued: i64, reported: &[ReportedWorker]) -> Self {
+        Self::new(bounds, queued, reported.iter().map(WorkerView::from).collect())
+    }
+
+    fn new(bounds: &Bounds, queued: i64, workers: Vec<WorkerView>) -> Self {
+        let floor = count(bounds.replicas);
+        Self {
+            floor,
+            ceiling: ceiling(floor, count(bounds.max_replicas)),
+            spare: count(bounds.spare_workers),
+            slots: count(bounds.slots).max(1),
+            queued: u64::try_from(queued).unwrap_or_default(),
+            workers,
+            idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+        }
+    }
+}
+
+impl From<&ReportedWorker> for WorkerView {
+    fn from(worker: &ReportedWorker) -> Self {
+        Self {
+            name: worker.name.clone(),
+            running: worker.running,
+            draining: worker.draining,
+            connected: worker.connected,
+            starting: false,
+            idle_for: worker.idle_for,
+        }
+    }
+}
+
+fn count(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(name: &str, running: u32) -> ReportedWorker {
+        let idle_for = (running == 0).then_some(Duration::from_secs(999));
+        ReportedWorker { name: name.into(), running, connected: true, idle_for, ..Default::default() }
+    }
+
+    fn managed(name: &str, state: ManagedState) -> ManagedWorker {
+        ManagedWorker { name: name.into(), state }
+    }
+
+    #[test]
+    fn unset_bounds_have_defaults() {
+        let pool = Pool::managed(&Bounds { replicas: -1, ..Bounds::default() }, -1, &[], &[]);
+        assert_eq!((pool.floor, pool.ceiling, pool.spare, pool.slots), (0, 1, 0, 1));
+        assert_eq!((pool.queued, pool.idle_timeout), (0, DEFAULT_IDLE_TIMEOUT));
+    }
+
+    #[test]
+    fn managed_workers_join_their_reports() {
+        let managed = [managed("a", ManagedState::Serving), managed("b", ManagedState::Starting)];
+        let pool = Pool::managed(&Bounds::default(), 0, &managed, &[reported("a", 2)]);
+        assert_eq!(pool.workers.len(), 2);
+        assert_eq!((pool.workers[0].running, pool.workers[0].connected), (2, true));
+        assert!(pool.workers[1].starting && !pool.workers[1].connected);
+    }
+
+    #[test]
+    fn foreign_workers_count_and_are_never_idle() {
+        let lost = ReportedWorker { connected: false, ..reported("lost", 0) };
+        let pool = Pool::managed(&Bounds::default(), 0, &[], &[reported("guest", 0), lost]);
+        assert_eq!(pool.workers.len(), 1);
+        assert_eq!((pool.workers[0].name.as_str(), pool.workers[0].idle_for), ("guest", None));
+    }
+
+    #[test]
+    fn ended_workers_do_not_count() {
+        let ended = [managed("a", ManagedState::Ended)];
+        assert_eq!(Pool::managed(&Bounds::default(), 0, &ended, &[reported("a", 0)]).workers, []);
+    }
+
+    #[test]
+    fn observed_pools_keep_disconnected_workers() {
+        let cut = ReportedWorker { connected: false, ..reported("cut", 0) };
+        assert_eq!(Pool::observed(&Bounds::default(), 0, &[cut]).workers.len(), 1);
+    }
+}

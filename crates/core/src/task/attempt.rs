@@ -1,0 +1,146 @@
+//! Attempts: the assignment of a task to a worker, and the facts of one that has ended. Knows no rules; `run` has them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateChange};
+use crate::failure::Failure;
+use crate::usage::Usage;
+use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
+
+/// Prefixes of environment variables that select the model or carry its credentials.
+const MODEL_VARIABLES: [&str; 2] = ["ANTHROPIC_", "CLAUDE_CODE_"];
+
+/// Parts of an attempt that come from the task instead of its agent. Failures of these are not the agent's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Own {
+    /// The task's spec names a runtime, hence the program that runs.
+    pub program: bool,
+    /// The task brings model credentials: secrets, or variables that select the model.
+    pub credentials: bool,
+}
+
+impl Own {
+    /// Derives the task's own parts from its spec.
+    pub fn of<'a>(runtime: bool, secrets: bool, variables: impl IntoIterator<Item = &'a str>) -> Self {
+        let selects_model = |name: &str| MODEL_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
+        Self { program: runtime, credentials: secrets || variables.into_iter().any(selects_model) }
+    }
+
+    /// Whether everything comes from the agent.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The assignment of a task to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub worker: WorkerName,
+    /// The agent that the worker serves; `None` only in records written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
+    /// The worker's session when it was last known to have the attempt.
+    pub epoch: Epoch,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    pub at: Timestamp,
+    /// When the worker started it; `None` until then, and in running records written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Id of the attempt's trace span, and the source of jitter for a rejected assignment.
+    pub span_id: [u8; 8],
+    /// Parts that come from the task instead of the agent.
+    #[serde(default, skip_serializing_if = "Own::is_none")]
+    pub own: Own,
+    /// Highest `attempt_seq` in the log.
+    #[serde(default)]
+    pub attempt_seq: u64,
+    /// What the attempt has used so far.
+    #[serde(default, skip_serializing_if = "Usage::is_zero")]
+    pub usage: Usage,
+    /// Questions that wait for an answer: id and encoded `InputRequest`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open_input: Vec<(String, Bytes)>,
+}
+
+/// The result of an attempt, independent of what becomes of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The attempt produced the task's result.
+    Succeeded,
+    /// The attempt failed, was rejected by its worker, or ran out of time.
+    Failed,
+    Cancelled,
+    /// The worker was lost or ended the attempt unasked.
+    Lost,
+}
+
+/// An attempt that has left its worker, with the facts that its task's record no longer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedAttempt {
+    /// The assignment as it was at the end, with the usage of this attempt alone.
+    pub assignment: Assignment,
+    pub fence: Fence,
+    /// When a worker started it; `None` if none did.
+    pub started_at: Option<Timestamp>,
+    pub at: Timestamp,
+    pub outcome: AttemptOutcome,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+impl EndedAttempt {
+    /// Derives the end of an attempt from the step that takes the task off its worker.
+    pub(super) fn new(
+        from: State,
+        step: &StateChange,
+        assignment: Assignment,
+        fence: Fence,
+        at: Timestamp,
+    ) -> Self {
+        let started = matches!(from, State::Running | State::InputRequired);
+        let outcome = match step.to {
+            State::Succeeded => AttemptOutcome::Succeeded,
+            State::Cancelled => AttemptOutcome::Cancelled,
+            _ if step.reason == "worker_lost" || step.reason == "quarantined" => AttemptOutcome::Lost,
+            _ => AttemptOutcome::Failed,
+        };
+        Self {
+            fence,
+            started_at: started.then(|| assignment.started_at.unwrap_or(assignment.at)),
+            at,
+            outcome,
+            failure: step.failure.clone(),
+            assignment,
+        }
+    }
+}
+
+/// A stay in the queue that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueWait {
+    /// When the task joined the queue.
+    pub since: Timestamp,
+    /// When it left the queue.
+    pub until: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_parts_follow_from_the_spec() {
+        let of = |runtime, secrets, variables: &[&'static str]| {
+            let own = Own::of(runtime, secrets, variables.iter().copied());
+            (own.program, own.credentials)
+        };
+        assert_eq!(of(false, false, &["PATH", "MY_ANTHROPIC_KEY"]), (false, false));
+        assert_eq!(of(true, false, &[]), (true, false));
+        assert_eq!(of(false, true, &[]), (false, true));
+        assert_eq!(of(false, false, &["ANTHROPIC_BASE_URL"]), (false, true));
+        assert_eq!(of(false, false, &["CLAUDE_CODE_USE_BEDROCK"]), (false, true));
+    }
+}

@@ -1,0 +1,119 @@
+//! Lifecycle of local pools: demand, idleness, replacement, failed starts.
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::process;
+
+fn agent(spec: AgentSpec) -> Agent {
+    Agent { spec: Some(spec), ..Default::default() }
+}
+
+fn worker_demand(name: &str, running: i32) -> WorkerDemand {
+    let idle_since = (running == 0).then_some(pbjson_types::Timestamp { seconds: 0, nanos: 0 });
+    WorkerDemand { worker: name.into(), running, connected: true, idle_since, ..Default::default() }
+}
+
+fn demand(queued: i64, workers: Vec<WorkerDemand>) -> Demand {
+    Demand { queued, workers, ..Default::default() }
+}
+
+/// Starts a process that exits when its standard input closes.
+fn worker(folder: &tempfile::TempDir) -> PoolWorker {
+    let (sender, _) = mpsc::unbounded_channel();
+    let spec = process::ProcessSpec {
+        program: "/bin/cat".into(),
+        arguments: vec![],
+        log: folder.path().join("log"),
+        agent: String::new(),
+        worker: String::new(),
+        instance: String::new(),
+        grace: Duration::from_secs(1),
+    };
+    let process = process::start(spec, sender).unwrap();
+    PoolWorker { process, started: Instant::now(), slots: 1, connected: false, drained: false }
+}
+
+fn desired(pool: &Pool) -> DesiredWorkers {
+    pool.desired(Instant::now(), UNIX_EPOCH + Duration::from_secs(1000))
+}
+
+#[tokio::test]
+async fn pool_follows_demand_until_agent_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: 3, ..Default::default() }));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.set_demand(demand(2, vec![]));
+    assert_eq!(desired(&pool).start, 2);
+    assert_eq!(pool.free_name("coder"), "coder-1");
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    assert_eq!(pool.free_name("coder"), "coder-2");
+    assert_eq!(desired(&pool).start, 1);
+    // The worker connects, runs a task, becomes idle and is drained.
+    pool.set_demand(demand(0, vec![worker_demand("coder-1", 1)]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.set_demand(demand(0, vec![worker_demand("coder-1", 0)]));
+    assert_eq!(desired(&pool).drain, ["coder-1"]);
+    if let Some(worker) = pool.workers.get_mut("coder-1") {
+        worker.drained = true;
+    }
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.remove_agent();
+    assert_eq!(desired(&pool).stop, ["coder-1"]);
+    pool.set_demand(demand(0, vec![worker_demand("coder-1", 1)]));
+    assert_eq!(desired(&pool).stop, [""; 0], "a busy worker finishes its task");
+    pool.workers.clear();
+    assert!(pool.is_finished());
+}
+
+#[tokio::test]
+async fn external_workers_count_and_are_kept() {
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: 3, ..Default::default() }));
+    pool.set_demand(demand(1, vec![worker_demand("guest", 0)]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.set_agent(&agent(AgentSpec {
+        management: Management::External.into(),
+        replicas: 2,
+        ..Default::default()
+    }));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    assert!(pool.is_finished());
+}
+
+#[tokio::test]
+async fn changed_slots_replace_idle_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { replicas: 1, ..Default::default() }));
+    pool.workers.insert("a-1".into(), worker(&folder));
+    pool.set_demand(demand(0, vec![worker_demand("a-1", 0)]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.set_agent(&agent(AgentSpec { replicas: 1, slots: 4, ..Default::default() }));
+    assert_eq!(desired(&pool).drain, ["a-1"]);
+    pool.set_demand(demand(0, vec![worker_demand("a-1", 1)]));
+    assert_eq!(desired(&pool).drain, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_and_silence_pause_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { replicas: 2, ..Default::default() }));
+    pool.backoff.crashed(Instant::now(), Duration::ZERO);
+    assert_eq!(desired(&pool).start, 0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(desired(&pool).start, 2);
+    pool.workers.insert("a-1".into(), worker(&folder));
+    assert_eq!(desired(&pool).give_up, [""; 0]);
+    tokio::time::advance(START_TIMEOUT).await;
+    assert_eq!(desired(&pool).give_up, ["a-1"]);
+}
+
+#[test]
+fn long_agent_names_are_shortened() {
+    let pool = Pool::default();
+    let name = pool.free_name(&format!("{}-{}", "a".repeat(55), "b".repeat(7)));
+    assert_eq!(name, format!("{}-1", "a".repeat(55)));
+}

@@ -1,0 +1,66 @@
+//! Unregisters agents whose resource was deleted: immediately when the deletion is observed, otherwise by a periodic sweep.
+
+use std::time::Duration;
+
+use kube::runtime::reflector::{ObjectRef, Store};
+use rota_crds::resource::Agent;
+use rota_proto::names;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::apply;
+use crate::cluster::CLUSTER;
+use crate::context::Context;
+use crate::error::ReconcileError;
+use crate::kind::Guarded;
+
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Sweeps until `shutdown`: periodically, and whenever `deleted` receives a signal.
+pub(super) async fn run(
+    context: Context,
+    stores: Vec<Store<Guarded<Agent>>>,
+    mut deleted: mpsc::Receiver<()>,
+    shutdown: CancellationToken,
+) {
+    for store in &stores {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            ready = store.wait_until_ready() => if ready.is_err() { return },
+        }
+    }
+    let mut delay = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            signal = deleted.recv() => if signal.is_none() { return },
+            () = tokio::time::sleep(delay) => {}
+        }
+        delay = match sweep(&context, &stores).await {
+            Ok(()) => SWEEP_INTERVAL,
+            Err(error) => {
+                context.health.failed("agent", "sweep");
+                tracing::warn!(%error, "failed to unregister agents whose resource was deleted, retrying");
+                RETRY_INTERVAL
+            }
+        };
+    }
+}
+
+async fn sweep(context: &Context, stores: &[Store<Guarded<Agent>>]) -> Result<(), ReconcileError> {
+    for agent in context.control.all_agents("namespaces/-").await? {
+        let Some((namespace, name)) = names::parse(&agent.name, "agents") else { continue };
+        // Agents of other clusters, and those created through the API, are not managed here.
+        let ours = agent.labels.get(CLUSTER).map(String::as_str) == Some(&context.cluster);
+        if !ours || !context.watches(namespace) {
+            continue;
+        }
+        let reference = ObjectRef::<Guarded<Agent>>::new(name).within(namespace);
+        if stores.iter().all(|store| store.get(&reference).is_none()) {
+            tracing::info!(agent = agent.name, "Agent resource deleted, unregistering agent");
+            apply::unregister(context, &agent.name).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Per-agent state kept between reconciliations. Losing it costs at most a redundant API call.
+
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use tokio::time::Instant;
+
+use super::dereference::WorkerPod;
+use super::start_failure::StartFailure;
+use crate::backoff;
+
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(120);
+/// Interval at which workers that have not joined are announced again: a restarted control plane has forgotten them.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which a persisting start failure is reported again, for the same reason.
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+/// Upper bound on the lag of the pod watch behind a created pod.
+const MAX_WATCH_LAG: Duration = Duration::from_secs(30);
+/// Interval at which the authority in a namespace is checked: users may delete it.
+const AUTHORITY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// State of one agent between reconciliations.
+#[derive(Debug, Default)]
+pub(super) struct AgentState {
+    /// Generation and hash of the labels that the control plane has accepted.
+    pub registered: Option<(Option<i64>, u64)>,
+    pub status_written: Option<Instant>,
+    authority: Option<(String, Instant)>,
+    announced: Option<(Vec<(String, String)>, Instant)>,
+    reported: Option<(String, Instant)>,
+    /// Reason of the last published Event.
+    published: Option<String>,
+    created: Vec<(WorkerPod, Instant)>,
+    failures: StartFailures,
+}
+
+#[derive(Debug, Default)]
+struct StartFailures {
+    delays: Option<ExponentialBackoff>,
+    until: Option<Instant>,
+    last: Option<StartFailure>,
+}
+
+impl AgentState {
+    /// Records that workers did not start, or failed soon after. Pauses further starts.
+    pub(super) fn start_failed(&mut self, failure: StartFailure, now: Instant) {
+        let delays =
+            self.failures.delays.get_or_insert_with(|| backoff::delays(INITIAL_BACKOFF, MAX_BACKOFF));
+        let delay = delays.next().unwrap_or(MAX_BACKOFF);
+        self.failures.until = Some(now + delay);
+        self.failures.last = Some(failure);
+    }
+
+    /// Forgets past failures: a worker connected or the spec changed, so the next start may succeed.
+    pub(super) fn recovered(&mut self) {
+        self.failures = StartFailures::default();
+        self.published = None;
+    }
+
+    /// Returns how long no worker may be started; zero if one may.
+    pub(super) fn start_delay(&self, now: Instant) -> Duration {
+        self.failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    pub(super) fn last_failure(&self) -> Option<&StartFailure> {
+        self.failures.last.as_ref()
+    }
+
+    /// Returns whether this authority was recently found or published in the agent's namespace.
+    pub(super) fn authority_is_current(&self, authority: &str, now: Instant) -> bool {
+        let current =
+            |(known, at): &(String, Instant)| known == authority && now - *at < AUTHORITY_CHECK_INTERVAL;
+        self.authority.as_ref().is_some_and(current)
+    }
+
+    pub(super) fn authority_published(&mut self, authority: String, now: Instant) {
+        self.authority = Some((authority, now));
+    }
+
+    pub(super) fn pod_created(&mut self, pod: WorkerPod, now: Instant) {
+        self.created.push((pod, now));
+    }
+
+    /// Returns created pods that the watch has not delivered yet. Ignoring them would create them twice.
+    pub(super) fn unobserved_pods(&mut self, observed: &[WorkerPod], now: Instant) -> Vec<WorkerPod> {
+        self.created.retain(|(pod, at)| {
+            now - *at < MAX_WATCH_LAG && !observed.iter().any(|observed| observed.name == pod.name)
+        });
+        self.created.iter().map(|(pod, _)| pod.clone()).collect()
+    }
+
+    /// Returns whether these workers should be announced now: when they changed, and repeatedly while some have not
+    /// joined.
+    pub(super) fn announcement_due(
+        &mut self,
+        workers: &[(String, String)],
+        all_joined: bool,
+        now: Instant,
+    ) -> bool {
+        let due = match &self.announced {
+            Some((old, at)) => old != workers || !all_joined && now - *at >= ANNOUNCE_INTERVAL,
+            None => true,
+        };
+        if due {
+            self.announced = Some((workers.to_vec(), now));
+        }
+        due
+    }
+
+    /// Records a failed announcement: it is unknown what the control plane received.
+    pub(super) fn announcement_failed(&mut self) {
+        self.announced = None;
+    }
+
+    /// Returns whether an Event with this reason should be published: once until workers start again.
+    pub(super) fn event_due(&mut self, reason: &str) -> bool {
+        self.published.replace(reason.to_owned()).as_deref() != Some(reason)
+    }
+
+    /// Returns whether this message should be reported to the control plane now; an empty one withdraws the last.
+    pub(super) fn report_due(&mut self, message: &str, now: Instant) -> bool {
+        let due = match &self.reported {
+            Some((old, at)) => old != message || !message.is_empty() && now - *at >= REPORT_INTERVAL,
+            None => !message.is_empty(),
+        };
+        if due {
+            self.reported = Some((message.to_owned(), now));
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> StartFailure {
+        StartFailure::new("Error", "x")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn start_delay_grows_until_recovery() {
+        let mut state = AgentState::default();
+        let now = Instant::now();
+        assert_eq!(state.start_delay(now), Duration::ZERO);
+        state.start_failed(failure(), now);
+        let first = state.start_delay(now);
+        (0..9).for_each(|_| state.start_failed(failure(), now));
+        assert!(state.start_delay(now) > first);
+        state.recovered();
+        assert_eq!((state.start_delay(now), state.last_failure()), (Duration::ZERO, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn created_pods_count_until_observed() {
+        let mut state = AgentState::default();
+        let now = Instant::now();
+        let pod = WorkerPod { name: "a-1".into(), ..WorkerPod::default() };
+        state.pod_created(pod.clone(), now);
+        assert_eq!(state.unobserved_pods(&[], now), std::slice::from_ref(&pod));
+        assert_eq!(state.unobserved_pods(&[pod], now), []);
+        assert_eq!(state.unobserved_pods(&[], now), [], "it was observed and deleted");
+        state.pod_created(WorkerPod::default(), now);
+        assert_eq!(state.unobserved_pods(&[], now + MAX_WATCH_LAG), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn authority_is_checked_periodically() {
+        let mut state = AgentState::default();
+        let now = Instant::now();
+        assert!(!state.authority_is_current("a", now));
+        state.authority_published("a".into(), now);
+        assert!(state.authority_is_current("a", now) && !state.authority_is_current("b", now));
+        assert!(!state.authority_is_current("a", now + AUTHORITY_CHECK_INTERVAL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn announcements_repeat_until_all_joined() {
+        let mut state = AgentState::default();
+        let now = Instant::now();
+        let workers = [("a".to_owned(), "1".to_owned())];
+        assert!(state.announcement_due(&workers, false, now));
+        assert!(!state.announcement_due(&workers, false, now));
+        assert!(state.announcement_due(&workers, false, now + ANNOUNCE_INTERVAL));
+        assert!(!state.announcement_due(&workers, true, now + 9 * ANNOUNCE_INTERVAL), "all have joined");
+        assert!(state.announcement_due(&[], true, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unchanged_failures_are_reported_once() {
+        let mut state = AgentState::default();
+        let now = Instant::now();
+        assert!(!state.report_due("", now), "there was no failure");
+        assert!(state.report_due("broken", now) && !state.report_due("broken", now));
+        assert!(state.report_due("broken", now + REPORT_INTERVAL));
+        assert!(state.report_due("", now));
+        assert!(state.event_due("ErrImagePull") && !state.event_due("ErrImagePull"));
+        state.recovered();
+        assert!(state.event_due("ErrImagePull"));
+    }
+}

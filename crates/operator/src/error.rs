@@ -1,0 +1,44 @@
+//! Errors of the operator as a whole, and of one reconciliation.
+
+use std::net::SocketAddr;
+
+/// Reason for which the operator stopped before shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the Kubernetes API: {0}")]
+    Kube(#[from] kube::Error),
+    #[error("no Kubernetes cluster is configured: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("the leader lease: {0}")]
+    Lease(#[from] kube_lease_manager::LeaseManagerError),
+    /// Exiting is the one safe reaction: whatever this operator was about to do, the new leader does.
+    #[error("another operator is the leader now")]
+    LeaseLost,
+    #[error("the control plane: {0}")]
+    Control(#[from] rota_client::Error),
+    #[error("failed to create a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("failed to create a temporary directory: {0}")]
+    Folder(#[source] std::io::Error),
+    #[error("failed to listen on {addr}: {source}")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("the cluster does not serve {kind} of rota.dev/v1alpha1; install the chart rota-crds first")]
+    NoCrd { kind: &'static str },
+    #[error("background task `{0}` exited unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Reason for which one object could not be reconciled. The object is retried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    #[error("{0}")]
+    Kube(#[from] kube::Error),
+    #[error("{0}")]
+    Control(#[from] rota_client::Error),
+}
+
+/// Describes a request that the control plane rejected, with the fields concerned.
+pub(crate) fn rejection_message(error: &rota_client::Error) -> String {
+    let fields = error.fields.iter().map(|violation| format!("{}: {}", violation.field, violation.message));
+    std::iter::once(error.message.clone()).chain(fields).collect::<Vec<_>>().join("; ")
+}

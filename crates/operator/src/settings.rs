@@ -1,0 +1,113 @@
+//! Settings of `rota operator`: keys, flags, environment variables and defaults. Knows nothing of how a file
+//! or a command line is read.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use rota_telemetry::{env, export};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Options, WorkerOptions};
+
+/// Settings of `rota operator`.
+#[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Identity of this process in the leader election lease; $POD_NAME in a pod
+    #[arg(long, value_name = "NAME")]
+    pub identity: String,
+    /// Lease that elects the leader among several operators
+    #[arg(long, value_name = "NAME")]
+    pub lease: String,
+    /// Comma-separated namespaces whose Agents and Tasks are reconciled [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// Service of the control plane; its certificate is issued for this name
+    #[arg(long, value_name = "NAME")]
+    pub service: String,
+    /// Secret with the control plane's certificate, which the operator issues and renews
+    #[arg(long, value_name = "NAME")]
+    pub tls_secret: String,
+    /// Secret with the certificate authority of that certificate
+    #[arg(long, value_name = "NAME")]
+    pub ca_secret: String,
+    /// Secret with the admin token
+    #[arg(long, value_name = "NAME")]
+    pub admin_token_secret: String,
+    /// Deployment that owns these Secrets; $DEPLOYMENT_NAME in a pod
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Image of workers whose Agent names none (required)
+    #[arg(long, value_name = "IMAGE")]
+    pub worker_image: Option<String>,
+    /// Pull policy of that image: Always, IfNotPresent or Never [default: the cluster's]
+    #[arg(long, value_name = "POLICY")]
+    pub worker_image_pull_policy: Option<String>,
+    /// URL at which workers reach the control plane [default: --endpoint]
+    #[arg(long, value_name = "URL")]
+    pub worker_endpoint: Option<String>,
+    /// Address of the plain HTTP listener for /livez, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<SocketAddr>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            identity: env::var("POD_NAME").unwrap_or_else(|| "rota-operator".to_owned()),
+            lease: "rota-operator".to_owned(),
+            watch_namespaces: Vec::new(),
+            service: "rota".to_owned(),
+            tls_secret: "rota-tls".to_owned(),
+            ca_secret: "rota-ca".to_owned(),
+            admin_token_secret: "rota-admin-token".to_owned(),
+            deployment: env::var("DEPLOYMENT_NAME"),
+            worker_image: None,
+            worker_image_pull_policy: None,
+            worker_endpoint: None,
+            http_listen: None,
+        }
+    }
+}
+
+impl rota_settings::Settings for Settings {
+    const ENV_PREFIX: &'static str = "ROTA_OPERATOR_";
+}
+
+impl Settings {
+    /// Image of workers whose Agent names none.
+    pub fn worker_image(&self) -> Option<&str> {
+        self.worker_image.as_deref().filter(|image| !image.is_empty())
+    }
+
+    /// Returns the options of an operator that reaches the control plane at `endpoint` with the token of a
+    /// file, and keeps its own objects in `namespace`.
+    pub fn options(self, endpoint: String, token_file: PathBuf, namespace: String) -> Options {
+        Options {
+            workers: WorkerOptions {
+                image: self.worker_image.unwrap_or_default(),
+                image_pull_policy: self.worker_image_pull_policy,
+                endpoint: self.worker_endpoint.unwrap_or_else(|| endpoint.clone()),
+                // Files of this pod do not exist in theirs.
+                collector: export::child_environment()
+                    .into_iter()
+                    .filter(|(name, _)| !name.ends_with("CERTIFICATE"))
+                    .collect(),
+            },
+            endpoint,
+            token_file,
+            namespace,
+            identity: self.identity,
+            deployment: self.deployment,
+            watch_namespaces: self.watch_namespaces,
+            service: self.service,
+            tls_secret: self.tls_secret,
+            ca_secret: self.ca_secret,
+            admin_token_secret: self.admin_token_secret,
+            lease: self.lease,
+            http_listen: self.http_listen,
+        }
+    }
+}

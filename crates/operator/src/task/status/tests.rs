@@ -1,0 +1,100 @@
+//! Statuses of tasks: writes, explanations of waits, conditions.
+
+use super::*;
+
+fn record(state: TaskState) -> v1::Task {
+    let status = v1::TaskStatus { state: state.into(), attempt: 1, ..Default::default() };
+    v1::Task { uid: "u".into(), status: Some(status), ..Default::default() }
+}
+
+fn cause(code: &str, message: &str) -> v1::Cause {
+    v1::Cause { code: code.to_owned(), message: message.to_owned(), hint: String::new() }
+}
+
+fn built(task: &Task, state: TaskState) -> TaskStatus {
+    build(task, &record(state), None, Timestamp::from_second(100).unwrap())
+}
+
+#[test]
+fn quick_task_costs_two_writes() {
+    let mut task = Task::default();
+    let soon = Duration::from_millis(10);
+    let queued = built(&task, TaskState::Queued);
+    assert_eq!(write_due(&task, &queued, soon), WriteDue::In(WAIT_STATUS_DELAY - soon));
+    let running = built(&task, TaskState::Running);
+    assert_eq!(write_due(&task, &running, soon), WriteDue::Now);
+    task.status = Some(running.clone());
+    assert_eq!(write_due(&task, &running, soon), WriteDue::Never);
+    let done = built(&task, TaskState::Succeeded);
+    assert_eq!(write_due(&task, &done, soon), WriteDue::Now);
+}
+
+#[test]
+fn waiting_task_explains_its_wait() {
+    let task = Task::default();
+    let cause = cause("agent_missing", "agent x does not exist");
+    let waiting = explain_wait(&task, &record(TaskState::Pending), vec![cause]);
+    let now = Timestamp::from_second(1).unwrap();
+    let pending = build(&task, &record(TaskState::Pending), Some(waiting), now);
+    assert_eq!(pending.reason.as_deref(), Some("AgentMissing"));
+    assert_eq!(write_due(&task, &pending, WAIT_STATUS_DELAY), WriteDue::Now);
+    assert_eq!(pending.conditions, []);
+}
+
+#[test]
+fn queue_movement_causes_no_write() {
+    let (mut task, record, now) =
+        (Task::default(), record(TaskState::Queued), Timestamp::from_second(1).unwrap());
+    let mut write = |causes: Vec<v1::Cause>| {
+        let why = explain_wait(&task, &record, causes);
+        let status = build(&task, &record, Some(why), now);
+        let due = write_due(&task, &status, WAIT_STATUS_DELAY);
+        task.status = Some(status);
+        due
+    };
+    let busy = |slots: u8| cause(NO_FREE_SLOT, &format!("all {slots} slots are busy"));
+    assert_eq!(write(vec![busy(2), cause(BEHIND, "9 go first")]), WriteDue::Now);
+    assert_eq!(write(vec![busy(4), cause(BEHIND, "8 go first")]), WriteDue::Never);
+    assert_eq!(write(vec![cause(DISPATCHING, "a slot is free")]), WriteDue::Never);
+    assert_eq!(write(vec![cause("no_worker", "none"), busy(0)]), WriteDue::Now);
+}
+
+#[test]
+fn start_time_is_absolute() {
+    let mut record = record(TaskState::Pending);
+    let until = Some(pbjson_types::Timestamp { seconds: 0, nanos: 5 });
+    let wait = v1::Wait { reason: WaitReason::StartTime.into(), until, ..Default::default() };
+    record.status.as_mut().unwrap().waiting.push(wait);
+    let why = explain_wait(&Task::default(), &record, vec![cause(START_TIME, "it starts in 9 s")]);
+    assert_eq!(why.message, "it starts at 1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn conditions_keep_their_transition_time() {
+    let mut task = Task::default();
+    task.status = Some(build(&task, &record(TaskState::Running), None, Timestamp::from_second(1).unwrap()));
+    let done = built(&task, TaskState::Succeeded);
+    let of = |type_: &str| done.conditions.iter().find(|condition| condition.type_ == type_).cloned();
+    assert_eq!(of("Running").unwrap().status, "False");
+    assert_eq!(of("Complete").unwrap().status, "True");
+    assert_eq!(of("Failed"), None);
+    task.status = Some(done.clone());
+    let again = build(&task, &record(TaskState::Succeeded), None, Timestamp::from_second(999).unwrap());
+    assert_eq!(again, done, "an unchanged record causes no write");
+}
+
+#[test]
+fn unknown_outcome_is_final_and_failed() {
+    let task = Task::default();
+    let now = Timestamp::from_second(5).unwrap();
+    let lost = ended(&task, TaskPhase::OutcomeUnknown, "RecordNotFound", "missing", now);
+    assert!(is_final(lost.phase));
+    assert_eq!(lost.conditions[0].type_, "Failed");
+}
+
+#[test]
+fn texts_are_truncated_between_characters() {
+    assert_eq!(truncated("aé", 2), "a");
+    assert_eq!(camel_case("FAILURE_TIMEOUT"), "FailureTimeout");
+    assert_eq!(camel_case("no_free_slot"), "NoFreeSlot");
+}

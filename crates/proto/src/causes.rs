@@ -1,0 +1,19 @@
+//! Codes of [`Cause`](crate::v1::Cause), by which clients recognise a cause. Messages are for users and may change.
+
+pub const AGENT_MISSING: &str = "agent_missing";
+pub const ALL_DRAINING: &str = "all_draining";
+pub const AT_CEILING: &str = "at_ceiling";
+pub const BEHIND: &str = "behind";
+pub const BREAKER_OPEN: &str = "breaker_open";
+pub const BUSY_WITH: &str = "busy_with";
+pub const DEPENDENCY: &str = "dependency";
+pub const DEPENDENCY_MISSING: &str = "dependency_missing";
+pub const DISPATCHING: &str = "dispatching";
+pub const NO_FREE_SLOT: &str = "no_free_slot";
+pub const NO_WORKER: &str = "no_worker";
+pub const NOT_TAKEN_YET: &str = "not_taken_yet";
+pub const POOL_STARTING: &str = "pool_starting";
+pub const RETRY_DELAY: &str = "retry_delay";
+pub const START_TIME: &str = "start_time";
+pub const SUSPENDED: &str = "suspended";
+pub const WORKERS_CANNOT_START: &str = "workers_cannot_start";

@@ -1,0 +1,31 @@
+//! Properties of runtime settings that every component must derive alike.
+
+use crate::v1::{Runtime, runtime::Kind};
+
+impl Runtime {
+    /// Returns whether these settings determine the program that an attempt runs, explicitly or by the default of the
+    /// runtime.
+    pub fn names_program(&self) -> bool {
+        match &self.kind {
+            Some(Kind::Claude(_)) => true,
+            Some(Kind::Command(command)) => !command.argv.is_empty() || !command.shell.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{ClaudeRuntime, CommandRuntime, ScriptedRuntime};
+
+    #[test]
+    fn runtime_names_its_program() {
+        let names = |kind| Runtime { kind: Some(kind) }.names_program();
+        assert!(names(Kind::Claude(ClaudeRuntime::default())));
+        assert!(names(Kind::Command(CommandRuntime { shell: "true".into(), ..Default::default() })));
+        assert!(!names(Kind::Command(CommandRuntime::default())));
+        assert!(!names(Kind::Scripted(ScriptedRuntime::default())));
+        assert!(!Runtime::default().names_program());
+    }
+}

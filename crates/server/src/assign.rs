@@ -1,0 +1,67 @@
+//! The message that assigns a task to a worker, made from the task's record, its payload and its agent. Pure: sends and
+//! changes nothing.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use rota_core::task::Task;
+use rota_core::{AgentName, WorkerName};
+use rota_proto::worker::v1 as wire;
+use rota_proto::{num, v1};
+use rota_store::{Dispatch, Previous};
+use rota_telemetry::trace;
+
+use crate::seal::{self, Sealer};
+use crate::wire::{event, merge, time};
+
+/// Returns the assignment of a task to a worker of `agent`, whose spec completes the task's own. Fails if the task's
+/// secrets cannot be opened.
+pub(crate) fn assign(
+    task: &Task,
+    dispatch: &Dispatch,
+    agent: &AgentName,
+    agent_spec: &v1::AgentSpec,
+    sealer: &Sealer,
+) -> Result<wire::Assign, seal::Error> {
+    let secrets = match &dispatch.secrets {
+        Some(sealed) => sealer.open_sealed(task.id, sealed)?,
+        None => BTreeMap::new(),
+    };
+    let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
+    merge::complete(&mut spec, agent_spec, task);
+    let assignment = task.assignment.as_ref();
+    let context = trace::TraceContext {
+        trace_id: task.trace.trace_id,
+        span_id: assignment.map_or([0; 8], |assignment| assignment.span_id),
+        sampled: task.trace.sampled,
+    };
+    let started = task.started_at.or(assignment.map(|assignment| assignment.at)).unwrap_or(task.created_at);
+    let on_worker = |worker: &WorkerName| assignment.is_some_and(|assignment| assignment.worker == *worker);
+    let resume = task.session.as_ref().filter(|session| on_worker(&session.worker));
+    Ok(wire::Assign {
+        task_id: task.id.to_string(),
+        attempt: num::to_i32(task.attempt()),
+        fence: num::to_i64(task.fence.0),
+        deadline: Some(time::timestamp(started + task.timeout())),
+        traceparent: context.to_string(),
+        tracestate: task.trace.state.clone(),
+        spec: Some(spec),
+        secrets,
+        previous: dispatch.previous.iter().map(previous).collect(),
+        resume_session: resume.map(|session| session.session.clone()).unwrap_or_default(),
+        alias: task.alias.clone().unwrap_or_default(),
+        namespace: task.namespace.to_string(),
+        agent: agent.to_string(),
+    })
+}
+
+fn previous(previous: &Previous) -> wire::PreviousResult {
+    let result = previous.result.as_ref().and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok());
+    wire::PreviousResult {
+        task_id: previous.task.id.to_string(),
+        alias: previous.task.alias.clone().unwrap_or_default(),
+        title: previous.task.title.clone(),
+        state: event::state(previous.task.state).into(),
+        result,
+    }
+}

@@ -1,0 +1,156 @@
+//! Circuit breakers on commits made by hand.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use rota_core::agent::Agent;
+use rota_core::failure::{Class, Failure};
+use rota_core::target::Target;
+use rota_core::task::{self, Assignment, EndedAttempt, Event, Own, Task};
+use rota_core::usage::Usage;
+use rota_core::{Epoch, Namespace, RouteId, WorkerName};
+use rota_store::Dispatch;
+use uuid::Uuid;
+
+use super::*;
+
+const POLICY: Policy = Policy { failures: 2, cooldown: Duration::ZERO };
+
+fn key() -> AgentKey {
+    (Namespace::new("n").unwrap(), AgentName::new("a").unwrap())
+}
+
+fn breakers(policy: Policy) -> Breakers {
+    let (namespace, name) = key();
+    let spec = v1::Agent { spec: Some(v1::AgentSpec::default()), ..Default::default() };
+    let agent = Agent {
+        namespace,
+        name,
+        generation: 1,
+        capabilities: [].into(),
+        defaults: task::Limits::default(),
+        created_at: Timestamp::default(),
+        updated_at: Timestamp::default(),
+        payload: spec.encode_to_vec().into(),
+    };
+    let agents = Arc::new(AgentRegistry::default());
+    agents.restore(vec![agent]);
+    Breakers::new(policy, Arc::new(Scheduler::new(Counter::default())), agents)
+}
+
+fn assignment(own: Own) -> Assignment {
+    Assignment {
+        worker: WorkerName::new("w").unwrap(),
+        agent: Some(key().1),
+        epoch: Epoch(1),
+        attempt: 1,
+        at: Timestamp::default(),
+        started_at: None,
+        span_id: [1; 8],
+        own,
+        attempt_seq: 0,
+        usage: Usage::default(),
+        open_input: Vec::new(),
+    }
+}
+
+fn task(number: u128) -> Task {
+    let (namespace, agent) = key();
+    let mut task = Task::new(TaskId(Uuid::from_u128(number)), namespace, Target::Agent(agent));
+    task.fence = Fence(1);
+    task
+}
+
+fn change(task: Task, events: Vec<Event>, dispatch: Option<Arc<Dispatch>>) -> TaskChange {
+    let (task, events) = (Arc::new(task), events.into());
+    TaskChange { task, route: RouteId(1), before: None, events, revision: 1, dispatch }
+}
+
+/// A commit with the failed attempt of one task.
+fn failed(number: u128, class: Class, own: Own) -> Commit {
+    let task = task(number);
+    let attempt = EndedAttempt {
+        assignment: assignment(own),
+        fence: task.fence,
+        started_at: Some(Timestamp::default()),
+        at: Timestamp::default(),
+        outcome: AttemptOutcome::Failed,
+        failure: Some(Failure::new(class, "no")),
+    };
+    let ended = AttemptEnded { task: Arc::new(task.clone()), attempt };
+    Commit { tasks: vec![change(task, Vec::new(), None)], attempts_ended: vec![ended], ..Commit::default() }
+}
+
+/// A commit that assigns one task, or in which its attempt reports.
+fn on_worker(number: u128, report: Option<Kind>) -> Commit {
+    let mut task = task(number);
+    task.assignment = Some(assignment(Own::default()));
+    let dispatch = Dispatch { payload: Bytes::new(), secrets: None, previous: Vec::new() };
+    let change = match report {
+        None => change(task, Vec::new(), Some(Arc::new(dispatch))),
+        Some(kind) => {
+            let body =
+                Body::Report(v1::Event { kind: Some(kind), ..Default::default() }.encode_to_vec().into());
+            let event = Event { log_seq: 1, at: Timestamp::default(), attempt: 1, body };
+            change(task, vec![event], None)
+        }
+    };
+    Commit { tasks: vec![change], ..Commit::default() }
+}
+
+#[test]
+fn own_credentials_do_not_count() {
+    let breakers = breakers(POLICY);
+    let own = Own { program: false, credentials: true };
+    for number in 0..5 {
+        assert_eq!(breakers.observe(&failed(number, Class::Auth, own)).opened, 0);
+    }
+    assert_eq!(breakers.get(&key()), None);
+    assert_eq!(breakers.observe(&failed(5, Class::Auth, Own::default())).opened, 0);
+    assert_eq!(breakers.observe(&failed(6, Class::Auth, Own::default())).opened, 1);
+}
+
+#[test]
+fn deleted_agent_gets_no_breaker() {
+    let mut breakers = breakers(POLICY);
+    breakers.agents = Arc::new(AgentRegistry::default());
+    for number in 0..5 {
+        breakers.observe(&failed(number, Class::Auth, Own::default()));
+    }
+    assert!(breakers.all().is_empty());
+}
+
+#[test]
+fn only_the_probe_closes_by_its_reports() {
+    let breakers = breakers(POLICY);
+    breakers.observe(&on_worker(1, None));
+    for number in 2..4 {
+        breakers.observe(&failed(number, Class::Auth, Own::default()));
+    }
+    assert!(matches!(breakers.state(&key()), State::Open { .. }));
+    breakers.tick();
+    assert!(matches!(breakers.state(&key()), State::HalfOpen { .. }));
+    breakers.observe(&on_worker(4, None));
+    let message = || Some(Kind::Message(v1::AgentMessage::default()));
+    // Assigned before the breaker opened: no probe.
+    breakers.observe(&on_worker(1, message()));
+    assert!(matches!(breakers.state(&key()), State::HalfOpen { .. }));
+    breakers.observe(&on_worker(4, Some(Kind::Output(v1::Output::default()))));
+    assert!(matches!(breakers.state(&key()), State::HalfOpen { .. }));
+    breakers.observe(&on_worker(4, message()));
+    assert_eq!(breakers.get(&key()), None);
+}
+
+#[test]
+fn failed_probe_opens_again() {
+    let breakers = breakers(POLICY);
+    for number in 1..3 {
+        breakers.observe(&failed(number, Class::Auth, Own::default()));
+    }
+    breakers.tick();
+    // A failure of an earlier attempt does not count, that of the probe does.
+    assert_eq!(breakers.observe(&failed(9, Class::Auth, Own::default())).opened, 0);
+    breakers.observe(&on_worker(4, None));
+    assert_eq!(breakers.observe(&failed(4, Class::Auth, Own::default())).opened, 1);
+}

@@ -1,0 +1,118 @@
+//! Applies commits, in their order, to everything that the control plane keeps in memory, and to those who wait for
+//! them. Decides nothing: a commit states what has happened already.
+
+use std::sync::Arc;
+
+use rota_core::Timestamp;
+use rota_core::target::Profile;
+use rota_core::task::WorkerRef;
+use rota_store::{AgentChange, Commit, Session, Snapshot};
+use tokio::sync::watch;
+
+use crate::agents::{AgentEffect, AgentKey, AgentRegistry};
+use crate::breakers::Breakers;
+use crate::clock::now;
+use crate::dispatcher::Dispatcher;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::scheduler::{Scheduler, SlotState, WorkerEntry};
+use crate::sessions::{self, SessionDeps};
+use crate::spans;
+use crate::store_client::StoreClient;
+use crate::watchers::Watchers;
+
+/// Everything that follows the commits.
+pub(crate) struct CommitApplier {
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) store: StoreClient,
+    /// When the next task is due.
+    pub(crate) timer: watch::Sender<Option<Timestamp>>,
+}
+
+impl CommitApplier {
+    /// Applies one commit. The comments state which steps must precede which.
+    pub(crate) fn apply(&mut self, commit: Commit) {
+        self.health.committed();
+        self.metrics.observe(&commit);
+        spans::emit(&commit, &self.store);
+        // Before the registry changes, since only an existing agent has a breaker; and before anything is sent, so that a
+        // probe is registered before its worker can report on it.
+        let breakers = self.breakers.observe(&commit);
+        self.metrics.breakers_opened(breakers.opened);
+        // Before assignments are sent, since a slot must be running when its worker answers.
+        let recipients = self.scheduler.apply(&commit, now());
+        // Before assignments are sent, since an agent's spec completes those of its tasks.
+        for change in &commit.agents {
+            self.apply_agent_change(change);
+        }
+        for (change, recipient) in commit.tasks.iter().zip(recipients) {
+            self.dispatcher.send_change(change, recipient);
+        }
+        self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
+        // Last: a watcher that reads after it was notified must find what the commit changed.
+        self.watchers.state_changed();
+        self.watchers.publish(commit);
+    }
+
+    fn apply_agent_change(&self, change: &AgentChange) {
+        let key: AgentKey = (change.agent.namespace.clone(), change.agent.name.clone());
+        match self.agents.apply(change) {
+            AgentEffect::Deleted => return drop(self.breakers.reset(&key)),
+            // The change may have fixed what opened the breaker.
+            AgentEffect::SpecChanged => drop(self.breakers.get(&key).and_then(|_| self.breakers.reset(&key))),
+            AgentEffect::Created | AgentEffect::Unchanged => {}
+        }
+        // Workers may have joined before their agent was created.
+        self.scheduler.set_capabilities(&key, &change.agent.capabilities);
+    }
+
+    /// Restores what was there before this control plane started. Workers have the recovery grace period to come back;
+    /// then their sessions expire.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot, sessions: &SessionDeps) {
+        self.agents.restore(snapshot.agents);
+        self.scheduler.restore(snapshot.routes, snapshot.queued);
+        self.metrics.restore(snapshot.on_workers.iter().map(|(_, task)| task.state));
+        for session in snapshot.sessions {
+            let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
+            let tasks = || {
+                (snapshot.on_workers.iter()).map(|(_, task)| task).filter(|task| {
+                    task.namespace == session.namespace
+                        && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
+                })
+            };
+            let own = tasks().find(|task| task.target.is_own()).map(|task| task.id);
+            let mut entry = self.disconnected(&session);
+            for task in tasks() {
+                entry.resume(task.id, task.fence, SlotState::Running);
+            }
+            entry.slot_count = entry.attempts();
+            entry.profile.task = own;
+            let key = entry.key();
+            // The first session of its name: none can be newer.
+            let _ = self.scheduler.register(entry);
+            let message = "its worker did not come back after the control plane started";
+            let grace = sessions.timing.recovery_grace;
+            sessions::expire_session_after(sessions, &key, worker, grace, message);
+        }
+        self.timer.send_replace(snapshot.next_due);
+    }
+
+    /// Returns a worker that has a session row but, for now, no stream.
+    fn disconnected(&self, session: &Session) -> WorkerEntry {
+        let known = self.agents.get(&(session.namespace.clone(), session.agent.clone()));
+        let profile = Profile {
+            namespace: session.namespace.clone(),
+            worker: session.worker.clone(),
+            agent: session.agent.clone(),
+            capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
+            task: None,
+        };
+        WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since)
+    }
+}

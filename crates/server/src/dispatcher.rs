@@ -1,0 +1,208 @@
+//! Messages from commits to workers: assignments, cancels and inputs. Sends only what is durable already, never waits
+//! for a worker, and repeats nothing: a message that is lost with its session is made up for by the next session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::failure::{Class, Failure};
+use rota_core::task::{AttemptRef, Body, Command, Completion, Desired, State, Task, WorkerRef};
+use rota_core::{Fence, Namespace, TaskId};
+use rota_proto::worker::v1::{self as wire, session_response::Kind};
+use rota_proto::{num, v1};
+use rota_store::{Dispatch, TaskChange};
+use rota_telemetry::{OnExit, spawn};
+use tracing::Instrument;
+
+use crate::agents::AgentRegistry;
+use crate::assign::assign;
+use crate::clock::now;
+use crate::scheduler::{Recipient, Scheduler, SessionHandle, WorkerKey};
+use crate::seal::Sealer;
+use crate::spans;
+use crate::store_client::StoreClient;
+use crate::wire::{event, time};
+
+/// Grace period for a worker to end an attempt of which it learns by a stale acknowledgement.
+pub(crate) const STALE_ATTEMPT_GRACE: Duration = Duration::from_secs(10);
+
+/// Sends workers what commits mean for them.
+pub(crate) struct Dispatcher {
+    pub(crate) store: StoreClient,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) sealer: Arc<Sealer>,
+    /// How long a worker's confirmation may take after its grace period.
+    pub(crate) heartbeat_timeout: Duration,
+}
+
+impl Dispatcher {
+    /// Sends whatever a change means for a worker. An assignment without a recipient is not sent: it times out, or ends
+    /// with its session.
+    pub(crate) fn send_change(self: &Arc<Self>, change: &TaskChange, recipient: Option<Recipient>) {
+        if let Some((dispatch, recipient)) = change.dispatch.as_ref().zip(recipient) {
+            self.send_assign(&change.task, dispatch, &recipient);
+        }
+        let on_worker = change.task.state.is_on_worker();
+        for entry in change.events.iter() {
+            match &entry.body {
+                Body::Input { seq, payload } if on_worker => {
+                    self.send_input(&change.task, *seq, event::input(payload))
+                }
+                Body::Change { fields, message }
+                    if on_worker
+                        && change.task.desired == Desired::Cancelled
+                        && fields.iter().any(|field| field == "desired_state") =>
+                {
+                    self.send_cancel(&change.task, message);
+                }
+                _ => {}
+            }
+        }
+        if change.before.is_some_and(State::is_on_worker) {
+            self.cancel_superseded(&change.task);
+        }
+    }
+
+    fn send_assign(self: &Arc<Self>, task: &Task, dispatch: &Dispatch, recipient: &Recipient) {
+        let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
+        let agent_spec = known.map(|known| known.spec).unwrap_or_default();
+        match assign(task, dispatch, &recipient.agent, &agent_spec, &self.sealer) {
+            Ok(message) => recipient.session.send(Kind::Assign(message)),
+            Err(error) => self.reject_unsealable(task, &error),
+        }
+    }
+
+    /// Fails an attempt whose secrets cannot be opened. The worker does not know of it.
+    fn reject_unsealable(self: &Arc<Self>, task: &Task, error: &crate::seal::Error) {
+        let Some(assignment) = &task.assignment else { return };
+        let _logged = spans::logged(task).entered();
+        tracing::error!(%error, "failed to open a task's secrets");
+        let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
+        let mut failed = Failure::new(Class::Invalid, error.to_string());
+        failed.hint = "create the task again with its secrets, and keep the server's key file".to_owned();
+        let key = (task.namespace.clone(), assignment.worker.clone());
+        self.scheduler.release_attempt(&key, &worker, task.id, task.fence, now());
+        self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
+    }
+
+    /// Ends an attempt that cannot continue, on behalf of its worker.
+    pub(crate) fn fail_attempt(
+        &self,
+        namespace: Namespace,
+        by: WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        failed: Failure,
+    ) {
+        let store = self.store.clone();
+        let fail = async move {
+            let (attempt, completion, jitter) =
+                (AttemptRef { by, fence }, Completion::Failed(failed), rand::random());
+            let command =
+                Command::Finish { attempt, completion, usage: None, session: String::new(), jitter };
+            if let Err(status) = store.command(namespace, id, command, false).await {
+                // Its timeouts end the attempt all the same.
+                tracing::warn!(task = %id, %status, "failed to end an attempt");
+            }
+        };
+        spawn("fail-attempt", OnExit::Done, fail.in_current_span());
+    }
+
+    /// Asks a worker to end a task's live attempt.
+    pub(crate) fn send_cancel(&self, task: &Task, reason: &str) {
+        if let Some(session) = self.scheduler.session_of(task) {
+            session.send(cancel(task, task.fence, reason));
+        }
+    }
+
+    /// Sends an input, unless its worker is still being sent earlier ones: inputs keep their order.
+    fn send_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
+        let waits = task.assignment.as_ref().is_some_and(|assignment| {
+            let key: WorkerKey = (task.namespace.clone(), assignment.worker.clone());
+            self.scheduler.update_any(&key, |entry| {
+                entry.missed_input |= entry.catching_up;
+                entry.catching_up
+            }) == Some(true)
+        });
+        if !waits {
+            self.resend_input(task, seq, input);
+        }
+    }
+
+    pub(crate) fn resend_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
+        if let Some(session) = self.scheduler.session_of(task) {
+            session.send(Kind::Input(wire::Input {
+                task_id: task.id.to_string(),
+                fence: num::to_i64(task.fence.0),
+                input_seq: num::to_i64(seq),
+                input,
+            }));
+        }
+    }
+
+    /// Cancels the old attempt of a task that was reassigned or ended without its worker reporting so.
+    fn cancel_superseded(self: &Arc<Self>, task: &Task) {
+        if let Some((key, fence)) = self.scheduler.superseded_attempt(task) {
+            self.cancel_stale_attempt(&key, fence, task);
+        }
+    }
+
+    /// Cancels an attempt that was superseded, whichever worker has its task now.
+    pub(crate) fn cancel_stale_attempt(self: &Arc<Self>, key: &WorkerKey, fence: Fence, task: &Task) {
+        let connected =
+            self.scheduler.inspect(key, |entry| Some((entry.worker_ref(), entry.session.clone()?)));
+        if let Some((worker, session)) = connected.flatten() {
+            self.mark_abandoned(key, &worker, task.id, fence, task.cancel_grace());
+            session.send(cancel(task, fence, "the attempt was superseded"));
+        }
+    }
+
+    /// Marks a running attempt as abandoned: its slot is free when the worker confirms the end, or after a grace period.
+    pub(crate) fn mark_abandoned(
+        self: &Arc<Self>,
+        key: &WorkerKey,
+        worker: &WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        grace: Duration,
+    ) {
+        if self.scheduler.abandon_attempt(key, worker, id, fence) {
+            self.release_slot_after(key, worker, id, fence, grace);
+        }
+    }
+
+    /// Releases the slot of an abandoned attempt whose end the worker never confirms.
+    pub(crate) fn release_slot_after(
+        self: &Arc<Self>,
+        key: &WorkerKey,
+        worker: &WorkerRef,
+        id: TaskId,
+        fence: Fence,
+        grace: Duration,
+    ) {
+        let session = self.scheduler.update(key, worker, |entry| entry.session.clone()).flatten();
+        let Some(SessionHandle { closed, .. }) = session else { return };
+        let (scheduler, key, worker) = (Arc::clone(&self.scheduler), key.clone(), worker.clone());
+        let timeout = grace + self.heartbeat_timeout;
+        spawn("release-slot", OnExit::Done, async move {
+            tokio::select! {
+                // Each session starts from the attempts that the worker reports.
+                () = closed.cancelled() => {}
+                // After the grace period the worker has killed everything; its confirmation may take as long as any
+                // sign of life.
+                () = tokio::time::sleep(timeout) => {
+                    scheduler.release_attempt(&key, &worker, id, fence, now());
+                }
+            }
+        });
+    }
+}
+
+fn cancel(task: &Task, fence: Fence, reason: &str) -> Kind {
+    Kind::Cancel(wire::Cancel {
+        task_id: task.id.to_string(),
+        fence: num::to_i64(fence.0),
+        grace: Some(time::duration(task.cancel_grace())),
+        reason: reason.to_owned(),
+    })
+}

@@ -1,0 +1,203 @@
+//! The scheduler: which workers have free slots, and which of them gets which task.
+//!
+//! It matches in memory and never decides alone: a match becomes real when the store commits it, and the commit comes
+//! back through [`Scheduler::apply`]. Two paths lead to an assignment:
+//!
+//! - a creation reserves a free slot ([`Scheduler::reserve`]), so that creating and assigning are one transaction;
+//! - whatever waits is claimed in bulk ([`Scheduler::plan`]) whenever a commit queued a task or a slot became free.
+//!
+//! Both hold their slots by a [`Reservation`], and nothing else does. Each occupied slot of a worker is one entry of
+//! one map and has one [`SlotState`]:
+//!
+//! ```text
+//!            reserve, plan            apply              worker reports        committed
+//!   (free) ───────────────► Reserved ───────► Running ──────────────► Finishing ──────► (free)
+//!      ▲         dropped        │                │ superseded                             ▲
+//!      └────────────────────────┘                └─────────► Abandoned ───────────────────┘
+//! ```
+//!
+//! Order is exact on one replica: a slot is offered to a new task only when no ready task waits on any route that the
+//! slot's worker covers. Admission control per agent ([`Admission`]) is the circuit breaker's lever. Counts that do not
+//! add up are reported by the metric `rota_scheduler_slot_mismatch_total`, and fail debug builds.
+//!
+//! Must not know gRPC services, the store or tokio tasks: every method is short, takes one lock and never waits.
+
+mod admission;
+mod queue;
+mod reservation;
+mod sessions;
+mod slots;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+mod worker;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::counter::Counter;
+use rota_core::target::Route;
+use rota_core::task::WorkerRef;
+use rota_core::{AgentName, RouteId, TaskId, Timestamp};
+use rota_store::{Claim, Commit, TaskChange};
+use tokio::sync::Notify;
+
+pub(crate) use admission::Admission;
+pub(crate) use reservation::{ClaimPlan, Reservation};
+pub(crate) use slots::SlotState;
+pub(crate) use view::{IsolatedTask, PoolStatus, WorkerView};
+pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerKey, WorkerStats};
+
+use crate::agents::AgentKey;
+use reservation::Held;
+use slots::Purpose;
+use state::State;
+
+/// Assigns ready tasks to free slots. See the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    state: Arc<Mutex<State>>,
+    wake: Arc<Notify>,
+}
+
+/// Where to send an assignment: the session of its worker, and the worker's agent.
+#[derive(Debug)]
+pub(crate) struct Recipient {
+    pub(crate) session: SessionHandle,
+    pub(crate) agent: AgentName,
+}
+
+impl Scheduler {
+    /// Returns a scheduler without workers. `mismatches` counts inconsistencies of its slots.
+    pub(crate) fn new(mismatches: Counter) -> Self {
+        let wake = Arc::<Notify>::default();
+        let state = State::new(Arc::clone(&wake), mismatches);
+        Self { state: Arc::new(Mutex::new(state)), wake }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Restores the queues from what the store knows at the start.
+    pub(crate) fn restore(&self, routes: Vec<(RouteId, Route)>, queued: Vec<(RouteId, u64)>) {
+        let mut state = self.state();
+        for (id, route) in routes {
+            state.add_queue(id, route);
+        }
+        for (id, count) in queued {
+            if let Some(queue) = state.queues.get_mut(&id) {
+                queue.queued = count;
+            }
+        }
+    }
+
+    /// Waits until a slot may have become available since the last call. For a single listener.
+    pub(crate) async fn slot_available(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Reserves a free slot of the least loaded worker for a task that is about to be created, unless other tasks wait
+    /// for that worker.
+    pub(crate) fn reserve(&self, route: &Route, id: TaskId) -> Option<Reservation> {
+        let mut state = self.state();
+        let queue = state.queues.get(state.ids.get(route)?)?;
+        if queue.queued > 0 {
+            return None;
+        }
+        let worker = queue.free.first()?.1.clone();
+        let entry = state.workers.get(&worker)?;
+        if state.has_backlog(entry) {
+            return None;
+        }
+        let (session, purpose) = (entry.worker_ref(), Purpose::Creation(id));
+        state.with_entry(&worker, |entry| entry.slots.reserve(purpose, 1));
+        let probe = state.take_probe(&worker);
+        drop(state);
+        Some(Reservation::new(&self.state, Held { worker, session, purpose, slots: 1, queue: None, probe }))
+    }
+
+    /// Plans every claim that can be made now, and reserves its slots.
+    pub(crate) fn plan(&self) -> Vec<ClaimPlan> {
+        let mut plans = Vec::new();
+        let mut state = self.state();
+        let waiting: Vec<_> =
+            state.queues.iter().filter(|(_, queue)| queue.backlog() > 0).map(|(id, _)| *id).collect();
+        for route in waiting {
+            while let Some((claim, held)) = state.plan_claim(route) {
+                plans.push(ClaimPlan { claim, reservation: Reservation::new(&self.state, held) });
+            }
+        }
+        plans
+    }
+
+    /// Sets what an agent's workers may be given from now on.
+    pub(crate) fn set_admission(&self, agent: &AgentKey, admission: Admission) {
+        self.state().set_admission(agent, admission);
+    }
+
+    /// Takes in what a commit changed: routes, queues, and the slots of the tasks that it assigned. Returns for each of
+    /// its task changes where to send the assignment, if it has one whose worker is connected.
+    pub(crate) fn apply(&self, commit: &Commit, now: Timestamp) -> Vec<Option<Recipient>> {
+        let mut state = self.state();
+        // Routes before the tasks that wait on them; removed routes last, since the commit may still use them.
+        for (id, route) in &commit.routes {
+            state.add_queue(*id, route.clone());
+        }
+        for change in &commit.tasks {
+            state.apply_queue_change(change);
+        }
+        for id in &commit.removed_routes {
+            state.remove_queue(*id);
+        }
+        commit.tasks.iter().map(|change| state.start_attempt(change, now)).collect()
+    }
+}
+
+impl State {
+    /// Lets the least loaded worker of a route claim from all of its routes, if tasks wait there.
+    fn plan_claim(&mut self, id: RouteId) -> Option<(Claim, Held)> {
+        let queue = self.queues.get(&id)?;
+        let (backlog, generation) = (queue.backlog(), queue.generation);
+        if backlog == 0 {
+            return None;
+        }
+        let worker = queue.free.first()?.1.clone();
+        let entry = self.workers.get(&worker)?;
+        // One slot at a time spreads work over the workers of a route, unless there is more than enough for every one.
+        let fair = usize::try_from(backlog / queue.free.len() as u64).unwrap_or(usize::MAX).max(1);
+        let slots = entry.available().min(fair);
+        let has_tasks = |route: &RouteId| self.queues.get(route).is_some_and(|queue| queue.queued > 0);
+        let routes: Vec<_> = entry.routes.iter().copied().filter(has_tasks).collect();
+        let session = entry.worker_ref();
+        let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, slots };
+        self.with_entry(&worker, |entry| entry.slots.reserve(Purpose::Claim, slots));
+        let probe = self.take_probe(&worker);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.planned += slots as u64;
+        }
+        let queue = Some((id, generation));
+        Some((claim, Held { worker, session, purpose: Purpose::Claim, slots, queue, probe }))
+    }
+
+    /// Turns the reserved slot of a task that a commit assigned into a running attempt.
+    fn start_attempt(&mut self, change: &TaskChange, now: Timestamp) -> Option<Recipient> {
+        change.dispatch.as_ref()?;
+        let task = &*change.task;
+        let assignment = task.assignment.as_ref()?;
+        let key = (task.namespace.clone(), assignment.worker.clone());
+        let session = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
+        let (reserved, recipient) = self.with_session(&key, &session, |entry| {
+            entry.stats.add_busy_time(now, entry.slots.attempts());
+            entry.stats.idle_since = None;
+            let reserved = entry.slots.start(task.id, task.fence);
+            let recipient = entry.session.clone();
+            (reserved, recipient.map(|session| Recipient { session, agent: entry.profile.agent.clone() }))
+        })?;
+        if !reserved {
+            self.report_mismatch("a task was assigned without a reserved slot");
+        }
+        recipient
+    }
+}

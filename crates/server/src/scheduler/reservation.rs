@@ -1,0 +1,103 @@
+//! Reservations: the only way to hold a slot before an attempt occupies it. Creations and claims hold theirs from the
+//! decision in memory until their commit has been applied.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rota_core::task::WorkerRef;
+use rota_core::{AgentName, RouteId};
+use rota_store::Claim;
+
+use super::slots::Purpose;
+use super::state::State;
+use super::worker::WorkerKey;
+
+/// Free slots of one worker session, held until they are committed or dropped.
+///
+/// Dropping a reservation releases its slots. [`commit`](Self::commit) leaves those that tasks were assigned to: the
+/// commit that assigned them turns each into a running attempt, whichever of the two comes first.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    state: Arc<Mutex<State>>,
+    pub(super) held: Held,
+    settled: bool,
+}
+
+/// The slots of a reservation, and what has to be undone when they are not used.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) worker: WorkerKey,
+    pub(super) session: WorkerRef,
+    pub(super) purpose: Purpose,
+    pub(super) slots: usize,
+    /// The queue whose backlog a claim is to take, and its generation.
+    pub(super) queue: Option<(RouteId, u64)>,
+    /// The agent whose breaker is half-open, if one of the slots is for its probe.
+    pub(super) probe: Option<AgentName>,
+}
+
+/// A claim that is to be made now, with the slots that it may fill.
+#[derive(Debug)]
+pub(crate) struct ClaimPlan {
+    pub(crate) claim: Claim,
+    pub(crate) reservation: Reservation,
+}
+
+impl Reservation {
+    pub(super) fn new(state: &Arc<Mutex<State>>, held: Held) -> Self {
+        Self { state: Arc::clone(state), held, settled: false }
+    }
+
+    /// Returns the worker session that has the slots.
+    pub(crate) fn session(&self) -> &WorkerRef {
+        &self.held.session
+    }
+
+    pub(crate) fn worker(&self) -> &WorkerKey {
+        &self.held.worker
+    }
+
+    /// Hands `assigned` of the slots over to the commit that assigned tasks to them, and releases the others.
+    pub(crate) fn commit(mut self, assigned: usize) {
+        self.settle(assigned);
+    }
+
+    fn settle(&mut self, assigned: usize) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.state.lock().settle(&self.held, assigned);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}
+
+impl State {
+    pub(super) fn settle(&mut self, held: &Held, assigned: usize) {
+        if let Some((id, generation)) = held.queue
+            && let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.generation == generation)
+        {
+            match queue.planned.checked_sub(held.slots as u64) {
+                Some(planned) => queue.planned = planned,
+                None => self.report_mismatch("a queue had fewer planned tasks than its claims hold slots"),
+            }
+        }
+        if assigned == 0
+            && let Some(agent) = &held.probe
+        {
+            self.return_probe(&(held.worker.0.clone(), agent.clone()));
+        }
+        // A worker that left or has a newer session took its slots along.
+        let Some(unused) = held.slots.checked_sub(assigned) else {
+            return self.report_mismatch("more tasks were assigned than slots were reserved");
+        };
+        let released =
+            self.with_session(&held.worker, &held.session, |entry| entry.slots.release(held.purpose, unused));
+        if released == Some(false) {
+            self.report_mismatch("a reserved slot was missing when its reservation ended");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Comparison of the scheduler with the model, after each step and at the end.
+
+use std::collections::BTreeSet;
+
+use super::fixture::{id, key, now, number};
+use super::world::{ROUTES, WORKERS, World};
+
+impl World {
+    /// Compares the scheduler with the model.
+    pub(super) fn check(&self) {
+        assert_eq!(self.mismatches.get(), 0);
+        let state = self.scheduler.state();
+        assert_eq!(state.workers.len(), self.model.workers.len());
+        for (worker, model) in &self.model.workers {
+            let entry = state.workers.get(&key(*worker)).expect("the model knows this worker");
+            assert_eq!(entry.slots.occupied(), model.occupied(), "occupied slots of worker {worker}");
+            assert_eq!(entry.attempts(), model.attempts.len(), "attempts of worker {worker}");
+            assert_eq!(entry.free(), model.free(), "free slots of worker {worker}");
+            assert_eq!(
+                entry.available(),
+                self.model.available(*worker),
+                "available slots of worker {worker}"
+            );
+            let attempts = entry.slots.iter_attempts().map(|(id, fence, state)| ((id, fence), state));
+            assert!(attempts.eq(model.attempts.iter().map(|(key, state)| (*key, *state))));
+        }
+        for route_number in 0..ROUTES {
+            let queue = &state.queues[&id(route_number)];
+            assert_eq!(queue.queued, self.model.queued[route_number], "queue of route {route_number}");
+            assert_eq!(queue.planned, self.model.planned[route_number], "claims for route {route_number}");
+            let free: BTreeSet<_> = queue.free.iter().map(|(used, key)| (number(key), *used)).collect();
+            assert_eq!(free, self.model.candidates(route_number).into_iter().collect());
+        }
+    }
+
+    /// Ends everything that is under way: nothing may stay occupied, reserved or planned.
+    pub(super) fn finish(mut self) {
+        while !self.pending.is_empty() {
+            self.apply_commit();
+            self.check();
+        }
+        for (_, _, held) in std::mem::take(&mut self.creations) {
+            self.settle(held, 0);
+        }
+        for (_, held) in std::mem::take(&mut self.claims) {
+            self.settle(held, 0);
+        }
+        for worker in 0..WORKERS {
+            let Some(session) = self.session(worker) else { continue };
+            for (id, fence) in self.model.workers[&worker].attempts.keys() {
+                self.scheduler.release_attempt(&key(worker), &session, *id, *fence, now());
+            }
+        }
+        let state = self.scheduler.state();
+        assert!(state.workers.values().all(|entry| entry.slots.occupied() == 0), "a slot leaked");
+        assert!(state.queues.values().all(|queue| queue.planned == 0), "a claim is still planned for");
+        assert_eq!(self.mismatches.get(), 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a worker missed while it was away: cancels and inputs of the attempts that it still has.
+
+use std::collections::HashMap;
+
+use rota_core::TaskId;
+use rota_core::task::{Body, Desired, Task};
+use rota_store::Resumed;
+use tonic::Status;
+
+use super::deps::{Opened, SessionDeps};
+use crate::wire::event;
+
+/// Log entries that are read at a time.
+const PAGE: usize = 1000;
+
+/// Sends a worker what was requested of its running attempts while it was away. Records are read again: what was
+/// committed between the session's opening and the worker's registration has not been sent.
+pub(super) async fn catch_up(
+    deps: &SessionDeps,
+    opened: &Opened,
+    resumed: &[Resumed],
+    inputs: &HashMap<TaskId, u64>,
+) -> Result<(), Status> {
+    let live: Vec<_> = resumed.iter().filter(|attempt| attempt.live.is_some()).collect();
+    let mut sent: HashMap<TaskId, u64> = inputs.clone();
+    let mut first = true;
+    loop {
+        for attempt in &live {
+            let Some(task) = deps.store.record(attempt.id).await? else { continue };
+            let continues = task.fence == attempt.fence && task.assignment.is_some();
+            if first && !continues {
+                deps.dispatcher.cancel_stale_attempt(&opened.key, attempt.fence, &task);
+            } else if first && task.desired == Desired::Cancelled {
+                deps.dispatcher.send_cancel(&task, "it was cancelled while the worker was away");
+            }
+            let known = sent.entry(attempt.id).or_default();
+            if continues && task.inputs > *known {
+                resend_inputs(deps, &task, *known).await?;
+                *known = task.inputs;
+            }
+        }
+        first = false;
+        let missed = deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+            let missed = std::mem::take(&mut entry.missed_input);
+            entry.catching_up = missed;
+            missed
+        });
+        if missed != Some(true) {
+            return Ok(());
+        }
+    }
+}
+
+async fn resend_inputs(deps: &SessionDeps, task: &Task, known: u64) -> Result<(), Status> {
+    let mut after = 0;
+    loop {
+        let events = deps.store.events(task.id, after, PAGE).await?;
+        let Some(last) = events.last() else { return Ok(()) };
+        after = last.log_seq;
+        for entry in &events {
+            if let Body::Input { seq, payload } = &entry.body
+                && *seq > known
+                && *seq <= task.inputs
+                && entry.attempt == task.attempt()
+            {
+                deps.dispatcher.resend_input(task, *seq, event::input(payload));
+            }
+        }
+    }
+}

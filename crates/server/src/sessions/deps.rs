@@ -1,0 +1,35 @@
+//! What a worker's session needs of the control plane.
+
+use std::sync::Arc;
+
+use rota_core::task::WorkerRef;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::AgentRegistry;
+use crate::dispatcher::Dispatcher;
+use crate::metrics::Metrics;
+use crate::options::Timing;
+use crate::scheduler::{Scheduler, WorkerKey};
+use crate::store_client::StoreClient;
+use crate::watchers::Watchers;
+
+/// Handles that every session uses. Clones are cheap.
+#[derive(Clone)]
+pub(crate) struct SessionDeps {
+    pub(crate) store: StoreClient,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) timing: Timing,
+    pub(crate) replica: String,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A session that is up.
+pub(super) struct Opened {
+    pub(super) key: WorkerKey,
+    pub(super) worker: WorkerRef,
+    pub(super) instance: String,
+}

@@ -1,0 +1,79 @@
+//! The end of a session: disconnect, grace period, expiry.
+
+use std::time::Duration;
+
+use rota_core::task::WorkerRef;
+use rota_store::EndSession;
+use rota_telemetry::{OnExit, spawn};
+use tonic::Status;
+
+use super::deps::{Opened, SessionDeps};
+use crate::scheduler::{WorkerEntry, WorkerKey};
+
+/// Between two attempts to record the end of a session while the store is unavailable.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Disconnects a worker whose stream has ended. It keeps its attempts for the reconnect grace period; then its session
+/// expires.
+pub(super) fn close(deps: &SessionDeps, opened: &Opened) {
+    let drained = deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+        entry.session = None;
+        entry.draining && entry.attempts() == 0
+    });
+    // Otherwise a newer session has taken its place.
+    let Some(drained) = drained else { return };
+    deps.watchers.state_changed();
+    let (message, grace) = if drained {
+        ("the worker drained and left", Duration::ZERO)
+    } else {
+        ("its worker was lost: it disconnected and did not come back", deps.timing.reconnect_grace)
+    };
+    expire_session_after(deps, &opened.key, opened.worker.clone(), grace, message);
+}
+
+/// Expires a session unless its worker comes back within the grace period.
+pub(crate) fn expire_session_after(
+    deps: &SessionDeps,
+    key: &WorkerKey,
+    worker: WorkerRef,
+    grace: Duration,
+    message: &'static str,
+) {
+    let (deps, key) = (deps.clone(), key.clone());
+    spawn("session-grace", OnExit::Done, async move {
+        tokio::select! {
+            // A control plane that stops expires no session: the next one waits for the workers.
+            () = deps.stop.cancelled() => return,
+            () = tokio::time::sleep(grace) => {}
+        }
+        let is_back = |entry: &WorkerEntry| entry.epoch != worker.epoch || entry.session.is_some();
+        if deps.scheduler.inspect(&key, is_back) == Some(true) {
+            return;
+        }
+        // Retried, since the worker's tasks must not be lost because the store was unavailable for a moment.
+        while let Err(status) = expire_session(&deps, &key, worker.clone(), message).await {
+            tracing::warn!(worker = %key.1, %status, "failed to expire a worker's session, retrying");
+            tokio::select! {
+                () = deps.stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY_INTERVAL) => {}
+            }
+        }
+    });
+}
+
+/// Ends a worker's session for good: its tasks are requeued. Returns how many.
+pub(crate) async fn expire_session(
+    deps: &SessionDeps,
+    key: &WorkerKey,
+    worker: WorkerRef,
+    message: &str,
+) -> Result<usize, Status> {
+    let end = EndSession { namespace: key.0.clone(), session: worker.clone(), message: message.to_owned() };
+    let freed = deps.store.end_session(end).await?;
+    if deps.scheduler.remove(key, &worker) {
+        deps.metrics.session_ended();
+    }
+    tracing::info!(worker = %key.1, freed, message, "worker left");
+    deps.watchers.state_changed();
+    Ok(freed)
+}

@@ -1,0 +1,303 @@
+//! Settings of `rota server`: keys, flags, environment variables and defaults. Knows nothing of how a file or
+//! a command line is read, and does not open the store.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use rota_core::breaker::Policy;
+use rota_settings::HumanDuration;
+use rota_store::Store;
+use rota_telemetry::{BackgroundTasks, env};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::options::{DEFAULT_LISTEN, Oidc, Options, Timing, Tls, Token};
+
+/// `aud` claim that tokens must have unless `oidc_audience` is set.
+const DEFAULT_AUDIENCE: &str = "rota";
+/// Heading of the flags about OpenID Connect in `--help`.
+const OIDC: &str = "OpenID Connect";
+
+/// Settings of `rota server`.
+#[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the gRPC listener; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Directory of the database and of the key that encrypts secrets in it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File with the admin token that clients must present
+    #[arg(skip)]
+    #[schemars(extend("x-flag" = "--token-file"))]
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the server's certificate chain
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the server's private key
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Name of this replica, as shown to workers and in `rota admin status`
+    #[arg(long, value_name = "NAME")]
+    pub replica: String,
+    /// Address of the plain HTTP listener for /livez, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<SocketAddr>,
+    /// OIDC issuer whose tokens are accepted [default: the issuer of --oidc-token-file]
+    #[arg(long, value_name = "URL", help_heading = OIDC)]
+    pub oidc_issuer: Option<String>,
+    /// URL of the issuer's signing keys (JWKS) [default: from the issuer's discovery document]
+    #[arg(long, value_name = "URL", help_heading = OIDC)]
+    pub oidc_jwks_url: Option<String>,
+    /// PEM file with the CA certificates trusted for the issuer [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = OIDC)]
+    pub oidc_ca: Option<PathBuf>,
+    /// File with the token presented to the issuer; read again for each request
+    #[arg(long, value_name = "FILE", help_heading = OIDC)]
+    pub oidc_token_file: Option<PathBuf>,
+    /// Required `aud` claim of tokens [default: rota]
+    #[arg(long, value_name = "NAME", help_heading = OIDC)]
+    pub oidc_audience: Option<String>,
+    /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
+    #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
+    pub oidc_operator: Option<String>,
+    /// Accept unauthenticated clients on an address that other machines can reach
+    #[arg(long)]
+    pub insecure: bool,
+    /// Interval between heartbeats of a worker session, in both directions
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: HumanDuration,
+    /// Silence after which the connection of a worker is considered dead
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat_timeout: HumanDuration,
+    /// Time without a session after which the tasks of a worker are requeued
+    #[arg(long, value_name = "TIME")]
+    pub reconnect_grace: HumanDuration,
+    /// Reconnect grace after a start, for workers connected before it
+    #[arg(long, value_name = "TIME")]
+    pub recovery_grace: HumanDuration,
+    /// Grace period for open streams on shutdown
+    #[arg(long, value_name = "TIME")]
+    pub shutdown_grace: HumanDuration,
+    /// Age at which finished tasks are deleted; 0s keeps them
+    #[arg(long, value_name = "TIME")]
+    pub retention: HumanDuration,
+    /// Consecutive infrastructure failures that open an agent's circuit breaker; 0 disables
+    #[arg(long, value_name = "COUNT")]
+    pub breaker_failures: u32,
+    /// Initial cooldown of an open circuit breaker before it admits a probe task; doubles each time it reopens
+    #[arg(long, value_name = "TIME")]
+    pub breaker_cooldown: HumanDuration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (timing, breakers) = (Timing::default(), Policy::default());
+        Self {
+            listen: DEFAULT_LISTEN,
+            data_dir: env::rota_home().join("server"),
+            token_file: None,
+            tls_certificate: None,
+            tls_key: None,
+            replica: "server".to_owned(),
+            http_listen: None,
+            oidc_issuer: None,
+            oidc_jwks_url: None,
+            oidc_ca: None,
+            oidc_token_file: None,
+            oidc_audience: None,
+            oidc_operator: None,
+            insecure: false,
+            heartbeat: HumanDuration(timing.heartbeat),
+            heartbeat_timeout: HumanDuration(timing.heartbeat_timeout),
+            reconnect_grace: HumanDuration(timing.reconnect_grace),
+            recovery_grace: HumanDuration(timing.recovery_grace),
+            shutdown_grace: HumanDuration(timing.shutdown_grace),
+            retention: HumanDuration(timing.retention.unwrap_or_default()),
+            breaker_failures: breakers.failures,
+            breaker_cooldown: HumanDuration(breakers.cooldown),
+        }
+    }
+}
+
+impl rota_settings::Settings for Settings {
+    const ENV_PREFIX: &'static str = "ROTA_SERVER_";
+}
+
+/// Contradiction between settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The server would be open to the network.
+    #[error("{0} is reachable from other machines, but no token is required")]
+    Unauthenticated(SocketAddr),
+    /// A key has no effect without the issuer.
+    #[error("{0} requires oidc_issuer or oidc_token_file")]
+    NoIssuer(&'static str),
+    /// A URL is unusable.
+    #[error("{key} {url:?} {problem}")]
+    Url {
+        /// Key of the setting.
+        key: &'static str,
+        /// Its value.
+        url: String,
+        /// Predicate, such as `must begin with https://`.
+        problem: &'static str,
+    },
+    /// A key is set to an empty string.
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    /// One of two keys is missing.
+    #[error("tls_certificate and tls_key must be set together")]
+    IncompleteTls,
+    /// The token that names the issuer is unreadable.
+    #[error("failed to read oidc_token_file {path}: {source}", path = path.display())]
+    TokenFile { path: PathBuf, source: std::io::Error },
+    /// The token names no issuer.
+    #[error("the token in oidc_token_file {path} names no issuer", path = .0.display())]
+    NoIssuerInToken(PathBuf),
+}
+
+impl SettingsError {
+    /// How to resolve it, where that is not obvious.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated(_) => {
+                Some("set --token-file, or --insecure if a proxy or a firewall restricts access")
+            }
+            Self::NoIssuerInToken(_) => Some("set --oidc-issuer"),
+            _ => None,
+        }
+    }
+}
+
+impl Settings {
+    /// Fails if settings contradict each other. Reads the OIDC token file where it names the issuer.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let authenticated = self.oidc()?.is_some() || self.token_file.is_some();
+        if !authenticated && !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(SettingsError::Unauthenticated(self.listen));
+        }
+        self.tls().map(|_| ())
+    }
+
+    /// Returns the options of a server on a store that the caller opened in `data_dir`.
+    pub fn options(&self, store: Arc<dyn Store>) -> Result<Options, SettingsError> {
+        Ok(Options {
+            listen: self.listen,
+            token: self.token_file.clone().map(Token::File),
+            oidc: self.oidc()?,
+            http_listen: self.http_listen,
+            tls: self.tls()?,
+            store,
+            key_file: self.data_dir.join("secrets.key"),
+            replica: self.replica.clone(),
+            isolates: true,
+            timing: Timing {
+                heartbeat: self.heartbeat.0,
+                heartbeat_timeout: self.heartbeat_timeout.0,
+                reconnect_grace: self.reconnect_grace.0,
+                recovery_grace: self.recovery_grace.0,
+                shutdown_grace: self.shutdown_grace.0,
+                retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
+            },
+            breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
+            background_tasks: BackgroundTasks::default(),
+        })
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, SettingsError> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some(Tls::new(certificate.clone(), key.clone()))),
+            (None, None) => Ok(None),
+            _ => Err(SettingsError::IncompleteTls),
+        }
+    }
+
+    fn oidc(&self) -> Result<Option<Oidc>, SettingsError> {
+        let issuer = match (&self.oidc_issuer, &self.oidc_token_file) {
+            (Some(issuer), _) => issuer.clone(),
+            (None, Some(file)) => issuer_of(file)?,
+            (None, None) => return self.check_no_oidc().map(|()| None),
+        };
+        for (key, url) in [("oidc_issuer", Some(&issuer)), ("oidc_jwks_url", self.oidc_jwks_url.as_ref())] {
+            let Some(url) = url else { continue };
+            Oidc::check_url(url).map_err(|problem| SettingsError::Url { key, url: url.clone(), problem })?;
+        }
+        let audience = self.oidc_audience.as_deref().unwrap_or(DEFAULT_AUDIENCE);
+        for (key, value) in
+            [("oidc_audience", Some(audience)), ("oidc_operator", self.oidc_operator.as_deref())]
+        {
+            if value.is_some_and(str::is_empty) {
+                return Err(SettingsError::Empty(key));
+            }
+        }
+        Ok(Some(Oidc {
+            jwks_url: self.oidc_jwks_url.clone(),
+            ca: self.oidc_ca.clone(),
+            token_file: self.oidc_token_file.clone(),
+            operator: self.oidc_operator.clone(),
+            ..Oidc::new(issuer, audience)
+        }))
+    }
+
+    /// Fails if a key is set that has no effect without an issuer.
+    fn check_no_oidc(&self) -> Result<(), SettingsError> {
+        let keys = [
+            ("oidc_jwks_url", self.oidc_jwks_url.is_some()),
+            ("oidc_ca", self.oidc_ca.is_some()),
+            ("oidc_audience", self.oidc_audience.is_some()),
+            ("oidc_operator", self.oidc_operator.is_some()),
+        ];
+        match keys.into_iter().find(|(_, set)| *set) {
+            Some((key, _)) => Err(SettingsError::NoIssuer(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the issuer of a token of our own: the same issuer gives tokens to our callers.
+fn issuer_of(file: &Path) -> Result<String, SettingsError> {
+    let token = std::fs::read_to_string(file)
+        .map_err(|source| SettingsError::TokenFile { path: file.to_owned(), source })?;
+    Oidc::issuer_of(&token).ok_or_else(|| SettingsError::NoIssuerInToken(file.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings
+    }
+
+    #[test]
+    fn public_address_requires_authentication() {
+        let public = |settings: &mut Settings| settings.listen = ([0, 0, 0, 0], 0).into();
+        let error = settings(public).validate().unwrap_err();
+        assert!(matches!(error, SettingsError::Unauthenticated(_)) && error.hint().is_some());
+        let insecure = Settings { insecure: true, ..settings(public) };
+        assert!(insecure.validate().is_ok());
+        let token = Settings { token_file: Some("token".into()), ..settings(public) };
+        assert!(token.validate().is_ok());
+    }
+
+    #[test]
+    fn oidc_keys_require_an_issuer() {
+        let alone = settings(|s| s.oidc_operator = Some("operator".into()));
+        assert_eq!(
+            alone.validate().unwrap_err().to_string(),
+            "oidc_operator requires oidc_issuer or oidc_token_file"
+        );
+        let complete = settings(|s| {
+            s.oidc_operator = Some("operator".into());
+            s.oidc_issuer = Some("https://issuer.example".into());
+        });
+        assert_eq!(complete.oidc().unwrap().unwrap().audience, DEFAULT_AUDIENCE);
+    }
+}

@@ -1,0 +1,248 @@
+//! The way from the server to its store: writes whose outcome health observes, and replies turned into the type that the
+//! command promises. Knows no rules; must not interpret records.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rota_core::agent::Agent;
+use rota_core::task::{self, Event, Task};
+use rota_core::{Epoch, Namespace, TaskId};
+use rota_store::{
+    Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
+};
+use tonic::Status;
+
+use crate::agents::AgentKey;
+use crate::wire::names::TaskName;
+use crate::wire::status;
+
+/// Answer of the store to a batch.
+pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, Error>;
+
+/// What is wrong with the store, and a hint what to do about it.
+pub(crate) type StoreProblem = (String, &'static str);
+
+/// Client of the store. Clones share the write health.
+#[derive(Clone)]
+pub(crate) struct StoreClient {
+    store: Arc<dyn Store>,
+    write_health: Arc<WriteHealth>,
+}
+
+/// Outcome of the last write.
+#[derive(Debug, Default)]
+pub(crate) struct WriteHealth(Mutex<Option<StoreProblem>>);
+
+impl WriteHealth {
+    /// Returns what failed with the last write; nothing if it succeeded.
+    pub(crate) fn error(&self) -> Option<StoreProblem> {
+        self.0.lock().clone()
+    }
+
+    fn observe<T>(&self, outcome: &Result<T, Error>) {
+        match outcome {
+            // A closed store is no evidence of its health.
+            Err(Error::Closed) => {}
+            Err(error) => *self.0.lock() = Some(problem(error)),
+            Ok(_) => drop(self.0.lock().take()),
+        }
+    }
+}
+
+/// Describes an error of the store.
+pub(crate) fn problem(error: &Error) -> StoreProblem {
+    let hint = match error {
+        Error::Unavailable { hint, .. } => hint,
+        Error::Corrupt(_) => "restore the store from a backup",
+        Error::Closed => "",
+    };
+    (error.to_string(), hint)
+}
+
+/// Takes from a reply what its command promises.
+macro_rules! expect_reply {
+    ($reply:expr, $pattern:pat => $value:expr) => {
+        match $reply {
+            $pattern => Ok($value),
+            _ => Err(unexpected_reply()),
+        }
+    };
+}
+
+/// The store answered a command with a reply of another kind.
+pub(crate) fn unexpected_reply() -> Status {
+    Status::internal("unexpected reply from the store")
+}
+
+/// The store answered a batch with fewer replies than commands.
+pub(crate) fn no_reply() -> Status {
+    Status::internal("missing reply from the store")
+}
+
+fn single(replies: Replies) -> Result<Reply, Status> {
+    let reply = replies.map_err(status::store)?.into_iter().next();
+    reply.ok_or_else(no_reply)?.map_err(status::refused)
+}
+
+impl StoreClient {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, write_health: Arc::default() }
+    }
+
+    pub(crate) fn write_health(&self) -> &WriteHealth {
+        &self.write_health
+    }
+
+    /// Returns the store itself, for reads and for closing it.
+    pub(crate) fn reads(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Commits a batch; each command is answered by itself.
+    pub(crate) async fn apply(&self, batch: Vec<Command>) -> Replies {
+        let replies = self.store.apply(batch).await;
+        self.write_health.observe(&replies);
+        replies
+    }
+
+    /// Commits a batch that may wait a moment for others to share its transaction.
+    pub(crate) async fn apply_lazily(&self, batch: Vec<Command>) -> Replies {
+        let replies = self.store.apply_lazily(batch).await;
+        self.write_health.observe(&replies);
+        replies
+    }
+
+    /// Answers a batch as [`apply`](Self::apply) would, and changes nothing (dry run).
+    pub(crate) async fn dry_run(&self, batch: Vec<Command>) -> Replies {
+        self.store.dry_run(batch).await
+    }
+
+    async fn one(&self, command: Command) -> Result<Reply, Status> {
+        single(self.apply(vec![command]).await)
+    }
+
+    /// Commits one command, or only dry-runs it.
+    async fn one_or_dry_run(&self, command: Command, dry_run: bool) -> Result<Reply, Status> {
+        if dry_run { single(self.dry_run(vec![command]).await) } else { self.one(command).await }
+    }
+
+    /// Applies a command to a task.
+    pub(crate) async fn command(
+        &self,
+        namespace: Namespace,
+        id: TaskId,
+        command: task::Command,
+        dry_run: bool,
+    ) -> Result<(Arc<Task>, task::Reply), Status> {
+        let command = Command::Task { namespace, id, command };
+        expect_reply!(self.one_or_dry_run(command, dry_run).await?, Reply::Task(task, reply) => (task, reply))
+    }
+
+    pub(crate) async fn put_agent(&self, put: PutAgent, dry_run: bool) -> Result<Arc<Agent>, Status> {
+        let reply = self.one_or_dry_run(Command::PutAgent(put), dry_run).await?;
+        expect_reply!(reply, Reply::Agent(agent) => agent)
+    }
+
+    pub(crate) async fn delete_agent(&self, key: &AgentKey) -> Result<(), Status> {
+        let command = Command::DeleteAgent { namespace: key.0.clone(), name: key.1.clone() };
+        self.one(command).await.map(drop)
+    }
+
+    /// Opens a worker's session. Returns its epoch, and what becomes of each attempt that the worker still has.
+    pub(crate) async fn open_session(&self, open: OpenSession) -> Result<(Epoch, Vec<Resumed>), Status> {
+        let reply = self.one(Command::OpenSession(open)).await?;
+        expect_reply!(reply, Reply::Session(epoch, resumed) => (epoch, resumed))
+    }
+
+    /// Ends a worker's session. Returns how many tasks it had; none if the worker has a newer session, in which its
+    /// attempts continue.
+    pub(crate) async fn end_session(&self, end: EndSession) -> Result<usize, Status> {
+        let replies = self.apply(vec![Command::EndSession(end)]).await.map_err(status::store)?;
+        match replies.into_iter().next() {
+            Some(Ok(Reply::Ended(freed))) => Ok(freed),
+            _ => Ok(0),
+        }
+    }
+
+    /// Assigns ready tasks to a worker. Returns how many; refused if the worker's session is over.
+    pub(crate) async fn claim(&self, claim: Claim) -> Result<Result<usize, Refused>, Error> {
+        let reply = self.apply(vec![Command::Claim(claim)]).await?.into_iter().next();
+        Ok(match reply {
+            Some(Ok(Reply::Claimed(assigned))) => Ok(assigned),
+            Some(Err(refused)) => Err(refused),
+            _ => Ok(0),
+        })
+    }
+
+    /// Lets due tasks look at the clock. Returns how many were due.
+    pub(crate) async fn tick(&self, limit: usize) -> Result<usize, Status> {
+        expect_reply!(self.one(Command::Tick { limit }).await?, Reply::Ticked(count) => count)
+    }
+
+    /// Removes expired records. Returns how many were removed.
+    pub(crate) async fn prune(&self, prune: Prune) -> Result<usize, Status> {
+        expect_reply!(self.one(Command::Prune(prune)).await?, Reply::Pruned(count) => count)
+    }
+
+    /// Resolves a task's name to its id. An alias means the newest task that has it.
+    pub(crate) async fn resolve(&self, namespace: &Namespace, name: TaskName) -> Result<TaskId, Status> {
+        match name {
+            TaskName::Id(id) => Ok(id),
+            TaskName::Alias(alias) => {
+                let found = self.store.newest(namespace, &alias).await.map_err(status::store)?;
+                found.ok_or_else(|| {
+                    status::error("TASK_NOT_FOUND", format!("there is no task {alias:?} in {namespace}"))
+                })
+            }
+        }
+    }
+
+    /// Returns a task of a namespace.
+    pub(crate) async fn task(&self, namespace: &Namespace, name: TaskName) -> Result<Task, Status> {
+        let id = self.resolve(namespace, name).await?;
+        let task = self.record(id).await?;
+        task.filter(|task| task.namespace == *namespace).ok_or_else(|| status::refused(Refused::NoTask(id)))
+    }
+
+    /// Returns the record of a task in whatever namespace, if there is one.
+    pub(crate) async fn record(&self, id: TaskId) -> Result<Option<Task>, Status> {
+        self.store.task(id).await.map_err(status::store)
+    }
+
+    /// Returns the spec with which a task was created, encoded.
+    pub(crate) async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Status> {
+        self.store.payload(id).await.map_err(status::store)
+    }
+
+    /// Returns the result of a task, encoded; nothing if it has none.
+    pub(crate) async fn result(&self, task: &Task) -> Result<Option<Bytes>, Status> {
+        if !task.has_result {
+            return Ok(None);
+        }
+        self.store.result(task.id).await.map_err(status::store)
+    }
+
+    /// Returns up to `limit` entries of a task's log after a position.
+    pub(crate) async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Status> {
+        self.store.events(id, after, limit).await.map_err(status::store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_error_is_kept_until_success() {
+        let health = WriteHealth::default();
+        let full = Error::Unavailable { message: "disk full".to_owned(), hint: "make room" };
+        health.observe::<()>(&Err(full));
+        let (message, hint) = health.error().unwrap();
+        assert!(message.contains("disk full") && hint == "make room");
+        health.observe::<()>(&Err(Error::Closed));
+        assert!(health.error().is_some());
+        health.observe(&Ok(()));
+        assert_eq!(health.error(), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! The real Claude Code CLI in a whole cluster: what its runtime alone cannot show.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rota_proto::v1::{self, FailureClass, TaskState};
+use rota_testkit::{Backend, Cluster, WorkerHandle, collector, history, tasks};
+use serde_json::json;
+
+use crate::traces::{Caller, creation_tree, shared_collector};
+
+/// Returns the CLI, after installing it if missing. Without it the test fails.
+fn installed_cli() -> Result<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install-claude");
+    let output = std::process::Command::new(script).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Starts a control plane, and a worker with the CLI.
+async fn start_cluster(backend: Backend) -> Result<(Cluster, WorkerHandle)> {
+    let cluster = Cluster::start(backend).await?;
+    let program = tokio::task::spawn_blocking(installed_cli).await??;
+    let policy = v1::PermissionPolicy::Allow.into();
+    let claude = v1::ClaudeRuntime { program, permission_policy: policy, ..Default::default() };
+    let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) };
+    tasks::agent(cluster.client(), "coder", runtime, &[]).await?;
+    let worker = cluster.worker("coder", "one", 1)?;
+    Ok((cluster, worker))
+}
+
+/// Returns a task for the CLI that uses the given model.
+fn claude_task(model: &rota_fake_model::Handle, script: &serde_json::Value) -> v1::Task {
+    let mut task = tasks::task("coder");
+    let spec = task.spec.get_or_insert_default();
+    spec.prompt = format!("Please do: MOCK{script}");
+    spec.environment = [
+        ("ANTHROPIC_BASE_URL".to_owned(), model.base_url()),
+        // Generated for this run.
+        ("ANTHROPIC_API_KEY".to_owned(), uuid::Uuid::new_v4().to_string()),
+    ]
+    .into();
+    task
+}
+
+/// One trace from the caller into the programs that the CLI's tools start, over every protocol.
+#[tokio::test]
+async fn claude_spans_are_children_of_attempt() -> Result<()> {
+    shared_collector();
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = start_cluster(Backend::Memory).await?;
+    let tool = json!({"name": "Bash", "input": {"command": "echo at=$TRACEPARENT", "description": "Print"}});
+    let script = json!([{"tools": [tool]}, {"text": "{{tool_result}}"}]);
+    for protocol in ["grpc", "http/protobuf", "http/json"] {
+        let mut task = claude_task(&model, &script);
+        let environment = &mut task.spec.get_or_insert_default().environment;
+        environment.insert("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol.to_owned());
+        let caller = Caller::new();
+        let task = caller.create(&cluster, task).await?;
+        let task = tasks::ended(cluster.client(), &task.name).await?;
+        let status = task.status.unwrap_or_default();
+        assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+
+        let spans = caller.spans(11).await?;
+        let cli = "attempt 1 succeeded\n    claude_code.interaction\n      claude_code.llm_request\n      claude_code.tool";
+        let tool = "\n        claude_code.tool.blocked_on_user\n        claude_code.tool.execution\n      claude_code.llm_request";
+        let below = format!("task succeeded\n  queue\n  {cli}{tool}");
+        assert_eq!(collector::tree(&spans, &caller.span)?, creation_tree(&below), "{protocol}");
+        let of_cli = spans.iter().filter(|span| span.name.starts_with("claude_code."));
+        assert!(of_cli.clone().all(|span| span.via == protocol), "{spans:#?}");
+        let execution = collector::named(&spans, "claude_code.tool.execution")?;
+        let at = format!("at=00-{}-{}-01", caller.trace, execution.id);
+        let text = status.result.unwrap_or_default().text;
+        assert!(text.contains(&at), "{at} is not in {text:?}");
+        let attempt = collector::named(&spans, "attempt")?;
+        let interaction = collector::named(&spans, "claude_code.interaction")?;
+        assert_eq!(interaction.parent, attempt.id);
+    }
+    Ok(())
+}
+
+/// A model that never responds: the watchdog kills the CLI, the task is retried, and then fails with that cause.
+#[tokio::test]
+async fn hanging_cli_is_killed_and_retried() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = start_cluster(Backend::Sqlite).await?;
+    let client = cluster.client();
+
+    let mut task = claude_task(&model, &json!([{"fail": {"hang_after": 0, "times": "always"}}]));
+    let spec = task.spec.get_or_insert_default();
+    // Long enough for the CLI to start and send a request on a busy machine.
+    let silence = pbjson_types::Duration::from(Duration::from_secs(10));
+    spec.limits = Some(v1::Limits { silence_timeout: Some(silence), ..Default::default() });
+    spec.retry = Some(v1::RetryPolicy { max_attempts: 2, ..Default::default() });
+    let task = tasks::create(client, task).await?;
+
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    let failure = status.failure.clone().unwrap();
+    assert_eq!(status.state(), TaskState::Failed, "{status:?}");
+    assert_eq!(status.attempt, 2, "{status:?}");
+    assert_eq!(failure.class(), FailureClass::Hang, "{failure:?}");
+    assert!(model.counts().messages >= 2, "each try has asked the model: {:?}", model.counts());
+    history::check(client, true).await?.check()
+}

@@ -1,0 +1,154 @@
+//! Agents that request input from users.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::StreamExt;
+use rota_proto::v1::{
+    self, TaskState, attach_task_request as ask, attach_task_response as reply, script_step::Kind as Step,
+};
+use rota_proto::worker::v1::session_response::Kind as Incoming;
+use rota_testkit::client::{Client, Error};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, Setup, history, tasks};
+
+async fn send_input(client: &Client, name: &str, request: &str, text: &str) -> Result<i64, Error> {
+    let input = v1::TaskInput { request_id: request.into(), text: text.into(), ..Default::default() };
+    let request = v1::SendTaskInputRequest { name: name.into(), input: Some(input) };
+    client.send_task_input(request).await.map(|answer| answer.input_seq)
+}
+
+#[tokio::test]
+async fn input_request_is_answered() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let steps = [Step::Ask("which way?".into()), Step::Ask("sure?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    let waits = tasks::until_state(client, &task.name, TaskState::InputRequired).await?.status.unwrap();
+    let question = &waits.pending_input[0];
+    assert_eq!(question.prompt.as_str(), "which way?");
+    assert_eq!(question.kind(), v1::InputKind::Question);
+    let refused = send_input(client, &task.name, "no-such-question", "left").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("INPUT_REQUEST_NOT_FOUND"));
+    assert_eq!(send_input(client, &task.name, &question.request_id, "left").await?, 1);
+    // Sent again by a client that did not receive the response.
+    assert_eq!(send_input(client, &task.name, &question.request_id, "left").await?, 1);
+    let refused = send_input(client, &task.name, &question.request_id, "right").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("INPUT_REQUEST_NOT_FOUND"));
+    // Input without a request id answers no request.
+    assert_eq!(send_input(client, &task.name, "", "hurry").await?, 2);
+    tasks::answer(client, &task.name, "yes").await?;
+    tasks::until_state(client, &task.name, TaskState::Succeeded).await?;
+    let log = tasks::log(client, &task.name).await?;
+    let inputs: Vec<_> = log
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::InputReceived(given)) => {
+                Some((given.input_seq, given.input.as_ref()?.text.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(inputs, [(1, "left".into()), (2, "hurry".into()), (3, "yes".to_owned())]);
+    let steps = tasks::steps(&log);
+    let asked = steps.iter().filter(|step| *step == "RUNNING>INPUT_REQUIRED:input_required").count();
+    let settled = steps.iter().filter(|step| *step == "INPUT_REQUIRED>RUNNING:input_settled").count();
+    assert_eq!(asked, 2, "{steps:?}");
+    assert_eq!(settled, 2, "{steps:?}");
+    assert_eq!(send_input(client, &task.name, &question.request_id, "left").await?, 1);
+    let refused = send_input(client, &task.name, "", "too late").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("TASK_ENDED"));
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn attached_stream_answers_input_request() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let steps = [Step::Output("a".into()), Step::Ask("go?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    let (out, queue) = tokio::sync::mpsc::unbounded_channel();
+    let send = |kind| {
+        let _ = out.send(v1::AttachTaskRequest { kind: Some(kind) });
+    };
+    send(ask::Kind::Watch(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 }));
+    let input = |request: &str| {
+        let input = v1::TaskInput { request_id: request.into(), text: "yes".into(), ..Default::default() };
+        ask::Kind::Input(input)
+    };
+    let queue = tokio_stream::wrappers::UnboundedReceiverStream::new(queue);
+    let mut answers = client.tasks().attach_task(queue).await?.into_inner();
+    let (mut seen, mut refused, mut asked) = (Vec::new(), 0, false);
+    while let Some(answer) = answers.message().await? {
+        match answer.kind {
+            Some(reply::Kind::Update(update)) => {
+                seen.extend(update.events.iter().map(|event| event.log_seq));
+                let status = update.task.and_then(|task| task.status).unwrap();
+                if let (Some(question), false) = (status.pending_input.first(), asked) {
+                    asked = true;
+                    send(input("wrong"));
+                    send(input(&question.request_id));
+                }
+            }
+            Some(reply::Kind::Rejected(error)) => {
+                refused += 1;
+                assert_eq!(error.code, i32::from(tonic::Code::FailedPrecondition));
+            }
+            None => {}
+        }
+    }
+    assert_eq!(refused, 1);
+    let last = i64::try_from(seen.len())?;
+    assert_eq!(seen, (1..=last).collect::<Vec<_>>());
+    let status = tasks::get(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded);
+    assert_eq!(status.log_seq, last);
+    // A stream with another first message is rejected.
+    let first = tokio_stream::iter([v1::AttachTaskRequest { kind: Some(input("x")) }]);
+    let status = client.tasks().attach_task(first).await?.into_inner().next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn input_for_disconnected_worker_arrives_in_order() -> Result<()> {
+    let mut setup = Setup::new(Backend::Sqlite);
+    setup.timing.reconnect_grace = Duration::from_secs(60);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::question("q")]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    send_input(client, &task.name, "", "noted").await?;
+    match worker.receive().await? {
+        Incoming::ReportAck(_) => assert!(matches!(worker.receive().await?, Incoming::Input(_))),
+        Incoming::Input(_) => {}
+        other => anyhow::bail!("{other:?}"),
+    }
+    worker.close().await;
+    send_input(client, &task.name, "q", "an answer").await?;
+    send_input(client, &task.name, "", "and more").await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 1, 1));
+    let mut worker = RawWorker::join(client, hello).await?;
+    send_input(client, &task.name, "", "and last").await?;
+    let mut received = Vec::new();
+    while received.len() < 3 {
+        if let Incoming::Input(input) = worker.receive().await? {
+            received.push((input.input_seq, input.input.unwrap().text));
+        }
+    }
+    let wanted =
+        [(2, "an answer"), (3, "and more"), (4, "and last")].map(|(seq, text)| (seq, text.to_owned()));
+    assert_eq!(received, wanted);
+    worker.succeed(&assign, 1, "done");
+    assert!(worker.result_ack().await?);
+    history::check(client, true).await?.check()
+}

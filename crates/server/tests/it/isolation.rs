@@ -1,0 +1,140 @@
+//! Tasks with a worker of their own, which runs nothing else.
+
+use anyhow::{Result, bail};
+use futures::StreamExt;
+use rota_proto::v1::{self, Isolation, TaskState};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::tasks::WAIT_TIMEOUT;
+use rota_testkit::{Backend, Cluster, Setup, tasks};
+
+const PARENT: &str = "namespaces/default";
+
+fn isolated_task() -> v1::Task {
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().isolation = Isolation::Pod.into();
+    task
+}
+
+/// Waits until the demand meets a condition.
+async fn wait_for_demand(
+    cluster: &Cluster,
+    wanted: impl Fn(&v1::WatchDemandResponse) -> bool,
+) -> Result<v1::WatchDemandResponse> {
+    let wait = async {
+        let mut demand = cluster.client().watch_demand(PARENT);
+        while let Some(now) = demand.next().await {
+            let now = now?;
+            if wanted(&now) {
+                return Ok(now);
+            }
+        }
+        bail!("the watch has ended")
+    };
+    tokio::time::timeout(WAIT_TIMEOUT, wait).await?
+}
+
+#[tokio::test]
+async fn isolated_task_runs_only_on_its_worker() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let mut shared = RawWorker::join(client, raw::hello("echo", "shared", 1)).await?;
+        let own = tasks::create(client, isolated_task()).await?;
+        assert_eq!(own.status.as_ref().unwrap().state(), TaskState::Queued);
+        let explained = client.explain_task(v1::ExplainTaskRequest { name: own.name.clone() }).await?;
+        assert_eq!(explained.causes[0].code, "no_worker");
+        assert!(explained.summary.contains("worker for this task"), "{}", explained.summary);
+        let demand = wait_for_demand(&cluster, |now| !now.isolated.is_empty()).await?;
+        let expected = v1::IsolatedDemand {
+            task: own.name.clone(),
+            agent: "echo".into(),
+            queued: true,
+            worker: String::new(),
+        };
+        assert_eq!(demand.isolated, [expected]);
+        assert_eq!(demand.demands[0].queued, 0, "it is no demand of the pool's");
+        // The shared worker was free all the time.
+        let plain = tasks::create(client, tasks::task("echo")).await?;
+        assert_eq!(shared.take().await?.task_id, plain.uid);
+
+        let mut hello = raw::hello("echo", "alone", 2);
+        hello.isolated_task = own.uid.clone();
+        let mut alone = RawWorker::join(client, hello).await?;
+        let assign = alone.take().await?;
+        assert_eq!(assign.task_id, own.uid);
+        let demand = wait_for_demand(&cluster, |now| now.isolated.iter().any(|one| !one.queued)).await?;
+        assert_eq!(demand.isolated[0].worker, "alone");
+        assert_eq!(demand.demands[0].workers.len(), 1, "it is none of the pool's workers");
+        // The worker has a free slot, which no other task may use.
+        let waiting = tasks::create(client, tasks::task("echo")).await?;
+        let explained = client.explain_task(v1::ExplainTaskRequest { name: waiting.name.clone() }).await?;
+        assert_eq!(explained.causes[0].code, "no_free_slot");
+        assert!(explained.causes[0].message.contains("all 1 slots of the 1 workers"), "{explained:?}");
+
+        alone.succeed(&assign, 0, "done");
+        assert!(alone.result_ack().await?);
+        assert_eq!(tasks::ended(client, &own.name).await?.status.unwrap().state(), TaskState::Succeeded);
+        wait_for_demand(&cluster, |now| now.isolated.is_empty()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn isolated_task_survives_restart_and_loss() -> Result<()> {
+    let mut setup = Setup::new(Backend::Sqlite);
+    // However long the end takes on a busy machine, the worker is not lost before.
+    setup.timing.reconnect_grace = std::time::Duration::from_secs(60);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let own = tasks::create(&client, isolated_task()).await?;
+    let mut hello = raw::hello("echo", "alone", 1);
+    hello.isolated_task = own.uid.clone();
+    let mut alone = RawWorker::join(&client, hello.clone()).await?;
+    let assign = alone.take().await?;
+    tasks::until_state(&client, &own.name, TaskState::Running).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+    // The assignment is known before the worker is back.
+    let demand = wait_for_demand(&cluster, |now| !now.isolated.is_empty()).await?;
+    assert!(!demand.isolated[0].queued);
+    assert_eq!(demand.isolated[0].worker.as_str(), "alone");
+    hello.running = vec![raw::running(&assign, 0, 0)];
+    let alone = RawWorker::join(&client, hello).await?;
+    assert_eq!(alone.welcome.resume.len(), 1);
+    // Its pod was deleted: another one runs the task.
+    let death = v1::ReportWorkerDeathRequest {
+        name: "namespaces/default/workers/alone".into(),
+        instance: String::new(),
+        message: "evicted".into(),
+    };
+    assert_eq!(client.report_worker_death(death).await?.freed_tasks, 1);
+    let demand = wait_for_demand(&cluster, |now| now.isolated.iter().any(|one| one.queued)).await?;
+    assert_eq!(demand.isolated[0].worker, "");
+    let mut hello = raw::hello("echo", "another", 1);
+    hello.isolated_task = own.uid.clone();
+    let mut another = RawWorker::join(&client, hello).await?;
+    let assign = another.take().await?;
+    assert_eq!(assign.attempt, 2);
+    another.succeed(&assign, 0, "done");
+    assert!(another.result_ack().await?);
+    assert_eq!(tasks::ended(&client, &own.name).await?.status.unwrap().state(), TaskState::Succeeded);
+    Ok(())
+}
+
+#[tokio::test]
+async fn invalid_isolation_is_rejected() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let mut task = isolated_task();
+    let worker = v1::target::Kind::Worker("w".into());
+    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(worker) });
+    let refused = tasks::create(client, task).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("isolation"), "{refused:#}");
+    let mut hello = raw::hello("echo", "w", 1);
+    hello.isolated_task = "a task".into();
+    let refused = RawWorker::join(client, hello).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("hello.isolated_task"), "{refused:#}");
+    Ok(())
+}

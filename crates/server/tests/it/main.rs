@@ -1,0 +1,29 @@
+//! Integration tests of the control plane: whole clusters inside one process.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod agents;
+mod api;
+mod auth;
+mod basic;
+mod breakers;
+mod cancel;
+mod chaos;
+mod claude;
+mod dependencies;
+mod idempotency;
+mod input;
+mod isolation;
+mod limits;
+mod metrics;
+mod order;
+mod protocol;
+mod restart;
+mod secrets;
+mod shutdown;
+mod status;
+mod traces;
+mod trust;
+mod validate_only;
+mod validation;
+mod watch;
+mod workers;

@@ -1,0 +1,247 @@
+//! The `/metrics` page after everything that it counts has happened.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, Setup, tasks};
+
+/// Every metric name. A changed name breaks dashboards and alerts.
+const NAMES: &[&str] = &[
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "process_virtual_memory_bytes",
+    "rota_attempt_duration_seconds",
+    "rota_attempts_ended_total",
+    "rota_breaker_state",
+    "rota_breakers_opened_total",
+    "rota_build_info",
+    "rota_cost_usd_total",
+    "rota_dispatch_latency_seconds",
+    "rota_failures_total",
+    "rota_background_task_last_success_timestamp_seconds",
+    "rota_background_task_activations_total",
+    "rota_queue_oldest_age_seconds",
+    "rota_queue_tasks",
+    "rota_scheduler_slot_mismatch_total",
+    "rota_store_commit_commands",
+    "rota_store_commit_duration_seconds",
+    "rota_tasks",
+    "rota_tasks_created_total",
+    "rota_tasks_ended_total",
+    "rota_tokens_total",
+    "rota_worker_sessions_ended_total",
+    "rota_worker_sessions_total",
+    "rota_worker_slots",
+    "rota_workers",
+];
+
+async fn fetch_page(cluster: &Cluster, accept: &str) -> Result<(String, String)> {
+    let addr = cluster.http_addr().context("it does not listen")?;
+    let asked = reqwest::Client::new().get(format!("http://{addr}/metrics")).header("accept", accept);
+    let answer = asked.send().await?.error_for_status()?;
+    let kind = answer.headers()["content-type"].to_str()?.to_owned();
+    Ok((kind, answer.text().await?))
+}
+
+/// Waits until the page has these lines: metrics follow the commits, after callers received their response.
+async fn expect_lines(cluster: &Cluster, lines: &[&str]) -> Result<()> {
+    let last = RefCell::new(String::new());
+    let missing = || -> Vec<_> {
+        let text = last.borrow();
+        lines.iter().filter(|line| !text.lines().any(|present| present == **line)).copied().collect()
+    };
+    let all = tasks::eventually("the metrics", async || {
+        let text = fetch_page(cluster, "*/*").await?.1;
+        last.replace(text);
+        Ok(missing().is_empty())
+    })
+    .await;
+    all.with_context(|| format!("{:?} are missing in {}", missing(), last.borrow()))
+}
+
+#[tokio::test]
+async fn every_event_is_counted() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &["code"]).await?;
+
+    // One task waits without a worker, and one for an agent that does not exist.
+    let waits = tasks::create(&client, tasks::task("echo")).await?;
+    tasks::create(&client, tasks::task("missing")).await?;
+    expect_lines(
+        &cluster,
+        &[
+            r#"rota_tasks{state="pending"} 1"#,
+            r#"rota_tasks{state="queued"} 1"#,
+            r#"rota_queue_tasks{namespace="default",agent="echo"} 1"#,
+        ],
+    )
+    .await?;
+    assert!(
+        fetch_page(&cluster, "*/*")
+            .await?
+            .1
+            .contains("rota_queue_oldest_age_seconds{namespace=\"default\",agent=\"echo\"}")
+    );
+
+    let worker = cluster.worker("echo", "one", 3)?;
+    tasks::ended(&client, &waits.name).await?;
+    let used = v1::ScriptUsage { input_tokens: 7, output_tokens: 5, cost_micro_usd: 250_000 };
+    let steps = [Step::Usage(used), Step::Succeed("done".into())];
+    let done = tasks::create(&client, tasks::scripted("echo", steps)).await?;
+    tasks::ended(&client, &done.name).await?;
+    let failed = v1::ScriptFailure { message: "no".to_owned(), ..Default::default() };
+    let mut fails = tasks::scripted("echo", [Step::Fail(failed)]);
+    let retry =
+        v1::RetryPolicy { max_attempts: 2, initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    fails.spec.get_or_insert_default().retry = Some(retry);
+    let fails = tasks::create(&client, fails).await?;
+    tasks::ended(&client, &fails.name).await?;
+    let long = tasks::create(&client, tasks::scripted("echo", [Step::Hang(true)])).await?;
+    tasks::until_state(&client, &long.name, TaskState::Running).await?;
+    expect_lines(
+        &cluster,
+        &[
+            r#"rota_tasks{state="running"} 1"#,
+            r#"rota_workers{namespace="default",agent="echo",state="busy"} 1"#,
+            r#"rota_worker_slots{namespace="default",agent="echo",state="free"} 2"#,
+            r#"rota_worker_slots{namespace="default",agent="echo",state="used"} 1"#,
+        ],
+    )
+    .await?;
+    tasks::cancel(&client, &long.name).await?;
+    tasks::ended(&client, &long.name).await?;
+    expect_lines(
+        &cluster,
+        &[
+            r#"rota_tasks{state="running"} 0"#,
+            r#"rota_tasks_created_total{namespace="default",agent="echo"} 4"#,
+            r#"rota_tasks_ended_total{namespace="default",agent="echo",outcome="succeeded"} 2"#,
+            r#"rota_tasks_ended_total{namespace="default",agent="echo",outcome="failed"} 1"#,
+            r#"rota_tasks_ended_total{namespace="default",agent="echo",outcome="cancelled"} 1"#,
+            r#"rota_attempts_ended_total{namespace="default",agent="echo",outcome="failed"} 2"#,
+            r#"rota_attempt_duration_seconds_count{namespace="default",agent="echo"} 5"#,
+            r#"rota_dispatch_latency_seconds_count{namespace="default",agent="echo"} 5"#,
+            r#"rota_failures_total{class="agent"} 2"#,
+            r#"rota_tokens_total{namespace="default",agent="echo",model="_none",type="input"} 7"#,
+            r#"rota_tokens_total{namespace="default",agent="echo",model="_none",type="output"} 5"#,
+            r#"rota_cost_usd_total{namespace="default",agent="echo",model="_none"} 0.25"#,
+            r#"rota_worker_sessions_total{kind="first"} 1"#,
+        ],
+    )
+    .await?;
+    assert_names(&cluster).await?;
+
+    // The same worker process reconnects after a restart. Counters start at zero with the process, as usual.
+    cluster.stop().await;
+    cluster.restart().await?;
+    expect_lines(
+        &cluster,
+        &[r#"rota_worker_sessions_total{kind="reconnect"} 1"#, r#"rota_tasks{state="pending"} 1"#],
+    )
+    .await?;
+    worker.drain().await?;
+    expect_lines(&cluster, &["rota_worker_sessions_ended_total 1"]).await?;
+    Ok(())
+}
+
+/// The page, the reference and the list above have the same names. A waiting task adds the age of
+/// its queue, which has no samples while nothing waits.
+async fn assert_names(cluster: &Cluster) -> Result<()> {
+    tasks::agent(cluster.client(), "idle", tasks::script([]), &[]).await?;
+    tasks::create(cluster.client(), tasks::task("idle")).await?;
+    expect_lines(cluster, &[r#"rota_queue_tasks{namespace="default",agent="idle"} 1"#]).await?;
+    let (kind, plain) = fetch_page(cluster, "*/*").await?;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let names: BTreeSet<_> = (plain.lines().filter_map(|line| line.strip_prefix("# TYPE ")))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(names, NAMES.iter().copied().collect());
+    let described = rota_server::metrics();
+    assert_eq!(names, described.iter().map(|metric| metric.name.as_str()).collect());
+    let (kind, open) =
+        fetch_page(cluster, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await?;
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    assert!(open.ends_with("# EOF\n"));
+    check_with_promtool(&plain)
+}
+
+/// Checks the page with `promtool`, where it is installed.
+fn check_with_promtool(page: &str) -> Result<()> {
+    let program = rota_telemetry::env::var("ROTA_PROMTOOL").unwrap_or_else(|| "promtool".to_owned());
+    let started = Command::new(&program)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut checking = match started {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && rota_telemetry::env::var("CI").is_none() =>
+        {
+            eprintln!("{program} is not installed: the page was not checked by it");
+            return Ok(());
+        }
+        started => started.with_context(|| program.clone())?,
+    };
+    checking.stdin.take().context("no input")?.write_all(page.as_bytes())?;
+    let checked = checking.wait_with_output()?;
+    let errors = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && errors.is_empty(), "{errors}");
+    Ok(())
+}
+
+/// An attempt's duration counts from its start, not from its assignment, also after a restart.
+#[tokio::test]
+async fn attempt_duration_survives_a_restart() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
+    let skew = Arc::clone(&setup.skew);
+    let advance = |seconds: i64| skew.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    let assign = worker.next_assignment().await?;
+    advance(8);
+    worker.accept(&assign);
+    tasks::until_state(&client, &task.name, TaskState::Running).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 0, 0));
+    let worker = RawWorker::join(&client, hello).await?;
+    advance(10);
+    worker.succeed(&assign, 0, "done");
+    tasks::ended(&client, &task.name).await?;
+    let within = |page: &str, bound: &str| {
+        let mut buckets =
+            page.lines().filter(|line| line.starts_with("rota_attempt_duration_seconds_bucket"));
+        let bucket = buckets.find(|line| line.contains(&format!("le=\"{bound}\"")));
+        bucket.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    let found = RefCell::new(String::new());
+    tasks::eventually("the attempt's duration", async || {
+        found.replace(fetch_page(&cluster, "*/*").await?.1);
+        Ok(within(&found.borrow(), "15.0").is_some())
+    })
+    .await?;
+    let page = found.borrow();
+    assert_eq!(
+        (within(&page, "5.0").as_deref(), within(&page, "15.0").as_deref()),
+        (Some("0"), Some("1")),
+        "{page}"
+    );
+    Ok(())
+}

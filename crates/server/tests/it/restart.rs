@@ -1,0 +1,126 @@
+//! The control plane is killed and restarted: attempts continue.
+
+use anyhow::Result;
+use rota_proto::v1::{TaskState, script_step::Kind as Step};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, history, output, tasks};
+
+#[tokio::test]
+async fn attempts_survive_a_crash() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 6)?;
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        let steps = [
+            Step::Output("a".into()),
+            Step::Ask("go?".into()),
+            Step::Output("b".into()),
+            Step::Succeed("c".into()),
+        ];
+        names.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
+    }
+    // Both keep producing events while the control plane is down.
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let steps = (1..=400).flat_map(|number| [output::line(number, 400), Step::Delay(tasks::millis(2))]);
+        busy.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
+    }
+    for name in &names {
+        tasks::until_state(&client, name, TaskState::InputRequired).await?;
+    }
+    for name in &busy {
+        tasks::until_state(&client, name, TaskState::Running).await?;
+    }
+    cluster.kill().await;
+    cluster.restart().await?;
+    for name in &names {
+        tasks::answer(&client, name, "yes").await?;
+    }
+    for name in names.iter().chain(&busy) {
+        let status = tasks::ended(&client, name).await?.status.unwrap();
+        assert_eq!(
+            (status.state(), status.attempt, status.worker_losses),
+            (TaskState::Succeeded, 1, 0),
+            "{status:?}"
+        );
+    }
+    for name in &names {
+        assert_eq!(tasks::outputs(&tasks::log(&client, name).await?), ["a\n", "b\n"]);
+    }
+    history::check(&client, true).await?.check()
+}
+
+#[tokio::test]
+async fn fence_is_kept_and_duplicates_are_dropped() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::output("1"), raw::output("2")]);
+    tasks::until(&client, &task.name, |status| status.log_seq >= 6).await?;
+    let epoch = worker.welcome.epoch;
+    cluster.kill().await;
+    cluster.restart().await?;
+    // It has more events than were acknowledged, and repeats some of them.
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 4, 0));
+    let mut worker = RawWorker::join(&client, hello).await?;
+    assert!(worker.welcome.epoch > epoch);
+    let resume = &worker.welcome.resume[0];
+    assert_eq!(resume.fence, assign.fence);
+    assert_eq!(resume.kind, Some(rota_proto::worker::v1::resume_attempt::Kind::ContinueAfter(2)));
+    worker.report(&assign, 2, vec![raw::output("2"), raw::output("3"), raw::output("4")]);
+    worker.succeed(&assign, 4, "done");
+    assert!(worker.result_ack().await?);
+    // The acknowledgement was lost, too: the repeated result is not a second one.
+    worker.succeed(&assign, 4, "done");
+    assert!(worker.result_ack().await?);
+    let log = tasks::log(&client, &task.name).await?;
+    assert_eq!(tasks::outputs(&log), ["1", "2", "3", "4"]);
+    assert!(tasks::notices(&log).is_empty());
+    history::check(&client, true).await?.check()
+}
+
+#[tokio::test]
+async fn buffered_events_arrive_in_one_report() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    // The limit of one report after a disconnect: a quarter of a megabyte of the smallest events.
+    let count: usize = 12_000;
+    worker.report(&assign, 1, (0..count).map(|index| raw::output(&index.to_string())).collect());
+    worker.succeed(&assign, i64::try_from(count)?, "done");
+    assert!(worker.result_ack().await?);
+    assert_eq!(tasks::outputs(&tasks::log(client, &task.name).await?).len(), count);
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn absent_worker_loses_task_after_recovery_grace() -> Result<()> {
+    let mut setup = rota_testkit::Setup::new(Backend::Sqlite);
+    setup.timing.recovery_grace = std::time::Duration::from_millis(300);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    worker.take().await?;
+    tasks::until_state(&client, &task.name, TaskState::Running).await?;
+    worker.close().await;
+    cluster.kill().await;
+    cluster.restart().await?;
+    tasks::until_state(&client, &task.name, TaskState::Queued).await?;
+    let _other = cluster.worker("echo", "other", 1)?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded);
+    assert_eq!(status.attempt, 2);
+    assert_eq!(status.worker_losses, 1);
+    history::check(&client, true).await?.check()
+}

@@ -1,0 +1,6 @@
+//! Access to the control plane: renewed certificates, silent peers, tokens of an issuer, probes.
+
+mod issuer;
+mod oidc;
+mod probes;
+mod tls;

@@ -1,0 +1,164 @@
+//! Differential test: random commands in random batches have the same replies, commits and reads on the in-memory
+//! store and on SQLite, also when SQLite is reopened in between, and when a statement fails and the batch is repeated.
+
+mod commands;
+mod plan;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rota_core::Timestamp;
+use rota_core::task::Task;
+use rota_store::engine::{Engine, Outcome};
+use rota_store::memory::InMemoryStore;
+use rota_store::{Filter, ReadTxn, WriteTxn};
+use rota_store_sqlite::{Readers, Writer};
+
+use self::commands::{View, build, id};
+use self::plan::{Op, SLOTS, Step, step};
+use crate::faulty::{Faulty, Plan};
+
+struct Twins {
+    memory: Engine<InMemoryStore>,
+    model: InMemoryStore,
+    /// `None` only while it is reopened.
+    sqlite: Option<(Engine<Faulty<Writer>>, Readers)>,
+    plan: Arc<Plan>,
+    now: Timestamp,
+    batches: u64,
+}
+
+fn open(path: &Path, plan: &Arc<Plan>) -> (Engine<Faulty<Writer>>, Readers) {
+    let (inner, readers) = rota_store_sqlite::open_connections(path).unwrap();
+    (Engine::new(Faulty { inner, plan: Arc::clone(plan) }, 0).unwrap(), readers)
+}
+
+impl Twins {
+    fn new(path: &Path) -> Self {
+        let (model, plan) = (InMemoryStore::default(), Arc::new(Plan::default()));
+        let sqlite = Some(open(path, &plan));
+        let memory = Engine::new(model.clone(), 0).unwrap();
+        Self { memory, model, sqlite, plan, now: Timestamp(1_750_000_000_000_000), batches: 0 }
+    }
+
+    fn take(&mut self, path: &Path, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Reopen => {
+                self.sqlite = None;
+                self.sqlite = Some(open(path, &self.plan));
+            }
+            Step::Batch { ops, wait, fail } => {
+                self.now = Timestamp(self.now.0 + wait);
+                self.batches += 1;
+                let view = View::new(&mut self.memory, &self.model, self.now);
+                let batch = || ops.iter().map(|op| build(op, &view)).collect::<Vec<_>>();
+                self.memory.reseed(self.batches);
+                let (sqlite, _) = self.sqlite.as_mut().unwrap();
+                sqlite.reseed(self.batches);
+                // A dry run predicts the replies, and leaves nothing that could change them.
+                let predicted = self.memory.dry_run(batch(), self.now).unwrap();
+                let predicted = [predicted, sqlite.dry_run(batch(), self.now).unwrap()];
+                let wanted = self.memory.run(batch(), self.now).unwrap();
+                for replies in predicted {
+                    prop_assert_eq!(format!("{replies:?}"), format!("{:?}", wanted.replies));
+                }
+                if let Some((after, times)) = fail {
+                    self.plan.fail(*after, *times);
+                }
+                let found = loop {
+                    sqlite.reseed(self.batches);
+                    if let Ok(outcome) = sqlite.run(batch(), self.now) {
+                        break outcome;
+                    }
+                };
+                self.plan.fail(0, 0);
+                same(&wanted, &found)?;
+                self.check(&wanted)?;
+            }
+            Step::Settle { wait } => {
+                // One tick may requeue a task whose queue timeout has passed by then.
+                let tick = |wait| Step::Batch { ops: vec![Op::Tick { limit: 100 }], wait, fail: None };
+                self.take(path, &tick(*wait))?;
+                self.take(path, &tick(0))?;
+                let due = self.memory.txn().due(self.now, 100).unwrap();
+                prop_assert!(due.is_empty(), "due, and no tick helps: {:?}", due);
+            }
+        }
+        self.compare()
+    }
+
+    /// Invariants of any batch on any store.
+    fn check(&mut self, outcome: &Outcome) -> Result<(), TestCaseError> {
+        for change in &outcome.commit.tasks {
+            let task = &change.task;
+            let kept = ReadTxn::task(&self.model, task.id).unwrap();
+            prop_assert_eq!(Some(&**task), kept.as_ref());
+            let last = change.events.last().map(|event| event.log_seq);
+            prop_assert!(last.is_none_or(|last| last == task.log_seq));
+            prop_assert_eq!(change.events.is_empty(), change.revision == 0);
+        }
+        for slot in 0..SLOTS {
+            let task = ReadTxn::task(&self.model, id(slot)).unwrap();
+            let kept = self.memory.txn().secrets(id(slot)).unwrap().is_some();
+            let needed = task.is_some_and(|task: Task| task.has_secrets && !task.state.is_final());
+            prop_assert_eq!(kept, needed, "secrets of {}", id(slot));
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self) -> Result<(), TestCaseError> {
+        let (engine, readers) = self.sqlite.as_mut().unwrap();
+        let (a, b) = (&self.model as &dyn ReadTxn, readers as &dyn ReadTxn);
+        macro_rules! same {
+            ($read:expr) => {
+                let read = $read;
+                prop_assert_eq!(format!("{:?}", read(a)), format!("{:?}", read(b)));
+            };
+        }
+        for slot in 0..SLOTS {
+            let id = id(slot);
+            same!(|reads: &dyn ReadTxn| reads.task(id).unwrap());
+            same!(|reads: &dyn ReadTxn| reads.payload(id).unwrap());
+            same!(|reads: &dyn ReadTxn| reads.result(id).unwrap());
+            same!(|reads: &dyn ReadTxn| reads.events(id, 0, usize::MAX).unwrap());
+            same!(|reads: &dyn ReadTxn| reads.events(id, 3, 2).unwrap());
+            let secrets = (self.memory.txn().secrets(id), engine.txn().secrets(id));
+            prop_assert_eq!(secrets.0.unwrap(), secrets.1.unwrap());
+        }
+        same!(|reads: &dyn ReadTxn| reads.snapshot().unwrap());
+        same!(|reads: &dyn ReadTxn| reads.revision().unwrap());
+        same!(|reads: &dyn ReadTxn| reads.feed(0, usize::MAX).unwrap());
+        same!(|reads: &dyn ReadTxn| reads.feed(7, 3).unwrap());
+        same!(|reads: &dyn ReadTxn| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
+        same!(|reads: &dyn ReadTxn| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
+        Ok(())
+    }
+}
+
+fn same(wanted: &Outcome, found: &Outcome) -> Result<(), TestCaseError> {
+    prop_assert_eq!(wanted.replies.len(), found.replies.len());
+    for (wanted, found) in wanted.replies.iter().zip(&found.replies) {
+        prop_assert_eq!(format!("{wanted:?}"), format!("{found:?}"));
+    }
+    for (wanted, found) in wanted.commit.tasks.iter().zip(&found.commit.tasks) {
+        prop_assert_eq!(format!("{wanted:?}"), format!("{found:?}"));
+    }
+    prop_assert_eq!(format!("{:?}", wanted.commit), format!("{:?}", found.commit));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sqlite_does_what_the_twin_does(steps in prop::collection::vec(step(), 1..40)) {
+        // In memory where available: this tests the contents, not their durability.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let path = folder.path().join("rota.db");
+        let mut twins = Twins::new(&path);
+        for step in &steps {
+            twins.take(&path, step)?;
+        }
+    }
+}

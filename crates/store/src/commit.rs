@@ -1,0 +1,123 @@
+//! One commit as its reader receives it: the records it changed, and the facts that only the engine sees.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rota_core::agent::Agent;
+use rota_core::target::Route;
+use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
+use rota_core::usage::Usage;
+use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+
+/// Changes of one transaction, with the facts that only the engine sees.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Changed tasks, in order of first touch.
+    pub tasks: Vec<TaskChange>,
+    /// Attempts that left their workers, grouped by task in the order of `tasks`. Each is reported once.
+    pub attempts_ended: Vec<AttemptEnded>,
+    /// Stays in the queue that ended, in the same order.
+    pub queue_left: Vec<QueueLeft>,
+    /// Usage that attempts added, in the same order.
+    pub usage: Vec<UsageAdded>,
+    pub agents: Vec<AgentChange>,
+    pub routes: Vec<(RouteId, Route)>,
+    /// Removed routes, possibly including new ones.
+    pub removed_routes: Vec<RouteId>,
+    /// Next deadline of any task.
+    pub next_due: Option<Timestamp>,
+    pub commands: usize,
+    /// Time from the start of the transaction until it was durable.
+    pub took: Duration,
+}
+
+impl Commit {
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+            && self.agents.is_empty()
+            && self.routes.is_empty()
+            && self.removed_routes.is_empty()
+    }
+}
+
+/// Change of one task in one commit.
+#[derive(Debug, Clone)]
+pub struct TaskChange {
+    /// The record after the commit.
+    pub task: Arc<Task>,
+    pub route: RouteId,
+    /// State before the commit; `None` if the task is new.
+    pub before: Option<State>,
+    /// New log entries; empty if only the record changed.
+    pub events: Arc<[Event]>,
+    /// Revision of these entries; 0 if there are none.
+    pub revision: u64,
+    /// What its worker receives besides the record, if the task was assigned in this commit.
+    pub dispatch: Option<Arc<Dispatch>>,
+}
+
+/// Collects what a worker receives besides the record.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// Returns the payload of a task.
+    pub payload: Bytes,
+    pub secrets: Option<Bytes>,
+    pub previous: Vec<Previous>,
+}
+
+/// A dependency that has ended, with its result.
+#[derive(Debug, Clone)]
+pub struct Previous {
+    pub task: Arc<Task>,
+    pub result: Option<Bytes>,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct AttemptEnded {
+    /// The task's record after the commit: the task may be queued again, or on another worker.
+    pub task: Arc<Task>,
+    pub attempt: EndedAttempt,
+}
+
+impl AttemptEnded {
+    pub fn namespace(&self) -> &Namespace {
+        &self.task.namespace
+    }
+
+    /// Returns the agent that the attempt's worker served.
+    pub fn agent(&self) -> Option<&AgentName> {
+        // Records of earlier versions do not name it; most tasks do.
+        self.attempt.assignment.agent.as_ref().or_else(|| self.task.agent())
+    }
+}
+
+/// The end of a task's stay in the queue.
+#[derive(Debug, Clone)]
+pub struct QueueLeft {
+    /// The task's record after the commit.
+    pub task: Arc<Task>,
+    /// When the stay began and ended.
+    pub wait: QueueWait,
+    /// The agent whose worker took the task; `None` if it left the queue unassigned.
+    pub agent: Option<AgentName>,
+}
+
+/// Usage that an attempt added.
+#[derive(Debug, Clone)]
+pub struct UsageAdded {
+    pub namespace: Namespace,
+    /// The agent that the attempt's worker serves.
+    pub agent: Option<AgentName>,
+    /// The difference, under the model that did most of the attempt.
+    pub usage: Usage,
+}
+
+/// Change of one agent in one commit.
+#[derive(Debug, Clone)]
+pub struct AgentChange {
+    /// The agent; a removed one as it was.
+    pub agent: Arc<Agent>,
+    pub deleted: bool,
+}

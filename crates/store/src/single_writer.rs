@@ -1,0 +1,316 @@
+//! Store with a single writer: a thread owns the engine, and commands that arrive while a commit runs share the next
+//! one (group commit without a timer). Reads run concurrently.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rota_core::task::{Event, Task};
+use rota_core::{Namespace, RouteId, TaskId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::Engine;
+use crate::{
+    Command, Commit, Error, FeedEntry, Filter, Page, ReadTxn, Refused, Reply, Snapshot, Store, StoreStats,
+    WriteTxn,
+};
+
+/// Commands per transaction, unless a single call has more.
+const MAX_BATCH: usize = 1024;
+/// Capacity of the queue of calls.
+const CALL_QUEUE_CAPACITY: usize = 8192;
+/// Capacity of the channel of commits; a full one stops the writer.
+const COMMIT_CHANNEL_CAPACITY: usize = 256;
+/// Time for which a lazy call waits for a commit that it can share.
+const LAZY_DELAY: Duration = Duration::from_millis(20);
+
+/// Source of the time, which tests replace.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Immediate,
+    Lazy,
+    /// Alone in its transaction, which is rolled back.
+    DryRun,
+}
+
+type Answer = Result<Vec<Result<Reply, Refused>>, Error>;
+
+struct Call {
+    batch: Vec<Command>,
+    mode: Mode,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Store with a single writer over any database.
+pub struct SingleWriterStore<R> {
+    calls: Mutex<Option<blocking::SyncSender<Call>>>,
+    outbox: Arc<Outbox>,
+    reads: Arc<R>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl<R> std::fmt::Debug for SingleWriterStore<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SingleWriterStore").finish_non_exhaustive()
+    }
+}
+
+impl<R: ReadTxn> SingleWriterStore<R> {
+    pub fn start<T: WriteTxn>(engine: Engine<T>, reads: R, clock: Clock) -> Result<Self, Error> {
+        let (calls, inbox) = blocking::sync_channel(CALL_QUEUE_CAPACITY);
+        let outbox = Arc::new(Outbox::default());
+        let writer = std::thread::Builder::new()
+            .name("rota-store-writer".to_owned())
+            .spawn({
+                let outbox = Arc::clone(&outbox);
+                move || write(engine, &inbox, &outbox, &clock)
+            })
+            .map_err(|error| Error::Unavailable {
+                message: format!("failed to start the writer thread: {error}"),
+                hint: "raise the limit of threads",
+            })?;
+        Ok(Self {
+            calls: Mutex::new(Some(calls)),
+            outbox,
+            reads: Arc::new(reads),
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    async fn call(&self, batch: Vec<Command>, mode: Mode) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call { batch, mode, reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Enqueues a call. No sender is kept while its reply is awaited, since `close` waits for all senders.
+    async fn send(&self, call: Call) -> Result<(), Error> {
+        let calls = self.calls.lock().clone().ok_or(Error::Closed)?;
+        match calls.try_send(call) {
+            Ok(()) => Ok(()),
+            // The queue is bounded; a caller that finds it full waits outside of the runtime.
+            Err(blocking::TrySendError::Full(call)) => tokio::task::spawn_blocking(move || calls.send(call))
+                .await
+                .map_err(|_| Error::Closed)?
+                .map_err(|_| Error::Closed),
+            Err(blocking::TrySendError::Disconnected(_)) => Err(Error::Closed),
+        }
+    }
+
+    async fn read<O: Send + 'static>(
+        &self,
+        read: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
+    ) -> Result<O, Error> {
+        let reads = Arc::clone(&self.reads);
+        tokio::task::spawn_blocking(move || read(&reads)).await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// Channel of commits. Without a reader, commits are dropped, so that the writer never waits for one.
+#[derive(Debug, Default)]
+struct Outbox {
+    sender: Mutex<Option<mpsc::Sender<Commit>>>,
+    taken: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Outbox {
+    fn open(&self) -> Option<mpsc::Receiver<Commit>> {
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(COMMIT_CHANNEL_CAPACITY);
+        let mut place = self.sender.lock();
+        if !self.ended.load(Ordering::Relaxed) {
+            *place = Some(sender);
+        }
+        Some(receiver)
+    }
+
+    fn end(&self) {
+        let mut place = self.sender.lock();
+        self.ended.store(true, Ordering::Relaxed);
+        place.take();
+    }
+
+    fn send(&self, commit: Commit) {
+        let sender = self.sender.lock().clone();
+        if let Some(sender) = sender
+            && !commit.is_empty()
+            && sender.blocking_send(commit).is_err()
+        {
+            // The reader was dropped.
+            self.sender.lock().take();
+        }
+    }
+}
+
+/// Closes the channel of commits with the writer, also when it panics: the reader must not wait for more.
+struct CloseOnDrop<'a>(&'a Outbox);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn write<T: WriteTxn>(
+    mut engine: Engine<T>,
+    inbox: &blocking::Receiver<Call>,
+    commits: &Outbox,
+    clock: &Clock,
+) {
+    let _last = CloseOnDrop(commits);
+    let mut waiting: VecDeque<Call> = VecDeque::new();
+    while gather(inbox, &mut waiting) {
+        let mut batch = Vec::new();
+        let (mut open, mut dry_runs) = (Vec::new(), Vec::new());
+        while let Some(call) = waiting.pop_front() {
+            if call.mode == Mode::DryRun {
+                dry_runs.push(call);
+                continue;
+            }
+            let count = call.batch.len();
+            batch.extend(call.batch);
+            open.push((count, call.reply));
+        }
+        if !open.is_empty() {
+            commit(&mut engine, batch, open, commits, clock());
+        }
+        for call in dry_runs {
+            let _ = call.reply.send(engine.dry_run(call.batch, clock()));
+        }
+    }
+}
+
+fn commit<T: WriteTxn>(
+    engine: &mut Engine<T>,
+    batch: Vec<Command>,
+    open: Vec<(usize, oneshot::Sender<Answer>)>,
+    commits: &Outbox,
+    now: Timestamp,
+) {
+    let commands = batch.len();
+    #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+    let began = std::time::Instant::now();
+    match engine.run(batch, now) {
+        Ok(mut outcome) => {
+            (outcome.commit.commands, outcome.commit.took) = (commands, began.elapsed());
+            // Sent before any reply, so that a caller with a reply finds the commit already published.
+            commits.send(outcome.commit);
+            let mut replies = outcome.replies.into_iter();
+            for (count, reply) in open {
+                let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
+            }
+        }
+        Err(error) => {
+            for (_, reply) in open {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Waits for calls. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`. Returns `false` once all
+/// senders are dropped.
+fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> bool {
+    let Ok(first) = inbox.recv() else { return false };
+    let mut hurry = first.mode != Mode::Lazy;
+    let mut count = first.batch.len();
+    waiting.push_back(first);
+    #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+    let until = std::time::Instant::now() + LAZY_DELAY;
+    while count < MAX_BATCH {
+        let next = if hurry {
+            inbox.try_recv().ok()
+        } else {
+            #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            inbox.recv_timeout(left).ok()
+        };
+        let Some(call) = next else { break };
+        hurry |= call.mode != Mode::Lazy;
+        count += call.batch.len();
+        waiting.push_back(call);
+    }
+    true
+}
+
+#[async_trait]
+impl<R: ReadTxn> Store for SingleWriterStore<R> {
+    async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::Immediate).await
+    }
+
+    async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::Lazy).await
+    }
+
+    async fn dry_run(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::DryRun).await
+    }
+
+    fn commits(&self) -> Option<mpsc::Receiver<Commit>> {
+        self.outbox.open()
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.read(|reads| reads.snapshot()).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
+        self.read(move |reads| reads.task(id)).await
+    }
+
+    async fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
+        let (namespace, alias) = (namespace.clone(), alias.to_owned());
+        self.read(move |reads| reads.newest(&namespace, &alias)).await
+    }
+
+    async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.payload(id)).await
+    }
+
+    async fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.result(id)).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Page, Error> {
+        self.read(move |reads| reads.list(&filter)).await
+    }
+
+    async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
+        self.read(move |reads| reads.events(id, after, limit)).await
+    }
+
+    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
+        self.read(move |reads| reads.feed(after, limit)).await
+    }
+
+    async fn revision(&self) -> Result<u64, Error> {
+        self.read(|reads| reads.revision()).await
+    }
+
+    async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
+        self.read(move |reads| reads.ahead(route, rank)).await
+    }
+
+    async fn stats(&self, routes: Vec<RouteId>) -> Result<StoreStats, Error> {
+        self.read(move |reads| reads.stats(&routes)).await
+    }
+
+    async fn close(&self) {
+        self.calls.lock().take();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Handlers: the effect of a line, an answer or a message on a conversation. None of them waits.
+
+use rota_proto::v1::{Severity, TaskInput, event};
+use serde_json::Value;
+use tokio_util::bytes::{BufMut, BytesMut};
+
+use super::super::control::Request;
+use super::super::lines::{Line, System};
+use super::super::permission::Effects;
+use super::super::reader::{MAX_LINE_BYTES, RawLine};
+use super::super::{events, send};
+use super::{ACTIVITY_INTERVAL, Conversation, MAX_QUEUED_EVENTS, MAX_UNREADABLE_NOTICES};
+use crate::runtimes::sanitize;
+use tokio::time::Instant;
+
+/// Maximum size of an output event.
+const MAX_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an unreadable line that its notice quotes.
+const MAX_EXCERPT_BYTES: usize = 200;
+
+impl Conversation {
+    pub(in super::super) fn handle_raw_line(&mut self, piece: RawLine) {
+        self.record.lines += 1;
+        let before = self.queue.len();
+        match piece {
+            RawLine::Text(text) if text.trim().is_empty() => {}
+            RawLine::Text(mut text) => match serde_json::from_str(&text) {
+                Ok(line) => self.handle_line(line),
+                Err(error) => {
+                    sanitize::text(&self.redactor, &mut text, MAX_EXCERPT_BYTES);
+                    self.unreadable("malformed_line", &format!("{error}: {text}"));
+                }
+            },
+            RawLine::TooLong => self.unreadable(
+                "oversized_line",
+                &format!("a line of more than {MAX_LINE_BYTES} bytes was skipped"),
+            ),
+            RawLine::NotUtf8 => self.unreadable("malformed_line", "a line is not UTF-8"),
+        }
+        if self.queue.len() == before && self.last_event.elapsed() >= ACTIVITY_INTERVAL {
+            let step = if self.record.step.is_empty() { "working" } else { &self.record.step };
+            self.emit([events::step(step)]);
+        }
+    }
+
+    fn unreadable(&mut self, code: &str, message: &str) {
+        self.record.unreadable += 1;
+        if self.record.unreadable <= MAX_UNREADABLE_NOTICES {
+            self.emit([events::notice(Severity::Medium, code, message)]);
+        }
+    }
+
+    fn handle_line(&mut self, line: Line) {
+        let events = match line {
+            Line::System(line) => {
+                self.idle &= !matches!(line, System::Init(_));
+                self.record.system(line)
+            }
+            Line::Assistant(line) => self.record.assistant(&line),
+            Line::User(line) => self.record.user(&line.message),
+            Line::Result(line) => {
+                self.idle = true;
+                self.record.result(*line)
+            }
+            Line::ControlRequest { request_id, request: Request::CanUseTool(request) } => {
+                let effects = self.permissions.ask(&request_id, &request);
+                return self.apply(effects);
+            }
+            Line::ControlRequest { request_id, request: Request::Other } => {
+                return self.send(&send::unsupported(&request_id));
+            }
+            Line::ControlCancelRequest { request_id } => {
+                let effects = self.permissions.withdraw(&request_id);
+                return self.apply(effects);
+            }
+            Line::ControlResponse { response } if response.subtype == "error" => {
+                let error = response.error.unwrap_or_default();
+                let text = format!("Claude Code rejected the request {}: {error}", response.request_id);
+                vec![events::notice(Severity::Low, "control_refused", text)]
+            }
+            Line::CommandLifecycle { command_uuid, state } => {
+                match state.as_str() {
+                    "started" => self.idle = false,
+                    "completed" | "cancelled" => drop(self.unacknowledged.remove(&command_uuid)),
+                    _ => {}
+                }
+                vec![]
+            }
+            Line::ControlResponse { .. } | Line::Other => vec![],
+        };
+        self.emit(events);
+    }
+
+    pub(in super::super) fn input(&mut self, input: &TaskInput) {
+        if !input.request_id.is_empty() {
+            let effects = self.permissions.answer(input);
+            self.apply(effects);
+        } else if !input.text.is_empty() {
+            self.send_message(&input.text);
+        }
+    }
+
+    pub(in super::super) fn send_message(&mut self, text: &str) {
+        let uuid = uuid::Uuid::new_v4().to_string();
+        self.send(&send::user(text, &uuid));
+        self.unacknowledged.insert(uuid);
+    }
+
+    fn apply(&mut self, effects: Effects) {
+        for line in &effects.send {
+            self.send(line);
+        }
+        self.emit(effects.events);
+    }
+
+    pub(in super::super) fn send(&mut self, line: &Value) {
+        if !self.closing {
+            self.out.put(line.to_string().as_bytes());
+            self.out.put_u8(b'\n');
+        }
+    }
+
+    pub(in super::super) fn emit(&mut self, events: impl IntoIterator<Item = event::Kind>) {
+        for mut event in events {
+            self.last_event = Instant::now();
+            if self.queue.len() < MAX_QUEUED_EVENTS {
+                // Sanitized on entry: lines are long, and the queue should stay small.
+                sanitize::event(&self.redactor, &mut event);
+                self.queue.push_back(event);
+            }
+        }
+    }
+
+    pub(in super::super) fn forward_stderr(&mut self, chunk: &mut BytesMut) {
+        if !chunk.is_empty() {
+            self.stderr.add(chunk);
+            let pieces: Vec<_> = chunk.chunks(MAX_CHUNK_BYTES).map(events::stderr).collect();
+            self.emit(pieces);
+            chunk.clear();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Tests of the permission policies and the queue.
+
+use serde_json::json;
+
+use super::*;
+
+fn bash() -> CanUseTool {
+    serde_json::from_value(json!({
+        "tool_name": "Bash", "input": {"command": "make"}, "decision_reason": "This command requires approval",
+    }))
+    .unwrap()
+}
+
+fn ask_two() -> CanUseTool {
+    let question = |text: &str| json!({"question": text, "header": "H", "multiSelect": false, "options": [{"label": "red"}, {"label": "blue"}]});
+    serde_json::from_value(json!({
+        "tool_name": "AskUserQuestion", "input": {"questions": [question("Which?"), question("And then?")]},
+    }))
+    .unwrap()
+}
+
+fn behavior(line: &Value) -> &str {
+    line["response"]["response"]["behavior"].as_str().unwrap()
+}
+
+fn requested(effects: &Effects) -> Vec<&InputRequest> {
+    effects
+        .events
+        .iter()
+        .filter_map(|kind| match kind {
+            event::Kind::InputRequest(request) => Some(request),
+            _ => None,
+        })
+        .collect()
+}
+
+fn input(id: &str, decision: Decision, text: &str) -> TaskInput {
+    TaskInput { request_id: id.to_owned(), decision: decision.into(), text: text.to_owned() }
+}
+
+#[test]
+fn policies_without_user_decide_immediately() {
+    for (policy, expected, notices) in [
+        (PermissionPolicy::Unspecified, "deny", 1),
+        (PermissionPolicy::Deny, "deny", 1),
+        (PermissionPolicy::Allow, "allow", 0),
+    ] {
+        let effects = PermissionQueue::new(policy).ask("r1", &bash());
+        assert_eq!(behavior(&effects.send[0]), expected);
+        assert_eq!(effects.events.len(), notices);
+        let effects = PermissionQueue::new(policy).ask("r2", &ask_two());
+        assert_eq!(behavior(&effects.send[0]), "deny", "a question cannot be allowed away");
+    }
+}
+
+#[test]
+fn user_decision_is_applied() {
+    for (decision, text, expected) in [
+        (Decision::Allow, "", "allow"),
+        (Decision::Deny, "too risky", "deny"),
+        (Decision::Unspecified, "yes", "deny"),
+    ] {
+        let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+        let asked = permissions.ask("r1", &bash());
+        assert!(asked.send.is_empty() && permissions.waiting.len() == 1);
+        let request = requested(&asked)[0];
+        assert_eq!((request.request_id.as_str(), request.tool.as_str()), ("r1", "Bash"));
+        assert_eq!(request.kind(), InputKind::Permission);
+        assert!(request.prompt.contains("requires approval"), "{}", request.prompt);
+        let effects = permissions.answer(&input("r1", decision, text));
+        assert_eq!(behavior(&effects.send[0]), expected);
+        assert!(permissions.waiting.is_empty());
+    }
+}
+
+#[test]
+fn all_questions_must_be_answered() {
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    let asked = permissions.ask("r1", &ask_two());
+    let requests = requested(&asked);
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].choices, ["red", "blue"]);
+    assert_eq!(requests[1].kind(), InputKind::Question);
+    let second = requests[1].request_id.clone();
+    assert!(permissions.answer(&input(&second, Decision::Unspecified, "my own words")).send.is_empty());
+    let effects = permissions.answer(&input("r1", Decision::Unspecified, "blue"));
+    let answers = &effects.send[0]["response"]["response"]["updatedInput"]["answers"];
+    assert_eq!(answers, &json!({"Which?": "blue", "And then?": "my own words"}));
+    assert!(permissions.waiting.is_empty());
+}
+
+#[test]
+fn withdrawn_and_unknown_requests_are_reported() {
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.ask("r1", &bash());
+    assert_eq!(permissions.withdraw("r1").events.len(), 1);
+    assert!(permissions.withdraw("r1").events.is_empty());
+    let late = permissions.answer(&input("r1", Decision::Allow, ""));
+    assert!(late.send.is_empty());
+    assert_eq!(late.events.len(), 1);
+}

@@ -1,0 +1,157 @@
+//! Messages, permissions and steering during an attempt.
+
+use rota_proto::v1::{Decision, InputKind, PermissionPolicy, TaskInput, event};
+use serde_json::json;
+
+use super::fixture::Fixture;
+use crate::runtimes::RunOutcome;
+
+fn requested(kind: event::Kind) -> Option<rota_proto::v1::InputRequest> {
+    match kind {
+        event::Kind::InputRequest(request) => Some(request),
+        _ => None,
+    }
+}
+
+fn can_use(id: &str) -> serde_json::Value {
+    json!({"type": "control_request", "request_id": id, "request": {"subtype": "can_use_tool", "tool_name": "Bash",
+        "input": {"command": "make"}, "description": "Build", "tool_use_id": "t1"}})
+}
+
+fn text_of(outcome: RunOutcome) -> String {
+    match outcome {
+        RunOutcome::Succeeded(result) => result.text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn successful_run_closes_the_input() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    let uuid = cli.opening().await;
+    cli.lifecycle(&uuid, "started").await;
+    cli.print(json!({"type": "assistant", "message": {"content": [{"type": "text", "text": "hi"}]}, "parent_tool_use_id": null})).await;
+    cli.result("done").await;
+    cli.lifecycle(&uuid, "completed").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    let report = fixture.report().await;
+    assert_eq!(report.runtime_session, "s1");
+    assert_eq!(report.usage.unwrap().cost_micro_usd, 250_000);
+    let RunOutcome::Succeeded(result) = report.outcome else { panic!("{:?}", report.outcome) };
+    assert_eq!((result.text.as_str(), result.runtime_session.as_str()), ("done", "s1"));
+}
+
+#[tokio::test]
+async fn permission_is_requested_and_granted() {
+    let mut fixture = Fixture::new(PermissionPolicy::Ask);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    cli.print(can_use("r1")).await;
+    let request = fixture.event(requested).await;
+    assert_eq!((request.request_id.as_str(), request.kind()), ("r1", InputKind::Permission));
+    let allow =
+        TaskInput { request_id: "r1".to_owned(), decision: Decision::Allow.into(), ..TaskInput::default() };
+    fixture.inputs.send(allow).await.unwrap();
+    let answer = cli.read().await.unwrap();
+    assert_eq!(answer["response"]["request_id"], "r1");
+    assert_eq!(
+        answer["response"]["response"],
+        json!({"behavior": "allow", "updatedInput": {"command": "make"}})
+    );
+}
+
+#[tokio::test]
+async fn withdrawn_request_is_reported() {
+    let mut fixture = Fixture::new(PermissionPolicy::Ask);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    cli.print(can_use("r1")).await;
+    fixture.event(requested).await;
+    cli.print(json!({"type": "control_cancel_request", "request_id": "r1"})).await;
+    fixture.notice("input_withdrawn").await;
+}
+
+#[tokio::test]
+async fn unsupported_requests_are_answered() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    cli.print(json!({"type": "control_request", "request_id": "r2", "request": {"subtype": "hook_callback", "callback_id": "h"}})).await;
+    assert_eq!(cli.read().await.unwrap()["response"]["subtype"], "error");
+    cli.print(can_use("r3")).await;
+    assert_eq!(cli.read().await.unwrap()["response"]["response"]["behavior"], "deny");
+    fixture.notice("permission_denied").await;
+}
+
+#[tokio::test]
+async fn steering_keeps_the_input_open() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    let first = cli.opening().await;
+    fixture.inputs.send(TaskInput { text: "Be brief.".to_owned(), ..TaskInput::default() }).await.unwrap();
+    let steering = cli.read().await.unwrap();
+    assert_eq!(steering["message"]["content"], "Be brief.");
+    let second = steering["uuid"].as_str().unwrap().to_owned();
+    cli.result("one").await;
+    cli.lifecycle(&first, "completed").await;
+    // The second message gets a turn of its own.
+    cli.lifecycle(&second, "started").await;
+    cli.print(can_use("r1")).await;
+    assert!(cli.read().await.is_some(), "still answered");
+    cli.result("two").await;
+    cli.lifecycle(&second, "completed").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    let report = fixture.report().await;
+    assert_eq!(report.usage.unwrap().turns, 2);
+    assert_eq!(text_of(report.outcome), "two");
+}
+
+#[tokio::test]
+async fn unreadable_lines_are_reported_and_skipped() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    let uuid = cli.opening().await;
+    cli.raw(b"this is not JSON\n\xff\xfe\n\n").await;
+    let mut long = vec![b'x'; 9 << 20];
+    long.push(b'\n');
+    cli.raw(&long).await;
+    cli.result("done").await;
+    cli.lifecycle(&uuid, "completed").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    fixture.notice("malformed_line").await;
+    fixture.notice("malformed_line").await;
+    fixture.notice("oversized_line").await;
+    assert_eq!(text_of(fixture.report().await.outcome), "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_acknowledgement_times_out() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    cli.result("done").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    assert_eq!(text_of(fixture.report().await.outcome), "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_without_events_show_activity() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    fixture.notice("runtime_started").await;
+    for _ in 0..2 {
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        cli.print(json!({"type": "system", "subtype": "thinking_tokens", "n": 7})).await;
+        let step = fixture.event(|kind| match kind {
+            event::Kind::Progress(progress) => Some(progress.step),
+            _ => None,
+        });
+        assert_eq!(step.await, "working");
+    }
+}

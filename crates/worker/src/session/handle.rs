@@ -1,0 +1,168 @@
+//! State that an attempt's task shares with the session loop: the outbox, the request to end, the
+//! watchdog's clock. Locks are held briefly.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use rota_proto::v1::{Event, event};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::outbox::Outbox;
+use crate::runtimes::{Stop, StopCause};
+use crate::supervise::Group;
+
+/// Reason why an attempt is being ended. Finer than the [`StopCause`] that a runtime sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StopReason {
+    /// The control plane cancelled it.
+    Cancelled,
+    Timeout,
+    /// It exceeded its silence timeout.
+    Silence,
+    /// Its fence is outdated: only the fact that it has ended is still reported.
+    Stale,
+    /// The worker was disconnected for too long.
+    Disconnected,
+    /// The worker is shutting down.
+    WorkerShutdown,
+}
+
+impl StopReason {
+    fn cause(self) -> StopCause {
+        match self {
+            Self::Cancelled => StopCause::Cancelled,
+            Self::Timeout => StopCause::Timeout,
+            Self::Silence => StopCause::Silence,
+            Self::Stale | Self::Disconnected | Self::WorkerShutdown => StopCause::Abandoned,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct AttemptHandle {
+    state: Mutex<AttemptState>,
+    stop: watch::Sender<Option<Stop>>,
+    /// Wakes the attempt's task, for example when the outbox has room again.
+    pub(super) changed: Notify,
+    /// Process group of the attempt's programs.
+    pub(super) group: Group,
+}
+
+#[derive(Debug)]
+pub(super) struct AttemptState {
+    pub(super) outbox: Outbox,
+    /// The session loop has a pending notification for this attempt.
+    pub(super) notified: bool,
+    pub(super) stop_reason: Option<StopReason>,
+    /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
+    last_activity: Option<Instant>,
+    /// Input requests without an answer; the silence timeout does not run meanwhile.
+    open_requests: HashSet<String>,
+    paused: bool,
+}
+
+impl AttemptHandle {
+    pub(super) fn new(outbox: Outbox) -> Self {
+        let (last_activity, open_requests) = (None, HashSet::new());
+        let state = AttemptState {
+            outbox,
+            notified: false,
+            stop_reason: None,
+            last_activity,
+            open_requests,
+            paused: false,
+        };
+        let (changed, group) = (Notify::new(), Group::default());
+        Self { state: Mutex::new(state), stop: watch::Sender::new(None), changed, group }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, AttemptState> {
+        self.state.lock()
+    }
+
+    /// Returns the receiver by which a runtime learns that the attempt must end.
+    pub(super) fn stop_signal(&self) -> watch::Receiver<Option<Stop>> {
+        self.stop.subscribe()
+    }
+
+    /// Requests the attempt to end. The first reason wins, except that `Stale` overrides any.
+    pub(super) fn request_stop(&self, reason: StopReason, grace: Duration) {
+        let mut state = self.state.lock();
+        if state.stop_reason.is_none() || reason == StopReason::Stale {
+            state.stop_reason = Some(reason);
+        }
+        drop(state);
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            if first {
+                *stop = Some(Stop { cause: reason.cause(), grace });
+            }
+            first
+        });
+        self.changed.notify_one();
+    }
+
+    /// Whether an end was requested.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.borrow().is_some()
+    }
+
+    /// Starts the silence timeout, when the runtime starts.
+    pub(super) fn start_silence_clock(&self) {
+        self.state.lock().last_activity = Some(Instant::now());
+        // The attempt's task computes its next wake-up again.
+        self.changed.notify_one();
+    }
+
+    /// Stores an event. Returns whether the session loop must be notified.
+    pub(super) fn push(&self, event: Event) -> bool {
+        let mut state = self.state.lock();
+        if let Some(event::Kind::InputRequest(request)) = &event.kind {
+            state.open_requests.insert(request.request_id.clone());
+        }
+        state.outbox.push(event);
+        state.touch();
+        !std::mem::replace(&mut state.notified, true)
+    }
+
+    /// Restarts the silence timeout without an event.
+    pub(super) fn record_activity(&self) {
+        self.state.lock().touch();
+    }
+
+    /// Marks an input request as answered; the silence timeout runs again.
+    pub(super) fn resolve_request(&self, request: &str) {
+        let mut state = self.state.lock();
+        state.open_requests.remove(request);
+        state.touch();
+    }
+
+    /// Freezes or thaws the attempt's processes. Its deadline is unaffected.
+    pub(super) fn set_paused(&self, paused: bool) {
+        let mut state = self.state.lock();
+        state.paused = paused;
+        state.touch();
+        drop(state);
+        self.group.set_paused(paused);
+    }
+
+    /// Returns when the silence timeout expires, if it is running.
+    pub(super) fn silence_deadline(&self, limit: Duration) -> Option<Instant> {
+        let state = self.state.lock();
+        // Backpressure: an attempt that waits for room in the outbox is not silent.
+        if state.paused || !state.open_requests.is_empty() || state.outbox.is_full() {
+            return None;
+        }
+        Some(state.last_activity? + limit)
+    }
+}
+
+impl AttemptState {
+    fn touch(&mut self) {
+        if let Some(last_activity) = &mut self.last_activity {
+            *last_activity = Instant::now();
+        }
+    }
+}

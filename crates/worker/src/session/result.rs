@@ -1,0 +1,92 @@
+//! Conversion of an attempt's report into the Result message. Pure.
+
+use rota_proto::v1::FailureClass;
+use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
+
+use super::handle::StopReason;
+use crate::runtimes::{RunOutcome, RunReport, failure};
+
+/// Builds the Result. For a stale attempt it contains only that it has ended, which frees the slot.
+pub(super) fn build(
+    task_id: &str,
+    fence: i64,
+    report: RunReport,
+    reason: Option<StopReason>,
+) -> AttemptResult {
+    let kind = match (report.outcome, reason) {
+        (RunOutcome::Stopped { by }, Some(StopReason::Stale)) => stopped(StopReason::Stale, by),
+        (_, Some(StopReason::Stale)) => stopped(StopReason::Stale, "its own end"),
+        (RunOutcome::Succeeded(result), _) => result::Kind::Succeeded(result),
+        (RunOutcome::Failed(failed), None) => result::Kind::Failed(failed),
+        // A failure after the request to end is a consequence of that request.
+        (RunOutcome::Failed(_), Some(reason)) => stopped(reason, "interrupt"),
+        (RunOutcome::Stopped { by }, Some(reason)) => stopped(reason, by),
+        (RunOutcome::Stopped { .. }, None) => result::Kind::Failed(failure(
+            FailureClass::Crash,
+            "the runtime reported a stop that was not requested",
+        )),
+    };
+    AttemptResult {
+        task_id: task_id.to_owned(),
+        fence,
+        last_attempt_seq: 0,
+        kind: Some(kind),
+        usage: report.usage,
+        runtime_session: report.runtime_session,
+    }
+}
+
+fn stopped(reason: StopReason, by: &str) -> result::Kind {
+    let (class, message) = match reason {
+        StopReason::Cancelled | StopReason::Stale => {
+            return result::Kind::Cancelled(Cancelled { by: by.to_owned() });
+        }
+        StopReason::Timeout => (FailureClass::Timeout, "the attempt exceeded its deadline"),
+        StopReason::Silence => (FailureClass::Hang, "no output for longer than the silence timeout"),
+        StopReason::Disconnected => (
+            FailureClass::WorkerLost,
+            "the worker lost its connection to the control plane and ended the attempt",
+        ),
+        StopReason::WorkerShutdown => (FailureClass::WorkerLost, "the worker was stopped"),
+    };
+    result::Kind::Failed(failure(class, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::TaskResult;
+
+    use super::*;
+
+    fn class(outcome: RunOutcome, reason: Option<StopReason>) -> Option<FailureClass> {
+        match build("t", 1, RunReport::new(outcome), reason).kind {
+            Some(result::Kind::Failed(failed)) => Some(failed.class()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn stop_reasons_map_to_failure_classes() {
+        let stopped = || RunOutcome::Stopped { by: "kill" };
+        assert_eq!(class(stopped(), Some(StopReason::Timeout)), Some(FailureClass::Timeout));
+        assert_eq!(class(stopped(), Some(StopReason::Silence)), Some(FailureClass::Hang));
+        assert_eq!(class(stopped(), Some(StopReason::Disconnected)), Some(FailureClass::WorkerLost));
+        assert_eq!(class(stopped(), None), Some(FailureClass::Crash));
+        let failed = RunOutcome::Failed(failure(FailureClass::Agent, "x"));
+        assert_eq!(class(failed, Some(StopReason::Timeout)), Some(FailureClass::Timeout));
+    }
+
+    #[test]
+    fn cancelled_and_stale_results_name_the_means() {
+        let by = |by: &str| Some(result::Kind::Cancelled(Cancelled { by: by.to_owned() }));
+        for reason in [StopReason::Cancelled, StopReason::Stale] {
+            let stopped = RunReport::new(RunOutcome::Stopped { by: "kill" });
+            assert_eq!(build("t", 1, stopped, Some(reason)).kind, by("kill"));
+        }
+        let success = || RunReport::new(RunOutcome::Succeeded(TaskResult::default()));
+        assert_eq!(build("t", 1, success(), Some(StopReason::Stale)).kind, by("its own end"));
+        // A success that precedes the request stands.
+        let done = build("t", 1, success(), Some(StopReason::Cancelled)).kind;
+        assert!(matches!(done, Some(result::Kind::Succeeded(_))));
+    }
+}

@@ -1,0 +1,88 @@
+//! Settings of `rota worker`: keys, flags, environment variables and defaults. Knows nothing of how a file or
+//! a command line is read.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rota_settings::HumanDuration;
+use rota_telemetry::env;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
+
+use crate::session::{ORPHAN_TIMEOUT, Options};
+
+/// Settings of `rota worker`.
+#[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Agent that the worker serves (required)
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Name of the worker, unique in the namespace [default: the agent's name and a random suffix]
+    #[arg(long, value_name = "NAME")]
+    pub worker: Option<String>,
+    /// Number of tasks that run at a time
+    #[arg(long, value_name = "COUNT")]
+    pub slots: usize,
+    /// Capability beyond those of the agent; may be repeated
+    #[arg(long = "capability", value_name = "WORD")]
+    pub capabilities: Vec<String>,
+    /// Directory of workspaces and unsent results
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Directory of the agent's secrets: one file per variable, named like it
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// Id of the only task to accept, if it requested a worker of its own
+    #[arg(long, value_name = "ID")]
+    pub isolated_task: Option<String>,
+    /// Time without a control plane after which running attempts are ended
+    #[arg(long, value_name = "TIME")]
+    pub orphan_timeout: HumanDuration,
+    /// Time for running attempts to finish on shutdown, after which they are requeued [default: unlimited]
+    #[arg(long, value_name = "TIME")]
+    pub drain_timeout: Option<HumanDuration>,
+    /// Claude Code CLI of agents that name none [default: claude on the PATH]
+    #[arg(long, value_name = "FILE")]
+    pub claude_program: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            agent: None,
+            worker: None,
+            slots: 1,
+            capabilities: Vec::new(),
+            state_dir: env::rota_home().join("worker"),
+            secrets_dir: None,
+            isolated_task: None,
+            orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
+            drain_timeout: None,
+            claude_program: None,
+        }
+    }
+}
+
+impl rota_settings::Settings for Settings {
+    const ENV_PREFIX: &'static str = "ROTA_WORKER_";
+}
+
+impl Settings {
+    /// Returns the options of a worker of `agent`, without a token. The name is made up unless it is set.
+    pub fn options(self, channel: Channel, namespace: &str, agent: &str) -> Options {
+        let name = self.worker.filter(|name| !name.is_empty()).unwrap_or_else(|| {
+            let suffix = uuid::Uuid::new_v4().simple().to_string();
+            format!("{agent}-{}", &suffix[..6])
+        });
+        let mut options = Options::new(channel, namespace, agent, &name, self.state_dir);
+        options.slots = self.slots;
+        options.capabilities = self.capabilities;
+        options.secrets_dir = self.secrets_dir;
+        options.isolated_task = self.isolated_task.unwrap_or_default();
+        options.orphan_timeout = self.orphan_timeout.0;
+        options.claude_program = self.claude_program;
+        options
+    }
+}

@@ -1,0 +1,264 @@
+//! Messages of the control plane to a connected worker.
+
+use std::time::Duration;
+
+use rota_proto::v1::script_step::Kind as Step;
+use rota_proto::v1::{FailureClass, TaskInput, event, runtime};
+use rota_proto::worker::v1::session_request::Kind as FromWorker;
+use rota_proto::worker::v1::session_response::Kind as ToWorker;
+use rota_proto::worker::v1::{Cancel, Drain, Input, ReportAck, ResultAck, result};
+use rota_worker::Error;
+use tonic::{Code, Status};
+
+use crate::control_plane::{FakeControlPlane, Session, Worker, assign, endless, limits, message, script};
+use crate::support::until;
+
+async fn one() -> (FakeControlPlane, Worker, Session) {
+    let mut plane = FakeControlPlane::start().await;
+    let worker = Worker::start(&plane);
+    let session = plane.welcomed().await;
+    (plane, worker, session)
+}
+
+pub(crate) fn class(result: &rota_proto::worker::v1::Result) -> Option<FailureClass> {
+    match &result.kind {
+        Some(result::Kind::Failed(failed)) => Some(failed.class()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn slot_is_free_after_the_result() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start_with(&plane, |options| options.slots = 1);
+    let mut session = plane.welcomed().await;
+    for fence in 1..4 {
+        session
+            .send(ToWorker::Assign(assign(
+                fence,
+                script([message("a"), message("b"), Step::Succeed("c".into())]),
+            )))
+            .await;
+        session.accepted(fence).await;
+        let (events, result) = session.result().await;
+        assert_eq!(events.len(), 2);
+        assert!(events.iter().all(|event| event.attempt == 1 && event.time.is_some()));
+        assert_eq!((result.fence, result.last_attempt_seq), (fence, 2));
+        assert!(matches!(result.kind, Some(result::Kind::Succeeded(result)) if result.text == "c"));
+    }
+}
+
+#[tokio::test]
+async fn hello_and_heartbeats_are_sent() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start_with(&plane, |options| {
+        options.token = Some("secret-token".to_owned().into());
+        options.capabilities = vec!["rust".to_owned()];
+    });
+    let mut session = plane.welcomed().await;
+    assert_eq!(session.authorization.as_deref(), Some("Bearer secret-token"));
+    let hello = &session.hello;
+    assert_eq!((hello.protocol_version, hello.slots, hello.worker.as_str()), (1, 16, "w"));
+    assert_eq!(hello.capabilities, ["rust"]);
+    session.heartbeat().await;
+    session.heartbeat().await;
+}
+
+#[tokio::test]
+async fn repeated_assignment_runs_once() {
+    let (_plane, _worker, mut session) = one().await;
+    let task = assign(1, script([message("x"), endless()]));
+    session.send(ToWorker::Assign(task.clone())).await;
+    session.send(ToWorker::Assign(task)).await;
+    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.accepted(1).await;
+    let (mut events, mut ended) = (0, 0);
+    while (events, ended) != (1, 1) {
+        match session.next().await.unwrap() {
+            FromWorker::Report(report) => events += report.events.len(),
+            FromWorker::Result(_) => ended += 1,
+            FromWorker::Accept(accept) => assert_eq!(accept.fence, 2),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn unsuitable_assignments_are_rejected() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start_with(&plane, |options| options.slots = 1);
+    let mut session = plane.welcomed().await;
+    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.accepted(1).await;
+    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    assert!(session.rejected().await.contains("slot"));
+    session.send(ToWorker::Drain(Drain::default())).await;
+    assert!(matches!(session.next().await, Some(FromWorker::Draining(_))));
+    session.send(ToWorker::Assign(assign(3, script([])))).await;
+    assert!(session.rejected().await.contains("nothing new"));
+
+    let (_plane, _worker, mut session) = one().await;
+    session.send(ToWorker::Assign(assign(4, runtime::Kind::External(Default::default())))).await;
+    assert!(session.rejected().await.contains("runtime"));
+    let mut way_out = assign(5, script([]));
+    way_out.task_id = "../../etc".to_owned();
+    session.send(ToWorker::Assign(way_out)).await;
+    assert!(session.rejected().await.contains("path"));
+}
+
+#[tokio::test]
+async fn cancelled_attempt_reports_cancellation() {
+    let (_plane, _worker, mut session) = one().await;
+    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.accepted(1).await;
+    session.send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
+    let (_, result) = session.result().await;
+    assert!(matches!(result.kind, Some(result::Kind::Cancelled(_))));
+}
+
+#[tokio::test]
+async fn stale_attempt_reports_only_its_end() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start_with(&plane, |options| options.slots = 1);
+    let mut session = plane.welcomed().await;
+    session.send(ToWorker::Assign(assign(1, script([message("x"), endless()])))).await;
+    session.accepted(1).await;
+    session.report().await;
+    let ack = ReportAck { task_id: "t1".to_owned(), fence: 1, attempt_seq: 1, stale: true };
+    session.send(ToWorker::ReportAck(ack)).await;
+    let (events, result) = session.result().await;
+    assert!(events.is_empty() && matches!(result.kind, Some(result::Kind::Cancelled(_))));
+    // Its slot is free from then on.
+    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.accepted(2).await;
+    assert_eq!(session.result().await.1.fence, 2);
+}
+
+#[tokio::test]
+async fn cancel_of_unknown_attempt_is_rejected() {
+    let (_plane, _worker, mut session) = one().await;
+    session.send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
+    assert!(session.rejected().await.contains("does not have the attempt"));
+}
+
+#[tokio::test]
+async fn repeated_input_is_ignored() {
+    let (_plane, _worker, mut session) = one().await;
+    session.send(ToWorker::Assign(assign(1, script([Step::Ask("?".into()), Step::Ask("??".into())])))).await;
+    session.accepted(1).await;
+    for seq in 1..3 {
+        let report = session.report().await;
+        let Some(event::Kind::InputRequest(asked)) = &report.events[0].kind else { panic!("{report:?}") };
+        let input = TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() };
+        let input =
+            |input_seq| Input { task_id: "t1".to_owned(), fence: 1, input_seq, input: Some(input.clone()) };
+        // An earlier sequence number is ignored, whatever its contents.
+        session.send(ToWorker::Input(input(seq - 1))).await;
+        session.send(ToWorker::Input(input(seq))).await;
+        session.send(ToWorker::Input(input(seq))).await;
+    }
+    assert!(matches!(session.result().await.1.kind, Some(result::Kind::Succeeded(_))));
+}
+
+#[tokio::test]
+async fn deadline_and_silence_timeout_are_enforced() {
+    let (_plane, _worker, mut session) = one().await;
+    let mut late = assign(1, script([endless()]));
+    late.deadline = Some(pbjson_types::Timestamp { seconds: 1, nanos: 0 });
+    session.send(ToWorker::Assign(late.clone())).await;
+    // As if the worker had been frozen: the attempt is not started.
+    assert!(session.rejected().await.contains("deadline"));
+    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 2;
+    late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
+    session.send(ToWorker::Assign(late)).await;
+    session.accepted(1).await;
+    assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));
+
+    let mut silent = assign(2, script([message("x"), endless()]));
+    limits(&mut silent).silence_timeout = Some(Duration::from_millis(50).into());
+    session.send(ToWorker::Assign(silent)).await;
+    session.accepted(2).await;
+    assert_eq!(class(&session.result().await.1), Some(FailureClass::Hang));
+}
+
+#[tokio::test]
+async fn waiting_for_input_is_not_silence() {
+    let (_plane, _worker, mut session) = one().await;
+    let silence = |assign: &mut _| limits(assign).silence_timeout = Some(Duration::from_millis(100).into());
+    let mut asking = assign(1, script([Step::Ask("?".into())]));
+    silence(&mut asking);
+    session.send(ToWorker::Assign(asking)).await;
+    session.accepted(1).await;
+    session.report().await;
+    // Another attempt becomes silent later and is ended; the first one is not.
+    let mut silent = assign(2, script([endless()]));
+    silence(&mut silent);
+    session.send(ToWorker::Assign(silent)).await;
+    session.accepted(2).await;
+    assert_eq!(session.result().await.1.fence, 2);
+}
+
+#[tokio::test]
+async fn drained_worker_finishes_its_attempts() {
+    let (mut plane, worker, mut session) = one().await;
+    session.send(ToWorker::Assign(assign(1, script([Step::Ask("?".into())])))).await;
+    session.accepted(1).await;
+    let report = session.report().await;
+    worker.shutdown.cancel();
+    assert!(matches!(session.next().await, Some(FromWorker::Draining(_))));
+    // Even after a lost session it stays until its result is acknowledged.
+    drop(session);
+    let mut session = plane.session().await;
+    assert!(session.hello.draining);
+    session.welcome(|_| {}).await;
+    let Some(event::Kind::InputRequest(asked)) = &report.events[0].kind else { panic!("{report:?}") };
+    let input = Some(TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() });
+    session.send(ToWorker::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input })).await;
+    session.result().await;
+    session.send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
+    assert!(session.next().await.is_none());
+    drop(session);
+    worker.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn forced_shutdown_ends_attempts() {
+    let (_plane, worker, mut session) = one().await;
+    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.accepted(1).await;
+    worker.stop_now.cancel();
+    assert!(matches!(session.next().await, Some(FromWorker::Draining(_))));
+    let (_, result) = session.result().await;
+    assert_eq!(class(&result), Some(FailureClass::WorkerLost));
+    session.send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
+    assert!(session.next().await.is_none());
+    drop(session);
+    worker.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn refused_worker_ends_with_the_reason() {
+    for code in [Code::FailedPrecondition, Code::InvalidArgument, Code::Unauthenticated] {
+        let mut plane = FakeControlPlane::start().await;
+        let worker = Worker::start(&plane);
+        let session = plane.session().await;
+        session.fail(Status::new(code, "no such agent")).await;
+        match worker.ended().await {
+            Err(Error::Refused { code: refused, message }) => {
+                assert_eq!((refused, message.as_str()), (code, "no such agent"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn leftovers_of_earlier_process_are_removed() {
+    let mut plane = FakeControlPlane::start().await;
+    let worker = Worker::start(&plane);
+    let session = plane.session().await;
+    let leftover = worker.state.path().join("attempts/w/t0.1/scratch");
+    std::fs::create_dir_all(&leftover).unwrap();
+    session.welcome(|_| {}).await;
+    until("swept", || (!leftover.exists()).then_some(())).await;
+}

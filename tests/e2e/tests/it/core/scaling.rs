@@ -1,0 +1,58 @@
+//! Pools that scale from zero to their maximum and back.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rota_e2e::{Space, until};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn pool_scales_to_maximum_and_zero() {
+    let space = Space::new("scaling").await;
+    let mut manifest = "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: actor}
+spec: {runtime: {scripted: {}}, replicas: 0, maxReplicas: 4, idleTimeout: 2s}
+"
+    .to_owned();
+    for number in 0..30 {
+        let _ = write!(
+            manifest,
+            "---
+apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {{name: part-{number}}}
+spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succeed: done}}]}}}}}}
+"
+        );
+    }
+    space.apply(&manifest).await;
+    space.wait("tasks.rota.dev --all", "condition=Complete", "300s").await;
+    until("the pool is empty", LIMIT, async || space.pods.now().is_empty().then_some(())).await;
+
+    let tasks = space.tasks().await;
+    assert_eq!(tasks.len(), 30);
+    for task in &tasks {
+        assert_eq!(task["status"]["phase"], "Succeeded", "{}", task["status"]);
+        assert_eq!(task["status"]["attempt"], 1, "no busy worker was stopped: {}", task["status"]);
+    }
+    let (max, all) = (space.pods.max_concurrent(), space.pods.all().len());
+    println!("30 tasks, maxReplicas 4: at most {max} pods at a time, {all} in total");
+    assert!((2..=4).contains(&max), "{max} pods\n{}", space.pods.history());
+    assert_eq!(space.pods.forced_exits(), [""; 0], "{}", space.pods.history());
+    until("the agent's counters are zero", LIMIT, async || {
+        let status = space.get("agent actor").await["status"].take();
+        let zero = ["replicas", "readyWorkers", "busyWorkers", "queuedTasks", "runningTasks"];
+        zero.iter().all(|field| status[field] == 0).then_some(())
+    })
+    .await;
+    // The operator publishes no warnings.
+    let events = space.kubectl("get events --field-selector type=Warning -o name").await.success();
+    let published = space
+        .kubectl("get events --field-selector type=Warning,reportingComponent=rota-operator -o jsonpath={.items[*].reason}")
+        .await
+        .success();
+    assert_eq!(published, "", "{events}");
+}
