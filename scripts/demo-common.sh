@@ -1,19 +1,18 @@
-# What scripts/demo and scripts/demo-claude share: building, a `rota dev` of their own, and ending all
-# of it. To be sourced by bash, with nothing of it left running or behind when the script ends.
+# Shared by scripts/demo and scripts/demo-claude, to be sourced by bash: builds programs, starts a private `rota dev`, and
+# ends and removes everything when the script ends.
 #
-# ROTA_BIN   a `rota` that is built already; otherwise it is built here
+# ROTA_BIN   path of a built `rota` (default: built here)
 set -euo pipefail
-# Bash 5.2 would give a meaning to the `&` of a path.
+# Bash 5.2 would expand `&` in a replacement.
 shopt -u patsub_replacement 2>/dev/null || true
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
-say() { printf '%s\n' "$*" >&2; }
+log() { printf '%s\n' "$*" >&2; }
 
 # built PACKAGE PROGRAM: builds a program of this workspace and prints its path.
 #
-# It is the unoptimised build: that takes a fraction of the time of the optimised one, and a first run
-# is mostly building. For what is done here it is quick enough; speed is measured by `rota bench`.
+# Builds without optimisations, since a first run is mostly building. `rota bench` measures speed.
 built() {
     cargo build --locked --package "$1" --bin "$2" >&2
     printf '%s/%s\n' "$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd -P)" "$2"
@@ -21,22 +20,22 @@ built() {
 
 place=$(mktemp -d "${TMPDIR:-/tmp}/rota-demo.XXXXXX")
 place=$(cd "$place" && pwd -P)
-# A home of its own: no other `rota dev` of this user is found or disturbed, and no configuration counts.
+# A private home: other `rota dev` processes and the user's configuration have no effect.
 export ROTA_HOME=$place/home ROTA_CONFIG=$place/config.toml
 unset ROTA_ENDPOINT ROTA_TOKEN ROTA_TOKEN_FILE ROTA_CA ROTA_NAMESPACE ROTA_DEV_CONFIG
 : >"$ROTA_CONFIG"
 
-# Processes to end, the last one first.
+# Processes to end, the latest first.
 running=()
 
 finish() {
     status=$?
     trap - EXIT
-    # Ctrl-C while they end: no more waiting.
+    # Another Ctrl-C kills them.
     trap 'for pid in "${running[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done' INT TERM
     for ((index = ${#running[@]} - 1; index >= 0; index--)); do
         pid=${running[index]}
-        # `rota dev` ends its workers first, and they what they run.
+        # `rota dev` ends its workers, and they end their programs.
         if kill -TERM "$pid" 2>/dev/null; then
             wait "$pid" 2>/dev/null || true
         fi
@@ -48,8 +47,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# start LOG PROGRAM...: starts a program in a process group of its own, so that Ctrl-C reaches this
-# script alone, which then ends the program in order.
+# start LOG PROGRAM...: starts a program in its own process group, so that Ctrl-C reaches only this script, which then ends
+# the program gracefully.
 start() {
     local log=$1
     shift
@@ -67,7 +66,7 @@ until_ready() {
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
         if ! kill -0 "${running[${#running[@]} - 1]}" 2>/dev/null || [ "$tries" -gt 600 ]; then
-            say "error: $what did not start; this is what it said:"
+            log "error: $what did not start; its output:"
             cat "$log" >&2
             exit 1
         fi
@@ -82,8 +81,8 @@ start_dev() {
     until_ready "rota dev" "$place/dev.log" "$rota" agents
 }
 
-# filled FILE NAME VALUE...: prints a manifest with each @NAME@ replaced. The values stand in single
-# quotes there, in which YAML knows one special character.
+# filled FILE NAME VALUE...: prints a manifest with each @NAME@ replaced. Values are in single quotes there, in which YAML has
+# one special character.
 filled() {
     local text name value
     text=$(<"$1")
