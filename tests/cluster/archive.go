@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// descriptor is how the format refers to a blob.
+// descriptor is a reference to a blob in the OCI format.
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
 	Digest      string            `json:"digest"`
@@ -41,7 +41,7 @@ func (i image) write(out string) (err error) {
 			return err
 		}
 		if inside, err := filepath.Rel(folder, out); err == nil && filepath.IsLocal(inside) {
-			return fmt.Errorf("%s lies in the folder %s that it is made from", out, from)
+			return fmt.Errorf("%s is inside its own source folder %s", out, from)
 		}
 	}
 	file, err := os.Create(out)
@@ -50,7 +50,7 @@ func (i image) write(out string) (err error) {
 	}
 	defer func() {
 		if err = errors.Join(err, file.Close()); err != nil {
-			err = errors.Join(fmt.Errorf("cannot write image %s: %w", i.Name, err), os.Remove(out))
+			err = errors.Join(fmt.Errorf("failed to write image %s: %w", i.Name, err), os.Remove(out))
 		}
 	}()
 	archive := &layout{tar: tar.NewWriter(file), written: map[string]bool{}}
@@ -96,7 +96,7 @@ func (i image) write(out string) (err error) {
 	return archive.tar.Close()
 }
 
-// layout is an archive being written.
+// layout is an archive while it is being written.
 type layout struct {
 	tar     *tar.Writer
 	written map[string]bool
@@ -136,7 +136,7 @@ func (l *layout) json(kind string, value any) (descriptor, error) {
 	return l.blob(kind, bytes.NewReader(text))
 }
 
-// layer adds a tar file as it is, or a folder as a tar file; work is where that may be put meanwhile.
+// layer adds a tar file unchanged, or a folder as a tar file; work is a folder for temporary files.
 func (l *layout) layer(from, work string) (descriptor, error) {
 	info, err := os.Stat(from)
 	if err != nil {
@@ -149,7 +149,7 @@ func (l *layout) layer(from, work string) (descriptor, error) {
 		}
 		defer file.Close()
 		if _, err := tar.NewReader(file).Next(); err != nil {
-			return descriptor{}, fmt.Errorf("not a tar file, or a compressed one: %w", err)
+			return descriptor{}, fmt.Errorf("not an uncompressed tar file: %w", err)
 		}
 		if _, err := file.Seek(0, io.SeekStart); err != nil {
 			return descriptor{}, err

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// await asks again until the check finds no fault, up to a limit.
+// await repeats a check until it succeeds, up to a time limit.
 func await(limit time.Duration, what string, check func() error) error {
 	deadline := time.Now().Add(limit)
 	for {
@@ -16,17 +16,17 @@ func await(limit time.Duration, what string, check func() error) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited %v for %s: %w", limit, what, err)
+			return fmt.Errorf("timed out after %v waiting for %s: %w", limit, what, err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-func say(format string, args ...any) {
+func logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
-// lastLines is the end of a log, indented.
+// lastLines returns the end of a log, indented.
 func lastLines(file string, count int) string {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Everything that the programs are built from, carried along so that they can be built anywhere.
+// Sources of the programs, embedded so that they can be built anywhere.
 //
 //go:embed go.mod go.sum kube/main.go files/pause.c
 var sources embed.FS
@@ -41,13 +41,13 @@ func sourcesHash() string {
 	return fmt.Sprintf("%x", sum.Sum(nil))[:16]
 }
 
-// build makes the folder of programs, unless it is there. It is made aside and then renamed: what is
-// there is complete, also after a build that was interrupted.
+// build creates the folder of programs, unless it exists. It is built elsewhere and renamed, so that an existing folder
+// is complete even after an interrupted build.
 func (c *cluster) build(ctx context.Context) error {
 	if _, err := os.Stat(c.bin); err == nil {
 		return nil
 	}
-	say("building Kubernetes %s into %s: about ten minutes on two cores, and only once", kubernetesVersion, c.bin)
+	logf("building Kubernetes %s into %s: about ten minutes on two cores, once only", kubernetesVersion, c.bin)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Hour)
 	defer cancel()
 	if err := os.MkdirAll(filepath.Dir(c.bin), 0o755); err != nil {
@@ -62,7 +62,7 @@ func (c *cluster) build(ctx context.Context) error {
 	if err := os.CopyFS(source, sources); err != nil {
 		return err
 	}
-	// Without its version, kubectl and helm do not understand the API server's answer about it.
+	// kubectl and helm parse the version that the API server reports.
 	version := strings.Join([]string{
 		"-s -w",
 		"-X k8s.io/component-base/version.gitVersion=" + kubernetesVersion,
@@ -80,7 +80,7 @@ func (c *cluster) build(ctx context.Context) error {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("cannot build the cluster's programs: %s: %w", command[0], err)
+			return fmt.Errorf("failed to build the programs of the cluster: %s: %w", command[0], err)
 		}
 	}
 	for _, name := range kubePrograms {
@@ -91,7 +91,7 @@ func (c *cluster) build(ctx context.Context) error {
 	if err := os.Chmod(made, 0o755); err != nil {
 		return err
 	}
-	// Of two builds at once the first is kept.
+	// Of two concurrent builds, the first is kept.
 	if err := os.Rename(made, c.bin); err != nil {
 		if _, there := os.Stat(c.bin); there != nil {
 			return err

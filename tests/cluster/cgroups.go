@@ -13,8 +13,8 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroupFolders are the folders below which the kubelet keeps the pods' cgroups: one a controller
-// with version 1, one in all with version 2.
+// cgroupFolders returns the parent folders of the pods' cgroups: one per controller with version 1, one in total with
+// version 2.
 func cgroupFolders(name string) ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
 		return []string{filepath.Join(cgroupRoot, name)}, nil
@@ -34,7 +34,7 @@ func cgroupFolders(name string) ([]string, error) {
 	return folders, nil
 }
 
-// makeCgroups makes them: the kubelet wants to find its root.
+// makeCgroups creates the root cgroup that the kubelet expects.
 func makeCgroups(name string) error {
 	folders, err := cgroupFolders(name)
 	if err != nil {
@@ -49,7 +49,7 @@ func makeCgroups(name string) error {
 	if err != nil {
 		return nil
 	}
-	// Version 2 hands its controllers down only where it is told to.
+	// Version 2 delegates controllers only where they are enabled.
 	for _, folder := range []string{cgroupRoot, folders[0]} {
 		file := filepath.Join(folder, "cgroup.subtree_control")
 		on, err := os.ReadFile(file)
@@ -61,15 +61,15 @@ func makeCgroups(name string) error {
 				continue
 			}
 			if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
-				return fmt.Errorf("cannot hand cgroup controller %s down: %w", controller, err)
+				return fmt.Errorf("failed to delegate cgroup controller %s: %w", controller, err)
 			}
 		}
 	}
 	return nil
 }
 
-// removeCgroups removes them with all below. The processes in them have been killed; the kernel says
-// that a cgroup is busy until the last of them is gone.
+// removeCgroups removes the cgroups recursively. Their processes have been killed; the kernel reports a cgroup as busy
+// until the last of them has exited.
 func removeCgroups(name string) error {
 	folders, err := cgroupFolders(name)
 	if err != nil {
@@ -99,7 +99,7 @@ func removeCgroup(folder string) error {
 			}
 		}
 	}
-	// Its files go with it: only rmdir is allowed here.
+	// rmdir removes the files too, and nothing else is allowed here.
 	if err := syscall.Rmdir(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", folder, err)
 	}

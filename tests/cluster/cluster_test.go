@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// One life of a cluster, beside any other that the machine has.
+// Complete lifecycle of a cluster, independent of other clusters on the machine.
 func TestCluster(t *testing.T) {
 	t.Setenv("ROTA_CLUSTER_DIR", filepath.Join(t.TempDir(), "run"))
 	c, err := fromEnvironment()
@@ -74,7 +74,7 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, before, traces(t, c))
-	wait(t, "every process to be gone", func() error {
+	wait(t, "all processes to exit", func() error {
 		left, err := processesIn(namespace)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left: %v", left)
@@ -82,7 +82,7 @@ func TestCluster(t *testing.T) {
 		return err
 	})
 	if _, err := os.Stat(c.dir); err == nil {
-		t.Errorf("%s is left", c.dir)
+		t.Errorf("%s still exists", c.dir)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestAFolderOfOthersStays(t *testing.T) {
 	}
 	c := &cluster{dir: dir}
 	if err := c.down(); err == nil || !strings.Contains(err.Error(), "something else") {
-		t.Errorf("not refused: %v", err)
+		t.Errorf("not rejected: %v", err)
 	}
 	if _, err := os.Stat(theirs); err != nil {
 		t.Error(err)
@@ -169,10 +169,10 @@ func podsRun(t *testing.T, c *cluster) {
 
 func names(t *testing.T, c *cluster) {
 	if page := inPod(t, c, "wget -qO- http://web/file"); page != "kept\n" {
-		t.Errorf("the service answers %q", page)
+		t.Errorf("the service returned %q", page)
 	}
 	if answer := inPod(t, c, "nslookup kubernetes.default.svc.cluster.local"); !strings.Contains(answer, serviceIP) {
-		t.Errorf("DNS answers %q", answer)
+		t.Errorf("DNS returned %q", answer)
 	}
 }
 
@@ -188,7 +188,7 @@ func audited(t *testing.T, c *cluster) {
 		}
 	}
 	if created != 1 {
-		t.Errorf("one deployment was created, and the audit log says %d", created)
+		t.Errorf("one deployment was created, but the audit log has %d", created)
 	}
 }
 
@@ -219,7 +219,7 @@ func comesBack(t *testing.T, c *cluster) {
 		return c.isUp()
 	})
 	if page := inPod(t, c, "cat /data/file"); page != "kept\n" {
-		t.Errorf("the pod says %q", page)
+		t.Errorf("the pod returned %q", page)
 	}
 }
 
@@ -248,7 +248,7 @@ func crash(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	if all := kubectl(t, c, "", "get", "namespaces", "--output=name"); strings.Contains(all, "web") {
-		t.Errorf("something of the old cluster is left: %s", all)
+		t.Errorf("remains of the old cluster: %s", all)
 	}
 }
 

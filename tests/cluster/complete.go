@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	// Volumes that are made beforehand: a claim takes one for good.
+	// Number of volumes, created in advance: each is used by one claim only.
 	volumes = 100
-	// For a node that is under load.
+	// Generous, for machines under load.
 	settlesIn = "--timeout=180s"
 )
 
-// Images that the cluster itself needs; files/ names them too.
+// Images of the cluster itself; also named in files/.
 var ownImages = []struct{ image, program string }{
 	{"cluster/pause:1", "pause"},
 	{"cluster/coredns:1", "coredns"},
 }
 
-// complete gives a node whose programs run what pods expect: images, DNS, storage.
+// complete adds what pods expect to a running node: images, DNS, storage.
 func (c *cluster) complete(ctx context.Context) error {
 	for _, own := range ownImages {
 		root := c.path("images", own.program)
@@ -74,7 +74,7 @@ func (c *cluster) complete(ctx context.Context) error {
 	return nil
 }
 
-// Volumes of the kind `local` and not `hostPath`: they are given to a pod's fsGroup, as others are.
+// Volumes of type `local` instead of `hostPath`: they respect the fsGroup of pods.
 func volumeManifests() string {
 	var all strings.Builder
 	for number := range volumes {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Where a node finds the cluster's folder and its programs; files/ has these paths too.
+// Paths of the cluster's folder and programs inside the node; also used in files/.
 const (
 	inNode     = "/run/cluster"
 	programs   = "/run/programs"
@@ -20,21 +20,21 @@ const (
 	answersIn  = 5 * time.Second
 )
 
-// component is one of the node's lasting programs.
+// component is a long-running program of the node.
 type component struct {
 	name    string
 	args    []string
 	healthy func() error
 }
 
-// components are in the order in which they start: each needs those before it.
+// components are in start order: each depends on those before it.
 func components(cgroup string) []component {
 	return []component{
 		{"etcd", []string{
 			"--data-dir=/var/lib/etcd",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 			"--listen-peer-urls=http://127.0.0.1:2380",
-			// The cluster does not outlive the machine, so nothing need wait for the disk.
+			// The cluster does not survive a reboot, so durability is not needed.
 			"--unsafe-no-fsync",
 		}, answers("http://127.0.0.1:2379/health")},
 
@@ -46,7 +46,7 @@ func components(cgroup string) []component {
 			"--client-ca-file=" + trust + "ca.crt",
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--allow-privileged",
-			// The node's name is in no DNS.
+			// DNS does not resolve the node's name.
 			"--kubelet-preferred-address-types=InternalIP",
 			"--kubelet-certificate-authority=" + trust + "ca.crt",
 			"--kubelet-client-certificate=" + trust + "admin.crt", "--kubelet-client-key=" + trust + "admin.key",
@@ -64,7 +64,7 @@ func components(cgroup string) []component {
 			"--root-ca-file=" + trust + "ca.crt",
 			"--service-account-private-key-file=" + trust + "tokens.key",
 			"--leader-elect=false",
-			// Its default is a folder that it would make in /usr.
+			// The default would be created in /usr.
 			"--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins",
 		}, answers("https://127.0.0.1:10257/healthz")},
 
@@ -86,7 +86,7 @@ func components(cgroup string) []component {
 	}
 }
 
-// Only asked whether it is well, by the process that started it: who it is need not be proven.
+// Used for health checks by the parent process only, so certificates are not verified.
 var health = &http.Client{
 	Timeout:   answersIn,
 	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},

@@ -8,8 +8,7 @@ import (
 	"path/filepath"
 )
 
-// Addresses inside the node's network. It is cut off from every other, so they need not be free
-// anywhere, and every cluster has the same. files/ has them too.
+// Addresses inside the node's network, also used in files/. The network is isolated, so every cluster can use the same.
 const (
 	nodeName  = "node"
 	nodeIP    = "172.30.0.1"
@@ -17,7 +16,7 @@ const (
 	apiServer = "https://" + nodeIP + ":6443"
 )
 
-// cluster is one cluster: a folder for what it keeps while it is up, and a folder of programs.
+// cluster is a cluster: a folder for its state while it is up, and a folder of programs.
 type cluster struct {
 	dir string
 	bin string
@@ -28,7 +27,7 @@ func fromEnvironment() (*cluster, error) {
 	if cache == "" {
 		home := os.Getenv("HOME")
 		if home == "" {
-			return nil, errors.New("neither XDG_CACHE_HOME nor HOME is set: no place for the cluster's programs")
+			return nil, errors.New("neither XDG_CACHE_HOME nor HOME is set: no folder for the programs of the cluster")
 		}
 		cache = filepath.Join(home, ".cache")
 	}
@@ -44,8 +43,7 @@ func fromEnvironment() (*cluster, error) {
 	return &cluster{dir: dir, bin: filepath.Join(cache, sourcesHash())}, nil
 }
 
-// name is what the cluster's cgroups are called. It follows from the folder, so that two clusters
-// cannot have the same.
+// name is the name of the cluster's cgroups, derived from the folder so that it is unique.
 func (c *cluster) name() string {
 	return fmt.Sprintf("rota-%x", sha256.Sum256([]byte(c.dir)))[:13]
 }
@@ -60,8 +58,8 @@ func (c *cluster) log(program string) string {
 	return c.path("logs", program+".log")
 }
 
-// What says that a folder is a cluster's, and may be removed with all that is in it.
+// Marker of a cluster's folder, which may be removed with its content.
 func (c *cluster) marker() string { return c.path("this-is-a-rota-cluster") }
 
-// Written when all of `up` is done.
+// Written at the end of `up`.
 func (c *cluster) completeFile() string { return c.path("complete") }

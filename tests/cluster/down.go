@@ -21,7 +21,7 @@ func (c *cluster) down() error {
 	return c.remove()
 }
 
-// remove ends the node and removes what it kept.
+// remove stops the node and removes its state.
 func (c *cluster) remove() error {
 	entries, err := os.ReadDir(c.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -30,7 +30,7 @@ func (c *cluster) remove() error {
 		return err
 	}
 	if _, err := os.Stat(c.marker()); err != nil && len(entries) > 0 {
-		return fmt.Errorf("%s holds something else than a cluster; set ROTA_CLUSTER_DIR to a folder that does not exist", c.dir)
+		return fmt.Errorf("%s contains something other than a cluster; set ROTA_CLUSTER_DIR to a folder that does not exist", c.dir)
 	}
 	if err := c.kill(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (c *cluster) remove() error {
 	if err := removeCgroups(c.name()); err != nil {
 		return err
 	}
-	// The marker goes last, so that what was interrupted can be done again.
+	// The marker is removed last, so that an interrupted removal can be repeated.
 	for _, entry := range entries {
 		if entry.Name() != filepath.Base(c.marker()) {
 			if err := os.RemoveAll(c.path(entry.Name())); err != nil {
@@ -49,7 +49,7 @@ func (c *cluster) remove() error {
 	return os.RemoveAll(c.dir)
 }
 
-// kill ends the node's first process, with which everything else in the node ends.
+// kill kills the node's first process, which ends all others in the node.
 func (c *cluster) kill() error {
 	pid, err := c.pid()
 	if err != nil {
@@ -64,17 +64,17 @@ func (c *cluster) kill() error {
 	}
 	return await(time.Minute, "the node to end", func() error {
 		left, err := processesIn(namespace)
-		// The first may stay as a zombie until its parent asks for it.
+		// The first process may stay a zombie until its parent waits for it.
 		left = slices.DeleteFunc(left, func(p process) bool { return p.pid == pid })
 		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("%d processes are still there", len(left))
+			err = fmt.Errorf("%d processes are still running", len(left))
 		}
 		return err
 	})
 }
 
-// lock keeps others from starting or stopping the cluster at the same time. It is a name in the
-// kernel, which leaves no file and is free again when its holder ends.
+// lock prevents concurrent starts and stops of the cluster. It is an abstract socket name, which leaves no file and is
+// released when its holder exits.
 func (c *cluster) lock() (func(), error) {
 	var held net.Listener
 	err := await(5*time.Minute, "another `cluster up` or `cluster down` to end", func() (err error) {

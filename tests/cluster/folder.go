@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// writeFolder writes a folder as a tar file, without what differs from one machine to the next: all
-// belongs to root and is of the same time. Devices are left out, since every container has its own.
+// writeFolder writes a folder as a reproducible tar file: all entries belong to root and have the same time. Devices are
+// omitted, since every container has its own.
 func writeFolder(to io.Writer, root string) error {
 	archive := tar.NewWriter(to)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

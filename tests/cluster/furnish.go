@@ -8,17 +8,17 @@ import (
 	"syscall"
 )
 
-// furnish gives the node its file systems. It sees the machine's files, except where programs would
-// leave theirs: /var is a folder of the cluster, /run and /tmp are in memory.
+// furnish mounts the node's file systems. The node sees the machine's files, except where programs write: /var is a
+// folder of the cluster, /run and /tmp are in memory.
 func furnish(dir, bin string) error {
-	// Nothing that is mounted here reaches the machine; within the node, mounts reach the pods.
+	// Mounts do not propagate to the machine, but to the pods of the node.
 	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE); err != nil {
 		return err
 	}
 	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED); err != nil {
 		return err
 	}
-	// Opened before anything can hide them: either may be below /var or /run.
+	// Opened before mounts can hide them: either may be below /var or /run.
 	dirFile, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func furnish(dir, bin string) error {
 	return keepTunables()
 }
 
-// The kubelet sets these for the whole machine unless it finds them as it wants them.
+// The kubelet sets these for the whole machine unless they have the expected values.
 var tunables = map[string]string{
 	"vm/overcommit_memory":      "1",
 	"vm/panic_on_oom":           "0",
@@ -69,8 +69,8 @@ var tunables = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
-// keepTunables lets the kubelet find what it wants, in files laid over the real ones: how the machine
-// treats memory and panics is not a cluster's to change.
+// keepTunables mounts files with the expected values over the real ones: a cluster must not change the machine's
+// settings for memory and panics.
 func keepTunables() error {
 	for name, value := range tunables {
 		file := filepath.Join("/run/tunables", name)
@@ -87,8 +87,7 @@ func keepTunables() error {
 	return nil
 }
 
-// connect makes the node's network. It has an address and a route, so that services can be reached,
-// and no way out.
+// connect creates the node's network. It has an address and a route, so that services are reachable, and no gateway.
 func connect() error {
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
@@ -110,7 +109,7 @@ func bind(source, target string) error {
 
 func mount(source, target, kind string, flags uintptr) error {
 	if err := syscall.Mount(source, target, kind, flags, ""); err != nil {
-		return fmt.Errorf("cannot mount %s: %w", target, err)
+		return fmt.Errorf("failed to mount %s: %w", target, err)
 	}
 	return nil
 }

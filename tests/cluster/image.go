@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// image is what an archive is made of. The same input makes the same archive, byte for byte.
+// image describes an archive. The same input produces the same archive, byte for byte.
 type image struct {
 	Name       string
 	From       []string // folders or tar files, each a layer; later ones lie over earlier ones
@@ -78,7 +78,7 @@ func imageVerb(args []string) error {
 	return made.write(out)
 }
 
-// fullName is the name as the kubelet completes it before it looks for the image.
+// fullName returns the name as the kubelet completes it before it looks up the image.
 func fullName(name string) string {
 	first, _, found := strings.Cut(name, "/")
 	switch {

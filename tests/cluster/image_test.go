@@ -76,7 +76,7 @@ func TestAnImageHoldsWhatItIsMadeFrom(t *testing.T) {
 	var index struct{ Manifests []descriptor }
 	decode(t, files["index.json"], &index)
 	if name := index.Manifests[0].Annotations["io.containerd.image.name"]; name != "docker.io/library/rota:e2e" {
-		t.Errorf("its name is %s", name)
+		t.Errorf("the name is %s", name)
 	}
 	var manifest struct {
 		Config descriptor
@@ -87,7 +87,7 @@ func TestAnImageHoldsWhatItIsMadeFrom(t *testing.T) {
 	decode(t, blob(manifest.Config.Digest), &config)
 	const want = `{"Cmd":null,"Entrypoint":["/bin/tool","serve"],"Env":["A=1","B=2"],"Labels":{"of":"rota"},"User":"65532","WorkingDir":""}`
 	if string(config.Config) != want {
-		t.Errorf("its settings are %s", config.Config)
+		t.Errorf("the config is %s", config.Config)
 	}
 	layer := entries(t, bytes.NewReader(blob(manifest.Layers[0].Digest)))
 	for name, content := range map[string]string{"bin/": "", "bin/tool": "bin/tool", "bin/link": "tool", "etc/settings": "etc/settings"} {
@@ -101,7 +101,7 @@ func TestTheSameInputMakesTheSameImage(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
 		root := folder(t)
-		// What was made at another time is the same.
+		// The archive does not depend on the time.
 		if err := os.Chtimes(filepath.Join(root, "bin/tool"), time.Time{}, time.Unix(int64(len(archives)), 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestTheSameInputMakesTheSameImage(t *testing.T) {
 		archives = append(archives, text)
 	}
 	if !bytes.Equal(archives[0], archives[1]) {
-		t.Error("they differ")
+		t.Error("the archives differ")
 	}
 }
 
@@ -143,7 +143,7 @@ func TestATarFileIsALayerAsItIs(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeAnImageIsSaid(t *testing.T) {
+func TestInvalidImagesAreReported(t *testing.T) {
 	work := t.TempDir()
 	compressed := filepath.Join(work, "layer.tar.gz")
 	var text bytes.Buffer
@@ -172,7 +172,7 @@ func TestWhatCannotBeAnImageIsSaid(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(out); err == nil {
-		t.Error("half an image is left")
+		t.Error("a partial image is left")
 	}
 }
 

@@ -12,21 +12,21 @@ import (
 
 const help = `A real Kubernetes cluster of one node, for Rota's end-to-end tests.
 
-  cluster up                 start it; does nothing where it is up already
-  cluster down               stop it, and leave nothing of it
-  cluster status             say whether it is up, and where its files are
-  cluster exec -- CMD...     run a program where it can reach the cluster (KUBECONFIG and PATH are set)
-  cluster load FILE...       give the node an image: an archive in the format of OCI or Docker
+  cluster up                 start the cluster, unless it is up
+  cluster down               stop the cluster and remove its files
+  cluster status             print whether it is up, and the paths of its files
+  cluster exec -- CMD...     run a program inside the cluster's network, with KUBECONFIG and PATH set
+  cluster load FILE...       load images from archives in the format of OCI or Docker
   cluster image FLAGS        write such an archive (cluster image --help)
-  cluster logs [PROGRAM]     print a program's log, or say which logs there are
-  cluster build              only build the programs
+  cluster logs [PROGRAM]     print the log of a program, or list the logs
+  cluster build              build the programs only
 
-ROTA_CLUSTER_DIR   what the cluster keeps while it is up (default: ~/.cache/rota/cluster/run);
-                   each such folder is a cluster of its own
+ROTA_CLUSTER_DIR   state of the cluster while it is up (default: ~/.cache/rota/cluster/run);
+                   each such folder is a separate cluster
 `
 
 func main() {
-	// A shell that was not started as root's own may lack these.
+	// The PATH of a shell that is not a login shell of root may lack these.
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		panic(err)
 	}
@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	case "image":
 		return imageVerb(args)
-	// The node's own first two processes.
+	// The first two processes of the node.
 	case initVerb:
 		return initMain(args)
 	case nodeVerb:
@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 		return c.build(ctx)
 	}
 	if os.Getuid() != 0 {
-		return errors.New("a node needs root: it has namespaces, cgroups and mounts of its own")
+		return errors.New("the node requires root: it creates namespaces, cgroups and mounts")
 	}
 	switch verb {
 	case "up":

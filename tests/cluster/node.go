@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// A node is a process with namespaces of its own (processes, mounts, network, host name), and all that
-// comes of it. When that process ends, the kernel ends every other one in it, and with the last of
-// them go its mounts and its network: however a node dies, it cannot leave them behind.
+// A node is a process with its own namespaces (processes, mounts, network, host name), and its descendants. When that
+// process exits, the kernel kills all others in the namespaces, and removes their mounts and network: however a node
+// dies, it leaves none behind.
 const (
 	initVerb = "__init"
 	nodeVerb = "__node"
 )
 
-// startNode starts the node's first process. What it reports comes out of the reader, which ends when
-// all is up or the node is gone.
+// startNode starts the node's first process. Its reports are read from the reader, which ends when everything is up or the
+// node has exited.
 func (c *cluster) startNode() (*os.Process, io.ReadCloser, error) {
 	reports, reporter, err := os.Pipe()
 	if err != nil {
@@ -47,13 +47,13 @@ func (c *cluster) startNode() (*os.Process, io.ReadCloser, error) {
 	}
 	if err := cmd.Start(); err != nil {
 		reports.Close()
-		return nil, nil, fmt.Errorf("cannot start a process with namespaces of its own: %w", err)
+		return nil, nil, fmt.Errorf("failed to start a process in new namespaces: %w", err)
 	}
 	return cmd.Process, reports, nil
 }
 
-// initMain is the node's first process. It reaps what the others leave behind, which no program that
-// waits for children of its own can do at the same time; all else is its child's.
+// initMain is the node's first process. It reaps orphans, which a program that waits for its own children cannot do at the
+// same time; its child does everything else.
 func initMain(args []string) error {
 	cmd := exec.Command("/proc/self/exe", append([]string{nodeVerb}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -69,12 +69,12 @@ func initMain(args []string) error {
 			return err
 		}
 		if ended == cmd.Process.Pid {
-			return fmt.Errorf("the node's main process has ended")
+			return fmt.Errorf("the node's main process has exited")
 		}
 	}
 }
 
-// nodeMain makes a machine of the namespaces, and starts its programs.
+// nodeMain sets up the namespaces as a machine and starts its programs.
 func nodeMain(args []string) error {
 	dir, bin, cgroup := args[0], args[1], args[2]
 	reporter := os.NewFile(3, "reporter")
@@ -98,8 +98,8 @@ func nodeMain(args []string) error {
 
 const allUp = "all"
 
-// keepRunning starts the component and waits until it is well. One that ends later is started again,
-// as in any cluster: a test may kill the API server.
+// keepRunning starts the component and waits until it is healthy. If it exits later, it is restarted, as in any cluster:
+// tests may kill the API server.
 func (c component) keepRunning() error {
 	cmd, err := c.start()
 	if err != nil {
@@ -125,7 +125,7 @@ func (c component) keepRunning() error {
 		return c.healthy()
 	})
 	if hasEnded() {
-		err = fmt.Errorf("%s ended: %v", c.name, cmd.ProcessState)
+		err = fmt.Errorf("%s exited: %v", c.name, cmd.ProcessState)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, lastLines(c.log(), 20))
@@ -133,12 +133,12 @@ func (c component) keepRunning() error {
 	go func() {
 		<-ended
 		for {
-			say("%s: %s ended and is started again", time.Now().Format(time.RFC3339), c.name)
-			// Not a wait for anything: the pace at which one that cannot start is tried.
+			logf("%s: %s exited, restarting it", time.Now().Format(time.RFC3339), c.name)
+			// Restart delay of a component that cannot start.
 			time.Sleep(time.Second)
 			cmd, err := c.start()
 			if err != nil {
-				say("%v", err)
+				logf("%v", err)
 				continue
 			}
 			_ = cmd.Wait()

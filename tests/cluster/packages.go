@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A program or file, and Debian's package that has it.
+// A program or file, with the Debian package that contains it.
 type need struct{ program, debianPackage string }
 
-// What a node needs that is not built here.
+// Requirements of a node that are not built here.
 var nodeNeeds = []need{
 	{"cc", "gcc"},
 	{"/usr/include/stdio.h", "libc6-dev"},
@@ -24,21 +24,21 @@ var nodeNeeds = []need{
 	{"nsenter", "util-linux"},
 }
 
-// Where Debian puts the plugins; files/containerd.toml has it too.
+// Folder of Debian's plugins; also used in files/containerd.toml.
 const cniPlugins = "/usr/lib/cni"
 
-// packages installs what is missing where it may, and says what to install where not.
+// packages installs missing packages on Debian as root, and returns an error that names them otherwise.
 func packages(ctx context.Context, needs []need) error {
 	missing := missingPackages(needs)
 	if len(missing) == 0 {
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("missing: %s (as Debian calls them); install them first", strings.Join(missing, " "))
+		return fmt.Errorf("missing packages: %s (names of Debian); install them first", strings.Join(missing, " "))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	say("installing %s", strings.Join(missing, " "))
+	logf("installing %s", strings.Join(missing, " "))
 	for _, args := range [][]string{
 		{"update", "-qq"},
 		append([]string{"install", "-y", "-qq", "--no-install-recommends"}, missing...),
@@ -47,11 +47,11 @@ func packages(ctx context.Context, needs []need) error {
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("cannot install %s: apt-get: %w", strings.Join(missing, " "), err)
+			return fmt.Errorf("failed to install %s: apt-get: %w", strings.Join(missing, " "), err)
 		}
 	}
 	if missing = missingPackages(needs); len(missing) > 0 {
-		return fmt.Errorf("installed, and still not found: %s", strings.Join(missing, " "))
+		return fmt.Errorf("not found although installed: %s", strings.Join(missing, " "))
 	}
 	return nil
 }

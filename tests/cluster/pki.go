@@ -19,7 +19,7 @@ import (
 
 const validFor = 365 * 24 * time.Hour
 
-// Who speaks to the API server with a certificate: the name of its kubeconfig, its user and its group.
+// Clients of the API server with certificates: name of the kubeconfig, user and group.
 var clients = []struct{ name, user, group string }{
 	{"admin", "admin", "system:masters"},
 	{"kube-controller-manager", "system:kube-controller-manager", ""},
@@ -28,14 +28,14 @@ var clients = []struct{ name, user, group string }{
 	{"kubelet", "system:node:" + nodeName, "system:nodes"},
 }
 
-// authority signs everything else.
+// authority is the certificate authority of the cluster.
 type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 	pem  []byte
 }
 
-// writeTrust fills a folder with the cluster's keys, certificates and kubeconfigs.
+// writeTrust writes the cluster's keys, certificates and kubeconfigs to a folder.
 func writeTrust(dir string) error {
 	ca, err := newAuthority()
 	if err != nil {
@@ -43,7 +43,7 @@ func writeTrust(dir string) error {
 	}
 	files := map[string][]byte{"ca.crt": ca.pem}
 
-	// For the API server and for the kubelet, which are on the same address.
+	// For the API server and the kubelet, which share an address.
 	files["server.crt"], files["server.key"], err = ca.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: nodeName},
 		DNSNames:    []string{nodeName, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
@@ -66,14 +66,14 @@ func writeTrust(dir string) error {
 			return err
 		}
 		if client.name == "admin" {
-			// With it the API server goes to the kubelet.
+			// Client certificate of the API server for the kubelet.
 			files["admin.crt"], files["admin.key"] = cert, key
 		}
 		if files[client.name+".kubeconfig"], err = kubeconfig(ca.pem, cert, key); err != nil {
 			return err
 		}
 	}
-	// Tokens of service accounts are signed with RS256 in nearly every cluster, so they are here.
+	// Nearly every cluster signs service account tokens with RS256.
 	tokens, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func newAuthority() (*authority, error) {
 	return &authority{cert, key, certPEM(der)}, nil
 }
 
-// issue completes the template and signs it, for a new key.
+// issue completes and signs the template for a new key.
 func (a *authority) issue(template *x509.Certificate) (cert, key []byte, err error) {
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -148,7 +148,7 @@ func privatePEM(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// kubeconfig is complete in itself, so that it can be copied. JSON is YAML too.
+// kubeconfig returns a self-contained kubeconfig, in JSON, which is valid YAML.
 func kubeconfig(ca, cert, key []byte) ([]byte, error) {
 	type object = map[string]any
 	named := func(kind string, content object) []object {

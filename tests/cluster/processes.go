@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// pid is the node's first process, as the machine sees it. It is looked for and written down nowhere:
-// so it is found whatever became of the one that started it.
+// pid returns the node's first process in the machine's namespace. It is searched for, not stored, so that it is found
+// even if its parent died.
 func (c *cluster) pid() (int, error) {
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -25,7 +25,7 @@ func (c *cluster) pid() (int, error) {
 	return 0, errDown
 }
 
-// namespace is what all processes of the node share, and no other has.
+// namespace returns the PID namespace of the node.
 func (c *cluster) namespace() (string, error) {
 	pid, err := c.pid()
 	if err != nil {
@@ -39,7 +39,7 @@ type process struct {
 	name           string
 }
 
-// processesIn lists all processes of a namespace.
+// processesIn returns all processes of a namespace.
 func processesIn(namespace string) ([]process, error) {
 	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -47,7 +47,7 @@ func processesIn(namespace string) ([]process, error) {
 	}
 	var all []process
 	for _, folder := range folders {
-		// One that has ended meanwhile has no such files.
+		// A process that has exited meanwhile has no such files.
 		of, err := os.Readlink(filepath.Join(folder, "ns/pid"))
 		if err != nil || of != namespace {
 			continue

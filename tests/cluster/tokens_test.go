@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// A pod's token for the audience `rota` is checked as Rota's server does it: against the keys that the
-// API server shows, here to the pod itself.
+// Verifies a pod's token for the audience `rota` as Rota's server does: with the keys published by the API server, here
+// fetched by the pod itself.
 func tokens(t *testing.T, c *cluster) {
 	token := strings.TrimSpace(inPod(t, c, "cat /token/token"))
 	const get = `wget -qO- --no-check-certificate --header "Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)" https://kubernetes.default.svc`
@@ -41,10 +41,10 @@ func tokens(t *testing.T, c *cluster) {
 	}
 	decode(t, unbase(t, parts[1]), &claims)
 	if header.Alg != "RS256" || header.Kid != keys.Keys[0].Kid {
-		t.Errorf("the token is signed with %+v, and the keys are %+v", header, keys)
+		t.Errorf("token header %+v does not match the keys %+v", header, keys)
 	}
 	if claims.Issuer != discovery.Issuer || !slices.Equal(claims.Audience, []string{"rota"}) || claims.Subject != "system:serviceaccount:web:web" {
-		t.Errorf("the token says %+v, and discovery %+v", claims, discovery)
+		t.Errorf("token claims %+v do not match discovery %+v", claims, discovery)
 	}
 	key := &rsa.PublicKey{
 		N: new(big.Int).SetBytes(unbase(t, keys.Keys[0].N)),

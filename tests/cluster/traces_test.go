@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// Where the programs of a node leave files when they are let.
+// Folders to which the programs of a node write.
 var litter = []string{
 	"/run/containerd", "/run/runc", "/run/netns", "/run/xtables.lock",
 	"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/cni", "/var/lib/etcd", "/var/log/pods", "/var/log/containers",
 	"/opt/*", "/etc/cni", "/usr/libexec/kubernetes", "/tmp/containerd*", "/tmp/hostpath*",
 }
 
-// traces is all of the machine in which a cluster could show.
+// traces returns everything on the machine that a cluster could leave behind.
 func traces(t *testing.T, c *cluster) []string {
 	t.Helper()
 	var all []string

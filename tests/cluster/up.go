@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// The programs' settings, and what is applied to the new cluster.
+// Settings of the programs, and manifests of the new cluster.
 //
 //go:embed files
 var files embed.FS
 
-// up starts the cluster, unless it is up and well. What is left of one that is not goes first.
+// up starts the cluster, unless it is up and healthy. Remains of a broken one are removed first.
 func (c *cluster) up(ctx context.Context) error {
 	if err := packages(ctx, nodeNeeds); err != nil {
 		return err
@@ -30,24 +30,24 @@ func (c *cluster) up(ctx context.Context) error {
 	}
 	defer unlock()
 	if c.isUp() == nil {
-		say("the cluster is up already")
-		c.sayHow()
+		logf("the cluster is already up")
+		c.logUsage()
 		return nil
 	}
 	if err := c.remove(); err != nil {
 		return err
 	}
 	if err := c.start(ctx); err != nil {
-		// The logs stay until the next `up` or `down`.
+		// The logs are kept until the next `up` or `down`.
 		return errors.Join(err, c.kill())
 	}
-	c.sayHow()
+	c.logUsage()
 	return nil
 }
 
-func (c *cluster) sayHow() {
-	say("use it:  tests/cluster/cluster exec -- kubectl get pods --all-namespaces")
-	say("stop it: tests/cluster/cluster down")
+func (c *cluster) logUsage() {
+	logf("use it:  tests/cluster/cluster exec -- kubectl get pods --all-namespaces")
+	logf("stop it: tests/cluster/cluster down")
 }
 
 func (c *cluster) start(ctx context.Context) error {
@@ -63,32 +63,32 @@ func (c *cluster) start(ctx context.Context) error {
 	}
 	defer reports.Close()
 	go func() { _, _ = process.Wait() }()
-	// Reports end with the node, so this ends where a signal ends us.
+	// The reports end with the node, so a signal ends this loop too.
 	stop := context.AfterFunc(ctx, func() { _ = process.Kill() })
 	defer stop()
 	var last string
 	for lines := bufio.NewScanner(reports); lines.Scan(); {
 		if last = lines.Text(); last != allUp {
-			say("%3.0f s  %s is up", time.Since(began).Seconds(), last)
+			logf("%3.0f s  %s is up", time.Since(began).Seconds(), last)
 		}
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: %w", ctx.Err())
 	}
 	if last != allUp {
-		return fmt.Errorf("the node has ended:\n%s", lastLines(c.log("node"), 25))
+		return fmt.Errorf("the node has exited:\n%s", lastLines(c.log("node"), 25))
 	}
 	if err := c.complete(ctx); err != nil {
-		// Why a pod does not run is in its events.
+		// The events explain why a pod does not run.
 		pods, _ := c.kubectl(ctx, "", "get", "pods", "--all-namespaces", "--output=wide")
 		warnings, _ := c.kubectl(ctx, "", "get", "events", "--all-namespaces", "--field-selector=type=Warning")
 		return fmt.Errorf("%w\n%s%s", err, pods, warnings)
 	}
-	say("%3.0f s  the cluster is up", time.Since(began).Seconds())
+	logf("%3.0f s  the cluster is up", time.Since(began).Seconds())
 	return os.WriteFile(c.completeFile(), nil, 0o600)
 }
 
-// prepare fills the cluster's folder.
+// prepare creates the files in the cluster's folder.
 func (c *cluster) prepare() error {
 	for _, folder := range []string{
 		".", "logs", "trust", "settings", "images",
@@ -125,7 +125,7 @@ func (c *cluster) prepare() error {
 	return makeCgroups(c.name())
 }
 
-// isUp says what is wrong where the cluster is not up.
+// isUp returns an error that describes why the cluster is not up.
 func (c *cluster) isUp() error {
 	if _, err := c.pid(); err != nil {
 		return err

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// What a program that speaks to the node may take, on a machine under load.
+// Time limit of a program that talks to the node, on a machine under load.
 const answersWithin = 5 * time.Minute
 
-// enter is a command that shares one of the node's namespaces, and all else with the machine.
+// enter returns a command that runs in one of the node's namespaces, and in the machine's otherwise.
 func (c *cluster) enter(ctx context.Context, namespace string, args ...string) (*exec.Cmd, error) {
 	pid, err := c.pid()
 	if err != nil {
@@ -27,13 +27,13 @@ func (c *cluster) enter(ctx context.Context, namespace string, args ...string) (
 	return exec.CommandContext(ctx, "nsenter", append(flags, args...)...), nil
 }
 
-// exec becomes the program: its exit code is ours, and so are its signals.
+// exec replaces this process by the program.
 func (c *cluster) exec(args []string) error {
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
 	if len(args) == 0 {
-		return errors.New("exec what? Name a program")
+		return errors.New("exec requires a program")
 	}
 	cmd, err := c.enter(context.Background(), "net", args...)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *cluster) exec(args []string) error {
 	return syscall.Exec(cmd.Path, cmd.Args, os.Environ())
 }
 
-// kubectl runs one, with a text as its input.
+// kubectl runs kubectl with standard input.
 func (c *cluster) kubectl(ctx context.Context, input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
@@ -69,14 +69,14 @@ func (c *cluster) kubectl(ctx context.Context, input string, args ...string) (st
 	return output.String(), nil
 }
 
-// load gives images to the node, and waits until the kubelet can use them.
+// load loads images into the node and waits until the kubelet can use them.
 func (c *cluster) load(ctx context.Context, archives []string) error {
 	if len(archives) == 0 {
-		return fmt.Errorf("load what? Name at least one image archive")
+		return fmt.Errorf("load requires at least one image archive")
 	}
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
-	// containerd's own client, which sees the node's files and our input.
+	// containerd's client, which sees the node's files and this process's input.
 	ctr := []string{"ctr", "--namespace=k8s.io"}
 	for _, archive := range archives {
 		file, err := os.Open(archive)
@@ -90,7 +90,7 @@ func (c *cluster) load(ctx context.Context, archives []string) error {
 		}
 		cmd.Stdin = file
 		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot load %s: %w: %s", archive, err, strings.TrimSpace(string(output)))
+			return fmt.Errorf("failed to load %s: %w: %s", archive, err, strings.TrimSpace(string(output)))
 		}
 	}
 	list := func(filter ...string) (string, error) {
@@ -101,7 +101,7 @@ func (c *cluster) load(ctx context.Context, archives []string) error {
 		output, err := cmd.Output()
 		return string(output), err
 	}
-	// containerd tells its half that the kubelet speaks to, which then labels them.
+	// containerd notifies its CRI plugin, which then labels the images.
 	return await(time.Minute, "the node to know its new images", func() error {
 		all, err := list()
 		if err != nil {
@@ -109,7 +109,7 @@ func (c *cluster) load(ctx context.Context, archives []string) error {
 		}
 		known, err := list(`labels."io.cri-containerd.image"==managed`)
 		if err == nil && known != all {
-			err = fmt.Errorf("of\n%sit knows\n%s", all, known)
+			err = fmt.Errorf("loaded\n%sknown\n%s", all, known)
 		}
 		return err
 	})

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 40 characters, so that `-operator` and what Kubernetes appends still fit a label. */}}
+{{/* At most 40 characters, so that `-operator` and the suffixes of Kubernetes still fit a label. */}}
 {{- define "rota.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -16,7 +16,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selectors use; never changes in the life of a release. Called with a list: context, component. */}}
+{{/* Selector labels, constant for the lifetime of a release. Called with a list: context, component. */}}
 {{- define "rota.selector" -}}
 {{- $context := index . 0 -}}
 app.kubernetes.io/name: rota
@@ -57,30 +57,125 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
 {{- end -}}
 
-{{/* What the operator may do where agents and tasks are. */}}
+{{/*
+Pod template of a component. Called with a list: context, component (`server` or `operator`). The component defines its
+parts as `rota.COMPONENT.annotations`, `.container` (arguments, ports, startup probe), `.env`, `.mounts` and `.volumes`.
+*/}}
+{{- define "rota.pod" -}}
+{{- $context := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $context.Values $component -}}
+metadata:
+  labels:
+    {{- include "rota.labels" . | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    kubectl.kubernetes.io/default-container: {{ $component }}
+    {{- with include (printf "rota.%s.annotations" $component) $context }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ include (printf "rota.%s.account" $component) $context }}
+  # Only the operator calls the API server.
+  automountServiceAccountToken: {{ eq $component "operator" }}
+  # Otherwise a Service named rota would set variables that look like settings.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  securityContext:
+    {{- toYaml $context.Values.podSecurityContext | nindent 4 }}
+  {{- with $context.Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+  {{- with get $values $field }}
+  {{- dict $field . | toYaml | nindent 2 }}
+  {{- end }}
+  {{- end }}
+  {{- with $values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- range . }}
+    {{- $own := dict "matchLabels" (include "rota.selector" (list $context $component) | fromYaml) }}
+    - {{- merge (deepCopy .) (hasKey . "labelSelector" | ternary dict (dict "labelSelector" $own)) | toYaml | nindent 6 }}
+    {{- end }}
+  {{- end }}
+  containers:
+    - name: {{ $component }}
+      image: {{ include "rota.image" (list $context $context.Values.image) }}
+      imagePullPolicy: {{ $context.Values.image.pullPolicy }}
+      {{- include (printf "rota.%s.container" $component) $context | nindent 6 }}
+      env:
+        - name: ROTA_LOG
+          value: {{ $context.Values.log.filter | quote }}
+        # The image has no home directory.
+        - name: HOME
+          value: /tmp
+        {{- with include (printf "rota.%s.env" $component) $context }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      livenessProbe:
+        httpGet:
+          path: /livez
+          port: http
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet:
+          path: /readyz
+          port: http
+        periodSeconds: 5
+        timeoutSeconds: 5
+      resources:
+        {{- toYaml $values.resources | nindent 8 }}
+      securityContext:
+        {{- toYaml $context.Values.securityContext | nindent 8 }}
+      volumeMounts:
+        - name: tmp
+          mountPath: /tmp
+        {{- with include (printf "rota.%s.mounts" $component) $context }}
+        {{- . | nindent 8 }}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {}
+    {{- with include (printf "rota.%s.volumes" $component) $context }}
+    {{- . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* Permissions of the operator in the namespaces of agents and tasks. */}}
 {{- define "rota.operator.rules" -}}
 - apiGroups: [rota.dev]
   resources: [agents]
   verbs: [get, list, watch]
-# A task's resource goes by its TTL.
+# Tasks are deleted after their TTL.
 - apiGroups: [rota.dev]
   resources: [tasks]
   verbs: [get, list, watch, delete]
 - apiGroups: [rota.dev]
   resources: [agents/status, tasks/status]
   verbs: [get, patch, update]
-# Where the API server asks for it, so that owner references of pods may block their owner's deletion.
+# Required by some API servers for owner references that block the deletion of the owner.
 - apiGroups: [rota.dev]
   resources: [agents/finalizers, tasks/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
-# Whether a namespace goes: its workers need not finish what they do.
+# Detects terminating namespaces, whose workers do not finish their tasks.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
-# A name cannot be asked for where something is made.
+# RBAC cannot restrict the creation of objects by name.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create]
@@ -93,7 +188,7 @@ https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
   verbs: [create, patch]
 {{- end -}}
 
-{{/* Names, and the API server, which no selector finds: 443 by its Service, 6443 behind it. */}}
+{{/* DNS and the API server, which no selector matches: 443 by its Service, 6443 behind it. */}}
 {{- define "rota.egress" -}}
 - ports:
     - port: 53
