@@ -32,7 +32,7 @@ struct OutcomeLabels {
 
 /// Health of a background task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskState {
+pub enum BackgroundTaskState {
     /// Waits for the next activation.
     Idle,
     /// An activation is in progress.
@@ -47,12 +47,12 @@ pub enum TaskState {
 
 /// Snapshot of a background task. Times are microseconds since the Unix epoch.
 #[derive(Debug, Clone)]
-pub struct TaskStatus {
+pub struct BackgroundTaskStatus {
     /// Unique within its [`BackgroundTasks`]; also the value of the metric label.
     pub name: &'static str,
     /// One sentence for operators: what the task is for.
     pub description: &'static str,
-    pub state: TaskState,
+    pub state: BackgroundTaskState,
     /// When an activation last succeeded.
     pub last_success: Option<i64>,
     /// Number of successful activations.
@@ -120,7 +120,7 @@ impl BackgroundTasks {
     }
 
     /// Returns the status of every task, sorted by name.
-    pub fn statuses(&self) -> Vec<TaskStatus> {
+    pub fn statuses(&self) -> Vec<BackgroundTaskStatus> {
         let now = unix_micros();
         let mut statuses: Vec<_> = self.0.entries.lock().iter().map(|entry| entry.status(now)).collect();
         statuses.sort_unstable_by_key(|status| status.name);
@@ -144,20 +144,20 @@ impl BackgroundTasks {
 }
 
 impl Entry {
-    fn status(&self, now: i64) -> TaskStatus {
+    fn status(&self, now: i64) -> BackgroundTaskStatus {
         let error = self.error.lock().clone();
         let active_since = Some(self.active_since.load(Ordering::Relaxed)).filter(|at| *at != 0);
         let is_stuck = |since: i64| {
             u128::try_from(now - since).is_ok_and(|elapsed| elapsed > STUCK_THRESHOLD.as_micros())
         };
         let state = match active_since {
-            _ if self.stopped.load(Ordering::Relaxed) => TaskState::Stopped,
-            Some(since) if is_stuck(since) => TaskState::Stuck,
-            _ if !error.is_empty() => TaskState::Failing,
-            Some(_) => TaskState::Running,
-            None => TaskState::Idle,
+            _ if self.stopped.load(Ordering::Relaxed) => BackgroundTaskState::Stopped,
+            Some(since) if is_stuck(since) => BackgroundTaskState::Stuck,
+            _ if !error.is_empty() => BackgroundTaskState::Failing,
+            Some(_) => BackgroundTaskState::Running,
+            None => BackgroundTaskState::Idle,
         };
-        TaskStatus {
+        BackgroundTaskStatus {
             name: self.name,
             description: self.description,
             state,
@@ -221,7 +221,7 @@ impl Drop for TaskMonitor {
 mod tests {
     use super::*;
 
-    fn status(tasks: &BackgroundTasks) -> TaskStatus {
+    fn status(tasks: &BackgroundTasks) -> BackgroundTaskStatus {
         tasks.statuses().remove(0)
     }
 
@@ -229,29 +229,29 @@ mod tests {
     fn state_follows_activations() {
         let tasks = BackgroundTasks::default();
         let monitor = tasks.register("sweep", "Sweeps");
-        assert_eq!(status(&tasks).state, TaskState::Idle);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Idle);
         assert_eq!(status(&tasks).last_success, None);
 
         let activation = monitor.activate();
-        assert_eq!(status(&tasks).state, TaskState::Running);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Running);
         activation.failed("no broom");
-        assert_eq!(status(&tasks).state, TaskState::Failing);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Failing);
         assert_eq!(status(&tasks).error, "no broom");
 
         // Dropped without an outcome: the last one stays.
         drop(monitor.activate());
-        assert_eq!(status(&tasks).state, TaskState::Failing);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Failing);
 
         monitor.activate().succeeded();
         let after_success = status(&tasks);
-        assert_eq!(after_success.state, TaskState::Idle);
+        assert_eq!(after_success.state, BackgroundTaskState::Idle);
         assert_eq!(after_success.succeeded, 1);
         assert_eq!(after_success.failed, 1);
         assert!(after_success.last_success.is_some());
         assert_eq!(after_success.error, "");
 
         drop(monitor);
-        assert_eq!(status(&tasks).state, TaskState::Stopped);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Stopped);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         drop(tasks.register("sweep", "Sweeps"));
         let _monitor = tasks.register("sweep", "Sweeps");
         assert_eq!(tasks.statuses().len(), 1);
-        assert_eq!(status(&tasks).state, TaskState::Idle);
+        assert_eq!(status(&tasks).state, BackgroundTaskState::Idle);
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         let monitor = tasks.register("sweep", "Sweeps");
         let _activation = monitor.activate();
         let after = |elapsed: Duration| unix_micros() + i64::try_from(elapsed.as_micros()).unwrap();
-        assert_eq!(monitor.entry.status(after(STUCK_THRESHOLD / 2)).state, TaskState::Running);
-        assert_eq!(monitor.entry.status(after(STUCK_THRESHOLD * 2)).state, TaskState::Stuck);
+        assert_eq!(monitor.entry.status(after(STUCK_THRESHOLD / 2)).state, BackgroundTaskState::Running);
+        assert_eq!(monitor.entry.status(after(STUCK_THRESHOLD * 2)).state, BackgroundTaskState::Stuck);
     }
 }

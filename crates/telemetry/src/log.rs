@@ -12,7 +12,7 @@ use crate::redact;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Text lines, coloured on a terminal.
+    /// Text lines, colored on a terminal.
     #[default]
     Text,
     /// One JSON object per line.
@@ -63,8 +63,8 @@ fn parse(filter: &str) -> Result<EnvFilter, Error> {
 /// Installs the subscriber of this process. Only the first call has an effect.
 pub fn init(options: &Options) -> Result<(), Error> {
     let (filter, handle) = reload::Layer::new(parse(&options.filter)?);
-    let colours = std::io::stderr().is_terminal() && crate::env::var("NO_COLOR").is_none();
-    let layer = fmt::layer().with_writer(|| RedactedStderr).with_ansi(colours);
+    let colors = std::io::stderr().is_terminal() && crate::env::var("NO_COLOR").is_none();
+    let layer = fmt::layer().with_writer(|| RedactedStderr).with_ansi(colors);
     let layer = match options.format {
         Format::Text => layer.with_target(false).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),

@@ -1,5 +1,6 @@
 //! W3C trace context (<https://www.w3.org/TR/trace-context/>): the position in a trace that a `traceparent` header
-//! carries. Parsing and formatting are the OpenTelemetry SDK's.
+//! carries. Parsing and formatting are the OpenTelemetry SDK's, which accepts more than the standard: the shape of a
+//! header is checked here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +9,8 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-/// Length of a `traceparent` of version 00. Later versions are longer.
-const MIN_LENGTH: usize = 55;
+/// Length of a `traceparent` of version 00, with which those of later versions begin.
+const TRACEPARENT_BYTES: usize = 55;
 
 /// Position in a trace: trace, span, and whether the trace is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,8 +44,8 @@ impl FromStr for TraceContext {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        // The SDK itself accepts ids with digits missing.
-        if text.trim().len() < MIN_LENGTH {
+        let text = text.trim();
+        if !has_traceparent_shape(text) {
             return Err(Malformed);
         }
         let empty = opentelemetry::Context::new();
@@ -60,6 +61,19 @@ impl FromStr for TraceContext {
             sampled: context.is_sampled(),
         })
     }
+}
+
+/// Returns whether a text has the shape `<version>-<32 digits>-<16 digits>-<2 digits>` in lower-case hexadecimal digits.
+/// Only versions after 00 may have more, separated by a hyphen; version ff is invalid.
+fn has_traceparent_shape(text: &str) -> bool {
+    let Some((fields, more)) = text.as_bytes().split_at_checked(TRACEPARENT_BYTES) else { return false };
+    let well_formed = fields.iter().enumerate().all(|(at, byte)| match at {
+        2 | 35 | 52 => *byte == b'-',
+        _ => matches!(*byte, b'0'..=b'9' | b'a'..=b'f'),
+    });
+    let may_have_more = !fields.starts_with(b"00");
+    let ends = more.is_empty() || may_have_more && more.starts_with(b"-");
+    well_formed && ends && !fields.starts_with(b"ff")
 }
 
 impl fmt::Display for TraceContext {
@@ -97,7 +111,24 @@ mod tests {
     }
 
     #[test]
+    fn later_versions_may_have_more_fields() {
+        let known = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let expected = format!("00-{known}").parse::<TraceContext>().unwrap();
+        for later in [format!("01-{known}"), format!("01-{known}-"), format!("fe-{known}-what.comes-next")] {
+            assert_eq!(later.parse::<TraceContext>(), Ok(expected), "{later}");
+        }
+    }
+
+    #[test]
     fn malformed_traceparent_is_rejected() {
+        let padded = [
+            format!("00-1-1-{}1", "0".repeat(50)),
+            format!("01-1-1-01-{}", "x".repeat(60)),
+            format!("0-+{}-b7ad6b7169203331-001", "1".repeat(31)),
+        ];
+        for malformed in padded {
+            assert_eq!(malformed.parse::<TraceContext>(), Err(Malformed), "{malformed}");
+        }
         for malformed in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
@@ -106,6 +137,9 @@ mod tests {
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x",
+            "0g-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-ä-b-01",
         ] {
             assert_eq!(malformed.parse::<TraceContext>(), Err(Malformed), "{malformed}");

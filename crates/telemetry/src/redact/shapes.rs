@@ -32,7 +32,7 @@ const KEY_PREFIXES: &[&str] = &[
     "-----BEGIN ",
 ];
 
-/// Patterns of all kinds. None requires a word boundary in front: an escaped line break or a colour code is none.
+/// Patterns of all kinds. None requires a word boundary in front: an escaped line break or a color code is none.
 const KEY_PATTERNS: &str = r"(?x-u)
     sk-ant-[A-Za-z0-9_-]{16,}
   | gh[pousr]_[A-Za-z0-9]{20,}
