@@ -21,7 +21,7 @@ pub struct Settings {
     /// Lease that elects the leader among several operators
     #[arg(long, value_name = "NAME")]
     pub lease: String,
-    /// Comma-separated namespaces whose Agents and Tasks are reconciled [default: all]
+    /// Comma-separated namespaces whose Agents and Tasks are reconciled; may be repeated [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
     /// Service of the control plane; its certificate is issued for this name

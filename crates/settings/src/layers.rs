@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::environment::Environment;
+
 /// Settings of one component, from all of their sources.
 pub trait Settings: clap::Args + Default + Serialize + DeserializeOwned + JsonSchema {
     /// Prefix of the component's environment variables, such as `ROTA_SERVER_`.
@@ -50,19 +52,21 @@ impl<S: Settings> Layers<S> {
 
     /// Merges defaults, file, environment and flags, in this order.
     pub fn load(&self) -> Result<S, Error> {
+        self.load_with(Environment::read::<S>())
+    }
+
+    fn load_with(&self, environment: Environment) -> Result<S, Error> {
         let mut figment = Figment::from(Serialized::defaults(S::default()));
         if let Some(path) = self.file() {
             let text = std::fs::read_to_string(&path)
                 .map_err(|source| Error::Read { path: path.clone(), source })?;
             figment = figment.merge(Toml::string(&text));
         }
-        figment.merge(environment(S::ENV_PREFIX)).merge(Serialized::defaults(&self.flags)).extract().map_err(
-            |error| {
-                let mut problems = error.into_iter().map(|one| one.to_string());
-                let first = problems.next().unwrap_or_default();
-                Error::Invalid { first, others: problems.collect() }
-            },
-        )
+        figment.merge(environment).merge(Serialized::defaults(&self.flags)).extract().map_err(|error| {
+            let mut problems = error.into_iter().map(|one| one.to_string());
+            let first = problems.next().unwrap_or_default();
+            Error::Invalid { first, others: problems.collect() }
+        })
     }
 
     /// The file of `--config` or of the component's `…_CONFIG` variable.
@@ -75,15 +79,6 @@ impl<S: Settings> Layers<S> {
 /// Returns settings as TOML. They hold no secrets, only names of files.
 pub fn to_toml(settings: &impl Serialize) -> Result<String, toml::ser::Error> {
     toml::to_string_pretty(settings)
-}
-
-/// The component's environment variables. Kubernetes puts `ROTA_SERVER_PORT`, `ROTA_SERVER_SERVICE_HOST`
-/// and the like into every pod of a namespace with a Service of that name; these are skipped.
-fn environment(prefix: &str) -> Env {
-    Env::prefixed(prefix).filter(|key| {
-        let key = key.as_str().to_ascii_lowercase();
-        key != "config" && !key.starts_with("service_") && key != "port" && !key.starts_with("port_")
-    })
 }
 
 /// The flags of a component's settings, with the environment variable and the default of each.
@@ -189,6 +184,12 @@ mod tests {
         /// Labels of the replica
         #[arg(long = "label", value_name = "WORD")]
         labels: Vec<String>,
+        /// Accept clients that are not authenticated
+        #[arg(long)]
+        insecure: bool,
+        /// Time for running tasks to finish
+        #[arg(long, value_name = "TIME")]
+        drain_timeout: Option<HumanDuration>,
         /// File with a token
         #[arg(skip)]
         #[schemars(extend("x-flag" = "--token-file"))]
@@ -202,6 +203,8 @@ mod tests {
                 slots: 1,
                 heartbeat: HumanDuration(Duration::from_secs(5)),
                 labels: Vec::new(),
+                insecure: false,
+                drain_timeout: None,
                 token_file: None,
             }
         }
@@ -215,6 +218,12 @@ mod tests {
         let command = Layers::<Example>::augment_args(Command::new("example"));
         let matches = command.try_get_matches_from([&["example"], args].concat()).unwrap();
         Layers::from_arg_matches(&matches).unwrap()
+    }
+
+    /// Loads the flags over variables, given by their keys.
+    fn load(layers: &Layers<Example>, variables: &[(&str, &str)]) -> Result<Example, String> {
+        let owned = variables.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned()));
+        layers.load_with(Environment::new::<Example>(owned)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -246,6 +255,64 @@ mod tests {
     }
 
     #[test]
+    fn variables_have_the_type_of_the_key() {
+        let variables = [
+            ("name", "123"),
+            ("slots", "4"),
+            ("heartbeat", "7s"),
+            ("labels", "a, b,"),
+            ("insecure", "1"),
+            ("drain_timeout", "1m"),
+            ("token_file", "1"),
+        ];
+        let expected = Example {
+            name: "123".to_owned(),
+            slots: 4,
+            heartbeat: HumanDuration(Duration::from_secs(7)),
+            labels: vec!["a".to_owned(), "b".to_owned()],
+            insecure: true,
+            drain_timeout: Some(HumanDuration(Duration::from_secs(60))),
+            token_file: Some(PathBuf::from("1")),
+        };
+        assert_eq!(load(&parse(&[]), &variables).unwrap(), expected);
+        for (text, labels) in [("gpu", vec!["gpu"]), ("2024", vec!["2024"]), ("", Vec::new())] {
+            assert_eq!(load(&parse(&[]), &[("labels", text)]).unwrap().labels, labels, "{text}");
+        }
+        for (text, insecure) in [("true", true), ("1", true), ("false", false), ("0", false)] {
+            assert_eq!(load(&parse(&[]), &[("insecure", text)]).unwrap().insecure, insecure, "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_override_file_and_flags_override_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("example.toml");
+        std::fs::write(&path, "name = \"file\"\nslots = 2\nlabels = [\"file\"]\n").unwrap();
+        let layers = parse(&["--config", path.to_str().unwrap(), "--slots", "3"]);
+        let settings = load(&layers, &[("labels", "variable"), ("slots", "4")]).unwrap();
+        assert_eq!((settings.name.as_str(), settings.slots), ("file", 3));
+        assert_eq!(settings.labels, ["variable"]);
+    }
+
+    #[test]
+    fn unusable_variables_fail() {
+        for (key, text) in [
+            ("slots", "many"),
+            ("slots", "-1"),
+            ("slots", ""),
+            ("insecure", "yes"),
+            ("heartbeat", "5"),
+            ("drain_timeout", "soon"),
+        ] {
+            let error = load(&parse(&[]), &[(key, text)]).unwrap_err();
+            let variable = format!("ROTA_SETTINGS_TEST_{}", key.to_ascii_uppercase());
+            assert!(error.contains(&variable), "{key}={text}: {error}");
+        }
+        let error = load(&parse(&[]), &[("slotz", "1")]).unwrap_err();
+        assert!(error.contains("unknown field") && error.contains("slotz"), "{error}");
+    }
+
+    #[test]
     fn help_shows_variable_and_default() {
         let help = Layers::<Example>::augment_args(Command::new("example")).render_long_help().to_string();
         assert!(help.contains("[env: ROTA_SETTINGS_TEST_HEARTBEAT]"), "{help}");
@@ -267,6 +334,9 @@ mod tests {
     #[test]
     fn toml_omits_unset_keys() {
         let text = to_toml(&Example::default()).unwrap();
-        assert_eq!(text, "name = \"default\"\nslots = 1\nheartbeat = \"5s\"\nlabels = []\n");
+        assert_eq!(
+            text,
+            "name = \"default\"\nslots = 1\nheartbeat = \"5s\"\nlabels = []\ninsecure = false\n"
+        );
     }
 }

@@ -29,7 +29,8 @@
 //! # What is derived
 //!
 //! - **Key** of the TOML file: the field name (`check_interval`). Unknown keys are errors.
-//! - **Environment variable**: the prefix and the key in capitals (`ROTA_EXAMPLE_CHECK_INTERVAL`).
+//! - **Environment variable**: the prefix and the key in capitals (`ROTA_EXAMPLE_CHECK_INTERVAL`). The
+//!   key's type decides how its text is read: lists are separated by commas, booleans are `true`, `1`, `false` or `0`.
 //! - **Flag**: as clap derives it (`--check-interval`); the doc comment is its help text.
 //! - **Default**: the field's value in `Default::default()`, shown in `--help` and in the schema.
 //! - **Schema**: [`schema`], the input of `docs/reference/config.md`.
@@ -48,6 +49,7 @@
 //! This crate knows no component, and nothing of tasks, agents or the API.
 
 mod duration;
+mod environment;
 mod layers;
 mod reference;
 

@@ -14,9 +14,10 @@ const COMPONENTS: &[&str] = &["server", "worker", "operator", "dev"];
 
 pub(super) fn page(rota: &Path) -> anyhow::Result<String> {
     let mut text = format!(
-        "{MARK}\n\n# Settings\n\nEvery setting of a component is a key of its TOML file (`--config FILE`), an environment variable and a \
+        "{MARK}\n\n# Configuration\n\nEvery setting of a component is a key of its TOML file (`--config FILE`), an environment variable and a \
          flag. Flags\noverride variables, which override the file, which overrides the defaults. Unknown keys and variables are \
-         errors.\n`--print-config` prints the effective settings.\n"
+         errors.\nIn a variable, a list is separated by commas, and a boolean is `true`, `1`, `false` or `0`.\n\
+         `--print-config` prints the effective settings.\n"
     );
     for component in COMPONENTS {
         let schema: Value = serde_json::from_str(&run(rota, &[component, "--print-schema"])?)
@@ -39,15 +40,24 @@ fn row(key: &str, property: &Value) -> Vec<String> {
         Value::Array(list) if list.is_empty() => String::new(),
         other => other.to_string(),
     };
-    let text = |name: &str| property[name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| property[name].as_str().unwrap_or_default();
+    let (description, described) = split_default(text("description"));
     vec![
         code(key),
         type_name(property).to_owned(),
-        code(&default),
-        text("description"),
-        code(&text("x-flag")),
-        code(&text("x-env")),
+        if default.is_empty() { described.to_owned() } else { code(&default) },
+        description.to_owned(),
+        code(text("x-flag")),
+        code(text("x-env")),
     ]
+}
+
+/// Splits off a default that depends on other things than the settings, such as `[default: unlimited]`.
+fn split_default(description: &str) -> (&str, &str) {
+    description
+        .strip_suffix(']')
+        .and_then(|text| text.rsplit_once(" [default: "))
+        .unwrap_or((description, ""))
 }
 
 fn type_name(property: &Value) -> &str {
@@ -82,7 +92,13 @@ mod tests {
             row("heartbeat", &duration),
             ["`heartbeat`", "duration", "`5s`", "Interval", "`--heartbeat`", "`ROTA_SERVER_HEARTBEAT`"]
         );
-        let optional = json!({"type": ["string", "null"], "default": null, "x-env": "ROTA_SERVER_TLS_KEY"});
-        assert_eq!(row("tls_key", &optional), ["`tls_key`", "string", "", "", "", "`ROTA_SERVER_TLS_KEY`"]);
+        let optional = json!({
+            "type": ["string", "null"], "default": null, "description": "Key [default: none]",
+            "x-env": "ROTA_SERVER_TLS_KEY"
+        });
+        assert_eq!(
+            row("tls_key", &optional),
+            ["`tls_key`", "string", "none", "Key", "", "`ROTA_SERVER_TLS_KEY`"]
+        );
     }
 }
