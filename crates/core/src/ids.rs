@@ -50,7 +50,7 @@ pub struct RouteId(pub u32);
 /// Error for a text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid name {0:?}: use 1 to 63 lower-case letters, digits, '-' or '.', beginning and completion with a letter or digit"
+    "invalid name {0:?}: use 1 to 63 lower-case letters, digits, '-' or '.', beginning and ending with a letter or digit"
 )]
 pub struct BadName(pub String);
 

@@ -17,8 +17,9 @@ use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{AgentKey, AgentRegistry};
+use crate::agents::AgentRegistry;
 use crate::clock::now;
+use crate::keys::AgentKey;
 use crate::scheduler::{Admission, Scheduler};
 use crate::watchers::Watchers;
 use crate::wire::failure;
@@ -45,17 +46,19 @@ fn admission(state: State) -> Admission {
 
 /// Describes an agent's breaker for users.
 pub(crate) fn describe(agent: &AgentName, breaker: &Breaker) -> String {
-    let state = match breaker.state() {
-        State::Closed => "circuit breaker closed".to_owned(),
-        State::Open { until } => format!("circuit breaker open for {} s", until.since(now()).as_secs() + 1),
-        State::HalfOpen { .. } => "circuit breaker half-open, admitting one probe task,".to_owned(),
+    let (state, effect) = match breaker.state() {
+        State::Closed => ("closed".to_owned(), ""),
+        State::Open { until } => (format!("open for {} s", until.since(now()).as_secs() + 1), ""),
+        State::HalfOpen { .. } => ("half-open".to_owned(), "; one probe task is admitted"),
     };
     let cause = match breaker.last() {
         Some((class, message)) => format!("{}: {message}", failure::class_name(*class)),
         None => "cause unknown".to_owned(),
     };
     let count = breaker.failures();
-    format!("agent {agent}: {state} after {count} consecutive infrastructure failures ({cause})")
+    format!(
+        "agent {agent}: circuit breaker {state} after {count} consecutive infrastructure failures ({cause}){effect}"
+    )
 }
 
 /// Whether a report shows that its agent works: it wrote, used a tool, or asked for input.
@@ -101,7 +104,12 @@ impl Breakers {
             {
                 self.record(agent, Outcome::Success, attempt);
             }
+            let mut was_on_worker = change.before.is_some_and(|before| before.is_on_worker());
             while let Some(end) = ends.next_if(|end| end.task.id == change.task.id) {
+                // An attempt that was assigned and lost in one commit was not dispatched, but may be the probe.
+                if !std::mem::take(&mut was_on_worker) {
+                    self.observe_assignment(end);
+                }
                 changes.opened += u64::from(self.observe_end(end));
             }
         }
@@ -130,6 +138,14 @@ impl Breakers {
         }
         let shown = breaker.is_probe(attempt) && change.events.iter().any(|event| is_evidence(&event.body));
         shown.then_some((agent, attempt))
+    }
+
+    /// Registers an attempt that has ended in the commit that assigned it.
+    fn observe_assignment(&self, ended: &AttemptEnded) {
+        let Some(agent) = ended.agent() else { return };
+        if let Some(breaker) = self.inner.lock().get_mut(&(ended.namespace().clone(), agent.clone())) {
+            breaker.assigned((ended.task.id, ended.attempt.fence));
+        }
     }
 
     /// Returns whether the breaker opened.

@@ -76,8 +76,8 @@ impl Step<'_> {
         let attempt = task.attempt();
         let from = std::mem::replace(&mut task.state, change.to);
         if from == State::Queued
-            // Records of earlier versions have only the time at which the task became ready.
-            && let Some(since) = task.queued_at.or(task.ready_at)
+            // In records of earlier versions, the time at which the task became ready is that of its first stay.
+            && let Some(since) = task.queued_at.or(task.ready_at.filter(|_| task.refusals == 0 && task.worker_losses == 0))
         {
             self.out.queue_wait = Some(QueueWait { since, until: self.now });
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::apply::Step;
 use super::{
-    Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, Refusal, Rejected, Reply,
-    RuntimeSession, State, StateChange, WorkerRef,
+    Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, Own, Refusal, Rejected,
+    Reply, RuntimeSession, State, StateChange, WorkerRef,
 };
 use crate::failure::{Class, Failure, Severity};
 use crate::retry::{self, Decision};
@@ -62,7 +62,7 @@ impl Step<'_> {
             at: self.now,
             started_at: None,
             span_id,
-            own: task.own,
+            own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
             attempt_seq: 0,
             usage: Usage::default(),
             open_input: Vec::new(),

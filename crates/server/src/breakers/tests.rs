@@ -79,7 +79,8 @@ fn failed(number: u128, class: Class, own: Own) -> Commit {
         failure: Some(Failure::new(class, "no")),
     };
     let ended = AttemptEnded { task: Arc::new(task.clone()), attempt };
-    Commit { tasks: vec![change(task, Vec::new(), None)], attempts_ended: vec![ended], ..Commit::default() }
+    let change = TaskChange { before: Some(task::State::Running), ..change(task, Vec::new(), None) };
+    Commit { tasks: vec![change], attempts_ended: vec![ended], ..Commit::default() }
 }
 
 /// A commit that assigns one task, or in which its attempt reports.
@@ -153,4 +154,20 @@ fn failed_probe_opens_again() {
     assert_eq!(breakers.observe(&failed(9, Class::Auth, Own::default())).opened, 0);
     breakers.observe(&on_worker(4, None));
     assert_eq!(breakers.observe(&failed(4, Class::Auth, Own::default())).opened, 1);
+}
+
+#[test]
+fn probe_lost_in_its_commit_is_replaced() {
+    let breakers = breakers(POLICY);
+    for number in 1..3 {
+        breakers.observe(&failed(number, Class::Auth, Own::default()));
+    }
+    breakers.tick();
+    breakers.scheduler.set_admission(&key(), Admission::ProbeInFlight);
+    let mut lost = failed(4, Class::Auth, Own::default());
+    lost.tasks[0].before = Some(task::State::Queued);
+    lost.attempts_ended[0].attempt.outcome = AttemptOutcome::Lost;
+    lost.attempts_ended[0].attempt.failure = None;
+    breakers.observe(&lost);
+    assert_eq!(breakers.scheduler.admission(&key()), Admission::Probe);
 }

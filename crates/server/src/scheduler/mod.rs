@@ -47,10 +47,10 @@ pub(crate) use admission::Admission;
 pub(crate) use reservation::{ClaimPlan, Reservation};
 pub(crate) use slots::SlotState;
 pub(crate) use view::{IsolatedTask, PoolStatus, WorkerView};
-pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerKey, WorkerStats};
+pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerStats};
 
-use crate::agents::AgentKey;
-use reservation::Held;
+use crate::keys::AgentKey;
+use reservation::ReservedSlots;
 use slots::Purpose;
 use state::State;
 
@@ -115,7 +115,10 @@ impl Scheduler {
         state.with_entry(&worker, |entry| entry.slots.reserve(purpose, 1));
         let probe = state.take_probe(&worker);
         drop(state);
-        Some(Reservation::new(&self.state, Held { worker, session, purpose, slots: 1, queue: None, probe }))
+        Some(Reservation::new(
+            &self.state,
+            ReservedSlots { worker, session, purpose, slots: 1, queue: None, probe },
+        ))
     }
 
     /// Plans every claim that can be made now, and reserves its slots.
@@ -125,8 +128,8 @@ impl Scheduler {
         let waiting: Vec<_> =
             state.queues.iter().filter(|(_, queue)| queue.backlog() > 0).map(|(id, _)| *id).collect();
         for route in waiting {
-            while let Some((claim, held)) = state.plan_claim(route) {
-                plans.push(ClaimPlan { claim, reservation: Reservation::new(&self.state, held) });
+            while let Some((claim, reserved)) = state.plan_claim(route) {
+                plans.push(ClaimPlan { claim, reservation: Reservation::new(&self.state, reserved) });
             }
         }
         plans
@@ -135,6 +138,11 @@ impl Scheduler {
     /// Sets what an agent's workers may be given from now on.
     pub(crate) fn set_admission(&self, agent: &AgentKey, admission: Admission) {
         self.state().set_admission(agent, admission);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn admission(&self, agent: &AgentKey) -> Admission {
+        self.state().admissions.get(agent).copied().unwrap_or_default()
     }
 
     /// Takes in what a commit changed: routes, queues, and the slots of the tasks that it assigned. Returns for each of
@@ -157,7 +165,7 @@ impl Scheduler {
 
 impl State {
     /// Lets the least loaded worker of a route claim from all of its routes, if tasks wait there.
-    fn plan_claim(&mut self, id: RouteId) -> Option<(Claim, Held)> {
+    fn plan_claim(&mut self, id: RouteId) -> Option<(Claim, ReservedSlots)> {
         let queue = self.queues.get(&id)?;
         let (backlog, generation) = (queue.backlog(), queue.generation);
         if backlog == 0 {
@@ -178,7 +186,7 @@ impl State {
             queue.planned += slots as u64;
         }
         let queue = Some((id, generation));
-        Some((claim, Held { worker, session, purpose: Purpose::Claim, slots, queue, probe }))
+        Some((claim, ReservedSlots { worker, session, purpose: Purpose::Claim, slots, queue, probe }))
     }
 
     /// Turns the reserved slot of a task that a commit assigned into a running attempt.
@@ -188,10 +196,12 @@ impl State {
         let assignment = task.assignment.as_ref()?;
         let key = (task.namespace.clone(), assignment.worker.clone());
         let session = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
+        // A creation offers its slot to a new task only: an existing one with the same id was claimed.
+        let purpose = if change.before.is_none() { Purpose::Creation(task.id) } else { Purpose::Claim };
         let (reserved, recipient) = self.with_session(&key, &session, |entry| {
             entry.stats.add_busy_time(now, entry.slots.attempts());
             entry.stats.idle_since = None;
-            let reserved = entry.slots.start(task.id, task.fence);
+            let reserved = entry.slots.start(purpose, task.id, task.fence);
             let recipient = entry.session.clone();
             (reserved, recipient.map(|session| Recipient { session, agent: entry.profile.agent.clone() }))
         })?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rota_core::target::Route;
 
-use super::worker::WorkerKey;
+use crate::keys::WorkerKey;
 
 /// Waiting tasks of a route, and the workers that could take them.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rota_store::Claim;
 
 use super::slots::Purpose;
 use super::state::State;
-use super::worker::WorkerKey;
+use crate::keys::WorkerKey;
 
 /// Free slots of one worker session, held until they are committed or dropped.
 ///
@@ -19,13 +19,13 @@ use super::worker::WorkerKey;
 #[derive(Debug)]
 pub(crate) struct Reservation {
     state: Arc<Mutex<State>>,
-    pub(super) held: Held,
+    pub(super) reserved: ReservedSlots,
     settled: bool,
 }
 
 /// The slots of a reservation, and what has to be undone when they are not used.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ReservedSlots {
     pub(super) worker: WorkerKey,
     pub(super) session: WorkerRef,
     pub(super) purpose: Purpose,
@@ -44,17 +44,17 @@ pub(crate) struct ClaimPlan {
 }
 
 impl Reservation {
-    pub(super) fn new(state: &Arc<Mutex<State>>, held: Held) -> Self {
-        Self { state: Arc::clone(state), held, settled: false }
+    pub(super) fn new(state: &Arc<Mutex<State>>, reserved: ReservedSlots) -> Self {
+        Self { state: Arc::clone(state), reserved, settled: false }
     }
 
     /// Returns the worker session that has the slots.
     pub(crate) fn session(&self) -> &WorkerRef {
-        &self.held.session
+        &self.reserved.session
     }
 
     pub(crate) fn worker(&self) -> &WorkerKey {
-        &self.held.worker
+        &self.reserved.worker
     }
 
     /// Hands `assigned` of the slots over to the commit that assigned tasks to them, and releases the others.
@@ -64,7 +64,7 @@ impl Reservation {
 
     fn settle(&mut self, assigned: usize) {
         if !std::mem::replace(&mut self.settled, true) {
-            self.state.lock().settle(&self.held, assigned);
+            self.state.lock().settle(&self.reserved, assigned);
         }
     }
 }
@@ -76,26 +76,27 @@ impl Drop for Reservation {
 }
 
 impl State {
-    pub(super) fn settle(&mut self, held: &Held, assigned: usize) {
-        if let Some((id, generation)) = held.queue
+    pub(super) fn settle(&mut self, reserved: &ReservedSlots, assigned: usize) {
+        if let Some((id, generation)) = reserved.queue
             && let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.generation == generation)
         {
-            match queue.planned.checked_sub(held.slots as u64) {
+            match queue.planned.checked_sub(reserved.slots as u64) {
                 Some(planned) => queue.planned = planned,
                 None => self.report_mismatch("a queue had fewer planned tasks than its claims hold slots"),
             }
         }
         if assigned == 0
-            && let Some(agent) = &held.probe
+            && let Some(agent) = &reserved.probe
         {
-            self.return_probe(&(held.worker.0.clone(), agent.clone()));
+            self.return_probe(&(reserved.worker.0.clone(), agent.clone()));
         }
         // A worker that left or has a newer session took its slots along.
-        let Some(unused) = held.slots.checked_sub(assigned) else {
+        let Some(unused) = reserved.slots.checked_sub(assigned) else {
             return self.report_mismatch("more tasks were assigned than slots were reserved");
         };
-        let released =
-            self.with_session(&held.worker, &held.session, |entry| entry.slots.release(held.purpose, unused));
+        let released = self.with_session(&reserved.worker, &reserved.session, |entry| {
+            entry.slots.release(reserved.purpose, unused)
+        });
         if released == Some(false) {
             self.report_mismatch("a reserved slot was missing when its reservation ended");
         }

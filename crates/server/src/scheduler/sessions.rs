@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use rota_core::task::{Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
 
-use super::{Scheduler, SessionHandle, SlotState, WorkerEntry, WorkerKey};
-use crate::agents::AgentKey;
+use super::{Scheduler, SessionHandle, SlotState, WorkerEntry};
+use crate::keys::{AgentKey, WorkerKey};
 
 /// A newer session of the worker registered first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -94,11 +94,11 @@ impl Slots {
         first.is_some_and(|key| self.occupied.remove(&key).is_some())
     }
 
-    /// Turns the slot that was reserved for a task, or else one of a claim, into a running attempt. Returns whether
+    /// Turns a slot that was reserved for a purpose, or else one of a claim, into a running attempt. Returns whether
     /// there was one.
     #[must_use = "an attempt without a reserved slot was assigned past the scheduler"]
-    pub(super) fn start(&mut self, id: TaskId, fence: Fence) -> bool {
-        let reserved = self.take_reserved(Purpose::Creation(id)) || self.take_reserved(Purpose::Claim);
+    pub(super) fn start(&mut self, purpose: Purpose, id: TaskId, fence: Fence) -> bool {
+        let reserved = self.take_reserved(purpose) || self.take_reserved(Purpose::Claim);
         self.resume(id, fence, SlotState::Running);
         reserved
     }
@@ -133,21 +133,23 @@ mod tests {
     }
 
     #[test]
-    fn start_prefers_slot_reserved_for_task() {
+    fn start_takes_slot_of_its_purpose() {
         let mut slots = Slots::default();
         slots.reserve(Purpose::Claim, 1);
         slots.reserve(Purpose::Creation(task(1)), 1);
-        assert!(slots.start(task(1), Fence(1)));
-        assert!(slots.release(Purpose::Claim, 1), "the claim's slot must be left");
+        // The task was queued before; its creation was repeated, and a claim won.
+        assert!(slots.start(Purpose::Claim, task(1), Fence(1)));
+        assert!(slots.release(Purpose::Creation(task(1)), 1), "the creation's slot must be left");
         assert_eq!((slots.occupied(), slots.attempts()), (1, 1));
     }
 
     #[test]
     fn missing_reservation_is_reported() {
         let mut slots = Slots::default();
-        assert!(!slots.start(task(1), Fence(1)));
+        assert!(!slots.start(Purpose::Claim, task(1), Fence(1)));
         slots.reserve(Purpose::Creation(task(2)), 1);
-        assert!(!slots.start(task(3), Fence(1)), "a slot of another creation must not be taken");
+        let other = Purpose::Creation(task(3));
+        assert!(!slots.start(other, task(3), Fence(1)), "a slot of another creation must not be taken");
         assert!(!slots.release(Purpose::Creation(task(2)), 2));
     }
 

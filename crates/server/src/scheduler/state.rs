@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::admission::Admission;
 use super::queue::RouteQueue;
-use super::worker::{WorkerEntry, WorkerKey};
-use crate::agents::AgentKey;
+use super::worker::WorkerEntry;
+use crate::keys::{AgentKey, WorkerKey};
 
 #[derive(Debug, Default)]
 pub(super) struct State {

@@ -7,7 +7,7 @@ use rota_core::task::explain;
 use rota_core::{AgentName, Namespace, RouteId, TaskId, WorkerName};
 
 use super::{Scheduler, WorkerEntry, WorkerStats};
-use crate::agents::AgentKey;
+use crate::keys::AgentKey;
 
 /// Snapshot of a worker, for display and scaling.
 #[derive(Debug, Clone)]

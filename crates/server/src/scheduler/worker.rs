@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
-use rota_core::{Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{Epoch, Fence, RouteId, TaskId, Timestamp};
 use rota_proto::worker::v1::{SessionResponse, session_response};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::slots::{SlotState, Slots};
-
-pub(crate) type WorkerKey = (Namespace, WorkerName);
+use crate::keys::WorkerKey;
 
 /// Entries of a worker's recent activity that are kept.
 const MAX_ACTIVITY: usize = 10;

@@ -74,7 +74,9 @@ impl Entry {
         let ended = out.attempt_ended.take();
         if !out.used.is_zero() {
             let attempt = ended.as_ref().map(|ended| &ended.assignment).or(current);
-            let agent = attempt.and_then(|attempt| attempt.agent.clone());
+            // Records of earlier versions do not name it; most tasks do.
+            let agent =
+                attempt.and_then(|attempt| attempt.agent.clone()).or_else(|| self.task.agent().cloned());
             self.usage.push((agent, std::mem::take(&mut out.used)));
         }
         if let Some(wait) = out.queue_wait {

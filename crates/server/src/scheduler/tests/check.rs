@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::fixture::{id, key, now, number};
+use super::fixture::{key, now, number, route};
 use super::world::{ROUTES, WORKERS, World};
 
 impl World {
@@ -23,9 +23,25 @@ impl World {
             );
             let attempts = entry.slots.iter_attempts().map(|(id, fence, state)| ((id, fence), state));
             assert!(attempts.eq(model.attempts.iter().map(|(key, state)| (*key, *state))));
+            let covered = (0..ROUTES).filter(|route_number| self.model.covers(*worker, *route_number));
+            let covered: BTreeSet<_> =
+                covered.filter_map(|route_number| self.model.ids[route_number]).collect();
+            let routes: BTreeSet<_> = entry.routes.iter().copied().collect();
+            assert_eq!((entry.routes.len(), routes), (covered.len(), covered), "routes of worker {worker}");
         }
+        assert_eq!(state.queues.len(), self.model.ids.iter().flatten().count());
         for route_number in 0..ROUTES {
-            let queue = &state.queues[&id(route_number)];
+            let id = self.model.ids[route_number];
+            assert_eq!(state.ids.get(&route(route_number)).copied(), id, "id of route {route_number}");
+            let Some(queue) = id.and_then(|id| state.queues.get(&id)) else {
+                assert_eq!(id, None, "route {route_number} has no queue");
+                assert_eq!(
+                    self.model.queued[route_number], 0,
+                    "route {route_number} was removed with its tasks"
+                );
+                continue;
+            };
+            assert_eq!(queue.route, route(route_number));
             assert_eq!(queue.queued, self.model.queued[route_number], "queue of route {route_number}");
             assert_eq!(queue.planned, self.model.planned[route_number], "claims for route {route_number}");
             let free: BTreeSet<_> = queue.free.iter().map(|(used, key)| (number(key), *used)).collect();

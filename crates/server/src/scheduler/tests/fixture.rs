@@ -1,4 +1,4 @@
-//! Names, tasks and commits for the tests of the scheduler. Everything is numbered from 0.
+//! Names, tasks and changes for the tests of the scheduler. Everything is numbered from 0.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rota_core::target::{Route, Target};
 use rota_core::task::{self, Command, Limits, State, Task, WorkerRef};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
-use rota_store::{Commit, Dispatch, TaskChange};
+use rota_store::{Dispatch, TaskChange};
 
 use super::model;
-use crate::scheduler::WorkerKey;
+use crate::keys::WorkerKey;
 
 pub(super) fn namespace() -> Namespace {
     Namespace::new("n").unwrap()
@@ -31,33 +31,36 @@ pub(super) fn route(number: usize) -> Route {
     let target = match number {
         0 | 1 => Target::Agent(agent_name(number)),
         2 => Target::Worker(key(0).1),
-        _ => Target::Capabilities(BTreeSet::new()),
+        3 => Target::Capabilities(BTreeSet::new()),
+        _ => Target::Capabilities(words(true)),
     };
     Route { namespace: namespace(), target }
 }
 
-pub(super) fn id(route: usize) -> RouteId {
+/// Returns the id that a route has at the start.
+pub(super) fn first_id(route: usize) -> RouteId {
     RouteId(u32::try_from(route).unwrap())
+}
+
+/// Returns capabilities with or without the one that the last route requires.
+pub(super) fn words(capable: bool) -> BTreeSet<String> {
+    capable.then(|| "review".to_owned()).into_iter().collect()
 }
 
 pub(super) fn now() -> Timestamp {
     Timestamp(1_000_000)
 }
 
-pub(super) fn change(task: Task, route: usize, before: Option<State>, assigned: bool) -> TaskChange {
+pub(super) fn change(task: Task, route: RouteId, before: Option<State>, assigned: bool) -> TaskChange {
     let dispatch = Dispatch { payload: bytes::Bytes::new(), secrets: None, previous: Vec::new() };
     TaskChange {
         task: Arc::new(task),
-        route: id(route),
+        route,
         before,
         events: Arc::new([]),
         revision: 0,
         dispatch: assigned.then(|| Arc::new(dispatch)),
     }
-}
-
-pub(super) fn commit(tasks: Vec<TaskChange>) -> Commit {
-    Commit { tasks, ..Commit::default() }
 }
 
 pub(super) fn assign(task: &mut Task, to: WorkerRef) {

@@ -1,7 +1,7 @@
 //! The scheduler under test with everything around it that the server has: a store that assigns tasks, commits on
 //! their way, reservations under way.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use prometheus_client::metrics::counter::Counter;
 use proptest::sample::Index;
@@ -12,83 +12,41 @@ use rota_store::Commit;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::fixture::{agent_name, assign, change, commit, id, key, namespace, now, number, route, task};
+use super::fixture::{agent_name, assign, first_id, key, namespace, now, number, route, task, words};
 use super::model::{self, Model, Worker};
-use crate::agents::AgentKey;
+use super::op::Op;
+use super::store::Store;
+use crate::keys::AgentKey;
 use crate::scheduler::{Admission, ClaimPlan, Reservation, Scheduler, SessionHandle, SlotState, WorkerEntry};
 
 pub(super) const AGENTS: usize = 2;
 pub(super) const WORKERS: usize = 3;
-pub(super) const ROUTES: usize = 4;
-
-#[derive(Debug, Clone)]
-pub(super) enum Op {
-    /// A worker connects, with or without the attempts that it had.
-    Register {
-        worker: usize,
-        slots: usize,
-        resume: bool,
-    },
-    Disconnect(usize),
-    Remove(usize),
-    Drain {
-        worker: usize,
-        only_idle: bool,
-    },
-    Reserve(usize),
-    DropReservation(Index),
-    /// The store commits a creation with its reserved slot. The answer may overtake the commit.
-    Create {
-        index: Index,
-        answer_first: bool,
-    },
-    Enqueue(usize),
-    CancelQueued(usize),
-    Plan,
-    /// The store answers a claim with up to so many tasks.
-    Claim {
-        index: Index,
-        given: usize,
-    },
-    DropClaim(Index),
-    ApplyCommit,
-    /// A worker reports on an attempt: finishing, abandoned, ended.
-    Attempt {
-        worker: usize,
-        index: Index,
-        step: u8,
-    },
-    SetAdmission {
-        agent: usize,
-        admission: u8,
-    },
-}
+pub(super) const ROUTES: usize = 5;
 
 /// A commit on its way, and the reservation that is settled once it has been applied.
 pub(super) struct Pending {
     commit: Commit,
-    settles: Option<(usize, Held)>,
+    settles: Option<(usize, ModelReservation)>,
 }
 
 /// A reservation under way, with what the model has to know to account for it.
-pub(super) struct Held {
+pub(super) struct ModelReservation {
     reservation: Reservation,
     worker: usize,
     epoch: u64,
     slots: usize,
     probe: bool,
-    /// The route that a claim was planned for.
-    planned: Option<usize>,
+    /// The route that a claim was planned for, and its generation.
+    planned: Option<(usize, u64)>,
 }
 
 pub(super) struct World {
     pub(super) scheduler: Scheduler,
     pub(super) mismatches: Counter,
     pub(super) model: Model,
-    /// Queued tasks in the store, which is ahead of the commits applied.
-    stored: Vec<VecDeque<Task>>,
-    pub(super) creations: Vec<(TaskId, usize, Held)>,
-    pub(super) claims: Vec<(rota_store::Claim, Held)>,
+    store: Store,
+    pub(super) creations: Vec<(TaskId, usize, ModelReservation)>,
+    pub(super) claims: Vec<(rota_store::Claim, ModelReservation)>,
     pub(super) pending: VecDeque<Pending>,
     last_id: u128,
     last_epoch: u64,
@@ -99,18 +57,21 @@ impl World {
     pub(super) fn new() -> Self {
         let mismatches = Counter::default();
         let scheduler = Scheduler::new(mismatches.clone());
-        scheduler.restore((0..ROUTES).map(|number| (id(number), route(number))).collect(), Vec::new());
+        scheduler.restore((0..ROUTES).map(|number| (first_id(number), route(number))).collect(), Vec::new());
         let model = Model {
+            ids: (0..ROUTES).map(|number| Some(first_id(number))).collect(),
+            generations: vec![0; ROUTES],
             queued: vec![0; ROUTES],
             planned: vec![0; ROUTES],
             admission: vec![Admission::Open; AGENTS],
+            capable: vec![false; AGENTS],
             ..Model::default()
         };
         Self {
             scheduler,
             mismatches,
             model,
-            stored: vec![VecDeque::new(); ROUTES],
+            store: Store::new(),
             creations: Vec::new(),
             claims: Vec::new(),
             pending: VecDeque::new(),
@@ -157,15 +118,12 @@ impl World {
             }
             Op::Create { index, answer_first } => self.create(&index, answer_first),
             Op::Enqueue(route_number) => {
-                let task = self.task(route_number);
-                self.stored[route_number].push_back(task.clone());
-                let commit = commit(vec![change(task, route_number, None, false)]);
+                let (task, mut commit) = (self.task(route_number), Commit::default());
+                self.store.enqueue(&mut commit, task, route_number);
                 self.pending.push_back(Pending { commit, settles: None });
             }
             Op::CancelQueued(route_number) => {
-                let Some(mut task) = self.stored[route_number].pop_front() else { return };
-                task.state = State::Cancelled;
-                let commit = commit(vec![change(task, route_number, Some(State::Queued), false)]);
+                let Some(commit) = self.store.cancel(route_number) else { return };
                 self.pending.push_back(Pending { commit, settles: None });
             }
             Op::Plan => self.plan(),
@@ -185,6 +143,15 @@ impl World {
                 self.scheduler.set_admission(&agent_key, admission);
                 self.model.admission[agent] = admission;
             }
+            Op::SetCapabilities { agent, capable } => {
+                self.scheduler.set_capabilities(&(namespace(), agent_name(agent)), &words(capable));
+                self.model.capable[agent] = capable;
+            }
+            Op::RemoveRoute { route, again } => {
+                let successor = again.then(|| self.task(route));
+                let Some(commit) = self.store.remove_route(route, successor) else { return };
+                self.pending.push_back(Pending { commit, settles: None });
+            }
         }
     }
 
@@ -194,7 +161,7 @@ impl World {
             namespace: namespace(),
             worker: key(worker).1,
             agent: agent_name(model::agent(worker)),
-            capabilities: BTreeSet::new(),
+            capabilities: words(model::is_capable(worker) || self.model.capable[model::agent(worker)]),
             task: None,
         };
         let mut entry = WorkerEntry::new(profile, Epoch(self.last_epoch), self.last_epoch.to_string(), now());
@@ -202,6 +169,7 @@ impl World {
         self.inboxes.push(inbox);
         entry.session = Some(SessionHandle { messages, closed: CancellationToken::new() });
         entry.slot_count = slots;
+        entry.own_capabilities = words(model::is_capable(worker));
         let mut fresh = Worker { epoch: self.last_epoch, slots, connected: true, ..Worker::default() };
         if let Some(previous) = self.model.workers.remove(&worker)
             && resume
@@ -219,11 +187,12 @@ impl World {
         let task = self.task(route_number);
         let candidates = self.model.candidates(route_number);
         let has_backlog = |worker: usize| {
-            (0..ROUTES).any(|route| model::covers(worker, route) && self.model.backlog(route) > 0)
+            (0..ROUTES).any(|route| self.model.covers(worker, route) && self.model.backlog(route) > 0)
         };
         let Some(reservation) = self.scheduler.reserve(&route(route_number), task.id) else {
             let taken = self.model.queued[route_number] > 0 || candidates.keys().any(|it| has_backlog(*it));
-            return assert!(candidates.is_empty() || taken, "a free slot was not offered");
+            let exists = self.model.ids[route_number].is_some();
+            return assert!(!exists || candidates.is_empty() || taken, "a free slot was not offered");
         };
         let worker = number(reservation.worker());
         assert_eq!(self.model.queued[route_number], 0, "a new task overtook those that wait");
@@ -238,24 +207,28 @@ impl World {
         reservation: Reservation,
         worker: usize,
         slots: usize,
-        planned: Option<usize>,
-    ) -> Held {
+        planned: Option<(usize, u64)>,
+    ) -> ModelReservation {
         let probe = self.model.take_probe(worker);
         let entry = self.model.workers.get_mut(&worker).expect("only known workers have slots");
         entry.reserved += slots;
         assert!(entry.occupied() <= entry.slots, "more slots were given out than there are");
         assert_eq!(reservation.session().epoch, Epoch(entry.epoch));
-        Held { reservation, worker, epoch: entry.epoch, slots, probe, planned }
+        ModelReservation { reservation, worker, epoch: entry.epoch, slots, probe, planned }
     }
 
     /// Ends a reservation of which `assigned` slots have got tasks.
-    pub(super) fn settle(&mut self, held: Held, assigned: usize) {
-        let Held { reservation, worker, epoch, slots, probe, planned } = held;
+    pub(super) fn settle(&mut self, held: ModelReservation, assigned: usize) {
+        let ModelReservation { reservation, worker, epoch, slots, probe, planned } = held;
         match assigned {
             0 => drop(reservation),
             _ => reservation.commit(assigned),
         }
-        if let Some(route_number) = planned {
+        // A claim was planned for the tasks that a route had then, not for those of its successor.
+        if let Some((route_number, generation)) = planned
+            && self.model.ids[route_number].is_some()
+            && self.model.generations[route_number] == generation
+        {
             self.model.planned[route_number] -= slots as u64;
         }
         if assigned == 0 && probe {
@@ -272,7 +245,8 @@ impl World {
         let mut task = Task { id: task_id, ..self.task(route_number) };
         if self.session(held.worker).is_some_and(|session| session.epoch == Epoch(held.epoch)) {
             assign(&mut task, held.reservation.session().clone());
-            let commit = commit(vec![change(task, route_number, None, true)]);
+            let mut commit = Commit::default();
+            self.store.add(&mut commit, task, route_number, None);
             if answer_first {
                 self.settle(held, 1);
                 self.pending.push_back(Pending { commit, settles: None });
@@ -281,8 +255,8 @@ impl World {
             }
         } else {
             // The store knows a newer session: the task waits like any other.
-            self.stored[route_number].push_back(task.clone());
-            let commit = commit(vec![change(task, route_number, None, false)]);
+            let mut commit = Commit::default();
+            self.store.enqueue(&mut commit, task, route_number);
             self.pending.push_back(Pending { commit, settles: Some((0, held)) });
         }
     }
@@ -290,11 +264,17 @@ impl World {
     fn plan(&mut self) {
         for ClaimPlan { claim, reservation } in self.scheduler.plan() {
             let worker = number(reservation.worker());
-            let route_number = reservation.held.queue.expect("a claim is planned for a queue").0.0 as usize;
+            let (id, _) = reservation.reserved.queue.expect("a claim is planned for a queue");
+            let route_number = self.model.route(id).expect("the route of a claim exists");
             assert!(claim.slots > 0 && claim.slots <= self.model.available(worker));
             assert!(self.model.backlog(route_number) > 0, "a claim was planned for nothing");
+            for id in &claim.routes {
+                let covered = self.model.route(*id).is_some_and(|route| self.model.covers(worker, route));
+                assert!(covered, "a claim was planned for a route that its worker does not cover");
+            }
             self.model.planned[route_number] += claim.slots as u64;
-            let held = self.hold(reservation, worker, claim.slots, Some(route_number));
+            let planned = Some((route_number, self.model.generations[route_number]));
+            let held = self.hold(reservation, worker, claim.slots, planned);
             self.claims.push((claim, held));
         }
         for route_number in 0..ROUTES {
@@ -308,23 +288,20 @@ impl World {
         let Some(at) = pick(index, self.claims.len()) else { return };
         let (claim, held) = self.claims.remove(at);
         let live = self.session(held.worker).is_some_and(|session| session == claim.worker);
-        let mut changes = Vec::new();
-        for route in claim.routes.iter().map(|route| route.0 as usize) {
-            while live && changes.len() < given.min(claim.slots) {
-                let Some(mut task) = self.stored[route].pop_front() else { break };
-                assign(&mut task, claim.worker.clone());
-                changes.push(change(task, route, Some(State::Queued), true));
-            }
-        }
-        let assigned = changes.len();
-        self.pending.push_back(Pending { commit: commit(changes), settles: Some((assigned, held)) });
+        let commit = self.store.claim(&claim, if live { given } else { 0 });
+        let assigned = commit.tasks.len();
+        self.pending.push_back(Pending { commit, settles: Some((assigned, held)) });
     }
 
     pub(super) fn apply_commit(&mut self) {
         let Some(Pending { commit, settles }) = self.pending.pop_front() else { return };
         let recipients = self.scheduler.apply(&commit, now());
+        for (id, added) in &commit.routes {
+            let route_number = (0..ROUTES).find(|number| route(*number) == *added).expect("a known route");
+            self.model.add_route(route_number, *id);
+        }
         for (change, recipient) in commit.tasks.iter().zip(recipients) {
-            let route_number = change.route.0 as usize;
+            let route_number = self.model.route(change.route).expect("a task's route exists");
             let (before, after) = (change.before, change.task.state);
             self.model.queued[route_number] += u64::from(after == State::Queued);
             self.model.queued[route_number] -= u64::from(before == Some(State::Queued));
@@ -339,6 +316,9 @@ impl World {
                 worker.reserved -= 1;
                 worker.attempts.insert((change.task.id, change.task.fence), SlotState::Running);
             }
+        }
+        for id in &commit.removed_routes {
+            self.model.remove_route(*id);
         }
         if let Some((assigned, held)) = settles {
             self.settle(held, assigned);
