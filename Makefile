@@ -57,16 +57,16 @@ bench: ## Measure dispatch on this machine, built without LTO (options: make ben
 bench-release: ## Measure dispatch as released, with LTO: the values in docs/performance.md
 	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
 
-charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs Go
-	@PATH="$$(scripts/tools):$$PATH" scripts/charts-check
+charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs Go, builds helm with it if missing
+	@scripts/charts-check
 
 observability-check: ## Check alerts, dashboards and the example stack; needs promtool
-	@PATH="$$(scripts/tools):$$PATH" scripts/observability-check
+	@scripts/observability-check
 
 images: ## Build the images rota:dev and rota-worker:dev without a container engine
 	@scripts/image
 
-e2e: ## Run the core end-to-end tests and one more group on a real cluster, started and stopped (others: make e2e E2E="faults")
+e2e: ## Run the core end-to-end tests and one more group on a real cluster, started and stopped (others: make e2e E2E="resilience")
 	@scripts/e2e $(or $(E2E),--ci)
 
 e2e-full: ## Run all end-to-end tests (on your cluster: make e2e-full KUBECONFIG=file)
@@ -81,8 +81,8 @@ cluster-up: ## Start a real Kubernetes cluster of one node; needs root, Go and L
 cluster-down: ## Stop that cluster and remove all of it
 	@tests/cluster/cluster down
 
-cluster-test: ## Test the cluster program itself, next to a cluster that may be up
-	@cd tests/cluster && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 -timeout=40m .
+cluster-test: ## Test the cluster program itself, next to a cluster that may be up (without one: make cluster-test TESTS=-short)
+	@cd tests/cluster && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 -timeout=40m $(TESTS) .
 
 clean: ## Remove everything that was compiled
 	@cargo clean

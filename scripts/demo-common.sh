@@ -12,7 +12,7 @@ log() { printf '%s\n' "$*" >&2; }
 
 # built PACKAGE PROGRAM: builds a program of this workspace and prints its path.
 #
-# Builds without optimisations, since a first run is mostly building. `rota bench` measures speed.
+# Builds without optimizations, since a first run is mostly building. `rota bench` measures speed.
 built() {
     cargo build --locked --package "$1" --bin "$2" >&2
     printf '%s/%s\n' "$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd -P)" "$2"

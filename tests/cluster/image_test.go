@@ -164,7 +164,7 @@ func TestInvalidImagesAreReported(t *testing.T) {
 		"--name is missing":   {"--from", work, "-o", out},
 		"--from is missing":   {"--name", "a", "-o", out},
 		"NAME=VALUE":          {"--env", "A", "--name", "a", "--from", work, "-o", out},
-		"lies in the folder":  {"--name", "a", "--from", work, "-o", out},
+		"inside its own":      {"--name", "a", "--from", work, "-o", out},
 		"unexpected argument": {"--name", "a", "--from", work, "-o", out, "more"},
 	} {
 		if err := imageVerb(args); err == nil || !strings.Contains(err.Error(), want) {

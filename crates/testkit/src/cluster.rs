@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
 use rota_core::breaker::Policy;
-use rota_server::{Ended, Oidc, Options, Server, Timing, Tls, Token};
+use rota_server::{Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token};
 use rota_store::Store;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -84,7 +84,7 @@ pub struct Cluster {
 struct Running {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: CancellationToken,
-    ended: std::sync::mpsc::Receiver<Result<Ended, rota_server::Error>>,
+    ended: std::sync::mpsc::Receiver<Result<ShutdownOutcome, rota_server::Error>>,
     store: Weak<dyn Store>,
 }
 
@@ -200,13 +200,13 @@ impl Cluster {
     }
 
     /// Shuts the control plane down gracefully. `None` if it failed or did not exit in time.
-    pub async fn stop(&mut self) -> Option<Ended> {
+    pub async fn stop(&mut self) -> Option<ShutdownOutcome> {
         self.begin_stop();
         self.ended().await?.ok()
     }
 
     /// Waits for the control plane to exit and returns its result, or `None` if it does not exit in time.
-    pub async fn ended(&mut self) -> Option<Result<Ended, rota_server::Error>> {
+    pub async fn ended(&mut self) -> Option<Result<ShutdownOutcome, rota_server::Error>> {
         let mut running = self.running.take()?;
         let ended = tokio::task::spawn_blocking(move || {
             let ended = running.ended.recv_timeout(Duration::from_secs(20)).ok();

@@ -14,7 +14,10 @@ fn install_supervisor() {
     let target = own.parent().and_then(Path::parent);
     let Some(program) = target.map(|target| target.join("examples/rota-testkit-step")) else { return };
     if !program.exists() {
-        eprintln!("{} is missing, build it with: cargo build --workspace --examples", program.display());
+        eprintln!(
+            "{} is missing: run the tests with `make test`, or build the example rota-testkit-step of rota-server",
+            program.display()
+        );
     }
     Supervisor { program, args: vec![SUBCOMMAND.into()] }.install();
 }

@@ -37,7 +37,7 @@ async fn bench() {
     report::print(&json!({
         "processors": std::thread::available_parallelism().map_or(1, usize::from),
         "load_before": load.trim(),
-        "optimised_bench": !cfg!(debug_assertions),
+        "optimized_bench": !cfg!(debug_assertions),
         "tasks": tasks,
         "idle": idle,
         "jobs": jobs,

@@ -11,7 +11,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// Summarises a distribution of microseconds.
+/// Summarizes a distribution of microseconds.
 pub(crate) fn latency(micros: impl IntoIterator<Item = i64>) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
     let mut millis: Vec<f64> = micros.into_iter().map(|micros| micros as f64 / 1000.0).collect();

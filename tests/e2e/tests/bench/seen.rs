@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// No run may take longer.
-const LIMIT: Duration = Duration::from_secs(300);
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Default)]
 struct Ends {
@@ -75,7 +75,7 @@ impl Seen {
                 }
             }
         };
-        timeout(LIMIT, all).await.expect("all end")
+        timeout(TEST_TIMEOUT, all).await.expect("all end")
     }
 }
 

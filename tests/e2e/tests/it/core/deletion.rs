@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rota_e2e::{Control, Outage, Space, processes, run, until};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Cancellation grace of the tasks below.
-const GRACE: Duration = Duration::from_secs(3);
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
 /// Tolerance added to the grace period.
 const SLACK: Duration = Duration::from_secs(10);
 /// Time limit for deletions that nothing blocks.
@@ -35,7 +35,7 @@ kind: Task
 metadata: {{name: {name}}}
 spec: {{agent: stubborn, limits: {{cancelGrace: {}s}}}}
 ",
-        GRACE.as_secs()
+        CANCEL_GRACE.as_secs()
     )
 }
 
@@ -49,7 +49,7 @@ async fn process_count(space: &Space, pod: &str, seconds: u32) -> usize {
 async fn wait_until_running(space: &Space, name: &str, seconds: u32) -> String {
     space.wait(&format!("task/{name}"), "condition=Running", "180s").await;
     let pod = space.field(&format!("task/{name}"), ".status.worker").await;
-    until("both processes run", LIMIT, async || {
+    until("both processes run", TEST_TIMEOUT, async || {
         (process_count(space, &pod, seconds).await == 2).then_some(())
     })
     .await;
@@ -63,7 +63,7 @@ async fn deleted_task_leaves_no_process() {
     space.apply(&(agent(7301) + &task("long"))).await;
     let pod = wait_until_running(&space, "long", 7301).await;
     space.kubectl(&format!("delete task long --timeout={DELETE_TIMEOUT}")).await.success();
-    until("no process is left", GRACE + SLACK, async || {
+    until("no process is left", CANCEL_GRACE + SLACK, async || {
         (process_count(&space, &pod, 7301).await == 0).then_some(())
     })
     .await;
@@ -96,16 +96,18 @@ async fn deletion_during_outage_is_caught_up() {
 
     outage.end().await;
     // Worker and operator reconnect first; then the grace period starts.
-    until("no process is left", LIMIT, async || (process_count(&space, &pod, 7302).await == 0).then_some(()))
-        .await;
-    until("no process of the deleted namespace is left", LIMIT, async || {
+    until("no process is left", TEST_TIMEOUT, async || {
+        (process_count(&space, &pod, 7302).await == 0).then_some(())
+    })
+    .await;
+    until("no process of the deleted namespace is left", TEST_TIMEOUT, async || {
         processes("sleep 7303").is_none_or(|left| left == 0).then_some(())
     })
     .await;
     let control = Control::connect().await;
     for space in [&space, &other] {
         let list = format!("get tasks --namespace {} -o json", space.name);
-        until("the record is cancelled", LIMIT, async || {
+        until("the record is cancelled", TEST_TIMEOUT, async || {
             let tasks = control.rota(&list).await.success();
             tasks.contains("CANCELLED").then_some(())
         })
@@ -121,7 +123,7 @@ async fn deleted_namespace_leaves_no_process() {
     wait_until_running(&space, "long", 7304).await;
     // The pods have a grace period of ten minutes, and their tasks never end.
     run(&format!("kubectl delete namespace {} --timeout=60s", space.name)).await.success();
-    until("no process is left", GRACE + SLACK, async || {
+    until("no process is left", CANCEL_GRACE + SLACK, async || {
         processes("sleep 7304").is_none_or(|left| left == 0).then_some(())
     })
     .await;

@@ -3,7 +3,7 @@
 use rota_e2e::{Control, Space, run, until};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Splits a table into rows of fields.
 fn rows(table: &str) -> Vec<Vec<String>> {
@@ -62,7 +62,8 @@ spec:
     assert!(both.contains("agent.rota.dev/actor") && both.contains("task.rota.dev/hello"), "{both}");
 
     // The pool scales to zero; the log of the task is kept.
-    until("the worker's pod is deleted", LIMIT, async || space.pods.now().is_empty().then_some(())).await;
+    until("the worker's pod is deleted", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(()))
+        .await;
     let control = Control::connect().await;
     let logs = control.rota(&format!("logs hello --namespace {}", space.name)).await.success();
     assert!(logs.contains("I begin.") && logs.contains("a line of output"), "{logs}");
@@ -109,7 +110,7 @@ async fn fields_are_explained() {
         ("agents.rota.dev", "Kind of worker"),
         ("agents.rota.dev.spec.replicas", "Minimum number of workers"),
         ("agents.rota.dev.spec.pod.image", "Image of the worker container"),
-        ("tasks.rota.dev.spec.isolation", "Isolation from other tasks"),
+        ("tasks.rota.dev.spec.isolation", "Isolation of a task from other tasks"),
         ("tasks.rota.dev.status.phase", "Summary of the conditions"),
     ] {
         let output = run(&format!("kubectl explain {field}")).await.success();

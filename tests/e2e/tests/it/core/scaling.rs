@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rota_e2e::{Space, until};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
@@ -30,7 +30,7 @@ spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succee
     }
     space.apply(&manifest).await;
     space.wait("tasks.rota.dev --all", "condition=Complete", "300s").await;
-    until("the pool is empty", LIMIT, async || space.pods.now().is_empty().then_some(())).await;
+    until("the pool is empty", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(())).await;
 
     let tasks = space.tasks().await;
     assert_eq!(tasks.len(), 30);
@@ -42,7 +42,7 @@ spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succee
     println!("30 tasks, maxReplicas 4: at most {max} pods at a time, {all} in total");
     assert!((2..=4).contains(&max), "{max} pods\n{}", space.pods.history());
     assert_eq!(space.pods.forced_exits(), [""; 0], "{}", space.pods.history());
-    until("the agent's counters are zero", LIMIT, async || {
+    until("the agent's counters are zero", TEST_TIMEOUT, async || {
         let status = space.get("agent actor").await["status"].take();
         let zero = ["replicas", "readyWorkers", "busyWorkers", "queuedTasks", "runningTasks"];
         zero.iter().all(|field| status[field] == 0).then_some(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use rota_e2e::{Space, until};
 
-const LIMIT: Duration = Duration::from_secs(180);
+const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 
 fn waiting_reason(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
@@ -30,7 +30,7 @@ spec: {agent: nowhere}
 ",
         )
         .await;
-    until("the image pull fails", LIMIT, async || {
+    until("the image pull fails", TEST_TIMEOUT, async || {
         space
             .pods
             .now()
@@ -39,13 +39,13 @@ spec: {agent: nowhere}
             .then_some(())
     })
     .await;
-    let on_agent = until("the agent reports the failure", LIMIT, async || {
+    let on_agent = until("the agent reports the failure", TEST_TIMEOUT, async || {
         let message = space.field("agent/nowhere", ".status.message").await;
         message.contains("nowhere.invalid").then_some(message)
     })
     .await;
     space.wait("agent/nowhere", "condition=Ready=False", "10s").await;
-    let on_task = until("the task reports the failure", LIMIT, async || {
+    let on_task = until("the task reports the failure", TEST_TIMEOUT, async || {
         let message = space.field("task/waits", ".status.message").await;
         message.contains("nowhere.invalid").then_some(message)
     })
@@ -58,7 +58,7 @@ spec: {agent: nowhere}
         .await
         .success();
     space.wait("task/waits", "condition=Complete", "180s").await;
-    until("the agent reports no failure", LIMIT, async || {
+    until("the agent reports no failure", TEST_TIMEOUT, async || {
         space.field("agent/nowhere", ".status.message").await.is_empty().then_some(())
     })
     .await;

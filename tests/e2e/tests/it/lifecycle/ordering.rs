@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_e2e::{Control, Space, until};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
@@ -48,7 +48,7 @@ spec: {runtime: {command: {shell: 'cat'}}, replicas: 1, maxReplicas: 1}
     space.kubectl("patch task raised --type=merge -p {\"spec\":{\"priority\":\"URGENT\"}}").await.success();
     let control = Control::connect().await;
     let raised = format!("get tasks raised --namespace {} -o json", space.name);
-    until("the control plane has the new priority", LIMIT, async || {
+    until("the control plane has the new priority", TEST_TIMEOUT, async || {
         let listed: Value = serde_json::from_str(&control.rota(&raised).await.success()).unwrap();
         (listed["tasks"][0]["priority"] == 10 || listed["priority"] == 10).then_some(())
     })

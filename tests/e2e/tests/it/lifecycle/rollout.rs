@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use rota_e2e::{Space, is_active, run_with, until};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 const HASH: &str = "rota.dev/spec-hash";
 
 fn hashes(pods: &[Pod]) -> BTreeSet<String> {
@@ -70,7 +70,7 @@ async fn rollout_interrupts_no_task() {
   pod: {labels: {team: blue}, resources: {requests: {cpu: 10m, memory: 32Mi}}}";
     space.apply(&agent(change)).await;
     // The idle worker is replaced while the busy ones continue.
-    let new = until("a worker has the new spec", LIMIT, async || {
+    let new = until("a worker has the new spec", TEST_TIMEOUT, async || {
         hashes(&space.pods.now()).difference(&old).next().cloned()
     })
     .await;
@@ -88,7 +88,7 @@ async fn rollout_interrupts_no_task() {
     for task in space.tasks().await {
         assert_eq!(task["status"]["attempt"], 1, "{}", task["status"]);
     }
-    until("all workers have the new spec", LIMIT, async || {
+    until("all workers have the new spec", TEST_TIMEOUT, async || {
         let active: Vec<_> = space.pods.now().into_iter().filter(is_active).collect();
         (active.len() == 3 && hashes(&active) == BTreeSet::from([new.clone()])).then_some(())
     })
@@ -131,7 +131,7 @@ spec: {runtime: {scripted: {}}, replicas: 1, maxReplicas: 3, idleTimeout: 1s}
     run_with(&format!("kubectl replace --raw {path} -f -"), &scale.to_string()).await.success();
     space.wait("agent/mover", "jsonpath={.status.readyWorkers}=3", "120s").await;
     space.kubectl("scale agent/mover --replicas=0").await.success();
-    until("the pool is empty", LIMIT, async || space.pods.now().is_empty().then_some(())).await;
+    until("the pool is empty", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(())).await;
     assert_eq!(read().await["status"]["replicas"], 0);
     assert_eq!(space.pods.forced_exits(), [""; 0], "{}", space.pods.history());
 

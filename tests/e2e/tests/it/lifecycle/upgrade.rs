@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rota_e2e::{Control, RELEASE, Space, run, until};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 const WAITS: &str = "apiVersion: rota.dev/v1alpha1
 kind: Agent
@@ -76,7 +76,7 @@ async fn reinstall_keeps_the_records() {
     space.wait("task/quick", "condition=Complete", "180s").await;
     // Agents first, as documented in the chart.
     space.kubectl("delete agents.rota.dev --all").await.success();
-    until("its pods are deleted", LIMIT, async || space.pods.now().is_empty().then_some(())).await;
+    until("its pods are deleted", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(())).await;
     let folder = tempfile::tempdir().unwrap();
     let values = folder.path().join("values.yaml");
     std::fs::write(&values, helm("get values rota -o yaml").await).unwrap();
@@ -86,7 +86,7 @@ async fn reinstall_keeps_the_records() {
     let kinds = run("kubectl get crd -o name").await.success();
     assert!(kinds.contains("agents.rota.dev") && kinds.contains("tasks.rota.dev"), "{kinds}");
     assert_eq!(names("pvc").await.trim(), "persistentvolumeclaim/rota-data");
-    until("the operator's objects are deleted", LIMIT, async || {
+    until("the operator's objects are deleted", TEST_TIMEOUT, async || {
         let remaining = names("secrets,leases,deployments,services,pods").await;
         let ours = remaining.lines().filter(|name| name.contains("/rota")).count();
         (ours == 0).then_some(())

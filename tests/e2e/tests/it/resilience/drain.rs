@@ -3,7 +3,7 @@
 use rota_e2e::{Control, Space, run, until};
 use rota_telemetry::{OnExit, spawn};
 
-use super::{AGENT, LIMIT, tasks, wait_until_draining};
+use super::{AGENT, TEST_TIMEOUT, tasks, wait_until_draining};
 
 /// Cordoned node, which is uncordoned when dropped.
 struct Cordoned(String);
@@ -39,7 +39,7 @@ async fn drained_node_finishes_its_tasks() {
     drain.await.unwrap().success();
     assert_eq!(space.field("task/runs", ".status.attempt").await, "1");
     // No node is left, and the waiting task reports it.
-    until("the wait is explained", LIMIT, async || {
+    until("the wait is explained", TEST_TIMEOUT, async || {
         space.field("task/waits", ".status.message").await.contains("unschedulable").then_some(())
     })
     .await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rota_e2e::{Control, RELEASE, Space, run, run_with, until};
 use serde_json::{Value, json};
 
-use super::{AGENT, LIMIT, tasks, wait_until_draining, workers};
+use super::{AGENT, TEST_TIMEOUT, tasks, wait_until_draining, workers};
 
 /// Returns the phase, worker and attempt of each task.
 async fn assignments(space: &Space) -> BTreeMap<String, (String, String, i64)> {
@@ -22,7 +22,7 @@ async fn assignments(space: &Space) -> BTreeMap<String, (String, String, i64)> {
 /// Waits until `deployment` has a new, ready pod instead of `old`.
 async fn wait_until_replaced(deployment: &str, old: &str) {
     let label = format!("-l app.kubernetes.io/component={deployment} -o name");
-    until("the pod is replaced", LIMIT, async || {
+    until("the pod is replaced", TEST_TIMEOUT, async || {
         let pods = run(&format!("kubectl -n {RELEASE} get pods {label}")).await.success();
         (!pods.contains(old) && !pods.is_empty()).then_some(())
     })
@@ -60,7 +60,7 @@ async fn tasks_survive_component_failures() {
     wait_until_replaced("server", &server).await;
     wait_until_replaced("operator", &operator).await;
     let control = Control::connect().await;
-    until("all workers are connected again", LIMIT, async || {
+    until("all workers are connected again", TEST_TIMEOUT, async || {
         let all = workers(&space, &control).await;
         (all.iter().filter(|worker| worker["connected"] == true).count() == 3).then_some(())
     })
@@ -70,7 +70,7 @@ async fn tasks_survive_component_failures() {
     // Kills a worker without grace; its tasks are reassigned.
     let (lost, evicted) = (&used[0], &used[1]);
     space.kubectl(&format!("delete pod {lost} --force --grace-period=0")).await.success();
-    until("its tasks are reassigned", LIMIT, async || {
+    until("its tasks are reassigned", TEST_TIMEOUT, async || {
         let now = assignments(&space).await;
         let moved = initial.iter().filter(|(_, was)| &was.1 == lost).all(|(name, _)| {
             let (phase, worker, attempt) = &now[name];
@@ -107,7 +107,7 @@ async fn tasks_survive_component_failures() {
         let logs = control.rota(&format!("logs {name} --namespace {}", space.name)).await.success();
         assert_eq!(logs.lines().filter(|line| *line == "end").count(), 1, "{name}: {logs}");
     }
-    let left = until("the evicted worker has terminated", LIMIT, async || {
+    let left = until("the evicted worker has terminated", TEST_TIMEOUT, async || {
         space
             .pods
             .all()

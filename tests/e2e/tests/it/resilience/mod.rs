@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_e2e::{Control, Space, until};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(240);
+const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Agent whose tasks run until a file is created.
 const AGENT: &str = "apiVersion: rota.dev/v1alpha1
@@ -45,7 +45,7 @@ async fn workers(space: &Space, control: &Control) -> Vec<Value> {
 
 /// Waits until a worker is draining.
 async fn wait_until_draining(space: &Space, control: &Control, name: &str) {
-    until("the worker is draining", LIMIT, async || {
+    until("the worker is draining", TEST_TIMEOUT, async || {
         let all = workers(space, control).await;
         let same = |worker: &&Value| worker["name"].as_str().is_some_and(|full| full.ends_with(name));
         all.iter().find(same).is_some_and(|worker| worker["draining"] == true).then_some(())

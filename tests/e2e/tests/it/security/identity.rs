@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_e2e::{Control, RELEASE, Space, run, until};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(240);
+const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Creates an agent with one worker. Returns its pod, from which impostors are derived.
 async fn pool(story: &str) -> (Space, Value) {
@@ -79,12 +79,12 @@ async fn impostors_are_rejected() {
         (other, "token rejected: not issued for the audience"),
         (renamed, "but the worker is"),
         (unannounced, "has not been announced for agent shell"),
-        (plain, "no session"),
+        (plain, "failed to open a session"),
         (deceived, "certificate"),
     ] {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
         space.apply(&pod.to_string()).await;
-        let log = until(&format!("{name} logs: {reason}"), LIMIT, async || {
+        let log = until(&format!("{name} logs: {reason}"), TEST_TIMEOUT, async || {
             let log = space.kubectl(&format!("logs {name}")).await;
             (log.ok && log.stdout.contains(reason)).then_some(log.stdout)
         })
@@ -128,7 +128,7 @@ async fn certificate_renewal_interrupts_no_task() {
     let before = server().await.success();
 
     run(&format!("kubectl --namespace {RELEASE} delete secret rota-tls")).await.success();
-    until("the certificate is renewed", LIMIT, async || {
+    until("the certificate is renewed", TEST_TIMEOUT, async || {
         server_certificate(&control).await.filter(|new| *new != old)
     })
     .await;

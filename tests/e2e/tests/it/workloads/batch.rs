@@ -10,7 +10,7 @@ use rota_e2e::{Audit, RELEASE, Space, client, run, until};
 use serde_json::{Value, json};
 
 const TASKS: usize = 300;
-const LIMIT: Duration = Duration::from_secs(600);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
@@ -32,7 +32,7 @@ spec: {runtime: {scripted: {}}, replicas: 2, maxReplicas: 2, slots: 8}
         let audit = Audit::start();
         create_tasks(&space, round).await;
         // `kubectl wait` would poll each task separately, five per second.
-        let tasks = until("all tasks have finished", LIMIT, async || {
+        let tasks = until("all tasks have finished", TEST_TIMEOUT, async || {
             let tasks = space.tasks().await;
             tasks.iter().all(|task| !task["status"]["completionTime"].is_null()).then_some(tasks)
         })
@@ -48,7 +48,8 @@ spec: {runtime: {scripted: {}}, replicas: 2, maxReplicas: 2, slots: 8}
         memory.push(resident_bytes().await);
         println!("batch {round}: operator uses {} KiB", memory[memory.len() - 1] / 1024);
         space.kubectl("delete tasks.rota.dev --all --wait=false").await.success();
-        until("all tasks are deleted", LIMIT, async || space.tasks().await.is_empty().then_some(())).await;
+        until("all tasks are deleted", TEST_TIMEOUT, async || space.tasks().await.is_empty().then_some(()))
+            .await;
     }
     assert!(memory[2] * 100 <= memory[0] * 110, "memory grows from batch to batch: {memory:?}");
     assert_eq!(space.pods.all().len(), 2, "{}", space.pods.history());
@@ -95,7 +96,7 @@ fn check_requests(audit: &Audit, namespace: &str, round: usize) {
 /// Returns the resident memory of the operator, as measured by the kubelet after this call.
 async fn resident_bytes() -> u64 {
     let now = run("date --utc +%Y-%m-%dT%H:%M:%SZ").await.success();
-    until("the kubelet has measured the operator", LIMIT, async || {
+    until("the kubelet has measured the operator", TEST_TIMEOUT, async || {
         let pods =
             "get pods --selector app.kubernetes.io/component=operator -o jsonpath={.items[0].spec.nodeName}";
         let node = run(&format!("kubectl --namespace {RELEASE} {pods}")).await.success();
