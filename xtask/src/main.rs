@@ -11,7 +11,7 @@
 //!
 //! # What belongs here
 //!
-//! A check belongs here only if no well-kept tool has it. `scripts/lint` runs those tools: cargo-deny (licences, banned and
+//! A check belongs here only if no well-kept tool has it. `scripts/lint` runs those tools: cargo-deny (licenses, banned and
 //! duplicate crates), buf (style and compatibility of protos), lychee (links), typos (words), shellcheck, git and grep (white
 //! space, heads of files, paths of one machine). Lints of Rust code are in `[workspace.lints]` and `clippy.toml`. Left are:
 //!

@@ -80,7 +80,7 @@ pub async fn run(options: Options, progress: impl Fn(&str)) -> Result<Report> {
         workers: options.workers,
         slots: options.slots,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
-        optimised: !cfg!(debug_assertions),
+        optimized: !cfg!(debug_assertions),
         rounds,
         idle,
     })

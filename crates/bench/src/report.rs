@@ -86,8 +86,8 @@ pub struct Report {
     pub slots: usize,
     /// Number of processors of this machine.
     pub processors: usize,
-    /// Whether the program was built with optimisations.
-    pub optimised: bool,
+    /// Whether the program was built with optimizations.
+    pub optimized: bool,
     /// Values of each round.
     pub rounds: Vec<Round>,
     /// Cost of idle workers, if it was measured.

@@ -56,8 +56,8 @@ pub struct Cost {
     pub requests: u64,
     /// Bytes of these requests.
     pub bytes: u64,
-    /// Whether the program was built with optimisations.
-    pub optimised: bool,
+    /// Whether the program was built with optimizations.
+    pub optimized: bool,
 }
 
 /// Runs all pairs, and calls `progress` after each.
@@ -86,7 +86,7 @@ pub async fn measure(options: &Options, progress: impl Fn(&str)) -> Result<Cost>
         pairs: options.pairs,
         requests: requests.load(Ordering::Relaxed),
         bytes: bytes.load(Ordering::Relaxed),
-        optimised: !cfg!(debug_assertions),
+        optimized: !cfg!(debug_assertions),
     })
 }
 

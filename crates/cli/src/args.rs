@@ -17,7 +17,7 @@ Exit codes:
   6    timeout while waiting
   130  interrupted; tasks continue
 
-The server is, in this order: --endpoint, ROTA_ENDPOINT, the config file, a `rota dev` on this
+The server is, in this order: --endpoint, ROTA_ENDPOINT, the config file, a `rota dev` on this \
 machine, http://127.0.0.1:7420.";
 
 /// Duty roster for AI agents: schedules tasks on pools of agents, streams their progress, and never loses one.

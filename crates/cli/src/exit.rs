@@ -101,6 +101,9 @@ fn lines(error: &anyhow::Error) -> (String, Vec<String>, Vec<String>) {
         causes.extend(fields.filter(&mut adds));
         hints.extend(remote.hint.clone());
     }
+    if let Some(server) = error.chain().find_map(|cause| cause.downcast_ref::<rota_server::Error>()) {
+        hints.extend(server.hint().map(str::to_owned));
+    }
     if let Some(failure) = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
         // A list of problems is reported completely.
         causes.extend(failure.causes.iter().cloned());

@@ -1,4 +1,4 @@
-//! The unary calls of the API, each with its retry behaviour. Also the place where creations get an idempotency key and
+//! The unary calls of the API, each with its retry behavior. Also the place where creations get an idempotency key and
 //! the caller's trace context, and where paged lists are read to their end.
 
 use rota_proto::v1;

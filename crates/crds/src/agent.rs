@@ -4,8 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::resource::AgentStatus;
 use crate::runtime::Environment;
+use crate::status::AgentStatus;
 use crate::{
     HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, PodTemplate, Runtime, Workspace,
 };
@@ -20,7 +20,7 @@ pub struct Agent {
     pub kind: String,
     /// Name, namespace and labels of the agent.
     pub metadata: ObjectMeta,
-    /// Desired behaviour of the agent and its pool.
+    /// Desired behavior of the agent and its pool.
     pub spec: AgentSpec,
     /// Written by the cluster; ignored.
     #[serde(default, skip_serializing)]
@@ -97,7 +97,7 @@ pub struct AgentSpec {
     /// Workspace of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// Behaviour of a disconnected worker whose lease has expired. Defaults to `Continue`.
+    /// Behavior of a disconnected worker whose lease has expired. Defaults to `Continue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disconnect: Option<OnDisconnect>,
     /// Who starts the workers. Defaults to `Managed`.

@@ -79,7 +79,7 @@ string_enum! {
 }
 
 string_enum! {
-    /// Behaviour of a disconnected worker whose lease has expired: its tasks may have been reassigned.
+    /// Behavior of a disconnected worker whose lease has expired: its tasks may have been reassigned.
     OnDisconnect => OnDisconnect {
         /// Continue until the orphan timeout; a late result is rejected if the task was reassigned.
         Continue,

@@ -38,6 +38,7 @@ pub mod resource;
 mod runtime;
 mod scalar;
 mod schema;
+mod status;
 #[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod task;
 mod validate;
@@ -51,11 +52,12 @@ pub use meta::{Ignored, ObjectMeta};
 pub use object::{Document, Object};
 pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
+pub use rota_settings::HumanDuration;
 pub use runtime::{
     ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, RetryPolicy, Runtime, ScriptFailure,
     ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
 };
-pub use scalar::{HumanDuration, Json, MAX_USD, Priority, Time, Usd};
+pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::Violation;
 

@@ -44,7 +44,7 @@ pub struct PodTemplate {
     /// `affinity` of the worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Json>,
-    /// Service account of the pods. Its token is not mounted.
+    /// Service account of the pods. The token of the account is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
@@ -100,7 +100,7 @@ pub struct PodOverrides {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub volume_mounts: Vec<Json>,
-    /// Service account of the pod. Its token is not mounted.
+    /// Service account of the pod. The token of the account is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,

@@ -112,7 +112,7 @@ pub struct ScriptedRuntime {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10000))]
     pub steps: Vec<ScriptStep>,
-    /// Seed of random steps. 0 derives it from the task id.
+    /// Seed of random steps. 0 derives the seed from the task id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
@@ -144,7 +144,7 @@ pub struct ScriptStep {
     /// Ends the attempt with a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail: Option<ScriptFailure>,
-    /// Hangs without output until it is stopped.
+    /// Hangs without output until the attempt is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang: Option<bool>,
     /// Kills the process of the attempt with this signal.
@@ -164,7 +164,7 @@ pub struct ScriptStep {
     /// Kills the process of the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_worker: Option<bool>,
-    /// Waits for a random time up to this.
+    /// Waits for a random time up to this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<HumanDuration>,
 }

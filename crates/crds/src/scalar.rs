@@ -1,37 +1,11 @@
-//! Scalars with their own notation: durations, money, priorities, times, free-form JSON.
+//! Scalars with their own notation: money, priorities, times, free-form JSON.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-/// Duration, written like `30s`, `5m` or `1h30m`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HumanDuration(pub Duration);
-
-impl FromStr for HumanDuration {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim_start().starts_with('-') {
-            return Err(format!(
-                "{text:?} is negative; durations are positive, for example 30s, 5m or 1h30m"
-            ));
-        }
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|error| format!("{text:?} is not a duration such as 30s, 5m or 1h30m: {error}"))
-    }
-}
-
-impl fmt::Display for HumanDuration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
-    }
-}
 
 /// Amount of US dollars, written as a decimal string such as `"0.50"`, so that it is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,15 +189,6 @@ macro_rules! as_string {
 }
 
 as_string!(
-    HumanDuration,
-    "a duration such as 30s, 5m or 1h30m",
-    json_schema!({
-        "type": "string",
-        "maxLength": 64,
-        "pattern": "^[0-9]+ ?[A-Za-zµ]+( ?[0-9]+ ?[A-Za-zµ]+)*$"
-    })
-);
-as_string!(
     Usd,
     "an amount of dollars in quotes, such as \"0.50\"",
     json_schema!({ "type": "string", "maxLength": 14, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,6})?$" })
@@ -252,18 +217,6 @@ impl JsonSchema for Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_round_trip() {
-        for (text, millis) in [("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250)] {
-            let span: HumanDuration = text.parse().unwrap();
-            assert_eq!(span.0.as_millis(), millis);
-            assert_eq!(span.to_string(), text);
-        }
-        for bad in ["", "-5s", "5", "soon"] {
-            assert!(bad.parse::<HumanDuration>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn amounts_are_exact_and_bounded() {

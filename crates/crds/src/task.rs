@@ -4,8 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::resource::TaskStatus;
 use crate::runtime::Environment;
+use crate::status::TaskStatus;
 use crate::{
     DesiredState, HumanDuration, Ignored, Isolation, Json, Limits, ObjectMeta, OnDependencyFailure,
     PodOverrides, Priority, RetryPolicy, Runtime, Time, Workspace,
@@ -21,7 +21,7 @@ pub struct Task {
     pub kind: String,
     /// Name, which becomes the alias of the task, and labels.
     pub metadata: ObjectMeta,
-    /// What to do, where, and within which limits.
+    /// Work to do, agent, dependencies and limits.
     pub spec: TaskSpec,
     /// Written by the cluster; ignored.
     #[serde(default, skip_serializing)]
@@ -29,7 +29,7 @@ pub struct Task {
     pub status: Ignored,
 }
 
-/// What to do, where, and within which limits.
+/// Work to do, agent, dependencies and limits.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "rota.dev",
@@ -96,7 +96,7 @@ pub struct TaskSpec {
     /// Earliest time at which the task starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// Environment variables of the attempt. They take precedence over those of the agent.
+    /// Environment variables of the attempt, which take precedence over those of the agent.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]
     pub environment: Environment,
@@ -114,11 +114,11 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub owner: Option<String>,
-    /// Id of the task that this one is part of.
+    /// Id of the parent task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub parent_task: Option<String>,
-    /// Reject the task if its agent or a dependency does not exist, instead of waiting for it.
+    /// Reject the task if its agent or a dependency does not exist, instead of waiting.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
     /// Isolation from other tasks. Defaults to `Shared`. Ignored by `rota dev`.
@@ -144,7 +144,7 @@ pub struct Dependency {
     /// Id or name of the task.
     #[schemars(length(min = 1, max = 63))]
     pub task: String,
-    /// Effect if it does not succeed. Defaults to `Fail`.
+    /// Effect if the task does not succeed. Defaults to `Fail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnDependencyFailure>,
 }

@@ -1,7 +1,7 @@
 //! Fake model API for tests and demos: `POST /v1/messages`, and the other paths that the Claude Code CLI requests.
 //!
 //! Its answers are scripted by the prompt itself (`MOCK[{"text":"hello"}]`, see the crate's README), so that a test
-//! has the model's behaviour next to its assertions, even through a worker, a pod and the real CLI. The next step is
+//! has the model's behavior next to its assertions, even through a worker, a pod and the real CLI. The next step is
 //! derived from the conversation in each request, never from memory: a session that is resumed elsewhere continues at
 //! its step. Only the attempts at steps with faults are counted, since a retry looks like the first request.
 //!

@@ -1,4 +1,4 @@
-//! Codes of [`Cause`](crate::v1::Cause), by which clients recognise a cause. Messages are for users and may change.
+//! Codes of [`Cause`](crate::v1::Cause), by which clients recognize a cause. Messages are for users and may change.
 
 pub const AGENT_MISSING: &str = "agent_missing";
 pub const ALL_DRAINING: &str = "all_draining";

@@ -1,5 +1,5 @@
 //! Rota's API as Rust types, generated from the files in `proto/`. For every component and for clients of the API; holds
-//! no behaviour beyond what all of them need alike.
+//! no behavior beyond what all of them need alike.
 //!
 //! # What is here
 //!

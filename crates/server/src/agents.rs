@@ -12,10 +12,9 @@ use rota_proto::v1;
 use rota_store::AgentChange;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::keys::AgentKey;
 use crate::pools::Pools;
 use crate::wire::agent;
-
-pub(crate) type AgentKey = (Namespace, AgentName);
 
 /// Generation and creation time: they also differ when an agent was deleted and created again.
 pub(crate) type AgentVersion = (u64, Timestamp);

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::scheduler::Reservation;
 
 /// Barriers that may wait for the commits before them; more than most deployments have workers.
-const CAPACITY: usize = 4096;
+const BARRIER_BUFFER: usize = 4096;
 
 /// A message that is handled after every commit made before it was sent.
 pub(crate) enum Barrier {
@@ -22,7 +22,7 @@ pub(crate) struct Barriers(mpsc::Sender<Barrier>);
 
 impl Barriers {
     pub(crate) fn channel() -> (Self, mpsc::Receiver<Barrier>) {
-        let (sender, receiver) = mpsc::channel(CAPACITY);
+        let (sender, receiver) = mpsc::channel(BARRIER_BUFFER);
         (Self(sender), receiver)
     }
 

@@ -1,5 +1,5 @@
-//! Applies commits, in their order, to everything that the control plane keeps in memory, and to those who wait for
-//! them. Decides nothing: a commit states what has happened already.
+//! Applies commits, in their order, to everything that the control plane keeps in memory, then notifies the
+//! watchers. Decides nothing: a commit states what has happened already.
 
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use rota_core::task::WorkerRef;
 use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
-use crate::agents::{AgentEffect, AgentKey, AgentRegistry};
+use crate::agents::{AgentEffect, AgentRegistry};
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
 use crate::health::Health;
+use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::scheduler::{Scheduler, SlotState, WorkerEntry};
 use crate::sessions::{self, SessionDeps};
@@ -96,7 +97,7 @@ impl CommitApplier {
             let key = entry.key();
             // The first session of its name: none can be newer.
             let _ = self.scheduler.register(entry);
-            let message = "its worker did not come back after the control plane started";
+            let message = "the worker did not reconnect after the control plane started";
             let grace = sessions.timing.recovery_grace;
             sessions::expire_session_after(sessions, &key, worker, grace, message);
         }
@@ -116,3 +117,6 @@ impl CommitApplier {
         WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@ use rota_core::AgentName;
 use rota_core::breaker::State as Breaker;
 use rota_core::target::{Route, Target};
 
-use crate::agents::{AgentKey, AgentRegistry};
+use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
+use crate::keys::AgentKey;
 use crate::scheduler::{PoolStatus, Scheduler};
 
 /// Joins the queues of the scheduler with the agents that could serve them.

@@ -16,13 +16,14 @@ use tracing::Instrument;
 use crate::agents::AgentRegistry;
 use crate::assign::assign;
 use crate::clock::now;
-use crate::scheduler::{Recipient, Scheduler, SessionHandle, WorkerKey};
+use crate::keys::WorkerKey;
+use crate::scheduler::{Recipient, Scheduler, SessionHandle};
 use crate::seal::Sealer;
 use crate::spans;
 use crate::store_client::StoreClient;
 use crate::wire::{event, time};
 
-/// Grace period for a worker to end an attempt of which it learns by a stale acknowledgement.
+/// Grace period for a worker to end an attempt of which it learns by a stale acknowledgment.
 pub(crate) const STALE_ATTEMPT_GRACE: Duration = Duration::from_secs(10);
 
 /// Sends workers what commits mean for them.

@@ -22,17 +22,38 @@ pub enum Error {
     #[error("failed to serve: {0}")]
     Transport(#[from] tonic::transport::Error),
     /// A background task without which the control plane cannot work.
-    #[error("background task `{0}` exited unexpectedly")]
+    #[error("background task `{0}` exited unexpectedly{reason}", reason = exit_reason(.0))]
     BackgroundTaskExited(&'static str),
     #[error("failed to set up reflection: {0}")]
     Reflection(String),
 }
 
+impl Error {
+    /// How to resolve the failure, where that is not obvious.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::BackgroundTaskExited(_) => Some(
+                "the cause is in the log above, usually a failure of the disk or a panic; resolve the cause and restart the \
+                 control plane",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Returns what the exit of a background task means, where that is not obvious from its name.
+fn exit_reason(name: &str) -> &'static str {
+    match name {
+        "commits" => ": the store's writer or its reader of commits ended",
+        _ => "",
+    }
+}
+
 /// Outcome of a requested shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ShutdownOutcome {
     /// Every call and background task ended by itself.
-    InOrder,
+    Graceful,
     /// Something was still running after the grace period.
-    Cut,
+    Forced,
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rota_core::breaker::State as Breaker;
 use rota_core::{TaskId, Timestamp};
+use rota_proto::causes;
 use rota_telemetry::BackgroundTasks;
-use rota_telemetry::background_tasks::{TaskState, TaskStatus};
+use rota_telemetry::background_tasks::{BackgroundTaskState, BackgroundTaskStatus};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -106,7 +107,7 @@ impl Health {
         self.store.write_health().error()
     }
 
-    pub(crate) fn background_tasks(&self) -> Vec<TaskStatus> {
+    pub(crate) fn background_tasks(&self) -> Vec<BackgroundTaskStatus> {
         self.background_tasks.statuses()
     }
 
@@ -166,14 +167,14 @@ impl Health {
         let open = breakers.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(open.take(MAX_CAUSES).map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
-            code: "breaker_open",
+            code: causes::BREAKER_OPEN,
             message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker)),
             hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
         }));
         let messages = self.agents.pools().messages().into_iter();
         causes.extend(messages.take(MAX_CAUSES).map(|((namespace, agent), message)| Cause {
             state: State::Degraded,
-            code: "workers_cannot_start",
+            code: causes::WORKERS_CANNOT_START,
             message: format!("workers of the agent {namespace}/{agent} cannot start: {message}"),
             hint: format!("see `rota describe agent {agent} -n {namespace}`"),
         }));
@@ -181,20 +182,20 @@ impl Health {
         (store, causes)
     }
 
-    fn background_task(&self, task: TaskStatus) -> Option<Cause> {
+    fn background_task(&self, task: BackgroundTaskStatus) -> Option<Cause> {
         let name = task.name;
         let (state, code, message) = match task.state {
-            TaskState::Idle | TaskState::Running => return None,
-            TaskState::Stopped if self.stop.is_cancelled() => return None,
-            TaskState::Stopped => {
+            BackgroundTaskState::Idle | BackgroundTaskState::Running => return None,
+            BackgroundTaskState::Stopped if self.stop.is_cancelled() => return None,
+            BackgroundTaskState::Stopped => {
                 (State::Error, "background_task_stopped", format!("background task {name} has exited"))
             }
-            TaskState::Stuck => (
+            BackgroundTaskState::Stuck => (
                 State::Error,
                 "background_task_stuck",
                 format!("background task {name} has been busy with one activation for over a minute"),
             ),
-            TaskState::Failing => (
+            BackgroundTaskState::Failing => (
                 State::Degraded,
                 "background_task_failing",
                 format!("background task {name} fails: {}", task.error),

@@ -48,6 +48,7 @@ mod error;
 mod grpc;
 mod health;
 mod http;
+mod keys;
 mod metrics;
 mod options;
 mod pools;
@@ -63,7 +64,7 @@ mod trust;
 mod watchers;
 mod wire;
 
-pub use error::{Ended, Error};
+pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
 pub use options::{DEFAULT_LISTEN, Oidc, Options, Timing, Tls, Token};
 pub use server::{Bound, Server};

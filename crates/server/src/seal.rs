@@ -13,7 +13,7 @@ use chacha20poly1305::{AeadCore, Key, XChaCha20Poly1305, XNonce};
 use rota_core::TaskId;
 use zeroize::Zeroizing;
 
-const NONCE: usize = 24;
+const NONCE_BYTES: usize = 24;
 
 /// Encrypts and decrypts secrets with the server's key.
 pub(crate) struct Sealer {
@@ -62,7 +62,7 @@ impl Sealer {
 
     /// Decrypts a task's secrets.
     pub(crate) fn open_sealed(&self, id: TaskId, sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {
-        let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(Error::Sealed)?;
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or(Error::Sealed)?;
         let payload = Payload { msg: sealed, aad: id.0.as_bytes() };
         let plain = self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| Error::Sealed)?;
         serde_json::from_slice(&Zeroizing::new(plain)).map_err(|_| Error::Sealed)

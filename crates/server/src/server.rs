@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::agents::AgentRegistry;
-use crate::background::{self, BackgroundDeps, BackgroundHandles, Claims, CommitLoop};
+use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
 use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
-use crate::error::{Ended, Error};
+use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, Creator, Explainer, Streams, ending};
 use crate::health::Health;
 use crate::http::{self, Pages};
@@ -153,10 +153,10 @@ impl Server {
         };
         applier.restore(snapshot, &sessions);
         let (barriers, passed) = Barriers::channel();
-        let claims =
-            Claims { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
+        let claimer =
+            Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
         let background = background::start(
-            CommitLoop { applier, claims, watchers: Arc::clone(&watchers), commits, barriers: passed },
+            CommitLoop { applier, claimer, watchers: Arc::clone(&watchers), commits, barriers: passed },
             BackgroundDeps {
                 monitors: options.background_tasks.clone(),
                 store: store.clone(),
@@ -233,7 +233,7 @@ impl Bound {
     }
 
     /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<Ended, Error> {
+    pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
         let Self { listener, tls, http, authenticator, shutdown_grace: grace, services, pages, stop, .. } =
             self;
         let (store, mut background) = (self.store, self.background);
@@ -280,26 +280,26 @@ impl Bound {
         };
         // The server waits for its streams, so that they have to end by themselves.
         stop.cancel();
-        let mut ended = Ended::InOrder;
+        let mut outcome = ShutdownOutcome::Graceful;
         let served = match served {
             Some(served) => served,
             // An idle connection must not hold up the shutdown either.
             None => tokio::time::timeout(grace, serve).await.unwrap_or_else(|_| {
                 tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
-                ended = Ended::Cut;
+                outcome = ShutdownOutcome::Forced;
                 Ok(())
             }),
         };
         store.reads().close().await;
         if !background.join(grace).await {
             tracing::warn!(?grace, "a background task did not exit within the shutdown grace period");
-            ended = Ended::Cut;
+            outcome = ShutdownOutcome::Forced;
         }
         scraper.send_last();
         served?;
         match exited {
             Some(task) => Err(Error::BackgroundTaskExited(task)),
-            None => Ok(ended),
+            None => Ok(outcome),
         }
     }
 }

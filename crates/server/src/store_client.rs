@@ -13,7 +13,7 @@ use rota_store::{
 };
 use tonic::Status;
 
-use crate::agents::AgentKey;
+use crate::keys::AgentKey;
 use crate::wire::names::TaskName;
 use crate::wire::status;
 
@@ -192,7 +192,10 @@ impl StoreClient {
             TaskName::Alias(alias) => {
                 let found = self.store.newest(namespace, &alias).await.map_err(status::store)?;
                 found.ok_or_else(|| {
-                    status::error("TASK_NOT_FOUND", format!("there is no task {alias:?} in {namespace}"))
+                    status::error(
+                        "TASK_NOT_FOUND",
+                        format!("task {alias:?} does not exist in namespace {namespace}"),
+                    )
                 })
             }
         }

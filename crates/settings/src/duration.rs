@@ -61,10 +61,6 @@ impl JsonSchema for HumanDuration {
         "HumanDuration".into()
     }
 
-    fn inline_schema() -> bool {
-        true
-    }
-
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",

@@ -1,5 +1,6 @@
 //! JSON schema of settings, with the flag and the environment variable of each key.
 
+use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::Settings;
@@ -8,7 +9,9 @@ use crate::layers::{flags, variable};
 /// Returns the JSON schema of a component's settings. Each property also has `x-env`, and `x-flag` where a
 /// flag sets it.
 pub fn schema<S: Settings>() -> Value {
-    let mut schema = schemars::schema_for!(S).to_value();
+    // Without references: each property has its type and pattern.
+    let settings = SchemaSettings::default().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<S>().to_value();
     let flags = flags::<S>();
     if let Some(properties) = schema["properties"].as_object_mut() {
         for (key, property) in properties {

@@ -57,10 +57,10 @@ pub struct TaskChange {
     pub dispatch: Option<Arc<Dispatch>>,
 }
 
-/// Collects what a worker receives besides the record.
+/// What a worker receives besides the record.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// Returns the payload of a task.
+    /// The task's payload: its encoded spec.
     pub payload: Bytes,
     pub secrets: Option<Bytes>,
     pub previous: Vec<Previous>,

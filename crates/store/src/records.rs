@@ -140,9 +140,9 @@ pub struct Resumed {
 /// Rejection of one command. Nothing of it has happened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("there is no task {0}")]
+    #[error("task {0} does not exist")]
     NoTask(TaskId),
-    #[error("there is no agent {0}")]
+    #[error("agent {0} does not exist")]
     NoAgent(AgentName),
     #[error("agent {0} already exists")]
     AgentExists(AgentName),

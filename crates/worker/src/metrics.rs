@@ -1,5 +1,6 @@
 //! CPU and memory usage of the worker and its processes, for heartbeats. Sampled off the hot path.
 
+use rota_proto::num::to_i64;
 use rota_proto::worker::v1::WorkerHeartbeat;
 use sysinfo::System;
 
@@ -28,7 +29,7 @@ fn memory() -> i64 {
     let me = nix::unistd::Pid::this().as_raw();
     let own = procfs::process::Process::myself().and_then(|me| me.stat()).map_or(0, |stat| stat.rss);
     let below: u64 = tree::descendants(me).iter().map(|info| info.rss_pages).sum();
-    i64::try_from((own + below).saturating_mul(procfs::page_size())).unwrap_or(i64::MAX)
+    to_i64((own + below).saturating_mul(procfs::page_size()))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(crate) fn check(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
             problems.push(format!("{name} has no rule in xtask/directions.toml"));
         }
         if member.license.as_deref() != Some("Apache-2.0") {
-            problems.push(format!("{name} must have `license.workspace = true`, the licence in LICENSE"));
+            problems.push(format!("{name} must have `license.workspace = true`, the license in LICENSE"));
         }
         for dependency in &member.dependencies {
             let other = dependency.name.as_str();

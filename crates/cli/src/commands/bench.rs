@@ -34,8 +34,8 @@ Examples:
   rota bench dispatch --rounds 5 --folder . -o json
   rota bench dispatch --idle-workers 1000 --rounds 1
 
-Each round measures the disk, the store and the whole control plane in turn, so that all three see
-the same disk. The control plane, its clients and its workers share this process; with --idle-workers
+Each round measures the disk, the store and the whole control plane in turn, so that all three see \
+the same disk. The control plane, its clients and its workers share this process; with --idle-workers \
 the control plane is a process of its own.")]
 struct Dispatch {
     /// Number of clients that create tasks, each waiting for the commit

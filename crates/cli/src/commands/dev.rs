@@ -31,7 +31,7 @@ Examples:
   rota dev -f examples/
   rota dev --data-dir /tmp/try --listen 127.0.0.1:0
 
-Other commands on this machine connect to it automatically. Ctrl-C drains its workers; tasks are kept
+Other commands on this machine connect to it automatically. Ctrl-C drains its workers; tasks are kept \
 and continue after a restart.";
 
 /// Run everything on this machine: store, control plane and workers
@@ -169,7 +169,7 @@ impl Dev {
         reporter: &Reporter,
         shutdown: &signals::Shutdown,
         background_tasks: BackgroundTasks,
-        server: &mut tokio::task::JoinHandle<Result<rota_server::Ended, rota_server::Error>>,
+        server: &mut tokio::task::JoinHandle<Result<rota_server::ShutdownOutcome, rota_server::Error>>,
     ) -> anyhow::Result<Exit> {
         let mut options = rota_client::Options::new(own.endpoint.clone());
         options.token = Token::File(own.token_file.clone());

@@ -36,7 +36,7 @@ impl Explain {
         }
         let queued = answer.task.as_ref().is_some_and(|task| state_of(task) == TaskState::Queued);
         if queued && answer.ahead == 0 {
-            context.out.line("- next in its queue")?;
+            context.out.line("- next in the queue")?;
         }
         let waits =
             answer.task.iter().filter_map(|task| task.status.as_ref()).flat_map(|status| &status.waiting);

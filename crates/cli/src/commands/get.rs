@@ -26,7 +26,7 @@ pub struct Get {
     pub kind: Kind,
     /// Id or name of one resource [default: all]
     pub name: Option<String>,
-    /// Only tasks in these comma-separated states
+    /// Only tasks in these comma-separated states; may be repeated
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
     pub state: Vec<State>,
     /// Only tasks with this label; may be repeated

@@ -16,9 +16,12 @@ Examples:
   rota operator --endpoint https://rota.rota.svc:7420 --token-file token --worker-image rota:0.1.0
   rota operator --config operator.toml --print-config
 
-The chart charts/rota installs it. It connects to the cluster of its pod, or to that of KUBECONFIG.
-Every setting is a flag, an environment variable and a key of the file: --worker-image,
-ROTA_OPERATOR_WORKER_IMAGE and `worker_image`. Flags override variables, which override the file.";
+The chart charts/rota installs the operator, which connects to the cluster of its pod, or to that of \
+KUBECONFIG.
+
+Every setting is a flag, an environment variable and a key of the file: --worker-image, \
+ROTA_OPERATOR_WORKER_IMAGE and `worker_image`. Flags override variables, which override the file. In a \
+variable, lists are separated by commas.";
 
 /// Run the Kubernetes operator
 #[derive(Debug, Args)]

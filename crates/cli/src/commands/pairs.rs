@@ -28,7 +28,7 @@ pub fn from_environment(names: &[String]) -> Result<BTreeMap<String, String>, Fa
         .map(|name| match env::var(name) {
             Some(value) => Ok((name.clone(), value)),
             None => Err(Failure::new(Exit::Usage, format!("{name} is not set in the environment"))
-                .hint(format!("set it first, for example: read -rs {name} && export {name}"))),
+                .hint(format!("set the variable first, for example: read -rs {name} && export {name}"))),
         })
         .collect()
 }

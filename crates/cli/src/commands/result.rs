@@ -30,7 +30,7 @@ impl Result {
         let now = state_of(&task);
         if !now.is_final() {
             let message = format!("the task {} is {} and has no result yet", name(&task), state(now));
-            let hint = format!("wait for it with `rota wait {}`", name(&task));
+            let hint = format!("wait for the task with `rota wait {}`", name(&task));
             return Err(Failure::new(Exit::Failed, message).hint(hint).into());
         }
         let result = task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default();

@@ -38,7 +38,7 @@ pub struct Run {
     /// Agent that runs the task
     #[arg(long, short, value_name = "NAME", conflicts_with_all = ["worker", "needs"])]
     pub agent: Option<String>,
-    /// Comma-separated capabilities that the worker must have
+    /// Comma-separated capabilities that the worker must have; may be repeated
     #[arg(long, value_name = "WORDS", value_delimiter = ',', conflicts_with = "worker")]
     pub needs: Vec<String>,
     /// Worker that runs the task
@@ -74,7 +74,7 @@ pub struct Run {
     /// Idempotency key: repeating the command with it returns the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Comma-separated tasks that must succeed first
+    /// Comma-separated tasks that must succeed first; may be repeated
     #[arg(long, value_name = "TASK", value_delimiter = ',')]
     pub depends_on: Vec<String>,
     /// Environment variable of the task; may be repeated

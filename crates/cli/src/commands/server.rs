@@ -16,8 +16,8 @@ Examples:
   rota server --config server.toml --print-config
   ROTA_SERVER_LISTEN=0.0.0.0:7420 rota server --token-file token
 
-Every setting is a flag, an environment variable and a key of the file: --reconnect-grace,
-ROTA_SERVER_RECONNECT_GRACE and `reconnect_grace`. Flags override variables, which override the file.
+Every setting is a flag, an environment variable and a key of the file: --reconnect-grace, \
+ROTA_SERVER_RECONNECT_GRACE and `reconnect_grace`. Flags override variables, which override the file. \
 The global --token-file names the admin token that clients must present.";
 
 /// Run a control plane

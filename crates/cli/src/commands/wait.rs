@@ -46,7 +46,7 @@ pub enum Goal {
     Running,
 }
 
-/// Progress of a task towards the goal.
+/// Progress of a task toward the goal.
 #[derive(Debug, PartialEq, Eq)]
 enum GoalState {
     NotYet,

@@ -21,11 +21,12 @@ Examples:
   rota worker --agent coder --worker coder-gpu --slots 4 --capability gpu
   ROTA_ENDPOINT=https://rota.example ROTA_TOKEN_FILE=token rota worker --agent coder
 
-Ctrl-C or SIGTERM drains the worker: running attempts finish, and no new one starts. A second signal,
+Ctrl-C or SIGTERM drains the worker: running attempts finish, and no new one starts. A second signal, \
 or the end of --drain-timeout, ends running attempts too, and their tasks return to the queue.
 
-Every setting is a flag, an environment variable and a key of the file: --state-dir,
-ROTA_WORKER_STATE_DIR and `state_dir`. Flags override variables, which override the file.";
+Every setting is a flag, an environment variable and a key of the file: --state-dir, \
+ROTA_WORKER_STATE_DIR and `state_dir`. Flags override variables, which override the file. In a variable, \
+lists are separated by commas.";
 
 /// Run a worker of an agent
 #[derive(Debug, Args)]

@@ -72,10 +72,7 @@ impl Printer {
         self.last.push_str(&text);
         // A result holds at most the tail of the output.
         if self.last.len() > 1024 * 1024 {
-            let mut cut = self.last.len() - 512 * 1024;
-            while !self.last.is_char_boundary(cut) {
-                cut += 1;
-            }
+            let cut = self.last.ceil_char_boundary(self.last.len() - 512 * 1024);
             self.last.drain(..cut);
         }
         bytes

@@ -184,8 +184,8 @@ async fn agents_are_asked_drained_and_deleted() -> Result<()> {
     // A misspelled name is an error.
     for format in ["table", "json"] {
         let typo = fixture.rota(&["drain", "actor", "--worker", "oen", "-o", format]).await;
-        typo.failed(4, &["error: agent actor has no worker \"oen\"", "hint: its workers are one"]);
-        fixture.rota(&["drain", "actr", "-o", format]).await.failed(4, &["error: there is no agent actr"]);
+        typo.failed(4, &["error: agent actor has no worker \"oen\"", "hint: workers of agent actor: one"]);
+        fixture.rota(&["drain", "actr", "-o", format]).await.failed(4, &["error: agent actr does not exist"]);
     }
     assert_eq!(fixture.rota(&["drain", "actor", "--worker", "one"]).await.success(), "worker/one draining");
     assert_eq!(worker.ended().await.status.code(), Some(0));

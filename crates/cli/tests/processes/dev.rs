@@ -35,10 +35,10 @@ async fn up(fixture: &Fixture) -> Result<(Process, Client)> {
     Ok((dev, Client::new(options)?))
 }
 
-/// Creates a task that never ends and has strays, and waits for all its processes.
+/// Creates a task that never ends and has orphans, and waits for all its processes.
 async fn hanging(fixture: &Fixture) -> Result<String> {
     let mark = workload::mark();
-    let text = AGENT.to_owned() + &task("hangs", &mark, &format!("{}{}", workload::STRAYS, workload::HANG));
+    let text = AGENT.to_owned() + &task("hangs", &mark, &format!("{}{}", workload::ORPHANS, workload::HANG));
     fixture.apply("hangs.yaml", &text).await.success();
     procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
     Ok(mark)

@@ -92,11 +92,11 @@ async fn worker_page_shows_activity() -> Result<()> {
 #[tokio::test]
 async fn report_counts_tasks() -> Result<()> {
     let (fixture, _worker) = done().await?;
-    let fleet = fixture.rota(&["report"]).await.success();
+    let report = fixture.rota(&["report"]).await.success();
     for words in
         ["2 tasks from ", "Succeeded  1      50%", "Failed     1      50%", "agent  1      no way", "$0.50"]
     {
-        assert!(fleet.contains(words), "{words:?} is not in {fleet}");
+        assert!(report.contains(words), "{words:?} is not in {report}");
     }
     let json = fixture.rota(&["report", "--since", "1h", "-o", "json"]).await.json();
     assert_eq!((&json["tasks"], &json["retries"]["attempts"]), (&2.into(), &1.into()));

@@ -18,7 +18,7 @@ async fn cancelled_agents_leave_no_processes() -> Result<()> {
     workload::agent(&client).await?;
     let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
     let mark = workload::mark();
-    let mut task = workload::shell(&format!("{}{}", workload::STRAYS, workload::HANG), &[("MARK", &mark)]);
+    let mut task = workload::shell(&format!("{}{}", workload::ORPHANS, workload::HANG), &[("MARK", &mark)]);
     limits(&mut task, Limits::default());
     let task = tasks::create(&client, task).await?;
     procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
@@ -44,7 +44,7 @@ async fn silent_agents_are_retried() -> Result<()> {
     let (mark, once) = (workload::mark(), fixture.dir().join("once"));
     let line = format!(
         "echo began\nif [ -e \"$ONCE\" ]; then echo done; exit; fi\n: >\"$ONCE\"\n{}{}",
-        workload::STRAYS,
+        workload::ORPHANS,
         workload::HANG
     );
     let mut task = workload::shell(&line, &[("MARK", &mark), ("ONCE", once.to_str().unwrap())]);
@@ -78,7 +78,7 @@ async fn timed_out_agents_fail() -> Result<()> {
     let mark = workload::mark();
     // It is not silent: it prints until the end.
     let line =
-        format!("{}\ntrap '' INT TERM HUP\nwhile :; do echo still here; sleep 0.1; done", workload::STRAYS);
+        format!("{}\ntrap '' INT TERM HUP\nwhile :; do echo still here; sleep 0.1; done", workload::ORPHANS);
     let mut task = workload::shell(&line, &[("MARK", &mark)]);
     let time = |millis| Some(tasks::millis(millis));
     limits(&mut task, Limits { timeout: time(3000), silence_timeout: time(60_000), ..Default::default() });

@@ -50,7 +50,7 @@ async fn top_follows_changes() -> Result<()> {
         "rota top SERVER default",
         "running 1 input required 0 queued 1 pending 1 workers 1 cost $0/min",
         "",
-        "AGENT READY BUSY IDLE DRAINING QUEUED RUNNING MIN MAX",
+        "AGENT READY BUSY IDLE DRAINING QUEUED RUNNING FLOOR CEILING",
         "actor 1 1 0 0 1 1 0 1",
         "",
         "TASK STATE TIME AGENT WORKER ATTEMPT COST ACTIVITY",
@@ -64,7 +64,7 @@ async fn top_follows_changes() -> Result<()> {
         "",
         "q quit s sort: state f show: all ↑↓ scroll",
     ];
-    top.shows("the fleet", |lines| steady(lines) == wanted).await;
+    top.shows("all agents", |lines| steady(lines) == wanted).await;
     // Changes appear.
     fixture.apply("later.yaml", &more("later", "agent: actor")).await.success();
     top.prints("later Queued").await;
@@ -170,13 +170,13 @@ async fn explain_shows_causes() -> Result<()> {
         [
             "The task is QUEUED: all 1 slots of the 1 workers for agent actor are busy.",
             "  wait, raise the agent's maxReplicas or slots, or raise the task's priority",
-            "- its workers are busy with build",
+            "- the workers are busy with build",
             "- position 2 in the queue: 1 tasks of the same route are first",
         ]
     );
     assert!(explained("next").await[0].starts_with("The task is QUEUED"));
     let next = fixture.rota(&["explain", "next"]).await.success();
-    assert!(next.contains("- next in its queue"), "{next}");
+    assert!(next.contains("- next in the queue"), "{next}");
     let last = fixture.rota(&["explain", "last"]).await.success();
     assert!(last.contains("dependency next has not ended (QUEUED)"), "{last}");
     let lost = fixture.rota(&["explain", "lost"]).await.success();

@@ -18,7 +18,7 @@ async fn killed_worker_is_replaced() -> Result<()> {
     let mark = workload::mark();
     let line = format!(
         "[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}{}",
-        workload::STRAYS,
+        workload::ORPHANS,
         workload::HANG
     );
     let name = tasks::create(&client, workload::shell(&line, &[("MARK", &mark)])).await?.name;
@@ -108,7 +108,8 @@ async fn drain_timeout_requeues_tasks() -> Result<()> {
     let first = Process::start("first", command);
     tasks::connected(&client, "first").await?;
     let mark = workload::mark();
-    let line = format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}sleep 1000", workload::STRAYS);
+    let line =
+        format!("[ \"$ROTA_ATTEMPT\" = 1 ] || {{ echo done; exit; }}\n{}sleep 1000", workload::ORPHANS);
     let mut task = workload::shell(&line, &[("MARK", &mark)]);
     // A failure of the agent would be final.
     task.spec.get_or_insert_default().retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });

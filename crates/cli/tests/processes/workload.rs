@@ -12,7 +12,7 @@ pub(crate) const AGENT: &str = "shell";
 
 /// Starts processes that are hard to find and to end: in another session; orphaned and ignoring signals; and the same
 /// with another environment. Each carries `$MARK`.
-pub(crate) const STRAYS: &str = r#"
+pub(crate) const ORPHANS: &str = r#"
 setsid sleep 1000 &
 ( setsid sh -c 'trap "" INT TERM HUP; while :; do sleep 1000; done' & )
 ( env -i PATH="$PATH" CARRIED="$MARK" setsid sh -c 'trap "" INT TERM HUP; while :; do sleep 1000; done' & )

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_file_is_an_error_only_if_required() {
+    fn missing_file_fails_only_if_required() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         assert!(Config::read(&path, true).is_err());

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_private_and_removed_by_owner_only() {
+    fn only_the_owner_reads_and_removes_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dev/endpoint.json");
         let own = DevEndpoint {

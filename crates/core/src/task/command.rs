@@ -184,7 +184,7 @@ pub enum Reply {
 /// Rejection of a command. The record is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    #[error("the task has already ended: it is {}", .0.name())]
+    #[error("the task has already ended in state {}", .0.name())]
     Final(State),
     /// The command is not possible in this state.
     #[error("not possible while the task is {}", .0.name())]

@@ -232,7 +232,7 @@ fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
     (workers >= ceiling).then(|| {
         cause(
             "at_ceiling",
-            format!("the pool of agent {agent} is at its limit of {ceiling} workers"),
+            format!("the pool of agent {agent} is at its ceiling of {ceiling} workers"),
             "wait, or raise the agent's maxReplicas",
         )
     })
@@ -287,7 +287,7 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let message = format!("its workers are busy with {}{more}", context.busy_with.join(", "));
+            let message = format!("the workers are busy with {}{more}", context.busy_with.join(", "));
             causes.push(cause("busy_with", message, ""));
         }
     }
@@ -303,7 +303,7 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
 pub fn summary(task: &Task, causes: &[Cause], now: Timestamp) -> String {
     match task.state {
         State::Pending | State::Queued | State::Assigned | State::InputRequired => {
-            let why = causes.first().map_or("it is about to continue", |cause| cause.message.as_str());
+            let why = causes.first().map_or("about to continue", |cause| cause.message.as_str());
             format!("The task is {}: {why}.", task.state.name())
         }
         State::Running => {

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_field_is_immutable_or_known_mutable() {
+    fn every_field_is_immutable_or_known_mutable() {
         let schema = serde_json::to_value(super::super::definition_of_tasks()).unwrap();
         let spec = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let fields: Vec<_> = spec["properties"].as_object().unwrap().keys().map(String::as_str).collect();

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use rota_client::Code;
+use rota_core::text::prefix;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
@@ -104,11 +105,12 @@ pub(super) async fn delete_terminated(
     namespace: &str,
     pod: &WorkerPod,
 ) -> Result<(), ReconcileError> {
-    let message = pod.start_failure.as_ref().map_or("its pod terminated", |failure| failure.message.as_str());
+    let message =
+        pod.start_failure.as_ref().map_or("the worker pod terminated", |failure| failure.message.as_str());
     let request = v1::ReportWorkerDeathRequest {
         name: names::worker(namespace, &pod.name),
         instance: pod.uid.clone(),
-        message: truncated(message),
+        message: prefix(message, MAX_MESSAGE_BYTES).to_owned(),
     };
     match context.control.report_worker_death(request).await {
         Ok(_) => {}
@@ -166,7 +168,10 @@ pub(super) async fn report_start_failure(
     name: &str,
     message: &str,
 ) -> Result<(), ReconcileError> {
-    let request = v1::ReportAgentRequest { name: name.to_owned(), message: truncated(message) };
+    let request = v1::ReportAgentRequest {
+        name: name.to_owned(),
+        message: prefix(message, MAX_MESSAGE_BYTES).to_owned(),
+    };
     context.control.report_agent(request).await?;
     Ok(())
 }
@@ -176,8 +181,4 @@ pub(super) async fn unregister(context: &Context, name: &str) -> Result<(), Reco
     let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };
     context.control.delete_agent(request).await?;
     Ok(())
-}
-
-fn truncated(message: &str) -> String {
-    message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
 }

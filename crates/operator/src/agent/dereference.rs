@@ -113,7 +113,7 @@ fn start_failure(pod: &Pod) -> Option<StartFailure> {
     if let Some(terminated) = terminated.filter(|terminated| terminated.exit_code != 0) {
         let log = text(&terminated.message);
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let message = format!("its worker exited with code {}: {last}", terminated.exit_code);
+        let message = format!("the worker exited with code {}: {last}", terminated.exit_code);
         return Some(StartFailure::new(&reason(&terminated.reason, "Error"), message));
     }
     // A container that is being created is starting, not failing.

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
+use rota_core::text::prefix;
 use rota_crds::resource::{Agent, Task};
 use rota_crds::{ImagePullPolicy, Json, PodOverrides, PodTemplate};
 use serde::de::DeserializeOwned;
@@ -297,7 +298,7 @@ impl PodSpecInput<'_> {
 
 /// Returns `{agent}-`, short enough for a worker's name with the five characters that the cluster appends.
 fn name_prefix(agent: &str) -> String {
-    format!("{}-", agent[..agent.floor_char_boundary(57)].trim_end_matches(['-', '.']))
+    format!("{}-", prefix(agent, 57).trim_end_matches(['-', '.']))
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

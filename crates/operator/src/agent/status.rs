@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use rota_core::text::prefix;
 use rota_crds::resource::{Agent, AgentStatus, Condition, condition};
+use rota_proto::num::to_i32;
 use rota_proto::v1;
 
 use super::demand::DemandSnapshot;
@@ -43,7 +45,7 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         idle_workers: count(connected().filter(|worker| worker.running == 0)),
         queued_tasks: input.demand.demand.queued,
         running_tasks: input.demand.demand.running,
-        message: failure.map(|failure| truncated(&failure.message)),
+        message: failure.map(|failure| prefix(&failure.message, MAX_MESSAGE_BYTES).to_owned()),
     };
     let mut put = |type_: &str, holds: bool, reason: &str, message: &str| {
         status.conditions.push(condition_of(agent, type_, holds, reason, message, now));
@@ -107,18 +109,14 @@ fn condition_of(
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: truncated(message),
+        message: prefix(message, MAX_MESSAGE_BYTES).to_owned(),
         observed_generation: agent.metadata.generation,
         last_transition_time: since.unwrap_or(Time(now)),
     }
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> i32 {
-    i32::try_from(items.count()).unwrap_or(i32::MAX)
-}
-
-fn truncated(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
+    to_i32(items.count())
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ impl Reconciler<Task> for Tasks {
         let record = match dereference::record(&self.context, &self.cache, task).await? {
             Some(record) => record,
             None if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => {
-                let message = "the control plane has no record of this task any more; it is not run again";
+                let message =
+                    "the control plane no longer has a record of this task; the task is not run again";
                 let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordNotFound", message, now);
                 apply::write_status(&self.context, task, ended).await?;
                 return Ok(Action::await_change());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
+use rota_core::text::prefix;
 use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
 use rota_proto::causes::{
@@ -48,8 +49,8 @@ pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::C
         wait.until.as_ref().and_then(time).map(|Time(time)| time)
     };
     let message = match cause.code.as_str() {
-        START_TIME => until(WaitReason::StartTime).map(|time| format!("it starts at {time}")),
-        RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("it is retried at {time}")),
+        START_TIME => until(WaitReason::StartTime).map(|time| format!("the task starts at {time}")),
+        RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("the task is retried at {time}")),
         NO_FREE_SLOT => Some("all slots of the eligible workers are busy".to_owned()),
         _ => None,
     };
@@ -82,7 +83,7 @@ pub(crate) fn build(
         result_preview: status
             .result
             .as_ref()
-            .and_then(|result| non_empty(truncated(&result.text, MAX_PREVIEW_BYTES))),
+            .and_then(|result| non_empty(prefix(&result.text, MAX_PREVIEW_BYTES))),
     };
     conditions(task, &mut built, now);
     built
@@ -100,7 +101,7 @@ pub(crate) fn ended(
         observed_generation: task.metadata.generation,
         phase,
         reason: Some(reason.to_owned()),
-        message: Some(truncated(message, MAX_MESSAGE_BYTES).to_owned()),
+        message: Some(prefix(message, MAX_MESSAGE_BYTES).to_owned()),
         completion_time: Some(Time(now)),
         ..task.status.clone().unwrap_or_default()
     };
@@ -162,15 +163,13 @@ fn explanation(
 ) -> (Option<String>, Option<String>) {
     if let Some(failure) = &status.failure {
         let class = failure.class().as_str_name().trim_start_matches("FAILURE_CLASS_");
-        return (Some(camel_case(class)), non_empty(truncated(&failure.message, MAX_MESSAGE_BYTES)));
+        return (Some(camel_case(class)), non_empty(prefix(&failure.message, MAX_MESSAGE_BYTES)));
     }
     if let Some(input) = status.pending_input.first() {
-        return (Some("InputRequired".to_owned()), non_empty(truncated(&input.prompt, MAX_MESSAGE_BYTES)));
+        return (Some("InputRequired".to_owned()), non_empty(prefix(&input.prompt, MAX_MESSAGE_BYTES)));
     }
     match waiting {
-        Some(waiting) => {
-            (non_empty(&waiting.reason), non_empty(truncated(&waiting.message, MAX_MESSAGE_BYTES)))
-        }
+        Some(waiting) => (non_empty(&waiting.reason), non_empty(prefix(&waiting.message, MAX_MESSAGE_BYTES))),
         None if status.cancelling => (Some("Cancelling".to_owned()), None),
         None => (None, None),
     }
@@ -224,10 +223,6 @@ fn time(time: &pbjson_types::Timestamp) -> Option<Time> {
 fn non_empty(text: impl AsRef<str>) -> Option<String> {
     let text = text.as_ref();
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn truncated(text: &str, max_bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(max_bytes)]
 }
 
 /// Converts `AGENT_MISSING` and `agent_missing` to the form of Kubernetes reasons, `AgentMissing`.

@@ -25,7 +25,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(180);
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Cancellations in progress at a time.
 const CONCURRENCY: usize = 16;
-const CANCEL_REASON: &str = "its resource was deleted";
+const CANCEL_REASON: &str = "the Task resource was deleted";
 
 /// `Task` resource that was deleted.
 #[derive(Debug)]

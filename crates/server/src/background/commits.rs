@@ -22,7 +22,7 @@ const MAX_RECEIVED: usize = 64;
 /// Receives commits, barriers and free slots.
 pub(crate) struct CommitLoop {
     pub(crate) applier: CommitApplier,
-    pub(crate) claims: Claims,
+    pub(crate) claimer: Claimer,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) commits: mpsc::Receiver<Commit>,
     pub(crate) barriers: mpsc::Receiver<Barrier>,
@@ -30,7 +30,7 @@ pub(crate) struct CommitLoop {
 
 /// Claims ready tasks for workers with free slots.
 #[derive(Clone)]
-pub(crate) struct Claims {
+pub(crate) struct Claimer {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) store: StoreClient,
     pub(crate) barriers: Barriers,
@@ -39,7 +39,7 @@ pub(crate) struct Claims {
 impl CommitLoop {
     /// Runs until the store is closed.
     pub(super) async fn run(self, monitor: TaskMonitor) {
-        let Self { mut applier, claims, watchers, mut commits, mut barriers } = self;
+        let Self { mut applier, claimer, watchers, mut commits, mut barriers } = self;
         let mut received = Vec::with_capacity(MAX_RECEIVED);
         loop {
             tokio::select! {
@@ -64,16 +64,16 @@ impl CommitLoop {
                         Barrier::Flush(done) => drop(done.send(())),
                     }
                 }
-                () = claims.scheduler.slot_available() => watchers.state_changed(),
+                () = claimer.scheduler.slot_available() => watchers.state_changed(),
             }
-            claims.dispatch_pending();
+            claimer.claim_pending();
         }
     }
 }
 
-impl Claims {
+impl Claimer {
     /// Makes every claim that the scheduler plans now.
-    fn dispatch_pending(&self) {
+    fn claim_pending(&self) {
         for plan in self.scheduler.plan() {
             spawn("claim", OnExit::Done, self.clone().claim(plan));
         }

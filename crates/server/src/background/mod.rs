@@ -17,7 +17,7 @@ use crate::breakers::{self, Breakers};
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
 
-pub(crate) use commits::{Claims, CommitLoop};
+pub(crate) use commits::{Claimer, CommitLoop};
 
 /// Handles of the background tasks, with the name of each for error messages.
 pub(crate) struct BackgroundHandles(Vec<(&'static str, JoinHandle<()>)>);

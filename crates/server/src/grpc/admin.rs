@@ -13,10 +13,10 @@ use rota_telemetry::{background_tasks, log};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-use crate::agents::AgentKey;
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
+use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
@@ -47,15 +47,15 @@ impl Admin {
     }
 
     fn background_tasks(&self) -> Vec<v1::BackgroundTask> {
-        let to_wire = |seen: background_tasks::TaskStatus| v1::BackgroundTask {
+        let to_wire = |seen: background_tasks::BackgroundTaskStatus| v1::BackgroundTask {
             name: seen.name.to_owned(),
             description: seen.description.to_owned(),
             state: match seen.state {
-                background_tasks::TaskState::Idle => BackgroundTaskState::Idle,
-                background_tasks::TaskState::Running => BackgroundTaskState::Running,
-                background_tasks::TaskState::Failing => BackgroundTaskState::Failing,
-                background_tasks::TaskState::Stuck => BackgroundTaskState::Stuck,
-                background_tasks::TaskState::Stopped => BackgroundTaskState::Stopped,
+                background_tasks::BackgroundTaskState::Idle => BackgroundTaskState::Idle,
+                background_tasks::BackgroundTaskState::Running => BackgroundTaskState::Running,
+                background_tasks::BackgroundTaskState::Failing => BackgroundTaskState::Failing,
+                background_tasks::BackgroundTaskState::Stuck => BackgroundTaskState::Stuck,
+                background_tasks::BackgroundTaskState::Stopped => BackgroundTaskState::Stopped,
             }
             .into(),
             last_success_time: seen.last_success.map(|at| time::timestamp(Timestamp(at))),

@@ -17,10 +17,11 @@ use tonic::{Request, Response, Status};
 use super::answers::{masked, page, worker_to_wire};
 use super::streams::{Boxed, Streams, send};
 use super::{demand, pools};
-use crate::agents::{AgentKey, AgentRegistry, AgentVersion};
+use crate::agents::{AgentRegistry, AgentVersion};
 use crate::barrier::Barriers;
 use crate::clock::now;
 use crate::demand::Demand;
+use crate::keys::AgentKey;
 use crate::scheduler::{PoolStatus, WorkerView};
 use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
@@ -61,7 +62,7 @@ impl Agents {
     }
 
     pub(super) fn missing(name: &AgentName) -> Status {
-        error("AGENT_NOT_FOUND", format!("there is no agent {name}"))
+        error("AGENT_NOT_FOUND", format!("agent {name} does not exist"))
     }
 
     /// Returns agents with their present status, by name.
@@ -153,7 +154,7 @@ impl AgentService for Agents {
         }
         self.sessions.store.delete_agent(&key).await?;
         self.barriers.flush().await;
-        self.drain(&key.0, &key.1, "", false, "its agent was deleted");
+        self.drain(&key.0, &key.1, "", false, "the agent was deleted");
         Ok(Response::new(Empty {}))
     }
 
@@ -173,7 +174,7 @@ impl AgentService for Agents {
         let (namespace, name) = names::agent("name", &request.name)?;
         self.check_exists(&namespace, &name, &request.worker)?;
         let workers =
-            self.drain(&namespace, &name, &request.worker, request.only_idle, "it was requested to drain");
+            self.drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested");
         Ok(Response::new(v1::DrainAgentResponse { workers }))
     }
 
@@ -221,11 +222,11 @@ impl AgentService for Agents {
         }
         let mut what = crate::wire::failure::cut(request.message, 256);
         redact::text(&mut what);
-        let message = format!("its worker's process has exited ({what})");
+        let message = format!("the worker's process has exited ({what})");
         let freed = sessions::expire_session(&self.sessions, &key, worker.clone(), &message).await;
         if freed.is_err() {
             // The caller gets the error and retries; if it does not, the lease expires the session.
-            let message = "its worker's process has exited";
+            let message = "the worker's process has exited";
             let grace = self.sessions.timing.reconnect_grace;
             sessions::expire_session_after(&self.sessions, &key, worker, grace, message);
         }

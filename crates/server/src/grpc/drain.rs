@@ -30,9 +30,9 @@ impl Agents {
         }
         let worker = check::shorten(worker);
         let hint = match workers.iter().find(|one| one.profile.worker.as_str() == worker) {
-            Some(other) => format!("that worker belongs to agent {}", other.profile.agent),
-            None if own.is_empty() => "the agent has no workers".to_owned(),
-            None => format!("its workers are {}", own[..own.len().min(10)].join(", ")),
+            Some(other) => format!("worker {worker:?} belongs to agent {}", other.profile.agent),
+            None if own.is_empty() => format!("agent {agent} has no workers"),
+            None => format!("workers of agent {agent}: {}", own[..own.len().min(10)].join(", ")),
         };
         Err(hinted("WORKER_NOT_FOUND", format!("agent {agent} has no worker {worker:?}"), hint))
     }

@@ -8,7 +8,7 @@ use rota_core::scaling::{self, Bounds, ReportedWorker};
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
 use rota_core::{AgentName, TaskId};
-use rota_proto::{num, v1};
+use rota_proto::{causes, num, v1};
 use tonic::Status;
 
 use crate::breakers;
@@ -20,7 +20,7 @@ use crate::wire::{status, task as wire};
 /// Other tasks that are named in an explanation.
 const MAX_NAMED: usize = 5;
 /// Entries at the end of a log that are searched for the last failure.
-const TAIL: u64 = 32;
+const FAILURE_SEARCH_EVENTS: u64 = 32;
 
 /// Explains why tasks do not run.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ impl Explainer {
         let mut causes = explain::causes(task, &context, now);
         if let Some(cause) = self.breaker(task) {
             // Free slots do not matter then.
-            causes.retain(|cause| cause.code == "behind");
+            causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
         }
         let summary = explain::summary(task, &causes, now);
@@ -127,7 +127,7 @@ impl Explainer {
         let agent = task.agent().cloned().or_else(|| self.demand.preferred(&route))?;
         let breaker = self.demand.breakers.get(&(route.namespace, agent.clone()))?;
         (breaker.state() != Breaker::Closed).then(|| explain::Cause {
-            code: "breaker_open",
+            code: causes::BREAKER_OPEN,
             message: breakers::describe(&agent, &breaker),
             hint: format!("fix the cause, or reset the breaker with: rota admin reset-breaker {agent}"),
         })
@@ -150,11 +150,14 @@ impl Explainer {
 
     /// Returns why the last attempt failed, which only the log has.
     async fn last_failure(&self, task: &Task) -> Result<Option<Failure>, Status> {
-        let after = task.log_seq.saturating_sub(TAIL);
-        let tail = self.store.events(task.id, after, TAIL as usize).await?;
+        let after = task.log_seq.saturating_sub(FAILURE_SEARCH_EVENTS);
+        let tail = self.store.events(task.id, after, FAILURE_SEARCH_EVENTS as usize).await?;
         Ok(tail.into_iter().rev().find_map(|entry| match entry.body {
             Body::State(change) => change.failure,
             _ => None,
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use crate::clock::now;
 use crate::store_client::StoreClient;
 use crate::wire::{event, names, status, task as wire};
 
-const PAGE: usize = 500;
-const OUTBOX: usize = 64;
+const PAGE_SIZE: usize = 500;
+const STREAM_BUFFER: usize = 64;
 
 /// Returns a token: the last revision seen, and the time. Opaque to callers.
 fn token(revision: u64) -> String {
@@ -54,7 +54,7 @@ pub(super) async fn many(
     let from =
         if request.token.is_empty() { Some(last) } else { read_token(retention, &request.token, last) };
     let (store, seen) = (store.clone(), from.unwrap_or(last));
-    Ok(streams.serve("watch-tasks", OUTBOX, move |outbox| async move {
+    Ok(streams.serve("watch-tasks", STREAM_BUFFER, move |outbox| async move {
         // The first answer gives a token, so that a caller can resume from here even if nothing happens.
         let first =
             v1::WatchTasksResponse { token: token(seen), resync: from.is_none(), ..Default::default() };
@@ -86,8 +86,8 @@ impl Feed {
 
     async fn catch_up(&mut self) -> Result<(), Status> {
         loop {
-            let entries = self.store.reads().feed(self.seen, PAGE).await.map_err(status::store)?;
-            let full = entries.len() >= PAGE;
+            let entries = self.store.reads().feed(self.seen, PAGE_SIZE).await.map_err(status::store)?;
+            let full = entries.len() >= PAGE_SIZE;
             for entry in entries {
                 if let Some(task) = self.store.record(entry.id).await? {
                     self.send(&task, &entry.events, entry.revision).await?;

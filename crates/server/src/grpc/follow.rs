@@ -21,9 +21,9 @@ use crate::wire::status::{error, invalid};
 use crate::wire::{event, names, task as wire};
 
 /// Log entries of one message at most.
-const PAGE: usize = 500;
+const PAGE_SIZE: usize = 500;
 /// Messages that may wait for the caller.
-const OUTBOX: usize = 16;
+const STREAM_BUFFER: usize = 16;
 
 /// Watches a task. Ends after its last entry when the task has ended.
 pub(super) async fn one(
@@ -36,7 +36,7 @@ pub(super) async fn one(
         u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
     let id = store.task(&namespace, named).await?.id;
     let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
-    Ok(streams.serve("watch-task", OUTBOX, move |outbox| async move {
+    Ok(streams.serve("watch-task", STREAM_BUFFER, move |outbox| async move {
         follow(&store, &watchers, id, after, &outbox).await
     }))
 }
@@ -75,7 +75,7 @@ async fn catch_up(
     loop {
         let task = store.record(id).await?;
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
-        let mut events = store.events(id, *seen, PAGE).await?;
+        let mut events = store.events(id, *seen, PAGE_SIZE).await?;
         // Entries committed between the two reads are left for the next round, which sends them with their own record:
         // each entry is sent once, and must not come with an older record.
         events.retain(|event| event.log_seq <= task.log_seq);
@@ -126,7 +126,7 @@ pub(super) fn attach(
     mut inbound: Streaming<AttachTaskRequest>,
 ) -> impl Stream<Item = Result<AttachTaskResponse, Status>> + Send {
     let inner = streams.clone();
-    streams.serve("attach-task", OUTBOX, move |outbox| async move {
+    streams.serve("attach-task", STREAM_BUFFER, move |outbox| async move {
         attached(&store, &inner, &mut inbound, &outbox).await
     })
 }

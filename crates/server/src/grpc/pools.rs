@@ -6,7 +6,8 @@ use rota_proto::v1;
 use rota_telemetry::redact;
 use tonic::Status;
 
-use crate::agents::{AgentKey, AgentRegistry};
+use crate::agents::AgentRegistry;
+use crate::keys::AgentKey;
 use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
@@ -56,6 +57,6 @@ fn existing(agents: &AgentRegistry, name: &str) -> Result<AgentKey, Status> {
     let key = names::agent("name", name)?;
     match agents.contains(&key) {
         true => Ok(key),
-        false => Err(error("AGENT_NOT_FOUND", format!("there is no agent {}", key.1))),
+        false => Err(error("AGENT_NOT_FOUND", format!("agent {} does not exist", key.1))),
     }
 }

@@ -11,7 +11,7 @@ use super::deps::{Opened, SessionDeps};
 use crate::wire::event;
 
 /// Log entries that are read at a time.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 
 /// Sends a worker what was requested of its running attempts while it was away. Records are read again: what was
 /// committed between the session's opening and the worker's registration has not been sent.
@@ -31,7 +31,8 @@ pub(super) async fn catch_up(
             if first && !continues {
                 deps.dispatcher.cancel_stale_attempt(&opened.key, attempt.fence, &task);
             } else if first && task.desired == Desired::Cancelled {
-                deps.dispatcher.send_cancel(&task, "it was cancelled while the worker was away");
+                deps.dispatcher
+                    .send_cancel(&task, "the task was cancelled while the worker was disconnected");
             }
             let known = sent.entry(attempt.id).or_default();
             if continues && task.inputs > *known {
@@ -54,7 +55,7 @@ pub(super) async fn catch_up(
 async fn resend_inputs(deps: &SessionDeps, task: &Task, known: u64) -> Result<(), Status> {
     let mut after = 0;
     loop {
-        let events = deps.store.events(task.id, after, PAGE).await?;
+        let events = deps.store.events(task.id, after, PAGE_SIZE).await?;
         let Some(last) = events.last() else { return Ok(()) };
         after = last.log_seq;
         for entry in &events {

@@ -17,7 +17,7 @@ const MAX_EVENTS: usize = 1 << 18;
 const MAX_RESULT: usize = 1 << 20;
 
 /// Parses the task and fence of a message.
-pub(super) fn held(field: &str, id: &str, fence: i64) -> Result<(TaskId, Fence), Status> {
+pub(super) fn attempt_ref(field: &str, id: &str, fence: i64) -> Result<(TaskId, Fence), Status> {
     let id = id.parse().map_err(|_| invalid(format!("{field}.task_id"), "is not a task id"))?;
     let fence =
         u64::try_from(fence).map_err(|_| invalid(format!("{field}.fence"), "must not be negative"))?;

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
 use crate::dispatcher::Dispatcher;
+use crate::keys::WorkerKey;
 use crate::metrics::Metrics;
 use crate::options::Timing;
-use crate::scheduler::{Scheduler, WorkerKey};
+use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
 

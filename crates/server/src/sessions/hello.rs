@@ -14,18 +14,19 @@ use uuid::Uuid;
 
 use super::catch_up::catch_up;
 use super::deps::{Opened, SessionDeps};
-use super::expiry::close;
-use super::{admission, decode};
+use super::worker_loss::close;
+use super::{decode, pod_identity};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
+use crate::keys::WorkerKey;
 use crate::options::Timing;
-use crate::scheduler::{SessionHandle, SlotState, WorkerEntry, WorkerKey};
+use crate::scheduler::{SessionHandle, SlotState, WorkerEntry};
 use crate::trust::oidc::Pod;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, failure, names, time};
 
 /// Protocol version of this server.
-const VERSION: i32 = 1;
+const PROTOCOL_VERSION: i32 = 1;
 const MAX_SLOTS: i32 = 1024;
 const MAX_CAPABILITIES: usize = 64;
 
@@ -36,9 +37,9 @@ pub(super) async fn open(
     hello: wire::Hello,
     session: &SessionHandle,
 ) -> Result<Opened, Status> {
-    if hello.protocol_version != VERSION {
+    if hello.protocol_version != PROTOCOL_VERSION {
         let text = format!(
-            "the worker uses protocol version {}, the server supports {VERSION}",
+            "the worker uses protocol version {}, the server supports {PROTOCOL_VERSION}",
             hello.protocol_version
         );
         return Err(error("PROTOCOL_VERSION_UNSUPPORTED", text));
@@ -62,14 +63,15 @@ pub(super) async fn open(
     let mut running = Vec::with_capacity(hello.running.len());
     let mut inputs = HashMap::new();
     for (index, attempt) in hello.running.iter().enumerate() {
-        let (id, fence) = decode::held(&format!("hello.running[{index}]"), &attempt.task_id, attempt.fence)?;
+        let (id, fence) =
+            decode::attempt_ref(&format!("hello.running[{index}]"), &attempt.task_id, attempt.fence)?;
         running.push((id, fence));
         inputs.insert(id, u64::try_from(attempt.last_input_seq).unwrap_or(0));
     }
 
     let key: WorkerKey = (namespace.clone(), worker.clone());
     if let Some(pod) = pod {
-        admission::check(deps, pod, &key, &agent)?;
+        pod_identity::check(deps, pod, &key, &agent)?;
     }
     let open = OpenSession {
         namespace: namespace.clone(),
@@ -110,7 +112,8 @@ pub(super) async fn open(
     tracing::info!(worker = %worker, agent = %entry.profile.agent, epoch = epoch.0, resumed = entry.attempts(), "worker joined");
     let agent = (entry.profile.namespace.clone(), entry.profile.agent.clone());
     let registered = deps.scheduler.register(entry);
-    let previous = registered.map_err(|_| error("WORKER_SUPERSEDED", "a newer session is up"))?;
+    let previous =
+        registered.map_err(|_| error("WORKER_SUPERSEDED", "a newer session of this worker is open"))?;
     deps.metrics.session(previous.as_ref().map(|previous| previous.instance == hello.instance));
     if let Some(session) = previous.and_then(|previous| previous.session) {
         session.close();
@@ -137,7 +140,7 @@ pub(super) async fn open(
         && deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.draining) == Some(true)
     {
         session.send(Kind::Drain(wire::Drain {
-            reason: "it was requested to drain while it was away".to_owned(),
+            reason: "a drain was requested while the worker was disconnected".to_owned(),
         }));
     }
     deps.watchers.state_changed();

@@ -32,12 +32,12 @@ enum After {
     Accepted(TaskId, Fence),
     Rejected(TaskId, Fence),
     Reported(TaskId, Fence),
-    Finished(TaskId, Fence, Outcome),
+    Finished(TaskId, Fence, AttemptResult),
 }
 
-/// Outcome of an attempt for its worker's statistics.
+/// Result of an attempt, for its worker's statistics.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum AttemptResult {
     Succeeded,
     Failed,
     Cancelled,
@@ -95,11 +95,11 @@ fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Comma
     let taken = match kind {
         Kind::Hello(_) => return Err(status::error("PROTOCOL_VIOLATION", "Hello must come only once")),
         Kind::Accept(accept) => {
-            let (id, fence) = decode::held("accept", &accept.task_id, accept.fence)?;
+            let (id, fence) = decode::attempt_ref("accept", &accept.task_id, accept.fence)?;
             (of(id, task::Command::Accept(decode::by(&opened.worker, fence))), After::Accepted(id, fence))
         }
         Kind::Reject(reject) => {
-            let (id, fence) = decode::held("reject", &reject.task_id, reject.fence)?;
+            let (id, fence) = decode::attempt_ref("reject", &reject.task_id, reject.fence)?;
             let attempt = decode::by(&opened.worker, fence);
             let mut reason = failure::cut(reject.reason, 1024);
             redact::text(&mut reason);
@@ -107,12 +107,12 @@ fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Comma
             (of(id, task::Command::Reject { attempt, reason }), After::Rejected(id, fence))
         }
         Kind::Report(report) => {
-            let (id, fence) = decode::held("report", &report.task_id, report.fence)?;
+            let (id, fence) = decode::attempt_ref("report", &report.task_id, report.fence)?;
             let command = decode::report(report, decode::by(&opened.worker, fence), now())?;
             (of(id, command), After::Reported(id, fence))
         }
         Kind::Result(result) => {
-            let (id, fence) = decode::held("result", &result.task_id, result.fence)?;
+            let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
             let command = decode::result(result, decode::by(&opened.worker, fence), rand::random())?;
             // Of an abandoned attempt, only its end was awaited.
             let cancelled =
@@ -123,12 +123,14 @@ fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Comma
                 return Ok(None);
             }
             finishing(deps, opened, id, fence);
-            let outcome = match &command {
-                _ if cancelled => Outcome::Cancelled,
-                task::Command::Finish { completion: Completion::Succeeded(_), .. } => Outcome::Succeeded,
-                _ => Outcome::Failed,
+            let result = match &command {
+                _ if cancelled => AttemptResult::Cancelled,
+                task::Command::Finish { completion: Completion::Succeeded(_), .. } => {
+                    AttemptResult::Succeeded
+                }
+                _ => AttemptResult::Failed,
             };
-            (of(id, command), After::Finished(id, fence, outcome))
+            (of(id, command), After::Finished(id, fence, result))
         }
         Kind::Heartbeat(beat) => {
             deps.scheduler.update(&opened.key, &opened.worker, |entry| {
@@ -190,10 +192,10 @@ fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Repli
                 record(deps, opened, "rejected", id);
                 free(deps, opened, id, fence);
             }
-            After::Finished(id, fence, outcome) => {
+            After::Finished(id, fence, result) => {
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
                 if accepted {
-                    finished(deps, opened, id, outcome);
+                    finished(deps, opened, id, result);
                 }
                 free(deps, opened, id, fence);
                 session.send(result_ack(id, fence, accepted));
@@ -207,13 +209,13 @@ fn record(deps: &SessionDeps, opened: &Opened, what: &'static str, id: TaskId) {
     deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.stats.record(now(), what, Some(id)));
 }
 
-fn finished(deps: &SessionDeps, opened: &Opened, id: TaskId, outcome: Outcome) {
+fn finished(deps: &SessionDeps, opened: &Opened, id: TaskId, result: AttemptResult) {
     deps.scheduler.update(&opened.key, &opened.worker, |entry| {
         let stats = &mut entry.stats;
-        let (count, what) = match outcome {
-            Outcome::Succeeded => (&mut stats.succeeded, "succeeded"),
-            Outcome::Failed => (&mut stats.failed, "failed"),
-            Outcome::Cancelled => (&mut stats.cancelled, "cancelled"),
+        let (count, what) = match result {
+            AttemptResult::Succeeded => (&mut stats.succeeded, "succeeded"),
+            AttemptResult::Failed => (&mut stats.failed, "failed"),
+            AttemptResult::Cancelled => (&mut stats.cancelled, "cancelled"),
         };
         *count += 1;
         stats.record(now(), what, Some(id));

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
-use super::{expiry, hello, inbound};
+use super::{hello, inbound, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::oidc::Pod;
@@ -87,7 +87,7 @@ async fn run(
     let newer = deps.scheduler.inspect(&opened.key, |entry| entry.epoch != opened.worker.epoch) == Some(true);
     let ended = if newer { Err(reason_of_end(&deps, &opened)) } else { ended };
     closed.cancel();
-    expiry::close(&deps, &opened);
+    worker_loss::close(&deps, &opened);
     ended
 }
 
@@ -104,7 +104,7 @@ fn reason_of_end(deps: &SessionDeps, opened: &Opened) -> Status {
             status::refused(rota_store::Refused::Replaced)
         }
         Some((epoch, _)) if epoch != opened.worker.epoch => {
-            status::error("WORKER_SUPERSEDED", "a newer session is up")
+            status::error("WORKER_SUPERSEDED", "a newer session of this worker is open")
         }
         _ => Status::unavailable("the session was closed; connect again"),
     }

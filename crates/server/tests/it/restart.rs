@@ -76,7 +76,7 @@ async fn fence_is_kept_and_duplicates_are_dropped() -> Result<()> {
     worker.report(&assign, 2, vec![raw::output("2"), raw::output("3"), raw::output("4")]);
     worker.succeed(&assign, 4, "done");
     assert!(worker.result_ack().await?);
-    // The acknowledgement was lost, too: the repeated result is not a second one.
+    // The acknowledgment was lost, too: the repeated result is not a second one.
     worker.succeed(&assign, 4, "done");
     assert!(worker.result_ack().await?);
     let log = tasks::log(&client, &task.name).await?;

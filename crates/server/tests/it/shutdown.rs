@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
-use rota_server::Ended;
+use rota_server::ShutdownOutcome;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, PANIC_SKEW, Setup, history, tasks};
 use tonic_health::pb::HealthCheckRequest;
@@ -70,7 +70,7 @@ async fn shutdown_completes_with_open_streams() -> Result<()> {
     attached.message().await?.context("nothing came")?;
     health.message().await?.context("nothing came")?;
     described.message().await?.context("nothing came")?;
-    assert_eq!(cluster.stop().await, Some(Ended::InOrder));
+    assert_eq!(cluster.stop().await, Some(ShutdownOutcome::Graceful));
     let mut reasons = Vec::new();
     macro_rules! end {
         ($stream:ident) => {
@@ -127,8 +127,10 @@ async fn store_failure_ends_server_with_error() -> Result<()> {
     };
     assert!(client.tasks().create_task(request).await.is_err());
     let ended = cluster.ended().await.context("the control plane kept running without a store")?;
-    let error = ended.unwrap_err().to_string();
-    assert!(error.contains("`commits` exited unexpectedly"), "{error}");
+    let error = ended.unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("restart")), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("`commits` exited unexpectedly: the store's writer"), "{error}");
     while let Ok(Some(_)) = many.message().await {}
     // A process manager restarts it on its durable state.
     skew.store(0, Ordering::Relaxed);

@@ -160,7 +160,7 @@ async fn shutdown_is_reported() -> Result<()> {
     skew.store(0, Ordering::Relaxed);
     under_way.await??;
     let ended = cluster.ended().await.context("it did not end")??;
-    assert_eq!(ended, rota_server::Ended::InOrder);
+    assert_eq!(ended, rota_server::ShutdownOutcome::Graceful);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, WorkerName};
-use rota_store::engine::{Engine, Outcome};
+use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
 use rota_store::{Claim, Command, Error, OpenSession, ReadTxn};
 
@@ -53,7 +53,7 @@ fn full_disk_rejects_batch_and_keeps_data() {
     let most = pages(&mut engine, 0);
     let mut both = |engine: &mut Engine<Writer>, turn: u128, payload: usize| -> Result<(), Error> {
         engine.reseed(0);
-        let found: Outcome = engine.run(batch(turn, payload), NOW)?;
+        let found: BatchOutcome = engine.run(batch(turn, payload), NOW)?;
         twin.reseed(0);
         let wanted = twin.run(batch(turn, payload), NOW).unwrap();
         assert_eq!(format!("{wanted:?}"), format!("{found:?}"));

@@ -35,7 +35,7 @@ pub async fn deleted_agent_holds_and_releases_tasks(t: &mut Harness) {
         t.steps(task.id).await,
         ["created", "ready", "agent_missing", "ready", "agent_missing", "ready"]
     );
-    assert_eq!(t.one(delete_agent("b")).await.unwrap_err().to_string(), "there is no agent b");
+    assert_eq!(t.one(delete_agent("b")).await.unwrap_err().to_string(), "agent b does not exist");
 }
 
 pub async fn agent_deleted_while_dependency_runs(t: &mut Harness) {

@@ -16,7 +16,7 @@ impl Harness {
         assert_eq!(format!("{:?}", self.store.snapshot().await.unwrap()), before);
         // An empty batch, whose reply follows any commit of the dry run.
         self.batch(Vec::new()).await;
-        assert_eq!(self.commits.len(), published, "a rehearsal was change");
+        assert_eq!(self.commits.len(), published, "a dry run published a commit");
         replies
     }
 }

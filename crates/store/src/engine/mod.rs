@@ -43,8 +43,9 @@ pub struct Engine<T> {
     stale: bool,
 }
 
+/// Replies to the commands of a batch, in order, and the commit that they are a part of.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct BatchOutcome {
     pub replies: Vec<Result<Reply, Refused>>,
     pub commit: Commit,
 }
@@ -78,13 +79,14 @@ impl<T: WriteTxn> Engine<T> {
     }
 
     /// Executes a batch in one transaction. On an error, nothing of it has happened.
-    pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Outcome, Error> {
+    pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<BatchOutcome, Error> {
         if self.stale {
             self.reload()?;
         }
         self.txn.begin()?;
         let outcome = self.execute(batch, now).and_then(|done| self.txn.commit().map(|()| done));
-        let outcome = outcome.map(|(answers, commit)| Outcome { replies: self.replies(answers), commit });
+        let outcome =
+            outcome.map(|(answers, commit)| BatchOutcome { replies: self.replies(answers), commit });
         if outcome.is_err() {
             self.txn.rollback();
             self.stale = true;

@@ -1,6 +1,7 @@
 //! Messages to the control plane: Hello, and the reports and result of each attempt. Events that gather
 //! while the stream is busy are sent as one report.
 
+use rota_proto::num::to_i32;
 use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
 
 use super::attempt::AttemptKey;
@@ -28,7 +29,7 @@ impl Worker {
             agent: options.agent.clone(),
             worker: options.worker.clone(),
             instance: options.instance.clone(),
-            slots: i32::try_from(options.slots.max(1)).unwrap_or(i32::MAX),
+            slots: to_i32(options.slots.max(1)),
             capabilities: options.capabilities.clone(),
             running: running.collect(),
             version: options.version.clone(),

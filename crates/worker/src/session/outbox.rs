@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use prost::Message;
+use rota_proto::num::to_i64;
 use rota_proto::v1::{Event, event};
 
 use super::spill::Spill;
@@ -65,7 +66,7 @@ impl Outbox {
     pub(super) fn push(&mut self, mut event: Event) {
         if let Some(event::Kind::Output(output)) = &mut event.kind {
             if self.is_full() {
-                let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
+                let length = to_i64(output.data.len());
                 self.dropped = self.dropped.saturating_add(length).saturating_add(output.dropped_bytes);
                 return;
             }
@@ -123,7 +124,7 @@ impl Outbox {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "events lost: failed to read the spill file");
-                    self.last = self.acked + i64::try_from(self.memory.len()).unwrap_or(0);
+                    self.last = self.acked + to_i64(self.memory.len());
                     self.spill = None;
                     return;
                 }
@@ -145,7 +146,7 @@ impl Outbox {
 
     /// Whether an event can be sent now.
     pub(super) fn has_more(&self) -> bool {
-        self.sent < self.acked + i64::try_from(self.memory.len()).unwrap_or(i64::MAX)
+        self.sent < self.acked + to_i64(self.memory.len())
     }
 
     /// Whether every event was sent.
@@ -172,7 +173,7 @@ impl Outbox {
             })
             .map(|(event, _)| event.clone())
             .collect();
-        self.sent += i64::try_from(batch.len()).unwrap_or(0);
+        self.sent += to_i64(batch.len());
         Some((first, batch))
     }
 }
@@ -236,7 +237,7 @@ mod tests {
             }
             outbox.ack(sent);
             while let Some((_, batch)) = outbox.next(100) {
-                sent += i64::try_from(batch.len()).unwrap();
+                sent += to_i64(batch.len());
                 outbox.ack(sent);
             }
             assert!(sent == made && outbox.is_fully_sent());
@@ -260,7 +261,7 @@ mod tests {
         outbox.push(output(7));
         assert_eq!(outbox.last(), last);
         while let Some((first, batch)) = outbox.next(1000) {
-            outbox.ack(first + i64::try_from(batch.len()).unwrap() - 1);
+            outbox.ack(first + to_i64(batch.len()) - 1);
         }
         outbox.push(output(1));
         let (first, batch) = outbox.next(1000).unwrap();

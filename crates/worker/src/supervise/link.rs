@@ -152,7 +152,7 @@ async fn drive(
     loop {
         let request = tokio::select! {
             response = read_response(&mut lines) => return match response {
-                Ok(Response::Ended { code, signal, strays, by }) => Ok((Exit { code, signal, strays }, by.into())),
+                Ok(Response::Ended { code, signal, orphans, by }) => Ok((Exit { code, signal, orphans }, by.into())),
                 Ok(_) => Err("unexpected response from the supervisor".to_owned()),
                 Err(error) => Err(error.to_string()),
             },

@@ -1,6 +1,13 @@
 //! Runs an attempt's program under a supervisor process of its own, so that every descendant can be
 //! found and ended, including those that left the process group, even when the worker is killed.
 //! Knows nothing of tasks.
+//!
+//! "Orphan" has two meanings here, by the parent that is lost:
+//!
+//! - The orphans of a program ([`Exit::orphans`], the notice `orphans` of an attempt) are descendants that outlive it.
+//!   Its supervisor finds, kills and counts them.
+//! - The orphans of a supervisor (the module `orphans`) are all processes below one that was killed itself. The worker
+//!   adopts and kills them; nothing counts them.
 
 mod environment;
 mod group;
@@ -44,8 +51,8 @@ pub struct Exit {
     /// Exit code, unless a signal ended it.
     pub code: Option<i32>,
     pub signal: Option<i32>,
-    /// Number of descendants that outlived it and were killed.
-    pub strays: u32,
+    /// Number of orphans of the program: descendants that outlived it and were killed.
+    pub orphans: u32,
 }
 
 /// Stage of the escalation that ended a program.

@@ -1,5 +1,6 @@
-//! Orphans: processes whose supervisor was killed. They are reparented to the worker, which is a
-//! subreaper too, and are killed here.
+//! Orphans of a supervisor: processes left when the supervisor itself was killed. They are reparented to the worker,
+//! which is a subreaper too, and are killed here. Descendants that outlive their program are not meant: the
+//! supervisor ends those.
 
 use std::collections::HashSet;
 use std::time::Duration;

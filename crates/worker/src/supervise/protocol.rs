@@ -53,7 +53,7 @@ pub(super) enum Response {
     Ended {
         code: Option<i32>,
         signal: Option<i32>,
-        strays: u32,
+        orphans: u32,
         by: Stage,
     },
 }

@@ -1,5 +1,6 @@
 //! The supervisor process: starts one program and exits only after all of its own descendants have.
-//! Blocking code without an async runtime, so that it stays small and cannot be starved.
+//! Blocking code without an async runtime, so that it stays small and cannot be starved. Orphans are here the
+//! descendants that outlive the program.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -23,11 +24,11 @@ use super::protocol::{self, Request, Response, Run, Stage};
 use super::tree;
 
 /// Grace period after the worker has died.
-const ORPHAN_GRACE: Duration = Duration::from_secs(6);
-/// Descendants that exit within this time of the program do not count as strays.
-const STRAY_NATURAL: Duration = Duration::from_millis(50);
-/// Time between SIGTERM and SIGKILL for strays.
-const STRAY_GRACE: Duration = Duration::from_millis(500);
+const WORKER_LOST_GRACE: Duration = Duration::from_secs(6);
+/// Descendants that exit within this time of the program do not count as orphans.
+const ORPHAN_EXIT_TIME: Duration = Duration::from_millis(50);
+/// Time between SIGTERM and SIGKILL for orphans.
+const ORPHAN_KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// Entry point of the hidden subcommand [`SUBCOMMAND`](super::SUBCOMMAND). Takes no arguments: its
 /// input comes from its environment and a socket.
@@ -104,8 +105,8 @@ fn supervise() -> io::Result<()> {
         }
         tree.advance();
     }
-    let strays = u32::try_from(tree.strays.len()).unwrap_or(u32::MAX);
-    let ended = Response::Ended { code: tree.code, signal: tree.signal, strays, by: tree.by };
+    let orphans = u32::try_from(tree.orphans.len()).unwrap_or(u32::MAX);
+    let ended = Response::Ended { code: tree.code, signal: tree.signal, orphans, by: tree.by };
     let _ = worker.write_all(&protocol::line(&ended)?);
     Ok(())
 }
@@ -170,7 +171,7 @@ struct Supervision {
     stage: Option<Stage>,
     terminate_at: Option<Instant>,
     kill_at: Option<Instant>,
-    strays: HashSet<tree::Process>,
+    orphans: HashSet<tree::Process>,
     paused: bool,
     rounds: u32,
 }
@@ -186,7 +187,7 @@ impl Supervision {
             stage: None,
             terminate_at: None,
             kill_at: None,
-            strays: HashSet::new(),
+            orphans: HashSet::new(),
             paused: false,
             rounds: 0,
         }
@@ -208,12 +209,12 @@ impl Supervision {
             Event::Request(Request::Resume) => self.thaw(),
             Event::Request(Request::End { grace_ms }) => self.end(Duration::from_millis(grace_ms)),
             Event::Request(Request::Run(_) | Request::Pause) | Event::NoneLeft => {}
-            Event::WorkerLost => self.end(ORPHAN_GRACE),
+            Event::WorkerLost => self.end(WORKER_LOST_GRACE),
             Event::Exited { code, signal } => {
                 (self.code, self.signal, self.running) = (code, signal, false);
                 self.by = self.stage.unwrap_or(Stage::Interrupt);
-                let terminate_at = Instant::now() + STRAY_NATURAL;
-                self.bring_forward(terminate_at, terminate_at + STRAY_GRACE);
+                let terminate_at = Instant::now() + ORPHAN_EXIT_TIME;
+                self.bring_forward(terminate_at, terminate_at + ORPHAN_KILL_GRACE);
             }
         }
     }
@@ -258,7 +259,7 @@ impl Supervision {
         for found in tree::descendants(Pid::this().as_raw()) {
             tree::signal(found.process, signal);
             if !self.running && signal != Signal::SIGCONT {
-                self.strays.insert(found.process);
+                self.orphans.insert(found.process);
             }
         }
     }

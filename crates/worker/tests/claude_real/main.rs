@@ -98,7 +98,7 @@ async fn permissions_are_decided_by_the_user() {
 async fn question_is_answered_by_the_user() {
     let mut case = Case::new().await;
     case.claude.permission_policy = PermissionPolicy::Ask.into();
-    let question = json!({"question": "Which colour?", "header": "Colour", "multiSelect": false, "options": [
+    let question = json!({"question": "Which color?", "header": "Color", "multiSelect": false, "options": [
         {"label": "red", "description": "warm"}, {"label": "blue", "description": "cold"}]});
     let script = json!([
         {"tools": [{"name": "AskUserQuestion", "input": {"questions": [question]}}]},
@@ -109,7 +109,7 @@ async fn question_is_answered_by_the_user() {
     assert_eq!(asked.kind(), InputKind::Question);
     assert_eq!(
         (asked.prompt.as_str(), asked.choices.as_slice()),
-        ("Which colour?", &["red", "blue"].map(str::to_owned)[..])
+        ("Which color?", &["red", "blue"].map(str::to_owned)[..])
     );
     run.answer(&asked.request_id, Decision::Unspecified, "green, if it must be").await;
     let (report, seen) = case.end(run).await;

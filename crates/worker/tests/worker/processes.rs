@@ -51,8 +51,9 @@ async fn hanging_program_exceeds_silence_timeout() {
     session.accepted(1).await;
     let (events, result) = session.result().await;
     assert_eq!(class(&result), Some(FailureClass::Hang));
-    let strays = |kind: &event::Kind| matches!(kind, event::Kind::Notice(notice) if notice.code == "strays");
-    assert!(events.iter().filter_map(|event| event.kind.as_ref()).any(strays));
+    let orphans =
+        |kind: &event::Kind| matches!(kind, event::Kind::Notice(notice) if notice.code == "orphans");
+    assert!(events.iter().filter_map(|event| event.kind.as_ref()).any(orphans));
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn streams_environment_and_exit_code() {
     running.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
     running.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
     let exit = running.wait().await.unwrap();
-    assert_eq!((exit.code, exit.signal, exit.strays), (Some(7), None, 0));
+    assert_eq!((exit.code, exit.signal, exit.orphans), (Some(7), None, 0));
     assert_eq!(err, "bad\n");
     let mut lines: Vec<_> = out.lines().filter_map(|line| line.split('=').next()).collect();
     lines.sort_unstable();
@@ -77,7 +77,7 @@ async fn strays_are_killed_before_exit_is_reported() {
     // Immediately: the exit means that the slot is free.
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
     assert_eq!(exit.code, Some(0));
-    assert!(exit.strays >= 3, "{exit:?}");
+    assert!(exit.orphans >= 3, "{exit:?}");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub fn load(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Object>> {
         }
         return Ok(objects);
     }
-    let number = count(i64::try_from(problems.len()).unwrap_or(i64::MAX), "problem");
+    let number = count(rota_proto::num::to_i64(problems.len()), "problem");
     let message = format!("invalid manifests: {number} found, nothing was sent");
     Err(Failure::new(Exit::Failed, message).causes(problems).into())
 }

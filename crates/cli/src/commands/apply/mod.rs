@@ -29,8 +29,8 @@ Examples:
   rota apply -f publish.yaml --secret-env PUBLISH_TOKEN
   kubectl get task build -o yaml | rota apply -f -
 
-The same manifests work with `kubectl apply -f` on a cluster. Applying a task again updates the existing
-one: only its priority, labels and desired state can change. A task with `generateName` instead of
+The same manifests work with `kubectl apply -f` on a cluster. Applying a task again updates the existing \
+one: only its priority, labels and desired state can change. A task with `generateName` instead of \
 `name` in its metadata is created each time.";
 
 /// Create or update agents and tasks from manifests

@@ -167,9 +167,9 @@ mod tests {
             paths(task(None, run), &task(Some(8), DesiredState::Suspended)),
             ["priority", "desired_state"]
         );
-        let mut labelled = task(None, run);
-        labelled.labels.insert("a".into(), "b".into());
-        assert_eq!(paths(labelled.clone(), &task(None, run)), ["labels"]);
+        let mut labeled = task(None, run);
+        labeled.labels.insert("a".into(), "b".into());
+        assert_eq!(paths(labeled.clone(), &task(None, run)), ["labels"]);
         let mut ended = task(Some(5), run);
         ended.status = Some(TaskStatus { state: TaskState::Failed.into(), ..Default::default() });
         assert_eq!(paths(ended, &task(Some(8), DesiredState::Cancelled)), [""; 0]);

@@ -71,7 +71,7 @@ fn token_file(path: &Path) -> Check {
         Ok(text) if text.trim().is_empty() => Check::fail(
             "token",
             format!("{shown} is empty"),
-            "write the token to it, or set another file with --token-file",
+            "write the token to this file, or set another one with --token-file",
         ),
         Ok(_) if is_open(path) => {
             let message = format!("{shown} is readable by other users");

@@ -121,7 +121,7 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
     match server::reach(&client).await {
         Ok(reached) => {
             findings.report(server::status(&reached))?;
-            findings.report(server::fleet(&client, &found, reached.breakers()).await)?;
+            findings.report(server::pools(&client, &found, reached.breakers()).await)?;
             Ok(Exit::Failed)
         }
         Err(check) => {

@@ -137,7 +137,11 @@ pub fn status(reached: &Reached) -> Vec<Check> {
                 check("control plane", cause.message.as_str(), cause.hint.as_str())
             }));
             if status.causes.is_empty() {
-                checks.push(Check::warn("control plane", format!("{replica}, not healthy"), "see its log"));
+                checks.push(Check::warn(
+                    "control plane",
+                    format!("{replica}, not healthy"),
+                    "see the control plane's log",
+                ));
             }
         }
     }
@@ -146,13 +150,17 @@ pub fn status(reached: &Reached) -> Vec<Check> {
             Duration::new(u64::try_from(span.seconds).unwrap_or(0), u32::try_from(span.nanos).unwrap_or(0))
         });
         checks.push(match (store.available, store.write_error.as_str()) {
-            (false, _) => Check::fail("store", "no response", "see the control plane's log and its disk"),
-            (_, error) if !error.is_empty() => {
-                Check::fail("store", format!("writes fail: {error}"), "check the free space of its disk")
+            (false, _) => {
+                Check::fail("store", "no response", "see the control plane's log and the store's disk")
             }
+            (_, error) if !error.is_empty() => Check::fail(
+                "store",
+                format!("writes fail: {error}"),
+                "check the free space of the store's disk",
+            ),
             _ if latency > SLOW_STORE => {
                 let message = format!("slow: responds in {}", duration(latency));
-                Check::warn("store", message, "check what else uses its disk")
+                Check::warn("store", message, "check what else uses the store's disk")
             }
             _ => Check::ok("store", format!("responds in {}", duration(latency))),
         });
@@ -205,13 +213,17 @@ fn clocks(server: SystemTime, local: SystemTime, took: Duration) -> Check {
 }
 
 /// Checks agents and workers of the namespace, and the programs that local workers need.
-pub async fn fleet(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<Check> {
+pub async fn pools(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<Check> {
     let parent = names::namespace(&found.namespace);
     let listed = async { Ok((client.all_agents(&parent).await?, client.all_workers(&parent, "").await?)) };
     let (agents, workers) = match timeout(CALL_TIMEOUT, listed).await {
         Err(_) => {
             let message = format!("no response from the control plane within {}", duration(CALL_TIMEOUT));
-            return vec![Check::fail("agents", message, "see its log and `rota admin status`")];
+            return vec![Check::fail(
+                "agents",
+                message,
+                "see the control plane's log and `rota admin status`",
+            )];
         }
         Ok(Ok(listed)) => listed,
         Ok(Err(error)) => {
@@ -283,7 +295,11 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
     } else {
         let are = if lost.len() == 1 { "is" } else { "are" };
         let message = format!("{} {are} not connected: {}", lost.len(), lost.join(", "));
-        checks.push(Check::warn("workers", message, "their tasks are requeued after the reconnect grace"));
+        checks.push(Check::warn(
+            "workers",
+            message,
+            "tasks of lost workers are requeued after the reconnect grace",
+        ));
     }
     checks
 }

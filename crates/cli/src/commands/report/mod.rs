@@ -1,6 +1,6 @@
 //! `rota report`: statistics for one task, or for all tasks of a time range.
 
-mod fleet;
+mod recent;
 mod section;
 mod single;
 
@@ -63,7 +63,7 @@ impl Report {
         }
         match &self.task {
             Some(given) => self.single(context, given).await,
-            None => self.fleet(context).await,
+            None => self.recent(context).await,
         }
     }
 
@@ -80,7 +80,7 @@ impl Report {
         self.print(context, &report.title(), &report, &report.sections())
     }
 
-    async fn fleet(&self, context: &Context) -> anyhow::Result<Exit> {
+    async fn recent(&self, context: &Context) -> anyhow::Result<Exit> {
         let now = clock::now();
         let from =
             now.checked_sub(self.since.0).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH);
@@ -88,7 +88,7 @@ impl Report {
         let filter = TaskFilter {
             agent: self.agent.clone().unwrap_or_default(),
             created_after: Some(pbjson_types::Timestamp {
-                seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                seconds: rota_proto::num::to_i64(since.as_secs()),
                 nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
             }),
             ..TaskFilter::default()
@@ -102,7 +102,7 @@ impl Report {
         let mut tasks = context.client.all_tasks(request, Some(self.limit.saturating_add(1))).await?;
         let more = tasks.len() > self.limit;
         tasks.truncate(self.limit);
-        let report = fleet::Report::of(&tasks, from, now, more);
+        let report = recent::Report::of(&tasks, from, now, more);
         self.print(context, &report.title(), &report, &report.sections())?;
         if more {
             let message =

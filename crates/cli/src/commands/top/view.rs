@@ -129,7 +129,7 @@ impl View<'_> {
 
     fn pools(&self) -> Grid {
         let mut header =
-            vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "MIN", "MAX"];
+            vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "FLOOR", "CEILING"];
         let rows = self.snapshot.pools.iter().map(|pool| {
             let name = match self.all_namespaces {
                 true => format!("{}/{}", pool.namespace, pool.agent),

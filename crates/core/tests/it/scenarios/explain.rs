@@ -132,7 +132,7 @@ fn full_queue_explains_pool_scaling() {
     let starting = explain(busy, pool(1, 1, ""));
     assert_eq!(codes(&starting), ["no_free_slot", "pool_starting", "busy_with", "behind"]);
     assert_eq!(starting[1].message, "1 more workers of agent coder are starting; 1 of at most 2 exist");
-    assert_eq!(starting[2].message, "its workers are busy with a, b and 3 more");
+    assert_eq!(starting[2].message, "the workers are busy with a, b and 3 more");
     assert_eq!(starting[3].message, "position 4 in the queue: 3 tasks of the same route are first");
     let full = explain(busy, pool(2, 0, ""));
     assert_eq!(codes(&full), ["no_free_slot", "at_ceiling", "busy_with", "behind"]);

@@ -66,7 +66,7 @@ fn start_time_is_absolute() {
     let wait = v1::Wait { reason: WaitReason::StartTime.into(), until, ..Default::default() };
     record.status.as_mut().unwrap().waiting.push(wait);
     let why = explain_wait(&Task::default(), &record, vec![cause(START_TIME, "it starts in 9 s")]);
-    assert_eq!(why.message, "it starts at 1970-01-01T00:00:00Z");
+    assert_eq!(why.message, "the task starts at 1970-01-01T00:00:00Z");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn unknown_outcome_is_final_and_failed() {
 
 #[test]
 fn texts_are_truncated_between_characters() {
-    assert_eq!(truncated("aé", 2), "a");
+    assert_eq!(prefix("aé", 2), "a");
     assert_eq!(camel_case("FAILURE_TIMEOUT"), "FailureTimeout");
     assert_eq!(camel_case("no_free_slot"), "NoFreeSlot");
 }

@@ -82,7 +82,8 @@ impl Verifier {
         if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
             return Err(invalid(&format!("signed with {:?}; only RS256 and ES256 are accepted", header.alg)));
         }
-        let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or_else(|| invalid("it names no key"))?;
+        let kid =
+            header.kid.filter(|kid| !kid.is_empty()).ok_or_else(|| invalid("the token names no key"))?;
         let key = self.keys.find(&kid).await.map_err(|none| match none {
             NoKey::Unknown => invalid("signed with a key that its issuer does not list"),
             NoKey::Unavailable(why) => {

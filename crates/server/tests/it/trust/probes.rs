@@ -15,7 +15,7 @@ async fn probes_report_alive_and_ready() -> Result<()> {
     assert_eq!(ask("/livez").await?, (200, r#"{"alive":true}"#.to_owned()));
     assert_eq!(ask("/readyz").await?, (200, r#"{"ready":true,"system":"healthy","causes":[]}"#.to_owned()));
     assert_eq!(ask("/rota.v1.TaskService/ListTasks").await?.0, 404);
-    assert_eq!(cluster.stop().await, Some(rota_server::Ended::InOrder));
+    assert_eq!(cluster.stop().await, Some(rota_server::ShutdownOutcome::Graceful));
     assert!(ask("/readyz").await.is_err(), "it still answers");
     Ok(())
 }

@@ -85,7 +85,7 @@ async fn renewed_ca_applies_to_next_connection() -> Result<()> {
     let (certificate, key) = certificate_pair()?;
     std::fs::write(cluster.folder().join("tls.crt"), certificate)?;
     std::fs::write(cluster.folder().join("tls.key"), key)?;
-    assert_eq!(cluster.stop().await, Some(rota_server::Ended::InOrder));
+    assert_eq!(cluster.stop().await, Some(rota_server::ShutdownOutcome::Graceful));
     cluster.restart().await?;
     tasks::eventually("the same client's next connection", async || Ok(is_reachable(cluster.client()).await))
         .await
@@ -104,7 +104,11 @@ async fn silent_peers_block_no_others() -> Result<()> {
         silent.push(peer);
     }
     assert!(is_reachable(&cluster.another_client()?).await);
-    assert_eq!(cluster.stop().await, Some(rota_server::Ended::InOrder), "it did not end by itself");
+    assert_eq!(
+        cluster.stop().await,
+        Some(rota_server::ShutdownOutcome::Graceful),
+        "it did not end by itself"
+    );
     drop(silent);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rota_core::Timestamp;
 use rota_core::task::Task;
-use rota_store::engine::{Engine, Outcome};
+use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
 use rota_store::{Filter, ReadTxn, WriteTxn};
 use rota_store_sqlite::{Readers, Writer};
@@ -19,7 +19,7 @@ use self::commands::{View, build, id};
 use self::plan::{Op, SLOTS, Step, step};
 use crate::faulty::{Faulty, Plan};
 
-struct Twins {
+struct StorePair {
     memory: Engine<InMemoryStore>,
     model: InMemoryStore,
     /// `None` only while it is reopened.
@@ -34,7 +34,7 @@ fn open(path: &Path, plan: &Arc<Plan>) -> (Engine<Faulty<Writer>>, Readers) {
     (Engine::new(Faulty { inner, plan: Arc::clone(plan) }, 0).unwrap(), readers)
 }
 
-impl Twins {
+impl StorePair {
     fn new(path: &Path) -> Self {
         let (model, plan) = (InMemoryStore::default(), Arc::new(Plan::default()));
         let sqlite = Some(open(path, &plan));
@@ -89,7 +89,7 @@ impl Twins {
     }
 
     /// Invariants of any batch on any store.
-    fn check(&mut self, outcome: &Outcome) -> Result<(), TestCaseError> {
+    fn check(&mut self, outcome: &BatchOutcome) -> Result<(), TestCaseError> {
         for change in &outcome.commit.tasks {
             let task = &change.task;
             let kept = ReadTxn::task(&self.model, task.id).unwrap();
@@ -136,7 +136,7 @@ impl Twins {
     }
 }
 
-fn same(wanted: &Outcome, found: &Outcome) -> Result<(), TestCaseError> {
+fn same(wanted: &BatchOutcome, found: &BatchOutcome) -> Result<(), TestCaseError> {
     prop_assert_eq!(wanted.replies.len(), found.replies.len());
     for (wanted, found) in wanted.replies.iter().zip(&found.replies) {
         prop_assert_eq!(format!("{wanted:?}"), format!("{found:?}"));
@@ -152,13 +152,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn sqlite_does_what_the_twin_does(steps in prop::collection::vec(step(), 1..40)) {
+    fn sqlite_matches_the_in_memory_store(steps in prop::collection::vec(step(), 1..40)) {
         // In memory where available: this tests the contents, not their durability.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let path = folder.path().join("rota.db");
-        let mut twins = Twins::new(&path);
+        let mut pair = StorePair::new(&path);
         for step in &steps {
-            twins.take(&path, step)?;
+            pair.take(&path, step)?;
         }
     }
 }

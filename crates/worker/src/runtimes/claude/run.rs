@@ -120,7 +120,7 @@ async fn once(
     };
     let classified = match &exit {
         Ok(exit) => classify::classify(&evidence(*exit)),
-        Err(error) => classify::classify(&evidence(Exit { code: None, signal: None, strays: 0 }))
+        Err(error) => classify::classify(&evidence(Exit { code: None, signal: None, orphans: 0 }))
             .map_err(|_| classify::supervision_failure(error)),
     };
     let outcome = match (classified, stop) {

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn exit(code: i32) -> Exit {
-        Exit { code: Some(code), signal: None, strays: 0 }
+        Exit { code: Some(code), signal: None, orphans: 0 }
     }
 
     fn class_of(outcome: RunOutcome) -> FailureClass {
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(ended(exit(75)), FailureClass::Agent);
         assert_eq!(ended(exit(126)), FailureClass::Start);
         assert_eq!(ended(exit(127)), FailureClass::Agent);
-        let crashed = Exit { code: None, signal: Some(11), strays: 0 };
+        let crashed = Exit { code: None, signal: Some(11), orphans: 0 };
         assert_eq!(ended(crashed), FailureClass::Crash);
     }
 

@@ -119,9 +119,9 @@ async fn execute(
             };
         }
     };
-    if exit.strays > 0 {
-        let text = format!("processes that outlived the program were killed: {}", exit.strays);
-        let _ = events.send(notice(Severity::Low, "strays", text)).await;
+    if exit.orphans > 0 {
+        let text = format!("processes that outlived the program were killed: {}", exit.orphans);
+        let _ = events.send(notice(Severity::Low, "orphans", text)).await;
     }
     let written = match context::read(&directories).await {
         Ok(written) => written,

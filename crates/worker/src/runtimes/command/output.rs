@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rota_proto::num::to_i64;
 use rota_proto::v1::{Output, OutputStream, event};
 use rota_telemetry::redact::Redactor;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -115,7 +116,7 @@ impl ChunkForwarder<'_> {
     }
 
     async fn emit(&self, data: Bytes, dropped: usize) {
-        let dropped_bytes = i64::try_from(dropped).unwrap_or(i64::MAX);
+        let dropped_bytes = to_i64(dropped);
         let output = Output { stream: self.stream.into(), data, dropped_bytes };
         // Fails when the attempt is over; the stream is still read to its end.
         let _ = self.events.send(event::Kind::Output(output)).await;

@@ -84,7 +84,7 @@ pub(crate) fn truncate_json(text: &mut String, max: usize) {
     *text = if shorter.len() <= max {
         shorter
     } else {
-        // Escaping makes a text at max six times as long.
+        // Escaping makes a text at most six times as long.
         truncate(text, max / 8);
         serde_json::json!({ "cut": text }).to_string()
     };

@@ -237,11 +237,11 @@ impl ScriptRun {
         let mut killed = 0;
         for mut running in std::mem::take(&mut self.orphan_parents) {
             running.stdin = None;
-            killed += running.end(grace).await.map_or(1, |(exit, _)| exit.strays);
+            killed += running.end(grace).await.map_or(1, |(exit, _)| exit.orphans);
         }
         if killed > 0 {
             let text = format!("processes that outlived the script were killed: {killed}");
-            let _ = self.channels.events.send(notice(Severity::Low, "strays", text)).await;
+            let _ = self.channels.events.send(notice(Severity::Low, "orphans", text)).await;
         }
         RunReport { outcome, usage: self.usage, runtime_session: String::new() }
     }

@@ -71,9 +71,9 @@ fn snapshot_renders_as_text() {
 rota top  http://127.0.0.1:7420  default
 running 1   input required 0   queued 1   pending 0   workers 1   cost $0.096/min
 
-AGENT     READY  BUSY  IDLE  DRAINING  QUEUED  RUNNING  MIN  MAX
-coder     1      1     0     0         1       1        0    3
-reviewer  0      0     0     0         0       0        0    3
+AGENT     READY  BUSY  IDLE  DRAINING  QUEUED  RUNNING  FLOOR  CEILING
+coder     1      1     0     0         1       1        0      3
+reviewer  0      0     0     0         0       0        0      3
 
 TASK   STATE    TIME   AGENT  WORKER   ATTEMPT  COST   ACTIVITY
 build  Running  1m15s  coder  coder-1  1        $0.12  ████░░░░░░ 40% compiles

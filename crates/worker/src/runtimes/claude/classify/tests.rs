@@ -7,11 +7,11 @@ use serde_json::json;
 use super::*;
 use crate::runtimes::claude::lines::Line;
 
-const OK: Exit = Exit { code: Some(0), signal: None, strays: 0 };
-const BAD: Exit = Exit { code: Some(1), signal: None, strays: 0 };
+const OK: Exit = Exit { code: Some(0), signal: None, orphans: 0 };
+const BAD: Exit = Exit { code: Some(1), signal: None, orphans: 0 };
 
 fn exit(code: Option<i32>, signal: Option<i32>) -> Exit {
-    Exit { code, signal, strays: 0 }
+    Exit { code, signal, orphans: 0 }
 }
 
 fn record(lines: &[Value]) -> Record {

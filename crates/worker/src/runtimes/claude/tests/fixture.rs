@@ -69,7 +69,7 @@ impl FakeCli {
     }
 
     pub(super) fn exit(self, code: i32) {
-        self.exit.send_replace(Some(Exit { code: Some(code), signal: None, strays: 0 }));
+        self.exit.send_replace(Some(Exit { code: Some(code), signal: None, orphans: 0 }));
     }
 }
 
@@ -190,7 +190,7 @@ impl Process for FakeProcess {
     async fn end(&mut self, grace: Duration) -> Result<(Exit, EndedBy), Error> {
         self.ended.lock().unwrap().push(grace);
         let exited = *self.exited.borrow();
-        Ok(exited.map_or((Exit { code: None, signal: Some(9), strays: 1 }, EndedBy::Kill), |exit| {
+        Ok(exited.map_or((Exit { code: None, signal: Some(9), orphans: 1 }, EndedBy::Kill), |exit| {
             (exit, EndedBy::Interrupt)
         }))
     }

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use super::fixture::Fixture;
 use crate::runtimes::RunOutcome;
 
-const GRACE: Duration = Duration::from_secs(9);
+const CANCEL_GRACE: Duration = Duration::from_secs(9);
 
 fn class_of(outcome: &RunOutcome) -> FailureClass {
     match outcome {
@@ -64,7 +64,7 @@ async fn stop_interrupts_and_keeps_usage() {
     let mut cli = fixture.cli().await;
     cli.opening().await;
     fixture.notice("runtime_started").await;
-    fixture.stop(GRACE);
+    fixture.stop(CANCEL_GRACE);
     assert_eq!(cli.read().await.unwrap()["request"]["subtype"], "interrupt");
     cli.print(aborted()).await;
     assert_eq!(cli.read().await, None, "its input is closed");
@@ -80,11 +80,11 @@ async fn unresponsive_cli_is_killed() {
     let mut fixture = Fixture::new(PermissionPolicy::Deny);
     let mut cli = fixture.cli().await;
     cli.opening().await;
-    fixture.stop(GRACE);
+    fixture.stop(CANCEL_GRACE);
     let ended = cli.ended.clone();
     let report = fixture.report().await;
     assert!(matches!(report.outcome, RunOutcome::Stopped { by: "kill" }), "{:?}", report.outcome);
-    assert_eq!(*ended.lock().unwrap(), [GRACE * 2 / 3], "a third was spent on the interrupt");
+    assert_eq!(*ended.lock().unwrap(), [CANCEL_GRACE * 2 / 3], "a third was spent on the interrupt");
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn stop_works_while_events_are_blocked() {
         cli.print(json!({"type": "assistant", "message": {"content": "word"}, "parent_tool_use_id": null}))
             .await;
     }
-    fixture.stop(GRACE);
+    fixture.stop(CANCEL_GRACE);
     assert_eq!(cli.read().await.unwrap()["request"]["subtype"], "interrupt");
     cli.print(aborted()).await;
     assert_eq!(cli.read().await, None);

@@ -158,7 +158,7 @@ impl Report {
     }
 
     pub fn title(&self) -> String {
-        let tasks = count(i64::try_from(self.tasks).unwrap_or(i64::MAX), "task");
+        let tasks = count(rota_proto::num::to_i64(self.tasks), "task");
         format!("{tasks} from {} to {}", self.since, self.until)
     }
 

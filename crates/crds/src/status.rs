@@ -1,4 +1,4 @@
-//! Status of agents and tasks. Conditions are authoritative; the phase only summarises them.
+//! Status of agents and tasks. Conditions are authoritative; the phase is only a summary.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -14,11 +14,11 @@ pub mod condition {
     pub const ACCEPTED: &str = "Accepted";
     /// Agent: pods are being started, drained or replaced.
     pub const PROGRESSING: &str = "Progressing";
-    /// Task: it has finished with success.
+    /// Task: has finished with success.
     pub const COMPLETE: &str = "Complete";
-    /// Task: it has finished without success.
+    /// Task: has finished without success.
     pub const FAILED: &str = "Failed";
-    /// Task: a worker executes it.
+    /// Task: running on a worker.
     pub const RUNNING: &str = "Running";
 }
 
@@ -91,7 +91,7 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
-    /// Id in the control plane, once the task was accepted. It is not submitted again after that.
+    /// Id in the control plane, once the task was accepted. An accepted task is never submitted again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub task_id: Option<String>,
@@ -157,7 +157,7 @@ pub enum TaskPhase {
     Failed,
     /// Cancelled by a user or a dependency.
     Cancelled,
-    /// The control plane has no record of it any more; it is not run again.
+    /// The control plane no longer has a record of the task; the task is not run again.
     OutcomeUnknown,
 }
 

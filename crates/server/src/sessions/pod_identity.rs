@@ -1,11 +1,12 @@
-//! Admission of workers that authenticate as pods: whether the pod may be the worker that its Hello names. Workers that
-//! present no pod's token are not checked.
+//! Worker identity on Kubernetes: checks that a pod, authenticated by its service-account token (OIDC), may be the
+//! worker that its Hello names (`WORKER_NAME_MISMATCH`, `WORKER_NOT_ANNOUNCED`). Not admission control of tasks, which
+//! is the scheduler's. Workers without a pod's token are not checked. See `docs/security.md`, "Worker identity".
 
 use rota_core::AgentName;
 use tonic::Status;
 
 use super::deps::SessionDeps;
-use crate::scheduler::WorkerKey;
+use crate::keys::WorkerKey;
 use crate::trust::oidc::Pod;
 use crate::wire::status::error;
 
@@ -22,7 +23,7 @@ pub(super) fn check(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &Agen
     let admitted = match deps.agents.pools().announced(&agent_key, worker) {
         // A pod that reuses the name is not the one that was announced.
         Some(instance) => instance.is_empty() || instance == pod.uid,
-        // A worker that joined before is admitted: a restarted control plane has no announcements yet.
+        // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet.
         None => deps.scheduler.inspect(key, |entry| entry.profile.agent == *agent) == Some(true),
     };
     if admitted {

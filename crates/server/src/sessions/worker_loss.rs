@@ -1,4 +1,6 @@
-//! The end of a session: disconnect, grace period, expiry.
+//! Worker loss and the end of a session: disconnect, reconnect grace period, session expiry. A worker keeps its attempts
+//! while the grace period (its lease) lasts; then its tasks are requeued under a new fence. A worker that has drained has
+//! no grace period.
 
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use rota_telemetry::{OnExit, spawn};
 use tonic::Status;
 
 use super::deps::{Opened, SessionDeps};
-use crate::scheduler::{WorkerEntry, WorkerKey};
+use crate::keys::WorkerKey;
+use crate::scheduler::WorkerEntry;
 
-/// Between two attempts to record the end of a session while the store is unavailable.
+/// Delay before another attempt to record the end of a session while the store is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Disconnects a worker whose stream has ended. It keeps its attempts for the reconnect grace period; then its session
@@ -26,7 +29,7 @@ pub(super) fn close(deps: &SessionDeps, opened: &Opened) {
     let (message, grace) = if drained {
         ("the worker drained and left", Duration::ZERO)
     } else {
-        ("its worker was lost: it disconnected and did not come back", deps.timing.reconnect_grace)
+        ("the worker disconnected and did not reconnect within the grace period", deps.timing.reconnect_grace)
     };
     expire_session_after(deps, &opened.key, opened.worker.clone(), grace, message);
 }
