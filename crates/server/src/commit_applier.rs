@@ -41,6 +41,9 @@ impl CommitApplier {
     pub(crate) fn apply(&mut self, commit: Commit) {
         self.health.committed();
         self.metrics.observe(&commit);
+        for (id, reason) in &commit.quarantined {
+            tracing::error!(task = %id, reason, "a stored record cannot be decoded: the task is left alone");
+        }
         spans::emit(&commit, &self.store);
         // Before the registry changes, since only an existing agent has a breaker; and before anything is sent, so that a
         // probe is registered before its worker can report on it.

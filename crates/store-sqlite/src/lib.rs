@@ -6,13 +6,13 @@
 //!
 //! - [`open()`] opens a database file and returns a [`Sqlite`] store: it takes the file lock, checks the integrity, migrates
 //!   the schema, and starts the writer thread.
-//! - [`Writer`] is the single write connection, the store's `WriteTxn`.
-//! - [`Readers`] is a pool of read-only connections, the store's `ReadTxn`.
+//! - [`Writer`] is the single write connection, the store's `Backend`.
+//! - [`Readers`] is a pool of read-only connections, the store's `Reader`.
 //!
 //! # Durability
 //!
 //! The database runs in WAL mode with `synchronous=FULL`: a commit is on the disk before it is acknowledged. After a failed
-//! sync it is unknown what reached the disk, so the writer stops for good; a restart recovers the committed data. The file
+//! sync it is unknown what reached the disk, so the writer ends; a restart recovers the committed data. The file
 //! lock (`<database>.lock`) keeps a second process out, since the engine keeps state in memory.
 //!
 //! # Schema

@@ -23,6 +23,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/001_begin.sql")),
         M::up(include_str!("migrations/002_expiry.sql")),
         M::up(include_str!("migrations/003_pending.sql")),
+        M::up(include_str!("migrations/004_shards.sql")),
     ])
 }
 
@@ -112,10 +113,7 @@ pub(crate) fn explain(error: &rusqlite::Error) -> Error {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             ("the database file is not writable", "check its owner and permissions")
         }
-        Some(ErrorCode::SystemIoFailure) if is_lost_sync(error) => (
-            "the disk failed during a commit; the store is read-only now",
-            "check the disk, then restart Rota, which recovers the committed data",
-        ),
+        Some(ErrorCode::SystemIoFailure) if is_lost_sync(error) => return Error::LostSync(error.to_string()),
         Some(ErrorCode::SystemIoFailure) => {
             ("the disk failed while the database was read or written", "check the disk and the system log")
         }

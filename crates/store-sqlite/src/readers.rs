@@ -6,12 +6,12 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId, Timestamp};
-use rota_store::{Error, FeedEntry, Filter, Page, ReadTxn, Session, Snapshot, StoreStats};
+use rota_store::{Error, FeedEntry, Filter, Page, Reader, Session, Snapshot, StoreStats};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
 use crate::open::explain;
-use crate::rows::{decode, signed, unsigned};
+use crate::rows::{decode, signed, stored, unsigned};
 use crate::sql;
 
 /// Rows that one page of a list may read: with a selective filter a page is short, not slow.
@@ -66,7 +66,7 @@ pub(crate) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Err
 }
 
 pub(crate) fn revision(connection: &Connection) -> Result<u64, Error> {
-    Ok(unsigned(one(connection, sql::REVISION, [], |row| row.get(0))?.unwrap_or(0)))
+    Ok(unsigned(one(connection, sql::SHARD, [], |row| row.get(0))?.unwrap_or(0)))
 }
 
 /// Reads a consistent snapshot. The caller is the writer, or has an open transaction.
@@ -77,12 +77,19 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         let route: Route = serde_json::from_str(&text).map_err(|error| Error::Corrupt(error.to_string()))?;
         Ok((id, route))
     });
-    let on_workers = all(connection, sql::ON_WORKERS, [], |row| {
-        let route = RouteId(row.get(0)?);
-        Ok(decode(row.get_ref(1)?.as_blob()?).map(|task: Task| (route, task)))
+    let rows = all(connection, sql::ON_WORKERS, [], |row| {
+        Ok((RouteId(row.get(0)?), TaskId(row.get(1)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
     })?;
-    let mut on_workers = on_workers.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let (mut on_workers, mut damaged) = (Vec::new(), Vec::new());
+    for (route, id, task) in rows {
+        match task {
+            Ok(task) => on_workers.push((route, task)),
+            Err(reason) => damaged.push((id, reason)),
+        }
+    }
     on_workers.sort_unstable_by_key(|(_, task)| task.id);
+    let shard = one(connection, sql::SHARD, [], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+    let (revision, last_route) = shard.unwrap_or_default();
     Ok(Snapshot {
         agents: records::<Agent>(connection, sql::AGENTS)?,
         routes: routes.collect::<Result<_, Error>>()?,
@@ -90,6 +97,9 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         sessions: records::<Session>(connection, sql::SESSIONS)?,
         on_workers,
         next_due: next_due(connection)?,
+        revision,
+        last_route,
+        damaged,
     })
 }
 
@@ -132,7 +142,7 @@ impl Readers {
     }
 }
 
-impl ReadTxn for Readers {
+impl Reader for Readers {
     fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
         self.with(|connection| task(connection, id))
     }

@@ -1,6 +1,6 @@
 //! Encoding of records in rows: MessagePack with field names, so that later versions can add fields.
 
-use rota_store::Error;
+use rota_store::{Error, Stored};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +15,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     rmp_serde::from_slice(bytes).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+/// Decodes a record; a damaged one is its reader's problem alone.
+pub(crate) fn stored<T: DeserializeOwned>(bytes: &[u8]) -> Stored<T> {
+    rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// Converts a stored number. The schema has no negative ones; one that is counts as damage and reads as zero.

@@ -16,9 +16,13 @@ statements! {
     TASK = "SELECT record FROM tasks WHERE id = ?";
     INSERT_TASK = "INSERT INTO tasks (id, namespace, state, route, rank, due, ended, record)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE id = ?1";
+    UPDATE_TASK = "UPDATE tasks SET state = ?3, route = ?4, rank = ?5, due = ?6, ended = ?7, record = ?8
+                   WHERE id = ?1 AND namespace = ?2";
     DELETE_TASK = "DELETE FROM tasks WHERE id = ?";
-    READY = "SELECT rank, id FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT ?";
+    // Kept, but no longer found by its state or deadline. No state has this number.
+    QUARANTINE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE id = ?";
+    READY = "SELECT rank, tasks.id, record, body FROM tasks JOIN payloads ON payloads.id = tasks.id
+             WHERE state = 2 AND route = ? ORDER BY rank, tasks.id LIMIT ?";
     AHEAD = "SELECT count(*) FROM tasks WHERE state = 2 AND route = ? AND rank < ?";
     HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT 1";
     DUE = "SELECT id FROM tasks WHERE due <= ? ORDER BY due, id LIMIT ?";
@@ -46,10 +50,11 @@ statements! {
               ORDER BY first";
     FEED = "SELECT revision, task, body FROM events WHERE revision > ? ORDER BY revision LIMIT ?";
     DELETE_EVENTS = "DELETE FROM events WHERE task = ?";
-    REVISION = "SELECT max(revision, coalesce((SELECT max(revision) FROM events), 0)) FROM floor WHERE one = 1";
-    SET_FLOOR = "UPDATE floor SET revision = ? WHERE one = 1";
+    SHARD = "SELECT revision, last_route FROM shards WHERE id = 0";
+    // A compare-and-set: it changes no row if another opening, or another write, came in between.
+    ADVANCE = "UPDATE shards SET revision = ?3, last_route = ?4 WHERE id = 0 AND epoch = ?1 AND revision = ?2";
 
-    INSERT_ROUTE = "INSERT INTO routes (route) VALUES (?)";
+    INSERT_ROUTE = "INSERT INTO routes (id, route) VALUES (?, ?)";
     DELETE_ROUTE = "DELETE FROM routes WHERE id = ?";
     NEWEST = "SELECT id FROM aliases WHERE namespace = ? AND alias = ?";
     PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, id) VALUES (?, ?, ?)";
@@ -57,8 +62,8 @@ statements! {
     KEY = "SELECT id FROM keys WHERE namespace = ? AND key = ?";
     PUT_KEY = "INSERT INTO keys (namespace, key, id) VALUES (?, ?, ?)";
     LEAVE_KEY = "UPDATE keys SET gone = ?2 WHERE id = ?1";
-    DELETE_KEYS = "DELETE FROM keys WHERE (namespace, key) IN (SELECT namespace, key FROM keys
-                   WHERE gone < ? ORDER BY gone, namespace, key LIMIT ?)";
+    ORPHANED_KEYS = "SELECT namespace, key FROM keys WHERE gone < ? ORDER BY gone, namespace, key LIMIT ?";
+    DELETE_KEY = "DELETE FROM keys WHERE namespace = ? AND key = ?";
 
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
     WAITS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter";
@@ -73,18 +78,20 @@ statements! {
     SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
     PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, ended, record)
                    VALUES (?, ?, ?, ?, ?, ?)";
-    DELETE_SESSIONS = "DELETE FROM sessions WHERE (namespace, worker) IN (SELECT namespace, worker FROM sessions
-                       WHERE ended < ? ORDER BY ended, namespace, worker LIMIT ?)";
+    LEFT_SESSIONS = "SELECT namespace, worker FROM sessions
+                     WHERE ended < ? ORDER BY ended, namespace, worker LIMIT ?";
+    DELETE_SESSION = "DELETE FROM sessions WHERE namespace = ? AND worker = ?";
 }
 
 statements! {
     /// Statements that run at a start, or a few times a minute.
     COLD:
+    RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0 RETURNING epoch";
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
     AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1";
     // Every task on a worker has a deadline, hence is in that index.
-    ON_WORKERS = "SELECT route, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
+    ON_WORKERS = "SELECT route, id, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
 }

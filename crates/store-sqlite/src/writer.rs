@@ -1,34 +1,32 @@
 //! The write connection: all changes use it.
 
 use bytes::Bytes;
-use rota_core::agent::Agent;
 use rota_core::target::Route;
-use rota_core::task::{DependencyKey, DependencyState, Event, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
-use rota_store::{Error, FileLock, Session, Snapshot, WaitKey, WriteTxn};
+use rota_core::task::Task;
+use rota_core::{RouteId, TaskId};
+use rota_store::{
+    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FileLock, Keys, ReadyRow, Rows, Session, Snapshot,
+    Stored, Written,
+};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
-use crate::open::{explain, is_lost_sync};
-use crate::rows::{decode, encode, signed};
+use crate::open::explain;
+use crate::rows::{encode, signed, stored};
 use crate::{readers, sql};
 
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
-    /// The last assigned revision, including the open transaction.
-    revision: u64,
-    /// The last revision that is durable.
-    durable: u64,
-    /// Set after a failed sync: the state of the disk is unknown, and another sync would not reveal it.
-    broken: Option<Error>,
+    /// Raised by each opening: a write of an earlier one is rejected.
+    epoch: i64,
     _lock: FileLock,
 }
 
 impl Writer {
     pub(crate) fn new(connection: Connection, lock: FileLock) -> Result<Self, Error> {
-        let revision = readers::revision(&connection)?;
-        Ok(Self { connection, revision, durable: revision, broken: None, _lock: lock })
+        let epoch = readers::one(&connection, sql::RAISE_EPOCH, [], |row| row.get(0))?.unwrap_or_default();
+        Ok(Self { connection, epoch, _lock: lock })
     }
 
     #[cfg(test)]
@@ -41,274 +39,275 @@ impl Writer {
         statement.execute(params).map_err(|error| explain(&error))
     }
 
-    fn one<T>(
+    /// Reads the row of each key, if there is one.
+    fn rows<K: Clone, P: Params, T>(
         &self,
         sql: &str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>, Error> {
-        readers::one(&self.connection, sql, params, read)
+        keys: &[K],
+        params: impl Fn(&K) -> P,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<(K, T)>, Error> {
+        let mut found = Vec::new();
+        for key in keys {
+            found.extend(
+                readers::one(&self.connection, sql, params(key), &read)?.map(|row| (key.clone(), row)),
+            );
+        }
+        Ok(found)
     }
 
-    fn body(&self, sql: &str, id: TaskId) -> Result<Option<Bytes>, Error> {
-        readers::body(&self.connection, sql, id)
+    fn bodies(&self, sql: &str, keys: &[TaskId]) -> Result<Vec<(TaskId, Bytes)>, Error> {
+        self.rows(sql, keys, |id| [id.0], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)))
+    }
+
+    fn tasks(&self, keys: &[TaskId]) -> Result<Vec<(TaskId, Stored<Task>)>, Error> {
+        // Decoded in place, without a copy of the record.
+        self.rows(sql::TASK, keys, |id| [id.0], |row| Ok(stored(row.get_ref(0)?.as_blob()?)))
+    }
+
+    /// Reads the ids that are linked to each key.
+    fn links<K: Clone, P: Params>(
+        &self,
+        sql: &str,
+        keys: &[K],
+        params: impl Fn(&K) -> P,
+    ) -> Result<Vec<(K, Vec<TaskId>)>, Error> {
+        let mut found = Vec::new();
+        for key in keys {
+            let ids = self.ids(sql, params(key))?;
+            if !ids.is_empty() {
+                found.push((key.clone(), ids));
+            }
+        }
+        Ok(found)
     }
 
     fn ids(&self, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Error> {
         readers::all(&self.connection, sql, params, |row| row.get::<_, Uuid>(0).map(TaskId))
     }
 
-    fn commit_durably(&self) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+    fn ready(&self, route: RouteId, limit: usize) -> Result<Vec<ReadyRow>, Error> {
+        readers::all(&self.connection, sql::READY, params![route.0, signed(limit)], |row| {
+            Ok(ReadyRow {
+                rank: row.get(0)?,
+                id: TaskId(row.get(1)?),
+                task: stored(row.get_ref(2)?.as_blob()?),
+                payload: Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?),
+            })
+        })
     }
 
-    /// Removes the waits of a task that ended while it waited, so that its removal leaves nothing behind.
-    fn forget_waits(&self, task: &Task) -> Result<(), Error> {
-        let missing =
-            task.dependencies.iter().filter(|dependency| dependency.state == DependencyState::Missing);
-        let waits = missing.map(|dependency| match &dependency.key {
-            DependencyKey::Id(id) => WaitKey::Id(*id),
-            DependencyKey::Alias(alias) => WaitKey::Alias(alias.clone()),
-        });
-        let agent = task.agent().filter(|_| !task.agent_known).cloned().map(WaitKey::Agent);
-        for key in waits.chain(agent) {
-            self.run(sql::DELETE_WAIT, params![task.namespace.as_str(), key.to_string(), task.id.0])?;
+    fn expired(&self, keys: &ExpiredKeys) -> Result<ExpiredRows, Error> {
+        let limit = signed(keys.limit);
+        let mut rows = ExpiredRows {
+            sessions: self.names(sql::LEFT_SESSIONS, params![keys.left_before.0, limit])?,
+            ..ExpiredRows::default()
+        };
+        if let Some(before) = keys.ended_before {
+            rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
+            rows.tasks = self.tasks(&self.ids(sql::ENDED_BEFORE, params![before.0, limit])?)?;
         }
-        Ok(())
+        Ok(rows)
     }
-}
 
-impl WriteTxn for Writer {
-    fn begin(&mut self) -> Result<(), Error> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
+    /// Reads pairs of a namespace and a name, which were valid when they were stored.
+    fn names<N: std::str::FromStr, M: std::str::FromStr>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Vec<(N, M)>, Error> {
+        let pairs: Vec<(String, String)> =
+            readers::all(&self.connection, sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let bad = || Error::Corrupt("a stored name is not valid".to_owned());
+        let parse = |(namespace, name): (String, String)| {
+            Ok((namespace.parse().map_err(|_| bad())?, name.parse().map_err(|_| bad())?))
+        };
+        pairs.into_iter().map(parse).collect()
+    }
+
+    fn commit_durably(&self) -> Result<(), Error> {
+        let committed = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        committed.map(drop).map_err(|error| explain(&error))
+    }
+
+    /// Writes in the open transaction.
+    fn put(&self, changes: &Changes) -> Result<Written, Error> {
+        let advance =
+            params![self.epoch, signed(changes.before), signed(changes.revision), changes.last_route];
+        if self.run(sql::ADVANCE, advance)? != 1 {
+            return Err(Error::Deposed);
         }
-        if !self.connection.is_autocommit() {
-            // The last transaction could not be rolled back in time.
-            self.rollback();
-        }
-        self.run("BEGIN IMMEDIATE", []).map(drop)
+        self.remove(changes)?;
+        self.put_tasks(changes)?;
+        self.put_names(changes)?;
+        Ok(Written { next_due: readers::next_due(&self.connection)? })
     }
 
-    fn commit(&mut self) -> Result<(), Error> {
-        match self.commit_durably() {
-            Ok(()) => {
-                self.durable = self.revision;
-                Ok(())
-            }
-            Err(error) => {
-                let cause = explain(&error);
-                if is_lost_sync(&error) {
-                    self.broken = Some(cause.clone());
-                }
-                Err(cause)
-            }
-        }
-    }
-
-    fn rollback(&mut self) {
-        // Some errors have already rolled back; then this has no effect.
-        let _ = self.run("ROLLBACK", []);
-        self.revision = self.durable;
-    }
-
-    fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
-        readers::task(&self.connection, id)
-    }
-
-    fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> Result<(), Error> {
-        self.run(
-            sql::INSERT_TASK,
-            params![
-                task.id.0,
-                task.namespace.as_str(),
-                task.state as u8,
-                route.0,
-                task.rank(),
-                task.due().map(|at| at.0),
-                task.ended_at.map(|at| at.0),
-                encode(task)?
-            ],
-        )?;
-        self.run(sql::INSERT_PAYLOAD, params![task.id.0, &payload[..]]).map(drop)
-    }
-
-    fn update_task(&mut self, task: &Task, route: RouteId) -> Result<(), Error> {
-        self.run(
-            sql::UPDATE_TASK,
-            params![
-                task.id.0,
-                task.state as u8,
-                route.0,
-                task.rank(),
-                task.due().map(|at| at.0),
-                task.ended_at.map(|at| at.0),
-                encode(task)?
-            ],
-        )
-        .map(drop)
-    }
-
-    fn delete_task(&mut self, task: &Task, now: Timestamp) -> Result<(), Error> {
-        let (id, deletes) = (
-            task.id.0,
-            [
+    fn remove(&self, changes: &Changes) -> Result<(), Error> {
+        for task in &changes.removed {
+            let id = task.id.0;
+            for sql in [
                 sql::DELETE_TASK,
                 sql::DELETE_PAYLOAD,
                 sql::DELETE_RESULT,
                 sql::DELETE_SECRETS,
                 sql::DELETE_EVENTS,
-            ],
-        );
-        for sql in deletes {
-            self.run(sql, [id])?;
+            ] {
+                self.run(sql, [id])?;
+            }
+            self.run(sql::LEAVE_KEY, params![id, changes.now.0])?;
+            if let Some(alias) = &task.alias {
+                self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
+            }
         }
-        self.run(sql::LEAVE_KEY, params![id, now.0])?;
-        self.run(sql::SET_FLOOR, [signed(self.revision)])?;
-        if let Some(alias) = &task.alias {
-            self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
+        for id in &changes.quarantined {
+            self.run(sql::QUARANTINE, [id.0])?;
         }
-        self.forget_waits(task)
-    }
-
-    fn append(&mut self, id: TaskId, events: &[Event]) -> Result<u64, Error> {
-        let first = events.first().map_or(0, |event| event.log_seq);
-        let revision = self.revision + 1;
-        self.run(sql::APPEND, params![signed(revision), id.0, signed(first), encode(&events)?])?;
-        self.revision = revision;
-        Ok(revision)
-    }
-
-    fn payload(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.body(sql::PAYLOAD, id)
-    }
-
-    fn put_result(&mut self, id: TaskId, result: &Bytes) -> Result<(), Error> {
-        self.run(sql::PUT_RESULT, params![id.0, &result[..]]).map(drop)
-    }
-
-    fn result(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.body(sql::RESULT, id)
-    }
-
-    fn put_secrets(&mut self, id: TaskId, secrets: &Bytes) -> Result<(), Error> {
-        self.run(sql::PUT_SECRETS, params![id.0, &secrets[..]]).map(drop)
-    }
-
-    fn secrets(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.body(sql::SECRETS, id)
-    }
-
-    fn delete_secrets(&mut self, id: TaskId) -> Result<(), Error> {
-        self.run(sql::DELETE_SECRETS, [id.0]).map(drop)
-    }
-
-    fn ready(&mut self, route: RouteId, limit: usize) -> Result<Vec<(i64, TaskId)>, Error> {
-        readers::all(&self.connection, sql::READY, params![route.0, signed(limit)], |row| {
-            Ok((row.get(0)?, TaskId(row.get(1)?)))
-        })
-    }
-
-    fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
-        self.ids(sql::DUE, params![now.0, signed(limit)])
-    }
-
-    fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
-        readers::next_due(&self.connection)
-    }
-
-    fn ended_before(&mut self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
-        self.ids(sql::ENDED_BEFORE, params![before.0, signed(limit)])
-    }
-
-    fn add_route(&mut self, route: &Route) -> Result<RouteId, Error> {
-        let text = route_text(route)?;
-        self.run(sql::INSERT_ROUTE, [&text])?;
-        let id = u32::try_from(self.connection.last_insert_rowid());
-        id.map(RouteId).map_err(|_| Error::Corrupt("there are no more numbers for routes".to_owned()))
-    }
-
-    fn delete_route(&mut self, id: RouteId) -> Result<(), Error> {
-        self.run(sql::DELETE_ROUTE, [id.0]).map(drop)
-    }
-
-    fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        readers::newest(&self.connection, namespace, alias)
-    }
-
-    fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> Result<(), Error> {
-        self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, id.0]).map(drop)
-    }
-
-    fn key(&mut self, namespace: &Namespace, key: &str) -> Result<Option<TaskId>, Error> {
-        self.one(sql::KEY, params![namespace.as_str(), key], |row| row.get(0).map(TaskId))
-    }
-
-    fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error> {
-        self.run(sql::PUT_KEY, params![namespace.as_str(), key, id.0]).map(drop)
-    }
-
-    fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
-        self.run(sql::DELETE_KEYS, params![before.0, signed(limit)])
-    }
-
-    fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
-        self.run(sql::PUT_WAIT, params![namespace.as_str(), key.to_string(), waiter.0]).map(drop)
-    }
-
-    fn take_waits(&mut self, namespace: &Namespace, key: &WaitKey) -> Result<Vec<TaskId>, Error> {
-        let key = key.to_string();
-        let ids = self.ids(sql::WAITS, params![namespace.as_str(), key])?;
-        if !ids.is_empty() {
-            self.run(sql::DELETE_WAITS, params![namespace.as_str(), key])?;
+        for id in &changes.removed_secrets {
+            self.run(sql::DELETE_SECRETS, [id.0])?;
         }
-        Ok(ids)
-    }
-
-    fn put_edge(&mut self, id: TaskId, dependent: TaskId) -> Result<(), Error> {
-        self.run(sql::PUT_EDGE, params![id.0, dependent.0]).map(drop)
-    }
-
-    fn take_edges(&mut self, id: TaskId) -> Result<Vec<TaskId>, Error> {
-        let ids = self.ids(sql::EDGES, [id.0])?;
-        if !ids.is_empty() {
+        for id in &changes.removed_routes {
+            self.run(sql::DELETE_ROUTE, [id.0])?;
+        }
+        for (namespace, key) in &changes.removed_keys {
+            self.run(sql::DELETE_KEY, params![namespace.as_str(), key])?;
+        }
+        for ((namespace, key), waiter) in &changes.removed_waiters {
+            self.run(sql::DELETE_WAIT, params![namespace.as_str(), key.to_string(), waiter.0])?;
+        }
+        for (namespace, key) in &changes.removed_waits {
+            self.run(sql::DELETE_WAITS, params![namespace.as_str(), key.to_string()])?;
+        }
+        for id in &changes.removed_edges {
             self.run(sql::DELETE_EDGES, [id.0])?;
         }
-        Ok(ids)
+        for (namespace, name) in &changes.removed_agents {
+            self.run(sql::DELETE_AGENT, params![namespace.as_str(), name.as_str()])?;
+        }
+        for (namespace, worker) in &changes.removed_sessions {
+            self.run(sql::DELETE_SESSION, params![namespace.as_str(), worker.as_str()])?;
+        }
+        Ok(())
     }
 
-    fn put_agent(&mut self, agent: &Agent) -> Result<(), Error> {
-        self.run(sql::PUT_AGENT, params![agent.namespace.as_str(), agent.name.as_str(), encode(agent)?])
-            .map(drop)
+    fn put_tasks(&self, changes: &Changes) -> Result<(), Error> {
+        for (task, route, payload) in &changes.inserted {
+            self.put_task(sql::INSERT_TASK, task, *route)?;
+            self.run(sql::INSERT_PAYLOAD, params![task.id.0, &payload[..]])?;
+        }
+        for (task, route) in &changes.updated {
+            self.put_task(sql::UPDATE_TASK, task, *route)?;
+        }
+        for (id, result) in &changes.results {
+            self.run(sql::PUT_RESULT, params![id.0, &result[..]])?;
+        }
+        for (id, secrets) in &changes.secrets {
+            self.run(sql::PUT_SECRETS, params![id.0, &secrets[..]])?;
+        }
+        for (revision, id, events) in &changes.log {
+            let first = events.first().map_or(0, |event| event.log_seq);
+            self.run(sql::APPEND, params![signed(*revision), id.0, signed(first), encode(events)?])?;
+        }
+        Ok(())
     }
 
-    fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> Result<(), Error> {
-        self.run(sql::DELETE_AGENT, params![namespace.as_str(), name.as_str()]).map(drop)
+    fn put_task(&self, sql: &str, task: &Task, route: RouteId) -> Result<(), Error> {
+        let params = params![
+            task.id.0,
+            task.namespace.as_str(),
+            task.state as u8,
+            route.0,
+            task.rank(),
+            task.due().map(|at| at.0),
+            task.ended_at.map(|at| at.0),
+            encode(task)?
+        ];
+        self.run(sql, params).map(drop)
     }
 
-    fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Result<Option<Session>, Error> {
-        let record: Option<Vec<u8>> =
-            self.one(sql::SESSION, params![namespace.as_str(), worker.as_str()], |row| row.get(0))?;
-        record.map(|record| decode(&record)).transpose()
-    }
-
-    fn put_session(&mut self, session: &Session) -> Result<(), Error> {
-        self.run(
-            sql::PUT_SESSION,
-            params![
+    fn put_names(&self, changes: &Changes) -> Result<(), Error> {
+        for (id, route) in &changes.routes {
+            self.run(sql::INSERT_ROUTE, params![id.0, route_text(route)?])?;
+        }
+        for ((namespace, alias), id) in &changes.aliases {
+            self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, id.0])?;
+        }
+        for ((namespace, key), id) in &changes.keys {
+            self.run(sql::PUT_KEY, params![namespace.as_str(), key, id.0])?;
+        }
+        for ((namespace, key), waiter) in &changes.waits {
+            self.run(sql::PUT_WAIT, params![namespace.as_str(), key.to_string(), waiter.0])?;
+        }
+        for (id, dependent) in &changes.edges {
+            self.run(sql::PUT_EDGE, params![id.0, dependent.0])?;
+        }
+        for agent in &changes.agents {
+            let params = params![agent.namespace.as_str(), agent.name.as_str(), encode(&**agent)?];
+            self.run(sql::PUT_AGENT, params)?;
+        }
+        for session in &changes.sessions {
+            let ended = (!session.open).then_some(session.since.0);
+            let params = params![
                 session.namespace.as_str(),
                 session.worker.as_str(),
                 signed(session.epoch.0),
                 session.open,
-                (!session.open).then_some(session.since.0),
+                ended,
                 encode(session)?
-            ],
-        )
-        .map(drop)
+            ];
+            self.run(sql::PUT_SESSION, params)?;
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Writer {
+    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
+        let id = |row: &Row<'_>| row.get::<_, Uuid>(0).map(TaskId);
+        let aliases =
+            self.rows(sql::NEWEST, &keys.aliases, |(n, alias)| (n.as_str().to_owned(), alias.clone()), id)?;
+        let by_key = self.rows(sql::KEY, &keys.keys, |(n, key)| (n.as_str().to_owned(), key.clone()), id)?;
+        let named: Vec<_> = aliases.iter().chain(&by_key).map(|(_, id)| *id).collect();
+        let mut tasks = self.tasks(&keys.tasks)?;
+        tasks.extend(self.tasks(&named)?);
+        let mut ready = Vec::with_capacity(keys.ready.len());
+        for (route, limit) in &keys.ready {
+            ready.push((*route, self.ready(*route, *limit)?));
+        }
+        let due = match keys.due {
+            Some((now, limit)) => self.tasks(&self.ids(sql::DUE, params![now.0, signed(limit)])?)?,
+            None => Vec::new(),
+        };
+        Ok(Rows {
+            tasks,
+            payloads: self.bodies(sql::PAYLOAD, &keys.payloads)?,
+            results: self.bodies(sql::RESULT, &keys.results)?,
+            secrets: self.bodies(sql::SECRETS, &keys.secrets)?,
+            dependents: self.links(sql::EDGES, &keys.dependents, |id| [id.0])?,
+            aliases,
+            keys: by_key,
+            waits: self
+                .links(sql::WAITS, &keys.waits, |(n, key)| (n.as_str().to_owned(), key.to_string()))?,
+            sessions: self.rows(
+                sql::SESSION,
+                &keys.sessions,
+                |(n, worker)| (n.as_str().to_owned(), worker.as_str().to_owned()),
+                |row| Ok(stored::<Session>(row.get_ref(0)?.as_blob()?)),
+            )?,
+            ready,
+            due,
+            expired: keys.expired.as_ref().map(|keys| self.expired(keys)).transpose()?.unwrap_or_default(),
+        })
     }
 
-    fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
-        self.run(sql::DELETE_SESSIONS, params![before.0, signed(limit)])
+    fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
+        self.run("BEGIN IMMEDIATE", [])?;
+        let written = self.put(changes).and_then(|written| self.commit_durably().map(|()| written));
+        if written.is_err() {
+            // Some errors have already rolled back; then this has no effect.
+            let _ = self.run("ROLLBACK", []);
+        }
+        written
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {

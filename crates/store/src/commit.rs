@@ -8,7 +8,7 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
-use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
 /// Changes of one transaction, with the facts that only the engine sees.
 #[derive(Debug, Clone, Default)]
@@ -25,9 +25,16 @@ pub struct Commit {
     pub routes: Vec<(RouteId, Route)>,
     /// Removed routes, possibly including new ones.
     pub removed_routes: Vec<RouteId>,
+    /// Number of ready tasks of routes on which a claim found none, as the commit leaves them: a reader whose count
+    /// differs has miscounted.
+    pub queue_counts: Vec<(RouteId, u64)>,
     /// Next deadline of any task.
     pub next_due: Option<Timestamp>,
+    /// Records that cannot be decoded, with the reason. They are kept, but left alone from now on.
+    pub quarantined: Vec<(TaskId, String)>,
     pub commands: usize,
+    /// Number of loads: more than one if follow-ups needed more.
+    pub loads: u32,
     /// Time from the start of the transaction until it was durable.
     pub took: Duration,
 }
@@ -38,6 +45,8 @@ impl Commit {
             && self.agents.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty()
+            && self.quarantined.is_empty()
+            && self.queue_counts.is_empty()
     }
 }
 

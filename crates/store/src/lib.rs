@@ -9,11 +9,11 @@
 //! - [`Store`] is what the control plane uses. [`Store::apply`] executes a batch of [`Command`]s in one transaction and
 //!   returns a [`Reply`] or a [`Refused`] for each. [`Store::dry_run`] does the same and rolls back.
 //! - [`Commit`] is what a transaction changed. [`Store::commits`] streams them in order to one reader.
-//! - [`engine::Engine`] executes batches over a [`WriteTxn`]: it loads records, applies the core's rules, runs follow-ups
-//!   (dependents, cycles, limits of agents) to their end, and writes each touched record once.
-//! - [`single_writer::SingleWriterStore`] turns an engine and a [`ReadTxn`] into a [`Store`]: one writer thread with group
+//! - [`engine::Engine`] executes batches over a [`Backend`]: it loads what a batch needs in one call, applies the core's
+//!   rules in memory, runs follow-ups (dependents, cycles, limits of agents) to their end, and writes in one call.
+//! - [`single_writer::SingleWriterStore`] turns an engine and a [`Reader`] into a [`Store`]: one writer thread with group
 //!   commit, and concurrent reads.
-//! - [`memory::InMemoryStore`] is the reference implementation of [`WriteTxn`] and [`ReadTxn`].
+//! - [`memory::InMemoryStore`] is the reference implementation of [`Backend`] and [`Reader`].
 //!
 //! # Data flow
 //!
@@ -28,12 +28,13 @@
 //!
 //! # Adding a store
 //!
-//! Implement [`WriteTxn`] and [`ReadTxn`] for the database (plain reads and writes, about forty statements), start a
+//! Implement [`Backend`] and [`Reader`] for the database (two calls that take arrays, and plain reads), start a
 //! [`single_writer::SingleWriterStore`] over them, and run `rota_store::conformance!` on it. `rota-store-sqlite` is an
 //! example, and its differential tests compare a store with the in-memory one.
 //!
 //! Start reading with `engine/mod.rs`, then `engine/write_set.rs`.
 
+mod backend;
 mod commit;
 pub mod conformance;
 pub mod engine;
@@ -41,7 +42,6 @@ mod file_lock;
 pub mod memory;
 mod records;
 pub mod single_writer;
-mod txn;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,13 +49,16 @@ use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId};
 use tokio::sync::mpsc;
 
+pub use backend::{
+    Backend, Changes, ExpiredKeys, ExpiredRows, Keys, NameKey, Reader, ReadyRow, Rows, SessionKey, Stored,
+    WaitKey, WaitsKey, Written,
+};
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};
 pub use records::{
     Claim, Command, Create, EndSession, FeedEntry, Filter, OpenSession, Page, Prune, PutAgent, Refused,
     Reply, Resumed, Session, Snapshot, StoreStats,
 };
-pub use txn::{ReadTxn, WaitKey, WriteTxn};
 
 /// Failure of a store. Nothing of the batch has happened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,8 +69,21 @@ pub enum Error {
     /// Stored data cannot be decoded.
     #[error("stored data is corrupt: {0}")]
     Corrupt(String),
+    /// The disk failed during a commit: it is unknown what reached it, and only a restart can tell.
+    #[error("the disk failed during a commit: {0}")]
+    LostSync(String),
+    /// Another control plane has taken over the data: this one must not write any more.
+    #[error("another control plane has taken over the store")]
+    Deposed,
     #[error("the store is closed")]
     Closed,
+}
+
+impl Error {
+    /// Whether the writer has ended: a restart recovers the committed data.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::LostSync(_) | Self::Deposed | Self::Closed)
+    }
 }
 
 /// Durable store of tasks, their logs, agents and sessions.

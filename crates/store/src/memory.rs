@@ -1,5 +1,5 @@
-//! In-memory store: the reference implementation of [`WriteTxn`] and [`ReadTxn`]. Tests compare other stores with it,
-//! and use it where durability does not matter.
+//! In-memory store: the reference implementation of [`Backend`] and [`Reader`]. Tests compare other stores with it, and
+//! use it where durability does not matter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,9 +9,12 @@ use parking_lot::RwLock;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
-use crate::{Error, FeedEntry, Filter, Page, ReadTxn, Session, Snapshot, StoreStats, WaitKey, WriteTxn};
+use crate::{
+    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FeedEntry, Filter, Keys, NameKey, Page, Reader,
+    ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
+};
 
 #[derive(Debug, Clone, Default)]
 struct Contents {
@@ -23,259 +26,189 @@ struct Contents {
     revision: u64,
     routes: BTreeMap<RouteId, Route>,
     last_route: u32,
-    aliases: HashMap<(Namespace, String), TaskId>,
+    aliases: HashMap<NameKey, TaskId>,
     /// With the time at which the task was removed.
-    keys: BTreeMap<(Namespace, String), (TaskId, Option<Timestamp>)>,
-    waits: BTreeSet<(Namespace, WaitKey, TaskId)>,
-    edges: BTreeSet<(TaskId, TaskId)>,
+    keys: BTreeMap<NameKey, (TaskId, Option<Timestamp>)>,
+    waits: BTreeMap<WaitsKey, BTreeSet<TaskId>>,
+    edges: BTreeMap<TaskId, BTreeSet<TaskId>>,
     agents: BTreeMap<(Namespace, AgentName), Agent>,
-    sessions: BTreeMap<(Namespace, WorkerName), Session>,
+    sessions: BTreeMap<SessionKey, Session>,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
 #[derive(Debug, Clone, Default)]
 pub struct InMemoryStore {
     state: Arc<RwLock<Contents>>,
-    /// The committed contents, while a dry run changes a copy.
-    kept: Option<Arc<RwLock<Contents>>>,
 }
 
-/// Removes the oldest entries that ended before a time, and returns their number.
-fn oldest<K: Ord + Clone, V>(
-    all: &mut BTreeMap<K, V>,
+/// Returns the keys of the oldest entries that ended before a time.
+fn oldest<'a, K: Ord + Clone + 'a, V: 'a>(
+    all: impl IntoIterator<Item = (&'a K, &'a V)>,
     before: Timestamp,
     limit: usize,
-    over: impl Fn(&V) -> Option<Timestamp>,
-) -> usize {
-    let mut old: Vec<_> = all.iter().filter_map(|(key, value)| Some((over(value)?, key.clone()))).collect();
+    ended: impl Fn(&V) -> Option<Timestamp>,
+) -> Vec<K> {
+    let mut old: Vec<_> =
+        all.into_iter().filter_map(|(key, value)| Some((ended(value)?, key.clone()))).collect();
     old.retain(|(at, _)| *at < before);
     old.sort_unstable();
     old.truncate(limit);
-    for (_, key) in &old {
-        all.remove(key);
-    }
-    old.len()
+    old.into_iter().map(|(_, key)| key).collect()
 }
 
-impl WriteTxn for InMemoryStore {
-    fn begin(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn begin_dry_run(&mut self) -> Result<(), Error> {
-        let copy = Arc::new(RwLock::new(self.state.read().clone()));
-        self.kept = Some(std::mem::replace(&mut self.state, copy));
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    // Only dry runs are rolled back: the engine otherwise rolls back on errors, of which there are none here.
-    fn rollback(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            self.state = kept;
-        }
-    }
-
-    fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
-        ReadTxn::task(self, id)
-    }
-
-    fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> Result<(), Error> {
-        let mut state = self.state.write();
-        state.payloads.insert(task.id, payload.clone());
-        state.tasks.insert(task.id, (task.clone(), route));
-        Ok(())
-    }
-
-    fn update_task(&mut self, task: &Task, route: RouteId) -> Result<(), Error> {
-        self.state.write().tasks.insert(task.id, (task.clone(), route));
-        Ok(())
-    }
-
-    fn delete_task(&mut self, task: &Task, now: Timestamp) -> Result<(), Error> {
-        let mut state = self.state.write();
-        state.tasks.remove(&task.id);
-        state.payloads.remove(&task.id);
-        state.results.remove(&task.id);
-        state.secrets.remove(&task.id);
-        state.aliases.retain(|_, id| *id != task.id);
-        for (_, orphaned_at) in state.keys.values_mut().filter(|(id, _)| *id == task.id) {
-            *orphaned_at = Some(now);
-        }
-        state.log.retain(|_, (id, _)| *id != task.id);
-        state.waits.retain(|(.., waiter)| *waiter != task.id);
-        Ok(())
-    }
-
-    fn append(&mut self, id: TaskId, events: &[Event]) -> Result<u64, Error> {
-        let mut state = self.state.write();
-        state.revision += 1;
-        let revision = state.revision;
-        state.log.insert(revision, (id, events.to_vec()));
-        Ok(revision)
-    }
-
-    fn payload(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        ReadTxn::payload(self, id)
-    }
-
-    fn put_result(&mut self, id: TaskId, result: &Bytes) -> Result<(), Error> {
-        self.state.write().results.insert(id, result.clone());
-        Ok(())
-    }
-
-    fn result(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        ReadTxn::result(self, id)
-    }
-
-    fn put_secrets(&mut self, id: TaskId, secrets: &Bytes) -> Result<(), Error> {
-        self.state.write().secrets.insert(id, secrets.clone());
-        Ok(())
-    }
-
-    fn secrets(&mut self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.read().secrets.get(&id).cloned())
-    }
-
-    fn delete_secrets(&mut self, id: TaskId) -> Result<(), Error> {
-        self.state.write().secrets.remove(&id);
-        Ok(())
-    }
-
-    fn ready(&mut self, route: RouteId, limit: usize) -> Result<Vec<(i64, TaskId)>, Error> {
-        let state = self.state.read();
-        let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
-        let mut ready: Vec<_> = ready.map(|(task, _)| (task.rank(), task.id)).collect();
-        ready.sort_unstable();
+impl Contents {
+    fn ready(&self, route: RouteId, limit: usize) -> Vec<ReadyRow> {
+        let ready = self.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
+        let mut ready: Vec<_> = ready.map(|(task, _)| task).collect();
+        ready.sort_unstable_by_key(|task| (task.rank(), task.id));
         ready.truncate(limit);
-        Ok(ready)
+        let row = |task: &Task| ReadyRow {
+            rank: task.rank(),
+            id: task.id,
+            task: Ok(task.clone()),
+            payload: self.payloads.get(&task.id).cloned().unwrap_or_default(),
+        };
+        ready.into_iter().map(row).collect()
     }
 
-    fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
-        let state = self.state.read();
-        let due = state.tasks.values().filter_map(|(task, _)| Some((task.due()?, task.id)));
+    fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskId> {
+        let due = self.tasks.values().filter_map(|(task, _)| Some((task.due()?, task.id)));
         let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
         due.sort_unstable();
-        Ok(due.into_iter().take(limit).map(|(_, id)| id).collect())
+        due.into_iter().take(limit).map(|(_, id)| id).collect()
     }
 
-    fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
-        Ok(self.state.read().tasks.values().filter_map(|(task, _)| task.due()).min())
+    fn expired(&self, keys: &ExpiredKeys) -> ExpiredRows {
+        let sessions = oldest(&self.sessions, keys.left_before, keys.limit, |session| {
+            (!session.open).then_some(session.since)
+        });
+        let Some(before) = keys.ended_before else {
+            return ExpiredRows { sessions, ..ExpiredRows::default() };
+        };
+        let tasks = oldest(&self.tasks, before, keys.limit, |(task, _)| task.ended_at);
+        ExpiredRows {
+            tasks: tasks.into_iter().filter_map(|id| Some((id, Ok(self.task(id)?)))).collect(),
+            keys: oldest(&self.keys, before, keys.limit, |(_, orphaned_at)| *orphaned_at),
+            sessions,
+        }
     }
 
-    fn ended_before(&mut self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, Error> {
+    fn task(&self, id: TaskId) -> Option<Task> {
+        self.tasks.get(&id).map(|(task, _)| task.clone())
+    }
+
+    fn remove(&mut self, task: &Task, now: Timestamp) {
+        self.tasks.remove(&task.id);
+        self.payloads.remove(&task.id);
+        self.results.remove(&task.id);
+        self.secrets.remove(&task.id);
+        self.aliases.retain(|_, id| *id != task.id);
+        for (_, orphaned_at) in self.keys.values_mut().filter(|(id, _)| *id == task.id) {
+            *orphaned_at = Some(now);
+        }
+        self.log.retain(|_, (id, _)| *id != task.id);
+    }
+
+    fn write(&mut self, changes: &Changes) {
+        for task in &changes.removed {
+            self.remove(task, changes.now);
+        }
+        for (task, route, payload) in &changes.inserted {
+            self.payloads.insert(task.id, payload.clone());
+            self.tasks.insert(task.id, (Task::clone(task), *route));
+        }
+        for (task, route) in &changes.updated {
+            self.tasks.insert(task.id, (Task::clone(task), *route));
+        }
+        self.results.extend(changes.results.iter().cloned());
+        self.secrets.retain(|id, _| !changes.removed_secrets.contains(id));
+        self.secrets.extend(changes.secrets.iter().cloned());
+        self.log.extend(changes.log.iter().map(|(revision, id, events)| (*revision, (*id, events.to_vec()))));
+        self.routes.retain(|id, _| !changes.removed_routes.contains(id));
+        self.routes.extend(changes.routes.iter().cloned());
+        self.aliases.extend(changes.aliases.iter().cloned());
+        self.keys.retain(|key, _| !changes.removed_keys.contains(key));
+        self.keys.extend(changes.keys.iter().map(|(key, id)| (key.clone(), (*id, None))));
+        for (key, waiter) in &changes.removed_waiters {
+            self.waits.entry(key.clone()).or_default().remove(waiter);
+        }
+        for key in &changes.removed_waits {
+            self.waits.remove(key);
+        }
+        for (key, waiter) in &changes.waits {
+            self.waits.entry(key.clone()).or_default().insert(*waiter);
+        }
+        self.waits.retain(|_, waiters| !waiters.is_empty());
+        for id in &changes.removed_edges {
+            self.edges.remove(id);
+        }
+        for (id, dependent) in &changes.edges {
+            self.edges.entry(*id).or_default().insert(*dependent);
+        }
+        self.agents.retain(|key, _| !changes.removed_agents.contains(key));
+        for agent in &changes.agents {
+            self.agents.insert((agent.namespace.clone(), agent.name.clone()), Agent::clone(agent));
+        }
+        self.sessions.retain(|key, _| !changes.removed_sessions.contains(key));
+        for session in &changes.sessions {
+            self.sessions.insert((session.namespace.clone(), session.worker.clone()), session.clone());
+        }
+        self.revision = changes.revision;
+        self.last_route = changes.last_route;
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.tasks.values().filter_map(|(task, _)| task.due()).min()
+    }
+}
+
+/// Returns the rows of some keys.
+fn rows<K: Clone, V>(keys: &[K], row: impl Fn(&K) -> Option<V>) -> Vec<(K, V)> {
+    keys.iter().filter_map(|key| Some((key.clone(), row(key)?))).collect()
+}
+
+impl Backend for InMemoryStore {
+    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
         let state = self.state.read();
-        let ended = state.tasks.values().filter_map(|(task, _)| Some((task.ended_at?, task.id)));
-        let mut old: Vec<_> = ended.filter(|(at, _)| *at < before).collect();
-        old.sort_unstable();
-        Ok(old.into_iter().take(limit).map(|(_, id)| id).collect())
+        let aliases = rows(&keys.aliases, |key| state.aliases.get(key).copied());
+        let by_key = rows(&keys.keys, |key| state.keys.get(key).map(|(id, _)| *id));
+        let named: Vec<_> = aliases.iter().chain(&by_key).map(|(_, id)| *id).collect();
+        let record = |id: &TaskId| state.task(*id).map(Ok);
+        let mut tasks = rows(&keys.tasks, record);
+        tasks.extend(rows(&named, record));
+        Ok(Rows {
+            tasks,
+            payloads: rows(&keys.payloads, |id| state.payloads.get(id).cloned()),
+            results: rows(&keys.results, |id| state.results.get(id).cloned()),
+            secrets: rows(&keys.secrets, |id| state.secrets.get(id).cloned()),
+            dependents: rows(&keys.dependents, |id| Some(state.edges.get(id)?.iter().copied().collect())),
+            aliases,
+            keys: by_key,
+            waits: rows(&keys.waits, |key| Some(state.waits.get(key)?.iter().copied().collect())),
+            sessions: rows(&keys.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
+            ready: keys.ready.iter().map(|(route, limit)| (*route, state.ready(*route, *limit))).collect(),
+            due: keys.due.map_or_else(Vec::new, |(now, limit)| rows(&state.due(now, limit), record)),
+            expired: keys.expired.as_ref().map(|keys| state.expired(keys)).unwrap_or_default(),
+        })
     }
 
-    fn add_route(&mut self, route: &Route) -> Result<RouteId, Error> {
+    fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
         let mut state = self.state.write();
-        state.last_route += 1;
-        let id = RouteId(state.last_route);
-        state.routes.insert(id, route.clone());
-        Ok(id)
-    }
-
-    fn delete_route(&mut self, id: RouteId) -> Result<(), Error> {
-        self.state.write().routes.remove(&id);
-        Ok(())
-    }
-
-    fn newest(&mut self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        ReadTxn::newest(self, namespace, alias)
-    }
-
-    fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> Result<(), Error> {
-        self.state.write().aliases.insert((namespace.clone(), alias.to_owned()), id);
-        Ok(())
-    }
-
-    fn key(&mut self, namespace: &Namespace, key: &str) -> Result<Option<TaskId>, Error> {
-        Ok(self.state.read().keys.get(&(namespace.clone(), key.to_owned())).map(|(id, _)| *id))
-    }
-
-    fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> Result<(), Error> {
-        self.state.write().keys.insert((namespace.clone(), key.to_owned()), (id, None));
-        Ok(())
-    }
-
-    fn delete_keys(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
-        let keys = &mut self.state.write().keys;
-        Ok(oldest(keys, before, limit, |(_, orphaned_at)| *orphaned_at))
-    }
-
-    fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> Result<(), Error> {
-        self.state.write().waits.insert((namespace.clone(), key.clone(), waiter));
-        Ok(())
-    }
-
-    fn take_waits(&mut self, namespace: &Namespace, key: &WaitKey) -> Result<Vec<TaskId>, Error> {
-        let mut taken = Vec::new();
-        self.state.write().waits.retain(|(at, wait, waiter)| {
-            let found = at == namespace && wait == key;
-            if found {
-                taken.push(*waiter);
-            }
-            !found
-        });
-        Ok(taken)
-    }
-
-    fn put_edge(&mut self, id: TaskId, dependent: TaskId) -> Result<(), Error> {
-        self.state.write().edges.insert((id, dependent));
-        Ok(())
-    }
-
-    fn take_edges(&mut self, id: TaskId) -> Result<Vec<TaskId>, Error> {
-        let mut taken = Vec::new();
-        self.state.write().edges.retain(|(on, dependent)| {
-            if *on == id {
-                taken.push(*dependent);
-            }
-            *on != id
-        });
-        Ok(taken)
-    }
-
-    fn put_agent(&mut self, agent: &Agent) -> Result<(), Error> {
-        self.state.write().agents.insert((agent.namespace.clone(), agent.name.clone()), agent.clone());
-        Ok(())
-    }
-
-    fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> Result<(), Error> {
-        self.state.write().agents.remove(&(namespace.clone(), name.clone()));
-        Ok(())
-    }
-
-    fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Result<Option<Session>, Error> {
-        Ok(self.state.read().sessions.get(&(namespace.clone(), worker.clone())).cloned())
-    }
-
-    fn put_session(&mut self, session: &Session) -> Result<(), Error> {
-        let key = (session.namespace.clone(), session.worker.clone());
-        self.state.write().sessions.insert(key, session.clone());
-        Ok(())
-    }
-
-    fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> Result<usize, Error> {
-        let sessions = &mut self.state.write().sessions;
-        Ok(oldest(sessions, before, limit, |session| (!session.open).then_some(session.since)))
+        if state.revision != changes.before {
+            return Err(Error::Deposed);
+        }
+        state.write(changes);
+        Ok(Written { next_due: state.next_due() })
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        ReadTxn::snapshot(self)
+        Reader::snapshot(self)
     }
 }
 
-impl ReadTxn for InMemoryStore {
+impl Reader for InMemoryStore {
     fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
-        Ok(self.state.read().tasks.get(&id).map(|(task, _)| task.clone()))
+        Ok(self.state.read().task(id))
     }
 
     fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
@@ -357,7 +290,10 @@ impl ReadTxn for InMemoryStore {
                 .filter(|(task, _)| task.state.is_on_worker())
                 .map(|(task, route)| (*route, task.clone()))
                 .collect(),
-            next_due: state.tasks.values().filter_map(|(task, _)| task.due()).min(),
+            next_due: state.next_due(),
+            revision: state.revision,
+            last_route: state.last_route,
+            damaged: Vec::new(),
         })
     }
 }

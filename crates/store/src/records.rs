@@ -10,7 +10,7 @@ use rota_core::task::{self, Event, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Command {
     Create(Box<Create>),
     /// Apply a command to a task.
@@ -48,7 +48,7 @@ pub struct Prune {
     pub limit: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Create {
     /// The task. The engine resolves its dependencies and its agent.
     pub task: Task,
@@ -75,7 +75,7 @@ pub struct Claim {
 }
 
 /// Opening of a worker's session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenSession {
     pub namespace: Namespace,
     pub worker: WorkerName,
@@ -91,7 +91,7 @@ pub struct OpenSession {
 }
 
 /// End of a worker's session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EndSession {
     pub namespace: Namespace,
     /// The session; rejected if the worker has a newer one.
@@ -100,7 +100,7 @@ pub struct EndSession {
 }
 
 /// Creation or update of an agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PutAgent {
     /// The agent. The engine sets its generation and times.
     pub agent: Agent,
@@ -161,6 +161,13 @@ pub enum Refused {
     /// The idempotency key belongs to a removed task: whether it ran is no longer known.
     #[error("the idempotency key belongs to task {0}, which has been removed")]
     KeyOutlived(TaskId),
+    /// A stored record cannot be decoded, for example because a newer version wrote it.
+    #[error("the record of {what} cannot be decoded: {reason}")]
+    Corrupt {
+        /// The object, for example `task 0197…`.
+        what: String,
+        reason: String,
+    },
     #[error("the worker has a newer session")]
     Superseded,
     /// Another process has taken the worker's name while it was disconnected.
@@ -203,6 +210,12 @@ pub struct Snapshot {
     pub on_workers: Vec<(RouteId, Task)>,
     /// Next deadline of any task.
     pub next_due: Option<Timestamp>,
+    /// Revision of the last commit.
+    pub revision: u64,
+    /// Highest id of a route that was ever assigned.
+    pub last_route: u32,
+    /// Tasks on workers whose record cannot be decoded, with the reason.
+    pub damaged: Vec<(TaskId, String)>,
 }
 
 /// Filter and page of a list of tasks.

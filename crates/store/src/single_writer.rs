@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::{
-    Command, Commit, Error, FeedEntry, Filter, Page, ReadTxn, Refused, Reply, Snapshot, Store, StoreStats,
-    WriteTxn,
+    Backend, Command, Commit, Error, FeedEntry, Filter, Page, Reader, Refused, Reply, Snapshot, Store,
+    StoreStats,
 };
 
 /// Commands per transaction, unless a single call has more.
@@ -62,8 +62,8 @@ impl<R> std::fmt::Debug for SingleWriterStore<R> {
     }
 }
 
-impl<R: ReadTxn> SingleWriterStore<R> {
-    pub fn start<T: WriteTxn>(engine: Engine<T>, reads: R, clock: Clock) -> Result<Self, Error> {
+impl<R: Reader> SingleWriterStore<R> {
+    pub fn start<B: Backend>(engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
         let (calls, inbox) = blocking::sync_channel(CALL_QUEUE_CAPACITY);
         let outbox = Arc::new(Outbox::default());
         let writer = std::thread::Builder::new()
@@ -161,8 +161,8 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-fn write<T: WriteTxn>(
-    mut engine: Engine<T>,
+fn write<B: Backend>(
+    mut engine: Engine<B>,
     inbox: &blocking::Receiver<Call>,
     commits: &Outbox,
     clock: &Clock,
@@ -181,8 +181,8 @@ fn write<T: WriteTxn>(
             batch.extend(call.batch);
             open.push((count, call.reply));
         }
-        if !open.is_empty() {
-            commit(&mut engine, batch, open, commits, clock());
+        if !open.is_empty() && !commit(&mut engine, batch, open, commits, clock()) {
+            return;
         }
         for call in dry_runs {
             let _ = call.reply.send(engine.dry_run(call.batch, clock()));
@@ -190,13 +190,14 @@ fn write<T: WriteTxn>(
     }
 }
 
-fn commit<T: WriteTxn>(
-    engine: &mut Engine<T>,
+/// Executes a batch, publishes its commit, and answers its calls. Returns `false` if nothing can be written any more.
+fn commit<B: Backend>(
+    engine: &mut Engine<B>,
     batch: Vec<Command>,
     open: Vec<(usize, oneshot::Sender<Answer>)>,
     commits: &Outbox,
     now: Timestamp,
-) {
+) -> bool {
     let commands = batch.len();
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let began = std::time::Instant::now();
@@ -209,11 +210,13 @@ fn commit<T: WriteTxn>(
             for (count, reply) in open {
                 let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
             }
+            true
         }
         Err(error) => {
             for (_, reply) in open {
                 let _ = reply.send(Err(error.clone()));
             }
+            !error.is_fatal()
         }
     }
 }
@@ -244,7 +247,7 @@ fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> boo
 }
 
 #[async_trait]
-impl<R: ReadTxn> Store for SingleWriterStore<R> {
+impl<R: Reader> Store for SingleWriterStore<R> {
     async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
         self.call(batch, Mode::Immediate).await
     }

@@ -69,6 +69,7 @@ pub(crate) struct Metrics {
     breakers: Gauges<Agent>,
     breakers_opened: Counter,
     slot_mismatches: Counter,
+    quarantined: Counter,
 }
 
 /// Every metric of the control plane.
@@ -103,6 +104,7 @@ impl Metrics {
             breakers: Family::default(),
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
+            quarantined: Counter::default(),
         };
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
@@ -156,6 +158,8 @@ impl Metrics {
         let help = "Time in seconds until a commit was durable";
         registry.register("rota_store_commit_duration", seconds(), &[], help, &self.commit);
         registry.register("rota_store_commit_commands", None, &[], "Commands per commit", &self.batch);
+        let help = "Stored records that could not be decoded and are left alone";
+        registry.register("rota_store_quarantined_records", None, &[], help, &self.quarantined);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(

@@ -156,6 +156,9 @@ impl Scheduler {
         for change in &commit.tasks {
             state.apply_queue_change(change);
         }
+        for (id, count) in &commit.queue_counts {
+            state.correct_queue(*id, *count);
+        }
         for id in &commit.removed_routes {
             state.remove_queue(*id);
         }

@@ -155,6 +155,19 @@ impl State {
         }
     }
 
+    /// Corrects the count of a queue in which a claim found nothing: a count that is too high would be claimed for ever.
+    pub(super) fn correct_queue(&mut self, id: RouteId, count: u64) {
+        if let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.queued != count) {
+            tracing::warn!(
+                route = id.0,
+                counted = queue.queued,
+                ready = count,
+                "corrected the count of a queue"
+            );
+            queue.queued = count;
+        }
+    }
+
     /// Returns whether any route of a worker has tasks that no pending claim may take.
     pub(super) fn has_backlog(&self, entry: &WorkerEntry) -> bool {
         entry.routes.iter().any(|route| self.queues.get(route).is_some_and(|queue| queue.backlog() > 0))

@@ -160,10 +160,12 @@ fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Repli
         let reply = match &answer {
             Ok(Reply::Task(_, reply)) => Some(*reply),
             Ok(_) => None,
-            // The record was removed, or the fence was never given out: either way the attempt is stale.
-            Err(Refused::NoTask(_) | Refused::Rejected(task::Rejected::UnknownFence(_))) => {
-                Some(task::Reply::Stale)
-            }
+            // The record was removed or is damaged, or the fence was never given out: in any case the attempt is stale.
+            Err(
+                Refused::NoTask(_)
+                | Refused::Corrupt { .. }
+                | Refused::Rejected(task::Rejected::UnknownFence(_)),
+            ) => Some(task::Reply::Stale),
             Err(Refused::Rejected(task::Rejected::State(_) | task::Rejected::Final(_))) => {
                 Some(task::Reply::Stale)
             }

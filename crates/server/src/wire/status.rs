@@ -150,6 +150,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
             details.add_bad_request_violation(field, refused.to_string());
             return with("REFERENCE_NOT_FOUND", refused.to_string(), details);
         }
+        Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",
         Refused::Superseded => "WORKER_SUPERSEDED",
         Refused::Replaced => "WORKER_REPLACED",
@@ -161,6 +162,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
 pub(crate) fn store(failed: Error) -> Status {
     match failed {
         Error::Unavailable { hint, .. } => hinted("STORE_UNAVAILABLE", failed.to_string(), hint),
+        Error::LostSync(_) | Error::Deposed => error("STORE_UNAVAILABLE", failed.to_string()),
         Error::Corrupt(_) => error("STORE_CORRUPT", failed.to_string()),
         Error::Closed => error("STOPPING", "the server is stopping"),
     }

@@ -4,13 +4,13 @@ use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Claim, Command, Error, OpenSession, ReadTxn};
+use rota_store::{Claim, Command, Error, OpenSession, Reader};
 
 use super::{NOW, create, id};
 use crate::Writer;
 
 fn pages(engine: &mut Engine<Writer>, most: i64) -> i64 {
-    let connection = engine.txn().connection();
+    let connection = engine.backend().connection();
     let sql = format!("PRAGMA max_page_count = {most}");
     connection.query_row(&sql, [], |row| row.get(0)).unwrap()
 }
@@ -62,7 +62,7 @@ fn full_disk_rejects_batch_and_keeps_data() {
     both(&mut engine, 0, 10).unwrap();
     for turn in 1..4 {
         let used: i64 = {
-            let connection = engine.txn().connection();
+            let connection = engine.backend().connection();
             connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
         };
         pages(&mut engine, used + 20);
@@ -70,7 +70,7 @@ fn full_disk_rejects_batch_and_keeps_data() {
             let error = both(&mut engine, turn, 1_000_000).unwrap_err();
             let Error::Unavailable { message, hint } = error else { panic!("{error}") };
             assert!(message.contains("the disk is full") && hint.contains("free some space"), "{message}");
-            assert_eq!(ReadTxn::task(&readers, id(2 * turn)).unwrap(), None);
+            assert_eq!(Reader::task(&readers, id(2 * turn)).unwrap(), None);
         }
         let snapshots = (readers.snapshot().unwrap(), model.snapshot().unwrap());
         assert_eq!(format!("{:?}", snapshots.0), format!("{:?}", snapshots.1));

@@ -26,12 +26,12 @@ fn first_schema_is_migrated() {
     // The key is known although its task is not; a new route has an unused id.
     assert!(matches!(outcome.replies[1], Err(Refused::KeyOutlived(_))), "{outcome:?}");
     let routes: Vec<_> =
-        rota_store::ReadTxn::snapshot(&readers).unwrap().routes.iter().map(|(id, _)| id.0).collect();
+        rota_store::Reader::snapshot(&readers).unwrap().routes.iter().map(|(id, _)| id.0).collect();
     assert_eq!(routes, [7, 8]);
     // Far in the future, keys orphaned before the migration are pruned.
     let later = rota_core::Timestamp(i64::MAX);
     let prune = Prune { ended_before: Some(later), left_before: later, limit: 10 };
     let outcome = engine.run(vec![rota_store::Command::Prune(prune)], NOW).unwrap();
     assert!(matches!(outcome.replies[0], Ok(rota_store::Reply::Pruned(3))), "{outcome:?}");
-    assert!(rota_store::ReadTxn::task(&readers, id(0)).unwrap().is_some());
+    assert!(rota_store::Reader::task(&readers, id(0)).unwrap().is_some());
 }

@@ -1,5 +1,6 @@
-//! Tests that need internals: a full disk, migrations, and query plans.
+//! Tests that need internals: damaged records, a full disk, migrations, and query plans.
 
+mod damage;
 mod full;
 mod migrations;
 mod plans;

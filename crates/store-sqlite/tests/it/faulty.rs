@@ -1,15 +1,10 @@
-//! A transaction that fails on request, at any of its calls.
+//! A backend that fails on request, at any of its calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rota_core::agent::Agent;
-use rota_core::target::Route;
-use rota_core::task::{Event, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
-use rota_store::{Error, Session, Snapshot, WaitKey, WriteTxn};
+use rota_store::{Backend, Changes, Error, Keys, Rows, Snapshot, Written};
 
 /// When to fail; shared with the test.
 #[derive(Debug, Default)]
@@ -88,64 +83,25 @@ fn broken() -> Error {
 }
 
 #[derive(Debug)]
-pub(crate) struct Faulty<T> {
-    pub(crate) inner: T,
+pub(crate) struct Faulty<B> {
+    pub(crate) inner: B,
     pub(crate) plan: Arc<Plan>,
 }
 
-macro_rules! passed_on {
-    ($(fn $name:ident(&mut self $(, $argument:ident: $type:ty)*) -> $out:ty;)*) => {
-        $(fn $name(&mut self $(, $argument: $type)*) -> Result<$out, Error> {
-            self.plan.step()?;
-            self.inner.$name($($argument),*)
-        })*
-    };
-}
-
-impl<T: WriteTxn> WriteTxn for Faulty<T> {
-    fn rollback(&mut self) {
-        self.inner.rollback();
+impl<B: Backend> Backend for Faulty<B> {
+    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
+        self.plan.step()?;
+        self.inner.load(keys)
     }
 
-    fn commit(&mut self) -> Result<(), Error> {
+    fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
         self.plan.commit()?;
         self.plan.step()?;
-        self.inner.commit()
+        self.inner.write(changes)
     }
 
-    passed_on! {
-        fn begin(&mut self) -> ();
-        fn task(&mut self, id: TaskId) -> Option<Task>;
-        fn insert_task(&mut self, task: &Task, route: RouteId, payload: &Bytes) -> ();
-        fn update_task(&mut self, task: &Task, route: RouteId) -> ();
-        fn delete_task(&mut self, task: &Task, now: Timestamp) -> ();
-        fn append(&mut self, id: TaskId, events: &[Event]) -> u64;
-        fn payload(&mut self, id: TaskId) -> Option<Bytes>;
-        fn put_result(&mut self, id: TaskId, result: &Bytes) -> ();
-        fn result(&mut self, id: TaskId) -> Option<Bytes>;
-        fn put_secrets(&mut self, id: TaskId, secrets: &Bytes) -> ();
-        fn secrets(&mut self, id: TaskId) -> Option<Bytes>;
-        fn delete_secrets(&mut self, id: TaskId) -> ();
-        fn ready(&mut self, route: RouteId, limit: usize) -> Vec<(i64, TaskId)>;
-        fn due(&mut self, now: Timestamp, limit: usize) -> Vec<TaskId>;
-        fn next_due(&mut self) -> Option<Timestamp>;
-        fn ended_before(&mut self, before: Timestamp, limit: usize) -> Vec<TaskId>;
-        fn add_route(&mut self, route: &Route) -> RouteId;
-        fn delete_route(&mut self, id: RouteId) -> ();
-        fn newest(&mut self, namespace: &Namespace, alias: &str) -> Option<TaskId>;
-        fn put_alias(&mut self, namespace: &Namespace, alias: &str, id: TaskId) -> ();
-        fn key(&mut self, namespace: &Namespace, key: &str) -> Option<TaskId>;
-        fn put_key(&mut self, namespace: &Namespace, key: &str, id: TaskId) -> ();
-        fn delete_keys(&mut self, before: Timestamp, limit: usize) -> usize;
-        fn put_wait(&mut self, namespace: &Namespace, key: &WaitKey, waiter: TaskId) -> ();
-        fn take_waits(&mut self, namespace: &Namespace, key: &WaitKey) -> Vec<TaskId>;
-        fn put_edge(&mut self, id: TaskId, dependent: TaskId) -> ();
-        fn take_edges(&mut self, id: TaskId) -> Vec<TaskId>;
-        fn put_agent(&mut self, agent: &Agent) -> ();
-        fn delete_agent(&mut self, namespace: &Namespace, name: &AgentName) -> ();
-        fn session(&mut self, namespace: &Namespace, worker: &WorkerName) -> Option<Session>;
-        fn put_session(&mut self, session: &Session) -> ();
-        fn delete_sessions(&mut self, before: Timestamp, limit: usize) -> usize;
-        fn snapshot(&mut self) -> Snapshot;
+    fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        self.plan.step()?;
+        self.inner.snapshot()
     }
 }

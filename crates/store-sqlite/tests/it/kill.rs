@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
-use rota_store::{Command, Create, OpenSession, ReadTxn, Reply, Store, WriteTxn};
+use rota_store::{Backend, Command, Create, Keys, OpenSession, Reader, Reply, Store};
 use rota_store_sqlite::{Options, Sqlite};
 use uuid::Uuid;
 
@@ -130,13 +130,14 @@ fn killed_process_keeps_acknowledged_writes() {
 
         let (mut writer, readers) = rota_store_sqlite::open_connections(&path).unwrap();
         for (id, done) in &known {
-            let task = ReadTxn::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
+            let task = Reader::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
             assert!(!done || task.state == State::Succeeded, "the end of {id} is lost");
             let log = readers.events(*id, 0, usize::MAX).unwrap();
             assert_eq!(log.len() as u64, task.log_seq);
-            assert_eq!(WriteTxn::key(&mut writer, &namespace(), &id.to_string()).unwrap(), Some(*id));
-            assert_eq!(ReadTxn::payload(&readers, *id).unwrap().map(|payload| payload.len()), Some(200));
-            let result = ReadTxn::result(&readers, *id).unwrap();
+            let keys = Keys { keys: vec![(namespace(), id.to_string())], ..Keys::default() };
+            assert_eq!(writer.load(&keys).unwrap().keys[0].1, *id);
+            assert_eq!(Reader::payload(&readers, *id).unwrap().map(|payload| payload.len()), Some(200));
+            let result = Reader::result(&readers, *id).unwrap();
             assert_eq!(result.is_some(), task.state == State::Succeeded);
         }
     }

@@ -173,3 +173,15 @@ pub async fn isolated_task_has_its_own_route(t: &mut Harness) {
 fn own(id: TaskId) -> Target {
     Target::Task { id, agent: AgentName::new("a").unwrap() }
 }
+
+/// A claim that finds nothing publishes how many tasks are ready, so that a reader can correct its count.
+pub async fn empty_claim_reports_queue(h: &mut Harness) {
+    h.agent("a").await;
+    let worker = h.hello("w").await;
+    h.plain().await;
+    assert_eq!(h.claim(&worker, 3).await.len(), 1);
+    assert!(h.commits.iter().all(|commit| commit.queue_counts.is_empty()));
+    let route = h.route(to_agent("a")).await;
+    assert_eq!(h.claim(&worker, 3).await.len(), 0);
+    assert_eq!(h.commits.last().unwrap().queue_counts, [(route, 0)]);
+}

@@ -1,16 +1,15 @@
 //! Creation, update and removal of agents, with the consequences for tasks that name them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rota_core::target::Route;
-use rota_core::task::{Command, State};
+use rota_core::task::{Command, State, Task};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{AgentChange, Error, PutAgent, Refused, Reply, WriteTxn};
+use crate::{AgentChange, Backend, Error, Keys, PutAgent, Refused, Reply};
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     pub(super) fn put_agent(
         &mut self,
         put: PutAgent,
@@ -18,7 +17,7 @@ impl<T: WriteTxn> Engine<T> {
     ) -> Result<Result<Answer, Refused>, Error> {
         let mut agent = put.agent;
         let key = (agent.namespace.clone(), agent.name.clone());
-        let existing = self.agents.get(&key).cloned();
+        let existing = self.agent(&key).cloned();
         match (&existing, put.must_exist) {
             (None, Some(true)) => return Ok(Err(Refused::NoAgent(agent.name))),
             (Some(_), Some(false)) => return Ok(Err(Refused::AgentExists(agent.name))),
@@ -42,10 +41,9 @@ impl<T: WriteTxn> Engine<T> {
             }
         }
         agent.updated_at = now;
-        self.txn.put_agent(&agent)?;
         let agent = Arc::new(agent);
-        self.agents.insert(key, Arc::clone(&agent));
-        self.write_set.agents.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
+        self.write_set.agents.insert(key, Some(Arc::clone(&agent)));
+        self.write_set.agent_changes.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
         match existing {
             None => self.agent_appeared(&agent)?,
             Some(old) if old.defaults != agent.defaults => {
@@ -66,13 +64,14 @@ impl<T: WriteTxn> Engine<T> {
         name: &AgentName,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let Some(agent) = self.agents.remove(&(namespace.clone(), name.clone())) else {
+        let key = (namespace.clone(), name.clone());
+        let Some(agent) = self.agent(&key).cloned() else {
             return Ok(Err(Refused::NoAgent(name.clone())));
         };
-        self.txn.delete_agent(namespace, name)?;
-        self.write_set.agents.push(AgentChange { agent, deleted: true });
+        self.write_set.agents.insert(key, None);
+        self.write_set.agent_changes.push(AgentChange { agent, deleted: true });
         for id in self.ready_for(namespace, name)? {
-            self.without_agent(id)?;
+            self.without_agent(id);
         }
         self.follow_up(now)?;
         Ok(Ok(Reply::Deleted.into()))
@@ -82,21 +81,16 @@ impl<T: WriteTxn> Engine<T> {
     fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
         // The agent's route, and those of isolated tasks of the agent.
         let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
-        let routes: BTreeSet<_> =
-            self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id).collect();
-        let mut ids: BTreeSet<_> = (self.write_set.entries())
-            .filter(|entry| routes.contains(&entry.route))
-            .map(|entry| entry.task.id)
-            .collect();
-        for route in routes {
-            ids.extend(self.txn.ready(route, usize::MAX)?.into_iter().map(|(_, id)| id));
-        }
-        let mut ready = Vec::new();
-        for id in ids {
-            if self.load(id)?.is_some_and(|task| task.state == State::Queued) {
-                ready.push(id);
-            }
-        }
-        Ok(ready)
+        let stored = self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| (*id, usize::MAX));
+        let mut ready: Vec<_> = stored.collect();
+        ready.sort_unstable();
+        self.fetch(&Keys { ready, ..Keys::default() })?;
+        let is_ours = |task: &Task| {
+            task.state == State::Queued && task.namespace == *namespace && task.agent() == Some(name)
+        };
+        let entries = self.write_set.entries().filter(|entry| is_ours(&entry.task));
+        let mut ids: Vec<_> = entries.map(|entry| entry.task.id).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 }

@@ -3,11 +3,10 @@
 use rota_core::{RouteId, Timestamp};
 
 use super::queue::RankKey;
-use super::write_set::WriteSet;
 use super::{Answer, Engine};
-use crate::{Claim, Error, Refused, Reply, WriteTxn};
+use crate::{Backend, Claim, Error, Keys, Refused, Reply};
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
         if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
@@ -28,19 +27,21 @@ impl<T: WriteTxn> Engine<T> {
             let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
             given += usize::from(self.apply(id, command, now)?.is_ok());
         }
+        if given == 0 {
+            self.write_set.recounted.extend(claim.routes);
+        }
         Ok(Ok(Reply::Claimed(given).into()))
     }
 
-    /// Adds the first ready tasks of a route: stored ones that this batch has not touched, and those that it made
-    /// ready.
+    /// Adds the first ready tasks of a route, in the current state of the batch.
     fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<RankKey>) -> Result<(), Error> {
-        let WriteSet { entries, queues, .. } = &mut self.write_set;
-        let is_touched = |id| entries.contains_key(&id);
-        let queue = queues.entry(route).or_default();
-        while let Some(wanted) = queue.wanted(slots, is_touched) {
-            queue.set_rows(self.txn.ready(route, wanted)?, wanted);
+        loop {
+            let queue = self.write_set.queues.entry(route).or_default();
+            let Some(wanted) = queue.wanted(slots) else {
+                best.extend(queue.best(slots));
+                return Ok(());
+            };
+            self.fetch(&Keys { ready: vec![(route, wanted)], ..Keys::default() })?;
         }
-        best.extend(queue.best(slots, is_touched));
-        Ok(())
     }
 }

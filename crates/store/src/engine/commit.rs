@@ -1,15 +1,19 @@
-//! End of a batch: writes its records, assembles its commit, and updates what stays in memory.
+//! End of a batch: completes the assignments, turns the write set into what is written and what is published, and
+//! updates memory once it is durable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rota_core::TaskId;
 use rota_core::task::{DependencyState, Event, State, Task};
 
 use super::Engine;
-use super::write_set::Entry;
-use crate::{AttemptEnded, Commit, Dispatch, Error, Previous, QueueLeft, TaskChange, UsageAdded, WriteTxn};
+use super::write_set::{Entry, WriteSet};
+use crate::{
+    AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Keys, Previous, QueueLeft, TaskChange,
+    UsageAdded,
+};
+use rota_core::Timestamp;
 
 /// Adds the facts of one task's transitions to the commit, with the record as the batch leaves it.
 fn report(entry: &mut Entry, commit: &mut Commit) {
@@ -23,84 +27,162 @@ fn report(entry: &mut Entry, commit: &mut Commit) {
     commit.usage.extend(usage.map(|(agent, usage)| UsageAdded { namespace: namespace(), agent, usage }));
 }
 
-impl<T: WriteTxn> Engine<T> {
-    /// Writes every changed record, and returns the commit.
-    pub(super) fn flush(&mut self) -> Result<Commit, Error> {
-        let order = std::mem::take(&mut self.write_set.order);
-        let mut commit = Commit::default();
-        for &id in &order {
-            let Some(entry) = self.write_set.entries.get_mut(&id) else { continue };
-            if !entry.dirty {
+fn is_assigned(entry: &Entry) -> bool {
+    entry.assigned && entry.task.state == State::Assigned
+}
+
+/// Returns the dependencies of a task that have ended.
+fn ended_dependencies(task: &Task) -> impl Iterator<Item = TaskId> {
+    task.dependencies.iter().filter_map(|dependency| match dependency.state {
+        DependencyState::Ended(id, _) => Some(id),
+        _ => None,
+    })
+}
+
+impl WriteSet {
+    /// Returns what a worker receives besides the record.
+    fn dispatch(&self, entry: &Entry) -> Dispatch {
+        let previous = ended_dependencies(&entry.task).filter_map(|id| {
+            let dependency = self.get(id)?;
+            let result = dependency.result.clone().or_else(|| self.results.get(&id).cloned());
+            Some(Previous { task: Arc::clone(&dependency.task), result })
+        });
+        let task = &entry.task;
+        Dispatch {
+            payload: entry.payload.clone().unwrap_or_default(),
+            secrets: task.has_secrets.then(|| self.secrets.get(&task.id).cloned()).flatten(),
+            previous: previous.collect(),
+        }
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// Loads what the workers of the batch's assignments receive besides the records.
+    pub(super) fn complete_assignments(&mut self) -> Result<(), Error> {
+        let mut keys = Keys::default();
+        for entry in self.write_set.order.iter().filter_map(|id| self.write_set.get(*id)) {
+            if !is_assigned(entry) {
                 continue;
             }
-            match &entry.payload {
-                Some(payload) => self.txn.insert_task(&entry.task, entry.route, payload)?,
-                None => self.txn.update_task(&entry.task, entry.route)?,
+            let id = entry.task.id;
+            if entry.payload.is_none() {
+                keys.payloads.push(id);
             }
-            if let Some(result) = &entry.result {
-                self.txn.put_result(id, result)?;
+            if entry.task.has_secrets && !self.write_set.secrets.contains_key(&id) {
+                keys.secrets.push(id);
             }
-            if entry.task.state.is_final()
-                && entry.task.has_secrets
-                && entry.before.is_none_or(|s| !s.is_final())
-            {
-                self.txn.delete_secrets(id)?;
+            for dependency in ended_dependencies(&entry.task) {
+                keys.tasks.push(dependency);
+                if self.write_set.get(dependency).is_none_or(|entry| entry.result.is_none()) {
+                    keys.results.push(dependency);
+                }
             }
-            let events: Arc<[Event]> = std::mem::take(&mut entry.events).into();
-            let revision = if events.is_empty() { 0 } else { self.txn.append(id, &events)? };
-            let dispatch = if entry.assigned && entry.task.state == State::Assigned {
-                let task = Arc::clone(&entry.task);
-                let payload = entry.payload.clone();
-                Some(Arc::new(self.dispatch(&task, payload)?))
-            } else {
-                None
+        }
+        keys.results.sort_unstable();
+        keys.results.dedup();
+        self.fetch_unknown(keys)
+    }
+
+    /// Returns what the batch writes, if anything, and what it publishes.
+    pub(super) fn flush(&mut self, now: Timestamp) -> (Option<Changes>, Commit) {
+        let order = std::mem::take(&mut self.write_set.order);
+        let mut changes = std::mem::take(&mut self.write_set.changes);
+        let mut commit = Commit { loads: self.write_set.loads, ..Commit::default() };
+        let mut revision = self.revision;
+        for &id in &order {
+            let dispatch = match self.write_set.get(id) {
+                Some(entry) if is_assigned(entry) => Some(Arc::new(self.write_set.dispatch(entry))),
+                _ => None,
             };
             let Some(entry) = self.write_set.entries.get_mut(&id) else { continue };
+            let (task, route) = (Arc::clone(&entry.task), entry.route);
+            if entry.new {
+                let payload = entry.payload.clone().unwrap_or_default();
+                changes.inserted.push((Arc::clone(&task), route, payload));
+            } else {
+                changes.updated.push((Arc::clone(&task), route));
+            }
+            if let Some(result) = entry.result.take() {
+                changes.results.push((id, result));
+            }
+            let ended = task.state.is_final() && entry.before.is_none_or(|before| !before.is_final());
+            if ended && task.has_secrets {
+                if !entry.new {
+                    changes.removed_secrets.push(id);
+                }
+            } else if entry.new
+                && let Some(secrets) = self.write_set.secrets.get(&id)
+            {
+                changes.secrets.push((id, secrets.clone()));
+            }
+            let events: Arc<[Event]> = std::mem::take(&mut entry.events).into();
+            let mut logged = 0;
+            if !events.is_empty() {
+                revision += 1;
+                logged = revision;
+                changes.log.push((revision, id, Arc::clone(&events)));
+            }
             report(entry, &mut commit);
             commit.tasks.push(TaskChange {
-                task: Arc::clone(&entry.task),
-                route: entry.route,
+                task,
+                route,
                 before: entry.before,
                 events,
-                revision,
+                revision: logged,
                 dispatch,
             });
         }
-        self.write_set.order = order;
-        commit.agents = std::mem::take(&mut self.write_set.agents);
-        commit.routes = std::mem::take(&mut self.write_set.routes);
-        commit.removed_routes = std::mem::take(&mut self.write_set.removed_routes);
-        commit.next_due = self.txn.next_due()?;
-        Ok(commit)
-    }
-
-    /// Collects what a worker receives besides the record.
-    fn dispatch(&mut self, task: &Task, payload: Option<Bytes>) -> Result<Dispatch, Error> {
-        let payload = match payload {
-            Some(payload) => payload,
-            None => self.txn.payload(task.id)?.unwrap_or_default(),
-        };
-        let secrets = if task.has_secrets { self.txn.secrets(task.id)? } else { None };
-        let mut previous = Vec::new();
-        for dependency in &task.dependencies {
-            let DependencyState::Ended(id, _) = dependency.state else { continue };
-            let (record, result) = match self.write_set.get(id) {
-                Some(entry) => (Some(Arc::clone(&entry.task)), entry.result.clone()),
-                None => (self.txn.task(id)?.map(Arc::new), None),
-            };
-            let Some(record) = record else { continue };
-            let result = match result {
-                None if record.has_result => self.txn.result(id)?,
-                result => result,
-            };
-            previous.push(Previous { task: record, result });
+        let write_set = &mut self.write_set;
+        write_set.cache.write_to(&mut changes);
+        commit.agents = std::mem::take(&mut write_set.agent_changes);
+        let recounted = std::mem::take(&mut write_set.recounted).into_iter();
+        let count = |route| Some((route, write_set.queues.get(&route)?.count()?));
+        commit.queue_counts = recounted.filter_map(count).collect();
+        commit.routes.clone_from(&write_set.new_routes);
+        commit.removed_routes.clone_from(&write_set.removed_routes);
+        // A record that is met again was reported before.
+        let corrupt = std::mem::take(&mut write_set.corrupt).into_iter();
+        commit.quarantined = corrupt.filter(|(id, _)| !self.quarantined.contains(id)).collect();
+        changes.quarantined = commit.quarantined.iter().map(|(id, _)| *id).collect();
+        changes.routes = std::mem::take(&mut write_set.new_routes);
+        changes.removed_routes = std::mem::take(&mut write_set.removed_routes);
+        for (key, agent) in &write_set.agents {
+            match agent {
+                Some(agent) => changes.agents.push(Arc::clone(agent)),
+                None => changes.removed_agents.push(key.clone()),
+            }
         }
-        Ok(Dispatch { payload, secrets, previous })
+        let changes = changes.has_rows().then(|| Changes {
+            before: self.revision,
+            revision,
+            now,
+            last_route: changes.last_route.max(self.last_route),
+            ..changes
+        });
+        (changes, commit)
     }
 
-    /// Returns the touched records after the commit, and keeps those on workers in memory.
+    /// Updates memory after the write. Returns the touched records.
     pub(super) fn settle_memory(&mut self) -> HashMap<TaskId, Arc<Task>> {
         let write_set = std::mem::take(&mut self.write_set);
+        for (key, agent) in write_set.agents {
+            match agent {
+                Some(agent) => self.agents.insert(key, agent),
+                None => self.agents.remove(&key),
+            };
+        }
+        for (key, session) in write_set.sessions {
+            match session {
+                Some(session) => self.sessions.insert(key, session),
+                None => self.sessions.remove(&key),
+            };
+        }
+        for (route, id) in write_set.routes {
+            match id {
+                Some(id) => self.routes.insert(route, id),
+                None => self.routes.remove(&route),
+            };
+        }
         let mut records = HashMap::with_capacity(write_set.entries.len());
         for (id, entry) in write_set.entries {
             if let Some(worker) = entry.before_worker {

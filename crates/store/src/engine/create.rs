@@ -4,18 +4,17 @@ use rota_core::task::{self, DependencyKey, DependencyState, State};
 use rota_core::{TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Create, Error, Refused, WaitKey, WriteTxn};
+use crate::{Backend, Create, Error, Refused, WaitKey};
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     pub(super) fn create(
         &mut self,
         mut create: Create,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
         let (id, namespace) = (create.task.id, create.task.namespace.clone());
-        if let Some(key) = &create.key
-            && let Some(existing) = self.txn.key(&namespace, key)?
-        {
+        let key = create.key.clone().map(|key| (namespace.clone(), key));
+        if let Some(existing) = key.as_ref().and_then(|key| self.write_set.cache.keys.get(key)).copied() {
             let found = self.load(existing)?.is_some();
             return Ok(if found {
                 Ok(Answer::Existing(existing))
@@ -33,22 +32,25 @@ impl<T: WriteTxn> Engine<T> {
             return Ok(Err(refused));
         }
 
-        if let Some(key) = &create.key {
-            self.txn.put_key(&namespace, key, id)?;
+        if self.write_set.corrupt.contains_key(&id) {
+            return Ok(Err(self.absent(id)));
+        }
+        if let Some(key) = key {
+            self.write_set.cache.keys.put(key, id);
         }
         create.task.has_secrets = create.secrets.is_some();
-        if let Some(secrets) = &create.secrets {
-            self.txn.put_secrets(id, secrets)?;
+        if let Some(secrets) = create.secrets {
+            self.write_set.secrets.insert(id, secrets);
         }
         let alias = create.task.alias.clone();
         let (task, out) = task::create(create.task, now);
         let waiting = task.state == State::Pending;
         self.add(task, out, create.payload)?;
         if waiting {
-            self.link(id)?;
+            self.link(id);
         }
         if let Some(alias) = &alias {
-            self.txn.put_alias(&namespace, alias, id)?;
+            self.write_set.cache.aliases.put((namespace.clone(), alias.clone()), id);
         }
         let awaited = self.resolve_waits(id, alias)?;
         self.follow_up(now)?;
@@ -70,9 +72,8 @@ impl<T: WriteTxn> Engine<T> {
     fn resolve(&mut self, create: &mut Create) -> Result<Result<(), Refused>, Error> {
         let new = &mut create.task;
         let agent = new.target.agent().cloned();
-        new.agent_known = agent
-            .as_ref()
-            .is_none_or(|agent| self.agents.contains_key(&(new.namespace.clone(), agent.clone())));
+        new.agent_known =
+            agent.as_ref().is_none_or(|agent| self.agent(&(new.namespace.clone(), agent.clone())).is_some());
         if create.strict
             && !new.agent_known
             && let Some(agent) = agent
@@ -83,7 +84,9 @@ impl<T: WriteTxn> Engine<T> {
         for (index, dependency) in dependencies.iter_mut().enumerate() {
             let found = match &dependency.key {
                 DependencyKey::Id(id) => Some(*id),
-                DependencyKey::Alias(alias) => self.txn.newest(&new.namespace, alias)?,
+                DependencyKey::Alias(alias) => {
+                    self.write_set.cache.aliases.get(&(new.namespace.clone(), alias.clone())).copied()
+                }
             };
             let record = match found {
                 Some(found) => self.load(found)?.filter(|task| task.namespace == new.namespace),
@@ -113,7 +116,7 @@ impl<T: WriteTxn> Engine<T> {
             alias.map(|alias| (WaitKey::Alias(alias.clone()), DependencyKey::Alias(alias))),
         ];
         for (wait, key) in keys.into_iter().flatten() {
-            for waiter in self.txn.take_waits(&namespace, &wait)? {
+            for waiter in self.take_waits((namespace.clone(), wait))? {
                 awaited = true;
                 self.found(waiter, key.clone(), id)?;
             }

@@ -4,41 +4,39 @@ use rota_core::TaskId;
 use rota_core::task::{Command, DependencyKey, DependencyState, State};
 
 use super::Engine;
+use super::collect::MAX_ROUND;
 use super::waits::Waits;
-use crate::{Error, WaitKey, WriteTxn};
+use crate::{Backend, Error, Keys, WaitKey, WaitsKey};
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     /// Stores what a new PENDING task waits for.
-    pub(super) fn link(&mut self, id: TaskId) -> Result<(), Error> {
-        let Some(entry) = self.write_set.get(id) else { return Ok(()) };
-        let task = std::sync::Arc::clone(&entry.task);
+    pub(super) fn link(&mut self, id: TaskId) {
+        let Some(entry) = self.write_set.entries.get(&id) else { return };
+        let (task, cache) = (&entry.task, &mut self.write_set.cache);
+        let mut wait = |key| cache.waits.add((task.namespace.clone(), key), id);
         for dependency in &task.dependencies {
             match (dependency.state, &dependency.key) {
-                (DependencyState::Waiting(on), _) => self.txn.put_edge(on, id)?,
-                (DependencyState::Missing, DependencyKey::Id(on)) => {
-                    self.txn.put_wait(&task.namespace, &WaitKey::Id(*on), id)?;
-                }
+                (DependencyState::Waiting(on), _) => cache.dependents.add(on, id),
+                (DependencyState::Missing, DependencyKey::Id(on)) => wait(WaitKey::Id(*on)),
                 (DependencyState::Missing, DependencyKey::Alias(alias)) => {
-                    self.txn.put_wait(&task.namespace, &WaitKey::Alias(alias.clone()), id)?;
+                    wait(WaitKey::Alias(alias.clone()))
                 }
                 (DependencyState::Ended(..), _) => {}
             }
         }
         if let (false, Some(agent)) = (task.agent_known, task.agent()) {
-            self.txn.put_wait(&task.namespace, &WaitKey::Agent(agent.clone()), id)?;
+            wait(WaitKey::Agent(agent.clone()));
         }
-        Ok(())
     }
 
     /// Moves a task without its agent back to PENDING, to wait for the agent.
-    pub(super) fn without_agent(&mut self, id: TaskId) -> Result<(), Error> {
-        let Some(entry) = self.write_set.get(id) else { return Ok(()) };
+    pub(super) fn without_agent(&mut self, id: TaskId) {
+        let Some(entry) = self.write_set.get(id) else { return };
         if let Some(agent) = entry.task.agent() {
-            let (namespace, key) = (entry.task.namespace.clone(), WaitKey::Agent(agent.clone()));
-            self.txn.put_wait(&namespace, &key, id)?;
+            let key = (entry.task.namespace.clone(), WaitKey::Agent(agent.clone()));
+            self.write_set.cache.waits.add(key, id);
             self.write_set.follow.push_back((id, Command::AgentDeleted));
         }
-        Ok(())
     }
 
     pub(super) fn found(&mut self, waiter: TaskId, key: DependencyKey, id: TaskId) -> Result<(), Error> {
@@ -46,14 +44,17 @@ impl<T: WriteTxn> Engine<T> {
         self.write_set.follow.push_back((waiter, Command::DependencyFound { key, id }));
         match ended {
             Some(state) => self.write_set.follow.push_back((waiter, Command::DependencyEnded { id, state })),
-            None => self.txn.put_edge(id, waiter)?,
+            None => self.write_set.cache.dependents.add(id, waiter),
         }
         Ok(())
     }
 
     /// Notifies the dependents of an ended task.
     pub(super) fn ended(&mut self, id: TaskId, state: State) -> Result<(), Error> {
-        for dependent in self.txn.take_edges(id)? {
+        if !self.write_set.cache.dependents.knows(&id) {
+            self.fetch(&Keys { dependents: vec![id], ..Keys::default() })?;
+        }
+        for dependent in self.write_set.cache.dependents.take(&id) {
             self.write_set.follow.push_back((dependent, Command::DependencyEnded { id, state }));
         }
         Ok(())
@@ -73,6 +74,10 @@ impl<T: WriteTxn> Engine<T> {
     fn waits_from(&mut self, start: TaskId) -> Result<Waits, Error> {
         let mut waits = Waits::new(start);
         while let Some(at) = waits.next() {
+            if !self.knows(at) {
+                let open = std::iter::once(at).chain(waits.open()).take(MAX_ROUND);
+                self.fetch_unknown(Keys { tasks: open.collect(), ..Keys::default() })?;
+            }
             let on = match self.load(at)? {
                 Some(task) if task.state == State::Pending => {
                     let waiting = task.dependencies.iter().filter_map(|dependency| match dependency.state {
@@ -88,10 +93,18 @@ impl<T: WriteTxn> Engine<T> {
         Ok(waits)
     }
 
+    /// Removes and returns the tasks that wait for a missing object.
+    pub(super) fn take_waits(&mut self, key: WaitsKey) -> Result<Vec<TaskId>, Error> {
+        if !self.write_set.cache.waits.knows(&key) {
+            self.fetch(&Keys { waits: vec![key.clone()], ..Keys::default() })?;
+        }
+        Ok(self.write_set.cache.waits.take(&key))
+    }
+
     /// Resumes the tasks that waited for an agent.
     pub(super) fn agent_appeared(&mut self, agent: &rota_core::agent::Agent) -> Result<(), Error> {
         let key = WaitKey::Agent(agent.name.clone());
-        for waiter in self.txn.take_waits(&agent.namespace, &key)? {
+        for waiter in self.take_waits((agent.namespace.clone(), key))? {
             self.write_set.follow.push_back((waiter, Command::AgentAppeared { defaults: agent.defaults }));
         }
         Ok(())

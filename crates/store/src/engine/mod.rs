@@ -1,8 +1,15 @@
-//! Engine: executes batches of commands over a [`WriteTxn`]. Loads records, applies the rules of `rota-core`, runs
-//! follow-ups in the same transaction, and writes each touched record once.
+//! Engine: executes batches of commands over a [`Backend`], in phases. It collects the keys that the batch needs, loads
+//! what memory lacks in one call, decides in memory by the rules of `rota-core`, and writes each touched record once, in
+//! one call.
+//!
+//! A key that only shows while deciding (a dependent, a cycle) costs a further load; follow-ups load once per round.
+//! Nothing reaches the database before the write, and memory changes only after it: a batch that fails, and a dry run,
+//! leave nothing behind.
 
 mod agents;
+mod cache;
 mod claim;
+mod collect;
 mod commit;
 mod create;
 mod links;
@@ -20,26 +27,40 @@ use rand::{RngCore, SeedableRng};
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{self, Task};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp};
 
 use self::write_set::WriteSet;
-use crate::{Command, Commit, Error, Refused, Reply, Resumed, WriteTxn};
+use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, SessionKey};
 
-/// State of the single writer over a database.
+type AgentKey = (Namespace, AgentName);
+
+/// State of a shard's single writer.
 #[derive(Debug)]
-pub struct Engine<T> {
-    txn: T,
+pub struct Engine<B> {
+    backend: B,
     rng: StdRng,
     /// Records of tasks on workers: each is needed again soon, and slots bound their number.
     live: HashMap<TaskId, Arc<Task>>,
     /// Tasks on workers, by worker.
-    by_worker: HashMap<(Namespace, WorkerName), HashSet<TaskId>>,
-    agents: BTreeMap<(Namespace, AgentName), Arc<Agent>>,
+    by_worker: HashMap<SessionKey, HashSet<TaskId>>,
+    agents: BTreeMap<AgentKey, Arc<Agent>>,
     /// Open sessions, with the agent that each worker serves.
-    sessions: HashMap<(Namespace, WorkerName), (Epoch, AgentName)>,
+    sessions: HashMap<SessionKey, (Epoch, AgentName)>,
     routes: HashMap<Route, RouteId>,
+    last_route: u32,
+    /// The last route that a prune looked at.
+    last_idle_route: RouteId,
+    /// Revision of the last commit.
+    revision: u64,
+    next_due: Option<Timestamp>,
+    /// Records that cannot be decoded, and are left alone.
+    quarantined: HashSet<TaskId>,
+    /// Records that were found damaged in the snapshot, to be quarantined by the next batch.
+    damaged: Vec<(TaskId, String)>,
     write_set: WriteSet,
-    /// Whether memory may contain the effects of a batch that failed, and has not been reloaded yet.
+    /// Whether the batch is a dry run, which leaves memory as it is.
+    dry: bool,
+    /// Whether live records may be missing after a failed batch, and have not been reloaded yet.
     stale: bool,
 }
 
@@ -50,18 +71,25 @@ pub struct BatchOutcome {
     pub commit: Commit,
 }
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     /// Loads the state that is kept in memory. `seed` is the source of span ids and jitter.
-    pub fn new(txn: T, seed: u64) -> Result<Self, Error> {
+    pub fn new(backend: B, seed: u64) -> Result<Self, Error> {
         let mut engine = Self {
-            txn,
+            backend,
             rng: StdRng::seed_from_u64(seed),
             live: HashMap::new(),
             by_worker: HashMap::new(),
             agents: BTreeMap::new(),
             sessions: HashMap::new(),
             routes: HashMap::new(),
+            last_route: 0,
+            last_idle_route: RouteId(0),
+            revision: 0,
+            next_due: None,
+            quarantined: HashSet::new(),
+            damaged: Vec::new(),
             write_set: WriteSet::default(),
+            dry: false,
             stale: true,
         };
         engine.reload()?;
@@ -73,22 +101,30 @@ impl<T: WriteTxn> Engine<T> {
         self.rng = StdRng::seed_from_u64(seed);
     }
 
-    /// Returns the underlying transaction, for reads that only it offers.
-    pub fn txn(&mut self) -> &mut T {
-        &mut self.txn
+    /// Returns the backend, for tests of its rows.
+    pub fn backend(&mut self) -> &mut B {
+        &mut self.backend
     }
 
-    /// Executes a batch in one transaction. On an error, nothing of it has happened.
+    /// Executes a batch and makes it durable. On an error, nothing of it has happened.
     pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<BatchOutcome, Error> {
         if self.stale {
             self.reload()?;
         }
-        self.txn.begin()?;
-        let outcome = self.execute(batch, now).and_then(|done| self.txn.commit().map(|()| done));
-        let outcome =
-            outcome.map(|(answers, commit)| BatchOutcome { replies: self.replies(answers), commit });
+        let outcome = self.execute(batch, now).and_then(|answers| {
+            let (changes, mut commit) = self.flush(now);
+            // A batch without changes costs no commit.
+            if let Some(changes) = changes {
+                self.next_due = self.backend.write(&changes)?.next_due;
+                self.revision = changes.revision;
+                self.last_route = changes.last_route;
+                self.quarantined.extend(&changes.quarantined);
+            }
+            commit.next_due = self.next_due;
+            Ok(BatchOutcome { replies: self.replies(answers), commit })
+        });
         if outcome.is_err() {
-            self.txn.rollback();
+            self.write_set = WriteSet::default();
             self.stale = true;
             // Preferably now, while the store may still be readable; otherwise before the next batch.
             let _ = self.reload();
@@ -96,7 +132,7 @@ impl<T: WriteTxn> Engine<T> {
         outcome
     }
 
-    /// Replies to a batch as [`Engine::run`] would, and rolls it back.
+    /// Replies to a batch as [`Engine::run`] would, and changes nothing.
     pub fn dry_run(
         &mut self,
         batch: Vec<Command>,
@@ -105,27 +141,28 @@ impl<T: WriteTxn> Engine<T> {
         if self.stale {
             self.reload()?;
         }
-        let live = (self.live.clone(), self.by_worker.clone(), self.sessions.clone());
-        let known = (self.agents.clone(), self.routes.clone(), self.rng.clone());
-        self.txn.begin_dry_run()?;
-        let done = self.execute(batch, now);
-        let replies = done.map(|(answers, _)| self.replies(answers));
-        self.txn.rollback();
-        self.write_set = WriteSet::default();
-        (self.live, self.by_worker, self.sessions) = live;
-        (self.agents, self.routes, self.rng) = known;
-        replies
+        let rng = self.rng.clone();
+        self.dry = true;
+        let answers = self.execute(batch, now);
+        self.dry = false;
+        self.rng = rng;
+        let entries = std::mem::take(&mut self.write_set).entries;
+        let records = entries.into_iter().map(|(id, entry)| (id, entry.task)).collect();
+        Ok(answers?.into_iter().map(|answer| answer.map(|answer| answer.into_reply(&records))).collect())
     }
 
-    /// Executes a batch in the open transaction, without committing it.
-    fn execute(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<(Answers, Commit), Error> {
+    /// Loads what a batch needs, and executes it in memory.
+    fn execute(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Answers, Error> {
+        self.quarantine_damaged();
+        let keys = self.collect(&batch, now);
+        self.fetch(&keys)?;
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);
             self.follow_up(now)?;
         }
-        let commit = self.flush()?;
-        Ok((answers, commit))
+        self.complete_assignments()?;
+        Ok(answers)
     }
 
     fn replies(&mut self, answers: Answers) -> Vec<Result<Reply, Refused>> {
@@ -143,7 +180,7 @@ impl<T: WriteTxn> Engine<T> {
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => self.put_agent(put, now),
             Command::DeleteAgent { namespace, name } => self.delete_agent(&namespace, &name, now),
-            Command::Prune(prune) => self.prune(prune, now),
+            Command::Prune(prune) => self.prune(prune),
         }
     }
 
@@ -156,13 +193,15 @@ impl<T: WriteTxn> Engine<T> {
     ) -> Result<Result<Answer, Refused>, Error> {
         match self.load(id)? {
             Some(task) if task.namespace == *namespace => {}
-            _ => return Ok(Err(Refused::NoTask(id))),
+            Some(_) => return Ok(Err(Refused::NoTask(id))),
+            None => return Ok(Err(self.absent(id))),
         }
         Ok(self.apply(id, command, now)?.map(|reply| Answer::Task(id, reply)))
     }
 
     fn tick(&mut self, limit: usize, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let due = self.txn.due(now, limit)?;
+        let mut due = self.write_set.cache.due.clone().unwrap_or_default();
+        due.truncate(limit);
         let count = due.len();
         for id in due {
             // Another command of the batch may have ended it.
@@ -178,14 +217,18 @@ impl<T: WriteTxn> Engine<T> {
         if bytes == [0; N] { [1; N] } else { bytes }
     }
 
-    /// Loads the state that is kept in memory: at the start, and after a rollback, which leaves effects of the failed
-    /// batch in it.
+    /// Loads the state that is kept in memory: at the start, and after a failed batch, which may have taken live records
+    /// out of it.
     fn reload(&mut self) -> Result<(), Error> {
-        let snapshot = self.txn.snapshot()?;
+        let snapshot = self.backend.snapshot()?;
         self.write_set = WriteSet::default();
         self.live.clear();
         self.by_worker.clear();
         self.routes = snapshot.routes.into_iter().map(|(id, route)| (route, id)).collect();
+        self.last_route = snapshot.last_route;
+        self.revision = snapshot.revision;
+        self.next_due = snapshot.next_due;
+        self.damaged = snapshot.damaged;
         let agents = snapshot.agents.into_iter();
         self.agents =
             agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
@@ -198,6 +241,13 @@ impl<T: WriteTxn> Engine<T> {
         }
         self.stale = false;
         Ok(())
+    }
+
+    /// Quarantines the records that the snapshot found damaged.
+    fn quarantine_damaged(&mut self) {
+        if !self.dry {
+            self.write_set.corrupt.extend(std::mem::take(&mut self.damaged));
+        }
     }
 }
 

@@ -1,5 +1,4 @@
-//! Ready tasks of one route in the view of one batch: stored ones that the batch has not touched, and touched ones. A
-//! batch of many claims reads each row once, not once per claim.
+//! Ready tasks of one route in the view of one batch. A batch of many claims reads each row once, not once per claim.
 
 use std::collections::BTreeSet;
 
@@ -16,50 +15,54 @@ pub(super) fn rank_key(task: &Task) -> Option<RankKey> {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Rows of the database, lowest rank first; unchanged until the batch is written.
-    stored: Vec<RankKey>,
-    /// Index of the first untouched row.
-    head: usize,
+    /// Ready tasks that the batch has loaded or changed.
+    known: BTreeSet<RankKey>,
+    /// Rows that the last load asked for.
+    loaded: usize,
+    /// The last row of it: a task behind it may not be the next one.
+    horizon: Option<RankKey>,
     /// Whether the database has no more rows.
     whole: bool,
-    /// Ready tasks that the batch has touched.
-    touched: BTreeSet<RankKey>,
 }
 
 impl Queue {
-    /// Updates the key of a touched task.
+    /// Updates the key of a task in the batch.
     pub(super) fn moved(&mut self, before: Option<RankKey>, after: Option<RankKey>) {
         if before != after {
-            before.map(|before| self.touched.remove(&before));
-            self.touched.extend(after);
+            before.map(|before| self.known.remove(&before));
+            self.known.extend(after);
         }
     }
 
-    /// Returns how many rows are needed to find `slots` tasks; `None` if enough are known.
-    pub(super) fn wanted(&mut self, slots: usize, is_touched: impl Fn(TaskId) -> bool) -> Option<usize> {
-        while self.stored.get(self.head).is_some_and(|(_, id)| is_touched(*id)) {
-            self.head += 1;
+    /// Takes in the result of a load of the first `wanted` rows.
+    pub(super) fn learn(&mut self, wanted: usize, last: Option<RankKey>, whole: bool) {
+        if wanted > self.loaded {
+            (self.loaded, self.horizon, self.whole) = (wanted, last, whole);
         }
-        let untouched =
-            self.stored[self.head..].iter().filter(|(_, id)| !is_touched(*id)).take(slots).count();
-        let enough = self.whole || untouched >= slots;
-        // At least twice as many as last time, so that few claims query again.
-        (!enough).then(|| (2 * self.stored.len()).max(self.stored.len().saturating_add(slots)).max(32))
     }
 
-    /// Replaces the rows with the result of a query for `wanted` of them.
-    pub(super) fn set_rows(&mut self, rows: Vec<RankKey>, wanted: usize) {
-        self.whole = rows.len() < wanted;
-        self.stored = rows;
+    /// Returns how many rows to load to find `slots` tasks; `None` if enough are known.
+    pub(super) fn wanted(&self, slots: usize) -> Option<usize> {
+        let enough = self.whole || self.reachable().take(slots).count() >= slots;
+        // At least twice as many as last time, so that few claims load again.
+        (!enough).then(|| self.loaded.saturating_add(self.loaded.max(slots)))
     }
 
-    /// Returns the best keys of both kinds, unsorted between them.
-    pub(super) fn best(
-        &self,
-        slots: usize,
-        is_touched: impl Fn(TaskId) -> bool,
-    ) -> impl Iterator<Item = RankKey> {
-        let stored = self.stored[self.head..].iter().filter(move |(_, id)| !is_touched(*id));
-        stored.take(slots).chain(self.touched.iter().take(slots)).copied()
+    /// Returns the first `slots` keys.
+    pub(super) fn best(&self, slots: usize) -> impl Iterator<Item = RankKey> {
+        self.reachable().take(slots)
+    }
+
+    /// Returns the number of ready tasks, if all are known.
+    pub(super) fn count(&self) -> Option<u64> {
+        self.whole.then_some(self.known.len() as u64)
+    }
+
+    /// Returns the known keys that precede every unknown one.
+    fn reachable(&self) -> impl Iterator<Item = RankKey> {
+        self.known
+            .iter()
+            .copied()
+            .take_while(|key| self.whole || self.horizon.is_some_and(|last| *key <= last))
     }
 }

@@ -3,18 +3,25 @@
 use std::collections::HashSet;
 
 use rota_core::task::{self, Command, WorkerRef};
-use rota_core::{Epoch, Namespace, TaskId, Timestamp, WorkerName};
+use rota_core::{Epoch, Namespace, TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{EndSession, Error, OpenSession, Refused, Reply, Session, WriteTxn};
+use crate::{Backend, EndSession, Error, Keys, OpenSession, Refused, Reply, Session, SessionKey};
 
-impl<T: WriteTxn> Engine<T> {
+impl<B: Backend> Engine<B> {
     pub(super) fn open_session(
         &mut self,
         open: OpenSession,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let row = self.txn.session(&open.namespace, &open.worker)?;
+        let key = (open.namespace.clone(), open.worker.clone());
+        let row = match self.write_set.cache.sessions.get(&key).cloned().transpose() {
+            Ok(row) => row,
+            Err(reason) => {
+                let what = format!("the session of worker {}", open.worker);
+                return Ok(Err(Refused::Corrupt { what, reason }));
+            }
+        };
         let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
         // Otherwise a disconnected process would take the name back from its replacement, together with the
         // replacement's attempts.
@@ -45,7 +52,7 @@ impl<T: WriteTxn> Engine<T> {
         // assignment never arrived, or its process ended.
         let resumed: HashSet<_> =
             attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
-        let lost = self.tasks_of(&open.namespace, &open.worker);
+        let lost = self.tasks_of(&key)?;
         let message = match &row {
             Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
             _ => "the worker's process ended and was replaced",
@@ -54,9 +61,8 @@ impl<T: WriteTxn> Engine<T> {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
             let _ = self.apply(id, Command::LoseWorker { session, message: message.to_owned() }, now)?;
         }
-        let key = (open.namespace.clone(), open.worker.clone());
-        self.sessions.insert(key, (epoch, open.agent.clone()));
-        self.txn.put_session(&Session {
+        self.write_set.sessions.insert(key.clone(), Some((epoch, open.agent.clone())));
+        let session = Session {
             namespace: open.namespace,
             worker: open.worker,
             agent: open.agent,
@@ -65,7 +71,8 @@ impl<T: WriteTxn> Engine<T> {
             replica: open.replica,
             open: true,
             since: now,
-        })?;
+        };
+        self.write_set.cache.sessions.put(key, Ok(session));
         Ok(Ok(Answer::Session(epoch, attempts)))
     }
 
@@ -74,52 +81,57 @@ impl<T: WriteTxn> Engine<T> {
         end: EndSession,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let row = self.txn.session(&end.namespace, &end.session.worker)?;
+        let key = (end.namespace.clone(), end.session.worker.clone());
+        let row = self.write_set.cache.sessions.get(&key).cloned().and_then(Result::ok);
         let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
             return Ok(Err(Refused::Superseded));
         };
         let mut freed = 0;
-        for id in self.tasks_of(&end.namespace, &end.session.worker) {
+        for id in self.tasks_of(&key)? {
             let command = Command::LoseWorker { session: end.session.clone(), message: end.message.clone() };
             freed += usize::from(matches!(self.apply(id, command, now)?, Ok(task::Reply::Done)));
         }
         if row.open {
-            self.sessions.remove(&(end.namespace.clone(), end.session.worker.clone()));
-            self.txn.put_session(&Session { open: false, since: now, ..row })?;
+            self.write_set.sessions.insert(key.clone(), None);
+            self.write_set.cache.sessions.put(key, Ok(Session { open: false, since: now, ..row }));
         }
         Ok(Ok(Reply::Ended(freed).into()))
     }
 
     /// Whether a session is open and the worker's newest.
     pub(super) fn has_session(&self, namespace: &Namespace, session: &WorkerRef) -> bool {
-        let known = self.sessions.get(&(namespace.clone(), session.worker.clone()));
+        let known = self.session(&(namespace.clone(), session.worker.clone()));
         known.is_some_and(|(epoch, _)| *epoch == session.epoch)
     }
 
     /// Returns an assignment to a worker, with the limits of its agent; `None` unless the session is open and the
     /// worker's newest.
     pub(super) fn assignment(&mut self, namespace: &Namespace, to: WorkerRef) -> Option<Command> {
-        let (epoch, agent) = self.sessions.get(&(namespace.clone(), to.worker.clone()))?;
+        let (epoch, agent) = self.session(&(namespace.clone(), to.worker.clone()))?;
         if *epoch != to.epoch {
             return None;
         }
         let agent = agent.clone();
-        let known = self.agents.get(&(namespace.clone(), agent.clone()));
+        let known = self.agent(&(namespace.clone(), agent.clone()));
         let defaults = known.map(|known| known.defaults).unwrap_or_default();
         Some(Command::Assign { to, agent, span_id: self.random(), defaults })
     }
 
-    /// Returns the tasks on a worker in the current state of the batch, oldest id first.
-    fn tasks_of(&self, namespace: &Namespace, worker: &WorkerName) -> Vec<TaskId> {
-        let key = (namespace.clone(), worker.clone());
-        let has = |task: &task::Task| {
-            task.namespace == *namespace && task.assignment.as_ref().is_some_and(|a| a.worker == *worker)
+    /// Returns the tasks on a worker in the current state of the batch, oldest id first, and loads what their end
+    /// needs.
+    fn tasks_of(&mut self, key: &SessionKey) -> Result<Vec<TaskId>, Error> {
+        let is_on = |id: &TaskId| match self.write_set.get(*id) {
+            Some(entry) => {
+                entry.task.assignment.as_ref().is_some_and(|assignment| assignment.worker == key.1)
+            }
+            None => true,
         };
-        let before = self.by_worker.get(&key).into_iter().flatten().copied();
-        let mut ids: HashSet<TaskId> = before.filter(|id| !self.write_set.holds(*id)).collect();
-        ids.extend(self.write_set.entries().filter(|entry| has(&entry.task)).map(|entry| entry.task.id));
-        let mut ids: Vec<_> = ids.into_iter().collect();
+        let before = self.by_worker.get(key).into_iter().flatten();
+        let assigned = self.write_set.assigned_to.get(key).into_iter().flatten();
+        let mut ids: Vec<_> = before.chain(assigned).copied().filter(is_on).collect();
         ids.sort_unstable();
-        ids
+        ids.dedup();
+        self.fetch_unknown(Keys { dependents: ids.clone(), ..Keys::default() })?;
+        Ok(ids)
     }
 }

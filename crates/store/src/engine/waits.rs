@@ -38,6 +38,11 @@ impl Waits {
         next
     }
 
+    /// Returns the tasks to visit after the next one.
+    pub(super) fn open(&self) -> impl Iterator<Item = TaskId> {
+        self.open.iter().copied()
+    }
+
     /// Adds the dependencies of a visited task.
     pub(super) fn add(&mut self, at: TaskId, on: Vec<TaskId>) {
         for &on in &on {

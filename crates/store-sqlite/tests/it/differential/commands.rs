@@ -16,7 +16,8 @@ use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
-use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, ReadTxn, WriteTxn};
+use rota_store::{Backend, Keys};
+use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, Reader};
 use uuid::Uuid;
 
 use super::plan::{Ask, Make, Op, SLOTS};
@@ -32,14 +33,14 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(engine: &mut Engine<InMemoryStore>, model: &InMemoryStore, now: Timestamp) -> Self {
         let mut epochs = BTreeMap::new();
-        for (space, name) in [(0, 0), (0, 1), (0, 2), (7, 0), (7, 1), (7, 2)] {
-            let key = (namespace(space), worker(name));
-            if let Some(session) = engine.txn().session(&key.0, &key.1).unwrap() {
-                epochs.insert(key, session.epoch);
-            }
+        let workers = [(0, 0), (0, 1), (0, 2), (7, 0), (7, 1), (7, 2)];
+        let sessions = workers.map(|(space, name)| (namespace(space), worker(name))).into();
+        let keys = Keys { sessions, ..Keys::default() };
+        for (key, session) in engine.backend().load(&keys).unwrap().sessions {
+            epochs.insert(key, session.unwrap().epoch);
         }
-        let routes = ReadTxn::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
-        let tasks = (0..SLOTS).map(|slot| ReadTxn::task(model, id(slot)).unwrap()).collect();
+        let routes = Reader::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
+        let tasks = (0..SLOTS).map(|slot| Reader::task(model, id(slot)).unwrap()).collect();
         Self { tasks, epochs, routes, now }
     }
 

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rota_core::TaskId;
 use rota_core::Timestamp;
 use rota_core::task::Task;
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Filter, ReadTxn, WriteTxn};
+use rota_store::{Backend, Filter, Keys, Reader};
 use rota_store_sqlite::{Readers, Writer};
 
 use self::commands::{View, build, id};
@@ -27,6 +28,10 @@ struct StorePair {
     plan: Arc<Plan>,
     now: Timestamp,
     batches: u64,
+}
+
+fn secrets(backend: &mut impl Backend, id: TaskId) -> Vec<(TaskId, bytes::Bytes)> {
+    backend.load(&Keys { secrets: vec![id], ..Keys::default() }).unwrap().secrets
 }
 
 fn open(path: &Path, plan: &Arc<Plan>) -> (Engine<Faulty<Writer>>, Readers) {
@@ -81,7 +86,8 @@ impl StorePair {
                 let tick = |wait| Step::Batch { ops: vec![Op::Tick { limit: 100 }], wait, fail: None };
                 self.take(path, &tick(*wait))?;
                 self.take(path, &tick(0))?;
-                let due = self.memory.txn().due(self.now, 100).unwrap();
+                let keys = Keys { due: Some((self.now, 100)), ..Keys::default() };
+                let due = self.memory.backend().load(&keys).unwrap().due;
                 prop_assert!(due.is_empty(), "due, and no tick helps: {:?}", due);
             }
         }
@@ -92,15 +98,15 @@ impl StorePair {
     fn check(&mut self, outcome: &BatchOutcome) -> Result<(), TestCaseError> {
         for change in &outcome.commit.tasks {
             let task = &change.task;
-            let kept = ReadTxn::task(&self.model, task.id).unwrap();
+            let kept = Reader::task(&self.model, task.id).unwrap();
             prop_assert_eq!(Some(&**task), kept.as_ref());
             let last = change.events.last().map(|event| event.log_seq);
             prop_assert!(last.is_none_or(|last| last == task.log_seq));
             prop_assert_eq!(change.events.is_empty(), change.revision == 0);
         }
         for slot in 0..SLOTS {
-            let task = ReadTxn::task(&self.model, id(slot)).unwrap();
-            let kept = self.memory.txn().secrets(id(slot)).unwrap().is_some();
+            let task = Reader::task(&self.model, id(slot)).unwrap();
+            let kept = !secrets(self.memory.backend(), id(slot)).is_empty();
             let needed = task.is_some_and(|task: Task| task.has_secrets && !task.state.is_final());
             prop_assert_eq!(kept, needed, "secrets of {}", id(slot));
         }
@@ -109,7 +115,7 @@ impl StorePair {
 
     fn compare(&mut self) -> Result<(), TestCaseError> {
         let (engine, readers) = self.sqlite.as_mut().unwrap();
-        let (a, b) = (&self.model as &dyn ReadTxn, readers as &dyn ReadTxn);
+        let (a, b) = (&self.model as &dyn Reader, readers as &dyn Reader);
         macro_rules! same {
             ($read:expr) => {
                 let read = $read;
@@ -118,20 +124,19 @@ impl StorePair {
         }
         for slot in 0..SLOTS {
             let id = id(slot);
-            same!(|reads: &dyn ReadTxn| reads.task(id).unwrap());
-            same!(|reads: &dyn ReadTxn| reads.payload(id).unwrap());
-            same!(|reads: &dyn ReadTxn| reads.result(id).unwrap());
-            same!(|reads: &dyn ReadTxn| reads.events(id, 0, usize::MAX).unwrap());
-            same!(|reads: &dyn ReadTxn| reads.events(id, 3, 2).unwrap());
-            let secrets = (self.memory.txn().secrets(id), engine.txn().secrets(id));
-            prop_assert_eq!(secrets.0.unwrap(), secrets.1.unwrap());
+            same!(|reads: &dyn Reader| reads.task(id).unwrap());
+            same!(|reads: &dyn Reader| reads.payload(id).unwrap());
+            same!(|reads: &dyn Reader| reads.result(id).unwrap());
+            same!(|reads: &dyn Reader| reads.events(id, 0, usize::MAX).unwrap());
+            same!(|reads: &dyn Reader| reads.events(id, 3, 2).unwrap());
+            prop_assert_eq!(secrets(self.memory.backend(), id), secrets(engine.backend(), id));
         }
-        same!(|reads: &dyn ReadTxn| reads.snapshot().unwrap());
-        same!(|reads: &dyn ReadTxn| reads.revision().unwrap());
-        same!(|reads: &dyn ReadTxn| reads.feed(0, usize::MAX).unwrap());
-        same!(|reads: &dyn ReadTxn| reads.feed(7, 3).unwrap());
-        same!(|reads: &dyn ReadTxn| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
-        same!(|reads: &dyn ReadTxn| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
+        same!(|reads: &dyn Reader| reads.snapshot().unwrap());
+        same!(|reads: &dyn Reader| reads.revision().unwrap());
+        same!(|reads: &dyn Reader| reads.feed(0, usize::MAX).unwrap());
+        same!(|reads: &dyn Reader| reads.feed(7, 3).unwrap());
+        same!(|reads: &dyn Reader| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
+        same!(|reads: &dyn Reader| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
         Ok(())
     }
 }
