@@ -43,7 +43,7 @@ impl Task {
             Command::Tick => step.tick(),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
-            Command::Cycle { path } => step.cycle(&path)?,
+            Command::Cycle { path, omitted } => step.cycle(&path, omitted)?,
             Command::AgentAppeared { defaults } => {
                 step.task.agent_known = true;
                 // An attempt keeps the limits it was assigned with, and a task that names no agent has no agent

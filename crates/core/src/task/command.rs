@@ -99,8 +99,10 @@ pub enum Command {
     },
     /// The task is part of a dependency cycle.
     Cycle {
-        /// Ids along the cycle; the first is repeated at the end.
+        /// The first ids along the cycle, from this task.
         path: Vec<TaskId>,
+        /// Number of ids between the last of them and this task again.
+        omitted: usize,
     },
     /// The task's agent was created or changed.
     AgentAppeared {

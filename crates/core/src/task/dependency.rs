@@ -123,12 +123,16 @@ impl Step<'_> {
         Ok(())
     }
 
-    pub(super) fn cycle(&mut self, path: &[TaskId]) -> Result<(), Rejected> {
+    pub(super) fn cycle(&mut self, path: &[TaskId], omitted: usize) -> Result<(), Rejected> {
         if self.task.state != State::Pending {
             return Err(Rejected::State(self.task.state));
         }
-        let path: Vec<_> = path.iter().map(ToString::to_string).collect();
-        let message = format!("dependency cycle: {}", path.join(" → "));
+        let mut steps: Vec<_> = path.iter().map(ToString::to_string).collect();
+        if omitted > 0 {
+            steps.push(format!("({omitted} more)"));
+        }
+        steps.extend(path.first().map(ToString::to_string));
+        let message = format!("dependency cycle: {}", steps.join(" → "));
         let mut failure = Failure::new(Class::Dependency, message.clone());
         failure.hint = "remove one of these dependencies and create the tasks again".to_owned();
         self.go(StateChange::new(State::Failed, "dependency_cycle").message(message).failure(failure));

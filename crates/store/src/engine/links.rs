@@ -64,8 +64,8 @@ impl<B: Backend> Engine<B> {
     pub(super) fn break_cycle(&mut self, id: TaskId) -> Result<(), Error> {
         let waits = self.waits_from(id)?;
         for member in waits.members() {
-            let path = waits.path(member);
-            self.write_set.follow.push_back((member, Command::Cycle { path }));
+            let (path, omitted) = waits.path(member);
+            self.write_set.follow.push_back((member, Command::Cycle { path, omitted }));
         }
         Ok(())
     }

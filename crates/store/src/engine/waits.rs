@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rota_core::TaskId;
 
+/// Tasks that the text about one cycle names.
+const MAX_TOLD: usize = 10;
+
 /// Part of the graph that is reachable from one task.
 #[derive(Debug)]
 pub(super) struct Waits {
     start: TaskId,
     /// Dependencies of each task, in order of the visit, so that the result does not depend on hashes.
     visited: Vec<(TaskId, Vec<TaskId>)>,
-    /// Task through which each was first reached.
-    reached_by: HashMap<TaskId, TaskId>,
+    /// Task through which each was first reached, and the number of steps from the start.
+    reached_by: HashMap<TaskId, (TaskId, usize)>,
     open: VecDeque<TaskId>,
-    /// Next task on the way back to the start, where there is one.
-    back: BTreeMap<TaskId, TaskId>,
+    /// Next task on the way back to the start, where there is one, and the number of steps to it.
+    back: BTreeMap<TaskId, (TaskId, usize)>,
 }
 
 impl Waits {
@@ -45,9 +48,10 @@ impl Waits {
 
     /// Adds the dependencies of a visited task.
     pub(super) fn add(&mut self, at: TaskId, on: Vec<TaskId>) {
+        let steps = self.reached_by.get(&at).map_or(0, |(_, steps)| *steps) + 1;
         for &on in &on {
             if on != self.start && !self.reached_by.contains_key(&on) {
-                self.reached_by.insert(on, at);
+                self.reached_by.insert(on, (at, steps));
                 self.open.push_back(on);
             }
         }
@@ -63,9 +67,11 @@ impl Waits {
         }
         let mut open = VecDeque::from([self.start]);
         while let Some(at) = open.pop_front() {
+            let steps =
+                if at == self.start { 0 } else { self.back.get(&at).map_or(0, |(_, steps)| *steps) } + 1;
             for &waiter in waiters.get(&at).into_iter().flatten() {
                 if let Entry::Vacant(unknown) = self.back.entry(waiter) {
-                    unknown.insert(at);
+                    unknown.insert((at, steps));
                     if waiter != self.start {
                         open.push_back(waiter);
                     }
@@ -79,25 +85,37 @@ impl Waits {
         self.visited.iter().map(|(at, _)| *at).filter(|at| self.back.contains_key(at))
     }
 
-    /// Returns the path from a member along its dependencies, by way of the start, back to itself.
-    pub(super) fn path(&self, member: TaskId) -> Vec<TaskId> {
-        let mut path = vec![member];
+    /// Returns the cycle from a member along its dependencies, by way of the start: at most [`MAX_TOLD`] tasks of it,
+    /// and how many it has besides. With thousands of members, whole cycles would fill the memory.
+    pub(super) fn path(&self, member: TaskId) -> (Vec<TaskId>, usize) {
+        let steps_on = if member == self.start {
+            0
+        } else {
+            self.reached_by.get(&member).map_or(0, |(_, steps)| *steps)
+        };
+        let length = self.back.get(&member).map_or(0, |(_, steps)| *steps) + steps_on;
+        let mut path = Vec::with_capacity(length.min(MAX_TOLD));
         let mut at = member;
-        while let Some(&next) = self.back.get(&at) {
-            path.push(next);
-            at = next;
+        // From the member to the start; for the start itself, all the way round.
+        while path.len() < MAX_TOLD {
+            path.push(at);
+            let Some((next, _)) = self.back.get(&at) else { break };
+            at = *next;
             if at == self.start {
                 break;
             }
         }
-        let mut way = Vec::new();
-        let mut at = member;
-        while at != self.start {
-            way.push(at);
-            let Some(&before) = self.reached_by.get(&at) else { break };
-            at = before;
+        if length <= MAX_TOLD && member != self.start {
+            let mut way = vec![self.start];
+            let mut at = member;
+            while let Some((before, _)) = self.reached_by.get(&at).filter(|(before, _)| *before != self.start)
+            {
+                way.insert(1, *before);
+                at = *before;
+            }
+            path.extend(way);
         }
-        path.extend(way.into_iter().rev());
-        path
+        let omitted = length.saturating_sub(path.len());
+        (path, omitted)
     }
 }

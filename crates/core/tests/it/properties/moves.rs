@@ -129,7 +129,7 @@ impl Move {
             What::Ended(number, state) => {
                 Command::DependencyEnded { id: id(u128::from(*number)), state: *state }
             }
-            What::Cycle => Command::Cycle { path: vec![id(1), id(2), id(1)] },
+            What::Cycle => Command::Cycle { path: vec![id(1), id(2)], omitted: 0 },
             What::AgentAppeared(defaults) => appeared(*defaults),
             What::AgentDeleted => Command::AgentDeleted,
         }

@@ -210,7 +210,7 @@ fn others(list: &mut Vec<Asked>) {
     ] {
         list.push(asked(label, false, move |_| Command::DependencyEnded { id: id(number), state }));
     }
-    list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2), id(1)] }));
+    list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
     list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentDeleted));
 }
