@@ -52,7 +52,11 @@ impl Watchers {
     }
 
     /// Notifies the watchers of a commit.
-    pub(crate) fn publish(&self, commit: Commit) {
+    pub(crate) fn publish(&self, mut commit: Commit) {
+        // What workers have received: secrets and payloads must not wait in memory for the slowest watcher.
+        for change in &mut commit.tasks {
+            change.dispatch = None;
+        }
         {
             let mut tasks = self.tasks.lock();
             if !tasks.is_empty() {

@@ -42,8 +42,8 @@ impl CommitLoop {
         let Self { mut applier, claimer, watchers, mut commits, mut barriers } = self;
         let mut received = Vec::with_capacity(MAX_RECEIVED);
         loop {
+            // Unbiased: while commits never cease, claims must still resolve.
             tokio::select! {
-                biased;
                 count = commits.recv_many(&mut received, MAX_RECEIVED) => {
                     if count == 0 {
                         return;
@@ -56,7 +56,8 @@ impl CommitLoop {
                 }
                 Some(barrier) = barriers.recv() => {
                     // The commits before the barrier have been sent, though perhaps not when this loop last looked.
-                    while let Ok(commit) = commits.try_recv() {
+                    for _ in 0..commits.len() {
+                        let Ok(commit) = commits.try_recv() else { break };
                         applier.apply(commit);
                     }
                     match barrier {
