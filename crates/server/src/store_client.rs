@@ -9,13 +9,16 @@ use rota_core::agent::Agent;
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId};
 use rota_store::{
-    Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
+    Budget, Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
 };
 use tonic::Status;
 
 use crate::keys::AgentKey;
 use crate::wire::names::TaskName;
 use crate::wire::status;
+
+/// Page of a log: what one read returns, and what one message of a watch contains.
+pub(crate) const LOG_PAGE: Budget = Budget { entries: 500, bytes: 1 << 20 };
 
 /// Answer of the store to a batch.
 pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, Error>;
@@ -228,9 +231,9 @@ impl StoreClient {
         self.store.result(task.id).await.map_err(status::store)
     }
 
-    /// Returns up to `limit` entries of a task's log after a position.
-    pub(crate) async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Status> {
-        self.store.events(id, after, limit).await.map_err(status::store)
+    /// Returns entries of a task's log after a position.
+    pub(crate) async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Status> {
+        self.store.events(id, after, budget).await.map_err(status::store)
     }
 }
 

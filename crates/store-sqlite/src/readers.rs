@@ -1,12 +1,14 @@
 //! Read connections, and the queries that they share with the writer.
 
+use std::slice::from_ref;
+
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId, Timestamp};
-use rota_store::{Error, FeedEntry, Filter, Page, Reader, Session, Snapshot, StoreStats};
+use rota_store::{Budget, Error, FeedEntry, Filter, Page, Reader, Session, Snapshot, StoreStats};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
@@ -184,30 +186,44 @@ impl Reader for Readers {
         })
     }
 
-    fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
+    fn events(&self, id: TaskId, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(sql::EVENTS).map_err(|error| explain(&error))?;
             let wanted = signed(after.saturating_add(1));
             let mut rows = statement.query(params![id.0, wanted]).map_err(|error| explain(&error))?;
             let mut events = Vec::new();
-            while events.len() < limit {
-                let Some(row) = rows.next().map_err(|error| explain(&error))? else { break };
+            while let Some(row) = rows.next().map_err(|error| explain(&error))? {
                 let row: Vec<Event> = blob(row, 0)?;
-                events.extend(row.into_iter().filter(|event| event.log_seq > after));
+                for event in row.into_iter().filter(|event| event.log_seq > after) {
+                    let is_last = budget.spend(from_ref(&event));
+                    events.push(event);
+                    if is_last {
+                        return Ok(events);
+                    }
+                }
             }
             Ok(events)
         })
     }
 
-    fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
-        let rows = self.with(|connection| {
-            all(connection, sql::FEED, params![signed(after), signed(limit)], |row| {
-                Ok((unsigned(row.get(0)?), TaskId(row.get(1)?), row.get::<_, Vec<u8>>(2)?))
-            })
-        })?;
-        rows.into_iter()
-            .map(|(revision, id, body)| Ok(FeedEntry { revision, id, events: decode(&body)? }))
-            .collect()
+    fn feed(&self, after: u64, mut budget: Budget) -> Result<Vec<FeedEntry>, Error> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(sql::FEED).map_err(|error| explain(&error))?;
+            let wanted = params![signed(after), signed(budget.entries.max(1))];
+            let mut rows = statement.query(wanted).map_err(|error| explain(&error))?;
+            let mut entries = Vec::new();
+            while let Some(row) = rows.next().map_err(|error| explain(&error))? {
+                let revision = unsigned(row.get(0).map_err(|error| explain(&error))?);
+                let id = TaskId(row.get(1).map_err(|error| explain(&error))?);
+                let events: Vec<Event> = blob(row, 2)?;
+                let is_last = budget.spend(&events);
+                entries.push(FeedEntry { revision, id, events });
+                if is_last {
+                    break;
+                }
+            }
+            Ok(entries)
+        })
     }
 
     fn revision(&self) -> Result<u64, Error> {

@@ -10,7 +10,7 @@ use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 
-use crate::{Error, FeedEntry, Filter, Page, Session, Snapshot, StoreStats};
+use crate::{Budget, Error, FeedEntry, Filter, Page, Session, Snapshot, StoreStats};
 
 /// Missing object that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,8 +210,8 @@ pub trait Reader: Send + Sync + 'static {
     fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
     fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
     fn list(&self, filter: &Filter) -> Result<Page, Error>;
-    fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error>;
-    fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error>;
+    fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
+    fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error>;
     fn revision(&self) -> Result<u64, Error>;
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
     fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error>;

@@ -47,7 +47,7 @@ macro_rules! conformance {
                 dependency_results_are_dispatched other_namespaces_are_no_dependencies
             }
             cycles {
-                cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty cycle_by_alias two_cycles_closed_by_one_task dependents_of_a_cycle_fail
+                cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty text_of_a_large_cycle_is_short cycle_by_alias two_cycles_closed_by_one_task dependents_of_a_cycle_fail
                 diamond_is_no_cycle cancelled_tasks_form_no_cycle
             }
             claims {
@@ -79,7 +79,7 @@ macro_rules! conformance {
                 unused_routes_are_pruned route_used_in_same_batch_survives
             }
             reading {
-                list_filters_match list_pages_are_complete log_reads_from_any_position feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads
+                list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads
                 snapshot_equals_reopened_state
             }
             dry_run {

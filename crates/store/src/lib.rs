@@ -56,8 +56,8 @@ pub use backend::{
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};
 pub use records::{
-    Claim, Command, Create, EndSession, FeedEntry, Filter, OpenSession, Page, Prune, PutAgent, Refused,
-    Reply, Resumed, Session, Snapshot, StoreStats,
+    Budget, Claim, Command, Create, EndSession, FeedEntry, Filter, OpenSession, Page, Prune, PutAgent,
+    Refused, Reply, Resumed, Session, Snapshot, StoreStats,
 };
 
 /// Failure of a store. Nothing of the batch has happened.
@@ -121,11 +121,11 @@ pub trait Store: Send + Sync + 'static {
 
     async fn list(&self, filter: Filter) -> Result<Page, Error>;
 
-    /// Returns a task's log after a position: at most `limit` entries, or a few more if one commit made them together.
-    async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error>;
+    /// Returns a task's log after a position. An entry is an event.
+    async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
 
-    /// Returns the log of all tasks after a revision: at most `limit` entries.
-    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error>;
+    /// Returns the log of all tasks after a revision. An entry is what one commit added to one task's log.
+    async fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error>;
 
     /// Returns the last revision of the log of all tasks.
     async fn revision(&self) -> Result<u64, Error>;

@@ -2,6 +2,7 @@
 //! use it where durability does not matter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
 use crate::{
-    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FeedEntry, Filter, Keys, NameKey, Page, Reader,
-    ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
+    Backend, Budget, Changes, Error, ExpiredKeys, ExpiredRows, FeedEntry, Filter, Keys, NameKey, Page,
+    Reader, ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -232,24 +233,29 @@ impl Reader for InMemoryStore {
         Ok(Page { tasks, next })
     }
 
-    fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
+    fn events(&self, id: TaskId, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
         let state = self.state.read();
+        let rows = state.log.values().filter(|(task, _)| *task == id);
         let mut events = Vec::new();
-        for (_, row) in state.log.values().filter(|(task, _)| *task == id) {
-            if events.len() >= limit {
+        for event in rows.flat_map(|(_, row)| row).filter(|event| event.log_seq > after) {
+            events.push(event.clone());
+            if budget.spend(from_ref(event)) {
                 break;
             }
-            events.extend(row.iter().filter(|event| event.log_seq > after).cloned());
         }
         Ok(events)
     }
 
-    fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
+    fn feed(&self, after: u64, mut budget: Budget) -> Result<Vec<FeedEntry>, Error> {
         let state = self.state.read();
-        let rows = state.log.range(after.saturating_add(1)..).take(limit);
-        Ok(rows
-            .map(|(&revision, (id, events))| FeedEntry { revision, id: *id, events: events.clone() })
-            .collect())
+        let mut entries = Vec::new();
+        for (&revision, (id, events)) in state.log.range(after.saturating_add(1)..) {
+            entries.push(FeedEntry { revision, id: *id, events: events.clone() });
+            if budget.spend(events) {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     fn revision(&self) -> Result<u64, Error> {

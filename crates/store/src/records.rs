@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
+use rota_core::failure::Failure;
 use rota_core::target::Route;
-use rota_core::task::{self, Event, State, Task, WorkerRef};
+use rota_core::task::{self, Body, Event, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,25 @@ pub enum Command {
         name: AgentName,
     },
     Prune(Prune),
+}
+
+impl Command {
+    /// Returns the bytes of the payloads that it carries: what may be large of it.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Create(create) => create.payload.len() + create.secrets.as_ref().map_or(0, Bytes::len),
+            Self::Task { command: task::Command::Report { items, .. }, .. } => {
+                items.iter().map(|item| item.payload.len()).sum()
+            }
+            Self::Task { command: task::Command::Finish { completion, .. }, .. } => match completion {
+                task::Completion::Succeeded(Some(result)) => result.len(),
+                _ => 0,
+            },
+            Self::Task { command: task::Command::GiveInput { payload, .. }, .. } => payload.len(),
+            Self::PutAgent(put) => put.agent.payload.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// What to prune. Routes without ready tasks are removed too, unless an agent or a worker serves them.
@@ -259,6 +279,42 @@ pub struct Page {
     pub tasks: Vec<Task>,
     /// Token of the next page, if there may be more.
     pub next: Option<TaskId>,
+}
+
+/// Bound of a read of log entries: it returns at least one entry if there is any, and ends once the entries or their
+/// bytes reach the bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    pub entries: usize,
+    /// Bytes of payloads and texts, with a constant for the rest of each event: about the encoded size.
+    pub bytes: usize,
+}
+
+impl Budget {
+    pub const UNLIMITED: Self = Self { entries: usize::MAX, bytes: usize::MAX };
+
+    /// Subtracts an entry with its events. Returns whether the budget is used up.
+    pub fn spend(&mut self, events: &[Event]) -> bool {
+        self.entries = self.entries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(events.iter().map(size).sum());
+        self.entries == 0 || self.bytes == 0
+    }
+}
+
+/// Returns about the encoded size of an event.
+fn size(event: &Event) -> usize {
+    /// Position, time, names of fields and codes.
+    const FIXED: usize = 64;
+    let failure = |failure: &Failure| FIXED + failure.message.len() + failure.hint.len();
+    FIXED
+        + match &event.body {
+            Body::State(change) => change.message.len() + change.failure.as_ref().map_or(0, failure),
+            Body::Report(payload) | Body::Input { payload, .. } => payload.len(),
+            Body::Change { fields, message } => {
+                fields.iter().map(|field| field.len()).sum::<usize>() + message.len()
+            }
+            Body::Notice { message, .. } => message.len(),
+        }
 }
 
 /// Entries that one commit added to one task's log.

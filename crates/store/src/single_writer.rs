@@ -12,18 +12,19 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_core::task::{Event, Task};
 use rota_core::{Namespace, RouteId, TaskId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::{
-    Backend, Command, Commit, Error, FeedEntry, Filter, Page, Reader, Refused, Reply, Snapshot, Store,
-    StoreStats,
+    Backend, Budget, Command, Commit, Error, FeedEntry, Filter, Page, Reader, Refused, Reply, Snapshot,
+    Store, StoreStats,
 };
 
 /// Commands per transaction, unless a single call has more.
 const MAX_BATCH: usize = 1024;
-/// Capacity of the queue of calls.
-const CALL_QUEUE_CAPACITY: usize = 8192;
+/// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
+const CALL_QUEUE_UNITS: u32 = 65_536;
+const UNIT_BYTES: usize = 1024;
 /// Capacity of the channel of commits; a full one stops the writer.
 const COMMIT_CHANNEL_CAPACITY: usize = 256;
 /// Time for which a lazy call waits for a commit that it can share.
@@ -45,12 +46,17 @@ type Answer = Result<Vec<Result<Reply, Refused>>, Error>;
 struct Call {
     batch: Vec<Command>,
     mode: Mode,
+    /// Units of the queue's capacity that it takes.
+    units: u32,
     reply: oneshot::Sender<Answer>,
 }
 
 /// Store with a single writer over any database.
 pub struct SingleWriterStore<R> {
-    calls: Mutex<Option<blocking::SyncSender<Call>>>,
+    calls: Mutex<Option<blocking::Sender<Call>>>,
+    /// Free units of the queue. Callers get them in the order in which they asked, so that the calls of one caller do not
+    /// overtake each other.
+    free: Arc<Semaphore>,
     outbox: Arc<Outbox>,
     reads: Arc<R>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -64,13 +70,14 @@ impl<R> std::fmt::Debug for SingleWriterStore<R> {
 
 impl<R: Reader> SingleWriterStore<R> {
     pub fn start<B: Backend>(engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
-        let (calls, inbox) = blocking::sync_channel(CALL_QUEUE_CAPACITY);
+        let (calls, inbox) = blocking::channel();
+        let free = Arc::new(Semaphore::new(CALL_QUEUE_UNITS as usize));
         let outbox = Arc::new(Outbox::default());
         let writer = std::thread::Builder::new()
             .name("rota-store-writer".to_owned())
             .spawn({
-                let outbox = Arc::clone(&outbox);
-                move || write(engine, &inbox, &outbox, &clock)
+                let (outbox, free) = (Arc::clone(&outbox), Arc::clone(&free));
+                move || write(engine, &Inbox { calls: inbox, free }, &outbox, &clock)
             })
             .map_err(|error| Error::Unavailable {
                 message: format!("failed to start the writer thread: {error}"),
@@ -78,6 +85,7 @@ impl<R: Reader> SingleWriterStore<R> {
             })?;
         Ok(Self {
             calls: Mutex::new(Some(calls)),
+            free,
             outbox,
             reads: Arc::new(reads),
             writer: Mutex::new(Some(writer)),
@@ -86,22 +94,18 @@ impl<R: Reader> SingleWriterStore<R> {
 
     async fn call(&self, batch: Vec<Command>, mode: Mode) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.send(Call { batch, mode, reply }).await?;
+        let bytes: usize = batch.iter().map(Command::payload_bytes).sum();
+        let units = u32::try_from(1 + bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(CALL_QUEUE_UNITS);
+        self.send(Call { batch, mode, units, reply }).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Enqueues a call. No sender is kept while its reply is awaited, since `close` waits for all senders.
+    /// Enqueues a call.
     async fn send(&self, call: Call) -> Result<(), Error> {
-        let calls = self.calls.lock().clone().ok_or(Error::Closed)?;
-        match calls.try_send(call) {
-            Ok(()) => Ok(()),
-            // The queue is bounded; a caller that finds it full waits outside of the runtime.
-            Err(blocking::TrySendError::Full(call)) => tokio::task::spawn_blocking(move || calls.send(call))
-                .await
-                .map_err(|_| Error::Closed)?
-                .map_err(|_| Error::Closed),
-            Err(blocking::TrySendError::Disconnected(_)) => Err(Error::Closed),
-        }
+        // The writer returns the units when it takes the call.
+        self.free.acquire_many(call.units).await.map_err(|_| Error::Closed)?.forget();
+        let calls = self.calls.lock();
+        calls.as_ref().ok_or(Error::Closed)?.send(call).map_err(|_| Error::Closed)
     }
 
     async fn read<O: Send + 'static>(
@@ -161,12 +165,32 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-fn write<B: Backend>(
-    mut engine: Engine<B>,
-    inbox: &blocking::Receiver<Call>,
-    commits: &Outbox,
-    clock: &Clock,
-) {
+/// The writer's end of the queue. Callers that wait for room fail once it is dropped.
+struct Inbox {
+    calls: blocking::Receiver<Call>,
+    free: Arc<Semaphore>,
+}
+
+impl Inbox {
+    /// Waits for the next call; with a limit, at most that long.
+    fn next(&self, limit: Option<Duration>) -> Option<Call> {
+        let call = match limit {
+            None => self.calls.recv().ok(),
+            Some(Duration::ZERO) => self.calls.try_recv().ok(),
+            Some(limit) => self.calls.recv_timeout(limit).ok(),
+        }?;
+        self.free.add_permits(call.units as usize);
+        Some(call)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.free.close();
+    }
+}
+
+fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clock: &Clock) {
     let _last = CloseOnDrop(commits);
     let mut waiting: VecDeque<Call> = VecDeque::new();
     while gather(inbox, &mut waiting) {
@@ -223,22 +247,18 @@ fn commit<B: Backend>(
 
 /// Waits for calls. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`. Returns `false` once all
 /// senders are dropped.
-fn gather(inbox: &blocking::Receiver<Call>, waiting: &mut VecDeque<Call>) -> bool {
-    let Ok(first) = inbox.recv() else { return false };
+fn gather(inbox: &Inbox, waiting: &mut VecDeque<Call>) -> bool {
+    let Some(first) = inbox.next(None) else { return false };
     let mut hurry = first.mode != Mode::Lazy;
     let mut count = first.batch.len();
     waiting.push_back(first);
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let until = std::time::Instant::now() + LAZY_DELAY;
     while count < MAX_BATCH {
-        let next = if hurry {
-            inbox.try_recv().ok()
-        } else {
-            #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            inbox.recv_timeout(left).ok()
-        };
-        let Some(call) = next else { break };
+        #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+        let left =
+            if hurry { Duration::ZERO } else { until.saturating_duration_since(std::time::Instant::now()) };
+        let Some(call) = inbox.next(Some(left)) else { break };
         hurry |= call.mode != Mode::Lazy;
         count += call.batch.len();
         waiting.push_back(call);
@@ -289,12 +309,12 @@ impl<R: Reader> Store for SingleWriterStore<R> {
         self.read(move |reads| reads.list(&filter)).await
     }
 
-    async fn events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<Event>, Error> {
-        self.read(move |reads| reads.events(id, after, limit)).await
+    async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {
+        self.read(move |reads| reads.events(id, after, budget)).await
     }
 
-    async fn feed(&self, after: u64, limit: usize) -> Result<Vec<FeedEntry>, Error> {
-        self.read(move |reads| reads.feed(after, limit)).await
+    async fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error> {
+        self.read(move |reads| reads.feed(after, budget)).await
     }
 
     async fn revision(&self) -> Result<u64, Error> {

@@ -9,6 +9,7 @@ use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
 use rota_core::{AgentName, TaskId};
 use rota_proto::{causes, num, v1};
+use rota_store::Budget;
 use tonic::Status;
 
 use crate::breakers;
@@ -151,7 +152,8 @@ impl Explainer {
     /// Returns why the last attempt failed, which only the log has.
     async fn last_failure(&self, task: &Task) -> Result<Option<Failure>, Status> {
         let after = task.log_seq.saturating_sub(FAILURE_SEARCH_EVENTS);
-        let tail = self.store.events(task.id, after, FAILURE_SEARCH_EVENTS as usize).await?;
+        let budget = Budget { entries: FAILURE_SEARCH_EVENTS as usize, ..Budget::UNLIMITED };
+        let tail = self.store.events(task.id, after, budget).await?;
         Ok(tail.into_iter().rev().find_map(|entry| match entry.body {
             Body::State(change) => change.failure,
             _ => None,

@@ -11,12 +11,11 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::streams::{Outbox, Streams, send};
+use super::streams::{Outbox, Streams, page, send};
 use crate::clock::now;
-use crate::store_client::StoreClient;
-use crate::wire::{event, names, status, task as wire};
+use crate::store_client::{LOG_PAGE, StoreClient};
+use crate::wire::{names, status, task as wire};
 
-const PAGE_SIZE: usize = 500;
 const STREAM_BUFFER: usize = 64;
 
 /// Returns a token: the last revision seen, and the time. Opaque to callers.
@@ -76,18 +75,21 @@ impl Feed {
                 }
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             };
-            for change in commit.tasks.iter().filter(|change| change.revision > self.seen) {
-                self.send(&change.task, &change.events, change.revision).await?;
+            // Revisions ascend within a commit; a change without entries has none.
+            for change in &commit.tasks {
+                if change.revision > self.seen {
+                    self.send(&change.task, &change.events, change.revision).await?;
+                    self.seen = change.revision;
+                }
             }
-            let last = commit.tasks.iter().map(|change| change.revision).max().unwrap_or(0);
-            self.seen = self.seen.max(last);
         }
     }
 
     async fn catch_up(&mut self) -> Result<(), Status> {
         loop {
-            let entries = self.store.reads().feed(self.seen, PAGE_SIZE).await.map_err(status::store)?;
-            let full = entries.len() >= PAGE_SIZE;
+            let entries = self.store.reads().feed(self.seen, LOG_PAGE).await.map_err(status::store)?;
+            let mut budget = LOG_PAGE;
+            let full = entries.iter().any(|entry| budget.spend(&entry.events));
             for entry in entries {
                 if let Some(task) = self.store.record(entry.id).await? {
                     self.send(&task, &entry.events, entry.revision).await?;
@@ -100,22 +102,26 @@ impl Feed {
         }
     }
 
+    /// Sends the entries of one change, in as many messages as they need. Only the last one has the change's token, so
+    /// that a caller who is disconnected between them receives all of them again.
     async fn send(&self, task: &Task, events: &[Event], revision: u64) -> Result<(), Status> {
         if self.namespace.as_ref().is_some_and(|namespace| task.namespace != *namespace) {
             return Ok(());
         }
         let wanted =
             |entry: &&Event| !self.states_only || matches!(entry.body, Body::State(_) | Body::Change { .. });
-        let events: Vec<_> = events.iter().filter(wanted).map(event::to_wire).collect();
-        if events.is_empty() {
-            return Ok(());
+        let mut events = events.iter().filter(wanted).peekable();
+        while events.peek().is_some() {
+            let events_of_message = page(&mut events);
+            let seen = if events.peek().is_none() { revision } else { self.seen };
+            let answer = v1::WatchTasksResponse {
+                task: Some(wire::to_wire(task, None, None)),
+                events: events_of_message,
+                token: token(seen),
+                resync: false,
+            };
+            send(&self.outbox, answer).await?;
         }
-        let answer = v1::WatchTasksResponse {
-            task: Some(wire::to_wire(task, None, None)),
-            events,
-            token: token(revision),
-            resync: false,
-        };
-        send(&self.outbox, answer).await
+        Ok(())
     }
 }

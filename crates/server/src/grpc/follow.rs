@@ -14,14 +14,12 @@ use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::input;
-use super::streams::{Outbox, Streams, send};
-use crate::store_client::StoreClient;
+use super::streams::{Outbox, Streams, page, send};
+use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
-use crate::wire::{event, names, task as wire};
+use crate::wire::{names, task as wire};
 
-/// Log entries of one message at most.
-const PAGE_SIZE: usize = 500;
 /// Messages that may wait for the caller.
 const STREAM_BUFFER: usize = 16;
 
@@ -75,7 +73,7 @@ async fn catch_up(
     loop {
         let task = store.record(id).await?;
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
-        let mut events = store.events(id, *seen, PAGE_SIZE).await?;
+        let mut events = store.events(id, *seen, LOG_PAGE).await?;
         // Entries committed between the two reads are left for the next round, which sends them with their own record:
         // each entry is sent once, and must not come with an older record.
         events.retain(|event| event.log_seq <= task.log_seq);
@@ -104,7 +102,7 @@ async fn live(
     Ok(ended)
 }
 
-/// Sends a message. An ended task always comes with its result, also when its log takes several messages.
+/// Sends entries, in as many messages as they need. An ended task always comes with its result, in each of them.
 async fn send_task(
     store: &StoreClient,
     task: &Task,
@@ -112,11 +110,17 @@ async fn send_task(
     outbox: &Outbox<v1::WatchTaskResponse>,
 ) -> Result<(), Status> {
     let result = if task.state.is_final() { store.result(task).await? } else { None };
-    let answer = v1::WatchTaskResponse {
-        events: events.iter().map(event::to_wire).collect(),
-        task: Some(wire::to_wire(task, None, result.as_ref())),
-    };
-    send(outbox, answer).await
+    let mut events = events.iter().peekable();
+    loop {
+        let answer = v1::WatchTaskResponse {
+            events: page(&mut events),
+            task: Some(wire::to_wire(task, None, result.as_ref())),
+        };
+        send(outbox, answer).await?;
+        if events.peek().is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Watches a task and gives it input over one call.

@@ -3,16 +3,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use futures::Stream;
+use rota_core::task::Event;
+use rota_proto::v1;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::store_client::LOG_PAGE;
 use crate::watchers::Watchers;
+use crate::wire::event;
 use crate::wire::status::error;
 
 /// Messages of a stream on their way to the caller.
@@ -79,6 +84,19 @@ where
 /// Sends a message. Fails when the caller has hung up, which ends the stream.
 pub(super) async fn send<T>(outbox: &Outbox<T>, message: T) -> Result<(), Status> {
     outbox.send(Ok(message)).await.map_err(|_| Status::cancelled("the caller has hung up"))
+}
+
+/// Takes the log entries of one message.
+pub(super) fn page<'a>(events: &mut impl Iterator<Item = &'a Event>) -> Vec<v1::Event> {
+    let mut budget = LOG_PAGE;
+    let mut page = Vec::new();
+    for event in events {
+        page.push(event::to_wire(event));
+        if budget.spend(from_ref(event)) {
+            break;
+        }
+    }
+    page
 }
 
 pub(super) fn stopping() -> Status {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
 use rota_proto::num;
@@ -19,6 +20,8 @@ use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
 
 const MAX_BATCH: usize = 1000;
+/// Tasks of one page of a list, encoded; the page has at least one task.
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Tasks {
@@ -178,10 +181,18 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let filter = filter(&request)?;
         let page = self.store.reads().list(filter).await.map_err(status::store)?;
-        Ok(Response::new(v1::ListTasksResponse {
-            tasks: page.tasks.iter().map(|record| wire::to_wire(record, None, None)).collect(),
-            next_page_token: page.next.map(|id| id.to_string()).unwrap_or_default(),
-        }))
+        let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
+        for (index, record) in page.tasks.iter().enumerate() {
+            let task = wire::to_wire(record, None, None);
+            size += task.encoded_len();
+            if size > MAX_PAGE_BYTES && index > 0 {
+                next = Some(page.tasks[index - 1].id);
+                break;
+            }
+            tasks.push(task);
+        }
+        let next_page_token = next.map(|id| id.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 
     async fn update_task(

@@ -8,10 +8,8 @@ use rota_store::Resumed;
 use tonic::Status;
 
 use super::deps::{Opened, SessionDeps};
+use crate::store_client::LOG_PAGE;
 use crate::wire::event;
-
-/// Log entries that are read at a time.
-const PAGE_SIZE: usize = 1000;
 
 /// Sends a worker what was requested of its running attempts while it was away. Records are read again: what was
 /// committed between the session's opening and the worker's registration has not been sent.
@@ -55,7 +53,7 @@ pub(super) async fn catch_up(
 async fn resend_inputs(deps: &SessionDeps, task: &Task, known: u64) -> Result<(), Status> {
     let mut after = 0;
     loop {
-        let events = deps.store.events(task.id, after, PAGE_SIZE).await?;
+        let events = deps.store.events(task.id, after, LOG_PAGE).await?;
         let Some(last) = events.last() else { return Ok(()) };
         after = last.log_seq;
         for entry in &events {

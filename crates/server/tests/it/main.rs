@@ -13,6 +13,7 @@ mod dependencies;
 mod idempotency;
 mod input;
 mod isolation;
+mod large_logs;
 mod limits;
 mod metrics;
 mod order;

@@ -1,7 +1,7 @@
 //! A backend that fails on request, at any of its calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 use rota_store::{Backend, Changes, Error, Keys, Rows, Snapshot, Written};
@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     /// Commits that fail, whatever the calls do.
     bad_commits: AtomicU32,
     commits: AtomicU32,
+    /// Whether the next commit fails in the disk's sync.
+    bad_sync: AtomicBool,
     /// Whether commits wait, and how many do.
     gate: Mutex<(bool, u32)>,
     moved: Condvar,
@@ -28,6 +30,10 @@ impl Plan {
 
     pub(crate) fn fail_commits(&self, times: u32) {
         self.bad_commits.store(times, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fail_sync(&self) {
+        self.bad_sync.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn commits(&self) -> u32 {
@@ -60,6 +66,9 @@ impl Plan {
     fn commit(&self) -> Result<(), Error> {
         self.pass_gate();
         self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.bad_sync.load(Ordering::Relaxed) {
+            return Err(Error::LostSync("so the test wants it".to_owned()));
+        }
         let less = |count: u32| count.checked_sub(1);
         match self.bad_commits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
             Ok(_) => Err(broken()),

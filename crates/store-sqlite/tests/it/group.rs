@@ -177,3 +177,44 @@ async fn callers_are_answered_in_order() {
     tokio::join!(reader, async { while callers.join_next().await.transpose().unwrap().is_some() {} });
     assert!(plan.commits() < 32 * 50, "they shared commits");
 }
+
+#[tokio::test]
+async fn calls_keep_their_order_when_queue_is_full() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let mut commits = store.commits().unwrap();
+    plan.close();
+    let mut calls = vec![ask(&store, vec![put(0)], false).await];
+    plan.until_someone_waits();
+    // Each takes a third of the queue; then small ones, which would fit.
+    for number in 1..20 {
+        let mut command = put(number);
+        if let (1..=6, Command::PutAgent(put)) = (number, &mut command) {
+            put.agent.payload = vec![0; 22 << 20].into();
+        }
+        calls.push(ask(&store, vec![command], false).await);
+    }
+    plan.open();
+    for (number, call) in calls.into_iter().enumerate() {
+        assert_eq!(made(&call.await.unwrap()), [format!("a{number}")]);
+    }
+    let mut names = Vec::new();
+    while let Ok(commit) = commits.try_recv() {
+        names.extend(commit.agents.iter().map(|change| change.agent.name.to_string()));
+    }
+    assert_eq!(names, (0..20).map(|number| format!("a{number}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn failed_sync_ends_the_writer() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    let mut commits = store.commits().unwrap();
+    store.apply(vec![put(0)]).await.unwrap();
+    assert!(commits.recv().await.is_some());
+    plan.fail_sync();
+    assert!(matches!(store.apply(vec![put(1)]).await, Err(Error::LostSync(_))));
+    // The end of the stream ends the control plane.
+    assert!(commits.recv().await.is_none());
+    assert!(matches!(store.apply(vec![put(2)]).await, Err(Error::Closed)));
+}

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
-use rota_store::{Backend, Command, Create, Keys, OpenSession, Reader, Reply, Store};
+use rota_store::{Backend, Budget, Command, Create, Keys, OpenSession, Reader, Reply, Store};
 use rota_store_sqlite::{Options, Sqlite};
 use uuid::Uuid;
 
@@ -132,7 +132,7 @@ fn killed_process_keeps_acknowledged_writes() {
         for (id, done) in &known {
             let task = Reader::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
             assert!(!done || task.state == State::Succeeded, "the end of {id} is lost");
-            let log = readers.events(*id, 0, usize::MAX).unwrap();
+            let log = readers.events(*id, 0, Budget::UNLIMITED).unwrap();
             assert_eq!(log.len() as u64, task.log_seq);
             let keys = Keys { keys: vec![(namespace(), id.to_string())], ..Keys::default() };
             assert_eq!(writer.load(&keys).unwrap().keys[0].1, *id);

@@ -7,3 +7,4 @@ mod faulty;
 mod group;
 mod kill;
 mod open;
+mod upgrade;

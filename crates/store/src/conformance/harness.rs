@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::single_writer::Clock;
 use crate::{
-    Claim, Command, Commit, Create, EndSession, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
-    TaskChange,
+    Budget, Claim, Command, Commit, Create, EndSession, OpenSession, Prune, PutAgent, Refused, Reply,
+    Resumed, Store, TaskChange,
 };
 
 type Start = Box<dyn Fn(Clock) -> Arc<dyn Store>>;
@@ -234,7 +234,7 @@ impl Harness {
     }
 
     pub async fn log(&self, id: TaskId) -> Vec<Event> {
-        self.store.events(id, 0, usize::MAX).await.unwrap()
+        self.store.events(id, 0, Budget::UNLIMITED).await.unwrap()
     }
 
     /// Returns the reasons of all state changes of a task.

@@ -9,7 +9,7 @@ use rota_core::{TaskId, Timestamp, WorkerName};
 use uuid::Uuid;
 
 use super::harness::{Harness, delete_agent, end_session, make, namespace, on};
-use crate::{Command, Filter, Prune, Refused, Reply};
+use crate::{Budget, Command, Filter, Prune, Refused, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -96,12 +96,12 @@ pub async fn revisions_are_never_reused(t: &mut Harness) {
     ended(t).await;
     let before = t.store.revision().await.unwrap();
     assert_eq!(t.prune(t.now(), 10).await, 1);
-    assert!(t.store.feed(0, 10).await.unwrap().is_empty());
+    assert!(t.store.feed(0, Budget::UNLIMITED).await.unwrap().is_empty());
     t.reopen().await;
     assert_eq!(t.store.revision().await.unwrap(), before);
     let task = t.plain().await;
     assert_eq!(t.last_change(task.id).revision, before + 1);
-    assert_eq!(t.store.feed(before, 10).await.unwrap().len(), 1);
+    assert_eq!(t.store.feed(before, Budget::UNLIMITED).await.unwrap().len(), 1);
 }
 
 fn needing(word: &str) -> Target {

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use rota_core::AgentName;
 use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{Command, EventEffect, Item, State};
+use rota_core::task::{Body, Command, EventEffect, Item, State};
 
 use super::harness::{Harness, attempt_of, namespace, to_agent};
-use crate::{Filter, StoreStats};
+use crate::{Budget, Filter, StoreStats};
 
 pub async fn list_filters_match(t: &mut Harness) {
     t.agent("a").await;
@@ -98,13 +98,13 @@ pub async fn log_reads_from_any_position(t: &mut Harness) {
     let all = t.log(task.id).await;
     assert_eq!(all.len(), 15);
     for after in 0..=16 {
-        let rest = t.store.events(task.id, after, usize::MAX).await.unwrap();
+        let rest = t.store.events(task.id, after, Budget::UNLIMITED).await.unwrap();
         assert_eq!(rest[..], all[usize::try_from(after).unwrap().min(all.len())..], "after {after}");
-        let few = t.store.events(task.id, after, 2).await.unwrap();
-        assert_eq!(few[..], rest[..few.len()]);
-        assert!(few.len() >= rest.len().min(2));
+        let two = Budget { entries: 2, ..Budget::UNLIMITED };
+        let few = t.store.events(task.id, after, two).await.unwrap();
+        assert_eq!(few[..], rest[..rest.len().min(2)]);
     }
-    assert_eq!(t.store.events(task.id, u64::MAX, 10).await.unwrap(), []);
+    assert_eq!(t.store.events(task.id, u64::MAX, Budget::UNLIMITED).await.unwrap(), []);
 }
 
 pub async fn feed_has_all_logs(t: &mut Harness) {
@@ -117,7 +117,7 @@ pub async fn feed_has_all_logs(t: &mut Harness) {
         t.succeed(&task).await;
     }
     let changes: Vec<_> = t.commits.iter().flat_map(|commit| &commit.tasks).collect();
-    let all = t.store.feed(0, usize::MAX).await.unwrap();
+    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap();
     assert_eq!(all.len(), changes.len());
     for (entry, change) in all.iter().zip(&changes) {
         assert_eq!((entry.revision, entry.id), (change.revision, change.task.id));
@@ -126,12 +126,55 @@ pub async fn feed_has_all_logs(t: &mut Harness) {
     assert!(all.windows(2).all(|two| two[0].revision < two[1].revision));
     assert_eq!(t.store.revision().await.unwrap(), all.last().unwrap().revision);
     let mut after = 0;
+    let one = Budget { entries: 1, ..Budget::UNLIMITED };
     for entry in &all {
-        let next = t.store.feed(after, 1).await.unwrap();
+        let next = t.store.feed(after, one).await.unwrap();
         assert_eq!((next.len(), next[0].revision), (1, entry.revision));
         after = entry.revision;
     }
-    assert!(t.store.feed(after, 1).await.unwrap().is_empty());
+    assert!(t.store.feed(after, one).await.unwrap().is_empty());
+}
+
+pub async fn log_pages_are_bounded_by_bytes(t: &mut Harness) {
+    const SIZE: usize = 1000;
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let task = t.claim(&worker, 1).await.remove(0);
+    let item = Item { at: t.now(), payload: Bytes::from(vec![7; SIZE]), effect: EventEffect::None };
+    for first in [1, 9, 17] {
+        // More than a page holds, in one commit.
+        let items = vec![item.clone(); 8];
+        t.ask(task.id, Command::Report { attempt: attempt_of(&task), first, items }).await.unwrap();
+    }
+    let all = t.log(task.id).await;
+    // Each page takes the entry that exceeds the bound, hence at least one.
+    for (bytes, largest) in [(0, 1), (1, 1), (SIZE, 1), (SIZE * 5 / 2, 3), (usize::MAX, all.len())] {
+        let budget = Budget { bytes, ..Budget::UNLIMITED };
+        let mut read = Vec::new();
+        loop {
+            let page = t.store.events(task.id, read.len() as u64, budget).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            let reports = page.iter().filter(|event| matches!(event.body, Body::Report(_))).count();
+            assert!(reports <= largest, "{reports} reports in {bytes} bytes");
+            read.extend(page);
+        }
+        assert_eq!(read, all);
+    }
+    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap();
+    let two_reports = Budget { bytes: SIZE * 10, ..Budget::UNLIMITED };
+    for (budget, largest) in [(Budget { bytes: 1, ..two_reports }, 1), (two_reports, 2)] {
+        let (mut after, mut read) = (0, 0);
+        loop {
+            let page = t.store.feed(after, budget).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.iter().filter(|entry| entry.events.len() >= 8).count() <= largest);
+            (after, read) = (last.revision, read + page.len());
+        }
+        assert_eq!((after, read), (all.last().unwrap().revision, all.len()));
+    }
 }
 
 pub async fn ahead_counts_lower_ranks(t: &mut Harness) {

@@ -13,7 +13,7 @@ use rota_core::Timestamp;
 use rota_core::task::Task;
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Filter, Keys, Reader};
+use rota_store::{Backend, Budget, Filter, Keys, Reader};
 use rota_store_sqlite::{Readers, Writer};
 
 use self::commands::{View, build, id};
@@ -122,19 +122,20 @@ impl StorePair {
                 prop_assert_eq!(format!("{:?}", read(a)), format!("{:?}", read(b)));
             };
         }
+        let few = Budget { entries: 3, bytes: 200 };
         for slot in 0..SLOTS {
             let id = id(slot);
             same!(|reads: &dyn Reader| reads.task(id).unwrap());
             same!(|reads: &dyn Reader| reads.payload(id).unwrap());
             same!(|reads: &dyn Reader| reads.result(id).unwrap());
-            same!(|reads: &dyn Reader| reads.events(id, 0, usize::MAX).unwrap());
-            same!(|reads: &dyn Reader| reads.events(id, 3, 2).unwrap());
+            same!(|reads: &dyn Reader| reads.events(id, 0, Budget::UNLIMITED).unwrap());
+            same!(|reads: &dyn Reader| reads.events(id, 3, few).unwrap());
             prop_assert_eq!(secrets(self.memory.backend(), id), secrets(engine.backend(), id));
         }
         same!(|reads: &dyn Reader| reads.snapshot().unwrap());
         same!(|reads: &dyn Reader| reads.revision().unwrap());
-        same!(|reads: &dyn Reader| reads.feed(0, usize::MAX).unwrap());
-        same!(|reads: &dyn Reader| reads.feed(7, 3).unwrap());
+        same!(|reads: &dyn Reader| reads.feed(0, Budget::UNLIMITED).unwrap());
+        same!(|reads: &dyn Reader| reads.feed(7, few).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
         Ok(())

@@ -1,0 +1,129 @@
+//! Logs and lists that exceed the largest message: they are read in pages.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use prost::Message;
+use rota_proto::v1;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, history, tasks};
+
+const PARENT: &str = "namespaces/default";
+const OUTPUT_SIZE: usize = 64 << 10;
+/// A page of a log, one more entry, and the task.
+const MAX_MESSAGE: usize = (1 << 20) + 2 * OUTPUT_SIZE;
+
+fn outputs(count: usize) -> Vec<v1::Event> {
+    let text = "x".repeat(OUTPUT_SIZE);
+    (0..count).map(|_| raw::output(&text)).collect()
+}
+
+#[tokio::test]
+async fn large_log_is_read_from_start() -> Result<()> {
+    const REPORTS: i64 = 6;
+    const OUTPUTS: i64 = 100;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    for report in 0..REPORTS {
+        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
+    }
+    worker.succeed(&assign, REPORTS * OUTPUTS, "done");
+    assert!(worker.result_ack().await?);
+    let last = tasks::ended(client, &task.name).await?.status.unwrap().log_seq;
+    assert!(last > REPORTS * OUTPUTS);
+    let mut seen = Vec::new();
+    let mut watch = client.watch_task(&task.name, 0);
+    while let Some(update) = watch.next().await {
+        let update = update?;
+        assert!(update.encoded_len() <= MAX_MESSAGE);
+        seen.extend(update.events.iter().map(|event| event.log_seq));
+    }
+    assert_eq!(seen, (1..=last).collect::<Vec<_>>());
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn large_commit_is_split_in_feed() -> Result<()> {
+    // Seven messages, one commit.
+    const OUTPUTS: usize = 110;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut live = client.watch_tasks(PARENT, "", false);
+    let start = live.next().await.context("nothing came")??.token;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, outputs(OUTPUTS));
+    worker.succeed(&assign, i64::try_from(OUTPUTS)?, "done");
+    let last = tasks::ended(client, &task.name).await?.status.unwrap().log_seq;
+    let wanted = (1..=last).collect::<Vec<_>>();
+    let from_store = client.watch_tasks(PARENT, start, false);
+    for mut watch in [live, from_store] {
+        let (mut seen, mut tokens) = (Vec::new(), Vec::new());
+        while seen.last() != Some(&last) {
+            let answer = watch.next().await.context("it ended")??;
+            assert!(answer.encoded_len() <= MAX_MESSAGE && !answer.resync);
+            seen.extend(answer.events.iter().map(|event| event.log_seq));
+            tokens.push((answer.token, seen.len()));
+        }
+        assert_eq!(seen, wanted);
+        // Every token resumes without a gap, also those within the commit.
+        for (token, delivered) in tokens {
+            if delivered == seen.len() {
+                continue;
+            }
+            let mut rest = client.watch_tasks(PARENT, token, false);
+            let mut first = None;
+            while first.is_none() {
+                let answer = rest.next().await.context("it ended")??;
+                first = answer.events.first().map(|event| event.log_seq);
+            }
+            let next = i64::try_from(delivered)? + 1;
+            assert!(first.is_some_and(|first| first <= next), "{first:?} after {delivered}");
+        }
+    }
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn list_of_large_tasks_is_paged() -> Result<()> {
+    const BATCHES: usize = 3;
+    const TASKS: usize = 180;
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    // 32 KiB of labels each, more than 16 MiB together.
+    let labels: BTreeMap<_, _> = (0..64).map(|index| (format!("{index:0>256}"), "v".repeat(256))).collect();
+    let request = |_| v1::CreateTaskRequest {
+        task: Some(v1::Task { labels: labels.clone(), ..tasks::task("echo") }),
+        ..Default::default()
+    };
+    for _ in 0..BATCHES {
+        let requests = (0..TASKS).map(request).collect();
+        let batch = v1::BatchCreateTasksRequest { parent: PARENT.into(), requests, ..Default::default() };
+        let made = client.batch_create_tasks(batch).await?.results;
+        let is_task = |kind| matches!(kind, Some(v1::batch_create_tasks_result::Kind::Task(_)));
+        assert!(made.into_iter().all(|result| is_task(result.kind)));
+    }
+    let mut request = v1::ListTasksRequest { parent: PARENT.into(), page_size: 1000, ..Default::default() };
+    let (mut names, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = client.list_tasks(request.clone()).await?;
+        assert!(page.encoded_len() <= (4 << 20) + MAX_MESSAGE && !page.tasks.is_empty());
+        pages += 1;
+        names.extend(page.tasks.into_iter().map(|task| task.name));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!((names.len(), pages), (BATCHES * TASKS, 5));
+    // Newest first, each once.
+    assert!(names.windows(2).all(|two| two[0] > two[1]));
+    Ok(())
+}
