@@ -48,7 +48,7 @@ pub struct Keys {
     /// Tasks whose dependents are read.
     pub dependents: Vec<TaskId>,
     pub aliases: Vec<NameKey>,
-    /// Idempotency keys.
+    /// Idempotency keys whose tasks are read.
     pub keys: Vec<NameKey>,
     pub waits: Vec<WaitsKey>,
     pub sessions: Vec<SessionKey>,
@@ -64,7 +64,7 @@ pub struct Keys {
 pub struct ExpiredKeys {
     /// Bound for tasks, and for keys whose task was removed; `None` reads neither.
     pub ended_before: Option<Timestamp>,
-    /// Bound for sessions.
+    /// Bound for the end of sessions.
     pub left_before: Timestamp,
     /// Largest number of rows of each kind.
     pub limit: usize,
@@ -99,12 +99,12 @@ pub struct Rows {
     pub sessions: Vec<(SessionKey, Stored<Session>)>,
     /// Lowest rank first, then lowest id.
     pub ready: Vec<(RouteId, Vec<ReadyRow>)>,
-    /// Earliest deadline first.
+    /// Tasks in the order of their deadlines.
     pub due: Vec<(TaskId, Stored<Task>)>,
     pub expired: ExpiredRows,
 }
 
-/// Expired rows, oldest first.
+/// Expired rows of each kind, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct ExpiredRows {
     pub tasks: Vec<(TaskId, Stored<Task>)>,
@@ -186,7 +186,7 @@ impl Changes {
     }
 }
 
-/// Result of a write.
+/// What a write returns once it is durable.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     /// Next deadline of any task.

@@ -69,7 +69,7 @@ pub enum Error {
     /// Stored data cannot be decoded.
     #[error("stored data is corrupt: {0}")]
     Corrupt(String),
-    /// The disk failed during a commit: it is unknown what reached it, and only a restart can tell.
+    /// The disk failed during a commit: it is unknown what reached it, and only a restart shows it.
     #[error("the disk failed during a commit: {0}")]
     LostSync(String),
     /// Another control plane has taken over the data: this one must not write any more.

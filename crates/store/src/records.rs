@@ -46,10 +46,10 @@ impl Command {
             Self::Task { command: task::Command::Report { items, .. }, .. } => {
                 items.iter().map(|item| item.payload.len()).sum()
             }
-            Self::Task { command: task::Command::Finish { completion, .. }, .. } => match completion {
-                task::Completion::Succeeded(Some(result)) => result.len(),
-                _ => 0,
-            },
+            Self::Task {
+                command: task::Command::Finish { completion: task::Completion::Succeeded(Some(result)), .. },
+                ..
+            } => result.len(),
             Self::Task { command: task::Command::GiveInput { payload, .. }, .. } => payload.len(),
             Self::PutAgent(put) => put.agent.payload.len(),
             _ => 0,

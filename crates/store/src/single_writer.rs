@@ -100,7 +100,7 @@ impl<R: Reader> SingleWriterStore<R> {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Enqueues a call.
+    /// Enqueues a call when there is room for it.
     async fn send(&self, call: Call) -> Result<(), Error> {
         // The writer returns the units when it takes the call.
         self.free.acquire_many(call.units).await.map_err(|_| Error::Closed)?.forget();

@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Corrects the count of a queue in which a claim found nothing: a count that is too high would be claimed for ever.
+    /// Corrects the count of a queue in which a claim found nothing: a count that is too high would be claimed without end.
     pub(super) fn correct_queue(&mut self, id: RouteId, count: u64) {
         if let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.queued != count) {
             tracing::warn!(

@@ -89,12 +89,12 @@ async fn store_of_an_earlier_version_is_migrated() {
     check_records(&store, &snapshot).await;
 
     // A key of the old store still names its task.
-    let reply = one(&store, create("nobody", "k1")).await;
+    let reply = one(&store, create("absent", "k1")).await;
     assert!(matches!(&reply, Reply::Existing(task) if task.state == State::Succeeded), "{reply:?}");
     // A task that waits for its agent becomes ready with it.
     let waiting = store.newest(&namespace(), "waits").await.unwrap().unwrap();
     assert_eq!(store.task(waiting).await.unwrap().unwrap().state, State::Pending);
-    one(&store, agent("nobody")).await;
+    one(&store, agent("absent")).await;
     assert_eq!(store.task(waiting).await.unwrap().unwrap().state, State::Queued);
     // Ids of routes go on where they were.
     one(&store, create("another", "k3")).await;

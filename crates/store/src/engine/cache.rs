@@ -62,7 +62,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cells<K, V> {
 /// Tasks linked to one object: those stored, unless removed, and those added.
 #[derive(Debug, Default)]
 struct Links {
-    /// `None` if not loaded.
+    /// The stored links; `None` if they are not loaded.
     stored: Option<Vec<TaskId>>,
     removed: bool,
     added: Vec<TaskId>,
@@ -137,7 +137,7 @@ impl<K: Eq + Hash + Clone + Ord> LinkSets<K> {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub(super) aliases: Cells<NameKey, TaskId>,
-    /// Idempotency keys.
+    /// Tasks by their idempotency keys.
     pub(super) keys: Cells<NameKey, TaskId>,
     pub(super) sessions: Cells<SessionKey, Stored<Session>>,
     pub(super) waits: LinkSets<WaitsKey>,

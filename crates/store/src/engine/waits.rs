@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use rota_core::TaskId;
 
 /// Tasks that the text about one cycle names.
-const MAX_TOLD: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Part of the graph that is reachable from one task.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Waits {
         self.visited.iter().map(|(at, _)| *at).filter(|at| self.back.contains_key(at))
     }
 
-    /// Returns the cycle from a member along its dependencies, by way of the start: at most [`MAX_TOLD`] tasks of it,
+    /// Returns the cycle from a member along its dependencies, by way of the start: at most [`MAX_NAMED`] tasks of it,
     /// and how many it has besides. With thousands of members, whole cycles would fill the memory.
     pub(super) fn path(&self, member: TaskId) -> (Vec<TaskId>, usize) {
         let steps_on = if member == self.start {
@@ -94,10 +94,10 @@ impl Waits {
             self.reached_by.get(&member).map_or(0, |(_, steps)| *steps)
         };
         let length = self.back.get(&member).map_or(0, |(_, steps)| *steps) + steps_on;
-        let mut path = Vec::with_capacity(length.min(MAX_TOLD));
+        let mut path = Vec::with_capacity(length.min(MAX_NAMED));
         let mut at = member;
         // From the member to the start; for the start itself, all the way round.
-        while path.len() < MAX_TOLD {
+        while path.len() < MAX_NAMED {
             path.push(at);
             let Some((next, _)) = self.back.get(&at) else { break };
             at = *next;
@@ -105,7 +105,7 @@ impl Waits {
                 break;
             }
         }
-        if length <= MAX_TOLD && member != self.start {
+        if length <= MAX_NAMED && member != self.start {
             let mut way = vec![self.start];
             let mut at = member;
             while let Some((before, _)) = self.reached_by.get(&at).filter(|(before, _)| *before != self.start)

@@ -41,7 +41,7 @@ pub(super) struct WriteSet {
     pub(super) results: HashMap<TaskId, Bytes>,
     /// Sealed secrets, as loaded or new.
     pub(super) secrets: HashMap<TaskId, Bytes>,
-    /// Number of loads.
+    /// Number of loads so far.
     pub(super) loads: u32,
     /// Records that cannot be decoded, with the reason.
     pub(super) corrupt: BTreeMap<TaskId, String>,
@@ -258,7 +258,7 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Executes every pending follow-up command. What a round of them needs is loaded at once.
+    /// Executes every pending follow-up command. What a round of them needs is loaded in one call.
     pub(super) fn follow_up(&mut self, now: Timestamp) -> Result<(), Error> {
         while let Some((id, command)) = self.write_set.follow.pop_front() {
             if !self.is_ready_for(id, &command) {
