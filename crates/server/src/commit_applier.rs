@@ -41,7 +41,7 @@ impl CommitApplier {
     pub(crate) fn apply(&mut self, commit: Commit) {
         self.health.committed();
         self.metrics.observe(&commit);
-        for (id, reason) in &commit.quarantined {
+        for (id, reason) in &commit.undecodable {
             tracing::error!(task = %id, reason, "a stored record cannot be decoded: the task is left alone");
         }
         spans::emit(&commit, &self.store);

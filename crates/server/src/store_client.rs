@@ -47,7 +47,13 @@ impl WriteHealth {
         match outcome {
             // A closed store is no evidence of its health.
             Err(Error::Closed) => {}
-            Err(error) => *self.0.lock() = Some(problem(error)),
+            Err(error) => {
+                let (message, hint) = problem(error);
+                if error.is_fatal() {
+                    tracing::error!(error = message, hint, "the store takes no more writes");
+                }
+                *self.0.lock() = Some((message, hint));
+            }
             Ok(_) => drop(self.0.lock().take()),
         }
     }

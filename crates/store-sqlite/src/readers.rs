@@ -82,14 +82,18 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
     let rows = all(connection, sql::ON_WORKERS, [], |row| {
         Ok((RouteId(row.get(0)?), TaskId(row.get(1)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
     })?;
-    let (mut on_workers, mut damaged) = (Vec::new(), Vec::new());
+    let (mut on_workers, mut undecodable) = (Vec::new(), Vec::new());
     for (route, id, task) in rows {
         match task {
             Ok(task) => on_workers.push((route, task)),
-            Err(reason) => damaged.push((id, reason)),
+            Err(reason) => undecodable.push((id, reason)),
         }
     }
     on_workers.sort_unstable_by_key(|(_, task)| task.id);
+    let set_aside = all(connection, sql::UNDECODABLE, [], |row| {
+        Ok((TaskId(row.get(1)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
+    })?;
+    undecodable.extend(set_aside.into_iter().filter_map(|(id, task)| Some((id, task.err()?))));
     let shard = one(connection, sql::SHARD, [], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
     let (revision, last_route) = shard.unwrap_or_default();
     Ok(Snapshot {
@@ -101,7 +105,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         next_due: next_due(connection)?,
         revision,
         last_route,
-        damaged,
+        undecodable,
     })
 }
 
@@ -175,8 +179,10 @@ impl Reader for Readers {
                 let Some(row) = rows.next().map_err(|error| explain(&error))? else { break };
                 seen += 1;
                 last = Some(TaskId(row.get(0).map_err(|error| explain(&error))?));
-                let task: Task = blob(row, 1)?;
-                if filter.fits(&task) {
+                // One that cannot be decoded is missing from the list, and does not hide the others.
+                if let Ok(task) = blob::<Task>(row, 1)
+                    && filter.fits(&task)
+                {
                     page.tasks.push(task);
                 }
             }
@@ -215,7 +221,8 @@ impl Reader for Readers {
             while let Some(row) = rows.next().map_err(|error| explain(&error))? {
                 let revision = unsigned(row.get(0).map_err(|error| explain(&error))?);
                 let id = TaskId(row.get(1).map_err(|error| explain(&error))?);
-                let events: Vec<Event> = blob(row, 2)?;
+                // Entries that cannot be decoded are missing, and do not hide those of others.
+                let events: Vec<Event> = blob(row, 2).unwrap_or_default();
                 let is_last = budget.spend(&events);
                 entries.push(FeedEntry { revision, id, events });
                 if is_last {
@@ -242,9 +249,9 @@ impl Reader for Readers {
             let mut next = Vec::new();
             for route in routes {
                 let head = one(connection, sql::HEAD, [route.0], |row| {
-                    Ok(decode::<Task>(row.get_ref(0)?.as_blob()?))
+                    Ok(stored::<Task>(row.get_ref(0)?.as_blob()?))
                 })?;
-                next.extend(head.transpose()?.and_then(|task| Some((*route, task.ready_at?))));
+                next.extend(head.and_then(Result::ok).and_then(|task| Some((*route, task.ready_at?))));
             }
             Ok(StoreStats { pending: unsigned(pending.unwrap_or(0)), next })
         })

@@ -19,9 +19,10 @@ statements! {
     UPDATE_TASK = "UPDATE tasks SET state = ?3, route = ?4, rank = ?5, due = ?6, ended = ?7, record = ?8
                    WHERE id = ?1 AND namespace = ?2";
     DELETE_TASK = "DELETE FROM tasks WHERE id = ?";
-    // Kept, but no longer found by its state or deadline. No state has this number.
-    QUARANTINE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE id = ?";
-    READY = "SELECT rank, tasks.id, record, body FROM tasks JOIN payloads ON payloads.id = tasks.id
+    // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
+    SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE id = ?";
+    READY = "SELECT rank, id, record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT ?";
+    READY_PAYLOADS = "SELECT rank, tasks.id, record, body FROM tasks JOIN payloads ON payloads.id = tasks.id
              WHERE state = 2 AND route = ? ORDER BY rank, tasks.id LIMIT ?";
     AHEAD = "SELECT count(*) FROM tasks WHERE state = 2 AND route = ? AND rank < ?";
     HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT 1";
@@ -86,7 +87,9 @@ statements! {
 statements! {
     /// Statements that run at a start, or a few times a minute.
     COLD:
-    RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0 RETURNING epoch";
+    RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0";
+    EPOCH = "SELECT epoch FROM shards WHERE id = 0";
+    UNDECODABLE = "SELECT route, id, record FROM tasks WHERE state = 255";
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
     AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";

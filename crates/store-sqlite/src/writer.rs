@@ -5,8 +5,8 @@ use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId};
 use rota_store::{
-    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FileLock, Keys, ReadyRow, Rows, Session, Snapshot,
-    Stored, Written,
+    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FileLock, Keys, ReadyKey, ReadyRow, Rows, Session,
+    Snapshot, Stored, Written,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
@@ -25,8 +25,29 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(connection: Connection, lock: FileLock) -> Result<Self, Error> {
-        let epoch = readers::one(&connection, sql::RAISE_EPOCH, [], |row| row.get(0))?.unwrap_or_default();
-        Ok(Self { connection, epoch, _lock: lock })
+        let mut writer = Self { connection, epoch: 0, _lock: lock };
+        writer.run("BEGIN IMMEDIATE", [])?;
+        let opened = writer.take_over().and_then(|()| writer.commit_durably());
+        if opened.is_err() {
+            let _ = writer.run("ROLLBACK", []);
+        }
+        opened.map(|()| writer)
+    }
+
+    /// Raises the epoch, and puts records that can be decoded again, for example after a downgrade was undone, back where
+    /// they belong.
+    fn take_over(&mut self) -> Result<(), Error> {
+        self.run(sql::RAISE_EPOCH, [])?;
+        self.epoch = readers::one(&self.connection, sql::EPOCH, [], |row| row.get(0))?.unwrap_or_default();
+        let rows = readers::all(&self.connection, sql::UNDECODABLE, [], |row| {
+            Ok((RouteId(row.get(0)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
+        })?;
+        for (route, task) in rows {
+            if let Ok(task) = task {
+                self.put_task(sql::UPDATE_TASK, &task, route)?;
+            }
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -86,13 +107,16 @@ impl Writer {
         readers::all(&self.connection, sql, params, |row| row.get::<_, Uuid>(0).map(TaskId))
     }
 
-    fn ready(&self, route: RouteId, limit: usize) -> Result<Vec<ReadyRow>, Error> {
-        readers::all(&self.connection, sql::READY, params![route.0, signed(limit)], |row| {
+    fn ready(&self, key: &ReadyKey) -> Result<Vec<ReadyRow>, Error> {
+        let sql = if key.payloads { sql::READY_PAYLOADS } else { sql::READY };
+        readers::all(&self.connection, sql, params![key.route.0, signed(key.limit)], |row| {
+            let payload =
+                if key.payloads { Some(Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?)) } else { None };
             Ok(ReadyRow {
                 rank: row.get(0)?,
                 id: TaskId(row.get(1)?),
                 task: stored(row.get_ref(2)?.as_blob()?),
-                payload: Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?),
+                payload,
             })
         })
     }
@@ -160,8 +184,8 @@ impl Writer {
                 self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
             }
         }
-        for id in &changes.quarantined {
-            self.run(sql::QUARANTINE, [id.0])?;
+        for id in &changes.undecodable {
+            self.run(sql::SET_ASIDE, [id.0])?;
         }
         for id in &changes.removed_secrets {
             self.run(sql::DELETE_SECRETS, [id.0])?;
@@ -271,8 +295,8 @@ impl Backend for Writer {
         let mut tasks = self.tasks(&keys.tasks)?;
         tasks.extend(self.tasks(&named)?);
         let mut ready = Vec::with_capacity(keys.ready.len());
-        for (route, limit) in &keys.ready {
-            ready.push((*route, self.ready(*route, *limit)?));
+        for key in &keys.ready {
+            ready.push((key.route, self.ready(key)?));
         }
         let due = match keys.due {
             Some((now, limit)) => self.tasks(&self.ids(sql::DUE, params![now.0, signed(limit)])?)?,

@@ -52,11 +52,21 @@ pub struct Keys {
     pub keys: Vec<NameKey>,
     pub waits: Vec<WaitsKey>,
     pub sessions: Vec<SessionKey>,
-    /// Routes whose first ready tasks are read, with the number of rows.
-    pub ready: Vec<(RouteId, usize)>,
+    /// Routes whose first ready tasks are read.
+    pub ready: Vec<ReadyKey>,
     /// Tasks with a deadline up to this time.
     pub due: Option<(Timestamp, usize)>,
     pub expired: Option<ExpiredKeys>,
+}
+
+/// The first ready tasks of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadyKey {
+    pub route: RouteId,
+    /// Largest number of rows that are read.
+    pub limit: usize,
+    /// Whether the payloads are read too, for an assignment.
+    pub payloads: bool,
 }
 
 /// What a prune reads: the oldest rows of each kind that ended before a time.
@@ -76,13 +86,14 @@ impl Keys {
     }
 }
 
-/// A ready task, with what its assignment needs.
+/// Row of a task that is ready.
 #[derive(Debug, Clone)]
 pub struct ReadyRow {
     pub rank: i64,
     pub id: TaskId,
     pub task: Stored<Task>,
-    pub payload: Bytes,
+    /// The payload, if it was asked for.
+    pub payload: Option<Bytes>,
 }
 
 /// Result of a load, in the order of the keys unless stated otherwise.
@@ -128,7 +139,7 @@ pub struct Changes {
     /// Tasks to remove with everything that belongs to them, except their idempotency keys, which become orphans.
     pub removed: Vec<Arc<Task>>,
     /// Tasks whose record cannot be decoded: kept, but neither ready nor due any more.
-    pub quarantined: Vec<TaskId>,
+    pub undecodable: Vec<TaskId>,
     pub results: Vec<(TaskId, Bytes)>,
     pub secrets: Vec<(TaskId, Bytes)>,
     pub removed_secrets: Vec<TaskId>,
@@ -162,7 +173,7 @@ impl Changes {
             self.inserted.len(),
             self.updated.len(),
             self.removed.len(),
-            self.quarantined.len(),
+            self.undecodable.len(),
             self.results.len(),
             self.secrets.len(),
             self.removed_secrets.len(),

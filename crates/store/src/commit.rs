@@ -31,10 +31,8 @@ pub struct Commit {
     /// Next deadline of any task.
     pub next_due: Option<Timestamp>,
     /// Records that cannot be decoded, with the reason. They are kept, but left alone from now on.
-    pub quarantined: Vec<(TaskId, String)>,
+    pub undecodable: Vec<(TaskId, String)>,
     pub commands: usize,
-    /// Number of loads: more than one if follow-ups needed more.
-    pub loads: u32,
     /// Time from the start of the transaction until it was durable.
     pub took: Duration,
 }
@@ -45,7 +43,7 @@ impl Commit {
             && self.agents.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty()
-            && self.quarantined.is_empty()
+            && self.undecodable.is_empty()
             && self.queue_counts.is_empty()
     }
 }

@@ -7,7 +7,7 @@
 //! # Main types
 //!
 //! - [`Store`] is what the control plane uses. [`Store::apply`] executes a batch of [`Command`]s in one transaction and
-//!   returns a [`Reply`] or a [`Refused`] for each. [`Store::dry_run`] does the same and rolls back.
+//!   returns a [`Reply`] or a [`Refused`] for each. [`Store::dry_run`] does the same and writes nothing.
 //! - [`Commit`] is what a transaction changed. [`Store::commits`] streams them in order to one reader.
 //! - [`engine::Engine`] executes batches over a [`Backend`]: it loads what a batch needs in one call, applies the core's
 //!   rules in memory, runs follow-ups (dependents, cycles, limits of agents) to their end, and writes in one call.
@@ -50,8 +50,8 @@ use rota_core::{Namespace, RouteId, TaskId};
 use tokio::sync::mpsc;
 
 pub use backend::{
-    Backend, Changes, ExpiredKeys, ExpiredRows, Keys, NameKey, Reader, ReadyRow, Rows, SessionKey, Stored,
-    WaitKey, WaitsKey, Written,
+    Backend, Changes, ExpiredKeys, ExpiredRows, Keys, NameKey, Reader, ReadyKey, ReadyRow, Rows, SessionKey,
+    Stored, WaitKey, WaitsKey, Written,
 };
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};

@@ -14,7 +14,7 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
 use crate::{
     Backend, Budget, Changes, Error, ExpiredKeys, ExpiredRows, FeedEntry, Filter, Keys, NameKey, Page,
-    Reader, ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
+    Reader, ReadyKey, ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -58,16 +58,16 @@ fn oldest<'a, K: Ord + Clone + 'a, V: 'a>(
 }
 
 impl Contents {
-    fn ready(&self, route: RouteId, limit: usize) -> Vec<ReadyRow> {
-        let ready = self.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
+    fn ready(&self, key: &ReadyKey) -> Vec<ReadyRow> {
+        let ready = self.tasks.values().filter(|(task, at)| *at == key.route && task.state == State::Queued);
         let mut ready: Vec<_> = ready.map(|(task, _)| task).collect();
         ready.sort_unstable_by_key(|task| (task.rank(), task.id));
-        ready.truncate(limit);
+        ready.truncate(key.limit);
         let row = |task: &Task| ReadyRow {
             rank: task.rank(),
             id: task.id,
             task: Ok(task.clone()),
-            payload: self.payloads.get(&task.id).cloned().unwrap_or_default(),
+            payload: self.payloads.get(&task.id).filter(|_| key.payloads).cloned(),
         };
         ready.into_iter().map(row).collect()
     }
@@ -187,7 +187,7 @@ impl Backend for InMemoryStore {
             keys: by_key,
             waits: rows(&keys.waits, |key| Some(state.waits.get(key)?.iter().copied().collect())),
             sessions: rows(&keys.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
-            ready: keys.ready.iter().map(|(route, limit)| (*route, state.ready(*route, *limit))).collect(),
+            ready: keys.ready.iter().map(|key| (key.route, state.ready(key))).collect(),
             due: keys.due.map_or_else(Vec::new, |(now, limit)| rows(&state.due(now, limit), record)),
             expired: keys.expired.as_ref().map(|keys| state.expired(keys)).unwrap_or_default(),
         })
@@ -299,7 +299,7 @@ impl Reader for InMemoryStore {
             next_due: state.next_due(),
             revision: state.revision,
             last_route: state.last_route,
-            damaged: Vec::new(),
+            undecodable: Vec::new(),
         })
     }
 }

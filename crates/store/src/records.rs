@@ -234,8 +234,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// Highest id of a route that was ever assigned.
     pub last_route: u32,
-    /// Tasks on workers whose record cannot be decoded, with the reason.
-    pub damaged: Vec<(TaskId, String)>,
+    /// Tasks whose record cannot be decoded, as far as they are on workers or were found before, with the reason.
+    pub undecodable: Vec<(TaskId, String)>,
 }
 
 /// Filter and page of a list of tasks.

@@ -37,7 +37,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 enum Mode {
     Immediate,
     Lazy,
-    /// Alone in its transaction, which is rolled back.
+    /// Executed alone, and not written.
     DryRun,
 }
 

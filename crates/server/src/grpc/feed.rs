@@ -91,8 +91,11 @@ impl Feed {
             let mut budget = LOG_PAGE;
             let full = entries.iter().any(|entry| budget.spend(&entry.events));
             for entry in entries {
-                if let Some(task) = self.store.record(entry.id).await? {
-                    self.send(&task, &entry.events, entry.revision).await?;
+                match self.store.reads().task(entry.id).await {
+                    Ok(Some(task)) => self.send(&task, &entry.events, entry.revision).await?,
+                    // Removed, or one that cannot be decoded: the changes of others follow.
+                    Ok(None) | Err(rota_store::Error::Corrupt(_)) => {}
+                    Err(error) => return Err(status::store(error)),
                 }
                 self.seen = entry.revision;
             }

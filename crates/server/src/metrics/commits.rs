@@ -21,7 +21,7 @@ impl Metrics {
         self.commit.observe(commit.took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch has few commands")]
         self.batch.observe(commit.commands as f64);
-        self.quarantined.inc_by(commit.quarantined.len() as u64);
+        self.undecodable.inc_by(commit.undecodable.len() as u64);
         for left in &commit.queue_left {
             self.queue_left(left);
         }

@@ -69,7 +69,7 @@ pub(crate) struct Metrics {
     breakers: Gauges<Agent>,
     breakers_opened: Counter,
     slot_mismatches: Counter,
-    quarantined: Counter,
+    undecodable: Counter,
 }
 
 /// Every metric of the control plane.
@@ -104,7 +104,7 @@ impl Metrics {
             breakers: Family::default(),
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
-            quarantined: Counter::default(),
+            undecodable: Counter::default(),
         };
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
@@ -159,7 +159,7 @@ impl Metrics {
         registry.register("rota_store_commit_duration", seconds(), &[], help, &self.commit);
         registry.register("rota_store_commit_commands", None, &[], "Commands per commit", &self.batch);
         let help = "Stored records that could not be decoded and are left alone";
-        registry.register("rota_store_quarantined_records", None, &[], help, &self.quarantined);
+        registry.register("rota_store_undecodable_records", None, &[], help, &self.undecodable);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(

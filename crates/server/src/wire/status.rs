@@ -162,7 +162,10 @@ pub(crate) fn refused(refused: Refused) -> Status {
 pub(crate) fn store(failed: Error) -> Status {
     match failed {
         Error::Unavailable { hint, .. } => hinted("STORE_UNAVAILABLE", failed.to_string(), hint),
-        Error::LostSync(_) | Error::Deposed => error("STORE_UNAVAILABLE", failed.to_string()),
+        Error::LostSync(_) | Error::Deposed => {
+            let (message, hint) = crate::store_client::problem(&failed);
+            hinted("STORE_UNAVAILABLE", message, hint)
+        }
         Error::Corrupt(_) => error("STORE_CORRUPT", failed.to_string()),
         Error::Closed => error("STOPPING", "the server is stopping"),
     }

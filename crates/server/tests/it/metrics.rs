@@ -36,7 +36,7 @@ const NAMES: &[&str] = &[
     "rota_scheduler_slot_mismatch_total",
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",
-    "rota_store_quarantined_records_total",
+    "rota_store_undecodable_records_total",
     "rota_tasks",
     "rota_tasks_created_total",
     "rota_tasks_ended_total",

@@ -13,3 +13,6 @@ INSERT INTO shards (id, epoch, revision, last_route) VALUES (
     coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'routes'), (SELECT max(id) FROM routes), 0)
 );
 DROP TABLE floor;
+
+-- 255 is the number of no state: records that could not be decoded, looked at again by each opening.
+CREATE INDEX tasks_undecodable ON tasks (state) WHERE state = 255;

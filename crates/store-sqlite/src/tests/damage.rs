@@ -1,9 +1,9 @@
 //! Damaged records harm themselves alone, and a writer that was replaced writes nothing.
 
-use rota_core::task::{self, WorkerRef};
+use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, WorkerRef};
 use rota_core::{Epoch, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
-use rota_store::{Claim, Command, Error, OpenSession, Refused, Reply};
+use rota_store::{Budget, Claim, Command, Error, Filter, OpenSession, Prune, Reader, Refused, Reply};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -53,13 +53,75 @@ fn damaged_record_at_head_of_queue_is_passed() {
     damage(&mut engine, id(0));
     let outcome = run(&mut engine, vec![claim(1), create(2, 10)], NOW);
     assert!(matches!(outcome.replies[..], [Ok(Reply::Claimed(1)), Ok(Reply::Created(_))]), "{outcome:?}");
-    assert_eq!(outcome.commit.quarantined[0].0, id(0));
+    assert_eq!(outcome.commit.undecodable[0].0, id(0));
     assert!(outcome.commit.tasks.iter().any(|change| change.task.id == id(1) && change.dispatch.is_some()));
     // It is out of the queue, answers for itself, and is reported once.
     let outcome = run(&mut engine, vec![tick(id(0)), claim(1)], NOW);
     assert!(matches!(&outcome.replies[0], Err(Refused::Corrupt { what, .. }) if what.contains("0197")));
     assert!(matches!(outcome.replies[1], Ok(Reply::Claimed(1))), "{outcome:?}");
-    assert_eq!(outcome.commit.quarantined, []);
+    assert_eq!(outcome.commit.undecodable, []);
+}
+
+#[test]
+fn damaged_record_hides_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    run(&mut engine, vec![create(0, 10), create(1, 10)], NOW);
+    damage(&mut engine, id(0));
+    let filter = Filter { limit: 10, ..Filter::default() };
+    let ids = || readers.list(&filter).unwrap().tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(ids(), [id(1)]);
+    assert_eq!(readers.stats(&[RouteId(1)]).unwrap().next, [], "its head is damaged");
+    assert_eq!(readers.feed(0, Budget::UNLIMITED).unwrap().len(), 2);
+    assert!(matches!(readers.task(id(0)), Err(Error::Corrupt(_))));
+    // A prune must not take the queue behind it for empty.
+    let prune = Prune { ended_before: None, left_before: NOW, limit: 10 };
+    let outcome = run(&mut engine, vec![Command::Prune(prune)], NOW);
+    assert_eq!(outcome.commit.removed_routes, []);
+    assert_eq!(ids(), [id(1)]);
+    assert_eq!(readers.stats(&[RouteId(1)]).unwrap().next.len(), 1);
+}
+
+#[test]
+fn damaged_task_is_not_taken_for_a_missing_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    run(&mut engine, vec![create(0, 10)], NOW);
+    damage(&mut engine, id(0));
+    let Command::Create(mut again) = create(1, 10) else { unreachable!() };
+    again.key = Some("0".to_owned());
+    let Command::Create(mut dependent) = create(2, 10) else { unreachable!() };
+    let (key, on_failure) = (DependencyKey::Id(id(0)), OnFailure::Fail);
+    dependent.task.dependencies = vec![Dependency { key, on_failure, state: DependencyState::Missing }];
+    let batch = vec![Command::Create(again), Command::Create(dependent), create(0, 10)];
+    for reply in run(&mut engine, batch, NOW).replies {
+        assert!(matches!(reply, Err(Refused::Corrupt { .. })), "{reply:?}");
+    }
+}
+
+#[test]
+fn repaired_record_returns_at_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    run(&mut engine, vec![create(0, 10), hello()], NOW);
+    let record: Vec<u8> = {
+        let connection = engine.backend().connection();
+        connection.query_row("SELECT record FROM tasks", [], |row| row.get(0)).unwrap()
+    };
+    damage(&mut engine, id(0));
+    assert!(matches!(run(&mut engine, vec![claim(1)], NOW).replies[0], Ok(Reply::Claimed(0))));
+    drop(engine);
+    // Still damaged: reported again, so that the alert outlives a restart.
+    let mut engine = self::engine(folder.path());
+    assert_eq!(run(&mut engine, vec![claim(1)], NOW).commit.undecodable.len(), 1);
+    // As if a newer version, which wrote the record, opened the store.
+    engine.backend().connection().execute("UPDATE tasks SET record = ?", [record]).unwrap();
+    drop(engine);
+    let mut engine = self::engine(folder.path());
+    let outcome = run(&mut engine, vec![claim(1)], NOW);
+    assert!(matches!(outcome.replies[0], Ok(Reply::Claimed(1))), "{outcome:?}");
+    assert_eq!(outcome.commit.undecodable, []);
 }
 
 #[test]
@@ -73,7 +135,7 @@ fn damaged_due_record_stops_no_timer() {
     let mut engine = self::engine(folder.path());
     let later = Timestamp(NOW.0 + 3_600_000_000);
     let outcome = run(&mut engine, vec![Command::Tick { limit: 10 }], later);
-    assert_eq!(outcome.commit.quarantined.len(), 1);
+    assert_eq!(outcome.commit.undecodable.len(), 1);
     let ticked: Vec<_> = outcome.commit.tasks.iter().map(|change| change.task.id).collect();
     assert_eq!(ticked, [id(1)]);
     let outcome = run(&mut engine, vec![Command::Tick { limit: 10 }], later);

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use rota_core::task::{Completion, DependencyKey, DependencyState, OnFailure, State};
 
-use super::harness::{Harness, depend, make, namespace, on, on_alias};
+use super::harness::{Harness, ask, attempt_of, depend, finish, make, namespace, on, on_alias, to_agent};
+use crate::{Claim, Command};
 
 /// Claims and completes tasks until none is ready.
 async fn work_off(t: &mut Harness, worker: &rota_core::task::WorkerRef) -> usize {
@@ -141,4 +142,29 @@ pub async fn other_namespaces_are_no_dependencies(t: &mut Harness) {
         let states: Vec<_> = t.read(id).await.dependencies.iter().map(|one| one.state).collect();
         assert_eq!(states, [DependencyState::Missing; 2]);
     }
+}
+
+pub async fn result_reaches_dependent_of_same_batch(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let done = || Completion::Succeeded(Some(Bytes::from_static(b"42")));
+    let (first, second) = (t.plain().await, t.plain().await);
+    let dependent = t.after(vec![on(first.id)]);
+    let dependent = t.create(dependent).await;
+    let given = t.claim(&worker, 2).await;
+    let previous = |t: &Harness, id| {
+        let previous = t.last_change(id).dispatch.unwrap().previous.clone();
+        previous.into_iter().map(|one| (one.task.id, one.result)).collect::<Vec<_>>()
+    };
+    // Released and claimed in the batch that ends the first.
+    let routes = vec![t.route(to_agent("a")).await];
+    let claim = Claim { namespace: namespace("n"), worker: worker.clone(), routes, slots: 1 };
+    t.batch(vec![ask(first.id, finish(attempt_of(&given[0]), done())), Command::Claim(claim)]).await;
+    assert_eq!(previous(t, dependent.id), [(first.id, Some(Bytes::from_static(b"42")))]);
+    // Created and assigned in the batch that ends the second.
+    let mut offered = t.after(vec![on(second.id)]);
+    offered.offer = Some(worker);
+    let id = offered.task.id;
+    t.batch(vec![ask(second.id, finish(attempt_of(&given[1]), done())), make(offered)]).await;
+    assert_eq!(previous(t, id), [(second.id, Some(Bytes::from_static(b"42")))]);
 }

@@ -7,7 +7,7 @@ use rota_core::task::{Command, State, Task};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{AgentChange, Backend, Error, Keys, PutAgent, Refused, Reply};
+use crate::{AgentChange, Backend, Error, Keys, PutAgent, ReadyKey, Refused, Reply};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn put_agent(
@@ -81,9 +81,11 @@ impl<B: Backend> Engine<B> {
     fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
         // The agent's route, and those of isolated tasks of the agent.
         let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
-        let stored = self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| (*id, usize::MAX));
-        let mut ready: Vec<_> = stored.collect();
-        ready.sort_unstable();
+        let routes = self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id);
+        let mut routes: Vec<_> = routes.collect();
+        routes.sort_unstable();
+        let all = |route| ReadyKey { route, limit: usize::MAX, payloads: false };
+        let ready = routes.into_iter().map(all).collect();
         self.fetch(&Keys { ready, ..Keys::default() })?;
         let is_ours = |task: &Task| {
             task.state == State::Queued && task.namespace == *namespace && task.agent() == Some(name)

@@ -4,7 +4,7 @@ use rota_core::{RouteId, Timestamp};
 
 use super::queue::RankKey;
 use super::{Answer, Engine};
-use crate::{Backend, Claim, Error, Keys, Refused, Reply};
+use crate::{Backend, Claim, Error, Keys, ReadyKey, Refused, Reply};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
@@ -41,7 +41,8 @@ impl<B: Backend> Engine<B> {
                 best.extend(queue.best(slots));
                 return Ok(());
             };
-            self.fetch(&Keys { ready: vec![(route, wanted)], ..Keys::default() })?;
+            let key = ReadyKey { route, limit: wanted, payloads: true };
+            self.fetch(&Keys { ready: vec![key], ..Keys::default() })?;
         }
     }
 }

@@ -7,7 +7,7 @@ use rota_core::task::{self, DependencyKey, State, Task};
 use rota_core::{RouteId, TaskId, Timestamp};
 
 use super::Engine;
-use crate::{Backend, Command, Create, Error, ExpiredKeys, Keys, Stored, WaitKey};
+use crate::{Backend, Command, Create, Error, ExpiredKeys, Keys, ReadyKey, Stored, WaitKey};
 
 /// Records that one load reads for follow-ups.
 pub(super) const MAX_ROUND: usize = 1024;
@@ -96,7 +96,8 @@ impl<B: Backend> Engine<B> {
                 }
             }
         }
-        keys.ready = slots.into_iter().filter(|(_, wanted)| *wanted > 0).collect();
+        let claimed = slots.into_iter().filter(|(_, wanted)| *wanted > 0);
+        keys.ready = claimed.map(|(route, limit)| ReadyKey { route, limit, payloads: true }).collect();
         keys.tasks.retain(|id| !self.knows(*id));
         for ids in [&mut keys.tasks, &mut keys.dependents] {
             ids.sort_unstable();
@@ -111,7 +112,6 @@ impl<B: Backend> Engine<B> {
             return Ok(());
         }
         let mut rows = self.backend.load(keys)?;
-        self.write_set.loads += 1;
         self.write_set.cache.learn(keys, &mut rows);
         for (id, task) in rows.tasks {
             self.receive(id, task);
@@ -127,17 +127,17 @@ impl<B: Backend> Engine<B> {
                 self.receive(id, task);
             }
         }
-        for ((route, wanted), (_, rows)) in keys.ready.iter().zip(rows.ready) {
+        for (key, (route, rows)) in keys.ready.iter().zip(rows.ready) {
             let last = rows.last().map(|row| (row.rank, row.id));
-            let whole = rows.len() < *wanted;
+            let whole = rows.len() < key.limit;
             for row in rows {
                 let is_new = !self.knows(row.id);
                 self.receive(row.id, row.task);
                 if is_new && let Some(entry) = self.write_set.entries.get_mut(&row.id) {
-                    entry.payload = Some(row.payload);
+                    entry.payload = row.payload;
                 }
             }
-            self.write_set.queues.entry(*route).or_default().learn(*wanted, last, whole);
+            self.write_set.queues.entry(route).or_default().learn(key.limit, last, whole);
         }
         self.write_set.results.extend(rows.results);
         self.write_set.secrets.extend(rows.secrets);
@@ -157,7 +157,7 @@ impl<B: Backend> Engine<B> {
         match task {
             Ok(task) => self.take_up(Arc::new(task)),
             Err(reason) => {
-                self.write_set.corrupt.insert(id, reason);
+                self.write_set.undecodable.insert(id, reason);
             }
         }
     }

@@ -87,7 +87,7 @@ impl<B: Backend> Engine<B> {
     pub(super) fn flush(&mut self, now: Timestamp) -> (Option<Changes>, Commit) {
         let order = std::mem::take(&mut self.write_set.order);
         let mut changes = std::mem::take(&mut self.write_set.changes);
-        let mut commit = Commit { loads: self.write_set.loads, ..Commit::default() };
+        let mut commit = Commit::default();
         let mut revision = self.revision;
         for &id in &order {
             let dispatch = match self.write_set.get(id) {
@@ -102,8 +102,9 @@ impl<B: Backend> Engine<B> {
             } else {
                 changes.updated.push((Arc::clone(&task), route));
             }
-            if let Some(result) = entry.result.take() {
-                changes.results.push((id, result));
+            // Kept for dependents that the same batch assigns.
+            if let Some(result) = &entry.result {
+                changes.results.push((id, result.clone()));
             }
             let ended = task.state.is_final() && entry.before.is_none_or(|before| !before.is_final());
             if ended && task.has_secrets {
@@ -141,9 +142,9 @@ impl<B: Backend> Engine<B> {
         commit.routes.clone_from(&write_set.new_routes);
         commit.removed_routes.clone_from(&write_set.removed_routes);
         // A record that is met again was reported before.
-        let corrupt = std::mem::take(&mut write_set.corrupt).into_iter();
-        commit.quarantined = corrupt.filter(|(id, _)| !self.quarantined.contains(id)).collect();
-        changes.quarantined = commit.quarantined.iter().map(|(id, _)| *id).collect();
+        let found = std::mem::take(&mut write_set.undecodable).into_iter();
+        commit.undecodable = found.filter(|(id, _)| !self.undecodable.contains(id)).collect();
+        changes.undecodable = commit.undecodable.iter().map(|(id, _)| *id).collect();
         changes.routes = std::mem::take(&mut write_set.new_routes);
         changes.removed_routes = std::mem::take(&mut write_set.removed_routes);
         for (key, agent) in &write_set.agents {

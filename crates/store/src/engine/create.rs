@@ -18,6 +18,8 @@ impl<B: Backend> Engine<B> {
             let found = self.load(existing)?.is_some();
             return Ok(if found {
                 Ok(Answer::Existing(existing))
+            } else if self.write_set.undecodable.contains_key(&existing) {
+                Err(self.absent(existing))
             } else {
                 Err(Refused::KeyOutlived(existing))
             });
@@ -32,7 +34,7 @@ impl<B: Backend> Engine<B> {
             return Ok(Err(refused));
         }
 
-        if self.write_set.corrupt.contains_key(&id) {
+        if self.write_set.undecodable.contains_key(&id) {
             return Ok(Err(self.absent(id)));
         }
         if let Some(key) = key {
@@ -89,7 +91,13 @@ impl<B: Backend> Engine<B> {
                 }
             };
             let record = match found {
-                Some(found) => self.load(found)?.filter(|task| task.namespace == new.namespace),
+                Some(found) => {
+                    self.load(found)?;
+                    if self.write_set.undecodable.contains_key(&found) {
+                        return Ok(Err(self.absent(found)));
+                    }
+                    self.load(found)?.filter(|task| task.namespace == new.namespace)
+                }
                 None => None,
             };
             dependency.state = match record {

@@ -30,7 +30,7 @@ use rota_core::task::{self, Task};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp};
 
 use self::write_set::WriteSet;
-use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, SessionKey};
+use crate::{Backend, Command, Commit, Error, Keys, Refused, Reply, Resumed, SessionKey};
 
 type AgentKey = (Namespace, AgentName);
 
@@ -54,9 +54,9 @@ pub struct Engine<B> {
     revision: u64,
     next_due: Option<Timestamp>,
     /// Records that cannot be decoded, and are left alone.
-    quarantined: HashSet<TaskId>,
-    /// Records that were found damaged in the snapshot, to be quarantined by the next batch.
-    damaged: Vec<(TaskId, String)>,
+    undecodable: HashSet<TaskId>,
+    /// Records that the snapshot could not decode, to be reported by the next commit.
+    unreported: Vec<(TaskId, String)>,
     write_set: WriteSet,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,
@@ -86,8 +86,8 @@ impl<B: Backend> Engine<B> {
             last_idle_route: RouteId(0),
             revision: 0,
             next_due: None,
-            quarantined: HashSet::new(),
-            damaged: Vec::new(),
+            undecodable: HashSet::new(),
+            unreported: Vec::new(),
             write_set: WriteSet::default(),
             dry: false,
             stale: true,
@@ -118,7 +118,7 @@ impl<B: Backend> Engine<B> {
                 self.next_due = self.backend.write(&changes)?.next_due;
                 self.revision = changes.revision;
                 self.last_route = changes.last_route;
-                self.quarantined.extend(&changes.quarantined);
+                self.undecodable.extend(&changes.undecodable);
             }
             commit.next_due = self.next_due;
             Ok(BatchOutcome { replies: self.replies(answers), commit })
@@ -153,7 +153,7 @@ impl<B: Backend> Engine<B> {
 
     /// Loads what a batch needs, and executes it in memory.
     fn execute(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Answers, Error> {
-        self.quarantine_damaged();
+        self.take_unreported();
         let keys = self.collect(&batch, now);
         self.fetch(&keys)?;
         let mut answers = Vec::with_capacity(batch.len());
@@ -203,6 +203,7 @@ impl<B: Backend> Engine<B> {
         let mut due = self.write_set.cache.due.clone().unwrap_or_default();
         due.truncate(limit);
         let count = due.len();
+        self.fetch_unknown(Keys { dependents: due.clone(), ..Keys::default() })?;
         for id in due {
             // Another command of the batch may have ended it.
             let _ = self.apply(id, task::Command::Tick, now)?;
@@ -228,7 +229,7 @@ impl<B: Backend> Engine<B> {
         self.last_route = snapshot.last_route;
         self.revision = snapshot.revision;
         self.next_due = snapshot.next_due;
-        self.damaged = snapshot.damaged;
+        self.unreported = snapshot.undecodable;
         let agents = snapshot.agents.into_iter();
         self.agents =
             agents.map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent))).collect();
@@ -243,10 +244,10 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Quarantines the records that the snapshot found damaged.
-    fn quarantine_damaged(&mut self) {
+    /// Takes in the records that the snapshot could not decode.
+    fn take_unreported(&mut self) {
         if !self.dry {
-            self.write_set.corrupt.extend(std::mem::take(&mut self.damaged));
+            self.write_set.undecodable.extend(std::mem::take(&mut self.unreported));
         }
     }
 }

@@ -7,8 +7,9 @@ use rota_core::target::{Route, Target};
 use rota_core::task::{DependencyKey, DependencyState, Task};
 use rota_core::{RouteId, TaskId};
 
+use super::queue::Queue;
 use super::{Answer, Engine};
-use crate::{Backend, Error, Keys, Prune, Refused, Reply, WaitKey};
+use crate::{Backend, Error, Keys, Prune, ReadyKey, Refused, Reply, WaitKey};
 
 /// Unused routes that one prune looks at.
 const MAX_ROUTES: usize = 1024;
@@ -47,7 +48,7 @@ impl<B: Backend> Engine<B> {
                 }
                 Ok(_) => {}
                 Err(reason) => {
-                    self.write_set.corrupt.insert(id, reason);
+                    self.write_set.undecodable.insert(id, reason);
                 }
             }
         }
@@ -68,7 +69,8 @@ impl<B: Backend> Engine<B> {
     fn prune_routes(&mut self, limit: usize) -> Result<usize, Error> {
         let idle = self.idle_routes();
         let isolated: HashSet<_> = idle.iter().filter_map(|(_, route)| isolated_task(route)).collect();
-        let ready = idle.iter().map(|(id, _)| (*id, 1)).collect();
+        let first = |route| ReadyKey { route, limit: 1, payloads: false };
+        let ready = idle.iter().map(|(id, _)| first(*id)).collect();
         self.fetch(&Keys { ready, ..Keys::default() })?;
         self.fetch_unknown(Keys { tasks: isolated.into_iter().collect(), ..Keys::default() })?;
         let mut count = 0;
@@ -82,8 +84,8 @@ impl<B: Backend> Engine<B> {
             {
                 continue;
             }
-            let queue = self.write_set.queues.entry(id).or_default();
-            if queue.best(1).next().is_none() {
+            // Not known to be empty if its first row is damaged: then the next prune decides.
+            if self.write_set.queues.get(&id).and_then(Queue::count) == Some(0) {
                 self.write_set.routes.insert(route, None);
                 self.write_set.removed_routes.push(id);
                 count += 1;

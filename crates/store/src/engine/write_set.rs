@@ -41,10 +41,8 @@ pub(super) struct WriteSet {
     pub(super) results: HashMap<TaskId, Bytes>,
     /// Sealed secrets, as loaded or new.
     pub(super) secrets: HashMap<TaskId, Bytes>,
-    /// Number of loads so far.
-    pub(super) loads: u32,
     /// Records that cannot be decoded, with the reason.
-    pub(super) corrupt: BTreeMap<TaskId, String>,
+    pub(super) undecodable: BTreeMap<TaskId, String>,
     /// What the batch writes besides its records.
     pub(super) changes: Changes,
 }
@@ -151,7 +149,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.holds(id)
             || self.live.contains_key(&id)
             || self.write_set.cache.absent.contains(&id)
-            || self.write_set.corrupt.contains_key(&id)
+            || self.write_set.undecodable.contains_key(&id)
     }
 
     /// Moves a live record into the batch.
@@ -227,7 +225,7 @@ impl<B: Backend> Engine<B> {
 
     /// Returns the reply to a command on a task without a record.
     pub(super) fn absent(&self, id: TaskId) -> Refused {
-        match self.write_set.corrupt.get(&id) {
+        match self.write_set.undecodable.get(&id) {
             Some(reason) => Refused::Corrupt { what: format!("task {id}"), reason: reason.clone() },
             None => Refused::NoTask(id),
         }
