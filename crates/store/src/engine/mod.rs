@@ -12,6 +12,7 @@ mod claim;
 mod collect;
 mod commit;
 mod create;
+mod dry_run;
 mod links;
 mod prune;
 mod queue;
@@ -130,25 +131,6 @@ impl<B: Backend> Engine<B> {
             let _ = self.reload();
         }
         outcome
-    }
-
-    /// Replies to a batch as [`Engine::run`] would, and changes nothing.
-    pub fn dry_run(
-        &mut self,
-        batch: Vec<Command>,
-        now: Timestamp,
-    ) -> Result<Vec<Result<Reply, Refused>>, Error> {
-        if self.stale {
-            self.reload()?;
-        }
-        let rng = self.rng.clone();
-        self.dry = true;
-        let answers = self.execute(batch, now);
-        self.dry = false;
-        self.rng = rng;
-        let entries = std::mem::take(&mut self.write_set).entries;
-        let records = entries.into_iter().map(|(id, entry)| (id, entry.task)).collect();
-        Ok(answers?.into_iter().map(|answer| answer.map(|answer| answer.into_reply(&records))).collect())
     }
 
     /// Loads what a batch needs, and executes it in memory.
