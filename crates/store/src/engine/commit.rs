@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rota_core::TaskId;
 use rota_core::task::{DependencyState, Event, State, Task};
+use rota_core::{TaskId, Timestamp};
 
 use super::Engine;
 use super::write_set::{Entry, WriteSet};
@@ -13,7 +13,6 @@ use crate::{
     AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Keys, Previous, QueueLeft, TaskChange,
     UsageAdded,
 };
-use rota_core::Timestamp;
 
 /// Adds the facts of one task's transitions to the commit, with the record as the batch leaves it.
 fn report(entry: &mut Entry, commit: &mut Commit) {
