@@ -32,6 +32,11 @@ impl FromStr for TaskId {
     }
 }
 
+/// Key of a task in its shard: the revision of its creation, which never repeats. The lowest key is the oldest task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskKey(pub u64);
+
 /// Token of one assignment of a task. Grows with each assignment and never repeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -43,7 +48,7 @@ pub struct Fence(pub u64);
 pub struct Epoch(pub u64);
 
 /// Id of an interned [`crate::target::Route`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RouteId(pub u32);
 

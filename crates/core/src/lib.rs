@@ -53,5 +53,5 @@ pub mod text;
 pub mod time;
 pub mod usage;
 
-pub use ids::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, WorkerName};
+pub use ids::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, WorkerName};
 pub use time::Timestamp;

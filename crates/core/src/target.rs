@@ -1,6 +1,7 @@
 //! Targets of tasks, and the routes that workers cover.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +50,8 @@ pub struct Profile {
     pub namespace: Namespace,
     pub worker: WorkerName,
     pub agent: AgentName,
-    /// Capabilities of its agent and its own.
-    pub capabilities: BTreeSet<String>,
+    /// Capabilities of its agent and its own. Shared: workers of one agent mostly have the same.
+    pub capabilities: Arc<BTreeSet<String>>,
     /// Task that it was started for, if it was started for one.
     pub task: Option<TaskId>,
 }
@@ -84,7 +85,7 @@ mod tests {
             namespace: namespace.clone(),
             worker: WorkerName::new("w").unwrap(),
             agent: AgentName::new("g").unwrap(),
-            capabilities: words(&["code", "test"]),
+            capabilities: Arc::new(words(&["code", "test"])),
             task: None,
         };
         let at = |target| Route { namespace: namespace.clone(), target };

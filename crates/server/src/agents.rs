@@ -1,23 +1,28 @@
 //! Registry of the agents: their specs, decoded once, and what is known of their pools. Changed only by commits. Knows
 //! nothing of workers and slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
-use rota_core::{AgentName, Namespace, Timestamp};
+use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
 use rota_store::AgentChange;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::keys::AgentKey;
 use crate::pools::Pools;
+use crate::pulse::Pulse;
 use crate::wire::agent;
 
-/// Generation and creation time: they also differ when an agent was deleted and created again.
-pub(crate) type AgentVersion = (u64, Timestamp);
+/// Deleted agents of which is known when they were deleted.
+const MAX_DELETED: usize = 1024;
+
+/// Number of a change of any agent. Grows by 1.
+pub(crate) type ChangeNumber = u64;
 
 /// An agent with its decoded spec.
 #[derive(Debug, Clone)]
@@ -25,6 +30,9 @@ pub(crate) struct KnownAgent {
     pub(crate) agent: Arc<Agent>,
     pub(crate) spec: Arc<v1::AgentSpec>,
 }
+
+/// An agent that has changed; without a record if it was deleted.
+pub(crate) type Changed = (AgentKey, Option<KnownAgent>);
 
 /// Effect of a change on an agent's circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +46,45 @@ pub(crate) enum AgentEffect {
 /// All agents, with their specs and pools.
 #[derive(Debug, Default)]
 pub(crate) struct AgentRegistry {
-    agents: RwLock<BTreeMap<AgentKey, KnownAgent>>,
+    agents: RwLock<Agents>,
     pools: Pools,
     changes: Mutex<()>,
+    changed: Pulse,
+}
+
+#[derive(Debug, Default)]
+struct Agents {
+    known: BTreeMap<AgentKey, KnownAgent>,
+    /// The last change of each agent, also of those deleted lately.
+    changes: BTreeMap<ChangeNumber, AgentKey>,
+    numbers: BTreeMap<AgentKey, ChangeNumber>,
+    /// Changes that were deletions, oldest first.
+    deleted: BTreeSet<ChangeNumber>,
+    last: ChangeNumber,
+    /// The last deletion that has been forgotten.
+    forgotten: ChangeNumber,
+}
+
+impl Agents {
+    /// Numbers a change, in place of the agent's last one.
+    fn number(&mut self, key: &AgentKey, deleted: bool) {
+        self.last += 1;
+        if let Some(before) = self.numbers.insert(key.clone(), self.last) {
+            self.changes.remove(&before);
+            self.deleted.remove(&before);
+        }
+        self.changes.insert(self.last, key.clone());
+        if deleted {
+            self.deleted.insert(self.last);
+        }
+        if self.deleted.len() > MAX_DELETED
+            && let Some(number) = self.deleted.pop_first()
+            && let Some(key) = self.changes.remove(&number)
+        {
+            self.numbers.remove(&key);
+            self.forgotten = number;
+        }
+    }
 }
 
 impl AgentRegistry {
@@ -48,25 +92,55 @@ impl AgentRegistry {
     pub(crate) fn restore(&self, agents: Vec<Agent>) {
         let mut known = self.agents.write();
         for agent in agents {
-            known.insert(key(&agent), KnownAgent::new(Arc::new(agent)));
+            known.number(&key(&agent), false);
+            known.known.insert(key(&agent), KnownAgent::new(Arc::new(agent)));
         }
     }
 
     /// Takes in a committed change.
     pub(crate) fn apply(&self, change: &AgentChange) -> AgentEffect {
         let key = key(&change.agent);
-        if change.deleted {
-            self.agents.write().remove(&key);
+        let mut agents = self.agents.write();
+        agents.number(&key, change.deleted);
+        let effect = if change.deleted {
+            agents.known.remove(&key);
             self.pools.remove(&key);
-            return AgentEffect::Deleted;
+            AgentEffect::Deleted
+        } else {
+            let known = KnownAgent::new(Arc::clone(&change.agent));
+            let spec = Arc::clone(&known.spec);
+            match agents.known.insert(key, known) {
+                None => AgentEffect::Created,
+                Some(before) if before.spec != spec => AgentEffect::SpecChanged,
+                Some(_) => AgentEffect::Unchanged,
+            }
+        };
+        self.changed.mark();
+        effect
+    }
+
+    /// Reports that agents have changed.
+    pub(crate) fn changed(&self) -> &Pulse {
+        &self.changed
+    }
+
+    /// Returns the agents that have changed after a change, in its order, with the number of the last one. Returns `None` if deletions since then have been forgotten.
+    pub(crate) fn changes_after(
+        &self,
+        after: ChangeNumber,
+        limit: usize,
+    ) -> Option<(Vec<Changed>, ChangeNumber)> {
+        let agents = self.agents.read();
+        if after < agents.forgotten {
+            return None;
         }
-        let known = KnownAgent::new(Arc::clone(&change.agent));
-        let spec = Arc::clone(&known.spec);
-        match self.agents.write().insert(key, known) {
-            None => AgentEffect::Created,
-            Some(before) if before.spec != spec => AgentEffect::SpecChanged,
-            Some(_) => AgentEffect::Unchanged,
+        let changes = agents.changes.range((Bound::Excluded(after), Bound::Unbounded)).take(limit);
+        let (mut last, mut changed) = (after, Vec::new());
+        for (number, key) in changes {
+            last = *number;
+            changed.push((key.clone(), agents.known.get(key).cloned()));
         }
+        Some((changed, last))
     }
 
     /// Waits for its turn to change an agent: an update reads before it writes.
@@ -75,29 +149,23 @@ impl AgentRegistry {
     }
 
     pub(crate) fn get(&self, key: &AgentKey) -> Option<KnownAgent> {
-        self.agents.read().get(key).cloned()
+        self.agents.read().known.get(key).cloned()
     }
 
     pub(crate) fn contains(&self, key: &AgentKey) -> bool {
-        self.agents.read().contains_key(key)
+        self.agents.read().known.contains_key(key)
     }
 
     pub(crate) fn keys(&self) -> Vec<AgentKey> {
-        self.agents.read().keys().cloned().collect()
+        self.agents.read().known.keys().cloned().collect()
     }
 
-    /// Returns the agents of a namespace, or all.
-    pub(crate) fn list(&self, namespace: Option<&Namespace>) -> Vec<(AgentKey, KnownAgent)> {
+    /// Returns the agents of a namespace, or all, with the number of the last change that they contain.
+    pub(crate) fn list(&self, namespace: Option<&Namespace>) -> (Vec<(AgentKey, KnownAgent)>, ChangeNumber) {
         let agents = self.agents.read();
-        let listed = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-        listed.map(|(key, known)| (key.clone(), known.clone())).collect()
-    }
-
-    /// Returns which version each agent of a namespace has, or each of all.
-    pub(crate) fn versions(&self, namespace: Option<&Namespace>) -> BTreeMap<AgentKey, AgentVersion> {
-        let agents = self.agents.read();
-        let listed = agents.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-        listed.map(|(key, known)| (key.clone(), (known.agent.generation, known.agent.created_at))).collect()
+        let is_in = |at: &Namespace| namespace.is_none_or(|namespace| at == namespace);
+        let listed = agents.known.iter().filter(|((at, _), _)| is_in(at));
+        (listed.map(|(key, known)| (key.clone(), known.clone())).collect(), agents.last)
     }
 
     /// Returns the agent best suited to tasks that name only capabilities: of those that have all of them one that is
@@ -105,11 +173,11 @@ impl AgentRegistry {
     pub(crate) fn best_match(
         &self,
         route: &Route,
-        capabilities: &std::collections::BTreeSet<String>,
+        capabilities: &BTreeSet<String>,
         paused: impl Fn(&AgentKey) -> bool,
     ) -> Option<AgentName> {
         let agents = self.agents.read();
-        let fitting = agents.iter().filter(|((namespace, _), known)| {
+        let fitting = agents.known.iter().filter(|((namespace, _), known)| {
             *namespace == route.namespace && capabilities.is_subset(&known.agent.capabilities)
         });
         let best =
@@ -132,4 +200,58 @@ impl KnownAgent {
 
 fn key(agent: &Agent) -> AgentKey {
     (agent.namespace.clone(), agent.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::Timestamp;
+    use rota_core::task::Limits;
+
+    use super::*;
+
+    fn change(number: usize, deleted: bool) -> AgentChange {
+        let agent = Agent {
+            namespace: Namespace::new("n").unwrap(),
+            name: AgentName::new(&format!("agent-{number}")).unwrap(),
+            generation: 1,
+            capabilities: BTreeSet::new(),
+            defaults: Limits::default(),
+            created_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            payload: bytes::Bytes::new(),
+        };
+        AgentChange { agent: Arc::new(agent), deleted }
+    }
+
+    #[test]
+    fn changes_are_read_without_other_agents() {
+        let registry = AgentRegistry::default();
+        for number in 0..10_000 {
+            registry.apply(&change(number, false));
+        }
+        let (all, last) = registry.list(None);
+        assert_eq!(all.len(), 10_000);
+        registry.apply(&change(7, false));
+        registry.apply(&change(8, true));
+        registry.apply(&change(7, false));
+        let (changes, last) = registry.changes_after(last, 256).unwrap();
+        let changes: Vec<_> =
+            changes.iter().map(|((_, name), known)| (name.as_str(), known.is_some())).collect();
+        assert_eq!(changes, [("agent-8", false), ("agent-7", true)]);
+        assert!(registry.changes_after(last, 256).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn forgotten_deletions_are_reported() {
+        let registry = AgentRegistry::default();
+        registry.apply(&change(0, false));
+        let last = registry.list(None).1;
+        for number in 0..=MAX_DELETED {
+            registry.apply(&change(number, true));
+        }
+        assert!(registry.changes_after(last, 256).is_none());
+        let (all, last) = registry.list(None);
+        assert!(all.is_empty() && registry.changes_after(last, 256).is_some());
+        assert_eq!(registry.agents.read().numbers.len(), MAX_DELETED, "deleted agents pile up");
+    }
 }

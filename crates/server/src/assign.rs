@@ -62,6 +62,7 @@ fn previous(previous: &Previous) -> wire::PreviousResult {
         alias: previous.task.alias.clone().unwrap_or_default(),
         title: previous.task.title.clone(),
         state: event::state(previous.task.state).into(),
+        omitted: result.is_none() && previous.task.has_result,
         result,
     }
 }

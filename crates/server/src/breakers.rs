@@ -21,7 +21,6 @@ use crate::agents::AgentRegistry;
 use crate::clock::now;
 use crate::keys::AgentKey;
 use crate::scheduler::{Admission, Scheduler};
-use crate::watchers::Watchers;
 use crate::wire::failure;
 
 /// The circuit breakers of all agents.
@@ -217,12 +216,7 @@ impl Breakers {
 }
 
 /// Runs the timer of all breakers.
-pub(crate) async fn run(
-    breakers: Arc<Breakers>,
-    watchers: Arc<Watchers>,
-    stop: CancellationToken,
-    monitor: TaskMonitor,
-) {
+pub(crate) async fn run(breakers: Arc<Breakers>, stop: CancellationToken, monitor: TaskMonitor) {
     loop {
         let wait = async {
             match breakers.next() {
@@ -237,7 +231,6 @@ pub(crate) async fn run(
         }
         let activation = monitor.activate();
         breakers.tick();
-        watchers.state_changed();
         activation.succeeded();
     }
 }

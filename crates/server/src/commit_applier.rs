@@ -1,11 +1,12 @@
 //! Applies commits, in their order, to everything that the control plane keeps in memory, then notifies the
 //! watchers. Decides nothing: a commit states what has happened already.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rota_core::Timestamp;
 use rota_core::target::Profile;
-use rota_core::task::WorkerRef;
+use rota_core::task::{Task, WorkerRef};
 use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
@@ -14,7 +15,7 @@ use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
 use crate::health::Health;
-use crate::keys::AgentKey;
+use crate::keys::{AgentKey, WorkerKey};
 use crate::metrics::Metrics;
 use crate::scheduler::{Scheduler, SlotState, WorkerEntry};
 use crate::sessions::{self, SessionDeps};
@@ -60,7 +61,6 @@ impl CommitApplier {
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         // Last: a watcher that reads after it was notified must find what the commit changed.
-        self.watchers.state_changed();
         self.watchers.publish(commit);
     }
 
@@ -79,32 +79,35 @@ impl CommitApplier {
     /// Restores what was there before this control plane started. Workers have the recovery grace period to come back;
     /// then their sessions expire.
     pub(crate) fn restore(&mut self, snapshot: Snapshot, sessions: &SessionDeps) {
+        let next_due = snapshot.earliest_due();
         self.agents.restore(snapshot.agents);
         self.scheduler.restore(snapshot.routes, snapshot.queued);
-        self.metrics.restore(snapshot.on_workers.iter().map(|(_, task)| task.state));
+        self.metrics.restore(snapshot.on_workers.iter().map(|on| on.task.state));
+        let mut on_workers: HashMap<WorkerKey, Vec<&Task>> = HashMap::new();
+        for task in snapshot.on_workers.iter().map(|on| &on.task) {
+            if let Some(assignment) = &task.assignment {
+                let key = (task.namespace.clone(), assignment.worker.clone());
+                on_workers.entry(key).or_default().push(task);
+            }
+        }
         for session in snapshot.sessions {
             let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
-            let tasks = || {
-                (snapshot.on_workers.iter()).map(|(_, task)| task).filter(|task| {
-                    task.namespace == session.namespace
-                        && task.assignment.as_ref().is_some_and(|a| a.worker == session.worker)
-                })
-            };
-            let own = tasks().find(|task| task.target.is_own()).map(|task| task.id);
+            let key = (session.namespace.clone(), session.worker.clone());
+            let tasks = on_workers.remove(&key).unwrap_or_default();
+            let own = tasks.iter().find(|task| task.target.is_own()).map(|task| task.id);
             let mut entry = self.disconnected(&session);
-            for task in tasks() {
+            for task in tasks {
                 entry.resume(task.id, task.fence, SlotState::Running);
             }
             entry.slot_count = entry.attempts();
             entry.profile.task = own;
-            let key = entry.key();
             // The first session of its name: none can be newer.
             let _ = self.scheduler.register(entry);
             let message = "the worker did not reconnect after the control plane started";
             let grace = sessions.timing.recovery_grace;
             sessions::expire_session_after(sessions, &key, worker, grace, message);
         }
-        self.timer.send_replace(snapshot.next_due);
+        self.timer.send_replace(next_due);
     }
 
     /// Returns a worker that has a session row but, for now, no stream.
@@ -114,7 +117,7 @@ impl CommitApplier {
             namespace: session.namespace.clone(),
             worker: session.worker.clone(),
             agent: session.agent.clone(),
-            capabilities: known.map(|known| known.agent.capabilities.clone()).unwrap_or_default(),
+            capabilities: known.map(|known| Arc::new(known.agent.capabilities.clone())).unwrap_or_default(),
             task: None,
         };
         WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since)

@@ -1,26 +1,131 @@
-//! Demand for workers: which agent's pool each waiting task counts for, and how many workers that asks for.
+//! Demand for workers: which agent's pool each waiting task counts for, and how many workers that asks for. Shares one
+//! snapshot of all workers among those who look at more than one worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rota_core::AgentName;
 use rota_core::breaker::State as Breaker;
 use rota_core::target::{Route, Target};
+use rota_core::task::explain;
+use rota_core::{AgentName, Namespace, TaskId, WorkerName};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
 use crate::keys::AgentKey;
-use crate::scheduler::{PoolStatus, Scheduler};
+use crate::scheduler::{Scheduler, SchedulerView, WorkerView};
 
-/// Joins the queues of the scheduler with the agents that could serve them.
+/// Least time between two snapshots.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Least ratio of the time between two snapshots to the time that one takes.
+const MIN_REST: u32 = 10;
+
+/// Joins the queues of the scheduler with the agents that could serve them. Clones share their snapshots.
 #[derive(Debug, Clone)]
 pub(crate) struct Demand {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) breakers: Arc<Breakers>,
+    last: Arc<Mutex<Option<Last>>>,
+}
+
+/// The last snapshot, and the earliest time for another.
+#[derive(Debug)]
+struct Last {
+    snapshot: Arc<Snapshot>,
+    next: Instant,
+}
+
+/// All workers and queues at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) view: SchedulerView,
+    /// Each agent's pool: its workers, and every waiting task counted for one agent.
+    pub(crate) pools: BTreeMap<AgentKey, PoolStatus>,
+    /// Tasks that need a worker of their own, sorted by id.
+    pub(crate) isolated: Vec<IsolatedTask>,
+}
+
+/// An agent's pool: its workers and the tasks that wait for them. Workers that were started for a single task belong to no
+/// pool.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PoolStatus {
+    pub(crate) queued: u64,
+    pub(crate) workers: Vec<Arc<WorkerView>>,
+}
+
+/// A task that needs a worker of its own, and waits for it or has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct IsolatedTask {
+    pub(crate) namespace: Namespace,
+    pub(crate) id: TaskId,
+    pub(crate) agent: AgentName,
+    pub(crate) queued: bool,
+    pub(crate) worker: Option<WorkerName>,
 }
 
 impl Demand {
+    pub(crate) fn new(
+        scheduler: Arc<Scheduler>,
+        agents: Arc<AgentRegistry>,
+        breakers: Arc<Breakers>,
+    ) -> Self {
+        Self { scheduler, agents, breakers, last: Arc::default() }
+    }
+
+    /// Returns a snapshot that contains every change applied before the call, so that a caller finds what it has done
+    /// itself. While nothing changes all callers share the last one. While workers change there is a new one at most
+    /// every 100 ms, for which all callers wait together.
+    pub(crate) async fn snapshot(&self) -> Arc<Snapshot> {
+        let version = self.scheduler.version();
+        // Held while waiting and copying: callers that come meanwhile get the same snapshot.
+        let mut last = self.last.lock().await;
+        if let Some(last) = &*last {
+            if last.snapshot.view.version >= version {
+                return Arc::clone(&last.snapshot);
+            }
+            tokio::time::sleep_until(last.next).await;
+        }
+        let began = Instant::now();
+        let snapshot = Arc::new(self.take_snapshot());
+        let rest = (began.elapsed() * MIN_REST).max(MIN_INTERVAL);
+        *last = Some(Last { snapshot: Arc::clone(&snapshot), next: began + rest });
+        snapshot
+    }
+
+    /// Takes a snapshot for the caller alone.
+    pub(crate) fn take_snapshot(&self) -> Snapshot {
+        let view = self.scheduler.view();
+        let mut pools: BTreeMap<AgentKey, PoolStatus> = BTreeMap::new();
+        // Each namespace has ids of its own.
+        let mut isolated: BTreeMap<(Namespace, TaskId), IsolatedTask> = BTreeMap::new();
+        for worker in &view.workers {
+            let profile = &worker.profile;
+            let (namespace, agent) = (profile.namespace.clone(), profile.agent.clone());
+            if profile.task.is_none() {
+                pools.entry((namespace, agent)).or_default().workers.push(Arc::clone(worker));
+            } else if let Some(id) = worker.own_task {
+                let worker = Some(profile.worker.clone());
+                let key = (namespace.clone(), id);
+                isolated.insert(key, IsolatedTask { namespace, id, agent, queued: false, worker });
+            }
+        }
+        for (_, route, count) in &view.queues {
+            if let Target::Task { id, agent } = &route.target {
+                let (namespace, agent) = (route.namespace.clone(), agent.clone());
+                let task = IsolatedTask { namespace, id: *id, agent, queued: true, worker: None };
+                isolated.entry((task.namespace.clone(), *id)).or_insert(task).queued = true;
+            } else if let Some(agent) = self.preferred(route) {
+                pools.entry((route.namespace.clone(), agent)).or_default().queued += count;
+            }
+        }
+        let mut isolated: Vec<_> = isolated.into_values().collect();
+        isolated.sort_unstable();
+        Snapshot { view, pools, isolated }
+    }
+
     /// Returns the agent that a waiting task of a route counts for: the one it names, or the best of those that cover
     /// it. A task that gets a worker of its own counts for no pool.
     pub(crate) fn preferred(&self, route: &Route) -> Option<AgentName> {
@@ -35,17 +140,6 @@ impl Demand {
         }
     }
 
-    /// Returns each agent's pool: its workers, and every waiting task counted for one agent.
-    pub(crate) fn pools(&self) -> BTreeMap<AgentKey, PoolStatus> {
-        let mut pools = self.scheduler.pools();
-        for (_, route, count) in self.scheduler.queues() {
-            if let Some(agent) = self.preferred(&route) {
-                pools.entry((route.namespace, agent)).or_default().queued += count;
-            }
-        }
-        pools
-    }
-
     /// Returns how many of an agent's waiting tasks ask for workers. Those that its circuit breaker holds back would
     /// only keep more workers waiting.
     pub(crate) fn admitted(&self, agent: &AgentKey, queued: u64) -> u64 {
@@ -54,5 +148,112 @@ impl Demand {
             Breaker::Open { .. } => 0,
             Breaker::HalfOpen { .. } => queued.min(1),
         }
+    }
+}
+
+impl Snapshot {
+    /// Returns the workers of a namespace, or all.
+    pub(crate) fn workers(&self, namespace: Option<&Namespace>) -> impl Iterator<Item = &Arc<WorkerView>> {
+        let is_in =
+            move |worker: &&Arc<WorkerView>| namespace.is_none_or(|at| worker.profile.namespace == *at);
+        self.view.workers.iter().filter(is_in)
+    }
+
+    /// Counts the workers that cover a route. The caller fills in `ahead`.
+    pub(crate) fn capacity(&self, route: &Route) -> explain::RouteCapacity {
+        let mut capacity = explain::RouteCapacity::default();
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        for worker in self.serving(route) {
+            if worker.draining {
+                capacity.draining += 1;
+            } else {
+                capacity.workers += 1;
+                capacity.slots += small(worker.slots);
+                capacity.free += small(worker.free);
+            }
+        }
+        capacity
+    }
+
+    /// Returns up to `limit` of the tasks on the workers that cover a route, oldest first, and how many there are.
+    pub(crate) fn running_tasks(&self, route: &Route, limit: usize) -> (Vec<TaskId>, usize) {
+        let mut tasks: Vec<_> = self.serving(route).flat_map(|worker| worker.tasks.iter().copied()).collect();
+        // Ids grow with time.
+        tasks.sort_unstable();
+        tasks.dedup();
+        let count = tasks.len();
+        tasks.truncate(limit);
+        (tasks, count)
+    }
+
+    fn serving(&self, route: &Route) -> impl Iterator<Item = &Arc<WorkerView>> {
+        // The workers of an agent need not be searched for.
+        let pool = match &route.target {
+            Target::Agent(agent) => {
+                let pool = self.pools.get(&(route.namespace.clone(), agent.clone()));
+                pool.map_or(&[][..], |pool| &pool.workers)
+            }
+            _ => &self.view.workers,
+        };
+        pool.iter().filter(move |worker| worker.connected && worker.profile.covers(route))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use rota_core::Epoch;
+    use rota_core::breaker::Policy;
+    use rota_core::target::Profile;
+
+    use super::*;
+    use crate::clock::now;
+    use crate::scheduler::WorkerEntry;
+
+    fn demand() -> Demand {
+        let scheduler = Arc::new(Scheduler::new(Counter::default()));
+        let agents = Arc::new(AgentRegistry::default());
+        let policy = Policy { failures: 1, cooldown: Duration::ZERO };
+        let breakers = Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents));
+        Demand::new(scheduler, agents, Arc::new(breakers))
+    }
+
+    fn register(demand: &Demand, worker: usize) {
+        let profile = Profile {
+            namespace: Namespace::new("n").unwrap(),
+            worker: WorkerName::new(&format!("worker-{worker}")).unwrap(),
+            agent: AgentName::new("agent").unwrap(),
+            capabilities: Arc::default(),
+            task: None,
+        };
+        let entry = WorkerEntry::new(profile, Epoch(1), String::new(), now());
+        assert!(demand.scheduler.register(entry).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_share_one_paced_snapshot() {
+        let (demand, began) = (demand(), Instant::now());
+        for change in 1..=10 {
+            register(&demand, change);
+            let readers = (0..100).map(|_| demand.snapshot());
+            for snapshot in futures::future::join_all(readers).await {
+                assert_eq!(snapshot.view.workers.len(), change, "a reader must find what it has done");
+            }
+        }
+        assert_eq!(demand.scheduler.views(), 10, "readers of the same state must share a snapshot");
+        assert_eq!(began.elapsed(), 9 * MIN_INTERVAL, "only the first need not wait");
+        for _ in 0..100 {
+            demand.snapshot().await;
+        }
+        assert_eq!(demand.scheduler.views(), 10, "nothing has changed");
+    }
+
+    #[test]
+    fn nothing_is_copied_without_readers() {
+        let demand = demand();
+        for worker in 0..1000 {
+            register(&demand, worker);
+        }
+        assert_eq!(demand.scheduler.views(), 0);
     }
 }

@@ -100,7 +100,7 @@ impl Dispatcher {
             let (attempt, completion, jitter) =
                 (AttemptRef { by, fence }, Completion::Failed(failed), rand::random());
             let command =
-                Command::Finish { attempt, completion, usage: None, session: String::new(), jitter };
+                Command::Finish { attempt, last: 0, completion, usage: None, session: String::new(), jitter };
             if let Err(status) = store.command(namespace, id, command, false).await {
                 // Its timeouts end the attempt all the same.
                 tracing::warn!(task = %id, %status, "failed to end an attempt");

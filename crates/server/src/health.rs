@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use rota_core::Timestamp;
 use rota_core::breaker::State as Breaker;
-use rota_core::{TaskId, Timestamp};
 use rota_proto::causes;
 use rota_telemetry::BackgroundTasks;
 use rota_telemetry::background_tasks::{BackgroundTaskState, BackgroundTaskStatus};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::agents::AgentRegistry;
 use crate::breakers::{self, Breakers};
@@ -121,7 +120,7 @@ impl Health {
         let began = Instant::now();
         let store = self.store.reads();
         // An empty batch writes nothing, but waits for the writer; reads take another way.
-        let probe = async { tokio::try_join!(store.task(TaskId(Uuid::nil())), store.apply(Vec::new())) };
+        let probe = async { tokio::try_join!(store.revision(), store.apply(Vec::new())) };
         let problem = match timeout(STORE_TIMEOUT, probe).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(store_client::problem(&error)),

@@ -52,6 +52,7 @@ mod keys;
 mod metrics;
 mod options;
 mod pools;
+mod pulse;
 mod scheduler;
 mod seal;
 mod server;

@@ -30,13 +30,9 @@ impl Pools {
         self.0.read().get(agent)?.announced.get(worker).cloned()
     }
 
-    /// Sets what is wrong; empty if nothing is. Returns whether that changed.
-    pub(crate) fn report(&self, agent: Key, message: String) -> bool {
-        let mut pools = self.0.write();
-        let pool = pools.entry(agent).or_default();
-        let changed = pool.message != message;
-        pool.message = message;
-        changed
+    /// Sets what is wrong; empty if nothing is.
+    pub(crate) fn report(&self, agent: Key, message: String) {
+        self.0.write().entry(agent).or_default().message = message;
     }
 
     /// Returns what is wrong with a pool; empty if nothing is.

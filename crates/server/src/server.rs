@@ -122,18 +122,13 @@ impl Server {
             sealer: Arc::clone(&sealer),
             heartbeat_timeout: options.timing.heartbeat_timeout,
         });
-        let demand = Demand {
-            scheduler: Arc::clone(&scheduler),
-            agents: Arc::clone(&agents),
-            breakers: Arc::clone(&breakers),
-        };
+        let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let sessions = SessionDeps {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
             dispatcher: Arc::clone(&dispatcher),
             metrics: Arc::clone(&metrics),
-            watchers: Arc::clone(&watchers),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
             stop: stop.clone(),
@@ -156,10 +151,12 @@ impl Server {
         let claimer =
             Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
         let background = background::start(
-            CommitLoop { applier, claimer, watchers: Arc::clone(&watchers), commits, barriers: passed },
+            CommitLoop { applier, claimer, commits, barriers: passed },
             BackgroundDeps {
                 monitors: options.background_tasks.clone(),
                 store: store.clone(),
+                scheduler: Arc::clone(&scheduler),
+                agents: Arc::clone(&agents),
                 watchers: Arc::clone(&watchers),
                 breakers,
                 retention: options.timing.retention,
@@ -168,7 +165,7 @@ impl Server {
             },
         );
 
-        let streams = Streams { watchers: Arc::clone(&watchers), stop: stop.clone() };
+        let streams = Streams { watchers, stop: stop.clone() };
         let creator = Creator { store: store.clone(), scheduler, sealer, isolates: options.isolates };
         let services = Services {
             tasks: grpc::Tasks {
@@ -181,6 +178,7 @@ impl Server {
             agents: grpc::Agents {
                 agents,
                 demand: demand.clone(),
+                demand_messages: Arc::default(),
                 sessions: sessions.clone(),
                 barriers,
                 streams,
@@ -190,7 +188,6 @@ impl Server {
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),
                 demand: demand.clone(),
-                watchers,
                 replica: options.replica,
             },
             workers: sessions::Service { deps: sessions },

@@ -108,11 +108,11 @@ fn emit_task(store: &StoreClient, task: &Task) {
     if ids.is_empty() {
         return traces::emit(span);
     }
-    let store = store.clone();
+    let (store, namespace) = (store.clone(), task.namespace.clone());
     spawn("span-links", OnExit::Done, async move {
         for id in ids {
             // A pruned task, or a store that is closing, costs its link and no more.
-            if let Ok(Some(other)) = store.record(id).await {
+            if let Ok(Some(other)) = store.record(&namespace, id).await {
                 let (trace_id, span_id) = (other.trace.trace_id, other.trace.span_id);
                 span.links.push(trace::TraceContext { trace_id, span_id, sampled: other.trace.sampled });
             }

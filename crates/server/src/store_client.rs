@@ -191,42 +191,46 @@ impl StoreClient {
         expect_reply!(self.one(Command::Tick { limit }).await?, Reply::Ticked(count) => count)
     }
 
-    /// Removes expired records. Returns how many were removed.
-    pub(crate) async fn prune(&self, prune: Prune) -> Result<usize, Status> {
-        expect_reply!(self.one(Command::Prune(prune)).await?, Reply::Pruned(count) => count)
+    /// Removes some expired records. Returns whether there may be more.
+    pub(crate) async fn prune(&self, prune: Prune) -> Result<bool, Status> {
+        expect_reply!(self.one(Command::Prune(prune)).await?, Reply::Pruned { more, .. } => more)
     }
 
     /// Resolves a task's name to its id. An alias means the newest task that has it.
     pub(crate) async fn resolve(&self, namespace: &Namespace, name: TaskName) -> Result<TaskId, Status> {
         match name {
             TaskName::Id(id) => Ok(id),
-            TaskName::Alias(alias) => {
-                let found = self.store.newest(namespace, &alias).await.map_err(status::store)?;
-                found.ok_or_else(|| {
-                    status::error(
-                        "TASK_NOT_FOUND",
-                        format!("task {alias:?} does not exist in namespace {namespace}"),
-                    )
-                })
-            }
+            TaskName::Alias(alias) => Ok(self.newest(namespace, alias).await?.id),
         }
+    }
+
+    async fn newest(&self, namespace: &Namespace, alias: String) -> Result<Task, Status> {
+        let found = self.store.newest((namespace.clone(), alias.clone())).await.map_err(status::store)?;
+        found.ok_or_else(|| {
+            let message = format!("task {alias:?} does not exist in namespace {namespace}");
+            status::error("TASK_NOT_FOUND", message)
+        })
     }
 
     /// Returns a task of a namespace.
     pub(crate) async fn task(&self, namespace: &Namespace, name: TaskName) -> Result<Task, Status> {
-        let id = self.resolve(namespace, name).await?;
-        let task = self.record(id).await?;
-        task.filter(|task| task.namespace == *namespace).ok_or_else(|| status::refused(Refused::NoTask(id)))
+        match name {
+            TaskName::Id(id) => {
+                let task = self.record(namespace, id).await?;
+                task.ok_or_else(|| status::refused(Refused::NoTask(id)))
+            }
+            TaskName::Alias(alias) => self.newest(namespace, alias).await,
+        }
     }
 
-    /// Returns the record of a task in whatever namespace, if there is one.
-    pub(crate) async fn record(&self, id: TaskId) -> Result<Option<Task>, Status> {
-        self.store.task(id).await.map_err(status::store)
+    /// Returns the record of a task, if there is one.
+    pub(crate) async fn record(&self, namespace: &Namespace, id: TaskId) -> Result<Option<Task>, Status> {
+        self.store.task((namespace.clone(), id)).await.map_err(status::store)
     }
 
     /// Returns the spec with which a task was created, encoded.
-    pub(crate) async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Status> {
-        self.store.payload(id).await.map_err(status::store)
+    pub(crate) async fn payload(&self, task: &Task) -> Result<Option<Bytes>, Status> {
+        self.store.payload(task.key).await.map_err(status::store)
     }
 
     /// Returns the result of a task, encoded; nothing if it has none.
@@ -234,12 +238,12 @@ impl StoreClient {
         if !task.has_result {
             return Ok(None);
         }
-        self.store.result(task.id).await.map_err(status::store)
+        self.store.result(task.key).await.map_err(status::store)
     }
 
     /// Returns entries of a task's log after a position.
-    pub(crate) async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Status> {
-        self.store.events(id, after, budget).await.map_err(status::store)
+    pub(crate) async fn events(&self, task: &Task, after: u64, budget: Budget) -> Result<Vec<Event>, Status> {
+        self.store.events(task.key, after, budget).await.map_err(status::store)
     }
 }
 

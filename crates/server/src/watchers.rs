@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rota_core::TaskId;
+use rota_core::TaskKey;
 use rota_store::{Commit, TaskChange};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 
 /// Changes that a watcher of one task may lag behind.
 const MAX_LAG: usize = 64;
@@ -15,40 +15,25 @@ const MAX_LAG: usize = 64;
 const MAX_COMMIT_LAG: usize = 1024;
 
 pub(crate) struct Watchers {
-    tasks: Mutex<HashMap<TaskId, Vec<mpsc::Sender<TaskChange>>>>,
+    tasks: Mutex<HashMap<TaskKey, Vec<mpsc::Sender<TaskChange>>>>,
     commits: broadcast::Sender<Arc<Commit>>,
-    /// Grows whenever a worker, a queue or an agent changed.
-    state: watch::Sender<u64>,
 }
 
 impl Watchers {
     pub(crate) fn new() -> Self {
-        Self {
-            tasks: Mutex::default(),
-            commits: broadcast::channel(MAX_COMMIT_LAG).0,
-            state: watch::channel(0).0,
-        }
+        Self { tasks: Mutex::default(), commits: broadcast::channel(MAX_COMMIT_LAG).0 }
     }
 
     /// Watches one task. The channel closes when the watcher lags too far behind: it reads the store, then watches again.
-    pub(crate) fn task(&self, id: TaskId) -> mpsc::Receiver<TaskChange> {
+    pub(crate) fn task(&self, key: TaskKey) -> mpsc::Receiver<TaskChange> {
         let (sender, receiver) = mpsc::channel(MAX_LAG);
-        self.tasks.lock().entry(id).or_default().push(sender);
+        self.tasks.lock().entry(key).or_default().push(sender);
         receiver
     }
 
     /// Subscribes to every commit, in order.
     pub(crate) fn commits(&self) -> broadcast::Receiver<Arc<Commit>> {
         self.commits.subscribe()
-    }
-
-    /// Subscribes to the fact that a worker, a queue or an agent changed.
-    pub(crate) fn state(&self) -> watch::Receiver<u64> {
-        self.state.subscribe()
-    }
-
-    pub(crate) fn state_changed(&self) {
-        self.state.send_modify(|version| *version = version.wrapping_add(1));
     }
 
     /// Notifies the watchers of a commit.
@@ -79,10 +64,10 @@ impl Watchers {
     }
 }
 
-fn notify_one(tasks: &mut HashMap<TaskId, Vec<mpsc::Sender<TaskChange>>>, change: &TaskChange) {
-    let Some(watchers) = tasks.get_mut(&change.task.id) else { return };
+fn notify_one(tasks: &mut HashMap<TaskKey, Vec<mpsc::Sender<TaskChange>>>, change: &TaskChange) {
+    let Some(watchers) = tasks.get_mut(&change.task.key) else { return };
     watchers.retain(|watcher| watcher.try_send(change.clone()).is_ok());
     if watchers.is_empty() {
-        tasks.remove(&change.task.id);
+        tasks.remove(&change.task.key);
     }
 }

@@ -168,6 +168,7 @@ async fn live(store: &Sqlite, id: TaskId, worker: &WorkerRef) {
     let ask = |command| vec![Command::Task { namespace: namespace.clone(), id, command }];
     let finish = task::Command::Finish {
         attempt: attempt.clone(),
+        last: 0,
         completion: Completion::Succeeded(Some(Bytes::from_static(&[1; 100]))),
         usage: None,
         session: String::new(),

@@ -30,6 +30,7 @@
 //!
 //! Start reading with `writer.rs`, then `sql.rs`.
 
+mod list;
 mod lock;
 mod open;
 mod readers;

@@ -24,6 +24,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/002_expiry.sql")),
         M::up(include_str!("migrations/003_pending.sql")),
         M::up(include_str!("migrations/004_shards.sql")),
+        M::up(include_str!("migrations/005_keys.sql")),
     ])
 }
 

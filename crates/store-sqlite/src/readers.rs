@@ -7,17 +7,16 @@ use parking_lot::{Condvar, Mutex};
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
-use rota_core::{Namespace, RouteId, TaskId, Timestamp};
-use rota_store::{Budget, Error, FeedEntry, Filter, Page, Reader, Session, Snapshot, StoreStats};
+use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
+use rota_store::{
+    Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
+    Snapshot, StoreStats, Stored, TaskRow,
+};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
-use uuid::Uuid;
 
 use crate::open::explain;
 use crate::rows::{decode, signed, stored, unsigned};
-use crate::sql;
-
-/// Rows that one page of a list may read: with a selective filter a page is short, not slow.
-const MAX_SCANNED_ROWS: usize = 5000;
+use crate::{list, sql};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -40,8 +39,8 @@ pub(crate) fn all<T>(
     rows.collect::<Result<_, _>>().map_err(|error| explain(&error))
 }
 
-pub(crate) fn body(connection: &Connection, sql: &str, id: TaskId) -> Result<Option<Bytes>, Error> {
-    Ok(one(connection, sql, [id.0], |row| row.get::<_, Vec<u8>>(0))?.map(Bytes::from))
+fn body(connection: &Connection, sql: &str, key: TaskKey) -> Result<Option<Bytes>, Error> {
+    Ok(one(connection, sql, [signed(key.0)], |row| row.get::<_, Vec<u8>>(0))?.map(Bytes::from))
 }
 
 fn records<T: serde::de::DeserializeOwned>(connection: &Connection, sql: &str) -> Result<Vec<T>, Error> {
@@ -49,18 +48,26 @@ fn records<T: serde::de::DeserializeOwned>(connection: &Connection, sql: &str) -
     rows.iter().map(|record| decode(record)).collect()
 }
 
-pub(crate) fn task(connection: &Connection, id: TaskId) -> Result<Option<Task>, Error> {
-    // Decoded in place, without a copy of the record.
-    let task = one(connection, sql::TASK, [id.0], |row| Ok(decode(row.get_ref(0)?.as_blob()?)))?;
-    task.transpose()
+/// Reads the key of a task.
+pub(crate) fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskKey> {
+    Ok(TaskKey(unsigned(row.get(column)?)))
 }
 
-pub(crate) fn newest(
-    connection: &Connection,
-    namespace: &Namespace,
-    alias: &str,
-) -> Result<Option<TaskId>, Error> {
-    one(connection, sql::NEWEST, params![namespace.as_str(), alias], |row| row.get(0).map(TaskId))
+/// Decodes a record in place, without a copy of it.
+pub(crate) fn decoded(key: TaskKey, row: &Row<'_>, column: usize) -> rusqlite::Result<Stored<Task>> {
+    let task = stored::<Task>(row.get_ref(column)?.as_blob()?);
+    Ok(task.map(|task| Task { key, ..task }))
+}
+
+/// Reads the columns of a task's row.
+pub(crate) fn task_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
+    let key = key(row, 0)?;
+    Ok(TaskRow { key, id: TaskId(row.get(1)?), task: decoded(key, row, 2)?, has_dependents: row.get(3)? })
+}
+
+/// Returns the record of a row that a caller has named.
+fn named(row: Option<TaskRow>) -> Result<Option<Task>, Error> {
+    row.map(|row| row.task.map_err(Error::Corrupt)).transpose()
 }
 
 pub(crate) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Error> {
@@ -79,21 +86,23 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         let route: Route = serde_json::from_str(&text).map_err(|error| Error::Corrupt(error.to_string()))?;
         Ok((id, route))
     });
-    let rows = all(connection, sql::ON_WORKERS, [], |row| {
-        Ok((RouteId(row.get(0)?), TaskId(row.get(1)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
-    })?;
+    let rows = all(connection, sql::ON_WORKERS, [], |row| Ok((RouteId(row.get(4)?), task_row(row)?)))?;
     let (mut on_workers, mut undecodable) = (Vec::new(), Vec::new());
-    for (route, id, task) in rows {
-        match task {
-            Ok(task) => on_workers.push((route, task)),
-            Err(reason) => undecodable.push((id, reason)),
+    for (route, row) in rows {
+        match row.task {
+            Ok(task) => on_workers.push(OnWorker { route, task, has_dependents: row.has_dependents }),
+            Err(reason) => undecodable.push((row.key, row.id, reason)),
         }
     }
-    on_workers.sort_unstable_by_key(|(_, task)| task.id);
     let set_aside = all(connection, sql::UNDECODABLE, [], |row| {
-        Ok((TaskId(row.get(1)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
+        let key = key(row, 1)?;
+        Ok((key, TaskId(row.get(2)?), decoded(key, row, 3)?))
     })?;
-    undecodable.extend(set_aside.into_iter().filter_map(|(id, task)| Some((id, task.err()?))));
+    undecodable.extend(set_aside.into_iter().filter_map(|(key, id, task)| Some((key, id, task.err()?))));
+    let follow_ups =
+        all(connection, sql::FOLLOW_UPS, [], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let follow_ups =
+        follow_ups.into_iter().map(|(number, record)| Ok((unsigned(number), decode::<FollowUp>(&record)?)));
     let shard = one(connection, sql::SHARD, [], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
     let (revision, last_route) = shard.unwrap_or_default();
     Ok(Snapshot {
@@ -106,6 +115,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         revision,
         last_route,
         undecodable,
+        follow_ups: follow_ups.collect::<Result<_, Error>>()?,
     })
 }
 
@@ -149,54 +159,35 @@ impl Readers {
 }
 
 impl Reader for Readers {
-    fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
-        self.with(|connection| task(connection, id))
-    }
-
-    fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        self.with(|connection| newest(connection, namespace, alias))
-    }
-
-    fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.with(|connection| body(connection, sql::PAYLOAD, id))
-    }
-
-    fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.with(|connection| body(connection, sql::RESULT, id))
-    }
-
-    fn list(&self, filter: &Filter) -> Result<Page, Error> {
-        let before = filter.before_id.map_or(Uuid::max(), |id| id.0);
+    fn task(&self, (namespace, id): &ScopedId) -> Result<Option<Task>, Error> {
         self.with(|connection| {
-            let states = filter.states.iter().fold(0_i64, |mask, state| mask | 1 << (*state as u8));
-            let namespace = filter.namespace.as_ref().map(Namespace::as_str);
-            let mut statement = connection.prepare_cached(sql::LIST).map_err(|error| explain(&error))?;
-            let mut rows = statement
-                .query(params![before, namespace, states, signed(MAX_SCANNED_ROWS)])
-                .map_err(|error| explain(&error))?;
-            let (mut page, mut seen, mut last) = (Page::default(), 0, None);
-            while page.tasks.len() < filter.limit {
-                let Some(row) = rows.next().map_err(|error| explain(&error))? else { break };
-                seen += 1;
-                last = Some(TaskId(row.get(0).map_err(|error| explain(&error))?));
-                // One that cannot be decoded is missing from the list, and does not hide the others.
-                if let Ok(task) = blob::<Task>(row, 1)
-                    && filter.fits(&task)
-                {
-                    page.tasks.push(task);
-                }
-            }
-            let more = page.tasks.len() == filter.limit || seen == MAX_SCANNED_ROWS;
-            page.next = last.filter(|_| more);
-            Ok(page)
+            named(one(connection, sql::TASK_BY_ID, params![namespace.as_str(), id.0], task_row)?)
         })
     }
 
-    fn events(&self, id: TaskId, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
+    fn newest(&self, (namespace, alias): &NameKey) -> Result<Option<Task>, Error> {
+        self.with(|connection| {
+            named(one(connection, sql::TASK_BY_ALIAS, params![namespace.as_str(), alias], task_row)?)
+        })
+    }
+
+    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.with(|connection| body(connection, sql::PAYLOAD, key))
+    }
+
+    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.with(|connection| body(connection, sql::RESULT, key))
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Page, Error> {
+        self.with(|connection| list::page(connection, filter))
+    }
+
+    fn events(&self, key: TaskKey, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(sql::EVENTS).map_err(|error| explain(&error))?;
             let wanted = signed(after.saturating_add(1));
-            let mut rows = statement.query(params![id.0, wanted]).map_err(|error| explain(&error))?;
+            let mut rows = statement.query([signed(key.0), wanted]).map_err(|error| explain(&error))?;
             let mut events = Vec::new();
             while let Some(row) = rows.next().map_err(|error| explain(&error))? {
                 let row: Vec<Event> = blob(row, 0)?;
@@ -212,24 +203,27 @@ impl Reader for Readers {
         })
     }
 
-    fn feed(&self, after: u64, mut budget: Budget) -> Result<Vec<FeedEntry>, Error> {
+    fn feed(&self, after: u64, mut budget: Budget) -> Result<FeedPage, Error> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(sql::FEED).map_err(|error| explain(&error))?;
             let wanted = params![signed(after), signed(budget.entries.max(1))];
             let mut rows = statement.query(wanted).map_err(|error| explain(&error))?;
-            let mut entries = Vec::new();
+            let mut page = FeedPage::default();
             while let Some(row) = rows.next().map_err(|error| explain(&error))? {
-                let revision = unsigned(row.get(0).map_err(|error| explain(&error))?);
-                let id = TaskId(row.get(1).map_err(|error| explain(&error))?);
+                let entry = |row: &Row<'_>| {
+                    let (revision, key) = (unsigned(row.get(0)?), key(row, 1)?);
+                    Ok((revision, decoded(key, row, 2)?.ok()))
+                };
+                let (revision, task) = entry(row).map_err(|error| explain(&error))?;
                 // Entries that cannot be decoded are missing, and do not hide those of others.
-                let events: Vec<Event> = blob(row, 2).unwrap_or_default();
-                let is_last = budget.spend(&events);
-                entries.push(FeedEntry { revision, id, events });
-                if is_last {
+                let events: Vec<Event> = blob(row, 3).unwrap_or_default();
+                page.more = budget.spend(&events);
+                page.entries.push(FeedEntry { revision, task, events });
+                if page.more {
                     break;
                 }
             }
-            Ok(entries)
+            Ok(page)
         })
     }
 

@@ -10,38 +10,53 @@ macro_rules! statements {
     };
 }
 
+/// Columns from which `readers::task_row` reads a [`rota_store::TaskRow`].
+macro_rules! task_columns {
+    () => {
+        "tasks.key, tasks.id, record, EXISTS (SELECT 1 FROM edges WHERE edges.task = tasks.key)"
+    };
+}
+
 statements! {
     /// Statements of normal operation: none may scan a table.
     HOT:
-    TASK = "SELECT record FROM tasks WHERE id = ?";
-    INSERT_TASK = "INSERT INTO tasks (id, namespace, state, route, rank, due, ended, record)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    UPDATE_TASK = "UPDATE tasks SET state = ?3, route = ?4, rank = ?5, due = ?6, ended = ?7, record = ?8
-                   WHERE id = ?1 AND namespace = ?2";
-    DELETE_TASK = "DELETE FROM tasks WHERE id = ?";
+    TASK = concat!("SELECT ", task_columns!(), " FROM tasks WHERE key = ?");
+    TASK_BY_ID = concat!("SELECT ", task_columns!(), " FROM tasks WHERE namespace = ? AND id = ?");
+    TASK_BY_ALIAS = concat!("SELECT ", task_columns!(), " FROM aliases JOIN tasks ON tasks.key = aliases.task
+             WHERE aliases.namespace = ? AND alias = ?");
+    INSERT_TASK = "INSERT INTO tasks (key, id, namespace, state, route, rank, due, ended, record)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE key = ?1";
+    DELETE_TASK = "DELETE FROM tasks WHERE key = ?";
     // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
-    SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE id = ?";
-    READY = "SELECT rank, id, record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT ?";
-    READY_PAYLOADS = "SELECT rank, tasks.id, record, body FROM tasks JOIN payloads ON payloads.id = tasks.id
-             WHERE state = 2 AND route = ? ORDER BY rank, tasks.id LIMIT ?";
+    SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE key = ?";
+    READY = concat!("SELECT ", task_columns!(), ", rank FROM tasks
+             WHERE state = 2 AND route = ?1 AND (rank, key) > (?2, ?3) ORDER BY rank, key LIMIT ?4");
+    READY_PAYLOADS = concat!("SELECT ", task_columns!(), ", rank, body FROM tasks JOIN payloads ON payloads.key = tasks.key
+             WHERE state = 2 AND route = ?1 AND (rank, tasks.key) > (?2, ?3) ORDER BY rank, tasks.key LIMIT ?4");
     AHEAD = "SELECT count(*) FROM tasks WHERE state = 2 AND route = ? AND rank < ?";
-    HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, id LIMIT 1";
-    DUE = "SELECT id FROM tasks WHERE due <= ? ORDER BY due, id LIMIT ?";
+    HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, key LIMIT 1";
+    DUE = concat!("SELECT ", task_columns!(), " FROM tasks WHERE due <= ? ORDER BY due, key LIMIT ?");
     NEXT_DUE = "SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1";
-    ENDED_BEFORE = "SELECT id FROM tasks WHERE ended < ? ORDER BY ended, id LIMIT ?";
-    LIST = "SELECT id, record FROM tasks
-            WHERE id < ?1 AND (?2 IS NULL OR namespace = ?2) AND (?3 = 0 OR (1 << state) & ?3 <> 0)
-            ORDER BY id DESC LIMIT ?4";
+    // The length of a blob is read without the blob.
+    ENDED_BEFORE = concat!("SELECT ", task_columns!(), ", ended,
+                (SELECT coalesce(sum(length(body)), 0) FROM events WHERE events.task = tasks.key)
+             FROM tasks WHERE ended < ?1 AND (ended, key) > (?2, ?3) ORDER BY ended, key LIMIT ?4");
+    LIST = "SELECT key, namespace, state, record FROM tasks WHERE key < ? ORDER BY key DESC LIMIT ?";
+    LIST_NAMESPACE = "SELECT key, namespace, state, record FROM tasks
+                      WHERE namespace = ? AND key < ? ORDER BY key DESC LIMIT ?";
+    LIST_ONE = "SELECT key, namespace, state, record FROM tasks WHERE key = ?";
+    LIST_STATE = "SELECT key FROM tasks WHERE state = ? AND state <> 6 AND key < ? ORDER BY key DESC LIMIT ?";
 
-    PAYLOAD = "SELECT body FROM payloads WHERE id = ?";
-    INSERT_PAYLOAD = "INSERT INTO payloads (id, body) VALUES (?, ?)";
-    DELETE_PAYLOAD = "DELETE FROM payloads WHERE id = ?";
-    RESULT = "SELECT body FROM results WHERE id = ?";
-    PUT_RESULT = "INSERT OR REPLACE INTO results (id, body) VALUES (?, ?)";
-    DELETE_RESULT = "DELETE FROM results WHERE id = ?";
-    SECRETS = "SELECT sealed FROM secrets WHERE id = ?";
-    PUT_SECRETS = "INSERT OR REPLACE INTO secrets (id, sealed) VALUES (?, ?)";
-    DELETE_SECRETS = "DELETE FROM secrets WHERE id = ?";
+    PAYLOAD = "SELECT body FROM payloads WHERE key = ?";
+    INSERT_PAYLOAD = "INSERT INTO payloads (key, body) VALUES (?, ?)";
+    DELETE_PAYLOAD = "DELETE FROM payloads WHERE key = ?";
+    RESULT = "SELECT body FROM results WHERE key = ?";
+    PUT_RESULT = "INSERT OR REPLACE INTO results (key, body) VALUES (?, ?)";
+    DELETE_RESULT = "DELETE FROM results WHERE key = ?";
+    SECRETS = "SELECT sealed FROM secrets WHERE key = ?";
+    PUT_SECRETS = "INSERT OR REPLACE INTO secrets (key, sealed) VALUES (?, ?)";
+    DELETE_SECRETS = "DELETE FROM secrets WHERE key = ?";
 
     APPEND = "INSERT INTO events (revision, task, first, body) VALUES (?, ?, ?, ?)";
     // From the row that contains the wanted entry; earlier rows are not read.
@@ -49,7 +64,8 @@ statements! {
               WHERE task = ?1 AND first >=
                   coalesce((SELECT max(first) FROM events WHERE task = ?1 AND first <= ?2), 0)
               ORDER BY first";
-    FEED = "SELECT revision, task, body FROM events WHERE revision > ? ORDER BY revision LIMIT ?";
+    FEED = "SELECT revision, tasks.key, record, body FROM events JOIN tasks ON tasks.key = events.task
+            WHERE revision > ? ORDER BY revision LIMIT ?";
     DELETE_EVENTS = "DELETE FROM events WHERE task = ?";
     SHARD = "SELECT revision, last_route FROM shards WHERE id = 0";
     // A compare-and-set: it changes no row if another opening, or another write, came in between.
@@ -57,22 +73,25 @@ statements! {
 
     INSERT_ROUTE = "INSERT INTO routes (id, route) VALUES (?, ?)";
     DELETE_ROUTE = "DELETE FROM routes WHERE id = ?";
-    NEWEST = "SELECT id FROM aliases WHERE namespace = ? AND alias = ?";
-    PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, id) VALUES (?, ?, ?)";
-    DELETE_ALIAS = "DELETE FROM aliases WHERE namespace = ? AND alias = ? AND id = ?";
-    KEY = "SELECT id FROM keys WHERE namespace = ? AND key = ?";
-    PUT_KEY = "INSERT INTO keys (namespace, key, id) VALUES (?, ?, ?)";
-    LEAVE_KEY = "UPDATE keys SET gone = ?2 WHERE id = ?1";
-    ORPHANED_KEYS = "SELECT namespace, key FROM keys WHERE gone < ? ORDER BY gone, namespace, key LIMIT ?";
-    DELETE_KEY = "DELETE FROM keys WHERE namespace = ? AND key = ?";
+    PUT_ALIAS = "INSERT OR REPLACE INTO aliases (namespace, alias, task) VALUES (?, ?, ?)";
+    DELETE_ALIAS = "DELETE FROM aliases WHERE namespace = ? AND alias = ? AND task = ?";
+    KEY = "SELECT id, task FROM idempotency_keys WHERE namespace = ? AND key = ?";
+    PUT_KEY = "INSERT INTO idempotency_keys (namespace, key, id, task) VALUES (?, ?, ?, ?)";
+    LEAVE_KEY = "UPDATE idempotency_keys SET orphaned = ?2 WHERE task = ?1";
+    ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE orphaned < ? ORDER BY orphaned, namespace, key LIMIT ?";
+    DELETE_KEY = "DELETE FROM idempotency_keys WHERE namespace = ? AND key = ?";
 
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
-    WAITS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter";
-    DELETE_WAITS = "DELETE FROM waits WHERE namespace = ? AND key = ?";
+    WAITERS = concat!("SELECT ", task_columns!(), " FROM waits JOIN tasks ON tasks.key = waiter
+             WHERE waits.namespace = ? AND waits.key = ? ORDER BY waiter LIMIT ?");
     DELETE_WAIT = "DELETE FROM waits WHERE namespace = ? AND key = ? AND waiter = ?";
-    PUT_EDGE = "INSERT OR IGNORE INTO edges (id, dependent) VALUES (?, ?)";
-    EDGES = "SELECT dependent FROM edges WHERE id = ? ORDER BY dependent";
-    DELETE_EDGES = "DELETE FROM edges WHERE id = ?";
+    PUT_EDGE = "INSERT OR IGNORE INTO edges (task, dependent) VALUES (?, ?)";
+    DEPENDENTS = concat!("SELECT ", task_columns!(), " FROM edges AS edge JOIN tasks ON tasks.key = edge.dependent
+             WHERE edge.task = ? AND edge.dependent > ? ORDER BY edge.dependent LIMIT ?");
+    DELETE_DEPENDENT = "DELETE FROM edges WHERE dependent = ?";
+
+    PUT_FOLLOW_UP = "INSERT OR REPLACE INTO follow_ups (number, record) VALUES (?, ?)";
+    DELETE_FOLLOW_UP = "DELETE FROM follow_ups WHERE number = ?";
 
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
@@ -89,12 +108,12 @@ statements! {
     COLD:
     RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0";
     EPOCH = "SELECT epoch FROM shards WHERE id = 0";
-    UNDECODABLE = "SELECT route, id, record FROM tasks WHERE state = 255";
+    UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE state = 255 AND state <> 6";
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
     AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
     SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
-    PENDING = "SELECT count(*) FROM tasks WHERE state = 1";
-    // Every task on a worker has a deadline, hence is in that index.
-    ON_WORKERS = "SELECT route, id, record FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state IN (3, 4, 5)";
+    PENDING = "SELECT count(*) FROM tasks WHERE state = 1 AND state <> 6";
+    ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
+    FOLLOW_UPS = "SELECT number, record FROM follow_ups ORDER BY number";
 }

@@ -3,16 +3,15 @@
 use bytes::Bytes;
 use rota_core::target::Route;
 use rota_core::task::Task;
-use rota_core::{RouteId, TaskId};
+use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
-    Backend, Changes, Error, ExpiredKeys, ExpiredRows, FileLock, Keys, ReadyKey, ReadyRow, Rows, Session,
-    Snapshot, Stored, Written,
+    Backend, Changes, Error, ExpiredPage, ExpiredRow, ExpiredRows, FileLock, IdempotencyRow, Load, Loaded,
+    NameKey, ReadyPage, ReadyRow, Session, Snapshot, TaskRow, WaitsPage, Written, stored_due,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
-use uuid::Uuid;
 
 use crate::open::explain;
-use crate::rows::{encode, signed, stored};
+use crate::rows::{encode, signed, stored, unsigned};
 use crate::{readers, sql};
 
 #[derive(Debug)]
@@ -40,11 +39,12 @@ impl Writer {
         self.run(sql::RAISE_EPOCH, [])?;
         self.epoch = readers::one(&self.connection, sql::EPOCH, [], |row| row.get(0))?.unwrap_or_default();
         let rows = readers::all(&self.connection, sql::UNDECODABLE, [], |row| {
-            Ok((RouteId(row.get(0)?), stored::<Task>(row.get_ref(2)?.as_blob()?)))
+            let key = readers::key(row, 1)?;
+            Ok((RouteId(row.get(0)?), readers::decoded(key, row, 3)?))
         })?;
         for (route, task) in rows {
             if let Ok(task) = task {
-                self.put_task(sql::UPDATE_TASK, &task, route)?;
+                self.update_task(&task, route)?;
             }
         }
         Ok(())
@@ -61,75 +61,72 @@ impl Writer {
     }
 
     /// Reads the row of each key, if there is one.
-    fn rows<K: Clone, P: Params, T>(
+    fn rows<'a, K: Clone, P: Params, T>(
         &self,
         sql: &str,
-        keys: &[K],
-        params: impl Fn(&K) -> P,
+        keys: &'a [K],
+        params: impl Fn(&'a K) -> P,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<(K, T)>, Error> {
         let mut found = Vec::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| explain(&error))?;
         for key in keys {
-            found.extend(
-                readers::one(&self.connection, sql, params(key), &read)?.map(|row| (key.clone(), row)),
-            );
+            let row = statement.query_row(params(key), &read).optional().map_err(|error| explain(&error))?;
+            found.extend(row.map(|row| (key.clone(), row)));
         }
         Ok(found)
     }
 
-    fn bodies(&self, sql: &str, keys: &[TaskId]) -> Result<Vec<(TaskId, Bytes)>, Error> {
-        self.rows(sql, keys, |id| [id.0], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)))
+    fn bodies(&self, sql: &str, keys: &[TaskKey]) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        self.rows(
+            sql,
+            keys,
+            |key| [signed(key.0)],
+            |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)),
+        )
     }
 
-    fn tasks(&self, keys: &[TaskId]) -> Result<Vec<(TaskId, Stored<Task>)>, Error> {
-        // Decoded in place, without a copy of the record.
-        self.rows(sql::TASK, keys, |id| [id.0], |row| Ok(stored(row.get_ref(0)?.as_blob()?)))
+    fn tasks(&self, sql: &str, params: impl Params) -> Result<Vec<TaskRow>, Error> {
+        readers::all(&self.connection, sql, params, readers::task_row)
     }
 
-    /// Reads the ids that are linked to each key.
-    fn links<K: Clone, P: Params>(
-        &self,
-        sql: &str,
-        keys: &[K],
-        params: impl Fn(&K) -> P,
-    ) -> Result<Vec<(K, Vec<TaskId>)>, Error> {
-        let mut found = Vec::new();
-        for key in keys {
-            let ids = self.ids(sql, params(key))?;
-            if !ids.is_empty() {
-                found.push((key.clone(), ids));
-            }
-        }
-        Ok(found)
+    fn idempotency_keys(&self, keys: &[NameKey]) -> Result<Vec<(NameKey, IdempotencyRow)>, Error> {
+        let owner = |row: &Row<'_>| Ok((TaskId(row.get(0)?), readers::key(row, 1)?));
+        let owners = self.rows(sql::KEY, keys, |(n, key)| (n.as_str(), key), owner)?;
+        let row = |(name, (id, key)): (NameKey, (TaskId, TaskKey))| {
+            let task = self.tasks(sql::TASK, [signed(key.0)])?.pop();
+            Ok((name, IdempotencyRow { id, task }))
+        };
+        owners.into_iter().map(row).collect()
     }
 
-    fn ids(&self, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Error> {
-        readers::all(&self.connection, sql, params, |row| row.get::<_, Uuid>(0).map(TaskId))
-    }
-
-    fn ready(&self, key: &ReadyKey) -> Result<Vec<ReadyRow>, Error> {
-        let sql = if key.payloads { sql::READY_PAYLOADS } else { sql::READY };
-        readers::all(&self.connection, sql, params![key.route.0, signed(key.limit)], |row| {
+    fn ready(&self, page: &ReadyPage) -> Result<Vec<ReadyRow>, Error> {
+        let sql = if page.payloads { sql::READY_PAYLOADS } else { sql::READY };
+        let (rank, key) = page.after.map_or((i64::MIN, i64::MIN), |(rank, key)| (rank, signed(key.0)));
+        readers::all(&self.connection, sql, params![page.route.0, rank, key, signed(page.limit)], |row| {
             let payload =
-                if key.payloads { Some(Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?)) } else { None };
-            Ok(ReadyRow {
-                rank: row.get(0)?,
-                id: TaskId(row.get(1)?),
-                task: stored(row.get_ref(2)?.as_blob()?),
-                payload,
-            })
+                if page.payloads { Some(Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?)) } else { None };
+            Ok(ReadyRow { rank: row.get(4)?, row: readers::task_row(row)?, payload })
         })
     }
 
-    fn expired(&self, keys: &ExpiredKeys) -> Result<ExpiredRows, Error> {
-        let limit = signed(keys.limit);
+    fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Error> {
+        let limit = signed(page.limit);
         let mut rows = ExpiredRows {
-            sessions: self.names(sql::LEFT_SESSIONS, params![keys.left_before.0, limit])?,
+            sessions: self.names(sql::LEFT_SESSIONS, params![page.left_before.0, limit])?,
             ..ExpiredRows::default()
         };
-        if let Some(before) = keys.ended_before {
+        if let Some(before) = page.ended_before {
             rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
-            rows.tasks = self.tasks(&self.ids(sql::ENDED_BEFORE, params![before.0, limit])?)?;
+            let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
+            let params = params![before.0, ended, key, limit];
+            rows.tasks = readers::all(&self.connection, sql::ENDED_BEFORE, params, |row| {
+                let (ended_at, log_size) = (Timestamp(row.get(4)?), unsigned(row.get(5)?));
+                Ok(ExpiredRow { ended_at, row: readers::task_row(row)?, log_size })
+            })?;
         }
         Ok(rows)
     }
@@ -169,7 +166,7 @@ impl Writer {
 
     fn remove(&self, changes: &Changes) -> Result<(), Error> {
         for task in &changes.removed {
-            let id = task.id.0;
+            let key = signed(task.key.0);
             for sql in [
                 sql::DELETE_TASK,
                 sql::DELETE_PAYLOAD,
@@ -177,18 +174,21 @@ impl Writer {
                 sql::DELETE_SECRETS,
                 sql::DELETE_EVENTS,
             ] {
-                self.run(sql, [id])?;
+                self.run(sql, [key])?;
             }
-            self.run(sql::LEAVE_KEY, params![id, changes.now.0])?;
+            self.run(sql::LEAVE_KEY, params![key, changes.now.0])?;
             if let Some(alias) = &task.alias {
-                self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, id])?;
+                self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, key])?;
             }
         }
-        for id in &changes.undecodable {
-            self.run(sql::SET_ASIDE, [id.0])?;
-        }
-        for id in &changes.removed_secrets {
-            self.run(sql::DELETE_SECRETS, [id.0])?;
+        for (sql, keys) in [
+            (sql::SET_ASIDE, &changes.undecodable),
+            (sql::DELETE_SECRETS, &changes.removed_secrets),
+            (sql::DELETE_DEPENDENT, &changes.removed_dependents),
+        ] {
+            for key in keys {
+                self.run(sql, [signed(key.0)])?;
+            }
         }
         for id in &changes.removed_routes {
             self.run(sql::DELETE_ROUTE, [id.0])?;
@@ -196,14 +196,8 @@ impl Writer {
         for (namespace, key) in &changes.removed_keys {
             self.run(sql::DELETE_KEY, params![namespace.as_str(), key])?;
         }
-        for ((namespace, key), waiter) in &changes.removed_waiters {
-            self.run(sql::DELETE_WAIT, params![namespace.as_str(), key.to_string(), waiter.0])?;
-        }
-        for (namespace, key) in &changes.removed_waits {
-            self.run(sql::DELETE_WAITS, params![namespace.as_str(), key.to_string()])?;
-        }
-        for id in &changes.removed_edges {
-            self.run(sql::DELETE_EDGES, [id.0])?;
+        for ((namespace, key), waiter) in &changes.removed_waits {
+            self.run(sql::DELETE_WAIT, params![namespace.as_str(), key.to_string(), signed(waiter.0)])?;
         }
         for (namespace, name) in &changes.removed_agents {
             self.run(sql::DELETE_AGENT, params![namespace.as_str(), name.as_str()])?;
@@ -211,59 +205,79 @@ impl Writer {
         for (namespace, worker) in &changes.removed_sessions {
             self.run(sql::DELETE_SESSION, params![namespace.as_str(), worker.as_str()])?;
         }
+        for number in &changes.removed_follow_ups {
+            self.run(sql::DELETE_FOLLOW_UP, [signed(*number)])?;
+        }
         Ok(())
     }
 
     fn put_tasks(&self, changes: &Changes) -> Result<(), Error> {
         for (task, route, payload) in &changes.inserted {
-            self.put_task(sql::INSERT_TASK, task, *route)?;
-            self.run(sql::INSERT_PAYLOAD, params![task.id.0, &payload[..]])?;
+            self.insert_task(task, *route)?;
+            self.run(sql::INSERT_PAYLOAD, params![signed(task.key.0), &payload[..]])?;
         }
         for (task, route) in &changes.updated {
-            self.put_task(sql::UPDATE_TASK, task, *route)?;
+            self.update_task(task, *route)?;
         }
-        for (id, result) in &changes.results {
-            self.run(sql::PUT_RESULT, params![id.0, &result[..]])?;
+        for (sql, bodies) in [(sql::PUT_RESULT, &changes.results), (sql::PUT_SECRETS, &changes.secrets)] {
+            for (key, body) in bodies {
+                self.run(sql, params![signed(key.0), &body[..]])?;
+            }
         }
-        for (id, secrets) in &changes.secrets {
-            self.run(sql::PUT_SECRETS, params![id.0, &secrets[..]])?;
-        }
-        for (revision, id, events) in &changes.log {
+        for (revision, key, events) in &changes.log {
             let first = events.first().map_or(0, |event| event.log_seq);
-            self.run(sql::APPEND, params![signed(*revision), id.0, signed(first), encode(events)?])?;
+            let params = params![signed(*revision), signed(key.0), signed(first), encode(events)?];
+            self.run(sql::APPEND, params)?;
         }
         Ok(())
     }
 
-    fn put_task(&self, sql: &str, task: &Task, route: RouteId) -> Result<(), Error> {
+    fn insert_task(&self, task: &Task, route: RouteId) -> Result<(), Error> {
         let params = params![
+            signed(task.key.0),
             task.id.0,
             task.namespace.as_str(),
             task.state as u8,
             route.0,
             task.rank(),
-            task.due().map(|at| at.0),
+            stored_due(task).map(|at| at.0),
             task.ended_at.map(|at| at.0),
             encode(task)?
         ];
-        self.run(sql, params).map(drop)
+        self.run(sql::INSERT_TASK, params).map(drop)
+    }
+
+    fn update_task(&self, task: &Task, route: RouteId) -> Result<(), Error> {
+        let params = params![
+            signed(task.key.0),
+            task.state as u8,
+            route.0,
+            task.rank(),
+            stored_due(task).map(|at| at.0),
+            task.ended_at.map(|at| at.0),
+            encode(task)?
+        ];
+        self.run(sql::UPDATE_TASK, params).map(drop)
     }
 
     fn put_names(&self, changes: &Changes) -> Result<(), Error> {
         for (id, route) in &changes.routes {
             self.run(sql::INSERT_ROUTE, params![id.0, route_text(route)?])?;
         }
-        for ((namespace, alias), id) in &changes.aliases {
-            self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, id.0])?;
+        for ((namespace, alias), key) in &changes.aliases {
+            self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, signed(key.0)])?;
         }
-        for ((namespace, key), id) in &changes.keys {
-            self.run(sql::PUT_KEY, params![namespace.as_str(), key, id.0])?;
+        for ((namespace, name), id, key) in &changes.idempotency_keys {
+            self.run(sql::PUT_KEY, params![namespace.as_str(), name, id.0, signed(key.0)])?;
         }
         for ((namespace, key), waiter) in &changes.waits {
-            self.run(sql::PUT_WAIT, params![namespace.as_str(), key.to_string(), waiter.0])?;
+            self.run(sql::PUT_WAIT, params![namespace.as_str(), key.to_string(), signed(waiter.0)])?;
         }
-        for (id, dependent) in &changes.edges {
-            self.run(sql::PUT_EDGE, params![id.0, dependent.0])?;
+        for (task, dependent) in &changes.edges {
+            self.run(sql::PUT_EDGE, [signed(task.0), signed(dependent.0)])?;
+        }
+        for (number, follow_up) in &changes.follow_ups {
+            self.run(sql::PUT_FOLLOW_UP, params![signed(*number), encode(follow_up)?])?;
         }
         for agent in &changes.agents {
             let params = params![agent.namespace.as_str(), agent.name.as_str(), encode(&**agent)?];
@@ -283,45 +297,60 @@ impl Writer {
         }
         Ok(())
     }
+
+    /// Reads in the open transaction.
+    fn read(&self, load: &Load) -> Result<Loaded, Error> {
+        let mut loaded = Loaded {
+            ids: self.rows(sql::TASK_BY_ID, &load.ids, |(n, id)| (n.as_str(), id.0), readers::task_row)?,
+            payloads: self.bodies(sql::PAYLOAD, &load.payloads)?,
+            results: self.bodies(sql::RESULT, &load.results)?,
+            secrets: self.bodies(sql::SECRETS, &load.secrets)?,
+            aliases: self.rows(
+                sql::TASK_BY_ALIAS,
+                &load.aliases,
+                |(n, alias)| (n.as_str(), alias),
+                readers::task_row,
+            )?,
+            idempotency_keys: self.idempotency_keys(&load.idempotency_keys)?,
+            sessions: self.rows(
+                sql::SESSION,
+                &load.sessions,
+                |(n, worker)| (n.as_str(), worker.as_str()),
+                |row| Ok(stored::<Session>(row.get_ref(0)?.as_blob()?)),
+            )?,
+            ..Loaded::default()
+        };
+        for key in &load.tasks {
+            loaded.tasks.extend(self.tasks(sql::TASK, [signed(key.0)])?);
+        }
+        for page in &load.dependents {
+            let params = [signed(page.task.0), signed(page.after.0), signed(page.limit)];
+            loaded.dependents.push(self.tasks(sql::DEPENDENTS, params)?);
+        }
+        for WaitsPage { key: (namespace, key), limit } in &load.waits {
+            let params = params![namespace.as_str(), key.to_string(), signed(*limit)];
+            loaded.waits.push(self.tasks(sql::WAITERS, params)?);
+        }
+        for page in &load.ready {
+            loaded.ready.push(self.ready(page)?);
+        }
+        if let Some((now, limit)) = load.due {
+            loaded.due = self.tasks(sql::DUE, params![now.0, signed(limit)])?;
+        }
+        if let Some(page) = &load.expired {
+            loaded.expired = self.expired(page)?;
+        }
+        Ok(loaded)
+    }
 }
 
 impl Backend for Writer {
-    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
-        let id = |row: &Row<'_>| row.get::<_, Uuid>(0).map(TaskId);
-        let aliases =
-            self.rows(sql::NEWEST, &keys.aliases, |(n, alias)| (n.as_str().to_owned(), alias.clone()), id)?;
-        let by_key = self.rows(sql::KEY, &keys.keys, |(n, key)| (n.as_str().to_owned(), key.clone()), id)?;
-        let named: Vec<_> = aliases.iter().chain(&by_key).map(|(_, id)| *id).collect();
-        let mut tasks = self.tasks(&keys.tasks)?;
-        tasks.extend(self.tasks(&named)?);
-        let mut ready = Vec::with_capacity(keys.ready.len());
-        for key in &keys.ready {
-            ready.push((key.route, self.ready(key)?));
-        }
-        let due = match keys.due {
-            Some((now, limit)) => self.tasks(&self.ids(sql::DUE, params![now.0, signed(limit)])?)?,
-            None => Vec::new(),
-        };
-        Ok(Rows {
-            tasks,
-            payloads: self.bodies(sql::PAYLOAD, &keys.payloads)?,
-            results: self.bodies(sql::RESULT, &keys.results)?,
-            secrets: self.bodies(sql::SECRETS, &keys.secrets)?,
-            dependents: self.links(sql::EDGES, &keys.dependents, |id| [id.0])?,
-            aliases,
-            keys: by_key,
-            waits: self
-                .links(sql::WAITS, &keys.waits, |(n, key)| (n.as_str().to_owned(), key.to_string()))?,
-            sessions: self.rows(
-                sql::SESSION,
-                &keys.sessions,
-                |(n, worker)| (n.as_str().to_owned(), worker.as_str().to_owned()),
-                |row| Ok(stored::<Session>(row.get_ref(0)?.as_blob()?)),
-            )?,
-            ready,
-            due,
-            expired: keys.expired.as_ref().map(|keys| self.expired(keys)).transpose()?.unwrap_or_default(),
-        })
+    fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
+        // One transaction for all statements: each would lock the file on its own.
+        self.run("BEGIN", [])?;
+        let loaded = self.read(load);
+        let ended = self.run("COMMIT", []);
+        loaded.and_then(|loaded| ended.map(|_| loaded))
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {

@@ -1,6 +1,9 @@
 //! Interface between the engine and a database: one load and one write per batch, and concurrent reads. Decides no rule.
 //!
 //! Both calls carry arrays, so that a database across a network needs one round trip for each.
+//!
+//! A record is keyed by the revision of its creation, within its shard; a backend with several shards puts the shard in
+//! front. The id that callers know is a secondary key per namespace.
 
 use std::sync::Arc;
 
@@ -8,12 +11,14 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
+use serde::{Deserialize, Serialize};
 
-use crate::{Budget, Error, FeedEntry, Filter, Page, Session, Snapshot, StoreStats};
+use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, StoreStats};
 
 /// Missing object that a PENDING task waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WaitKey {
     Id(TaskId),
     Alias(String),
@@ -30,6 +35,8 @@ impl std::fmt::Display for WaitKey {
     }
 }
 
+/// A task's id in its namespace.
+pub type ScopedId = (Namespace, TaskId);
 /// An alias or an idempotency key.
 pub type NameKey = (Namespace, String);
 pub type SessionKey = (Namespace, WorkerName);
@@ -40,30 +47,54 @@ pub type Stored<T> = Result<T, String>;
 
 /// What one load reads. Keys without a row are absent from the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Keys {
-    pub tasks: Vec<TaskId>,
-    pub payloads: Vec<TaskId>,
-    pub results: Vec<TaskId>,
-    pub secrets: Vec<TaskId>,
-    /// Tasks whose dependents are read.
-    pub dependents: Vec<TaskId>,
+pub struct Load {
+    pub ids: Vec<ScopedId>,
+    pub tasks: Vec<TaskKey>,
+    pub payloads: Vec<TaskKey>,
+    pub results: Vec<TaskKey>,
+    pub secrets: Vec<TaskKey>,
+    pub dependents: Vec<DependentsPage>,
     pub aliases: Vec<NameKey>,
-    /// Idempotency keys whose tasks are read.
-    pub keys: Vec<NameKey>,
-    pub waits: Vec<WaitsKey>,
+    pub idempotency_keys: Vec<NameKey>,
+    pub waits: Vec<WaitsPage>,
     pub sessions: Vec<SessionKey>,
-    /// Routes whose first ready tasks are read.
-    pub ready: Vec<ReadyKey>,
-    /// Tasks with a deadline up to this time.
+    pub ready: Vec<ReadyPage>,
+    /// Tasks that are not on a worker, with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
-    pub expired: Option<ExpiredKeys>,
+    pub expired: Option<ExpiredPage>,
 }
 
-/// The first ready tasks of a route.
+impl Load {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Page of the tasks that depend on a task, lowest key first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadyKey {
+pub struct DependentsPage {
+    pub task: TaskKey,
+    /// Exclusive lower bound of the dependents' keys.
+    pub after: TaskKey,
+    pub limit: usize,
+}
+
+/// First page of the tasks that wait for an object, lowest key first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitsPage {
+    pub key: WaitsKey,
+    pub limit: usize,
+}
+
+/// Place of a ready task in its route: its rank, then its key. The lowest is first.
+pub type Place = (i64, TaskKey);
+
+/// Page of the ready tasks of a route, first place first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadyPage {
     pub route: RouteId,
-    /// Largest number of rows that are read.
+    /// Exclusive lower bound; `None` for the first page.
+    pub after: Option<Place>,
     pub limit: usize,
     /// Whether the payloads are read too, for an assignment.
     pub payloads: bool,
@@ -71,56 +102,90 @@ pub struct ReadyKey {
 
 /// What a prune reads: the oldest rows of each kind that ended before a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpiredKeys {
+pub struct ExpiredPage {
     /// Bound for tasks, and for keys whose task was removed; `None` reads neither.
     pub ended_before: Option<Timestamp>,
+    /// Exclusive lower bound for tasks: the end and key of the last one of the previous page.
+    pub after: Option<(Timestamp, TaskKey)>,
     /// Bound for the end of sessions.
     pub left_before: Timestamp,
     /// Largest number of rows of each kind.
     pub limit: usize,
 }
 
-impl Keys {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
+#[derive(Debug, Clone)]
+pub struct TaskRow {
+    pub key: TaskKey,
+    pub id: TaskId,
+    pub task: Stored<Task>,
+    /// Whether stored tasks depend on it.
+    pub has_dependents: bool,
 }
 
-/// Row of a task that is ready.
+/// Row of a ready task, with its rank and payload.
 #[derive(Debug, Clone)]
 pub struct ReadyRow {
     pub rank: i64,
-    pub id: TaskId,
-    pub task: Stored<Task>,
-    /// The payload, if it was asked for.
+    pub row: TaskRow,
+    /// The payload, if it was requested.
     pub payload: Option<Bytes>,
 }
 
-/// Result of a load, in the order of the keys unless stated otherwise.
+/// Row of a task whose retention is over.
+#[derive(Debug, Clone)]
+pub struct ExpiredRow {
+    pub ended_at: Timestamp,
+    pub row: TaskRow,
+    /// Size of its log in bytes.
+    pub log_size: u64,
+}
+
+/// Row of an idempotency key.
+#[derive(Debug, Clone)]
+pub struct IdempotencyRow {
+    pub id: TaskId,
+    /// The task; `None` once it was removed.
+    pub task: Option<TaskRow>,
+}
+
+/// Result of a load. Pages are in the order of the request, one for each.
 #[derive(Debug, Clone, Default)]
-pub struct Rows {
-    pub tasks: Vec<(TaskId, Stored<Task>)>,
-    pub payloads: Vec<(TaskId, Bytes)>,
-    pub results: Vec<(TaskId, Bytes)>,
-    pub secrets: Vec<(TaskId, Bytes)>,
-    pub dependents: Vec<(TaskId, Vec<TaskId>)>,
-    pub aliases: Vec<(NameKey, TaskId)>,
-    pub keys: Vec<(NameKey, TaskId)>,
-    pub waits: Vec<(WaitsKey, Vec<TaskId>)>,
+pub struct Loaded {
+    pub ids: Vec<(ScopedId, TaskRow)>,
+    pub tasks: Vec<TaskRow>,
+    pub payloads: Vec<(TaskKey, Bytes)>,
+    pub results: Vec<(TaskKey, Bytes)>,
+    pub secrets: Vec<(TaskKey, Bytes)>,
+    pub dependents: Vec<Vec<TaskRow>>,
+    pub aliases: Vec<(NameKey, TaskRow)>,
+    pub idempotency_keys: Vec<(NameKey, IdempotencyRow)>,
+    pub waits: Vec<Vec<TaskRow>>,
     pub sessions: Vec<(SessionKey, Stored<Session>)>,
-    /// Lowest rank first, then lowest id.
-    pub ready: Vec<(RouteId, Vec<ReadyRow>)>,
-    /// Tasks in the order of their deadlines.
-    pub due: Vec<(TaskId, Stored<Task>)>,
+    pub ready: Vec<Vec<ReadyRow>>,
+    /// Due tasks, earliest deadline first.
+    pub due: Vec<TaskRow>,
     pub expired: ExpiredRows,
 }
 
 /// Expired rows of each kind, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct ExpiredRows {
-    pub tasks: Vec<(TaskId, Stored<Task>)>,
+    pub tasks: Vec<ExpiredRow>,
     pub keys: Vec<NameKey>,
     pub sessions: Vec<SessionKey>,
+}
+
+/// Consequences of a command that did not fit into its commit. Later commits continue them, in pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FollowUp {
+    /// A task has ended: its dependents after this key have not been notified.
+    Ended { task: TaskKey, after: TaskKey },
+    /// A task was created: tasks still wait for its id or alias.
+    Found { waits: WaitsKey, task: TaskKey },
+    /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not
+    /// been updated.
+    Agent { namespace: Namespace, name: AgentName, after: Option<(RouteId, i64, TaskKey)> },
 }
 
 /// What one write changes, atomically. Removals happen before additions of the same kind.
@@ -128,7 +193,7 @@ pub struct ExpiredRows {
 pub struct Changes {
     /// Revision of the shard before the write. A write on another revision fails with [`Error::Deposed`].
     pub before: u64,
-    /// Revision of the shard after the write.
+    /// Revision of the shard after the write; always larger.
     pub revision: u64,
     pub now: Timestamp,
     /// Highest id of a route that was ever assigned.
@@ -139,31 +204,32 @@ pub struct Changes {
     /// Tasks to remove with everything that belongs to them, except their idempotency keys, which become orphans.
     pub removed: Vec<Arc<Task>>,
     /// Tasks whose record cannot be decoded: kept, but neither ready nor due any more.
-    pub undecodable: Vec<TaskId>,
-    pub results: Vec<(TaskId, Bytes)>,
-    pub secrets: Vec<(TaskId, Bytes)>,
-    pub removed_secrets: Vec<TaskId>,
+    pub undecodable: Vec<TaskKey>,
+    pub results: Vec<(TaskKey, Bytes)>,
+    pub secrets: Vec<(TaskKey, Bytes)>,
+    pub removed_secrets: Vec<TaskKey>,
     /// New log entries of one task, with their revision.
-    pub log: Vec<(u64, TaskId, Arc<[Event]>)>,
+    pub log: Vec<(u64, TaskKey, Arc<[Event]>)>,
     pub routes: Vec<(RouteId, Route)>,
     pub removed_routes: Vec<RouteId>,
-    pub aliases: Vec<(NameKey, TaskId)>,
-    pub keys: Vec<(NameKey, TaskId)>,
+    pub aliases: Vec<(NameKey, TaskKey)>,
+    pub idempotency_keys: Vec<(NameKey, TaskId, TaskKey)>,
     pub removed_keys: Vec<NameKey>,
     /// Tasks that wait for a missing object.
-    pub waits: Vec<(WaitsKey, TaskId)>,
-    /// Objects that no stored task waits for any more.
-    pub removed_waits: Vec<WaitsKey>,
-    /// Removed tasks that still waited when they ended.
-    pub removed_waiters: Vec<(WaitsKey, TaskId)>,
-    /// Tasks that wait for the end of another task: the other one, then the dependent.
-    pub edges: Vec<(TaskId, TaskId)>,
-    /// Tasks whose stored dependents were notified.
-    pub removed_edges: Vec<TaskId>,
+    pub waits: Vec<(WaitsKey, TaskKey)>,
+    /// Tasks that no longer wait for an object.
+    pub removed_waits: Vec<(WaitsKey, TaskKey)>,
+    /// Tasks that need another task: the other one, then the dependent.
+    pub edges: Vec<(TaskKey, TaskKey)>,
+    /// Dependents that have ended, and need no other task any more.
+    pub removed_dependents: Vec<TaskKey>,
     pub agents: Vec<Arc<Agent>>,
     pub removed_agents: Vec<(Namespace, AgentName)>,
     pub sessions: Vec<Session>,
     pub removed_sessions: Vec<SessionKey>,
+    /// New or continued follow-ups, by their number.
+    pub follow_ups: Vec<(u64, FollowUp)>,
+    pub removed_follow_ups: Vec<u64>,
 }
 
 impl Changes {
@@ -181,33 +247,39 @@ impl Changes {
             self.routes.len(),
             self.removed_routes.len(),
             self.aliases.len(),
-            self.keys.len(),
+            self.idempotency_keys.len(),
             self.removed_keys.len(),
             self.waits.len(),
             self.removed_waits.len(),
-            self.removed_waiters.len(),
             self.edges.len(),
-            self.removed_edges.len(),
+            self.removed_dependents.len(),
             self.agents.len(),
             self.removed_agents.len(),
             self.sessions.len(),
             self.removed_sessions.len(),
+            self.follow_ups.len(),
+            self.removed_follow_ups.len(),
         ];
         counts.into_iter().any(|count| count > 0)
     }
 }
 
+/// Returns the deadline by which a task is found in the database. Those of tasks on workers are in memory.
+pub fn stored_due(task: &Task) -> Option<Timestamp> {
+    if task.state.is_on_worker() { None } else { task.due() }
+}
+
 /// What a write returns once it is durable.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
-    /// Next deadline of any task.
+    /// Earliest deadline of [`stored_due`] among all tasks.
     pub next_due: Option<Timestamp>,
 }
 
 /// Connection of the shard's only writer.
 pub trait Backend: Send + 'static {
     /// Reads committed rows, in one round trip.
-    fn load(&mut self, keys: &Keys) -> Result<Rows, Error>;
+    fn load(&mut self, load: &Load) -> Result<Loaded, Error>;
     /// Makes changes durable, all or none, in one round trip: if the shard's revision is the expected one.
     fn write(&mut self, changes: &Changes) -> Result<Written, Error>;
     /// Returns the state that is kept in memory.
@@ -216,13 +288,13 @@ pub trait Backend: Send + 'static {
 
 /// Concurrent reads of committed data, one method per read of [`crate::Store`]. Blocking.
 pub trait Reader: Send + Sync + 'static {
-    fn task(&self, id: TaskId) -> Result<Option<Task>, Error>;
-    fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error>;
-    fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
-    fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
+    fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error>;
+    fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error>;
+    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
+    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     fn list(&self, filter: &Filter) -> Result<Page, Error>;
-    fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
-    fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error>;
+    fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
+    fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error>;
     fn revision(&self) -> Result<u64, Error>;
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
     fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error>;

@@ -16,6 +16,7 @@ pub mod create;
 pub mod cycles;
 pub mod dependencies;
 pub mod dry_run;
+pub mod follow_ups;
 mod harness;
 pub mod prune;
 pub mod reading;
@@ -32,7 +33,7 @@ macro_rules! conformance {
         $crate::conformance! { @ $start;
             create {
                 new_task_is_queued_and_published same_key_returns_same_task caller_chosen_id_is_created_once
-                foreign_namespace_id_reveals_nothing duplicate_id_in_one_batch strict_task_rejects_missing_objects
+                each_namespace_has_its_own_ids duplicate_id_in_one_batch strict_task_rejects_missing_objects
                 offer_is_assigned_in_same_commit offer_of_ended_session_is_ignored
                 offer_does_not_wait task_created_cancelled_ends
             }
@@ -73,8 +74,14 @@ macro_rules! conformance {
                 start_time_delays_a_task queue_timeout_fails_a_task retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task next_deadline_is_published
                 tick_respects_its_limit
             }
+            follow_ups {
+                wide_fan_out_takes_several_commits failing_graph_takes_several_commits follow_ups_survive_a_restart
+                many_waiters_find_their_task changed_agent_reaches_a_long_queue deleted_agent_leaves_no_ready_task
+                follow_ups_continue_without_calls
+            }
             prune {
-                only_tasks_ended_before_are_pruned oldest_are_pruned_first_up_to_limit keys_outlive_their_tasks caller_chosen_ids_are_pruned
+                only_tasks_ended_before_are_pruned oldest_are_pruned_first_up_to_limit keys_outlive_their_tasks needed_results_are_not_pruned
+                caller_chosen_ids_are_pruned
                 revisions_are_never_reused keys_are_pruned_after_their_tasks ended_sessions_are_pruned
                 unused_routes_are_pruned route_used_in_same_batch_survives
             }

@@ -46,18 +46,19 @@ pub mod single_writer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rota_core::task::{Event, Task};
-use rota_core::{Namespace, RouteId, TaskId};
+use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
 
 pub use backend::{
-    Backend, Changes, ExpiredKeys, ExpiredRows, Keys, NameKey, Reader, ReadyKey, ReadyRow, Rows, SessionKey,
-    Stored, WaitKey, WaitsKey, Written,
+    Backend, Changes, DependentsPage, ExpiredPage, ExpiredRow, ExpiredRows, FollowUp, IdempotencyRow, Load,
+    Loaded, NameKey, Place, Reader, ReadyPage, ReadyRow, ScopedId, SessionKey, Stored, TaskRow, WaitKey,
+    WaitsKey, WaitsPage, Written, stored_due,
 };
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};
 pub use records::{
-    Budget, Claim, Command, Create, EndSession, FeedEntry, Filter, OpenSession, Page, Prune, PutAgent,
-    Refused, Reply, Resumed, Session, Snapshot, StoreStats,
+    Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OnWorker, OpenSession, Page,
+    Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, StoreStats,
 };
 
 /// Failure of a store. Nothing of the batch has happened.
@@ -108,24 +109,26 @@ pub trait Store: Send + Sync + 'static {
     /// State that a control plane keeps in memory.
     async fn snapshot(&self) -> Result<Snapshot, Error>;
 
-    async fn task(&self, id: TaskId) -> Result<Option<Task>, Error>;
+    async fn task(&self, id: ScopedId) -> Result<Option<Task>, Error>;
 
-    /// Returns the id of the newest task of an alias.
-    async fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error>;
+    /// Returns the newest task of an alias.
+    async fn newest(&self, alias: NameKey) -> Result<Option<Task>, Error>;
 
     /// Returns the payload of a task.
-    async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
+    async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
 
     /// Returns the result of a task.
-    async fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error>;
+    async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
 
+    /// Returns tasks, newest first. A page ends after a bounded number of rows, also of those that do not fit: it may have
+    /// few tasks, or none, and a token.
     async fn list(&self, filter: Filter) -> Result<Page, Error>;
 
     /// Returns a task's log after a position. An entry is an event.
-    async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
+    async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
 
     /// Returns the log of all tasks after a revision. An entry is what one commit added to one task's log.
-    async fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error>;
+    async fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error>;
 
     /// Returns the last revision of the log of all tasks.
     async fn revision(&self) -> Result<u64, Error>;

@@ -10,30 +10,35 @@ use parking_lot::RwLock;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 
 use crate::{
-    Backend, Budget, Changes, Error, ExpiredKeys, ExpiredRows, FeedEntry, Filter, Keys, NameKey, Page,
-    Reader, ReadyKey, ReadyRow, Rows, Session, SessionKey, Snapshot, StoreStats, WaitsKey, Written,
+    Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
+    FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page, Reader, ReadyPage,
+    ReadyRow, ScopedId, Session, SessionKey, Snapshot, StoreStats, TaskRow, WaitsKey, WaitsPage, Written,
+    stored_due,
 };
 
 #[derive(Debug, Clone, Default)]
 struct Contents {
-    tasks: BTreeMap<TaskId, (Task, RouteId)>,
-    payloads: HashMap<TaskId, Bytes>,
-    results: HashMap<TaskId, Bytes>,
-    secrets: HashMap<TaskId, Bytes>,
-    log: BTreeMap<u64, (TaskId, Vec<Event>)>,
+    tasks: BTreeMap<TaskKey, (Task, RouteId)>,
+    ids: HashMap<ScopedId, TaskKey>,
+    payloads: HashMap<TaskKey, Bytes>,
+    results: HashMap<TaskKey, Bytes>,
+    secrets: HashMap<TaskKey, Bytes>,
+    log: BTreeMap<u64, (TaskKey, Vec<Event>)>,
     revision: u64,
     routes: BTreeMap<RouteId, Route>,
     last_route: u32,
-    aliases: HashMap<NameKey, TaskId>,
-    /// With the time at which the task was removed.
-    keys: BTreeMap<NameKey, (TaskId, Option<Timestamp>)>,
-    waits: BTreeMap<WaitsKey, BTreeSet<TaskId>>,
-    edges: BTreeMap<TaskId, BTreeSet<TaskId>>,
+    aliases: HashMap<NameKey, TaskKey>,
+    /// With the id of the task, and the time at which it was removed.
+    idempotency_keys: BTreeMap<NameKey, (TaskId, TaskKey, Option<Timestamp>)>,
+    waits: BTreeSet<(WaitsKey, TaskKey)>,
+    /// A task, then one that depends on it.
+    edges: BTreeSet<(TaskKey, TaskKey)>,
     agents: BTreeMap<(Namespace, AgentName), Agent>,
     sessions: BTreeMap<SessionKey, Session>,
+    follow_ups: BTreeMap<u64, FollowUp>,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
@@ -46,68 +51,101 @@ pub struct InMemoryStore {
 fn oldest<'a, K: Ord + Clone + 'a, V: 'a>(
     all: impl IntoIterator<Item = (&'a K, &'a V)>,
     before: Timestamp,
-    limit: usize,
     ended: impl Fn(&V) -> Option<Timestamp>,
-) -> Vec<K> {
+) -> Vec<(Timestamp, K)> {
     let mut old: Vec<_> =
         all.into_iter().filter_map(|(key, value)| Some((ended(value)?, key.clone()))).collect();
     old.retain(|(at, _)| *at < before);
     old.sort_unstable();
-    old.truncate(limit);
-    old.into_iter().map(|(_, key)| key).collect()
+    old
+}
+
+fn keys<K>(old: Vec<(Timestamp, K)>, limit: usize) -> Vec<K> {
+    old.into_iter().take(limit).map(|(_, key)| key).collect()
+}
+
+/// Returns about the stored size of log entries.
+fn log_size(events: &[Event]) -> u64 {
+    let mut budget = Budget::UNLIMITED;
+    budget.spend(events);
+    (Budget::UNLIMITED.bytes - budget.bytes) as u64
 }
 
 impl Contents {
-    fn ready(&self, key: &ReadyKey) -> Vec<ReadyRow> {
-        let ready = self.tasks.values().filter(|(task, at)| *at == key.route && task.state == State::Queued);
-        let mut ready: Vec<_> = ready.map(|(task, _)| task).collect();
-        ready.sort_unstable_by_key(|task| (task.rank(), task.id));
-        ready.truncate(key.limit);
-        let row = |task: &Task| ReadyRow {
-            rank: task.rank(),
-            id: task.id,
-            task: Ok(task.clone()),
-            payload: self.payloads.get(&task.id).filter(|_| key.payloads).cloned(),
-        };
-        ready.into_iter().map(row).collect()
+    fn row(&self, key: TaskKey) -> Option<TaskRow> {
+        let (task, _) = self.tasks.get(&key)?;
+        let has_dependents = self.edges.range((key, TaskKey(0))..=(key, TaskKey(u64::MAX))).next().is_some();
+        Some(TaskRow { key, id: task.id, task: Ok(task.clone()), has_dependents })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskId> {
-        let due = self.tasks.values().filter_map(|(task, _)| Some((task.due()?, task.id)));
+    fn rows(&self, keys: impl IntoIterator<Item = TaskKey>) -> Vec<TaskRow> {
+        keys.into_iter().filter_map(|key| self.row(key)).collect()
+    }
+
+    fn dependents(&self, page: &DependentsPage) -> Vec<TaskRow> {
+        let after = (page.task, TaskKey(page.after.0 + 1));
+        let edges = self.edges.range(after..=(page.task, TaskKey(u64::MAX)));
+        self.rows(edges.map(|(_, dependent)| *dependent)).into_iter().take(page.limit).collect()
+    }
+
+    fn waiters(&self, page: &WaitsPage) -> Vec<TaskRow> {
+        let waiters = self.waits.iter().filter(|(key, _)| *key == page.key).map(|(_, waiter)| *waiter);
+        self.rows(waiters).into_iter().take(page.limit).collect()
+    }
+
+    fn ready_on(&self, route: RouteId) -> Vec<(i64, TaskKey)> {
+        let ready = self.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
+        let mut places: Vec<_> = ready.map(|(task, _)| (task.rank(), task.key)).collect();
+        places.sort_unstable();
+        places
+    }
+
+    fn ready(&self, page: &ReadyPage) -> Vec<ReadyRow> {
+        let places = self.ready_on(page.route).into_iter();
+        let rows = places.filter(|place| page.after.is_none_or(|after| *place > after)).take(page.limit);
+        let row = |(rank, key)| {
+            let payload = self.payloads.get(&key).filter(|_| page.payloads).cloned();
+            Some(ReadyRow { rank, row: self.row(key)?, payload })
+        };
+        rows.filter_map(row).collect()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
+        let due = self.tasks.values().filter_map(|(task, _)| Some((stored_due(task)?, task.key)));
         let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
         due.sort_unstable();
-        due.into_iter().take(limit).map(|(_, id)| id).collect()
+        due.into_iter().take(limit).map(|(_, key)| key).collect()
     }
 
-    fn expired(&self, keys: &ExpiredKeys) -> ExpiredRows {
-        let sessions = oldest(&self.sessions, keys.left_before, keys.limit, |session| {
-            (!session.open).then_some(session.since)
-        });
-        let Some(before) = keys.ended_before else {
+    fn expired(&self, page: &ExpiredPage) -> ExpiredRows {
+        let ended = |session: &Session| (!session.open).then_some(session.since);
+        let sessions = keys(oldest(&self.sessions, page.left_before, ended), page.limit);
+        let Some(before) = page.ended_before else {
             return ExpiredRows { sessions, ..ExpiredRows::default() };
         };
-        let tasks = oldest(&self.tasks, before, keys.limit, |(task, _)| task.ended_at);
-        ExpiredRows {
-            tasks: tasks.into_iter().filter_map(|id| Some((id, Ok(self.task(id)?)))).collect(),
-            keys: oldest(&self.keys, before, keys.limit, |(_, orphaned_at)| *orphaned_at),
-            sessions,
-        }
-    }
-
-    fn task(&self, id: TaskId) -> Option<Task> {
-        self.tasks.get(&id).map(|(task, _)| task.clone())
+        let tasks = oldest(&self.tasks, before, |(task, _)| task.ended_at).into_iter();
+        let tasks = tasks.filter(|place| page.after.is_none_or(|after| *place > after)).take(page.limit);
+        let row = |(ended_at, key)| {
+            let log = self.log.values().filter(|(task, _)| *task == key);
+            let log_size = log.map(|(_, events)| log_size(events)).sum();
+            Some(ExpiredRow { ended_at, row: self.row(key)?, log_size })
+        };
+        let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
+        ExpiredRows { tasks: tasks.filter_map(row).collect(), keys: keys(orphans, page.limit), sessions }
     }
 
     fn remove(&mut self, task: &Task, now: Timestamp) {
-        self.tasks.remove(&task.id);
-        self.payloads.remove(&task.id);
-        self.results.remove(&task.id);
-        self.secrets.remove(&task.id);
-        self.aliases.retain(|_, id| *id != task.id);
-        for (_, orphaned_at) in self.keys.values_mut().filter(|(id, _)| *id == task.id) {
+        let key = task.key;
+        self.tasks.remove(&key);
+        self.ids.remove(&(task.namespace.clone(), task.id));
+        self.payloads.remove(&key);
+        self.results.remove(&key);
+        self.secrets.remove(&key);
+        self.aliases.retain(|_, named| *named != key);
+        for (.., orphaned_at) in self.idempotency_keys.values_mut().filter(|(_, owner, _)| *owner == key) {
             *orphaned_at = Some(now);
         }
-        self.log.retain(|_, (id, _)| *id != task.id);
+        self.log.retain(|_, (task, _)| *task != key);
     }
 
     fn write(&mut self, changes: &Changes) {
@@ -115,37 +153,31 @@ impl Contents {
             self.remove(task, changes.now);
         }
         for (task, route, payload) in &changes.inserted {
-            self.payloads.insert(task.id, payload.clone());
-            self.tasks.insert(task.id, (Task::clone(task), *route));
+            self.payloads.insert(task.key, payload.clone());
+            self.ids.insert((task.namespace.clone(), task.id), task.key);
+            self.tasks.insert(task.key, (Task::clone(task), *route));
         }
         for (task, route) in &changes.updated {
-            self.tasks.insert(task.id, (Task::clone(task), *route));
+            self.tasks.insert(task.key, (Task::clone(task), *route));
         }
         self.results.extend(changes.results.iter().cloned());
-        self.secrets.retain(|id, _| !changes.removed_secrets.contains(id));
+        self.secrets.retain(|key, _| !changes.removed_secrets.contains(key));
         self.secrets.extend(changes.secrets.iter().cloned());
-        self.log.extend(changes.log.iter().map(|(revision, id, events)| (*revision, (*id, events.to_vec()))));
+        self.log
+            .extend(changes.log.iter().map(|(revision, key, events)| (*revision, (*key, events.to_vec()))));
         self.routes.retain(|id, _| !changes.removed_routes.contains(id));
         self.routes.extend(changes.routes.iter().cloned());
         self.aliases.extend(changes.aliases.iter().cloned());
-        self.keys.retain(|key, _| !changes.removed_keys.contains(key));
-        self.keys.extend(changes.keys.iter().map(|(key, id)| (key.clone(), (*id, None))));
-        for (key, waiter) in &changes.removed_waiters {
-            self.waits.entry(key.clone()).or_default().remove(waiter);
+        self.idempotency_keys.retain(|key, _| !changes.removed_keys.contains(key));
+        for (name, id, key) in &changes.idempotency_keys {
+            self.idempotency_keys.insert(name.clone(), (*id, *key, None));
         }
-        for key in &changes.removed_waits {
-            self.waits.remove(key);
+        for waiter in &changes.removed_waits {
+            self.waits.remove(waiter);
         }
-        for (key, waiter) in &changes.waits {
-            self.waits.entry(key.clone()).or_default().insert(*waiter);
-        }
-        self.waits.retain(|_, waiters| !waiters.is_empty());
-        for id in &changes.removed_edges {
-            self.edges.remove(id);
-        }
-        for (id, dependent) in &changes.edges {
-            self.edges.entry(*id).or_default().insert(*dependent);
-        }
+        self.waits.extend(changes.waits.iter().cloned());
+        self.edges.retain(|(_, dependent)| !changes.removed_dependents.contains(dependent));
+        self.edges.extend(&changes.edges);
         self.agents.retain(|key, _| !changes.removed_agents.contains(key));
         for agent in &changes.agents {
             self.agents.insert((agent.namespace.clone(), agent.name.clone()), Agent::clone(agent));
@@ -154,12 +186,14 @@ impl Contents {
         for session in &changes.sessions {
             self.sessions.insert((session.namespace.clone(), session.worker.clone()), session.clone());
         }
+        self.follow_ups.retain(|number, _| !changes.removed_follow_ups.contains(number));
+        self.follow_ups.extend(changes.follow_ups.iter().cloned());
         self.revision = changes.revision;
         self.last_route = changes.last_route;
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        self.tasks.values().filter_map(|(task, _)| task.due()).min()
+        self.tasks.values().filter_map(|(task, _)| stored_due(task)).min()
     }
 }
 
@@ -169,27 +203,27 @@ fn rows<K: Clone, V>(keys: &[K], row: impl Fn(&K) -> Option<V>) -> Vec<(K, V)> {
 }
 
 impl Backend for InMemoryStore {
-    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
+    fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
         let state = self.state.read();
-        let aliases = rows(&keys.aliases, |key| state.aliases.get(key).copied());
-        let by_key = rows(&keys.keys, |key| state.keys.get(key).map(|(id, _)| *id));
-        let named: Vec<_> = aliases.iter().chain(&by_key).map(|(_, id)| *id).collect();
-        let record = |id: &TaskId| state.task(*id).map(Ok);
-        let mut tasks = rows(&keys.tasks, record);
-        tasks.extend(rows(&named, record));
-        Ok(Rows {
-            tasks,
-            payloads: rows(&keys.payloads, |id| state.payloads.get(id).cloned()),
-            results: rows(&keys.results, |id| state.results.get(id).cloned()),
-            secrets: rows(&keys.secrets, |id| state.secrets.get(id).cloned()),
-            dependents: rows(&keys.dependents, |id| Some(state.edges.get(id)?.iter().copied().collect())),
-            aliases,
-            keys: by_key,
-            waits: rows(&keys.waits, |key| Some(state.waits.get(key)?.iter().copied().collect())),
-            sessions: rows(&keys.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
-            ready: keys.ready.iter().map(|key| (key.route, state.ready(key))).collect(),
-            due: keys.due.map_or_else(Vec::new, |(now, limit)| rows(&state.due(now, limit), record)),
-            expired: keys.expired.as_ref().map(|keys| state.expired(keys)).unwrap_or_default(),
+        let bodies =
+            |from: &HashMap<TaskKey, Bytes>, keys: &[TaskKey]| rows(keys, |key| from.get(key).cloned());
+        Ok(Loaded {
+            ids: rows(&load.ids, |id| state.row(*state.ids.get(id)?)),
+            tasks: state.rows(load.tasks.iter().copied()),
+            payloads: bodies(&state.payloads, &load.payloads),
+            results: bodies(&state.results, &load.results),
+            secrets: bodies(&state.secrets, &load.secrets),
+            dependents: load.dependents.iter().map(|page| state.dependents(page)).collect(),
+            aliases: rows(&load.aliases, |alias| state.row(*state.aliases.get(alias)?)),
+            idempotency_keys: rows(&load.idempotency_keys, |name| {
+                let (id, key, _) = state.idempotency_keys.get(name)?;
+                Some(IdempotencyRow { id: *id, task: state.row(*key) })
+            }),
+            waits: load.waits.iter().map(|page| state.waiters(page)).collect(),
+            sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
+            ready: load.ready.iter().map(|page| state.ready(page)).collect(),
+            due: load.due.map_or_else(Vec::new, |(now, limit)| state.rows(state.due(now, limit))),
+            expired: load.expired.as_ref().map(|page| state.expired(page)).unwrap_or_default(),
         })
     }
 
@@ -208,34 +242,38 @@ impl Backend for InMemoryStore {
 }
 
 impl Reader for InMemoryStore {
-    fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
-        Ok(self.state.read().task(id))
+    fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error> {
+        let state = self.state.read();
+        let found = state.ids.get(id).and_then(|key| state.tasks.get(key));
+        Ok(found.map(|(task, _)| task.clone()))
     }
 
-    fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        Ok(self.state.read().aliases.get(&(namespace.clone(), alias.to_owned())).copied())
+    fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error> {
+        let state = self.state.read();
+        let found = state.aliases.get(alias).and_then(|key| state.tasks.get(key));
+        Ok(found.map(|(task, _)| task.clone()))
     }
 
-    fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.read().payloads.get(&id).cloned())
+    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        Ok(self.state.read().payloads.get(&key).cloned())
     }
 
-    fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.read().results.get(&id).cloned())
+    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        Ok(self.state.read().results.get(&key).cloned())
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, Error> {
         let state = self.state.read();
-        let all = state.tasks.values().rev().map(|(task, _)| task);
-        let fitting = all.filter(|task| filter.before_id.is_none_or(|id| task.id < id) && filter.fits(task));
+        let older = state.tasks.range(..filter.before.unwrap_or(TaskKey(u64::MAX))).rev();
+        let fitting = older.map(|(_, (task, _))| task).filter(|task| filter.fits(task));
         let tasks: Vec<_> = fitting.take(filter.limit).cloned().collect();
-        let next = tasks.last().filter(|_| tasks.len() == filter.limit).map(|task| task.id);
+        let next = tasks.last().filter(|_| tasks.len() == filter.limit).map(|task| task.key);
         Ok(Page { tasks, next })
     }
 
-    fn events(&self, id: TaskId, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
+    fn events(&self, key: TaskKey, after: u64, mut budget: Budget) -> Result<Vec<Event>, Error> {
         let state = self.state.read();
-        let rows = state.log.values().filter(|(task, _)| *task == id);
+        let rows = state.log.values().filter(|(task, _)| *task == key);
         let mut events = Vec::new();
         for event in rows.flat_map(|(_, row)| row).filter(|event| event.log_seq > after) {
             events.push(event.clone());
@@ -246,16 +284,18 @@ impl Reader for InMemoryStore {
         Ok(events)
     }
 
-    fn feed(&self, after: u64, mut budget: Budget) -> Result<Vec<FeedEntry>, Error> {
+    fn feed(&self, after: u64, mut budget: Budget) -> Result<FeedPage, Error> {
         let state = self.state.read();
-        let mut entries = Vec::new();
-        for (&revision, (id, events)) in state.log.range(after.saturating_add(1)..) {
-            entries.push(FeedEntry { revision, id: *id, events: events.clone() });
+        let mut page = FeedPage::default();
+        for (&revision, (key, events)) in state.log.range(after.saturating_add(1)..) {
+            let task = state.tasks.get(key).map(|(task, _)| task.clone());
+            page.entries.push(FeedEntry { revision, task, events: events.clone() });
             if budget.spend(events) {
+                page.more = true;
                 break;
             }
         }
-        Ok(entries)
+        Ok(page)
     }
 
     fn revision(&self) -> Result<u64, Error> {
@@ -263,18 +303,16 @@ impl Reader for InMemoryStore {
     }
 
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
-        let state = self.state.read();
-        let ready = state.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
-        Ok(ready.filter(|(task, _)| task.rank() < rank).count() as u64)
+        let ready = self.state.read().ready_on(route);
+        Ok(ready.into_iter().filter(|(at, _)| *at < rank).count() as u64)
     }
 
     fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error> {
         let state = self.state.read();
         let pending = state.tasks.values().filter(|(task, _)| task.state == State::Pending).count() as u64;
         let head = |route: &RouteId| {
-            let ready = state.tasks.values().filter(|(task, at)| at == route && task.state == State::Queued);
-            let first = ready.map(|(task, _)| task).min_by_key(|task| (task.rank(), task.id))?;
-            Some((*route, first.ready_at?))
+            let (_, key) = *state.ready_on(*route).first()?;
+            Some((*route, state.tasks.get(&key)?.0.ready_at?))
         };
         Ok(StoreStats { pending, next: routes.iter().filter_map(head).collect() })
     }
@@ -294,12 +332,17 @@ impl Reader for InMemoryStore {
             sessions: state.sessions.values().filter(|session| session.open).cloned().collect(),
             on_workers: (state.tasks.values())
                 .filter(|(task, _)| task.state.is_on_worker())
-                .map(|(task, route)| (*route, task.clone()))
+                .map(|(task, route)| OnWorker {
+                    route: *route,
+                    task: task.clone(),
+                    has_dependents: state.row(task.key).is_some_and(|row| row.has_dependents),
+                })
                 .collect(),
             next_due: state.next_due(),
             revision: state.revision,
             last_route: state.last_route,
             undecodable: Vec::new(),
+            follow_ups: state.follow_ups.clone().into_iter().collect(),
         })
     }
 }

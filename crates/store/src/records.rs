@@ -8,8 +8,10 @@ use rota_core::agent::Agent;
 use rota_core::failure::Failure;
 use rota_core::target::Route;
 use rota_core::task::{self, Body, Event, State, Task, WorkerRef};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
+
+use crate::FollowUp;
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -144,7 +146,11 @@ pub enum Reply {
     Ended(usize),
     Agent(Arc<Agent>),
     Deleted,
-    Pruned(usize),
+    Pruned {
+        count: usize,
+        /// Whether another prune would find more rows to look at.
+        more: bool,
+    },
 }
 
 /// Fate of a named attempt after a Hello.
@@ -227,15 +233,34 @@ pub struct Snapshot {
     /// Number of ready tasks by route.
     pub queued: Vec<(RouteId, u64)>,
     pub sessions: Vec<Session>,
-    pub on_workers: Vec<(RouteId, Task)>,
-    /// Next deadline of any task.
+    pub on_workers: Vec<OnWorker>,
+    /// Next deadline of any task that is not on a worker.
     pub next_due: Option<Timestamp>,
     /// Revision of the last commit.
     pub revision: u64,
     /// Highest id of a route that was ever assigned.
     pub last_route: u32,
     /// Tasks whose record cannot be decoded, as far as they are on workers or were found before, with the reason.
-    pub undecodable: Vec<(TaskId, String)>,
+    pub undecodable: Vec<(TaskKey, TaskId, String)>,
+    /// Follow-ups that are left, by number.
+    pub follow_ups: Vec<(u64, FollowUp)>,
+}
+
+impl Snapshot {
+    /// Returns the next deadline of any task.
+    pub fn earliest_due(&self) -> Option<Timestamp> {
+        let on_workers = self.on_workers.iter().filter_map(|on| on.task.due());
+        on_workers.chain(self.next_due).min()
+    }
+}
+
+/// Task on a worker, as stored.
+#[derive(Debug, Clone)]
+pub struct OnWorker {
+    pub route: RouteId,
+    pub task: Task,
+    /// Whether stored tasks depend on it.
+    pub has_dependents: bool,
 }
 
 /// Filter and page of a list of tasks.
@@ -254,8 +279,8 @@ pub struct Filter {
     pub created_after: Option<Timestamp>,
     /// Exclusive upper bound of the creation time.
     pub created_before: Option<Timestamp>,
-    /// Page token: only smaller ids.
-    pub before_id: Option<TaskId>,
+    /// Page token: only older tasks.
+    pub before: Option<TaskKey>,
     pub limit: usize,
 }
 
@@ -278,7 +303,7 @@ impl Filter {
 pub struct Page {
     pub tasks: Vec<Task>,
     /// Token of the next page, if there may be more.
-    pub next: Option<TaskId>,
+    pub next: Option<TaskKey>,
 }
 
 /// Bound of a read of log entries: it returns at least one entry if there is any, and ends once the entries or their
@@ -317,10 +342,19 @@ fn size(event: &Event) -> usize {
         }
 }
 
+/// Page of the log of all tasks.
+#[derive(Debug, Clone, Default)]
+pub struct FeedPage {
+    pub entries: Vec<FeedEntry>,
+    /// Whether there were more entries.
+    pub more: bool,
+}
+
 /// Entries that one commit added to one task's log.
 #[derive(Debug, Clone)]
 pub struct FeedEntry {
     pub revision: u64,
-    pub id: TaskId,
+    /// The record as it is now; `None` if it cannot be decoded.
+    pub task: Option<Task>,
     pub events: Vec<Event>,
 }

@@ -11,13 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_core::task::{Event, Task};
-use rota_core::{Namespace, RouteId, TaskId, Timestamp};
+use rota_core::{RouteId, TaskKey, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::{
-    Backend, Budget, Command, Commit, Error, FeedEntry, Filter, Page, Reader, Refused, Reply, Snapshot,
-    Store, StoreStats,
+    Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply,
+    ScopedId, Snapshot, Store, StoreStats,
 };
 
 /// Commands per transaction, unless a single call has more.
@@ -29,6 +29,8 @@ const UNIT_BYTES: usize = 1024;
 const COMMIT_CHANNEL_CAPACITY: usize = 256;
 /// Time for which a lazy call waits for a commit that it can share.
 const LAZY_DELAY: Duration = Duration::from_millis(20);
+/// Pause between attempts to continue follow-ups while the store fails.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Source of the time, which tests replace.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -171,16 +173,35 @@ struct Inbox {
     free: Arc<Semaphore>,
 }
 
+enum Next {
+    Call(Call),
+    None,
+    /// All senders of calls are dropped.
+    Closed,
+}
+
 impl Inbox {
     /// Waits for the next call; with a limit, at most that long.
-    fn next(&self, limit: Option<Duration>) -> Option<Call> {
+    fn next(&self, limit: Option<Duration>) -> Next {
+        use blocking::{RecvTimeoutError, TryRecvError};
         let call = match limit {
-            None => self.calls.recv().ok(),
-            Some(Duration::ZERO) => self.calls.try_recv().ok(),
-            Some(limit) => self.calls.recv_timeout(limit).ok(),
-        }?;
-        self.free.add_permits(call.units as usize);
-        Some(call)
+            None => self.calls.recv().map_err(|_| Next::Closed),
+            Some(Duration::ZERO) => self.calls.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => Next::None,
+                TryRecvError::Disconnected => Next::Closed,
+            }),
+            Some(limit) => self.calls.recv_timeout(limit).map_err(|error| match error {
+                RecvTimeoutError::Timeout => Next::None,
+                RecvTimeoutError::Disconnected => Next::Closed,
+            }),
+        };
+        match call {
+            Ok(call) => {
+                self.free.add_permits(call.units as usize);
+                Next::Call(call)
+            }
+            Err(next) => next,
+        }
     }
 }
 
@@ -193,7 +214,13 @@ impl Drop for Inbox {
 fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clock: &Clock) {
     let _last = CloseOnDrop(commits);
     let mut waiting: VecDeque<Call> = VecDeque::new();
-    while gather(inbox, &mut waiting) {
+    let mut failed = false;
+    loop {
+        // The engine continues its follow-ups without calls; while the store fails, at a slow pace.
+        let pause = if failed { RETRY_DELAY } else { Duration::ZERO };
+        if !gather(inbox, engine.has_backlog().then_some(pause), &mut waiting) {
+            return;
+        }
         let mut batch = Vec::new();
         let (mut open, mut dry_runs) = (Vec::new(), Vec::new());
         while let Some(call) = waiting.pop_front() {
@@ -205,8 +232,12 @@ fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clo
             batch.extend(call.batch);
             open.push((count, call.reply));
         }
-        if !open.is_empty() && !commit(&mut engine, batch, open, commits, clock()) {
-            return;
+        if !open.is_empty() || engine.has_backlog() {
+            match commit(&mut engine, batch, open, commits, clock()) {
+                Ok(()) => failed = false,
+                Err(error) if error.is_fatal() => return,
+                Err(_) => failed = true,
+            }
         }
         for call in dry_runs {
             let _ = call.reply.send(engine.dry_run(call.batch, clock()));
@@ -214,14 +245,14 @@ fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clo
     }
 }
 
-/// Executes a batch, publishes its commit, and answers its calls. Returns `false` if nothing can be written any more.
+/// Executes a batch, publishes its commit, and answers its calls.
 fn commit<B: Backend>(
     engine: &mut Engine<B>,
     batch: Vec<Command>,
     open: Vec<(usize, oneshot::Sender<Answer>)>,
     commits: &Outbox,
     now: Timestamp,
-) -> bool {
+) -> Result<(), Error> {
     let commands = batch.len();
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let began = std::time::Instant::now();
@@ -234,21 +265,25 @@ fn commit<B: Backend>(
             for (count, reply) in open {
                 let _ = reply.send(Ok(replies.by_ref().take(count).collect()));
             }
-            true
+            Ok(())
         }
         Err(error) => {
             for (_, reply) in open {
                 let _ = reply.send(Err(error.clone()));
             }
-            !error.is_fatal()
+            Err(error)
         }
     }
 }
 
-/// Waits for calls. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`. Returns `false` once all
-/// senders are dropped.
-fn gather(inbox: &Inbox, waiting: &mut VecDeque<Call>) -> bool {
-    let Some(first) = inbox.next(None) else { return false };
+/// Waits for calls; with a limit, at most that long. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`.
+/// Returns `false` once all senders are dropped.
+fn gather(inbox: &Inbox, limit: Option<Duration>, waiting: &mut VecDeque<Call>) -> bool {
+    let first = match inbox.next(limit) {
+        Next::Call(first) => first,
+        Next::None => return true,
+        Next::Closed => return false,
+    };
     let mut hurry = first.mode != Mode::Lazy;
     let mut count = first.batch.len();
     waiting.push_back(first);
@@ -258,7 +293,7 @@ fn gather(inbox: &Inbox, waiting: &mut VecDeque<Call>) -> bool {
         #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
         let left =
             if hurry { Duration::ZERO } else { until.saturating_duration_since(std::time::Instant::now()) };
-        let Some(call) = inbox.next(Some(left)) else { break };
+        let Next::Call(call) = inbox.next(Some(left)) else { break };
         hurry |= call.mode != Mode::Lazy;
         count += call.batch.len();
         waiting.push_back(call);
@@ -288,32 +323,31 @@ impl<R: Reader> Store for SingleWriterStore<R> {
         self.read(|reads| reads.snapshot()).await
     }
 
-    async fn task(&self, id: TaskId) -> Result<Option<Task>, Error> {
-        self.read(move |reads| reads.task(id)).await
+    async fn task(&self, id: ScopedId) -> Result<Option<Task>, Error> {
+        self.read(move |reads| reads.task(&id)).await
     }
 
-    async fn newest(&self, namespace: &Namespace, alias: &str) -> Result<Option<TaskId>, Error> {
-        let (namespace, alias) = (namespace.clone(), alias.to_owned());
-        self.read(move |reads| reads.newest(&namespace, &alias)).await
+    async fn newest(&self, alias: NameKey) -> Result<Option<Task>, Error> {
+        self.read(move |reads| reads.newest(&alias)).await
     }
 
-    async fn payload(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.read(move |reads| reads.payload(id)).await
+    async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.payload(key)).await
     }
 
-    async fn result(&self, id: TaskId) -> Result<Option<Bytes>, Error> {
-        self.read(move |reads| reads.result(id)).await
+    async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.result(key)).await
     }
 
     async fn list(&self, filter: Filter) -> Result<Page, Error> {
         self.read(move |reads| reads.list(&filter)).await
     }
 
-    async fn events(&self, id: TaskId, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {
-        self.read(move |reads| reads.events(id, after, budget)).await
+    async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {
+        self.read(move |reads| reads.events(key, after, budget)).await
     }
 
-    async fn feed(&self, after: u64, budget: Budget) -> Result<Vec<FeedEntry>, Error> {
+    async fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error> {
         self.read(move |reads| reads.feed(after, budget)).await
     }
 

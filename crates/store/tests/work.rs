@@ -9,7 +9,7 @@ use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, Timestamp, WorkerN
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::{
-    Backend, Changes, Claim, Command, Create, Error, Keys, OpenSession, PutAgent, Reply, Rows, Snapshot,
+    Backend, Changes, Claim, Command, Create, Error, Load, Loaded, OpenSession, PutAgent, Reply, Snapshot,
     Written,
 };
 use uuid::Uuid;
@@ -32,12 +32,16 @@ struct Counting {
 }
 
 impl Backend for Counting {
-    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
-        let rows = self.inner.load(keys)?;
+    fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
+        let loaded = self.inner.load(load)?;
         self.calls.loads += 1;
-        let ready: usize = rows.ready.iter().map(|(_, rows)| rows.len()).sum();
-        self.calls.rows_read += rows.tasks.len() + ready + rows.dependents.len() + rows.waits.len();
-        Ok(rows)
+        let ready: usize = loaded.ready.iter().map(Vec::len).sum();
+        let pages: usize = loaded.dependents.iter().chain(&loaded.waits).map(Vec::len).sum();
+        let named =
+            loaded.ids.len() + loaded.tasks.len() + loaded.aliases.len() + loaded.idempotency_keys.len();
+        let bodies = loaded.payloads.len() + loaded.results.len() + loaded.secrets.len();
+        self.calls.rows_read += ready + pages + named + bodies + loaded.sessions.len() + loaded.due.len();
+        Ok(loaded)
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
@@ -71,7 +75,7 @@ fn create(number: usize, target: Target, offer: Option<WorkerRef>) -> Command {
         payload,
         secrets: None,
         key: Some(number.to_string()),
-        foreign_id: false,
+        foreign_id: true,
         strict: false,
         offer,
     }))
@@ -141,6 +145,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
     let completion = Completion::Succeeded(Some(Bytes::from_static(b"done")));
     let finish = |attempt| task::Command::Finish {
         attempt,
+        last: 0,
         completion,
         usage: None,
         session: String::new(),
@@ -191,11 +196,8 @@ fn batch_without_changes_writes_nothing() {
     assert_eq!((idle.loads, idle.writes), (1, 0));
 }
 
-#[test]
-fn follow_ups_load_once_per_round() {
-    let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    calls(&mut engine, vec![put_agent(0), hello(0), create(0, Target::Agent(agent(0)), None)]);
-    let dependents = (1..300).map(|number| {
+fn dependents(count: usize) -> Vec<Command> {
+    let dependent = |number| {
         let Command::Create(mut create) = create(number, Target::Agent(agent(0)), None) else {
             unreachable!()
         };
@@ -204,14 +206,79 @@ fn follow_ups_load_once_per_round() {
         create.task.dependencies =
             vec![task::Dependency { key, on_failure, state: task::DependencyState::Missing }];
         Command::Create(create)
-    });
-    calls(&mut engine, dependents.collect());
+    };
+    (1..=count).map(dependent).collect()
+}
+
+fn cancel(number: usize) -> Command {
     let cancel = task::Command::Update {
         priority: None,
         labels: None,
         desired: Some(task::Desired::Cancelled),
         reason: "not needed".to_owned(),
     };
-    let (cancelled, _) = calls(&mut engine, vec![on(id(0), cancel)]);
-    assert_eq!((cancelled.loads, cancelled.writes, cancelled.tasks_written), (2, 1, 300));
+    on(id(number), cancel)
+}
+
+#[test]
+fn follow_ups_load_once_per_round() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0), create(0, Target::Agent(agent(0)), None)]);
+    calls(&mut engine, dependents(200));
+    let (cancelled, _) = calls(&mut engine, vec![cancel(0)]);
+    assert_eq!((cancelled.loads, cancelled.writes, cancelled.tasks_written), (2, 1, 201));
+    assert!(!engine.has_backlog());
+}
+
+#[test]
+fn end_of_assigned_task_loads_its_dependents_with_the_batch() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0), create(0, Target::Agent(agent(0)), Some(worker(0)))]);
+    calls(&mut engine, dependents(10));
+    let (cancelled, _) = calls(&mut engine, vec![cancel(0)]);
+    let attempt = AttemptRef { by: worker(0), fence: rota_core::Fence(1) };
+    let completion = Completion::Stopped { by: "itself".to_owned() };
+    let finish = task::Command::Finish {
+        attempt,
+        completion,
+        last: 0,
+        usage: None,
+        session: String::new(),
+        jitter: 0.0,
+    };
+    let (finished, _) = calls(&mut engine, vec![on(id(0), finish)]);
+    assert!(cancelled.loads <= 1 && cancelled.writes == 1, "{cancelled:?}");
+    assert_eq!((finished.loads, finished.writes, finished.tasks_written), (1, 1, 11));
+}
+
+#[test]
+fn large_follow_up_continues_in_pieces_between_other_commands() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0), create(0, Target::Agent(agent(0)), None)]);
+    calls(&mut engine, dependents(2000));
+    let (first, _) = calls(&mut engine, vec![cancel(0)]);
+    assert_eq!(first.tasks_written, 257);
+    let mut written = first.tasks_written;
+    for number in 3000.. {
+        if !engine.has_backlog() {
+            break;
+        }
+        // A creation, a dependent of it, and its end have all of their consequences in one commit.
+        let Command::Create(mut dependent) = create(number + 10_000, Target::Agent(agent(0)), None) else {
+            unreachable!()
+        };
+        let (key, on_failure) = (task::DependencyKey::Id(id(number)), task::OnFailure::Fail);
+        dependent.task.dependencies =
+            vec![task::Dependency { key, on_failure, state: task::DependencyState::Missing }];
+        let own = create(number, Target::Agent(agent(0)), None);
+        let batch = vec![own, Command::Create(dependent), cancel(number), cancel(number + 10_000)];
+        engine.backend().calls = Calls::default();
+        let outcome = engine.run(batch, NOW).unwrap();
+        assert!(outcome.replies[..3].iter().all(Result::is_ok), "{:?}", outcome.replies);
+        assert!(outcome.replies[3].is_err(), "it has failed with the task that it needs");
+        let calls = engine.backend().calls;
+        assert!(calls.tasks_written <= 256 + 2 && calls.rows_read <= 2 * 256 + 4, "{calls:?}");
+        written += calls.tasks_written - 2;
+    }
+    assert_eq!(written, 2001);
 }

@@ -27,8 +27,8 @@ impl Task {
             Command::Accept(attempt) => step.accept(&attempt)?,
             Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
             Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
-            Command::Finish { attempt, completion, usage, session, jitter } => {
-                step.finish(&attempt, completion, usage, session, jitter)?;
+            Command::Finish { attempt, last, completion, usage, session, jitter } => {
+                step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
             Command::Resume { by, fence } => step.resume(by, fence)?,
             Command::LoseWorker { session, message } => step.lose_worker(&session, &message)?,

@@ -52,6 +52,8 @@ pub enum Command {
     /// The attempt has ended, with all of its processes.
     Finish {
         attempt: AttemptRef,
+        /// `attempt_seq` of its last item, which must have been reported before; 0 if unknown.
+        last: u64,
         completion: Completion,
         /// Total usage of the attempt, if known.
         usage: Option<Usage>,

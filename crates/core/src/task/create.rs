@@ -7,12 +7,13 @@ use super::{Desired, Limits, Own, State, StateChange, Task, Trace, Transition};
 use crate::rank::Priority;
 use crate::target::Target;
 use crate::usage::Usage;
-use crate::{Fence, Namespace, TaskId, Timestamp, retry};
+use crate::{Fence, Namespace, TaskId, TaskKey, Timestamp, retry};
 
 impl Task {
     /// Returns a record for [`create`], with defaults for everything that a caller may set.
     pub fn new(id: TaskId, namespace: Namespace, target: Target) -> Self {
         Self {
+            key: TaskKey::default(),
             id,
             namespace,
             alias: None,
@@ -59,6 +60,7 @@ impl Task {
             log_seq: 0,
             has_secrets: false,
             has_result: false,
+            result_size: 0,
         }
     }
 }

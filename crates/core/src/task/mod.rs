@@ -31,7 +31,7 @@ use crate::failure::Failure;
 use crate::rank::{self, Priority};
 use crate::target::{Route, Target};
 use crate::usage::Usage;
-use crate::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName, retry};
+use crate::{AgentName, Fence, Namespace, TaskId, TaskKey, Timestamp, WorkerName, retry};
 
 /// Time for a worker to accept an assignment, after which the task is queued again.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,12 +111,19 @@ pub struct Refusal {
     pub reason: String,
 }
 
+fn zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn none<T>(value: &Option<T>) -> bool {
     value.is_none()
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
+    /// Key under which the store has it; zero before its creation.
+    #[serde(skip)]
+    pub key: TaskKey,
     pub id: TaskId,
     pub namespace: Namespace,
     /// Short name chosen by the caller; names the newest task that has it.
@@ -230,6 +237,9 @@ pub struct Task {
     /// Whether a result is stored for it.
     #[serde(default)]
     pub has_result: bool,
+    /// Size of the result in bytes; zero in records of earlier versions.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub result_size: u64,
 }
 
 impl Task {

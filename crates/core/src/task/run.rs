@@ -183,6 +183,7 @@ impl Step<'_> {
     pub(super) fn finish(
         &mut self,
         attempt: &AttemptRef,
+        last: u64,
         completion: Completion,
         usage: Option<Usage>,
         session: String,
@@ -195,6 +196,11 @@ impl Step<'_> {
                 self.reply(Reply::Stale);
             }
             return Ok(());
+        }
+        // Items that are not in the log yet would be lost with the end.
+        let known = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
+        if last > known {
+            return Err(Rejected::Gap { expected: known + 1, got: last });
         }
         self.start();
         let task = &mut *self.task;
@@ -215,6 +221,7 @@ impl Step<'_> {
             }
             Completion::Succeeded(result) => {
                 task.has_result = result.is_some();
+                task.result_size = result.as_ref().map_or(0, |result| result.len() as u64);
                 if let Some(progress) = &mut task.progress {
                     progress.fraction = 1.0;
                 }

@@ -102,7 +102,7 @@ pub(crate) fn tokens(input_tokens: i64) -> Usage {
 }
 
 pub(crate) fn finish(attempt: AttemptRef, completion: Completion) -> Command {
-    Command::Finish { attempt, completion, usage: None, session: String::new(), jitter: 1.0 }
+    Command::Finish { attempt, last: 0, completion, usage: None, session: String::new(), jitter: 1.0 }
 }
 
 pub(crate) fn succeeded() -> Completion {

@@ -12,7 +12,6 @@ use crate::barrier::{Barrier, Barriers};
 use crate::commit_applier::CommitApplier;
 use crate::scheduler::{ClaimPlan, Scheduler};
 use crate::store_client::StoreClient;
-use crate::watchers::Watchers;
 
 /// Delay after a claim that failed because of the store.
 const CLAIM_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -23,7 +22,6 @@ const MAX_RECEIVED: usize = 64;
 pub(crate) struct CommitLoop {
     pub(crate) applier: CommitApplier,
     pub(crate) claimer: Claimer,
-    pub(crate) watchers: Arc<Watchers>,
     pub(crate) commits: mpsc::Receiver<Commit>,
     pub(crate) barriers: mpsc::Receiver<Barrier>,
 }
@@ -39,7 +37,7 @@ pub(crate) struct Claimer {
 impl CommitLoop {
     /// Runs until the store is closed.
     pub(super) async fn run(self, monitor: TaskMonitor) {
-        let Self { mut applier, claimer, watchers, mut commits, mut barriers } = self;
+        let Self { mut applier, claimer, mut commits, mut barriers } = self;
         let mut received = Vec::with_capacity(MAX_RECEIVED);
         loop {
             // Unbiased: while commits never cease, claims must still resolve.
@@ -65,7 +63,7 @@ impl CommitLoop {
                         Barrier::Flush(done) => drop(done.send(())),
                     }
                 }
-                () = claimer.scheduler.slot_available() => watchers.state_changed(),
+                () = claimer.scheduler.match_possible() => {}
             }
             claimer.claim_pending();
         }

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::AgentRegistry;
 use crate::breakers::{self, Breakers};
+use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
 
@@ -50,6 +52,8 @@ impl BackgroundHandles {
 pub(crate) struct BackgroundDeps {
     pub(crate) monitors: BackgroundTasks,
     pub(crate) store: StoreClient,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) retention: Option<Duration>,
@@ -59,19 +63,24 @@ pub(crate) struct BackgroundDeps {
 
 /// Starts the background tasks. Each reports to its monitor, from which health is derived.
 pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHandles {
-    let BackgroundDeps { monitors, store, watchers, breakers, retention, due, stop } = deps;
+    let BackgroundDeps { monitors, store, scheduler, agents, watchers, breakers, retention, due, stop } =
+        deps;
     let monitor = |name, help| monitors.register(name, help);
     let commits = commits.run(monitor("commits", "Applies committed changes and dispatches ready tasks"));
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
-    let breakers = breakers::run(breakers, Arc::clone(&watchers), stop.clone(), monitor("breakers", help));
+    let breakers = breakers::run(breakers, stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
     let timer = timer::run(store.clone(), due, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
-    let prune = prune::run(store, watchers, retention, stop, monitor("prune", help));
+    let prune = prune::run(store, watchers, retention, stop.clone(), monitor("prune", help));
+    let relay = async move {
+        tokio::join!(scheduler.changed().run(stop.clone()), agents.changed().run(stop));
+    };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),
         ("breakers", spawn("breakers", OnExit::Done, breakers)),
         ("timer", spawn("timer", OnExit::Done, timer)),
         ("prune", spawn("prune", OnExit::Done, prune)),
+        ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

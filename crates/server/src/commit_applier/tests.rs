@@ -106,7 +106,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
 
 fn register_worker(scheduler: &Scheduler) -> mpsc::Receiver<SessionResponse> {
     let ((namespace, worker), agent) = (worker_key(), agent_key().1);
-    let profile = Profile { namespace, worker, agent, capabilities: [].into(), task: None };
+    let profile = Profile { namespace, worker, agent, capabilities: Arc::default(), task: None };
     let (messages, inbox) = mpsc::channel(4);
     let mut entry = WorkerEntry::new(profile, worker_ref().epoch, "instance".to_owned(), now());
     entry.session = Some(SessionHandle { messages, closed: CancellationToken::new() });
@@ -228,9 +228,8 @@ fn notified_watchers_find_what_changed() {
         agents.contains(&agent_key()) && scheduler.inspect(&worker_key(), WorkerEntry::attempts) == Some(1)
     });
     let waker = Waker::from(Arc::clone(&applied));
-    let mut state = applier.watchers.state();
-    let mut changed = Box::pin(state.changed());
-    assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut changes = applier.watchers.task(commit.tasks[0].task.key);
+    assert!(changes.poll_recv(&mut Context::from_waker(&waker)).is_pending());
     applier.apply(commit);
     reservation.commit(1);
     assert_eq!(applied.held.get(), Some(&true));

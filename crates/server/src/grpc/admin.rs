@@ -19,7 +19,6 @@ use crate::health::{self, Health, State, StoreCheck};
 use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
-use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
 use crate::wire::{failure, names as wire, time};
 
@@ -31,7 +30,6 @@ pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) demand: Demand,
-    pub(crate) watchers: Arc<Watchers>,
     pub(crate) replica: String,
 }
 
@@ -67,8 +65,8 @@ impl Admin {
     }
 
     async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
-        let scheduler = &self.demand.scheduler;
-        let workers = scheduler.workers();
+        let snapshot = self.demand.snapshot().await;
+        let (workers, queues) = (&snapshot.view.workers, &snapshot.view.queues);
         let on_workers = self.metrics.on_workers();
         let at = |state| num::to_i64(on_workers.get(&state).copied().unwrap_or_default());
         // A store that failed its check is not queried again.
@@ -83,7 +81,7 @@ impl Admin {
             workers: num::to_i32(workers.len()),
             sessions: num::to_i32(workers.iter().filter(|worker| worker.connected).count()),
             pending_tasks: num::to_i64(pending.map_or(0, |stats| stats.pending)),
-            queued_tasks: num::to_i64(scheduler.queues().iter().map(|(_, _, count)| *count).sum::<u64>()),
+            queued_tasks: num::to_i64(queues.iter().map(|(_, _, count)| *count).sum::<u64>()),
             assigned_tasks: at(TaskState::Assigned),
             running_tasks: at(TaskState::Running),
             input_required_tasks: at(TaskState::InputRequired),
@@ -163,7 +161,6 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
         let key = wire::agent("name", &request.into_inner().name)?;
         let known = self.demand.breakers.reset(&key);
-        self.watchers.state_changed();
         if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));
         }

@@ -7,22 +7,21 @@ use pbjson_types::Empty;
 use rota_core::agent::Agent;
 use rota_core::{AgentName, Namespace};
 use rota_proto::num;
+use rota_proto::v1;
 use rota_proto::v1::agent_service_server::AgentService;
-use rota_proto::{names as n, v1};
 use rota_store::PutAgent;
 use rota_telemetry::redact;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{masked, page, worker_to_wire};
-use super::streams::{Boxed, Streams, send};
-use super::{demand, pools};
-use crate::agents::{AgentRegistry, AgentVersion};
+use super::demand::DemandMessages;
+use super::streams::{Boxed, Streams};
+use super::{demand, pools, watch_agents};
+use crate::agents::AgentRegistry;
 use crate::barrier::Barriers;
 use crate::clock::now;
-use crate::demand::Demand;
+use crate::demand::{Demand, PoolStatus};
 use crate::keys::AgentKey;
-use crate::scheduler::{PoolStatus, WorkerView};
 use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent as wire, names};
@@ -31,6 +30,7 @@ use crate::wire::{agent as wire, names};
 pub(crate) struct Agents {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) demand: Demand,
+    pub(crate) demand_messages: Arc<DemandMessages>,
     /// Workers are drained, and sessions of dead workers expire.
     pub(crate) sessions: SessionDeps,
     pub(crate) barriers: Barriers,
@@ -38,13 +38,13 @@ pub(crate) struct Agents {
 }
 
 impl Agents {
-    fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
+    pub(super) fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
         wire::to_wire(agent, demand::status(pool, self.agents.pools().message(key)))
     }
 
     /// Returns an agent with the present status of its pool.
-    fn with_status(&self, key: &AgentKey, agent: &Agent) -> v1::Agent {
-        self.to_wire(key, agent, self.demand.pools().get(key))
+    async fn with_status(&self, key: &AgentKey, agent: &Agent) -> v1::Agent {
+        self.to_wire(key, agent, self.demand.snapshot().await.pools.get(key))
     }
 
     async fn put(&self, agent: Agent, must_exist: Option<bool>, dry_run: bool) -> Result<v1::Agent, Status> {
@@ -54,11 +54,11 @@ impl Agents {
             && let Some(known) = self.agents.get(&key)
             && wire::stored(&known.agent) == wire::stored(&agent)
         {
-            return Ok(self.with_status(&key, &known.agent));
+            return Ok(self.with_status(&key, &known.agent).await);
         }
         let agent = self.sessions.store.put_agent(PutAgent { agent, must_exist }, dry_run).await?;
         self.barriers.flush().await;
-        Ok(self.with_status(&key, &agent))
+        Ok(self.with_status(&key, &agent).await)
     }
 
     pub(super) fn missing(name: &AgentName) -> Status {
@@ -66,20 +66,14 @@ impl Agents {
     }
 
     /// Returns agents with their present status, by name.
-    fn all(&self, namespace: Option<&Namespace>) -> BTreeMap<String, v1::Agent> {
-        let pools = self.demand.pools();
-        let agents = self.agents.list(namespace).into_iter();
+    async fn all(&self, namespace: Option<&Namespace>) -> BTreeMap<String, v1::Agent> {
+        let snapshot = self.demand.snapshot().await;
+        let agents = self.agents.list(namespace).0.into_iter();
         let named = agents.map(|(key, known)| {
-            let agent = self.to_wire(&key, &known.agent, pools.get(&key));
+            let agent = self.to_wire(&key, &known.agent, snapshot.pools.get(&key));
             (agent.name.clone(), agent)
         });
         named.collect()
-    }
-
-    pub(super) fn workers(&self, namespace: Option<&Namespace>) -> Vec<WorkerView> {
-        let mut workers = self.sessions.scheduler.workers();
-        workers.retain(|worker| namespace.is_none_or(|namespace| worker.profile.namespace == *namespace));
-        workers
     }
 }
 
@@ -104,7 +98,7 @@ impl AgentService for Agents {
     async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
         let key = names::agent("name", &request.into_inner().name)?;
         let known = self.agents.get(&key).ok_or_else(|| Self::missing(&key.1))?;
-        Ok(Response::new(self.with_status(&key, &known.agent)))
+        Ok(Response::new(self.with_status(&key, &known.agent).await))
     }
 
     async fn list_agents(
@@ -113,7 +107,7 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
-        let all = self.all(namespace.as_ref()).into_iter().collect();
+        let all = self.all(namespace.as_ref()).await.into_iter().collect();
         let (agents, next_page_token) = page(all, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
@@ -154,7 +148,7 @@ impl AgentService for Agents {
         }
         self.sessions.store.delete_agent(&key).await?;
         self.barriers.flush().await;
-        self.drain(&key.0, &key.1, "", false, "the agent was deleted");
+        self.drain(&key.0, &key.1, "", false, "the agent was deleted").await;
         Ok(Response::new(Empty {}))
     }
 
@@ -163,7 +157,7 @@ impl AgentService for Agents {
         request: Request<v1::WatchAgentsRequest>,
     ) -> Result<Response<Self::WatchAgentsStream>, Status> {
         let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
-        Ok(Response::new(Box::pin(watch(self.clone(), namespace))))
+        Ok(Response::new(Box::pin(watch_agents::watch(self.clone(), namespace))))
     }
 
     async fn drain_agent(
@@ -172,9 +166,9 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
-        self.check_exists(&namespace, &name, &request.worker)?;
+        self.check_exists(&namespace, &name, &request.worker).await?;
         let workers =
-            self.drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested");
+            self.drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested").await;
         Ok(Response::new(v1::DrainAgentResponse { workers }))
     }
 
@@ -183,7 +177,12 @@ impl AgentService for Agents {
         request: Request<v1::WatchDemandRequest>,
     ) -> Result<Response<Self::WatchDemandStream>, Status> {
         let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
-        Ok(Response::new(Box::pin(demand::watch(&self.demand, &self.streams, namespace))))
+        Ok(Response::new(Box::pin(demand::watch(
+            &self.demand,
+            &self.demand_messages,
+            &self.streams,
+            namespace,
+        ))))
     }
 
     async fn list_workers(
@@ -192,8 +191,8 @@ impl AgentService for Agents {
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
-        let workers = self.workers(namespace.as_ref()).into_iter();
-        let ours = workers
+        let snapshot = self.demand.snapshot().await;
+        let ours = (snapshot.workers(namespace.as_ref()))
             .filter(|worker| request.agent.is_empty() || worker.profile.agent.as_str() == request.agent);
         let now = now();
         let named = ours.map(|worker| {
@@ -247,7 +246,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ReportAgentRequest>,
     ) -> Result<Response<v1::ReportAgentResponse>, Status> {
-        pools::report(&self.agents, &self.streams.watchers, request.into_inner())?;
+        pools::report(&self.agents, request.into_inner())?;
         Ok(Response::new(v1::ReportAgentResponse {}))
     }
 
@@ -262,13 +261,14 @@ impl AgentService for Agents {
             word.clone_into(&mut known.capability);
             change(known);
         };
-        for (_, known) in self.agents.list(Some(&namespace)) {
+        for (_, known) in self.agents.list(Some(&namespace)).0 {
             for word in &known.agent.capabilities {
                 entry(word, &|known_word| known_word.agents.push(known.agent.name.to_string()));
             }
         }
-        for worker in self.workers(Some(&namespace)).iter().filter(|worker| worker.connected) {
-            for word in &worker.profile.capabilities {
+        let snapshot = self.demand.snapshot().await;
+        for worker in snapshot.workers(Some(&namespace)).filter(|worker| worker.connected) {
+            for word in worker.profile.capabilities.iter() {
                 entry(word, &|known_word| {
                     known_word.workers += 1;
                     known_word.free_slots += i32::try_from(worker.free).unwrap_or(0);
@@ -277,42 +277,4 @@ impl AgentService for Agents {
         }
         Ok(Response::new(v1::ListCapabilitiesResponse { capabilities: words.into_values().collect() }))
     }
-}
-
-/// Sends the agents now, then each change of an agent itself. Their workers and queues come with demand.
-fn watch(
-    agents: Agents,
-    namespace: Option<Namespace>,
-) -> ReceiverStream<Result<v1::WatchAgentsResponse, Status>> {
-    use v1::watch_agents_response::Kind;
-    let streams = agents.streams.clone();
-    let mut changed = streams.watchers.state();
-    streams.serve("watch-agents", 64, move |outbox| async move {
-        let mut known: BTreeMap<AgentKey, AgentVersion> = BTreeMap::new();
-        let mut synced = false;
-        loop {
-            changed.borrow_and_update();
-            let now = agents.agents.versions(namespace.as_ref());
-            let mut changes: Vec<_> = (known.keys().filter(|key| !now.contains_key(*key)))
-                .map(|(at, name)| Kind::Deleted(n::agent(at.as_str(), name)))
-                .collect();
-            let fresh: Vec<_> =
-                now.iter().filter(|(key, version)| known.get(*key) != Some(version)).collect();
-            if !fresh.is_empty() {
-                let pools = agents.demand.pools();
-                for (key, _) in fresh {
-                    let Some(known) = agents.agents.get(key) else { continue };
-                    changes.push(Kind::Agent(agents.to_wire(key, &known.agent, pools.get(key))));
-                }
-            }
-            known = now;
-            if !std::mem::replace(&mut synced, true) {
-                changes.push(Kind::Synced(true));
-            }
-            for kind in changes {
-                send(&outbox, v1::WatchAgentsResponse { kind: Some(kind) }).await?;
-            }
-            let _ = changed.changed().await;
-        }
-    })
 }

@@ -64,8 +64,8 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
     Ok(agent)
 }
 
-pub(super) fn worker_to_wire(worker: WorkerView, now: Timestamp) -> v1::Worker {
-    let (profile, mut stats) = (worker.profile, worker.stats);
+pub(super) fn worker_to_wire(worker: &WorkerView, now: Timestamp) -> v1::Worker {
+    let (profile, mut stats) = (&worker.profile, worker.stats.clone());
     stats.add_busy_time(now, worker.tasks.len());
     let recent_activity = stats.recent_activity.iter().rev().map(|entry| v1::WorkerActivity {
         time: Some(time::timestamp(entry.at)),
@@ -75,12 +75,12 @@ pub(super) fn worker_to_wire(worker: WorkerView, now: Timestamp) -> v1::Worker {
     v1::Worker {
         name: n::worker(profile.namespace.as_str(), &profile.worker),
         agent: profile.agent.to_string(),
-        capabilities: profile.capabilities.into_iter().collect(),
+        capabilities: profile.capabilities.iter().cloned().collect(),
         slots: num::to_i32(worker.slots),
-        tasks: worker.tasks,
+        tasks: worker.tasks.iter().map(ToString::to_string).collect(),
         connected: worker.connected,
         draining: worker.draining,
-        epoch: num::to_i64(worker.epoch),
+        epoch: num::to_i64(worker.epoch.0),
         connect_time: Some(time::timestamp(stats.connected_at)),
         last_seen_time: Some(time::timestamp(stats.last_seen_at)),
         cpu: stats.cpu,
@@ -90,7 +90,7 @@ pub(super) fn worker_to_wire(worker: WorkerView, now: Timestamp) -> v1::Worker {
         cancelled: num::to_i64(stats.cancelled),
         idle_since: stats.idle_since.map(time::timestamp),
         busy_time: Some(time::duration(stats.busy)),
-        instance: worker.instance,
+        instance: worker.instance.clone(),
         recent_activity: recent_activity.collect(),
         version: stats.version,
         runtime_version: stats.runtime_version,

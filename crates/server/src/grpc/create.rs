@@ -198,7 +198,7 @@ impl Creator {
             }
             Reply::Existing(known) => {
                 drop(reservation);
-                let stored = self.store.payload(known.id).await?;
+                let stored = self.store.payload(&known).await?;
                 let given =
                     || given.iter().find(|(id, _)| *id == known.id).map(|(_, payload)| payload.clone());
                 self.existing(&known, &stored.or_else(given).unwrap_or_default(), &payload, &alias).await

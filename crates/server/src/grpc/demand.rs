@@ -1,8 +1,9 @@
 //! Demand as the API reports it: for each agent's pool its workers, and the waiting tasks that ask for more.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rota_core::Namespace;
 use rota_core::breaker::State as Breaker;
 use rota_proto::num;
@@ -11,12 +12,48 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::streams::{Streams, send};
-use crate::demand::Demand;
-use crate::scheduler::{IsolatedTask, PoolStatus, WorkerView};
+use crate::demand::{Demand, IsolatedTask, PoolStatus, Snapshot};
+use crate::scheduler::WorkerView;
 use crate::wire::time;
 
-/// Least time between two messages.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Messages that may wait for the caller.
+const STREAM_BUFFER: usize = 1;
+
+/// The last message of each namespace that is watched: made once for all its watchers, and the same one as before unless
+/// something in it changed.
+#[derive(Debug, Default)]
+pub(crate) struct DemandMessages(Mutex<HashMap<Option<Namespace>, Made>>);
+
+#[derive(Debug)]
+struct Made {
+    message: Arc<v1::WatchDemandResponse>,
+    /// Version of the scheduler's state that the message was made of.
+    version: u64,
+}
+
+impl DemandMessages {
+    fn of(
+        &self,
+        demand: &Demand,
+        snapshot: &Snapshot,
+        namespace: Option<&Namespace>,
+    ) -> Arc<v1::WatchDemandResponse> {
+        let (mut made, version) = (self.0.lock(), snapshot.view.version);
+        if let Some(last) = made.get(&namespace.cloned()).filter(|last| last.version >= version) {
+            return Arc::clone(&last.message);
+        }
+        let new = v1::WatchDemandResponse {
+            demands: demands(demand, snapshot, namespace),
+            isolated: isolated(demand, snapshot, namespace),
+        };
+        // Watchers hold the last message that they have sent; those without watchers are not kept.
+        made.retain(|_, last| last.version >= version || Arc::strong_count(&last.message) > 1);
+        let before = made.get(&namespace.cloned()).map(|last| &last.message).filter(|last| ***last == new);
+        let message = before.map_or_else(|| Arc::new(new), Arc::clone);
+        made.insert(namespace.cloned(), Made { message: Arc::clone(&message), version });
+        message
+    }
+}
 
 /// Returns the status of an agent. `message` comes from the component that starts its workers.
 pub(super) fn status(pool: Option<&PoolStatus>, message: String) -> v1::AgentStatus {
@@ -38,10 +75,9 @@ pub(super) fn status(pool: Option<&PoolStatus>, message: String) -> v1::AgentSta
     }
 }
 
-fn demands(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
-    let all = demand.pools().into_iter();
-    let ours = all.filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
-    ours.map(|((at, agent), pool)| {
+fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
+    let ours = snapshot.pools.iter().filter(|((at, _), _)| namespace.is_none_or(|namespace| at == namespace));
+    ours.map(|(key, pool)| {
         let workers: Vec<_> = (pool.workers.iter())
             .map(|worker| v1::WorkerDemand {
                 worker: worker.profile.worker.to_string(),
@@ -51,10 +87,9 @@ fn demands(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
                 idle_since: worker.stats.idle_since.map(time::timestamp),
             })
             .collect();
-        let queued = demand.admitted(&(at.clone(), agent.clone()), pool.queued);
         v1::Demand {
-            agent: names::agent(at.as_str(), &agent),
-            queued: num::to_i64(queued),
+            agent: names::agent(key.0.as_str(), &key.1),
+            queued: num::to_i64(demand.admitted(key, pool.queued)),
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
         }
@@ -62,11 +97,10 @@ fn demands(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::Demand> {
     .collect()
 }
 
-fn isolated(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
-    let all = demand.scheduler.isolated_tasks().into_iter();
+fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
     // A circuit breaker also holds back the workers of single tasks, unless they have joined already.
     let mut probed = HashSet::new();
-    let wanted = move |task: &IsolatedTask| {
+    let wanted = move |task: &&IsolatedTask| {
         let agent = (task.namespace.clone(), task.agent.clone());
         task.worker.is_some()
             || match demand.breakers.state(&agent) {
@@ -75,13 +109,14 @@ fn isolated(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::IsolatedD
                 Breaker::HalfOpen { .. } => probed.insert(agent),
             }
     };
-    all.filter(wanted)
+    (snapshot.isolated.iter())
+        .filter(wanted)
         .filter(|task| namespace.is_none_or(|namespace| task.namespace == *namespace))
         .map(|task| v1::IsolatedDemand {
             task: names::task(task.namespace.as_str(), task.id),
             agent: task.agent.to_string(),
             queued: task.queued,
-            worker: task.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+            worker: task.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
         })
         .collect()
 }
@@ -89,24 +124,24 @@ fn isolated(demand: &Demand, namespace: Option<&Namespace>) -> Vec<v1::IsolatedD
 /// Sends demand now, then whenever it changed.
 pub(super) fn watch(
     demand: &Demand,
+    messages: &Arc<DemandMessages>,
     streams: &Streams,
     namespace: Option<Namespace>,
 ) -> ReceiverStream<Result<v1::WatchDemandResponse, Status>> {
-    let (demand, mut changed) = (demand.clone(), streams.watchers.state());
-    streams.serve("watch-demand", 4, move |outbox| async move {
+    let (demand, messages, mut changed) =
+        (demand.clone(), Arc::clone(messages), demand.scheduler.changed().subscribe());
+    streams.serve("watch-demand", STREAM_BUFFER, move |outbox| async move {
         let mut last = None;
         loop {
             changed.borrow_and_update();
-            let now = v1::WatchDemandResponse {
-                demands: demands(&demand, namespace.as_ref()),
-                isolated: isolated(&demand, namespace.as_ref()),
-            };
-            if last.as_ref() != Some(&now) {
-                last = Some(now.clone());
-                send(&outbox, now).await?;
+            let snapshot = demand.snapshot().await;
+            let message = messages.of(&demand, &snapshot, namespace.as_ref());
+            drop(snapshot);
+            if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &message)) {
+                send(&outbox, (*message).clone()).await?;
+                last = Some(message);
             }
             let _ = changed.changed().await;
-            tokio::time::sleep(MIN_INTERVAL).await;
         }
     })
 }

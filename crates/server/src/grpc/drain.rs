@@ -1,6 +1,6 @@
 //! Drain of workers: they finish their attempts and get no new ones.
 
-use rota_core::{AgentName, Namespace};
+use rota_core::{AgentName, Namespace, WorkerName};
 use rota_proto::names as n;
 use rota_proto::worker::v1::{Drain, session_response};
 use tonic::Status;
@@ -12,33 +12,43 @@ use crate::wire::status::hinted;
 
 impl Agents {
     /// Checks that an agent, and a worker if one is named, exist: a wrong name must not look like a busy worker.
-    pub(super) fn check_exists(
+    pub(super) async fn check_exists(
         &self,
         namespace: &Namespace,
         agent: &AgentName,
         worker: &str,
     ) -> Result<(), Status> {
-        let workers = self.workers(Some(namespace));
-        let own: Vec<_> = (workers.iter().filter(|one| one.profile.agent == *agent))
-            .map(|one| one.profile.worker.as_str())
-            .collect();
+        let name = WorkerName::new(worker).ok();
+        let actual = name.and_then(|name| self.demand.scheduler.agent_of(namespace, &name));
+        if actual.as_ref() == Some(agent) {
+            return Ok(());
+        }
+        let own = self.worker_names(namespace, agent).await;
         if own.is_empty() && !self.agents.contains(&(namespace.clone(), agent.clone())) {
             return Err(Self::missing(agent));
         }
-        if worker.is_empty() || own.contains(&worker) {
+        if worker.is_empty() {
             return Ok(());
         }
         let worker = check::shorten(worker);
-        let hint = match workers.iter().find(|one| one.profile.worker.as_str() == worker) {
-            Some(other) => format!("worker {worker:?} belongs to agent {}", other.profile.agent),
+        let own: Vec<_> = own.iter().take(10).map(WorkerName::as_str).collect();
+        let hint = match actual {
+            Some(other) => format!("worker {worker:?} belongs to agent {other}"),
             None if own.is_empty() => format!("agent {agent} has no workers"),
-            None => format!("workers of agent {agent}: {}", own[..own.len().min(10)].join(", ")),
+            None => format!("workers of agent {agent}: {}", own.join(", ")),
         };
         Err(hinted("WORKER_NOT_FOUND", format!("agent {agent} has no worker {worker:?}"), hint))
     }
 
+    /// Returns the names of the workers of an agent, also of those started for a single task.
+    async fn worker_names(&self, namespace: &Namespace, agent: &AgentName) -> Vec<WorkerName> {
+        let snapshot = self.demand.snapshot().await;
+        let own = snapshot.workers(Some(namespace)).filter(|worker| worker.profile.agent == *agent);
+        own.map(|worker| worker.profile.worker.clone()).collect()
+    }
+
     /// Drains workers of an agent. Returns the names of those that drain now.
-    pub(super) fn drain(
+    pub(super) async fn drain(
         &self,
         namespace: &Namespace,
         agent: &AgentName,
@@ -46,20 +56,19 @@ impl Agents {
         only_idle: bool,
         why: &str,
     ) -> Vec<String> {
+        let workers = match WorkerName::new(only) {
+            Ok(name) => vec![name],
+            Err(_) => self.worker_names(namespace, agent).await,
+        };
         let mut drained = Vec::new();
-        for worker in self.workers(Some(namespace)) {
-            let name = &worker.profile.worker;
-            if worker.profile.agent != *agent || !(only.is_empty() || name.as_str() == only) {
-                continue;
-            }
-            let key = (namespace.clone(), name.clone());
+        for name in workers {
+            let key = (namespace.clone(), name);
             let Some(session) = self.sessions.scheduler.drain(&key, only_idle, now()) else { continue };
             if let Some(session) = session {
                 session.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
             }
-            drained.push(n::worker(namespace.as_str(), name));
+            drained.push(n::worker(namespace.as_str(), &key.1));
         }
-        self.streams.watchers.state_changed();
         drained
     }
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::breakers;
 use crate::clock::now;
-use crate::demand::Demand;
+use crate::demand::{Demand, Snapshot};
 use crate::store_client::StoreClient;
 use crate::wire::{status, task as wire};
 
@@ -60,21 +60,22 @@ impl Explainer {
         match task.state {
             State::Queued => {
                 let route = task.route();
-                let (id, capacity) = self.demand.scheduler.capacity(&route);
-                context.capacity = capacity;
-                if let Some(id) = id {
+                let snapshot = self.demand.snapshot().await;
+                context.capacity = snapshot.capacity(&route);
+                if let Some(id) = self.demand.scheduler.route_id(&route) {
                     context.capacity.ahead =
                         self.store.reads().ahead(id, task.rank()).await.map_err(status::store)?;
                 }
-                let (some, all) = self.demand.scheduler.running_tasks(&route, MAX_NAMED);
+                let (some, all) = snapshot.running_tasks(&route, MAX_NAMED);
                 context.busy_with_more = all - some.len();
                 for id in some {
-                    let other = self.store.record(id).await?;
+                    let other = self.store.record(&task.namespace, id).await?;
                     context
                         .busy_with
                         .push(other.and_then(|task| task.alias).unwrap_or_else(|| id.to_string()));
                 }
-                context.pool = self.demand.preferred(&route).and_then(|agent| self.pool(task, agent));
+                context.pool =
+                    self.demand.preferred(&route).and_then(|agent| self.pool(&snapshot, task, agent));
             }
             State::Pending => {
                 context.dependencies = self.dependencies(task).await?;
@@ -88,10 +89,10 @@ impl Explainer {
     }
 
     /// Returns the pool of an agent: its workers, its limits, and what its demand asks for.
-    fn pool(&self, task: &Task, agent: AgentName) -> Option<Pool> {
+    fn pool(&self, snapshot: &Snapshot, task: &Task, agent: AgentName) -> Option<Pool> {
         let key = (task.namespace.clone(), agent);
         let spec = self.demand.agents.get(&key)?.spec;
-        let standing = self.demand.pools().remove(&key).unwrap_or_default();
+        let standing = snapshot.pools.get(&key).cloned().unwrap_or_default();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let bounds = Bounds {
             replicas: spec.replicas,
@@ -142,7 +143,7 @@ impl Explainer {
             _ => None,
         });
         for id in ids.take(MAX_NAMED) {
-            if let Some(other) = self.store.record(id).await? {
+            if let Some(other) = self.store.record(&task.namespace, id).await? {
                 states.insert(id, other.state);
             }
         }
@@ -153,7 +154,7 @@ impl Explainer {
     async fn last_failure(&self, task: &Task) -> Result<Option<Failure>, Status> {
         let after = task.log_seq.saturating_sub(FAILURE_SEARCH_EVENTS);
         let budget = Budget { entries: FAILURE_SEARCH_EVENTS as usize, ..Budget::UNLIMITED };
-        let tail = self.store.events(task.id, after, budget).await?;
+        let tail = self.store.events(task, after, budget).await?;
         Ok(tail.into_iter().rev().find_map(|entry| match entry.body {
             Body::State(change) => change.failure,
             _ => None,

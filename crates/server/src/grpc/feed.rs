@@ -87,19 +87,15 @@ impl Feed {
 
     async fn catch_up(&mut self) -> Result<(), Status> {
         loop {
-            let entries = self.store.reads().feed(self.seen, LOG_PAGE).await.map_err(status::store)?;
-            let mut budget = LOG_PAGE;
-            let full = entries.iter().any(|entry| budget.spend(&entry.events));
-            for entry in entries {
-                match self.store.reads().task(entry.id).await {
-                    Ok(Some(task)) => self.send(&task, &entry.events, entry.revision).await?,
-                    // Removed, or one that cannot be decoded: the changes of others follow.
-                    Ok(None) | Err(rota_store::Error::Corrupt(_)) => {}
-                    Err(error) => return Err(status::store(error)),
+            let page = self.store.reads().feed(self.seen, LOG_PAGE).await.map_err(status::store)?;
+            for entry in page.entries {
+                // One that cannot be decoded has no record: the changes of others follow.
+                if let Some(task) = &entry.task {
+                    self.send(task, &entry.events, entry.revision).await?;
                 }
                 self.seen = entry.revision;
             }
-            if !full {
+            if !page.more {
                 return Ok(());
             }
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use rota_core::TaskId;
 use rota_core::task::{Event, Task};
 use rota_proto::v1::{
     self, AttachTaskRequest, AttachTaskResponse, attach_task_request, attach_task_response,
@@ -32,24 +31,24 @@ pub(super) async fn one(
     let (namespace, named) = names::task("name", &request.name)?;
     let after =
         u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
-    let id = store.task(&namespace, named).await?.id;
+    let task = store.task(&namespace, named).await?;
     let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
     Ok(streams.serve("watch-task", STREAM_BUFFER, move |outbox| async move {
-        follow(&store, &watchers, id, after, &outbox).await
+        follow(&store, &watchers, &task, after, &outbox).await
     }))
 }
 
 async fn follow(
     store: &StoreClient,
     watchers: &Watchers,
-    id: TaskId,
+    task: &Task,
     mut seen: u64,
     outbox: &Outbox<v1::WatchTaskResponse>,
 ) -> Result<(), Status> {
     loop {
         // Subscribed before reading: what is committed in between arrives twice instead of never.
-        let mut changes = watchers.task(id);
-        if catch_up(store, id, &mut seen, outbox).await? {
+        let mut changes = watchers.task(task.key);
+        if catch_up(store, task, &mut seen, outbox).await? {
             return Ok(());
         }
         while let Some(change) = changes.recv().await {
@@ -66,14 +65,14 @@ async fn follow(
 /// Sends what the store has. Returns whether the task has ended and all of its log was sent.
 async fn catch_up(
     store: &StoreClient,
-    id: TaskId,
+    task: &Task,
     seen: &mut u64,
     outbox: &Outbox<v1::WatchTaskResponse>,
 ) -> Result<bool, Status> {
     loop {
-        let task = store.record(id).await?;
+        let task = store.record(&task.namespace, task.id).await?.filter(|found| found.key == task.key);
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
-        let mut events = store.events(id, *seen, LOG_PAGE).await?;
+        let mut events = store.events(&task, *seen, LOG_PAGE).await?;
         // Entries committed between the two reads are left for the next round, which sends them with their own record:
         // each entry is sent once, and must not come with an older record.
         events.retain(|event| event.log_seq <= task.log_seq);

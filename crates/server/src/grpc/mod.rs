@@ -17,6 +17,7 @@ mod pools;
 mod streams;
 mod tasks;
 pub(crate) mod traced;
+mod watch_agents;
 
 pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;

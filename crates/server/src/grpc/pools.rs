@@ -8,7 +8,6 @@ use tonic::Status;
 
 use crate::agents::AgentRegistry;
 use crate::keys::AgentKey;
-use crate::watchers::Watchers;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
 
@@ -34,11 +33,7 @@ pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersReque
     Ok(())
 }
 
-pub(super) fn report(
-    agents: &AgentRegistry,
-    watchers: &Watchers,
-    request: v1::ReportAgentRequest,
-) -> Result<(), Status> {
+pub(super) fn report(agents: &AgentRegistry, request: v1::ReportAgentRequest) -> Result<(), Status> {
     let agent = existing(agents, &request.name)?;
     if request.message.len() > MAX_MESSAGE {
         return Err(invalid("message", format!("must have at most {MAX_MESSAGE} bytes")));
@@ -46,9 +41,7 @@ pub(super) fn report(
     // It may quote the output of a program.
     let mut message = request.message;
     redact::text(&mut message);
-    if agents.pools().report(agent, message) {
-        watchers.state_changed();
-    }
+    agents.pools().report(agent, message);
     Ok(())
 }
 

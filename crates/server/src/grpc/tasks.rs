@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
+use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
 use rota_proto::num;
@@ -36,7 +37,7 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// Returns a task with its spec and result.
     async fn whole(&self, record: &task::Task) -> Result<v1::Task, Status> {
-        let payload = self.store.payload(record.id).await?;
+        let payload = self.store.payload(record).await?;
         let result = self.store.result(record).await?;
         Ok(wire::to_wire(record, payload.as_ref(), result.as_ref()))
     }
@@ -186,12 +187,12 @@ impl TaskService for Tasks {
             let task = wire::to_wire(record, None, None);
             size += task.encoded_len();
             if size > MAX_PAGE_BYTES && index > 0 {
-                next = Some(page.tasks[index - 1].id);
+                next = Some(page.tasks[index - 1].key);
                 break;
             }
             tasks.push(task);
         }
-        let next_page_token = next.map(|id| id.to_string()).unwrap_or_default();
+        let next_page_token = next.map(|key| format!("{:x}", key.0)).unwrap_or_default();
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 
@@ -310,9 +311,13 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         0 => 50,
         size => size.min(1000),
     };
-    let before_id = match request.page_token.as_str() {
+    let before = match request.page_token.as_str() {
         "" => None,
-        token => Some(token.parse().map_err(|_| invalid("page_token", "is not a token of an earlier page"))?),
+        token => {
+            let key = u64::from_str_radix(token, 16);
+            let key = key.map_err(|_| invalid("page_token", "is not a token of an earlier page"))?;
+            Some(TaskKey(key))
+        }
     };
     let given = request.filter.clone().unwrap_or_default();
     let state = |(index, state): (usize, &i32)| {
@@ -333,7 +338,7 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
             .transpose()?,
         created_after: given.created_after.as_ref().map(time::from_timestamp),
         created_before: given.created_before.as_ref().map(time::from_timestamp),
-        before_id,
+        before,
         limit,
     })
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use rota_core::RouteId;
 use rota_core::breaker::State as Breaker;
-use rota_core::target::Route;
 use rota_core::task::State;
 use rota_proto::num;
 use rota_store::StoreStats;
@@ -19,7 +17,7 @@ use super::Metrics;
 use super::commits::name;
 use super::labels::{Agent, InState, State as StateLabel};
 use crate::clock::now;
-use crate::demand::Demand;
+use crate::demand::{Demand, Snapshot};
 use crate::scheduler::WorkerView;
 use crate::store_client::StoreClient;
 
@@ -27,8 +25,6 @@ use crate::store_client::StoreClient;
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Queues whose first task is read per scrape.
 const MAX_QUEUES: usize = 500;
-
-type Waiting = Vec<(RouteId, Route, u64)>;
 
 /// Updates the gauges when the metrics are read.
 #[derive(Clone)]
@@ -56,15 +52,15 @@ impl Scraper {
     pub(crate) fn send_last(&self) {
         if export_interval().is_some() {
             let registry = self.metrics.registry.lock();
-            self.update(&self.demand.scheduler.queues(), None);
+            self.update(&self.demand.take_snapshot(), None);
             registry.export();
         }
     }
 
     /// Updates the gauges.
     async fn refresh(&self) -> MutexGuard<'_, Registry> {
-        let waiting = self.demand.scheduler.queues();
-        let routes = waiting.iter().take(MAX_QUEUES).map(|(id, ..)| *id).collect();
+        let snapshot = self.demand.snapshot().await;
+        let routes = snapshot.view.queues.iter().take(MAX_QUEUES).map(|(id, ..)| *id).collect();
         let stats = match timeout(STATS_TIMEOUT, self.store.reads().stats(routes)).await {
             Ok(Ok(stats)) => Some(stats),
             Ok(Err(error)) => {
@@ -75,11 +71,12 @@ impl Scraper {
         };
         // Concurrent scrapes must not see each other's partial updates.
         let registry = self.metrics.registry.lock();
-        self.update(&waiting, stats);
+        self.update(&snapshot, stats);
         registry
     }
 
-    fn update(&self, waiting: &Waiting, stats: Option<StoreStats>) {
+    fn update(&self, snapshot: &Snapshot, stats: Option<StoreStats>) {
+        let waiting = &snapshot.view.queues;
         let metrics = &self.metrics;
         let mut states = metrics.on_workers();
         states.insert(State::Queued, waiting.iter().map(|(_, _, count)| count).sum());
@@ -121,15 +118,15 @@ impl Scraper {
             let gauge = metrics.breakers.get_or_create(&label);
             gauge.set(gauge.get().max(state));
         }
-        self.update_workers();
+        self.update_workers(snapshot);
     }
 
-    fn update_workers(&self) {
+    fn update_workers(&self, snapshot: &Snapshot) {
         let metrics = &self.metrics;
         let (mut workers, mut slots) = (BTreeMap::<InState, u64>::new(), BTreeMap::<InState, u64>::new());
-        for worker in self.demand.scheduler.workers() {
+        for worker in &snapshot.view.workers {
             let agent = metrics.bounds.agent(&worker.profile.namespace, Some(&worker.profile.agent));
-            *workers.entry(agent.clone().state(doing(&worker))).or_default() += 1;
+            *workers.entry(agent.clone().state(doing(worker))).or_default() += 1;
             if worker.connected {
                 let used = worker.tasks.len();
                 *slots.entry(agent.clone().state("used")).or_default() += used as u64;

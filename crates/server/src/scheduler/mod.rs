@@ -16,6 +16,11 @@
 //!      └────────────────────────┘                └─────────► Abandoned ───────────────────┘
 //! ```
 //!
+//! Work is proportional to what a change touches. Workers are matched by groups that cover the same routes, and groups with
+//! free slots for which tasks wait are indexed by load ([`Matching`](matching::Matching)), so that planning takes claims
+//! from an index and never looks at queues or workers that have nothing to do with each other. Views of all workers are
+//! taken by [`Demand::snapshot`](crate::demand::Demand::snapshot) alone.
+//!
 //! Order is exact on one replica: a slot is offered to a new task only when no ready task waits on any route that the
 //! slot's worker covers. Admission control per agent ([`Admission`]) is the circuit breaker's lever. Counts that do not
 //! add up are reported by the metric `rota_scheduler_slot_mismatch_total`, and fail debug builds.
@@ -23,6 +28,9 @@
 //! Must not know gRPC services, the store or tokio tasks: every method is short, takes one lock and never waits.
 
 mod admission;
+mod capabilities;
+mod group;
+mod matching;
 mod queue;
 mod reservation;
 mod sessions;
@@ -46,10 +54,11 @@ use tokio::sync::Notify;
 pub(crate) use admission::Admission;
 pub(crate) use reservation::{ClaimPlan, Reservation};
 pub(crate) use slots::SlotState;
-pub(crate) use view::{IsolatedTask, PoolStatus, WorkerView};
+pub(crate) use view::{SchedulerView, WorkerView};
 pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerStats};
 
 use crate::keys::AgentKey;
+use crate::pulse::Pulse;
 use reservation::ReservedSlots;
 use slots::Purpose;
 use state::State;
@@ -59,6 +68,7 @@ use state::State;
 pub(crate) struct Scheduler {
     state: Arc<Mutex<State>>,
     wake: Arc<Notify>,
+    changed: Arc<Pulse>,
 }
 
 /// Where to send an assignment: the session of its worker, and the worker's agent.
@@ -71,13 +81,18 @@ pub(crate) struct Recipient {
 impl Scheduler {
     /// Returns a scheduler without workers. `mismatches` counts inconsistencies of its slots.
     pub(crate) fn new(mismatches: Counter) -> Self {
-        let wake = Arc::<Notify>::default();
-        let state = State::new(Arc::clone(&wake), mismatches);
-        Self { state: Arc::new(Mutex::new(state)), wake }
+        let (wake, changed) = (Arc::<Notify>::default(), Arc::<Pulse>::default());
+        let state = State::new(Arc::clone(&wake), Arc::clone(&changed), mismatches);
+        Self { state: Arc::new(Mutex::new(state)), wake, changed }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Reports that workers, their slots, their queues or an agent's admission or capabilities have changed.
+    pub(crate) fn changed(&self) -> &Arc<Pulse> {
+        &self.changed
     }
 
     /// Restores the queues from what the store knows at the start.
@@ -87,14 +102,12 @@ impl Scheduler {
             state.add_queue(id, route);
         }
         for (id, count) in queued {
-            if let Some(queue) = state.queues.get_mut(&id) {
-                queue.queued = count;
-            }
+            state.matching.change_queue(id, |queue| queue.queued = count);
         }
     }
 
-    /// Waits until a slot may have become available since the last call. For a single listener.
-    pub(crate) async fn slot_available(&self) {
+    /// Waits until a task can be matched that could not at the last call. For a single listener.
+    pub(crate) async fn match_possible(&self) {
         self.wake.notified().await;
     }
 
@@ -102,11 +115,11 @@ impl Scheduler {
     /// for that worker.
     pub(crate) fn reserve(&self, route: &Route, id: TaskId) -> Option<Reservation> {
         let mut state = self.state();
-        let queue = state.queues.get(state.ids.get(route)?)?;
-        if queue.queued > 0 {
+        let queue = state.matching.id(route)?;
+        if state.matching.queue(queue)?.queued > 0 {
             return None;
         }
-        let worker = queue.free.first()?.1.clone();
+        let worker = state.matching.least_loaded(queue)?;
         let entry = state.workers.get(&worker)?;
         if state.has_backlog(entry) {
             return None;
@@ -125,12 +138,9 @@ impl Scheduler {
     pub(crate) fn plan(&self) -> Vec<ClaimPlan> {
         let mut plans = Vec::new();
         let mut state = self.state();
-        let waiting: Vec<_> =
-            state.queues.iter().filter(|(_, queue)| queue.backlog() > 0).map(|(id, _)| *id).collect();
-        for route in waiting {
-            while let Some((claim, reserved)) = state.plan_claim(route) {
-                plans.push(ClaimPlan { claim, reservation: Reservation::new(&self.state, reserved) });
-            }
+        // Each claim takes at least one slot.
+        while let Some((claim, reserved)) = state.plan_claim() {
+            plans.push(ClaimPlan { claim, reservation: Reservation::new(&self.state, reserved) });
         }
         plans
     }
@@ -142,7 +152,7 @@ impl Scheduler {
 
     #[cfg(test)]
     pub(crate) fn admission(&self, agent: &AgentKey) -> Admission {
-        self.state().admissions.get(agent).copied().unwrap_or_default()
+        self.state().matching.admission(agent)
     }
 
     /// Takes in what a commit changed: routes, queues, and the slots of the tasks that it assigned. Returns for each of
@@ -167,27 +177,23 @@ impl Scheduler {
 }
 
 impl State {
-    /// Lets the least loaded worker of a route claim from all of its routes, if tasks wait there.
-    fn plan_claim(&mut self, id: RouteId) -> Option<(Claim, ReservedSlots)> {
-        let queue = self.queues.get(&id)?;
-        let (backlog, generation) = (queue.backlog(), queue.generation);
-        if backlog == 0 {
-            return None;
-        }
-        let worker = queue.free.first()?.1.clone();
+    /// Lets the least loaded worker for which tasks wait claim from all of its routes.
+    fn plan_claim(&mut self) -> Option<(Claim, ReservedSlots)> {
+        let group = self.matching.group(self.matching.next()?)?;
+        let (worker, id) = (group.free.first()?.1.clone(), *group.waiting.first()?);
+        let queue = self.matching.queue(id)?;
+        // One slot at a time spreads work over the workers of a route, unless there is more than enough for every one. The
+        // groups of a route are taken to be of the same size.
+        let candidates = (group.free.len() * queue.groups.len()) as u64;
+        let fair = usize::try_from(queue.backlog() / candidates).unwrap_or(usize::MAX).max(1);
+        let generation = queue.generation;
         let entry = self.workers.get(&worker)?;
-        // One slot at a time spreads work over the workers of a route, unless there is more than enough for every one.
-        let fair = usize::try_from(backlog / queue.free.len() as u64).unwrap_or(usize::MAX).max(1);
-        let slots = entry.available().min(fair);
-        let has_tasks = |route: &RouteId| self.queues.get(route).is_some_and(|queue| queue.queued > 0);
-        let routes: Vec<_> = entry.routes.iter().copied().filter(has_tasks).collect();
-        let session = entry.worker_ref();
+        let (slots, session) = (self.available(entry).min(fair), entry.worker_ref());
+        let routes = self.queued_routes(entry);
         let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, slots };
         self.with_entry(&worker, |entry| entry.slots.reserve(Purpose::Claim, slots));
         let probe = self.take_probe(&worker);
-        if let Some(queue) = self.queues.get_mut(&id) {
-            queue.planned += slots as u64;
-        }
+        self.matching.change_queue(id, |queue| queue.planned += slots as u64);
         let queue = Some((id, generation));
         Some((claim, ReservedSlots { worker, session, purpose: Purpose::Claim, slots, queue, probe }))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rota_core::target::Route;
 
-use crate::keys::WorkerKey;
+use super::group::GroupId;
 
 /// Waiting tasks of a route, and the workers that could take them.
 #[derive(Debug)]
@@ -16,13 +16,13 @@ pub(super) struct RouteQueue {
     pub(super) planned: u64,
     /// Distinguishes this queue from an earlier one whose route id was reused.
     pub(super) generation: u64,
-    /// Workers with free slots by number of occupied slots: least loaded first.
-    pub(super) free: BTreeSet<(usize, WorkerKey)>,
+    /// Groups of workers that cover the route.
+    pub(super) groups: BTreeSet<GroupId>,
 }
 
 impl RouteQueue {
     pub(super) fn new(route: Route, generation: u64) -> Self {
-        Self { route, queued: 0, planned: 0, generation, free: BTreeSet::new() }
+        Self { route, queued: 0, planned: 0, generation, groups: BTreeSet::new() }
     }
 
     /// Returns the number of ready tasks that no pending claim may take.

@@ -77,12 +77,17 @@ impl Drop for Reservation {
 
 impl State {
     pub(super) fn settle(&mut self, reserved: &ReservedSlots, assigned: usize) {
-        if let Some((id, generation)) = reserved.queue
-            && let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.generation == generation)
-        {
-            match queue.planned.checked_sub(reserved.slots as u64) {
-                Some(planned) => queue.planned = planned,
-                None => self.report_mismatch("a queue had fewer planned tasks than its claims hold slots"),
+        if let Some((id, generation)) = reserved.queue {
+            let settled = self.matching.change_queue(id, |queue| {
+                if queue.generation != generation {
+                    return true;
+                }
+                let planned = queue.planned.checked_sub(reserved.slots as u64);
+                queue.planned = planned.unwrap_or(queue.planned);
+                planned.is_some()
+            });
+            if settled == Some(false) {
+                self.report_mismatch("a queue had fewer planned tasks than its claims hold slots");
             }
         }
         if assigned == 0

@@ -40,11 +40,8 @@ impl Scheduler {
     /// Sets the capabilities of an agent, which its workers have in addition to their own.
     pub(crate) fn set_capabilities(&self, agent: &AgentKey, capabilities: &BTreeSet<String>) {
         let mut state = self.state();
-        for key in state.workers_of(agent) {
-            let Some(mut entry) = state.remove_worker(&key) else { continue };
-            entry.profile.capabilities = entry.own_capabilities.union(capabilities).cloned().collect();
-            state.add_worker(entry);
-        }
+        state.matching.set_capabilities(agent, capabilities);
+        state.mark_changed();
     }
 
     /// Changes a worker if this is still its session.

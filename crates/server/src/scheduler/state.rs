@@ -1,62 +1,65 @@
-//! What the scheduler's lock protects: workers, queues, and the indexes between them. Every method keeps the queues'
-//! lists of free workers in step with the workers' slots.
+//! What the scheduler's lock protects: workers, and the queues and groups that they are matched by. Every method keeps the
+//! groups' lists of free workers in step with the workers' slots.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
-use rota_core::target::Route;
+use rota_core::target::{Profile, Route, Target};
 use rota_core::task::{self, WorkerRef};
 use rota_core::{AgentName, RouteId};
 use rota_store::TaskChange;
 use tokio::sync::Notify;
 
 use super::admission::Admission;
-use super::queue::RouteQueue;
+use super::group::GroupKey;
+use super::matching::Matching;
 use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
+use crate::pulse::Pulse;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) workers: HashMap<WorkerKey, WorkerEntry>,
-    pub(super) queues: HashMap<RouteId, RouteQueue>,
-    pub(super) ids: HashMap<Route, RouteId>,
-    /// Admission of each agent for which it is not [`Admission::Open`].
-    pub(super) admissions: HashMap<AgentKey, Admission>,
-    /// Notified whenever a slot may have become available.
-    pub(super) wake: Arc<Notify>,
+    pub(super) matching: Matching,
     pub(super) mismatches: Counter,
-    last_generation: u64,
+    /// Marked when workers, their slots or their queues have changed, not when only statistics have.
+    changed: Arc<Pulse>,
+    /// Grows with every change, of statistics too.
+    pub(super) version: u64,
+    /// Number of copies of all workers that were taken.
+    pub(super) views: u64,
 }
 
 impl State {
-    pub(super) fn new(wake: Arc<Notify>, mismatches: Counter) -> Self {
-        Self { wake, mismatches, ..Self::default() }
+    pub(super) fn new(wake: Arc<Notify>, changed: Arc<Pulse>, mismatches: Counter) -> Self {
+        Self { matching: Matching::new(wake), changed, mismatches, ..Self::default() }
     }
 
-    /// Changes a worker, and moves it within the queues' lists of free workers.
+    /// Notes a change that watchers of workers and queues must see.
+    pub(super) fn mark_changed(&mut self) {
+        self.version += 1;
+        self.changed.mark();
+    }
+
+    /// Changes a worker, and moves it within the lists of free workers.
     pub(super) fn with_entry<O>(
         &mut self,
         key: &WorkerKey,
         change: impl FnOnce(&mut WorkerEntry) -> O,
     ) -> Option<O> {
         let entry = self.workers.get_mut(key)?;
-        let before = (entry.available() > 0, entry.slots.occupied());
+        let (before, shape) = (entry.load(), entry.shape());
         let out = change(entry);
-        let after = (entry.available() > 0, entry.slots.occupied());
-        if after.1 < before.1 {
-            self.wake.notify_one();
-        }
+        let after = entry.load();
         if before != after {
-            for route in &entry.routes {
-                let Some(queue) = self.queues.get_mut(route) else { continue };
-                if before.0 {
-                    queue.free.remove(&(before.1, key.clone()));
-                }
-                if after.0 {
-                    queue.free.insert((after.1, key.clone()));
-                }
+            for group in &entry.groups {
+                self.matching.move_worker(*group, key, before, after);
             }
+        }
+        self.version += 1;
+        if entry.shape() != shape {
+            self.mark_changed();
         }
         Some(out)
     }
@@ -72,68 +75,71 @@ impl State {
         self.with_entry(key, change)
     }
 
-    pub(super) fn workers_of(&self, agent: &AgentKey) -> Vec<WorkerKey> {
-        let theirs =
-            self.workers.iter().filter(|(key, entry)| key.0 == agent.0 && entry.profile.agent == agent.1);
-        theirs.map(|(key, _)| key.clone()).collect()
-    }
-
     pub(super) fn add_worker(&mut self, mut entry: WorkerEntry) {
         let key = entry.key();
-        let agent = (key.0.clone(), entry.profile.agent.clone());
-        entry.admission = self.admissions.get(&agent).copied().unwrap_or_default();
-        let covered = self.queues.iter().filter(|(_, queue)| entry.profile.covers(&queue.route));
-        entry.routes = covered.map(|(id, _)| *id).collect();
-        entry.routes.sort_unstable();
-        if entry.available() > 0 {
-            self.wake.notify_one();
-            for route in &entry.routes {
-                if let Some(queue) = self.queues.get_mut(route) {
-                    queue.free.insert((entry.slots.occupied(), key.clone()));
-                }
-            }
+        let mut groups = GroupKey::of(&entry);
+        let target = Target::Worker(key.1.clone());
+        if self.matching.id(&Route { namespace: key.0.clone(), target }).is_some() {
+            groups.push(GroupKey::Worker(entry.agent(), key.clone()));
+        }
+        entry.groups.clear();
+        for group in groups {
+            let id = self.matching.join(group, &entry);
+            self.matching.move_worker(id, &key, None, entry.load());
+            entry.groups.push(id);
         }
         self.workers.insert(key, entry);
+        self.mark_changed();
     }
 
     pub(super) fn remove_worker(&mut self, key: &WorkerKey) -> Option<WorkerEntry> {
         let entry = self.workers.remove(key)?;
-        for route in &entry.routes {
-            if let Some(queue) = self.queues.get_mut(route) {
-                queue.free.remove(&(entry.slots.occupied(), key.clone()));
-            }
+        for group in &entry.groups {
+            self.matching.move_worker(*group, key, entry.load(), None);
+            self.matching.leave(*group);
         }
+        self.mark_changed();
         Some(entry)
     }
 
     pub(super) fn add_queue(&mut self, id: RouteId, route: Route) {
-        if self.queues.get(&id).is_some_and(|queue| queue.route == route) {
+        if self.matching.queue(id).is_some_and(|queue| queue.route == route) {
             return;
         }
         // The store may reuse the id of a route that was removed.
         self.remove_queue(id);
-        self.last_generation += 1;
-        let mut queue = RouteQueue::new(route.clone(), self.last_generation);
-        for (key, entry) in &mut self.workers {
-            if entry.profile.covers(&route) {
-                entry.routes.push(id);
-                if entry.available() > 0 {
-                    queue.free.insert((entry.slots.occupied(), key.clone()));
-                }
-            }
+        let named = named_worker(&route);
+        self.matching.add_queue(id, route);
+        let Some((key, entry)) = named.and_then(|key| Some((key.clone(), self.workers.get_mut(&key)?)))
+        else {
+            return;
+        };
+        let own = GroupKey::Worker(entry.agent(), key.clone());
+        // The same route may exist under another id, which is about to be removed.
+        if let Some(group) = self.matching.group_id(&own) {
+            return self.matching.match_route(group, id);
         }
-        self.ids.insert(route, id);
-        self.queues.insert(id, queue);
+        // The worker joins the group of the route that names it.
+        let group = self.matching.join(own, entry);
+        self.matching.move_worker(group, &key, None, entry.load());
+        entry.groups.push(group);
     }
 
     pub(super) fn remove_queue(&mut self, id: RouteId) {
-        let Some(queue) = self.queues.remove(&id) else { return };
-        // The same route may have been added again, under another id.
-        if self.ids.get(&queue.route) == Some(&id) {
-            self.ids.remove(&queue.route);
-        }
-        for entry in self.workers.values_mut() {
-            entry.routes.retain(|route| *route != id);
+        let Some(route) = self.matching.remove_queue(id) else { return };
+        self.mark_changed();
+        let Some((key, entry)) =
+            named_worker(&route).and_then(|key| Some((key.clone(), self.workers.get_mut(&key)?)))
+        else {
+            return;
+        };
+        let own = GroupKey::Worker(entry.agent(), key.clone());
+        if let Some(group) = self.matching.group_id(&own)
+            && self.matching.id(&route).is_none()
+        {
+            self.matching.move_worker(group, &key, entry.load(), None);
+            self.matching.leave(group);
+            entry.groups.retain(|known| *known != group);
         }
     }
 
@@ -141,13 +147,15 @@ impl State {
     pub(super) fn apply_queue_change(&mut self, change: &TaskChange) {
         let before = change.before == Some(task::State::Queued);
         let after = change.task.state == task::State::Queued;
-        if before != after
-            && let Some(queue) = self.queues.get_mut(&change.route)
-        {
-            match (after, queue.queued.checked_sub(1)) {
-                (true, _) => queue.queued += 1,
-                (false, Some(queued)) => queue.queued = queued,
-                (false, None) => self.report_mismatch("a task left a queue that was empty"),
+        if before != after {
+            let counted = self.matching.change_queue(change.route, |queue| {
+                let queued = if after { queue.queued.checked_add(1) } else { queue.queued.checked_sub(1) };
+                queue.queued = queued.unwrap_or(queue.queued);
+                queued.is_some()
+            });
+            self.mark_changed();
+            if counted == Some(false) {
+                self.report_mismatch("a task left a queue that was empty");
             }
         }
         if change.task.state.is_final() && change.task.target.is_own() {
@@ -157,46 +165,67 @@ impl State {
 
     /// Corrects the count of a queue in which a claim found nothing: a count that is too high would be claimed without end.
     pub(super) fn correct_queue(&mut self, id: RouteId, count: u64) {
-        if let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.queued != count) {
-            tracing::warn!(
-                route = id.0,
-                counted = queue.queued,
-                ready = count,
-                "corrected the count of a queue"
-            );
-            queue.queued = count;
-        }
+        self.matching.change_queue(id, |queue| {
+            if queue.queued != count {
+                tracing::warn!(
+                    route = id.0,
+                    counted = queue.queued,
+                    ready = count,
+                    "corrected the count of a queue"
+                );
+                queue.queued = count;
+            }
+        });
+        self.mark_changed();
     }
 
     /// Returns whether any route of a worker has tasks that no pending claim may take.
     pub(super) fn has_backlog(&self, entry: &WorkerEntry) -> bool {
-        entry.routes.iter().any(|route| self.queues.get(route).is_some_and(|queue| queue.backlog() > 0))
+        let groups = entry.groups.iter().filter_map(|id| self.matching.group(*id));
+        groups.into_iter().any(|group| !group.waiting.is_empty())
+    }
+
+    /// Returns the routes with ready tasks that a worker covers.
+    pub(super) fn queued_routes(&self, entry: &WorkerEntry) -> Vec<RouteId> {
+        let groups = entry.groups.iter().filter_map(|id| self.matching.group(*id));
+        groups.flat_map(|group| group.queued.iter().copied()).collect()
+    }
+
+    /// Returns the profile of a worker, with the present capabilities of its agent.
+    pub(super) fn profile(&self, entry: &WorkerEntry) -> Profile {
+        let group = entry.groups.first().and_then(|id| self.matching.group(*id));
+        let profile = entry.profile.clone();
+        match group {
+            Some(group) => Profile { capabilities: Arc::clone(&group.profile.capabilities), ..profile },
+            None => profile,
+        }
     }
 
     pub(super) fn set_admission(&mut self, agent: &AgentKey, admission: Admission) {
-        match admission {
-            Admission::Open => drop(self.admissions.remove(agent)),
-            _ => drop(self.admissions.insert(agent.clone(), admission)),
-        }
-        for key in self.workers_of(agent) {
-            self.with_entry(&key, |entry| entry.admission = admission);
-        }
-        self.wake.notify_one();
+        self.matching.set_admission(agent, admission);
+        self.mark_changed();
     }
 
     /// Takes the probe of a worker's agent, if it is due. Returns the agent that the probe is for.
     pub(super) fn take_probe(&mut self, key: &WorkerKey) -> Option<AgentName> {
-        let entry = self.workers.get(key).filter(|entry| entry.admission == Admission::Probe)?;
-        let agent = entry.profile.agent.clone();
-        self.set_admission(&(key.0.clone(), agent.clone()), Admission::ProbeInFlight);
-        Some(agent)
+        let agent = self.workers.get(key)?.agent();
+        if self.matching.admission(&agent) != Admission::Probe {
+            return None;
+        }
+        self.set_admission(&agent, Admission::ProbeInFlight);
+        Some(agent.1)
     }
 
     /// Gives back a probe that no task came of, so that the next task may be it.
     pub(super) fn return_probe(&mut self, agent: &AgentKey) {
-        if self.admissions.get(agent) == Some(&Admission::ProbeInFlight) {
+        if self.matching.admission(agent) == Admission::ProbeInFlight {
             self.set_admission(agent, Admission::Probe);
         }
+    }
+
+    /// Returns the number of slots of a worker that may be given out now.
+    pub(super) fn available(&self, entry: &WorkerEntry) -> usize {
+        self.matching.admission(&entry.agent()).limit(entry.free())
     }
 
     /// Reports an inconsistency in the scheduler's counts. The counts stay within their bounds.
@@ -204,5 +233,13 @@ impl State {
         self.mismatches.inc();
         tracing::error!(what, "scheduler slot mismatch");
         debug_assert!(false, "scheduler slot mismatch: {what}");
+    }
+}
+
+/// Returns the worker that a route names.
+fn named_worker(route: &Route) -> Option<WorkerKey> {
+    match &route.target {
+        Target::Worker(worker) => Some((route.namespace.clone(), worker.clone())),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ mod fixture;
 mod model;
 mod op;
 mod store;
+mod work;
 mod world;
 
 use proptest::collection::vec;

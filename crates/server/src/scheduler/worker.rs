@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
-use rota_core::{Epoch, Fence, RouteId, TaskId, Timestamp};
+use rota_core::{Epoch, Fence, TaskId, Timestamp};
 use rota_proto::worker::v1::{SessionResponse, session_response};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
+use super::group::GroupId;
 use super::slots::{SlotState, Slots};
-use crate::keys::WorkerKey;
+use crate::keys::{AgentKey, WorkerKey};
 
 /// Entries of a worker's recent activity that are kept.
 const MAX_ACTIVITY: usize = 10;
@@ -122,9 +122,8 @@ pub(crate) struct WorkerEntry {
     /// An input arrived while the worker was catching up.
     pub(crate) missed_input: bool,
     pub(super) slots: Slots,
-    /// Routes that the worker may take tasks from.
-    pub(super) routes: Vec<RouteId>,
-    pub(super) admission: Admission,
+    /// Groups that the worker is in: first the one that depends on its capabilities.
+    pub(super) groups: Vec<GroupId>,
 }
 
 impl WorkerEntry {
@@ -142,13 +141,16 @@ impl WorkerEntry {
             catching_up: false,
             missed_input: false,
             slots: Slots::default(),
-            routes: Vec::new(),
-            admission: Admission::Open,
+            groups: Vec::new(),
         }
     }
 
     pub(crate) fn key(&self) -> WorkerKey {
         (self.profile.namespace.clone(), self.profile.worker.clone())
+    }
+
+    pub(crate) fn agent(&self) -> AgentKey {
+        (self.profile.namespace.clone(), self.profile.agent.clone())
     }
 
     pub(crate) fn worker_ref(&self) -> WorkerRef {
@@ -173,9 +175,14 @@ impl WorkerEntry {
         self.slot_count.saturating_sub(self.slots.occupied())
     }
 
-    /// Returns the number of slots that may be given out now.
-    pub(super) fn available(&self) -> usize {
-        self.admission.limit(self.free())
+    /// Returns what watchers of workers see, but for statistics.
+    pub(super) fn shape(&self) -> (bool, bool, usize, usize) {
+        (self.session.is_some(), self.draining, self.attempts(), self.free())
+    }
+
+    /// Returns the number of occupied slots, if there are free ones.
+    pub(super) fn load(&self) -> Option<usize> {
+        (self.free() > 0).then(|| self.slots.occupied())
     }
 }
 

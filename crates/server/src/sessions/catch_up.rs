@@ -24,7 +24,7 @@ pub(super) async fn catch_up(
     let mut first = true;
     loop {
         for attempt in &live {
-            let Some(task) = deps.store.record(attempt.id).await? else { continue };
+            let Some(task) = deps.store.record(&opened.key.0, attempt.id).await? else { continue };
             let continues = task.fence == attempt.fence && task.assignment.is_some();
             if first && !continues {
                 deps.dispatcher.cancel_stale_attempt(&opened.key, attempt.fence, &task);
@@ -53,7 +53,7 @@ pub(super) async fn catch_up(
 async fn resend_inputs(deps: &SessionDeps, task: &Task, known: u64) -> Result<(), Status> {
     let mut after = 0;
     loop {
-        let events = deps.store.events(task.id, after, LOG_PAGE).await?;
+        let events = deps.store.events(task, after, LOG_PAGE).await?;
         let Some(last) = events.last() else { return Ok(()) };
         after = last.log_seq;
         for entry in &events {

@@ -59,8 +59,11 @@ pub(super) fn result(
             return Err(error("PROTOCOL_VIOLATION", "a result must be succeeded, failed or cancelled"));
         }
     };
+    let last = u64::try_from(result.last_attempt_seq)
+        .map_err(|_| invalid("result.last_attempt_seq", "must not be negative"))?;
     Ok(task::Command::Finish {
         attempt,
+        last,
         completion,
         usage: result.usage.map(|mut usage| {
             clean::usage(&mut usage);

@@ -12,7 +12,6 @@ use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
-use crate::watchers::Watchers;
 
 /// Handles that every session uses. Clones are cheap.
 #[derive(Clone)]
@@ -22,7 +21,6 @@ pub(crate) struct SessionDeps {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) watchers: Arc<Watchers>,
     pub(crate) timing: Timing,
     pub(crate) replica: String,
     pub(crate) stop: CancellationToken,

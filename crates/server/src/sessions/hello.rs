@@ -2,6 +2,7 @@
 //! registered with the scheduler.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use rota_core::Epoch;
 use rota_core::target::Profile;
@@ -96,6 +97,7 @@ pub(super) async fn open(
     );
     // Welcome is sent before the worker is registered, hence before any assignment.
     session.send(Kind::Welcome(welcome));
+    let capabilities = Arc::new(capabilities);
     let profile = Profile { namespace, worker: worker.clone(), agent, capabilities, task };
     let mut entry = WorkerEntry::new(profile, epoch, hello.instance.clone(), at);
     for attempt in &resumed {
@@ -143,7 +145,6 @@ pub(super) async fn open(
             reason: "a drain was requested while the worker was disconnected".to_owned(),
         }));
     }
-    deps.watchers.state_changed();
     Ok(opened)
 }
 

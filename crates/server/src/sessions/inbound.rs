@@ -1,6 +1,8 @@
 //! Messages of a worker, in order: gathered into batches, committed, acknowledged after the commit. A few batches may be
 //! pending at a time, so that the stream does not wait for the disk; backpressure limits the rest.
 
+use std::collections::HashSet;
+
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use rota_core::failure::{Class, Failure};
@@ -35,6 +37,17 @@ enum After {
     Finished(TaskId, Fence, AttemptResult),
 }
 
+impl After {
+    fn attempt(&self) -> (TaskId, Fence) {
+        match self {
+            Self::Accepted(id, fence)
+            | Self::Rejected(id, fence)
+            | Self::Reported(id, fence)
+            | Self::Finished(id, fence, _) => (*id, *fence),
+        }
+    }
+}
+
 /// Result of an attempt, for its worker's statistics.
 #[derive(Clone, Copy)]
 enum AttemptResult {
@@ -51,11 +64,12 @@ pub(super) async fn run(
     let mut inbound = inbound.ready_chunks(MAX_BATCH);
     let mut pending = FuturesOrdered::new();
     let silence = deps.timing.heartbeat_timeout;
+    let mut failed = HashSet::new();
     loop {
         tokio::select! {
             biased;
             Some((after, answers)) = pending.next(), if !pending.is_empty() => {
-                answer(deps, opened, after, answers)?;
+                answer(deps, opened, &mut failed, after, answers)?;
             }
             chunk = tokio::time::timeout(silence, inbound.next()), if pending.len() < MAX_PENDING => {
                 let chunk = chunk.map_err(|_| Status::deadline_exceeded("no message from the worker within the heartbeat timeout"))?;
@@ -84,7 +98,7 @@ pub(super) async fn run(
         }
     }
     while let Some((after, answers)) = pending.next().await {
-        answer(deps, opened, after, answers)?;
+        answer(deps, opened, &mut failed, after, answers)?;
     }
     Ok(())
 }
@@ -145,14 +159,20 @@ fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Comma
                 entry.draining = true;
                 entry.stats.record(now(), "draining", None);
             });
-            deps.watchers.state_changed();
             return Ok(None);
         }
     };
     Ok(Some(taken))
 }
 
-fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Replies) -> Result<(), Status> {
+/// Answers the messages of a batch. `failed` has the attempts that this session failed because of their reports.
+fn answer(
+    deps: &SessionDeps,
+    opened: &Opened,
+    failed: &mut HashSet<(TaskId, Fence)>,
+    after: Vec<After>,
+    answers: Replies,
+) -> Result<(), Status> {
     // Nothing of the batch was committed: the worker still has all of it, and sends it again in its next session.
     let answers = answers.map_err(status::store)?;
     let session = session(deps, opened)?;
@@ -173,8 +193,13 @@ fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Repli
             Err(Refused::Rejected(task::Rejected::TooMany(what)))
                 if let After::Reported(id, fence) = after =>
             {
-                let failed = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
-                deps.dispatcher.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failed);
+                let failure = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
+                deps.dispatcher.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failure);
+                failed.insert((id, fence));
+                Some(task::Reply::Stale)
+            }
+            // What the worker sent before it learned that the attempt has failed.
+            Err(Refused::Rejected(task::Rejected::Gap { .. })) if failed.contains(&after.attempt()) => {
                 Some(task::Reply::Stale)
             }
             Err(refused) => return Err(status::refused(refused.clone())),
@@ -195,6 +220,7 @@ fn answer(deps: &SessionDeps, opened: &Opened, after: Vec<After>, answers: Repli
                 free(deps, opened, id, fence);
             }
             After::Finished(id, fence, result) => {
+                failed.remove(&(id, fence));
                 let accepted = answer.is_ok() && reply != Some(task::Reply::Stale);
                 if accepted {
                     finished(deps, opened, id, result);

@@ -7,6 +7,7 @@ mod deps;
 mod hello;
 mod inbound;
 mod pod_identity;
+mod previous_result;
 mod service;
 mod worker_loss;
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures::Stream;
 use rota_proto::worker::v1::worker_service_server::WorkerService;
-use rota_proto::worker::v1::{SessionRequest, SessionResponse, session_request, session_response};
+use rota_proto::worker::v1::{
+    GetPreviousResultRequest, GetPreviousResultResponse, SessionRequest, SessionResponse, session_request,
+    session_response,
+};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -14,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
-use super::{hello, inbound, worker_loss};
+use super::{hello, inbound, previous_result, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::oidc::Pod;
@@ -54,6 +57,15 @@ impl WorkerService for Service {
         // The status that ended the session comes after every message sent before.
         let stream = ReceiverStream::new(outbox).map(Ok).chain(ReceiverStream::new(outcome).map(Err));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_previous_result(
+        &self,
+        request: Request<GetPreviousResultRequest>,
+    ) -> Result<Response<GetPreviousResultResponse>, Status> {
+        let pod = request.extensions().get::<Pod>().cloned();
+        let result = previous_result::get(&self.deps.store, pod.as_ref(), request.get_ref()).await?;
+        Ok(Response::new(GetPreviousResultResponse { result: Some(result) }))
     }
 }
 

@@ -25,7 +25,6 @@ pub(super) fn close(deps: &SessionDeps, opened: &Opened) {
     });
     // Otherwise a newer session has taken its place.
     let Some(drained) = drained else { return };
-    deps.watchers.state_changed();
     let (message, grace) = if drained {
         ("the worker drained and left", Duration::ZERO)
     } else {
@@ -77,6 +76,5 @@ pub(crate) async fn expire_session(
         deps.metrics.session_ended();
     }
     tracing::info!(worker = %key.1, freed, message, "worker left");
-    deps.watchers.state_changed();
     Ok(freed)
 }

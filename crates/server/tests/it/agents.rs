@@ -356,7 +356,7 @@ async fn removed_route_is_created_again() -> Result<()> {
         assert_eq!(status.state(), TaskState::Succeeded);
         let prune = Prune { ended_before: None, left_before: Timestamp(0), limit: 10 };
         let replies = store.apply(vec![Command::Prune(prune)]).await?;
-        assert!(matches!(replies[0], Ok(Reply::Pruned(1))), "{replies:?}");
+        assert!(matches!(replies[0], Ok(Reply::Pruned { count: 1, .. })), "{replies:?}");
     }
     history::check(client, true).await?.check()
 }

@@ -80,8 +80,8 @@ async fn only_the_attempt_receives_secrets() -> Result<()> {
 fn is_stored(folder: &Path, uid: &str) -> Result<bool> {
     let id: uuid::Uuid = uid.parse()?;
     let database = rusqlite::Connection::open(folder.join("rota.sqlite"))?;
-    Ok(database.query_row("SELECT count(*) FROM secrets WHERE id = ?1", [id], |row| row.get::<_, i64>(0))?
-        > 0)
+    let sql = "SELECT count(*) FROM secrets JOIN tasks USING (key) WHERE id = ?1";
+    Ok(database.query_row(sql, [id], |row| row.get::<_, i64>(0))? > 0)
 }
 
 #[tokio::test]

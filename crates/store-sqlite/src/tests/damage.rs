@@ -5,7 +5,7 @@ use rota_core::{Epoch, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::{Budget, Claim, Command, Error, Filter, OpenSession, Prune, Reader, Refused, Reply};
 
-use super::{NOW, create, id};
+use super::{NOW, create, id, scoped};
 use crate::Writer;
 
 /// A record that a newer version could have written: a map with an unknown state.
@@ -73,8 +73,8 @@ fn damaged_record_hides_no_other() {
     let ids = || readers.list(&filter).unwrap().tasks.iter().map(|task| task.id).collect::<Vec<_>>();
     assert_eq!(ids(), [id(1)]);
     assert_eq!(readers.stats(&[RouteId(1)]).unwrap().next, [], "its head is damaged");
-    assert_eq!(readers.feed(0, Budget::UNLIMITED).unwrap().len(), 2);
-    assert!(matches!(readers.task(id(0)), Err(Error::Corrupt(_))));
+    assert_eq!(readers.feed(0, Budget::UNLIMITED).unwrap().entries.len(), 2);
+    assert!(matches!(readers.task(&scoped(0)), Err(Error::Corrupt(_))));
     // A prune must not take the queue behind it for empty.
     let prune = Prune { ended_before: None, left_before: NOW, limit: 10 };
     let outcome = run(&mut engine, vec![Command::Prune(prune)], NOW);

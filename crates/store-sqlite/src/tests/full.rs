@@ -6,7 +6,7 @@ use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
 use rota_store::{Claim, Command, Error, OpenSession, Reader};
 
-use super::{NOW, create, id};
+use super::{NOW, create, scoped};
 use crate::Writer;
 
 fn pages(engine: &mut Engine<Writer>, most: i64) -> i64 {
@@ -70,7 +70,7 @@ fn full_disk_rejects_batch_and_keeps_data() {
             let error = both(&mut engine, turn, 1_000_000).unwrap_err();
             let Error::Unavailable { message, hint } = error else { panic!("{error}") };
             assert!(message.contains("the disk is full") && hint.contains("free some space"), "{message}");
-            assert_eq!(Reader::task(&readers, id(2 * turn)).unwrap(), None);
+            assert_eq!(Reader::task(&readers, &scoped(2 * turn)).unwrap(), None);
         }
         let snapshots = (readers.snapshot().unwrap(), model.snapshot().unwrap());
         assert_eq!(format!("{:?}", snapshots.0), format!("{:?}", snapshots.1));
@@ -82,5 +82,8 @@ fn full_disk_rejects_batch_and_keeps_data() {
         target: Target::Worker(WorkerName::new("w3").unwrap()),
     };
     assert!(readers.snapshot().unwrap().routes.iter().any(|(_, known)| *known == route));
-    assert_eq!(readers.payload(id(7)).unwrap().unwrap().len(), 1_000_000);
+    assert_eq!(
+        readers.payload(readers.task(&scoped(7)).unwrap().unwrap().key).unwrap().unwrap().len(),
+        1_000_000
+    );
 }

@@ -4,7 +4,7 @@ use rota_store::engine::Engine;
 use rota_store::{Prune, Refused};
 use rusqlite::Connection;
 
-use super::{NOW, create, id};
+use super::{NOW, create, scoped};
 use crate::open::migrations;
 
 #[test]
@@ -32,6 +32,6 @@ fn first_schema_is_migrated() {
     let later = rota_core::Timestamp(i64::MAX);
     let prune = Prune { ended_before: Some(later), left_before: later, limit: 10 };
     let outcome = engine.run(vec![rota_store::Command::Prune(prune)], NOW).unwrap();
-    assert!(matches!(outcome.replies[0], Ok(rota_store::Reply::Pruned(3))), "{outcome:?}");
-    assert!(rota_store::Reader::task(&readers, id(0)).unwrap().is_some());
+    assert!(matches!(outcome.replies[0], Ok(rota_store::Reply::Pruned { count: 3, .. })), "{outcome:?}");
+    assert!(rota_store::Reader::task(&readers, &scoped(0)).unwrap().is_some());
 }

@@ -9,13 +9,17 @@ use bytes::Bytes;
 use rota_core::target::Target;
 use rota_core::task::Task;
 use rota_core::{Namespace, TaskId, Timestamp};
-use rota_store::{Command, Create};
+use rota_store::{Command, Create, ScopedId};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
 
 fn id(number: u128) -> TaskId {
     TaskId(Uuid::from_u128((0x0197_0000_0000 + number) << 80))
+}
+
+fn scoped(number: u128) -> ScopedId {
+    (Namespace::new("n").unwrap(), id(number))
 }
 
 /// A task that is ready immediately.
@@ -34,7 +38,7 @@ fn create(number: u128, payload: usize) -> Command {
         payload: Bytes::from(vec![7; payload]),
         secrets: None,
         key: Some(number.to_string()),
-        foreign_id: false,
+        foreign_id: true,
         strict: false,
         offer: None,
     }))

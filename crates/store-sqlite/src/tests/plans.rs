@@ -47,19 +47,27 @@ fn claims_and_timers_use_indexes() {
             let plan = plan(connection, sql);
             assert!(plan.contains(index), "{sql}: {plan}");
         };
-        uses(sql::READY, "INDEX tasks_ready (route=?)");
+        uses(sql::READY, "INDEX tasks_ready (route=?");
         uses(sql::AHEAD, "COVERING INDEX tasks_ready (route=? AND rank<?)");
         uses(sql::HEAD, "INDEX tasks_ready (route=?)");
-        uses(sql::PENDING, "COVERING INDEX tasks_pending");
-        uses(sql::DUE, "COVERING INDEX tasks_due (due<?)");
+        uses(sql::READY_PAYLOADS, "INDEX tasks_ready (route=?");
+        uses(sql::PENDING, "COVERING INDEX tasks_state (state=?)");
+        uses(sql::DUE, "INDEX tasks_due (due<?)");
         uses(sql::NEXT_DUE, "COVERING INDEX tasks_due");
-        uses(sql::ENDED_BEFORE, "COVERING INDEX tasks_ended (ended<?)");
-        uses(sql::TASK, "PRIMARY KEY (id=?)");
+        uses(sql::ENDED_BEFORE, "INDEX tasks_ended (ended");
+        uses(sql::ENDED_BEFORE, "INDEX events_task (task=?)");
+        uses(sql::TASK, "INTEGER PRIMARY KEY (rowid=?)");
+        uses(sql::TASK_BY_ID, "INDEX tasks_id (namespace=? AND id=?)");
+        uses(sql::DEPENDENTS, "PRIMARY KEY (task=? AND dependent>?)");
+        uses(sql::DELETE_DEPENDENT, "INDEX edges_dependent (dependent=?)");
+        uses(sql::WAITERS, "PRIMARY KEY (namespace=? AND key=?)");
         uses(sql::EVENTS, "INDEX events_task (task=? AND first>?)");
         uses(sql::FEED, "INTEGER PRIMARY KEY (rowid>?)");
-        uses(sql::LIST, "PRIMARY KEY (id<?)");
+        uses(sql::LIST, "INTEGER PRIMARY KEY (rowid<?)");
+        uses(sql::LIST_NAMESPACE, "INDEX tasks_namespace (namespace=? AND rowid<?)");
+        uses(sql::LIST_STATE, "COVERING INDEX tasks_state (state=? AND rowid<?)");
         uses(sql::QUEUED, "tasks_ready");
-        uses(sql::ON_WORKERS, "tasks_due");
+        uses(sql::ON_WORKERS, "tasks_state");
     });
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Condvar, Mutex};
-use rota_store::{Backend, Changes, Error, Keys, Rows, Snapshot, Written};
+use rota_store::{Backend, Changes, Error, Load, Loaded, Snapshot, Written};
 
 /// When to fail; shared with the test.
 #[derive(Debug, Default)]
@@ -98,9 +98,9 @@ pub(crate) struct Faulty<B> {
 }
 
 impl<B: Backend> Backend for Faulty<B> {
-    fn load(&mut self, keys: &Keys) -> Result<Rows, Error> {
+    fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
         self.plan.step()?;
-        self.inner.load(keys)
+        self.inner.load(load)
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
-use rota_store::{Backend, Budget, Command, Create, Keys, OpenSession, Reader, Reply, Store};
+use rota_store::{Backend, Budget, Command, Create, Load, OpenSession, Reader, Reply, Store};
 use rota_store_sqlite::{Options, Sqlite};
 use uuid::Uuid;
 
@@ -44,8 +44,14 @@ async fn work(store: Arc<Sqlite>, round: u128, caller: u128, worker: WorkerRef) 
         print(&format!("made {id}\n"));
         let attempt = AttemptRef { by: worker.clone(), fence: Fence(1) };
         let completion = Completion::Succeeded(Some(Bytes::from(id.to_string())));
-        let command =
-            task::Command::Finish { attempt, completion, usage: None, session: String::new(), jitter: 0.0 };
+        let command = task::Command::Finish {
+            attempt,
+            last: 0,
+            completion,
+            usage: None,
+            session: String::new(),
+            jitter: 0.0,
+        };
         let replies = store.apply(vec![Command::Task { namespace: namespace(), id, command }]).await.unwrap();
         assert!(replies[0].is_ok());
         print(&format!("done {id}\n"));
@@ -130,14 +136,16 @@ fn killed_process_keeps_acknowledged_writes() {
 
         let (mut writer, readers) = rota_store_sqlite::open_connections(&path).unwrap();
         for (id, done) in &known {
-            let task = Reader::task(&readers, *id).unwrap().unwrap_or_else(|| panic!("{id} is lost"));
+            let task = Reader::task(&readers, &(namespace(), *id))
+                .unwrap()
+                .unwrap_or_else(|| panic!("{id} is lost"));
             assert!(!done || task.state == State::Succeeded, "the end of {id} is lost");
-            let log = readers.events(*id, 0, Budget::UNLIMITED).unwrap();
+            let log = readers.events(task.key, 0, Budget::UNLIMITED).unwrap();
             assert_eq!(log.len() as u64, task.log_seq);
-            let keys = Keys { keys: vec![(namespace(), id.to_string())], ..Keys::default() };
-            assert_eq!(writer.load(&keys).unwrap().keys[0].1, *id);
-            assert_eq!(Reader::payload(&readers, *id).unwrap().map(|payload| payload.len()), Some(200));
-            let result = Reader::result(&readers, *id).unwrap();
+            let load = Load { idempotency_keys: vec![(namespace(), id.to_string())], ..Load::default() };
+            assert_eq!(writer.load(&load).unwrap().idempotency_keys[0].1.id, *id);
+            assert_eq!(Reader::payload(&readers, task.key).unwrap().map(|payload| payload.len()), Some(200));
+            let result = Reader::result(&readers, task.key).unwrap();
             assert_eq!(result.is_some(), task.state == State::Succeeded);
         }
     }

@@ -64,15 +64,15 @@ async fn check_records(store: &Sqlite, snapshot: &Snapshot) {
     let page = store.list(Filter { limit: 100, ..Filter::default() }).await.unwrap();
     assert_eq!(page.tasks.len(), 10);
     for task in &page.tasks {
-        let log = store.events(task.id, 0, Budget::UNLIMITED).await.unwrap();
+        let log = store.events(task.key, 0, Budget::UNLIMITED).await.unwrap();
         assert_eq!(log.len() as u64, task.log_seq, "{}", task.title);
-        assert!(!store.payload(task.id).await.unwrap().unwrap().is_empty());
-        assert_eq!(store.result(task.id).await.unwrap().is_some(), task.has_result);
+        assert!(!store.payload(task.key).await.unwrap().unwrap().is_empty());
+        assert_eq!(store.result(task.key).await.unwrap().is_some(), task.has_result);
     }
     assert_eq!(snapshot.agents.len(), 1);
     assert_eq!(snapshot.on_workers.len(), 2);
     assert!(!snapshot.sessions.is_empty());
-    let feed = store.feed(0, Budget::UNLIMITED).await.unwrap();
+    let feed = store.feed(0, Budget::UNLIMITED).await.unwrap().entries;
     assert_eq!(feed.last().unwrap().revision, snapshot.revision);
 }
 
@@ -92,10 +92,10 @@ async fn store_of_an_earlier_version_is_migrated() {
     let reply = one(&store, create("absent", "k1")).await;
     assert!(matches!(&reply, Reply::Existing(task) if task.state == State::Succeeded), "{reply:?}");
     // A task that waits for its agent becomes ready with it.
-    let waiting = store.newest(&namespace(), "waits").await.unwrap().unwrap();
-    assert_eq!(store.task(waiting).await.unwrap().unwrap().state, State::Pending);
+    let waits = (namespace(), "waits".to_owned());
+    assert_eq!(store.newest(waits.clone()).await.unwrap().unwrap().state, State::Pending);
     one(&store, agent("absent")).await;
-    assert_eq!(store.task(waiting).await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(store.newest(waits).await.unwrap().unwrap().state, State::Queued);
     // Ids of routes go on where they were.
     one(&store, create("another", "k3")).await;
     let routes = store.snapshot().await.unwrap().routes;

@@ -45,6 +45,7 @@ pub async fn success_is_reported_once(t: &mut Harness) {
     let usage = Usage { output_tokens: 7, model: "m".to_owned(), ..Usage::default() };
     let done = Command::Finish {
         attempt: attempt_of(&task),
+        last: 0,
         completion: Completion::Succeeded(None),
         usage: Some(usage.clone()),
         session: String::new(),
@@ -93,6 +94,7 @@ pub async fn usage_is_reported_as_difference(t: &mut Harness) {
     let again = started(t, &worker).await;
     let done = Command::Finish {
         attempt: attempt_of(&again),
+        last: 0,
         completion: Completion::Succeeded(None),
         usage: Some(total(4)),
         session: String::new(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rota_core::TaskId;
-use rota_core::task::{Desired, State};
+use rota_core::task::{Command as Ask, Desired, State};
 use uuid::Uuid;
 
 use super::harness::{Harness, end_session, make, namespace, on, on_alias, to_agent};
@@ -13,7 +13,7 @@ pub async fn new_task_is_queued_and_published(t: &mut Harness) {
     let task = t.plain().await;
     assert_eq!((task.state, task.created_at, task.ready_at), (State::Queued, t.now(), Some(t.now())));
     assert_eq!(t.read(task.id).await, *task);
-    assert_eq!(t.store.payload(task.id).await.unwrap().unwrap(), format!("do {}", task.id).as_bytes());
+    assert_eq!(t.payload(task.id).await.unwrap(), format!("do {}", task.id).as_bytes());
     assert_eq!(t.steps(task.id).await, ["created", "ready"]);
     let change = t.last_change(task.id);
     assert_eq!((change.before, change.events.len(), change.dispatch.is_none()), (None, 2, true));
@@ -35,7 +35,7 @@ pub async fn same_key_returns_same_task(t: &mut Harness) {
     let unmade = second.task.id;
     let Ok(Reply::Existing(found)) = t.one(make(second)).await else { panic!("made twice") };
     assert_eq!(found, first);
-    assert_eq!(t.store.task(unmade).await.unwrap(), None);
+    assert_eq!(t.find(unmade).await, None);
     assert_eq!(t.commits.len(), before, "nothing has changed");
 
     let mut elsewhere = t.task();
@@ -73,15 +73,33 @@ pub async fn caller_chosen_id_is_created_once(t: &mut Harness) {
     }
 }
 
-pub async fn foreign_namespace_id_reveals_nothing(t: &mut Harness) {
-    let task = t.plain().await;
-    let mut create = t.task();
-    create.task.id = task.id;
-    create.task.namespace = namespace("m");
-    create.foreign_id = true;
-    let refused = t.one(make(create)).await.unwrap_err();
-    assert_eq!(refused, Refused::KeyOutlived(task.id));
-    assert_eq!(t.read(task.id).await, *task);
+pub async fn each_namespace_has_its_own_ids(t: &mut Harness) {
+    let mut waits = t.task();
+    let wanted = t.id();
+    waits.task.dependencies = vec![on(wanted)];
+    let waits = t.create(waits).await.id;
+    let elsewhere = |t: &mut Harness, id| {
+        let mut create = t.task();
+        create.task.id = id;
+        create.task.namespace = namespace("m");
+        create
+    };
+    let (first, second) = (t.plain().await, elsewhere(t, wanted));
+    let (second, third) = (t.create(second).await, elsewhere(t, first.id));
+    let third = t.create(third).await;
+    assert_eq!(t.read(first.id).await, *first);
+    for other in [&second, &third] {
+        let found = t.store.task((namespace("m"), other.id)).await.unwrap().unwrap();
+        assert_eq!((found.key, found.namespace), (other.key, namespace("m")));
+        assert_ne!(found.key, first.key);
+    }
+    assert_eq!(t.state(waits).await, State::Pending, "it waits for a task of its own namespace");
+    let absent = t.ask(wanted, Ask::Tick).await.unwrap_err();
+    assert_eq!(absent, Refused::NoTask(wanted));
+    t.reopen().await;
+    t.cancel(first.id).await;
+    let other = t.store.task((namespace("m"), first.id)).await.unwrap().unwrap();
+    assert_eq!(other.state, State::Pending);
 }
 
 pub async fn duplicate_id_in_one_batch(t: &mut Harness) {

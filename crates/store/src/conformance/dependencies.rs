@@ -57,8 +57,8 @@ pub async fn alias_resolves_to_newest_at_creation(t: &mut Harness) {
     third.task.alias = Some("build".to_owned());
     let third = t.create(third).await;
     assert_eq!(t.read(waiter.id).await.dependencies[0].state, DependencyState::Waiting(ids[1]));
-    assert_eq!(t.store.newest(&namespace("n"), "build").await.unwrap(), Some(third.id));
-    assert_eq!(t.store.newest(&namespace("m"), "build").await.unwrap(), None);
+    assert_eq!(t.newest("n", "build").await, Some(third.id));
+    assert_eq!(t.newest("m", "build").await, None);
 }
 
 pub async fn missing_alias_resolves_to_first_created(t: &mut Harness) {
@@ -120,8 +120,8 @@ pub async fn dependency_results_are_dispatched(t: &mut Harness) {
     let given = t.claim(&worker, 2).await;
     t.finish(&given[0], Completion::Succeeded(Some(Bytes::from_static(b"42")))).await.unwrap();
     t.succeed(&given[1]).await;
-    assert_eq!(t.store.result(with.id).await.unwrap().unwrap(), &b"42"[..]);
-    assert_eq!(t.store.result(without.id).await.unwrap(), None);
+    assert_eq!(t.result(with.id).await.unwrap(), &b"42"[..]);
+    assert_eq!(t.result(without.id).await, None);
     assert_eq!(t.claim(&worker, 2).await[0].id, last.id);
     let previous = t.last_change(last.id).dispatch.unwrap();
     let previous: Vec<_> = previous.previous.iter().map(|one| (one.task.id, one.result.clone())).collect();

@@ -34,8 +34,8 @@ pub async fn new_and_existing_tasks(t: &mut Harness) {
     let [Ok(Reply::Created(made)), Ok(Reply::Existing(same))] = &replies[..] else { panic!("{replies:?}") };
     assert_eq!((made.id, made.state, same.id), (id, State::Queued, id));
     for id in [id, other] {
-        assert_eq!(t.store.task(id).await.unwrap(), None);
-        assert_eq!(t.store.payload(id).await.unwrap(), None);
+        assert_eq!(t.find(id).await, None);
+        assert_eq!(t.payload(id).await, None);
     }
     // The key is unused.
     let third = keyed(t.task(), "k");

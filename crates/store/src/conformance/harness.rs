@@ -89,6 +89,12 @@ impl Harness {
         replies
     }
 
+    /// Waits for a commit that no batch of this harness has received.
+    pub async fn next_commit(&mut self) -> Commit {
+        let next = tokio::time::timeout(Duration::from_secs(30), self.inbox.recv());
+        next.await.expect("no commit").expect("the store has ended")
+    }
+
     pub async fn one(&mut self, command: Command) -> Result<Reply, Refused> {
         let mut replies = self.batch(vec![command]).await;
         assert_eq!(replies.len(), 1);
@@ -110,7 +116,7 @@ impl Harness {
             ..Task::new(id, namespace("n"), to_agent("a"))
         };
         let payload = Bytes::from(format!("do {id}"));
-        Create { task, payload, secrets: None, key: None, foreign_id: false, strict: false, offer: None }
+        Create { task, payload, secrets: None, key: None, foreign_id: true, strict: false, offer: None }
     }
 
     /// Returns a task with dependencies.
@@ -220,13 +226,31 @@ impl Harness {
     pub async fn prune(&mut self, before: Timestamp, limit: usize) -> usize {
         let prune = Prune { ended_before: Some(before), left_before: before, limit };
         match self.one(Command::Prune(prune)).await {
-            Ok(Reply::Pruned(count)) => count,
+            Ok(Reply::Pruned { count, .. }) => count,
             other => panic!("no pruning: {other:?}"),
         }
     }
 
+    /// Returns a task of namespace `n`, if there is one.
+    pub async fn find(&self, id: TaskId) -> Option<Task> {
+        self.store.task((namespace("n"), id)).await.unwrap()
+    }
+
     pub async fn read(&self, id: TaskId) -> Task {
-        self.store.task(id).await.unwrap().unwrap()
+        self.find(id).await.unwrap()
+    }
+
+    pub async fn payload(&self, id: TaskId) -> Option<Bytes> {
+        self.store.payload(self.find(id).await?.key).await.unwrap()
+    }
+
+    pub async fn result(&self, id: TaskId) -> Option<Bytes> {
+        self.store.result(self.find(id).await?.key).await.unwrap()
+    }
+
+    pub async fn newest(&self, within: &str, alias: &str) -> Option<TaskId> {
+        let found = self.store.newest((namespace(within), alias.to_owned())).await.unwrap();
+        found.map(|task| task.id)
     }
 
     pub async fn state(&self, id: TaskId) -> State {
@@ -234,7 +258,8 @@ impl Harness {
     }
 
     pub async fn log(&self, id: TaskId) -> Vec<Event> {
-        self.store.events(id, 0, Budget::UNLIMITED).await.unwrap()
+        let Some(task) = self.find(id).await else { return Vec::new() };
+        self.store.events(task.key, 0, Budget::UNLIMITED).await.unwrap()
     }
 
     /// Returns the reasons of all state changes of a task.
@@ -335,7 +360,7 @@ pub(super) fn attempt_of(task: &Task) -> AttemptRef {
 }
 
 pub(super) fn finish(attempt: AttemptRef, completion: Completion) -> task::Command {
-    task::Command::Finish { attempt, completion, usage: None, session: String::new(), jitter: 0.5 }
+    task::Command::Finish { attempt, last: 0, completion, usage: None, session: String::new(), jitter: 0.5 }
 }
 
 pub(super) fn want(desired: Desired) -> task::Command {

@@ -51,7 +51,7 @@ pub async fn list_filters_match(t: &mut Harness) {
         (Filter { alias: Some("build".to_owned()), ..any() }, &[2]),
         (Filter { parent: Some(ids[0]), ..any() }, &[2]),
         (Filter { created_after: at(1), created_before: at(3), ..any() }, &[2, 1]),
-        (Filter { before_id: Some(ids[2]), limit: 1, ..any() }, &[1]),
+        (Filter { before: Some(t.read(ids[2]).await.key), limit: 1, ..any() }, &[1]),
     ];
     for (filter, wanted) in expected {
         let page = t.store.list(filter.clone()).await.unwrap();
@@ -75,7 +75,7 @@ pub async fn list_pages_are_complete(t: &mut Harness) {
             assert!(page.tasks.len() <= limit);
             found.extend(page.tasks.iter().map(|task| task.id));
             match page.next {
-                Some(next) => filter.before_id = Some(next),
+                Some(next) => filter.before = Some(next),
                 None => break,
             }
         }
@@ -98,13 +98,13 @@ pub async fn log_reads_from_any_position(t: &mut Harness) {
     let all = t.log(task.id).await;
     assert_eq!(all.len(), 15);
     for after in 0..=16 {
-        let rest = t.store.events(task.id, after, Budget::UNLIMITED).await.unwrap();
+        let rest = t.store.events(task.key, after, Budget::UNLIMITED).await.unwrap();
         assert_eq!(rest[..], all[usize::try_from(after).unwrap().min(all.len())..], "after {after}");
         let two = Budget { entries: 2, ..Budget::UNLIMITED };
-        let few = t.store.events(task.id, after, two).await.unwrap();
+        let few = t.store.events(task.key, after, two).await.unwrap();
         assert_eq!(few[..], rest[..rest.len().min(2)]);
     }
-    assert_eq!(t.store.events(task.id, u64::MAX, Budget::UNLIMITED).await.unwrap(), []);
+    assert_eq!(t.store.events(task.key, u64::MAX, Budget::UNLIMITED).await.unwrap(), []);
 }
 
 pub async fn feed_has_all_logs(t: &mut Harness) {
@@ -117,10 +117,12 @@ pub async fn feed_has_all_logs(t: &mut Harness) {
         t.succeed(&task).await;
     }
     let changes: Vec<_> = t.commits.iter().flat_map(|commit| &commit.tasks).collect();
-    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap();
+    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap().entries;
     assert_eq!(all.len(), changes.len());
     for (entry, change) in all.iter().zip(&changes) {
-        assert_eq!((entry.revision, entry.id), (change.revision, change.task.id));
+        let task = entry.task.as_ref().unwrap();
+        assert_eq!((entry.revision, task.id), (change.revision, change.task.id));
+        assert_eq!(*task, t.read(task.id).await, "as it is now");
         assert_eq!(entry.events[..], change.events[..]);
     }
     assert!(all.windows(2).all(|two| two[0].revision < two[1].revision));
@@ -129,10 +131,11 @@ pub async fn feed_has_all_logs(t: &mut Harness) {
     let one = Budget { entries: 1, ..Budget::UNLIMITED };
     for entry in &all {
         let next = t.store.feed(after, one).await.unwrap();
-        assert_eq!((next.len(), next[0].revision), (1, entry.revision));
+        assert_eq!((next.entries.len(), next.entries[0].revision), (1, entry.revision));
+        assert!(next.more || entry.revision == all.last().unwrap().revision);
         after = entry.revision;
     }
-    assert!(t.store.feed(after, one).await.unwrap().is_empty());
+    assert!(t.store.feed(after, one).await.unwrap().entries.is_empty());
 }
 
 pub async fn log_pages_are_bounded_by_bytes(t: &mut Harness) {
@@ -153,7 +156,7 @@ pub async fn log_pages_are_bounded_by_bytes(t: &mut Harness) {
         let budget = Budget { bytes, ..Budget::UNLIMITED };
         let mut read = Vec::new();
         loop {
-            let page = t.store.events(task.id, read.len() as u64, budget).await.unwrap();
+            let page = t.store.events(task.key, read.len() as u64, budget).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -163,12 +166,12 @@ pub async fn log_pages_are_bounded_by_bytes(t: &mut Harness) {
         }
         assert_eq!(read, all);
     }
-    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap();
+    let all = t.store.feed(0, Budget::UNLIMITED).await.unwrap().entries;
     let two_reports = Budget { bytes: SIZE * 10, ..Budget::UNLIMITED };
     for (budget, largest) in [(Budget { bytes: 1, ..two_reports }, 1), (two_reports, 2)] {
         let (mut after, mut read) = (0, 0);
         loop {
-            let page = t.store.feed(after, budget).await.unwrap();
+            let page = t.store.feed(after, budget).await.unwrap().entries;
             let Some(last) = page.last() else { break };
             assert!(page.iter().filter(|entry| entry.events.len() >= 8).count() <= largest);
             (after, read) = (last.revision, read + page.len());

@@ -75,6 +75,9 @@ pub async fn total_timeout_fails_a_task(t: &mut Harness) {
     t.ask(task.id, Command::Accept(attempt_of(&task))).await.unwrap();
     t.later(SECOND * 100);
     assert_eq!(t.tick().await, 0, "its worker ends it first");
+    t.reopen().await;
+    let next = t.store.snapshot().await.unwrap().earliest_due();
+    assert_eq!(next, t.read(task.id).await.due(), "a start waits for deadlines on workers too");
     t.later(SECOND * 100);
     assert_eq!(t.tick().await, 1);
     let task = t.read(task.id).await;

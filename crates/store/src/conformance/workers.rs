@@ -34,7 +34,7 @@ pub async fn attempt_runs_to_success(t: &mut Harness) {
     assert_eq!(t.state(task.id).await, State::Succeeded);
     assert_eq!(t.steps(task.id).await, ["created", "ready", "assigned", "started", "succeeded"]);
     assert_eq!(t.log(task.id).await.len(), 8);
-    assert_eq!(t.store.result(task.id).await.unwrap().unwrap(), &b"result"[..]);
+    assert_eq!(t.result(task.id).await.unwrap(), &b"result"[..]);
 }
 
 pub async fn stale_and_unknown_fences_change_nothing(t: &mut Harness) {
@@ -77,7 +77,7 @@ pub async fn late_result_is_noted_once(t: &mut Harness) {
     let log = t.log(lost.id).await;
     let notices = log.iter().filter(|event| matches!(event.body, rota_core::task::Body::Notice { .. }));
     assert_eq!(notices.count(), 1);
-    assert_eq!(t.store.result(lost.id).await.unwrap(), None);
+    assert_eq!(t.result(lost.id).await, None);
     t.succeed(&live).await;
 }
 
@@ -129,5 +129,5 @@ pub async fn running_task_is_cancelled(t: &mut Harness) {
     let done = Completion::Succeeded(Some(Bytes::from_static(b"too late")));
     t.finish(&task, done).await.unwrap();
     assert_eq!(t.state(task.id).await, State::Cancelled);
-    assert_eq!(t.store.result(task.id).await.unwrap(), None);
+    assert_eq!(t.result(task.id).await, None);
 }

@@ -2,25 +2,20 @@
 
 use std::sync::Arc;
 
-use rota_core::target::Route;
-use rota_core::task::{Command, State, Task};
-use rota_core::{AgentName, Namespace, TaskId, Timestamp};
+use rota_core::task::{State, Task};
+use rota_core::{AgentName, Namespace, Timestamp};
 
-use super::{Answer, Engine};
-use crate::{AgentChange, Backend, Error, Keys, PutAgent, ReadyKey, Refused, Reply};
+use super::{AgentKey, Answer, Engine};
+use crate::{AgentChange, Backend, PutAgent, Refused, Reply};
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn put_agent(
-        &mut self,
-        put: PutAgent,
-        now: Timestamp,
-    ) -> Result<Result<Answer, Refused>, Error> {
+    pub(super) fn put_agent(&mut self, put: PutAgent, now: Timestamp) -> Result<Answer, Refused> {
         let mut agent = put.agent;
         let key = (agent.namespace.clone(), agent.name.clone());
         let existing = self.agent(&key).cloned();
         match (&existing, put.must_exist) {
-            (None, Some(true)) => return Ok(Err(Refused::NoAgent(agent.name))),
-            (Some(_), Some(false)) => return Ok(Err(Refused::AgentExists(agent.name))),
+            (None, Some(true)) => return Err(Refused::NoAgent(agent.name)),
+            (Some(_), Some(false)) => return Err(Refused::AgentExists(agent.name)),
             _ => {}
         }
         match &existing {
@@ -29,7 +24,7 @@ impl<B: Backend> Engine<B> {
                     && old.capabilities == agent.capabilities
                     && old.defaults == agent.defaults =>
             {
-                return Ok(Ok(Reply::Agent(Arc::clone(old)).into()));
+                return Ok(Reply::Agent(Arc::clone(old)).into());
             }
             Some(old) => {
                 agent.created_at = old.created_at;
@@ -42,57 +37,36 @@ impl<B: Backend> Engine<B> {
         }
         agent.updated_at = now;
         let agent = Arc::new(agent);
-        self.write_set.agents.insert(key, Some(Arc::clone(&agent)));
+        self.write_set.agents.insert(key.clone(), Some(Arc::clone(&agent)));
         self.write_set.agent_changes.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
-        match existing {
-            None => self.agent_appeared(&agent)?,
-            Some(old) if old.defaults != agent.defaults => {
-                for id in self.ready_for(&agent.namespace, &agent.name)? {
-                    self.write_set
-                        .follow
-                        .push_back((id, Command::AgentAppeared { defaults: agent.defaults }));
-                }
-            }
-            Some(_) => {}
+        if existing.is_none_or(|old| old.defaults != agent.defaults) {
+            self.update_ready_tasks(&key);
         }
-        Ok(Ok(Reply::Agent(agent).into()))
+        Ok(Reply::Agent(agent).into())
     }
 
-    pub(super) fn delete_agent(
-        &mut self,
-        namespace: &Namespace,
-        name: &AgentName,
-        now: Timestamp,
-    ) -> Result<Result<Answer, Refused>, Error> {
-        let key = (namespace.clone(), name.clone());
+    pub(super) fn delete_agent(&mut self, namespace: Namespace, name: AgentName) -> Result<Answer, Refused> {
+        let key = (namespace, name);
         let Some(agent) = self.agent(&key).cloned() else {
-            return Ok(Err(Refused::NoAgent(name.clone())));
+            return Err(Refused::NoAgent(key.1));
         };
-        self.write_set.agents.insert(key, None);
+        self.write_set.agents.insert(key.clone(), None);
         self.write_set.agent_changes.push(AgentChange { agent, deleted: true });
-        for id in self.ready_for(namespace, name)? {
-            self.without_agent(id);
-        }
-        self.follow_up(now)?;
-        Ok(Ok(Reply::Deleted.into()))
+        self.update_ready_tasks(&key);
+        Ok(Reply::Deleted.into())
     }
 
-    /// Returns the ready tasks that name an agent, in the current state of the batch.
-    fn ready_for(&mut self, namespace: &Namespace, name: &AgentName) -> Result<Vec<TaskId>, Error> {
-        // The agent's route, and those of isolated tasks of the agent.
-        let ours = |route: &Route| route.namespace == *namespace && route.target.agent() == Some(name);
-        let routes = self.routes.iter().filter(|(route, _)| ours(route)).map(|(_, id)| *id);
-        let mut routes: Vec<_> = routes.collect();
-        routes.sort_unstable();
-        let all = |route| ReadyKey { route, limit: usize::MAX, payloads: false };
-        let ready = routes.into_iter().map(all).collect();
-        self.fetch(&Keys { ready, ..Keys::default() })?;
-        let is_ours = |task: &Task| {
-            task.state == State::Queued && task.namespace == *namespace && task.agent() == Some(name)
+    /// Updates the ready tasks that name a changed agent: those of the batch, then the stored ones.
+    fn update_ready_tasks(&mut self, agent: &AgentKey) {
+        let is_ready = |task: &Task| {
+            task.state == State::Queued && task.agent() == Some(&agent.1) && task.namespace == agent.0
         };
-        let entries = self.write_set.entries().filter(|entry| is_ours(&entry.task));
-        let mut ids: Vec<_> = entries.map(|entry| entry.task.id).collect();
-        ids.sort_unstable();
-        Ok(ids)
+        let entries = self.write_set.entries.values().filter(|entry| is_ready(&entry.task));
+        let mut ready: Vec<_> = entries.map(|entry| entry.task.key).collect();
+        ready.sort_unstable();
+        for key in ready {
+            self.match_agent(key, agent);
+        }
+        self.agent_changed(agent);
     }
 }

@@ -2,9 +2,8 @@
 
 use rota_core::{RouteId, Timestamp};
 
-use super::queue::RankKey;
 use super::{Answer, Engine};
-use crate::{Backend, Claim, Error, Keys, ReadyKey, Refused, Reply};
+use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
@@ -19,13 +18,20 @@ impl<B: Backend> Engine<B> {
         best.dedup();
         best.truncate(claim.slots);
         let mut given = 0;
-        for (_, id) in best {
+        for (_, key) in best {
             // Matching never crosses namespaces, whatever routes are claimed.
-            if self.load(id)?.is_none_or(|task| task.namespace != claim.namespace) {
+            let Some(task) = self.load(key)?.filter(|task| task.namespace == claim.namespace) else {
+                continue;
+            };
+            // The deletion of an agent reaches its last ready tasks some commits later.
+            if let Some(agent) = task.agent().cloned()
+                && self.agent(&(claim.namespace.clone(), agent)).is_none()
+            {
+                self.without_agent(key);
                 continue;
             }
             let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
-            given += usize::from(self.apply(id, command, now)?.is_ok());
+            given += usize::from(self.apply(key, command, now)?.is_ok());
         }
         if given == 0 {
             self.write_set.recounted.extend(claim.routes);
@@ -34,15 +40,15 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Adds the first ready tasks of a route, in the current state of the batch.
-    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<RankKey>) -> Result<(), Error> {
+    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<Place>) -> Result<(), Error> {
         loop {
             let queue = self.write_set.queues.entry(route).or_default();
             let Some(wanted) = queue.wanted(slots) else {
                 best.extend(queue.best(slots));
                 return Ok(());
             };
-            let key = ReadyKey { route, limit: wanted, payloads: true };
-            self.fetch(&Keys { ready: vec![key], ..Keys::default() })?;
+            let page = ReadyPage { route, after: None, limit: wanted, payloads: true };
+            self.fetch(&Load { ready: vec![page], ..Load::default() })?;
         }
     }
 }

@@ -1,18 +1,24 @@
-//! Loading: the keys that commands need, and the rows that a load returns.
+//! Loading: what commands need, and the rows that a load returns.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rota_core::task::{self, DependencyKey, State, Task};
-use rota_core::{RouteId, TaskId, Timestamp};
+use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::Engine;
-use crate::{Backend, Command, Create, Error, ExpiredKeys, Keys, ReadyKey, Stored, WaitKey};
+use super::follow_ups::MAX_FOLLOW_UPS;
+use super::memory::Live;
+use super::write_set::Found;
+use crate::{
+    Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, ReadyPage, SessionKey,
+    Stored, TaskRow, WaitKey, WaitsPage,
+};
 
-/// Records that one load reads for follow-ups.
-pub(super) const MAX_ROUND: usize = 1024;
+/// Dependents of a task that are loaded before it is known whether it ends.
+pub(super) const FIRST_DEPENDENTS: usize = 16;
 
-/// Whether a command may end its task, which then needs its dependents.
+/// Whether a command may end its task, whose dependents are then notified.
 fn may_end(command: &task::Command) -> bool {
     use task::Command::{
         Accept, AgentAppeared, AgentDeleted, Assign, DependencyEnded, DependencyFound, GiveInput, Report,
@@ -32,36 +38,36 @@ fn may_end(command: &task::Command) -> bool {
     }
 }
 
-fn collect_create(create: &Create, keys: &mut Keys) {
-    let task = &create.task;
-    keys.tasks.push(task.id);
-    keys.waits.push((task.namespace.clone(), WaitKey::Id(task.id)));
-    if let Some(key) = &create.key {
-        keys.keys.push((task.namespace.clone(), key.clone()));
-    }
-    if let Some(alias) = &task.alias {
-        keys.waits.push((task.namespace.clone(), WaitKey::Alias(alias.clone())));
-    }
-    for dependency in &task.dependencies {
-        match &dependency.key {
-            DependencyKey::Id(id) => keys.tasks.push(*id),
-            DependencyKey::Alias(alias) => keys.aliases.push((task.namespace.clone(), alias.clone())),
-        }
-    }
+fn first_waiters(task: &Task, key: WaitKey) -> WaitsPage {
+    WaitsPage { key: (task.namespace.clone(), key), limit: MAX_FOLLOW_UPS }
+}
+
+fn first_dependents(task: TaskKey) -> DependentsPage {
+    DependentsPage { task, after: TaskKey(0), limit: FIRST_DEPENDENTS }
+}
+
+/// Keys of the tasks of each page that a load has returned.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    pub(super) dependents: Vec<Vec<TaskKey>>,
+    /// With the rank of each.
+    pub(super) ready: Vec<Vec<(i64, TaskKey)>>,
 }
 
 impl<B: Backend> Engine<B> {
-    /// Returns the keys that a batch is known to need, without those in memory.
-    pub(super) fn collect(&self, batch: &[Command], now: Timestamp) -> Keys {
-        let mut keys = Keys::default();
+    /// Returns what a batch is known to need, without what is in memory.
+    pub(super) fn collect(&self, batch: &[Command], now: Timestamp) -> Load {
+        let mut load = Load::default();
         let mut slots: BTreeMap<RouteId, usize> = BTreeMap::new();
         for command in batch {
             match command {
-                Command::Create(create) => collect_create(create, &mut keys),
-                Command::Task { id, command, .. } => {
-                    keys.tasks.push(*id);
-                    if may_end(command) {
-                        keys.dependents.push(*id);
+                Command::Create(create) => self.collect_create(create, &mut load),
+                Command::Task { namespace, id, command } => {
+                    let id = (namespace.clone(), *id);
+                    match self.memory.find(&id) {
+                        None => load.ids.push(id),
+                        Some(key) if may_end(command) => self.collect_end(key, &mut load),
+                        Some(_) => {}
                     }
                 }
                 Command::Claim(claim) => {
@@ -71,25 +77,31 @@ impl<B: Backend> Engine<B> {
                     }
                 }
                 Command::Tick { limit } => {
-                    let most = keys.due.map_or(0, |(_, most)| most);
-                    keys.due = Some((now, most.max(*limit)));
+                    let most = load.due.map_or(0, |(_, most)| most);
+                    load.due = Some((now, most.max(*limit)));
+                    for key in self.memory.due(now, *limit) {
+                        self.collect_end(key, &mut load);
+                    }
                 }
                 Command::OpenSession(open) => {
-                    keys.sessions.push((open.namespace.clone(), open.worker.clone()));
-                    keys.tasks.extend(open.running.iter().map(|(id, _)| *id));
+                    let worker = (open.namespace.clone(), open.worker.clone());
+                    let running = open.running.iter().map(|(id, _)| (open.namespace.clone(), *id));
+                    load.ids.extend(running.filter(|id| self.memory.find(id).is_none()));
+                    self.collect_worker(worker, &mut load);
                 }
                 Command::EndSession(end) => {
-                    keys.sessions.push((end.namespace.clone(), end.session.worker.clone()));
+                    self.collect_worker((end.namespace.clone(), end.session.worker.clone()), &mut load);
                 }
                 Command::PutAgent(put) => {
-                    let wait = WaitKey::Agent(put.agent.name.clone());
-                    keys.waits.push((put.agent.namespace.clone(), wait));
+                    let key = (put.agent.namespace.clone(), WaitKey::Agent(put.agent.name.clone()));
+                    load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
                 Command::DeleteAgent { .. } => {}
                 // A second one in the same batch finds the rows of the first.
                 Command::Prune(prune) => {
-                    keys.expired.get_or_insert(ExpiredKeys {
+                    load.expired.get_or_insert(ExpiredPage {
                         ended_before: prune.ended_before,
+                        after: self.prune_cursor.expired,
                         left_before: prune.left_before,
                         limit: prune.limit,
                     });
@@ -97,97 +109,149 @@ impl<B: Backend> Engine<B> {
             }
         }
         let claimed = slots.into_iter().filter(|(_, wanted)| *wanted > 0);
-        keys.ready = claimed.map(|(route, limit)| ReadyKey { route, limit, payloads: true }).collect();
-        keys.tasks.retain(|id| !self.knows(*id));
-        for ids in [&mut keys.tasks, &mut keys.dependents] {
-            ids.sort_unstable();
-            ids.dedup();
+        let page = |(route, limit)| ReadyPage { route, after: None, limit, payloads: true };
+        load.ready = claimed.map(page).collect();
+        load.ids.sort_unstable();
+        load.ids.dedup();
+        for names in [&mut load.aliases, &mut load.idempotency_keys] {
+            names.sort_unstable();
+            names.dedup();
         }
-        keys
+        load.waits.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        load.waits.dedup();
+        load.dependents.sort_unstable_by_key(|page| page.task);
+        load.dependents.dedup();
+        load
+    }
+
+    fn collect_create(&self, create: &Create, load: &mut Load) {
+        let task = &create.task;
+        let find = |id| (self.memory.find(&id).is_none()).then_some(id);
+        // No other task names an id that was chosen at random for this creation.
+        if create.foreign_id {
+            load.ids.extend(find((task.namespace.clone(), task.id)));
+            load.waits.push(first_waiters(task, WaitKey::Id(task.id)));
+        }
+        if let Some(key) = &create.key {
+            load.idempotency_keys.push((task.namespace.clone(), key.clone()));
+        }
+        if let Some(alias) = &task.alias {
+            load.waits.push(first_waiters(task, WaitKey::Alias(alias.clone())));
+        }
+        for dependency in &task.dependencies {
+            match &dependency.key {
+                DependencyKey::Id(id) => load.ids.extend(find((task.namespace.clone(), *id))),
+                DependencyKey::Alias(alias) => load.aliases.push((task.namespace.clone(), alias.clone())),
+            }
+        }
+    }
+
+    /// Adds what the end of a task on a worker needs.
+    fn collect_end(&self, key: TaskKey, load: &mut Load) {
+        if self.memory.get(key).is_some_and(|live| live.has_dependents) {
+            load.dependents.push(first_dependents(key));
+        }
+    }
+
+    /// Adds a worker's session, and what the loss of its tasks needs.
+    fn collect_worker(&self, worker: SessionKey, load: &mut Load) {
+        for key in self.memory.on_worker(&worker) {
+            self.collect_end(key, load);
+        }
+        load.sessions.push(worker);
     }
 
     /// Loads rows, and takes them into the batch.
-    pub(super) fn fetch(&mut self, keys: &Keys) -> Result<(), Error> {
-        if keys.is_empty() {
-            return Ok(());
+    pub(super) fn fetch(&mut self, load: &Load) -> Result<Pages, Error> {
+        if load.is_empty() {
+            return Ok(Pages::default());
         }
-        let mut rows = self.backend.load(keys)?;
-        self.write_set.cache.learn(keys, &mut rows);
-        for (id, task) in rows.tasks {
-            self.receive(id, task);
+        let loaded = self.backend.load(load)?;
+        Ok(self.learn(load, loaded))
+    }
+
+    fn learn(&mut self, load: &Load, loaded: Loaded) -> Pages {
+        let mut pages = Pages::default();
+        for (id, row) in loaded.ids {
+            let found = match &row.task {
+                _ if self.write_set.removed.contains(&row.key) => Found::Absent,
+                Ok(_) => Found::Task(row.key),
+                Err(reason) => Found::Undecodable(reason.clone()),
+            };
+            self.write_set.ids.entry(id).or_insert(found);
+            self.receive(row);
         }
-        for id in &keys.tasks {
-            if !self.knows(*id) {
-                self.write_set.cache.absent.insert(*id);
+        for id in &load.ids {
+            if !self.write_set.ids.contains_key(id) {
+                self.write_set.ids.insert(id.clone(), Found::Absent);
             }
         }
-        if keys.due.is_some() {
-            self.write_set.cache.due = Some(rows.due.iter().map(|(id, _)| *id).collect());
-            for (id, task) in rows.due {
-                self.receive(id, task);
-            }
+        let aliases = loaded.aliases.iter().map(|(alias, row)| (alias.clone(), row.key));
+        self.write_set.aliases.learn(aliases);
+        let keys = loaded.idempotency_keys.iter().map(|(key, row)| (key.clone(), row.into()));
+        self.write_set.idempotency_keys.learn(keys);
+        self.write_set.session_rows.learn(loaded.sessions);
+        for (page, rows) in load.waits.iter().zip(&loaded.waits) {
+            self.write_set.waits.learn(page, rows);
         }
-        for (key, (route, rows)) in keys.ready.iter().zip(rows.ready) {
-            let last = rows.last().map(|row| (row.rank, row.id));
-            let whole = rows.len() < key.limit;
-            for row in rows {
-                let is_new = !self.knows(row.id);
-                self.receive(row.id, row.task);
-                if is_new && let Some(entry) = self.write_set.entries.get_mut(&row.id) {
-                    entry.payload = row.payload;
+        for (page, rows) in load.dependents.iter().zip(&loaded.dependents) {
+            let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+            if page.after == TaskKey(0) {
+                self.write_set.dependents.entry(page.task).or_insert_with(|| keys.clone());
+            }
+            pages.dependents.push(keys);
+        }
+        if load.due.is_some() {
+            self.write_set.due = Some(loaded.due.iter().map(|row| row.key).collect());
+        }
+        if load.expired.is_some() {
+            self.write_set.expired = Some(loaded.expired);
+        }
+        let owners = loaded.idempotency_keys.into_iter().filter_map(|(_, row)| row.task);
+        let linked = loaded.dependents.into_iter().chain(loaded.waits).flatten();
+        let aliased = loaded.aliases.into_iter().map(|(_, row)| row);
+        for row in loaded.tasks.into_iter().chain(owners).chain(aliased).chain(linked).chain(loaded.due) {
+            self.receive(row);
+        }
+        for (page, rows) in load.ready.iter().zip(loaded.ready) {
+            let places: Vec<_> = rows.iter().map(|row| (row.rank, row.row.key)).collect();
+            for ready in rows {
+                let key = ready.row.key;
+                let is_new = !self.knows(key);
+                self.receive(ready.row);
+                if is_new && let Some(entry) = self.write_set.entries.get_mut(&key) {
+                    entry.payload = ready.payload;
                 }
             }
-            self.write_set.queues.entry(route).or_default().learn(key.limit, last, whole);
+            if page.after.is_none() {
+                let queue = self.write_set.queues.entry(page.route).or_default();
+                queue.learn(page.limit, places.last().copied(), places.len() < page.limit);
+            }
+            pages.ready.push(places);
         }
-        self.write_set.results.extend(rows.results);
-        self.write_set.secrets.extend(rows.secrets);
-        for (id, payload) in rows.payloads {
-            if let Some(entry) = self.write_set.entries.get_mut(&id) {
+        self.write_set.results.extend(loaded.results);
+        self.write_set.secrets.extend(loaded.secrets);
+        for (key, payload) in loaded.payloads {
+            if let Some(entry) = self.write_set.entries.get_mut(&key) {
                 entry.payload = Some(payload);
             }
         }
-        Ok(())
+        pages
     }
 
-    /// Takes a stored record into the batch, unless the batch has a newer one.
-    pub(super) fn receive(&mut self, id: TaskId, task: Stored<Task>) {
-        if self.knows(id) {
+    /// Takes a stored record into the batch, unless the batch or memory has it.
+    fn receive(&mut self, row: TaskRow) {
+        if self.knows(row.key) {
             return;
         }
+        let task: Stored<Task> = row.task;
         match task {
-            Ok(task) => self.take_up(Arc::new(task)),
+            Ok(task) => {
+                self.take_in(Live { task: Arc::new(task), has_dependents: row.has_dependents });
+            }
             Err(reason) => {
-                self.write_set.undecodable.insert(id, reason);
+                self.write_set.undecodable.insert(row.key, (row.id, reason));
             }
         }
-    }
-
-    /// Loads what the next follow-ups need: those that wait in the queue, and one that was taken out of it.
-    pub(super) fn fetch_follow_ups(&mut self, next: (TaskId, &task::Command)) -> Result<(), Error> {
-        let mut keys = Keys::default();
-        let waiting = self.write_set.follow.iter().map(|(id, command)| (*id, command));
-        for (id, command) in std::iter::once(next).chain(waiting).take(MAX_ROUND) {
-            keys.tasks.push(id);
-            if may_end(command) {
-                keys.dependents.push(id);
-            }
-        }
-        self.fetch_unknown(keys)
-    }
-
-    /// Whether a follow-up's rows are in memory.
-    pub(super) fn is_ready_for(&self, id: TaskId, command: &task::Command) -> bool {
-        self.knows(id) && (!may_end(command) || self.write_set.cache.dependents.knows(&id))
-    }
-
-    /// Loads the records and dependents among these keys that are not known.
-    pub(super) fn fetch_unknown(&mut self, mut keys: Keys) -> Result<(), Error> {
-        keys.tasks.retain(|id| !self.knows(*id));
-        keys.dependents.retain(|id| !self.write_set.cache.dependents.knows(id));
-        for ids in [&mut keys.tasks, &mut keys.dependents] {
-            ids.sort_unstable();
-            ids.dedup();
-        }
-        self.fetch(&keys)
     }
 }

@@ -1,18 +1,21 @@
 //! End of a batch: completes the assignments, turns the write set into what is written and what is published, and
 //! updates memory once it is durable.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rota_core::task::{DependencyState, Event, State, Task};
-use rota_core::{TaskId, Timestamp};
+use rota_core::{TaskKey, Timestamp};
 
-use super::Engine;
+use super::memory::Live;
 use super::write_set::{Entry, WriteSet};
+use super::{Engine, KeyMap};
 use crate::{
-    AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Keys, Previous, QueueLeft, TaskChange,
+    AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Load, Previous, QueueLeft, ScopedId, TaskChange,
     UsageAdded,
 };
+
+/// Bytes of results that an assignment carries. Its worker fetches the others.
+const MAX_CARRIED_RESULTS: u64 = 256 * 1024;
 
 /// Adds the facts of one task's transitions to the commit, with the record as the batch leaves it.
 fn report(entry: &mut Entry, commit: &mut Commit) {
@@ -31,69 +34,98 @@ fn is_assigned(entry: &Entry) -> bool {
 }
 
 /// Returns the dependencies of a task that have ended.
-fn ended_dependencies(task: &Task) -> impl Iterator<Item = TaskId> {
+fn ended_dependencies(task: &Task) -> impl Iterator<Item = ScopedId> {
     task.dependencies.iter().filter_map(|dependency| match dependency.state {
-        DependencyState::Ended(id, _) => Some(id),
+        DependencyState::Ended(id, _) => Some((task.namespace.clone(), id)),
         _ => None,
     })
 }
 
-impl WriteSet {
+impl<B: Backend> Engine<B> {
+    /// Returns the entries of the dependencies of a task that have ended, and whether the assignment carries the result of
+    /// each: of the first ones, up to [`MAX_CARRIED_RESULTS`].
+    fn previous(&self, task: &Task) -> Vec<(&Entry, bool)> {
+        let mut left = MAX_CARRIED_RESULTS;
+        let entries = ended_dependencies(task).filter_map(|id| self.write_set.get(self.known(&id)?));
+        let carried = |entry: &Entry| {
+            let size = entry.task.result_size;
+            let is_carried = (1..=left).contains(&size);
+            left -= if is_carried { size } else { 0 };
+            is_carried
+        };
+        let mut carried = carried;
+        entries.map(|entry| (entry, carried(entry))).collect()
+    }
+
     /// Returns what a worker receives besides the record.
     fn dispatch(&self, entry: &Entry) -> Dispatch {
-        let previous = ended_dependencies(&entry.task).filter_map(|id| {
-            let dependency = self.get(id)?;
-            let result = dependency.result.clone().or_else(|| self.results.get(&id).cloned());
-            Some(Previous { task: Arc::clone(&dependency.task), result })
+        let result = |entry: &Entry| {
+            entry.result.clone().or_else(|| self.write_set.results.get(&entry.task.key).cloned())
+        };
+        let previous = self.previous(&entry.task).into_iter().map(|(dependency, carried)| Previous {
+            task: Arc::clone(&dependency.task),
+            result: carried.then(|| result(dependency)).flatten(),
         });
         let task = &entry.task;
         Dispatch {
             payload: entry.payload.clone().unwrap_or_default(),
-            secrets: task.has_secrets.then(|| self.secrets.get(&task.id).cloned()).flatten(),
+            secrets: task.has_secrets.then(|| self.write_set.secrets.get(&task.key).cloned()).flatten(),
             previous: previous.collect(),
         }
     }
-}
 
-impl<B: Backend> Engine<B> {
+    fn assigned(&self) -> impl Iterator<Item = &Entry> {
+        self.write_set
+            .order
+            .iter()
+            .filter_map(|key| self.write_set.get(*key))
+            .filter(|entry| is_assigned(entry))
+    }
+
     /// Loads what the workers of the batch's assignments receive besides the records.
     pub(super) fn complete_assignments(&mut self) -> Result<(), Error> {
-        let mut keys = Keys::default();
-        for entry in self.write_set.order.iter().filter_map(|id| self.write_set.get(*id)) {
-            if !is_assigned(entry) {
-                continue;
-            }
-            let id = entry.task.id;
+        let mut load = Load::default();
+        for entry in self.assigned() {
+            let key = entry.task.key;
             if entry.payload.is_none() {
-                keys.payloads.push(id);
+                load.payloads.push(key);
             }
-            if entry.task.has_secrets && !self.write_set.secrets.contains_key(&id) {
-                keys.secrets.push(id);
+            if entry.task.has_secrets && !self.write_set.secrets.contains_key(&key) {
+                load.secrets.push(key);
             }
-            for dependency in ended_dependencies(&entry.task) {
-                keys.tasks.push(dependency);
-                if self.write_set.get(dependency).is_none_or(|entry| entry.result.is_none()) {
-                    keys.results.push(dependency);
-                }
+            load.ids.extend(ended_dependencies(&entry.task).filter(|id| !self.knows_id(id)));
+        }
+        load.ids.sort_unstable();
+        load.ids.dedup();
+        self.fetch(&load)?;
+        let dependencies: Vec<_> =
+            self.assigned().flat_map(|entry| ended_dependencies(&entry.task)).collect();
+        for id in dependencies {
+            if let Some(key) = self.find(&id)? {
+                self.load(key)?;
             }
         }
-        keys.results.sort_unstable();
-        keys.results.dedup();
-        self.fetch_unknown(keys)
+        let carried = self.assigned().flat_map(|entry| self.previous(&entry.task));
+        let stored = carried.filter(|(entry, carried)| *carried && entry.result.is_none());
+        let mut results: Vec<_> = stored.map(|(entry, _)| entry.task.key).collect();
+        results.sort_unstable();
+        results.dedup();
+        self.fetch(&Load { results, ..Load::default() })?;
+        Ok(())
     }
 
     /// Returns what the batch writes, if anything, and what it publishes.
     pub(super) fn flush(&mut self, now: Timestamp) -> (Option<Changes>, Commit) {
         let order = std::mem::take(&mut self.write_set.order);
         let mut changes = std::mem::take(&mut self.write_set.changes);
+        self.store_follow_ups(&mut changes);
         let mut commit = Commit::default();
-        let mut revision = self.revision;
-        for &id in &order {
-            let dispatch = match self.write_set.get(id) {
-                Some(entry) if is_assigned(entry) => Some(Arc::new(self.write_set.dispatch(entry))),
+        for &key in &order {
+            let dispatch = match self.write_set.get(key) {
+                Some(entry) if is_assigned(entry) => Some(Arc::new(self.dispatch(entry))),
                 _ => None,
             };
-            let Some(entry) = self.write_set.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.write_set.entries.get_mut(&key) else { continue };
             let (task, route) = (Arc::clone(&entry.task), entry.route);
             if entry.new {
                 let payload = entry.payload.clone().unwrap_or_default();
@@ -103,37 +135,28 @@ impl<B: Backend> Engine<B> {
             }
             // Kept for dependents that the same batch assigns.
             if let Some(result) = &entry.result {
-                changes.results.push((id, result.clone()));
+                changes.results.push((key, result.clone()));
             }
             let ended = task.state.is_final() && entry.before.is_none_or(|before| !before.is_final());
             if ended && task.has_secrets {
                 if !entry.new {
-                    changes.removed_secrets.push(id);
+                    changes.removed_secrets.push(key);
                 }
             } else if entry.new
-                && let Some(secrets) = self.write_set.secrets.get(&id)
+                && let Some(secrets) = self.write_set.secrets.get(&key)
             {
-                changes.secrets.push((id, secrets.clone()));
+                changes.secrets.push((key, secrets.clone()));
             }
             let events: Arc<[Event]> = std::mem::take(&mut entry.events).into();
-            let mut logged = 0;
-            if !events.is_empty() {
-                revision += 1;
-                logged = revision;
-                changes.log.push((revision, id, Arc::clone(&events)));
+            let revision = entry.revision.filter(|_| !events.is_empty()).unwrap_or_default();
+            if revision > 0 {
+                changes.log.push((revision, key, Arc::clone(&events)));
             }
             report(entry, &mut commit);
-            commit.tasks.push(TaskChange {
-                task,
-                route,
-                before: entry.before,
-                events,
-                revision: logged,
-                dispatch,
-            });
+            commit.tasks.push(TaskChange { task, route, before: entry.before, events, revision, dispatch });
         }
         let write_set = &mut self.write_set;
-        write_set.cache.write_to(&mut changes);
+        write_set.write_names(&mut changes);
         commit.agents = std::mem::take(&mut write_set.agent_changes);
         let recounted = std::mem::take(&mut write_set.recounted).into_iter();
         let count = |route| Some((route, write_set.queues.get(&route)?.count()?));
@@ -142,8 +165,9 @@ impl<B: Backend> Engine<B> {
         commit.removed_routes.clone_from(&write_set.removed_routes);
         // A record that is met again was reported before.
         let found = std::mem::take(&mut write_set.undecodable).into_iter();
-        commit.undecodable = found.filter(|(id, _)| !self.undecodable.contains(id)).collect();
-        changes.undecodable = commit.undecodable.iter().map(|(id, _)| *id).collect();
+        let new: Vec<_> = found.filter(|(key, _)| !self.memory.undecodable.contains(key)).collect();
+        changes.undecodable = new.iter().map(|(key, _)| *key).collect();
+        commit.undecodable = new.into_iter().map(|(_, found)| found).collect();
         changes.routes = std::mem::take(&mut write_set.new_routes);
         changes.removed_routes = std::mem::take(&mut write_set.removed_routes);
         for (key, agent) in &write_set.agents {
@@ -152,60 +176,64 @@ impl<B: Backend> Engine<B> {
                 None => changes.removed_agents.push(key.clone()),
             }
         }
+        let before = self.memory.revision;
         let changes = changes.has_rows().then(|| Changes {
-            before: self.revision,
-            revision,
+            before,
+            // Each write advances it, so that another writer's is always noticed.
+            revision: write_set.revision.max(before + 1),
             now,
-            last_route: changes.last_route.max(self.last_route),
+            last_route: changes.last_route.max(self.memory.last_route),
             ..changes
         });
         (changes, commit)
     }
 
     /// Updates memory after the write. Returns the touched records.
-    pub(super) fn settle_memory(&mut self) -> HashMap<TaskId, Arc<Task>> {
+    pub(super) fn settle_memory(&mut self) -> KeyMap<Arc<Task>> {
         let write_set = std::mem::take(&mut self.write_set);
+        let memory = &mut self.memory;
         for (key, agent) in write_set.agents {
             match agent {
-                Some(agent) => self.agents.insert(key, agent),
-                None => self.agents.remove(&key),
+                Some(agent) => memory.agents.insert(key, agent),
+                None => memory.agents.remove(&key),
             };
         }
         for (key, session) in write_set.sessions {
             match session {
-                Some(session) => self.sessions.insert(key, session),
-                None => self.sessions.remove(&key),
+                Some(session) => memory.sessions.insert(key, session),
+                None => memory.sessions.remove(&key),
             };
         }
         for (route, id) in write_set.routes {
             match id {
-                Some(id) => self.routes.insert(route, id),
-                None => self.routes.remove(&route),
-            };
-        }
-        let mut records = HashMap::with_capacity(write_set.entries.len());
-        for (id, entry) in write_set.entries {
-            if let Some(worker) = entry.before_worker {
-                let key = (entry.task.namespace.clone(), worker);
-                if let Some(tasks) = self.by_worker.get_mut(&key) {
-                    tasks.remove(&id);
-                    if tasks.is_empty() {
-                        self.by_worker.remove(&key);
-                    }
-                }
+                Some(id) => memory.add_route(route, id),
+                None => memory.remove_route(&route),
             }
-            records.insert(id, Arc::clone(&entry.task));
-            self.keep(entry.task);
+        }
+        let mut records = KeyMap::with_capacity_and_hasher(write_set.entries.len(), Default::default());
+        for (key, entry) in write_set.entries {
+            if entry.revision.is_some() || !entry.new_dependents.is_empty() {
+                let task = Arc::clone(&entry.task);
+                memory.replace(Live { task, has_dependents: entry.has_dependents });
+            }
+            records.insert(key, entry.task);
         }
         records
     }
+}
 
-    /// Keeps a record in memory while the task is on a worker.
-    pub(super) fn keep(&mut self, task: Arc<Task>) {
-        if let Some(assignment) = &task.assignment {
-            let worker = (task.namespace.clone(), assignment.worker.clone());
-            self.by_worker.entry(worker).or_default().insert(task.id);
-            self.live.insert(task.id, task);
-        }
+impl WriteSet {
+    /// Adds the changed names, sessions and links to what the batch writes.
+    fn write_names(&mut self, changes: &mut Changes) {
+        changes.aliases = self.aliases.changed();
+        let keys = self.idempotency_keys.changed().into_iter();
+        changes.idempotency_keys =
+            keys.filter_map(|(key, owner)| Some((key, owner.id, owner.task?))).collect();
+        changes.sessions = self.session_rows.changed().into_iter().filter_map(|(_, row)| row.ok()).collect();
+        [changes.removed_waits, changes.waits] = self.waits.changed();
+        let is_over = |key: &TaskKey| self.get(*key).is_some_and(|entry| entry.task.state.is_final());
+        changes.edges.retain(|(_, dependent)| !is_over(dependent));
+        changes.edges.sort_unstable();
+        changes.edges.dedup();
     }
 }

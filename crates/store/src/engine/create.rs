@@ -1,10 +1,11 @@
 //! Creation of tasks: idempotency, current state of dependencies, and assignment in the same commit.
 
+use rota_core::Timestamp;
 use rota_core::task::{self, DependencyKey, DependencyState, State};
-use rota_core::{TaskId, Timestamp};
 
+use super::write_set::{Found, KeyOwner};
 use super::{Answer, Engine};
-use crate::{Backend, Create, Error, Refused, WaitKey};
+use crate::{Backend, Create, Error, FollowUp, Refused, WaitKey};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn create(
@@ -12,62 +13,67 @@ impl<B: Backend> Engine<B> {
         mut create: Create,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let (id, namespace) = (create.task.id, create.task.namespace.clone());
-        let key = create.key.clone().map(|key| (namespace.clone(), key));
-        if let Some(existing) = key.as_ref().and_then(|key| self.write_set.cache.keys.get(key)).copied() {
-            let found = self.load(existing)?.is_some();
-            return Ok(if found {
-                Ok(Answer::Existing(existing))
-            } else if self.write_set.undecodable.contains_key(&existing) {
-                Err(self.absent(existing))
-            } else {
-                Err(Refused::KeyOutlived(existing))
+        let namespace = create.task.namespace.clone();
+        let scoped = (namespace.clone(), create.task.id);
+        let idempotency = create.key.take().map(|key| (namespace.clone(), key));
+        if let Some(owner) = idempotency.as_ref().and_then(|key| self.write_set.idempotency_keys.get(key)) {
+            let owner = owner.clone();
+            let stored = match owner.task {
+                Some(key) => self.load(key)?.is_some().then_some(key),
+                None => None,
+            };
+            return Ok(match (stored, owner.task) {
+                (Some(key), _) => Ok(Answer::Existing(key)),
+                (None, Some(key)) if self.write_set.undecodable.contains_key(&key) => {
+                    Err(self.absent_key(key))
+                }
+                (None, _) => Err(Refused::KeyOutlived(owner.id)),
             });
         }
-        // The id is checked even if the caller did not choose it: a second row would fail the whole batch.
-        if let Some(existing) = self.load(id)? {
-            // Of another namespace, a caller learns no more than that the id is taken.
-            let same = existing.namespace == namespace;
-            return Ok(if same { Ok(Answer::Existing(id)) } else { Err(Refused::KeyOutlived(id)) });
+        // An id that was chosen at random for this creation is looked up only in memory.
+        let existing = if create.foreign_id { self.find(&scoped)? } else { self.known(&scoped) };
+        if let Some(existing) = existing {
+            self.load(existing)?;
+            return Ok(Ok(Answer::Existing(existing)));
+        }
+        if let Some(Found::Undecodable(_)) = self.write_set.ids.get(&scoped) {
+            return Ok(Err(self.absent(&scoped)));
         }
         if let Err(refused) = self.resolve(&mut create)? {
             return Ok(Err(refused));
         }
-
-        if self.write_set.undecodable.contains_key(&id) {
-            return Ok(Err(self.absent(id)));
-        }
-        if let Some(key) = key {
-            self.write_set.cache.keys.put(key, id);
-        }
+        let id = create.task.id;
         create.task.has_secrets = create.secrets.is_some();
-        if let Some(secrets) = create.secrets {
-            self.write_set.secrets.insert(id, secrets);
-        }
-        let alias = create.task.alias.clone();
+        let (secrets, alias) = (create.secrets, create.task.alias.clone());
         let (task, out) = task::create(create.task, now);
-        let waiting = task.state == State::Pending;
-        self.add(task, out, create.payload)?;
-        if waiting {
-            self.link(id);
+        let key = self.add(task, out, create.payload);
+        self.link(key);
+        if let Some(secrets) = secrets {
+            self.write_set.secrets.insert(key, secrets);
         }
-        if let Some(alias) = &alias {
-            self.write_set.cache.aliases.put((namespace.clone(), alias.clone()), id);
+        if let Some(idempotency) = idempotency {
+            self.write_set.idempotency_keys.put(idempotency, KeyOwner { id, task: Some(key) });
         }
-        let awaited = self.resolve_waits(id, alias)?;
+        let names = [Some(WaitKey::Id(id)), alias.clone().map(WaitKey::Alias)];
+        if let Some(alias) = alias {
+            self.write_set.aliases.put((namespace.clone(), alias), key);
+        }
+        for wait in names.into_iter().flatten() {
+            let waits = (namespace.clone(), wait);
+            if self.write_set.waits.any(&waits) && !self.is_being_found(&waits) {
+                self.write_set.pending.push(FollowUp::Found { waits, task: key });
+            }
+        }
         self.follow_up(now)?;
-        if awaited {
-            self.break_cycle(id)?;
-        }
 
         if let Some(to) = create.offer
-            && self.write_set.get(id).is_some_and(|entry| entry.task.state == State::Queued)
+            && self.write_set.get(key).is_some_and(|entry| entry.task.state == State::Queued)
             && let Some(assign) = self.assignment(&namespace, to)
         {
             // After a rejection the task is in the queue.
-            let _ = self.apply(id, assign, now)?;
+            let _ = self.apply(key, assign, now)?;
         }
-        Ok(Ok(Answer::Created(id)))
+        Ok(Ok(Answer::Created(key)))
     }
 
     /// Resolves the agent and the dependencies; rejects a strict task if one is missing. Writes nothing.
@@ -85,24 +91,35 @@ impl<B: Backend> Engine<B> {
         let mut dependencies = std::mem::take(&mut new.dependencies);
         for (index, dependency) in dependencies.iter_mut().enumerate() {
             let found = match &dependency.key {
-                DependencyKey::Id(id) => Some(*id),
+                DependencyKey::Id(id) => {
+                    let scoped = (new.namespace.clone(), *id);
+                    let found = self.find(&scoped)?;
+                    if let Some(Found::Undecodable(_)) = self.write_set.ids.get(&scoped) {
+                        return Ok(Err(self.absent(&scoped)));
+                    }
+                    found
+                }
                 DependencyKey::Alias(alias) => {
-                    self.write_set.cache.aliases.get(&(new.namespace.clone(), alias.clone())).copied()
+                    let alias = (new.namespace.clone(), alias.clone());
+                    self.write_set.aliases.get(&alias).copied()
                 }
             };
+            if let Some(key) = found
+                && self.write_set.undecodable.contains_key(&key)
+            {
+                return Ok(Err(self.absent_key(key)));
+            }
             let record = match found {
-                Some(found) => {
-                    self.load(found)?;
-                    if self.write_set.undecodable.contains_key(&found) {
-                        return Ok(Err(self.absent(found)));
-                    }
-                    self.load(found)?.filter(|task| task.namespace == new.namespace)
-                }
+                Some(key) => self.load(key)?,
                 None => None,
             };
-            dependency.state = match record {
-                Some(task) if task.state.is_final() => DependencyState::Ended(task.id, task.state),
-                Some(task) => DependencyState::Waiting(task.id),
+            let id = record.map(|task| (task.id, task.state));
+            if let (Some((id, _)), Some(key)) = (id, found) {
+                self.write_set.ids.entry((new.namespace.clone(), id)).or_insert(Found::Task(key));
+            }
+            dependency.state = match id {
+                Some((id, state)) if state.is_final() => DependencyState::Ended(id, state),
+                Some((id, _)) => DependencyState::Waiting(id),
                 None if create.strict => {
                     let name = dependency.key.to_string();
                     return Ok(Err(Refused::Strict { what: "dependency", name, index }));
@@ -112,23 +129,5 @@ impl<B: Backend> Engine<B> {
         }
         create.task.dependencies = dependencies;
         Ok(Ok(()))
-    }
-
-    /// Resolves the missing dependencies of tasks that wait for this id or alias. Returns whether there were any.
-    fn resolve_waits(&mut self, id: TaskId, alias: Option<String>) -> Result<bool, Error> {
-        let mut awaited = false;
-        let Some(entry) = self.write_set.get(id) else { return Ok(awaited) };
-        let namespace = entry.task.namespace.clone();
-        let keys = [
-            Some((WaitKey::Id(id), DependencyKey::Id(id))),
-            alias.map(|alias| (WaitKey::Alias(alias.clone()), DependencyKey::Alias(alias))),
-        ];
-        for (wait, key) in keys.into_iter().flatten() {
-            for waiter in self.take_waits((namespace.clone(), wait))? {
-                awaited = true;
-                self.found(waiter, key.clone(), id)?;
-            }
-        }
-        Ok(awaited)
     }
 }

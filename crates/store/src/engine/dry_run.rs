@@ -21,7 +21,7 @@ impl<B: Backend> Engine<B> {
         self.dry = false;
         self.rng = rng;
         let entries = std::mem::take(&mut self.write_set).entries;
-        let records = entries.into_iter().map(|(id, entry)| (id, entry.task)).collect();
+        let records = entries.into_iter().map(|(key, entry)| (key, entry.task)).collect();
         Ok(answers?.into_iter().map(|answer| answer.map(|answer| answer.into_reply(&records))).collect())
     }
 }

@@ -1,84 +1,108 @@
 //! Links between tasks and to agents: missing dependencies, edges, ends and cycles.
+//!
+//! An edge leads from a task to one that depends on it. It exists from the dependent's creation to the dependent's end:
+//! until then the other task is needed, for its end and for its result, and is not pruned.
 
-use rota_core::TaskId;
+use rota_core::TaskKey;
 use rota_core::task::{Command, DependencyKey, DependencyState, State};
 
 use super::Engine;
-use super::collect::MAX_ROUND;
 use super::waits::Waits;
-use crate::{Backend, Error, Keys, WaitKey, WaitsKey};
+use crate::{Backend, Error, FollowUp, Load, ScopedId, WaitKey};
+
+/// Records that one load of the search for cycles reads.
+const MAX_SEARCHED: usize = 1024;
 
 impl<B: Backend> Engine<B> {
-    /// Stores what a new PENDING task waits for.
-    pub(super) fn link(&mut self, id: TaskId) {
-        let Some(entry) = self.write_set.entries.get(&id) else { return };
-        let (task, cache) = (&entry.task, &mut self.write_set.cache);
-        let mut wait = |key| cache.waits.add((task.namespace.clone(), key), id);
+    /// Stores what a new task waits for, and the tasks whose results it needs.
+    pub(super) fn link(&mut self, key: TaskKey) {
+        let Some(entry) = self.write_set.get(key) else { return };
+        let task = entry.task.clone();
+        if task.state.is_final() {
+            return;
+        }
+        let scoped = |wait| (task.namespace.clone(), wait);
         for dependency in &task.dependencies {
-            match (dependency.state, &dependency.key) {
-                (DependencyState::Waiting(on), _) => cache.dependents.add(on, id),
-                (DependencyState::Missing, DependencyKey::Id(on)) => wait(WaitKey::Id(*on)),
-                (DependencyState::Missing, DependencyKey::Alias(alias)) => {
-                    wait(WaitKey::Alias(alias.clone()))
+            match (dependency.id(), &dependency.key) {
+                (Some(on), _) => {
+                    if let Some(on) = self.known(&(task.namespace.clone(), on)) {
+                        self.add_edge(on, key);
+                    }
                 }
-                (DependencyState::Ended(..), _) => {}
+                (None, DependencyKey::Id(on)) => self.write_set.waits.add(scoped(WaitKey::Id(*on)), key),
+                (None, DependencyKey::Alias(alias)) => {
+                    self.write_set.waits.add(scoped(WaitKey::Alias(alias.clone())), key);
+                }
             }
         }
         if let (false, Some(agent)) = (task.agent_known, task.agent()) {
-            wait(WaitKey::Agent(agent.clone()));
+            self.write_set.waits.add(scoped(WaitKey::Agent(agent.clone())), key);
+        }
+    }
+
+    fn add_edge(&mut self, on: TaskKey, dependent: TaskKey) {
+        if let Some(entry) = self.write_set.entries.get_mut(&on) {
+            entry.has_dependents = true;
+            entry.new_dependents.push(dependent);
+            self.write_set.changes.edges.push((on, dependent));
         }
     }
 
     /// Moves a task without its agent back to PENDING, to wait for the agent.
-    pub(super) fn without_agent(&mut self, id: TaskId) {
-        let Some(entry) = self.write_set.get(id) else { return };
+    pub(super) fn without_agent(&mut self, key: TaskKey) {
+        let Some(entry) = self.write_set.get(key) else { return };
         if let Some(agent) = entry.task.agent() {
-            let key = (entry.task.namespace.clone(), WaitKey::Agent(agent.clone()));
-            self.write_set.cache.waits.add(key, id);
-            self.write_set.follow.push_back((id, Command::AgentDeleted));
+            let waits = (entry.task.namespace.clone(), WaitKey::Agent(agent.clone()));
+            self.write_set.waits.add(waits, key);
+            self.write_set.next.push_back((key, Command::AgentDeleted));
         }
     }
 
-    pub(super) fn found(&mut self, waiter: TaskId, key: DependencyKey, id: TaskId) -> Result<(), Error> {
-        let ended = self.load(id)?.map(|task| task.state).filter(|state| state.is_final());
-        self.write_set.follow.push_back((waiter, Command::DependencyFound { key, id }));
-        match ended {
-            Some(state) => self.write_set.follow.push_back((waiter, Command::DependencyEnded { id, state })),
-            None => self.write_set.cache.dependents.add(id, waiter),
+    /// Notifies a task that one of its missing dependencies exists.
+    pub(super) fn found(&mut self, waiter: TaskKey, key: DependencyKey, on: TaskKey) -> Result<(), Error> {
+        let Some((id, state)) = self.load(on)?.map(|task| (task.id, task.state)) else { return Ok(()) };
+        if self.load(waiter)?.is_none_or(|task| task.state.is_final()) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Notifies the dependents of an ended task.
-    pub(super) fn ended(&mut self, id: TaskId, state: State) -> Result<(), Error> {
-        if !self.write_set.cache.dependents.knows(&id) {
-            self.fetch(&Keys { dependents: vec![id], ..Keys::default() })?;
-        }
-        for dependent in self.write_set.cache.dependents.take(&id) {
-            self.write_set.follow.push_back((dependent, Command::DependencyEnded { id, state }));
+        self.add_edge(on, waiter);
+        self.write_set.next.push_back((waiter, Command::DependencyFound { key, id }));
+        if state.is_final() {
+            self.write_set.next.push_back((waiter, Command::DependencyEnded { id, state }));
         }
         Ok(())
     }
 
     /// Fails every task in a dependency cycle with this one. Only a task that others wait for can close a cycle.
-    pub(super) fn break_cycle(&mut self, id: TaskId) -> Result<(), Error> {
-        let waits = self.waits_from(id)?;
+    pub(super) fn break_cycle(&mut self, key: TaskKey) -> Result<(), Error> {
+        let Some((namespace, id)) = self.load(key)?.map(|task| (task.namespace.clone(), task.id)) else {
+            return Ok(());
+        };
+        let waits = self.waits_from((namespace.clone(), id))?;
         for member in waits.members() {
             let (path, omitted) = waits.path(member);
-            self.write_set.follow.push_back((member, Command::Cycle { path, omitted }));
+            if let Some(member) = self.known(&(namespace.clone(), member)) {
+                self.write_set.next.push_back((member, Command::Cycle { path, omitted }));
+            }
         }
         Ok(())
     }
 
     /// Returns the graph of everything that a task waits for, directly or indirectly.
-    fn waits_from(&mut self, start: TaskId) -> Result<Waits, Error> {
-        let mut waits = Waits::new(start);
+    fn waits_from(&mut self, start: ScopedId) -> Result<Waits, Error> {
+        let (namespace, id) = start;
+        let mut waits = Waits::new(id);
         while let Some(at) = waits.next() {
-            if !self.knows(at) {
-                let open = std::iter::once(at).chain(waits.open()).take(MAX_ROUND);
-                self.fetch_unknown(Keys { tasks: open.collect(), ..Keys::default() })?;
+            let scoped = |id| (namespace.clone(), id);
+            if !self.knows_id(&scoped(at)) {
+                let open = std::iter::once(at).chain(waits.open()).take(MAX_SEARCHED).map(scoped);
+                let unknown = open.filter(|id| !self.knows_id(id)).collect();
+                self.fetch(&Load { ids: unknown, ..Load::default() })?;
             }
-            let on = match self.load(at)? {
+            let task = match self.find(&scoped(at))? {
+                Some(key) => self.load(key)?,
+                None => None,
+            };
+            let on = match task {
                 Some(task) if task.state == State::Pending => {
                     let waiting = task.dependencies.iter().filter_map(|dependency| match dependency.state {
                         DependencyState::Waiting(on) => Some(on),
@@ -93,20 +117,15 @@ impl<B: Backend> Engine<B> {
         Ok(waits)
     }
 
-    /// Removes and returns the tasks that wait for a missing object.
-    pub(super) fn take_waits(&mut self, key: WaitsKey) -> Result<Vec<TaskId>, Error> {
-        if !self.write_set.cache.waits.knows(&key) {
-            self.fetch(&Keys { waits: vec![key.clone()], ..Keys::default() })?;
+    /// Takes in the end of a task.
+    pub(super) fn ended(&mut self, key: TaskKey) {
+        let Some(entry) = self.write_set.get(key) else { return };
+        let (needs, needed) = (!entry.task.dependencies.is_empty() && !entry.new, entry.has_dependents);
+        if needs {
+            self.write_set.changes.removed_dependents.push(key);
         }
-        Ok(self.write_set.cache.waits.take(&key))
-    }
-
-    /// Resumes the tasks that waited for an agent.
-    pub(super) fn agent_appeared(&mut self, agent: &rota_core::agent::Agent) -> Result<(), Error> {
-        let key = WaitKey::Agent(agent.name.clone());
-        for waiter in self.take_waits((agent.namespace.clone(), key))? {
-            self.write_set.follow.push_back((waiter, Command::AgentAppeared { defaults: agent.defaults }));
+        if needed {
+            self.write_set.pending.push(FollowUp::Ended { task: key, after: TaskKey(0) });
         }
-        Ok(())
     }
 }

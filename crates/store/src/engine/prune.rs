@@ -5,14 +5,25 @@ use std::sync::Arc;
 
 use rota_core::target::{Route, Target};
 use rota_core::task::{DependencyKey, DependencyState, Task};
-use rota_core::{RouteId, TaskId};
+use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::queue::Queue;
+use super::write_set::Found;
 use super::{Answer, Engine};
-use crate::{Backend, Error, Keys, Prune, ReadyKey, Refused, Reply, WaitKey};
+use crate::{Backend, Error, ExpiredRow, Load, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey};
 
 /// Unused routes that one prune looks at.
-const MAX_ROUTES: usize = 1024;
+const MAX_ROUTES: usize = 256;
+/// Bytes of logs after which a prune ends.
+const MAX_LOG_SIZE: u64 = 32 * 1024 * 1024;
+
+/// Where a prune begins: the last rows that the one before looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PruneCursor {
+    route: RouteId,
+    /// The end and the key of a task; `None` to begin with the oldest.
+    pub(super) expired: Option<(Timestamp, TaskKey)>,
+}
 
 /// Returns the objects that a task waited for when it ended.
 fn waited_for(task: &Task) -> impl Iterator<Item = WaitKey> {
@@ -26,53 +37,76 @@ fn waited_for(task: &Task) -> impl Iterator<Item = WaitKey> {
 
 impl<B: Backend> Engine<B> {
     pub(super) fn prune(&mut self, prune: Prune) -> Result<Result<Answer, Refused>, Error> {
-        let expired = self.write_set.cache.expired.take().unwrap_or_default();
+        let expired = self.write_set.expired.take().unwrap_or_default();
+        let more = [expired.sessions.len(), expired.keys.len()].into_iter().any(|count| count >= prune.limit);
         let mut count = 0;
         for key in expired.sessions {
-            if self.write_set.cache.sessions.remove(&key) {
+            if self.write_set.session_rows.remove(&key) {
                 self.write_set.changes.removed_sessions.push(key);
                 count += 1;
             }
         }
         for key in expired.keys {
-            if self.write_set.cache.keys.remove(&key) {
+            if self.write_set.idempotency_keys.remove(&key) {
                 self.write_set.changes.removed_keys.push(key);
                 count += 1;
             }
         }
-        for (id, task) in expired.tasks {
-            match task {
-                Ok(task) if task.state.is_final() && !self.write_set.holds(id) => {
+        let (tasks, next) = self.prune_tasks(expired.tasks, prune.limit);
+        let (routes, route) = self.prune_routes(prune.limit)?;
+        count += tasks + routes;
+        let more = more || next.is_some() || routes >= prune.limit;
+        self.write_set.prune_cursor = Some(PruneCursor { route, expired: next });
+        Ok(Ok(Reply::Pruned { count, more }.into()))
+    }
+
+    /// Removes expired tasks that no other task needs. Returns how many, and where the next prune continues; `None` at the
+    /// end: the oldest may be needed no longer.
+    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>, limit: usize) -> (usize, Option<(Timestamp, TaskKey)>) {
+        let (mut count, mut size, mut last) = (0, 0, None);
+        let mut more = rows.len() >= limit;
+        for ExpiredRow { ended_at, row, log_size } in rows {
+            if size > MAX_LOG_SIZE {
+                more = true;
+                break;
+            }
+            last = Some((ended_at, row.key));
+            match row.task {
+                Ok(task)
+                    if task.state.is_final() && !row.has_dependents && !self.write_set.holds(row.key) =>
+                {
                     self.remove(Arc::new(task));
                     count += 1;
+                    size += log_size;
                 }
                 Ok(_) => {}
                 Err(reason) => {
-                    self.write_set.undecodable.insert(id, reason);
+                    self.write_set.undecodable.insert(row.key, (row.id, reason));
                 }
             }
         }
-        count += self.prune_routes(prune.limit)?;
-        Ok(Ok(Reply::Pruned(count).into()))
+        (count, last.filter(|_| more))
     }
 
     fn remove(&mut self, task: Arc<Task>) {
         let changes = &mut self.write_set.changes;
-        let waits = waited_for(&task).map(|key| ((task.namespace.clone(), key), task.id));
-        changes.removed_waiters.extend(waits);
-        self.write_set.cache.absent.insert(task.id);
+        let waits = waited_for(&task).map(|key| ((task.namespace.clone(), key), task.key));
+        changes.removed_waits.extend(waits);
+        self.write_set.ids.insert((task.namespace.clone(), task.id), Found::Absent);
+        self.write_set.removed.insert(task.key);
         changes.removed.push(task);
     }
 
     /// Removes unused routes. Only ready tasks are found by their route; any other task finds it, or creates it again,
     /// when it becomes ready.
-    fn prune_routes(&mut self, limit: usize) -> Result<usize, Error> {
+    fn prune_routes(&mut self, limit: usize) -> Result<(usize, RouteId), Error> {
         let idle = self.idle_routes();
+        let last = idle.last().map_or(RouteId(0), |(id, _)| *id);
         let isolated: HashSet<_> = idle.iter().filter_map(|(_, route)| isolated_task(route)).collect();
-        let first = |route| ReadyKey { route, limit: 1, payloads: false };
+        let first = |route| ReadyPage { route, after: None, limit: 1, payloads: false };
         let ready = idle.iter().map(|(id, _)| first(*id)).collect();
-        self.fetch(&Keys { ready, ..Keys::default() })?;
-        self.fetch_unknown(Keys { tasks: isolated.into_iter().collect(), ..Keys::default() })?;
+        let ids = isolated.into_iter().filter(|id| !self.knows_id(id)).collect();
+        self.fetch(&Load { ready, ids, ..Load::default() })?;
         let mut count = 0;
         for (id, route) in idle {
             if count >= limit {
@@ -80,7 +114,8 @@ impl<B: Backend> Engine<B> {
             }
             // The worker of an isolated task is matched by its route until the task ends.
             if let Some(task) = isolated_task(&route)
-                && self.load(task)?.is_some_and(|task| !task.state.is_final())
+                && let Some(key) = self.find(&task)?
+                && self.load(key)?.is_some_and(|task| !task.state.is_final())
             {
                 continue;
             }
@@ -91,27 +126,26 @@ impl<B: Backend> Engine<B> {
                 count += 1;
             }
         }
-        Ok(count)
+        Ok((count, last))
     }
 
     /// Returns routes that neither the batch nor an agent or worker uses, lowest id first: some of them, and others the
     /// next time.
-    fn idle_routes(&mut self) -> Vec<(RouteId, Route)> {
-        let touched: HashSet<_> = self.write_set.entries().map(|entry| entry.route).collect();
+    fn idle_routes(&self) -> Vec<(RouteId, Route)> {
+        let touched: HashSet<_> = self.write_set.entries.values().map(|entry| entry.route).collect();
         let is_idle = |(route, id): &(&Route, &RouteId)| {
             !touched.contains(*id)
                 && !self.write_set.routes.contains_key(*route)
                 && !self.stands_behind(route)
         };
-        let idle = self.routes.iter().filter(is_idle).map(|(route, id)| (*id, route.clone()));
+        let idle = self.memory.routes.iter().filter(is_idle).map(|(route, id)| (*id, route.clone()));
         let mut idle: Vec<_> = idle.collect();
         idle.sort_unstable_by_key(|(id, _)| *id);
         if idle.len() > MAX_ROUTES {
-            let next = idle.partition_point(|(id, _)| *id <= self.last_idle_route);
+            let next = idle.partition_point(|(id, _)| *id <= self.prune_cursor.route);
             idle.rotate_left(next);
             idle.truncate(MAX_ROUTES);
         }
-        self.last_idle_route = idle.last().map_or(RouteId(0), |(id, _)| *id);
         idle
     }
 
@@ -125,9 +159,9 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-fn isolated_task(route: &Route) -> Option<TaskId> {
+fn isolated_task(route: &Route) -> Option<ScopedId> {
     match route.target {
-        Target::Task { id, .. } => Some(id),
+        Target::Task { id, .. } => Some((route.namespace.clone(), id)),
         _ => None,
     }
 }

@@ -2,32 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use rota_core::TaskId;
 use rota_core::task::{State, Task};
 
-/// Sort key of a ready task: its rank, then its id.
-pub(super) type RankKey = (i64, TaskId);
+use crate::Place;
 
-/// Returns the sort key of a task, if it is ready.
-pub(super) fn rank_key(task: &Task) -> Option<RankKey> {
-    (task.state == State::Queued).then(|| (task.rank(), task.id))
+/// Returns the place of a task in its route, if it is ready.
+pub(super) fn place(task: &Task) -> Option<Place> {
+    (task.state == State::Queued).then(|| (task.rank(), task.key))
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Ready tasks that the batch has loaded or changed.
-    known: BTreeSet<RankKey>,
+    known: BTreeSet<Place>,
     /// Rows that the last load asked for.
     loaded: usize,
     /// The last row of it: a task behind it may not be the next one.
-    horizon: Option<RankKey>,
+    horizon: Option<Place>,
     /// Whether the database has no more rows.
     whole: bool,
 }
 
 impl Queue {
-    /// Updates the key of a task in the batch.
-    pub(super) fn moved(&mut self, before: Option<RankKey>, after: Option<RankKey>) {
+    /// Updates the place of a task in the batch.
+    pub(super) fn moved(&mut self, before: Option<Place>, after: Option<Place>) {
         if before != after {
             before.map(|before| self.known.remove(&before));
             self.known.extend(after);
@@ -35,7 +33,7 @@ impl Queue {
     }
 
     /// Takes in the result of a load of the first `wanted` rows.
-    pub(super) fn learn(&mut self, wanted: usize, last: Option<RankKey>, whole: bool) {
+    pub(super) fn learn(&mut self, wanted: usize, last: Option<Place>, whole: bool) {
         if wanted > self.loaded {
             (self.loaded, self.horizon, self.whole) = (wanted, last, whole);
         }
@@ -48,8 +46,8 @@ impl Queue {
         (!enough).then(|| self.loaded.saturating_add(self.loaded.max(slots)))
     }
 
-    /// Returns the first `slots` keys.
-    pub(super) fn best(&self, slots: usize) -> impl Iterator<Item = RankKey> {
+    /// Returns the first `slots` places.
+    pub(super) fn best(&self, slots: usize) -> impl Iterator<Item = Place> {
         self.reachable().take(slots)
     }
 
@@ -58,11 +56,11 @@ impl Queue {
         self.whole.then_some(self.known.len() as u64)
     }
 
-    /// Returns the known keys that precede every unknown one.
-    fn reachable(&self) -> impl Iterator<Item = RankKey> {
+    /// Returns the known places that precede every unknown one.
+    fn reachable(&self) -> impl Iterator<Item = Place> {
         self.known
             .iter()
             .copied()
-            .take_while(|key| self.whole || self.horizon.is_some_and(|last| *key <= last))
+            .take_while(|place| self.whole || self.horizon.is_some_and(|last| *place <= last))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use rota_core::task::{self, Command, WorkerRef};
-use rota_core::{Epoch, Namespace, TaskId, Timestamp};
+use rota_core::{Epoch, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Backend, EndSession, Error, Keys, OpenSession, Refused, Reply, Session, SessionKey};
+use crate::{Backend, EndSession, Error, OpenSession, Refused, Reply, Session, SessionKey};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn open_session(
@@ -15,7 +15,7 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
         let key = (open.namespace.clone(), open.worker.clone());
-        let row = match self.write_set.cache.sessions.get(&key).cloned().transpose() {
+        let row = match self.write_set.session_rows.get(&key).cloned().transpose() {
             Ok(row) => row,
             Err(reason) => {
                 let what = format!("the session of worker {}", open.worker);
@@ -36,30 +36,30 @@ impl<B: Backend> Engine<B> {
 
         let mut attempts = Vec::with_capacity(open.running.len());
         for (id, fence) in open.running {
-            let live = match self.load(id)? {
-                Some(task) if task.namespace == open.namespace => {
+            let live = match self.find(&(open.namespace.clone(), id))? {
+                Some(task) => {
                     let command = Command::Resume { by: by.clone(), fence };
-                    match self.apply(id, command, now)? {
-                        Ok(task::Reply::Reported(seq)) => Some(seq),
+                    match self.apply(task, command, now)? {
+                        Ok(task::Reply::Reported(seq)) => Some((task, seq)),
                         _ => None,
                     }
                 }
-                _ => None,
+                None => None,
             };
             attempts.push((id, fence, live));
         }
         // An assigned attempt that the worker does not name, or names under an older fence, is not running: the
         // assignment never arrived, or its process ended.
         let resumed: HashSet<_> =
-            attempts.iter().filter(|(_, _, seq)| seq.is_some()).map(|(id, ..)| *id).collect();
-        let lost = self.tasks_of(&key)?;
+            attempts.iter().filter_map(|(.., live)| live.map(|(task, _)| task)).collect();
+        let lost = self.tasks_of(&key);
         let message = match &row {
             Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
             _ => "the worker's process ended and was replaced",
         };
-        for id in lost.into_iter().filter(|id| !resumed.contains(id)) {
+        for task in lost.into_iter().filter(|task| !resumed.contains(task)) {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
-            let _ = self.apply(id, Command::LoseWorker { session, message: message.to_owned() }, now)?;
+            let _ = self.apply(task, Command::LoseWorker { session, message: message.to_owned() }, now)?;
         }
         self.write_set.sessions.insert(key.clone(), Some((epoch, open.agent.clone())));
         let session = Session {
@@ -72,7 +72,7 @@ impl<B: Backend> Engine<B> {
             open: true,
             since: now,
         };
-        self.write_set.cache.sessions.put(key, Ok(session));
+        self.write_set.session_rows.put(key, Ok(session));
         Ok(Ok(Answer::Session(epoch, attempts)))
     }
 
@@ -82,18 +82,18 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
         let key = (end.namespace.clone(), end.session.worker.clone());
-        let row = self.write_set.cache.sessions.get(&key).cloned().and_then(Result::ok);
+        let row = self.write_set.session_rows.get(&key).cloned().and_then(Result::ok);
         let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
             return Ok(Err(Refused::Superseded));
         };
         let mut freed = 0;
-        for id in self.tasks_of(&key)? {
+        for task in self.tasks_of(&key) {
             let command = Command::LoseWorker { session: end.session.clone(), message: end.message.clone() };
-            freed += usize::from(matches!(self.apply(id, command, now)?, Ok(task::Reply::Done)));
+            freed += usize::from(matches!(self.apply(task, command, now)?, Ok(task::Reply::Done)));
         }
         if row.open {
             self.write_set.sessions.insert(key.clone(), None);
-            self.write_set.cache.sessions.put(key, Ok(Session { open: false, since: now, ..row }));
+            self.write_set.session_rows.put(key, Ok(Session { open: false, since: now, ..row }));
         }
         Ok(Ok(Reply::Ended(freed).into()))
     }
@@ -117,21 +117,18 @@ impl<B: Backend> Engine<B> {
         Some(Command::Assign { to, agent, span_id: self.random(), defaults })
     }
 
-    /// Returns the tasks on a worker in the current state of the batch, oldest id first, and loads what their end
-    /// needs.
-    fn tasks_of(&mut self, key: &SessionKey) -> Result<Vec<TaskId>, Error> {
-        let is_on = |id: &TaskId| match self.write_set.get(*id) {
+    /// Returns the tasks on a worker in the current state of the batch, oldest first.
+    fn tasks_of(&self, worker: &SessionKey) -> Vec<TaskKey> {
+        let is_on = |key: &TaskKey| match self.write_set.get(*key) {
             Some(entry) => {
-                entry.task.assignment.as_ref().is_some_and(|assignment| assignment.worker == key.1)
+                entry.task.assignment.as_ref().is_some_and(|assignment| assignment.worker == worker.1)
             }
             None => true,
         };
-        let before = self.by_worker.get(key).into_iter().flatten();
-        let assigned = self.write_set.assigned_to.get(key).into_iter().flatten();
-        let mut ids: Vec<_> = before.chain(assigned).copied().filter(is_on).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        self.fetch_unknown(Keys { dependents: ids.clone(), ..Keys::default() })?;
-        Ok(ids)
+        let assigned = self.write_set.assigned_to.get(worker).into_iter().flatten().copied();
+        let mut tasks: Vec<_> = self.memory.on_worker(worker).chain(assigned).filter(is_on).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
     }
 }

@@ -8,22 +8,71 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{self, Command, EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
-use rota_core::{AgentName, Epoch, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
+use rustc_hash::FxHashMap;
 
-use super::cache::Cache;
-use super::queue::{Queue, rank_key};
-use super::{AgentKey, Engine};
-use crate::{AgentChange, Backend, Changes, Error, Keys, Refused, SessionKey};
+use super::cache::{Cells, Waiting};
+use super::follow_ups::Pending;
+use super::memory::Live;
+use super::prune::PruneCursor;
+use super::queue::{Queue, place};
+use super::{AgentKey, Engine, KeyMap, KeySet};
+use crate::{
+    AgentChange, Backend, Changes, Error, ExpiredRows, IdempotencyRow, Load, NameKey, Refused, ScopedId,
+    Session, SessionKey, Stored,
+};
+
+/// Owner of an idempotency key.
+#[derive(Debug, Clone)]
+pub(super) struct KeyOwner {
+    pub(super) id: TaskId,
+    /// The task; `None` once it was removed.
+    pub(super) task: Option<TaskKey>,
+}
+
+impl From<&IdempotencyRow> for KeyOwner {
+    fn from(row: &IdempotencyRow) -> Self {
+        Self { id: row.id, task: row.task.as_ref().map(|task| task.key) }
+    }
+}
+
+/// Result of the lookup of an id.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    Task(TaskKey),
+    /// There is no such task, or the batch has removed it.
+    Absent,
+    /// The record cannot be decoded, for this reason.
+    Undecodable(String),
+}
 
 #[derive(Debug, Default)]
 pub(super) struct WriteSet {
-    pub(super) entries: HashMap<TaskId, Entry>,
+    pub(super) entries: KeyMap<Entry>,
+    pub(super) ids: HashMap<ScopedId, Found>,
+    /// Tasks that the batch has removed.
+    pub(super) removed: KeySet,
     /// Ready tasks of the touched routes.
-    pub(super) queues: HashMap<RouteId, Queue>,
-    /// Ids of changed tasks in order of their first change.
-    pub(super) order: Vec<TaskId>,
-    pub(super) follow: VecDeque<(TaskId, Command)>,
-    pub(super) cache: Cache,
+    pub(super) queues: FxHashMap<RouteId, Queue>,
+    /// Changed tasks in order of their first change.
+    pub(super) order: Vec<TaskKey>,
+    /// The last revision that a change of the batch took.
+    pub(super) revision: u64,
+    /// Commands on single tasks that follow from the last command.
+    pub(super) next: VecDeque<(TaskKey, Command)>,
+    pub(super) pending: Pending,
+    pub(super) aliases: Cells<NameKey, TaskKey>,
+    pub(super) idempotency_keys: Cells<NameKey, KeyOwner>,
+    pub(super) session_rows: Cells<SessionKey, Stored<Session>>,
+    pub(super) waits: Waiting,
+    /// Dependents of tasks that commands of the batch may end.
+    pub(super) dependents: KeyMap<Vec<TaskKey>>,
+    /// Due tasks that are not on workers, earliest deadline first; `None` if not loaded.
+    pub(super) due: Option<Vec<TaskKey>>,
+    /// What a prune found; `None` if not loaded.
+    pub(super) expired: Option<ExpiredRows>,
+    /// Where the next prune begins, if the batch has pruned.
+    pub(super) prune_cursor: Option<PruneCursor>,
     /// Agents that the batch changed; `None` for a deleted one.
     pub(super) agents: BTreeMap<AgentKey, Option<Arc<Agent>>>,
     pub(super) agent_changes: Vec<AgentChange>,
@@ -36,13 +85,13 @@ pub(super) struct WriteSet {
     /// Routes on which a claim found nothing.
     pub(super) recounted: BTreeSet<RouteId>,
     /// Tasks that the batch assigned, by worker; some may have left it again.
-    pub(super) assigned_to: HashMap<SessionKey, Vec<TaskId>>,
+    pub(super) assigned_to: HashMap<SessionKey, Vec<TaskKey>>,
     /// Results of tasks that have ended before, as loaded.
-    pub(super) results: HashMap<TaskId, Bytes>,
+    pub(super) results: KeyMap<Bytes>,
     /// Sealed secrets, as loaded or new.
-    pub(super) secrets: HashMap<TaskId, Bytes>,
+    pub(super) secrets: KeyMap<Bytes>,
     /// Records that cannot be decoded, with the reason.
-    pub(super) undecodable: BTreeMap<TaskId, String>,
+    pub(super) undecodable: BTreeMap<TaskKey, (TaskId, String)>,
     /// What the batch writes besides its records.
     pub(super) changes: Changes,
 }
@@ -53,10 +102,13 @@ pub(super) struct Entry {
     pub(super) route: RouteId,
     /// State before the batch; `None` for a new task.
     pub(super) before: Option<State>,
-    /// Worker that it was on before the batch.
-    pub(super) before_worker: Option<WorkerName>,
+    /// Whether other tasks depend on it, stored ones or those of the batch.
+    pub(super) has_dependents: bool,
+    /// Dependents that the batch added.
+    pub(super) new_dependents: Vec<TaskKey>,
     pub(super) events: Vec<Event>,
-    pub(super) dirty: bool,
+    /// Revision of the batch's change; `None` while the record is unchanged.
+    pub(super) revision: Option<u64>,
     /// Whether the batch created the task.
     pub(super) new: bool,
     /// The payload, if it is known.
@@ -70,14 +122,15 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Returns an entry without changes.
-    fn new(task: Arc<Task>, route: RouteId) -> Self {
+    fn new(live: Live, route: RouteId) -> Self {
         Self {
-            task,
+            before: Some(live.task.state),
+            task: live.task,
             route,
-            before: None,
-            before_worker: None,
+            has_dependents: live.has_dependents,
+            new_dependents: Vec::new(),
             events: Vec::new(),
-            dirty: false,
+            revision: None,
             new: false,
             payload: None,
             result: None,
@@ -90,7 +143,11 @@ impl Entry {
 
     /// Records the results of a command for the commit.
     fn record(&mut self, out: &mut task::Transition) {
-        self.events.append(&mut out.events);
+        if self.events.is_empty() {
+            self.events = std::mem::take(&mut out.events);
+        } else {
+            self.events.append(&mut out.events);
+        }
         if let Some(result) = out.result.take() {
             self.result = Some(result);
         }
@@ -111,172 +168,203 @@ impl Entry {
 }
 
 impl WriteSet {
-    pub(super) fn holds(&self, id: TaskId) -> bool {
-        self.entries.contains_key(&id)
+    pub(super) fn holds(&self, key: TaskKey) -> bool {
+        self.entries.contains_key(&key)
     }
 
-    pub(super) fn get(&self, id: TaskId) -> Option<&Entry> {
-        self.entries.get(&id)
+    pub(super) fn get(&self, key: TaskKey) -> Option<&Entry> {
+        self.entries.get(&key)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    /// Takes the next revision, for a first change of a record.
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
     }
 
-    fn put(&mut self, id: TaskId, entry: Entry) {
-        if let Some(key) = rank_key(&entry.task) {
-            self.queues.entry(entry.route).or_default().moved(None, Some(key));
+    fn put(&mut self, entry: Entry) {
+        let key = entry.task.key;
+        if let Some(place) = place(&entry.task) {
+            self.queues.entry(entry.route).or_default().moved(None, Some(place));
         }
-        if entry.dirty {
-            self.order.push(id);
-        }
-        self.entries.insert(id, entry);
+        self.entries.insert(key, entry);
     }
 }
 
 impl<B: Backend> Engine<B> {
-    /// Returns a task's record in the current state of the batch, and loads it if it is unknown.
-    pub(super) fn load(&mut self, id: TaskId) -> Result<Option<&Task>, Error> {
-        if !self.knows(id) {
-            self.fetch(&Keys { tasks: vec![id], ..Keys::default() })?;
+    /// Returns the key of a task in the current state of the batch, and loads its record if it is unknown.
+    pub(super) fn find(&mut self, id: &ScopedId) -> Result<Option<TaskKey>, Error> {
+        if !self.knows_id(id) {
+            self.fetch(&Load { ids: vec![id.clone()], ..Load::default() })?;
         }
-        self.touch(id);
-        Ok(self.write_set.get(id).map(|entry| &*entry.task))
+        Ok(self.known(id))
+    }
+
+    /// Returns the key of a task whose id was looked up before.
+    pub(super) fn known(&self, id: &ScopedId) -> Option<TaskKey> {
+        match self.write_set.ids.get(id) {
+            Some(Found::Task(key)) => Some(*key),
+            Some(_) => None,
+            None => self.memory.find(id),
+        }
+    }
+
+    pub(super) fn knows_id(&self, id: &ScopedId) -> bool {
+        self.write_set.ids.contains_key(id) || self.memory.find(id).is_some()
+    }
+
+    /// Returns a task's record in the current state of the batch, and loads it if it is unknown.
+    pub(super) fn load(&mut self, key: TaskKey) -> Result<Option<&Task>, Error> {
+        if !self.knows(key) {
+            self.fetch(&Load { tasks: vec![key], ..Load::default() })?;
+        }
+        self.hold(key);
+        Ok(self.write_set.get(key).map(|entry| &*entry.task))
     }
 
     /// Whether a task's record, or that there is none, is known without a load.
-    pub(super) fn knows(&self, id: TaskId) -> bool {
-        self.write_set.holds(id)
-            || self.live.contains_key(&id)
-            || self.write_set.cache.absent.contains(&id)
-            || self.write_set.undecodable.contains_key(&id)
+    pub(super) fn knows(&self, key: TaskKey) -> bool {
+        self.write_set.holds(key)
+            || self.memory.holds(key)
+            || self.write_set.removed.contains(&key)
+            || self.write_set.undecodable.contains_key(&key)
     }
 
-    /// Moves a live record into the batch.
-    fn touch(&mut self, id: TaskId) {
-        if self.write_set.holds(id) {
-            return;
-        }
-        // A dry run keeps the record: the batch changes a copy of it.
-        let live = if self.dry { self.live.get(&id).cloned() } else { self.live.remove(&id) };
-        if let Some(task) = live {
-            self.take_up(task);
+    /// Takes the record of a task on a worker into the batch.
+    fn hold(&mut self, key: TaskKey) {
+        if !self.write_set.holds(key)
+            && let Some(live) = self.memory.get(key).cloned()
+        {
+            self.take_in(live);
         }
     }
 
-    /// Adds a stored record to the batch.
-    pub(super) fn take_up(&mut self, task: Arc<Task>) {
-        let route = self.route(&task.route());
+    /// Takes a record into the batch.
+    pub(super) fn take_in(&mut self, live: Live) {
+        let route = self.route(&live.task);
+        self.write_set.put(Entry::new(live, route));
+    }
+
+    /// Adds a new task to the batch. Returns its key.
+    pub(super) fn add(&mut self, mut task: Task, out: task::Transition, payload: Bytes) -> TaskKey {
+        let revision = self.write_set.next_revision();
+        let key = TaskKey(revision);
+        task.key = key;
+        self.write_set.ids.insert((task.namespace.clone(), task.id), Found::Task(key));
+        let route = self.route(&task);
+        let live = Live { task: Arc::new(task), has_dependents: false };
         let entry = Entry {
-            before: Some(task.state),
-            before_worker: task.assignment.as_ref().map(|assignment| assignment.worker.clone()),
-            ..Entry::new(task, route)
+            before: None,
+            revision: Some(revision),
+            new: true,
+            payload: Some(payload),
+            ..Entry::new(live, route)
         };
-        self.write_set.put(entry.task.id, entry);
-    }
-
-    /// Adds a new task to the batch.
-    pub(super) fn add(&mut self, task: Task, out: task::Transition, payload: Bytes) -> Result<(), Error> {
-        let id = task.id;
-        let route = self.route(&task.route());
-        let entry =
-            Entry { dirty: true, new: true, payload: Some(payload), ..Entry::new(Arc::new(task), route) };
-        self.write_set.cache.absent.remove(&id);
-        self.write_set.cache.dependents.none_stored(&id);
-        self.write_set.put(id, entry);
-        self.take_in(id, out)
+        self.write_set.put(entry);
+        self.write_set.order.push(key);
+        self.applied(key, out);
+        key
     }
 
     /// Executes a command on a task.
     pub(super) fn apply(
         &mut self,
-        id: TaskId,
+        key: TaskKey,
         command: Command,
         now: Timestamp,
     ) -> Result<Result<task::Reply, Refused>, Error> {
-        if self.load(id)?.is_none() {
-            return Ok(Err(self.absent(id)));
+        if self.load(key)?.is_none() {
+            return Ok(Err(self.absent_key(key)));
         }
-        let Some(entry) = self.write_set.entries.get_mut(&id) else { return Ok(Err(Refused::NoTask(id))) };
+        let write_set = &mut self.write_set;
+        let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Err(self.absent_key(key))) };
         let assigning = matches!(command, Command::Assign { .. });
-        let before = rank_key(&entry.task);
+        let before = place(&entry.task);
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
                 let reply = out.reply;
-                let after = rank_key(&entry.task);
+                let after = place(&entry.task);
                 if before != after {
-                    self.write_set.queues.entry(entry.route).or_default().moved(before, after);
+                    write_set.queues.entry(entry.route).or_default().moved(before, after);
                 }
-                if !entry.dirty && (reply != task::Reply::Stale || !out.events.is_empty()) {
-                    entry.dirty = true;
-                    self.write_set.order.push(id);
+                if entry.revision.is_none() && (reply != task::Reply::Stale || !out.events.is_empty()) {
+                    write_set.revision += 1;
+                    entry.revision = Some(write_set.revision);
+                    write_set.order.push(key);
                 }
                 entry.assigned |= assigning;
                 if assigning && let Some(assignment) = &entry.task.assignment {
                     let worker = (entry.task.namespace.clone(), assignment.worker.clone());
-                    self.write_set.assigned_to.entry(worker).or_default().push(id);
+                    write_set.assigned_to.entry(worker).or_default().push(key);
                 }
-                self.take_in(id, out)?;
+                self.applied(key, out);
                 Ok(Ok(reply))
             }
         }
     }
 
-    /// Returns the reply to a command on a task without a record.
-    pub(super) fn absent(&self, id: TaskId) -> Refused {
-        match self.write_set.undecodable.get(&id) {
-            Some(reason) => Refused::Corrupt { what: format!("task {id}"), reason: reason.clone() },
-            None => Refused::NoTask(id),
+    /// Returns the reply to a command on an id without a record.
+    pub(super) fn absent(&self, id: &ScopedId) -> Refused {
+        match self.write_set.ids.get(id) {
+            Some(Found::Undecodable(reason)) => {
+                Refused::Corrupt { what: format!("task {}", id.1), reason: reason.clone() }
+            }
+            _ => Refused::NoTask(id.1),
         }
     }
 
-    fn take_in(&mut self, id: TaskId, mut out: task::Transition) -> Result<(), Error> {
-        let Some(entry) = self.write_set.entries.get_mut(&id) else { return Ok(()) };
+    /// Returns the reply to a command on a key without a record.
+    pub(super) fn absent_key(&self, key: TaskKey) -> Refused {
+        match self.write_set.undecodable.get(&key) {
+            Some((id, reason)) => Refused::Corrupt { what: format!("task {id}"), reason: reason.clone() },
+            None => Refused::NoTask(TaskId(uuid::Uuid::nil())),
+        }
+    }
+
+    /// Takes in the results of a command, and what follows from them.
+    fn applied(&mut self, key: TaskKey, mut out: task::Transition) {
+        let Some(entry) = self.write_set.entries.get_mut(&key) else { return };
         entry.record(&mut out);
-        let ended = out.ended.then_some(entry.task.state);
         if entry.task.state == State::Queued
             && let Some(name) = entry.task.agent()
         {
-            let key = (entry.task.namespace.clone(), name.clone());
-            let defaults = entry.task.defaults;
-            match self.agent(&key).map(|agent| agent.defaults) {
-                None => self.without_agent(id),
-                // A ready task has its agent's current limits, whichever of the two was created or changed last.
-                Some(current) if current != defaults => {
-                    let command = Command::AgentAppeared { defaults: current };
-                    self.write_set.follow.push_back((id, command));
-                }
-                Some(_) => {}
-            }
+            let agent = (entry.task.namespace.clone(), name.clone());
+            self.match_agent(key, &agent);
         }
-        if let Some(state) = ended {
-            self.ended(id, state)?;
+        if out.ended {
+            self.ended(key);
         }
-        Ok(())
     }
 
-    /// Executes every pending follow-up command. What a round of them needs is loaded in one call.
-    pub(super) fn follow_up(&mut self, now: Timestamp) -> Result<(), Error> {
-        while let Some((id, command)) = self.write_set.follow.pop_front() {
-            if !self.is_ready_for(id, &command) {
-                self.fetch_follow_ups((id, &command))?;
+    /// Gives a ready task its agent's current limits, whichever of the two was created or changed last; without the agent
+    /// it waits for it.
+    pub(super) fn match_agent(&mut self, key: TaskKey, agent: &AgentKey) {
+        let Some(entry) = self.write_set.get(key) else { return };
+        let defaults = entry.task.defaults;
+        match self.agent(agent).map(|agent| agent.defaults) {
+            None => self.without_agent(key),
+            Some(current) if current != defaults => {
+                self.write_set.next.push_back((key, Command::AgentAppeared { defaults: current }));
             }
-            // A follow-up that no longer applies, for example to a cancelled dependent, is dropped.
-            let _ = self.apply(id, command, now)?;
+            Some(_) => {}
         }
-        Ok(())
     }
 
-    pub(super) fn route(&mut self, route: &Route) -> RouteId {
-        let known =
-            self.write_set.routes.get(route).copied().unwrap_or_else(|| self.routes.get(route).copied());
+    fn route(&mut self, task: &Task) -> RouteId {
+        let route = task.route();
+        let known = self
+            .write_set
+            .routes
+            .get(&route)
+            .copied()
+            .unwrap_or_else(|| self.memory.routes.get(&route).copied());
         known.unwrap_or_else(|| {
             let changes = &mut self.write_set.changes;
-            changes.last_route = changes.last_route.max(self.last_route) + 1;
+            changes.last_route = changes.last_route.max(self.memory.last_route) + 1;
             let id = RouteId(changes.last_route);
             self.write_set.routes.insert(route.clone(), Some(id));
-            self.write_set.new_routes.push((id, route.clone()));
+            self.write_set.new_routes.push((id, route));
             id
         })
     }
@@ -285,7 +373,7 @@ impl<B: Backend> Engine<B> {
     pub(super) fn agent(&self, key: &AgentKey) -> Option<&Arc<Agent>> {
         match self.write_set.agents.get(key) {
             Some(changed) => changed.as_ref(),
-            None => self.agents.get(key),
+            None => self.memory.agents.get(key),
         }
     }
 
@@ -293,7 +381,7 @@ impl<B: Backend> Engine<B> {
     pub(super) fn session(&self, key: &SessionKey) -> Option<&(Epoch, AgentName)> {
         match self.write_set.sessions.get(key) {
             Some(changed) => changed.as_ref(),
-            None => self.sessions.get(key),
+            None => self.memory.sessions.get(key),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::handle::{AttemptHandle, StopReason};
+use super::previous_results::PreviousResults;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
@@ -46,6 +47,7 @@ pub(super) enum AttemptEvent {
 
 /// Dependencies shared by all attempts of a worker.
 pub(super) struct AttemptDeps {
+    pub(super) results: PreviousResults,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) secrets_dir: Option<PathBuf>,
@@ -172,6 +174,9 @@ async fn execute(
     handle: &AttemptHandle,
     redaction: &Redaction,
 ) -> RunReport {
+    if let Err(failed) = deps.results.complete(&mut assign, &mut handle.stop_signal()).await {
+        return RunReport::new(failed);
+    }
     let mut attempt = if needs_directories(&assign) {
         let scratch = deps.root.scratch(&assign);
         let given = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {

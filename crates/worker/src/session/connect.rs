@@ -22,8 +22,8 @@ use tonic_types::StatusExt;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Messages buffered for the network. Few: messages that wait outside are batched into larger ones.
 const SEND_BUFFER: usize = 32;
-/// Maximum size of a received message; an assignment carries the results of earlier tasks.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Maximum size of a received message.
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 pub(super) struct Connection {
     pub(super) out: mpsc::Sender<SessionRequest>,
@@ -78,7 +78,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    async fn header(&self) -> Result<Option<MetadataValue<Ascii>>, ConnectError> {
+    pub(super) async fn header(&self) -> Result<Option<MetadataValue<Ascii>>, ConnectError> {
         let from_file;
         let token = match (&self.file, &self.token) {
             (Some(path), _) => {

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod connect;
+mod disconnected;
 mod environment;
 mod handle;
 mod heartbeat;
@@ -10,6 +11,7 @@ mod inbound;
 mod outbound;
 mod outbox;
 mod outgoing;
+mod previous_results;
 mod redact;
 mod result;
 mod secrets;

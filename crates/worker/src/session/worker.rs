@@ -1,27 +1,26 @@
 //! Session loop: connects, reconnects, and handles attempts' notifications until nothing is left to do.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use parking_lot::Mutex;
 use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
     Draining, Result as AttemptResult, SessionRequest, Welcome, session_request::Kind,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use super::attempt::{AttemptDeps, AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
-use super::connect::{ConnectError, Connection, Credentials, connect, is_replaced};
+use super::connect::{Connection, is_replaced};
+use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::outgoing::OutgoingQueue;
+use super::previous_results::PreviousResults;
 use super::{Error, Options};
 use crate::metrics::Sampler;
 use crate::workspace::Root;
@@ -64,22 +63,22 @@ pub(super) struct Worker {
     pub(super) running: usize,
     pub(super) outgoing: OutgoingQueue,
     pub(super) draining: bool,
-    attempt_events: mpsc::UnboundedReceiver<AttemptEvent>,
+    pub(super) attempt_events: mpsc::UnboundedReceiver<AttemptEvent>,
     sampler: Arc<Mutex<Sampler>>,
-    reconnect_delays: ExponentialBackoff,
+    pub(super) reconnect_delays: ExponentialBackoff,
     /// Time at which a forced shutdown stops waiting for results to be acknowledged.
-    give_up_at: Option<Instant>,
+    pub(super) give_up_at: Option<Instant>,
     /// Epoch of the last session.
     pub(super) epoch: Option<i64>,
-    on_disconnect: OnDisconnect,
-    reconnect_grace: Duration,
+    pub(super) on_disconnect: OnDisconnect,
+    pub(super) reconnect_grace: Duration,
     /// Time of the disconnect; `None` while connected.
-    disconnected_at: Option<Instant>,
+    pub(super) disconnected_at: Option<Instant>,
     /// Time of the first refusal because the worker is not announced.
-    unannounced_since: Option<Instant>,
+    pub(super) unannounced_since: Option<Instant>,
     /// The reconnect grace has expired and the agent's disconnect policy was applied.
-    lease_expired: bool,
-    orphaned: bool,
+    pub(super) lease_expired: bool,
+    pub(super) orphaned: bool,
 }
 
 enum SessionEnd {
@@ -98,7 +97,13 @@ impl Worker {
         let claude_program = options.claude_program.clone();
         let secrets_dir = options.secrets_dir.clone();
         Ok(Self {
-            deps: Arc::new(AttemptDeps { root, claude_program, secrets_dir, events: sender }),
+            deps: Arc::new(AttemptDeps {
+                results: PreviousResults::new(&options),
+                root,
+                claude_program,
+                secrets_dir,
+                events: sender,
+            }),
             attempts: HashMap::new(),
             running: 0,
             outgoing: OutgoingQueue::default(),
@@ -138,92 +143,18 @@ impl Worker {
         Ok(())
     }
 
-    async fn on_replaced(&mut self) -> Error {
+    pub(super) async fn on_replaced(&mut self) -> Error {
         tracing::error!("another process has taken this worker's name");
         self.stop_all_and_wait().await;
         Error::Replaced(self.options.worker.clone())
     }
 
     /// Ends all attempts of a worker that the control plane refuses.
-    async fn stop_all_and_wait(&mut self) {
+    pub(super) async fn stop_all_and_wait(&mut self) {
         self.stop_all(StopReason::WorkerShutdown);
         while self.running > 0 {
             let Some(event) = self.attempt_events.recv().await else { return };
             self.apply_attempt_event(event);
-        }
-    }
-
-    /// Opens a session, with backoff and without limit. `None` when nothing is left to do.
-    async fn open_session(&mut self, shutdown: &CancellationToken) -> Result<Option<Connection>, Error> {
-        loop {
-            if self.epoch.is_some() {
-                let delay = self.reconnect_delays.next().unwrap_or_default();
-                if self.wait_disconnected(sleep(delay), shutdown).await.is_none() {
-                    return Ok(None);
-                }
-            }
-            let credentials =
-                Credentials { token: self.options.token.clone(), file: self.options.token_file.clone() };
-            let connecting = connect(self.options.channel.clone(), credentials, self.hello());
-            match self.wait_disconnected(connecting, shutdown).await {
-                None => return Ok(None),
-                Some(Ok(connection)) => return Ok(Some(connection)),
-                // A token verifier without its keys for a while must not cost a long run.
-                Some(Err(ConnectError::Refused { code: Code::Unauthenticated, message }))
-                    if self.running > 0 =>
-                {
-                    tracing::error!(
-                        message,
-                        "the control plane does not accept this worker's token, retrying"
-                    );
-                }
-                Some(Err(ConnectError::Refused { code, message })) => {
-                    tracing::error!(?code, message, "the control plane rejected this worker");
-                    self.stop_all_and_wait().await;
-                    return Err(Error::Refused { code, message });
-                }
-                Some(Err(ConnectError::Replaced)) => return Err(self.on_replaced().await),
-                Some(Err(ConnectError::NotAnnounced(message))) => {
-                    let since = *self.unannounced_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= self.options.orphan_timeout {
-                        self.stop_all_and_wait().await;
-                        return Err(Error::Refused { code: Code::PermissionDenied, message });
-                    }
-                    tracing::info!(message, "waiting for this worker to be announced");
-                }
-                Some(Err(ConnectError::Unreachable(error))) => {
-                    tracing::warn!(error, "failed to open a session, retrying")
-                }
-            }
-            if self.epoch.is_none() {
-                let delay = self.reconnect_delays.next().unwrap_or_default();
-                if self.wait_disconnected(sleep(delay), shutdown).await.is_none() {
-                    return Ok(None);
-                }
-            }
-        }
-    }
-
-    /// Awaits a future while disconnected. `None` when nothing is left to do.
-    async fn wait_disconnected<F: Future>(
-        &mut self,
-        future: F,
-        shutdown: &CancellationToken,
-    ) -> Option<F::Output> {
-        let mut future = pin!(future);
-        loop {
-            if self.is_done() {
-                return None;
-            }
-            let timer = self.timer();
-            let stop_now = self.options.stop_now.clone();
-            tokio::select! {
-                output = &mut future => return Some(output),
-                Some(event) = self.attempt_events.recv() => self.apply_attempt_event(event),
-                () = shutdown.cancelled(), if !self.draining => self.drain("the worker is shutting down"),
-                () = stop_now.cancelled(), if self.give_up_at.is_none() => self.stop_now(),
-                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.tick(),
-            }
         }
     }
 
@@ -319,7 +250,7 @@ impl Worker {
         }
     }
 
-    fn apply_attempt_event(&mut self, event: AttemptEvent) {
+    pub(super) fn apply_attempt_event(&mut self, event: AttemptEvent) {
         match event {
             AttemptEvent::EventsQueued(key) => self.queue(&key),
             AttemptEvent::Ended(key, result) => {
@@ -341,60 +272,22 @@ impl Worker {
         }
     }
 
-    fn stop_now(&mut self) {
+    pub(super) fn stop_now(&mut self) {
         self.drain("the worker is shutting down immediately");
         self.give_up_at = Some(Instant::now() + DEFAULT_CANCEL_GRACE + GOODBYE_TIMEOUT);
         self.stop_all(StopReason::WorkerShutdown);
     }
 
-    fn stop_all(&self, reason: StopReason) {
+    pub(super) fn stop_all(&self, reason: StopReason) {
         for entry in self.attempts.values().filter(|entry| !entry.ended) {
             entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE);
         }
     }
 
-    fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         let late = self.give_up_at.is_some_and(|at| at <= Instant::now());
         // Nor does an orphaned worker wait until its results are delivered.
         let undeliverable = late || (self.orphaned && self.disconnected_at.is_some());
         self.draining && (self.attempts.is_empty() || (undeliverable && self.running == 0))
     }
-
-    /// Returns the next time at which `tick` has work while disconnected.
-    fn timer(&self) -> Option<Instant> {
-        let after = |time: Duration| self.disconnected_at.and_then(|at| at.checked_add(time));
-        let lease = after(self.reconnect_grace).filter(|_| !self.lease_expired);
-        let orphan = after(self.options.orphan_timeout).filter(|_| !self.orphaned);
-        let late = self.give_up_at.filter(|at| *at > Instant::now());
-        lease.into_iter().chain(orphan).chain(late).min()
-    }
-
-    fn tick(&mut self) {
-        let Some(disconnected_at) = self.disconnected_at else { return };
-        let away = disconnected_at.elapsed();
-        if away >= self.reconnect_grace && !std::mem::replace(&mut self.lease_expired, true) {
-            match self.on_disconnect {
-                OnDisconnect::Pause => self.attempts.values().for_each(|entry| entry.handle.set_paused(true)),
-                OnDisconnect::Stop => self.stop_all(StopReason::Disconnected),
-                OnDisconnect::Unspecified | OnDisconnect::Continue => {}
-            }
-        }
-        if away >= self.options.orphan_timeout && !std::mem::replace(&mut self.orphaned, true) {
-            tracing::error!(
-                running = self.running,
-                "orphaned: ending all attempts after too long without a control plane"
-            );
-            self.stop_all(StopReason::Disconnected);
-        }
-    }
-}
-
-/// Reconnect backoff: jittered, so that workers do not reconnect in step, and without a limit of attempts.
-fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(3))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rota_proto::v1::{
-    Event, Limits, OnDisconnect, Runtime, ScriptStep, ScriptedRuntime, TaskSpec, runtime, script_step,
+    Event, Limits, OnDisconnect, Runtime, ScriptStep, ScriptedRuntime, TaskResult, TaskSpec, runtime,
+    script_step,
 };
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use rota_proto::worker::v1::{
-    Assign, Hello, Report, Result as AttemptResult, ResumeAttempt, SessionRequest, SessionResponse, Welcome,
-    resume_attempt,
+    Assign, GetPreviousResultRequest, GetPreviousResultResponse, Hello, Report, Result as AttemptResult,
+    ResumeAttempt, SessionRequest, SessionResponse, Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Error, Options};
@@ -42,6 +43,7 @@ struct Service {
     calls: Arc<Mutex<Option<mpsc::UnboundedSender<Call>>>>,
     refusal: Arc<Mutex<Option<Status>>>,
     refused: Arc<AtomicUsize>,
+    results: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -62,6 +64,20 @@ impl WorkerService for Service {
         let calls = self.calls.lock().unwrap().clone().unwrap();
         let _ = calls.send(call);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    /// Fails at first, like a control plane that is restarting; then the result repeats the request.
+    async fn get_previous_result(
+        &self,
+        request: Request<GetPreviousResultRequest>,
+    ) -> Result<Response<GetPreviousResultResponse>, Status> {
+        if self.results.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(Status::unavailable("restarting"));
+        }
+        let GetPreviousResultRequest { task_id, fence, previous_task_id, .. } = request.into_inner();
+        let text = format!("{previous_task_id} for {task_id}, fence {fence}");
+        let result = Some(TaskResult { text, ..TaskResult::default() });
+        Ok(Response::new(GetPreviousResultResponse { result }))
     }
 }
 

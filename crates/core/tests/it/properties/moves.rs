@@ -91,6 +91,11 @@ impl Move {
             }
             What::Finish(who, completion, usage, session, jitter) => Command::Finish {
                 attempt: who.attempt_of(harness),
+                last: if *session {
+                    harness.task.assignment.as_ref().map_or(0, |a| a.attempt_seq)
+                } else {
+                    0
+                },
                 completion: completion.clone(),
                 usage: usage.clone(),
                 session: if *session { "s-1".to_owned() } else { String::new() },

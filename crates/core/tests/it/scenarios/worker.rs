@@ -133,6 +133,23 @@ fn reports_are_deduplicated_without_gaps() {
 }
 
 #[test]
+fn result_before_its_reports_is_a_gap() {
+    let mut harness = Harness::new(plain());
+    harness.start().report(1, vec![item(EventEffect::None); 2]).unwrap();
+    let attempt = harness.live();
+    let end = |last| {
+        let (attempt, completion) = (attempt.clone(), succeeded());
+        Command::Finish { attempt, last, completion, usage: None, session: String::new(), jitter: 0.0 }
+    };
+    let before = harness.task.clone();
+    assert_eq!(harness.try_apply(end(3)).unwrap_err(), Rejected::Gap { expected: 3, got: 3 });
+    assert_eq!(harness.task, before);
+    assert_eq!(harness.apply(end(2)), Reply::Done);
+    // A result of which the log already has the end is repeated, whatever it counts.
+    assert_eq!(harness.apply(end(3)), Reply::Done);
+}
+
+#[test]
 fn report_gap_does_not_accept() {
     let mut harness = Harness::new(plain());
     harness.assign().report(2, vec![item(EventEffect::None)]).unwrap_err();
@@ -199,6 +216,7 @@ fn usage_accumulates_and_never_decreases() {
     harness.start();
     let end = Command::Finish {
         attempt: harness.live(),
+        last: 0,
         completion: succeeded(),
         usage: Some(tokens(7)),
         session: "s-1".to_owned(),

@@ -17,7 +17,7 @@ impl World {
             assert_eq!(entry.attempts(), model.attempts.len(), "attempts of worker {worker}");
             assert_eq!(entry.free(), model.free(), "free slots of worker {worker}");
             assert_eq!(
-                entry.available(),
+                state.available(entry),
                 self.model.available(*worker),
                 "available slots of worker {worker}"
             );
@@ -26,14 +26,22 @@ impl World {
             let covered = (0..ROUTES).filter(|route_number| self.model.covers(*worker, *route_number));
             let covered: BTreeSet<_> =
                 covered.filter_map(|route_number| self.model.ids[route_number]).collect();
-            let routes: BTreeSet<_> = entry.routes.iter().copied().collect();
-            assert_eq!((entry.routes.len(), routes), (covered.len(), covered), "routes of worker {worker}");
+            let groups =
+                || entry.groups.iter().map(|id| state.matching.group(*id).expect("a group of a worker"));
+            let routes: Vec<_> = groups().flat_map(|group| group.routes.iter().copied()).collect();
+            assert_eq!(routes.len(), covered.len(), "a route of worker {worker} is covered twice");
+            assert_eq!(routes.into_iter().collect::<BTreeSet<_>>(), covered, "routes of worker {worker}");
+            let queued: BTreeSet<_> = state.queued_routes(entry).into_iter().collect();
+            assert!(queued.iter().all(|id| self.model.queued[self.model.route(*id).expect("exists")] > 0));
+            let waits =
+                (0..ROUTES).any(|route| self.model.covers(*worker, route) && self.model.backlog(route) > 0);
+            assert_eq!(state.has_backlog(entry), waits, "backlog of worker {worker}");
         }
-        assert_eq!(state.queues.len(), self.model.ids.iter().flatten().count());
+        assert_eq!(state.matching.queues().count(), self.model.ids.iter().flatten().count());
         for route_number in 0..ROUTES {
             let id = self.model.ids[route_number];
-            assert_eq!(state.ids.get(&route(route_number)).copied(), id, "id of route {route_number}");
-            let Some(queue) = id.and_then(|id| state.queues.get(&id)) else {
+            assert_eq!(state.matching.id(&route(route_number)), id, "id of route {route_number}");
+            let Some(queue) = id.and_then(|id| state.matching.queue(id)) else {
                 assert_eq!(id, None, "route {route_number} has no queue");
                 assert_eq!(
                     self.model.queued[route_number], 0,
@@ -44,7 +52,10 @@ impl World {
             assert_eq!(queue.route, route(route_number));
             assert_eq!(queue.queued, self.model.queued[route_number], "queue of route {route_number}");
             assert_eq!(queue.planned, self.model.planned[route_number], "claims for route {route_number}");
-            let free: BTreeSet<_> = queue.free.iter().map(|(used, key)| (number(key), *used)).collect();
+            let groups = queue.groups.iter().map(|id| state.matching.group(*id).expect("a group of a queue"));
+            let open = groups.filter(|group| state.matching.is_open(group));
+            let free = open.flat_map(|group| group.free.iter().map(|(used, key)| (number(key), *used)));
+            let free: BTreeSet<_> = free.collect();
             assert_eq!(free, self.model.candidates(route_number).into_iter().collect());
         }
     }
@@ -69,7 +80,7 @@ impl World {
         }
         let state = self.scheduler.state();
         assert!(state.workers.values().all(|entry| entry.slots.occupied() == 0), "a slot leaked");
-        assert!(state.queues.values().all(|queue| queue.planned == 0), "a claim is still planned for");
+        assert!(state.matching.queues().all(|(_, queue)| queue.planned == 0), "a claim is still planned for");
         assert_eq!(self.mismatches.get(), 0);
     }
 }

@@ -2,6 +2,7 @@
 //! their way, reservations under way.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use proptest::sample::Index;
@@ -161,7 +162,9 @@ impl World {
             namespace: namespace(),
             worker: key(worker).1,
             agent: agent_name(model::agent(worker)),
-            capabilities: words(model::is_capable(worker) || self.model.capable[model::agent(worker)]),
+            capabilities: Arc::new(words(
+                model::is_capable(worker) || self.model.capable[model::agent(worker)],
+            )),
             task: None,
         };
         let mut entry = WorkerEntry::new(profile, Epoch(self.last_epoch), self.last_epoch.to_string(), now());

@@ -16,7 +16,7 @@ use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Keys};
+use rota_store::{Backend, Load};
 use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, Reader};
 use uuid::Uuid;
 
@@ -35,12 +35,12 @@ impl View {
         let mut epochs = BTreeMap::new();
         let workers = [(0, 0), (0, 1), (0, 2), (7, 0), (7, 1), (7, 2)];
         let sessions = workers.map(|(space, name)| (namespace(space), worker(name))).into();
-        let keys = Keys { sessions, ..Keys::default() };
-        for (key, session) in engine.backend().load(&keys).unwrap().sessions {
+        let load = Load { sessions, ..Load::default() };
+        for (key, session) in engine.backend().load(&load).unwrap().sessions {
             epochs.insert(key, session.unwrap().epoch);
         }
         let routes = Reader::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
-        let tasks = (0..SLOTS).map(|slot| Reader::task(model, id(slot)).unwrap()).collect();
+        let tasks = (0..SLOTS).map(|slot| tasks(model, slot).into_iter().next()).collect();
         Self { tasks, epochs, routes, now }
     }
 
@@ -78,7 +78,13 @@ pub(super) fn id(slot: u8) -> TaskId {
     }))
 }
 
-fn namespace(number: u8) -> Namespace {
+/// Returns the tasks with the id of a slot: each namespace may have one.
+pub(super) fn tasks(model: &InMemoryStore, slot: u8) -> Vec<Task> {
+    let found = |space| Reader::task(model, &(namespace(space), id(slot))).unwrap();
+    [0, 7].into_iter().filter_map(found).collect()
+}
+
+pub(super) fn namespace(number: u8) -> Namespace {
     Namespace::new(if number == 7 { "m" } else { "n" }).unwrap()
 }
 
@@ -204,7 +210,7 @@ fn create(make: &Make, view: &View) -> Create {
         payload: Bytes::from(vec![make.slot; 8]),
         secrets: make.secrets.then(|| Bytes::from_static(b"sealed")),
         key: make.key.map(|key| format!("key {key}")),
-        foreign_id: make.foreign,
+        foreign_id: true,
         strict: make.strict,
         offer: make.offer.map(|worker| view.session(make.namespace, worker, false)),
     }
@@ -227,6 +233,8 @@ fn command(slot: u8, ask: &Ask, view: &View) -> task::Command {
         }
         Ask::Finish { fence, completion } => task::Command::Finish {
             attempt: view.attempt_of(slot, *fence),
+            // Sometimes more items than were reported.
+            last: u64::from(*completion == 2),
             completion: match completion {
                 0 | 1 => Completion::Succeeded(Some(Bytes::from_static(b"42"))),
                 2 => Completion::Succeeded(None),

@@ -8,15 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rota_core::TaskId;
-use rota_core::Timestamp;
-use rota_core::task::Task;
+use rota_core::task::State;
+use rota_core::{TaskKey, Timestamp};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Budget, Filter, Keys, Reader};
+use rota_store::{Backend, Budget, Filter, Load, Reader};
 use rota_store_sqlite::{Readers, Writer};
 
-use self::commands::{View, build, id};
+use self::commands::{View, build, id, namespace, tasks};
 use self::plan::{Op, SLOTS, Step, step};
 use crate::faulty::{Faulty, Plan};
 
@@ -30,8 +29,8 @@ struct StorePair {
     batches: u64,
 }
 
-fn secrets(backend: &mut impl Backend, id: TaskId) -> Vec<(TaskId, bytes::Bytes)> {
-    backend.load(&Keys { secrets: vec![id], ..Keys::default() }).unwrap().secrets
+fn secrets(backend: &mut impl Backend, key: TaskKey) -> Vec<(TaskKey, bytes::Bytes)> {
+    backend.load(&Load { secrets: vec![key], ..Load::default() }).unwrap().secrets
 }
 
 fn open(path: &Path, plan: &Arc<Plan>) -> (Engine<Faulty<Writer>>, Readers) {
@@ -52,6 +51,7 @@ impl StorePair {
             Step::Reopen => {
                 self.sqlite = None;
                 self.sqlite = Some(open(path, &self.plan));
+                self.memory = Engine::new(self.model.clone(), 0).unwrap();
             }
             Step::Batch { ops, wait, fail } => {
                 self.now = Timestamp(self.now.0 + wait);
@@ -86,8 +86,8 @@ impl StorePair {
                 let tick = |wait| Step::Batch { ops: vec![Op::Tick { limit: 100 }], wait, fail: None };
                 self.take(path, &tick(*wait))?;
                 self.take(path, &tick(0))?;
-                let keys = Keys { due: Some((self.now, 100)), ..Keys::default() };
-                let due = self.memory.backend().load(&keys).unwrap().due;
+                let load = Load { due: Some((self.now, 100)), ..Load::default() };
+                let due = self.memory.backend().load(&load).unwrap().due;
                 prop_assert!(due.is_empty(), "due, and no tick helps: {:?}", due);
             }
         }
@@ -98,17 +98,16 @@ impl StorePair {
     fn check(&mut self, outcome: &BatchOutcome) -> Result<(), TestCaseError> {
         for change in &outcome.commit.tasks {
             let task = &change.task;
-            let kept = Reader::task(&self.model, task.id).unwrap();
+            let kept = Reader::task(&self.model, &(task.namespace.clone(), task.id)).unwrap();
             prop_assert_eq!(Some(&**task), kept.as_ref());
             let last = change.events.last().map(|event| event.log_seq);
             prop_assert!(last.is_none_or(|last| last == task.log_seq));
             prop_assert_eq!(change.events.is_empty(), change.revision == 0);
         }
-        for slot in 0..SLOTS {
-            let task = Reader::task(&self.model, id(slot)).unwrap();
-            let kept = !secrets(self.memory.backend(), id(slot)).is_empty();
-            let needed = task.is_some_and(|task: Task| task.has_secrets && !task.state.is_final());
-            prop_assert_eq!(kept, needed, "secrets of {}", id(slot));
+        for task in (0..SLOTS).flat_map(|slot| tasks(&self.model, slot)) {
+            let kept = !secrets(self.memory.backend(), task.key).is_empty();
+            let needed = task.has_secrets && !task.state.is_final();
+            prop_assert_eq!(kept, needed, "secrets of {}", task.id);
         }
         Ok(())
     }
@@ -124,13 +123,16 @@ impl StorePair {
         }
         let few = Budget { entries: 3, bytes: 200 };
         for slot in 0..SLOTS {
-            let id = id(slot);
-            same!(|reads: &dyn Reader| reads.task(id).unwrap());
-            same!(|reads: &dyn Reader| reads.payload(id).unwrap());
-            same!(|reads: &dyn Reader| reads.result(id).unwrap());
-            same!(|reads: &dyn Reader| reads.events(id, 0, Budget::UNLIMITED).unwrap());
-            same!(|reads: &dyn Reader| reads.events(id, 3, few).unwrap());
-            prop_assert_eq!(secrets(self.memory.backend(), id), secrets(engine.backend(), id));
+            for space in [0, 7] {
+                same!(|reads: &dyn Reader| reads.task(&(namespace(space), id(slot))).unwrap());
+            }
+            for key in tasks(&self.model, slot).into_iter().map(|task| task.key) {
+                same!(|reads: &dyn Reader| reads.payload(key).unwrap());
+                same!(|reads: &dyn Reader| reads.result(key).unwrap());
+                same!(|reads: &dyn Reader| reads.events(key, 0, Budget::UNLIMITED).unwrap());
+                same!(|reads: &dyn Reader| reads.events(key, 3, few).unwrap());
+                prop_assert_eq!(secrets(self.memory.backend(), key), secrets(engine.backend(), key));
+            }
         }
         same!(|reads: &dyn Reader| reads.snapshot().unwrap());
         same!(|reads: &dyn Reader| reads.revision().unwrap());
@@ -138,6 +140,9 @@ impl StorePair {
         same!(|reads: &dyn Reader| reads.feed(7, few).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
+        let live = vec![State::Pending, State::Queued, State::Running, State::Failed];
+        let live = Filter { limit: 3, states: live, ..Filter::default() };
+        same!(|reads: &dyn Reader| reads.list(&live).unwrap().tasks);
         Ok(())
     }
 }

@@ -1,0 +1,108 @@
+//! Groups of workers that cover the same routes. Matching looks at groups, so that neither a task nor a slot costs work
+//! for each worker of an agent. Knows no sessions and no slots, only how loaded a worker with free slots is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rota_core::target::{Profile, Target};
+use rota_core::{RouteId, TaskId};
+
+use super::worker::WorkerEntry;
+use crate::keys::{AgentKey, WorkerKey};
+
+/// Identifies a group. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct GroupId(pub(super) u64);
+
+/// What the workers of a group have in common. All are workers of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum GroupKey {
+    /// The shared workers of an agent, for the route that names the agent.
+    Agent(AgentKey),
+    /// Those with the same capabilities of their own, for routes by capabilities.
+    Capabilities(AgentKey, BTreeSet<String>),
+    /// One worker, for the route that names it. Exists only as long as that route.
+    Worker(AgentKey, WorkerKey),
+    /// Workers that were started for one task.
+    Task(AgentKey, TaskId),
+}
+
+impl GroupKey {
+    pub(super) fn agent(&self) -> &AgentKey {
+        match self {
+            Self::Agent(agent)
+            | Self::Capabilities(agent, _)
+            | Self::Worker(agent, _)
+            | Self::Task(agent, _) => agent,
+        }
+    }
+
+    /// Returns the target of the one route that the group can cover; `None` for routes by capabilities.
+    pub(super) fn target(&self) -> Option<Target> {
+        match self {
+            Self::Agent((_, agent)) => Some(Target::Agent(agent.clone())),
+            Self::Capabilities(..) => None,
+            Self::Worker(_, (_, worker)) => Some(Target::Worker(worker.clone())),
+            Self::Task((_, agent), id) => Some(Target::Task { id: *id, agent: agent.clone() }),
+        }
+    }
+
+    /// Returns the groups of a worker, first the one that depends on its capabilities. Its [`Worker`](Self::Worker)
+    /// group is not among them.
+    pub(super) fn of(entry: &WorkerEntry) -> Vec<Self> {
+        let agent = entry.agent();
+        match entry.profile.task {
+            Some(id) => vec![Self::Task(agent, id)],
+            None => {
+                vec![Self::Capabilities(agent.clone(), entry.own_capabilities.clone()), Self::Agent(agent)]
+            }
+        }
+    }
+}
+
+/// Workers that cover the same routes.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) key: GroupKey,
+    /// Profile of its first worker; all agree in what matters for the routes of the group.
+    pub(super) profile: Profile,
+    /// Capabilities of the first worker besides those of its agent.
+    pub(super) own: BTreeSet<String>,
+    pub(super) members: usize,
+    /// Workers with free slots by number of occupied slots: least loaded first.
+    pub(super) free: BTreeSet<(usize, WorkerKey)>,
+    /// Routes that the group covers.
+    pub(super) routes: BTreeSet<RouteId>,
+    /// Those of them with ready tasks.
+    pub(super) queued: BTreeSet<RouteId>,
+    /// Those of them with ready tasks that no pending claim may take.
+    pub(super) waiting: BTreeSet<RouteId>,
+    /// Load of the least loaded worker, as its agent lists it while tasks wait.
+    pub(super) listed: Option<usize>,
+}
+
+impl Group {
+    pub(super) fn new(key: GroupKey, first: &WorkerEntry) -> Self {
+        Self {
+            key,
+            profile: first.profile.clone(),
+            own: first.own_capabilities.clone(),
+            members: 0,
+            free: BTreeSet::new(),
+            routes: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            listed: None,
+        }
+    }
+
+    /// Sets the capabilities of the agent, which its workers have in addition to their own.
+    pub(super) fn set_capabilities(&mut self, capabilities: &BTreeSet<String>) {
+        self.profile.capabilities = Arc::new(&self.own | capabilities);
+    }
+
+    /// Returns the load of the least loaded worker, if tasks wait for one.
+    pub(super) fn load(&self) -> Option<usize> {
+        self.free.first().map(|(load, _)| *load).filter(|_| !self.waiting.is_empty())
+    }
+}

@@ -1,0 +1,169 @@
+//! Work of the scheduler, counted in queues and groups looked at: the same with few and with many workers.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use rota_core::target::{Profile, Route, Target};
+use rota_core::task::{State, Task};
+use rota_core::{Epoch, RouteId, TaskId};
+use rota_store::Commit;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::fixture::{agent_name, assign, change, key, namespace, now};
+use crate::scheduler::{Admission, Scheduler, SessionHandle, WorkerEntry};
+
+/// The agent whose tasks and workers are looked at. The other agents come after it.
+const AGENT: usize = 0;
+
+struct Setup {
+    scheduler: Scheduler,
+    routes: Vec<Route>,
+    last_task: u128,
+    inboxes: Vec<mpsc::Receiver<rota_proto::worker::v1::SessionResponse>>,
+}
+
+impl Setup {
+    /// Returns `size` free workers of one agent, and `size` each of: agents with a busy worker and a waiting task; tasks
+    /// that wait for workers of their own; tasks that wait for capabilities that no worker has; empty routes.
+    fn new(size: usize) -> Self {
+        let scheduler = Scheduler::new(Counter::default());
+        let mut setup = Self { scheduler, routes: Vec::new(), last_task: 0, inboxes: Vec::new() };
+        setup.add_route(Target::Agent(agent_name(AGENT)));
+        for number in 0..size {
+            setup.connect(AGENT, number, 1);
+            let own = Target::Task { id: setup.next_id(), agent: agent_name(AGENT) };
+            setup.enqueue_on(own);
+            setup.enqueue_on(Target::Capabilities([format!("missing-{number}")].into()));
+            setup.add_route(Target::Worker(key(2 * size + number).1));
+            setup.enqueue_on(Target::Agent(agent_name(1 + number)));
+            setup.connect(1 + number, size + number, 0);
+        }
+        setup
+    }
+
+    fn next_id(&mut self) -> TaskId {
+        self.last_task += 1;
+        TaskId(uuid::Uuid::from_u128(self.last_task))
+    }
+
+    fn add_route(&mut self, target: Target) -> RouteId {
+        let id = RouteId(u32::try_from(self.routes.len()).unwrap());
+        let route = Route { namespace: namespace(), target };
+        self.routes.push(route.clone());
+        self.scheduler.apply(&Commit { routes: vec![(id, route)], ..Commit::default() }, now());
+        id
+    }
+
+    /// Returns a new task that waits on a route.
+    fn enqueue(&mut self, route: RouteId) -> Task {
+        let target = self.routes[route.0 as usize].target.clone();
+        let id = self.next_id();
+        let new = Task { agent_known: true, ..Task::new(id, namespace(), target) };
+        let task = rota_core::task::create(new, now()).0;
+        self.apply(task.clone(), route, None, false);
+        task
+    }
+
+    fn enqueue_on(&mut self, target: Target) {
+        let route = self.add_route(target);
+        self.enqueue(route);
+    }
+
+    fn apply(&self, task: Task, route: RouteId, before: Option<State>, assigned: bool) {
+        let commit = Commit { tasks: vec![change(task, route, before, assigned)], ..Commit::default() };
+        self.scheduler.apply(&commit, now());
+    }
+
+    fn connect(&mut self, agent: usize, worker: usize, slots: usize) {
+        let profile = Profile {
+            namespace: namespace(),
+            worker: key(worker).1,
+            agent: agent_name(agent),
+            capabilities: Arc::default(),
+            task: None,
+        };
+        let mut entry = WorkerEntry::new(profile, Epoch(1), "process".to_owned(), now());
+        let (messages, inbox) = mpsc::channel(1);
+        self.inboxes.push(inbox);
+        entry.session = Some(SessionHandle { messages, closed: CancellationToken::new() });
+        entry.slot_count = slots;
+        assert!(self.scheduler.register(entry).is_ok());
+    }
+
+    /// Returns how many queues and groups were looked at.
+    fn count(&mut self, work: impl FnOnce(&mut Self)) -> u64 {
+        let before = self.scheduler.state().matching.visited();
+        work(self);
+        self.scheduler.state().matching.visited() - before
+    }
+}
+
+/// Returns the work of each thing that happens while the control plane runs.
+fn work(size: usize) -> Vec<(&'static str, u64)> {
+    let mut setup = Setup::new(size);
+    let route = RouteId(0);
+    assert!(setup.scheduler.plan().is_empty(), "all tasks wait for workers that are busy or missing");
+    let mut counts = Vec::new();
+    let mut count = |what, counted| counts.push((what, counted));
+
+    count("creation with a free slot", {
+        let id = setup.next_id();
+        setup.count(|setup| {
+            let reservation = setup.scheduler.reserve(&setup.routes[0], id).expect("a slot is free");
+            let new = Task::new(id, namespace(), Target::Agent(agent_name(AGENT)));
+            let mut task = rota_core::task::create(Task { agent_known: true, ..new }, now()).0;
+            assign(&mut task, reservation.session().clone());
+            reservation.commit(1);
+            setup.apply(task, route, None, true);
+            assert!(setup.scheduler.plan().is_empty());
+        })
+    });
+    count("task that waits, its claim, its end", {
+        setup.count(|setup| {
+            let mut task = setup.enqueue(route);
+            let mut plans = setup.scheduler.plan();
+            let plan = plans.pop().expect("a claim");
+            assert!(plans.is_empty());
+            assign(&mut task, plan.claim.worker.clone());
+            let (worker, session) = (plan.reservation.worker().clone(), plan.claim.worker.clone());
+            setup.apply(task.clone(), route, Some(State::Queued), true);
+            plan.reservation.commit(1);
+            setup.scheduler.release_attempt(&worker, &session, task.id, task.fence, now());
+            assert!(setup.scheduler.plan().is_empty());
+        })
+    });
+    count("task with a worker of its own", {
+        let own = Target::Task { id: setup.next_id(), agent: agent_name(AGENT) };
+        setup.count(|setup| setup.enqueue_on(own))
+    });
+    count("route of one worker", setup.count(|setup| setup.enqueue_on(Target::Worker(key(0).1))));
+    drop(setup.scheduler.plan());
+    count("worker that joins", setup.count(|setup| setup.connect(AGENT, 3 * size, 1)));
+    count("first worker of an agent", setup.count(|setup| setup.connect(size + 1, 3 * size + 1, 1)));
+    let new_words = Target::Capabilities(["new".to_owned()].into());
+    count("route by capabilities", setup.count(|setup| setup.enqueue_on(new_words)));
+    count("capabilities of an agent", {
+        let agent = (namespace(), agent_name(1));
+        setup.count(|setup| setup.scheduler.set_capabilities(&agent, &["new".to_owned()].into()))
+    });
+    count("heartbeat", {
+        let at = |entry: &mut WorkerEntry| entry.stats.last_seen_at = now();
+        setup.count(|setup| assert!(setup.scheduler.update_any(&key(0), at).is_some()))
+    });
+    let agent = (namespace(), agent_name(AGENT));
+    count("open breaker", setup.count(|setup| setup.scheduler.set_admission(&agent, Admission::Closed)));
+    count("closed breaker", setup.count(|setup| setup.scheduler.set_admission(&agent, Admission::Open)));
+    count("worker that leaves", {
+        setup.count(|setup| {
+            let session = setup.scheduler.inspect(&key(1), WorkerEntry::worker_ref).expect("a worker");
+            assert!(setup.scheduler.remove(&key(1), &session));
+        })
+    });
+    counts
+}
+
+#[test]
+fn work_is_independent_of_setup_size() {
+    assert_eq!(work(100), work(10_000));
+}

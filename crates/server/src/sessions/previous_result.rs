@@ -1,0 +1,42 @@
+//! Results of dependencies that an assignment omits, on request of the worker that runs the attempt. Every other caller
+//! learns nothing, not even whether a task exists.
+
+use prost::Message;
+use rota_core::task::DependencyState;
+use rota_core::{Fence, Namespace, TaskId};
+use rota_proto::v1;
+use rota_proto::worker::v1::GetPreviousResultRequest;
+use tonic::Status;
+
+use crate::store_client::StoreClient;
+use crate::trust::oidc::Pod;
+use crate::wire::status::{error, invalid};
+
+/// Returns the result of a dependency of a running attempt.
+pub(super) async fn get(
+    store: &StoreClient,
+    pod: Option<&Pod>,
+    request: &GetPreviousResultRequest,
+) -> Result<v1::TaskResult, Status> {
+    let namespace =
+        Namespace::new(&request.namespace).map_err(|bad| invalid("namespace", bad.to_string()))?;
+    if pod.is_some_and(|pod| pod.namespace != request.namespace || pod.name != request.worker) {
+        return Err(error("WORKER_NAME_MISMATCH", "the token belongs to the pod of another worker"));
+    }
+    let id = |field, text: &str| text.parse().map_err(|_| invalid(field, "is not a task's id"));
+    let (task, dependency): (TaskId, TaskId) =
+        (id("task_id", &request.task_id)?, id("previous_task_id", &request.previous_task_id)?);
+    let absent =
+        || error("TASK_NOT_FOUND", "the worker runs no attempt with this fence that needs this result");
+    let fence = Fence(u64::try_from(request.fence).map_err(|_| absent())?);
+    let task = store.record(&namespace, task).await?.filter(|task| {
+        let on_worker = task.assignment.as_ref().is_some_and(|on| on.worker.as_str() == request.worker);
+        let needs = |state| matches!(state, DependencyState::Ended(id, _) if id == dependency);
+        on_worker && task.fence == fence && task.dependencies.iter().any(|one| needs(one.state))
+    });
+    task.ok_or_else(absent)?;
+    let dependency = store.record(&namespace, dependency).await?.ok_or_else(absent)?;
+    let result = store.result(&dependency).await?.ok_or_else(absent)?;
+    v1::TaskResult::decode(&result[..])
+        .map_err(|_| error("STORE_CORRUPT", "the result of the dependency cannot be decoded"))
+}

@@ -1,0 +1,110 @@
+//! Results of dependencies that one message could not carry: the worker fetches them.
+
+use anyhow::{Context, Result};
+use prost::Message;
+use rota_proto::v1::{self, OnDependencyFailure as Policy, TaskState};
+use rota_proto::worker::v1::{Assign, GetPreviousResultRequest};
+use rota_testkit::client::Client;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, history, tasks};
+use tonic::{Code, Status};
+
+const COUNT: usize = 20;
+/// The longest text of a result; with its envelope, more than an assignment carries.
+const SIZE: usize = 256 << 10;
+
+/// Creates a task, and one that needs many large results; returns the assignment of the second.
+async fn fan_in(client: &Client, worker: &mut RawWorker) -> Result<Assign> {
+    let mut last = tasks::task("echo");
+    for number in 0..COUNT {
+        let mut task = tasks::task("echo");
+        task.alias = format!("part-{number}");
+        tasks::create(client, task).await?;
+        let assign = worker.take().await?;
+        let text = format!("{number} {}", "x".repeat(if number == 0 { 10 } else { SIZE }));
+        worker.succeed(&assign, 0, &text);
+        assert!(worker.result_ack().await?);
+        let dependency = v1::Dependency { task: format!("part-{number}"), on_failure: Policy::Fail.into() };
+        last.spec.get_or_insert_default().depends_on.push(dependency);
+    }
+    last.alias = "last".to_owned();
+    tasks::create(client, last).await?;
+    worker.take().await
+}
+
+async fn fetch(client: &Client, request: &GetPreviousResultRequest) -> Result<String, Status> {
+    let mut workers = client.workers().max_decoding_message_size(64 << 20);
+    Ok(workers.get_previous_result(request.clone()).await?.into_inner().result.unwrap_or_default().text)
+}
+
+#[tokio::test]
+async fn large_results_reach_their_dependent() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+        let assign = fan_in(client, &mut worker).await?;
+        assert!(assign.encoded_len() < 10 << 10, "{} bytes", assign.encoded_len());
+        assert_eq!(assign.previous.len(), COUNT);
+        let small = assign.previous.iter().find(|previous| previous.alias == "part-0").context("absent")?;
+        assert!(!small.omitted && small.result.as_ref().is_some_and(|result| result.text.starts_with("0 ")));
+        for previous in assign.previous.iter().filter(|previous| previous.alias != "part-0") {
+            assert!(previous.omitted && previous.result.is_none());
+            let request = GetPreviousResultRequest {
+                namespace: "default".to_owned(),
+                worker: "hand".to_owned(),
+                task_id: assign.task_id.clone(),
+                fence: assign.fence,
+                previous_task_id: previous.task_id.clone(),
+            };
+            let text = fetch(client, &request).await?;
+            let number = previous.alias.trim_start_matches("part-");
+            assert!(text.starts_with(&format!("{number} x")) && text.len() == SIZE);
+        }
+        // The session lives.
+        worker.succeed(&assign, 0, "joined");
+        assert!(worker.result_ack().await?);
+        tasks::until_state(client, "namespaces/default/tasks/last", TaskState::Succeeded).await?;
+        history::check(client, true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn results_are_only_for_the_attempt_that_needs_them() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let assign = fan_in(client, &mut worker).await?;
+    let mut other = tasks::task("echo");
+    other.alias = "other".to_owned();
+    let other = tasks::create(client, other).await?;
+    let previous = &assign.previous[1];
+    let right = GetPreviousResultRequest {
+        namespace: "default".to_owned(),
+        worker: "hand".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        previous_task_id: previous.task_id.clone(),
+    };
+    assert!(fetch(client, &right).await.is_ok());
+    let wrong = [
+        GetPreviousResultRequest { fence: right.fence + 1, ..right.clone() },
+        GetPreviousResultRequest { fence: -1, ..right.clone() },
+        GetPreviousResultRequest { worker: "another".to_owned(), ..right.clone() },
+        GetPreviousResultRequest { namespace: "another".to_owned(), ..right.clone() },
+        GetPreviousResultRequest { previous_task_id: other.uid.clone(), ..right.clone() },
+        GetPreviousResultRequest { task_id: other.uid.clone(), ..right.clone() },
+    ];
+    for request in wrong {
+        assert_eq!(fetch(client, &request).await.unwrap_err().code(), Code::NotFound, "{request:?}");
+    }
+    let request = GetPreviousResultRequest { task_id: "nonsense".to_owned(), ..right.clone() };
+    assert_eq!(fetch(client, &request).await.unwrap_err().code(), Code::InvalidArgument);
+    worker.succeed(&assign, 0, "joined");
+    assert!(worker.result_ack().await?);
+    assert_eq!(fetch(client, &right).await.unwrap_err().code(), Code::NotFound, "the attempt has ended");
+    Ok(())
+}

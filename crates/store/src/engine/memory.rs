@@ -1,0 +1,188 @@
+//! What an engine keeps in memory between batches: tasks on workers with their timers, agents, sessions, routes.
+//!
+//! It changes only after a write, so that it always equals the database. Its size is bounded by slots, workers, agents
+//! and routes, never by the queue.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rota_core::agent::Agent;
+use rota_core::target::Route;
+use rota_core::task::Task;
+use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
+
+use super::{AgentKey, KeyMap, KeySet};
+use crate::{Changes, FollowUp, ScopedId, SessionKey, Snapshot, Written};
+
+/// A task on a worker.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) task: Arc<Task>,
+    /// Whether stored tasks depend on it.
+    pub(super) has_dependents: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Tasks on workers: each is needed again soon, and slots bound their number.
+    live: KeyMap<Live>,
+    ids: HashMap<ScopedId, TaskKey>,
+    by_worker: HashMap<SessionKey, KeySet>,
+    /// Deadlines of the tasks on workers.
+    timers: BTreeSet<(Timestamp, TaskKey)>,
+    /// Earliest deadline of the other tasks.
+    stored_due: Option<Timestamp>,
+    pub(super) agents: BTreeMap<AgentKey, Arc<Agent>>,
+    /// Open sessions, with the agent that each worker serves.
+    pub(super) sessions: HashMap<SessionKey, (Epoch, AgentName)>,
+    pub(super) routes: HashMap<Route, RouteId>,
+    /// Routes whose tasks name an agent.
+    agent_routes: HashMap<AgentKey, BTreeSet<RouteId>>,
+    pub(super) last_route: u32,
+    /// Revision of the last commit.
+    pub(super) revision: u64,
+    /// Consequences of earlier commands that are left, by number.
+    pub(super) follow_ups: BTreeMap<u64, FollowUp>,
+    /// Records that cannot be decoded, and are left alone.
+    pub(super) undecodable: KeySet,
+    /// Records that the snapshot could not decode, to be reported by the next commit.
+    pub(super) unreported: Vec<(TaskKey, (TaskId, String))>,
+}
+
+impl Memory {
+    pub(super) fn load(snapshot: Snapshot) -> Self {
+        let agents = snapshot.agents.into_iter();
+        let sessions = snapshot.sessions.into_iter();
+        let mut memory = Self {
+            agents: agents
+                .map(|agent| ((agent.namespace.clone(), agent.name.clone()), Arc::new(agent)))
+                .collect(),
+            sessions: sessions
+                .map(|session| ((session.namespace, session.worker), (session.epoch, session.agent)))
+                .collect(),
+            stored_due: snapshot.next_due,
+            last_route: snapshot.last_route,
+            revision: snapshot.revision,
+            follow_ups: snapshot.follow_ups.into_iter().collect(),
+            unreported: snapshot.undecodable.into_iter().map(|(key, id, why)| (key, (id, why))).collect(),
+            ..Self::default()
+        };
+        for (id, route) in snapshot.routes {
+            memory.add_route(route, id);
+        }
+        for on_worker in snapshot.on_workers {
+            let task = Arc::new(on_worker.task);
+            memory.keep(Live { task, has_dependents: on_worker.has_dependents });
+        }
+        memory
+    }
+
+    pub(super) fn holds(&self, key: TaskKey) -> bool {
+        self.live.contains_key(&key)
+    }
+
+    pub(super) fn get(&self, key: TaskKey) -> Option<&Live> {
+        self.live.get(&key)
+    }
+
+    /// Returns the key of a task on a worker.
+    pub(super) fn find(&self, id: &ScopedId) -> Option<TaskKey> {
+        self.ids.get(id).copied()
+    }
+
+    pub(super) fn on_worker(&self, worker: &SessionKey) -> impl Iterator<Item = TaskKey> {
+        self.by_worker.get(worker).into_iter().flatten().copied()
+    }
+
+    /// Returns the routes of an agent's tasks from one on, lowest first.
+    pub(super) fn agent_routes(&self, agent: &AgentKey, from: RouteId) -> impl Iterator<Item = RouteId> {
+        self.agent_routes.get(agent).into_iter().flat_map(move |routes| routes.range(from..)).copied()
+    }
+
+    /// Returns the tasks on workers whose deadlines have passed, earliest first.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
+        self.timers.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, key)| *key).collect()
+    }
+
+    /// Returns the next deadline of any task.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let first = self.timers.first().map(|(at, _)| *at);
+        first.into_iter().chain(self.stored_due).min()
+    }
+
+    /// Takes in what a write has made durable, except records.
+    pub(super) fn written(&mut self, changes: &Changes, written: Written) {
+        self.stored_due = written.next_due;
+        self.revision = changes.revision;
+        self.last_route = changes.last_route;
+        self.undecodable.extend(&changes.undecodable);
+        for number in &changes.removed_follow_ups {
+            self.follow_ups.remove(number);
+        }
+        self.follow_ups.extend(changes.follow_ups.iter().cloned());
+    }
+
+    pub(super) fn add_route(&mut self, route: Route, id: RouteId) {
+        if let Some(agent) = route.target.agent() {
+            let key = (route.namespace.clone(), agent.clone());
+            self.agent_routes.entry(key).or_default().insert(id);
+        }
+        self.routes.insert(route, id);
+    }
+
+    pub(super) fn remove_route(&mut self, route: &Route) {
+        let Some(id) = self.routes.remove(route) else { return };
+        if let Some(agent) = route.target.agent() {
+            let key = (route.namespace.clone(), agent.clone());
+            if let Some(routes) = self.agent_routes.get_mut(&key) {
+                routes.remove(&id);
+                if routes.is_empty() {
+                    self.agent_routes.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Replaces a record by a newer one, which is kept while the task is on a worker.
+    pub(super) fn replace(&mut self, new: Live) {
+        let key = new.task.key;
+        let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
+        if let Some(old) = self.live.remove(&key) {
+            let old = old.task;
+            if let Some(due) = old.due() {
+                self.timers.remove(&(due, key));
+            }
+            if let Some(assignment) = &old.assignment
+                && now_on != Some(&assignment.worker)
+            {
+                self.leave((old.namespace.clone(), assignment.worker.clone()), key);
+            }
+            if now_on.is_none() {
+                self.ids.remove(&(old.namespace.clone(), old.id));
+            }
+        }
+        if now_on.is_some() {
+            self.keep(new);
+        }
+    }
+
+    fn leave(&mut self, worker: SessionKey, key: TaskKey) {
+        if let Some(tasks) = self.by_worker.get_mut(&worker) {
+            tasks.remove(&key);
+            if tasks.is_empty() {
+                self.by_worker.remove(&worker);
+            }
+        }
+    }
+
+    fn keep(&mut self, live: Live) {
+        let task = &live.task;
+        if let Some(assignment) = &task.assignment {
+            let worker = (task.namespace.clone(), assignment.worker.clone());
+            self.by_worker.entry(worker).or_default().insert(task.key);
+        }
+        self.timers.extend(task.due().map(|due| (due, task.key)));
+        self.ids.insert((task.namespace.clone(), task.id), task.key);
+        self.live.insert(task.key, live);
+    }
+}
