@@ -1,0 +1,17 @@
+// Restate: the service with the handler, on HTTP/2, registered with the server.
+
+import http2 from "node:http2";
+import * as restate from "@restatedev/restate-sdk";
+import { handle, ready } from "../shared/handler.mjs";
+
+const service = restate.service({ name: "bench", handlers: { handle: async (_context, task) => handle(task) } });
+const server = http2.createServer(restate.createEndpointHandler({ services: [service] }));
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+
+const response = await fetch(`${process.env.BENCH_ADMIN}/deployments`, {
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify({ uri: `http://127.0.0.1:${server.address().port}` }),
+});
+if (!response.ok) throw new Error(await response.text());
+ready();

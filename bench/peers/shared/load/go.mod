@@ -1,0 +1,3 @@
+module rota.dev/bench/peers/load
+
+go 1.25
