@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test coverage lint words fmt docs bench bench-release bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test coverage lint words fmt docs bench bench-release bench-peers bench-k8s charts-check observability-check
 .PHONY: images e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -51,11 +51,14 @@ docs: ## Write the generated files: docs/reference, docs/state-machine.md and cr
 	cargo xtask crds
 	ROTA_BLESS=1 cargo test --quiet --locked --package rota-core --test it table
 
-bench: ## Measure dispatch on this machine, built without LTO (options: make bench BENCH="--help")
-	@cargo run --profile bench-fast --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
+bench: ## Measure this machine, built without LTO (options: make bench BENCH="load --help")
+	@cargo run --profile bench-fast --locked --package rota-bench --bin rota-bench -- $(or $(BENCH),dispatch)
 
-bench-release: ## Measure dispatch as released, with LTO: the values in docs/performance.md
-	@cargo run --release --locked --package rota-cli --bin rota -- bench dispatch $(BENCH)
+bench-release: ## Measure this machine as released, with LTO: the values in docs/performance.md
+	@cargo run --release --locked --package rota-bench --bin rota-bench -- $(or $(BENCH),dispatch)
+
+bench-peers: ## Measure comparable systems, and Rota if ROTA_BIN names a release build; long (one of them: make bench-peers PEER=river BENCH="--rounds 3")
+	@bench/peers/run $(or $(PEER),all) $(BENCH)
 
 charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs Go, builds helm with it if missing
 	@scripts/charts-check

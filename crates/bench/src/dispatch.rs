@@ -1,117 +1,161 @@
-//! Rounds of `rota bench dispatch`.
+//! `rota bench dispatch`: disk, store and control plane in turn, the latter first idle and then under a closed loop.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use futures::StreamExt;
+use rota_client::Client;
 use rota_proto::v1::{ListTasksRequest, TaskFilter, TaskState};
 use rota_telemetry::{OnExit, spawn};
+use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::plane::{Plane, open, task};
-use crate::report::{Latency, Report, Round};
-use crate::{disk, idle, raw};
+use crate::metrics::Metric;
+use crate::plane::{NAMESPACE, Plane, Workers, open, task, task_of};
+use crate::raw;
+use crate::report::Latency;
+use crate::runtime::AttemptLog;
+use crate::scenario::{self, Common, Scenario};
 
 /// Number of tasks whose dispatch latency is measured per round.
 const TIMED_TASKS: usize = 300;
+/// Limit of the time from a creation to the start of the attempt.
+const DISPATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Options of a run.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Number of clients that create tasks, each waiting for the commit.
-    pub clients: usize,
-    /// Number of workers.
-    pub workers: usize,
-    /// Slots per worker.
-    pub slots: usize,
-    /// Number of rounds.
-    pub rounds: usize,
-    /// Duration of each measurement of a rate.
-    pub span: Duration,
-    /// Number of idle workers to measure; 0 skips this.
-    pub idle_workers: usize,
-    /// Program that is started as the control plane of idle workers: `rota`.
-    pub program: PathBuf,
-    /// Parent directory of the store; the system's temporary directory if unset.
-    pub folder: Option<PathBuf>,
+/// Measure task throughput and dispatch latency, with all components on this machine
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(after_long_help = "\
+Examples:
+  rota bench dispatch
+  rota bench dispatch --rounds 5 --folder . -o json
+  rota bench dispatch --rounds 10 --against ./rota-before
+
+Each round measures the disk, the store and the whole control plane in turn, so that all three see the same \
+disk. The control plane, its clients and its workers share this process. Each client waits for the commit \
+of its creation before the next one.")]
+pub(crate) struct Dispatch {
+    /// Number of clients that create tasks, each waiting for the commit
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    clients: usize,
+    /// Number of workers, each with a connection of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 4)]
+    workers: usize,
+    /// Number of concurrent attempts per worker
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    slots: usize,
+    /// Duration of each measurement of a rate, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    seconds: u64,
+    #[command(flatten)]
+    #[serde(skip)]
+    common: Common,
 }
 
-/// Runs all rounds, and calls `progress` before each step.
-pub async fn run(options: Options, progress: impl Fn(&str)) -> Result<Report> {
-    let parent = options.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let mut rounds = Vec::new();
-    for number in 1..=options.rounds {
-        let folder = tempfile::tempdir_in(&parent).context("failed to create a directory for the store")?;
-        let folders = ["raw", "plane"].map(|name| folder.path().join(name));
-        for path in &folders {
-            std::fs::create_dir(path)?;
-        }
-        progress(&format!("round {number} of {}: the disk alone", options.rounds));
-        let at = folder.path().to_owned();
-        let fsync = tokio::task::spawn_blocking(move || disk::fsync(&at)).await??;
-        progress(&format!("round {number} of {}: the store alone", options.rounds));
-        let raw = raw::lives(&folders[0], options.clients, options.span).await?;
-        progress(&format!("round {number} of {}: the control plane", options.rounds));
-        let plane = Plane::start(open(&folders[1])?, &folders[1], options.workers, options.slots).await?;
-        let dispatch_idle = dispatch(&plane).await?;
-        let (created, completed, creation) = load(&plane, options.clients, options.span).await?;
+/// Values of one round, measured one after the other on the same disk.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Round {
+    /// Latency of a durable write of 4 KiB.
+    fsync: Latency,
+    /// Task lifecycles per second in the store alone, with as many concurrent callers as clients.
+    raw_tasks_per_second: f64,
+    /// Tasks completed per second over gRPC, while each client waits for the commit of its creation.
+    completed_per_second: f64,
+    /// Tasks created durably per second in the same time.
+    created_per_second: f64,
+    ratio: f64,
+    /// Latency of the call that creates a task, under this load.
+    creation: Latency,
+    /// Time from the call that creates a task to the start of its attempt, on an idle system.
+    dispatch_idle: Latency,
+}
+
+impl Scenario for Dispatch {
+    const NAME: &'static str = "dispatch";
+    const METRICS: &'static [Metric] = &[
+        Metric::new("completed tasks", "/s", "/completed_per_second"),
+        Metric::new("durable creations", "/s", "/created_per_second"),
+        Metric::new("store alone", "tasks/s", "/raw_tasks_per_second"),
+        Metric::new("completed / store alone", "", "/ratio"),
+        Metric::new("creation p50, under load", "ms", "/creation/p50_ms"),
+        Metric::new("creation p99, under load", "ms", "/creation/p99_ms"),
+        Metric::new("dispatch p50, idle", "ms", "/dispatch_idle/p50_ms"),
+        Metric::new("dispatch p99, idle", "ms", "/dispatch_idle/p99_ms"),
+        Metric::new("fsync p50", "ms", "/fsync/p50_ms"),
+        Metric::new("fsync p99", "ms", "/fsync/p99_ms"),
+        Metric::difference("dispatch p50 - fsync p50", "ms", "/dispatch_idle/p50_ms", "/fsync/p50_ms"),
+    ];
+    type Round = Round;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+        let span = Duration::from_secs(self.seconds);
+        let fsync = round.fsync().await?;
+        round.progress("the store alone");
+        let raw = raw::lives(&round.subfolder("raw")?, self.clients, span).await?;
+        round.progress("the control plane");
+        let folder = round.subfolder("plane")?;
+        let plane = Plane::start(open(&folder)?, &folder, self.workers, self.slots).await?;
+        let mut dispatch_idle = Latency::new();
+        dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
+        let load = load(&plane.workers, self.clients, span).await?;
         plane.stop().await;
-        rounds.push(Round {
+        Ok(Round {
             fsync,
             raw_tasks_per_second: raw,
-            completed_per_second: completed,
-            created_per_second: created,
-            ratio: completed / raw,
-            creation,
+            completed_per_second: load.completed_per_second,
+            created_per_second: load.created_per_second,
+            ratio: load.completed_per_second / raw,
+            creation: load.creation,
             dispatch_idle,
-        });
+        })
     }
-    let idle = match options.idle_workers {
-        0 => None,
-        count => {
-            progress(&format!("{count} idle workers"));
-            let folder = tempfile::tempdir_in(&parent)?;
-            Some(idle::measure(&options.program, folder.path(), count).await?)
-        }
-    };
-    Ok(Report {
-        clients: options.clients,
-        workers: options.workers,
-        slots: options.slots,
-        processors: std::thread::available_parallelism().map_or(1, usize::from),
-        optimized: !cfg!(debug_assertions),
-        rounds,
-        idle,
-    })
 }
 
 /// Measures the time from the call that creates a task to the start of its attempt, one task at a time.
-async fn dispatch(plane: &Plane) -> Result<Latency> {
-    let mut latency = Latency::new();
-    let mut service = plane.client.tasks();
-    for _ in 0..TIMED_TASKS {
-        let mut request = task();
+pub(crate) async fn dispatch(
+    workers: &Workers,
+    agent: &str,
+    tasks: usize,
+    latency: &mut Latency,
+) -> Result<()> {
+    let mut service = workers.client.tasks();
+    for _ in 0..tasks {
+        let mut request = task_of(agent);
         request.task_id = uuid::Uuid::now_v7().to_string();
-        let began = plane.attempts.expect(&request.task_id);
+        let began = workers.attempts.expect(&request.task_id);
         let start = Instant::now();
         service.create_task(request).await?;
-        let at = tokio::time::timeout(Duration::from_secs(30), began)
+        let at = tokio::time::timeout(DISPATCH_TIMEOUT, began)
             .await
             .context("a task was not started in time")??;
         latency.record(at.duration_since(start));
     }
-    Ok(latency)
+    Ok(())
 }
 
-/// Measures concurrent clients, each creating one task after the other: creations per second, completions per second
-/// until the last one, and the latency of creations.
-async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64, Latency)> {
-    let before = plane.attempts.done();
+/// Values of a closed loop.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Throughput {
+    pub(crate) tasks: u64,
+    /// Tasks completed per second, until the last one.
+    pub(crate) completed_per_second: f64,
+    /// Tasks created durably per second, until the last creation.
+    pub(crate) created_per_second: f64,
+    /// Latency of the call that creates a task.
+    pub(crate) creation: Latency,
+}
+
+/// Measures concurrent clients, each creating one task after the other.
+pub(crate) async fn load(workers: &Workers, clients: usize, span: Duration) -> Result<Throughput> {
+    let before = workers.attempts.done();
     let start = Instant::now();
     let mut callers = Vec::new();
     for _ in 0..clients {
-        let mut service = plane.client.tasks();
+        let mut service = workers.client.tasks();
         callers.push(spawn("bench-client", OnExit::Done, async move {
             let mut times = Vec::new();
             while start.elapsed() < span {
@@ -123,34 +167,32 @@ async fn load(plane: &Plane, clients: usize, span: Duration) -> Result<(f64, f64
         }));
     }
     let mut creation = Latency::new();
-    let mut created = 0_u64;
     for caller in callers {
-        for time in caller.await?? {
-            creation.record(time);
-            created += 1;
-        }
+        caller.await??.into_iter().for_each(|time| creation.record(time));
     }
     let creating = start.elapsed().as_secs_f64();
-    settled(plane, before + created).await?;
+    let tasks = creation.count();
+    settled(&workers.client, &workers.attempts, before + tasks).await?;
     let until_done = start.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    let created = created as f64;
-    Ok((created / creating, created / until_done, creation))
+    let count = tasks as f64;
+    let (completed_per_second, created_per_second) = (count / until_done, count / creating);
+    Ok(Throughput { tasks, completed_per_second, created_per_second, creation })
 }
 
 /// Waits until a number of attempts have finished and their results are durable.
-pub(crate) async fn settled(plane: &Plane, done: u64) -> Result<()> {
+pub(crate) async fn settled(client: &Client, attempts: &AttemptLog, done: u64) -> Result<()> {
     let wait = async {
-        plane.attempts.reach(done).await?;
+        attempts.reach(done).await?;
         // All attempts have run; the results of the last ones may still be in flight.
         let states = [TaskState::Queued, TaskState::Assigned, TaskState::Running].map(i32::from);
         let request = ListTasksRequest {
-            parent: rota_proto::names::namespace(crate::plane::NAMESPACE),
+            parent: rota_proto::names::namespace(NAMESPACE),
             filter: Some(TaskFilter { states: states.to_vec(), ..Default::default() }),
             ..Default::default()
         };
-        for task in plane.client.all_tasks(request, None).await? {
-            let mut log = plane.client.watch_task(task.name, 0);
+        for task in client.all_tasks(request, None).await? {
+            let mut log = client.watch_task(task.name, 0);
             while log.next().await.transpose()?.is_some() {}
         }
         anyhow::Ok(())

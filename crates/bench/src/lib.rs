@@ -1,32 +1,54 @@
-//! Benchmarks of a control plane on one machine: task throughput, dispatch latency, cost of idle workers and of
-//! tracing.
+//! Benchmarks of a control plane on one machine: `rota bench`, and the cost of tracing.
 //!
-//! [`run`] is `rota bench dispatch`. Each [`Round`] measures, one after the other and on the same disk:
+//! # Benchmarks
 //!
-//! 1. `disk`: the latency of making 4 KiB durable, which bounds everything else;
-//! 2. `raw`: complete task lifecycles in the store alone, without gRPC and dispatch;
-//! 3. `dispatch`: the same through a control plane with workers (`plane`), whose attempts run in a runtime
-//!    that succeeds immediately (`runtime`): first one task at a time on an idle system, then under load.
+//! | `rota bench` | module | question |
+//! | --- | --- | --- |
+//! | `dispatch` | `dispatch` | tasks per second in a closed loop, the store alone (`raw`), the disk (`disk`), idle dispatch |
+//! | `load` | `load` | latency in an open loop, on a `schedule`, corrected for coordinated omission |
+//! | `idle` | `idle` | memory and processor time of idle workers, their return after a restart |
+//! | `queue` | `queue` | dispatch, memory and start with a deep queue |
+//! | `watchers` | `watchers` | throughput with streams of all tasks |
 //!
-//! `idle` starts the control plane as a process of its own and measures its memory and processor time with
-//! many idle workers. [`tracing`] compares the processor time per task with and without trace export.
+//! Workers are real (`plane`), and their attempts run in a runtime that does nothing (`runtime`). In `dispatch` the control
+//! plane shares the process; elsewhere it is a process of its own (`control_plane`), so that its memory and processor time can
+//! be measured and it can be restarted.
 //!
-//! A [`Report`] holds the values of all rounds, for JSON output and for the table of the CLI. Compare values
-//! only with others of the same machine and disk, interleaved in time.
+//! # Data flow
 //!
-//! To add a measurement, write a module that returns its values, call it from each round in `dispatch`, and
-//! add a field to [`Round`]. Read `dispatch` first.
+//! A benchmark is a `scenario::Scenario`: options, which are its flags and a part of its report, and one round of measurements
+//! in an empty directory. `scenario` runs the rounds and serializes them to JSON; the table (`metrics`), the comparison of two
+//! builds (`compare`) and the plot (`plot`) read only that JSON. A latency is an HDR histogram (`report`).
 //!
-//! This crate knows nothing of pools, `rota-local` or the operator: workers are started directly.
+//! [`tracing`] compares the processor time per task with and without trace export.
+//!
+//! # How to add a benchmark
+//!
+//! Implement `Scenario` in a module: a metric is a name, a unit and a JSON pointer into a round. Add the subcommand to
+//! [`Bench`], run `make docs`, and describe it in `docs/performance.md`. End every wait with a limit.
+//!
+//! Read `scenario` first, then `dispatch`. This crate knows nothing of pools, `rota-local` or the operator: workers are started
+//! directly.
 
+mod args;
+mod compare;
+mod control_plane;
 mod disk;
 mod dispatch;
 mod idle;
+mod load;
+mod metrics;
 mod plane;
+mod plot;
+mod queue;
 mod raw;
 mod report;
 mod runtime;
+mod scenario;
+mod schedule;
 pub mod tracing;
+mod watchers;
 
-pub use dispatch::{Options, run};
-pub use report::{Latency, Report, Round};
+pub use args::Bench;
+pub use metrics::Table;
+pub use scenario::Outcome;

@@ -7,12 +7,15 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, Task, WorkerRef};
-use rota_core::{AgentName, Namespace, TaskId, WorkerName};
+use rota_core::{Namespace, TaskId};
 use rota_store::{Command, Create, OpenSession, Reply, Store};
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 
 use crate::plane::{NAMESPACE, open};
+
+/// Name of the worker, and of its agent.
+pub(crate) const WORKER: &str = "raw";
 
 /// Returns task lifecycles per second.
 pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> Result<f64> {
@@ -24,21 +27,9 @@ pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> 
         {}
     });
     let namespace: Namespace = NAMESPACE.parse()?;
-    let worker: WorkerName = "raw".parse()?;
-    let agent: AgentName = "raw".parse()?;
-    let opened = store
-        .apply(vec![Command::OpenSession(OpenSession {
-            namespace: namespace.clone(),
-            worker: worker.clone(),
-            agent,
-            instance: "raw".to_owned(),
-            replica: "bench".to_owned(),
-            running: Vec::new(),
-            last: None,
-        })])
-        .await?;
+    let opened = store.apply(vec![open_session(&namespace)?]).await?;
     let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
-    let by = WorkerRef { worker, epoch };
+    let by = WorkerRef { worker: WORKER.parse()?, epoch };
     let start = Instant::now();
     let mut callers = Vec::new();
     for _ in 0..concurrency {
@@ -67,13 +58,38 @@ pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> 
 }
 
 async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Result<()> {
+    let id = uuid::Uuid::now_v7();
+    let made = store.apply(vec![create(id, namespace, by)]).await?;
+    let Some(Ok(Reply::Created(made))) = made.into_iter().next() else { bail!("not created") };
+    let attempt = AttemptRef { by: by.clone(), fence: made.fence };
+    let done = store.apply(end(made.id, namespace, &attempt).into()).await?;
+    if done.iter().any(Result::is_err) {
+        bail!("not finished");
+    }
+    Ok(())
+}
+
+/// Returns the command that opens the worker's session.
+pub(crate) fn open_session(namespace: &Namespace) -> Result<Command> {
+    Ok(Command::OpenSession(OpenSession {
+        namespace: namespace.clone(),
+        worker: WORKER.parse()?,
+        agent: WORKER.parse()?,
+        instance: WORKER.to_owned(),
+        replica: "bench".to_owned(),
+        running: Vec::new(),
+        last: None,
+    }))
+}
+
+/// Returns the command that creates a task and assigns it to a worker.
+pub(crate) fn create(id: uuid::Uuid, namespace: &Namespace, by: &WorkerRef) -> Command {
     let task = Task {
         title: "nothing".to_owned(),
         agent_known: true,
-        ..Task::new(TaskId(uuid::Uuid::now_v7()), namespace.clone(), Target::Worker(by.worker.clone()))
+        ..Task::new(TaskId(id), namespace.clone(), Target::Worker(by.worker.clone()))
     };
-    let id = task.id;
-    let create = Create {
+    Command::Create(Box::new(Create {
         task,
         payload: bytes::Bytes::from_static(b"nothing"),
         secrets: None,
@@ -81,21 +97,19 @@ async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Resul
         foreign_id: false,
         strict: false,
         offer: Some(by.clone()),
-    };
-    let made = store.apply(vec![Command::Create(Box::new(create))]).await?;
-    let Some(Ok(Reply::Created(made))) = made.into_iter().next() else { bail!("not created") };
-    let attempt = AttemptRef { by: by.clone(), fence: made.fence };
+    }))
+}
+
+/// Returns the commands by which a worker accepts an assignment and reports its success.
+pub(crate) fn end(id: TaskId, namespace: &Namespace, attempt: &AttemptRef) -> [Command; 2] {
     let one = |command| Command::Task { namespace: namespace.clone(), id, command };
     let finish = task::Command::Finish {
         attempt: attempt.clone(),
+        last: 0,
         completion: Completion::Succeeded(None),
         usage: None,
         session: String::new(),
         jitter: 0.5,
     };
-    let done = store.apply(vec![one(task::Command::Accept(attempt)), one(finish)]).await?;
-    if done.iter().any(Result::is_err) {
-        bail!("not finished");
-    }
-    Ok(())
+    [one(task::Command::Accept(attempt.clone())), one(finish)]
 }

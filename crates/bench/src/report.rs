@@ -1,18 +1,25 @@
-//! Measured values, serialized as JSON or shown by the CLI.
+//! Reports: measured values as JSON, from which tables, comparisons and plots are made. Knows no benchmark.
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 use serde::{Serialize, Serializer};
 
-/// Distribution of a latency.
+/// Longest recorded time; longer ones count as this.
+const MAX_MICROS: u64 = 120_000_000;
+
+/// Distribution of a latency, in microseconds.
 #[derive(Debug, Clone)]
-pub struct Latency(Histogram<u64>);
+pub(crate) struct Latency(Histogram<u64>);
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        // Microseconds up to a minute; longer times count as a minute.
-        Self(Histogram::new_with_max(60_000_000, 3).unwrap_or_else(|_| unreachable_histogram()))
+        // Valid bounds: the only error of this call is an invalid one.
+        Self(Histogram::new_with_max(MAX_MICROS, 3).unwrap_or_else(|_| std::process::abort()))
     }
 
     pub(crate) fn record(&mut self, time: Duration) {
@@ -20,76 +27,100 @@ impl Latency {
     }
 
     /// Returns a quantile in milliseconds.
-    pub fn millis(&self, quantile: f64) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of a minute fit")]
-        let micros = self.0.value_at_quantile(quantile) as f64;
-        micros / 1000.0
+    pub(crate) fn millis(&self, quantile: f64) -> f64 {
+        millis(self.0.value_at_quantile(quantile))
+    }
+
+    /// Adds the times of another distribution.
+    pub(crate) fn merge(&mut self, other: &Self) -> Result<()> {
+        self.0.add(&other.0).context("histograms of different ranges")
+    }
+
+    /// Returns quantiles with their latency in milliseconds, the denser the closer to the largest one.
+    pub(crate) fn quantiles(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.0.iter_quantiles(5).map(|step| (step.quantile(), millis(step.value_iterated_to())))
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Returns the histogram in the compressed V2 format of HdrHistogram, in base64.
+    fn encode(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&self.0, &mut bytes).context("failed to encode a histogram")?;
+        Ok(BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(crate) fn decode(text: &str) -> Result<Self> {
+        let bytes = BASE64_STANDARD.decode(text).context("a histogram is not base64")?;
+        let histogram =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).context("failed to decode a histogram")?;
+        Ok(Self(histogram))
     }
 }
 
-fn unreachable_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 2, 1)
-        .unwrap_or_else(|_| Histogram::new(1).unwrap_or_else(|_| std::process::abort()))
+fn millis(micros: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of two minutes fit")]
+    let micros = micros as f64;
+    micros / 1000.0
 }
 
 impl Serialize for Latency {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut shape = serializer.serialize_struct("Latency", 3)?;
+        use serde::ser::{Error as _, SerializeStruct};
+        let mut shape = serializer.serialize_struct("Latency", 7)?;
         shape.serialize_field("p50_ms", &self.millis(0.5))?;
+        shape.serialize_field("p90_ms", &self.millis(0.9))?;
         shape.serialize_field("p99_ms", &self.millis(0.99))?;
+        shape.serialize_field("p999_ms", &self.millis(0.999))?;
+        shape.serialize_field("max_ms", &millis(self.0.max()))?;
         shape.serialize_field("count", &self.0.len())?;
+        shape.serialize_field("hdr", &self.encode().map_err(S::Error::custom)?)?;
         shape.end()
     }
 }
 
-/// Values of one round, measured one after the other on the same disk.
-#[derive(Debug, Clone, Serialize)]
-pub struct Round {
-    /// Latency of a durable write of 4 KiB.
-    pub fsync: Latency,
-    /// Task lifecycles per second in the store alone, with as many concurrent callers as clients.
-    pub raw_tasks_per_second: f64,
-    /// Tasks completed per second over gRPC, while each client waits for the commit of its creation.
-    pub completed_per_second: f64,
-    /// Tasks created durably per second in the same time.
-    pub created_per_second: f64,
-    /// `completed_per_second / raw_tasks_per_second`.
-    pub ratio: f64,
-    /// Latency of the call that creates a task, under this load.
-    pub creation: Latency,
-    /// Time from the call that creates a task to the start of its attempt, on an idle system.
-    pub dispatch_idle: Latency,
-}
-
-/// Cost of idle workers for the control plane.
-#[derive(Debug, Clone, Serialize)]
-pub struct Idle {
-    /// Number of workers.
-    pub workers: usize,
-    /// Resident memory of the control plane's process.
-    pub resident_bytes: u64,
-    /// Share of one core that it used, from 0 to 1.
-    pub core_share: f64,
-    /// Duration of the measurement in seconds.
-    pub seconds: f64,
-}
-
-/// All values of a run.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Number of clients that create tasks.
-    pub clients: usize,
-    /// Number of workers.
-    pub workers: usize,
-    /// Slots per worker.
-    pub slots: usize,
+/// Values of a run, with its options.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a, O, R> {
+    pub(crate) benchmark: &'static str,
+    #[serde(flatten)]
+    pub(crate) options: &'a O,
     /// Number of processors of this machine.
-    pub processors: usize,
+    pub(crate) processors: usize,
     /// Whether the program was built with optimizations.
-    pub optimized: bool,
-    /// Values of each round.
-    pub rounds: Vec<Round>,
-    /// Cost of idle workers, if it was measured.
-    pub idle: Option<Idle>,
+    pub(crate) optimized: bool,
+    pub(crate) rounds: Vec<R>,
+}
+
+impl<'a, O, R> Report<'a, O, R> {
+    pub(crate) fn new(benchmark: &'static str, options: &'a O, rounds: Vec<R>) -> Self {
+        Self {
+            benchmark,
+            options,
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            optimized: !cfg!(debug_assertions),
+            rounds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram_survives_its_encoding() {
+        let mut latency = Latency::new();
+        for millis in 1..=1000 {
+            latency.record(Duration::from_millis(millis));
+        }
+        let json = serde_json::to_value(&latency).unwrap();
+        let mut decoded = Latency::decode(json["hdr"].as_str().unwrap()).unwrap();
+        assert_eq!((decoded.count(), decoded.millis(0.5)), (1000, latency.millis(0.5)));
+        decoded.merge(&latency).unwrap();
+        assert_eq!(decoded.count(), 2000);
+        assert!(Latency::decode("no histogram").is_err());
+    }
 }

@@ -1,4 +1,4 @@
-//! Runtime that succeeds immediately and records when it was called.
+//! Runtimes that do nothing and record when they were called.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rota_proto::v1::TaskResult;
 use rota_worker::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Record of the attempts that ran.
@@ -47,7 +47,26 @@ impl Runtime for Immediate {
             let _ = waiter.send(now);
         }
         self.0.done.send_modify(|done| *done += 1);
-        let outcome = RunOutcome::Succeeded(TaskResult::default());
-        RunReport { outcome, usage: None, runtime_session: String::new() }
+        RunReport::new(RunOutcome::Succeeded(TaskResult::default()))
+    }
+}
+
+/// Runtime whose attempts report their start and run until they are released, one per permit.
+pub(crate) struct Gated {
+    pub(crate) starts: mpsc::UnboundedSender<Instant>,
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Runtime for Gated {
+    async fn run(&self, _attempt: Attempt, mut channels: Channels) -> RunReport {
+        let _ = self.starts.send(Instant::now());
+        tokio::select! {
+            permit = self.permits.acquire() => {
+                permit.into_iter().for_each(tokio::sync::SemaphorePermit::forget);
+                RunReport::new(RunOutcome::Succeeded(TaskResult::default()))
+            }
+            _ = channels.stop.wait_for(Option::is_some) => RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
+        }
     }
 }

@@ -10,8 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Bytes;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
 use rota_core::Timestamp;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -20,8 +18,10 @@ use rota_telemetry::{OnExit, export, otlp, spawn};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::control_plane::processor_time;
 use crate::dispatch::settled;
-use crate::plane::{Plane, task};
+use crate::metrics::{median, quantile};
+use crate::plane::{Plane, Workers, task};
 
 /// Number of tasks per measurement.
 const TASKS: u64 = 10_000;
@@ -80,26 +80,14 @@ pub async fn measure(options: &Options, progress: impl Fn(&str)) -> Result<Cost>
         more.push(on / off - 1.0);
     }
     Ok(Cost {
-        off: quantile(&mut offs, 0.5),
-        on: quantile(&mut ons, 0.5),
-        more: [0.25, 0.5, 0.75].map(|at| quantile(&mut more, at)),
+        off: median(&offs),
+        on: median(&ons),
+        more: [0.25, 0.5, 0.75].map(|at| quantile(&more, at)),
         pairs: options.pairs,
         requests: requests.load(Ordering::Relaxed),
         bytes: bytes.load(Ordering::Relaxed),
         optimized: !cfg!(debug_assertions),
     })
-}
-
-fn quantile(values: &mut [f64], at: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "there are few values"
-    )]
-    let index = (values.len().saturating_sub(1) as f64 * at).round() as usize;
-    values.get(index).copied().unwrap_or(f64::NAN)
 }
 
 /// Starts a collector that accepts and discards everything.
@@ -145,11 +133,11 @@ pub async fn alone() -> Result<f64> {
     let store = Arc::new(SingleWriterStore::start(Engine::new(memory.clone(), 7)?, memory, clock)?);
     let plane = Plane::start(store, folder.path(), 2, 64).await?;
     // Warms up: one-time work is not part of the cost of a task.
-    work(&plane, TASKS / 10).await?;
-    let before = used()?;
-    work(&plane, TASKS).await?;
+    work(&plane.workers, CLIENTS, TASKS / 10).await?;
+    let before = processor_time()?;
+    work(&plane.workers, CLIENTS, TASKS).await?;
     tokio::task::spawn_blocking(|| export::flush(export::FLUSH_TIMEOUT)).await?;
-    let used = used()? - before;
+    let used = (processor_time()? - before) * 1e6;
     plane.stop().await;
     #[expect(clippy::cast_precision_loss, reason = "it is a small count")]
     let tasks = TASKS as f64;
@@ -157,12 +145,12 @@ pub async fn alone() -> Result<f64> {
 }
 
 /// Creates tasks and waits until they have finished.
-async fn work(plane: &Plane, tasks: u64) -> Result<()> {
-    let before = plane.attempts.done();
+pub(crate) async fn work(workers: &Workers, clients: usize, tasks: u64) -> Result<()> {
+    let before = workers.attempts.done();
     let left = Arc::new(AtomicU64::new(tasks));
     let mut callers = Vec::new();
-    for _ in 0..CLIENTS {
-        let (client, left) = (plane.client.clone(), Arc::clone(&left));
+    for _ in 0..clients {
+        let (client, left) = (workers.client.clone(), Arc::clone(&left));
         callers.push(spawn("bench-client", OnExit::Done, async move {
             let next = |left: u64| left.checked_sub(1);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok() {
@@ -174,13 +162,5 @@ async fn work(plane: &Plane, tasks: u64) -> Result<()> {
     for caller in callers {
         caller.await??;
     }
-    settled(plane, before + tasks).await
-}
-
-/// Returns the processor time of this process in microseconds.
-fn used() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of a measurement fit")]
-    let micros = |time: TimeVal| time.tv_sec() as f64 * 1e6 + time.tv_usec() as f64;
-    Ok(micros(usage.user_time()) + micros(usage.system_time()))
+    settled(&workers.client, &workers.attempts, before + tasks).await
 }

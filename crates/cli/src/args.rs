@@ -87,7 +87,7 @@ pub enum Command {
     Worker(worker::Worker),
     /// Run the Kubernetes operator
     Operator(operator::Operator),
-    /// Benchmark this machine
+    /// Benchmark a control plane on this machine
     Bench(bench::Bench),
     /// Print a shell completion script
     Completion(completion::Completion),

@@ -1,0 +1,256 @@
+//! `rota bench queue`: dispatch from a deep queue, compared with a short one. Both control planes run at the same time and
+//! are measured in turns.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rota_client::Client;
+use rota_proto::v1::{BatchCreateTasksRequest, batch_create_tasks_result};
+use rota_telemetry::{OnExit, spawn};
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+
+use crate::control_plane::{ControlPlane, Usage};
+use crate::dispatch::dispatch;
+use crate::metrics::Metric;
+use crate::plane::{AGENT, NAMESPACE, Workers, put_agent, task};
+use crate::report::Latency;
+use crate::runtime::{AttemptLog, Gated};
+use crate::scenario::{self, Common, Scenario};
+
+/// Agent without a queue, on the same control plane.
+const FREE_AGENT: &str = "free";
+/// Number of clients that fill a queue.
+const FILLERS: usize = 4;
+/// Largest batch that the API accepts.
+const BATCH: u64 = 1000;
+/// Measurements per turn of each control plane.
+const TIMED_TASKS: usize = 150;
+/// Turns: the deep queue is measured between and after the short one.
+const TURNS: [usize; 4] = [0, 1, 1, 0];
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Measure dispatch from a deep queue, compared with a short one
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(after_long_help = "\
+Examples:
+  rota bench queue
+  rota bench queue --tasks 100000 --folder . -o json
+
+The queue is filled in batches of 1000 tasks, then the control plane is restarted. `hand-over` is the time from the end of an \
+attempt to the start of the next one from the queue, on one slot. `dispatch` is the time from the creation of a task of another \
+agent, with a free worker, to the start of its attempt. Both queues are measured in turns.")]
+pub(crate) struct Queue {
+    /// Number of queued tasks in the deep queue
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    tasks: u64,
+    /// Number of queued tasks to compare with, at least 1000
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1000..))]
+    baseline: u64,
+    #[command(flatten)]
+    #[serde(skip)]
+    common: Common,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Round {
+    fsync: Latency,
+    baseline: Depth,
+    deep: Depth,
+}
+
+/// Values of a control plane with queued tasks.
+#[derive(Debug, Serialize)]
+struct Depth {
+    tasks: u64,
+    created_per_second: f64,
+    /// Memory once the queue was filled.
+    filled: Usage,
+    /// Memory after the restart and all measurements.
+    restarted: Option<Usage>,
+    /// Size of the database file and its log.
+    store_bytes: u64,
+    /// Time from the start of the process with a filled store to the open listener.
+    open_seconds: f64,
+    /// From the end of an attempt to the start of the next one from the queue.
+    hand_over: Latency,
+    /// From the creation of a task of another agent to the start of its attempt.
+    dispatch: Latency,
+}
+
+impl Scenario for Queue {
+    const NAME: &'static str = "queue";
+    const ROUNDS: u32 = 1;
+    const METRICS: &'static [Metric] = &[
+        Metric::new("hand-over p50", "ms", "/deep/hand_over/p50_ms"),
+        Metric::new("hand-over p99", "ms", "/deep/hand_over/p99_ms"),
+        Metric::new("hand-over p50, short queue", "ms", "/baseline/hand_over/p50_ms"),
+        Metric::new("hand-over p99, short queue", "ms", "/baseline/hand_over/p99_ms"),
+        Metric::new("dispatch p50", "ms", "/deep/dispatch/p50_ms"),
+        Metric::new("dispatch p99", "ms", "/deep/dispatch/p99_ms"),
+        Metric::new("dispatch p50, short queue", "ms", "/baseline/dispatch/p50_ms"),
+        Metric::new("dispatch p99, short queue", "ms", "/baseline/dispatch/p99_ms"),
+        Metric::new("creations in batches", "tasks/s", "/deep/created_per_second"),
+        Metric::new("memory, filled", "MB", "/deep/filled/resident_bytes").scaled(1e-6),
+        Metric::new("memory, restarted", "MB", "/deep/restarted/resident_bytes").scaled(1e-6),
+        Metric::new("memory without files, restarted", "MB", "/deep/restarted/anonymous_bytes").scaled(1e-6),
+        Metric::new("restart: listening", "s", "/deep/open_seconds"),
+        Metric::new("restart: listening, short queue", "s", "/baseline/open_seconds"),
+        Metric::new("store", "MB", "/deep/store_bytes").scaled(1e-6),
+        Metric::new("fsync p50", "ms", "/fsync/p50_ms"),
+    ];
+    type Round = Round;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+        let fsync = round.fsync().await?;
+        let mut sides = Vec::new();
+        for (name, tasks) in [("baseline", self.baseline), ("deep", self.tasks)] {
+            sides.push(Side::fill(round, round.subfolder(name)?, tasks).await?);
+        }
+        for (turn, side) in TURNS.into_iter().enumerate() {
+            let side = &mut sides[side];
+            round.progress(&format!(
+                "turn {} of {}: {} queued tasks",
+                turn + 1,
+                TURNS.len(),
+                side.values.tasks
+            ));
+            side.measure().await?;
+        }
+        let mut depths = Vec::new();
+        for side in sides {
+            depths.push(side.end().await?);
+        }
+        let [baseline, deep] = <[Depth; 2]>::try_from(depths).ok().context("there are two sides")?;
+        Ok(Round { fsync, baseline, deep })
+    }
+}
+
+/// Control plane with a filled queue, and its workers.
+struct Side {
+    plane: ControlPlane,
+    queue: Workers,
+    free: Workers,
+    starts: mpsc::UnboundedReceiver<Instant>,
+    permits: Arc<Semaphore>,
+    values: Depth,
+}
+
+impl Side {
+    /// Fills a queue, restarts the control plane, and connects a worker of each agent.
+    async fn fill(round: &scenario::Round<'_>, folder: PathBuf, tasks: u64) -> Result<Self> {
+        let mut plane = ControlPlane::start(&folder, false).await?;
+        let client = Client::new(plane.client_options())?;
+        put_agent(&client, AGENT).await?;
+        let created_per_second = fill(round, &client, tasks).await?;
+        let filled = plane.usage()?;
+        round.progress(&format!("restarting the control plane with {tasks} queued tasks"));
+        let (_, opened) = plane.restart().await?;
+        let options = plane.client_options();
+        let (sender, mut starts) = mpsc::unbounded_channel();
+        let permits = Arc::new(Semaphore::new(0));
+        let gated = Arc::new(Gated { starts: sender, permits: Arc::clone(&permits) });
+        let log = Arc::new(AttemptLog::default());
+        let free = Workers::with_runtime(
+            &options,
+            &folder,
+            FREE_AGENT,
+            (1, 1),
+            Arc::clone(&log),
+            Arc::new(crate::runtime::Immediate(log)),
+        );
+        let free = free.await?;
+        let queue = Workers::with_runtime(&options, &folder, AGENT, (1, 1), Arc::default(), gated).await?;
+        timeout(START_TIMEOUT, starts.recv()).await.context("no queued task was started in time")?;
+        let size = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |data| data.len());
+        let values = Depth {
+            tasks,
+            created_per_second,
+            filled,
+            restarted: None,
+            store_bytes: size("rota.sqlite") + size("rota.sqlite-wal"),
+            open_seconds: opened.as_secs_f64(),
+            hand_over: Latency::new(),
+            dispatch: Latency::new(),
+        };
+        Ok(Self { plane, queue, free, starts, permits, values })
+    }
+
+    async fn measure(&mut self) -> Result<()> {
+        for _ in 0..TIMED_TASKS {
+            let released = Instant::now();
+            self.permits.add_permits(1);
+            let next = timeout(START_TIMEOUT, self.starts.recv()).await;
+            let next = next.context("no queued task was started in time")?.context("the worker has ended")?;
+            self.values.hand_over.record(next.duration_since(released));
+        }
+        dispatch(&self.free, FREE_AGENT, TIMED_TASKS, &mut self.values.dispatch).await
+    }
+
+    async fn end(mut self) -> Result<Depth> {
+        self.values.restarted = Some(self.plane.usage()?);
+        self.queue.stop().await;
+        self.free.stop().await;
+        self.plane.stop().await?;
+        Ok(self.values)
+    }
+}
+
+/// Creates tasks in batches and returns their number per second.
+async fn fill(round: &scenario::Round<'_>, client: &Client, tasks: u64) -> Result<f64> {
+    let created = Arc::new(AtomicU64::new(0));
+    let left = Arc::new(AtomicU64::new(tasks));
+    let start = Instant::now();
+    let mut callers = Vec::new();
+    for _ in 0..FILLERS {
+        let (mut service, left, created) = (client.tasks(), Arc::clone(&left), Arc::clone(&created));
+        callers.push(spawn("bench-filler", OnExit::Done, async move {
+            loop {
+                let take = |left: u64| (left > 0).then(|| left.saturating_sub(BATCH));
+                let Ok(before) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) else {
+                    return anyhow::Ok(());
+                };
+                let count = before.min(BATCH);
+                let request = BatchCreateTasksRequest {
+                    parent: rota_proto::names::namespace(NAMESPACE),
+                    requests: (0..count).map(|_| task()).collect(),
+                    ..Default::default()
+                };
+                let response = service.batch_create_tasks(request).await?.into_inner();
+                let is_task = |result: &rota_proto::v1::BatchCreateTasksResult| {
+                    matches!(result.kind, Some(batch_create_tasks_result::Kind::Task(_)))
+                };
+                if !response.results.iter().all(is_task) {
+                    bail!("a task was not created");
+                }
+                created.fetch_add(count, Ordering::Relaxed);
+            }
+        }));
+    }
+    while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
+        round.progress(&format!("created {} of {tasks} tasks", created.load(Ordering::Relaxed)));
+        let pause = tokio::time::sleep(Duration::from_secs(5));
+        let done = async {
+            while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! { () = pause => {}, () = done => {} }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    for caller in callers {
+        caller.await??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+    let rate = tasks as f64 / seconds;
+    Ok(rate)
+}
