@@ -40,8 +40,8 @@ struct ResumingStream<S: Source> {
     ready: VecDeque<S::Message>,
     /// Delays since the last message.
     backoff: Option<ExponentialBackoff>,
-    /// Whether any message was received.
-    received: bool,
+    /// Whether the server has ever answered. Before, a failure is one of the call; afterwards, the connection is lost.
+    answered: bool,
     failing_since: Option<Instant>,
     ended: bool,
 }
@@ -53,7 +53,7 @@ pub(super) fn run<S: Source>(client: Client, source: S) -> Watch<S::Message> {
         open: None,
         ready: VecDeque::new(),
         backoff: None,
-        received: false,
+        answered: false,
         failing_since: None,
         ended: false,
     };
@@ -77,7 +77,7 @@ impl<S: Source> ResumingStream<S> {
                     Ok(response) => {
                         self.open = Some(response.into_inner());
                         self.client.connection_error.send_if_modified(|error| error.take().is_some());
-                        if self.received {
+                        if std::mem::replace(&mut self.answered, true) {
                             tracing::info!(endpoint = self.client.endpoint(), "reconnected");
                             self.source.reopened(&mut self.ready);
                         }
@@ -87,7 +87,7 @@ impl<S: Source> ResumingStream<S> {
                 },
                 Some(open) => match open.message().await {
                     Ok(Some(message)) => {
-                        (self.received, self.backoff, self.failing_since) = (true, None, None);
+                        (self.backoff, self.failing_since) = (None, None);
                         self.source.accept(message, &mut self.ready);
                         continue;
                     }
@@ -108,11 +108,11 @@ impl<S: Source> ResumingStream<S> {
     async fn wait(&mut self, failure: Status) -> Result<(), Error> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         let is_first_failure = self.backoff.is_none();
-        let may_retry = self.received || since.elapsed() < self.client.options.retry_for;
+        let may_retry = self.answered || since.elapsed() < self.client.options.retry_for;
         if !is_retryable(&failure) || !may_retry {
             return Err(self.client.error(failure));
         }
-        if self.received && is_first_failure {
+        if self.answered && is_first_failure {
             let error = self.client.error(failure);
             tracing::warn!(%error, "connection lost, retrying");
             self.client.connection_error.send_replace(Some(error.to_string()));

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
-use rota_proto::v1::{ListTasksRequest, Task, TaskFilter, TaskState};
+use rota_client::watch::Watch;
+use rota_proto::v1::{
+    ListTasksRequest, Task, TaskFilter, TaskState, WatchAgentsResponse, WatchDemandResponse,
+};
 use rota_telemetry::{clock, env};
 
 use self::model::{MAX_TASKS, Model};
@@ -95,15 +98,7 @@ impl Top {
     async fn fetch(&self, context: &Context) -> anyhow::Result<Model> {
         let parent = context.parent(self.all_namespaces);
         let mut model = Model::default();
-        let mut agents = context.client.watch_agents(parent.clone());
-        while !model.synced {
-            let Some(change) = agents.next().await.transpose()? else { break };
-            model.agent(change);
-        }
-        let mut demand = context.client.watch_demand(parent.clone());
-        if let Some(now) = demand.next().await.transpose()? {
-            model.demand(now);
-        }
+        watch(context, &parent, &mut model).await?;
         load(context, &parent, &mut model).await?;
         Ok(model)
     }
@@ -112,6 +107,25 @@ impl Top {
         let namespace = if self.all_namespaces { "all namespaces" } else { &context.namespace };
         format!("{}  {namespace}", context.client.endpoint())
     }
+}
+
+/// Watches agents and demand, and receives their current state. A watch that has begun is resumed when the connection is
+/// lost.
+async fn watch(
+    context: &Context,
+    parent: &str,
+    model: &mut Model,
+) -> anyhow::Result<(Watch<WatchAgentsResponse>, Watch<WatchDemandResponse>)> {
+    let mut agents = context.client.watch_agents(parent.to_owned());
+    while !model.synced {
+        let Some(change) = agents.next().await.transpose()? else { break };
+        model.agent(change);
+    }
+    let mut demand = context.client.watch_demand(parent.to_owned());
+    if let Some(now) = demand.next().await.transpose()? {
+        model.demand(now);
+    }
+    Ok((agents, demand))
 }
 
 /// Loads unfinished tasks, and the latest finished ones.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::model::Model;
 use super::view::View;
 use super::view_options::ViewOptions;
-use super::{FIRST_MESSAGE_TIMEOUT, Top, load};
+use super::{FIRST_MESSAGE_TIMEOUT, Top, load, watch};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -97,8 +97,7 @@ pub(super) async fn run(context: &Context, top: &Top, options: ViewOptions) -> a
     if let Some(task) = first.and_then(|change| change.task) {
         model.task(task, &[]);
     }
-    let mut agents = client.watch_agents(parent.clone());
-    let mut demand = client.watch_demand(parent.clone());
+    let (mut agents, mut demand) = watch(context, &parent, &mut model).await?;
     let mut link = client.connection_error();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
