@@ -98,7 +98,7 @@ impl Top {
     async fn fetch(&self, context: &Context) -> anyhow::Result<Model> {
         let parent = context.parent(self.all_namespaces);
         let mut model = Model::default();
-        watch(context, &parent, &mut model).await?;
+        let _watches = watch(context, &parent, &mut model).await?;
         load(context, &parent, &mut model).await?;
         Ok(model)
     }
