@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".rota.v1.Output.data")
+        // The largest by far: unboxed, each message of a session would take its size.
+        .boxed(".rota.worker.v1.SessionResponse.kind.assign")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

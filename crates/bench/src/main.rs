@@ -7,6 +7,10 @@ use clap::{Parser, ValueEnum};
 use rota_bench::Bench;
 use rota_telemetry::{env, log};
 
+/// That of `rota`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Benchmark a control plane on this machine
 #[derive(Debug, Parser)]
 #[command(name = "rota-bench", version, max_term_width = 110)]

@@ -46,6 +46,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use rota_telemetry::export;
 
+/// A third of the allocations of a task are freed by another thread. The system's allocator takes a lock for each, which
+/// costs a sixth of the throughput.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // Workers start this program again for work that must precede any thread.
     if let Some(code) = rota_worker::run_hidden_subcommand(std::env::args_os().skip(1)) {

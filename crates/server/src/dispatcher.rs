@@ -68,7 +68,7 @@ impl Dispatcher {
         let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
         let agent_spec = known.map(|known| known.spec).unwrap_or_default();
         match assign(task, dispatch, &recipient.agent, &agent_spec, &self.sealer) {
-            Ok(message) => recipient.session.send(Kind::Assign(message)),
+            Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
             Err(error) => self.reject_unsealable(task, &error),
         }
     }

@@ -52,4 +52,4 @@ pub mod trace;
 pub mod traces;
 
 pub use background_tasks::BackgroundTasks;
-pub use spawn::{OnExit, spawn};
+pub use spawn::{OnExit, finish, spawn};

@@ -141,7 +141,7 @@ impl RawWorker {
     pub async fn next_assignment(&mut self) -> Result<Assign> {
         loop {
             if let Incoming::Assign(assign) = self.receive().await? {
-                return Ok(assign);
+                return Ok(*assign);
             }
         }
     }

@@ -11,7 +11,7 @@ use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
 use rota_store::{Command, Create, PutAgent, Refused, Reply};
-use rota_telemetry::{OnExit, spawn, trace, traces};
+use rota_telemetry::{finish, trace, traces};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
@@ -37,14 +37,14 @@ pub(crate) struct Creator {
 
 /// A creation that is ready for the store.
 pub(super) struct Prepared {
-    command: Create,
+    command: Box<Create>,
     rest: Rest,
 }
 
 /// What the answer to a creation is made from.
 struct Rest {
     reservation: Option<Reservation>,
-    payload: v1::TaskSpec,
+    payload: Box<v1::TaskSpec>,
     alias: String,
 }
 
@@ -102,7 +102,7 @@ impl Creator {
         let waits = !task.dependencies.is_empty() || task.not_before.is_some();
         let reservation =
             if request.validate_only || waits { None } else { self.scheduler.reserve(&route, id) };
-        let command = Create {
+        let command = Box::new(Create {
             task,
             payload: payload.encode_to_vec().into(),
             secrets,
@@ -110,8 +110,8 @@ impl Creator {
             foreign_id,
             strict,
             offer: reservation.as_ref().map(|reservation| reservation.session().clone()),
-        };
-        Ok(Prepared { command, rest: Rest { reservation, payload, alias } })
+        });
+        Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias } })
     }
 
     fn seal(&self, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<Bytes>, Status> {
@@ -130,10 +130,9 @@ impl Creator {
         if prepared.iter().all(|one| one.rest.reservation.is_none()) {
             return self.commit_now(prepared).await;
         }
-        // On a task of its own: a caller that hangs up must not release a slot that the commit then fills.
+        // A caller that hangs up must not release a slot that the commit then fills.
         let creator = self.clone();
-        let created = spawn("create", OnExit::Done, async move { creator.commit_now(prepared).await });
-        created.await.map_err(|_| Status::internal("the creation was interrupted"))?
+        finish("create", async move { creator.commit_now(prepared).await }).await
     }
 
     async fn commit_now(&self, prepared: Vec<Prepared>) -> Result<Vec<Result<v1::Task, Status>>, Status> {
@@ -193,7 +192,7 @@ impl Creator {
                 }
                 let mut answer = task::to_wire(&created, None, None);
                 payload.target = Some(target::to_wire(&created.target));
-                answer.spec = Some(payload);
+                answer.spec = Some(*payload);
                 Ok(answer)
             }
             Reply::Existing(known) => {
@@ -228,5 +227,5 @@ impl Creator {
 }
 
 fn split(prepared: Vec<Prepared>) -> (Vec<Command>, Vec<Rest>) {
-    prepared.into_iter().map(|one| (Command::Create(Box::new(one.command)), one.rest)).unzip()
+    prepared.into_iter().map(|one| (Command::Create(one.command), one.rest)).unzip()
 }

@@ -23,7 +23,7 @@ pub use crate::supervise::Environment;
 #[derive(Debug)]
 pub struct Attempt {
     /// The assignment. Its secrets have been moved to `environment`.
-    pub assign: Assign,
+    pub assign: Box<Assign>,
     /// Working directory of its processes.
     pub workspace: PathBuf,
     /// Private directory outside the workspace, removed when the attempt ends.

@@ -57,7 +57,7 @@ pub(super) struct AttemptDeps {
 /// An assignment with everything needed to run it.
 pub(super) struct Job {
     pub(super) key: AttemptKey,
-    pub(super) assign: Assign,
+    pub(super) assign: Box<Assign>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) handle: Arc<AttemptHandle>,
     pub(super) inputs: mpsc::Receiver<TaskInput>,
@@ -168,7 +168,7 @@ fn far_future() -> Instant {
 async fn execute(
     deps: &AttemptDeps,
     runtime: &Arc<dyn Runtime>,
-    mut assign: Assign,
+    mut assign: Box<Assign>,
     channels: Channels,
     slot: &mut Option<AttemptDirs>,
     handle: &AttemptHandle,

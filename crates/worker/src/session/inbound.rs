@@ -59,7 +59,7 @@ impl Worker {
         }
     }
 
-    fn assign(&mut self, assign: Assign) {
+    fn assign(&mut self, assign: Box<Assign>) {
         let key = key(&assign.task_id, assign.fence);
         if self.attempts.contains_key(&key) {
             return;

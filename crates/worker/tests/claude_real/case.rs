@@ -94,12 +94,12 @@ impl Case {
             ..TaskSpec::default()
         };
         let attempt = Attempt {
-            assign: Assign {
+            assign: Box::new(Assign {
                 spec: Some(spec),
                 attempt: self.attempt,
                 resume_session: self.resume.clone(),
                 ..Assign::default()
-            },
+            }),
             workspace: self.workspace(),
             scratch,
             environment: Environment(self.environment.clone()),

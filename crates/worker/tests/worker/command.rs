@@ -20,7 +20,7 @@ async fn run(
     change(&mut command);
     let mut task = assign(1, runtime::Kind::Command(command));
     more(&mut task);
-    session.send(ToWorker::Assign(task)).await;
+    session.send(ToWorker::Assign(Box::new(task))).await;
     session.accepted(1).await;
     session.result().await
 }

@@ -20,7 +20,7 @@ async fn empty_scripts_all_succeed() {
     let began = Instant::now();
     let (mut next, mut accepted, mut ended) = (1, HashSet::new(), HashSet::new());
     while next <= SLOTS.min(tasks) {
-        session.send(ToWorker::Assign(assign(next, script([])))).await;
+        session.send(ToWorker::Assign(Box::new(assign(next, script([]))))).await;
         next += 1;
     }
     while i64::try_from(ended.len()).unwrap() < tasks {
@@ -31,7 +31,7 @@ async fn empty_scripts_all_succeed() {
                 let ack = ResultAck { task_id: result.task_id, fence: result.fence, accepted: true };
                 session.send(ToWorker::ResultAck(ack)).await;
                 if next <= tasks {
-                    session.send(ToWorker::Assign(assign(next, script([])))).await;
+                    session.send(ToWorker::Assign(Box::new(assign(next, script([]))))).await;
                     next += 1;
                 }
             }

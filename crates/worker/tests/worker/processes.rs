@@ -25,7 +25,7 @@ async fn cancelled_program_leaves_no_process() {
     let directory = tempdir().unwrap();
     let line =
         format!("trap '' INT TERM; {}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
-    session.send(ToWorker::Assign(assign(1, shell(line)))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, shell(line))))).await;
     session.accepted(1).await;
     let pids = stubborn_pids(directory.path()).await;
     let grace = Some(Duration::from_millis(300).into());
@@ -47,7 +47,7 @@ async fn hanging_program_exceeds_silence_timeout() {
     let mut session = plane.welcomed().await;
     let mut hanging = assign(1, script([Step::SpawnOrphan(true), Step::Hang(true)]));
     limits(&mut hanging).silence_timeout = Some(Duration::from_millis(500).into());
-    session.send(ToWorker::Assign(hanging)).await;
+    session.send(ToWorker::Assign(Box::new(hanging))).await;
     session.accepted(1).await;
     let (events, result) = session.result().await;
     assert_eq!(class(&result), Some(FailureClass::Hang));
@@ -61,7 +61,7 @@ async fn crash_reports_its_signal() {
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([Step::Crash(6)])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([Step::Crash(6)]))))).await;
     session.accepted(1).await;
     match session.result().await.1.kind {
         Some(result::Kind::Failed(failed)) => {
@@ -87,7 +87,7 @@ async fn killed_worker_leaves_no_process() {
     let mut worker = worker_process(&plane, state.path());
     let mut session = plane.welcomed().await;
     let line = format!("{}; while :; do sleep 1000; done", stubborn_processes(directory.path()));
-    session.send(ToWorker::Assign(assign(1, shell(line)))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, shell(line))))).await;
     session.accepted(1).await;
     let pids = stubborn_pids(directory.path()).await;
     worker.kill().unwrap();
@@ -101,7 +101,7 @@ async fn script_can_kill_its_worker() {
     let state = tempdir().unwrap();
     let mut worker = worker_process(&plane, state.path());
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([Step::KillWorker(true), endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([Step::KillWorker(true), endless()]))))).await;
     while session.next().await.is_some() {}
     let status = worker.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

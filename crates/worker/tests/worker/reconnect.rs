@@ -38,7 +38,7 @@ async fn unacknowledged_messages_are_sent_again() {
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     let steps = [message("1"), message("2"), message("3"), Step::Ask("?".into())];
-    session.send(ToWorker::Assign(assign(1, script(steps)))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script(steps))))).await;
     session.accepted(1).await;
     let mut events = Vec::new();
     while events.len() < 4 {
@@ -76,7 +76,7 @@ async fn unacknowledged_messages_are_sent_again() {
     let (events, _) = session.result().await;
     assert!(events.is_empty());
     session.send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
-    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
     session.accepted(2).await;
     session.result().await;
     drop(session);
@@ -90,10 +90,10 @@ async fn result_of_disconnected_attempt_is_delivered() {
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     session
-        .send(ToWorker::Assign(assign(
+        .send(ToWorker::Assign(Box::new(assign(
             1,
             script([Step::Delay(Duration::from_millis(50).into()), message("x")]),
-        )))
+        ))))
         .await;
     session.accepted(1).await;
     plane.refuse(Some(Status::unavailable("restarting")));
@@ -111,7 +111,7 @@ async fn abandoned_attempt_ends_and_is_forgotten() {
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start_with(&plane, |options| options.slots = 1);
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
     drop(session);
     let mut session = plane.session().await;
@@ -122,7 +122,7 @@ async fn abandoned_attempt_ends_and_is_forgotten() {
     session
         .send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: false }))
         .await;
-    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
     session.accepted(2).await;
     session.result().await;
     drop(session);
@@ -146,7 +146,7 @@ async fn orphan_ends_attempts_and_keeps_results() {
     let worker = Worker::start_with(&plane, |options| options.orphan_timeout = Duration::from_millis(100));
     let mut session = plane.welcomed().await;
     let (command, file) = sleeper(&worker);
-    session.send(ToWorker::Assign(assign(1, command))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, command)))).await;
     session.accepted(1).await;
     let pid = pid_in(&file).await;
     plane.refuse(Some(Status::unavailable("stopped")));
@@ -168,14 +168,14 @@ async fn disconnected_worker_stops_by_policy() {
     };
     let mut session = plane.session().await;
     session.welcome(short).await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
     drop(session);
     // Every session is dropped until the reconnect grace has expired once.
     let result = loop {
         let mut session = plane.session().await;
         session.welcome(short).await;
-        session.send(ToWorker::Assign(assign(2, script([])))).await;
+        session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
         let mut found = None;
         while let Some(message) = session.next().await {
             match message {
@@ -203,7 +203,7 @@ async fn paused_attempt_is_thawed_on_reconnect() {
         })
         .await;
     let (command, file) = sleeper(&worker);
-    session.send(ToWorker::Assign(assign(1, command))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, command)))).await;
     session.accepted(1).await;
     let pid = pid_in(&file).await;
     plane.refuse(Some(Status::unavailable("stopped")));
@@ -221,7 +221,7 @@ async fn running_worker_survives_unauthenticated_refusal() {
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
     plane.refuse(Some(Status::unauthenticated("no keys yet")));
     session.fail(Status::unavailable("restarting")).await;

@@ -34,10 +34,10 @@ async fn slot_is_free_after_the_result() {
     let mut session = plane.welcomed().await;
     for fence in 1..4 {
         session
-            .send(ToWorker::Assign(assign(
+            .send(ToWorker::Assign(Box::new(assign(
                 fence,
                 script([message("a"), message("b"), Step::Succeed("c".into())]),
-            )))
+            ))))
             .await;
         session.accepted(fence).await;
         let (events, result) = session.result().await;
@@ -68,9 +68,9 @@ async fn hello_and_heartbeats_are_sent() {
 async fn repeated_assignment_runs_once() {
     let (_plane, _worker, mut session) = one().await;
     let task = assign(1, script([message("x"), endless()]));
-    session.send(ToWorker::Assign(task.clone())).await;
-    session.send(ToWorker::Assign(task)).await;
-    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(task.clone()))).await;
+    session.send(ToWorker::Assign(Box::new(task))).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
     session.accepted(1).await;
     let (mut events, mut ended) = (0, 0);
     while (events, ended) != (1, 1) {
@@ -88,28 +88,28 @@ async fn unsuitable_assignments_are_rejected() {
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start_with(&plane, |options| options.slots = 1);
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
-    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
     assert!(session.rejected().await.contains("slot"));
     session.send(ToWorker::Drain(Drain::default())).await;
     assert!(matches!(session.next().await, Some(FromWorker::Draining(_))));
-    session.send(ToWorker::Assign(assign(3, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(3, script([]))))).await;
     assert!(session.rejected().await.contains("nothing new"));
 
     let (_plane, _worker, mut session) = one().await;
-    session.send(ToWorker::Assign(assign(4, runtime::Kind::External(Default::default())))).await;
+    session.send(ToWorker::Assign(Box::new(assign(4, runtime::Kind::External(Default::default()))))).await;
     assert!(session.rejected().await.contains("runtime"));
     let mut way_out = assign(5, script([]));
     way_out.task_id = "../../etc".to_owned();
-    session.send(ToWorker::Assign(way_out)).await;
+    session.send(ToWorker::Assign(Box::new(way_out))).await;
     assert!(session.rejected().await.contains("path"));
 }
 
 #[tokio::test]
 async fn cancelled_attempt_reports_cancellation() {
     let (_plane, _worker, mut session) = one().await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
     session.send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
     let (_, result) = session.result().await;
@@ -121,7 +121,7 @@ async fn stale_attempt_reports_only_its_end() {
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start_with(&plane, |options| options.slots = 1);
     let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(assign(1, script([message("x"), endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([message("x"), endless()]))))).await;
     session.accepted(1).await;
     session.report().await;
     let ack = ReportAck { task_id: "t1".to_owned(), fence: 1, attempt_seq: 1, stale: true };
@@ -129,7 +129,7 @@ async fn stale_attempt_reports_only_its_end() {
     let (events, result) = session.result().await;
     assert!(events.is_empty() && matches!(result.kind, Some(result::Kind::Cancelled(_))));
     // Its slot is free from then on.
-    session.send(ToWorker::Assign(assign(2, script([])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, script([]))))).await;
     session.accepted(2).await;
     assert_eq!(session.result().await.1.fence, 2);
 }
@@ -144,7 +144,9 @@ async fn cancel_of_unknown_attempt_is_rejected() {
 #[tokio::test]
 async fn repeated_input_is_ignored() {
     let (_plane, _worker, mut session) = one().await;
-    session.send(ToWorker::Assign(assign(1, script([Step::Ask("?".into()), Step::Ask("??".into())])))).await;
+    session
+        .send(ToWorker::Assign(Box::new(assign(1, script([Step::Ask("?".into()), Step::Ask("??".into())])))))
+        .await;
     session.accepted(1).await;
     for seq in 1..3 {
         let report = session.report().await;
@@ -165,18 +167,18 @@ async fn deadline_and_silence_timeout_are_enforced() {
     let (_plane, _worker, mut session) = one().await;
     let mut late = assign(1, script([endless()]));
     late.deadline = Some(pbjson_types::Timestamp { seconds: 1, nanos: 0 });
-    session.send(ToWorker::Assign(late.clone())).await;
+    session.send(ToWorker::Assign(Box::new(late.clone()))).await;
     // As if the worker had been frozen: the attempt is not started.
     assert!(session.rejected().await.contains("deadline"));
     let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 2;
     late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
-    session.send(ToWorker::Assign(late)).await;
+    session.send(ToWorker::Assign(Box::new(late))).await;
     session.accepted(1).await;
     assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));
 
     let mut silent = assign(2, script([message("x"), endless()]));
     limits(&mut silent).silence_timeout = Some(Duration::from_millis(50).into());
-    session.send(ToWorker::Assign(silent)).await;
+    session.send(ToWorker::Assign(Box::new(silent))).await;
     session.accepted(2).await;
     assert_eq!(class(&session.result().await.1), Some(FailureClass::Hang));
 }
@@ -187,13 +189,13 @@ async fn waiting_for_input_is_not_silence() {
     let silence = |assign: &mut _| limits(assign).silence_timeout = Some(Duration::from_millis(100).into());
     let mut asking = assign(1, script([Step::Ask("?".into())]));
     silence(&mut asking);
-    session.send(ToWorker::Assign(asking)).await;
+    session.send(ToWorker::Assign(Box::new(asking))).await;
     session.accepted(1).await;
     session.report().await;
     // Another attempt becomes silent later and is ended; the first one is not.
     let mut silent = assign(2, script([endless()]));
     silence(&mut silent);
-    session.send(ToWorker::Assign(silent)).await;
+    session.send(ToWorker::Assign(Box::new(silent))).await;
     session.accepted(2).await;
     assert_eq!(session.result().await.1.fence, 2);
 }
@@ -201,7 +203,7 @@ async fn waiting_for_input_is_not_silence() {
 #[tokio::test]
 async fn drained_worker_finishes_its_attempts() {
     let (mut plane, worker, mut session) = one().await;
-    session.send(ToWorker::Assign(assign(1, script([Step::Ask("?".into())])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([Step::Ask("?".into())]))))).await;
     session.accepted(1).await;
     let report = session.report().await;
     worker.shutdown.cancel();
@@ -224,7 +226,7 @@ async fn drained_worker_finishes_its_attempts() {
 #[tokio::test]
 async fn forced_shutdown_ends_attempts() {
     let (_plane, worker, mut session) = one().await;
-    session.send(ToWorker::Assign(assign(1, script([endless()])))).await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
     worker.stop_now.cancel();
     assert!(matches!(session.next().await, Some(FromWorker::Draining(_))));

@@ -24,7 +24,7 @@ fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
     let kind = Some(runtime::Kind::Scripted(ScriptedRuntime { steps, seed }));
     let spec = TaskSpec { runtime: Some(RuntimeSpec { kind }), ..TaskSpec::default() };
     Attempt {
-        assign: Assign { task_id: "t".to_owned(), attempt, spec: Some(spec), ..Assign::default() },
+        assign: Box::new(Assign { task_id: "t".to_owned(), attempt, spec: Some(spec), ..Assign::default() }),
         workspace: Default::default(),
         scratch: Default::default(),
         environment: Environment::default(),

@@ -98,12 +98,12 @@ impl Fixture {
             ..TaskSpec::default()
         };
         let attempt = Attempt {
-            assign: Assign {
+            assign: Box::new(Assign {
                 spec: Some(spec),
                 attempt: 1,
                 resume_session: resume.to_owned(),
                 ..Assign::default()
-            },
+            }),
             workspace: directory.path().join("workspace"),
             scratch: directory.path().join("scratch"),
             environment: Environment::default(),
