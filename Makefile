@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test coverage lint words fmt docs bench bench-release bench-peers bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -56,6 +56,9 @@ bench: ## Measure this machine, built without LTO (options: make bench BENCH="lo
 
 bench-release: ## Measure this machine as released, with LTO: the values in docs/performance.md
 	@cargo run --release --locked --package rota-bench --bin rota-bench -- $(or $(BENCH),dispatch)
+
+instructions: ## Count the instructions per task with Callgrind, and compare them with the committed counts
+	@scripts/instructions
 
 bench-peers: ## Measure comparable systems, and Rota if ROTA_BIN names a release build; long (one of them: make bench-peers PEER=river BENCH="--rounds 3")
 	@bench/peers/run $(or $(PEER),all) $(BENCH)

@@ -20,7 +20,8 @@
 //! in an empty directory. `scenario` runs the rounds and serializes them to JSON; the table (`metrics`), the comparison of two
 //! builds (`compare`) and the plot (`plot`) read only that JSON. A latency is an HDR histogram (`report`).
 //!
-//! [`tracing`] compares the processor time per task with and without trace export.
+//! [`tracing`] compares the processor time per task with and without trace export; [`instructions`] runs a fixed number of
+//! tasks, whose instructions CI counts.
 //!
 //! # How to add a benchmark
 //!
@@ -36,6 +37,7 @@ mod control_plane;
 mod disk;
 mod dispatch;
 mod idle;
+pub mod instructions;
 mod load;
 mod metrics;
 mod plane;

@@ -1,0 +1,92 @@
+//! A fixed number of tasks, to count the instructions of each: unlike times, they hardly depend on the machine and on what
+//! else runs there. `scripts/instructions` runs this under Callgrind with few and with many tasks, and divides the
+//! difference.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use rota_core::Namespace;
+use rota_core::task::{AttemptRef, WorkerRef};
+use rota_store::Reply;
+use rota_telemetry::{OnExit, spawn};
+
+use crate::dispatch::settled;
+use crate::plane::{NAMESPACE, Plane, open, task};
+use crate::raw;
+
+/// Tasks at a time: creations per commit of the store, and clients of the control plane.
+const CONCURRENT: usize = 64;
+
+/// What runs the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The store alone: creation, acceptance and result.
+    Store,
+    /// Clients, control plane and workers, all in this process.
+    ControlPlane,
+}
+
+impl FromStr for Subject {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "store" => Ok(Self::Store),
+            "control-plane" => Ok(Self::ControlPlane),
+            _ => bail!("unknown subject {name:?}: must be store or control-plane"),
+        }
+    }
+}
+
+impl Subject {
+    /// Runs `rounds` times as many tasks as run concurrently, with a store in `folder`.
+    pub async fn run(self, rounds: usize, folder: &Path) -> Result<()> {
+        match self {
+            Self::Store => store(rounds, folder).await,
+            Self::ControlPlane => control_plane(rounds, folder).await,
+        }
+    }
+}
+
+async fn store(rounds: usize, folder: &Path) -> Result<()> {
+    let store = open(folder)?;
+    let namespace: Namespace = NAMESPACE.parse()?;
+    let opened = store.apply(vec![raw::open_session(&namespace)?]).await?;
+    let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
+    let by = WorkerRef { worker: raw::WORKER.parse()?, epoch };
+    for _ in 0..rounds {
+        let creations = (0..CONCURRENT).map(|_| raw::create(uuid::Uuid::now_v7(), &namespace, &by)).collect();
+        let mut ends = Vec::with_capacity(2 * CONCURRENT);
+        for reply in store.apply(creations).await? {
+            let Ok(Reply::Created(made)) = reply else { bail!("not created") };
+            let attempt = AttemptRef { by: by.clone(), fence: made.fence };
+            ends.extend(raw::end(made.id, &namespace, &attempt));
+        }
+        if store.apply(ends).await?.iter().any(Result::is_err) {
+            bail!("not finished");
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn control_plane(rounds: usize, folder: &Path) -> Result<()> {
+    let plane = Plane::start(open(folder)?, folder, 4, CONCURRENT).await?;
+    let mut callers = Vec::new();
+    for _ in 0..CONCURRENT {
+        let mut service = plane.workers.client.tasks();
+        callers.push(spawn("bench-client", OnExit::Done, async move {
+            for _ in 0..rounds {
+                service.create_task(task()).await?;
+            }
+            Ok::<_, tonic::Status>(())
+        }));
+    }
+    for caller in callers {
+        caller.await??;
+    }
+    settled(&plane.workers.client, &plane.workers.attempts, (rounds * CONCURRENT) as u64).await?;
+    plane.stop().await;
+    Ok(())
+}
