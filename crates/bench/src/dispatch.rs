@@ -16,7 +16,7 @@ use crate::plane::{NAMESPACE, Plane, Workers, open, task, task_of};
 use crate::raw;
 use crate::report::Latency;
 use crate::runtime::AttemptLog;
-use crate::scenario::{self, Common, Scenario};
+use crate::scenario::{Common, RoundContext, Scenario};
 
 /// Number of tasks whose dispatch latency is measured per round.
 const TIMED_TASKS: usize = 300;
@@ -91,7 +91,7 @@ impl Scenario for Dispatch {
         &self.common
     }
 
-    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let span = Duration::from_secs(self.seconds);
         let fsync = round.fsync().await?;
         round.progress("the store alone");
@@ -100,8 +100,8 @@ impl Scenario for Dispatch {
         let folder = round.subfolder("plane")?;
         let plane = Plane::start(open(&folder)?, &folder, self.workers, self.slots).await?;
         let mut dispatch_idle = Latency::new();
-        dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
-        let load = load(&plane.workers, self.clients, span).await?;
+        idle_dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
+        let load = closed_loop(&plane.workers, self.clients, span).await?;
         plane.stop().await;
         Ok(Round {
             fsync,
@@ -116,7 +116,7 @@ impl Scenario for Dispatch {
 }
 
 /// Measures the time from the call that creates a task to the start of its attempt, one task at a time.
-pub(crate) async fn dispatch(
+pub(crate) async fn idle_dispatch(
     workers: &Workers,
     agent: &str,
     tasks: usize,
@@ -150,7 +150,7 @@ pub(crate) struct Throughput {
 }
 
 /// Measures concurrent clients, each creating one task after the other.
-pub(crate) async fn load(workers: &Workers, clients: usize, span: Duration) -> Result<Throughput> {
+pub(crate) async fn closed_loop(workers: &Workers, clients: usize, span: Duration) -> Result<Throughput> {
     let before = workers.attempts.done();
     let start = Instant::now();
     let mut callers = Vec::new();

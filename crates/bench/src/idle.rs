@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 use crate::control_plane::{ControlPlane, Usage};
 use crate::metrics::Metric;
 use crate::plane::{AGENT, CONNECT_TIMEOUT, NAMESPACE};
-use crate::scenario::{self, Common, Scenario};
+use crate::scenario::{Common, RoundContext, Scenario};
 
 /// Sessions per connection, as on machines with several workers.
 const SESSIONS_PER_CONNECTION: usize = 10;
@@ -120,7 +120,7 @@ impl Scenario for Idle {
         &self.common
     }
 
-    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let mut values = Round { plain: None, tls: None };
         if self.transport != Transport::Tls {
             values.plain = Some(self.measure(round, &round.subfolder("plain")?, false).await?);
@@ -133,7 +133,7 @@ impl Scenario for Idle {
 }
 
 impl Idle {
-    async fn measure(&self, round: &scenario::Round<'_>, folder: &Path, tls: bool) -> Result<Cost> {
+    async fn measure(&self, round: &RoundContext<'_>, folder: &Path, tls: bool) -> Result<Cost> {
         let name = if tls { "with TLS" } else { "without TLS" };
         let count = self.workers;
         round.progress(&format!("connecting {count} workers {name}"));

@@ -12,7 +12,7 @@ use crate::control_plane::{ControlPlane, Usage};
 use crate::metrics::Metric;
 use crate::plane::{Workers, task};
 use crate::report::Latency;
-use crate::scenario::{self, Common, Scenario};
+use crate::scenario::{Common, RoundContext, Scenario};
 use crate::schedule::Schedule;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(5);
@@ -128,7 +128,7 @@ impl Scenario for Load {
         &self.common
     }
 
-    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let interval = self.every.unwrap_or(DEFAULT_INTERVAL);
         let fsync = round.fsync().await?;
         round.progress(&format!("connecting {} workers", self.workers));

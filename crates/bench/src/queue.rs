@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rota_client::Client;
 use rota_proto::v1::{BatchCreateTasksRequest, batch_create_tasks_result};
 use rota_telemetry::{OnExit, spawn};
@@ -16,12 +18,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use crate::control_plane::{ControlPlane, Usage};
-use crate::dispatch::dispatch;
+use crate::dispatch::idle_dispatch;
 use crate::metrics::Metric;
 use crate::plane::{AGENT, NAMESPACE, Workers, put_agent, task};
 use crate::report::Latency;
 use crate::runtime::{AttemptLog, Gated};
-use crate::scenario::{self, Common, Scenario};
+use crate::scenario::{Common, RoundContext, Scenario};
 
 /// Agent without a queue, on the same control plane.
 const FREE_AGENT: &str = "free";
@@ -110,7 +112,7 @@ impl Scenario for Queue {
         &self.common
     }
 
-    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let fsync = round.fsync().await?;
         let mut sides = Vec::new();
         for (name, tasks) in [("baseline", self.baseline), ("deep", self.tasks)] {
@@ -147,7 +149,7 @@ struct Side {
 
 impl Side {
     /// Fills a queue, restarts the control plane, and connects a worker of each agent.
-    async fn fill(round: &scenario::Round<'_>, folder: PathBuf, tasks: u64) -> Result<Self> {
+    async fn fill(round: &RoundContext<'_>, folder: PathBuf, tasks: u64) -> Result<Self> {
         let mut plane = ControlPlane::start(&folder, false).await?;
         let client = Client::new(plane.client_options())?;
         put_agent(&client, AGENT).await?;
@@ -193,7 +195,7 @@ impl Side {
             let next = next.context("no queued task was started in time")?.context("the worker has ended")?;
             self.values.hand_over.record(next.duration_since(released));
         }
-        dispatch(&self.free, FREE_AGENT, TIMED_TASKS, &mut self.values.dispatch).await
+        idle_dispatch(&self.free, FREE_AGENT, TIMED_TASKS, &mut self.values.dispatch).await
     }
 
     async fn end(mut self) -> Result<Depth> {
@@ -206,11 +208,11 @@ impl Side {
 }
 
 /// Creates tasks in batches and returns their number per second.
-async fn fill(round: &scenario::Round<'_>, client: &Client, tasks: u64) -> Result<f64> {
+async fn fill(round: &RoundContext<'_>, client: &Client, tasks: u64) -> Result<f64> {
     let created = Arc::new(AtomicU64::new(0));
     let left = Arc::new(AtomicU64::new(tasks));
     let start = Instant::now();
-    let mut callers = Vec::new();
+    let mut callers = FuturesUnordered::new();
     for _ in 0..FILLERS {
         let (mut service, left, created) = (client.tasks(), Arc::clone(&left), Arc::clone(&created));
         callers.push(spawn("bench-filler", OnExit::Done, async move {
@@ -236,20 +238,16 @@ async fn fill(round: &scenario::Round<'_>, client: &Client, tasks: u64) -> Resul
             }
         }));
     }
-    while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
-        round.progress(&format!("created {} of {tasks} tasks", created.load(Ordering::Relaxed)));
-        let pause = tokio::time::sleep(Duration::from_secs(5));
-        let done = async {
-            while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut progress = tokio::time::interval(Duration::from_secs(5));
+    while !callers.is_empty() {
+        tokio::select! {
+            Some(ended) = callers.next() => ended??,
+            _ = progress.tick() => {
+                round.progress(&format!("created {} of {tasks} tasks", created.load(Ordering::Relaxed)));
             }
-        };
-        tokio::select! { () = pause => {}, () = done => {} }
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
-    for caller in callers {
-        caller.await??;
-    }
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     let rate = tasks as f64 / seconds;
     Ok(rate)

@@ -37,17 +37,15 @@ pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> 
         callers.push(spawn("bench-caller", OnExit::Done, async move {
             let mut count = 0_u64;
             while start.elapsed() < span {
-                if life(&*store, &namespace, &by).await.is_err() {
-                    break;
-                }
+                life(&*store, &namespace, &by).await?;
                 count += 1;
             }
-            count
+            anyhow::Ok(count)
         }));
     }
     let mut total = 0;
     for caller in callers {
-        total += caller.await?;
+        total += caller.await??;
     }
     let seconds = start.elapsed().as_secs_f64();
     store.close().await;

@@ -37,11 +37,11 @@ pub(crate) trait Scenario: Serialize {
     type Round: Serialize;
 
     fn common(&self) -> &Common;
-    async fn round(&self, round: &Round<'_>) -> Result<Self::Round>;
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Self::Round>;
 }
 
 /// Number and directory of a round.
-pub(crate) struct Round<'a> {
+pub(crate) struct RoundContext<'a> {
     /// Number of the round, from 1.
     pub(crate) number: u32,
     pub(crate) of: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Round<'a> {
     pub(crate) report: &'a dyn Fn(&str),
 }
 
-impl Round<'_> {
+impl RoundContext<'_> {
     /// Reports a step with the number of its round.
     pub(crate) fn progress(&self, step: &str) {
         (self.report)(&format!("round {} of {}: {step}", self.number, self.of));
@@ -105,7 +105,7 @@ async fn rounds<S: Scenario>(scenario: &S, report: &dyn Fn(&str)) -> Result<Valu
     for number in 1..=of {
         let folder = tempfile::tempdir_in(&parent)
             .with_context(|| format!("failed to create a directory in {}", parent.display()))?;
-        let round = Round { number, of, folder: folder.path(), report };
+        let round = RoundContext { number, of, folder: folder.path(), report };
         rounds.push(scenario.round(&round).await?);
     }
     Ok(serde_json::to_value(Report::new(S::NAME, scenario, rounds))?)

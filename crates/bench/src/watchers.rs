@@ -18,11 +18,11 @@ use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstCodec;
 
 use crate::control_plane::{ControlPlane, processor_time};
-use crate::dispatch::{Throughput, load};
+use crate::dispatch::{Throughput, closed_loop};
 use crate::metrics::Metric;
 use crate::plane::{NAMESPACE, Workers};
 use crate::report::Latency;
-use crate::scenario::{self, Common, Scenario};
+use crate::scenario::{Common, RoundContext, Scenario};
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a watcher to receive everything after the end of the load.
@@ -39,9 +39,9 @@ Each round measures the closed loop of `rota bench dispatch` once without and on
 is a stream of all tasks of the namespace (WatchTasks) over its own connection. One of them decodes what it receives, to count \
 what reaches a watcher; the others discard it, since they would run elsewhere. The control plane is a process of its own.")]
 pub(crate) struct Watchers {
-    /// Number of watchers, each with a connection of its own
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
-    watchers: usize,
+    /// Number of watchers, at least 2, each with a connection of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..))]
+    watchers: u16,
     /// Number of clients that create tasks, each waiting for the commit
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     clients: usize,
@@ -123,14 +123,14 @@ impl Scenario for Watchers {
         &self.common
     }
 
-    async fn round(&self, round: &scenario::Round<'_>) -> Result<Round> {
+    async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let fsync = round.fsync().await?;
         let (without, with);
         if round.number % 2 == 1 {
             without = self.measure(round, 0).await?;
-            with = self.measure(round, self.watchers).await?;
+            with = self.measure(round, self.watchers.into()).await?;
         } else {
-            with = self.measure(round, self.watchers).await?;
+            with = self.measure(round, self.watchers.into()).await?;
             without = self.measure(round, 0).await?;
         }
         let ratio = with.load.completed_per_second / without.load.completed_per_second;
@@ -139,7 +139,7 @@ impl Scenario for Watchers {
 }
 
 impl Watchers {
-    async fn measure(&self, round: &scenario::Round<'_>, watchers: usize) -> Result<Measured> {
+    async fn measure(&self, round: &RoundContext<'_>, watchers: usize) -> Result<Measured> {
         round.progress(&format!("{watchers} watchers"));
         let folder = round.subfolder(&format!("watchers-{watchers}"))?;
         let plane = ControlPlane::start(&folder, false).await?;
@@ -151,7 +151,7 @@ impl Watchers {
         }
         let decoding = if watchers > 0 { Some(Decoding::open(&options).await?) } else { None };
         let (before, own, start) = (plane.usage()?, processor_time()?, Instant::now());
-        let load = load(&workers, self.clients, Duration::from_secs(self.seconds)).await?;
+        let load = closed_loop(&workers, self.clients, Duration::from_secs(self.seconds)).await?;
         let span = start.elapsed().as_secs_f64();
         let (usage, own) = (plane.usage()?, processor_time()? - own);
         let received = match decoding {

@@ -10,7 +10,8 @@
 //!   returns a [`Reply`] or a [`Refused`] for each. [`Store::dry_run`] does the same and writes nothing.
 //! - [`Commit`] is what a transaction changed. [`Store::commits`] streams them in order to one reader.
 //! - [`engine::Engine`] executes batches over a [`Backend`]: it loads what a batch needs in one call, applies the core's
-//!   rules in memory, runs follow-ups (dependents, cycles, limits of agents) to their end, and writes in one call.
+//!   rules in memory, runs follow-ups (dependents, cycles, limits of agents) on at most 256 tasks, and writes in one call;
+//!   later commits continue the others.
 //! - [`single_writer::SingleWriterStore`] turns an engine and a [`Reader`] into a [`Store`]: one writer thread with group
 //!   commit, and concurrent reads.
 //! - [`memory::InMemoryStore`] is the reference implementation of [`Backend`] and [`Reader`].
