@@ -25,13 +25,14 @@
 //! # Changing it
 //!
 //! A new statement belongs in `sql.rs`. A new table or index is a further migration, never a change of an existing one; add
-//! it to the list in `open.rs`. The conformance suite, the differential tests against the in-memory store, and the test
+//! it to the list in `migrate.rs`. The conformance suite, the differential tests against the in-memory store, and the test
 //! that kills the process run on every change.
 //!
 //! Start reading with `writer.rs`, then `sql.rs`.
 
 mod list;
 mod lock;
+mod migrate;
 mod open;
 mod readers;
 mod rows;

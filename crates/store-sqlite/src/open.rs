@@ -1,14 +1,13 @@
-//! Opening of a database file: lock, integrity check, migrations, settings; and the errors of all of these.
+//! Opening of a database file: lock, integrity check, migration, settings; and the errors of all of these.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rota_store::Error;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
-use rusqlite_migration::{M, Migrations};
 
-use crate::lock;
 use crate::{Readers, Writer};
+use crate::{lock, migrate};
 
 /// Read connections. More would wait for processors, not for the disk.
 const READER_COUNT: usize = 3;
@@ -18,22 +17,12 @@ const CHECKPOINT_PAGES: i64 = 4000;
 /// Size up to which a file is checked completely on opening.
 const MAX_CHECKED_BYTES: u64 = 256 * 1024 * 1024;
 
-pub(crate) fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![
-        M::up(include_str!("migrations/001_begin.sql")),
-        M::up(include_str!("migrations/002_expiry.sql")),
-        M::up(include_str!("migrations/003_pending.sql")),
-        M::up(include_str!("migrations/004_shards.sql")),
-        M::up(include_str!("migrations/005_keys.sql")),
-    ])
-}
-
 pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     let lock = lock::acquire(path)?;
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
-    migrations().to_latest(&mut connection).map_err(|error| newer(&error))?;
+    migrate::to_latest(&mut connection, path, migrate::free_bytes)?;
     connection
         .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(|error| explain(&error))?;
@@ -77,19 +66,6 @@ fn reader(path: &Path) -> Result<Connection, Error> {
     };
     set().map_err(|error| explain(&error))?;
     Ok(connection)
-}
-
-fn newer(error: &rusqlite_migration::Error) -> Error {
-    match error {
-        rusqlite_migration::Error::MigrationDefinition(
-            rusqlite_migration::MigrationDefinitionError::DatabaseTooFarAhead,
-        ) => Error::Unavailable {
-            message: "the database has the schema of a newer version of Rota".to_owned(),
-            hint: "run that version or a later one, or restore a backup from before the upgrade",
-        },
-        rusqlite_migration::Error::RusqliteError { err, .. } => explain(err),
-        other => Error::Corrupt(other.to_string()),
-    }
 }
 
 /// Whether it is unknown after a failed commit if it reached the disk: after a failed sync the operating system may

@@ -1,11 +1,11 @@
 //! Migration of databases with an older schema.
 
 use rota_store::engine::Engine;
-use rota_store::{Prune, Refused};
+use rota_store::{Error, Prune, Refused};
 use rusqlite::Connection;
 
 use super::{NOW, create, scoped};
-use crate::open::migrations;
+use crate::migrate::{self, migrations};
 
 #[test]
 fn first_schema_is_migrated() {
@@ -34,4 +34,51 @@ fn first_schema_is_migrated() {
     let outcome = engine.run(vec![rota_store::Command::Prune(prune)], NOW).unwrap();
     assert!(matches!(outcome.replies[0], Ok(rota_store::Reply::Pruned { count: 3, .. })), "{outcome:?}");
     assert!(rota_store::Reader::task(&readers, &scoped(0)).unwrap().is_some());
+}
+
+#[test]
+fn full_disk_refuses_migration_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rota.db");
+    let mut old = Connection::open(&path).unwrap();
+    old.pragma_update(None, "journal_mode", "WAL").unwrap();
+    migrations().to_version(&mut old, 4).unwrap();
+    old.execute("INSERT INTO payloads (id, body) VALUES (x'01', zeroblob(5000000))", []).unwrap();
+    let before = (schema(&old), std::fs::read(&path).unwrap());
+    let pages: i64 = old.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    let needed = 3 * 4096 * u64::try_from(pages).unwrap() + 1024 * 1024;
+    let error = migrate::to_latest(&mut old, &path, |_| Some(needed - 1)).unwrap_err();
+    let Error::Unavailable { message, hint } = error else { panic!("{error}") };
+    assert!(message.contains(&format!("version 4 to 5 needs {needed} bytes")), "{message}");
+    assert!(hint.contains("free space") && hint.contains("previous version"), "{hint}");
+    assert_eq!((schema(&old), std::fs::read(&path).unwrap()), before);
+    migrations().to_version(&mut old, 4).unwrap();
+    migrate::to_latest(&mut old, &path, |_| Some(needed)).unwrap();
+    assert_eq!(schema(&old).0, 5);
+    let log = std::fs::metadata(folder.path().join("rota.db-wal")).unwrap();
+    assert_eq!(log.len(), 0, "the log has returned its space");
+}
+
+#[test]
+fn new_database_needs_no_space_check() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
+    assert_eq!(schema(&connection).0, 5);
+    // Neither does one that is up to date.
+    migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
+}
+
+#[test]
+fn free_space_of_a_disk_is_known() {
+    assert!(migrate::free_bytes(&std::env::temp_dir()).unwrap() > 0);
+    assert_eq!(migrate::free_bytes(std::path::Path::new("/proc")), None);
+}
+
+/// Returns the version of the schema, and its definition.
+fn schema(connection: &Connection) -> (i64, Vec<String>) {
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let mut tables =
+        connection.prepare("SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name").unwrap();
+    let tables = tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    (version, tables)
 }

@@ -1,0 +1,96 @@
+//! Schema migrations of a database file, in one transaction: the list of them, and the check of the disk space they need.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use rota_store::Error;
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+use crate::open::explain;
+
+/// Free space that a migration needs, as a multiple of the database's size. One that rewrites every row adds up to 2.9
+/// times the size: 1.9 in the log (new tables, and the freed pages of the old ones), and 0.9 by which the file grows.
+const SPACE_FACTOR: u64 = 3;
+/// Free space for the fixed part: tables and indexes of a database that is almost empty.
+const MIN_SPACE: u64 = 1024 * 1024;
+
+pub(crate) fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![
+        M::up(include_str!("migrations/001_begin.sql")),
+        M::up(include_str!("migrations/002_expiry.sql")),
+        M::up(include_str!("migrations/003_pending.sql")),
+        M::up(include_str!("migrations/004_shards.sql")),
+        M::up(include_str!("migrations/005_keys.sql")),
+    ])
+}
+
+/// Migrates the schema to the newest version, or changes nothing. `free` returns the free bytes of the disk with a path, if known.
+pub(crate) fn to_latest(
+    connection: &mut Connection,
+    path: &Path,
+    free: impl FnOnce(&Path) -> Option<u64>,
+) -> Result<(), Error> {
+    let migrations = migrations();
+    let pending = migrations.pending_migrations(connection).map_err(|error| explain_migration(&error))?;
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let from = number("user_version").map_err(|error| explain(&error))?;
+    if pending <= 0 || from == 0 {
+        return migrations.to_latest(connection).map_err(|error| explain_migration(&error));
+    }
+    let to = from + i64::from(pending);
+    // Pages in the log count as well.
+    let pages = number("page_count").map_err(|error| explain(&error))?;
+    let bytes = pages.saturating_mul(number("page_size").map_err(|error| explain(&error))?);
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let needed = bytes.saturating_mul(SPACE_FACTOR).saturating_add(MIN_SPACE);
+    // A disk that fills up after the commit, while the log is copied into the file, would leave a migrated database
+    // that neither version can open.
+    if let Some(free) = free(path).filter(|free| *free < needed) {
+        return Err(Error::Unavailable {
+            message: format!(
+                "migrating the database from schema version {from} to {to} needs {needed} bytes of free disk space, \
+                 but {free} are available"
+            ),
+            hint: "free space or enlarge the volume, then start again; nothing was changed, and the previous version of Rota can still open the database",
+        });
+    }
+    tracing::info!(
+        from,
+        to,
+        bytes,
+        "migrating the database schema; this takes minutes for a database of gigabytes"
+    );
+    migrations.to_latest(connection).map_err(|error| explain_migration(&error))?;
+    // Returns the space of the log, which is larger than the database by now.
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .map_err(|error| explain(&error))?;
+    tracing::info!(from, to, "migrated the database schema");
+    Ok(())
+}
+
+/// Returns the free bytes of the disk with a path, unless the file system reports none at all.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    match statvfs(path) {
+        Ok(disk) if disk.blocks() > 0 => Some(disk.blocks_available().saturating_mul(disk.fragment_size())),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(%error, "failed to read the free disk space, migrating without this check");
+            None
+        }
+    }
+}
+
+fn explain_migration(error: &rusqlite_migration::Error) -> Error {
+    match error {
+        rusqlite_migration::Error::MigrationDefinition(
+            rusqlite_migration::MigrationDefinitionError::DatabaseTooFarAhead,
+        ) => Error::Unavailable {
+            message: "the database has the schema of a newer version of Rota".to_owned(),
+            hint: "run that version or a later one, or restore a backup from before the upgrade",
+        },
+        rusqlite_migration::Error::RusqliteError { err, .. } => explain(err),
+        other => Error::Corrupt(other.to_string()),
+    }
+}
