@@ -63,7 +63,7 @@ async fn late_results_are_rejected() -> Result<()> {
     // It continues, and has its result before it can send it.
     proxy.cut();
     late.signal(Signal::SIGCONT);
-    let attempts = fixture.state_dir().join("attempts/late");
+    let attempts = fixture.state_dir().join("running/default/late");
     tasks::eventually("the attempt's end", async || Ok(std::fs::read_dir(&attempts)?.next().is_none()))
         .await?;
     proxy.open();

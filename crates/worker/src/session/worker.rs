@@ -91,7 +91,7 @@ enum SessionEnd {
 
 impl Worker {
     pub(super) fn new(options: Options) -> Result<Self, Error> {
-        let root = Root::open(options.state_dir.clone(), &options.worker)
+        let root = Root::open(options.state_dir.clone(), &options.namespace, &options.worker)
             .map_err(|source| Error::State { path: options.state_dir.clone(), source })?;
         let (sender, attempt_events) = mpsc::unbounded_channel();
         let claude_program = options.claude_program.clone();

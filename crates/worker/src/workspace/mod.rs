@@ -18,14 +18,16 @@ use tokio::time::sleep;
 
 use crate::runtimes::{Environment, Stop, failure, stopped};
 
-/// Directories of a worker:
-/// `attempts/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
+/// Directories of a worker, whose name is unique within its namespace only, as is a task's id:
+/// `running/{namespace}/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
 /// `workspaces/{namespace}/{task}.{fence}` is a fresh workspace that outlives its attempt,
 /// `kept/{namespace}/{name}` is shared by attempts that continue one another.
 #[derive(Debug)]
 pub(crate) struct Root {
     state: PathBuf,
     attempts: PathBuf,
+    /// Directory of attempts in earlier versions, in which nothing is created any more.
+    legacy: PathBuf,
 }
 
 /// Directories of one attempt, and the lock of a kept workspace.
@@ -56,14 +58,15 @@ impl From<io::Error> for PrepareError {
 
 impl Root {
     /// Creates the directories, accessible to this user alone.
-    pub(crate) fn open(state: PathBuf, worker: &str) -> io::Result<Self> {
+    pub(crate) fn open(state: PathBuf, namespace: &str, worker: &str) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        let attempts = state.join("attempts").join(worker);
+        let attempts = state.join("running").join(namespace).join(worker);
+        let legacy = state.join("attempts").join(worker);
         for directory in [&attempts, &state.join("workspaces"), &state.join("kept")] {
             builder.create(directory)?;
         }
-        Ok(Self { state, attempts })
+        Ok(Self { state, attempts, legacy })
     }
 
     /// Returns the directory for spill files.
@@ -74,6 +77,7 @@ impl Root {
     /// Removes leftovers of an earlier process of this worker that was killed.
     pub(crate) async fn sweep(&self) {
         remove::all(self.attempts.clone()).await;
+        remove::all(self.legacy.clone()).await;
     }
 
     /// Returns the attempt's own directory.

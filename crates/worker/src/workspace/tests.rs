@@ -24,7 +24,7 @@ async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareEr
 #[tokio::test]
 async fn read_only_fresh_workspace_is_removed() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
     let dirs = prepared(&root, &assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, 1)).await.unwrap();
     let inner = dirs.workspace.join("cache");
     std::fs::create_dir(&inner).unwrap();
@@ -39,7 +39,7 @@ async fn read_only_fresh_workspace_is_removed() {
 #[tokio::test]
 async fn cleanup_on_success_keeps_failed_workspaces() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
     for (fence, succeeded) in [(1, false), (2, true)] {
         let assign = assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::OnSuccess, fence);
         let dirs = prepared(&root, &assign).await.unwrap();
@@ -53,7 +53,7 @@ async fn cleanup_on_success_keeps_failed_workspaces() {
 #[tokio::test]
 async fn kept_workspace_is_reused_and_exclusive() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
     let keep = |fence| assign(WorkspaceMode::Keep, "thread-1", WorkspaceCleanup::Always, fence);
     let first = prepared(&root, &keep(1)).await.unwrap();
     std::fs::write(first.workspace.join("note"), "x").unwrap();
@@ -75,7 +75,7 @@ async fn kept_workspace_is_reused_and_exclusive() {
 #[tokio::test]
 async fn names_that_escape_are_rejected() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
     for bad in ["..", "../x", "a/b", ".hidden", "/etc", "a\0b", "ä"] {
         let made = prepared(&root, &assign(WorkspaceMode::Keep, bad, WorkspaceCleanup::Always, 1)).await;
         match made {
@@ -88,7 +88,7 @@ async fn names_that_escape_are_rejected() {
 #[tokio::test]
 async fn in_place_workspace_must_exist_and_stays() {
     let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let root = Root::open(state.path().to_owned(), "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
     let path = project.path().to_str().unwrap();
     let dirs =
         prepared(&root, &assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, 1)).await.unwrap();
@@ -99,4 +99,37 @@ async fn in_place_workspace_must_exist_and_stays() {
         let made = prepared(&root, &assign(WorkspaceMode::InPlace, bad, WorkspaceCleanup::Always, 1)).await;
         assert!(matches!(made, Err(PrepareError::Failed(_))), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn starting_worker_spares_namesake_of_another_namespace() {
+    let state = tempfile::tempdir().unwrap();
+    let open = |namespace| Root::open(state.path().to_owned(), namespace, "shell-1").unwrap();
+    let (one, other) = (open("one"), open("other"));
+    // Ids and fences are unique within a namespace only: both attempts may have the same ones.
+    for (mode, path) in [(WorkspaceMode::Fresh, ""), (WorkspaceMode::Keep, "thread")] {
+        for cleanup in [WorkspaceCleanup::Always, WorkspaceCleanup::OnSuccess] {
+            let mut here = assign(mode, path, cleanup, 1);
+            here.namespace = "one".to_owned();
+            let there = Assign { namespace: "other".to_owned(), ..here.clone() };
+            let (here, there) =
+                (prepared(&one, &here).await.unwrap(), prepared(&other, &there).await.unwrap());
+            std::fs::write(here.workspace.join("note"), "x").unwrap();
+            other.sweep().await;
+            there.clear(true).await;
+            assert!(here.workspace.join("note").exists() && here.scratch.exists());
+            one.sweep().await;
+            assert!(!here.scratch.exists());
+        }
+    }
+}
+
+#[tokio::test]
+async fn leftovers_of_earlier_versions_are_removed() {
+    let state = tempfile::tempdir().unwrap();
+    let left = |worker| state.path().join("attempts").join(worker).join("t1.1").join("scratch");
+    std::fs::create_dir_all(left("w")).unwrap();
+    std::fs::create_dir_all(left("w-2")).unwrap();
+    Root::open(state.path().to_owned(), "default", "w").unwrap().sweep().await;
+    assert!(!left("w").exists() && left("w-2").exists());
 }

@@ -36,7 +36,7 @@ async fn cancelled_program_leaves_no_process() {
     // The result implies that no process is left.
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
     assert!(matches!(result.kind, Some(result::Kind::Cancelled(cancelled)) if cancelled.by == "kill"));
-    let left: Vec<_> = std::fs::read_dir(worker.state.path().join("attempts/w")).unwrap().collect();
+    let left: Vec<_> = std::fs::read_dir(worker.state.path().join("running/default/w")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

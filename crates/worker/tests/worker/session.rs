@@ -259,7 +259,7 @@ async fn leftovers_of_earlier_process_are_removed() {
     let mut plane = FakeControlPlane::start().await;
     let worker = Worker::start(&plane);
     let session = plane.session().await;
-    let leftover = worker.state.path().join("attempts/w/t0.1/scratch");
+    let leftover = worker.state.path().join("running/default/w/t0.1/scratch");
     std::fs::create_dir_all(&leftover).unwrap();
     session.welcome(|_| {}).await;
     until("swept", || (!leftover.exists()).then_some(())).await;
