@@ -114,8 +114,11 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         AttemptDirs::clear(dirs, matches!(report.outcome, RunOutcome::Succeeded(_))).await;
     }
     drop(tools);
-    let reason = handle.lock().stop_reason;
-    let result = result::build(&key.task, key.fence, report, reason);
+    let (reason, obstacle) = {
+        let mut state = handle.lock();
+        (state.stop_reason, state.obstacle.take())
+    };
+    let result = result::build(&key.task, key.fence, report, reason, obstacle);
     let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
 }
 
@@ -174,7 +177,7 @@ async fn execute(
     handle: &AttemptHandle,
     redaction: &Redaction,
 ) -> RunReport {
-    if let Err(failed) = deps.results.complete(&mut assign, &mut handle.stop_signal()).await {
+    if let Err(failed) = deps.results.complete(&mut assign, handle, &channels.events).await {
         return RunReport::new(failed);
     }
     let mut attempt = if needs_directories(&assign) {

@@ -56,6 +56,8 @@ pub(super) struct AttemptState {
     /// The session loop has a pending notification for this attempt.
     pub(super) notified: bool,
     pub(super) stop_reason: Option<StopReason>,
+    /// Error that has kept the attempt from starting so far; the explanation of a timeout.
+    pub(super) obstacle: Option<String>,
     /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
     last_activity: Option<Instant>,
     /// Input requests without an answer; the silence timeout does not run meanwhile.
@@ -70,6 +72,7 @@ impl AttemptHandle {
             outbox,
             notified: false,
             stop_reason: None,
+            obstacle: None,
             last_activity,
             open_requests,
             paused: false,

@@ -6,13 +6,16 @@ use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use super::handle::StopReason;
 use crate::runtimes::{RunOutcome, RunReport, failure};
 
-/// Builds the Result. For a stale attempt it contains only that it has ended, which frees the slot.
+/// Builds the Result. For a stale attempt it contains only that it has ended, which frees the slot. `obstacle` is an error
+/// that kept the attempt from starting.
 pub(super) fn build(
     task_id: &str,
     fence: i64,
     report: RunReport,
     reason: Option<StopReason>,
+    obstacle: Option<String>,
 ) -> AttemptResult {
+    let stopped = |reason, by| stopped(reason, by, obstacle.as_deref());
     let kind = match (report.outcome, reason) {
         (RunOutcome::Stopped { by }, Some(StopReason::Stale)) => stopped(StopReason::Stale, by),
         (_, Some(StopReason::Stale)) => stopped(StopReason::Stale, "its own end"),
@@ -36,7 +39,7 @@ pub(super) fn build(
     }
 }
 
-fn stopped(reason: StopReason, by: &str) -> result::Kind {
+fn stopped(reason: StopReason, by: &str, obstacle: Option<&str>) -> result::Kind {
     let (class, message) = match reason {
         StopReason::Cancelled | StopReason::Stale => {
             return result::Kind::Cancelled(Cancelled { by: by.to_owned() });
@@ -49,6 +52,10 @@ fn stopped(reason: StopReason, by: &str) -> result::Kind {
         ),
         StopReason::WorkerShutdown => (FailureClass::WorkerLost, "the worker was stopped"),
     };
+    let message = match obstacle {
+        Some(obstacle) => format!("{message}; {obstacle}"),
+        None => message.to_owned(),
+    };
     result::Kind::Failed(failure(class, message))
 }
 
@@ -59,7 +66,7 @@ mod tests {
     use super::*;
 
     fn class(outcome: RunOutcome, reason: Option<StopReason>) -> Option<FailureClass> {
-        match build("t", 1, RunReport::new(outcome), reason).kind {
+        match build("t", 1, RunReport::new(outcome), reason, None).kind {
             Some(result::Kind::Failed(failed)) => Some(failed.class()),
             _ => None,
         }
@@ -81,12 +88,12 @@ mod tests {
         let by = |by: &str| Some(result::Kind::Cancelled(Cancelled { by: by.to_owned() }));
         for reason in [StopReason::Cancelled, StopReason::Stale] {
             let stopped = RunReport::new(RunOutcome::Stopped { by: "kill" });
-            assert_eq!(build("t", 1, stopped, Some(reason)).kind, by("kill"));
+            assert_eq!(build("t", 1, stopped, Some(reason), None).kind, by("kill"));
         }
         let success = || RunReport::new(RunOutcome::Succeeded(TaskResult::default()));
-        assert_eq!(build("t", 1, success(), Some(StopReason::Stale)).kind, by("its own end"));
+        assert_eq!(build("t", 1, success(), Some(StopReason::Stale), None).kind, by("its own end"));
         // A success that precedes the request stands.
-        let done = build("t", 1, success(), Some(StopReason::Cancelled)).kind;
+        let done = build("t", 1, success(), Some(StopReason::Cancelled), None).kind;
         assert!(matches!(done, Some(result::Kind::Succeeded(_))));
     }
 }

@@ -99,18 +99,6 @@ async fn side_channel_and_context_files_work() {
 }
 
 #[tokio::test]
-async fn omitted_results_are_fetched() {
-    let line = r#"grep -o 'before for t1, fence 1' $ROTA_CONTEXT/previous_results.json"#;
-    let previous = |task: &mut Assign| {
-        let omitted =
-            PreviousResult { task_id: "before".to_owned(), omitted: true, ..PreviousResult::default() };
-        task.previous = vec![PreviousResult::default(), omitted];
-    };
-    let (_, result) = run(|command| command.shell = line.to_owned(), previous).await;
-    assert_eq!(succeeded(result).text.trim(), "before for t1, fence 1");
-}
-
-#[tokio::test]
 async fn result_file_is_the_result() {
     let line = r#"echo '{"success":true,"summary":"done","files_created":["a"]}' > $ROTA_OUTPUT/result.json"#;
     let result = succeeded(shell(line).await.1);

@@ -1,5 +1,6 @@
 //! Fake control plane: each test accepts sessions and exchanges messages by hand.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,7 +44,15 @@ struct Service {
     calls: Arc<Mutex<Option<mpsc::UnboundedSender<Call>>>>,
     refusal: Arc<Mutex<Option<Status>>>,
     refused: Arc<AtomicUsize>,
-    results: Arc<AtomicUsize>,
+    result_errors: Arc<Mutex<ResultErrors>>,
+}
+
+/// Errors that requests for results receive, and whether the last one stays.
+#[derive(Default)]
+struct ResultErrors {
+    queue: VecDeque<Status>,
+    lasting: Option<Status>,
+    requests: usize,
 }
 
 #[tonic::async_trait]
@@ -66,13 +75,17 @@ impl WorkerService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    /// Fails at first, like a control plane that is restarting; then the result repeats the request.
+    /// Fails as the test asks; then the result repeats the request.
     async fn get_previous_result(
         &self,
         request: Request<GetPreviousResultRequest>,
     ) -> Result<Response<GetPreviousResultResponse>, Status> {
-        if self.results.fetch_add(1, Ordering::Relaxed) == 0 {
-            return Err(Status::unavailable("restarting"));
+        {
+            let mut errors = self.result_errors.lock().unwrap();
+            errors.requests += 1;
+            if let Some(error) = errors.queue.pop_front().or_else(|| errors.lasting.clone()) {
+                return Err(error);
+            }
         }
         let GetPreviousResultRequest { task_id, fence, previous_task_id, .. } = request.into_inner();
         let text = format!("{previous_task_id} for {task_id}, fence {fence}");
@@ -105,6 +118,20 @@ impl FakeControlPlane {
     /// Refuses all sessions from now on; `None` accepts them again.
     pub(crate) fn refuse(&self, status: Option<Status>) {
         *self.service.refusal.lock().unwrap() = status;
+    }
+
+    /// Fails the next requests for results, one per status.
+    pub(crate) fn fail_results(&self, errors: impl IntoIterator<Item = Status>) {
+        self.service.result_errors.lock().unwrap().queue.extend(errors);
+    }
+
+    /// Fails all requests for results, after those of [`Self::fail_results`].
+    pub(crate) fn refuse_results(&self, error: Status) {
+        self.service.result_errors.lock().unwrap().lasting = Some(error);
+    }
+
+    pub(crate) fn result_requests(&self) -> usize {
+        self.service.result_errors.lock().unwrap().requests
     }
 
     /// Waits until at least `times` sessions were refused.

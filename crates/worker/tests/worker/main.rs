@@ -4,6 +4,7 @@
 mod command;
 mod control_plane;
 mod load;
+mod previous_results;
 mod processes;
 mod reconnect;
 mod session;
