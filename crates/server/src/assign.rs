@@ -24,7 +24,7 @@ pub(crate) fn assign(
     sealer: &Sealer,
 ) -> Result<wire::Assign, seal::Error> {
     let secrets = match &dispatch.secrets {
-        Some(sealed) => sealer.open_sealed(task.id, sealed)?,
+        Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?,
         None => BTreeMap::new(),
     };
     let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();

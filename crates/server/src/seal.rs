@@ -1,5 +1,5 @@
 //! Seals secrets for the store: XChaCha20-Poly1305 (RFC 8439, with the extended nonce of
-//! draft-irtf-cfrg-xchacha) under a key from a file. The task's id is bound in, so that a sealed
+//! draft-irtf-cfrg-xchacha) under a key from a file. The task's namespace and id are bound in, so that a sealed
 //! secret cannot be moved to another task.
 
 use std::collections::BTreeMap;
@@ -10,10 +10,12 @@ use std::path::Path;
 use bytes::Bytes;
 use chacha20poly1305::aead::{Aead, KeyInit, OsRng, Payload};
 use chacha20poly1305::{AeadCore, Key, XChaCha20Poly1305, XNonce};
-use rota_core::TaskId;
+use rota_core::{Namespace, TaskId};
 use zeroize::Zeroizing;
 
 const NONCE_BYTES: usize = 24;
+/// Start of sealed secrets of the second form, too long to be the start of a nonce by chance.
+const VERSION: &[u8] = b"rota-sealed-2:";
 
 /// Encrypts and decrypts secrets with the server's key.
 pub(crate) struct Sealer {
@@ -51,22 +53,45 @@ impl Sealer {
         Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key.as_slice())) })
     }
 
-    /// Encrypts a task's secrets: nonce, then ciphertext.
-    pub(crate) fn seal(&self, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Bytes, Error> {
+    /// Encrypts a task's secrets: version, nonce, then ciphertext.
+    pub(crate) fn seal(
+        &self,
+        namespace: &Namespace,
+        id: TaskId,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Bytes, Error> {
         let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| Error::Sealed)?);
         let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
-        let payload = Payload { msg: &plain, aad: id.0.as_bytes() };
+        let payload = Payload { msg: &plain, aad: &associated_data(namespace, id) };
         let sealed = self.cipher.encrypt(&nonce, payload).map_err(|_| Error::Sealed)?;
-        Ok([&nonce[..], &sealed].concat().into())
+        Ok([VERSION, &nonce[..], &sealed].concat().into())
     }
 
     /// Decrypts a task's secrets.
-    pub(crate) fn open_sealed(&self, id: TaskId, sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {
+    pub(crate) fn open_sealed(
+        &self,
+        namespace: &Namespace,
+        id: TaskId,
+        sealed: &[u8],
+    ) -> Result<BTreeMap<String, String>, Error> {
+        match sealed.strip_prefix(VERSION) {
+            Some(sealed) => self.decrypt(&associated_data(namespace, id), sealed),
+            // The first form, which bound in only the id: a sealed secret of the second never opens as one of these.
+            None => self.decrypt(id.0.as_bytes(), sealed),
+        }
+    }
+
+    fn decrypt(&self, aad: &[u8], sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or(Error::Sealed)?;
-        let payload = Payload { msg: sealed, aad: id.0.as_bytes() };
+        let payload = Payload { msg: sealed, aad };
         let plain = self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| Error::Sealed)?;
         serde_json::from_slice(&Zeroizing::new(plain)).map_err(|_| Error::Sealed)
     }
+}
+
+/// Returns what the ciphertext is bound to. Unambiguous: the id has a fixed size.
+fn associated_data(namespace: &Namespace, id: TaskId) -> Vec<u8> {
+    [VERSION, namespace.as_str().as_bytes(), id.0.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -79,13 +104,32 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let path = folder.join("key");
         let sealer = Sealer::open(&path).unwrap();
+        let (here, there) = (Namespace::new("here").unwrap(), Namespace::new("there").unwrap());
         let (task, other) = (TaskId(uuid::Uuid::now_v7()), TaskId(uuid::Uuid::now_v7()));
         let secrets = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
-        let sealed = sealer.seal(task, &secrets).unwrap();
+        let sealed = sealer.seal(&here, task, &secrets).unwrap();
         assert!(!sealed.windows(5).any(|part| part == b"value"));
-        assert_eq!(Sealer::open(&path).unwrap().open_sealed(task, &sealed).unwrap(), secrets);
-        assert!(sealer.open_sealed(other, &sealed).is_err());
-        assert!(Sealer::open(&folder.join("another")).unwrap().open_sealed(task, &sealed).is_err());
+        assert_eq!(Sealer::open(&path).unwrap().open_sealed(&here, task, &sealed).unwrap(), secrets);
+        assert!(sealer.open_sealed(&here, other, &sealed).is_err());
+        assert!(sealer.open_sealed(&there, task, &sealed).is_err(), "ids are unique within a namespace only");
+        assert!(sealer.open_sealed(&here, task, &sealed[VERSION.len()..]).is_err());
+        let another = Sealer::open(&folder.join("another")).unwrap();
+        assert!(another.open_sealed(&here, task, &sealed).is_err());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn secrets_of_the_first_form_still_open() {
+        let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        let sealer = Sealer::open(&folder.join("key")).unwrap();
+        let (task, other) = (TaskId(uuid::Uuid::now_v7()), TaskId(uuid::Uuid::now_v7()));
+        let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
+        let payload = Payload { msg: br#"{"NAME":"value"}"#, aad: task.0.as_bytes() };
+        let sealed = [&nonce[..], &sealer.cipher.encrypt(&nonce, payload).unwrap()].concat();
+        let namespace = Namespace::new("n").unwrap();
+        assert_eq!(sealer.open_sealed(&namespace, task, &sealed).unwrap()["NAME"], "value");
+        assert!(sealer.open_sealed(&namespace, other, &sealed).is_err());
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

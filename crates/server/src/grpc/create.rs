@@ -97,7 +97,7 @@ impl Creator {
         };
         let Checked { mut task, payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
         task.retry_of = retry_of;
-        let secrets = self.seal(id, &secrets)?;
+        let secrets = self.seal(&task.namespace, id, &secrets)?;
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some();
         let reservation =
@@ -114,11 +114,16 @@ impl Creator {
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias } })
     }
 
-    fn seal(&self, id: TaskId, secrets: &BTreeMap<String, String>) -> Result<Option<Bytes>, Status> {
+    fn seal(
+        &self,
+        namespace: &Namespace,
+        id: TaskId,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Option<Bytes>, Status> {
         if secrets.is_empty() {
             return Ok(None);
         }
-        let sealed = self.sealer.seal(id, secrets);
+        let sealed = self.sealer.seal(namespace, id, secrets);
         sealed.map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 
