@@ -80,7 +80,7 @@ impl Dispatcher {
         tracing::error!(%error, "failed to open a task's secrets");
         let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
         let mut failed = Failure::new(Class::Invalid, error.to_string());
-        failed.hint = "create the task again with its secrets, and keep the server's key file".to_owned();
+        failed.hint = error.hint().to_owned();
         let key = (task.namespace.clone(), assignment.worker.clone());
         self.scheduler.release_attempt(&key, &worker, task.id, task.fence, now());
         self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);

@@ -36,6 +36,7 @@ impl Error {
                 "the cause is in the log above, usually a failure of the disk or a panic; resolve the cause and restart the \
                  control plane",
             ),
+            Self::Seal(error) => Some(error.hint()),
             _ => None,
         }
     }

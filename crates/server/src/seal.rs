@@ -3,9 +3,9 @@
 //! secret cannot be moved to another task.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use chacha20poly1305::aead::{Aead, KeyInit, OsRng, Payload};
@@ -13,6 +13,7 @@ use chacha20poly1305::{AeadCore, Key, XChaCha20Poly1305, XNonce};
 use rota_core::{Namespace, TaskId};
 use zeroize::Zeroizing;
 
+const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// Start of sealed secrets of the second form, too long to be the start of a nonce by chance.
 const VERSION: &[u8] = b"rota-sealed-2:";
@@ -26,31 +27,46 @@ pub(crate) struct Sealer {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to use the key file {path}: {source}")]
-    File { path: String, source: std::io::Error },
+    File { path: String, source: io::Error },
+    #[error("the key file {path} has {bytes} bytes instead of {KEY_BYTES}")]
+    Incomplete { path: String, bytes: usize },
     #[error("failed to decrypt the task's secrets: sealed under another key, or damaged")]
     Sealed,
+}
+
+impl Error {
+    /// How to resolve the failure.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::File { .. } => {
+                "check that its directory exists and is writable, that the file is readable, and that the disk has space"
+            }
+            Self::Incomplete { .. } => {
+                "restore it from a backup; without one, delete it: the next start creates another key, and tasks that \
+                 have secrets and wait for a worker fail"
+            }
+            Self::Sealed => "create the task again with its secrets, and keep the server's key file",
+        }
+    }
 }
 
 impl Sealer {
     /// Reads the key, or creates one that only this user may read.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { path: path.display().to_string(), source };
-        let mut key = Zeroizing::new([0_u8; 32]);
-        match std::fs::File::open(path) {
-            Ok(mut file) => file.read_exact(key.as_mut_slice()).map_err(failed)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                key.copy_from_slice(&XChaCha20Poly1305::generate_key(&mut OsRng));
-                let mut file = std::fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(failed)?;
-                file.write_all(key.as_slice()).and_then(|()| file.sync_all()).map_err(failed)?;
+        let key = match std::fs::read(path) {
+            Ok(key) => Zeroizing::new(key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = Zeroizing::new(XChaCha20Poly1305::generate_key(&mut OsRng).to_vec());
+                create(path, &key).map_err(failed)?;
+                key
             }
             Err(error) => return Err(failed(error)),
-        }
-        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key.as_slice())) })
+        };
+        let Some(key) = key.first_chunk::<KEY_BYTES>() else {
+            return Err(Error::Incomplete { path: path.display().to_string(), bytes: key.len() });
+        };
+        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key)) })
     }
 
     /// Encrypts a task's secrets: version, nonce, then ciphertext.
@@ -87,6 +103,28 @@ impl Sealer {
         let plain = self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| Error::Sealed)?;
         serde_json::from_slice(&Zeroizing::new(plain)).map_err(|_| Error::Sealed)
     }
+}
+
+/// Creates a key file as a whole or not at all: the store's lock keeps other control planes away, a full disk or a crash
+/// leaves no incomplete key.
+fn create(path: &Path, key: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(key)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written
 }
 
 /// Returns what the ciphertext is bound to. Unambiguous: the id has a fixed size.
@@ -130,6 +168,31 @@ mod tests {
         let namespace = Namespace::new("n").unwrap();
         assert_eq!(sealer.open_sealed(&namespace, task, &sealed).unwrap()["NAME"], "value");
         assert!(sealer.open_sealed(&namespace, other, &sealed).is_err());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn full_disk_leaves_no_incomplete_key() {
+        let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("key");
+        std::os::unix::fs::symlink("/dev/full", folder.join("key.new")).unwrap();
+        let error = Sealer::open(&path).err().unwrap();
+        assert!(matches!(&error, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+        assert!(error.hint().contains("disk has space"));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        // With space again, the next start creates a key, which only its owner may read.
+        drop(Sealer::open(&path).unwrap());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(
+            (meta.len(), std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777),
+            (32, 0o600)
+        );
+        // What earlier versions left after a full disk.
+        std::fs::write(&path, "").unwrap();
+        let error = Sealer::open(&path).err().unwrap();
+        assert!(error.to_string().contains("has 0 bytes") && error.hint().contains("delete it"), "{error}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
