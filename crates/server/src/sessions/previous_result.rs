@@ -8,16 +8,18 @@ use rota_proto::v1;
 use rota_proto::worker::v1::GetPreviousResultRequest;
 use tonic::Status;
 
-use crate::store_client::StoreClient;
+use super::deps::SessionDeps;
+use super::pod_identity;
 use crate::trust::oidc::Pod;
 use crate::wire::status::{error, invalid};
 
 /// Returns the result of a dependency of a running attempt.
 pub(super) async fn get(
-    store: &StoreClient,
+    deps: &SessionDeps,
     pod: Option<&Pod>,
     request: &GetPreviousResultRequest,
 ) -> Result<v1::TaskResult, Status> {
+    let store = &deps.store;
     let namespace =
         Namespace::new(&request.namespace).map_err(|bad| invalid("namespace", bad.to_string()))?;
     if pod.is_some_and(|pod| pod.namespace != request.namespace || pod.name != request.worker) {
@@ -34,7 +36,15 @@ pub(super) async fn get(
         let needs = |state| matches!(state, DependencyState::Ended(id, _) if id == dependency);
         on_worker && task.fence == fence && task.dependencies.iter().any(|one| needs(one.state))
     });
-    task.ok_or_else(absent)?;
+    let task = task.ok_or_else(absent)?;
+    if let Some(pod) = pod {
+        let assignment = task.assignment.ok_or_else(absent)?;
+        let key = (namespace.clone(), assignment.worker);
+        // Records from before the field are of workers that had to be admitted to their session.
+        let agent =
+            assignment.agent.or_else(|| deps.scheduler.inspect(&key, |entry| entry.profile.agent.clone()));
+        pod_identity::check(deps, pod, &key, &agent.ok_or_else(absent)?)?;
+    }
     let dependency = store.record(&namespace, dependency).await?.ok_or_else(absent)?;
     let result = store.result(&dependency).await?.ok_or_else(absent)?;
     v1::TaskResult::decode(&result[..])

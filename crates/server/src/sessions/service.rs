@@ -64,7 +64,7 @@ impl WorkerService for Service {
         request: Request<GetPreviousResultRequest>,
     ) -> Result<Response<GetPreviousResultResponse>, Status> {
         let pod = request.extensions().get::<Pod>().cloned();
-        let result = previous_result::get(&self.deps.store, pod.as_ref(), request.get_ref()).await?;
+        let result = previous_result::get(&self.deps, pod.as_ref(), request.get_ref()).await?;
         Ok(Response::new(GetPreviousResultResponse { result: Some(result) }))
     }
 }

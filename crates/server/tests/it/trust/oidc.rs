@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jsonwebtoken::Algorithm;
 use rota_proto::v1::{self, TaskState};
+use rota_proto::worker::v1::GetPreviousResultRequest;
 use rota_server::Oidc;
 use rota_testkit::client::{Client, Error, Options, Token};
 use rota_testkit::raw::{self, RawWorker};
@@ -235,6 +236,45 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
         let error = announce(&operator, name, &workers).await.unwrap_err();
         assert_eq!(error.fields.first().map(|field| field.field.as_str()), field, "{error}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn results_are_not_for_a_pod_that_reuses_the_name() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
+    announce(&operator, ECHO, &[("one", "uid-1")]).await?;
+    let pod = |uid| bearer(&cluster, &key.sign(&issuer.pod("default", "one", uid))?);
+    let one = pod("uid-1")?;
+    let mut worker = RawWorker::join(&one, raw::hello("echo", "one", 1)).await?;
+    let mut first = tasks::task("echo");
+    first.alias = "first".to_owned();
+    tasks::create(&operator, first).await?;
+    let assign = worker.take().await?;
+    worker.succeed(&assign, 0, "confidential");
+    assert!(worker.result_ack().await?);
+    let mut second = tasks::task("echo");
+    let dependency = v1::Dependency { task: "first".to_owned(), ..Default::default() };
+    second.spec.get_or_insert_default().depends_on.push(dependency);
+    tasks::create(&operator, second).await?;
+    let assign = worker.take().await?;
+    let fetch = async |client: &Client| {
+        let request = GetPreviousResultRequest {
+            namespace: assign.namespace.clone(),
+            worker: "one".to_owned(),
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            previous_task_id: assign.previous[0].task_id.clone(),
+        };
+        let answer = client.workers().get_previous_result(request).await;
+        answer.map(|answer| answer.into_inner().result.unwrap_or_default().text)
+    };
+    assert_eq!(fetch(&one).await?, "confidential");
+    let refused = fetch(&pod("uid-2")?).await.unwrap_err();
+    assert_eq!(rota_testkit::client::reason(&refused).as_deref(), Some("WORKER_NOT_ANNOUNCED"));
     Ok(())
 }
 
