@@ -26,6 +26,8 @@ impl Scheduler {
         entry.draining |= previous
             .as_ref()
             .is_some_and(|previous| previous.draining && previous.instance == entry.instance);
+        let gaps = previous.iter().flat_map(|previous| previous.gaps.iter());
+        entry.gaps = gaps.filter(|(id, fence)| entry.slots.state(*id, *fence).is_some()).copied().collect();
         state.add_worker(entry);
         Ok(previous)
     }

@@ -1,6 +1,6 @@
 //! One worker as the scheduler knows it: its session, what it can do, and its slots. Knows nothing of what runs in them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) catching_up: bool,
     /// An input arrived while the worker was catching up.
     pub(crate) missed_input: bool,
+    /// Attempts whose events had a gap, in this session or an earlier one.
+    pub(crate) gaps: HashSet<(TaskId, Fence)>,
     pub(super) slots: Slots,
     /// Groups that the worker is in: first the one that depends on its capabilities.
     pub(super) groups: Vec<GroupId>,
@@ -140,6 +142,7 @@ impl WorkerEntry {
             draining: false,
             catching_up: false,
             missed_input: false,
+            gaps: HashSet::new(),
             slots: Slots::default(),
             groups: Vec::new(),
         }

@@ -193,13 +193,19 @@ fn answer(
             Err(Refused::Rejected(task::Rejected::TooMany(what)))
                 if let After::Reported(id, fence) = after =>
             {
-                let failure = Failure::new(Class::Protocol, format!("the attempt has too many {what}"));
-                deps.dispatcher.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failure);
-                failed.insert((id, fence));
+                fail(deps, opened, failed, (id, fence), format!("the attempt has too many {what}"));
                 Some(task::Reply::Stale)
             }
             // What the worker sent before it learned that the attempt has failed.
             Err(Refused::Rejected(task::Rejected::Gap { .. })) if failed.contains(&after.attempt()) => {
+                Some(task::Reply::Stale)
+            }
+            Err(Refused::Rejected(task::Rejected::Gap { expected, got }))
+                if is_repeated_gap(deps, opened, after.attempt()) =>
+            {
+                let text =
+                    format!("event {expected} of the attempt is missing, the worker continues with {got}");
+                fail(deps, opened, failed, after.attempt(), text);
                 Some(task::Reply::Stale)
             }
             Err(refused) => return Err(status::refused(refused.clone())),
@@ -231,6 +237,26 @@ fn answer(
         }
     }
     Ok(())
+}
+
+/// Records a gap between the events of an attempt. Returns whether an earlier session of the worker had one too. The first
+/// gap ends the session: the worker resumes after the last event in the log, and may have the missing one. If it has not,
+/// further sessions would end the same way, each time for the worker's other attempts too.
+fn is_repeated_gap(deps: &SessionDeps, opened: &Opened, attempt: (TaskId, Fence)) -> bool {
+    deps.scheduler.update(&opened.key, &opened.worker, |entry| !entry.gaps.insert(attempt)) == Some(true)
+}
+
+/// Fails an attempt because of what its worker sent, and notes that it was failed.
+fn fail(
+    deps: &SessionDeps,
+    opened: &Opened,
+    failed: &mut HashSet<(TaskId, Fence)>,
+    (id, fence): (TaskId, Fence),
+    message: String,
+) {
+    let failure = Failure::new(Class::Protocol, message);
+    deps.dispatcher.fail_attempt(opened.key.0.clone(), opened.worker.clone(), id, fence, failure);
+    failed.insert((id, fence));
 }
 
 fn record(deps: &SessionDeps, opened: &Opened, what: &'static str, id: TaskId) {

@@ -83,6 +83,42 @@ async fn result_waits_for_all_events() -> Result<()> {
 }
 
 #[tokio::test]
+async fn repeated_gap_fails_only_its_attempt() -> Result<()> {
+    for with_result in [false, true] {
+        let cluster = start_cluster().await?;
+        let client = cluster.client();
+        let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 2)).await?;
+        let fine = tasks::create(client, tasks::task("echo")).await?;
+        let good = worker.take().await?;
+        let task = tasks::create(client, tasks::task("echo")).await?;
+        let bad = worker.take().await?;
+        let gap = |worker: &RawWorker| match with_result {
+            true => worker.succeed(&bad, 2, "done"),
+            false => worker.report(&bad, 3, vec![raw::output("3")]),
+        };
+        gap(&worker);
+        assert_eq!(error_reason(&worker.session.end_status().await), "PROTOCOL_VIOLATION");
+        let mut hello = raw::hello("echo", "hand", 2);
+        hello.running.extend([raw::running(&good, 1, 0), raw::running(&bad, 3, 0)]);
+        let mut worker = RawWorker::join(client, hello).await?;
+        // The worker has lost the event, and sends the same again: this session stays.
+        gap(&worker);
+        worker.report(&good, 1, vec![raw::output("1")]);
+        worker.succeed(&good, 1, "done");
+        let again = worker.take().await?;
+        assert_eq!(again.task_id, bad.task_id);
+        worker.succeed(&again, 0, "done");
+        for name in [&fine.name, &task.name] {
+            tasks::until_state(client, name, TaskState::Succeeded).await?;
+        }
+        let log = format!("{:?}", tasks::log(client, &task.name).await?);
+        assert!(log.contains("event 1 of the attempt is missing"), "{log}");
+        history::check(client, true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn too_many_questions_fail_only_their_attempt() -> Result<()> {
     let cluster = start_cluster().await?;
     let client = cluster.client();
