@@ -68,6 +68,9 @@ impl Dispatcher {
         let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
         let agent_spec = known.map(|known| known.spec).unwrap_or_default();
         match assign(task, dispatch, &recipient.agent, &agent_spec, &self.sealer) {
+            Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {
+                self.requeue_unfetchable(task);
+            }
             Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
             Err(error) => self.reject_unsealable(task, &error),
         }
@@ -75,15 +78,35 @@ impl Dispatcher {
 
     /// Fails an attempt whose secrets cannot be opened. The worker does not know of it.
     fn reject_unsealable(self: &Arc<Self>, task: &Task, error: &crate::seal::Error) {
-        let Some(assignment) = &task.assignment else { return };
+        let Some(worker) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();
         tracing::error!(%error, "failed to open a task's secrets");
-        let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
         let mut failed = Failure::new(Class::Invalid, error.to_string());
         failed.hint = error.hint().to_owned();
+        self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
+    }
+
+    /// Returns a task to the queue, as if its worker had rejected it, which would otherwise run it without the results of its
+    /// dependencies. Costs no attempt: another worker, or the same one after an upgrade, can run it.
+    fn requeue_unfetchable(self: &Arc<Self>, task: &Task) {
+        let Some(by) = self.release_unsent(task) else { return };
+        let _logged = spans::logged(task).entered();
+        let reason = format!(
+            "worker {} uses protocol version 1, which cannot fetch the large results of the task's dependencies: upgrade the worker",
+            by.worker
+        );
+        tracing::warn!(reason, "returning a task to the queue");
+        let attempt = AttemptRef { by, fence: task.fence };
+        self.end_attempt(task.namespace.clone(), task.id, Command::Reject { attempt, reason });
+    }
+
+    /// Releases the slot of an assignment that is not sent. Returns the worker's session.
+    fn release_unsent(&self, task: &Task) -> Option<WorkerRef> {
+        let assignment = task.assignment.as_ref()?;
+        let worker = WorkerRef { worker: assignment.worker.clone(), epoch: assignment.epoch };
         let key = (task.namespace.clone(), assignment.worker.clone());
         self.scheduler.release_attempt(&key, &worker, task.id, task.fence, now());
-        self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
+        Some(worker)
     }
 
     /// Ends an attempt that cannot continue, on behalf of its worker.
@@ -95,18 +118,22 @@ impl Dispatcher {
         fence: Fence,
         failed: Failure,
     ) {
+        let (attempt, completion, jitter) =
+            (AttemptRef { by, fence }, Completion::Failed(failed), rand::random());
+        let command =
+            Command::Finish { attempt, last: 0, completion, usage: None, session: String::new(), jitter };
+        self.end_attempt(namespace, id, command);
+    }
+
+    fn end_attempt(&self, namespace: Namespace, id: TaskId, command: Command) {
         let store = self.store.clone();
-        let fail = async move {
-            let (attempt, completion, jitter) =
-                (AttemptRef { by, fence }, Completion::Failed(failed), rand::random());
-            let command =
-                Command::Finish { attempt, last: 0, completion, usage: None, session: String::new(), jitter };
+        let end = async move {
             if let Err(status) = store.command(namespace, id, command, false).await {
                 // Its timeouts end the attempt all the same.
                 tracing::warn!(task = %id, %status, "failed to end an attempt");
             }
         };
-        spawn("fail-attempt", OnExit::Done, fail.in_current_span());
+        spawn("end-attempt", OnExit::Done, end.in_current_span());
     }
 
     /// Asks a worker to end a task's live attempt.

@@ -23,7 +23,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// Returns the first message of a worker.
 pub fn hello(agent: &str, worker: &str, slots: i32) -> Hello {
     Hello {
-        protocol_version: 1,
+        protocol_version: 2,
         namespace: NAMESPACE.to_owned(),
         agent: agent.to_owned(),
         worker: worker.to_owned(),

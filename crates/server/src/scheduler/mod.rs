@@ -76,6 +76,8 @@ pub(crate) struct Scheduler {
 pub(crate) struct Recipient {
     pub(crate) session: SessionHandle,
     pub(crate) agent: AgentName,
+    /// See [`WorkerEntry::fetches_results`].
+    pub(crate) fetches_results: bool,
 }
 
 impl Scheduler {
@@ -211,8 +213,12 @@ impl State {
             entry.stats.add_busy_time(now, entry.slots.attempts());
             entry.stats.idle_since = None;
             let reserved = entry.slots.start(purpose, task.id, task.fence);
-            let recipient = entry.session.clone();
-            (reserved, recipient.map(|session| Recipient { session, agent: entry.profile.agent.clone() }))
+            let recipient = entry.session.clone().map(|session| Recipient {
+                session,
+                agent: entry.profile.agent.clone(),
+                fetches_results: entry.fetches_results,
+            });
+            (reserved, recipient)
         })?;
         if !reserved {
             self.report_mismatch("a task was assigned without a reserved slot");

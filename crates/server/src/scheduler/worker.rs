@@ -121,6 +121,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) catching_up: bool,
     /// An input arrived while the worker was catching up.
     pub(crate) missed_input: bool,
+    /// Whether the worker fetches results that an assignment omits: it does from protocol version 2 on.
+    pub(crate) fetches_results: bool,
     /// Attempts whose events had a gap, in this session or an earlier one.
     pub(crate) gaps: HashSet<(TaskId, Fence)>,
     pub(super) slots: Slots,
@@ -142,6 +144,7 @@ impl WorkerEntry {
             draining: false,
             catching_up: false,
             missed_input: false,
+            fetches_results: false,
             gaps: HashSet::new(),
             slots: Slots::default(),
             groups: Vec::new(),

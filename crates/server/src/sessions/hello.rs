@@ -2,6 +2,7 @@
 //! registered with the scheduler.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rota_core::Epoch;
@@ -26,8 +27,8 @@ use crate::trust::oidc::Pod;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, failure, names, time};
 
-/// Protocol version of this server.
-const PROTOCOL_VERSION: i32 = 1;
+/// Protocol versions that this server supports. Workers of version 1 do not fetch results that an assignment omits.
+const PROTOCOL_VERSIONS: RangeInclusive<i32> = 1..=2;
 const MAX_SLOTS: i32 = 1024;
 const MAX_CAPABILITIES: usize = 64;
 
@@ -38,10 +39,12 @@ pub(super) async fn open(
     hello: wire::Hello,
     session: &SessionHandle,
 ) -> Result<Opened, Status> {
-    if hello.protocol_version != PROTOCOL_VERSION {
+    if !PROTOCOL_VERSIONS.contains(&hello.protocol_version) {
         let text = format!(
-            "the worker uses protocol version {}, the server supports {PROTOCOL_VERSION}",
-            hello.protocol_version
+            "the worker uses protocol version {}, the server supports {} to {}",
+            hello.protocol_version,
+            PROTOCOL_VERSIONS.start(),
+            PROTOCOL_VERSIONS.end()
         );
         return Err(error("PROTOCOL_VERSION_UNSUPPORTED", text));
     }
@@ -105,6 +108,7 @@ pub(super) async fn open(
         let state = if attempt.live.is_some() { SlotState::Running } else { SlotState::Abandoned };
         entry.resume(attempt.id, attempt.fence, state);
     }
+    entry.fetches_results = hello.protocol_version >= 2;
     (entry.own_capabilities, entry.slot_count, entry.draining) = (own, slots, hello.draining);
     (entry.session, entry.catching_up) = (Some(session.clone()), true);
     entry.stats.idle_since = (entry.attempts() == 0).then_some(at);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use prost::Message;
 use rota_proto::v1::{self, OnDependencyFailure as Policy, TaskState};
-use rota_proto::worker::v1::{Assign, GetPreviousResultRequest};
+use rota_proto::worker::v1::{Assign, GetPreviousResultRequest, Hello};
 use rota_testkit::client::Client;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, history, tasks};
@@ -13,8 +13,13 @@ const COUNT: usize = 20;
 /// The longest text of a result; with its envelope, more than an assignment carries.
 const SIZE: usize = 256 << 10;
 
-/// Creates a task, and one that needs many large results; returns the assignment of the second.
+/// Creates tasks with large results, and a task that needs these; returns the assignment of the last.
 async fn fan_in(client: &Client, worker: &mut RawWorker) -> Result<Assign> {
+    create_fan_in(client, worker).await?;
+    worker.take().await
+}
+
+async fn create_fan_in(client: &Client, worker: &mut RawWorker) -> Result<()> {
     let mut last = tasks::task("echo");
     for number in 0..COUNT {
         let mut task = tasks::task("echo");
@@ -29,7 +34,7 @@ async fn fan_in(client: &Client, worker: &mut RawWorker) -> Result<Assign> {
     }
     last.alias = "last".to_owned();
     tasks::create(client, last).await?;
-    worker.take().await
+    Ok(())
 }
 
 async fn fetch(client: &Client, request: &GetPreviousResultRequest) -> Result<String, Status> {
@@ -106,5 +111,33 @@ async fn results_are_only_for_the_attempt_that_needs_them() -> Result<()> {
     worker.succeed(&assign, 0, "joined");
     assert!(worker.result_ack().await?);
     assert_eq!(fetch(client, &right).await.unwrap_err().code(), Code::NotFound, "the attempt has ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn worker_that_cannot_fetch_gets_no_omitted_results() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    // A build from before GetPreviousResult ignores the field that says that a result is omitted.
+    let hello = Hello { protocol_version: 1, ..raw::hello("echo", "old", 1) };
+    let mut old = RawWorker::join(client, hello).await?;
+    create_fan_in(client, &mut old).await?;
+    let name = "namespaces/default/tasks/last";
+    tasks::eventually("a rejection", async || {
+        let request = v1::ExplainTaskRequest { name: name.to_owned() };
+        let explanation = client.explain_task(request).await?;
+        Ok(explanation.summary.contains("upgrade the worker"))
+    })
+    .await?;
+    // Its slot is free, for tasks whose dependencies have small results.
+    tasks::create(client, tasks::task("echo")).await?;
+    let assign = old.take().await?;
+    assert!(assign.previous.is_empty());
+    let mut new = RawWorker::join(client, raw::hello("echo", "new", 1)).await?;
+    let assign = new.take().await?;
+    assert_eq!((assign.alias.as_str(), assign.attempt), ("last", 1));
+    new.succeed(&assign, 0, "joined");
+    tasks::until_state(client, name, TaskState::Succeeded).await?;
     Ok(())
 }

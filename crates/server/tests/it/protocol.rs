@@ -58,7 +58,7 @@ async fn invalid_hello_is_rejected() -> Result<()> {
         ..Default::default()
     };
     let cases: [(Hello, &str, &str); 11] = [
-        (Hello { protocol_version: 2, ..good() }, "PROTOCOL_VERSION_UNSUPPORTED", "2"),
+        (Hello { protocol_version: 3, ..good() }, "PROTOCOL_VERSION_UNSUPPORTED", "3"),
         (Hello { protocol_version: 0, ..good() }, "PROTOCOL_VERSION_UNSUPPORTED", "0"),
         (Hello { namespace: "No".into(), ..good() }, "INVALID_FIELD", "hello.namespace"),
         (Hello { agent: String::new(), ..good() }, "INVALID_FIELD", "hello.agent"),

@@ -58,7 +58,7 @@ async fn hello_and_heartbeats_are_sent() {
     let mut session = plane.welcomed().await;
     assert_eq!(session.authorization.as_deref(), Some("Bearer secret-token"));
     let hello = &session.hello;
-    assert_eq!((hello.protocol_version, hello.slots, hello.worker.as_str()), (1, 16, "w"));
+    assert_eq!((hello.protocol_version, hello.slots, hello.worker.as_str()), (2, 16, "w"));
     assert_eq!(hello.capabilities, ["rust"]);
     session.heartbeat().await;
     session.heartbeat().await;
