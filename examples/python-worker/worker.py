@@ -38,7 +38,7 @@ def forget(one):  # the result is durable, or the attempt was superseded
 
 channel = grpc.insecure_channel(os.environ["ROTA_ENDPOINT"], [("grpc.max_reconnect_backoff_ms", 2000)])
 signal.signal(signal.SIGTERM, lambda *_: (leaving.set(), out.put({"draining": {"reason": "SIGTERM"}})))
-while held or not leaving.is_set():
+while held or not leaving.is_set():  # version 1: never assigned a task with results that it would have to fetch
     (mine := queue.SimpleQueue()).put({"hello": {"protocol_version": 1, "namespace": "default", "agent": sys.argv[1],
         "worker": sys.argv[2], "instance": instance, "slots": 2, "running": [attempt.id for attempt in held.values()]}})
     try:
