@@ -17,7 +17,7 @@ async fn run(plane: &mut FakeControlPlane, change: impl FnOnce(&mut Assign)) -> 
     let omitted = PreviousResult { task_id: "before".to_owned(), omitted: true, ..PreviousResult::default() };
     task.previous = vec![PreviousResult::default(), omitted];
     change(&mut task);
-    session.send(ToWorker::Assign(task)).await;
+    session.send(ToWorker::Assign(Box::new(task))).await;
     session.accepted(1).await;
     session.result().await
 }
