@@ -1,9 +1,10 @@
-//! Tests that need internals: damaged records, a full disk, migrations, and query plans.
+//! Tests that need internals: damaged records, a full disk, migrations, rows that pruning leaves, and query plans.
 
 mod damage;
 mod full;
 mod migrations;
 mod plans;
+mod pruned;
 
 use bytes::Bytes;
 use rota_core::target::Target;

@@ -230,7 +230,10 @@ impl WriteSet {
         changes.idempotency_keys =
             keys.filter_map(|(key, owner)| Some((key, owner.id, owner.task?))).collect();
         changes.sessions = self.session_rows.changed().into_iter().filter_map(|(_, row)| row.ok()).collect();
-        [changes.removed_waits, changes.waits] = self.waits.changed();
+        let [removed_waits, waits] = self.waits.changed();
+        // In addition to those of pruned tasks.
+        changes.removed_waits.extend(removed_waits);
+        changes.waits = waits;
         let is_over = |key: &TaskKey| self.get(*key).is_some_and(|entry| entry.task.state.is_final());
         changes.edges.retain(|(_, dependent)| !is_over(dependent));
         changes.edges.sort_unstable();

@@ -1,0 +1,58 @@
+//! Rows that pruning leaves: none of a removed task.
+
+use rota_core::task::{self, Dependency, DependencyKey, DependencyState, Desired, OnFailure};
+use rota_core::{Namespace, Timestamp};
+use rota_store::engine::Engine;
+use rota_store::{Command, Prune, Reply};
+
+use super::{NOW, create, id};
+use crate::Writer;
+
+const TABLES: [&str; 9] =
+    ["tasks", "payloads", "results", "secrets", "events", "aliases", "waits", "edges", "follow_ups"];
+
+fn counts(engine: &mut Engine<Writer>) -> Vec<(&'static str, u32)> {
+    let connection = engine.backend().connection();
+    let count = |table| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let count: u32 = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+        (table, count)
+    };
+    TABLES.map(count).into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+fn on(key: DependencyKey) -> Dependency {
+    Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing }
+}
+
+fn cancel(number: u128) -> Command {
+    let command = task::Command::Update {
+        priority: None,
+        labels: None,
+        desired: Some(Desired::Cancelled),
+        reason: String::new(),
+    };
+    Command::Task { namespace: Namespace::new("n").unwrap(), id: id(number), command }
+}
+
+#[test]
+fn pruned_tasks_leave_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, _readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    let Command::Create(mut waiter) = create(1, 10) else { unreachable!() };
+    waiter.task.dependencies =
+        vec![on(DependencyKey::Id(id(0))), on(DependencyKey::Alias("missing".to_owned()))];
+    waiter.task.target = rota_core::target::Target::Agent(rota_core::AgentName::new("absent").unwrap());
+    waiter.secrets = Some(bytes::Bytes::from_static(b"sealed"));
+    engine.run(vec![create(0, 10), Command::Create(waiter)], NOW).unwrap();
+    let waits = counts(&mut engine).into_iter().find(|(table, _)| *table == "waits");
+    assert_eq!(waits, Some(("waits", 2)));
+    let batch = vec![cancel(1), cancel(0)];
+    assert!(engine.run(batch, NOW).unwrap().replies.iter().all(Result::is_ok));
+    let later = Timestamp(NOW.0 + 1);
+    let prune = Prune { ended_before: Some(later), left_before: later, limit: 10 };
+    let outcome = engine.run(vec![Command::Prune(prune)], later).unwrap();
+    assert!(matches!(outcome.replies[0], Ok(Reply::Pruned { .. })));
+    assert_eq!(counts(&mut engine), []);
+}
