@@ -33,6 +33,8 @@ pub(crate) struct CommitApplier {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) store: StoreClient,
+    /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
+    pub(crate) restored: Option<u64>,
     /// When the next task is due.
     pub(crate) timer: watch::Sender<Option<Timestamp>>,
 }
@@ -41,10 +43,15 @@ impl CommitApplier {
     /// Applies one commit. The comments state which steps must precede which.
     pub(crate) fn apply(&mut self, commit: Commit) {
         self.health.committed();
-        self.metrics.observe(&commit);
+        self.metrics.undecodable(&commit);
         for (id, reason) in &commit.undecodable {
             tracing::error!(task = %id, reason, "a stored record cannot be decoded: the task is left alone");
         }
+        // The store continues its follow-ups as soon as it is open: their first commits may be part of the snapshot.
+        if self.restored.is_some_and(|restored| commit.revision <= restored) {
+            return;
+        }
+        self.metrics.observe(&commit);
         spans::emit(&commit, &self.store);
         // Before the registry changes, since only an existing agent has a breaker; and before anything is sent, so that a
         // probe is registered before its worker can report on it.
@@ -79,6 +86,7 @@ impl CommitApplier {
     /// Restores what was there before this control plane started. Workers have the recovery grace period to come back;
     /// then their sessions expire.
     pub(crate) fn restore(&mut self, snapshot: Snapshot, sessions: &SessionDeps) {
+        self.restored = Some(snapshot.revision);
         let next_due = snapshot.earliest_due();
         self.agents.restore(snapshot.agents);
         self.scheduler.restore(snapshot.routes, snapshot.queued);

@@ -144,6 +144,7 @@ impl Server {
             dispatcher,
             watchers: Arc::clone(&watchers),
             store: store.clone(),
+            restored: None,
             timer,
         };
         applier.restore(snapshot, &sessions);

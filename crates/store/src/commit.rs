@@ -13,6 +13,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 /// Changes of one transaction, with the facts that only the engine sees.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
+    /// Revision of the store after the commit. A [`crate::Snapshot`] of this revision or a later one contains it.
+    pub revision: u64,
     /// Changed tasks, in order of first touch.
     pub tasks: Vec<TaskChange>,
     /// Attempts that left their workers, grouped by task in the order of `tasks`. Each is reported once.

@@ -107,7 +107,8 @@ pub trait Store: Send + Sync + 'static {
     /// replies to nothing.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;
 
-    /// State that a control plane keeps in memory.
+    /// State that a control plane keeps in memory. The writer does not wait for it: a reader of the commits skips those that
+    /// the snapshot contains, by their revision.
     async fn snapshot(&self) -> Result<Snapshot, Error>;
 
     async fn task(&self, id: ScopedId) -> Result<Option<Task>, Error>;

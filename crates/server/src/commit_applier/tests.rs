@@ -99,6 +99,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         dispatcher: Arc::new(dispatcher),
         watchers: Arc::new(Watchers::new()),
         store,
+        restored: None,
         timer: watch::channel(None).0,
     };
     (applier, inbox)
@@ -233,4 +234,15 @@ fn notified_watchers_find_what_changed() {
     applier.apply(commit);
     reservation.commit(1);
     assert_eq!(applied.held.get(), Some(&true));
+}
+
+#[test]
+fn commits_of_restored_snapshot_are_skipped() {
+    let (mut applier, _inbox) = applier();
+    applier.agents.restore(vec![agent("old")]);
+    applier.restored = Some(5);
+    applier.apply(Commit { revision: 5, ..failure() });
+    assert_eq!(applier.breakers.state(&agent_key()), BreakerState::Closed);
+    applier.apply(Commit { revision: 6, ..failure() });
+    assert!(matches!(applier.breakers.state(&agent_key()), BreakerState::Open { .. }));
 }

@@ -16,12 +16,16 @@ impl Metrics {
         }
     }
 
+    /// Counts the records that a commit could not decode.
+    pub(crate) fn undecodable(&self, commit: &Commit) {
+        self.undecodable.inc_by(commit.undecodable.len() as u64);
+    }
+
     /// Counts what a commit did.
     pub(crate) fn observe(&self, commit: &Commit) {
         self.commit.observe(commit.took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch has few commands")]
         self.batch.observe(commit.commands as f64);
-        self.undecodable.inc_by(commit.undecodable.len() as u64);
         for left in &commit.queue_left {
             self.queue_left(left);
         }

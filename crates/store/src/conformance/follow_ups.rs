@@ -1,12 +1,14 @@
 //! Consequences for many tasks: no commit takes up all of them, none is lost over a restart, and others are served in
 //! between.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rota_core::task::{Completion, Limits, State, Task};
+use rota_core::RouteId;
+use rota_core::task::{Completion, DependencyKey, Limits, OnFailure, State, Task};
 
-use super::harness::{Harness, delete_agent, make, on, on_alias, put_agent, put_bounds};
-use crate::Filter;
+use super::harness::{Harness, delete_agent, depend, make, on, on_alias, put_agent, put_bounds};
+use crate::{Commit, Filter};
 
 /// More than two commits take up.
 const MANY: usize = 600;
@@ -156,4 +158,30 @@ pub async fn follow_ups_continue_without_calls(t: &mut Harness) {
         failed += t.next_commit().await.tasks.len();
     }
     assert_eq!(failed, MANY);
+}
+
+fn move_queued(queued: &mut BTreeMap<RouteId, i64>, commit: &Commit) {
+    for change in &commit.tasks {
+        let ready = |state| i64::from(state == State::Queued);
+        *queued.entry(change.route).or_default() += ready(change.task.state) - change.before.map_or(0, ready);
+    }
+}
+
+/// A reader that starts while the store continues its follow-ups counts no task twice.
+pub async fn snapshot_tells_which_commits_it_contains(t: &mut Harness) {
+    t.agent("a").await;
+    let root = t.plain().await.id;
+    create_many(t, |t| t.after(vec![depend(DependencyKey::Id(root), OnFailure::Continue)])).await;
+    // Its commit is received, and contained in the snapshot; later ones, in one of the two or in both.
+    t.cancel(root).await;
+    let snapshot = t.store.snapshot().await.unwrap();
+    let count = |(route, count): (_, u64)| (route, i64::try_from(count).unwrap());
+    let mut queued: BTreeMap<_, _> = snapshot.queued.into_iter().map(count).collect();
+    settle(t).await;
+    for commit in t.commits.iter().filter(|commit| commit.revision > snapshot.revision) {
+        move_queued(&mut queued, commit);
+    }
+    let end = t.store.snapshot().await.unwrap();
+    assert_eq!(queued, end.queued.into_iter().map(count).collect());
+    assert!(queued.into_values().eq([i64::try_from(MANY).unwrap()]));
 }

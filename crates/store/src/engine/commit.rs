@@ -185,6 +185,7 @@ impl<B: Backend> Engine<B> {
             last_route: changes.last_route.max(self.memory.last_route),
             ..changes
         });
+        commit.revision = changes.as_ref().map_or(before, |changes| changes.revision);
         (changes, commit)
     }
 
