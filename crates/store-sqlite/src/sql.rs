@@ -38,10 +38,11 @@ statements! {
     HEAD = "SELECT record FROM tasks WHERE state = 2 AND route = ? ORDER BY rank, key LIMIT 1";
     DUE = concat!("SELECT ", task_columns!(), " FROM tasks WHERE due <= ? ORDER BY due, key LIMIT ?");
     NEXT_DUE = "SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1";
+    ENDED_BEFORE = concat!("SELECT ", task_columns!(), ", ended
+             FROM tasks WHERE ended < ?1 AND (ended, key) > (?2, ?3) ORDER BY ended, key");
     // The length of a blob is read without the blob.
-    ENDED_BEFORE = concat!("SELECT ", task_columns!(), ", ended,
-                (SELECT coalesce(sum(length(body)), 0) FROM events WHERE events.task = tasks.key)
-             FROM tasks WHERE ended < ?1 AND (ended, key) > (?2, ?3) ORDER BY ended, key LIMIT ?4");
+    LOG_SIZE = "SELECT count(*), coalesce(sum(size), 0) FROM
+                (SELECT length(body) AS size FROM events WHERE task = ? LIMIT ?)";
     LIST = "SELECT key, namespace, state, record FROM tasks WHERE key < ? ORDER BY key DESC LIMIT ?";
     LIST_NAMESPACE = "SELECT key, namespace, state, record FROM tasks
                       WHERE namespace = ? AND key < ? ORDER BY key DESC LIMIT ?";

@@ -6,7 +6,7 @@ use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Backend, Changes, Error, ExpiredPage, ExpiredRow, ExpiredRows, FileLock, IdempotencyRow, Load, Loaded,
-    NameKey, ReadyPage, ReadyRow, Session, Snapshot, TaskRow, WaitsPage, Written, stored_due,
+    LogSize, NameKey, ReadyPage, ReadyRow, Session, Snapshot, TaskRow, WaitsPage, Written, stored_due,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -122,13 +122,33 @@ impl Writer {
         if let Some(before) = page.ended_before {
             rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
             let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
-            let params = params![before.0, ended, key, limit];
-            rows.tasks = readers::all(&self.connection, sql::ENDED_BEFORE, params, |row| {
-                let (ended_at, log_size) = (Timestamp(row.get(4)?), unsigned(row.get(5)?));
-                Ok(ExpiredRow { ended_at, row: readers::task_row(row)?, log_size })
-            })?;
+            (rows.tasks, rows.more_tasks) = self.ended_tasks(page, params![before.0, ended, key])?;
         }
         Ok(rows)
+    }
+
+    /// Reads ended tasks up to the bounds of a page, and whether there are more. Neither they nor their logs are read beyond.
+    fn ended_tasks(&self, page: &ExpiredPage, params: impl Params) -> Result<(Vec<ExpiredRow>, bool), Error> {
+        let explained = |error: rusqlite::Error| explain(&error);
+        let mut statement = self.connection.prepare_cached(sql::ENDED_BEFORE).map_err(explained)?;
+        let mut log = self.connection.prepare_cached(sql::LOG_SIZE).map_err(explained)?;
+        let mut rows = statement.query(params).map_err(explained)?;
+        let (mut tasks, mut logs) = (Vec::new(), LogSize::default());
+        while let Some(row) = rows.next().map_err(explained)? {
+            if tasks.len() == page.limit || logs.exceeds(page.logs) {
+                return Ok((tasks, true));
+            }
+            let ended_at = Timestamp(row.get(4).map_err(explained)?);
+            let row = readers::task_row(row).map_err(explained)?;
+            if !row.has_dependents {
+                let left = page.logs.rows.saturating_sub(logs.rows).saturating_add(1);
+                let size =
+                    |row: &Row<'_>| Ok(LogSize { rows: unsigned(row.get(0)?), bytes: unsigned(row.get(1)?) });
+                logs.add(log.query_row([signed(row.key.0), signed(left)], size).map_err(explained)?);
+            }
+            tasks.push(ExpiredRow { ended_at, row });
+        }
+        Ok((tasks, false))
     }
 
     /// Reads pairs of a namespace and a name, which were valid when they were stored.

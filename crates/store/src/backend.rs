@@ -111,6 +111,27 @@ pub struct ExpiredPage {
     pub left_before: Timestamp,
     /// Largest number of rows of each kind.
     pub limit: usize,
+    /// Bound of the logs of the tasks that no other task needs: the page ends with the one that exceeds it.
+    pub logs: LogSize,
+}
+
+/// Size of the logs of some tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSize {
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+impl LogSize {
+    pub fn add(&mut self, other: Self) {
+        self.rows = self.rows.saturating_add(other.rows);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    /// Whether the rows or the bytes are more than a bound allows.
+    pub fn exceeds(&self, bound: Self) -> bool {
+        self.rows > bound.rows || self.bytes > bound.bytes
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,8 +157,6 @@ pub struct ReadyRow {
 pub struct ExpiredRow {
     pub ended_at: Timestamp,
     pub row: TaskRow,
-    /// Size of its log in bytes.
-    pub log_size: u64,
 }
 
 /// Row of an idempotency key.
@@ -171,6 +190,8 @@ pub struct Loaded {
 #[derive(Debug, Clone, Default)]
 pub struct ExpiredRows {
     pub tasks: Vec<ExpiredRow>,
+    /// Whether there may be more tasks.
+    pub more_tasks: bool,
     pub keys: Vec<NameKey>,
     pub sessions: Vec<SessionKey>,
 }

@@ -14,9 +14,9 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 
 use crate::{
     Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
-    FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page, Reader, ReadyPage,
-    ReadyRow, ScopedId, Session, SessionKey, Snapshot, StoreStats, TaskRow, WaitsKey, WaitsPage, Written,
-    stored_due,
+    FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, OnWorker, Page, Reader,
+    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, StoreStats, TaskRow, WaitsKey, WaitsPage,
+    Written, stored_due,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -64,11 +64,11 @@ fn keys<K>(old: Vec<(Timestamp, K)>, limit: usize) -> Vec<K> {
     old.into_iter().take(limit).map(|(_, key)| key).collect()
 }
 
-/// Returns about the stored size of log entries.
-fn log_size(events: &[Event]) -> u64 {
+/// Returns about the stored size of a row of the log.
+fn row_size(events: &[Event]) -> LogSize {
     let mut budget = Budget::UNLIMITED;
     budget.spend(events);
-    (Budget::UNLIMITED.bytes - budget.bytes) as u64
+    LogSize { rows: 1, bytes: (Budget::UNLIMITED.bytes - budget.bytes) as u64 }
 }
 
 impl Contents {
@@ -124,14 +124,22 @@ impl Contents {
             return ExpiredRows { sessions, ..ExpiredRows::default() };
         };
         let tasks = oldest(&self.tasks, before, |(task, _)| task.ended_at).into_iter();
-        let tasks = tasks.filter(|place| page.after.is_none_or(|after| *place > after)).take(page.limit);
-        let row = |(ended_at, key)| {
-            let log = self.log.values().filter(|(task, _)| *task == key);
-            let log_size = log.map(|(_, events)| log_size(events)).sum();
-            Some(ExpiredRow { ended_at, row: self.row(key)?, log_size })
-        };
         let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
-        ExpiredRows { tasks: tasks.filter_map(row).collect(), keys: keys(orphans, page.limit), sessions }
+        let mut rows = ExpiredRows { sessions, keys: keys(orphans, page.limit), ..ExpiredRows::default() };
+        let mut logs = LogSize::default();
+        for (ended_at, key) in tasks.filter(|place| page.after.is_none_or(|after| *place > after)) {
+            if rows.tasks.len() == page.limit || logs.exceeds(page.logs) {
+                rows.more_tasks = true;
+                break;
+            }
+            let Some(row) = self.row(key) else { continue };
+            if !row.has_dependents {
+                let log = self.log.values().filter(|(task, _)| *task == key);
+                log.for_each(|(_, events)| logs.add(row_size(events)));
+            }
+            rows.tasks.push(ExpiredRow { ended_at, row });
+        }
+        rows
     }
 
     fn remove(&mut self, task: &Task, now: Timestamp) {

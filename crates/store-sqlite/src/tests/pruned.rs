@@ -3,7 +3,7 @@
 use rota_core::task::{self, Dependency, DependencyKey, DependencyState, Desired, OnFailure};
 use rota_core::{Namespace, Timestamp};
 use rota_store::engine::Engine;
-use rota_store::{Command, Prune, Reply};
+use rota_store::{Backend, Command, ExpiredPage, Load, LogSize, Prune, Reply};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -33,6 +33,28 @@ fn cancel(number: u128) -> Command {
         reason: String::new(),
     };
     Command::Task { namespace: Namespace::new("n").unwrap(), id: id(number), command }
+}
+
+/// Each page reads the logs that it may remove, and at most one task more.
+#[test]
+fn expired_page_ends_at_its_bound_of_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, _readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    engine.run((0..50).map(|number| create(number, 10)).collect(), NOW).unwrap();
+    engine.run((0..50).map(cancel).collect(), NOW).unwrap();
+    let mut tasks = |logs| {
+        let later = Timestamp(NOW.0 + 1);
+        let page =
+            ExpiredPage { ended_before: Some(later), after: None, left_before: later, limit: 200, logs };
+        let load = Load { expired: Some(page), ..Load::default() };
+        let expired = engine.backend().load(&load).unwrap().expired;
+        (expired.tasks.len(), expired.more_tasks)
+    };
+    // The log of each has two rows.
+    assert_eq!(tasks(LogSize { rows: 20, bytes: u64::MAX }), (11, true));
+    assert_eq!(tasks(LogSize { rows: u64::MAX, bytes: 0 }), (1, true));
+    assert_eq!(tasks(LogSize { rows: u64::MAX, bytes: u64::MAX }), (50, false));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::target::Target;
-use rota_core::task::{Completion, Desired, State};
+use rota_core::task::{self, Completion, Desired, EventEffect, Item, State};
 use rota_core::{TaskId, Timestamp, WorkerName};
 use uuid::Uuid;
 
-use super::harness::{Harness, delete_agent, end_session, make, on};
+use super::harness::{Harness, attempt_of, delete_agent, end_session, make, on};
 use crate::{Budget, Command, Filter, Prune, Refused, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -251,4 +251,32 @@ pub async fn route_used_in_same_batch_survives(t: &mut Harness) {
     let route = t.last_change(id).route;
     let worker = t.hello("w").await;
     assert_eq!(t.claim_from(&worker, vec![route], 1).await[0].id, id);
+}
+
+pub async fn large_logs_end_a_prune(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let text = Bytes::from(vec![b'x'; 12 << 20]);
+    for _ in 0..6 {
+        t.plain().await;
+        let task = t.claim(&worker, 1).await.remove(0);
+        let items = vec![Item { at: t.now(), payload: text.clone(), effect: EventEffect::None }];
+        let report = task::Command::Report { attempt: attempt_of(&task), first: 1, items };
+        t.ask(task.id, report).await.unwrap();
+        let completion = Completion::Succeeded(None);
+        let finish = task::Command::Finish {
+            attempt: attempt_of(&task),
+            last: 1,
+            completion,
+            usage: None,
+            session: String::new(),
+            jitter: 0.5,
+        };
+        t.ask(task.id, finish).await.unwrap();
+    }
+    t.later(SECOND);
+    // 32 MiB, or the first that exceeds them.
+    assert_eq!(t.prune(t.now(), 200).await, 3);
+    assert_eq!(t.prune(t.now(), 200).await, 3);
+    assert_eq!(t.prune(t.now(), 200).await, 0);
 }

@@ -9,6 +9,7 @@ use rota_core::{RouteId, TaskKey, Timestamp};
 use super::Engine;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::memory::Live;
+use super::prune::MAX_LOGS;
 use super::write_set::Found;
 use crate::{
     Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, ReadyPage, SessionKey,
@@ -104,6 +105,7 @@ impl<B: Backend> Engine<B> {
                         after: self.prune_cursor.expired,
                         left_before: prune.left_before,
                         limit: prune.limit,
+                        logs: MAX_LOGS,
                     });
                 }
             }

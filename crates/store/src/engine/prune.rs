@@ -10,12 +10,12 @@ use rota_core::{RouteId, TaskKey, Timestamp};
 use super::queue::Queue;
 use super::write_set::Found;
 use super::{Answer, Engine};
-use crate::{Backend, Error, ExpiredRow, Load, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey};
+use crate::{Backend, Error, ExpiredRow, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey};
 
 /// Unused routes that one prune looks at.
 const MAX_ROUTES: usize = 256;
-/// Bytes of logs after which a prune ends.
-const MAX_LOG_SIZE: u64 = 32 * 1024 * 1024;
+/// Logs that one prune removes.
+pub(super) const MAX_LOGS: LogSize = LogSize { rows: 16 * 1024, bytes: 32 * 1024 * 1024 };
 
 /// Where a prune begins: the last rows that the one before looked at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +52,7 @@ impl<B: Backend> Engine<B> {
                 count += 1;
             }
         }
-        let (tasks, next) = self.prune_tasks(expired.tasks, prune.limit);
+        let (tasks, next) = self.prune_tasks(expired.tasks, expired.more_tasks);
         let (routes, route) = self.prune_routes(prune.limit)?;
         count += tasks + routes;
         let more = more || next.is_some() || routes >= prune.limit;
@@ -62,14 +62,9 @@ impl<B: Backend> Engine<B> {
 
     /// Removes expired tasks that no other task needs. Returns how many, and where the next prune continues; `None` at the
     /// end: the oldest may be needed no longer.
-    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>, limit: usize) -> (usize, Option<(Timestamp, TaskKey)>) {
-        let (mut count, mut size, mut last) = (0, 0, None);
-        let mut more = rows.len() >= limit;
-        for ExpiredRow { ended_at, row, log_size } in rows {
-            if size > MAX_LOG_SIZE {
-                more = true;
-                break;
-            }
+    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>, more: bool) -> (usize, Option<(Timestamp, TaskKey)>) {
+        let (mut count, mut last) = (0, None);
+        for ExpiredRow { ended_at, row } in rows {
             last = Some((ended_at, row.key));
             match row.task {
                 Ok(task)
@@ -77,7 +72,6 @@ impl<B: Backend> Engine<B> {
                 {
                     self.remove(Arc::new(task));
                     count += 1;
-                    size += log_size;
                 }
                 Ok(_) => {}
                 Err(reason) => {
