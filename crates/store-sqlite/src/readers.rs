@@ -10,7 +10,7 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
-    Snapshot, StoreStats, Stored, TaskRow,
+    Snapshot, StateRow, StoreStats, Stored, TaskRow,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -63,6 +63,12 @@ pub(crate) fn decoded(key: TaskKey, row: &Row<'_>, column: usize) -> rusqlite::R
 pub(crate) fn task_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
     let key = key(row, 0)?;
     Ok(TaskRow { key, id: TaskId(row.get(1)?), task: decoded(key, row, 2)?, has_dependents: row.get(3)? })
+}
+
+/// Reads the state from a task's record, which is dropped.
+pub(crate) fn state_row(row: &Row<'_>) -> rusqlite::Result<StateRow> {
+    let key = key(row, 0)?;
+    Ok(StateRow { key, id: TaskId(row.get(1)?), state: decoded(key, row, 2)?.map(|task| task.state) })
 }
 
 /// Returns the record of a row that a caller has named.

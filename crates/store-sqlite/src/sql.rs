@@ -24,6 +24,9 @@ statements! {
     TASK_BY_ID = concat!("SELECT ", task_columns!(), " FROM tasks WHERE namespace = ? AND id = ?");
     TASK_BY_ALIAS = concat!("SELECT ", task_columns!(), " FROM aliases JOIN tasks ON tasks.key = aliases.task
              WHERE aliases.namespace = ? AND alias = ?");
+    STATE_BY_ID = "SELECT key, id, record FROM tasks WHERE namespace = ? AND id = ?";
+    STATE_BY_ALIAS = "SELECT key, id, record FROM aliases JOIN tasks ON tasks.key = aliases.task
+                      WHERE aliases.namespace = ? AND alias = ?";
     INSERT_TASK = "INSERT INTO tasks (key, id, namespace, state, route, rank, due, ended, record)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE key = ?1";
@@ -83,8 +86,7 @@ statements! {
     DELETE_KEY = "DELETE FROM idempotency_keys WHERE namespace = ? AND key = ?";
 
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
-    WAITERS = concat!("SELECT ", task_columns!(), " FROM waits JOIN tasks ON tasks.key = waiter
-             WHERE waits.namespace = ? AND waits.key = ? ORDER BY waiter LIMIT ?");
+    WAITERS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter LIMIT ?";
     DELETE_WAIT = "DELETE FROM waits WHERE namespace = ? AND key = ? AND waiter = ?";
     PUT_EDGE = "INSERT OR IGNORE INTO edges (task, dependent) VALUES (?, ?)";
     DEPENDENTS = concat!("SELECT ", task_columns!(), " FROM edges AS edge JOIN tasks ON tasks.key = edge.dependent

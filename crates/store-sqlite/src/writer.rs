@@ -325,11 +325,17 @@ impl Writer {
             payloads: self.bodies(sql::PAYLOAD, &load.payloads)?,
             results: self.bodies(sql::RESULT, &load.results)?,
             secrets: self.bodies(sql::SECRETS, &load.secrets)?,
+            dependencies: self.rows(
+                sql::STATE_BY_ID,
+                &load.dependencies,
+                |(n, id)| (n.as_str(), id.0),
+                readers::state_row,
+            )?,
             aliases: self.rows(
-                sql::TASK_BY_ALIAS,
+                sql::STATE_BY_ALIAS,
                 &load.aliases,
                 |(n, alias)| (n.as_str(), alias),
-                readers::task_row,
+                readers::state_row,
             )?,
             idempotency_keys: self.idempotency_keys(&load.idempotency_keys)?,
             sessions: self.rows(
@@ -349,7 +355,8 @@ impl Writer {
         }
         for WaitsPage { key: (namespace, key), limit } in &load.waits {
             let params = params![namespace.as_str(), key.to_string(), signed(*limit)];
-            loaded.waits.push(self.tasks(sql::WAITERS, params)?);
+            let key = |row: &Row<'_>| readers::key(row, 0);
+            loaded.waits.push(readers::all(&self.connection, sql::WAITERS, params, key)?);
         }
         for page in &load.ready {
             loaded.ready.push(self.ready(page)?);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
-use rota_core::task::{Event, Task};
+use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,10 @@ pub struct Load {
     pub payloads: Vec<TaskKey>,
     pub results: Vec<TaskKey>,
     pub secrets: Vec<TaskKey>,
-    pub dependents: Vec<DependentsPage>,
+    /// Tasks that new ones depend on, by id and by alias: only their states, since their number is large.
+    pub dependencies: Vec<ScopedId>,
     pub aliases: Vec<NameKey>,
+    pub dependents: Vec<DependentsPage>,
     pub idempotency_keys: Vec<NameKey>,
     pub waits: Vec<WaitsPage>,
     pub sessions: Vec<SessionKey>,
@@ -79,7 +81,7 @@ pub struct DependentsPage {
     pub limit: usize,
 }
 
-/// First page of the tasks that wait for an object, lowest key first.
+/// First page of the keys of the tasks that wait for an object, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitsPage {
     pub key: WaitsKey,
@@ -143,6 +145,20 @@ pub struct TaskRow {
     pub has_dependents: bool,
 }
 
+/// State of a task, without its record.
+#[derive(Debug, Clone)]
+pub struct StateRow {
+    pub key: TaskKey,
+    pub id: TaskId,
+    pub state: Stored<State>,
+}
+
+impl StateRow {
+    pub fn new(row: TaskRow) -> Self {
+        Self { key: row.key, id: row.id, state: row.task.map(|task| task.state) }
+    }
+}
+
 /// Row of a ready task, with its rank and payload.
 #[derive(Debug, Clone)]
 pub struct ReadyRow {
@@ -175,10 +191,11 @@ pub struct Loaded {
     pub payloads: Vec<(TaskKey, Bytes)>,
     pub results: Vec<(TaskKey, Bytes)>,
     pub secrets: Vec<(TaskKey, Bytes)>,
+    pub dependencies: Vec<(ScopedId, StateRow)>,
+    pub aliases: Vec<(NameKey, StateRow)>,
     pub dependents: Vec<Vec<TaskRow>>,
-    pub aliases: Vec<(NameKey, TaskRow)>,
     pub idempotency_keys: Vec<(NameKey, IdempotencyRow)>,
-    pub waits: Vec<Vec<TaskRow>>,
+    pub waits: Vec<Vec<TaskKey>>,
     pub sessions: Vec<(SessionKey, Stored<Session>)>,
     pub ready: Vec<Vec<ReadyRow>>,
     /// Due tasks, earliest deadline first.

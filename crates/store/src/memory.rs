@@ -15,8 +15,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use crate::{
     Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
     FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, OnWorker, Page, Reader,
-    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, StoreStats, TaskRow, WaitsKey, WaitsPage,
-    Written, stored_due,
+    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, StateRow, StoreStats, TaskRow, WaitsKey,
+    WaitsPage, Written, stored_due,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -88,9 +88,9 @@ impl Contents {
         self.rows(edges.map(|(_, dependent)| *dependent)).into_iter().take(page.limit).collect()
     }
 
-    fn waiters(&self, page: &WaitsPage) -> Vec<TaskRow> {
-        let waiters = self.waits.iter().filter(|(key, _)| *key == page.key).map(|(_, waiter)| *waiter);
-        self.rows(waiters).into_iter().take(page.limit).collect()
+    fn waiters(&self, page: &WaitsPage) -> Vec<TaskKey> {
+        let range = (page.key.clone(), TaskKey(0))..=(page.key.clone(), TaskKey(u64::MAX));
+        self.waits.range(range).map(|(_, waiter)| *waiter).take(page.limit).collect()
     }
 
     fn ready_on(&self, route: RouteId) -> Vec<(i64, TaskKey)> {
@@ -222,7 +222,8 @@ impl Backend for InMemoryStore {
             results: bodies(&state.results, &load.results),
             secrets: bodies(&state.secrets, &load.secrets),
             dependents: load.dependents.iter().map(|page| state.dependents(page)).collect(),
-            aliases: rows(&load.aliases, |alias| state.row(*state.aliases.get(alias)?)),
+            dependencies: rows(&load.dependencies, |id| state.row(*state.ids.get(id)?).map(StateRow::new)),
+            aliases: rows(&load.aliases, |alias| state.row(*state.aliases.get(alias)?).map(StateRow::new)),
             idempotency_keys: rows(&load.idempotency_keys, |name| {
                 let (id, key, _) = state.idempotency_keys.get(name)?;
                 Some(IdempotencyRow { id: *id, task: state.row(*key) })

@@ -36,9 +36,8 @@ impl Backend for Counting {
         let loaded = self.inner.load(load)?;
         self.calls.loads += 1;
         let ready: usize = loaded.ready.iter().map(Vec::len).sum();
-        let pages: usize = loaded.dependents.iter().chain(&loaded.waits).map(Vec::len).sum();
-        let named =
-            loaded.ids.len() + loaded.tasks.len() + loaded.aliases.len() + loaded.idempotency_keys.len();
+        let pages: usize = loaded.dependents.iter().map(Vec::len).sum();
+        let named = loaded.ids.len() + loaded.tasks.len() + loaded.idempotency_keys.len();
         let bodies = loaded.payloads.len() + loaded.results.len() + loaded.secrets.len();
         self.calls.rows_read += ready + pages + named + bodies + loaded.sessions.len() + loaded.due.len();
         Ok(loaded)
@@ -281,4 +280,48 @@ fn large_follow_up_continues_in_pieces_between_other_commands() {
         written += calls.tasks_written - 2;
     }
     assert_eq!(written, 2001);
+}
+
+fn named(number: usize, alias: usize) -> Command {
+    let Command::Create(mut create) = create(number, Target::Agent(agent(0)), None) else { unreachable!() };
+    create.task.alias = Some(format!("alias-{alias}"));
+    Command::Create(create)
+}
+
+fn needing(number: usize, keys: impl IntoIterator<Item = task::DependencyKey>) -> Command {
+    let Command::Create(mut create) = create(number, Target::Agent(agent(0)), None) else { unreachable!() };
+    let on_failure = task::OnFailure::Fail;
+    let state = task::DependencyState::Missing;
+    create.task.dependencies =
+        keys.into_iter().map(|key| task::Dependency { key, on_failure, state }).collect();
+    Command::Create(create)
+}
+
+/// Records are loaded when they are visited: a batch that names much does not hold all of it in memory.
+#[test]
+fn records_of_waiters_are_loaded_when_visited() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0)]);
+    let alias = |number| task::DependencyKey::Alias(format!("alias-{number}"));
+    calls(&mut engine, (0..800).map(|number| needing(1000 + number, (0..20).map(alias))).collect());
+    let (created, _) = calls(&mut engine, (0..20).map(|number| named(number, number)).collect());
+    assert!(created.rows_read <= 2 * 256, "{created:?}");
+    assert!(created.loads <= 4, "{created:?}");
+}
+
+#[test]
+fn only_states_of_dependencies_are_loaded() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0)]);
+    calls(&mut engine, (0..200).map(|number| named(number, number)).collect());
+    let keys = |number: usize| {
+        let alias = task::DependencyKey::Alias(format!("alias-{number}"));
+        [task::DependencyKey::Id(id(number)), alias]
+    };
+    let dependents = (0..100).map(|number| needing(1000 + number, (0..200).flat_map(keys)));
+    let (created, _) = calls(&mut engine, dependents.collect());
+    assert_eq!((created.loads, created.writes, created.rows_read), (1, 1, 0), "no records");
+    // The edges exist, and lead to the dependents.
+    let (cancelled, _) = calls(&mut engine, vec![cancel(0)]);
+    assert_eq!(cancelled.tasks_written, 101);
 }

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use rota_core::TaskKey;
 
-use crate::{TaskRow, WaitsKey, WaitsPage};
+use crate::{WaitsKey, WaitsPage};
 
 /// A row as the batch sees it.
 #[derive(Debug)]
@@ -82,12 +82,17 @@ impl Waiting {
         self.0.get(key).is_some_and(|waiters| stored(waiters) || !waiters.added.is_empty())
     }
 
-    pub(super) fn learn(&mut self, page: &WaitsPage, rows: &[TaskRow]) {
+    pub(super) fn learn(&mut self, page: &WaitsPage, rows: Vec<TaskKey>) {
         let waiters = self.0.entry(page.key.clone()).or_default();
         if waiters.stored.is_none() {
-            waiters.stored = Some(rows.iter().map(|row| row.key).collect());
             waiters.more = rows.len() == page.limit;
+            waiters.stored = Some(rows);
         }
+    }
+
+    /// Returns the stored tasks that are known to wait for an object.
+    pub(super) fn stored(&self, key: &WaitsKey) -> &[TaskKey] {
+        self.0.get(key).and_then(|waiters| waiters.stored.as_deref()).unwrap_or_default()
     }
 
     pub(super) fn add(&mut self, key: WaitsKey, task: TaskKey) {

@@ -12,8 +12,8 @@ use super::memory::Live;
 use super::prune::MAX_LOGS;
 use super::write_set::Found;
 use crate::{
-    Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, ReadyPage, SessionKey,
-    Stored, TaskRow, WaitKey, WaitsPage,
+    Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, ScopedId,
+    SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsPage,
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
@@ -113,8 +113,10 @@ impl<B: Backend> Engine<B> {
         let claimed = slots.into_iter().filter(|(_, wanted)| *wanted > 0);
         let page = |(route, limit)| ReadyPage { route, after: None, limit, payloads: true };
         load.ready = claimed.map(page).collect();
-        load.ids.sort_unstable();
-        load.ids.dedup();
+        for ids in [&mut load.ids, &mut load.dependencies] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
         for names in [&mut load.aliases, &mut load.idempotency_keys] {
             names.sort_unstable();
             names.dedup();
@@ -142,7 +144,7 @@ impl<B: Backend> Engine<B> {
         }
         for dependency in &task.dependencies {
             match &dependency.key {
-                DependencyKey::Id(id) => load.ids.extend(find((task.namespace.clone(), *id))),
+                DependencyKey::Id(id) => load.dependencies.extend(find((task.namespace.clone(), *id))),
                 DependencyKey::Alias(alias) => load.aliases.push((task.namespace.clone(), alias.clone())),
             }
         }
@@ -150,7 +152,10 @@ impl<B: Backend> Engine<B> {
 
     /// Adds what the end of a task on a worker needs.
     fn collect_end(&self, key: TaskKey, load: &mut Load) {
-        if self.memory.get(key).is_some_and(|live| live.has_dependents) {
+        // Complete records: the others are loaded when they are visited.
+        if load.dependents.len() < MAX_FOLLOW_UPS / FIRST_DEPENDENTS
+            && self.memory.get(key).is_some_and(|live| live.has_dependents)
+        {
             load.dependents.push(first_dependents(key));
         }
     }
@@ -188,12 +193,11 @@ impl<B: Backend> Engine<B> {
                 self.write_set.ids.insert(id.clone(), Found::Absent);
             }
         }
-        let aliases = loaded.aliases.iter().map(|(alias, row)| (alias.clone(), row.key));
-        self.write_set.aliases.learn(aliases);
+        self.learn_states(load, loaded.dependencies, loaded.aliases);
         let keys = loaded.idempotency_keys.iter().map(|(key, row)| (key.clone(), row.into()));
         self.write_set.idempotency_keys.learn(keys);
         self.write_set.session_rows.learn(loaded.sessions);
-        for (page, rows) in load.waits.iter().zip(&loaded.waits) {
+        for (page, rows) in load.waits.iter().zip(loaded.waits) {
             self.write_set.waits.learn(page, rows);
         }
         for (page, rows) in load.dependents.iter().zip(&loaded.dependents) {
@@ -210,9 +214,8 @@ impl<B: Backend> Engine<B> {
             self.write_set.expired = Some(loaded.expired);
         }
         let owners = loaded.idempotency_keys.into_iter().filter_map(|(_, row)| row.task);
-        let linked = loaded.dependents.into_iter().chain(loaded.waits).flatten();
-        let aliased = loaded.aliases.into_iter().map(|(_, row)| row);
-        for row in loaded.tasks.into_iter().chain(owners).chain(aliased).chain(linked).chain(loaded.due) {
+        let linked = loaded.dependents.into_iter().flatten();
+        for row in loaded.tasks.into_iter().chain(owners).chain(linked).chain(loaded.due) {
             self.receive(row);
         }
         for (page, rows) in load.ready.iter().zip(loaded.ready) {
@@ -239,6 +242,44 @@ impl<B: Backend> Engine<B> {
             }
         }
         pages
+    }
+
+    /// Takes in the states of tasks that new ones depend on.
+    fn learn_states(
+        &mut self,
+        load: &Load,
+        by_id: Vec<(ScopedId, StateRow)>,
+        by_alias: Vec<(NameKey, StateRow)>,
+    ) {
+        let aliases = by_alias.iter().map(|(alias, row)| (alias.clone(), row.key));
+        self.write_set.aliases.learn(aliases);
+        for (id, row) in &by_id {
+            let found = match &row.state {
+                _ if self.write_set.removed.contains(&row.key) => Found::Absent,
+                Ok(_) => Found::Task(row.key),
+                Err(reason) => Found::Undecodable(reason.clone()),
+            };
+            self.write_set.ids.entry(id.clone()).or_insert(found);
+        }
+        for id in &load.dependencies {
+            if !self.write_set.ids.contains_key(id) {
+                self.write_set.ids.insert(id.clone(), Found::Absent);
+            }
+        }
+        for row in by_id.into_iter().map(|(_, row)| row).chain(by_alias.into_iter().map(|(_, row)| row)) {
+            match row.state {
+                _ if self.knows(row.key) => {}
+                Ok(state) => drop(self.write_set.states.insert(row.key, (row.id, state))),
+                Err(reason) => drop(self.write_set.undecodable.insert(row.key, (row.id, reason))),
+            }
+        }
+    }
+
+    /// Loads the first tasks that wait for new objects of the batch, as many as it may visit.
+    pub(super) fn fetch_waiters(&mut self, load: &Load) -> Result<(), Error> {
+        let waiting = load.waits.iter().flat_map(|page| self.write_set.waits.stored(&page.key));
+        let tasks = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS).collect();
+        self.fetch(&Load { tasks, ..Load::default() }).map(drop)
     }
 
     /// Takes a stored record into the batch, unless the batch or memory has it.

@@ -98,13 +98,10 @@ impl<B: Backend> Engine<B> {
         load.ids.sort_unstable();
         load.ids.dedup();
         self.fetch(&load)?;
-        let dependencies: Vec<_> =
-            self.assigned().flat_map(|entry| ended_dependencies(&entry.task)).collect();
-        for id in dependencies {
-            if let Some(key) = self.find(&id)? {
-                self.load(key)?;
-            }
-        }
+        let dependencies = self.assigned().flat_map(|entry| ended_dependencies(&entry.task));
+        let dependencies: Vec<_> = dependencies.filter_map(|id| self.known(&id)).collect();
+        self.load_all(&dependencies)?;
+        dependencies.into_iter().for_each(|key| self.hold(key));
         let carried = self.assigned().flat_map(|entry| self.previous(&entry.task));
         let stored = carried.filter(|(entry, carried)| *carried && entry.result.is_none());
         let mut results: Vec<_> = stored.map(|(entry, _)| entry.task.key).collect();

@@ -109,11 +109,10 @@ impl<B: Backend> Engine<B> {
             {
                 return Ok(Err(self.absent_key(key)));
             }
-            let record = match found {
-                Some(key) => self.load(key)?,
+            let id = match found {
+                Some(key) => self.state(key)?,
                 None => None,
             };
-            let id = record.map(|task| (task.id, task.state));
             if let (Some((id, _)), Some(key)) = (id, found) {
                 self.write_set.ids.entry((new.namespace.clone(), id)).or_insert(Found::Task(key));
             }

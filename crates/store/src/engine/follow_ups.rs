@@ -183,6 +183,7 @@ impl<B: Backend> Engine<B> {
             WaitKey::Alias(alias) => DependencyKey::Alias(alias.clone()),
             WaitKey::Agent(_) => return Ok(()),
         };
+        self.load_all(&waiters)?;
         let found = !waiters.is_empty();
         for waiter in waiters {
             self.found(waiter, key.clone(), task)?;
@@ -241,6 +242,7 @@ impl<B: Backend> Engine<B> {
         if let Some(defaults) = self.agent(&agent).map(|agent| agent.defaults) {
             let waits = (agent.0.clone(), WaitKey::Agent(agent.1.clone()));
             let (waiters, more) = self.take_waits(&waits)?;
+            self.load_all(&waiters)?;
             let resume = |waiter| (waiter, Command::AgentAppeared { defaults });
             self.write_set.next.extend(waiters.into_iter().map(resume));
             // All ready tasks were updated: the next commit begins behind the last route.

@@ -41,11 +41,15 @@ impl<B: Backend> Engine<B> {
     }
 
     fn add_edge(&mut self, on: TaskKey, dependent: TaskKey) {
-        if let Some(entry) = self.write_set.entries.get_mut(&on) {
-            entry.has_dependents = true;
-            entry.new_dependents.push(dependent);
-            self.write_set.changes.edges.push((on, dependent));
+        self.hold(on);
+        match self.write_set.entries.get_mut(&on) {
+            Some(entry) => {
+                entry.has_dependents = true;
+                entry.new_dependents.push(dependent);
+            }
+            None => self.write_set.new_dependents.entry(on).or_default().push(dependent),
         }
+        self.write_set.changes.edges.push((on, dependent));
     }
 
     /// Moves a task without its agent back to PENDING, to wait for the agent.
@@ -97,6 +101,11 @@ impl<B: Backend> Engine<B> {
                 let open = std::iter::once(at).chain(waits.open()).take(MAX_SEARCHED).map(scoped);
                 let unknown = open.filter(|id| !self.knows_id(id)).collect();
                 self.fetch(&Load { ids: unknown, ..Load::default() })?;
+            }
+            let open = std::iter::once(at).chain(waits.open()).take(MAX_SEARCHED).map(scoped);
+            let open: Vec<_> = open.filter_map(|id| self.known(&id)).collect();
+            if open.first().is_some_and(|key| !self.knows(*key)) {
+                self.load_all(&open)?;
             }
             let task = match self.find(&scoped(at))? {
                 Some(key) => self.load(key)?,

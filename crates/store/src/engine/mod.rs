@@ -126,6 +126,7 @@ impl<B: Backend> Engine<B> {
         self.begin();
         let load = self.collect(&batch, now);
         self.fetch(&load)?;
+        self.fetch_waiters(&load)?;
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);

@@ -68,7 +68,10 @@ impl<B: Backend> Engine<B> {
             last = Some((ended_at, row.key));
             match row.task {
                 Ok(task)
-                    if task.state.is_final() && !row.has_dependents && !self.write_set.holds(row.key) =>
+                    if task.state.is_final()
+                        && !row.has_dependents
+                        && !self.write_set.holds(row.key)
+                        && !self.write_set.new_dependents.contains_key(&row.key) =>
                 {
                     self.remove(Arc::new(task));
                     count += 1;

@@ -50,6 +50,10 @@ pub(super) enum Found {
 pub(super) struct WriteSet {
     pub(super) entries: KeyMap<Entry>,
     pub(super) ids: HashMap<ScopedId, Found>,
+    /// States of tasks that new ones depend on, as loaded: of those without an entry.
+    pub(super) states: KeyMap<(TaskId, State)>,
+    /// Dependents that the batch added to tasks without an entry.
+    pub(super) new_dependents: KeyMap<Vec<TaskKey>>,
     /// Tasks that the batch has removed.
     pub(super) removed: KeySet,
     /// Ready tasks of the touched routes.
@@ -222,6 +226,20 @@ impl<B: Backend> Engine<B> {
         Ok(self.write_set.get(key).map(|entry| &*entry.task))
     }
 
+    /// Returns a task's id and state in the current state of the batch, and loads its record if they are unknown.
+    pub(super) fn state(&mut self, key: TaskKey) -> Result<Option<(TaskId, State)>, Error> {
+        match self.write_set.states.get(&key) {
+            Some(state) if !self.knows(key) => Ok(Some(*state)),
+            _ => Ok(self.load(key)?.map(|task| (task.id, task.state))),
+        }
+    }
+
+    /// Loads the records of tasks that are not known, in one call.
+    pub(super) fn load_all(&mut self, keys: &[TaskKey]) -> Result<(), Error> {
+        let tasks = keys.iter().copied().filter(|key| !self.knows(*key)).collect();
+        self.fetch(&Load { tasks, ..Load::default() }).map(drop)
+    }
+
     /// Whether a task's record, or that there is none, is known without a load.
     pub(super) fn knows(&self, key: TaskKey) -> bool {
         self.write_set.holds(key)
@@ -231,7 +249,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Takes the record of a task on a worker into the batch.
-    fn hold(&mut self, key: TaskKey) {
+    pub(super) fn hold(&mut self, key: TaskKey) {
         if !self.write_set.holds(key)
             && let Some(live) = self.memory.get(key).cloned()
         {
@@ -242,7 +260,12 @@ impl<B: Backend> Engine<B> {
     /// Takes a record into the batch.
     pub(super) fn take_in(&mut self, live: Live) {
         let route = self.route(&live.task);
-        self.write_set.put(Entry::new(live, route));
+        let mut entry = Entry::new(live, route);
+        if let Some(added) = self.write_set.new_dependents.remove(&entry.task.key) {
+            entry.has_dependents = true;
+            entry.new_dependents = added;
+        }
+        self.write_set.put(entry);
     }
 
     /// Adds a new task to the batch. Returns its key.
