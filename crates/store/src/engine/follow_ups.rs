@@ -172,11 +172,11 @@ impl<B: Backend> Engine<B> {
         task: TaskKey,
         now: Timestamp,
     ) -> Result<(), Error> {
-        if self.load(task)?.is_none() {
-            // Removed, or not decodable: the tasks go on waiting for another one.
+        let Some(task) = self.present_task(&waits, task)? else {
+            // The tasks go on waiting for another one, whose creation adds a follow-up of its own.
             self.write_set.pending.finish(number, None);
             return Ok(());
-        }
+        };
         let (waiters, more) = self.take_waits(&waits)?;
         let key = match &waits.1 {
             WaitKey::Id(id) => DependencyKey::Id(*id),
@@ -195,6 +195,29 @@ impl<B: Backend> Engine<B> {
             let _ = self.apply(key, command, now)?;
         }
         if found { self.break_cycle(task) } else { Ok(()) }
+    }
+
+    /// Returns the task that the waiting ones are notified of. If it was removed, or cannot be decoded, it is the one that
+    /// has the name now: that one's creation has left them to this follow-up.
+    fn present_task(&mut self, waits: &WaitsKey, task: TaskKey) -> Result<Option<TaskKey>, Error> {
+        if self.load(task)?.is_some() {
+            return Ok(Some(task));
+        }
+        let present = match &waits.1 {
+            WaitKey::Id(id) => self.find(&(waits.0.clone(), *id))?,
+            WaitKey::Alias(alias) => {
+                let alias = (waits.0.clone(), alias.clone());
+                if self.write_set.aliases.get(&alias).is_none() {
+                    self.fetch(&Load { aliases: vec![alias.clone()], ..Load::default() })?;
+                }
+                self.write_set.aliases.get(&alias).copied()
+            }
+            WaitKey::Agent(_) => None,
+        };
+        match present {
+            Some(present) => Ok(self.load(present)?.is_some().then_some(present)),
+            None => Ok(None),
+        }
     }
 
     /// Updates a page of the ready tasks that name an agent, then those that wait for it.

@@ -1,0 +1,107 @@
+//! Follow-ups that continue over several commits, while other commands change what they meet.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use rota_core::target::Target;
+use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, State, Task};
+use rota_core::{Namespace, TaskId, Timestamp};
+use rota_store::engine::{BatchOutcome, Engine};
+use rota_store::memory::InMemoryStore;
+use rota_store::{Command, Create, Prune, Reader};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
+const LATER: Timestamp = Timestamp(NOW.0 + 1);
+
+fn namespace() -> Namespace {
+    Namespace::new("n").unwrap()
+}
+
+fn id(number: usize) -> TaskId {
+    TaskId(Uuid::from_u128((1 << 80) + number as u128))
+}
+
+fn create(number: usize, change: impl FnOnce(&mut Task)) -> Command {
+    let target = Target::Capabilities(["code".to_owned()].into());
+    let mut task = Task::new(id(number), namespace(), target);
+    change(&mut task);
+    Command::Create(Box::new(Create {
+        task,
+        payload: Bytes::from_static(b"work"),
+        secrets: None,
+        key: None,
+        foreign_id: true,
+        strict: false,
+        offer: None,
+    }))
+}
+
+fn after(number: usize, key: DependencyKey) -> Command {
+    let dependency = Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing };
+    create(number, |task| task.dependencies = vec![dependency])
+}
+
+fn named(number: usize, alias: &str) -> Command {
+    create(number, |task| task.alias = Some(alias.to_owned()))
+}
+
+fn cancel(number: usize) -> Command {
+    let command = task::Command::Update {
+        priority: None,
+        labels: None,
+        desired: Some(task::Desired::Cancelled),
+        reason: String::new(),
+    };
+    Command::Task { namespace: namespace(), id: id(number), command }
+}
+
+fn prune() -> Command {
+    Command::Prune(Prune { ended_before: Some(LATER), left_before: NOW, limit: 1000 })
+}
+
+fn run(engine: &mut Engine<InMemoryStore>, batch: Vec<Command>) -> BatchOutcome {
+    let outcome = engine.run(batch, LATER).unwrap();
+    assert!(outcome.replies.iter().all(Result::is_ok), "{:?}", outcome.replies);
+    outcome
+}
+
+fn settle(engine: &mut Engine<InMemoryStore>) {
+    for _ in 0..1000 {
+        if !engine.has_backlog() {
+            return;
+        }
+        run(engine, Vec::new());
+    }
+    panic!("the follow-ups have no end");
+}
+
+fn find(engine: &mut Engine<InMemoryStore>, number: usize) -> Option<Task> {
+    Reader::task(engine.backend(), &(namespace(), id(number))).unwrap()
+}
+
+#[test]
+fn waiters_of_removed_task_find_the_next() {
+    let mut engine = Engine::new(InMemoryStore::default(), 1).unwrap();
+    let alias = || DependencyKey::Alias("late".to_owned());
+    run(&mut engine, (100..2100).map(|number| after(number, alias())).collect());
+    engine.run(vec![named(0, "late"), cancel(0)], NOW).unwrap();
+    for _ in 0..3 {
+        run(&mut engine, Vec::new());
+    }
+    assert!(engine.has_backlog());
+    run(&mut engine, vec![prune(), named(1, "late")]);
+    assert_eq!(find(&mut engine, 0), None);
+    settle(&mut engine);
+    let mut waiting = 0;
+    for number in 100..2100 {
+        match find(&mut engine, number) {
+            None => {}
+            Some(task) if task.state == State::Failed => {}
+            Some(task) => {
+                assert_eq!(task.dependencies[0].state, DependencyState::Waiting(id(1)), "{number}");
+                waiting += 1;
+            }
+        }
+    }
+    assert!(waiting > 0, "all had found the first");
+}
