@@ -221,6 +221,8 @@ pub enum FollowUp {
     Ended { task: TaskKey, after: TaskKey },
     /// A task was created: tasks still wait for its id or alias.
     Found { waits: WaitsKey, task: TaskKey },
+    /// Tasks have found this one: it may be in a cycle with them.
+    Cycle { task: TaskKey },
     /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not
     /// been updated.
     Agent { namespace: Namespace, name: AgentName, after: Option<(RouteId, i64, TaskKey)> },

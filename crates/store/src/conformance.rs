@@ -48,7 +48,7 @@ macro_rules! conformance {
                 dependency_results_are_dispatched result_reaches_dependent_of_same_batch other_namespaces_are_no_dependencies
             }
             cycles {
-                cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty text_of_a_large_cycle_is_short cycle_by_alias two_cycles_closed_by_one_task dependents_of_a_cycle_fail
+                cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty large_cycle_fails_in_pieces cycle_by_alias members_continue_after_a_broken_cycle search_survives_a_restart dependents_of_a_cycle_fail
                 diamond_is_no_cycle cancelled_tasks_form_no_cycle
             }
             claims {

@@ -24,7 +24,7 @@ async fn create_many(t: &mut Harness, make_one: impl Fn(&mut Harness) -> crate::
 }
 
 /// Executes empty batches until nothing is left to do, and checks that no commit was large.
-async fn settle(t: &mut Harness) -> usize {
+pub(super) async fn settle(t: &mut Harness) -> usize {
     let mut rounds = 0;
     while !t.store.snapshot().await.unwrap().follow_ups.is_empty() {
         t.batch(Vec::new()).await;

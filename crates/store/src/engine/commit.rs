@@ -208,6 +208,7 @@ impl<B: Backend> Engine<B> {
                 None => memory.remove_route(&route),
             }
         }
+        memory.searches.extend(write_set.searches);
         let mut records = KeyMap::with_capacity_and_hasher(write_set.entries.len(), Default::default());
         for (key, entry) in write_set.entries {
             if entry.revision.is_some() || !entry.new_dependents.is_empty() {

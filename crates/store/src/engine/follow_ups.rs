@@ -35,7 +35,11 @@ impl Pending {
         self.queue.push_back((None, follow_up));
     }
 
-    fn spend(&mut self, visited: usize) {
+    pub(super) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    pub(super) fn spend(&mut self, visited: usize) {
         self.budget = self.budget.saturating_sub(visited);
     }
 
@@ -45,7 +49,7 @@ impl Pending {
     }
 
     /// Ends one, or leaves the rest of it to the next commits, behind all others.
-    fn finish(&mut self, number: Option<u64>, rest: Option<FollowUp>) {
+    pub(super) fn finish(&mut self, number: Option<u64>, rest: Option<FollowUp>) {
         self.done.extend(number);
         self.rest.extend(rest);
     }
@@ -107,6 +111,7 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Agent { namespace, name, after })) => {
                 self.visit_agent(number, (namespace, name), after)
             }
+            Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             _ => Ok(()),
         }
     }
@@ -194,7 +199,10 @@ impl<B: Backend> Engine<B> {
         while let Some((key, command)) = self.write_set.next.pop_front() {
             let _ = self.apply(key, command, now)?;
         }
-        if found { self.break_cycle(task) } else { Ok(()) }
+        if !more && (found || number.is_some()) {
+            self.search_cycle(task);
+        }
+        Ok(())
     }
 
     /// Returns the task that the waiting ones are notified of. If it was removed, or cannot be decoded, it is the one that

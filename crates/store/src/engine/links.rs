@@ -1,17 +1,13 @@
-//! Links between tasks and to agents: missing dependencies, edges, ends and cycles.
+//! Links between tasks and to agents: missing dependencies, edges and ends.
 //!
 //! An edge leads from a task to one that depends on it. It exists from the dependent's creation to the dependent's end:
 //! until then the other task is needed, for its end and for its result, and is not pruned.
 
 use rota_core::TaskKey;
-use rota_core::task::{Command, DependencyKey, DependencyState, State};
+use rota_core::task::{Command, DependencyKey};
 
 use super::Engine;
-use super::waits::Waits;
-use crate::{Backend, Error, FollowUp, Load, ScopedId, WaitKey};
-
-/// Records that one load of the search for cycles reads.
-const MAX_SEARCHED: usize = 1024;
+use crate::{Backend, Error, FollowUp, WaitKey};
 
 impl<B: Backend> Engine<B> {
     /// Stores what a new task waits for, and the tasks whose results it needs.
@@ -74,56 +70,6 @@ impl<B: Backend> Engine<B> {
             self.write_set.next.push_back((waiter, Command::DependencyEnded { id, state }));
         }
         Ok(())
-    }
-
-    /// Fails every task in a dependency cycle with this one. Only a task that others wait for can close a cycle.
-    pub(super) fn break_cycle(&mut self, key: TaskKey) -> Result<(), Error> {
-        let Some((namespace, id)) = self.load(key)?.map(|task| (task.namespace.clone(), task.id)) else {
-            return Ok(());
-        };
-        let waits = self.waits_from((namespace.clone(), id))?;
-        for member in waits.members() {
-            let (path, omitted) = waits.path(member);
-            if let Some(member) = self.known(&(namespace.clone(), member)) {
-                self.write_set.next.push_back((member, Command::Cycle { path, omitted }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the graph of everything that a task waits for, directly or indirectly.
-    fn waits_from(&mut self, start: ScopedId) -> Result<Waits, Error> {
-        let (namespace, id) = start;
-        let mut waits = Waits::new(id);
-        while let Some(at) = waits.next() {
-            let scoped = |id| (namespace.clone(), id);
-            if !self.knows_id(&scoped(at)) {
-                let open = std::iter::once(at).chain(waits.open()).take(MAX_SEARCHED).map(scoped);
-                let unknown = open.filter(|id| !self.knows_id(id)).collect();
-                self.fetch(&Load { ids: unknown, ..Load::default() })?;
-            }
-            let open = std::iter::once(at).chain(waits.open()).take(MAX_SEARCHED).map(scoped);
-            let open: Vec<_> = open.filter_map(|id| self.known(&id)).collect();
-            if open.first().is_some_and(|key| !self.knows(*key)) {
-                self.load_all(&open)?;
-            }
-            let task = match self.find(&scoped(at))? {
-                Some(key) => self.load(key)?,
-                None => None,
-            };
-            let on = match task {
-                Some(task) if task.state == State::Pending => {
-                    let waiting = task.dependencies.iter().filter_map(|dependency| match dependency.state {
-                        DependencyState::Waiting(on) => Some(on),
-                        _ => None,
-                    });
-                    waiting.collect()
-                }
-                _ => Vec::new(),
-            };
-            waits.add(at, on);
-        }
-        Ok(waits)
     }
 
     /// Takes in the end of a task.

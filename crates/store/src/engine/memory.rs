@@ -11,6 +11,7 @@ use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
+use super::cycles::CycleSearch;
 use super::{AgentKey, KeyMap, KeySet};
 use crate::{Changes, FollowUp, ScopedId, SessionKey, Snapshot, Written};
 
@@ -43,6 +44,8 @@ pub(super) struct Memory {
     pub(super) revision: u64,
     /// Consequences of earlier commands that are left, by number.
     pub(super) follow_ups: BTreeMap<u64, FollowUp>,
+    /// Searches for cycles that the next commits continue, by the task where they began.
+    pub(super) searches: KeyMap<CycleSearch>,
     /// Records that cannot be decoded, and are left alone.
     pub(super) undecodable: KeySet,
     /// Records that the snapshot could not decode, to be reported by the next commit.

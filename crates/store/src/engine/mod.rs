@@ -12,6 +12,7 @@ mod claim;
 mod collect;
 mod commit;
 mod create;
+mod cycles;
 mod dry_run;
 mod follow_ups;
 mod links;
@@ -19,7 +20,6 @@ mod memory;
 mod prune;
 mod queue;
 mod sessions;
-mod waits;
 mod write_set;
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rustc_hash::FxHashMap;
 
 use super::cache::{Cells, Waiting};
+use super::cycles::CycleSearch;
 use super::follow_ups::Pending;
 use super::memory::Live;
 use super::prune::PruneCursor;
@@ -65,6 +66,8 @@ pub(super) struct WriteSet {
     /// Commands on single tasks that follow from the last command.
     pub(super) next: VecDeque<(TaskKey, Command)>,
     pub(super) pending: Pending,
+    /// Searches for cycles that the next commits continue.
+    pub(super) searches: KeyMap<CycleSearch>,
     pub(super) aliases: Cells<NameKey, TaskKey>,
     pub(super) idempotency_keys: Cells<NameKey, KeyOwner>,
     pub(super) session_rows: Cells<SessionKey, Stored<Session>>,

@@ -1,0 +1,210 @@
+//! Dependency cycles: a breadth-first search from a task that others have found, along what it waits for. It is a
+//! follow-up, since the graph may have any size.
+//!
+//! A cycle is closed by its last edge, which leads from a waiting task to the found one. From then on none of its members can
+//! become ready: the search may take several commits, and begin again after a restart. What it has visited is in memory
+//! only. Only the found task fails of the cycle; its end reaches the other members like that of any dependency.
+
+use std::collections::{HashMap, VecDeque};
+
+use rota_core::task::{Command, DependencyState, State, Task};
+use rota_core::{Namespace, TaskId, TaskKey};
+
+use super::Engine;
+use crate::{Backend, Error, FollowUp, Load};
+
+/// Tasks that the text about a cycle names.
+const MAX_NAMED: usize = 10;
+
+/// Search for a cycle through one task.
+#[derive(Debug)]
+pub(super) struct CycleSearch {
+    start: TaskId,
+    /// Tasks to visit.
+    open: VecDeque<TaskId>,
+    /// Task through which each was first reached.
+    reached_by: HashMap<TaskId, TaskId>,
+    /// A cycle that was found, from the start, and how many of its steps were checked to exist still.
+    found: Option<(Vec<TaskId>, usize)>,
+}
+
+impl CycleSearch {
+    pub(super) fn new(start: TaskId) -> Self {
+        Self { start, open: [start].into(), reached_by: HashMap::new(), found: None }
+    }
+
+    /// Adds what a visited task waits for.
+    fn visit(&mut self, at: TaskId, waits_for: impl Iterator<Item = TaskId>) {
+        for on in waits_for {
+            if on == self.start {
+                self.found.get_or_insert_with(|| (path(&self.reached_by, self.start, at), 0));
+            } else if !self.reached_by.contains_key(&on) {
+                self.reached_by.insert(on, at);
+                self.open.push_back(on);
+            }
+        }
+    }
+
+    /// Returns the next tasks to look at.
+    fn next(&mut self, limit: usize) -> Vec<TaskId> {
+        match &self.found {
+            Some((path, checked)) => path.iter().skip(*checked).take(limit).copied().collect(),
+            None => self.open.drain(..self.open.len().min(limit)).collect(),
+        }
+    }
+
+    /// Checks the next step of the cycle. Begins again if it is gone.
+    fn check(&mut self, waits_for: impl IntoIterator<Item = TaskId>) {
+        let Some((path, checked)) = &mut self.found else { return };
+        let next = path.get(*checked + 1).copied().unwrap_or(self.start);
+        if waits_for.into_iter().any(|on| on == next) {
+            *checked += 1;
+        } else {
+            *self = Self::new(self.start);
+        }
+    }
+
+    /// Returns the cycle, once all of it was checked.
+    fn cycle(&self) -> Option<&[TaskId]> {
+        self.found.as_ref().filter(|(path, checked)| *checked == path.len()).map(|(path, _)| &**path)
+    }
+}
+
+/// Returns the way from the start to a task, both included.
+fn path(reached_by: &HashMap<TaskId, TaskId>, start: TaskId, to: TaskId) -> Vec<TaskId> {
+    let mut path = vec![to];
+    let mut at = to;
+    while at != start
+        && let Some(before) = reached_by.get(&at)
+    {
+        path.push(*before);
+        at = *before;
+    }
+    path.reverse();
+    path
+}
+
+/// Returns the tasks that a task waits for.
+fn waits_for(task: &Task) -> impl Iterator<Item = TaskId> {
+    let dependencies = if task.state == State::Pending { &task.dependencies[..] } else { &[] };
+    dependencies.iter().filter_map(|dependency| match dependency.state {
+        DependencyState::Waiting(on) => Some(on),
+        _ => None,
+    })
+}
+
+impl<B: Backend> Engine<B> {
+    /// Adds a search for a cycle through a task that others have found. Most tasks wait for none and need no search.
+    pub(super) fn search_cycle(&mut self, key: TaskKey) {
+        let Some(entry) = self.write_set.get(key) else { return };
+        if waits_for(&entry.task).next().is_some() {
+            // In place of a search that may have passed the new edges already.
+            self.write_set.searches.insert(key, CycleSearch::new(entry.task.id));
+            self.write_set.pending.push(FollowUp::Cycle { task: key });
+        }
+    }
+
+    /// Continues a search as far as this commit may. Fails the task if it is in a cycle.
+    pub(super) fn visit_cycle(&mut self, number: Option<u64>, key: TaskKey) -> Result<(), Error> {
+        let start = self.load(key)?.filter(|task| task.state == State::Pending);
+        let Some((namespace, id)) = start.map(|task| (task.namespace.clone(), task.id)) else {
+            self.write_set.searches.remove(&key);
+            self.memory.searches.remove(&key);
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        };
+        let known = self.write_set.searches.remove(&key).or_else(|| self.memory.searches.remove(&key));
+        let mut search = known.unwrap_or_else(|| CycleSearch::new(id));
+        while self.write_set.pending.budget() > 0 {
+            let next = search.next(self.write_set.pending.budget());
+            if next.is_empty() {
+                self.write_set.pending.finish(number, None);
+                return Ok(());
+            }
+            self.write_set.pending.spend(next.len());
+            self.visit_members(&namespace, &mut search, next)?;
+            if let Some(cycle) = search.cycle() {
+                let omitted = cycle.len().saturating_sub(MAX_NAMED);
+                let path = cycle.iter().take(MAX_NAMED).copied().collect();
+                self.write_set.next.push_back((key, Command::Cycle { path, omitted }));
+                self.write_set.pending.finish(number, None);
+                return Ok(());
+            }
+        }
+        self.write_set.searches.insert(key, search);
+        self.write_set.pending.finish(number, Some(FollowUp::Cycle { task: key }));
+        Ok(())
+    }
+
+    /// Visits tasks of the graph, or checks steps of a cycle that was found.
+    fn visit_members(
+        &mut self,
+        namespace: &Namespace,
+        search: &mut CycleSearch,
+        members: Vec<TaskId>,
+    ) -> Result<(), Error> {
+        self.load_ids(namespace, &members)?;
+        let checks = search.found.is_some();
+        for member in members {
+            let task = match self.known(&(namespace.clone(), member)) {
+                Some(key) => self.load(key)?,
+                None => None,
+            };
+            let waits_for = task.into_iter().flat_map(waits_for);
+            if checks {
+                search.check(waits_for);
+                if search.found.is_none() {
+                    return Ok(());
+                }
+            } else {
+                search.visit(member, waits_for);
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the records of some tasks in one call.
+    fn load_ids(&mut self, namespace: &Namespace, ids: &[TaskId]) -> Result<(), Error> {
+        let mut load = Load::default();
+        for id in ids {
+            let id = (namespace.clone(), *id);
+            match self.known(&id) {
+                Some(key) if !self.knows(key) => load.tasks.push(key),
+                None if !self.knows_id(&id) => load.ids.push(id),
+                _ => {}
+            }
+        }
+        self.fetch(&load).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(number: u128) -> TaskId {
+        TaskId(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn vanished_step_restarts_the_search() {
+        let mut search = CycleSearch::new(id(1));
+        assert_eq!(search.next(5), [id(1)]);
+        search.visit(id(1), [id(2), id(3)].into_iter());
+        assert_eq!(search.next(1), [id(2)]);
+        search.visit(id(2), [id(1)].into_iter());
+        assert_eq!(search.next(5), [id(1), id(2)]);
+        search.check([id(2)]);
+        search.check([]);
+        assert!(search.cycle().is_none());
+        assert_eq!(search.next(5), [id(1)]);
+        search.visit(id(1), [id(3)].into_iter());
+        assert_eq!(search.next(5), [id(3)]);
+        search.visit(id(3), [id(1)].into_iter());
+        search.check([id(3)]);
+        search.check([id(1)]);
+        assert_eq!(search.cycle(), Some(&[id(1), id(3)][..]));
+    }
+}
