@@ -91,6 +91,9 @@ pub struct WaitsPage {
 /// Place of a ready task in its route: its rank, then its key. The lowest is first.
 pub type Place = (i64, TaskKey);
 
+/// Place among the ready tasks of several routes.
+pub type RoutePlace = (RouteId, i64, TaskKey);
+
 /// Page of the ready tasks of a route, first place first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadyPage {
@@ -225,7 +228,13 @@ pub enum FollowUp {
     Cycle { task: TaskKey },
     /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not
     /// been updated.
-    Agent { namespace: Namespace, name: AgentName, after: Option<(RouteId, i64, TaskKey)> },
+    Agent {
+        namespace: Namespace,
+        name: AgentName,
+        after: Option<RoutePlace>,
+        /// Where it began, if not at the first place: after the last one it goes on at the first, up to here.
+        end: Option<RoutePlace>,
+    },
 }
 
 /// What one write changes, atomically. Removals happen before additions of the same kind.

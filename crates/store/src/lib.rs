@@ -52,8 +52,8 @@ use tokio::sync::mpsc;
 
 pub use backend::{
     Backend, Changes, DependentsPage, ExpiredPage, ExpiredRow, ExpiredRows, FollowUp, IdempotencyRow, Load,
-    Loaded, LogSize, NameKey, Place, Reader, ReadyPage, ReadyRow, ScopedId, SessionKey, StateRow, Stored,
-    TaskRow, WaitKey, WaitsKey, WaitsPage, Written, stored_due,
+    Loaded, LogSize, NameKey, Place, Reader, ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow,
+    Stored, TaskRow, WaitKey, WaitsKey, WaitsPage, Written, stored_due,
 };
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};

@@ -105,3 +105,40 @@ fn waiters_of_removed_task_find_the_next() {
     }
     assert!(waiting > 0, "all had found the first");
 }
+
+fn put_agent(seconds: u64) -> Command {
+    let queue_timeout = Some(std::time::Duration::from_secs(seconds));
+    let agent = rota_core::agent::Agent {
+        namespace: namespace(),
+        name: rota_core::AgentName::new("a").unwrap(),
+        generation: 0,
+        capabilities: [].into(),
+        defaults: task::Limits { queue_timeout, ..task::Limits::default() },
+        created_at: NOW,
+        updated_at: NOW,
+        payload: Bytes::new(),
+    };
+    Command::PutAgent(rota_store::PutAgent { agent, must_exist: None })
+}
+
+fn for_agent(number: usize) -> Command {
+    create(number, |task| task.target = Target::Agent(rota_core::AgentName::new("a").unwrap()))
+}
+
+fn timeouts(engine: &mut Engine<InMemoryStore>) -> Vec<u64> {
+    let timeout = |number| find(engine, number).unwrap().defaults.queue_timeout.unwrap().as_secs();
+    (0..2000).map(timeout).collect()
+}
+
+#[test]
+fn agent_changed_again_and_again_reaches_its_last_task() {
+    let mut engine = Engine::new(InMemoryStore::default(), 1).unwrap();
+    run(&mut engine, vec![put_agent(100)]);
+    run(&mut engine, (0..2000).map(for_agent).collect());
+    for seconds in 101..112 {
+        run(&mut engine, vec![put_agent(seconds)]);
+    }
+    assert!(timeouts(&mut engine).iter().all(|seconds| *seconds > 100));
+    settle(&mut engine);
+    assert!(timeouts(&mut engine).iter().all(|seconds| *seconds == 111));
+}

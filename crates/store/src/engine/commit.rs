@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rota_core::task::{DependencyState, Event, State, Task};
 use rota_core::{TaskKey, Timestamp};
 
+use super::entry::Entry;
 use super::memory::Live;
-use super::write_set::{Entry, WriteSet};
+use super::write_set::WriteSet;
 use super::{Engine, KeyMap};
 use crate::{
     AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Load, Previous, QueueLeft, ScopedId, TaskChange,

@@ -14,12 +14,14 @@ mod commit;
 mod create;
 mod cycles;
 mod dry_run;
+mod entry;
 mod follow_ups;
 mod links;
 mod memory;
 mod prune;
 mod queue;
 mod sessions;
+mod visits;
 mod write_set;
 
 use std::sync::Arc;

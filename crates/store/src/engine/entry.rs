@@ -1,0 +1,81 @@
+//! A task's record in a batch, with what its changes produced.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rota_core::task::{self, EndedAttempt, Event, QueueWait, State, Task};
+use rota_core::usage::Usage;
+use rota_core::{AgentName, RouteId, TaskKey};
+
+use super::memory::Live;
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) task: Arc<Task>,
+    pub(super) route: RouteId,
+    /// State before the batch; `None` for a new task.
+    pub(super) before: Option<State>,
+    /// Whether other tasks depend on it, stored ones or those of the batch.
+    pub(super) has_dependents: bool,
+    /// Dependents that the batch added.
+    pub(super) new_dependents: Vec<TaskKey>,
+    pub(super) events: Vec<Event>,
+    /// Revision of the batch's change; `None` while the record is unchanged.
+    pub(super) revision: Option<u64>,
+    /// Whether the batch created the task.
+    pub(super) new: bool,
+    /// The payload, if it is known.
+    pub(super) payload: Option<Bytes>,
+    pub(super) result: Option<Bytes>,
+    pub(super) assigned: bool,
+    pub(super) attempts_ended: Vec<EndedAttempt>,
+    pub(super) queue_waits: Vec<(QueueWait, Option<AgentName>)>,
+    pub(super) usage: Vec<(Option<AgentName>, Usage)>,
+}
+
+impl Entry {
+    /// Returns an entry without changes.
+    pub(super) fn new(live: Live, route: RouteId) -> Self {
+        Self {
+            before: Some(live.task.state),
+            task: live.task,
+            route,
+            has_dependents: live.has_dependents,
+            new_dependents: Vec::new(),
+            events: Vec::new(),
+            revision: None,
+            new: false,
+            payload: None,
+            result: None,
+            assigned: false,
+            attempts_ended: Vec::new(),
+            queue_waits: Vec::new(),
+            usage: Vec::new(),
+        }
+    }
+
+    /// Records the results of a command for the commit.
+    pub(super) fn record(&mut self, out: &mut task::Transition) {
+        if self.events.is_empty() {
+            self.events = std::mem::take(&mut out.events);
+        } else {
+            self.events.append(&mut out.events);
+        }
+        if let Some(result) = out.result.take() {
+            self.result = Some(result);
+        }
+        let current = self.task.assignment.as_ref();
+        let ended = out.attempt_ended.take();
+        if !out.used.is_zero() {
+            let attempt = ended.as_ref().map(|ended| &ended.assignment).or(current);
+            // Records of earlier versions do not name it; most tasks do.
+            let agent =
+                attempt.and_then(|attempt| attempt.agent.clone()).or_else(|| self.task.agent().cloned());
+            self.usage.push((agent, std::mem::take(&mut out.used)));
+        }
+        if let Some(wait) = out.queue_wait {
+            self.queue_waits.push((wait, current.and_then(|current| current.agent.clone())));
+        }
+        self.attempts_ended.extend(ended);
+    }
+}

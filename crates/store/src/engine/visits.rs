@@ -1,0 +1,232 @@
+//! Visits of follow-ups: each loads a page of the tasks that an end, a creation or an agent concerns, and gives them their
+//! commands.
+
+use rota_core::task::{Command, DependencyKey, State};
+use rota_core::{RouteId, TaskKey, Timestamp};
+
+use super::collect::FIRST_DEPENDENTS;
+use super::follow_ups::MAX_FOLLOW_UPS;
+use super::{AgentKey, Engine};
+use crate::{
+    Backend, DependentsPage, Error, FollowUp, Load, ReadyPage, RoutePlace, WaitKey, WaitsKey, WaitsPage,
+};
+
+impl<B: Backend> Engine<B> {
+    /// Visits the next tasks of the pending follow-ups: one load for all ends of tasks, or one for a page of another.
+    pub(super) fn visit(&mut self, now: Timestamp) -> Result<(), Error> {
+        let pending = &mut self.write_set.pending;
+        let is_end = |follow_up: &FollowUp| matches!(follow_up, FollowUp::Ended { .. });
+        let ends = pending.queue.iter().take(pending.budget()).take_while(|(_, next)| is_end(next)).count();
+        if ends > 0 {
+            let ends = pending.queue.drain(..ends).collect();
+            return self.visit_dependents(ends);
+        }
+        match pending.queue.pop_front() {
+            Some((number, FollowUp::Found { waits, task })) => self.visit_waiters(number, waits, task, now),
+            Some((number, FollowUp::Agent { namespace, name, after, end })) => {
+                self.visit_agent(number, (namespace, name), (after, end))
+            }
+            Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notifies dependents of ended tasks.
+    fn visit_dependents(&mut self, ends: Vec<(Option<u64>, FollowUp)>) -> Result<(), Error> {
+        let limit = (self.write_set.pending.budget() / ends.len()).max(1);
+        let (mut load, mut visits) = (Load::default(), Vec::new());
+        for (number, follow_up) in ends {
+            let FollowUp::Ended { task, after } = follow_up else { continue };
+            let known = if after == TaskKey(0) { self.notify_new_dependents(task) } else { None };
+            if known.is_none() {
+                load.dependents.push(DependentsPage { task, after, limit });
+            }
+            visits.push((number, task, known));
+        }
+        let mut pages = self.fetch(&load)?.dependents.into_iter();
+        for (number, task, known) in visits {
+            let (dependents, whole) = known.unwrap_or_else(|| {
+                let page = pages.next().unwrap_or_default();
+                let whole = page.len() < limit;
+                (page, whole)
+            });
+            let last = dependents.last().copied();
+            self.write_set.pending.spend(dependents.len());
+            self.notify(task, dependents)?;
+            match last.filter(|_| !whole) {
+                None => self.write_set.pending.finish(number, None),
+                Some(after) => self.write_set.pending.go_on(number, FollowUp::Ended { task, after }),
+            }
+        }
+        Ok(())
+    }
+
+    fn notify(&mut self, ended: TaskKey, dependents: Vec<TaskKey>) -> Result<(), Error> {
+        if let Some((id, state)) = self.load(ended)?.map(|ended| (ended.id, ended.state)) {
+            let notice = |dependent| (dependent, Command::DependencyEnded { id, state });
+            self.write_set.next.extend(dependents.into_iter().map(notice));
+        }
+        Ok(())
+    }
+
+    /// Notifies the dependents that the batch has added. Returns the first stored ones, if they are known, and whether
+    /// they are all.
+    fn notify_new_dependents(&mut self, task: TaskKey) -> Option<(Vec<TaskKey>, bool)> {
+        let entry = self.write_set.entries.get_mut(&task)?;
+        let (id, state) = (entry.task.id, entry.task.state);
+        let added = std::mem::take(&mut entry.new_dependents).into_iter();
+        self.write_set.next.extend(added.map(|added| (added, Command::DependencyEnded { id, state })));
+        if entry.new {
+            return Some((Vec::new(), true));
+        }
+        let stored = self.write_set.dependents.remove(&task)?;
+        let whole = stored.len() < FIRST_DEPENDENTS;
+        Some((stored, whole))
+    }
+
+    /// Notifies tasks that wait for an id or an alias which task it is.
+    fn visit_waiters(
+        &mut self,
+        number: Option<u64>,
+        waits: WaitsKey,
+        task: TaskKey,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(task) = self.present_task(&waits, task)? else {
+            // The tasks go on waiting for another one, whose creation adds a follow-up of its own.
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        };
+        let (waiters, more) = self.take_waits(&waits)?;
+        let key = match &waits.1 {
+            WaitKey::Id(id) => DependencyKey::Id(*id),
+            WaitKey::Alias(alias) => DependencyKey::Alias(alias.clone()),
+            WaitKey::Agent(_) => return Ok(()),
+        };
+        self.load_all(&waiters)?;
+        let found = !waiters.is_empty();
+        for waiter in waiters {
+            self.found(waiter, key.clone(), task)?;
+        }
+        // Those that were taken are removed by this commit: only the next one finds the others.
+        let rest = more.then_some(FollowUp::Found { waits, task });
+        self.write_set.pending.finish(number, rest);
+        while let Some((key, command)) = self.write_set.next.pop_front() {
+            let _ = self.apply(key, command, now)?;
+        }
+        if !more && (found || number.is_some()) {
+            self.search_cycle(task);
+        }
+        Ok(())
+    }
+
+    /// Returns the task that the waiting ones are notified of. If it was removed, or cannot be decoded, it is the one that
+    /// has the name now: that one's creation has left them to this follow-up.
+    fn present_task(&mut self, waits: &WaitsKey, task: TaskKey) -> Result<Option<TaskKey>, Error> {
+        if self.load(task)?.is_some() {
+            return Ok(Some(task));
+        }
+        let present = match &waits.1 {
+            WaitKey::Id(id) => self.find(&(waits.0.clone(), *id))?,
+            WaitKey::Alias(alias) => {
+                let alias = (waits.0.clone(), alias.clone());
+                if self.write_set.aliases.get(&alias).is_none() {
+                    self.fetch(&Load { aliases: vec![alias.clone()], ..Load::default() })?;
+                }
+                self.write_set.aliases.get(&alias).copied()
+            }
+            WaitKey::Agent(_) => None,
+        };
+        match present {
+            Some(present) => Ok(self.load(present)?.is_some().then_some(present)),
+            None => Ok(None),
+        }
+    }
+
+    /// Updates a page of the ready tasks that name an agent, then those that wait for it.
+    fn visit_agent(
+        &mut self,
+        number: Option<u64>,
+        agent: AgentKey,
+        (after, end): (Option<RoutePlace>, Option<RoutePlace>),
+    ) -> Result<(), Error> {
+        let limit = self.write_set.pending.budget();
+        let from = after.map_or(RouteId(0), |(route, ..)| route);
+        let mut routes = self.memory.agent_routes(&agent, from);
+        let (route, following) = (routes.next(), routes.next());
+        drop(routes);
+        let mut next = None;
+        if let Some(route) = route {
+            let place = after.filter(|(at, ..)| *at == route).map(|(_, rank, key)| (rank, key));
+            let page = ReadyPage { route, after: place, limit, payloads: false };
+            let page =
+                self.fetch(&Load { ready: vec![page], ..Load::default() })?.ready.pop().unwrap_or_default();
+            // An empty route costs a load, too.
+            self.write_set.pending.spend(page.len().max(1));
+            self.match_page(&agent, &page)?;
+            let last = page.last().filter(|_| page.len() >= limit).map(|(rank, key)| (route, *rank, *key));
+            next = last.or_else(|| following.map(|route| (route, i64::MIN, TaskKey(0))));
+        }
+        // Behind the end are the tasks that were updated before the follow-up went round.
+        let is_second_round = after < end;
+        let rest = match next {
+            Some(next) if !is_second_round || Some(next) < end => Some((Some(next), end)),
+            None if !is_second_round && end.is_some() => Some((None, end)),
+            _ => None,
+        };
+        match rest {
+            Some((after, end)) => {
+                let rest = FollowUp::Agent { namespace: agent.0, name: agent.1, after, end };
+                self.write_set.pending.go_on(number, rest);
+                Ok(())
+            }
+            None => self.visit_agent_waiters(number, agent),
+        }
+    }
+
+    /// Gives the tasks of a page that name an agent its current limits.
+    fn match_page(&mut self, agent: &AgentKey, page: &[(i64, TaskKey)]) -> Result<(), Error> {
+        let named = |task: &rota_core::task::Task| {
+            task.state == State::Queued && task.agent() == Some(&agent.1) && task.namespace == agent.0
+        };
+        for (_, key) in page {
+            if self.load(*key)?.is_some_and(named) {
+                self.match_agent(*key, agent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Resumes tasks that wait for an agent, if it exists.
+    fn visit_agent_waiters(&mut self, number: Option<u64>, agent: AgentKey) -> Result<(), Error> {
+        let mut rest = None;
+        if let Some(defaults) = self.agent(&agent).map(|agent| agent.defaults) {
+            let waits = (agent.0.clone(), WaitKey::Agent(agent.1.clone()));
+            let (waiters, more) = self.take_waits(&waits)?;
+            self.load_all(&waiters)?;
+            let resume = |waiter| (waiter, Command::AgentAppeared { defaults });
+            self.write_set.next.extend(waiters.into_iter().map(resume));
+            // All ready tasks were updated: the next commit begins behind the last route.
+            let behind = Some((RouteId(u32::MAX), i64::MAX, TaskKey(u64::MAX)));
+            rest = more.then_some(FollowUp::Agent {
+                namespace: agent.0,
+                name: agent.1,
+                after: behind,
+                end: None,
+            });
+        }
+        self.write_set.pending.finish(number, rest);
+        Ok(())
+    }
+
+    /// Removes and returns the first tasks that wait for an object, and whether there are more.
+    pub(super) fn take_waits(&mut self, key: &WaitsKey) -> Result<(Vec<TaskKey>, bool), Error> {
+        if !self.write_set.waits.knows(key) {
+            let page = WaitsPage { key: key.clone(), limit: MAX_FOLLOW_UPS };
+            self.fetch(&Load { waits: vec![page], ..Load::default() })?;
+        }
+        let (waiters, more) = self.write_set.waits.take(key);
+        self.write_set.pending.spend(waiters.len());
+        Ok((waiters, more))
+    }
+}
