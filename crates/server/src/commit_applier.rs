@@ -68,7 +68,7 @@ impl CommitApplier {
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         // Last: a watcher that reads after it was notified must find what the commit changed.
-        self.watchers.publish(commit);
+        self.watchers.publish(&commit);
     }
 
     fn apply_agent_change(&self, change: &AgentChange) {

@@ -104,7 +104,7 @@ impl Server {
 
         let store = StoreClient::new(Arc::clone(&options.store));
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
-        let watchers = Arc::new(Watchers::new());
+        let watchers = Arc::new(Watchers::default());
         let agents = Arc::new(AgentRegistry::default());
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
@@ -252,6 +252,7 @@ impl Bound {
             .layer(ending::Layer(stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(grpc::traced::Layer)
+            .layer(grpc::encoded::Layer)
             .add_service(tasks)
             .add_service(AgentServiceServer::new(services.agents))
             .add_service(AdminServiceServer::new(services.admin))

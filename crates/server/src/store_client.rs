@@ -17,8 +17,8 @@ use crate::keys::AgentKey;
 use crate::wire::names::TaskName;
 use crate::wire::status;
 
-/// Page of a log: what one read returns, and what one message of a watch contains.
-pub(crate) const LOG_PAGE: Budget = Budget { entries: 500, bytes: 1 << 20 };
+/// Page of a log: what one read returns, and what one message of a watch contains at most, but for one large entry.
+pub(crate) const LOG_PAGE: Budget = Budget { entries: 500, bytes: 256 << 10 };
 
 /// Answer of the store to a batch.
 pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, Error>;

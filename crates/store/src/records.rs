@@ -321,12 +321,16 @@ impl Budget {
     /// Subtracts an entry with its events. Returns whether the budget is used up.
     pub fn spend(&mut self, events: &[Event]) -> bool {
         self.entries = self.entries.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(events.iter().map(size).sum());
+        self.bytes = self.bytes.saturating_sub(encoded_size(events));
         self.entries == 0 || self.bytes == 0
     }
 }
 
-/// Returns about the encoded size of an event.
+/// Returns about the encoded size of events.
+pub fn encoded_size(events: &[Event]) -> usize {
+    events.iter().map(size).sum()
+}
+
 fn size(event: &Event) -> usize {
     /// Position, time, names of fields and codes.
     const FIXED: usize = 64;

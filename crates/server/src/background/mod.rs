@@ -72,9 +72,11 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Applies timeouts, start times and retries that are due";
     let timer = timer::run(store.clone(), due, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
-    let prune = prune::run(store, watchers, retention, stop.clone(), monitor("prune", help));
+    let prune = prune::run(store, retention, stop.clone(), monitor("prune", help));
     let relay = async move {
-        tokio::join!(scheduler.changed().run(stop.clone()), agents.changed().run(stop));
+        let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
+        let changes = scheduler.changed().run(of_scheduler);
+        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop));
     };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),

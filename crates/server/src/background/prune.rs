@@ -1,6 +1,5 @@
-//! Background task that removes expired records, a few per transaction, and watchers whose callers have left.
+//! Background task that removes expired records, a few per transaction.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rota_store::Prune;
@@ -9,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::store_client::StoreClient;
-use crate::watchers::Watchers;
 
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a worker's epoch is kept after its last session, so that nothing older can act for it.
@@ -20,7 +18,6 @@ const MAX_PRUNED: usize = 200;
 /// Prunes until `stop`. `retention` is how long ended tasks are kept; `None` keeps them.
 pub(super) async fn run(
     store: StoreClient,
-    watchers: Arc<Watchers>,
     retention: Option<Duration>,
     stop: CancellationToken,
     monitor: TaskMonitor,
@@ -32,7 +29,6 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        watchers.sweep();
         let ended_before = retention.map(|retention| now() - retention);
         let prune = Prune { ended_before, left_before: now() - EPOCH_RETENTION, limit: MAX_PRUNED };
         loop {

@@ -1,5 +1,6 @@
 //! Order in which a commit is applied, on commits made by hand.
 
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rota_core::agent::Agent;
 use rota_core::breaker::{Policy, State as BreakerState};
 use rota_core::failure::{Class, Failure};
 use rota_core::target::{Route, Target};
-use rota_core::task::{self, AttemptOutcome, Command, EndedAttempt, Limits, State, Task};
+use rota_core::task::{self, AttemptOutcome, Body, Command, EndedAttempt, Event, Limits, State, Task};
 use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, WorkerName};
 use rota_proto::v1;
 use rota_proto::worker::v1::{SessionResponse, session_response::Kind};
@@ -27,6 +28,7 @@ use super::*;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Reservation, SessionHandle};
 use crate::seal::Sealer;
+use crate::watchers::Topic;
 use crate::wire::agent::named;
 
 const ROUTE: RouteId = RouteId(1);
@@ -97,7 +99,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         scheduler,
         agents,
         dispatcher: Arc::new(dispatcher),
-        watchers: Arc::new(Watchers::new()),
+        watchers: Arc::new(Watchers::default()),
         store,
         restored: None,
         timer: watch::channel(None).0,
@@ -229,8 +231,12 @@ fn notified_watchers_find_what_changed() {
         agents.contains(&agent_key()) && scheduler.inspect(&worker_key(), WorkerEntry::attempts) == Some(1)
     });
     let waker = Waker::from(Arc::clone(&applied));
-    let mut changes = applier.watchers.task(commit.tasks[0].task.key);
-    assert!(changes.poll_recv(&mut Context::from_waker(&waker)).is_pending());
+    let event = Event { log_seq: 1, at: now(), attempt: 0, body: Body::Report(Bytes::new()) };
+    commit.tasks[0].events = Arc::new([event]);
+    let watchers = Arc::clone(&applier.watchers);
+    let _subscription = watchers.subscribe(Topic::Task(commit.tasks[0].task.key));
+    let mut relay = pin!(watchers.run(CancellationToken::new()));
+    assert!(relay.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     applier.apply(commit);
     reservation.commit(1);
     assert_eq!(applied.held.get(), Some(&true));

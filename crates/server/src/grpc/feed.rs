@@ -1,27 +1,25 @@
 //! Feed of many tasks from a token on, at least once: entries may repeat, and none is skipped. Sends RESYNC when the token
 //! is too old to resume from.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::Stream;
 use rota_core::Namespace;
-use rota_core::task::{Body, Event, Task};
+use rota_core::task::{Event, Task};
 use rota_proto::v1;
-use tokio::sync::broadcast;
-use tokio_stream::wrappers::ReceiverStream;
+use rota_store::Budget;
 use tonic::Status;
 
-use super::streams::{Outbox, Streams, page, send};
+use super::streams::{Chunks, Streams};
 use crate::clock::now;
 use crate::store_client::{LOG_PAGE, StoreClient};
-use crate::wire::{names, status, task as wire};
+use crate::watchers::messages::{self, token};
+use crate::watchers::{MAX_CHUNK_BYTES, Next, Subscription, Topic, is_oversized};
+use crate::wire::{names, status};
 
-const STREAM_BUFFER: usize = 64;
-
-/// Returns a token: the last revision seen, and the time. Opaque to callers.
-fn token(revision: u64) -> String {
-    format!("{revision:x}.{:x}", now().0 / 1_000_000)
-}
+/// Page of the feed: few entries, since each comes with a record.
+const FEED_PAGE: Budget = Budget { entries: 128, bytes: LOG_PAGE.bytes };
 
 /// Returns the revision of a token, if the feed can resume from it.
 fn read_token(retention: Option<Duration>, text: &str, last: u64) -> Option<u64> {
@@ -33,12 +31,29 @@ fn read_token(retention: Option<Duration>, text: &str, last: u64) -> Option<u64>
     (fresh && revision <= last).then_some(revision)
 }
 
-struct Feed {
+/// Watcher of many tasks.
+pub(crate) struct Feed {
     store: StoreClient,
+    subscription: Subscription,
     namespace: Option<Namespace>,
     states_only: bool,
+    /// Message to send first.
+    first: Option<Bytes>,
+    /// Revision up to which everything was sent.
     seen: u64,
-    outbox: Outbox<v1::WatchTasksResponse>,
+    /// Revision up to which the store is read, before anything is taken from the buffer.
+    behind: Option<u64>,
+    /// Change after `seen` that is being sent in several messages.
+    rest: Option<Rest>,
+}
+
+/// What is left of a change.
+struct Rest {
+    task: Task,
+    revision: u64,
+    /// Log position up to which it was sent.
+    after: u64,
+    last: u64,
 }
 
 pub(super) async fn many(
@@ -46,81 +61,124 @@ pub(super) async fn many(
     streams: &Streams,
     retention: Option<Duration>,
     request: v1::WatchTasksRequest,
-) -> Result<ReceiverStream<Result<v1::WatchTasksResponse, Status>>, Status> {
-    let namespace = names::parent_or_all("parent", &request.parent)?;
-    let commits = streams.watchers.commits();
-    let last = store.reads().revision().await.map_err(status::store)?;
-    let from =
-        if request.token.is_empty() { Some(last) } else { read_token(retention, &request.token, last) };
-    let (store, seen) = (store.clone(), from.unwrap_or(last));
-    Ok(streams.serve("watch-tasks", STREAM_BUFFER, move |outbox| async move {
-        // The first answer gives a token, so that a caller can resume from here even if nothing happens.
-        let first =
-            v1::WatchTasksResponse { token: token(seen), resync: from.is_none(), ..Default::default() };
-        send(&outbox, first).await?;
-        Feed { store, namespace, states_only: request.states_only, seen, outbox }.run(commits).await
-    }))
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + 'static, Status> {
+    Ok(streams.chunks(Feed::open(store, streams, retention, request).await?))
 }
 
 impl Feed {
-    async fn run(mut self, mut commits: broadcast::Receiver<Arc<rota_store::Commit>>) -> Result<(), Status> {
-        self.catch_up().await?;
-        loop {
-            let commit = match commits.recv().await {
-                Ok(commit) => commit,
-                // Too slow: the missed commits are read from the store.
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    self.catch_up().await?;
-                    continue;
-                }
-                Err(broadcast::error::RecvError::Closed) => return Ok(()),
-            };
-            // Revisions ascend within a commit; a change without entries has none.
-            for change in &commit.tasks {
-                if change.revision > self.seen {
-                    self.send(&change.task, &change.events, change.revision).await?;
-                    self.seen = change.revision;
-                }
-            }
-        }
+    pub(crate) async fn open(
+        store: &StoreClient,
+        streams: &Streams,
+        retention: Option<Duration>,
+        request: v1::WatchTasksRequest,
+    ) -> Result<Self, Status> {
+        let namespace = names::parent_or_all("parent", &request.parent)?;
+        let states_only = request.states_only;
+        let topic = Topic::Feed { namespace: namespace.clone(), states_only };
+        // Before reading: what is committed after that arrives, and what was committed before is read.
+        let subscription = streams.watchers.subscribe(topic);
+        let last = store.reads().revision().await.map_err(status::store)?;
+        let from =
+            if request.token.is_empty() { Some(last) } else { read_token(retention, &request.token, last) };
+        let seen = from.unwrap_or(last);
+        // The first answer gives a token, so that a caller can resume from here even if nothing happens.
+        let first =
+            v1::WatchTasksResponse { token: token(seen), resync: from.is_none(), ..Default::default() };
+        let mut chunk = Vec::new();
+        messages::append(&mut chunk, &first);
+        Ok(Self {
+            store: store.clone(),
+            subscription,
+            namespace,
+            states_only,
+            first: Some(chunk.into()),
+            seen,
+            behind: (seen < last).then_some(last),
+            rest: None,
+        })
     }
 
-    async fn catch_up(&mut self) -> Result<(), Status> {
-        loop {
-            let page = self.store.reads().feed(self.seen, LOG_PAGE).await.map_err(status::store)?;
-            for entry in page.entries {
-                // One that cannot be decoded has no record: the changes of others follow.
-                if let Some(task) = &entry.task {
-                    self.send(task, &entry.events, entry.revision).await?;
-                }
-                self.seen = entry.revision;
-            }
-            if !page.more {
-                return Ok(());
-            }
+    /// Reads a page of the store after the last position, up to `end`. May return nothing although more follows.
+    async fn read(&mut self, end: u64) -> Result<Bytes, Status> {
+        if let Some(rest) = self.rest.take() {
+            return self.read_rest(rest).await;
         }
+        self.subscription.count_read();
+        let page = self.store.reads().feed(self.seen, FEED_PAGE).await.map_err(status::store)?;
+        let mut chunk = Vec::new();
+        let mut whole = !page.more;
+        for entry in page.entries {
+            if entry.revision > end {
+                whole = true;
+                break;
+            }
+            // The others are read again, instead of waiting in memory for the caller.
+            if chunk.len() >= MAX_CHUNK_BYTES {
+                return Ok(chunk.into());
+            }
+            // One that cannot be decoded has no record: the changes of others follow.
+            let ours = |task: &Task| self.namespace.as_ref().is_none_or(|ours| task.namespace == *ours);
+            if let Some(task) = entry.task.filter(ours) {
+                if let ([first, .., last], true) = (&entry.events[..], is_oversized(&entry.events)) {
+                    let (after, last) = (first.log_seq - 1, last.log_seq);
+                    self.rest = Some(Rest { task, revision: entry.revision, after, last });
+                    return Ok(chunk.into());
+                }
+                self.append(&mut chunk, &task, &entry.events, entry.revision);
+            }
+            self.seen = entry.revision;
+        }
+        if whole {
+            self.seen = self.seen.max(end);
+            self.behind = None;
+        }
+        Ok(chunk.into())
     }
 
-    /// Sends the entries of one change, in as many messages as they need. Only the last one has the change's token, so
-    /// that a caller who is disconnected between them receives all of them again.
-    async fn send(&self, task: &Task, events: &[Event], revision: u64) -> Result<(), Status> {
-        if self.namespace.as_ref().is_some_and(|namespace| task.namespace != *namespace) {
-            return Ok(());
+    /// Reads a page of a large change. Only its last message has its token, so that a caller who is disconnected before
+    /// receives all of them again.
+    async fn read_rest(&mut self, mut rest: Rest) -> Result<Bytes, Status> {
+        self.subscription.count_read();
+        let mut events = self.store.events(&rest.task, rest.after, LOG_PAGE).await?;
+        events.retain(|event| event.log_seq <= rest.last);
+        // Nothing is left of a log that was removed in the meantime.
+        rest.after = events.last().map_or(rest.last, |event| event.log_seq);
+        let whole = rest.after == rest.last;
+        let mut chunk = Vec::new();
+        self.append(&mut chunk, &rest.task, &events, if whole { rest.revision } else { self.seen });
+        if whole {
+            self.seen = rest.revision;
+        } else {
+            self.rest = Some(rest);
         }
-        let wanted =
-            |entry: &&Event| !self.states_only || matches!(entry.body, Body::State(_) | Body::Change { .. });
-        let mut events = events.iter().filter(wanted).peekable();
-        while events.peek().is_some() {
-            let events_of_message = page(&mut events);
-            let seen = if events.peek().is_none() { revision } else { self.seen };
-            let answer = v1::WatchTasksResponse {
-                task: Some(wire::to_wire(task, None, None)),
-                events: events_of_message,
-                token: token(seen),
-                resync: false,
-            };
-            send(&self.outbox, answer).await?;
+        Ok(chunk.into())
+    }
+
+    fn append(&self, chunk: &mut Vec<u8>, task: &Task, events: &[Event], seen: u64) {
+        let wanted = events.iter().filter(|event| !self.states_only || messages::is_state(event));
+        messages::feed(chunk, task, wanted, seen);
+    }
+}
+
+impl Chunks for Feed {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
         }
-        Ok(())
+        loop {
+            while let Some(end) = self.behind {
+                let chunk = self.read(end).await?;
+                if !chunk.is_empty() {
+                    return Ok(Some(chunk));
+                }
+            }
+            match self.subscription.next(self.seen).await {
+                Next::Chunk(chunk, end) => {
+                    self.seen = end;
+                    return Ok(Some(chunk));
+                }
+                Next::Missing(end) => self.behind = Some(end),
+            }
+        }
     }
 }

@@ -1,124 +1,92 @@
 //! Watch of one task: its log from a position, then what is appended, each entry once and in order.
 
-use std::sync::Arc;
+use std::pin::pin;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use rota_core::task::{Event, Task};
+use rota_core::{Namespace, TaskId, TaskKey};
 use rota_proto::v1::{
     self, AttachTaskRequest, AttachTaskResponse, attach_task_request, attach_task_response,
 };
-use rota_store::TaskChange;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::input;
-use super::streams::{Outbox, Streams, page, send};
+use super::streams::{Chunks, Outbox, Streams, send};
 use crate::store_client::{LOG_PAGE, StoreClient};
-use crate::watchers::Watchers;
+use crate::watchers::{Next, Subscription, Topic, messages};
+use crate::wire::names;
 use crate::wire::status::{error, invalid};
-use crate::wire::{names, task as wire};
 
-/// Messages that may wait for the caller.
-const STREAM_BUFFER: usize = 16;
+/// Messages of an attached caller that may wait for it.
+const STREAM_BUFFER: usize = 1;
 
 /// Watches a task. Ends after its last entry when the task has ended.
 pub(super) async fn one(
     store: &StoreClient,
     streams: &Streams,
     request: v1::WatchTaskRequest,
-) -> Result<ReceiverStream<Result<v1::WatchTaskResponse, Status>>, Status> {
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + 'static, Status> {
     let (namespace, named) = names::task("name", &request.name)?;
-    let after =
+    let seen =
         u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
     let task = store.task(&namespace, named).await?;
-    let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
-    Ok(streams.serve("watch-task", STREAM_BUFFER, move |outbox| async move {
-        follow(&store, &watchers, &task, after, &outbox).await
-    }))
+    // Before the store is read: what is committed after that arrives, and what was committed before is read.
+    let subscription = streams.watchers.subscribe(Topic::Task(task.key));
+    let (id, key) = (task.id, task.key);
+    let store = store.clone();
+    let source = Follow { store, subscription, namespace, id, key, seen, behind: true, ended: false };
+    Ok(streams.chunks(source))
 }
 
-async fn follow(
-    store: &StoreClient,
-    watchers: &Watchers,
-    task: &Task,
-    mut seen: u64,
-    outbox: &Outbox<v1::WatchTaskResponse>,
-) -> Result<(), Status> {
-    loop {
-        // Subscribed before reading: what is committed in between arrives twice instead of never.
-        let mut changes = watchers.task(task.key);
-        if catch_up(store, task, &mut seen, outbox).await? {
-            return Ok(());
+/// Watcher of one task.
+struct Follow {
+    store: StoreClient,
+    subscription: Subscription,
+    namespace: Namespace,
+    id: TaskId,
+    key: TaskKey,
+    /// Position of the last log entry that was sent.
+    seen: u64,
+    /// Whether the store is read before anything is taken from the buffer.
+    behind: bool,
+    ended: bool,
+}
+
+impl Chunks for Follow {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.ended {
+            return Ok(None);
         }
-        while let Some(change) = changes.recv().await {
-            if change.events.first().is_some_and(|event| event.log_seq > seen + 1) {
-                break;
-            }
-            if live(store, &change, &mut seen, outbox).await? {
-                return Ok(());
+        if !self.behind {
+            match self.subscription.next(self.seen).await {
+                Next::Chunk(chunk, end) => {
+                    self.seen = end;
+                    return Ok(Some(chunk));
+                }
+                Next::Missing(_) => self.behind = true,
             }
         }
+        self.read().await.map(Some)
     }
 }
 
-/// Sends what the store has. Returns whether the task has ended and all of its log was sent.
-async fn catch_up(
-    store: &StoreClient,
-    task: &Task,
-    seen: &mut u64,
-    outbox: &Outbox<v1::WatchTaskResponse>,
-) -> Result<bool, Status> {
-    loop {
-        let task = store.record(&task.namespace, task.id).await?.filter(|found| found.key == task.key);
+impl Follow {
+    /// Reads a page of the store. A task that has ended comes with its result, in each message.
+    async fn read(&mut self) -> Result<Bytes, Status> {
+        let task = self.store.record(&self.namespace, self.id).await?.filter(|found| found.key == self.key);
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
-        let mut events = store.events(&task, *seen, LOG_PAGE).await?;
+        let mut events = self.store.events(&task, self.seen, LOG_PAGE).await?;
         // Entries committed between the two reads are left for the next round, which sends them with their own record:
         // each entry is sent once, and must not come with an older record.
         events.retain(|event| event.log_seq <= task.log_seq);
-        *seen = events.last().map_or(*seen, |event| event.log_seq);
-        let whole = *seen >= task.log_seq;
-        let ended = whole && task.state.is_final();
-        send_task(store, &task, &events, outbox).await?;
-        if whole {
-            return Ok(ended);
-        }
-    }
-}
-
-async fn live(
-    store: &StoreClient,
-    change: &TaskChange,
-    seen: &mut u64,
-    outbox: &Outbox<v1::WatchTaskResponse>,
-) -> Result<bool, Status> {
-    let fresh: Vec<_> = change.events.iter().filter(|event| event.log_seq > *seen).cloned().collect();
-    *seen = fresh.last().map_or(*seen, |event| event.log_seq);
-    let ended = change.task.state.is_final();
-    if !fresh.is_empty() || ended {
-        send_task(store, &change.task, &fresh, outbox).await?;
-    }
-    Ok(ended)
-}
-
-/// Sends entries, in as many messages as they need. An ended task always comes with its result, in each of them.
-async fn send_task(
-    store: &StoreClient,
-    task: &Task,
-    events: &[Event],
-    outbox: &Outbox<v1::WatchTaskResponse>,
-) -> Result<(), Status> {
-    let result = if task.state.is_final() { store.result(task).await? } else { None };
-    let mut events = events.iter().peekable();
-    loop {
-        let answer = v1::WatchTaskResponse {
-            events: page(&mut events),
-            task: Some(wire::to_wire(task, None, result.as_ref())),
-        };
-        send(outbox, answer).await?;
-        if events.peek().is_none() {
-            return Ok(());
-        }
+        self.seen = events.last().map_or(self.seen, |event| event.log_seq);
+        self.behind = self.seen < task.log_seq;
+        self.ended = !self.behind && task.state.is_final();
+        let result = if task.state.is_final() { self.store.result(&task).await? } else { None };
+        let mut chunk = Vec::new();
+        messages::log(&mut chunk, &task, events.iter(), result.as_ref());
+        Ok(chunk.into())
     }
 }
 
@@ -145,14 +113,18 @@ async fn attached(
         return Err(invalid("watch", "must be the first message"));
     };
     let name = watch.name.clone();
-    let mut updates = one(store, streams, watch).await?;
+    let mut updates = pin!(one(store, streams, watch).await?);
     let mut listening = true;
     loop {
         let kind = tokio::select! {
-            update = updates.next() => match update {
-                None => return Ok(()),
-                Some(update) => attach_task_response::Kind::Update(update?),
-            },
+            chunk = updates.next() => {
+                let Some(mut chunk) = chunk.transpose()? else { return Ok(()) };
+                while let Some(update) = messages::take(&mut chunk)? {
+                    let kind = Some(attach_task_response::Kind::Update(update));
+                    send(outbox, AttachTaskResponse { kind }).await?;
+                }
+                continue;
+            }
             message = inbound.message(), if listening => match message?.map(|message| message.kind) {
                 // The caller has closed its half of the stream, and still reads.
                 None => {

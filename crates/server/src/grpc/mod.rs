@@ -7,6 +7,7 @@ mod answers;
 mod create;
 mod demand;
 mod drain;
+pub(crate) mod encoded;
 pub(crate) mod ending;
 mod explain;
 mod feed;

@@ -1,29 +1,31 @@
-//! Long-lived response streams: each is fed by a task of its own until that ends, the caller hangs up, or the server
-//! stops.
+//! Long-lived response streams. One of messages is fed by a task of its own until that ends, the caller hangs up, or the
+//! server stops. One of encoded chunks is fed by its connection, so that one whose caller does not read holds nothing.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::slice::from_ref;
 use std::sync::Arc;
 
-use futures::Stream;
-use rota_core::task::Event;
-use rota_proto::v1;
+use bytes::Bytes;
+use futures::{Stream, stream};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store_client::LOG_PAGE;
 use crate::watchers::Watchers;
-use crate::wire::event;
 use crate::wire::status::error;
 
 /// Messages of a stream on their way to the caller.
 pub(super) type Outbox<T> = mpsc::Sender<Result<T, Status>>;
 
 pub(super) type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Source of a stream of encoded messages.
+pub(super) trait Chunks: Send + 'static {
+    /// Waits for the next chunk; none at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Status>> + Send;
+}
 
 /// What a stream needs: notice of changes, and of the server's end.
 #[derive(Clone)]
@@ -33,6 +35,20 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
+    /// Serves chunks from a source. The stream ends with STOPPING when the server stops.
+    pub(super) fn chunks(
+        &self,
+        source: impl Chunks,
+    ) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+        stream::try_unfold((source, self.stop.clone()), async |(mut source, stop)| {
+            let next = tokio::select! {
+                () = stop.cancelled() => Err(stopping()),
+                next = source.next() => next,
+            };
+            Ok(next?.map(|chunk| (chunk, (source, stop))))
+        })
+    }
+
     /// Serves a stream that ends with STOPPING when the server stops.
     pub(super) fn serve<T, F>(
         &self,
@@ -84,19 +100,6 @@ where
 /// Sends a message. Fails when the caller has hung up, which ends the stream.
 pub(super) async fn send<T>(outbox: &Outbox<T>, message: T) -> Result<(), Status> {
     outbox.send(Ok(message)).await.map_err(|_| Status::cancelled("the caller has hung up"))
-}
-
-/// Takes the log entries of one message.
-pub(super) fn page<'a>(events: &mut impl Iterator<Item = &'a Event>) -> Vec<v1::Event> {
-    let mut budget = LOG_PAGE;
-    let mut page = Vec::new();
-    for event in events {
-        page.push(event::to_wire(event));
-        if budget.spend(from_ref(event)) {
-            break;
-        }
-    }
-    page
 }
 
 pub(super) fn stopping() -> Status {

@@ -13,6 +13,7 @@ use rota_store::Filter;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::create::{self, Creator};
+use super::encoded::{self, Replaced};
 use super::explain::Explainer;
 use super::streams::{Boxed, Streams};
 use super::{feed, follow, input};
@@ -92,8 +93,8 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
 
 #[tonic::async_trait]
 impl TaskService for Tasks {
-    type WatchTaskStream = Boxed<WatchTaskResponse>;
-    type WatchTasksStream = Boxed<WatchTasksResponse>;
+    type WatchTaskStream = Replaced<WatchTaskResponse>;
+    type WatchTasksStream = Replaced<WatchTasksResponse>;
     type AttachTaskStream = Boxed<AttachTaskResponse>;
 
     async fn create_task(
@@ -258,16 +259,15 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let stream = follow::one(&self.store, &self.streams, request.into_inner()).await?;
-        Ok(Response::new(Box::pin(stream)))
+        follow::one(&self.store, &self.streams, request.into_inner()).await.map(encoded::response)
     }
 
     async fn watch_tasks(
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let stream = feed::many(&self.store, &self.streams, self.retention, request.into_inner()).await?;
-        Ok(Response::new(Box::pin(stream)))
+        let chunks = feed::many(&self.store, &self.streams, self.retention, request.into_inner());
+        chunks.await.map(encoded::response)
     }
 
     async fn explain_task(

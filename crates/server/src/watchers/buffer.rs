@@ -1,0 +1,184 @@
+//! Buffer of recent changes, encoded, by topic. One bound of bytes holds for all topics together: the oldest chunks of any
+//! topic are evicted first. No step takes time in proportion to the number of topics or watchers, except that the watchers
+//! of a topic are woken with its new chunk.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use rota_core::task::Task;
+use rota_core::{Namespace, TaskKey};
+use tokio::sync::watch;
+
+/// Bytes of all chunks.
+pub(super) const MAX_BYTES: usize = 16 << 20;
+/// Number of all chunks.
+pub(super) const MAX_CHUNKS: usize = 16 << 10;
+
+/// What a watcher watches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Topic {
+    Task(TaskKey),
+    Feed {
+        /// All namespaces if `None`.
+        namespace: Option<Namespace>,
+        states_only: bool,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    /// Topics that have watchers.
+    rings: HashMap<Topic, Ring>,
+    /// The topic of each chunk, oldest first. May name topics that are gone.
+    order: VecDeque<Topic>,
+    bytes: usize,
+}
+
+/// Chunks of a topic, in the order of their positions.
+#[derive(Debug)]
+struct Ring {
+    watchers: usize,
+    /// Signals a new chunk.
+    changed: watch::Sender<()>,
+    chunks: VecDeque<Chunk<Bytes>>,
+    /// The chunk that is being written.
+    open: Option<Chunk<Vec<u8>>>,
+    /// End of the last evicted chunk.
+    evicted: u64,
+}
+
+/// Messages with all changes of a topic after `start` up to `end`. They are taken as a whole.
+#[derive(Debug)]
+struct Chunk<B> {
+    start: u64,
+    end: u64,
+    /// `None` if a message was too large.
+    bytes: Option<B>,
+}
+
+impl Chunk<Bytes> {
+    fn len(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// What the buffer has after a position.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// A chunk and its end.
+    Chunk(Bytes, u64),
+    /// Changes up to this position, which it has not.
+    Missing(u64),
+    Nothing,
+}
+
+impl Buffer {
+    pub(super) fn subscribe(&mut self, topic: &Topic) -> watch::Receiver<()> {
+        let ring = self.rings.entry(topic.clone()).or_insert_with(|| Ring {
+            watchers: 0,
+            changed: watch::channel(()).0,
+            chunks: VecDeque::new(),
+            open: None,
+            evicted: 0,
+        });
+        ring.watchers += 1;
+        ring.changed.subscribe()
+    }
+
+    /// Removes a watcher. The last one takes the topic with it.
+    pub(super) fn unsubscribe(&mut self, topic: &Topic) {
+        let Some(ring) = self.rings.get_mut(topic) else { return };
+        ring.watchers -= 1;
+        if ring.watchers == 0 {
+            self.bytes -= ring.chunks.iter().map(Chunk::len).sum::<usize>();
+            self.rings.remove(topic);
+        }
+    }
+
+    /// Returns whether a task itself is watched, and whether a feed with it is.
+    pub(super) fn watched(&self, task: &Task) -> (bool, bool) {
+        if self.rings.is_empty() {
+            return (false, false);
+        }
+        let feeds =
+            [false, true].into_iter().any(|states_only| !self.feeds(&task.namespace, states_only).is_empty());
+        (self.rings.contains_key(&Topic::Task(task.key)), feeds)
+    }
+
+    /// Returns the watched feeds that include a namespace.
+    pub(super) fn feeds(&self, namespace: &Namespace, states_only: bool) -> Vec<Topic> {
+        let feeds = [None, Some(namespace.clone())].map(|namespace| Topic::Feed { namespace, states_only });
+        feeds.into_iter().filter(|feed| self.rings.contains_key(feed)).collect()
+    }
+
+    /// Adds a message with the changes after `start` up to `end` to the open chunk of a topic; `None` for one that is too
+    /// large. Returns whether it opened the chunk.
+    pub(super) fn append(&mut self, topic: &Topic, start: u64, end: u64, message: Option<&[u8]>) -> bool {
+        let Some(ring) = self.rings.get_mut(topic) else { return false };
+        if message.is_some_and(<[u8]>::is_empty) {
+            return false;
+        }
+        let opens = ring.open.is_none();
+        let open = ring.open.get_or_insert_with(|| Chunk { start, end, bytes: Some(Vec::new()) });
+        open.start = open.start.min(start);
+        open.end = open.end.max(end);
+        match message {
+            None => open.bytes = None,
+            Some(message) => open.bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(message)),
+        }
+        opens
+    }
+
+    /// Makes the open chunks of topics visible to their watchers.
+    pub(super) fn seal(&mut self, topics: Vec<Topic>) {
+        for topic in topics {
+            let Some(ring) = self.rings.get_mut(&topic) else { continue };
+            let Some(Chunk { start, end, bytes }) = ring.open.take() else { continue };
+            // Without spare capacity, so that the chunk has the size that is counted.
+            let chunk = Chunk { start, end, bytes: bytes.map(|bytes| Bytes::from(bytes.into_boxed_slice())) };
+            self.bytes += chunk.len();
+            ring.chunks.push_back(chunk);
+            ring.changed.send_replace(());
+            self.order.push_back(topic);
+        }
+        while (self.bytes > MAX_BYTES || self.order.len() > MAX_CHUNKS) && self.evict_oldest() {}
+    }
+
+    /// Evicts the oldest chunk. Returns whether there may be another.
+    pub(super) fn evict_oldest(&mut self) -> bool {
+        let Some(topic) = self.order.pop_front() else { return false };
+        // A topic without watchers is gone, with its chunks.
+        if let Some(ring) = self.rings.get_mut(&topic)
+            && let Some(chunk) = ring.chunks.pop_front()
+        {
+            self.bytes -= chunk.len();
+            ring.evicted = chunk.end;
+        }
+        true
+    }
+
+    /// Returns what follows a position of a topic.
+    pub(super) fn take(&self, topic: &Topic, seen: u64) -> Taken {
+        let Some(ring) = self.rings.get(topic) else { return Taken::Nothing };
+        if seen < ring.evicted {
+            return Taken::Missing(ring.evicted);
+        }
+        let next = ring.chunks.partition_point(|chunk| chunk.end <= seen);
+        match ring.chunks.get(next) {
+            None => Taken::Nothing,
+            Some(Chunk { start, end, bytes: Some(bytes) }) if seen <= *start => {
+                Taken::Chunk(bytes.clone(), *end)
+            }
+            // Too large, or begun before the position: the rest of it is in the store, too.
+            Some(chunk) => Taken::Missing(chunk.end),
+        }
+    }
+
+    /// Returns the number of bytes and of chunks.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        let chunks = || self.rings.values().flat_map(|ring| &ring.chunks);
+        assert_eq!(self.bytes, chunks().map(Chunk::len).sum::<usize>());
+        (self.bytes, chunks().count())
+    }
+}

@@ -1,0 +1,65 @@
+//! Messages to watchers, encoded with the prefix that gRPC gives each message (a flag and the length), so that any number of
+//! them can be sent as they are.
+
+use bytes::{Buf, Bytes};
+use prost::Message;
+use rota_core::task::{Body, Event, Task};
+use rota_proto::v1;
+use tonic::Status;
+
+use crate::clock::now;
+use crate::wire::{event, task as wire};
+
+/// Uncompressed flag and length.
+const PREFIX: usize = 5;
+
+/// Returns the token of a feed: the last revision seen, and the time. Opaque to callers.
+pub(crate) fn token(revision: u64) -> String {
+    format!("{revision:x}.{:x}", now().0 / 1_000_000)
+}
+
+/// Whether an entry is a change of state or of the task itself, which `states_only` is limited to.
+pub(crate) fn is_state(event: &Event) -> bool {
+    matches!(event.body, Body::State(_) | Body::Change { .. })
+}
+
+/// Appends the message of a feed with these entries, after which a watcher has seen a revision. None without entries.
+pub(crate) fn feed<'a>(out: &mut Vec<u8>, task: &Task, events: impl Iterator<Item = &'a Event>, seen: u64) {
+    let events: Vec<_> = events.map(event::to_wire).collect();
+    if !events.is_empty() {
+        let task = Some(wire::to_wire(task, None, None));
+        append(out, &v1::WatchTasksResponse { task, events, token: token(seen), resync: false });
+    }
+}
+
+/// Appends the message of the watch of one task with these entries.
+pub(crate) fn log<'a>(
+    out: &mut Vec<u8>,
+    task: &Task,
+    events: impl Iterator<Item = &'a Event>,
+    result: Option<&Bytes>,
+) {
+    let events = events.map(event::to_wire).collect();
+    append(out, &v1::WatchTaskResponse { events, task: Some(wire::to_wire(task, None, result)) });
+}
+
+/// Appends an encoded message.
+pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message) {
+    let start = out.len();
+    out.extend_from_slice(&[0; PREFIX]);
+    // A vector has room for everything.
+    let _ = message.encode(out);
+    let length = u32::try_from(out.len() - start - PREFIX).unwrap_or(u32::MAX);
+    out[start + 1..start + PREFIX].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Takes the first message of a chunk.
+pub(crate) fn take<M: Message + Default>(chunk: &mut Bytes) -> Result<Option<M>, Status> {
+    if chunk.len() < PREFIX {
+        return Ok(None);
+    }
+    chunk.advance(1);
+    let length = chunk.get_u32() as usize;
+    let message = M::decode(chunk.split_to(length.min(chunk.len())));
+    message.map(Some).map_err(|error| Status::internal(error.to_string()))
+}

@@ -1,0 +1,247 @@
+//! Watchers of tasks. What was committed is encoded once for all watchers of the same topic, and kept for a while in a
+//! buffer that is bounded in bytes. A watcher takes from it by position; one that was too slow reads the store until it has
+//! caught up. A watcher that stands still holds nothing, and delays neither commits nor other watchers.
+//!
+//! A commit leaves references to its changes with a [`Lane`], and the lane's own background task encodes and relays them:
+//! `publish` never waits for a watcher and wakes none. Knows the messages (`messages`), but no streams and no store.
+
+mod buffer;
+mod lane;
+pub(crate) mod messages;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rota_store::{Commit, encoded_size};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::buffer::{Buffer, Taken};
+use self::lane::{Change, Lane};
+
+pub(crate) use self::buffer::Topic;
+
+/// Bytes of encoded messages after which a chunk ends. A change that exceeds them is read from the store, in pages.
+pub(crate) const MAX_CHUNK_BYTES: usize = 256 << 10;
+/// Least time between two chunks of a topic with many tasks. Changes of one task within it become one message.
+const FEED_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Topics with their watchers, and recent changes of each.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    buffer: Mutex<Buffer>,
+    /// Changes for watchers of one task. Positions are those of its log. Relayed immediately.
+    tasks: Lane,
+    /// Changes for watchers of many tasks. Positions are revisions. Relayed once per [`FEED_INTERVAL`].
+    feeds: Lane,
+    /// Number of messages encoded for topics.
+    encoded: AtomicU64,
+    /// Number of pages that watchers of many tasks have read from the store.
+    reads: AtomicU64,
+}
+
+impl Watchers {
+    /// Subscribes to a topic. What was committed before must be read from the store afterwards.
+    pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic) -> Subscription {
+        let changed = self.buffer.lock().subscribe(&topic);
+        Subscription { watchers: Arc::clone(self), topic, changed }
+    }
+
+    /// Registers the changes of a commit. Costs work for each change of a watched topic, and none for each watcher.
+    pub(crate) fn publish(&self, commit: &Commit) {
+        let (mut of_task, mut of_many) = (false, false);
+        for change in &commit.tasks {
+            let (Some(first), Some(last)) = (change.events.first(), change.events.last()) else { continue };
+            let (task, feeds) = self.buffer.lock().watched(&change.task);
+            if task {
+                of_task = true;
+                if self.tasks.add(change, first.log_seq, last.log_seq) {
+                    self.flush_tasks();
+                }
+            }
+            if feeds {
+                of_many = true;
+                if self.feeds.add(change, change.revision, change.revision) {
+                    self.flush_feeds();
+                }
+            }
+        }
+        if of_task {
+            self.tasks.marked.notify_one();
+        }
+        if of_many {
+            self.feeds.marked.notify_one();
+        }
+    }
+
+    /// Relays changes to the watchers until `stop` is cancelled.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        let tasks = async {
+            loop {
+                self.tasks.marked.notified().await;
+                self.flush_tasks();
+            }
+        };
+        let feeds = async {
+            loop {
+                self.feeds.marked.notified().await;
+                self.flush_feeds();
+                tokio::time::sleep(FEED_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(async { tokio::join!(tasks, feeds) }).await;
+    }
+
+    fn flush_tasks(&self) {
+        self.tasks.flush(|changes| {
+            let mut opened = Vec::new();
+            for change in changes {
+                let topic = Topic::Task(change.task.key);
+                // The result, which the last message contains, is read from the store.
+                let message = (change.complete && !change.task.state.is_final())
+                    .then(|| self.encode(|out| messages::log(out, &change.task, change.events(), None)));
+                self.append(topic, &change, message.as_deref(), &mut opened);
+            }
+            self.buffer.lock().seal(opened);
+        });
+    }
+
+    fn flush_feeds(&self) {
+        self.feeds.flush(|changes| {
+            let seen = resume_points(&changes);
+            let mut opened = Vec::new();
+            for (change, seen) in changes.into_iter().zip(seen) {
+                for states_only in [false, true] {
+                    let topics = self.buffer.lock().feeds(&change.task.namespace, states_only);
+                    let wanted = change.events().filter(|event| !states_only || messages::is_state(event));
+                    let message = (change.complete && !topics.is_empty())
+                        .then(|| self.encode(|out| messages::feed(out, &change.task, wanted, seen)));
+                    for topic in topics {
+                        self.append(topic, &change, message.as_deref(), &mut opened);
+                    }
+                }
+            }
+            self.buffer.lock().seal(opened);
+        });
+    }
+
+    fn encode(&self, message: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message(&mut bytes);
+        if !bytes.is_empty() {
+            self.encoded.fetch_add(1, Ordering::Relaxed);
+        }
+        bytes
+    }
+
+    fn append(&self, topic: Topic, change: &Change, message: Option<&[u8]>, opened: &mut Vec<Topic>) {
+        let message = message.filter(|message| message.len() <= MAX_CHUNK_BYTES);
+        if self.buffer.lock().append(&topic, change.first.saturating_sub(1), change.last, message) {
+            opened.push(topic);
+        }
+    }
+}
+
+/// What the watchers hold and have done.
+#[cfg(test)]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stats {
+    pub(crate) bytes: usize,
+    pub(crate) chunks: usize,
+    pub(crate) encoded: u64,
+    pub(crate) reads: u64,
+}
+
+#[cfg(test)]
+impl Watchers {
+    pub(crate) fn stats(&self) -> Stats {
+        let (bytes, chunks) = self.buffer.lock().size();
+        Stats {
+            bytes,
+            chunks,
+            encoded: self.encoded.load(Ordering::Relaxed),
+            reads: self.reads.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Relays what is pending now.
+    pub(crate) fn flush(&self) {
+        self.flush_tasks();
+        self.flush_feeds();
+    }
+
+    pub(crate) fn evict_oldest(&self) {
+        self.buffer.lock().evict_oldest();
+    }
+}
+
+/// Returns, for each change, the last revision of which nothing is left after it.
+fn resume_points(changes: &[Change]) -> Vec<u64> {
+    let mut seen = changes.last().map_or(0, |change| change.last);
+    let mut points: Vec<_> = changes
+        .iter()
+        .rev()
+        .map(|change| {
+            let point = seen;
+            seen = seen.min(change.first.saturating_sub(1));
+            point
+        })
+        .collect();
+    points.reverse();
+    points
+}
+
+/// Whether log entries are too large to be one message.
+pub(crate) fn is_oversized(events: &[rota_core::task::Event]) -> bool {
+    encoded_size(events) > MAX_CHUNK_BYTES
+}
+
+/// A watcher of a topic. It holds no messages.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    watchers: Arc<Watchers>,
+    topic: Topic,
+    changed: watch::Receiver<()>,
+}
+
+/// What follows a position.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Encoded messages, and the position of the last one.
+    Chunk(Bytes, u64),
+    /// The buffer does not have it: everything up to this position must be read from the store.
+    Missing(u64),
+}
+
+impl Subscription {
+    /// Waits for what follows a position.
+    pub(crate) async fn next(&mut self, seen: u64) -> Next {
+        loop {
+            self.changed.mark_unchanged();
+            let taken = self.watchers.buffer.lock().take(&self.topic, seen);
+            match taken {
+                Taken::Chunk(bytes, end) => return Next::Chunk(bytes, end),
+                Taken::Missing(end) => return Next::Missing(end),
+                Taken::Nothing => drop(self.changed.changed().await),
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// Counts a page that the watcher reads from the store.
+    pub(crate) fn count_read(&self) {
+        self.watchers.reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.watchers.buffer.lock().unsubscribe(&self.topic);
+    }
+}
