@@ -182,3 +182,6 @@ impl Chunks for Feed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use rota_core::{Namespace, TaskKey};
 use tokio::sync::watch;
 
 /// Bytes of all chunks.
-pub(super) const MAX_BYTES: usize = 16 << 20;
+pub(crate) const MAX_BUFFER_BYTES: usize = 16 << 20;
 /// Number of all chunks.
 pub(super) const MAX_CHUNKS: usize = 16 << 10;
 
@@ -141,7 +141,7 @@ impl Buffer {
             ring.changed.send_replace(());
             self.order.push_back(topic);
         }
-        while (self.bytes > MAX_BYTES || self.order.len() > MAX_CHUNKS) && self.evict_oldest() {}
+        while (self.bytes > MAX_BUFFER_BYTES || self.order.len() > MAX_CHUNKS) && self.evict_oldest() {}
     }
 
     /// Evicts the oldest chunk. Returns whether there may be another.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rota_core::task::Event;
 use rota_store::{Commit, encoded_size};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use self::buffer::{Buffer, Taken};
 use self::lane::{Change, Lane};
 
+#[cfg(test)]
+pub(crate) use self::buffer::MAX_BUFFER_BYTES;
 pub(crate) use self::buffer::Topic;
 
 /// Bytes of encoded messages after which a chunk ends. A change that exceeds them is read from the store, in pages.
@@ -197,7 +200,7 @@ fn resume_points(changes: &[Change]) -> Vec<u64> {
 }
 
 /// Whether log entries are too large to be one message.
-pub(crate) fn is_oversized(events: &[rota_core::task::Event]) -> bool {
+pub(crate) fn is_oversized(events: &[Event]) -> bool {
     encoded_size(events) > MAX_CHUNK_BYTES
 }
 
