@@ -22,7 +22,7 @@
 //! 2. the `scheduler` moves queues and turns reserved slots into running attempts;
 //! 3. the `agents` registry takes in changed agents;
 //! 4. the `dispatcher` sends assignments, cancels and inputs to the sessions of their workers;
-//! 5. `watchers` are notified.
+//! 5. `watchers` receive references to what changed, which they encode and relay on their own time.
 //!
 //! Afterwards the scheduler plans claims for what is ready. A claim is a command like any other: its tasks arrive with
 //! the next commit. A `barrier` orders a message behind all commits made before it.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::MapOk;
 use futures::stream::{self, BoxStream, Empty};
-use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
+use futures::{Stream, StreamExt, TryFutureExt};
 use http_body::Frame;
 use parking_lot::Mutex;
 use tonic::body::Body;
@@ -53,18 +53,17 @@ pub(crate) struct Service<S> {
 impl<S, B> tower::Service<http::Request<B>> for Service<S>
 where
     S: tower::Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    type Future = MapOk<S::Future, fn(S::Response) -> S::Response>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.inner.call(request).map_ok(replace).boxed()
+        self.inner.call(request).map_ok(replace)
     }
 }
 

@@ -32,7 +32,7 @@ fn read_token(retention: Option<Duration>, text: &str, last: u64) -> Option<u64>
 }
 
 /// Watcher of many tasks.
-pub(crate) struct Feed {
+struct Feed {
     store: StoreClient,
     subscription: Subscription,
     namespace: Option<Namespace>,
@@ -66,7 +66,7 @@ pub(super) async fn many(
 }
 
 impl Feed {
-    pub(crate) async fn open(
+    async fn open(
         store: &StoreClient,
         streams: &Streams,
         retention: Option<Duration>,

@@ -9,6 +9,8 @@ use rota_core::task::Task;
 use rota_core::{Namespace, TaskKey};
 use tokio::sync::watch;
 
+use super::MAX_CHUNK_BYTES;
+
 /// Bytes of all chunks.
 pub(crate) const MAX_BUFFER_BYTES: usize = 16 << 20;
 /// Number of all chunks.
@@ -52,7 +54,7 @@ struct Ring {
 struct Chunk<B> {
     start: u64,
     end: u64,
-    /// `None` if a message was too large.
+    /// `None` if they are too large.
     bytes: Option<B>,
 }
 
@@ -122,9 +124,11 @@ impl Buffer {
         let open = ring.open.get_or_insert_with(|| Chunk { start, end, bytes: Some(Vec::new()) });
         open.start = open.start.min(start);
         open.end = open.end.max(end);
-        match message {
-            None => open.bytes = None,
-            Some(message) => open.bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(message)),
+        match (message, &mut open.bytes) {
+            (Some(message), Some(bytes)) if bytes.len() + message.len() < 2 * MAX_CHUNK_BYTES => {
+                bytes.extend_from_slice(message);
+            }
+            _ => open.bytes = None,
         }
         opens
     }

@@ -2,8 +2,8 @@
 //! buffer that is bounded in bytes. A watcher takes from it by position; one that was too slow reads the store until it has
 //! caught up. A watcher that stands still holds nothing, and delays neither commits nor other watchers.
 //!
-//! A commit leaves references to its changes with a [`Lane`], and the lane's own background task encodes and relays them:
-//! `publish` never waits for a watcher and wakes none. Knows the messages (`messages`), but no streams and no store.
+//! A commit leaves references to its changes with a [`Lane`], which a background task encodes and relays. Only when a lane
+//! is full does the commit itself do that. Knows the messages (`messages`), but no streams and no store.
 
 mod buffer;
 mod lane;
@@ -29,7 +29,8 @@ use self::lane::{Change, Lane};
 pub(crate) use self::buffer::MAX_BUFFER_BYTES;
 pub(crate) use self::buffer::Topic;
 
-/// Bytes of encoded messages after which a chunk ends. A change that exceeds them is read from the store, in pages.
+/// Bytes of encoded messages after which a chunk ends; it has less than twice as many. A change that exceeds them is read
+/// from the store, in pages.
 pub(crate) const MAX_CHUNK_BYTES: usize = 256 << 10;
 /// Least time between two chunks of a topic with many tasks. Changes of one task within it become one message.
 const FEED_INTERVAL: Duration = Duration::from_millis(10);
@@ -143,7 +144,6 @@ impl Watchers {
     }
 
     fn append(&self, topic: Topic, change: &Change, message: Option<&[u8]>, opened: &mut Vec<Topic>) {
-        let message = message.filter(|message| message.len() <= MAX_CHUNK_BYTES);
         if self.buffer.lock().append(&topic, change.first.saturating_sub(1), change.last, message) {
             opened.push(topic);
         }

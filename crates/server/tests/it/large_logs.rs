@@ -12,7 +12,7 @@ use rota_testkit::{Backend, Cluster, history, tasks};
 const PARENT: &str = "namespaces/default";
 const OUTPUT_SIZE: usize = 64 << 10;
 /// A page of a log, one more entry, and the task.
-const MAX_MESSAGE: usize = (1 << 20) + 2 * OUTPUT_SIZE;
+const MAX_MESSAGE: usize = (256 << 10) + 2 * OUTPUT_SIZE;
 
 fn outputs(count: usize) -> Vec<v1::Event> {
     let text = "x".repeat(OUTPUT_SIZE);
@@ -49,7 +49,7 @@ async fn large_log_is_read_from_start() -> Result<()> {
 
 #[tokio::test]
 async fn large_commit_is_split_in_feed() -> Result<()> {
-    // Seven messages, one commit.
+    // Many messages, one commit.
     const OUTPUTS: usize = 110;
     let cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client();

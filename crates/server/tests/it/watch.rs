@@ -244,3 +244,39 @@ async fn watch_filters_states_and_namespace() -> Result<()> {
     assert_eq!(tasks::steps(&events).len(), events.len());
     history::check(client, true).await?.check()
 }
+
+#[tokio::test]
+async fn stalled_streams_receive_everything_once() -> Result<()> {
+    const STREAMS: usize = 120;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let slow = cluster.another_client()?;
+    let request = |parent: &str| v1::WatchTasksRequest { parent: parent.into(), ..Default::default() };
+    let mut streams = Vec::new();
+    for parent in ["namespaces/-", PARENT].repeat(STREAMS / 2) {
+        streams.push(slow.tasks().watch_tasks(request(parent)).await?.into_inner());
+    }
+    let mut logs = BTreeMap::new();
+    for _ in 0..10 {
+        let task = tasks::create(client, task_with_output(100)).await?;
+        let last = tasks::ended(client, &task.name).await?.status.unwrap().log_seq;
+        logs.insert(task.name, (1..=last).collect::<Vec<_>>());
+    }
+    // Concurrently, since all of them share the window of one connection.
+    let reads = streams.into_iter().map(async |mut stream| {
+        let mut seen = BTreeMap::<_, Vec<_>>::new();
+        while seen != logs {
+            let answer = stream.message().await?.context("it ended")?;
+            let Some(task) = answer.task else { continue };
+            let log = seen.entry(task.name).or_default();
+            log.extend(answer.events.iter().map(|event| event.log_seq));
+            assert!(log.windows(2).all(|two| two[1] == two[0] + 1), "{log:?}");
+        }
+        anyhow::Ok(())
+    });
+    let all = async { futures::future::try_join_all(reads).await };
+    tokio::time::timeout(tasks::WAIT_TIMEOUT, all).await.context("a stream is incomplete")??;
+    history::check(client, true).await?.check()
+}

@@ -262,10 +262,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (prop::collection::btree_set(0_u8..6, 1..3), length)
             .prop_map(|(tasks, length)| Step::Commit(tasks.into_iter().collect(), length)),
         4 => Just(Step::Publish),
-        2 => Just(Step::Flush),
+        1 => Just(Step::Flush),
         1 => Just(Step::Evict),
         4 => (0_usize..3).prop_map(Step::Read),
-        1 => (0_usize..3, any::<bool>(), any::<bool>())
+        2 => (0_usize..3, any::<bool>(), any::<bool>())
             .prop_map(|(index, middle, states_only)| Step::Resume(index, middle, states_only)),
     ];
     prop::collection::vec(step, 0..60)
