@@ -76,7 +76,7 @@ pub(crate) struct Scheduler {
 pub(crate) struct Recipient {
     pub(crate) session: SessionHandle,
     pub(crate) agent: AgentName,
-    /// See [`WorkerEntry::fetches_results`].
+    /// Whether an assignment to the worker may omit results; see [`WorkerEntry::fetches_results`].
     pub(crate) fetches_results: bool,
 }
 

@@ -119,7 +119,7 @@ async fn worker_that_cannot_fetch_gets_no_omitted_results() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    // A build from before GetPreviousResult ignores the field that says that a result is omitted.
+    // A build from before GetPreviousResult ignores the field that marks an omitted result.
     let hello = Hello { protocol_version: 1, ..raw::hello("echo", "old", 1) };
     let mut old = RawWorker::join(client, hello).await?;
     create_fan_in(client, &mut old).await?;
