@@ -90,7 +90,7 @@ statements! {
     DELETE_WAIT = "DELETE FROM waits WHERE namespace = ? AND key = ? AND waiter = ?";
     PUT_EDGE = "INSERT OR IGNORE INTO edges (task, dependent) VALUES (?, ?)";
     DEPENDENTS = concat!("SELECT ", task_columns!(), " FROM edges AS edge JOIN tasks ON tasks.key = edge.dependent
-             WHERE edge.task = ? AND edge.dependent > ? ORDER BY edge.dependent LIMIT ?");
+             WHERE edge.task = ? AND edge.dependent > ? AND edge.dependent <= ? ORDER BY edge.dependent LIMIT ?");
     DELETE_DEPENDENT = "DELETE FROM edges WHERE dependent = ?";
 
     PUT_FOLLOW_UP = "INSERT OR REPLACE INTO follow_ups (number, record) VALUES (?, ?)";

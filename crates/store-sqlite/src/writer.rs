@@ -350,7 +350,8 @@ impl Writer {
             loaded.tasks.extend(self.tasks(sql::TASK, [signed(key.0)])?);
         }
         for page in &load.dependents {
-            let params = [signed(page.task.0), signed(page.after.0), signed(page.limit)];
+            let params =
+                [signed(page.task.0), signed(page.after.0), signed(page.until.0), signed(page.limit)];
             loaded.dependents.push(self.tasks(sql::DEPENDENTS, params)?);
         }
         for WaitsPage { key: (namespace, key), limit } in &load.waits {

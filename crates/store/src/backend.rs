@@ -78,6 +78,8 @@ pub struct DependentsPage {
     pub task: TaskKey,
     /// Exclusive lower bound of the dependents' keys.
     pub after: TaskKey,
+    /// Inclusive upper bound of them.
+    pub until: TaskKey,
     pub limit: usize,
 }
 
@@ -220,8 +222,10 @@ pub struct ExpiredRows {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FollowUp {
-    /// A task has ended: its dependents after this key have not been notified.
-    Ended { task: TaskKey, after: TaskKey },
+    /// A task has ended: its dependents after this key, up to the last one that was created before the end, have not been
+    /// notified. Later ones were created with the end. The id and state are those of the task, whose record may be
+    /// undecodable by now.
+    Ended { task: TaskKey, id: TaskId, state: State, after: TaskKey, until: TaskKey },
     /// A task was created: tasks still wait for its id or alias.
     Found { waits: WaitsKey, task: TaskKey },
     /// Tasks have found this one: it may be in a cycle with them.

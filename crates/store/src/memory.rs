@@ -84,7 +84,8 @@ impl Contents {
 
     fn dependents(&self, page: &DependentsPage) -> Vec<TaskRow> {
         let after = (page.task, TaskKey(page.after.0 + 1));
-        let edges = self.edges.range(after..=(page.task, TaskKey(u64::MAX)));
+        let edges =
+            self.edges.range(after..).take_while(|(task, on)| *task == page.task && *on <= page.until);
         self.rows(edges.map(|(_, dependent)| *dependent)).into_iter().take(page.limit).collect()
     }
 

@@ -7,7 +7,7 @@ use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailur
 use rota_core::{Namespace, TaskId, Timestamp};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Command, Create, Prune, Reader};
+use rota_store::{Backend, Command, Create, FollowUp, Prune, Reader};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
@@ -141,4 +141,24 @@ fn agent_changed_again_and_again_reaches_its_last_task() {
     assert!(timeouts(&mut engine).iter().all(|seconds| *seconds > 100));
     settle(&mut engine);
     assert!(timeouts(&mut engine).iter().all(|seconds| *seconds == 111));
+}
+
+/// A dependent that is created after the end knows of it: visiting it again would be work without an end.
+#[test]
+fn dependents_created_after_the_end_are_not_visited() {
+    let mut engine = Engine::new(InMemoryStore::default(), 1).unwrap();
+    run(&mut engine, vec![create(0, |_| {})]);
+    run(&mut engine, (1..1000).map(|number| after(number, DependencyKey::Id(id(0)))).collect());
+    run(&mut engine, vec![cancel(0)]);
+    let end = Reader::revision(engine.backend()).unwrap();
+    let follow_ups = Backend::snapshot(engine.backend()).unwrap().follow_ups;
+    let [(_, FollowUp::Ended { id: ended, state: State::Cancelled, until, .. })] = follow_ups[..] else {
+        panic!("{follow_ups:?}")
+    };
+    assert!(ended == id(0) && until.0 <= end, "{follow_ups:?}");
+    let late = run(&mut engine, vec![after(2000, DependencyKey::Id(id(0)))]);
+    let late = late.commit.tasks.iter().find(|change| change.task.id == id(2000)).unwrap();
+    assert_eq!(late.task.state, State::Failed);
+    settle(&mut engine);
+    assert!((1..1000).all(|number| find(&mut engine, number).unwrap().state == State::Failed));
 }

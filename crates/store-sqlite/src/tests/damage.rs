@@ -154,3 +154,30 @@ fn replaced_writer_changes_nothing() {
     let tasks: u32 = other.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).unwrap();
     assert_eq!(tasks, 1);
 }
+
+#[test]
+fn damaged_end_reaches_its_dependents() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    let dependent = |number| {
+        let Command::Create(mut dependent) = create(number, 10) else { unreachable!() };
+        let (key, on_failure) = (DependencyKey::Id(id(0)), OnFailure::Fail);
+        dependent.task.dependencies = vec![Dependency { key, on_failure, state: DependencyState::Missing }];
+        Command::Create(dependent)
+    };
+    let mut batch = vec![create(0, 10)];
+    batch.extend((1..600).map(dependent));
+    let desired = Some(task::Desired::Cancelled);
+    let cancel = task::Command::Update { priority: None, labels: None, desired, reason: String::new() };
+    let cancel = Command::Task { namespace: Namespace::new("n").unwrap(), id: id(0), command: cancel };
+    run(&mut engine, batch, NOW);
+    run(&mut engine, vec![cancel], NOW);
+    assert!(engine.has_backlog());
+    damage(&mut engine, id(0));
+    while engine.has_backlog() {
+        run(&mut engine, Vec::new(), NOW);
+    }
+    let failed = "SELECT count(*) FROM tasks WHERE state = 7";
+    let failed: u32 = engine.backend().connection().query_row(failed, [], |row| row.get(0)).unwrap();
+    assert_eq!(failed, 599);
+}

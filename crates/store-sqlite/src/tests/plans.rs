@@ -58,7 +58,7 @@ fn claims_and_timers_use_indexes() {
         uses(sql::LOG_SIZE, "INDEX events_task (task=?)");
         uses(sql::TASK, "INTEGER PRIMARY KEY (rowid=?)");
         uses(sql::TASK_BY_ID, "INDEX tasks_id (namespace=? AND id=?)");
-        uses(sql::DEPENDENTS, "PRIMARY KEY (task=? AND dependent>?)");
+        uses(sql::DEPENDENTS, "PRIMARY KEY (task=? AND dependent>? AND dependent<?)");
         uses(sql::DELETE_DEPENDENT, "INDEX edges_dependent (dependent=?)");
         uses(sql::WAITERS, "PRIMARY KEY (namespace=? AND key=?)");
         uses(sql::EVENTS, "INDEX events_task (task=? AND first>?)");

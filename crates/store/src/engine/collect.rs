@@ -44,7 +44,7 @@ fn first_waiters(task: &Task, key: WaitKey) -> WaitsPage {
 }
 
 fn first_dependents(task: TaskKey) -> DependentsPage {
-    DependentsPage { task, after: TaskKey(0), limit: FIRST_DEPENDENTS }
+    DependentsPage { task, after: TaskKey(0), until: TaskKey(u64::MAX), limit: FIRST_DEPENDENTS }
 }
 
 /// Keys of the tasks of each page that a load has returned.

@@ -1,7 +1,9 @@
 //! Follow-ups: consequences of commands for other tasks. A commit takes up at most [`MAX_FOLLOW_UPS`] of them; what is
 //! left is stored, and continued by the next commits, so that no change of one object delays all others.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 
 use rota_core::Timestamp;
 
@@ -13,6 +15,80 @@ pub(super) const MAX_FOLLOW_UPS: usize = 256;
 /// Part of it for those of earlier commits, if there are any.
 const RESERVED: usize = 64;
 
+/// Follow-ups that earlier commits have left, by number, with indexes of what commands ask for.
+#[derive(Debug, Default)]
+pub(super) struct StoredFollowUps {
+    by_number: BTreeMap<u64, FollowUp>,
+    agents: HashMap<AgentKey, BTreeSet<u64>>,
+    found: HashMap<WaitsKey, BTreeSet<u64>>,
+    /// Highest number of a stored one that is set aside.
+    pub(super) floor: u64,
+}
+
+impl StoredFollowUps {
+    /// Returns an unused number, behind all others.
+    fn next_number(&self) -> u64 {
+        self.by_number.last_key_value().map_or(0, |(last, _)| *last).max(self.floor) + 1
+    }
+
+    /// Returns them, lowest number first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &FollowUp)> {
+        self.by_number.iter().map(|(number, follow_up)| (*number, follow_up))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
+    pub(super) fn add(&mut self, follow_ups: impl IntoIterator<Item = (u64, FollowUp)>) {
+        for (number, follow_up) in follow_ups {
+            match &follow_up {
+                FollowUp::Agent { namespace, name, .. } => {
+                    let agent = (namespace.clone(), name.clone());
+                    self.agents.entry(agent).or_default().insert(number);
+                }
+                FollowUp::Found { waits, .. } => {
+                    self.found.entry(waits.clone()).or_default().insert(number);
+                }
+                FollowUp::Ended { .. } | FollowUp::Cycle { .. } => {}
+            }
+            self.by_number.insert(number, follow_up);
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<FollowUp> {
+        let follow_up = self.by_number.remove(&number)?;
+        match &follow_up {
+            FollowUp::Agent { namespace, name, .. } => {
+                remove_number(&mut self.agents, (namespace.clone(), name.clone()), number);
+            }
+            FollowUp::Found { waits, .. } => remove_number(&mut self.found, waits.clone(), number),
+            FollowUp::Ended { .. } | FollowUp::Cycle { .. } => {}
+        }
+        Some(follow_up)
+    }
+
+    /// Returns the follow-ups of an agent's changes.
+    fn of_agent(&self, agent: &AgentKey) -> impl Iterator<Item = (u64, &FollowUp)> {
+        let numbers = self.agents.get(agent).into_iter().flatten();
+        numbers.filter_map(|number| Some((*number, self.by_number.get(number)?)))
+    }
+
+    /// Whether tasks that wait for an object will be notified.
+    fn finds(&self, waits: &WaitsKey) -> bool {
+        self.found.contains_key(waits)
+    }
+}
+
+fn remove_number<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<u64>>, key: K, number: u64) {
+    if let Entry::Occupied(mut numbers) = index.entry(key) {
+        numbers.get_mut().remove(&number);
+        if numbers.get().is_empty() {
+            numbers.remove();
+        }
+    }
+}
+
 /// Follow-ups of a batch that visit any number of tasks.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -23,11 +99,16 @@ pub(super) struct Pending {
     /// What the next commits continue.
     rest: Vec<FollowUp>,
     /// Stored ones that have ended, or have a new number.
-    done: Vec<u64>,
+    done: HashSet<u64>,
+    /// What new follow-ups of the batch notify tasks of.
+    pub(super) finds: HashSet<WaitsKey>,
 }
 
 impl Pending {
     pub(super) fn push(&mut self, follow_up: FollowUp) {
+        if let FollowUp::Found { waits, .. } = &follow_up {
+            self.finds.insert(waits.clone());
+        }
         self.queue.push_back((None, follow_up));
     }
 
@@ -37,11 +118,6 @@ impl Pending {
 
     pub(super) fn spend(&mut self, visited: usize) {
         self.budget = self.budget.saturating_sub(visited);
-    }
-
-    /// Returns those that are not stored yet.
-    fn new_ones(&self) -> impl Iterator<Item = &FollowUp> {
-        self.queue.iter().map(|(_, follow_up)| follow_up).chain(&self.rest)
     }
 
     /// Ends one, or leaves the rest of it to the next commits, behind all others.
@@ -86,8 +162,8 @@ impl<B: Backend> Engine<B> {
         let pending = &mut self.write_set.pending;
         pending.budget += RESERVED;
         let stored = self.memory.follow_ups.iter().filter(|(number, _)| !pending.done.contains(number));
-        let stored =
-            stored.take(pending.budget).map(|(number, follow_up)| (Some(*number), follow_up.clone()));
+        let stored: Vec<_> = stored.take(pending.budget).map(|(number, one)| (number, one.clone())).collect();
+        let stored = stored.into_iter().map(|(number, follow_up)| (Some(number), follow_up));
         let own = std::mem::replace(&mut pending.queue, stored.collect());
         pending.queue.extend(own);
         self.follow_up(now)
@@ -104,32 +180,29 @@ impl<B: Backend> Engine<B> {
         };
         let pending = &mut self.write_set.pending;
         let queued = pending.queue.iter().map(|(_, follow_up)| follow_up).chain(&pending.rest);
-        let stored = self.memory.follow_ups.iter().filter(|(number, _)| !pending.done.contains(number));
+        let stored =
+            self.memory.follow_ups.of_agent(agent).filter(|(number, _)| !pending.done.contains(number));
         let reached = queued.chain(stored.map(|(_, follow_up)| follow_up)).find_map(place).flatten();
         pending.queue.retain(|(_, follow_up)| place(follow_up).is_none());
         pending.rest.retain(|follow_up| place(follow_up).is_none());
-        let stored = self.memory.follow_ups.iter().filter(|(_, follow_up)| place(follow_up).is_some());
-        pending.done.extend(stored.map(|(number, _)| *number));
+        pending.done.extend(self.memory.follow_ups.of_agent(agent).map(|(number, _)| number));
         let (namespace, name) = agent.clone();
         pending.push(FollowUp::Agent { namespace, name, after: reached, end: reached });
     }
 
     /// Whether tasks that wait for an object will be notified of an earlier task.
     pub(super) fn is_being_found(&self, waits: &WaitsKey) -> bool {
-        let is_found = |follow_up: &FollowUp| matches!(follow_up, FollowUp::Found { waits: found, .. } if found == waits);
-        self.memory.follow_ups.values().any(is_found) || self.write_set.pending.new_ones().any(is_found)
+        self.memory.follow_ups.finds(waits) || self.write_set.pending.finds.contains(waits)
     }
 
     /// Adds what is left to what the batch writes.
     pub(super) fn store_follow_ups(&mut self, changes: &mut Changes) {
         let pending = std::mem::take(&mut self.write_set.pending);
-        changes.removed_follow_ups = pending.done;
+        changes.removed_follow_ups = pending.done.into_iter().collect();
         changes.removed_follow_ups.sort_unstable();
-        changes.removed_follow_ups.dedup();
         // Those that are stored and were not visited stay as they are.
         let new = pending.queue.into_iter().filter(|(number, _)| number.is_none());
         let left = pending.rest.into_iter().chain(new.map(|(_, follow_up)| follow_up));
-        let last = self.memory.follow_ups.last_key_value().map_or(0, |(last, _)| *last);
-        changes.follow_ups = (last + 1..).zip(left).collect();
+        changes.follow_ups = (self.memory.follow_ups.next_number()..).zip(left).collect();
     }
 }

@@ -76,11 +76,14 @@ impl<B: Backend> Engine<B> {
     pub(super) fn ended(&mut self, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
         let (needs, needed) = (!entry.task.dependencies.is_empty() && !entry.new, entry.has_dependents);
+        let (id, state) = (entry.task.id, entry.task.state);
         if needs {
             self.write_set.changes.removed_dependents.push(key);
         }
         if needed {
-            self.write_set.pending.push(FollowUp::Ended { task: key, after: TaskKey(0) });
+            let until = TaskKey(self.write_set.revision);
+            let ended = FollowUp::Ended { task: key, id, state, after: TaskKey(0), until };
+            self.write_set.pending.push(ended);
         }
     }
 }

@@ -12,8 +12,9 @@ use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
 use super::cycles::CycleSearch;
+use super::follow_ups::StoredFollowUps;
 use super::{AgentKey, KeyMap, KeySet};
-use crate::{Changes, FollowUp, ScopedId, SessionKey, Snapshot, Written};
+use crate::{Changes, ScopedId, SessionKey, Snapshot, Written};
 
 /// A task on a worker.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ pub(super) struct Memory {
     /// Revision of the last commit.
     pub(super) revision: u64,
     /// Consequences of earlier commands that are left, by number.
-    pub(super) follow_ups: BTreeMap<u64, FollowUp>,
+    pub(super) follow_ups: StoredFollowUps,
     /// Searches for cycles that the next commits continue, by the task where they began.
     pub(super) searches: KeyMap<CycleSearch>,
     /// Records that cannot be decoded, and are left alone.
@@ -66,10 +67,10 @@ impl Memory {
             stored_due: snapshot.next_due,
             last_route: snapshot.last_route,
             revision: snapshot.revision,
-            follow_ups: snapshot.follow_ups.into_iter().collect(),
             unreported: snapshot.undecodable.into_iter().map(|(key, id, why)| (key, (id, why))).collect(),
             ..Self::default()
         };
+        memory.follow_ups.add(snapshot.follow_ups);
         for (id, route) in snapshot.routes {
             memory.add_route(route, id);
         }
@@ -120,9 +121,9 @@ impl Memory {
         self.last_route = changes.last_route;
         self.undecodable.extend(&changes.undecodable);
         for number in &changes.removed_follow_ups {
-            self.follow_ups.remove(number);
+            self.follow_ups.remove(*number);
         }
-        self.follow_ups.extend(changes.follow_ups.iter().cloned());
+        self.follow_ups.add(changes.follow_ups.iter().cloned());
     }
 
     pub(super) fn add_route(&mut self, route: Route, id: RouteId) {

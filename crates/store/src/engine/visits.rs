@@ -36,15 +36,16 @@ impl<B: Backend> Engine<B> {
         let limit = (self.write_set.pending.budget() / ends.len()).max(1);
         let (mut load, mut visits) = (Load::default(), Vec::new());
         for (number, follow_up) in ends {
-            let FollowUp::Ended { task, after } = follow_up else { continue };
+            let FollowUp::Ended { task, after, until, .. } = follow_up else { continue };
             let known = if after == TaskKey(0) { self.notify_new_dependents(task) } else { None };
             if known.is_none() {
-                load.dependents.push(DependentsPage { task, after, limit });
+                load.dependents.push(DependentsPage { task, after, until, limit });
             }
-            visits.push((number, task, known));
+            visits.push((number, follow_up, known));
         }
         let mut pages = self.fetch(&load)?.dependents.into_iter();
-        for (number, task, known) in visits {
+        for (number, follow_up, known) in visits {
+            let FollowUp::Ended { task, id, state, until, .. } = follow_up else { continue };
             let (dependents, whole) = known.unwrap_or_else(|| {
                 let page = pages.next().unwrap_or_default();
                 let whole = page.len() < limit;
@@ -52,19 +53,15 @@ impl<B: Backend> Engine<B> {
             });
             let last = dependents.last().copied();
             self.write_set.pending.spend(dependents.len());
-            self.notify(task, dependents)?;
-            match last.filter(|_| !whole) {
-                None => self.write_set.pending.finish(number, None),
-                Some(after) => self.write_set.pending.go_on(number, FollowUp::Ended { task, after }),
-            }
-        }
-        Ok(())
-    }
-
-    fn notify(&mut self, ended: TaskKey, dependents: Vec<TaskKey>) -> Result<(), Error> {
-        if let Some((id, state)) = self.load(ended)?.map(|ended| (ended.id, ended.state)) {
             let notice = |dependent| (dependent, Command::DependencyEnded { id, state });
             self.write_set.next.extend(dependents.into_iter().map(notice));
+            match last.filter(|_| !whole) {
+                None => self.write_set.pending.finish(number, None),
+                Some(after) => {
+                    let rest = FollowUp::Ended { task, id, state, after, until };
+                    self.write_set.pending.go_on(number, rest);
+                }
+            }
         }
         Ok(())
     }
@@ -94,6 +91,7 @@ impl<B: Backend> Engine<B> {
     ) -> Result<(), Error> {
         let Some(task) = self.present_task(&waits, task)? else {
             // The tasks go on waiting for another one, whose creation adds a follow-up of its own.
+            self.write_set.pending.finds.remove(&waits);
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
@@ -109,6 +107,9 @@ impl<B: Backend> Engine<B> {
             self.found(waiter, key.clone(), task)?;
         }
         // Those that were taken are removed by this commit: only the next one finds the others.
+        if !more {
+            self.write_set.pending.finds.remove(&waits);
+        }
         let rest = more.then_some(FollowUp::Found { waits, task });
         self.write_set.pending.finish(number, rest);
         while let Some((key, command)) = self.write_set.next.pop_front() {
