@@ -284,7 +284,8 @@ fn gather(inbox: &Inbox, limit: Option<Duration>, waiting: &mut VecDeque<Call>) 
         Next::None => return true,
         Next::Closed => return false,
     };
-    let mut hurry = first.mode != Mode::Lazy;
+    // With follow-ups to continue there is a commit to share immediately.
+    let mut hurry = first.mode != Mode::Lazy || limit.is_some();
     let mut count = first.batch.len();
     waiting.push_back(first);
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
