@@ -99,7 +99,10 @@ impl<B: Backend> Engine<B> {
         let key = match &waits.1 {
             WaitKey::Id(id) => DependencyKey::Id(*id),
             WaitKey::Alias(alias) => DependencyKey::Alias(alias.clone()),
-            WaitKey::Agent(_) => return Ok(()),
+            WaitKey::Agent(_) => {
+                self.write_set.pending.finish(number, None);
+                return Ok(());
+            }
         };
         self.load_all(&waiters)?;
         let found = !waiters.is_empty();
