@@ -47,6 +47,13 @@ impl CommitApplier {
         for (id, reason) in &commit.undecodable {
             tracing::error!(task = %id, reason, "a stored record cannot be decoded: the task is left alone");
         }
+        for (number, reason) in &commit.set_aside {
+            tracing::error!(
+                number,
+                reason,
+                "a follow-up cannot be continued: the tasks that it has not reached stay as they are"
+            );
+        }
         // The store continues its follow-ups as soon as it is open: their first commits may be part of the snapshot.
         if self.restored.is_some_and(|restored| commit.revision <= restored) {
             return;

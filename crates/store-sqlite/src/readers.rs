@@ -105,10 +105,9 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         Ok((key, TaskId(row.get(2)?), decoded(key, row, 3)?))
     })?;
     undecodable.extend(set_aside.into_iter().filter_map(|(key, id, task)| Some((key, id, task.err()?))));
-    let follow_ups =
-        all(connection, sql::FOLLOW_UPS, [], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-    let follow_ups =
-        follow_ups.into_iter().map(|(number, record)| Ok((unsigned(number), decode::<FollowUp>(&record)?)));
+    let follow_ups = all(connection, sql::FOLLOW_UPS, [], |row| {
+        Ok((unsigned(row.get(0)?), stored::<FollowUp>(row.get_ref(1)?.as_blob()?)))
+    })?;
     let shard = one(connection, sql::SHARD, [], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
     let (revision, last_route) = shard.unwrap_or_default();
     Ok(Snapshot {
@@ -121,7 +120,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         revision,
         last_route,
         undecodable,
-        follow_ups: follow_ups.collect::<Result<_, Error>>()?,
+        follow_ups,
     })
 }
 

@@ -34,6 +34,8 @@ pub struct Commit {
     pub next_due: Option<Timestamp>,
     /// Records that cannot be decoded, with the reason. They are kept, but left alone from now on.
     pub undecodable: Vec<(TaskId, String)>,
+    /// Follow-ups that cannot be continued, by number, with the reason. They are kept, but left alone until the next start.
+    pub set_aside: Vec<(u64, String)>,
     pub commands: usize,
     /// Time from the start of the transaction until it was durable.
     pub took: Duration,
@@ -46,6 +48,7 @@ impl Commit {
             && self.routes.is_empty()
             && self.removed_routes.is_empty()
             && self.undecodable.is_empty()
+            && self.set_aside.is_empty()
             && self.queue_counts.is_empty()
     }
 }

@@ -352,7 +352,7 @@ impl Reader for InMemoryStore {
             revision: state.revision,
             last_route: state.last_route,
             undecodable: Vec::new(),
-            follow_ups: state.follow_ups.clone().into_iter().collect(),
+            follow_ups: state.follow_ups.iter().map(|(number, one)| (*number, Ok(one.clone()))).collect(),
         })
     }
 }

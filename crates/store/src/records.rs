@@ -11,7 +11,7 @@ use rota_core::task::{self, Body, Event, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
-use crate::FollowUp;
+use crate::{FollowUp, Stored};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -242,8 +242,8 @@ pub struct Snapshot {
     pub last_route: u32,
     /// Tasks whose record cannot be decoded, as far as they are on workers or were found before, with the reason.
     pub undecodable: Vec<(TaskKey, TaskId, String)>,
-    /// Follow-ups that are left, by number.
-    pub follow_ups: Vec<(u64, FollowUp)>,
+    /// Follow-ups that are left, by number. One that cannot be decoded is left alone.
+    pub follow_ups: Vec<(u64, Stored<FollowUp>)>,
 }
 
 impl Snapshot {

@@ -7,7 +7,7 @@ use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailur
 use rota_core::{Namespace, TaskId, Timestamp};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Command, Create, FollowUp, Prune, Reader};
+use rota_store::{Backend, Command, Create, Error, FollowUp, Prune, Reader};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
@@ -152,7 +152,7 @@ fn dependents_created_after_the_end_are_not_visited() {
     run(&mut engine, vec![cancel(0)]);
     let end = Reader::revision(engine.backend()).unwrap();
     let follow_ups = Backend::snapshot(engine.backend()).unwrap().follow_ups;
-    let [(_, FollowUp::Ended { id: ended, state: State::Cancelled, until, .. })] = follow_ups[..] else {
+    let [(_, Ok(FollowUp::Ended { id: ended, state: State::Cancelled, until, .. }))] = follow_ups[..] else {
         panic!("{follow_ups:?}")
     };
     assert!(ended == id(0) && until.0 <= end, "{follow_ups:?}");
@@ -161,4 +161,69 @@ fn dependents_created_after_the_end_are_not_visited() {
     assert_eq!(late.task.state, State::Failed);
     settle(&mut engine);
     assert!((1..1000).all(|number| find(&mut engine, number).unwrap().state == State::Failed));
+}
+
+#[test]
+fn raised_queue_timeout_saves_tasks_not_reached_yet() {
+    let mut engine = Engine::new(InMemoryStore::default(), 1).unwrap();
+    run(&mut engine, vec![put_agent(10)]);
+    run(&mut engine, (0..2000).map(for_agent).collect());
+    run(&mut engine, vec![put_agent(1000)]);
+    assert!(timeouts(&mut engine).contains(&10));
+    let later = Timestamp(LATER.0 + 20_000_000);
+    engine.run(vec![Command::Tick { limit: 5000 }], later).unwrap();
+    settle(&mut engine);
+    assert!((0..2000).all(|number| find(&mut engine, number).unwrap().state == State::Queued));
+}
+
+/// A backend that cannot continue the dependents of one task.
+#[derive(Debug)]
+struct Poisoned {
+    inner: InMemoryStore,
+    poison: Option<rota_core::TaskKey>,
+}
+
+impl Backend for Poisoned {
+    fn load(&mut self, load: &rota_store::Load) -> Result<rota_store::Loaded, Error> {
+        if load.dependents.iter().any(|page| Some(page.task) == self.poison) {
+            return Err(Error::Corrupt("poison".to_owned()));
+        }
+        self.inner.load(load)
+    }
+
+    fn write(&mut self, changes: &rota_store::Changes) -> Result<rota_store::Written, Error> {
+        self.inner.write(changes)
+    }
+
+    fn snapshot(&mut self) -> Result<rota_store::Snapshot, Error> {
+        Backend::snapshot(&mut self.inner)
+    }
+}
+
+#[test]
+fn failing_follow_up_is_set_aside() {
+    let memory = InMemoryStore::default();
+    let mut engine = Engine::new(Poisoned { inner: memory.clone(), poison: None }, 1).unwrap();
+    let mut batch = vec![create(0, |_| {}), create(1, |_| {})];
+    batch.extend((100..1100).map(|number| after(number, DependencyKey::Id(id(number % 2)))));
+    engine.run(batch, NOW).unwrap();
+    engine.run(vec![cancel(0), cancel(1)], NOW).unwrap();
+    let poisoned = Reader::task(&memory, &(namespace(), id(0))).unwrap().unwrap().key;
+    engine.backend().poison = Some(poisoned);
+    let mut set_aside = Vec::new();
+    for number in 2000..2020 {
+        let outcome = engine.run(vec![create(number, |_| {})], NOW).unwrap();
+        assert!(outcome.replies[0].is_ok());
+        set_aside.extend(outcome.commit.set_aside);
+    }
+    assert!(!engine.has_backlog());
+    assert!(matches!(&set_aside[..], [(_, reason)] if reason.contains("poison")), "{set_aside:?}");
+    let state = |number| Reader::task(&memory, &(namespace(), id(number))).unwrap().unwrap().state;
+    assert!((100..1100).filter(|number| number % 2 == 1).all(|number| state(number) == State::Failed));
+    // A start tries again.
+    let mut engine = Engine::new(Poisoned { inner: memory.clone(), poison: None }, 1).unwrap();
+    while engine.has_backlog() {
+        engine.run(Vec::new(), NOW).unwrap();
+    }
+    assert!((100..1100).all(|number| state(number) == State::Failed));
 }

@@ -181,3 +181,24 @@ fn damaged_end_reaches_its_dependents() {
     let failed: u32 = engine.backend().connection().query_row(failed, [], |row| row.get(0)).unwrap();
     assert_eq!(failed, 599);
 }
+
+#[test]
+fn undecodable_follow_up_is_reported_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    run(&mut engine, vec![create(0, 10)], NOW);
+    engine
+        .backend()
+        .connection()
+        .execute("INSERT INTO follow_ups VALUES (7, x'81a57374617465a46e6577')", [])
+        .unwrap();
+    drop(engine);
+    let mut engine = self::engine(folder.path());
+    assert!(!engine.has_backlog());
+    let outcome = run(&mut engine, vec![create(1, 10)], NOW);
+    assert!(matches!(&outcome.commit.set_aside[..], [(7, _)]), "{:?}", outcome.commit.set_aside);
+    assert!(run(&mut engine, vec![create(2, 10)], NOW).commit.set_aside.is_empty());
+    let kept = "SELECT count(*) FROM follow_ups";
+    let kept: u32 = engine.backend().connection().query_row(kept, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1);
+}

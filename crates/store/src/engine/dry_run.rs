@@ -17,7 +17,7 @@ impl<B: Backend> Engine<B> {
         }
         let rng = self.rng.clone();
         self.dry = true;
-        let answers = self.execute(batch, now);
+        let answers = self.execute(batch, now, false);
         self.dry = false;
         self.rng = rng;
         let entries = std::mem::take(&mut self.write_set).entries;

@@ -26,6 +26,12 @@ pub(super) struct StoredFollowUps {
 }
 
 impl StoredFollowUps {
+    /// Leaves one alone, if it was decoded at all.
+    pub(super) fn set_aside(&mut self, number: u64) {
+        self.remove(number);
+        self.floor = self.floor.max(number);
+    }
+
     /// Returns an unused number, behind all others.
     fn next_number(&self) -> u64 {
         self.by_number.last_key_value().map_or(0, |(last, _)| *last).max(self.floor) + 1
@@ -162,7 +168,13 @@ impl<B: Backend> Engine<B> {
         let pending = &mut self.write_set.pending;
         pending.budget += RESERVED;
         let stored = self.memory.follow_ups.iter().filter(|(number, _)| !pending.done.contains(number));
-        let stored: Vec<_> = stored.take(pending.budget).map(|(number, one)| (number, one.clone())).collect();
+        let stored: Vec<_> = self
+            .failures
+            .select(stored, pending.budget)
+            .into_iter()
+            .map(|(number, one)| (number, one.clone()))
+            .collect();
+        self.failures.continuing = stored.iter().map(|(number, _)| *number).collect();
         let stored = stored.into_iter().map(|(number, follow_up)| (Some(number), follow_up));
         let own = std::mem::replace(&mut pending.queue, stored.collect());
         pending.queue.extend(own);

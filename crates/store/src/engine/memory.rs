@@ -70,7 +70,8 @@ impl Memory {
             unreported: snapshot.undecodable.into_iter().map(|(key, id, why)| (key, (id, why))).collect(),
             ..Self::default()
         };
-        memory.follow_ups.add(snapshot.follow_ups);
+        let follow_ups = snapshot.follow_ups.into_iter();
+        memory.follow_ups.add(follow_ups.filter_map(|(number, one)| Some((number, one.ok()?))));
         for (id, route) in snapshot.routes {
             memory.add_route(route, id);
         }

@@ -15,6 +15,7 @@ mod create;
 mod cycles;
 mod dry_run;
 mod entry;
+mod failures;
 mod follow_ups;
 mod links;
 mod memory;
@@ -28,10 +29,11 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use rota_core::task::{self, Task};
+use rota_core::task::{self, State, Task};
 use rota_core::{AgentName, Epoch, Fence, Namespace, TaskId, TaskKey, Timestamp};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::failures::Failures;
 use self::memory::Memory;
 use self::prune::PruneCursor;
 use self::write_set::WriteSet;
@@ -52,6 +54,8 @@ pub struct Engine<B> {
     /// Where the next prune begins.
     prune_cursor: PruneCursor,
     write_set: WriteSet,
+    /// Follow-ups that have failed.
+    failures: Failures,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,
     /// Whether memory may differ from the database after a failed batch, and has not been reloaded yet.
@@ -74,6 +78,7 @@ impl<B: Backend> Engine<B> {
             memory: Memory::default(),
             prune_cursor: PruneCursor::default(),
             write_set: WriteSet::default(),
+            failures: Failures::default(),
             dry: false,
             stale: true,
         };
@@ -96,12 +101,17 @@ impl<B: Backend> Engine<B> {
         !self.memory.follow_ups.is_empty()
     }
 
-    /// Executes a batch and makes it durable. On an error, nothing of it has happened.
-    pub fn run(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<BatchOutcome, Error> {
+    /// Executes a batch, with or without follow-ups of earlier ones, and makes it durable.
+    fn attempt(
+        &mut self,
+        batch: Vec<Command>,
+        now: Timestamp,
+        continues: bool,
+    ) -> Result<BatchOutcome, Error> {
         if self.stale {
             self.reload()?;
         }
-        let outcome = self.execute(batch, now).and_then(|answers| {
+        let outcome = self.execute(batch, now, continues).and_then(|answers| {
             let (changes, mut commit) = self.flush(now);
             // A batch without changes costs no commit.
             if let Some(changes) = changes {
@@ -124,7 +134,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Loads what a batch needs, and executes it in memory.
-    fn execute(&mut self, batch: Vec<Command>, now: Timestamp) -> Result<Answers, Error> {
+    fn execute(&mut self, batch: Vec<Command>, now: Timestamp, continues: bool) -> Result<Answers, Error> {
         self.begin();
         let load = self.collect(&batch, now);
         self.fetch(&load)?;
@@ -134,8 +144,10 @@ impl<B: Backend> Engine<B> {
             answers.push(self.command(command, now)?);
             self.follow_up(now)?;
         }
-        if !self.dry {
+        if continues {
             self.continue_follow_ups(now)?;
+        }
+        if !self.dry {
             self.complete_assignments()?;
         }
         Ok(answers)
@@ -180,6 +192,15 @@ impl<B: Backend> Engine<B> {
         due.truncate(limit);
         let count = due.len();
         for key in due {
+            // The agent may have raised a limit by which the task would fail, and not reached it yet.
+            let agent = self
+                .load(key)?
+                .filter(|task| task.state == State::Queued)
+                .and_then(|task| Some((task.namespace.clone(), task.agent()?.clone())));
+            if let Some(agent) = agent {
+                self.match_agent(key, &agent);
+                self.follow_up(now)?;
+            }
             // Another command of the batch may have ended it.
             let _ = self.apply(key, task::Command::Tick, now)?;
         }
@@ -195,7 +216,10 @@ impl<B: Backend> Engine<B> {
 
     /// Loads the state that is kept in memory: at the start, and after a failed batch.
     fn reload(&mut self) -> Result<(), Error> {
-        self.memory = Memory::load(self.backend.snapshot()?);
+        let snapshot = self.backend.snapshot()?;
+        self.note_undecodable(&snapshot);
+        self.memory = Memory::load(snapshot);
+        self.set_aside();
         self.write_set = WriteSet::default();
         self.stale = false;
         Ok(())
