@@ -82,7 +82,11 @@ async fn cycles_fail_with_their_path() -> Result<()> {
         let task = read(&fixture, name).await;
         assert_eq!(task["status"]["state"], "TASK_STATE_FAILED");
         let message = task["status"]["failure"]["message"].as_str().unwrap();
-        assert!(ids.iter().all(|id| message.contains(id.as_str())), "{message}");
+        match name {
+            // The task that closed the cycle names it; the others name what they waited for.
+            "c" => assert!(ids.iter().all(|id| message.contains(id.as_str())), "{message}"),
+            _ => assert!(message.starts_with("dependency ") && message.ends_with(" is FAILED"), "{message}"),
+        }
         let described = fixture.rota(&["describe", name]).await.success();
         assert!(described.contains("dependency"), "{described}");
     }
