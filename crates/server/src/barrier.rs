@@ -9,9 +9,9 @@ const BARRIER_BUFFER: usize = 4096;
 
 /// A message that is handled after every commit made before it was sent.
 pub(crate) enum Barrier {
-    /// A claim was answered with so many tasks. Only after its commits do the queues show whether a further claim is
+    /// A claim was answered: the reservation ends, also when the message is dropped with its channel. Only after its commits do the queues show whether a further claim is
     /// worth making.
-    ClaimResolved(Reservation, usize),
+    ClaimResolved(Reservation),
     /// Reports back that the commits have been applied.
     Flush(oneshot::Sender<()>),
 }
@@ -28,7 +28,7 @@ impl Barriers {
 
     /// Settles a claim's reservation behind the commits that the claim made.
     pub(crate) async fn claim_resolved(&self, reservation: Reservation, assigned: usize) {
-        let _ = self.0.send(Barrier::ClaimResolved(reservation, assigned)).await;
+        let _ = self.0.send(Barrier::ClaimResolved(reservation.with_assigned(assigned))).await;
     }
 
     /// Waits until every commit made so far has been applied: a caller that was answered must find its change when it

@@ -59,7 +59,7 @@ impl CommitLoop {
                         applier.apply(commit);
                     }
                     match barrier {
-                        Barrier::ClaimResolved(reservation, assigned) => reservation.commit(assigned),
+                        Barrier::ClaimResolved(reservation) => drop(reservation),
                         Barrier::Flush(done) => drop(done.send(())),
                     }
                 }

@@ -14,13 +14,14 @@ use crate::keys::WorkerKey;
 
 /// Free slots of one worker session, held until they are committed or dropped.
 ///
-/// Dropping a reservation releases its slots. [`commit`](Self::commit) leaves those that tasks were assigned to: the
-/// commit that assigned them turns each into a running attempt, whichever of the two comes first.
+/// Dropping a reservation releases its slots, except those that tasks were assigned to: the commit that assigned them turns
+/// each into a running attempt, whichever of the two comes first.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     state: Arc<Mutex<State>>,
     pub(super) reserved: ReservedSlots,
-    settled: bool,
+    /// Slots that a commit has given to tasks.
+    assigned: usize,
 }
 
 /// The slots of a reservation, and what has to be undone when they are not used.
@@ -45,7 +46,7 @@ pub(crate) struct ClaimPlan {
 
 impl Reservation {
     pub(super) fn new(state: &Arc<Mutex<State>>, reserved: ReservedSlots) -> Self {
-        Self { state: Arc::clone(state), reserved, settled: false }
+        Self { state: Arc::clone(state), reserved, assigned: 0 }
     }
 
     /// Returns the worker session that has the slots.
@@ -58,20 +59,20 @@ impl Reservation {
     }
 
     /// Hands `assigned` of the slots over to the commit that assigned tasks to them, and releases the others.
-    pub(crate) fn commit(mut self, assigned: usize) {
-        self.settle(assigned);
+    pub(crate) fn commit(self, assigned: usize) {
+        drop(self.with_assigned(assigned));
     }
 
-    fn settle(&mut self, assigned: usize) {
-        if !std::mem::replace(&mut self.settled, true) {
-            self.state.lock().settle(&self.reserved, assigned);
-        }
+    /// Notes the slots to hand over when the reservation is dropped.
+    pub(crate) fn with_assigned(mut self, assigned: usize) -> Self {
+        self.assigned = assigned;
+        self
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.settle(0);
+        self.state.lock().settle(&self.reserved, self.assigned);
     }
 }
 
