@@ -168,3 +168,23 @@ pub async fn result_reaches_dependent_of_same_batch(t: &mut Harness) {
     t.batch(vec![ask(second.id, finish(attempt_of(&given[1]), done())), make(offered)]).await;
     assert_eq!(previous(t, id), [(second.id, Some(Bytes::from_static(b"42")))]);
 }
+
+pub async fn results_of_one_commit_are_bounded(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let first = t.plain().await;
+    let given = t.claim(&worker, 1).await;
+    let large = Bytes::from(vec![b'x'; 200 << 10]);
+    t.finish(&given[0], Completion::Succeeded(Some(large))).await.unwrap();
+    for _ in 0..30 {
+        let create = t.after(vec![on(first.id)]);
+        t.create(create).await;
+    }
+    assert_eq!(t.claim(&worker, 30).await.len(), 30);
+    let changes = &t.commits.last().unwrap().tasks;
+    let previous = changes.iter().filter_map(|change| change.dispatch.as_ref()).flat_map(|one| &one.previous);
+    let carried: Vec<_> = previous.map(|one| one.result.as_ref().map_or(0, Bytes::len)).collect();
+    // The workers of the others fetch it.
+    assert_eq!(carried.len(), 30);
+    assert_eq!(carried.iter().filter(|size| **size > 0).count(), (4 << 20) / (200 << 10));
+}

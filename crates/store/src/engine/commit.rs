@@ -1,6 +1,7 @@
 //! End of a batch: completes the assignments, turns the write set into what is written and what is published, and
 //! updates memory once it is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rota_core::task::{DependencyState, Event, State, Task};
@@ -17,6 +18,8 @@ use crate::{
 
 /// Bytes of results that an assignment carries. Its worker fetches the others.
 const MAX_CARRIED_RESULTS: u64 = 256 * 1024;
+/// Bytes of results that all assignments of a commit carry.
+const MAX_CARRIED_PER_COMMIT: u64 = 4 * 1024 * 1024;
 
 /// Adds the facts of one task's transitions to the commit, with the record as the batch leaves it.
 fn report(entry: &mut Entry, commit: &mut Commit) {
@@ -43,19 +46,28 @@ fn ended_dependencies(task: &Task) -> impl Iterator<Item = ScopedId> {
 }
 
 impl<B: Backend> Engine<B> {
-    /// Returns the entries of the dependencies of a task that have ended, and whether the assignment carries the result of
-    /// each: of the first ones, up to [`MAX_CARRIED_RESULTS`].
-    fn previous(&self, task: &Task) -> Vec<(&Entry, bool)> {
-        let mut left = MAX_CARRIED_RESULTS;
-        let entries = ended_dependencies(task).filter_map(|id| self.write_set.get(self.known(&id)?));
-        let carried = |entry: &Entry| {
-            let size = entry.task.result_size;
-            let is_carried = (1..=left).contains(&size);
-            left -= if is_carried { size } else { 0 };
-            is_carried
-        };
-        let mut carried = carried;
-        entries.map(|entry| (entry, carried(entry))).collect()
+    /// Decides which results the batch's assignments carry: of the first dependencies of each, up to
+    /// [`MAX_CARRIED_RESULTS`], and of all assignments up to [`MAX_CARRIED_PER_COMMIT`].
+    fn carried_results(&self) -> HashSet<(TaskKey, TaskKey)> {
+        let mut carried = HashSet::new();
+        let mut commit_left = MAX_CARRIED_PER_COMMIT;
+        for entry in self.assigned() {
+            let mut left = MAX_CARRIED_RESULTS;
+            for dependency in self.previous(&entry.task) {
+                let size = dependency.task.result_size;
+                if (1..=left.min(commit_left)).contains(&size) {
+                    left -= size;
+                    commit_left -= size;
+                    carried.insert((entry.task.key, dependency.task.key));
+                }
+            }
+        }
+        carried
+    }
+
+    /// Returns the entries of the dependencies of a task that have ended.
+    fn previous(&self, task: &Task) -> impl Iterator<Item = &Entry> {
+        ended_dependencies(task).filter_map(|id| self.write_set.get(self.known(&id)?))
     }
 
     /// Returns what a worker receives besides the record.
@@ -63,11 +75,12 @@ impl<B: Backend> Engine<B> {
         let result = |entry: &Entry| {
             entry.result.clone().or_else(|| self.write_set.results.get(&entry.task.key).cloned())
         };
-        let previous = self.previous(&entry.task).into_iter().map(|(dependency, carried)| Previous {
-            task: Arc::clone(&dependency.task),
-            result: carried.then(|| result(dependency)).flatten(),
-        });
         let task = &entry.task;
+        let is_carried = |on: &Entry| self.write_set.carried.contains(&(task.key, on.task.key));
+        let previous = self.previous(task).map(|dependency| Previous {
+            task: Arc::clone(&dependency.task),
+            result: is_carried(dependency).then(|| result(dependency)).flatten(),
+        });
         Dispatch {
             payload: entry.payload.clone().unwrap_or_default(),
             secrets: task.has_secrets.then(|| self.write_set.secrets.get(&task.key).cloned()).flatten(),
@@ -103,9 +116,10 @@ impl<B: Backend> Engine<B> {
         let dependencies: Vec<_> = dependencies.filter_map(|id| self.known(&id)).collect();
         self.load_all(&dependencies)?;
         dependencies.into_iter().for_each(|key| self.hold(key));
-        let carried = self.assigned().flat_map(|entry| self.previous(&entry.task));
-        let stored = carried.filter(|(entry, carried)| *carried && entry.result.is_none());
-        let mut results: Vec<_> = stored.map(|(entry, _)| entry.task.key).collect();
+        let carried = self.carried_results();
+        let is_stored = |key: &TaskKey| self.write_set.get(*key).is_some_and(|entry| entry.result.is_none());
+        let mut results: Vec<_> = carried.iter().map(|(_, on)| *on).filter(is_stored).collect();
+        self.write_set.carried = carried;
         results.sort_unstable();
         results.dedup();
         self.fetch(&Load { results, ..Load::default() })?;

@@ -1,6 +1,6 @@
 //! Write set of a batch: each touched record is loaded once, changed in memory, and written once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,6 +95,8 @@ pub(super) struct WriteSet {
     pub(super) assigned_to: HashMap<SessionKey, Vec<TaskKey>>,
     /// Results of tasks that have ended before, as loaded.
     pub(super) results: KeyMap<Bytes>,
+    /// Results that the batch's assignments carry: the assigned task, then the one that it depended on.
+    pub(super) carried: HashSet<(TaskKey, TaskKey)>,
     /// Sealed secrets, as loaded or new.
     pub(super) secrets: KeyMap<Bytes>,
     /// Records that cannot be decoded, with the reason.
