@@ -77,10 +77,14 @@ fn by_state(connection: &Connection, filter: &Filter, before: i64) -> Result<Pag
     // Older tasks than this one may be missing from the rows of a state.
     let (mut keys, mut horizon) = (Vec::new(), TaskKey(0));
     for state in states {
-        let of_state =
-            all(connection, sql::LIST_STATE, params![state, before, signed(MAX_OF_STATE)], |row| {
-                key(row, 0)
-            })?;
+        let limit = signed(MAX_OF_STATE);
+        let of_state = match &filter.namespace {
+            Some(namespace) => {
+                let params = params![state, before, limit, namespace.as_str()];
+                all(connection, sql::LIST_NAMESPACE_STATE, params, |row| key(row, 0))?
+            }
+            None => all(connection, sql::LIST_STATE, params![state, before, limit], |row| key(row, 0))?,
+        };
         if of_state.len() == MAX_OF_STATE {
             horizon = horizon.max(of_state.last().copied().unwrap_or_default());
         }

@@ -50,6 +50,8 @@ statements! {
     LIST_NAMESPACE = "SELECT key, namespace, state, record FROM tasks
                       WHERE namespace = ? AND key < ? ORDER BY key DESC LIMIT ?";
     LIST_ONE = "SELECT key, namespace, state, record FROM tasks WHERE key = ?";
+    LIST_NAMESPACE_STATE = "SELECT key FROM tasks WHERE state = ?1 AND state <> 6 AND key < ?2 AND namespace = ?4
+                            ORDER BY key DESC LIMIT ?3";
     LIST_STATE = "SELECT key FROM tasks WHERE state = ? AND state <> 6 AND key < ? ORDER BY key DESC LIMIT ?";
 
     PAYLOAD = "SELECT body FROM payloads WHERE key = ?";

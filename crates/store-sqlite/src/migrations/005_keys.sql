@@ -102,6 +102,7 @@ CREATE UNIQUE INDEX tasks_id ON tasks (namespace, id);
 -- their namespace.
 CREATE INDEX tasks_namespace ON tasks (namespace);
 CREATE INDEX tasks_state ON tasks (state) WHERE state <> 6;
+CREATE INDEX tasks_namespace_state ON tasks (namespace, state) WHERE state <> 6;
 -- 2 is QUEUED. Only ready tasks are in this index: it is as small as the queue.
 CREATE INDEX tasks_ready ON tasks (route, rank) WHERE state = 2;
 CREATE INDEX tasks_due ON tasks (due) WHERE due IS NOT NULL;

@@ -66,9 +66,23 @@ fn claims_and_timers_use_indexes() {
         uses(sql::LIST, "INTEGER PRIMARY KEY (rowid<?)");
         uses(sql::LIST_NAMESPACE, "INDEX tasks_namespace (namespace=? AND rowid<?)");
         uses(sql::LIST_STATE, "COVERING INDEX tasks_state (state=? AND rowid<?)");
+        let index = "COVERING INDEX tasks_namespace_state (namespace=? AND state=? AND rowid<?)";
+        uses(sql::LIST_NAMESPACE_STATE, index);
         uses(sql::QUEUED, "tasks_ready");
         uses(sql::ON_WORKERS, "tasks_state");
     });
+}
+
+/// The statements and indexes name states by their numbers.
+#[test]
+fn states_have_the_numbers_of_statements() {
+    use rota_core::task::State::{
+        Assigned, Cancelled, Failed, InputRequired, Pending, Queued, Running, Succeeded,
+    };
+    let states = [Pending, Queued, Assigned, Running, InputRequired, Succeeded, Failed, Cancelled];
+    assert_eq!(states.map(|state| state as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert!(states.iter().all(|state| !state.is_on_worker() || (3..=5).contains(&(*state as u8))));
+    assert!(states.iter().all(|state| !state.is_final() || (6..=8).contains(&(*state as u8))));
 }
 
 #[test]
