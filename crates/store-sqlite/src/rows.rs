@@ -1,5 +1,6 @@
 //! Encoding of records in rows: MessagePack with field names, so that later versions can add fields.
 
+use rota_core::target::Route;
 use rota_store::{Error, Stored};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,4 +30,9 @@ pub(crate) fn unsigned(value: i64) -> u64 {
 
 pub(crate) fn signed(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
+}
+
+/// Encodes a route, which is also the key by which it is found.
+pub(crate) fn route_text(route: &Route) -> Result<String, Error> {
+    serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))
 }

@@ -1,7 +1,6 @@
 //! The write connection: all changes use it.
 
 use bytes::Bytes;
-use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
@@ -12,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
 use crate::rows::{encode, signed, stored, unsigned};
-use crate::{readers, sql};
+use crate::{readers, rows, sql};
 
 #[derive(Debug)]
 pub struct Writer {
@@ -26,11 +25,11 @@ impl Writer {
     pub(crate) fn new(connection: Connection, lock: FileLock) -> Result<Self, Error> {
         let mut writer = Self { connection, epoch: 0, _lock: lock };
         writer.run("BEGIN IMMEDIATE", [])?;
-        let opened = writer.take_over().and_then(|()| writer.commit_durably());
+        let opened = writer.take_over().and_then(|()| writer.run("COMMIT", []));
         if opened.is_err() {
             let _ = writer.run("ROLLBACK", []);
         }
-        opened.map(|()| writer)
+        opened.map(|_| writer)
     }
 
     /// Raises the epoch, and puts records that can be decoded again, for example after a downgrade was undone, back where
@@ -166,11 +165,6 @@ impl Writer {
         pairs.into_iter().map(parse).collect()
     }
 
-    fn commit_durably(&self) -> Result<(), Error> {
-        let committed = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        committed.map(drop).map_err(|error| explain(&error))
-    }
-
     /// Writes in the open transaction.
     fn put(&self, changes: &Changes) -> Result<Written, Error> {
         let advance =
@@ -282,7 +276,7 @@ impl Writer {
 
     fn put_names(&self, changes: &Changes) -> Result<(), Error> {
         for (id, route) in &changes.routes {
-            self.run(sql::INSERT_ROUTE, params![id.0, route_text(route)?])?;
+            self.run(sql::INSERT_ROUTE, params![id.0, rows::route_text(route)?])?;
         }
         for ((namespace, alias), key) in &changes.aliases {
             self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, signed(key.0)])?;
@@ -383,7 +377,7 @@ impl Backend for Writer {
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
         self.run("BEGIN IMMEDIATE", [])?;
-        let written = self.put(changes).and_then(|written| self.commit_durably().map(|()| written));
+        let written = self.put(changes).and_then(|written| self.run("COMMIT", []).map(|_| written));
         if written.is_err() {
             // Some errors have already rolled back; then this has no effect.
             let _ = self.run("ROLLBACK", []);
@@ -401,8 +395,4 @@ impl Drop for Writer {
         // Leaves a small file; if it fails, the next opening does the same.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).optional();
     }
-}
-
-fn route_text(route: &Route) -> Result<String, Error> {
-    serde_json::to_string(route).map_err(|error| Error::Corrupt(error.to_string()))
 }

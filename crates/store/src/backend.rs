@@ -236,7 +236,7 @@ pub enum FollowUp {
         namespace: Namespace,
         name: AgentName,
         after: Option<RoutePlace>,
-        /// Where it began, if not at the first place: after the last one it goes on at the first, up to here.
+        /// Where it began, if not at the first place: after the last one it continues at the first, up to here.
         end: Option<RoutePlace>,
     },
 }

@@ -77,7 +77,7 @@ macro_rules! conformance {
             follow_ups {
                 wide_fan_out_takes_several_commits failing_graph_takes_several_commits follow_ups_survive_a_restart
                 many_waiters_find_their_task changed_agent_reaches_a_long_queue deleted_agent_leaves_no_ready_task
-                follow_ups_continue_without_calls snapshot_tells_which_commits_it_contains
+                follow_ups_continue_without_calls snapshot_states_which_commits_it_contains
             }
             prune {
                 only_tasks_ended_before_are_pruned oldest_are_pruned_first_up_to_limit keys_outlive_their_tasks needed_results_are_not_pruned

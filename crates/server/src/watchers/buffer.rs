@@ -31,7 +31,7 @@ pub(crate) enum Topic {
 pub(super) struct Buffer {
     /// Topics that have watchers.
     rings: HashMap<Topic, Ring>,
-    /// The topic of each chunk, oldest first. May name topics that are gone.
+    /// The topic of each chunk, oldest first. May name topics without chunks.
     order: VecDeque<Topic>,
     bytes: usize,
 }
@@ -151,7 +151,7 @@ impl Buffer {
     /// Evicts the oldest chunk. Returns whether there may be another.
     pub(super) fn evict_oldest(&mut self) -> bool {
         let Some(topic) = self.order.pop_front() else { return false };
-        // A topic without watchers is gone, with its chunks.
+        // A topic without watchers was removed, with its chunks.
         if let Some(ring) = self.rings.get_mut(&topic)
             && let Some(chunk) = ring.chunks.pop_front()
         {

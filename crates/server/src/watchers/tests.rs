@@ -113,7 +113,7 @@ fn large_change_is_left_to_store() {
 fn pending_changes_are_bounded_in_bytes() {
     let watchers = Arc::new(Watchers::default());
     let _subscription = watchers.subscribe(all_tasks());
-    // Nobody flushes: each quarter of a chunk that is full does it.
+    // No caller flushes: each quarter of a chunk that is full does it.
     for revision in 1..=40 {
         watchers.publish(&commit(revision, 1, revision, &"x".repeat(MAX_CHUNK_BYTES / 4)));
     }

@@ -168,7 +168,7 @@ fn move_queued(queued: &mut BTreeMap<RouteId, i64>, commit: &Commit) {
 }
 
 /// A reader that starts while the store continues its follow-ups counts no task twice.
-pub async fn snapshot_tells_which_commits_it_contains(t: &mut Harness) {
+pub async fn snapshot_states_which_commits_it_contains(t: &mut Harness) {
     t.agent("a").await;
     let root = t.plain().await.id;
     create_many(t, |t| t.after(vec![depend(DependencyKey::Id(root), OnFailure::Continue)])).await;

@@ -5,6 +5,7 @@
 //! become ready: the search may take several commits, and begin again after a restart. What it has visited is in memory
 //! only. Only the found task fails of the cycle; its end reaches the other members like that of any dependency.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use rota_core::task::{Command, DependencyState, State, Task};
@@ -20,7 +21,7 @@ const MAX_NAMED: usize = 10;
 #[derive(Debug)]
 pub(super) struct CycleSearch {
     start: TaskId,
-    /// Tasks to visit.
+    /// Tasks that were reached and are still to be visited.
     open: VecDeque<TaskId>,
     /// Task through which each was first reached.
     reached_by: HashMap<TaskId, TaskId>,
@@ -38,8 +39,8 @@ impl CycleSearch {
         for on in waits_for {
             if on == self.start {
                 self.found.get_or_insert_with(|| (path(&self.reached_by, self.start, at), 0));
-            } else if !self.reached_by.contains_key(&on) {
-                self.reached_by.insert(on, at);
+            } else if let Entry::Vacant(place) = self.reached_by.entry(on) {
+                place.insert(at);
                 self.open.push_back(on);
             }
         }
@@ -53,7 +54,7 @@ impl CycleSearch {
         }
     }
 
-    /// Checks the next step of the cycle. Begins again if it is gone.
+    /// Checks the next step of the cycle. Begins again if it does not exist any more.
     fn check(&mut self, waits_for: impl IntoIterator<Item = TaskId>) {
         let Some((path, checked)) = &mut self.found else { return };
         let next = path.get(*checked + 1).copied().unwrap_or(self.start);

@@ -181,7 +181,7 @@ impl<B: Backend> Engine<B> {
         self.follow_up(now)
     }
 
-    /// Adds the follow-up of a change of an agent. One that has not come to its end goes on from where it is, all the way
+    /// Adds the follow-up of a change of an agent. One that has not come to its end continues from where it is, all the way
     /// round: an agent that changes again and again has no tasks that it never reaches.
     pub(super) fn agent_changed(&mut self, agent: &AgentKey) {
         let place = |follow_up: &FollowUp| match follow_up {

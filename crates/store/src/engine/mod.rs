@@ -54,7 +54,7 @@ pub struct Engine<B> {
     /// Where the next prune begins.
     prune_cursor: PruneCursor,
     write_set: WriteSet,
-    /// Follow-ups that have failed.
+    /// Follow-ups that have failed since the start, by number.
     failures: Failures,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,

@@ -38,7 +38,7 @@ fn waited_for(task: &Task) -> impl Iterator<Item = WaitKey> {
 impl<B: Backend> Engine<B> {
     pub(super) fn prune(&mut self, prune: Prune) -> Result<Result<Answer, Refused>, Error> {
         let Some(expired) = self.write_set.expired.take() else {
-            // A second one in the same batch: the next batch goes on where the first has ended.
+            // A second one in the same batch: the next batch continues where the first has ended.
             return Ok(Ok(Reply::Pruned { count: 0, more: true }.into()));
         };
         let more = [expired.sessions.len(), expired.keys.len()].into_iter().any(|count| count >= prune.limit);

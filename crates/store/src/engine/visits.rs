@@ -171,7 +171,7 @@ impl<B: Backend> Engine<B> {
             let last = page.last().filter(|_| page.len() >= limit).map(|(rank, key)| (route, *rank, *key));
             next = last.or_else(|| following.map(|route| (route, i64::MIN, TaskKey(0))));
         }
-        // Behind the end are the tasks that were updated before the follow-up went round.
+        // Behind the end are the tasks that were updated before the follow-up began at the first again.
         let is_second_round = after < end;
         let rest = match next {
             Some(next) if !is_second_round || Some(next) < end => Some((Some(next), end)),
