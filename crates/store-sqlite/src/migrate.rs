@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
+use rota_core::task::{Dependency, Task};
 use rota_store::Error;
-use rusqlite::Connection;
-use rusqlite_migration::{M, Migrations};
+use rusqlite::{Connection, Transaction, params};
+use rusqlite_migration::{HookResult, M, Migrations};
 
 use crate::open::explain;
+use crate::rows::stored;
 
 /// Free space that a migration needs, as a multiple of the database's size. One that rewrites every row adds up to 2.9
 /// times the size: 1.9 in the log (new tables, and the freed pages of the old ones), and 0.9 by which the file grows.
@@ -21,8 +23,28 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/002_expiry.sql")),
         M::up(include_str!("migrations/003_pending.sql")),
         M::up(include_str!("migrations/004_shards.sql")),
-        M::up(include_str!("migrations/005_keys.sql")),
+        M::up_with_hook(include_str!("migrations/005_keys.sql"), add_edges),
     ])
+}
+
+/// Adds the edges of tasks that have not ended: earlier versions removed an edge when the task that was needed ended, and
+/// its result could be pruned before the other one ran.
+fn add_edges(transaction: &Transaction<'_>) -> HookResult {
+    let mut tasks = transaction.prepare("SELECT key, record FROM tasks WHERE state NOT IN (6, 7, 8)")?;
+    let mut add = transaction
+        .prepare("INSERT OR IGNORE INTO edges SELECT key, ?3 FROM tasks WHERE namespace = ?1 AND id = ?2")?;
+    let mut rows = tasks.query([])?;
+    while let Some(row) = rows.next()? {
+        let key: i64 = row.get(0)?;
+        // One that cannot be decoded is reported when it is met.
+        let Ok(task) = stored::<Task>(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?) else {
+            continue;
+        };
+        for id in task.dependencies.iter().filter_map(Dependency::id) {
+            add.execute(params![task.namespace.as_str(), id.0, key])?;
+        }
+    }
+    Ok(())
 }
 
 /// Migrates the schema to the newest version, or changes nothing. `free` returns the free bytes of the disk with a path, if known.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Target;
-use rota_core::task::{self, State, Task, WorkerRef};
+use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, State, Task, WorkerRef};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
-use rota_store::{Budget, Command, Create, EndSession, Filter, PutAgent, Reply, Snapshot, Store};
+use rota_store::{Budget, Command, Create, EndSession, Filter, Prune, PutAgent, Reply, Snapshot, Store};
 use rota_store_sqlite::{Options, Sqlite};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 /// After everything in the store.
@@ -58,6 +58,76 @@ fn create(agent: &str, key: &str) -> Command {
         strict: false,
         offer: None,
     }))
+}
+
+/// Of a task that has succeeded with a result, of one that runs, and of one that has failed.
+const WITH_RESULT: u128 = 0x01a2_0445_3d02_71ab_b546_d8c6_95e4_39fc;
+const RUNNING: u128 = 0x01a2_0445_3d02_71ab_b546_d8c8_f29d_a590;
+const FAILED: u128 = 0x01a2_0445_3d02_71ab_b546_d8cb_c27a_03ad;
+const WAITING: u128 = 0x01a2_0445_3d02_71ab_b546_d8ca_86ec_aa80;
+const NEEDS_TWO: u128 = 0x01a2_0445_3d02_71ab_b546_0000_0000_0001;
+
+/// Adds a task with secrets that needs one that has ended and one that runs, as the old version left it, and the edge of
+/// a dependent that has ended before the task that it needed.
+fn add_dependents(old: &Connection) {
+    let bytes = |id: u128| id.to_be_bytes();
+    let record: Vec<u8> =
+        old.query_row("SELECT record FROM tasks WHERE id = ?", [bytes(WAITING)], |row| row.get(0)).unwrap();
+    let mut task: Task = rmp_serde::from_slice(&record).unwrap();
+    let need = |id, state| Dependency {
+        key: DependencyKey::Id(TaskId(Uuid::from_u128(id))),
+        on_failure: OnFailure::Fail,
+        state,
+    };
+    let ended = DependencyState::Ended(TaskId(Uuid::from_u128(WITH_RESULT)), State::Succeeded);
+    let waits = DependencyState::Waiting(TaskId(Uuid::from_u128(RUNNING)));
+    task.dependencies = vec![need(WITH_RESULT, ended), need(RUNNING, waits)];
+    (task.id, task.title, task.alias, task.has_secrets) =
+        (TaskId(Uuid::from_u128(NEEDS_TWO)), "Needs two".to_owned(), None, true);
+    let record = rmp_serde::to_vec_named(&task).unwrap();
+    let copy =
+        "INSERT INTO tasks SELECT ?1, namespace, state, route, rank, due, ended, ?2 FROM tasks WHERE id = ?3";
+    old.execute(copy, params![bytes(NEEDS_TWO), record, bytes(WAITING)]).unwrap();
+    let copy = "INSERT INTO payloads SELECT ?1, body FROM payloads WHERE id = ?2";
+    old.execute(copy, [bytes(NEEDS_TWO), bytes(WAITING)]).unwrap();
+    let copy = "INSERT INTO events (revision, task, first, body)
+                SELECT (SELECT max(revision) + 1 FROM events), ?1, first, body FROM events WHERE task = ?2";
+    old.execute(copy, [bytes(NEEDS_TWO), bytes(WAITING)]).unwrap();
+    old.execute("INSERT INTO secrets VALUES (?, x'5ea1ed')", [bytes(NEEDS_TWO)]).unwrap();
+    let edge = "INSERT INTO edges (id, dependent) VALUES (?, ?)";
+    old.execute(edge, [bytes(RUNNING), bytes(NEEDS_TWO)]).unwrap();
+    old.execute(edge, [bytes(RUNNING), bytes(FAILED)]).unwrap();
+}
+
+#[tokio::test]
+async fn links_and_secrets_survive_the_migration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rota.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../data/dc61eb4.sql")).unwrap();
+    add_dependents(&old);
+    old.close().unwrap();
+
+    let store = open(&path);
+    let prune = Prune { ended_before: Some(NOW), left_before: NOW, limit: 100 };
+    one(&store, Command::Prune(prune)).await;
+    let found = |id| store.task((namespace(), TaskId(Uuid::from_u128(id))));
+    assert_eq!(found(FAILED).await.unwrap(), None, "no task needs it");
+    let needed = found(WITH_RESULT).await.unwrap().unwrap();
+    assert!(store.result(needed.key).await.unwrap().is_some());
+    let (running, needs) = (found(RUNNING).await.unwrap().unwrap(), found(NEEDS_TWO).await.unwrap().unwrap());
+    store.close().await;
+
+    let database = Connection::open(&path).unwrap();
+    let mut edges = database.prepare("SELECT task, dependent FROM edges ORDER BY task").unwrap();
+    let edges = edges.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap();
+    let mut wanted = [needed.key, running.key].map(|on| (on.0.cast_signed(), needs.key.0.cast_signed()));
+    wanted.sort_unstable();
+    assert_eq!(edges.collect::<Result<Vec<_>, _>>().unwrap(), wanted);
+    let secrets: (i64, Vec<u8>) = database
+        .query_row("SELECT key, sealed FROM secrets", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(secrets, (needs.key.0.cast_signed(), vec![0x5e, 0xa1, 0xed]));
 }
 
 async fn check_records(store: &Sqlite, snapshot: &Snapshot) {
