@@ -18,7 +18,7 @@ use crate::raw;
 /// Tasks at a time: creations per commit of the store, and clients of the control plane.
 const CONCURRENT: usize = 64;
 
-/// What runs the tasks.
+/// The part of Rota that runs the tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// The store alone: creation, acceptance and result.

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use rota_bench::Bench;
 use rota_telemetry::{env, log};
 
-/// That of `rota`.
+/// The allocator of `rota`, which is measured here.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -83,7 +83,7 @@ impl Sealer {
         Ok([VERSION, &nonce[..], &sealed].concat().into())
     }
 
-    /// Decrypts a task's secrets.
+    /// Decrypts a task's secrets, which were sealed for it.
     pub(crate) fn open_sealed(
         &self,
         namespace: &Namespace,

@@ -31,13 +31,13 @@ fn read_token(retention: Option<Duration>, text: &str, last: u64) -> Option<u64>
     (fresh && revision <= last).then_some(revision)
 }
 
-/// Watcher of many tasks.
+/// State of a watcher of many tasks.
 struct Feed {
     store: StoreClient,
     subscription: Subscription,
     namespace: Option<Namespace>,
     states_only: bool,
-    /// Message to send first.
+    /// Message to send before all others.
     first: Option<Bytes>,
     /// Revision up to which everything was sent.
     seen: u64,

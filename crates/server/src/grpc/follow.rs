@@ -39,7 +39,7 @@ pub(super) async fn one(
     Ok(streams.chunks(source))
 }
 
-/// Watcher of one task.
+/// State of a watcher of one task.
 struct Follow {
     store: StoreClient,
     subscription: Subscription,

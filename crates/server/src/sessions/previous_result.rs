@@ -5,7 +5,7 @@ use prost::Message;
 use rota_core::task::DependencyState;
 use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::v1;
-use rota_proto::worker::v1::GetPreviousResultRequest;
+use rota_proto::worker::v1::FetchPreviousResultRequest;
 use tonic::Status;
 
 use super::deps::SessionDeps;
@@ -17,7 +17,7 @@ use crate::wire::status::{error, invalid};
 pub(super) async fn get(
     deps: &SessionDeps,
     pod: Option<&Pod>,
-    request: &GetPreviousResultRequest,
+    request: &FetchPreviousResultRequest,
 ) -> Result<v1::TaskResult, Status> {
     let store = &deps.store;
     let namespace =

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::Stream;
 use rota_proto::worker::v1::worker_service_server::WorkerService;
 use rota_proto::worker::v1::{
-    GetPreviousResultRequest, GetPreviousResultResponse, SessionRequest, SessionResponse, session_request,
-    session_response,
+    FetchPreviousResultRequest, FetchPreviousResultResponse, SessionRequest, SessionResponse,
+    session_request, session_response,
 };
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
@@ -59,13 +59,13 @@ impl WorkerService for Service {
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn get_previous_result(
+    async fn fetch_previous_result(
         &self,
-        request: Request<GetPreviousResultRequest>,
-    ) -> Result<Response<GetPreviousResultResponse>, Status> {
+        request: Request<FetchPreviousResultRequest>,
+    ) -> Result<Response<FetchPreviousResultResponse>, Status> {
         let pod = request.extensions().get::<Pod>().cloned();
         let result = previous_result::get(&self.deps, pod.as_ref(), request.get_ref()).await?;
-        Ok(Response::new(GetPreviousResultResponse { result: Some(result) }))
+        Ok(Response::new(FetchPreviousResultResponse { result: Some(result) }))
     }
 }
 

@@ -17,7 +17,7 @@ const REQUIRED_ROLES: &[(&str, Role)] = &[
     // Probes have no token.
     ("/grpc.health.v1.Health/", Role::Anonymous),
     ("/rota.worker.v1.WorkerService/Session", Role::Worker),
-    ("/rota.worker.v1.WorkerService/GetPreviousResult", Role::Worker),
+    ("/rota.worker.v1.WorkerService/FetchPreviousResult", Role::Worker),
     ("/rota.v1.TaskService/", Role::Operator),
     ("/rota.v1.AgentService/", Role::Operator),
     ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),

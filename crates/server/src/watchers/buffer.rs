@@ -11,17 +11,17 @@ use tokio::sync::watch;
 
 use super::MAX_CHUNK_BYTES;
 
-/// Bytes of all chunks.
+/// Capacity in bytes, over the chunks of all topics.
 pub(crate) const MAX_BUFFER_BYTES: usize = 16 << 20;
-/// Number of all chunks.
+/// Capacity in chunks, over all topics.
 pub(super) const MAX_CHUNKS: usize = 16 << 10;
 
-/// What a watcher watches.
+/// What a watcher watches; watchers of equal topics share their messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     Task(TaskKey),
     Feed {
-        /// All namespaces if `None`.
+        /// The namespace of the tasks; all namespaces if `None`.
         namespace: Option<Namespace>,
         states_only: bool,
     },
@@ -29,7 +29,7 @@ pub(crate) enum Topic {
 
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    /// Topics that have watchers.
+    /// Chunks of the topics that have watchers.
     rings: HashMap<Topic, Ring>,
     /// The topic of each chunk, oldest first. May name topics without chunks.
     order: VecDeque<Topic>,
@@ -40,7 +40,7 @@ pub(super) struct Buffer {
 #[derive(Debug)]
 struct Ring {
     watchers: usize,
-    /// Signals a new chunk.
+    /// Wakes the watchers when a chunk was added.
     changed: watch::Sender<()>,
     chunks: VecDeque<Chunk<Bytes>>,
     /// The chunk that is being written.

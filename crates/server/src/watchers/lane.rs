@@ -20,7 +20,7 @@ pub(super) struct Lane {
     pending: Mutex<Pending>,
     /// Held while changes are relayed, so that they stay in order.
     flushing: Mutex<()>,
-    /// Signals changes to relay.
+    /// Wakes the relay when there are changes.
     pub(super) marked: Notify,
 }
 
@@ -33,7 +33,7 @@ struct Pending {
     bytes: usize,
 }
 
-/// Changes of one task.
+/// Changes of one task that were not relayed yet.
 #[derive(Debug)]
 pub(super) struct Change {
     /// The record after the last change.

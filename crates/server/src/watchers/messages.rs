@@ -10,7 +10,7 @@ use tonic::Status;
 use crate::clock::now;
 use crate::wire::{event, task as wire};
 
-/// Uncompressed flag and length.
+/// Size of the prefix of a message in gRPC: a flag for compression, and the length.
 const PREFIX: usize = 5;
 
 /// Returns the token of a feed: the last revision seen, and the time. Opaque to callers.
@@ -43,7 +43,7 @@ pub(crate) fn log<'a>(
     append(out, &v1::WatchTaskResponse { events, task: Some(wire::to_wire(task, None, result)) });
 }
 
-/// Appends an encoded message.
+/// Appends a message, encoded and with its prefix.
 pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message) {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);

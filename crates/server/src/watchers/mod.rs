@@ -212,7 +212,7 @@ pub(crate) struct Subscription {
     changed: watch::Receiver<()>,
 }
 
-/// What follows a position.
+/// What a watcher receives after a position.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Encoded messages, and the position of the last one.

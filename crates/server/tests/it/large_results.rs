@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use prost::Message;
 use rota_proto::v1::{self, OnDependencyFailure as Policy, TaskState};
-use rota_proto::worker::v1::{Assign, GetPreviousResultRequest, Hello};
+use rota_proto::worker::v1::{Assign, FetchPreviousResultRequest, Hello};
 use rota_testkit::client::Client;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, history, tasks};
@@ -37,9 +37,9 @@ async fn create_fan_in(client: &Client, worker: &mut RawWorker) -> Result<()> {
     Ok(())
 }
 
-async fn fetch(client: &Client, request: &GetPreviousResultRequest) -> Result<String, Status> {
+async fn fetch(client: &Client, request: &FetchPreviousResultRequest) -> Result<String, Status> {
     let mut workers = client.workers().max_decoding_message_size(64 << 20);
-    Ok(workers.get_previous_result(request.clone()).await?.into_inner().result.unwrap_or_default().text)
+    Ok(workers.fetch_previous_result(request.clone()).await?.into_inner().result.unwrap_or_default().text)
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn large_results_reach_their_dependent() -> Result<()> {
         assert!(!small.omitted && small.result.as_ref().is_some_and(|result| result.text.starts_with("0 ")));
         for previous in assign.previous.iter().filter(|previous| previous.alias != "part-0") {
             assert!(previous.omitted && previous.result.is_none());
-            let request = GetPreviousResultRequest {
+            let request = FetchPreviousResultRequest {
                 namespace: "default".to_owned(),
                 worker: "hand".to_owned(),
                 task_id: assign.task_id.clone(),
@@ -87,7 +87,7 @@ async fn results_are_only_for_the_attempt_that_needs_them() -> Result<()> {
     other.alias = "other".to_owned();
     let other = tasks::create(client, other).await?;
     let previous = &assign.previous[1];
-    let right = GetPreviousResultRequest {
+    let right = FetchPreviousResultRequest {
         namespace: "default".to_owned(),
         worker: "hand".to_owned(),
         task_id: assign.task_id.clone(),
@@ -96,17 +96,17 @@ async fn results_are_only_for_the_attempt_that_needs_them() -> Result<()> {
     };
     assert!(fetch(client, &right).await.is_ok());
     let wrong = [
-        GetPreviousResultRequest { fence: right.fence + 1, ..right.clone() },
-        GetPreviousResultRequest { fence: -1, ..right.clone() },
-        GetPreviousResultRequest { worker: "another".to_owned(), ..right.clone() },
-        GetPreviousResultRequest { namespace: "another".to_owned(), ..right.clone() },
-        GetPreviousResultRequest { previous_task_id: other.uid.clone(), ..right.clone() },
-        GetPreviousResultRequest { task_id: other.uid.clone(), ..right.clone() },
+        FetchPreviousResultRequest { fence: right.fence + 1, ..right.clone() },
+        FetchPreviousResultRequest { fence: -1, ..right.clone() },
+        FetchPreviousResultRequest { worker: "another".to_owned(), ..right.clone() },
+        FetchPreviousResultRequest { namespace: "another".to_owned(), ..right.clone() },
+        FetchPreviousResultRequest { previous_task_id: other.uid.clone(), ..right.clone() },
+        FetchPreviousResultRequest { task_id: other.uid.clone(), ..right.clone() },
     ];
     for request in wrong {
         assert_eq!(fetch(client, &request).await.unwrap_err().code(), Code::NotFound, "{request:?}");
     }
-    let request = GetPreviousResultRequest { task_id: "nonsense".to_owned(), ..right.clone() };
+    let request = FetchPreviousResultRequest { task_id: "nonsense".to_owned(), ..right.clone() };
     assert_eq!(fetch(client, &request).await.unwrap_err().code(), Code::InvalidArgument);
     worker.succeed(&assign, 0, "joined");
     assert!(worker.result_ack().await?);
@@ -119,7 +119,7 @@ async fn worker_that_cannot_fetch_gets_no_omitted_results() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    // A build from before GetPreviousResult ignores the field that marks an omitted result.
+    // A build from before FetchPreviousResult ignores the field that marks an omitted result.
     let hello = Hello { protocol_version: 1, ..raw::hello("echo", "old", 1) };
     let mut old = RawWorker::join(client, hello).await?;
     create_fan_in(client, &mut old).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use rota_proto::v1::{FailureClass, Severity, TaskResult, event};
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
-use rota_proto::worker::v1::{Assign, GetPreviousResultRequest};
+use rota_proto::worker::v1::{Assign, FetchPreviousResultRequest};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -66,7 +66,7 @@ impl PreviousResults {
         let (namespace, task_id, fence) = (assign.namespace.clone(), assign.task_id.clone(), assign.fence);
         let mut noticed = false;
         for previous in assign.previous.iter_mut().filter(|previous| previous.omitted) {
-            let request = GetPreviousResultRequest {
+            let request = FetchPreviousResultRequest {
                 namespace: namespace.clone(),
                 worker: self.worker.clone(),
                 task_id: task_id.clone(),
@@ -105,7 +105,7 @@ impl PreviousResults {
         Ok(())
     }
 
-    async fn fetch(&self, request: GetPreviousResultRequest) -> Result<TaskResult, Status> {
+    async fn fetch(&self, request: FetchPreviousResultRequest) -> Result<TaskResult, Status> {
         let mut request = Request::new(request);
         request.set_timeout(CALL_TIMEOUT);
         match self.credentials.header().await {
@@ -116,7 +116,7 @@ impl PreviousResults {
         }
         let mut client =
             WorkerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let answer = client.get_previous_result(request).await?.into_inner();
+        let answer = client.fetch_previous_result(request).await?.into_inner();
         answer.result.ok_or_else(|| Status::data_loss("the control plane's answer has no result"))
     }
 }

@@ -14,7 +14,7 @@ use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use rota_proto::worker::v1::{
-    Assign, GetPreviousResultRequest, GetPreviousResultResponse, Hello, Report, Result as AttemptResult,
+    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, Hello, Report, Result as AttemptResult,
     ResumeAttempt, SessionRequest, SessionResponse, Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
@@ -76,10 +76,10 @@ impl WorkerService for Service {
     }
 
     /// Fails as the test asks; then the result repeats the request.
-    async fn get_previous_result(
+    async fn fetch_previous_result(
         &self,
-        request: Request<GetPreviousResultRequest>,
-    ) -> Result<Response<GetPreviousResultResponse>, Status> {
+        request: Request<FetchPreviousResultRequest>,
+    ) -> Result<Response<FetchPreviousResultResponse>, Status> {
         {
             let mut errors = self.result_errors.lock().unwrap();
             errors.requests += 1;
@@ -87,10 +87,10 @@ impl WorkerService for Service {
                 return Err(error);
             }
         }
-        let GetPreviousResultRequest { task_id, fence, previous_task_id, .. } = request.into_inner();
+        let FetchPreviousResultRequest { task_id, fence, previous_task_id, .. } = request.into_inner();
         let text = format!("{previous_task_id} for {task_id}, fence {fence}");
         let result = Some(TaskResult { text, ..TaskResult::default() });
-        Ok(Response::new(GetPreviousResultResponse { result }))
+        Ok(Response::new(FetchPreviousResultResponse { result }))
     }
 }
 

@@ -41,7 +41,7 @@ struct Watcher {
 
 #[derive(Debug, Clone, Default)]
 struct Delivered {
-    /// Log positions by task.
+    /// Log positions that arrived, by task.
     log: BTreeMap<String, Vec<i64>>,
     token: String,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jsonwebtoken::Algorithm;
 use rota_proto::v1::{self, TaskState};
-use rota_proto::worker::v1::GetPreviousResultRequest;
+use rota_proto::worker::v1::FetchPreviousResultRequest;
 use rota_server::Oidc;
 use rota_testkit::client::{Client, Error, Options, Token};
 use rota_testkit::raw::{self, RawWorker};
@@ -262,14 +262,14 @@ async fn results_are_not_for_a_pod_that_reuses_the_name() -> Result<()> {
     tasks::create(&operator, second).await?;
     let assign = worker.take().await?;
     let fetch = async |client: &Client| {
-        let request = GetPreviousResultRequest {
+        let request = FetchPreviousResultRequest {
             namespace: assign.namespace.clone(),
             worker: "one".to_owned(),
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             previous_task_id: assign.previous[0].task_id.clone(),
         };
-        let answer = client.workers().get_previous_result(request).await;
+        let answer = client.workers().fetch_previous_result(request).await;
         answer.map(|answer| answer.into_inner().result.unwrap_or_default().text)
     };
     assert_eq!(fetch(&one).await?, "confidential");
