@@ -55,7 +55,7 @@ impl CommitApplier {
             );
         }
         // The store continues its follow-ups as soon as it is open: their first commits may be part of the snapshot.
-        if self.restored.is_some_and(|restored| commit.revision <= restored) {
+        if self.restored.is_some_and(|restored| is_contained(&commit, restored)) {
             return;
         }
         self.metrics.observe(&commit);
@@ -137,6 +137,11 @@ impl CommitApplier {
         };
         WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since)
     }
+}
+
+/// Whether a snapshot of a revision contains a commit. One that wrote nothing has the revision of the last write.
+fn is_contained(commit: &Commit, revision: u64) -> bool {
+    commit.revision < revision || (commit.revision == revision && commit.changes_records())
 }
 
 #[cfg(test)]

@@ -42,11 +42,16 @@ pub struct Commit {
 }
 
 impl Commit {
-    pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+    /// Whether the commit wrote records; others only report what was found.
+    pub fn changes_records(&self) -> bool {
+        !(self.tasks.is_empty()
             && self.agents.is_empty()
             && self.routes.is_empty()
-            && self.removed_routes.is_empty()
+            && self.removed_routes.is_empty())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.changes_records()
             && self.undecodable.is_empty()
             && self.set_aside.is_empty()
             && self.queue_counts.is_empty()

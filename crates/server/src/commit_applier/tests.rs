@@ -249,6 +249,12 @@ fn commits_of_restored_snapshot_are_skipped() {
     applier.restored = Some(5);
     applier.apply(Commit { revision: 5, ..failure() });
     assert_eq!(applier.breakers.state(&agent_key()), BreakerState::Closed);
+    let found = Commit { revision: 5, next_due: Some(now()), ..Commit::default() };
+    applier.apply(found);
+    assert!(
+        applier.timer.borrow().is_some(),
+        "a commit that wrote nothing is of the time after the snapshot"
+    );
     applier.apply(Commit { revision: 6, ..failure() });
     assert!(matches!(applier.breakers.state(&agent_key()), BreakerState::Open { .. }));
 }
