@@ -51,7 +51,8 @@ spec: {runtime: {scripted: {}}, replicas: 2, maxReplicas: 2, slots: 8}
         until("all tasks are deleted", TEST_TIMEOUT, async || space.tasks().await.is_empty().then_some(()))
             .await;
     }
-    assert!(memory[2] * 100 <= memory[0] * 110, "memory grows from batch to batch: {memory:?}");
+    // From the second on: the allocator keeps some of the pages that the first one needed.
+    assert!(memory[2] * 100 <= memory[1] * 110, "memory grows from batch to batch: {memory:?}");
     assert_eq!(space.pods.all().len(), 2, "{}", space.pods.history());
 }
 
