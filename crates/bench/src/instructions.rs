@@ -4,10 +4,12 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rota_core::Namespace;
 use rota_core::task::{AttemptRef, WorkerRef};
+use rota_server::Timing;
 use rota_store::Reply;
 use rota_telemetry::{OnExit, spawn};
 
@@ -17,6 +19,7 @@ use crate::raw;
 
 /// Tasks at a time: creations per commit of the store, and clients of the control plane.
 const CONCURRENT: usize = 64;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The part of Rota that runs the tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,9 @@ async fn store(rounds: usize, folder: &Path) -> Result<()> {
 }
 
 async fn control_plane(rounds: usize, folder: &Path) -> Result<()> {
-    let plane = Plane::start(open(folder)?, folder, 4, CONCURRENT).await?;
+    // No heartbeats: their number depends on time.
+    let timing = Timing { heartbeat: HOUR, heartbeat_timeout: 2 * HOUR, ..Timing::default() };
+    let plane = Plane::with_timing(open(folder)?, folder, 4, CONCURRENT, timing).await?;
     let mut callers = Vec::new();
     for _ in 0..CONCURRENT {
         let mut service = plane.workers.client.tasks();

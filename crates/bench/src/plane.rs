@@ -65,7 +65,17 @@ impl Plane {
         workers: usize,
         slots: usize,
     ) -> Result<Self> {
-        let timing = Timing { retention: None, ..Timing::default() };
+        Self::with_timing(store, folder, workers, slots, Timing::default()).await
+    }
+
+    pub(crate) async fn with_timing(
+        store: Arc<dyn Store>,
+        folder: &Path,
+        workers: usize,
+        slots: usize,
+        timing: Timing,
+    ) -> Result<Self> {
+        let timing = Timing { retention: None, ..timing };
         let bound = Server::bind(Options { timing, ..server_options(store, folder) }).await?;
         let client_options = ClientOptions::new(format!("http://{}", bound.addr()));
         let shutdown = CancellationToken::new();
