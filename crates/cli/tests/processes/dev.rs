@@ -3,6 +3,7 @@
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_client::{Client, Options, Token};
+use rota_proto::v1::TaskState;
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
@@ -118,8 +119,10 @@ async fn tasks_continue_after_restart() -> Result<()> {
 #[tokio::test]
 async fn killed_dev_leaves_no_processes() -> Result<()> {
     let fixture = Fixture::bare();
-    let (dev, _) = up(&fixture).await?;
+    let (dev, client) = up(&fixture).await?;
     hanging(&fixture).await?;
+    // An attempt counts once its acceptance is durable, which may be after its program has started.
+    tasks::until(&client, HANGS, |status| status.state() == TaskState::Running).await?;
     dev.kill().await;
     procfs::wait_for_none(fixture.mark()).await?;
 
