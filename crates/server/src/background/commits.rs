@@ -55,8 +55,12 @@ impl CommitLoop {
                 Some(barrier) = barriers.recv() => {
                     // The commits before the barrier have been sent, though perhaps not when this loop last looked.
                     for _ in 0..commits.len() {
-                        let Ok(commit) = commits.try_recv() else { break };
-                        applier.apply(commit);
+                        received.extend(commits.try_recv());
+                    }
+                    if !received.is_empty() {
+                        let activation = monitor.activate();
+                        received.drain(..).for_each(|commit| applier.apply(commit));
+                        activation.succeeded();
                     }
                     match barrier {
                         Barrier::ClaimResolved(reservation) => drop(reservation),
