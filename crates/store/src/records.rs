@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
@@ -28,6 +29,11 @@ pub enum Command {
     /// Apply the deadlines that have passed.
     Tick {
         limit: usize,
+    },
+    /// The clock jumped forward by more than the time that passed, as after a suspend: deadlines of tasks on workers move with
+    /// it.
+    ClockJumped {
+        by: Duration,
     },
     OpenSession(OpenSession),
     EndSession(EndSession),
@@ -118,6 +124,8 @@ pub struct EndSession {
     pub namespace: Namespace,
     /// The session; rejected if the worker has a newer one.
     pub session: WorkerRef,
+    /// Whether the worker was draining.
+    pub planned: bool,
     pub message: String,
 }
 

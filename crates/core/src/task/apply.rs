@@ -1,5 +1,7 @@
 //! Execution of one command on one task: the table of states × commands, and the steps that all commands share.
 
+use std::time::Duration;
+
 use super::{
     Body, Command, Desired, EndedAttempt, Event, QueueWait, Rejected, Reply, State, StateChange, Task,
     Transition,
@@ -31,7 +33,7 @@ impl Task {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
             Command::Resume { by, fence } => step.resume(by, fence)?,
-            Command::LoseWorker { session, message } => step.lose_worker(&session, &message)?,
+            Command::LoseWorker { session, loss, message } => step.lose_worker(&session, loss, &message)?,
             Command::Update { priority, labels, desired, reason } => {
                 step.update(priority, labels, desired, reason)?;
             }
@@ -41,6 +43,7 @@ impl Task {
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
             Command::Tick => step.tick(),
+            Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
             Command::Cycle { path, omitted } => step.cycle(&path, omitted)?,
@@ -88,6 +91,7 @@ impl Step<'_> {
             && let Some(assignment) = task.assignment.take()
         {
             task.usage = task.usage.plus(&assignment.usage);
+            task.worked = task.worked.saturating_add(assignment.worked(self.now));
             task.last_worker = Some(assignment.worker.clone());
             let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);
             self.out.attempt_ended = Some(ended);
@@ -115,6 +119,9 @@ impl Step<'_> {
         }
         if let Some(change) = task.broken_dependency() {
             return self.go(change);
+        }
+        if task.started_at.is_some() && task.worked >= task.timeout() {
+            return self.time_out();
         }
         // A time that has passed is cleared; otherwise `due` would return it again and again.
         for time in [&mut task.retry_at, &mut task.not_before] {
@@ -144,8 +151,6 @@ impl Step<'_> {
         let (task, now) = (&*self.task, self.now);
         let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         match task.state {
-            State::Pending if task.retry_at.is_some() && over(task.deadline()) => self.time_out(),
-            State::Queued if over(task.deadline()) => self.time_out(),
             // A rejected task that waits for its next assignment still counts as queued for its caller.
             State::Pending | State::Queued if over(task.queue_deadline()) => {
                 let message = "the queue timeout was exceeded before a worker took the task";
@@ -155,6 +160,18 @@ impl Step<'_> {
             State::Pending | State::Queued => self.settle(),
             State::Assigned | State::Running | State::InputRequired if over(task.due()) => self.overdue(),
             _ => {}
+        }
+    }
+
+    fn clock_jumped(&mut self, by: Duration) {
+        let (task, now) = (&mut *self.task, self.now);
+        let Some(assignment) = &mut task.assignment else { return };
+        assignment.at = (assignment.at + by).min(now);
+        if assignment.started_at.is_some() && assignment.paused_at.is_none() {
+            assignment.paused = assignment.paused.saturating_add(by);
+        }
+        for time in [&mut assignment.resumed_at, &mut task.confirm_by] {
+            *time = time.map(|at| at + by);
         }
     }
 

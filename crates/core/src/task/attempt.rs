@@ -1,5 +1,7 @@
 //! Attempts: the assignment of a task to a worker, and the facts of one that has ended. Knows no rules; `run` has them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +65,32 @@ pub struct Assignment {
     /// Questions that wait for an answer: id and encoded `InputRequest`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_input: Vec<(String, Bytes)>,
+    /// Since when it waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at: Option<Timestamp>,
+    /// Time since its start that does not count as work: it waited for a person.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub paused: Duration,
+    /// When its worker last came back with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
+}
+
+impl Assignment {
+    /// Returns the time that the worker has worked on it; zero before its start.
+    pub(super) fn worked(&self, now: Timestamp) -> Duration {
+        let Some(started) = self.started_at else { return Duration::ZERO };
+        self.paused_at.unwrap_or(now).since(started).saturating_sub(self.paused)
+    }
+
+    /// Stops the clock while it waits for a person, or lets it run again.
+    pub(super) fn pause(&mut self, pause: bool, now: Timestamp) {
+        if pause {
+            self.paused_at.get_or_insert(now);
+        } else if let Some(since) = self.paused_at.take() {
+            self.paused = self.paused.saturating_add(now.since(since));
+        }
+    }
 }
 
 /// The result of an attempt, independent of what becomes of its task.
@@ -104,7 +132,9 @@ impl EndedAttempt {
         let outcome = match step.to {
             State::Succeeded => AttemptOutcome::Succeeded,
             State::Cancelled => AttemptOutcome::Cancelled,
-            _ if step.reason == "worker_lost" || step.reason == "quarantined" => AttemptOutcome::Lost,
+            _ if matches!(&*step.reason, "worker_lost" | "handed_back" | "quarantined") => {
+                AttemptOutcome::Lost
+            }
             _ => AttemptOutcome::Failed,
         };
         Self {

@@ -1,6 +1,7 @@
 //! Commands on a task, and the transitions that result from them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -71,10 +72,15 @@ pub enum Command {
     /// The worker's sessions up to this epoch have ended, and the attempt with them.
     LoseWorker {
         session: WorkerRef,
+        loss: Loss,
         message: String,
     },
     /// Applies every deadline that has passed.
     Tick,
+    /// The clock jumped forward by more than the time that passed. The deadlines of an attempt move with it.
+    ClockJumped {
+        by: Duration,
+    },
     Update {
         priority: Option<Priority>,
         /// The new labels; they replace all others.
@@ -113,6 +119,17 @@ pub enum Command {
     },
     /// The task's agent was deleted.
     AgentDeleted,
+}
+
+/// How a worker left its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The session ended without an announcement.
+    Died,
+    /// It was draining: a planned stop, which is to the blame of neither task nor worker.
+    Planned,
+    /// It is back as the same process and does not know the assignment, which was lost on its way.
+    Undelivered,
 }
 
 /// One entry of a report.

@@ -1,6 +1,7 @@
 //! Creation of a task: its record before the first step, and that step.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::apply::Step;
 use super::{Desired, Limits, Own, State, StateChange, Task, Trace, Transition};
@@ -49,6 +50,9 @@ impl Task {
             failures: 0,
             waits: 0,
             worker_losses: 0,
+            hand_backs: 0,
+            unaccepted_losses: 0,
+            worked: Duration::ZERO,
             refusals: 0,
             refusal: None,
             progress: None,

@@ -11,6 +11,7 @@ use super::{Answered, Body, EventEffect, Item, Rejected, Reply, State, StateChan
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
 const MAX_OPEN_REQUESTS: usize = 32;
+
 /// Returns the digest of an answer, by which one that is sent again is recognized. It is stored, hence FNV-1a: the same on
 /// every machine and in every version.
 fn fingerprint(answer: &[u8]) -> u64 {
@@ -41,7 +42,12 @@ impl Step<'_> {
 
     /// Moves between RUNNING and INPUT_REQUIRED, which holds exactly while an input request is open.
     pub(super) fn match_input_state(&mut self) {
-        let open = self.task.assignment.as_ref().is_some_and(|a| !a.open_input.is_empty());
+        let now = self.now;
+        let open = self.task.assignment.as_mut().is_some_and(|assignment| {
+            let open = !assignment.open_input.is_empty();
+            assignment.pause(open, now);
+            open
+        });
         match (self.task.state, open) {
             (State::Running, true) => self.go(StateChange::new(State::InputRequired, "input_required")),
             (State::InputRequired, false) => self.go(StateChange::new(State::Running, "input_settled")),

@@ -9,6 +9,7 @@ mod dependency;
 mod event;
 pub mod explain;
 mod input;
+mod loss;
 mod run;
 mod state;
 mod update;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use attempt::{Assignment, AttemptOutcome, EndedAttempt, Own, QueueWait};
 pub use command::{
-    AttemptRef, Command, Completion, EventEffect, Item, Rejected, Reply, Transition, WorkerRef,
+    AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
 pub use create::create;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
@@ -45,7 +46,7 @@ pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Total time from the start of the first attempt to the end of the last.
+    /// Total time of all attempts on workers, without the time for which they wait for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Longest time from ready to started.
@@ -115,6 +116,10 @@ fn zero(value: &u64) -> bool {
     *value == 0
 }
 
+fn none_counted(value: &u32) -> bool {
+    *value == 0
+}
+
 fn none<T>(value: &Option<T>) -> bool {
     value.is_none()
 }
@@ -168,7 +173,7 @@ pub struct Task {
 
     pub state: State,
     pub created_at: Timestamp,
-    /// When it became ready. Kept when a worker is lost, so that the task keeps its rank.
+    /// When it became ready. Kept when an attempt fails or its worker is lost, so that the task keeps its rank.
     #[serde(default, skip_serializing_if = "none")]
     pub ready_at: Option<Timestamp>,
     /// When it last joined the queue; `None` before the first time.
@@ -206,8 +211,18 @@ pub struct Task {
     /// Rate-limited attempts, which do not.
     #[serde(default)]
     pub waits: u32,
+    /// Attempts that ended with the unannounced end of their worker.
     #[serde(default)]
     pub worker_losses: u32,
+    /// Attempts that their workers handed back, as for a planned stop.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub hand_backs: u32,
+    /// Consecutive assignments whose worker died before it accepted them.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub unaccepted_losses: u32,
+    /// Time that ended attempts spent on workers.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub worked: Duration,
     /// Consecutive assignments that were not accepted.
     #[serde(default)]
     pub refusals: u32,
@@ -268,7 +283,7 @@ impl Task {
         self.assignment.as_ref().map_or_else(|| self.usage.clone(), |a| self.usage.plus(&a.usage))
     }
 
-    /// Total time from the start of the first attempt to the end of the last.
+    /// Total time of all attempts on workers, without the time for which they wait for a person.
     pub fn timeout(&self) -> Duration {
         self.limits.timeout.or(self.defaults.timeout).unwrap_or(DEFAULT_TIMEOUT)
     }
@@ -283,31 +298,36 @@ impl Task {
         self.limits.cancel_grace.or(self.defaults.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE)
     }
 
-    /// Returns the end of its total time, once an attempt has started.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.started_at.map(|started| started + self.timeout())
+    /// Returns what is left of its total time for the next attempt, or for the current one since its start.
+    pub fn time_left(&self) -> Duration {
+        self.timeout().saturating_sub(self.worked)
     }
 
-    /// Returns when [`Command::Tick`] next has an effect; `None` for a task that only waits for others. A task on a
-    /// worker always has such a time.
+    /// Returns the end of its total time; `None` while no attempt works, for example because it waits for a person.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
+        let started = assignment.started_at.unwrap_or(assignment.at);
+        Some(started + self.time_left() + assignment.paused)
+    }
+
+    /// Returns when [`Command::Tick`] next has an effect; `None` for a task that only waits for others, or for a person.
+    /// A worker that comes back has a moment to report what ended while it was away.
     pub fn due(&self) -> Option<Timestamp> {
         fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
             times.into_iter().flatten().min()
         }
         match self.state {
-            State::Pending => earliest([
-                self.not_before,
-                self.retry_at,
-                self.deadline().filter(|_| self.retry_at.is_some()),
-                self.queue_deadline(),
-            ]),
-            State::Queued => earliest([self.queue_deadline(), self.deadline()]),
+            State::Pending => earliest([self.not_before, self.retry_at, self.queue_deadline()]),
+            State::Queued => self.queue_deadline(),
             State::Assigned => {
                 let taken_by = self.assignment.as_ref().map(|a| a.at + ACCEPT_TIMEOUT);
                 earliest([taken_by, self.confirm_by])
             }
             State::Running | State::InputRequired => {
-                earliest([self.deadline().map(|d| d + self.cancel_grace() + CONFIRM_SLACK), self.confirm_by])
+                let resumed = self.assignment.as_ref().and_then(|assignment| assignment.resumed_at);
+                let overdue = self.deadline().map(|at| at + self.cancel_grace() + CONFIRM_SLACK);
+                let due = earliest([overdue, self.confirm_by])?;
+                Some(resumed.map_or(due, |at| due.max(at + CONFIRM_SLACK)))
             }
             State::Succeeded | State::Failed | State::Cancelled => None,
         }

@@ -13,8 +13,8 @@ use crate::usage::Usage;
 use crate::{AgentName, Fence};
 
 /// Wait after the second consecutive assignment that was not accepted; doubles with each further one.
-const INITIAL_REJECTION_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_REJECTION_BACKOFF: Duration = Duration::from_secs(30);
+pub(super) const INITIAL_REJECTION_BACKOFF: Duration = Duration::from_secs(1);
+pub(super) const MAX_REJECTION_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Validity of an attempt reference.
 enum FenceCheck {
@@ -66,6 +66,9 @@ impl Step<'_> {
             attempt_seq: 0,
             usage: Usage::default(),
             open_input: Vec::new(),
+            paused_at: None,
+            paused: Duration::ZERO,
+            resumed_at: None,
         });
         self.go(change);
         Ok(())
@@ -86,6 +89,7 @@ impl Step<'_> {
             task.attempts += 1;
             task.refusals = 0;
             task.refusal = None;
+            task.unaccepted_losses = 0;
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
@@ -108,7 +112,7 @@ impl Step<'_> {
 
     /// Returns an unaccepted task to the queue without using an attempt. From the second time in a row on there is a
     /// growing wait, so that a worker that always rejects does not spin.
-    fn requeue(&mut self, reason: &'static str, message: &str) {
+    pub(super) fn requeue(&mut self, reason: &'static str, message: &str) {
         let task = &mut *self.task;
         let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
         task.refusals += 1;
@@ -228,14 +232,12 @@ impl Step<'_> {
                 self.out.result = result;
                 self.go(StateChange::new(State::Succeeded, "succeeded"));
             }
-            // A worker that shuts down reports its attempts as lost; they are no more to blame than those of a crashed
-            // one.
             Completion::Failed(failure) if failure.class == Class::WorkerLost => {
-                self.lose_attempt(&failure.message)
+                self.hand_back(&failure.message, jitter)
             }
             Completion::Failed(failure) => self.failed(failure, jitter),
             Completion::Stopped { by } => {
-                self.lose_attempt(&format!("the worker stopped the attempt by {by} without a request"))
+                self.hand_back(&format!("the worker stopped the attempt by {by} without a request"), jitter)
             }
         }
         Ok(())
@@ -292,13 +294,14 @@ impl Step<'_> {
             }
         };
         let at = self.now + wait;
-        if task.deadline().is_some_and(|deadline| deadline <= at) {
+        let worked =
+            task.assignment.as_ref().map_or(Duration::ZERO, |assignment| assignment.worked(self.now));
+        if task.time_left() <= worked {
             let message =
                 format!("{}; the total timeout leaves no time for another attempt", failure.message);
             return self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
         }
         task.retry_at = Some(at);
-        task.ready_at = None;
         let mut change =
             StateChange::new(State::Pending, "retry").message(failure.message.clone()).failure(failure);
         change.retry_at = Some(at);
@@ -313,6 +316,7 @@ impl Step<'_> {
                 if fence == task.fence && assignment.worker == by.worker && assignment.epoch <= by.epoch =>
             {
                 assignment.epoch = by.epoch;
+                assignment.resumed_at = Some(self.now);
                 self.start();
                 let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
                 self.reply(Reply::Reported(seq));
@@ -320,43 +324,6 @@ impl Step<'_> {
             _ => self.reply(Reply::Stale),
         }
         Ok(())
-    }
-
-    pub(super) fn lose_worker(&mut self, session: &WorkerRef, message: &str) -> Result<(), Rejected> {
-        let task = &*self.task;
-        // The attempts of a replaced session continue in the new one.
-        let lost =
-            task.assignment.as_ref().is_some_and(|a| a.worker == session.worker && a.epoch <= session.epoch);
-        match task.state {
-            _ if !lost => self.reply(Reply::Stale),
-            State::Assigned if task.desired != Desired::Cancelled => self.requeue("worker_lost", message),
-            _ => self.lose_attempt(message),
-        }
-        Ok(())
-    }
-
-    /// Returns the task to the queue with its rank after the loss of its worker, or quarantines it after too many
-    /// losses.
-    fn lose_attempt(&mut self, message: &str) {
-        let task = &mut *self.task;
-        if task.desired == Desired::Cancelled {
-            return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
-        }
-        task.worker_losses += 1;
-        if task.worker_losses > task.retry.max_worker_losses {
-            let text =
-                format!("{message}; the task is quarantined after losing {} workers", task.worker_losses);
-            let mut failure = Failure::new(Class::Quarantined, text.clone());
-            failure.hint =
-                "check whether the task itself crashes its workers, then retry it with `rota retry`"
-                    .to_owned();
-            return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
-        }
-        let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
-        change.failure = Some(Failure::new(Class::WorkerLost, message));
-        change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
-        self.go(change);
-        self.settle();
     }
 
     /// Ends the attempt of an overdue task whose worker has not reported in time.

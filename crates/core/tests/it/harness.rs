@@ -8,7 +8,7 @@ use rota_core::failure::{Class, Failure};
 use rota_core::target::Target;
 use rota_core::task::{
     AttemptRef, Body, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, Event,
-    EventEffect, Item, Limits, OnFailure, Rejected, Reply, State, Task, Transition, WorkerRef, create,
+    EventEffect, Item, Limits, Loss, OnFailure, Rejected, Reply, State, Task, Transition, WorkerRef, create,
 };
 use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, TaskId, Timestamp, WorkerName};
@@ -182,8 +182,13 @@ impl Harness {
     }
 
     pub(crate) fn lose(&mut self, epoch: u64) -> Reply {
+        self.lose_by(epoch, Loss::Died)
+    }
+
+    pub(crate) fn lose_by(&mut self, epoch: u64, loss: Loss) -> Reply {
         self.apply(Command::LoseWorker {
             session: worker("w1", epoch),
+            loss,
             message: "it disconnected".to_owned(),
         })
     }

@@ -1,7 +1,7 @@
 //! Damaged records harm themselves alone, and a writer that was replaced writes nothing.
 
 use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, WorkerRef};
-use rota_core::{Epoch, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::{Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::{Budget, Claim, Command, Error, Filter, OpenSession, Prune, Reader, Refused, Reply};
 
@@ -133,9 +133,12 @@ fn damaged_due_record_stops_no_timer() {
     // A restart finds it among the tasks on workers.
     drop(engine);
     let mut engine = self::engine(folder.path());
-    let later = Timestamp(NOW.0 + 3_600_000_000);
-    let outcome = run(&mut engine, vec![Command::Tick { limit: 10 }], later);
+    let Command::OpenSession(mut back) = hello() else { panic!("no session") };
+    back.running = vec![(id(1), Fence(1))];
+    let outcome = run(&mut engine, vec![Command::OpenSession(back)], NOW);
     assert_eq!(outcome.commit.undecodable.len(), 1);
+    let later = Timestamp(NOW.0 + 2 * 3_600_000_000);
+    let outcome = run(&mut engine, vec![Command::Tick { limit: 10 }], later);
     let ticked: Vec<_> = outcome.commit.tasks.iter().map(|change| change.task.id).collect();
     assert_eq!(ticked, [id(1)]);
     let outcome = run(&mut engine, vec![Command::Tick { limit: 10 }], later);

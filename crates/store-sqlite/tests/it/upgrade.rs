@@ -174,7 +174,11 @@ async fn store_of_an_earlier_version_is_migrated() {
     for session in &snapshot.sessions {
         let session = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
         let message = "it did not come back".to_owned();
-        one(&store, Command::EndSession(EndSession { namespace: namespace(), session, message })).await;
+        one(
+            &store,
+            Command::EndSession(EndSession { namespace: namespace(), session, planned: false, message }),
+        )
+        .await;
     }
     assert_eq!(by_title(&store, "Takes ten").await.state, State::Queued);
     assert_eq!(by_title(&store, "Asks a person").await.state, State::Queued);

@@ -339,7 +339,12 @@ pub(super) fn open_session(worker: &str, instance: &str, running: Vec<(TaskId, F
 
 pub(super) fn end_session(session: &WorkerRef) -> Command {
     let message = "disconnected".to_owned();
-    Command::EndSession(EndSession { namespace: namespace("n"), session: session.clone(), message })
+    Command::EndSession(EndSession {
+        namespace: namespace("n"),
+        session: session.clone(),
+        planned: false,
+        message,
+    })
 }
 
 pub(super) fn session(worker: &str, epoch: u64) -> WorkerRef {

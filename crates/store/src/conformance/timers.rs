@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{Command, Completion, State};
+use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, State};
 
-use super::harness::{Harness, attempt_of};
+use super::harness::{Harness, attempt_of, end_session};
 use crate::{Command as Ask, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,9 +79,50 @@ pub async fn total_timeout_fails_a_task(t: &mut Harness) {
     let next = t.store.snapshot().await.unwrap().earliest_due();
     assert_eq!(next, t.read(task.id).await.due(), "a start waits for deadlines on workers too");
     t.later(SECOND * 100);
+    assert_eq!(t.tick().await, 0, "its worker has not reported what happened meanwhile");
+    let (_, resumed) = t.hello_again("w", "process 1", vec![(task.id, task.fence)]).await;
+    assert!(resumed[0].live.is_some());
+    assert_eq!(t.tick().await, 0, "its worker has a moment to report");
+    t.later(CONFIRM_SLACK);
     assert_eq!(t.tick().await, 1);
     let task = t.read(task.id).await;
     assert_eq!((task.state, task.failure.unwrap().class), (State::Failed, Class::Timeout));
+}
+
+pub async fn start_judges_no_absent_worker(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let tasks = t.claim(&worker, 2).await;
+    t.ask(tasks[0].id, Command::Accept(attempt_of(&tasks[0]))).await.unwrap();
+    let reason = "the test wants it".to_owned();
+    let cancel = Command::Update { priority: None, labels: None, desired: Some(Desired::Cancelled), reason };
+    t.ask(tasks[0].id, cancel).await.unwrap();
+    t.reopen().await;
+    t.later(SECOND * 3600);
+    assert_eq!(t.tick().await, 0);
+    let running = tasks.iter().map(|task| (task.id, task.fence)).collect();
+    let (worker, _) = t.hello_again("w", "process 1", running).await;
+    assert_eq!(t.tick().await, 0);
+    // The second one runs too, although its acceptance was not durable.
+    assert_eq!([t.state(tasks[0].id).await, t.state(tasks[1].id).await], [State::Running; 2]);
+    // A worker that does not come back is given up.
+    t.reopen().await;
+    t.one(end_session(&worker)).await.unwrap();
+    assert_eq!([t.state(tasks[0].id).await, t.state(tasks[1].id).await], [State::Cancelled, State::Queued]);
+}
+
+pub async fn clock_jump_moves_deadlines_on_workers(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let task = t.claim(&worker, 1).await.remove(0);
+    let due = t.read(task.id).await.due().unwrap();
+    t.later(SECOND * 3600);
+    t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
+    assert_eq!(t.tick().await, 0);
+    assert_eq!(t.read(task.id).await.due(), Some(due + SECOND * 3600));
 }
 
 pub async fn next_deadline_is_published(t: &mut Harness) {

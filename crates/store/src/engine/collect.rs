@@ -80,10 +80,12 @@ impl<B: Backend> Engine<B> {
                 Command::Tick { limit } => {
                     let most = load.due.map_or(0, |(_, most)| most);
                     load.due = Some((now, most.max(*limit)));
-                    for key in self.memory.due(now, *limit) {
+                    for key in self.memory.due(now, *limit, &self.absent) {
                         self.collect_end(key, &mut load);
                     }
                 }
+                // Tasks on workers are in memory.
+                Command::ClockJumped { .. } => {}
                 Command::OpenSession(open) => {
                     let worker = (open.namespace.clone(), open.worker.clone());
                     let running = open.running.iter().map(|(id, _)| (open.namespace.clone(), *id));

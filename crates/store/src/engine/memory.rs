@@ -3,7 +3,7 @@
 //! It changes only after a write, so that it always equals the database. Its size is bounded by slots, workers, agents
 //! and routes, never by the queue.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rota_core::agent::Agent;
@@ -104,9 +104,24 @@ impl Memory {
         self.agent_routes.get(agent).into_iter().flat_map(move |routes| routes.range(from..)).copied()
     }
 
-    /// Returns the tasks on workers whose deadlines have passed, earliest first.
-    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
-        self.timers.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, key)| *key).collect()
+    /// Returns the tasks on workers whose deadlines have passed, earliest first, but for those of absent workers.
+    pub(super) fn due(&self, now: Timestamp, limit: usize, absent: &HashSet<SessionKey>) -> Vec<TaskKey> {
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
+        if absent.is_empty() {
+            return due.take(limit).collect();
+        }
+        let is_absent = |key: &TaskKey| {
+            let task = self.live.get(key).map(|live| &live.task);
+            let worker = task
+                .and_then(|task| Some((task.namespace.clone(), task.assignment.as_ref()?.worker.clone())));
+            worker.is_some_and(|worker| absent.contains(&worker))
+        };
+        due.filter(|key| !is_absent(key)).take(limit).collect()
+    }
+
+    /// Returns the tasks on workers.
+    pub(super) fn on_workers(&self) -> impl Iterator<Item = TaskKey> {
+        self.live.keys().copied()
     }
 
     /// Returns the next deadline of any task.

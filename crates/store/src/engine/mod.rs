@@ -25,7 +25,9 @@ mod sessions;
 mod visits;
 mod write_set;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -37,7 +39,7 @@ use self::failures::Failures;
 use self::memory::Memory;
 use self::prune::PruneCursor;
 use self::write_set::WriteSet;
-use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId};
+use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId, SessionKey};
 
 type AgentKey = (Namespace, AgentName);
 /// Map by the key of a task. Keys are numbers that the engine assigns: no caller can make them collide.
@@ -56,6 +58,9 @@ pub struct Engine<B> {
     write_set: WriteSet,
     /// Follow-ups that have failed since the start, by number.
     failures: Failures,
+    /// Workers with a session from before the start that have not come back. What is due is not known before they report
+    /// what happened meanwhile.
+    absent: HashSet<SessionKey>,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,
     /// Whether memory may differ from the database after a failed batch, and has not been reloaded yet.
@@ -79,10 +84,12 @@ impl<B: Backend> Engine<B> {
             prune_cursor: PruneCursor::default(),
             write_set: WriteSet::default(),
             failures: Failures::default(),
+            absent: HashSet::new(),
             dry: false,
             stale: true,
         };
         engine.reload()?;
+        engine.absent = engine.memory.sessions.keys().cloned().collect();
         Ok(engine)
     }
 
@@ -119,6 +126,9 @@ impl<B: Backend> Engine<B> {
                 self.memory.written(&changes, written);
             }
             self.prune_cursor = self.write_set.prune_cursor.take().unwrap_or(self.prune_cursor);
+            for key in self.write_set.sessions.keys() {
+                self.absent.remove(key);
+            }
             let records = self.settle_memory();
             commit.next_due = self.memory.next_due();
             let replies = answers.into_iter().map(|answer| answer.map(|answer| answer.into_reply(&records)));
@@ -168,6 +178,7 @@ impl<B: Backend> Engine<B> {
             Command::Task { namespace, id, command } => self.one(&(namespace, id), command, now),
             Command::Claim(claim) => self.claim(claim, now),
             Command::Tick { limit } => self.tick(limit, now),
+            Command::ClockJumped { by } => self.clock_jumped(by, now),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
@@ -187,7 +198,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn tick(&mut self, limit: usize, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let mut due = self.memory.due(now, limit);
+        let mut due = self.memory.due(now, limit, &self.absent);
         due.extend(self.write_set.due.take().unwrap_or_default());
         due.truncate(limit);
         let count = due.len();
@@ -205,6 +216,16 @@ impl<B: Backend> Engine<B> {
             let _ = self.apply(key, task::Command::Tick, now)?;
         }
         Ok(Ok(Reply::Ticked(count).into()))
+    }
+
+    /// Moves the deadlines of all tasks on workers. The workers' own clocks have not jumped.
+    fn clock_jumped(&mut self, by: Duration, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        let mut on_workers: Vec<_> = self.memory.on_workers().collect();
+        on_workers.sort_unstable();
+        for key in &on_workers {
+            let _ = self.apply(*key, task::Command::ClockJumped { by }, now)?;
+        }
+        Ok(Ok(Reply::Ticked(on_workers.len()).into()))
     }
 
     fn random<const N: usize>(&mut self) -> [u8; N] {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rota_core::task::{self, Command, WorkerRef};
+use rota_core::task::{self, Command, Loss, WorkerRef};
 use rota_core::{Epoch, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
@@ -53,13 +53,16 @@ impl<B: Backend> Engine<B> {
         let resumed: HashSet<_> =
             attempts.iter().filter_map(|(.., live)| live.map(|(task, _)| task)).collect();
         let lost = self.tasks_of(&key);
-        let message = match &row {
-            Some(row) if row.instance == open.instance => "the assignment was lost on its way to the worker",
-            _ => "the worker's process ended and was replaced",
+        let (loss, message) = match &row {
+            Some(row) if row.instance == open.instance => {
+                (Loss::Undelivered, "the assignment was lost on its way to the worker")
+            }
+            _ => (Loss::Died, "the worker's process ended and was replaced"),
         };
         for task in lost.into_iter().filter(|task| !resumed.contains(task)) {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
-            let _ = self.apply(task, Command::LoseWorker { session, message: message.to_owned() }, now)?;
+            let _ =
+                self.apply(task, Command::LoseWorker { session, loss, message: message.to_owned() }, now)?;
         }
         self.write_set.sessions.insert(key.clone(), Some((epoch, open.agent.clone())));
         let session = Session {
@@ -87,8 +90,10 @@ impl<B: Backend> Engine<B> {
             return Ok(Err(Refused::Superseded));
         };
         let mut freed = 0;
+        let loss = if end.planned { Loss::Planned } else { Loss::Died };
         for task in self.tasks_of(&key) {
-            let command = Command::LoseWorker { session: end.session.clone(), message: end.message.clone() };
+            let (session, message) = (end.session.clone(), end.message.clone());
+            let command = Command::LoseWorker { session, loss, message };
             freed += usize::from(matches!(self.apply(task, command, now)?, Ok(task::Reply::Done)));
         }
         if row.open {

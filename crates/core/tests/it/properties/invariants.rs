@@ -69,7 +69,8 @@ impl Observer {
         }
         self.completion(before, command, done, after);
         usage_grows(&before.total_usage(), &after.total_usage());
-        let counts = |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses];
+        let counts =
+            |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses, task.hand_backs];
         assert!(counts(before).iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
         record(after);
         never_spins(after);
@@ -217,7 +218,8 @@ fn record(task: &Task) {
         }
     }
     if task.state.is_on_worker() {
-        assert!(task.due().is_some(), "no tick is due");
+        let waits_for_person = task.state == State::InputRequired && task.confirm_by.is_none();
+        assert_eq!(task.due().is_some(), !waits_for_person, "{task:?}");
         assert_eq!(task.confirm_by.is_some(), task.desired == Desired::Cancelled);
     }
     budgets(task);
@@ -231,7 +233,7 @@ fn budgets(task: &Task) {
     let losses = task.retry.max_worker_losses + u32::from(failed);
     assert!(task.worker_losses <= losses, "a task beyond its limit of lost workers continues");
     let on_worker = 1;
-    assert!(task.attempts <= task.failures + task.waits + task.worker_losses + on_worker);
+    assert!(task.attempts <= task.failures + task.waits + task.worker_losses + task.hand_backs + on_worker);
     assert!(u64::from(task.attempts) <= task.fence.0, "an attempt without a fence");
 }
 
@@ -247,7 +249,7 @@ fn never_spins(task: &Task) {
         looks += 1;
         assert!(looks <= 8, "it comes to no rest: {task:?}");
     }
-    assert!(!task.state.is_on_worker());
+    assert!(!task.state.is_on_worker() || task.state == State::InputRequired);
 }
 
 /// Every stored form decodes to the same record.

@@ -9,7 +9,7 @@ use rota_core::rank::Priority;
 use rota_core::retry::Policy;
 use rota_core::task::{
     AttemptRef, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, EventEffect, Item,
-    Limits, OnFailure, Progress, State, Task,
+    Limits, Loss, OnFailure, Progress, State, Task,
 };
 use rota_core::usage::Usage;
 use rota_core::{Epoch, Fence, Timestamp};
@@ -48,8 +48,9 @@ enum What {
     Report(Who, i64, Vec<Item>),
     Finish(Who, Completion, Option<Usage>, bool, f64),
     Resume(Who),
-    LoseWorker(Who),
+    LoseWorker(Who, u8),
     Tick,
+    ClockJumped(u16),
     TickWhenDue,
     Update(Option<u8>, Option<bool>, Option<Desired>),
     /// Only on a worker; otherwise few histories get that far.
@@ -105,11 +106,17 @@ impl Move {
                 let attempt = who.attempt_of(harness);
                 Command::Resume { by: attempt.by, fence: attempt.fence }
             }
-            What::LoseWorker(who) => Command::LoseWorker {
+            What::LoseWorker(who, loss) => Command::LoseWorker {
                 session: who.attempt_of(harness).by,
+                loss: [Loss::Died, Loss::Planned, Loss::Undelivered][usize::from(*loss % 3)],
                 message: "it disconnected".to_owned(),
             },
             What::Tick => Command::Tick,
+            What::ClockJumped(by) => {
+                let by = secs(u64::from(*by));
+                harness.now = harness.now + by;
+                Command::ClockJumped { by }
+            }
             What::TickWhenDue => {
                 harness.now = harness.task.due().unwrap_or(harness.now);
                 Command::Tick
@@ -210,8 +217,9 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         4 => (who(), completion(), prop::option::of(usage()), any::<bool>(), jitter())
             .prop_map(|(who, completion, usage, session, jitter)| What::Finish(who, completion, usage, session, jitter)),
         2 => who().prop_map(What::Resume),
-        3 => who().prop_map(What::LoseWorker),
+        3 => (who(), 0..3u8).prop_map(|(who, loss)| What::LoseWorker(who, loss)),
         3 => Just(What::Tick),
+        1 => any::<u16>().prop_map(What::ClockJumped),
         6 => Just(What::TickWhenDue),
         3 => (prop::option::of(0..=10u8), prop::option::of(any::<bool>()), prop::option::of(desired()))
             .prop_map(|(priority, label, desired)| What::Update(priority, label, desired)),

@@ -2,13 +2,13 @@
 
 use rota_core::failure::{Class, Failure, Recovery};
 use rota_core::retry::MAX_WAITS;
-use rota_core::task::{CONFIRM_SLACK, Completion, Limits, State, Task};
+use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, Limits, State, Task};
 
 use crate::harness::*;
 
 #[test]
 fn each_class_has_its_outcome() {
-    // A clean shutdown counts like a lost worker.
+    // A worker that shuts down hands its attempts back.
     for class in Class::ALL.into_iter().filter(|class| *class != Class::WorkerLost) {
         let mut harness = Harness::new(plain());
         harness.start().finish(failed(class));
@@ -30,11 +30,11 @@ fn attempts_are_bounded_with_backoff() {
         harness.start().finish(failed(Class::Crash));
         assert_eq!(harness.state(), State::Pending);
         assert_eq!(harness.task.retry_at, Some(harness.now + secs(wait)));
-        assert_eq!(harness.task.ready_at, None);
         harness.wait(secs(wait));
+        // It keeps its place in the queue.
         assert_eq!(
             (harness.state(), harness.task.retry_at, harness.task.ready_at),
-            (State::Queued, None, Some(harness.now))
+            (State::Queued, None, Some(START))
         );
     }
     harness.start().finish(failed(Class::Crash));
@@ -87,32 +87,69 @@ fn zero_backoff_requeues_immediately() {
 fn total_timeout_prevents_late_retry() {
     let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
     let mut harness = Harness::new(Task { limits, ..plain() });
-    harness.start().wait(secs(99)).finish(failed(Class::Agent));
+    harness.start().wait(secs(100)).finish(failed(Class::Agent));
     assert_eq!((harness.state(), harness.reasons().pop()), (State::Failed, Some("timeout")));
     // The failure of the attempt is kept.
     assert_eq!(harness.task.failure.unwrap().class, Class::Agent);
 }
 
 #[test]
-fn total_timeout_includes_backoff() {
+fn total_timeout_counts_time_on_workers() {
     let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
     let mut harness = Harness::new(Task { limits, ..plain() });
-    harness.start().finish(failed(Class::Agent));
-    harness.wait(secs(1));
-    assert_eq!((harness.state(), harness.task.due()), (State::Queued, Some(START + secs(100))));
-    harness.wait(secs(99));
+    harness.start().wait(secs(30)).finish(failed(Class::RateLimit));
+    // Hours in the queue cost nothing.
+    harness.wait(secs(7200)).wait(secs(7200));
+    assert_eq!((harness.state(), harness.task.due()), (State::Queued, None));
+    harness.start().wait(secs(30)).lose(EPOCH);
+    harness.wait(secs(7200)).assign();
+    assert_eq!(harness.task.time_left(), secs(40));
+    harness.accept();
+    let (now, slack) = (harness.now, harness.task.cancel_grace() + CONFIRM_SLACK);
+    assert_eq!(harness.task.deadline(), Some(now + secs(40)));
+    assert_eq!(harness.task.due(), Some(now + secs(40) + slack));
+    harness.wait(secs(40) + slack);
     assert_eq!((harness.state(), harness.task.failure.unwrap().class), (State::Failed, Class::Timeout));
 }
 
 #[test]
-fn total_timeout_ends_rejection_backoff() {
+fn total_timeout_stops_while_person_is_asked() {
     let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
     let mut harness = Harness::new(Task { limits, ..plain() });
-    harness.start().lose(EPOCH);
-    harness.wait(secs(98));
-    harness.assign().reject().assign().reject().wait(secs(1)).assign().reject();
-    assert_eq!((harness.state(), harness.task.due()), (State::Pending, Some(START + secs(100))));
-    harness.wait(secs(1));
+    harness.start().wait(secs(60)).report(1, vec![request("q")]).unwrap();
+    assert_eq!((harness.state(), harness.task.due()), (State::InputRequired, None));
+    harness.wait(secs(24 * 3600));
+    assert_eq!(harness.state(), State::InputRequired);
+    harness.apply(answer("q"));
+    assert_eq!(harness.task.deadline(), Some(harness.now + secs(40)));
+    harness.wait(secs(30)).finish(failed(Class::Agent));
+    assert_eq!((harness.state(), harness.task.time_left()), (State::Pending, secs(10)));
+}
+
+#[test]
+fn clock_jump_moves_deadlines() {
+    let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    harness.start().wait(secs(60));
+    // The machine sleeps for two hours.
+    harness.now = harness.now + secs(7200);
+    harness.apply(Command::ClockJumped { by: secs(7200) });
+    assert_eq!(harness.task.deadline(), Some(harness.now + secs(40)));
+    harness.wait(secs(20)).finish(failed(Class::Agent));
+    assert_eq!((harness.state(), harness.task.time_left()), (State::Pending, secs(20)));
+    // An assignment that no worker has accepted yet, and a cancellation that none has confirmed.
+    harness.wait(secs(60)).assign().update(Desired::Cancelled);
+    let due = harness.task.due().unwrap();
+    harness.now = harness.now + secs(7200);
+    harness.apply(Command::ClockJumped { by: secs(7200) });
+    assert_eq!(harness.task.due(), Some(due + secs(7200)));
+}
+
+#[test]
+fn lost_attempt_without_time_left_times_out() {
+    let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    harness.start().wait(secs(120)).lose(EPOCH);
     assert_eq!((harness.state(), harness.task.failure.unwrap().class), (State::Failed, Class::Timeout));
 }
 

@@ -1,7 +1,9 @@
 //! Reports of workers: in time, repeated, too late; and lost workers.
 
 use rota_core::failure::Class;
-use rota_core::task::{ACCEPT_TIMEOUT, Command, EventEffect, Limits, Rejected, Reply, State};
+use rota_core::task::{
+    ACCEPT_TIMEOUT, CONFIRM_SLACK, Command, Desired, EventEffect, Limits, Loss, Rejected, Reply, State,
+};
 use rota_core::{Epoch, Fence};
 
 use crate::harness::*;
@@ -20,16 +22,69 @@ fn lost_worker_keeps_the_rank() {
 }
 
 #[test]
-fn worker_shutdown_counts_as_lost() {
-    let mut harness = Harness::new(plain());
-    let ready = harness.task.ready_at;
-    harness.start().wait(secs(60)).finish(failed(Class::WorkerLost));
-    assert_eq!((harness.state(), harness.task.ready_at, harness.task.retry_at), (State::Queued, ready, None));
-    assert_eq!((harness.task.worker_losses, harness.task.failures), (1, 0));
-    for _ in 0..harness.task.retry.max_worker_losses {
-        harness.start().finish(failed(Class::WorkerLost));
+fn planned_stops_never_quarantine() {
+    for planned in [
+        (|harness| harness.finish(failed(Class::WorkerLost))) as fn(&mut Harness) -> Reply,
+        |harness| harness.finish(stopped()),
+        |harness| harness.lose_by(EPOCH, Loss::Planned),
+    ] {
+        let mut harness = Harness::new(plain());
+        let ready = harness.task.ready_at;
+        harness.start().wait(secs(60));
+        planned(&mut harness);
+        let task = &harness.task;
+        assert_eq!((harness.state(), task.ready_at, task.retry_at), (State::Queued, ready, None));
+        for _ in 0..20 {
+            harness.start();
+            planned(&mut harness);
+            // A worker that hands everything back does not spin.
+            assert_eq!((harness.state(), harness.task.ready_at), (State::Pending, ready));
+            harness.wait(secs(30));
+        }
+        let task = &harness.task;
+        assert_eq!((harness.state(), task.hand_backs), (State::Queued, 21));
+        assert_eq!((task.worker_losses, task.failures, task.attempts), (0, 0, 21));
     }
-    assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Quarantined));
+}
+
+#[test]
+fn planned_stop_confirms_a_cancellation() {
+    let mut harness = Harness::new(plain());
+    harness.start().update(Desired::Cancelled).lose_by(EPOCH, Loss::Planned);
+    assert_eq!((harness.state(), harness.task.hand_backs), (State::Cancelled, 0));
+}
+
+#[test]
+fn deaths_before_acceptance_quarantine_task() {
+    let mut harness = Harness::new(plain());
+    let mut deaths = 0;
+    while !harness.state().is_final() {
+        harness.assign().lose(EPOCH);
+        harness.wait(secs(30));
+        deaths += 1;
+        assert_eq!(harness.task.worker_losses, u32::max(deaths, 2) - 2);
+    }
+    assert_eq!(deaths, 2 + harness.task.retry.max_worker_losses + 1);
+    assert_eq!(harness.task.failure.unwrap().class, Class::Quarantined);
+    // An assignment that never arrived proves nothing.
+    let mut harness = Harness::new(plain());
+    for _ in 0..20 {
+        harness.assign().lose_by(EPOCH, Loss::Undelivered);
+        harness.wait(secs(30));
+    }
+    assert_eq!((harness.state(), harness.task.worker_losses), (State::Queued, 0));
+}
+
+#[test]
+fn returning_worker_may_report_before_judgement() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.now = harness.task.due().unwrap() + secs(3600);
+    harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: Fence(1) });
+    assert_eq!(harness.task.due(), Some(harness.now + CONFIRM_SLACK));
+    harness.wait(secs(1));
+    assert_eq!(harness.finish(succeeded()), Reply::Done);
+    assert_eq!(harness.state(), State::Succeeded);
 }
 
 #[test]
@@ -293,13 +348,6 @@ fn consecutive_rejections_back_off() {
     harness.start().lose(EPOCH);
     harness.assign().reject();
     assert_eq!(harness.state(), State::Queued);
-}
-
-#[test]
-fn unrequested_stop_counts_as_lost() {
-    let mut harness = Harness::new(plain());
-    harness.start().finish(stopped());
-    assert_eq!((harness.state(), harness.task.worker_losses, harness.task.failures), (State::Queued, 1, 0));
 }
 
 #[test]

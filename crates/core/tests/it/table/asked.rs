@@ -2,7 +2,9 @@
 
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
-use rota_core::task::{AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, State};
+use rota_core::task::{
+    AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, Loss, State,
+};
 use rota_core::{Epoch, Fence};
 
 use crate::harness::*;
@@ -16,11 +18,12 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 15] = [
+pub(super) const KINDS: [&str; 16] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
     "Assign",
+    "ClockJumped",
     "Cycle",
     "DependencyEnded",
     "DependencyFound",
@@ -45,6 +48,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Resume { .. } => "Resume",
         Command::LoseWorker { .. } => "LoseWorker",
         Command::Tick => "Tick",
+        Command::ClockJumped { .. } => "ClockJumped",
         Command::Update { .. } => "Update",
         Command::GiveInput { .. } => "GiveInput",
         Command::DependencyFound { .. } => "DependencyFound",
@@ -112,6 +116,10 @@ pub(super) fn all() -> Vec<Asked> {
         harness.now = harness.now + secs(7 * 24 * 3600);
         Command::Tick
     }));
+    list.push(asked("after an hour's sleep", false, |harness| {
+        harness.now = harness.now + secs(3600);
+        Command::ClockJumped { by: secs(3600) }
+    }));
     callers(&mut list);
     others(&mut list);
     list
@@ -176,6 +184,7 @@ fn sessions(list: &mut Vec<Asked>) {
     ] {
         list.push(asked(label, foreign, move |_| Command::LoseWorker {
             session: worker(name, epoch),
+            loss: Loss::Died,
             message: "it disconnected".to_owned(),
         }));
     }

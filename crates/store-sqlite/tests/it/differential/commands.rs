@@ -141,6 +141,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
         Op::End { namespace: space, worker, old } => Command::EndSession(EndSession {
             namespace: namespace(*space),
             session: view.session(*space, *worker, *old),
+            planned: *old,
             message: "disconnected".to_owned(),
         }),
         Op::PutAgent { namespace: space, agent: name, payload, must_exist } => Command::PutAgent(PutAgent {
