@@ -220,7 +220,7 @@ pub struct ExternalRuntime {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
-    /// Total time, from the start of the first attempt to the end of the last.
+    /// Total time of all attempts on workers, without the time in the queue or waiting for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
     /// Maximum time without output of the agent.

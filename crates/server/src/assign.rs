@@ -35,14 +35,15 @@ pub(crate) fn assign(
         span_id: assignment.map_or([0; 8], |assignment| assignment.span_id),
         sampled: task.trace.sampled,
     };
-    let started = task.started_at.or(assignment.map(|assignment| assignment.at)).unwrap_or(task.created_at);
+    let assigned = assignment.map_or(task.created_at, |assignment| assignment.at);
     let on_worker = |worker: &WorkerName| assignment.is_some_and(|assignment| assignment.worker == *worker);
     let resume = task.session.as_ref().filter(|session| on_worker(&session.worker));
     Ok(wire::Assign {
         task_id: task.id.to_string(),
         attempt: num::to_i32(task.attempt()),
         fence: num::to_i64(task.fence.0),
-        deadline: Some(time::timestamp(started + task.timeout())),
+        deadline: Some(time::timestamp(assigned + task.time_left())),
+        time_left: Some(time::duration(task.time_left())),
         traceparent: context.to_string(),
         tracestate: task.trace.state.clone(),
         spec: Some(spec),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{AttemptRef, Body, Command, Completion, Desired, State, Task, WorkerRef};
+use rota_core::task::{AttemptRef, Body, Command, Completion, Desired, Loss, State, Task, WorkerRef};
 use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
 use rota_proto::{num, v1};
 use rota_store::{Dispatch, TaskChange};
 use rota_telemetry::{OnExit, spawn};
+use tonic::Code;
 use tracing::Instrument;
 
 use crate::agents::AgentRegistry;
@@ -26,6 +27,11 @@ use crate::wire::{event, time};
 /// Grace period for a worker to end an attempt of which it learns by a stale acknowledgment.
 pub(crate) const STALE_ATTEMPT_GRACE: Duration = Duration::from_secs(10);
 
+/// Delay before the end of an attempt is committed again after the store was unavailable, and how often that is tried: its
+/// timeouts end the attempt all the same.
+const END_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_END_RETRIES: u32 = 600;
+
 /// Sends workers what commits mean for them.
 pub(crate) struct Dispatcher {
     pub(crate) store: StoreClient,
@@ -37,11 +43,13 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Sends whatever a change means for a worker. An assignment without a recipient is not sent: it times out, or ends
-    /// with its session.
+    /// Sends whatever a change means for a worker. An assignment without a recipient returns to the queue.
     pub(crate) fn send_change(self: &Arc<Self>, change: &TaskChange, recipient: Option<Recipient>) {
-        if let Some((dispatch, recipient)) = change.dispatch.as_ref().zip(recipient) {
-            self.send_assign(&change.task, dispatch, &recipient);
+        if let Some(dispatch) = &change.dispatch {
+            match recipient {
+                Some(recipient) => self.send_assign(&change.task, dispatch, &recipient),
+                None => self.requeue_unsent(&change.task),
+            }
         }
         let on_worker = change.task.state.is_on_worker();
         for entry in change.events.iter() {
@@ -74,6 +82,14 @@ impl Dispatcher {
             Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
             Err(error) => self.reject_unsealable(task, &error),
         }
+    }
+
+    /// Returns a task to the queue whose worker has disconnected since it was chosen.
+    fn requeue_unsent(self: &Arc<Self>, task: &Task) {
+        let Some(session) = self.release_unsent(task) else { return };
+        let message = "the worker disconnected before it was sent the task".to_owned();
+        let command = Command::LoseWorker { session, loss: Loss::Undelivered, message };
+        self.end_attempt(task.namespace.clone(), task.id, command);
     }
 
     /// Fails an attempt whose secrets cannot be opened. The worker does not know of it.
@@ -128,9 +144,15 @@ impl Dispatcher {
     fn end_attempt(&self, namespace: Namespace, id: TaskId, command: Command) {
         let store = self.store.clone();
         let end = async move {
-            if let Err(status) = store.command(namespace, id, command, false).await {
-                // Its timeouts end the attempt all the same.
-                tracing::warn!(task = %id, %status, "failed to end an attempt");
+            for _ in 0..MAX_END_RETRIES {
+                match store.command(namespace.clone(), id, command.clone(), false).await {
+                    Err(status) if status.code() == Code::Unavailable => {
+                        tracing::warn!(task = %id, %status, "failed to end an attempt, retrying");
+                        tokio::time::sleep(END_RETRY_DELAY).await;
+                    }
+                    Err(status) => return tracing::warn!(task = %id, %status, "failed to end an attempt"),
+                    Ok(_) => return,
+                }
             }
         };
         spawn("end-attempt", OnExit::Done, end.in_current_span());

@@ -161,6 +161,7 @@ impl Server {
                 watchers: Arc::clone(&watchers),
                 breakers,
                 retention: options.timing.retention,
+                write_grace: options.timing.reconnect_grace,
                 due,
                 stop: stop.clone(),
             },

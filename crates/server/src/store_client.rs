@@ -2,6 +2,7 @@
 //! command promises. Knows no rules; must not interpret records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use rota_core::{Epoch, Namespace, TaskId};
 use rota_store::{
     Budget, Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
 };
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::keys::AgentKey;
@@ -33,14 +35,22 @@ pub(crate) struct StoreClient {
     write_health: Arc<WriteHealth>,
 }
 
-/// Outcome of the last write.
+/// Outcome of the last write, and when the last one failed.
 #[derive(Debug, Default)]
-pub(crate) struct WriteHealth(Mutex<Option<StoreProblem>>);
+pub(crate) struct WriteHealth {
+    problem: Mutex<Option<StoreProblem>>,
+    failed_at: Mutex<Option<Instant>>,
+}
 
 impl WriteHealth {
     /// Returns what failed with the last write; nothing if it succeeded.
     pub(crate) fn error(&self) -> Option<StoreProblem> {
-        self.0.lock().clone()
+        self.problem.lock().clone()
+    }
+
+    /// Returns when the last write failed that did, also if others have succeeded since.
+    pub(crate) fn failed_at(&self) -> Option<Instant> {
+        *self.failed_at.lock()
     }
 
     fn observe<T>(&self, outcome: &Result<T, Error>) {
@@ -52,9 +62,10 @@ impl WriteHealth {
                 if error.is_fatal() {
                     tracing::error!(error = message, hint, "the store takes no more writes");
                 }
-                *self.0.lock() = Some((message, hint));
+                *self.problem.lock() = Some((message, hint));
+                *self.failed_at.lock() = Some(Instant::now());
             }
-            Ok(_) => drop(self.0.lock().take()),
+            Ok(_) => drop(self.problem.lock().take()),
         }
     }
 }
@@ -189,6 +200,11 @@ impl StoreClient {
     /// Lets due tasks look at the clock. Returns how many were due.
     pub(crate) async fn tick(&self, limit: usize) -> Result<usize, Status> {
         expect_reply!(self.one(Command::Tick { limit }).await?, Reply::Ticked(count) => count)
+    }
+
+    /// Moves the deadlines of attempts after the clock jumped forward by more than the time that passed.
+    pub(crate) async fn clock_jumped(&self, by: Duration) -> Result<usize, Status> {
+        expect_reply!(self.one(Command::ClockJumped { by }).await?, Reply::Ticked(count) => count)
     }
 
     /// Removes some expired records. Returns whether there may be more.

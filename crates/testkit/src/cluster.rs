@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub struct Setup {
     pub http: bool,
     /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
     pub skew: Arc<AtomicI64>,
+    /// Whether the store takes no writes, as with a full disk. Only with [`Backend::Memory`]; may change at any time.
+    pub full: Arc<AtomicBool>,
 }
 
 impl Setup {
@@ -66,6 +68,7 @@ impl Setup {
             oidc: None,
             http: false,
             skew: Arc::default(),
+            full: Arc::default(),
         }
     }
 }
@@ -111,13 +114,39 @@ fn clock(skew: Arc<AtomicI64>) -> Clock {
     })
 }
 
+/// A store that takes no writes while its disk is full.
+#[derive(Debug)]
+struct Disk {
+    memory: InMemoryStore,
+    full: Arc<AtomicBool>,
+}
+
+impl rota_store::Backend for Disk {
+    fn load(&mut self, load: &rota_store::Load) -> Result<rota_store::Loaded, rota_store::Error> {
+        self.memory.load(load)
+    }
+
+    fn write(&mut self, changes: &rota_store::Changes) -> Result<rota_store::Written, rota_store::Error> {
+        if self.full.load(Ordering::Relaxed) {
+            let message = "the disk is full".to_owned();
+            return Err(rota_store::Error::Unavailable { message, hint: "the test makes room" });
+        }
+        self.memory.write(changes)
+    }
+
+    fn snapshot(&mut self) -> Result<rota_store::Snapshot, rota_store::Error> {
+        rota_store::Backend::snapshot(&mut self.memory)
+    }
+}
+
 fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     let seed = u64::from(std::process::id());
     let clock = clock(Arc::clone(&setup.skew));
     Ok(match setup.backend {
         Backend::Memory => {
             let memory = InMemoryStore::default();
-            Arc::new(SingleWriterStore::start(Engine::new(memory.clone(), seed)?, memory, clock)?)
+            let disk = Disk { memory: memory.clone(), full: Arc::clone(&setup.full) };
+            Arc::new(SingleWriterStore::start(Engine::new(disk, seed)?, memory, clock)?)
         }
         Backend::Sqlite => {
             let path = folder.join("rota.sqlite");

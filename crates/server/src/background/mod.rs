@@ -57,20 +57,32 @@ pub(crate) struct BackgroundDeps {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) retention: Option<Duration>,
+    /// How long nothing is judged after a failed write.
+    pub(crate) write_grace: Duration,
     pub(crate) due: watch::Receiver<Option<Timestamp>>,
     pub(crate) stop: CancellationToken,
 }
 
 /// Starts the background tasks. Each reports to its monitor, from which health is derived.
 pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHandles {
-    let BackgroundDeps { monitors, store, scheduler, agents, watchers, breakers, retention, due, stop } =
-        deps;
+    let BackgroundDeps {
+        monitors,
+        store,
+        scheduler,
+        agents,
+        watchers,
+        breakers,
+        retention,
+        write_grace,
+        due,
+        stop,
+    } = deps;
     let monitor = |name, help| monitors.register(name, help);
     let commits = commits.run(monitor("commits", "Applies committed changes and dispatches ready tasks"));
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
     let breakers = breakers::run(breakers, stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
-    let timer = timer::run(store.clone(), due, stop.clone(), monitor("timer", help));
+    let timer = timer::run(store.clone(), due, write_grace, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
     let prune = prune::run(store, retention, stop.clone(), monitor("prune", help));
     let relay = async move {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use rota_core::Timestamp;
 use rota_store::Prune;
 use rota_telemetry::background_tasks::TaskMonitor;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
@@ -22,6 +24,8 @@ pub(super) async fn run(
     stop: CancellationToken,
     monitor: TaskMonitor,
 ) {
+    // Removals are final: a clock that is set forward, even by mistake, must not make every record old.
+    let (wall, monotonic) = (now(), Instant::now());
     let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -29,8 +33,9 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let ended_before = retention.map(|retention| now() - retention);
-        let prune = Prune { ended_before, left_before: now() - EPOCH_RETENTION, limit: MAX_PRUNED };
+        let at = trusted_time(now(), wall, monotonic.elapsed());
+        let ended_before = retention.map(|retention| at - retention);
+        let prune = Prune { ended_before, left_before: at - EPOCH_RETENTION, limit: MAX_PRUNED };
         loop {
             // An activation for each transaction: a long backlog must not look stuck.
             let activation = monitor.activate();
@@ -43,5 +48,24 @@ pub(super) async fn run(
                 }
             }
         }
+    }
+}
+
+/// Returns the time, but never one that is later than the time that has passed since the start allows.
+fn trusted_time(now: Timestamp, start: Timestamp, passed: Duration) -> Timestamp {
+    now.min(start + passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_set_forward_prunes_nothing_early() {
+        let start = Timestamp(1_000_000_000_000_000);
+        let (hour, year) = (Duration::from_secs(3600), Duration::from_secs(365 * 24 * 3600));
+        assert_eq!(trusted_time(start + year, start, hour), start + hour);
+        assert_eq!(trusted_time(start + hour, start, hour), start + hour);
+        assert_eq!(trusted_time(start - year, start, hour), start - year);
     }
 }

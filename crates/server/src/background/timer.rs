@@ -5,6 +5,7 @@ use std::time::Duration;
 use rota_core::Timestamp;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
@@ -17,14 +18,62 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Least delay after a tick that found nothing due, and after a failure.
 const IDLE_DELAY: Duration = Duration::from_secs(1);
 
-/// Ticks until `stop`. `due` holds the time of the next task, by the commits applied so far.
+/// Least difference between the clocks that counts as a jump.
+const MIN_JUMP: Duration = Duration::from_secs(5);
+
+/// Compares the wall clock with a clock that stands still while the machine sleeps.
+struct Drift {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl Drift {
+    fn new(wall: Timestamp, monotonic: Instant) -> Self {
+        Self { wall, monotonic }
+    }
+
+    /// Returns by how much the wall clock is ahead, if it jumped.
+    fn ahead(&self, wall: Timestamp, monotonic: Instant) -> Option<Duration> {
+        let passed = monotonic.saturating_duration_since(self.monotonic);
+        wall.since(self.wall).checked_sub(passed).filter(|ahead| *ahead >= MIN_JUMP)
+    }
+
+    fn is_ahead(&self, wall: Timestamp, monotonic: Instant) -> bool {
+        self.ahead(wall, monotonic).is_some()
+    }
+
+    /// Returns the jump since the last call.
+    fn jump(&mut self, wall: Timestamp, monotonic: Instant) -> Option<Duration> {
+        let ahead = self.ahead(wall, monotonic);
+        *self = Self::new(wall, monotonic);
+        ahead
+    }
+}
+
+/// Ticks until `stop`. `due` holds the time of the next task, by the commits applied so far. After a failed write, nothing
+/// is judged for `grace`: first the workers report what they could not meanwhile.
 pub(super) async fn run(
     store: StoreClient,
     mut due: watch::Receiver<Option<Timestamp>>,
+    grace: Duration,
     stop: CancellationToken,
     monitor: TaskMonitor,
 ) {
+    let mut drift = Drift::new(now(), Instant::now());
     loop {
+        if let Some(by) = drift.jump(now(), Instant::now()) {
+            tracing::warn!(
+                ?by,
+                "the clock jumped forward, as after a suspend: moving the deadlines of running tasks"
+            );
+            while let Err(status) = store.clock_jumped(by).await {
+                tracing::warn!(%status, "failed to move deadlines, retrying");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(IDLE_DELAY) => {}
+                }
+            }
+        }
         let next = *due.borrow_and_update();
         let sleep = next.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
         tokio::select! {
@@ -37,7 +86,14 @@ pub(super) async fn run(
             }
             () = tokio::time::sleep(sleep) => {}
         }
-        if next.is_none_or(|at| at > now()) {
+        if next.is_none_or(|at| at > now()) || drift.is_ahead(now(), Instant::now()) {
+            continue;
+        }
+        if let Some(failed) = store.write_health().failed_at().filter(|at| at.elapsed() < grace) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(failed + grace) => {}
+            }
             continue;
         }
         let activation = monitor.activate();
@@ -59,5 +115,24 @@ pub(super) async fn run(
                 () = tokio::time::sleep(IDLE_DELAY) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_forward_jumps_are_reported_once() {
+        let (wall, start) = (Timestamp(1_000_000_000_000_000), Instant::now());
+        let after = |seconds| Duration::from_secs(seconds);
+        let mut drift = Drift::new(wall, start);
+        assert_eq!(drift.jump(wall + after(31), start + after(30)), None);
+        // Two hours of sleep within thirty seconds.
+        let (late, now) = (wall + after(7261), start + after(60));
+        assert!(drift.is_ahead(late, now));
+        assert_eq!(drift.jump(late, now), Some(after(7200)));
+        assert_eq!(drift.jump(late, now), None);
+        assert_eq!(drift.jump(wall, now + after(30)), None);
     }
 }

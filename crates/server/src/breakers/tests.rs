@@ -52,6 +52,9 @@ fn assignment(own: Own) -> Assignment {
         attempt_seq: 0,
         usage: Usage::default(),
         open_input: Vec::new(),
+        paused_at: None,
+        paused: std::time::Duration::ZERO,
+        resumed_at: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! pending at a time, so that the stream does not wait for the disk; backpressure limits the rest.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
@@ -11,7 +12,7 @@ use rota_core::{Fence, TaskId};
 use rota_proto::num;
 use rota_proto::worker::v1::session_request::Kind;
 use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
-use rota_store::{Command, Refused, Reply};
+use rota_store::{Command, Error, Refused, Reply};
 use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
@@ -27,6 +28,30 @@ use crate::wire::{failure, status};
 const MAX_BATCH: usize = 256;
 /// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
 const MAX_PENDING: usize = 4;
+
+/// Delay before a batch is committed again after the store was unavailable.
+const STORE_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Messages of a worker that are committed together.
+struct Batch {
+    commands: Vec<Command>,
+    after: Vec<After>,
+    answers: Replies,
+}
+
+impl Batch {
+    fn is_unavailable(&self) -> bool {
+        matches!(self.answers, Err(Error::Unavailable { .. }))
+    }
+
+    /// Whether a command lacks an earlier one, which may be in a batch that was not committed.
+    fn has_gap(&self) -> bool {
+        let gap = |answer: &Result<Reply, Refused>| {
+            matches!(answer, Err(Refused::Rejected(task::Rejected::Gap { .. })))
+        };
+        self.answers.as_ref().is_ok_and(|answers| answers.iter().any(gap))
+    }
+}
 
 /// What to do when a command has been committed.
 #[derive(Clone)]
@@ -68,8 +93,8 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             biased;
-            Some((after, answers)) = pending.next(), if !pending.is_empty() => {
-                answer(deps, opened, &mut failed, after, answers)?;
+            Some(batch) = pending.next(), if !pending.is_empty() => {
+                settle(deps, opened, &mut failed, batch, &mut pending).await?;
             }
             chunk = tokio::time::timeout(silence, inbound.next()), if pending.len() < MAX_PENDING => {
                 let chunk = chunk.map_err(|_| Status::deadline_exceeded("no message from the worker within the heartbeat timeout"))?;
@@ -89,16 +114,47 @@ pub(super) async fn run(
                 if !commands.is_empty() {
                     let store = deps.store.clone();
                     pending.push_back(async move {
+                        let again = commands.clone();
                         let answers: Replies =
                             if lazy { store.apply_lazily(commands).await } else { store.apply(commands).await };
-                        (after, answers)
+                        Batch { commands: again, after, answers }
                     });
                 }
             }
         }
     }
-    while let Some((after, answers)) = pending.next().await {
-        answer(deps, opened, &mut failed, after, answers)?;
+    while let Some(batch) = pending.next().await {
+        settle(deps, opened, &mut failed, batch, &mut pending).await?;
+    }
+    Ok(())
+}
+
+/// Answers a batch. While the store is unavailable, it is committed again and again, then the batches after it that failed
+/// too or lack it: the session stays up, and with it the worker's attempts.
+async fn settle(
+    deps: &SessionDeps,
+    opened: &Opened,
+    failed: &mut HashSet<(TaskId, Fence)>,
+    batch: Batch,
+    pending: &mut FuturesOrdered<impl Future<Output = Batch>>,
+) -> Result<(), Status> {
+    if !batch.is_unavailable() {
+        return answer(deps, opened, failed, batch.after, batch.answers);
+    }
+    tracing::warn!(worker = %opened.key.1, "the store is unavailable: a worker's messages wait");
+    let mut batches = vec![batch];
+    while let Some(batch) = pending.next().await {
+        batches.push(batch);
+    }
+    for mut batch in batches {
+        if batch.has_gap() {
+            batch.answers = deps.store.apply(batch.commands.clone()).await;
+        }
+        while batch.is_unavailable() {
+            tokio::time::sleep(STORE_RETRY_DELAY).await;
+            batch.answers = deps.store.apply(batch.commands.clone()).await;
+        }
+        answer(deps, opened, failed, batch.after, batch.answers)?;
     }
     Ok(())
 }
@@ -173,7 +229,7 @@ fn answer(
     after: Vec<After>,
     answers: Replies,
 ) -> Result<(), Status> {
-    // Nothing of the batch was committed: the worker still has all of it, and sends it again in its next session.
+    // Nothing of the batch was committed, and nothing will be: the store is closed or broken.
     let answers = answers.map_err(status::store)?;
     let session = session(deps, opened)?;
     for (after, answer) in after.into_iter().zip(answers) {

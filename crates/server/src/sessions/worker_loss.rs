@@ -7,6 +7,7 @@ use std::time::Duration;
 use rota_core::task::WorkerRef;
 use rota_store::EndSession;
 use rota_telemetry::{OnExit, spawn};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::deps::{Opened, SessionDeps};
@@ -42,22 +43,30 @@ pub(crate) fn expire_session_after(
     message: &'static str,
 ) {
     let (deps, key) = (deps.clone(), key.clone());
+    let mut expires = Instant::now() + grace;
     spawn("session-grace", OnExit::Done, async move {
-        tokio::select! {
-            // A control plane that stops expires no session: the next one waits for the workers.
-            () = deps.stop.cancelled() => return,
-            () = tokio::time::sleep(grace) => {}
-        }
-        let is_back = |entry: &WorkerEntry| entry.epoch != worker.epoch || entry.session.is_some();
-        if deps.scheduler.inspect(&key, is_back) == Some(true) {
-            return;
-        }
-        // Retried, since the worker's tasks must not be lost because the store was unavailable for a moment.
-        while let Err(status) = expire_session(&deps, &key, worker.clone(), message).await {
-            tracing::warn!(worker = %key.1, %status, "failed to expire a worker's session, retrying");
+        loop {
             tokio::select! {
+                // A control plane that stops expires no session: the next one waits for the workers.
                 () = deps.stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY_INTERVAL) => {}
+                () = tokio::time::sleep_until(expires) => {}
+            }
+            let is_back = |entry: &WorkerEntry| entry.epoch != worker.epoch || entry.session.is_some();
+            if deps.scheduler.inspect(&key, is_back) == Some(true) {
+                return;
+            }
+            // While the store takes no writes, no worker can come back: the lease does not run.
+            let failed = deps.store.write_health().failed_at().map(|at| at + grace);
+            if let Some(later) = failed.filter(|later| *later > Instant::now()) {
+                expires = later;
+                continue;
+            }
+            match expire_session(&deps, &key, worker.clone(), message).await {
+                Ok(_) => return,
+                Err(status) => {
+                    tracing::warn!(worker = %key.1, %status, "failed to expire a worker's session, retrying");
+                    expires = Instant::now() + grace.max(RETRY_INTERVAL);
+                }
             }
         }
     });
@@ -70,7 +79,10 @@ pub(crate) async fn expire_session(
     worker: WorkerRef,
     message: &str,
 ) -> Result<usize, Status> {
-    let end = EndSession { namespace: key.0.clone(), session: worker.clone(), message: message.to_owned() };
+    let planned = deps.scheduler.update(key, &worker, |entry| entry.draining) == Some(true);
+    let message_text = message.to_owned();
+    let end =
+        EndSession { namespace: key.0.clone(), session: worker.clone(), planned, message: message_text };
     let freed = deps.store.end_session(end).await?;
     if deps.scheduler.remove(key, &worker) {
         deps.metrics.session_ended();

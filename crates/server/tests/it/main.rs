@@ -18,6 +18,7 @@ mod large_results;
 mod limits;
 mod metrics;
 mod order;
+mod outages;
 mod protocol;
 mod reports;
 mod restart;

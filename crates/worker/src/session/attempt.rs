@@ -27,6 +27,8 @@ use crate::workspace::{AttemptDirs, PrepareError, Root};
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
 pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
+/// Cap of an attempt's total time.
+const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Capacity of the channel between a runtime and its attempt.
 const EVENT_BUFFER: usize = 64;
@@ -133,12 +135,13 @@ async fn drive<F: Future>(
     let mut drop_at = None;
     loop {
         let stopping = handle.is_stopping();
+        let deadline = limits.deadline.and_then(|at| handle.deadline(at));
         let silence_deadline = limits.silence.and_then(|limit| handle.silence_deadline(limit));
         let wake = if stopping {
             // The request to end carried at most this grace period.
             Some(*drop_at.get_or_insert_with(|| Instant::now() + limits.grace + STUCK_RUNTIME_TIMEOUT))
         } else {
-            limits.deadline.into_iter().chain(silence_deadline).min()
+            deadline.into_iter().chain(silence_deadline).min()
         };
         // An attempt that is ending must not block on a disconnected control plane.
         let listens = stopping || !handle.lock().outbox.is_full();
@@ -153,7 +156,7 @@ async fn drive<F: Future>(
                     if drop_at.is_some_and(|at| at <= now) {
                         return None;
                     }
-                } else if limits.deadline.is_some_and(|at| at <= now) {
+                } else if limits.deadline.and_then(|at| handle.deadline(at)).is_some_and(|at| at <= now) {
                     handle.request_stop(StopReason::Timeout, limits.grace);
                 } else if limits.silence.and_then(|limit| handle.silence_deadline(limit)).is_some_and(|at| at <= now) {
                     handle.request_stop(StopReason::Silence, limits.grace);
@@ -234,19 +237,28 @@ impl TimeLimits {
     fn new(assign: &Assign, limits: &Limits) -> Self {
         let duration = |given: Option<pbjson_types::Duration>| given.and_then(|given| given.try_into().ok());
         Self {
-            deadline: assign.deadline.as_ref().map(|at| Instant::now() + time_until(at)),
+            deadline: time_left(assign).map(|left| Instant::now() + left),
             silence: duration(limits.silence_timeout).filter(|limit: &Duration| !limit.is_zero()),
             grace: duration(limits.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE),
         }
     }
 }
 
+/// Returns the time that an attempt has from the receipt of its assignment, capped at a year.
+pub(super) fn time_left(assign: &Assign) -> Option<Duration> {
+    match assign.time_left {
+        Some(left) => Some(Duration::try_from(left).unwrap_or_default().min(MAX_TIME)),
+        // A control plane of the previous version.
+        None => assign.deadline.as_ref().map(time_until),
+    }
+}
+
 /// Time from now until a wall-clock time, capped at a year.
-pub(super) fn time_until(at: &pbjson_types::Timestamp) -> Duration {
+fn time_until(at: &pbjson_types::Timestamp) -> Duration {
     let seconds = Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0));
     let at = UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(at.nanos).unwrap_or(0)));
     let left = at.and_then(|at| at.duration_since(rota_telemetry::clock::now()).ok()).unwrap_or_default();
-    left.min(Duration::from_secs(366 * 24 * 3600))
+    left.min(MAX_TIME)
 }
 
 fn timestamp() -> pbjson_types::Timestamp {

@@ -60,8 +60,12 @@ pub(super) struct AttemptState {
     pub(super) obstacle: Option<String>,
     /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
     last_activity: Option<Instant>,
-    /// Input requests without an answer; the silence timeout does not run meanwhile.
+    /// Input requests without an answer; the time limits do not run meanwhile.
     open_requests: HashSet<String>,
+    /// Since when there are open requests.
+    waiting_since: Option<Instant>,
+    /// How long there were open requests before.
+    waited: Duration,
     paused: bool,
 }
 
@@ -75,6 +79,8 @@ impl AttemptHandle {
             obstacle: None,
             last_activity,
             open_requests,
+            waiting_since: None,
+            waited: Duration::ZERO,
             paused: false,
         };
         let (changed, group) = (Notify::new(), Group::default());
@@ -124,6 +130,7 @@ impl AttemptHandle {
         let mut state = self.state.lock();
         if let Some(event::Kind::InputRequest(request)) = &event.kind {
             state.open_requests.insert(request.request_id.clone());
+            state.waiting_since.get_or_insert_with(Instant::now);
         }
         state.outbox.push(event);
         state.touch();
@@ -135,11 +142,18 @@ impl AttemptHandle {
         self.state.lock().touch();
     }
 
-    /// Marks an input request as answered; the silence timeout runs again.
+    /// Marks an input request as answered; the time limits run again with the last one.
     pub(super) fn resolve_request(&self, request: &str) {
         let mut state = self.state.lock();
         state.open_requests.remove(request);
+        if state.open_requests.is_empty()
+            && let Some(since) = state.waiting_since.take()
+        {
+            state.waited += since.elapsed();
+        }
         state.touch();
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Freezes or thaws the attempt's processes. Its deadline is unaffected.
@@ -149,6 +163,12 @@ impl AttemptHandle {
         state.touch();
         drop(state);
         self.group.set_paused(paused);
+    }
+
+    /// Returns when the total time is over that would end at a time without open requests; `None` while it does not run.
+    pub(super) fn deadline(&self, at: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        state.waiting_since.is_none().then(|| at + state.waited)
     }
 
     /// Returns when the silence timeout expires, if it is running.

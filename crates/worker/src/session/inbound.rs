@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job, time_until};
+use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job, time_left};
 use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
 use super::spans;
@@ -68,8 +68,8 @@ impl Worker {
         let runtime = self.options.runtimes.of(kind).cloned();
         let refusal = if self.draining {
             "the worker is draining and takes nothing new"
-        } else if assign.deadline.as_ref().is_some_and(|at| time_until(at).is_zero()) {
-            "the deadline had passed on arrival, by the worker's clock"
+        } else if time_left(&assign).is_some_and(|left| left.is_zero()) {
+            "the task had no time left on arrival"
         } else if self.running >= self.options.slots.max(1) {
             "no slot is free"
         } else if !is_name(&assign.task_id) {

@@ -52,7 +52,13 @@ impl Report {
                     let ended = flow.steps[at + 1..].iter().find(|next| {
                         matches!(
                             next.kind,
-                            "retry" | "worker_lost" | "succeeded" | "failed" | "cancelled" | "waits"
+                            "retry"
+                                | "worker_lost"
+                                | "handed_back"
+                                | "succeeded"
+                                | "failed"
+                                | "cancelled"
+                                | "waits"
                         )
                     });
                     attempts.push(Attempt {

@@ -142,6 +142,7 @@ impl<'a> FlowBuilder<'a> {
             (TaskState::Pending, "created") => ("created", self.created()),
             (TaskState::Pending, "retry") => ("retry", again()),
             (TaskState::Pending, "worker_lost") => ("worker_lost", again()),
+            (TaskState::Pending, "handed_back") => ("handed_back", again()),
             (TaskState::Pending, "not_taken") => ("not_taken", format!("{} {}", again(), on())),
             (TaskState::Pending, "rejected") => ("rejected", format!("{} {}", again(), on())),
             (TaskState::Pending, reason) => ("waits", format!("{} {}", reason.replace('_', " "), why())),

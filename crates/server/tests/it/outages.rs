@@ -1,0 +1,129 @@
+//! Outages of the store and of the control plane, in which no attempt may be lost.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rota_proto::v1::TaskState;
+use rota_proto::worker::v1::resume_attempt::Kind as Resume;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, Setup, history, tasks};
+
+const SECOND: i64 = 1_000_000;
+
+/// Waits until the control plane knows that the store fails, and has known for longer than the reconnect grace period.
+async fn outlast_the_grace(cluster: &Cluster) -> Result<()> {
+    let grace = rota_testkit::cluster::timing().reconnect_grace;
+    let probe = async || {
+        let refused = tasks::agent(cluster.client(), "probe", tasks::script([]), &[]).await;
+        anyhow::ensure!(refused.is_err(), "the store takes writes");
+        anyhow::Ok(())
+    };
+    let until = tokio::time::Instant::now() + 2 * grace;
+    while tokio::time::Instant::now() < until {
+        // A client retries by itself for a moment.
+        let _ = tokio::time::timeout(Duration::from_millis(200), probe()).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn full_store_ends_no_attempt() -> Result<()> {
+    let setup = Setup::new(Backend::Memory);
+    let full = std::sync::Arc::clone(&setup.full);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut busy = RawWorker::join(client, raw::hello("echo", "busy", 2)).await?;
+    let mut cut = RawWorker::join(client, raw::hello("echo", "cut", 1)).await?;
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(tasks::create(client, tasks::task("echo")).await?.name);
+    }
+    let busy_with = [busy.take().await?, busy.take().await?];
+    let cut_with = cut.take().await?;
+    for name in &names {
+        tasks::until_state(client, name, TaskState::Running).await?;
+    }
+
+    full.store(true, Ordering::Relaxed);
+    // One worker reports, in several messages, and stays; another loses its connection and cannot come back.
+    for seq in 1..=3 {
+        busy.report(&busy_with[0], seq, vec![raw::output(&seq.to_string())]);
+    }
+    busy.succeed(&busy_with[1], 0, "done");
+    cut.close().await;
+    outlast_the_grace(&cluster).await?;
+    full.store(false, Ordering::Relaxed);
+
+    let mut hello = raw::hello("echo", "cut", 1);
+    hello.running.push(raw::running(&cut_with, 0, 0));
+    let mut cut = RawWorker::join(client, hello).await?;
+    assert_eq!(cut.welcome.resume[0].kind, Some(Resume::ContinueAfter(0)));
+    cut.succeed(&cut_with, 0, "done");
+    assert!(cut.result_ack().await?);
+    assert!(busy.result_ack().await?, "the session must still be there");
+    busy.succeed(&busy_with[0], 3, "done");
+    assert!(busy.result_ack().await?);
+    for name in &names {
+        let status = tasks::ended(client, name).await?.status.context("no status")?;
+        assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0));
+    }
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn result_of_long_outage_is_accepted() -> Result<()> {
+    let setup = Setup::new(Backend::Sqlite);
+    let skew = std::sync::Arc::clone(&setup.skew);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    tasks::until_state(&client, &task.name, TaskState::Running).await?;
+    // Its deadline passes while the control plane is down.
+    cluster.kill().await;
+    skew.store(2 * 3600 * SECOND, Ordering::Relaxed);
+    cluster.restart().await?;
+    let store = cluster.store().context("no store")?;
+    store.apply(vec![rota_store::Command::Tick { limit: 10 }]).await?;
+    let mut hello = raw::hello("echo", "hand", 1);
+    hello.running.push(raw::running(&assign, 0, 0));
+    let mut worker = RawWorker::join(&client, hello).await?;
+    store.apply(vec![rota_store::Command::Tick { limit: 10 }]).await?;
+    worker.succeed(&assign, 0, "done in time");
+    assert!(worker.result_ack().await?);
+    let status = tasks::ended(&client, &task.name).await?.status.context("no status")?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn planned_stop_is_no_worker_loss() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    for worker in ["a", "b"] {
+        let mut hand = RawWorker::join(client, raw::hello("echo", worker, 1)).await?;
+        hand.take().await?;
+        tasks::until(client, &task.name, |s| s.state() == TaskState::Running && s.worker == worker).await?;
+        let draining = rota_proto::worker::v1::Draining { reason: "the node is drained".to_owned() };
+        hand.send(rota_proto::worker::v1::session_request::Kind::Draining(draining));
+        tasks::eventually("the drain", async || {
+            Ok(tasks::workers(client)
+                .await?
+                .iter()
+                .any(|known| known.name.ends_with(worker) && known.draining))
+        })
+        .await?;
+        let name = rota_proto::names::worker(tasks::NAMESPACE, worker);
+        let request = rota_proto::v1::ReportWorkerDeathRequest { name, ..Default::default() };
+        assert_eq!(client.report_worker_death(request).await?.freed_tasks, 1);
+    }
+    let status = tasks::get(client, &task.name).await?.status.context("no status")?;
+    assert_eq!((status.attempt, status.worker_losses), (2, 0));
+    Ok(())
+}
