@@ -36,7 +36,8 @@ pub struct WorkerView {
     pub connected: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
-    /// Time without a task; `None` while it has one, or if unknown.
+    /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
+    /// if its manager can withdraw it.
     pub idle_for: Option<Duration>,
 }
 
@@ -44,7 +45,8 @@ pub struct WorkerView {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub start: u32,
-    /// Workers to drain. Each was idle when this was planned, and must be drained only if it still is.
+    /// Workers to drain, starting ones first. Each was idle when this was planned, and must be drained only if it
+    /// still is.
     pub drain: Vec<String>,
 }
 
@@ -80,24 +82,23 @@ pub fn plan(pool: &Pool) -> Plan {
     Plan { start: 0, drain: surplus(pool, ceiling, live, free, wanted, slots) }
 }
 
-/// Returns the idle workers that may be drained, the longest idle first.
+/// Returns the workers that may be drained: those that have not started yet, then the longest idle.
 fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
     let mut idle: Vec<_> = pool
         .workers
         .iter()
-        .filter(|worker| worker.connected && !worker.draining && !worker.starting && worker.running == 0)
-        .filter_map(|worker| Some((worker.idle_for?, worker.name.as_str())))
+        .filter(|worker| (worker.connected || worker.starting) && !worker.draining && worker.running == 0)
+        .filter_map(|worker| Some((worker.starting, worker.idle_for?, worker.name.as_str())))
         .collect();
-    idle.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    idle.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(b.2)));
     let mut drain = Vec::new();
-    for (idle_for, name) in idle {
+    for (_, idle_for, name) in idle {
         let too_many = live > ceiling;
         let unneeded = live > u64::from(pool.floor)
             && idle_for >= pool.idle_timeout
             && free.saturating_sub(slots) >= wanted;
         if !too_many && !unneeded {
-            // The remaining ones have been idle for less time, and the demand is the same.
-            break;
+            continue;
         }
         drain.push(name.to_owned());
         live -= 1;
@@ -209,6 +210,15 @@ mod tests {
         assert_eq!(drain(&pool(0, 9, 0, workers.clone())), ["d", "a"]);
         assert_eq!(drain(&pool(4, 9, 0, workers.clone())), ["d"]);
         assert_eq!(drain(&pool(0, 9, 3, workers)), ["d"], "three free slots must stay");
+    }
+
+    #[test]
+    fn unneeded_starts_are_withdrawn_first() {
+        let pending = |name, seconds| WorkerView { connected: false, starting: true, ..idle(name, seconds) };
+        let workers = vec![idle("a", 500), pending("b", 70), pending("c", 59)];
+        assert_eq!(drain(&pool(0, 9, 2, workers.clone())), ["b"]);
+        assert_eq!(drain(&pool(0, 9, 3, workers.clone())), [""; 0]);
+        assert_eq!(drain(&pool(1, 1, 1, workers)), ["b", "c"], "the ceiling was lowered");
     }
 
     #[test]
