@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::Status;
 use rota_client::Code;
 use rota_core::text::prefix;
 use rota_crds::resource::Agent;
@@ -87,10 +88,8 @@ pub(super) async fn create_pod(
             tracing::info!(pod = created.name_any(), "created worker pod");
             Ok(PodCreation::Created { name: created.name_any(), uid: created.uid().unwrap_or_default() })
         }
-        // A quota, an admission policy, or a spec that no pod can have.
-        Err(kube::Error::Api(status))
-            if matches!(status.code, 403 | 422) && !cluster::is_namespace_terminating(&status) =>
-        {
+        // A quota, an admission policy or webhook, or a spec that no pod can have.
+        Err(kube::Error::Api(status)) if is_refusal(&status) => {
             let reason =
                 if status.message.contains("exceeded quota") { "QuotaExceeded" } else { "FailedCreate" };
             Ok(PodCreation::Rejected(StartFailure::new(reason, status.message.clone())))
@@ -99,25 +98,42 @@ pub(super) async fn create_pod(
     }
 }
 
-/// Deletes a pod that has terminated, after reporting to the control plane that its worker is certainly dead.
-pub(super) async fn delete_terminated(
+/// Returns whether the cluster refuses a pod, as opposed to a failure that passes. Webhooks deny with any code, 400 by
+/// default; one that cannot be reached is an internal error that names it.
+fn is_refusal(status: &Status) -> bool {
+    if cluster::is_namespace_terminating(status) {
+        return false;
+    }
+    match status.code {
+        401 | 404 | 408 | 409 | 429 => false,
+        400..=499 => true,
+        _ => status.message.contains("webhook"),
+    }
+}
+
+/// Reports to the control plane that a worker is certainly dead, and why.
+pub(super) async fn report_death(
     context: &Context,
     namespace: &str,
     pod: &WorkerPod,
 ) -> Result<(), ReconcileError> {
-    let message =
-        pod.start_failure.as_ref().map_or("the worker pod terminated", |failure| failure.message.as_str());
+    let message = pod.start_failure.as_ref().map_or_else(
+        || "the worker pod terminated".to_owned(),
+        |failure| match failure.message.contains(&failure.reason) {
+            true => failure.message.clone(),
+            false => format!("{}: {}", failure.reason, failure.message),
+        },
+    );
     let request = v1::ReportWorkerDeathRequest {
         name: names::worker(namespace, &pod.name),
         instance: pod.uid.clone(),
-        message: prefix(message, MAX_MESSAGE_BYTES).to_owned(),
+        message: prefix(&message, MAX_MESSAGE_BYTES).to_owned(),
     };
     match context.control.report_worker_death(request).await {
-        Ok(_) => {}
-        Err(error) if error.code == Code::NotFound => {}
-        Err(error) => return Err(error.into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.code == Code::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    delete_pod(context, namespace, pod).await
 }
 
 /// Deletes this pod, not a newer one of the same name.
@@ -125,9 +141,11 @@ pub(super) async fn delete_pod(
     context: &Context,
     namespace: &str,
     pod: &WorkerPod,
+    grace_seconds: Option<u32>,
 ) -> Result<(), ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
-    Ok(cluster::delete(&pods, &pod.name, &pod.uid, DeleteParams::default()).await?)
+    let params = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
+    Ok(cluster::delete(&pods, &pod.name, &pod.uid, params).await?)
 }
 
 /// Drains a worker. With `only_idle`, only if it runs nothing: the control plane checks and decides atomically.
@@ -181,4 +199,21 @@ pub(super) async fn unregister(context: &Context, name: &str) -> Result<(), Reco
     let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };
     context.control.delete_agent(request).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admission_denials_of_any_code_are_refusals() {
+        let status = |code, message: &str| Status { code, ..Status::failure(message, "") };
+        for code in [400, 403, 413, 422] {
+            assert!(is_refusal(&status(code, "admission webhook \"x\" denied the request")), "{code}");
+        }
+        assert!(is_refusal(&status(500, "Internal error occurred: failed calling webhook \"x\"")));
+        for code in [401, 404, 409, 429, 500, 503] {
+            assert!(!is_refusal(&status(code, "etcdserver: request timed out")), "{code}");
+        }
+    }
 }

@@ -2,13 +2,17 @@
 //! tested without a cluster.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rota_core::scaling::{self, Bounds, ManagedState, ManagedWorker, ReportedWorker};
-use rota_crds::AgentSpec;
+use rota_crds::{AgentSpec, Management};
 use rota_proto::{names, v1};
 
 use super::demand::DemandSnapshot;
 use super::dereference::{PodLifecycle, WorkerPod};
+
+/// Time for which the last failed pod of an agent is kept, for its log and its description.
+pub(super) const FAILED_POD_TTL: Duration = Duration::from_secs(600);
 
 /// Actions that bring an agent's pods to the desired state.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,8 +27,9 @@ pub(crate) struct Plan {
     pub drain: Vec<String>,
     /// Pods to delete because they have terminated.
     pub delete: Vec<String>,
-    /// Pods to delete that were created from an older spec and cannot start, possibly because of that spec. Excludes pods
-    /// that run but are unknown to the control plane, which may just have restarted.
+    /// Pods to delete whose workers are not connected: those that nothing needs any more, those that cannot start and
+    /// were created from an older spec, possibly because of it, and those that are given up. Excludes pods that were
+    /// connected a moment ago: the control plane may just have restarted.
     pub abandon: Vec<String>,
 }
 
@@ -36,34 +41,77 @@ pub(crate) fn plan(
     demand: &DemandSnapshot,
     may_start: bool,
 ) -> Plan {
+    let may_start = may_start && runs_pods(spec);
     let shared: Vec<_> = pods.iter().filter(|pod| pod.task.is_none()).collect();
     let managed: Vec<_> = shared.iter().map(|pod| managed(pod)).collect();
     let reported = reported(demand, &shared);
-    let pool = scaling::Pool::managed(&bounds(spec), demand.demand.queued, &managed, &reported);
+    let mut pool = scaling::Pool::managed(&bounds(spec), demand.demand.queued, &managed, &reported);
+    if !runs_pods(spec) {
+        (pool.floor, pool.ceiling, pool.spare, pool.queued) = (0, 0, 0, 0);
+    }
+    for worker in pool.workers.iter_mut().filter(|worker| worker.starting) {
+        worker.idle_for = shared.iter().find(|pod| pod.name == worker.name).map(|pod| pod.age);
+    }
     let scaling = scaling::plan(&pool);
-    let (outdated_idle, outdated) = replacements(hash, &shared, &scaling.drain);
-    let names = |pods: &[&WorkerPod], matches: fn(&WorkerPod, &str) -> bool| {
-        pods.iter().filter(|pod| matches(pod, hash)).map(|pod| pod.name.clone()).collect()
-    };
+    let (withdrawn, idle): (Vec<_>, Vec<_>) = scaling
+        .drain
+        .into_iter()
+        .partition(|name| shared.iter().any(|pod| pod.is_starting() && pod.name == *name));
+    let (outdated_idle, outdated) = replacements(hash, &shared, &idle);
+    let unstartable = pods.iter().filter(|pod| {
+        let outdated = if pod.task.is_none() { pod.hash != hash } else { pod.is_outdated };
+        let given_up = pod.lifecycle == PodLifecycle::Unresponsive;
+        !pod.is_deleted && (given_up || pod.is_starting() && pod.start_failure.is_some() && outdated)
+    });
+    let mut abandon: Vec<_> = unstartable.map(|pod| pod.name.clone()).chain(withdrawn).collect();
+    abandon.extend(unneeded_isolated(pods, demand));
+    abandon.sort();
+    abandon.dedup();
     Plan {
         start: if may_start { scaling.start } else { 0 },
-        start_for: if may_start { unserved_isolated_tasks(pods, demand) } else { Vec::new() },
-        drain_idle: scaling.drain.into_iter().chain(outdated_idle).collect(),
+        start_for: if may_start { unserved_isolated_tasks(&pool, pods, demand) } else { Vec::new() },
+        drain_idle: idle.into_iter().chain(outdated_idle).collect(),
         drain: outdated,
-        delete: names(&pods.iter().collect::<Vec<_>>(), |pod, _| pod.has_terminated()),
-        abandon: names(&shared, |pod, hash| {
-            pod.is_starting() && pod.start_failure.is_some() && pod.hash != hash
-        }),
+        delete: terminated(pods),
+        abandon,
     }
 }
 
-/// Returns queued tasks that need a worker of their own and have no pod yet.
-fn unserved_isolated_tasks(pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String> {
-    let served: BTreeSet<_> =
-        pods.iter().filter(|pod| !pod.has_terminated()).filter_map(|pod| pod.task.as_deref()).collect();
+/// Returns whether the operator starts pods for an agent.
+pub(super) fn runs_pods(spec: &AgentSpec) -> bool {
+    let none = spec.replicas == 0 && spec.max_replicas == Some(0);
+    spec.management != Some(Management::External) && !none
+}
+
+/// Returns the pods to delete because they have terminated: all but the last that failed, which is kept for a while.
+fn terminated(pods: &[WorkerPod]) -> Vec<String> {
+    let ended = |pod: &&WorkerPod| pod.has_terminated() && !pod.is_deleted;
+    let failed = pods.iter().filter(ended).filter(|pod| pod.lifecycle == PodLifecycle::Failed);
+    let kept = failed.filter(|pod| pod.ended_for.is_some_and(|ended_for| ended_for < FAILED_POD_TTL));
+    let kept = kept.min_by_key(|pod| pod.ended_for).map(|pod| &pod.name);
+    pods.iter().filter(ended).map(|pod| &pod.name).filter(|name| Some(*name) != kept).cloned().collect()
+}
+
+/// Returns queued tasks that need a worker of their own and have no pod yet, up to the agent's ceiling, which bounds
+/// these pods in addition to those of the pool.
+fn unserved_isolated_tasks(pool: &scaling::Pool, pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String> {
+    let present = pods.iter().filter(|pod| managed(pod).state != ManagedState::Ended);
+    let present: Vec<_> = present.filter_map(|pod| pod.task.as_deref()).collect();
+    let free = usize::try_from(pool.ceiling).unwrap_or(usize::MAX).saturating_sub(present.len());
+    let served: BTreeSet<_> = present.into_iter().collect();
     let queued = demand.isolated.iter().filter(|task| task.queued && task.worker.is_empty());
     let tasks = queued.map(|task| names::last(&task.task));
-    tasks.filter(|task| !served.contains(task)).map(str::to_owned).collect()
+    tasks.filter(|task| !served.contains(task)).take(free).map(str::to_owned).collect()
+}
+
+/// Returns the pods of isolated tasks that have ended or were cancelled. A worker that serves ends by itself.
+fn unneeded_isolated(pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String> {
+    let wanted: BTreeSet<_> = demand.isolated.iter().map(|task| names::last(&task.task)).collect();
+    let idle = |pod: &&WorkerPod| {
+        matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Lost) && !pod.is_deleted
+    };
+    let unneeded = |pod: &&WorkerPod| pod.task.as_deref().is_some_and(|task| !wanted.contains(task));
+    pods.iter().filter(idle).filter(unneeded).map(|pod| pod.name.clone()).collect()
 }
 
 /// Returns workers to replace because their pods were created from an older spec: the idle ones, and the busy ones. At
@@ -73,7 +121,8 @@ fn replacements(hash: &str, shared: &[&WorkerPod], draining: &[String]) -> (Vec<
     let in_progress = live.iter().filter(|pod| pod.is_starting()).count() + draining.len();
     let max_at_a_time = live.len().div_ceil(4);
     let outdated = live.iter().filter(|pod| {
-        pod.lifecycle == PodLifecycle::Serving && pod.hash != hash && !draining.contains(&pod.name)
+        let serves = pod.lifecycle == PodLifecycle::Serving && pod.worker.is_some();
+        serves && pod.hash != hash && !draining.contains(&pod.name)
     });
     // Idle workers first: they are replaced immediately.
     let mut outdated: Vec<_> = outdated.collect();
@@ -108,7 +157,11 @@ fn managed(pod: &WorkerPod) -> ManagedWorker {
     let state = match pod.lifecycle {
         PodLifecycle::Starting => ManagedState::Starting,
         PodLifecycle::Serving => ManagedState::Serving,
-        PodLifecycle::Terminating => ManagedState::Draining,
+        // A pod on a dead node stays until its node is back or removed: it must not hold a place until then.
+        PodLifecycle::Lost | PodLifecycle::Unresponsive | PodLifecycle::Terminating if pod.is_unreachable => {
+            ManagedState::Ended
+        }
+        PodLifecycle::Lost | PodLifecycle::Unresponsive | PodLifecycle::Terminating => ManagedState::Draining,
         PodLifecycle::Succeeded | PodLifecycle::Failed => ManagedState::Ended,
     };
     ManagedWorker { name: pod.name.clone(), state }
@@ -130,128 +183,4 @@ fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorke
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::start_failure::StartFailure;
-    use super::*;
-
-    fn spec(text: &str) -> AgentSpec {
-        serde_saphyr::from_str(&format!("{{runtime: {{scripted: {{}}}}, {text}}}")).unwrap()
-    }
-
-    fn pod(name: &str, lifecycle: PodLifecycle, running: Option<i32>) -> WorkerPod {
-        let worker = running.map(|running| v1::WorkerDemand {
-            worker: format!("namespaces/a/workers/{name}"),
-            running,
-            connected: true,
-            ..Default::default()
-        });
-        let idle_for = (running == Some(0)).then_some(Duration::from_secs(999));
-        WorkerPod { name: name.into(), hash: "h".into(), lifecycle, worker, idle_for, ..Default::default() }
-    }
-
-    fn demand(queued: i64) -> DemandSnapshot {
-        DemandSnapshot { demand: v1::Demand { queued, ..Default::default() }, ..Default::default() }
-    }
-
-    #[test]
-    fn demand_starts_and_idle_timeout_drains() {
-        let agent = spec("replicas: 0, maxReplicas: 4");
-        assert_eq!(plan(&agent, "h", &[], &demand(30), true).start, 4);
-        assert_eq!(plan(&agent, "h", &[], &demand(30), false).start, 0);
-        let pods = [pod("a", PodLifecycle::Serving, Some(0)), pod("b", PodLifecycle::Serving, Some(1))];
-        assert_eq!(plan(&agent, "h", &pods, &demand(0), true).drain_idle, ["a"]);
-    }
-
-    #[test]
-    fn terminated_pods_are_deleted_and_replaced() {
-        let agent = spec("replicas: 2, maxReplicas: 2");
-        let pods = [pod("a", PodLifecycle::Succeeded, None), pod("b", PodLifecycle::Failed, None)];
-        let plan = plan(&agent, "h", &pods, &demand(0), true);
-        assert_eq!(plan.delete, ["a", "b"]);
-        assert_eq!(plan.start, 2);
-    }
-
-    #[test]
-    fn outdated_failing_pods_are_abandoned() {
-        let agent = spec("replicas: 0, maxReplicas: 1");
-        let quiet = pod("a", PodLifecycle::Starting, None);
-        assert_eq!(plan(&agent, "new", std::slice::from_ref(&quiet), &demand(1), true), Plan::default());
-        let stuck = WorkerPod { start_failure: Some(StartFailure::new("ErrImagePull", "no")), ..quiet };
-        let plan = plan(&agent, "new", &[stuck], &demand(1), true);
-        assert_eq!(plan, Plan { abandon: vec!["a".into()], ..Plan::default() });
-    }
-
-    #[test]
-    fn terminating_pods_count_for_the_ceiling() {
-        let agent = spec("replicas: 1, maxReplicas: 1");
-        let plan = plan(&agent, "h", &[pod("a", PodLifecycle::Terminating, Some(1))], &demand(5), true);
-        assert_eq!(plan, Plan::default());
-    }
-
-    #[test]
-    fn rollout_replaces_idle_workers_first() {
-        let agent = spec("replicas: 4, maxReplicas: 4");
-        let pods = [
-            pod("a", PodLifecycle::Serving, Some(1)),
-            pod("b", PodLifecycle::Serving, Some(0)),
-            pod("c", PodLifecycle::Serving, Some(0)),
-            pod("d", PodLifecycle::Serving, Some(0)),
-        ];
-        let first = plan(&agent, "new", &pods, &demand(0), true);
-        assert_eq!((first.drain_idle.len(), first.drain.len()), (1, 0));
-        assert_eq!(first.delete, [""; 0]);
-        // All are busy: one after the other finishes its tasks and takes no new ones.
-        let busy: Vec<_> = ["a", "b", "c", "d"].map(|name| pod(name, PodLifecycle::Serving, Some(1))).into();
-        let busy_plan = plan(&agent, "new", &busy, &demand(9), true);
-        assert_eq!((busy_plan.drain_idle.len(), busy_plan.drain), (0, vec!["a".to_owned()]));
-        // While a replacement is starting, no other worker is drained.
-        let mut with_new = pods[1..].to_vec();
-        with_new.push(pod("e", PodLifecycle::Starting, None));
-        assert_eq!(plan(&agent, "new", &with_new, &demand(0), true).drain_idle, [""; 0]);
-    }
-
-    #[test]
-    fn isolated_task_gets_one_pod() {
-        let agent = spec("replicas: 0, maxReplicas: 1");
-        let mut demand = demand(0);
-        let task =
-            v1::IsolatedDemand { task: "namespaces/a/tasks/t1".into(), queued: true, ..Default::default() };
-        demand.isolated.push(task);
-        assert_eq!(plan(&agent, "h", &[], &demand, true).start_for, ["t1"]);
-        let mut its_own = pod("p", PodLifecycle::Starting, None);
-        its_own.task = Some("t1".into());
-        let plan = plan(&agent, "h", &[its_own], &demand, true);
-        assert_eq!(plan, Plan::default(), "the shared pool does not count it");
-    }
-
-    #[test]
-    fn busy_workers_are_never_drained_as_idle() {
-        // Every small pool, whatever its spec and demand.
-        for floor in 0..3 {
-            for ceiling in 0..4 {
-                for queued in [0, 1, 9] {
-                    for states in 0..27_u32 {
-                        let pods: Vec<_> = (0..3_u32)
-                            .map(|at| {
-                                let running = i32::try_from(states / 3_u32.pow(at) % 3).unwrap();
-                                pod(&format!("m{at}"), PodLifecycle::Serving, Some(running))
-                            })
-                            .collect();
-                        let agent = spec(&format!("replicas: {floor}, maxReplicas: {ceiling}"));
-                        for hash in ["h", "new"] {
-                            let plan = plan(&agent, hash, &pods, &demand(queued), true);
-                            for name in &plan.drain_idle {
-                                let pod = pods.iter().find(|pod| pod.name == *name).unwrap();
-                                assert_eq!(running(pod), 0, "{plan:?}");
-                            }
-                            assert_eq!(plan.delete, [""; 0]);
-                            assert!(hash == "new" || plan.drain.is_empty());
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
 use super::demand::DemandSnapshot;
+use super::observation::PodObservation;
 use super::start_failure::StartFailure;
 use crate::cluster::{AGENT, SPEC_HASH, TASK_UID};
 
@@ -26,15 +27,37 @@ pub(crate) struct WorkerPod {
     /// Why the pod does not start, or how it failed.
     pub start_failure: Option<StartFailure>,
     pub age: Duration,
+    /// Time that the worker's container has run, or ran until it ended; `None` before it started.
+    pub ran_for: Option<Duration>,
+    /// Time since the worker's container ended.
+    pub ended_for: Option<Duration>,
+    /// Whether the pod was deleted. It may still run, or have ended.
+    pub is_deleted: bool,
+    /// Whether nothing is known of the pod any more: its node does not respond, or it has outlived its grace period.
+    pub is_unreachable: bool,
+    /// Whether the cluster ended the pod for its own reasons: a drain, a preemption or an eviction.
+    pub is_disrupted: bool,
+    /// Whether a pod of an isolated task was created from an older spec.
+    pub is_outdated: bool,
     /// Worker as reported by the control plane.
     pub worker: Option<v1::WorkerDemand>,
     pub idle_for: Option<Duration>,
 }
 
 impl WorkerPod {
-    /// Returns whether the pod has exited and only waits to be deleted.
+    /// Returns whether the worker has exited and its pod only waits to be deleted.
     pub(crate) fn has_terminated(&self) -> bool {
         matches!(self.lifecycle, PodLifecycle::Succeeded | PodLifecycle::Failed)
+    }
+
+    /// Returns whether the worker should be connected and is not.
+    pub(crate) fn is_absent(&self) -> bool {
+        let connected = self.worker.is_some() || self.task.is_some();
+        match self.lifecycle {
+            PodLifecycle::Starting | PodLifecycle::Lost | PodLifecycle::Unresponsive => true,
+            PodLifecycle::Serving => !connected,
+            _ => false,
+        }
     }
 
     pub(crate) fn is_starting(&self) -> bool {
@@ -42,14 +65,18 @@ impl WorkerPod {
     }
 }
 
-/// Lifecycle of a worker pod.
+/// Lifecycle of a worker pod. The worker's container decides, whatever sidecars run next to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum PodLifecycle {
     /// Created; its worker never connected so far.
     #[default]
     Starting,
-    /// Its worker is, or was, connected.
+    /// Its worker is connected, or was a moment ago.
     Serving,
+    /// Its worker was connected, and is not any more: no capacity.
+    Lost,
+    /// Its worker runs and has not been connected for so long that it is given up.
+    Unresponsive,
     /// Deleted, and still in its grace period.
     Terminating,
     /// Exited with success, as a drained worker does.
@@ -78,56 +105,29 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
     let worker = demand.demand.workers.iter().find(|worker| names::last(&worker.worker) == name).cloned();
     // The worker of an isolated task is not listed under its agent; the task names it.
     let known = worker.is_some() || demand.isolated.iter().any(|task| names::last(&task.worker) == name);
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-    let lifecycle = match phase {
-        "Succeeded" => PodLifecycle::Succeeded,
-        "Failed" => PodLifecycle::Failed,
-        _ if pod.metadata.deletion_timestamp.is_some() => PodLifecycle::Terminating,
-        _ if known => PodLifecycle::Serving,
-        _ => PodLifecycle::Starting,
-    };
     let since = |time: Timestamp| Duration::try_from(now.duration_since(time)).unwrap_or_default();
     let idle_since = worker.as_ref().and_then(|worker| worker.idle_since.as_ref());
+    let observed = PodObservation::new(pod);
+    let began = observed.began();
+    let ended = observed.ended();
     WorkerPod {
         uid: pod.uid().unwrap_or_default(),
         task: pod.labels().get(TASK_UID).cloned(),
         hash: pod.labels().get(SPEC_HASH).cloned().unwrap_or_default(),
-        lifecycle,
-        start_failure: start_failure(pod),
+        lifecycle: observed.lifecycle(known),
+        start_failure: observed.start_failure(),
         age: pod.creation_timestamp().map(|time| since(time.0)).unwrap_or_default(),
+        ran_for: began.map(|began| {
+            let until = ended.unwrap_or(now);
+            Duration::try_from(until.duration_since(began)).unwrap_or_default()
+        }),
+        ended_for: ended.map(since),
+        is_deleted: pod.metadata.deletion_timestamp.is_some(),
+        is_unreachable: observed.is_unreachable(now),
+        is_disrupted: observed.is_disrupted(),
+        is_outdated: false,
         idle_for: idle_since.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok()).map(since),
         worker,
         name,
     }
-}
-
-/// Returns why a pod does not start, or how it failed: what a user would look for in `kubectl describe`.
-fn start_failure(pod: &Pod) -> Option<StartFailure> {
-    let status = pod.status.as_ref()?;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let reason =
-        |reason: &Option<String>, default: &str| reason.clone().unwrap_or_else(|| default.to_owned());
-    let container = status.container_statuses.iter().flatten().next();
-    let state = container.and_then(|container| container.state.as_ref());
-    let terminated = state.and_then(|state| state.terminated.as_ref());
-    if let Some(terminated) = terminated.filter(|terminated| terminated.exit_code != 0) {
-        let log = text(&terminated.message);
-        let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let message = format!("the worker exited with code {}: {last}", terminated.exit_code);
-        return Some(StartFailure::new(&reason(&terminated.reason, "Error"), message));
-    }
-    // A container that is being created is starting, not failing.
-    let waiting = state.and_then(|state| state.waiting.as_ref()).filter(|waiting| {
-        !matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None)
-    });
-    if let Some(waiting) = waiting {
-        return Some(StartFailure::new(&text(&waiting.reason), text(&waiting.message)));
-    }
-    if status.phase.as_deref() == Some("Failed") {
-        return Some(StartFailure::new(&reason(&status.reason, "Failed"), text(&status.message)));
-    }
-    let mut conditions = status.conditions.iter().flatten();
-    let unscheduled =
-        conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    Some(StartFailure::new(&reason(&unscheduled.reason, "Unscheduled"), text(&unscheduled.message)))
 }

@@ -5,7 +5,10 @@ mod build;
 mod demand;
 mod dereference;
 mod finalize;
+mod history;
+mod observation;
 mod pod;
+mod requeue;
 mod start_failure;
 mod state;
 mod status;
@@ -23,7 +26,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-use rota_core::scaling::{DEFAULT_IDLE_TIMEOUT, STABLE_AFTER};
+use rota_core::scaling::STABLE_AFTER;
 use rota_crds::resource::{Agent, Task};
 use rota_proto::names;
 use rota_telemetry::clock;
@@ -37,7 +40,7 @@ use self::demand::{DemandCache, DemandSnapshot};
 use self::dereference::{PodLifecycle, WorkerPod};
 use self::pod::{PodSpecInput, TaskPod};
 use self::start_failure::StartFailure;
-use self::state::AgentState;
+use self::state::{AgentState, Start};
 use self::status::StatusInput;
 use crate::context::Context;
 use crate::controller::Reconciler;
@@ -49,12 +52,8 @@ use crate::task::Stores;
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before a retry while no demand was received yet.
 const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval at which an agent is reconciled without a trigger, in case one was lost.
-const RESYNC_INTERVAL: Duration = Duration::from_secs(300);
-/// The same while workers are expected to join.
-const JOIN_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Delay after an idle timeout at which it has surely expired.
-const IDLE_TIMEOUT_SLACK: Duration = Duration::from_millis(50);
+/// Grace period of pods whose workers are not connected.
+const ABANDON_GRACE_SECONDS: u32 = 30;
 
 /// Reconciler of `Agent` resources. Keeps an [`AgentState`] for each.
 pub(crate) struct Agents {
@@ -114,7 +113,15 @@ impl Reconciler<Agent> for Agents {
         let state = Arc::clone(self.states.lock().entry(name.clone()).or_default());
         // Never contended: no object is reconciled twice at a time.
         let mut state = state.lock().await;
-        self.reconcile_agent(agent, &name, &mut state).await
+        let reconciled = self.reconcile_agent(agent, &name, &mut state).await;
+        if let Err(ReconcileError::Control(error)) = &reconciled {
+            state.history.control_plane_unavailable();
+            // The agent was deleted there, or the store is another one.
+            if error.code == rota_client::Code::NotFound {
+                state.registered = None;
+            }
+        }
+        reconciled
     }
 
     fn deleted(&self, agent: &Agent) {
@@ -140,10 +147,16 @@ impl Agents {
             Err(invalid) => Err(invalid),
         };
         // Before the first response, no demand means nothing.
-        let Some(demand) = self.demand.get(name) else { return Ok(Action::requeue(DEMAND_RETRY_INTERVAL)) };
+        let Some(mut demand) = self.demand.get(name) else {
+            return Ok(Action::requeue(DEMAND_RETRY_INTERVAL));
+        };
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         let mut pods = dereference::worker_pods(agent, &self.pods, &demand, now);
+        for index in state.history.observe(&mut pods, Instant::now()) {
+            state.worker_joined(Start::of(&pods[index]), Instant::now());
+        }
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
+        self.mark_outdated(agent, &mut pods);
         let hash = match checked {
             Ok(hash) => hash,
             Err(rejected) => {
@@ -151,18 +164,19 @@ impl Agents {
                 return Ok(Action::await_change());
             }
         };
-        if pods.iter().any(|pod| pod.lifecycle == PodLifecycle::Serving) {
-            state.recovered();
-        }
-        let may_start = state.start_delay(Instant::now()).is_zero();
+        self.handle_ended(agent, state, &pods).await?;
+        let may_start = state.start_delay(&hash, Instant::now()).is_zero();
+        state.pause_isolated(&mut demand, Instant::now());
         let plan = build::plan(&agent.spec, &hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
         if !state.authority_is_current(&authority, Instant::now()) {
             apply::publish_authority(&self.context, &namespace, &authority).await?;
             state.authority_published(authority, Instant::now());
         }
-        self.execute(agent, name, state, &mut pods, &plan, &hash).await?;
-        self.announce(name, state, &pods).await?;
+        let executed = self.execute(agent, name, state, &mut pods, &plan, &hash).await;
+        // Also what was created before a failure may join.
+        self.announce(agent, name, state, &pods).await?;
+        executed?;
         let failure = self.write_status(agent, state, &pods, &demand, &hash, None, now).await?;
         if let Some(failure) = failure.as_ref().filter(|failure| state.event_due(&failure.reason)) {
             self.context.event(agent, EventType::Warning, &failure.reason, "Start", &failure.message).await;
@@ -171,7 +185,7 @@ impl Agents {
         if state.report_due(&message, Instant::now()) {
             apply::report_start_failure(&self.context, name, &message).await?;
         }
-        Ok(Action::requeue(requeue_after(agent, state, &pods)))
+        Ok(Action::requeue(requeue::after(agent, state, &pods, &hash)))
     }
 
     /// Registers the agent if its spec or labels changed. Returns the reason if the control plane rejects it.
@@ -186,12 +200,56 @@ impl Agents {
         if state.registered == Some(version) {
             return Ok(None);
         }
-        state.recovered();
         let rejected = apply::register(&self.context, agent).await?;
         if rejected.is_none() {
             state.registered = Some(version);
         }
         Ok(rejected)
+    }
+
+    /// Reports what ended and why to the control plane and to users, before the pod is deleted. Counts failed starts.
+    async fn handle_ended(
+        &self,
+        agent: &Agent,
+        state: &mut AgentState,
+        pods: &[WorkerPod],
+    ) -> Result<(), ReconcileError> {
+        let namespace = agent.namespace().unwrap_or_default();
+        let endpoint = &self.context.options.workers.endpoint;
+        for pod in pods {
+            let had_joined = state.history.has_joined(pod);
+            if let Some(failure) = state.history.take_failure(pod, endpoint) {
+                let note = format!("{}: {}", pod.name, failure.message);
+                self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
+                let has_ended = pod.has_terminated() && !pod.is_disrupted;
+                let is_start = match has_ended {
+                    true => pod.ran_for.unwrap_or_default() < STABLE_AFTER,
+                    false => pod.lifecycle == PodLifecycle::Unresponsive && !had_joined,
+                };
+                if is_start {
+                    let failure = StartFailure::new(&failure.reason, note);
+                    state.start_failed(Start::of(pod), failure, Instant::now());
+                }
+            }
+            if state.history.death_report_due(pod) {
+                apply::report_death(&self.context, &namespace, pod).await?;
+                state.history.death_reported(pod);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks pods of isolated tasks that would be created differently now.
+    fn mark_outdated(&self, agent: &Agent, pods: &mut [WorkerPod]) {
+        let (namespace, options) = (agent.namespace().unwrap_or_default(), &self.context.options.workers);
+        let stuck = |pod: &&mut WorkerPod| pod.is_starting() && pod.start_failure.is_some();
+        for pod in pods.iter_mut().filter(stuck) {
+            let Some(id) = pod.task.as_deref() else { continue };
+            let resource = self.task(&namespace, id);
+            let task = Some(TaskPod { id, resource: resource.as_ref() });
+            let hash = PodSpecInput { agent, options, task }.hash();
+            pod.is_outdated = hash.is_ok_and(|hash| hash != pod.hash);
+        }
     }
 
     /// Executes a plan. Created pods are added to `pods`.
@@ -206,17 +264,10 @@ impl Agents {
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         for pod in pods.iter().filter(|pod| plan.delete.contains(&pod.name)) {
-            if let (PodLifecycle::Failed, Some(failure)) = (pod.lifecycle, &pod.start_failure) {
-                let note = format!("{}: {}", pod.name, failure.message);
-                self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
-                if pod.age < STABLE_AFTER {
-                    state.start_failed(StartFailure::new(&failure.reason, note), Instant::now());
-                }
-            }
-            apply::delete_terminated(&self.context, &namespace, pod).await?;
+            apply::delete_pod(&self.context, &namespace, pod, None).await?;
         }
         for pod in pods.iter().filter(|pod| plan.abandon.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod).await?;
+            apply::delete_pod(&self.context, &namespace, pod, Some(ABANDON_GRACE_SECONDS)).await?;
         }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
@@ -231,12 +282,12 @@ impl Agents {
             state.pod_created(pod.clone(), Instant::now());
             pods.push(pod);
         };
-        let mut rejected = None;
+        let mut rejected = Vec::new();
         for _ in 0..plan.start {
             match apply::create_pod(&self.context, &PodSpecInput { agent, options, task: None }).await? {
                 PodCreation::Created { name, uid } => created(name, uid, None),
                 PodCreation::Rejected(failure) => {
-                    rejected = Some(failure);
+                    rejected.push((Start::Shared(hash), failure));
                     break;
                 }
             }
@@ -246,11 +297,14 @@ impl Agents {
             let task = Some(TaskPod { id, resource: resource.as_ref() });
             match apply::create_pod(&self.context, &PodSpecInput { agent, options, task }).await? {
                 PodCreation::Created { name, uid } => created(name, uid, Some(id)),
-                PodCreation::Rejected(failure) => rejected = Some(failure),
+                PodCreation::Rejected(failure) => {
+                    rejected.push((Start::Isolated(id), failure));
+                    break;
+                }
             }
         }
-        if let Some(failure) = rejected {
-            state.start_failed(failure, Instant::now());
+        for (start, failure) in rejected {
+            state.start_failed(start, failure, Instant::now());
         }
         Ok(())
     }
@@ -266,14 +320,18 @@ impl Agents {
 
     async fn announce(
         &self,
+        agent: &Agent,
         name: &str,
         state: &mut AgentState,
         pods: &[WorkerPod],
     ) -> Result<(), ReconcileError> {
+        if pods.is_empty() && !build::runs_pods(&agent.spec) {
+            return Ok(());
+        }
         let present = pods.iter().filter(|pod| !pod.has_terminated());
         let mut workers: Vec<_> = present.map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
         workers.sort();
-        let all_joined = !pods.iter().any(WorkerPod::is_starting);
+        let all_joined = !pods.iter().any(WorkerPod::is_absent);
         if state.announcement_due(&workers, all_joined, Instant::now()) {
             let announced = apply::announce(&self.context, name, &workers).await;
             if announced.is_err() {
@@ -298,7 +356,7 @@ impl Agents {
     ) -> Result<Option<StartFailure>, ReconcileError> {
         let mut starting = pods.iter().filter(|pod| pod.is_starting());
         let start_failure =
-            starting.find_map(|pod| pod.start_failure.as_ref()).or(state.last_failure()).cloned();
+            starting.find_map(|pod| pod.start_failure.as_ref()).or(state.last_failure(hash)).cloned();
         let input = StatusInput { pods, demand, hash, rejected, start_failure: start_failure.as_ref() };
         let built = status::build(agent, &input, now);
         let old = agent.status.as_ref();
@@ -313,28 +371,4 @@ impl Agents {
 
 fn full_name(agent: &Agent) -> String {
     names::agent(&agent.namespace().unwrap_or_default(), agent.name_any())
-}
-
-/// Returns when time alone may have changed something.
-fn requeue_after(agent: &Agent, state: &AgentState, pods: &[WorkerPod]) -> Duration {
-    let mut delay = RESYNC_INTERVAL;
-    if state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL) {
-        delay = delay.min(STATUS_INTERVAL);
-    }
-    let start_delay = state.start_delay(Instant::now());
-    if !start_delay.is_zero() {
-        delay = delay.min(start_delay);
-    }
-    if pods.iter().any(WorkerPod::is_starting) {
-        delay = delay.min(JOIN_CHECK_INTERVAL);
-    }
-    let idle_timeout = agent.spec.idle_timeout.map_or(DEFAULT_IDLE_TIMEOUT, |timeout| timeout.0);
-    let floor = usize::try_from(agent.spec.replicas).unwrap_or_default();
-    if pods.len() > floor {
-        let remaining = pods.iter().filter_map(|pod| idle_timeout.checked_sub(pod.idle_for?));
-        if let Some(remaining) = remaining.min() {
-            delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
-        }
-    }
-    delay
 }

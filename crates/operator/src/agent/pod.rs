@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 use crate::WorkerOptions;
 use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SPEC_HASH, TASK_UID, labels};
 
-const CONTAINER_NAME: &str = "worker";
+/// Name of the container that runs the worker.
+pub(super) const CONTAINER_NAME: &str = "worker";
 /// Time for a deleted pod to finish its tasks, unless its agent sets another.
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(600);
 /// Part of the grace period reserved for stopping unfinished tasks.

@@ -1,4 +1,15 @@
-//! Reasons for which the workers of an agent do not start.
+//! Reasons for which the workers of an agent do not start, and the pauses that follow.
+
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use rota_core::scaling::STABLE_AFTER;
+use tokio::time::Instant;
+
+use crate::backoff;
+
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(120);
 
 /// Why workers of an agent do not start: its spec is invalid or rejected, or its pods are rejected or fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,5 +22,84 @@ pub(crate) struct StartFailure {
 impl StartFailure {
     pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// Failed starts of one pod template. Those of another template say nothing about it.
+#[derive(Debug, Default)]
+pub(super) struct StartFailures {
+    pub hash: String,
+    pub last: Option<StartFailure>,
+    delays: Option<ExponentialBackoff>,
+    until: Option<Instant>,
+    /// Time of the first worker that joined after the last failure.
+    joined: Option<Instant>,
+}
+
+impl StartFailures {
+    /// Records a failure, and pauses starts of its template.
+    pub(super) fn failed(&mut self, hash: &str, failure: StartFailure, now: Instant) {
+        let has_been_stable = self.joined.is_some_and(|at| now - at >= STABLE_AFTER);
+        if self.hash != hash || has_been_stable {
+            *self = Self { hash: hash.to_owned(), ..Self::default() };
+        }
+        let delays = self.delays.get_or_insert_with(|| backoff::delays(INITIAL_BACKOFF, MAX_BACKOFF));
+        self.until = Some(now + delays.next().unwrap_or(MAX_BACKOFF));
+        self.last = Some(failure);
+        self.joined = None;
+    }
+
+    /// Records that a worker of a template has connected for the first time: the next start may succeed. Delays go on
+    /// growing until one has been stable, since it may fail right after. Returns whether there was a failure.
+    pub(super) fn joined(&mut self, hash: &str, now: Instant) -> bool {
+        if self.hash != hash || self.last.is_none() {
+            return false;
+        }
+        self.until = None;
+        self.last = None;
+        self.joined = Some(now);
+        true
+    }
+
+    /// Returns how long no worker of a template may be started; zero if one may.
+    pub(super) fn delay(&self, hash: &str, now: Instant) -> Duration {
+        let until = self.until.filter(|_| self.hash == hash);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(failures: &mut StartFailures, hash: &str, now: Instant) {
+        failures.failed(hash, StartFailure::new("Error", "x"), now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn start_delay_is_kept_per_template() {
+        let (mut failures, now) = (StartFailures::default(), Instant::now());
+        assert_eq!(failures.delay("bad", now), Duration::ZERO);
+        (0..9).for_each(|_| failed(&mut failures, "bad", now));
+        let delay = failures.delay("bad", now);
+        assert!(delay > MAX_BACKOFF / 2);
+        // A worker of another template joins, as one of a healthy pool does during a bad rollout.
+        assert!(!failures.joined("good", now));
+        assert_eq!((failures.delay("bad", now), failures.delay("good", now)), (delay, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_grow_until_a_worker_is_stable() {
+        let (mut failures, now) = (StartFailures::default(), Instant::now());
+        (0..9).for_each(|_| failed(&mut failures, "h", now));
+        assert!(failures.joined("h", now));
+        assert_eq!((failures.delay("h", now), &failures.last), (Duration::ZERO, &None));
+        // It crashed right after.
+        failed(&mut failures, "h", now);
+        assert!(failures.delay("h", now) > MAX_BACKOFF / 2);
+        failures.joined("h", now);
+        let later = now + STABLE_AFTER;
+        failed(&mut failures, "h", later);
+        assert!(failures.delay("h", later) <= 2 * INITIAL_BACKOFF);
     }
 }

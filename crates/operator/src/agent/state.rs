@@ -1,16 +1,18 @@
 //! Per-agent state kept between reconciliations. Losing it costs at most a redundant API call.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use backon::ExponentialBackoff;
+use rota_proto::names;
 use tokio::time::Instant;
 
+use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
-use super::start_failure::StartFailure;
-use crate::backoff;
+use super::history::PodHistory;
+use super::start_failure::{StartFailure, StartFailures};
 
-const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(120);
+/// Pause of all starts for isolated tasks after one failed: a quota refuses the others too.
+const ISOLATED_PAUSE: Duration = Duration::from_secs(1);
 /// Interval at which workers that have not joined are announced again: a restarted control plane has forgotten them.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which a persisting start failure is reported again, for the same reason.
@@ -32,39 +34,84 @@ pub(super) struct AgentState {
     /// Reason of the last published Event.
     published: Option<String>,
     created: Vec<(WorkerPod, Instant)>,
+    pub history: PodHistory,
     failures: StartFailures,
+    /// Failed starts for isolated tasks, by task: one that cannot start must not stop the others.
+    isolated: HashMap<String, StartFailures>,
+    isolated_until: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
-struct StartFailures {
-    delays: Option<ExponentialBackoff>,
-    until: Option<Instant>,
-    last: Option<StartFailure>,
+/// What a worker was started for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// The pool, with the hash of its template.
+    Shared(&'a str),
+    /// One task.
+    Isolated(&'a str),
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn of(pod: &'a WorkerPod) -> Self {
+        pod.task.as_deref().map_or(Self::Shared(&pod.hash), Self::Isolated)
+    }
 }
 
 impl AgentState {
-    /// Records that workers did not start, or failed soon after. Pauses further starts.
-    pub(super) fn start_failed(&mut self, failure: StartFailure, now: Instant) {
-        let delays =
-            self.failures.delays.get_or_insert_with(|| backoff::delays(INITIAL_BACKOFF, MAX_BACKOFF));
-        let delay = delays.next().unwrap_or(MAX_BACKOFF);
-        self.failures.until = Some(now + delay);
-        self.failures.last = Some(failure);
+    /// Records that a worker did not start, or failed soon after. Pauses further starts of its template, or for its task.
+    pub(super) fn start_failed(&mut self, start: Start<'_>, failure: StartFailure, now: Instant) {
+        match start {
+            Start::Shared(hash) => self.failures.failed(hash, failure, now),
+            Start::Isolated(task) => {
+                self.isolated.entry(task.to_owned()).or_default().failed("", failure, now);
+                self.isolated_until = Some(now + ISOLATED_PAUSE);
+            }
+        }
     }
 
-    /// Forgets past failures: a worker connected or the spec changed, so the next start may succeed.
-    pub(super) fn recovered(&mut self) {
-        self.failures = StartFailures::default();
-        self.published = None;
+    /// Records that a worker has connected for the first time.
+    pub(super) fn worker_joined(&mut self, start: Start<'_>, now: Instant) {
+        let recovered = match start {
+            Start::Shared(hash) => self.failures.joined(hash, now),
+            Start::Isolated(task) => self.isolated.remove(task).is_some(),
+        };
+        if recovered {
+            self.published = None;
+        }
     }
 
-    /// Returns how long no worker may be started; zero if one may.
-    pub(super) fn start_delay(&self, now: Instant) -> Duration {
-        self.failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    /// Returns how long no shared worker of a template may be started; zero if one may.
+    pub(super) fn start_delay(&self, hash: &str, now: Instant) -> Duration {
+        self.failures.delay(hash, now)
     }
 
-    pub(super) fn last_failure(&self) -> Option<&StartFailure> {
-        self.failures.last.as_ref()
+    /// Hides the demand of isolated tasks whose workers may not be started now. Forgets the failures of tasks that are
+    /// over.
+    pub(super) fn pause_isolated(&mut self, demand: &mut DemandSnapshot, now: Instant) {
+        let is_wanted =
+            |task: &String| demand.isolated.iter().any(|wanted| names::last(&wanted.task) == task);
+        self.isolated.retain(|task, _| is_wanted(task));
+        for task in &mut demand.isolated {
+            task.queued &= self.isolated_start_delay(names::last(&task.task), now).is_zero();
+        }
+    }
+
+    /// Returns how long no worker may be started for a task; zero if one may.
+    fn isolated_start_delay(&self, task: &str, now: Instant) -> Duration {
+        let all = self.isolated_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let own = self.isolated.get(task).map_or(Duration::ZERO, |failures| failures.delay("", now));
+        all.max(own)
+    }
+
+    /// Returns when the next worker of an isolated task may be started; zero if none is paused.
+    pub(super) fn next_isolated_start(&self, now: Instant) -> Duration {
+        let delays = self.isolated.keys().map(|task| self.isolated_start_delay(task, now));
+        delays.filter(|delay| !delay.is_zero()).min().unwrap_or_default()
+    }
+
+    /// Returns the last failure of a template, or of a task's worker.
+    pub(super) fn last_failure(&self, hash: &str) -> Option<&StartFailure> {
+        let isolated = || self.isolated.values().find_map(|failures| failures.last.as_ref());
+        self.failures.last.as_ref().filter(|_| self.failures.hash == hash).or_else(isolated)
     }
 
     /// Returns whether this authority was recently found or published in the agent's namespace.
@@ -140,16 +187,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn start_delay_grows_until_recovery() {
+    async fn failing_task_does_not_stop_others() {
         let mut state = AgentState::default();
         let now = Instant::now();
-        assert_eq!(state.start_delay(now), Duration::ZERO);
-        state.start_failed(failure(), now);
-        let first = state.start_delay(now);
-        (0..9).for_each(|_| state.start_failed(failure(), now));
-        assert!(state.start_delay(now) > first);
-        state.recovered();
-        assert_eq!((state.start_delay(now), state.last_failure()), (Duration::ZERO, None));
+        (0..9).for_each(|_| state.start_failed(Start::Isolated("bad"), failure(), now));
+        assert_eq!(state.start_delay("h", now), Duration::ZERO);
+        assert_eq!(state.isolated_start_delay("good", now), ISOLATED_PAUSE);
+        assert_eq!(state.isolated_start_delay("good", now + ISOLATED_PAUSE), Duration::ZERO);
+        assert!(state.isolated_start_delay("bad", now) > Duration::from_secs(60));
+        assert_eq!(state.last_failure("h"), Some(&failure()));
+        state.pause_isolated(&mut DemandSnapshot::default(), now);
+        assert_eq!(state.last_failure("h"), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -196,7 +244,8 @@ mod tests {
         assert!(state.report_due("broken", now + REPORT_INTERVAL));
         assert!(state.report_due("", now));
         assert!(state.event_due("ErrImagePull") && !state.event_due("ErrImagePull"));
-        state.recovered();
+        state.start_failed(Start::Shared("h"), failure(), now);
+        state.worker_joined(Start::Shared("h"), now);
         assert!(state.event_due("ErrImagePull"));
     }
 }

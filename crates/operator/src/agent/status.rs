@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use rota_core::text::prefix;
+use rota_crds::Management;
 use rota_crds::resource::{Agent, AgentStatus, Condition, condition};
 use rota_proto::num::to_i32;
 use rota_proto::v1;
@@ -59,13 +60,22 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         None if ready < agent.spec.replicas => {
             put(condition::READY, false, "Starting", "fewer workers are connected than replicas");
         }
+        None if ready == 0 && agent.spec.management == Some(Management::External) => {
+            put(condition::READY, false, "NoWorkers", "no worker is connected; the operator starts none");
+        }
+        None if ready == 0 && !pods.is_empty() => {
+            put(condition::READY, false, "Starting", "no worker is connected yet");
+        }
+        None if ready == 0 && agent.spec.max_replicas == Some(0) => {
+            put(condition::READY, true, "Stopped", "maxReplicas is 0: no worker is started");
+        }
         None if ready == 0 => {
             put(condition::READY, true, "ScaledToZero", "the first task starts a worker");
         }
         None => put(condition::READY, true, "WorkersConnected", ""),
     }
     let progressing = pods.iter().any(|pod| {
-        matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Terminating)
+        pod.lifecycle != PodLifecycle::Serving
             || pod.hash != input.hash
             || pod.worker.as_ref().is_some_and(|worker| worker.draining)
     });
@@ -152,6 +162,22 @@ mod tests {
         let status = built(&agent(1), &demand, None);
         assert_eq!(ready(&status), ("True", "WorkersConnected"));
         assert_eq!((status.ready_workers, status.busy_workers, status.idle_workers), (1, 1, 0));
+    }
+
+    #[test]
+    fn pods_without_connection_are_not_ready() {
+        let pod = WorkerPod { hash: "h".into(), ..WorkerPod::default() };
+        let none = DemandSnapshot::default();
+        let input =
+            StatusInput { pods: &[pod], demand: &none, hash: "h", rejected: None, start_failure: None };
+        let status = build(&agent(0), &input, Timestamp::from_second(7).unwrap());
+        assert_eq!(ready(&status), ("False", "Starting"));
+        let mut external = agent(0);
+        external.spec.management = Some(Management::External);
+        assert_eq!(ready(&built(&external, &none, None)), ("False", "NoWorkers"));
+        let mut stopped = agent(0);
+        stopped.spec.max_replicas = Some(0);
+        assert_eq!(ready(&built(&stopped, &none, None)), ("True", "Stopped"));
     }
 
     #[test]
