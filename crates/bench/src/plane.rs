@@ -45,6 +45,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         replica: "bench".to_owned(),
         isolates: true,
         timing: Timing::default(),
+        limits: rota_server::Limits::default(),
         breakers: Policy::default(),
         background_tasks: BackgroundTasks::default(),
     }

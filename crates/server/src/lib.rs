@@ -67,7 +67,7 @@ mod wire;
 
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
-pub use options::{DEFAULT_LISTEN, Oidc, Options, Timing, Tls, Token};
+pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};

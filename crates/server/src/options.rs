@@ -36,6 +36,8 @@ pub struct Options {
     pub isolates: bool,
     /// Intervals and timeouts.
     pub timing: Timing,
+    /// Limits of the connections of the gRPC listener.
+    pub limits: Limits,
     /// Policy of the agents' circuit breakers.
     pub breakers: Policy,
     /// Registry of background tasks; may be shared with other components of the process.
@@ -173,6 +175,33 @@ impl Default for Timing {
             recovery_grace: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(5),
             retention: Some(Duration::from_secs(30 * 24 * 3600)),
+        }
+    }
+}
+
+/// Limits of connections. Those of messages are constants; `docs/limits.md` lists all.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Concurrent connections; further peers wait until one ends.
+    pub connections: usize,
+    /// Concurrent calls of a connection; further calls wait in the client.
+    pub streams: u32,
+    /// Time from the start of a connection to its first call.
+    pub first_call: Duration,
+    /// Time from a call without authentication to the next call.
+    pub anonymous_idle: Duration,
+    /// Age at which a connection takes no further calls, so that clients connect again. Running calls go on.
+    pub connection_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            streams: 1024,
+            first_call: Duration::from_secs(10),
+            anonymous_idle: Duration::from_secs(60),
+            connection_age: Duration::from_secs(3600),
         }
     }
 }

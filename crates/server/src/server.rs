@@ -27,7 +27,7 @@ use crate::grpc::{self, Creator, Explainer, Streams, ending};
 use crate::health::Health;
 use crate::http::{self, Pages};
 use crate::metrics::{Metrics, Scraper};
-use crate::options::Options;
+use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{self, SessionDeps};
@@ -40,7 +40,7 @@ use crate::watchers::Watchers;
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_STREAMS: u32 = 10_000;
+const MAX_HEALTH_REQUEST: usize = 256;
 
 /// Entry point: binds a control plane to its addresses and its store.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub struct Bound {
     http: Option<TcpListener>,
     authenticator: Authenticator,
     shutdown_grace: Duration,
+    limits: Limits,
     store: StoreClient,
     services: Services,
     pages: Pages,
@@ -204,6 +205,7 @@ impl Server {
             http,
             authenticator,
             shutdown_grace,
+            limits: options.limits,
             store,
             services,
             pages,
@@ -233,32 +235,34 @@ impl Bound {
 
     /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
-        let Self { listener, tls, http, authenticator, shutdown_grace: grace, services, pages, stop, .. } =
-            self;
-        let (store, mut background) = (self.store, self.background);
+        let (grace, limits, mut background) = (self.shutdown_grace, self.limits, self.background);
+        let Self { listener, tls, http, authenticator, store, services, pages, stop, .. } = self;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let tasks = TaskServiceServer::new(services.tasks)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let workers = WorkerServiceServer::new(services.workers)
-            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_decoding_message_size(sessions::MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
         let router = tonic::transport::Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(limits.streams)
+            .max_connection_age(limits.connection_age)
             .layer(auth::Layer(Arc::new(authenticator)))
             .layer(ending::Layer(stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())
+            .layer(sessions::LimitLayer)
             .layer(grpc::traced::Layer)
             .layer(grpc::encoded::Layer)
             .add_service(tasks)
             .add_service(AgentServiceServer::new(services.agents))
             .add_service(AdminServiceServer::new(services.admin))
             .add_service(workers)
-            .add_service(HealthServer::new(services.health))
+            .add_service(health)
             .add_service(reflection);
 
         let scraper = pages.scraper.clone();
@@ -269,7 +273,7 @@ impl Bound {
         spawn("metrics-export", OnExit::Done, scraper.clone().send(stop.clone()));
         // A replica that exits, for whatever reason, stops answering probes.
         let _http_stop = http_stop.drop_guard();
-        let incoming = accept::incoming(listener, tls, shutdown.clone());
+        let incoming = accept::incoming(listener, tls, limits, shutdown.clone());
         let serve = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
         let (served, exited) = tokio::select! {

@@ -14,7 +14,7 @@ use rota_telemetry::{BackgroundTasks, env};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::options::{DEFAULT_LISTEN, Oidc, Options, Timing, Tls, Token};
+use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
 const DEFAULT_AUDIENCE: &str = "rota";
@@ -204,6 +204,7 @@ impl Settings {
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
             },
+            limits: Limits::default(),
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
         })

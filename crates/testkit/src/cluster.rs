@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
 use rota_core::Timestamp;
 use rota_core::breaker::Policy;
-use rota_server::{Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token};
+use rota_server::{Limits, Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token};
 use rota_store::Store;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -42,6 +42,8 @@ pub struct Setup {
     pub timing: Timing,
     /// Policy of the circuit breakers.
     pub breakers: Policy,
+    /// Limits of the connections of the gRPC listener.
+    pub limits: Limits,
     /// Bearer token that callers must present.
     pub token: Option<String>,
     /// Certificate and key as PEM, stored as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
@@ -63,6 +65,7 @@ impl Setup {
             backend,
             timing: timing(),
             breakers: Policy::default(),
+            limits: Limits::default(),
             token: None,
             tls: None,
             oidc: None,
@@ -335,6 +338,7 @@ async fn run(
                 replica: "test".to_owned(),
                 isolates: true,
                 timing: setup.timing,
+                limits: setup.limits,
                 breakers: setup.breakers,
                 background_tasks: rota_telemetry::BackgroundTasks::default(),
             };

@@ -128,6 +128,7 @@ impl Dev {
                 retention: Some(config.retention.0).filter(|time| *time > Duration::ZERO),
                 ..Timing::default()
             },
+            limits: rota_server::Limits::default(),
             breakers: Policy::default(),
             background_tasks: background_tasks.clone(),
         })

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesOrdered;
+use futures::stream::{Fuse, FuturesOrdered};
+use futures::{FutureExt, StreamExt};
+use prost::Message;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Completion};
 use rota_core::{Fence, TaskId};
@@ -26,6 +27,10 @@ use crate::wire::{failure, status};
 
 /// Messages of one batch at most.
 const MAX_BATCH: usize = 256;
+/// Memory after which a batch takes no further message.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Memory of an event besides its content.
+const EVENT_BYTES: usize = 256;
 /// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
 const MAX_PENDING: usize = 4;
 
@@ -86,7 +91,7 @@ pub(super) async fn run(
     opened: &Opened,
     inbound: Streaming<SessionRequest>,
 ) -> Result<(), Status> {
-    let mut inbound = inbound.ready_chunks(MAX_BATCH);
+    let mut inbound = inbound.fuse();
     let mut pending = FuturesOrdered::new();
     let silence = deps.timing.heartbeat_timeout;
     let mut failed = HashSet::new();
@@ -96,7 +101,7 @@ pub(super) async fn run(
             Some(batch) = pending.next(), if !pending.is_empty() => {
                 settle(deps, opened, &mut failed, batch, &mut pending).await?;
             }
-            chunk = tokio::time::timeout(silence, inbound.next()), if pending.len() < MAX_PENDING => {
+            chunk = tokio::time::timeout(silence, gather(&mut inbound)), if pending.len() < MAX_PENDING => {
                 let chunk = chunk.map_err(|_| Status::deadline_exceeded("no message from the worker within the heartbeat timeout"))?;
                 let Some(chunk) = chunk else { break };
                 let mut commands = Vec::with_capacity(chunk.len());
@@ -157,6 +162,30 @@ async fn settle(
         answer(deps, opened, failed, batch.after, batch.answers)?;
     }
     Ok(())
+}
+
+/// Waits for a message, and adds those that have arrived too, up to the limits of a batch. None at the end.
+async fn gather(
+    inbound: &mut Fuse<Streaming<SessionRequest>>,
+) -> Option<Vec<Result<SessionRequest, Status>>> {
+    let mut next = inbound.next().await;
+    let (mut batch, mut size) = (Vec::new(), 0);
+    while let Some(message) = next {
+        size += message.as_ref().map_or(0, memory);
+        batch.push(message);
+        let full = batch.len() >= MAX_BATCH || size >= MAX_BATCH_BYTES;
+        next = if full { None } else { inbound.next().now_or_never().flatten() };
+    }
+    (!batch.is_empty()).then_some(batch)
+}
+
+/// Estimates the memory of a decoded message.
+fn memory(message: &SessionRequest) -> usize {
+    match &message.kind {
+        Some(Kind::Report(report)) => report.encoded_len() + report.events.len() * EVENT_BYTES,
+        Some(Kind::Result(result)) => result.encoded_len(),
+        _ => 0,
+    }
 }
 
 fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {

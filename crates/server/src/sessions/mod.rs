@@ -4,13 +4,16 @@
 mod catch_up;
 mod decode;
 mod deps;
+mod elements;
 mod hello;
 mod inbound;
+mod message_limits;
 mod pod_identity;
 mod previous_result;
 mod service;
 mod worker_loss;
 
 pub(crate) use deps::SessionDeps;
+pub(crate) use message_limits::{Layer as LimitLayer, MAX_MESSAGE};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};

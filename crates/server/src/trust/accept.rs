@@ -1,19 +1,26 @@
-//! Accepts connections, and does TLS handshakes. A peer that sends nothing occupies one handshake slot until the timeout and
-//! delays no other. Knows nothing of the protocol on top.
+//! Accepts connections, does TLS handshakes, and closes connections without calls. A peer that sends nothing occupies one
+//! slot until the timeout and delays no other. Knows nothing of the protocol on top.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rota_telemetry::{OnExit, spawn};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use crate::options::Limits;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Concurrent handshakes; further peers wait in the kernel's queue.
@@ -28,43 +35,150 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A connection, with or without TLS.
-pub(crate) type Connection = Box<dyn Duplex>;
+/// What is known of the peer of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    authenticated: AtomicBool,
+    /// End of the connection, unless the peer makes a call before.
+    expires: Mutex<Instant>,
+    anonymous_idle: Duration,
+}
+
+impl Peer {
+    /// Notes a call that requires no authentication.
+    pub(crate) fn called(&self) {
+        *self.expires.lock() = Instant::now() + self.anonymous_idle;
+    }
+
+    /// Notes an authenticated call: the connection stays open.
+    pub(crate) fn authenticated(&self) {
+        self.authenticated.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection, with or without TLS. Fails to read when its peer makes no call in time.
+pub(crate) struct Connection {
+    stream: Box<dyn Duplex>,
+    peer: Arc<Peer>,
+    deadline: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: impl Duplex + 'static, limits: Limits, place: OwnedSemaphorePermit) -> Self {
+        let expires = Instant::now() + limits.first_call;
+        let peer = Peer {
+            authenticated: AtomicBool::new(false),
+            expires: Mutex::new(expires),
+            anonymous_idle: limits.anonymous_idle,
+        };
+        let deadline = Box::pin(tokio::time::sleep_until(expires));
+        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, _place: place }
+    }
+
+    /// Returns whether the peer has made no call in time. Otherwise the task is woken at the deadline.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> bool {
+        while !self.peer.authenticated.load(Ordering::Relaxed)
+            && self.deadline.as_mut().poll(context).is_ready()
+        {
+            let expires = *self.peer.expires.lock();
+            if expires <= Instant::now() {
+                return true;
+            }
+            self.deadline.as_mut().reset(expires);
+        }
+        false
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.poll_expired(context) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no call in time")));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Arc<Peer>;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
 }
 
 /// Returns the connections that are accepted until `stop`.
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    limits: Limits,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, stream) = mpsc::channel(MAX_ACCEPTED);
     spawn("accept", OnExit::Done, async move {
-        let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let accepting = async {
             loop {
+                if places.available_permits() == 0 {
+                    tracing::warn!(
+                        limit = limits.connections,
+                        "connection limit reached, further peers wait"
+                    );
+                }
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else { return };
                 let stream = accept(&listener).await;
                 let Some(tls) = tls.clone() else {
-                    if ready.send(Ok(Box::new(stream) as Connection)).await.is_err() {
+                    if ready.send(Ok(Connection::new(stream, limits, place))).await.is_err() {
                         return;
                     }
                     continue;
                 };
                 let (ready, stop) = (ready.clone(), stop.clone());
                 spawn("handshake", OnExit::Done, async move {
-                    let _place = place;
+                    let _handshake = handshake;
                     let shaken = tokio::select! {
                         () = stop.cancelled() => return,
                         shaken = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
                     };
                     match shaken {
-                        Ok(Ok(stream)) => drop(ready.send(Ok(Box::new(stream) as Connection)).await),
+                        Ok(Ok(stream)) => drop(ready.send(Ok(Connection::new(stream, limits, place))).await),
                         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                         Err(_) => tracing::debug!("TLS handshake timed out"),
                     }

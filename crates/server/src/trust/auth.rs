@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::accept::Peer;
 use super::files;
 use super::oidc::{Caller, Verifier};
 use super::roles::{Role, required_role};
@@ -137,8 +138,16 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let required = required_role(request.uri().path());
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
         match self.authenticator.check_admin(required, bearer_token(request.headers())) {
-            Some(Ok(())) => Either::Left(self.inner.call(request)),
+            Some(Ok(())) => {
+                match (&peer, required) {
+                    (None, _) => {}
+                    (Some(peer), Role::Anonymous) => peer.called(),
+                    (Some(peer), _) => peer.authenticated(),
+                }
+                Either::Left(self.inner.call(request))
+            }
             Some(Err(refused)) => Either::Right(Box::pin(std::future::ready(Ok(refused.into_http())))),
             None => {
                 let authenticator = Arc::clone(&self.authenticator);
@@ -151,6 +160,9 @@ where
                         Ok(Caller::Worker(pod)) => drop(request.extensions_mut().insert(pod)),
                         Ok(_) => {}
                         Err(refused) => return Ok(refused.into_http()),
+                    }
+                    if let Some(peer) = peer {
+                        peer.authenticated();
                     }
                     inner.call(request).await
                 }))

@@ -1,6 +1,7 @@
-//! Access to the control plane: renewed certificates, silent peers, tokens of an issuer, probes.
+//! Access to the control plane: renewed certificates, silent peers, limits, tokens of an issuer, probes.
 
 mod issuer;
+mod limits;
 mod oidc;
 mod probes;
 mod tls;

@@ -1,0 +1,201 @@
+//! Limits of workers' messages in bytes and elements, applied to the encoded messages of a session before anything of
+//! them is decoded. Knows nothing of identities.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::elements::{self, Excess};
+use crate::wire::status::error;
+
+const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
+/// Compression flag and length, before each message.
+const PREFIX: usize = 5;
+/// Hello of a worker with 1,024 slots, all of them occupied and abandoned, has 124 KiB.
+const MAX_FIRST_MESSAGE: usize = 128 << 10;
+/// A result of 1 MiB, before redaction, with room to spare.
+pub(crate) const MAX_MESSAGE: usize = 2 << 20;
+const MAX_FIRST_ELEMENTS: usize = 8 << 10;
+/// JSON of 1 MiB has about as many values.
+const MAX_ELEMENTS: usize = 256 << 10;
+
+/// Limits the request bodies of sessions.
+#[derive(Clone)]
+pub(crate) struct Layer;
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Service<S>;
+
+    fn layer(&self, inner: S) -> Service<S> {
+        Service { inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Service<S> {
+    inner: S,
+}
+
+impl<S: tower::Service<http::Request<Body>>> tower::Service<http::Request<Body>> for Service<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> S::Future {
+        let limited = request.uri().path() == SESSION;
+        self.inner.call(if limited { request.map(|body| Body::new(LimitedBody::new(body))) } else { request })
+    }
+}
+
+/// A body that passes on complete messages within the limits, and fails with a status at the first one beyond them.
+struct LimitedBody {
+    inner: Body,
+    /// Beginning of a message whose end has not arrived.
+    partial: BytesMut,
+    first: bool,
+    ended: bool,
+}
+
+impl LimitedBody {
+    fn new(inner: Body) -> Self {
+        Self { inner, partial: BytesMut::new(), first: true, ended: false }
+    }
+
+    /// Returns the length of the complete messages at the beginning of `bytes`.
+    fn check(&mut self, bytes: &[u8]) -> Result<usize, Status> {
+        let mut checked = 0;
+        loop {
+            let rest = bytes.get(checked..).unwrap_or_default();
+            let Some(mut length) = rest.get(1..PREFIX) else { return Ok(checked) };
+            let length = usize::try_from(length.get_u32()).unwrap_or(usize::MAX);
+            let (most, elements) = match self.first {
+                true => (MAX_FIRST_MESSAGE, MAX_FIRST_ELEMENTS),
+                false => (MAX_MESSAGE, MAX_ELEMENTS),
+            };
+            if length > most {
+                let text = format!("a message has {length} bytes; at most {most} are accepted");
+                return Err(error("MESSAGE_TOO_LARGE", text));
+            }
+            let Some(message) = rest.get(PREFIX..PREFIX + length) else { return Ok(checked) };
+            elements::check(message, elements).map_err(|excess| match excess {
+                Excess::TooMany => {
+                    error("MESSAGE_TOO_LARGE", format!("a message has more than {elements} elements"))
+                }
+                Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
+            })?;
+            self.first = false;
+            checked += PREFIX + length;
+        }
+    }
+
+    /// Takes what arrived. Returns the messages that it completes.
+    fn accept(&mut self, mut data: Bytes) -> Result<Bytes, Status> {
+        if self.partial.is_empty() {
+            let complete = self.check(&data)?;
+            let messages = data.split_to(complete);
+            self.partial.extend_from_slice(&data);
+            return Ok(messages);
+        }
+        self.partial.extend_from_slice(&data);
+        let mut partial = std::mem::take(&mut self.partial);
+        let complete = self.check(&partial)?;
+        let messages = partial.split_to(complete).freeze();
+        self.partial = partial;
+        Ok(messages)
+    }
+}
+
+impl http_body::Body for LimitedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        while !self.ended {
+            let data = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(status)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                None => {
+                    self.ended = true;
+                    // The decoder reports a message that is cut off.
+                    let rest = std::mem::take(&mut self.partial).freeze();
+                    return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+                }
+            };
+            match self.accept(data) {
+                Ok(messages) if messages.is_empty() => {}
+                Ok(messages) => return Poll::Ready(Some(Ok(Frame::data(messages)))),
+                Err(status) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use rota_proto::worker::v1::session_request::Kind;
+    use rota_proto::worker::v1::{Hello, SessionRequest, WorkerHeartbeat};
+
+    use super::*;
+
+    fn framed(kind: Kind) -> Vec<u8> {
+        let message = SessionRequest { kind: Some(kind) }.encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [&[0][..], &length, &message].concat()
+    }
+
+    fn prefix(length: u32) -> Bytes {
+        [&[0][..], &length.to_be_bytes()].concat().into()
+    }
+
+    #[test]
+    fn messages_in_any_pieces_are_passed_on() {
+        let hello = Kind::Hello(Hello { agent: "coder".to_owned(), ..Hello::default() });
+        let beat = Kind::Heartbeat(WorkerHeartbeat { cpu: 0.5, ..WorkerHeartbeat::default() });
+        let stream = [framed(hello), framed(beat.clone()), framed(beat)].concat();
+        for size in 1..=stream.len() {
+            let mut body = LimitedBody::new(Body::empty());
+            let passed: Vec<u8> = stream
+                .chunks(size)
+                .flat_map(|chunk| body.accept(Bytes::copy_from_slice(chunk)).unwrap().to_vec())
+                .collect();
+            assert!(passed == stream && body.partial.is_empty(), "{size}");
+        }
+    }
+
+    #[test]
+    fn large_message_is_rejected_at_its_prefix() {
+        let mut body = LimitedBody::new(Body::empty());
+        let refused = body.accept(prefix((MAX_FIRST_MESSAGE + 1) as u32)).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+
+        let mut body = LimitedBody::new(Body::empty());
+        body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
+        assert!(body.accept(prefix(MAX_MESSAGE as u32)).unwrap().is_empty());
+        let mut body = LimitedBody::new(Body::empty());
+        body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
+        let refused = body.accept(prefix((MAX_MESSAGE + 1) as u32)).unwrap_err();
+        assert!(refused.message().contains("2097153 bytes"), "{refused}");
+    }
+}
