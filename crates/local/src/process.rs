@@ -20,6 +20,36 @@ const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
 /// Part of the log's end that is searched for the last line.
 const LOG_TAIL_BYTES: u64 = 4096;
 
+/// Variables that workers inherit. The user's keys and agents' sockets are not among them: an attempt that is not isolated
+/// can read its worker's environment.
+const INHERITED: [&str; 18] = [
+    "ALL_PROXY",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LOGNAME",
+    "NO_PROXY",
+    "PATH",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
+/// Whether workers inherit a variable: one of the list in any case, a locale, or a setting of Rota or OpenTelemetry.
+fn is_inherited(name: &str) -> bool {
+    let listed = INHERITED.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let setting = ["LC_", "OTEL_", "ROTA_"].iter().any(|prefix| name.starts_with(prefix));
+    (listed || setting) && name != "ROTA_TOKEN"
+}
+
 /// Description of a process to start.
 #[derive(Debug)]
 pub(crate) struct ProcessSpec {
@@ -69,6 +99,8 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
     let log = open_log(&spec.log)?;
     let mut child = Command::new(&spec.program)
         .args(&spec.arguments)
+        .env_clear()
+        .envs(rota_telemetry::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_inherited)))
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -14,6 +14,11 @@ pub fn var_os(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// Returns all variables.
+pub fn vars_os() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+}
+
 /// The user's home directory; `/` if the system has none.
 pub fn user_home() -> PathBuf {
     var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)

@@ -34,6 +34,18 @@ pub struct Settings {
     /// Directory of the agent's secrets: one file per variable, named like it
     #[arg(long, value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
+    /// Do not confine attempts, which is otherwise done where the kernel supports it and the worker is not root
+    #[arg(long)]
+    pub unconfined: bool,
+    /// Further file or directory that confined attempts may read; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub allow_read: Vec<PathBuf>,
+    /// Further directory that confined attempts may write; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub allow_write: Vec<PathBuf>,
+    /// Further directory that confined attempts must not open; may be repeated
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub private: Vec<PathBuf>,
     /// Id of the only task to accept, if it requested a worker of its own
     #[arg(long, value_name = "ID")]
     pub isolated_task: Option<String>,
@@ -57,6 +69,10 @@ impl Default for Settings {
             capabilities: Vec::new(),
             state_dir: env::rota_home().join("worker"),
             secrets_dir: None,
+            unconfined: false,
+            allow_read: Vec::new(),
+            allow_write: Vec::new(),
+            private: Vec::new(),
             isolated_task: None,
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
@@ -80,6 +96,10 @@ impl Settings {
         options.slots = self.slots;
         options.capabilities = self.capabilities;
         options.secrets_dir = self.secrets_dir;
+        options.unconfined = self.unconfined;
+        options.allow_read = self.allow_read;
+        options.allow_write = self.allow_write;
+        options.private = self.private;
         options.isolated_task = self.isolated_task.unwrap_or_default();
         options.orphan_timeout = self.orphan_timeout.0;
         options.claude_program = self.claude_program;

@@ -1,5 +1,6 @@
 //! `rota dev`: runs store, control plane and workers on this machine.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,6 +59,15 @@ pub struct Settings {
     /// Claude Code CLI of agents that name none [default: claude on the PATH]
     #[arg(long, value_name = "FILE")]
     claude_program: Option<PathBuf>,
+    /// Do not confine attempts, which is otherwise done where the kernel supports it, unless started by root
+    #[arg(long)]
+    unconfined: bool,
+    /// Further file or directory that confined attempts may read; may be repeated
+    #[arg(long, value_name = "PATH")]
+    allow_read: Vec<PathBuf>,
+    /// Further directory that confined attempts may write; may be repeated
+    #[arg(long, value_name = "DIR")]
+    allow_write: Vec<PathBuf>,
     /// Time without a session after which the tasks of a worker are requeued
     #[arg(long, value_name = "TIME")]
     reconnect_grace: HumanDuration,
@@ -76,6 +86,9 @@ impl Default for Settings {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("dev"),
             claude_program: None,
+            unconfined: false,
+            allow_read: Vec::new(),
+            allow_write: Vec::new(),
             reconnect_grace: HumanDuration(timing.reconnect_grace),
             // Its own workers end with it; only workers of other machines reconnect, and they do so immediately.
             recovery_grace: HumanDuration(Duration::from_secs(10)),
@@ -93,6 +106,7 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 
 impl Dev {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        crate::process::protect();
         let Some(config) = config::load(&self.settings, globals)? else {
             return Ok(Exit::Ok);
         };
@@ -232,6 +246,16 @@ fn local(
     if let Some(program) = &config.claude_program {
         arguments.extend(["--claude-program".into(), program.clone().into_os_string()]);
     }
+    if config.unconfined {
+        arguments.push("--unconfined".into());
+    }
+    let listed = |flag: &'static str, paths: &[PathBuf]| {
+        paths.iter().flat_map(|path| [flag.into(), path.clone().into_os_string()]).collect::<Vec<OsString>>()
+    };
+    arguments.extend(listed("--allow-read", &config.allow_read));
+    arguments.extend(listed("--allow-write", &config.allow_write));
+    // The database, its key and the tokens.
+    arguments.extend(listed("--private", &[data_dir.to_owned()]));
     Ok(rota_local::Options {
         client,
         parent: rota_proto::names::namespace("-"),

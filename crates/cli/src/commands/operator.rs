@@ -33,6 +33,7 @@ pub struct Operator {
 
 impl Operator {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        crate::process::protect();
         let Some(settings) = config::load(&self.settings, globals)? else {
             return Ok(Exit::Ok);
         };

@@ -44,6 +44,7 @@ pub struct Worker {
 
 impl Worker {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        crate::process::protect();
         let Some(settings) = config::load(&self.settings, globals)? else {
             return Ok(Exit::Ok);
         };

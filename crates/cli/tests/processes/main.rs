@@ -16,6 +16,7 @@ mod errors;
 mod fixture;
 mod following;
 mod interrupt;
+mod isolation;
 mod manifests;
 mod output;
 mod process;

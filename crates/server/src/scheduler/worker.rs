@@ -53,6 +53,9 @@ pub(crate) struct WorkerStats {
     pub(crate) cancelled: u64,
     pub(crate) version: String,
     pub(crate) runtime_version: String,
+    /// Whether its attempts are isolated, or why not, by its own statement.
+    pub(crate) isolated: bool,
+    pub(crate) not_isolated_reason: String,
     /// Time for which slots were occupied, summed over all slots, up to `busy_until`.
     pub(crate) busy: Duration,
     busy_until: Timestamp,
@@ -81,6 +84,8 @@ impl WorkerStats {
             cancelled: 0,
             version: String::new(),
             runtime_version: String::new(),
+            isolated: false,
+            not_isolated_reason: String::new(),
             busy: Duration::ZERO,
             busy_until: at,
             recent_activity: Arc::default(),

@@ -3,25 +3,27 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rota_proto::v1::{Event, FailureClass, Limits, TaskInput, event, runtime};
+use rota_proto::v1::{Event, Failure, FailureClass, Limits, TaskInput, WorkspaceMode, event, runtime};
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::confinement::Confinement;
 use super::handle::{AttemptHandle, StopReason};
 use super::previous_results::PreviousResults;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime};
+use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure};
+use crate::supervise::Group;
 use crate::workspace::{AttemptDirs, PrepareError, Root};
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
@@ -53,6 +55,8 @@ pub(super) struct AttemptDeps {
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) secrets_dir: Option<PathBuf>,
+    /// Absent if attempts are not confined.
+    pub(super) confinement: Option<Confinement>,
     pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
 }
 
@@ -189,8 +193,9 @@ async fn execute(
             Ok(given) => given,
             Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
         };
-        let redactor = redaction.declare(given.values().chain(assign.secrets.values()));
-        let environment = super::environment::build(&mut assign, given, &scratch);
+        let declared = given.selected.values().chain(&given.withheld).chain(assign.secrets.values());
+        let redactor = redaction.declare(declared);
+        let environment = super::environment::build(&mut assign, given.selected, &scratch);
         let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
         let dirs = match prepared {
             Ok(dirs) => slot.insert(dirs),
@@ -198,6 +203,9 @@ async fn execute(
             Err(PrepareError::Stopped) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
         };
         let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
+        if let Err(failed) = confine(deps, &assign, dirs, &environment, &handle.group) {
+            return RunReport::new(RunOutcome::Failed(failed));
+        }
         Attempt { workspace, scratch, environment, assign, redactor }
     } else {
         let redactor = redaction.declare(assign.secrets.values());
@@ -213,6 +221,38 @@ async fn execute(
     }
     handle.start_silence_clock();
     runtime.run(attempt, channels).await
+}
+
+/// Confines the programs of the attempt from now on: a clone of its repository has been made before.
+fn confine(
+    deps: &AttemptDeps,
+    assign: &Assign,
+    dirs: &AttemptDirs,
+    environment: &Environment,
+    group: &Group,
+) -> Result<(), Failure> {
+    let Some(confinement) = &deps.confinement else { return Ok(()) };
+    let spec = assign.spec.as_ref();
+    let in_place = spec
+        .and_then(|spec| spec.workspace.as_ref())
+        .is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace);
+    let (own, in_place): (Vec<&Path>, _) = if in_place {
+        (vec![&dirs.scratch], Some(dirs.workspace.as_path()))
+    } else {
+        (vec![&dirs.scratch, &dirs.workspace], None)
+    };
+    let kind = spec.and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
+    let program = match kind {
+        Some(runtime::Kind::Claude(claude)) if !claude.program.is_empty() => Some(claude.program.as_str()),
+        Some(runtime::Kind::Claude(_)) => {
+            deps.claude_program.as_deref().and_then(Path::to_str).or(Some("claude"))
+        }
+        Some(runtime::Kind::Command(command)) => command.argv.first().map(String::as_str),
+        _ => None,
+    };
+    let jail = confinement.jail(&own, in_place, environment, program);
+    group.confine(jail.map_err(|overlap| failure(FailureClass::Invalid, overlap.to_string()))?);
+    Ok(())
 }
 
 /// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.

@@ -2,6 +2,7 @@
 //! Knows nothing of what a runtime does.
 
 mod attempt;
+mod confinement;
 mod connect;
 mod disconnected;
 mod environment;
@@ -36,6 +37,9 @@ use crate::runtimes::scripted::Scripted;
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// Capability of workers whose attempts are isolated from them and from each other.
+const ISOLATED: &str = "isolated";
+
 /// Options of a worker, with the channel that it connects through.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -61,6 +65,14 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Directory of the agent's secrets, with a file per variable, read for every attempt.
     pub secrets_dir: Option<PathBuf>,
+    /// Whether attempts are not confined even where that is supported.
+    pub unconfined: bool,
+    /// Further files and directories that confined attempts may read.
+    pub allow_read: Vec<PathBuf>,
+    /// Further directories that confined attempts may write.
+    pub allow_write: Vec<PathBuf>,
+    /// Further directories that confined attempts must not open, as they must not the worker's own.
+    pub private: Vec<PathBuf>,
     /// Time without a control plane after which running attempts are ended.
     pub orphan_timeout: Duration,
     /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
@@ -91,6 +103,10 @@ impl Options {
             isolated_task: String::new(),
             state_dir,
             secrets_dir: None,
+            unconfined: false,
+            allow_read: Vec::new(),
+            allow_write: Vec::new(),
+            private: Vec::new(),
             orphan_timeout: ORPHAN_TIMEOUT,
             claude_program: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -98,6 +114,14 @@ impl Options {
             runtimes: Runtimes::default(),
             stop_now: CancellationToken::new(),
         }
+    }
+
+    /// Returns why attempts are not isolated, if they are not.
+    fn not_isolated(&self) -> Option<String> {
+        if self.unconfined {
+            return Some("the worker was started with --unconfined".to_owned());
+        }
+        crate::supervise::unsupported_jail()
     }
 
     /// Runs the worker until it is drained: by the control plane, or because `shutdown` is cancelled.

@@ -4,6 +4,7 @@
 use rota_proto::num::to_i32;
 use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
 
+use super::ISOLATED;
 use super::attempt::AttemptKey;
 use super::handle::StopReason;
 use super::outgoing::Outgoing;
@@ -24,6 +25,11 @@ impl Worker {
             last_input_seq: entry.last_input,
         });
         let options = &self.options;
+        let isolated = self.not_isolated.is_none();
+        let mut capabilities = options.capabilities.clone();
+        if isolated && !capabilities.iter().any(|word| word == ISOLATED) {
+            capabilities.push(ISOLATED.to_owned());
+        }
         Hello {
             protocol_version: PROTOCOL_VERSION,
             namespace: options.namespace.clone(),
@@ -31,13 +37,15 @@ impl Worker {
             worker: options.worker.clone(),
             instance: options.instance.clone(),
             slots: to_i32(options.slots.max(1)),
-            capabilities: options.capabilities.clone(),
+            capabilities,
             running: running.collect(),
             version: options.version.clone(),
             runtime_version: options.runtime_version.clone(),
             draining: self.draining,
             isolated_task: options.isolated_task.clone(),
             last_epoch: self.epoch.unwrap_or_default(),
+            isolated,
+            not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
         }
     }
 

@@ -16,11 +16,16 @@ const MAX_FILES: usize = 64;
 /// Maximum size of a value; Linux limits an environment variable to the same size.
 const MAX_VALUE_BYTES: u64 = 128 << 10;
 
-/// Reads the secrets that the task selects, or all.
-pub(super) async fn read(
-    folder: Option<&Path>,
-    assign: &Assign,
-) -> Result<BTreeMap<String, String>, Failure> {
+/// Secrets of an attempt. No `Debug`, so that they are not printed.
+pub(super) struct Secrets {
+    /// Those that the task selects, or all.
+    pub(super) selected: BTreeMap<String, String>,
+    /// The others, which are redacted as well: an attempt that is not isolated can read their files.
+    pub(super) withheld: Vec<String>,
+}
+
+/// Reads the agent's secrets.
+pub(super) async fn read(folder: Option<&Path>, assign: &Assign) -> Result<Secrets, Failure> {
     let available = match folder {
         Some(folder) => names(folder).await.map_err(|error| unreadable("directory", &error))?,
         None => Vec::new(),
@@ -39,7 +44,14 @@ pub(super) async fn read(
             None => return Err(unknown(name, &available)),
         }
     }
-    Ok(values)
+    let mut withheld = Vec::new();
+    if let Some(folder) = folder {
+        for name in available.iter().filter(|name| !values.contains_key(*name)) {
+            // One that the worker cannot read, the attempt cannot either.
+            withheld.extend(value(&folder.join(name)).await);
+        }
+    }
+    Ok(Secrets { selected: values, withheld })
 }
 
 /// Lists the files, without the kubelet's own dot files.
@@ -109,7 +121,13 @@ mod tests {
     }
 
     async fn seen(folder: Option<&Path>, assign: &Assign) -> Vec<String> {
-        read(folder, assign).await.unwrap().into_iter().map(|(name, value)| name + "=" + &value).collect()
+        read(folder, assign)
+            .await
+            .unwrap()
+            .selected
+            .into_iter()
+            .map(|(name, value)| name + "=" + &value)
+            .collect()
     }
 
     #[tokio::test]
@@ -126,15 +144,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn withheld_secrets_are_returned_apart() {
+        let folder = folder();
+        let secrets = read(Some(folder.path()), &choosing(&["TOKEN"])).await.ok().unwrap();
+        assert_eq!(secrets.withheld, ["k\n"]);
+    }
+
+    #[tokio::test]
     async fn missing_secret_is_named_without_values() {
         let folder = folder();
         for name in ["OTHER", "../KEY", "..data"] {
-            let failed = read(Some(folder.path()), &choosing(&["KEY", name])).await.unwrap_err();
+            let failed = read(Some(folder.path()), &choosing(&["KEY", name])).await.err().unwrap();
             assert_eq!(failed.class(), FailureClass::Invalid);
             assert!(failed.message.contains(name) && failed.message.contains("KEY, TOKEN"), "{failed:?}");
             assert!(failed.hint.contains("spec.secrets"));
         }
-        assert!(read(None, &choosing(&["KEY"])).await.unwrap_err().message.contains("none"));
+        assert!(read(None, &choosing(&["KEY"])).await.err().unwrap().message.contains("none"));
         let given = Assign { secrets: [("KEY".to_owned(), "own".to_owned())].into(), ..choosing(&["KEY"]) };
         assert_eq!(seen(None, &given).await, [""; 0]);
     }
@@ -146,10 +171,10 @@ mod tests {
             [(&b"\xff"[..], "utf-8"), (b"a\0b", "zero"), (&vec![b'x'; 128 * 1024 + 1][..], "128 KiB")]
         {
             std::fs::write(folder.path().join("KEY"), bytes).unwrap();
-            let failed = read(Some(folder.path()), &choosing(&["KEY"])).await.unwrap_err();
+            let failed = read(Some(folder.path()), &choosing(&["KEY"])).await.err().unwrap();
             assert!(failed.message.contains("KEY") && failed.message.contains(part), "{failed:?}");
         }
         let missing = folder.path().join("missing");
-        assert!(read(Some(&missing), &Assign::default()).await.unwrap_err().message.contains("directory"));
+        assert!(read(Some(&missing), &Assign::default()).await.err().unwrap().message.contains("directory"));
     }
 }

@@ -1,6 +1,7 @@
 //! Session loop: connects, reconnects, and handles attempts' notifications until nothing is left to do.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{AttemptDeps, AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
+use super::confinement::Confinement;
 use super::connect::{Connection, is_replaced};
 use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
@@ -79,6 +81,8 @@ pub(super) struct Worker {
     /// The reconnect grace has expired and the agent's disconnect policy was applied.
     pub(super) lease_expired: bool,
     pub(super) orphaned: bool,
+    /// Reason why attempts are not isolated.
+    pub(super) not_isolated: Option<String>,
 }
 
 enum SessionEnd {
@@ -96,12 +100,27 @@ impl Worker {
         let (sender, attempt_events) = mpsc::unbounded_channel();
         let claude_program = options.claude_program.clone();
         let secrets_dir = options.secrets_dir.clone();
+        let not_isolated = options.not_isolated();
+        if let Some(reason) = &not_isolated {
+            tracing::warn!(reason, "attempts are not isolated from this worker and from each other");
+        }
+        let private: Vec<PathBuf> =
+            [Some(&options.state_dir), options.secrets_dir.as_ref(), options.token_file.as_ref()]
+                .into_iter()
+                .flatten()
+                .chain(&options.private)
+                .cloned()
+                .collect();
+        let confinement = not_isolated
+            .is_none()
+            .then(|| Confinement::new(&private, &options.allow_read, &options.allow_write));
         Ok(Self {
             deps: Arc::new(AttemptDeps {
                 results: PreviousResults::new(&options),
                 root,
                 claude_program,
                 secrets_dir,
+                confinement,
                 events: sender,
             }),
             attempts: HashMap::new(),
@@ -119,6 +138,7 @@ impl Worker {
             unannounced_since: None,
             lease_expired: false,
             orphaned: false,
+            not_isolated,
             options,
         })
     }

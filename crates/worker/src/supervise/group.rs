@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 use tokio::sync::watch;
 
+use super::Jail;
 use super::link::End;
 use super::protocol::Request;
 
@@ -22,6 +23,8 @@ pub struct Group(Arc<Mutex<Members>>);
 #[derive(Default)]
 struct Members {
     paused: bool,
+    /// Confines programs that are started from now on.
+    jail: Option<Jail>,
     // Weak: the group must not keep a program alive after its runtime has dropped it.
     requests: Vec<WeakUnboundedSender<Request>>,
     ends: Vec<watch::Receiver<Option<End>>>,
@@ -37,6 +40,16 @@ impl Group {
     /// Runs a future whose programs join this group.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), future)
+    }
+
+    /// Confines every program that is started from now on.
+    pub fn confine(&self, jail: Jail) {
+        self.0.lock().jail = Some(jail);
+    }
+
+    /// Returns the jail of the current task's group.
+    pub(super) fn current_jail() -> Option<Jail> {
+        CURRENT.try_with(|group| group.0.lock().jail.clone()).ok().flatten()
     }
 
     /// Freezes or thaws every process of every program, including programs started later.

@@ -32,6 +32,7 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
         args: program.args,
         environment: program.environment.0,
         directory: program.directory,
+        jail: Group::current_jail(),
     };
     let pid = match timeout(START_TIMEOUT, launch(run, &mut lines, &mut writer)).await {
         Ok(Ok(pid)) => pid,

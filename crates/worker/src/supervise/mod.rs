@@ -11,6 +11,7 @@
 
 mod environment;
 mod group;
+mod jail;
 mod link;
 mod orphans;
 mod protocol;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use environment::Environment;
 pub use group::Group;
+pub use jail::{Jail, unsupported as unsupported_jail};
 pub use supervisor::supervisor_main;
 
 use protocol::Request;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Jail;
+
 /// Path of the worker's socket.
 pub(super) const SOCKET_VAR: &str = "ROTA_SUPERVISE_SOCKET";
 /// Token by which the supervisor authenticates itself.
@@ -32,6 +34,8 @@ pub(super) struct Run {
     pub(super) args: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) directory: PathBuf,
+    /// Absent if the program is not confined.
+    pub(super) jail: Option<Jail>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -20,6 +20,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
+use super::Jail;
 use super::protocol::{self, Request, Response, Run, Stage};
 use super::tree;
 
@@ -61,6 +62,8 @@ fn supervise() -> io::Result<()> {
     let token = rota_telemetry::env::var(protocol::TOKEN_VAR).ok_or_else(missing)?;
     // A session of its own: no terminal, and a worker can identify the orphans that it adopts.
     let _ = nix::unistd::setsid();
+    // Keeps the program out of this process's memory and environment, and secrets out of core dumps.
+    nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_child_subreaper(true)?;
     // A service manager may signal every process; the worker decides when attempts end. The handlers do
     // nothing, since a program would inherit a blocked or ignored signal but not a handler.
@@ -125,19 +128,30 @@ fn launch(run: Run) -> io::Result<Pid> {
         let text = format!("the directory {} does not exist", run.directory.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
-    let child = Command::new(&run.program)
-        .args(&run.args)
-        .env_clear()
-        .envs(&run.environment)
-        .current_dir(&run.directory)
-        .process_group(0)
-        .spawn()?;
+    let mut command = Command::new(&run.program);
+    command.args(&run.args).env_clear().envs(&run.environment).current_dir(&run.directory).process_group(0);
+    let child = match &run.jail {
+        None => command.spawn()?,
+        Some(jail) => spawn_confined(&mut command, jail)?,
+    };
     // So that the streams end when the program's copies are closed.
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&nothing)?;
     nix::unistd::dup2_stdout(&nothing)?;
     nix::unistd::dup2_stderr(&nothing)?;
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
+}
+
+/// Starts the program from a thread that is confined, so that the program is and the supervisor is not.
+fn spawn_confined(command: &mut Command, jail: &Jail) -> io::Result<Child> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("launch".to_owned());
+        let launch = thread.spawn_scoped(scope, || {
+            jail.enter()?;
+            command.spawn()
+        })?;
+        launch.join().unwrap_or_else(|_| Err(io::Error::other("the launching thread panicked")))
+    })
 }
 
 /// Reaps children until none is left.

@@ -161,6 +161,7 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     page.line("Attempts", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
     page.line("Version", &worker.version);
     page.line("Runtime", &worker.runtime_version);
+    page.line("Isolated", isolation(worker));
     let of = |id: &str| tasks.iter().find(|task| task.uid == id);
     let called = |id: &str| of(id).map_or_else(|| id.to_owned(), |task| name(task).to_owned());
     let mut now = Table::new(&["TASK", "STATE", "TIME", "ACTIVITY"]);
@@ -194,6 +195,15 @@ fn utilization(worker: &Worker, now: SystemTime) -> Option<f64> {
     let all =
         between(moment(worker.connect_time.as_ref()?), now).as_secs_f64() * f64::from(worker.slots.max(1));
     (all > 0.0).then(|| (busy.as_secs_f64() / all).clamp(0.0, 1.0))
+}
+
+/// Returns whether the attempts of a worker are isolated, and why not.
+fn isolation(worker: &Worker) -> String {
+    match (worker.isolated, worker.not_isolated_reason.as_str()) {
+        (true, _) => "yes".to_owned(),
+        (false, "") => "unknown".to_owned(),
+        (false, reason) => format!("no: {reason}"),
+    }
 }
 
 #[cfg(test)]

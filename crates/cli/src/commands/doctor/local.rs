@@ -36,6 +36,18 @@ fn config_at(path: &Path, named: bool) -> Vec<Check> {
     vec![Check::ok("config", format!("{shown} is valid"))]
 }
 
+/// Checks whether attempts of workers on this machine, started by this user, are isolated.
+pub fn isolation() -> Check {
+    match rota_worker::supervise::unsupported_jail() {
+        None => Check::ok("isolation", "attempts of local workers are confined by Landlock and seccomp"),
+        Some(reason) => Check::warn(
+            "isolation",
+            format!("attempts of local workers are not isolated: {reason}"),
+            "run workers as an ordinary user on Linux 6.12 or newer",
+        ),
+    }
+}
+
 /// Reports the selected server and checks its token.
 pub fn server(found: &Found) -> Vec<Check> {
     let source = match found.origin {

@@ -110,6 +110,7 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
         }
     };
     findings.report(local::server(&found))?;
+    findings.report(vec![local::isolation()])?;
     let client = match Client::new(found.options.clone()) {
         Ok(client) => client,
         Err(error) => {

@@ -1,0 +1,146 @@
+//! Attempts that look for what belongs to their worker, to other attempts or to the user.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use anyhow::Result;
+use rota_proto::v1::{TaskState, Workspace, WorkspaceMode};
+use rota_testkit::tasks;
+
+use crate::process::Process;
+use crate::{Fixture, Graces, workload};
+
+/// User without rights of which nothing else of the machine runs. Root is not isolated.
+const NOBODY: u32 = 65534;
+
+/// Prints a line for each thing that it could do.
+const PROBE: &str = r#"
+worker=$(awk '/^PPid/ {print $2}' /proc/$PPID/status)
+try() { if "$@" >/dev/null 2>&1; then echo "can: $*"; fi; }
+try cat "$FIXTURE/token"
+try cat "$FIXTURE/secrets/KEY"
+try ls "$FIXTURE/workers/running"
+try cat "$FIXTURE/workers/kept/default/neighbour/file"
+try ls "$FIXTURE/home"
+try cat /proc/$worker/environ
+try cat /proc/$PPID/environ
+try kill -0 $worker
+try kill -0 $PPID
+try sh -c 'echo > "$FIXTURE/tmp/created"'
+try unshare --user --map-root-user true
+exec 2>&1
+git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && git log --format='committed %s'
+echo text > "$(mktemp)" && echo "wrote a temporary file"
+sh -c 'sleep 60 & kill $!' && echo "signalled a child"
+echo end
+"#;
+
+/// Starts a worker as an ordinary user, also where the tests run as root.
+async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process> {
+    let path = |name: &str| fixture.dir().join(name);
+    let mut command = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", name]);
+    command
+        .args(["--slots", "2", "--state-dir"])
+        .arg(path("workers"))
+        .arg("--secrets-dir")
+        .arg(path("secrets"));
+    command.args(more);
+    if nix::unistd::geteuid().is_root() {
+        // The build directory may belong to root alone.
+        let program = path("rota");
+        if !program.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_rota"), &program)?;
+        }
+        let given: Vec<_> = command.as_std().get_args().map(ToOwned::to_owned).collect();
+        let environment: Vec<_> = command
+            .as_std()
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        command = tokio::process::Command::new(program);
+        command.args(given).env_clear().envs(environment).current_dir(fixture.dir()).uid(NOBODY).gid(NOBODY);
+    }
+    let process = Process::start(name, command);
+    tasks::connected(&fixture.client()?, name).await?;
+    Ok(process)
+}
+
+fn own(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    if nix::unistd::geteuid().is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY))?;
+    }
+    Ok(())
+}
+
+async fn prepared() -> Result<Fixture> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    std::fs::set_permissions(fixture.dir(), std::fs::Permissions::from_mode(0o755))?;
+    let neighbour = fixture.dir().join("workers/kept/default/neighbour");
+    std::fs::create_dir_all(&neighbour)?;
+    std::fs::write(neighbour.join("file"), "of another task")?;
+    for directory in ["secrets", "home", "tmp", "project", "workers/kept/default", "workers/kept", "workers"]
+    {
+        std::fs::create_dir_all(fixture.dir().join(directory))?;
+        own(&fixture.dir().join(directory), 0o700)?;
+    }
+    own(&neighbour, 0o700)?;
+    std::fs::write(fixture.dir().join("secrets/KEY"), "secret-of-the-agent")?;
+    own(&fixture.dir().join("secrets/KEY"), 0o600)?;
+    own(&fixture.dir().join("token"), 0o600)?;
+    workload::agent(&fixture.client()?).await?;
+    Ok(fixture)
+}
+
+async fn probe(fixture: &Fixture, worker: &str, workspace: Option<Workspace>) -> Result<String> {
+    let client = fixture.client()?;
+    let mut task = workload::shell(PROBE, &[("FIXTURE", fixture.dir().to_str().unwrap())]);
+    let spec = task.spec.get_or_insert_default();
+    spec.workspace = workspace;
+    spec.target =
+        Some(rota_proto::v1::Target { kind: Some(rota_proto::v1::target::Kind::Worker(worker.to_owned())) });
+    let name = tasks::create(&client, task).await?.name;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    workload::printed(&client, &name).await
+}
+
+const WORKS: &str = "committed first\nwrote a temporary file\nsignalled a child\nend\n";
+
+#[tokio::test]
+async fn attempts_open_only_their_own() -> Result<()> {
+    let fixture = prepared().await?;
+    let _worker = worker(&fixture, "confined", &[]).await?;
+    let in_place = Workspace {
+        mode: WorkspaceMode::InPlace.into(),
+        path: fixture.dir().join("project").to_string_lossy().into_owned(),
+        ..Workspace::default()
+    };
+
+    for workspace in [None, Some(in_place)] {
+        assert_eq!(probe(&fixture, "confined", workspace).await?, WORKS);
+    }
+    assert!(fixture.dir().join("project/.git").is_dir());
+    let page = fixture.rota(&["workers", "confined"]).await;
+    assert!(page.out.contains("Isolated"), "{}", page.out);
+    Ok(())
+}
+
+/// Shows that the probe finds what is open.
+#[tokio::test]
+async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
+    let fixture = prepared().await?;
+    let _worker = worker(&fixture, "open", &["--unconfined"]).await?;
+
+    let printed = probe(&fixture, "open", None).await?;
+
+    for expected in ["/token", "/workers/running", "neighbour/file", "kill -0"] {
+        assert!(printed.contains(expected), "{printed}");
+    }
+    // Its memory and environment are closed even then.
+    assert!(!printed.contains("environ"), "{printed}");
+    assert!(printed.ends_with(WORKS), "{printed}");
+    let page = fixture.rota(&["workers", "open"]).await;
+    assert!(page.out.contains("no: the worker was started with --unconfined"), "{}", page.out);
+    Ok(())
+}
