@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, ResourceExt};
 
 use serde::Serialize;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::Options;
 use crate::cluster::{STATUS_MANAGER, is_deleted};
 use crate::error::ReconcileError;
 use crate::health::Health;
-use crate::kind::Kind;
+use crate::kind::{Guarded, Kind};
 
 /// Characters of an event's note; the API rejects notes over a kilobyte.
 const MAX_NOTE_CHARS: usize = 1000;
@@ -51,22 +52,26 @@ impl Context {
     pub(crate) async fn write_status<K>(
         &self,
         controller: &'static str,
-        object: &K,
+        object: &ObjectMeta,
         status: &impl Serialize,
     ) -> Result<(), ReconcileError>
     where
         K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
-        let objects: Api<K> = Api::namespaced(self.kube.clone(), &object.namespace().unwrap_or_default());
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        let objects: Api<Guarded<K>> = Api::namespaced(self.kube.clone(), namespace);
         // The UID makes the write fail for a newer object of the same name.
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            "metadata": { "uid": object.uid() },
+            "metadata": { "uid": object.uid },
             "status": status,
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();
-        match objects.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
+        match objects
+            .patch_status(object.name.as_deref().unwrap_or_default(), &params, &Patch::Apply(&patch))
+            .await
+        {
             Ok(_) => self.health.status_written(controller),
             Err(error) if is_deleted(&error) => {}
             Err(error) => return Err(error.into()),

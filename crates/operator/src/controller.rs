@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, future, stream};
 use kube::ResourceExt;
 use kube::api::Api;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -62,7 +63,7 @@ pub(crate) async fn run<K, R>(
     context: Context,
     shutdown: CancellationToken,
 ) where
-    K: Kind,
+    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     R: Reconciler<K>,
 {
     let Source { store, writer, api } = source;
@@ -109,20 +110,31 @@ pub(crate) async fn run<K, R>(
     .await;
 }
 
-async fn reconcile_object<K: Kind, R: Reconciler<K>>(
+async fn reconcile_object<K, R>(
     name: &'static str,
     object: Arc<Guarded<K>>,
     reconciler: Arc<R>,
     backoff: Arc<Backoff<ObjectRef<Guarded<K>>>>,
     context: Context,
-) -> Result<Action, std::convert::Infallible> {
+) -> Result<Action, std::convert::Infallible>
+where
+    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+    R: Reconciler<K>,
+{
     let reference = ObjectRef::from_obj(object.as_ref());
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
             tracing::warn!(object = %reference, error = %invalid.error, "failed to deserialize object");
             let note = format!("failed to deserialize the object: {}", invalid.error);
-            context.event(object.as_ref(), EventType::Warning, "InvalidObject", "Read", &note).await;
+            if let Some(status) = invalid.status::<K>() {
+                context.event(object.as_ref(), EventType::Warning, "InvalidObject", "Read", &note).await;
+                if let Err(error) = context.write_status::<K>(name, &invalid.metadata, &status).await {
+                    context.health.failed(name, "status");
+                    tracing::warn!(object = %reference, %error, "failed to report an invalid object, retrying");
+                    return Ok(Action::requeue(backoff.failed(reference)));
+                }
+            }
             return Ok(Action::await_change());
         }
     };

@@ -37,6 +37,26 @@ pub(crate) enum ReconcileError {
     Control(#[from] rota_client::Error),
 }
 
+impl ReconcileError {
+    /// Returns reason and message of conditions that are unknown because of this error. They do not change while the
+    /// cause stays the same.
+    pub(crate) fn condition(&self) -> (&'static str, String) {
+        match self {
+            Self::Control(error) if error.is_temporary() => (
+                "ControlPlaneUnavailable",
+                "the control plane does not respond; the operator retries".to_owned(),
+            ),
+            Self::Control(error) => ("ControlPlaneError", format!("the control plane: {}", error.message)),
+            Self::Kube(kube::Error::Api(status)) => {
+                ("ClusterError", format!("the Kubernetes API: {}", status.message))
+            }
+            Self::Kube(_) => {
+                ("ClusterError", "the Kubernetes API does not respond; the operator retries".to_owned())
+            }
+        }
+    }
+}
+
 /// Describes a request that the control plane rejected, with the fields concerned.
 pub(crate) fn rejection_message(error: &rota_client::Error) -> String {
     let fields = error.fields.iter().map(|violation| format!("{}: {}", violation.field, violation.message));

@@ -92,8 +92,8 @@ pub(super) fn worker_pods(
     demand: &DemandSnapshot,
     now: Timestamp,
 ) -> Vec<WorkerPod> {
-    let (namespace, name) = (agent.namespace(), agent.name_any());
-    let mine = |pod: &Pod| pod.namespace() == namespace && pod.labels().get(AGENT) == Some(&name);
+    let (namespace, name) = (&agent.metadata.namespace, agent.name_any());
+    let mine = |pod: &Pod| pod.metadata.namespace == *namespace && pod.labels().get(AGENT) == Some(&name);
     let pods = pods.iter().flat_map(|store| store.state_filter(mine));
     let mut pods: Vec<_> = pods.map(|pod| worker_pod(&pod, demand, now)).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));

@@ -52,6 +52,8 @@ use crate::task::Stores;
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before a retry while no demand was received yet.
 const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Duration of a failure after which the agent's conditions are unknown: a restart of the control plane takes less.
+const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Grace period of pods whose workers are not connected.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
@@ -121,6 +123,10 @@ impl Reconciler<Agent> for Agents {
                 state.registered = None;
             }
         }
+        match &reconciled {
+            Ok(_) => state.failing_since = None,
+            Err(error) => self.report_failing(agent, &mut state, error).await,
+        }
         reconciled
     }
 
@@ -186,6 +192,22 @@ impl Agents {
             apply::report_start_failure(&self.context, name, &message).await?;
         }
         Ok(Action::requeue(requeue::after(agent, state, &pods, &hash)))
+    }
+
+    /// Writes that an agent cannot be reconciled: immediately if it has no status, otherwise once the failure lasts.
+    async fn report_failing(&self, agent: &Agent, state: &mut AgentState, error: &ReconcileError) {
+        let since = *state.failing_since.get_or_insert_with(Instant::now);
+        if agent.status.is_some() && since.elapsed() < FAILING_STATUS_DELAY {
+            return;
+        }
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let (reason, message) = error.condition();
+        let built = status::unknown(agent, reason, &message, now);
+        if agent.status.as_ref() != Some(&built)
+            && let Err(error) = self.context.write_status::<Agent>("agent", &agent.metadata, &built).await
+        {
+            tracing::warn!(%error, agent = agent.name_any(), "failed to write the status of a failing agent");
+        }
     }
 
     /// Registers the agent if its spec or labels changed. Returns the reason if the control plane rejects it.
@@ -362,7 +384,7 @@ impl Agents {
         let old = agent.status.as_ref();
         let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
         if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {
-            self.context.write_status("agent", agent, &built).await?;
+            self.context.write_status::<Agent>("agent", &agent.metadata, &built).await?;
             state.status_written = Some(Instant::now());
         }
         Ok(start_failure)

@@ -28,6 +28,8 @@ pub(super) struct AgentState {
     /// Generation and hash of the labels that the control plane has accepted.
     pub registered: Option<(Option<i64>, u64)>,
     pub status_written: Option<Instant>,
+    /// Time since which every reconciliation has failed.
+    pub failing_since: Option<Instant>,
     authority: Option<(String, Instant)>,
     announced: Option<(Vec<(String, String)>, Instant)>,
     reported: Option<(String, Instant)>,

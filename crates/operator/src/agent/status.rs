@@ -49,6 +49,7 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         message: failure.map(|failure| prefix(&failure.message, MAX_MESSAGE_BYTES).to_owned()),
     };
     let mut put = |type_: &str, holds: bool, reason: &str, message: &str| {
+        let holds = if holds { "True" } else { "False" };
         status.conditions.push(condition_of(agent, type_, holds, reason, message, now));
     };
     match input.rejected {
@@ -88,6 +89,27 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
     status
 }
 
+/// Builds the status of an agent that cannot be reconciled for a while: what was last known, with conditions that are
+/// unknown. A spec that was accepted stays so.
+pub(crate) fn unknown(agent: &Agent, reason: &str, message: &str, now: Timestamp) -> AgentStatus {
+    let mut status = agent.status.clone().unwrap_or_default();
+    let accepted = |condition: &Condition| {
+        condition.type_ == condition::ACCEPTED
+            && condition.status != "Unknown"
+            && condition.observed_generation == agent.metadata.generation
+    };
+    let mut unknown = vec![condition::READY];
+    if !status.conditions.iter().any(accepted) {
+        unknown.push(condition::ACCEPTED);
+    }
+    status.conditions.retain(|condition| !unknown.contains(&condition.type_.as_str()));
+    for type_ in unknown {
+        status.conditions.push(condition_of(agent, type_, "Unknown", reason, message, now));
+    }
+    status.message = Some(prefix(message, MAX_MESSAGE_BYTES).to_owned());
+    status
+}
+
 /// Returns whether two statuses differ in more than counters, whose writes may be delayed.
 pub(crate) fn differs_beyond_counters(old: Option<&AgentStatus>, new: &AgentStatus) -> bool {
     let without_counters = |status: &AgentStatus| AgentStatus {
@@ -106,12 +128,11 @@ pub(crate) fn differs_beyond_counters(old: Option<&AgentStatus>, new: &AgentStat
 fn condition_of(
     agent: &Agent,
     type_: &str,
-    holds: bool,
+    status: &str,
     reason: &str,
     message: &str,
     now: Timestamp,
 ) -> Condition {
-    let status = if holds { "True" } else { "False" };
     let mut conditions = agent.status.iter().flat_map(|status| &status.conditions);
     let old = conditions.find(|condition| condition.type_ == type_);
     let since = old.filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
@@ -178,6 +199,27 @@ mod tests {
         let mut stopped = agent(0);
         stopped.spec.max_replicas = Some(0);
         assert_eq!(ready(&built(&stopped, &none, None)), ("True", "Stopped"));
+    }
+
+    #[test]
+    fn failing_agent_is_unknown_and_stays_accepted() {
+        let mut agent = agent(0);
+        let now = Timestamp::from_second(9).unwrap();
+        let fresh = unknown(&agent, "ControlPlaneUnavailable", "no response", now);
+        let types: Vec<_> = fresh
+            .conditions
+            .iter()
+            .map(|condition| (condition.type_.as_str(), condition.status.as_str()))
+            .collect();
+        assert_eq!(types, [("Ready", "Unknown"), ("Accepted", "Unknown")]);
+        agent.status = Some(built(&agent, &DemandSnapshot::default(), None));
+        let known = unknown(&agent, "ControlPlaneUnavailable", "no response", now);
+        assert_eq!(ready(&known), ("Unknown", "ControlPlaneUnavailable"));
+        let accepted = known.conditions.iter().find(|condition| condition.type_ == "Accepted").unwrap();
+        assert_eq!(accepted.status, "True");
+        agent.status = Some(known.clone());
+        let later = Timestamp::from_second(99).unwrap();
+        assert_eq!(unknown(&agent, "ControlPlaneUnavailable", "no response", later), known, "written once");
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(super) async fn write_status(
     if task.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    context.write_status("task", task, &status).await
+    context.write_status::<Task>("task", &task.metadata, &status).await
 }
 
 /// Deletes the resource. The record stays in the control plane.
