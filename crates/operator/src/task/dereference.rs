@@ -11,7 +11,7 @@ use rota_proto::v1::TaskState;
 use rota_proto::{names, v1};
 
 use super::cache::TaskCache;
-use super::status::{self, WaitExplanation};
+use super::status::{self, Ages, WaitExplanation};
 use crate::context::Context;
 use crate::error::ReconcileError;
 
@@ -60,11 +60,17 @@ pub(super) fn is_waiting(record: &v1::Task) -> bool {
     matches!(state, TaskState::Unspecified | TaskState::Pending | TaskState::Queued)
 }
 
-/// Returns the time since the task was submitted.
-pub(super) fn age(record: &v1::Task, now: Timestamp) -> Duration {
-    let created = record.create_time.as_ref();
-    let created = created.and_then(|created| Timestamp::new(created.seconds, created.nanos).ok());
-    created.and_then(|created| Duration::try_from(now.duration_since(created)).ok()).unwrap_or_default()
+/// Returns the times since the task was submitted, and since its attempt runs.
+pub(super) fn ages(record: &v1::Task, now: Timestamp) -> Ages {
+    let since = |time: &pbjson_types::Timestamp| {
+        let time = Timestamp::new(time.seconds, time.nanos).ok()?;
+        Some(Duration::try_from(now.duration_since(time)).unwrap_or_default())
+    };
+    let started = record.status.as_ref().and_then(|status| status.start_time.as_ref());
+    Ages {
+        task: record.create_time.as_ref().and_then(since).unwrap_or_default(),
+        running: started.and_then(since),
+    }
 }
 
 /// Asks the control plane why a task is waiting.

@@ -12,6 +12,7 @@ mod watch;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +37,9 @@ pub(crate) use self::watch::Stores;
 
 /// Pending cancellations of tasks whose resource was deleted. The sweep finds those that do not fit.
 const DELETION_QUEUE_SIZE: usize = 4096;
-/// Interval at which a waiting task is reconciled: its explanation changes without an event.
+/// Age of a task that could not be submitted at which its status says so: a restart of the control plane takes less.
+const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
+/// Shortest interval at which a waiting task is reconciled: its explanation changes without an event.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which other tasks are reconciled without a trigger, in case one was lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
@@ -49,6 +52,8 @@ pub(crate) struct Tasks {
     deleted: mpsc::Sender<DeletedTask>,
     /// UIDs of tasks whose long wait was published as an Event.
     wait_published: Mutex<HashSet<String>>,
+    /// Status writes under way.
+    writes: AtomicUsize,
 }
 
 /// Reconciler of `Task` resources, with the background tasks that it needs.
@@ -68,6 +73,7 @@ impl Parts {
             cache: Arc::clone(&cache),
             deleted: sender,
             wait_published: Mutex::default(),
+            writes: AtomicUsize::new(0),
         };
         Self { tasks: Arc::new(tasks), cache, deleted }
     }
@@ -92,6 +98,22 @@ impl Parts {
 
 impl Reconciler<Task> for Tasks {
     async fn reconcile(&self, task: &Task) -> Result<Action, ReconcileError> {
+        let reconciled = self.reconcile_task(task).await;
+        if let Err(error) = &reconciled {
+            self.report_failing(task, error).await;
+        }
+        reconciled
+    }
+
+    fn deleted(&self, task: &Task) {
+        self.forget(&task.uid().unwrap_or_default());
+        // If the queue is full, the sweep finds it.
+        let _ = self.deleted.try_send(DeletedTask::of(task));
+    }
+}
+
+impl Tasks {
+    async fn reconcile_task(&self, task: &Task) -> Result<Action, ReconcileError> {
         let uid = task.uid().unwrap_or_default();
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         if task.metadata.deletion_timestamp.is_some() {
@@ -140,14 +162,22 @@ impl Reconciler<Task> for Tasks {
         self.write_record(task, &record, now).await
     }
 
-    fn deleted(&self, task: &Task) {
-        self.forget(&task.uid().unwrap_or_default());
-        // If the queue is full, the sweep finds it.
-        let _ = self.deleted.try_send(DeletedTask::of(task));
+    /// Writes why a task has not been submitted for a while.
+    async fn report_failing(&self, task: &Task, error: &ReconcileError) {
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let created = task.creation_timestamp().map_or(now, |created| created.0);
+        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
+        let is_submitted = task.status.as_ref().is_some_and(|status| status.task_id.is_some());
+        if is_submitted || age < FAILING_STATUS_DELAY || task.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let (reason, message) = error.condition();
+        let built = status::unsubmitted(task, reason, &message);
+        if let Err(error) = apply::write_status(&self.context, task, built).await {
+            tracing::warn!(%error, task = task.name_any(), "failed to write the status of a failing task");
+        }
     }
-}
 
-impl Tasks {
     /// Writes the status of a record, if it is due.
     async fn write_record(
         &self,
@@ -155,7 +185,8 @@ impl Tasks {
         record: &Arc<v1::Task>,
         now: Timestamp,
     ) -> Result<Action, ReconcileError> {
-        let age = dereference::age(record, now);
+        let ages = dereference::ages(record, now);
+        let age = ages.task;
         let is_waiting = dereference::is_waiting(record);
         let record = if is_final(record) {
             // The stream omits results.
@@ -168,19 +199,22 @@ impl Tasks {
             false => None,
         };
         let built = status::build(task, record, waiting, now);
-        let due = status::write_due(task, &built, age);
+        let due = status::write_due(task, &built, ages, self.writes.load(Ordering::Relaxed));
         if let status::WriteDue::In(delay) = due {
             return Ok(Action::requeue(delay));
         }
         self.publish_events(task, &built, is_waiting && age >= WAIT_CHECK_INTERVAL).await;
         let over = status::is_final(built.phase);
         if due == status::WriteDue::Now {
-            apply::write_status(&self.context, task, built).await?;
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            let written = apply::write_status(&self.context, task, built).await;
+            self.writes.fetch_sub(1, Ordering::Relaxed);
+            written?;
         }
         if over {
             self.forget(&record.uid);
         }
-        Ok(Action::requeue(if is_waiting { WAIT_CHECK_INTERVAL } else { RESYNC_INTERVAL }))
+        Ok(Action::requeue(if is_waiting { wait_check_interval(age) } else { RESYNC_INTERVAL }))
     }
 
     /// Publishes Events of a retry, a failure or a long wait.
@@ -226,7 +260,28 @@ impl Tasks {
     }
 }
 
+/// Returns when a task that has waited for this long is explained again: less and less often, since each explanation of
+/// a deep queue looks at all tasks before it.
+fn wait_check_interval(age: Duration) -> Duration {
+    age.clamp(WAIT_CHECK_INTERVAL, RESYNC_INTERVAL)
+}
+
 fn is_final(record: &v1::Task) -> bool {
     let state = record.status.as_ref().map_or(v1::TaskState::Unspecified, v1::TaskStatus::state);
     state.is_final()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_task_is_explained_ever_less_often() {
+        let (mut age, mut explanations) = (status::WAIT_STATUS_DELAY, 0);
+        while age < Duration::from_secs(3600) {
+            age += wait_check_interval(age);
+            explanations += 1;
+        }
+        assert!(explanations <= 12, "{explanations} in an hour");
+    }
 }

@@ -15,6 +15,9 @@ use rota_proto::v1::{self, TaskState, WaitReason};
 
 /// Time after which a task that has not started gets a status write for its wait.
 pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
+/// Status writes under way that lengthen the delay once more, and how often at most.
+const WRITES_PER_DELAY: usize = 12;
+const MAX_DELAYS: u32 = 4;
 const MAX_PREVIEW_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: usize = 1024;
 
@@ -126,17 +129,41 @@ pub(crate) enum WriteDue {
     Never,
 }
 
-/// Decides when to write a status. A task that starts immediately costs two writes: when it runs and when it has finished.
-/// One that waits gets a third, which explains the wait.
-pub(crate) fn write_due(task: &Task, built: &TaskStatus, age: Duration) -> WriteDue {
+/// Decides when to write a status. A task that ends within a second of its start costs one write, others two: while they
+/// run and when they have ended. One that waits gets another, which explains the wait. Each write costs the API server
+/// more than the creation of the object, so with `writes` under way those that the next one may replace wait longer.
+pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usize) -> WriteDue {
     let written = task.status.as_ref();
     let never_written = written.is_none_or(|written| written.task_id.is_none());
-    if written == Some(built) {
-        WriteDue::Never
-    } else if never_written && age < WAIT_STATUS_DELAY && !is_final(built.phase) && !is_running(built.phase) {
-        WriteDue::In(WAIT_STATUS_DELAY - age)
-    } else {
-        WriteDue::Now
+    let was_running = written.is_some_and(|written| is_running(written.phase));
+    let load = u32::try_from(writes / WRITES_PER_DELAY).unwrap_or(u32::MAX).min(MAX_DELAYS);
+    let delay = WAIT_STATUS_DELAY * (1 + load);
+    let replaceable_for = match built.phase {
+        _ if written == Some(built) => return WriteDue::Never,
+        TaskPhase::Running if !was_running => ages.running.or(Some(ages.task)),
+        TaskPhase::Pending | TaskPhase::Queued if never_written => Some(ages.task),
+        _ => None,
+    };
+    match replaceable_for.and_then(|age| delay.checked_sub(age)).filter(|left| !left.is_zero()) {
+        Some(left) => WriteDue::In(left),
+        None => WriteDue::Now,
+    }
+}
+
+/// Times since a task was submitted, and since it runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ages {
+    pub task: Duration,
+    pub running: Option<Duration>,
+}
+
+/// Builds the status of a task that cannot be submitted for a while.
+pub(crate) fn unsubmitted(task: &Task, reason: &str, message: &str) -> TaskStatus {
+    TaskStatus {
+        observed_generation: task.metadata.generation,
+        reason: Some(reason.to_owned()),
+        message: Some(prefix(message, MAX_MESSAGE_BYTES).to_owned()),
+        ..task.status.clone().unwrap_or_default()
     }
 }
 

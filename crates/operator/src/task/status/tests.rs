@@ -15,18 +15,49 @@ fn built(task: &Task, state: TaskState) -> TaskStatus {
     build(task, &record(state), None, Timestamp::from_second(100).unwrap())
 }
 
+fn ages(task: Duration, running: Option<Duration>) -> Ages {
+    Ages { task, running }
+}
+
 #[test]
-fn quick_task_costs_two_writes() {
-    let mut task = Task::default();
+fn quick_task_costs_one_write() {
+    let task = Task::default();
     let soon = Duration::from_millis(10);
     let queued = built(&task, TaskState::Queued);
-    assert_eq!(write_due(&task, &queued, soon), WriteDue::In(WAIT_STATUS_DELAY - soon));
+    let later = WriteDue::In(WAIT_STATUS_DELAY - soon);
+    assert_eq!(write_due(&task, &queued, ages(soon, None), 0), later);
+    // Its time in the queue does not count: it may end right after its start.
     let running = built(&task, TaskState::Running);
-    assert_eq!(write_due(&task, &running, soon), WriteDue::Now);
-    task.status = Some(running.clone());
-    assert_eq!(write_due(&task, &running, soon), WriteDue::Never);
+    assert_eq!(write_due(&task, &running, ages(9 * WAIT_STATUS_DELAY, Some(soon)), 0), later);
     let done = built(&task, TaskState::Succeeded);
-    assert_eq!(write_due(&task, &done, soon), WriteDue::Now);
+    assert_eq!(write_due(&task, &done, ages(soon, Some(soon)), 0), WriteDue::Now);
+}
+
+#[test]
+fn long_task_costs_two_writes() {
+    let mut task = Task::default();
+    let running = built(&task, TaskState::Running);
+    let old = ages(WAIT_STATUS_DELAY, Some(WAIT_STATUS_DELAY));
+    assert_eq!(write_due(&task, &running, old, 0), WriteDue::Now);
+    // While many writes are under way, it may end before its turn.
+    let load = WRITES_PER_DELAY;
+    assert_eq!(write_due(&task, &running, old, load), WriteDue::In(WAIT_STATUS_DELAY));
+    task.status = Some(running.clone());
+    assert_eq!(write_due(&task, &running, old, load), WriteDue::Never);
+    let asks = built(&task, TaskState::InputRequired);
+    assert_eq!(write_due(&task, &asks, ages(Duration::ZERO, None), load), WriteDue::Now);
+    let done = built(&task, TaskState::Succeeded);
+    assert_eq!(write_due(&task, &done, old, load), WriteDue::Now);
+}
+
+#[test]
+fn unsubmitted_task_reports_the_outage() {
+    let mut task = Task::default();
+    let status = unsubmitted(&task, "ControlPlaneUnavailable", "no response");
+    assert_eq!((status.phase, status.task_id.as_ref()), (TaskPhase::Pending, None), "it is submitted later");
+    assert_eq!(status.reason.as_deref(), Some("ControlPlaneUnavailable"));
+    task.status = Some(status.clone());
+    assert_eq!(unsubmitted(&task, "ControlPlaneUnavailable", "no response"), status, "written once");
 }
 
 #[test]
@@ -37,7 +68,7 @@ fn waiting_task_explains_its_wait() {
     let now = Timestamp::from_second(1).unwrap();
     let pending = build(&task, &record(TaskState::Pending), Some(waiting), now);
     assert_eq!(pending.reason.as_deref(), Some("AgentMissing"));
-    assert_eq!(write_due(&task, &pending, WAIT_STATUS_DELAY), WriteDue::Now);
+    assert_eq!(write_due(&task, &pending, ages(WAIT_STATUS_DELAY, None), 0), WriteDue::Now);
     assert_eq!(pending.conditions, []);
 }
 
@@ -48,7 +79,7 @@ fn queue_movement_causes_no_write() {
     let mut write = |causes: Vec<v1::Cause>| {
         let why = explain_wait(&task, &record, causes);
         let status = build(&task, &record, Some(why), now);
-        let due = write_due(&task, &status, WAIT_STATUS_DELAY);
+        let due = write_due(&task, &status, ages(WAIT_STATUS_DELAY, None), 0);
         task.status = Some(status);
         due
     };
