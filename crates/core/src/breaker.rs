@@ -1,5 +1,5 @@
 //! Circuit breaker state machine: opens after consecutive infrastructure failures, half-opens after a cooldown to admit
-//! one probe, and closes on success. Pure; knows no agents and no clock.
+//! one probe, and closes on success. Agents and workers have one each. Pure; knows neither of them, and no clock.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Default for Policy {
     }
 }
 
-/// The result of an attempt as evidence about its agent.
+/// The result of an attempt as evidence about its agent, or about its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome<'a> {
     /// The agent works.
@@ -66,6 +66,20 @@ impl<'a> Outcome<'a> {
     }
 }
 
+impl<'a> Outcome<'a> {
+    /// Classifies a failure as evidence about the worker. `program` states whether the agent, not the task, chose the
+    /// program.
+    pub fn of_worker(failure: &'a Failure, program: bool) -> Self {
+        match failure.class {
+            Class::Environment => Self::Failure(failure),
+            Class::Start | Class::Crash if program => Self::Failure(failure),
+            // The program ran on the worker and reported these itself.
+            Class::Agent | Class::Refusal | Class::Budget => Self::Success,
+            _ => Self::Ignored,
+        }
+    }
+}
+
 /// Admission of an agent's tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
@@ -87,7 +101,7 @@ pub enum State {
 /// Identity of an attempt.
 type Attempt = (TaskId, Fence);
 
-/// The circuit breaker of one agent.
+/// The circuit breaker of one agent, or of one worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Breaker {
     state: State,
@@ -294,6 +308,16 @@ mod tests {
             breaker.observe_outcome(&never, Outcome::Failure(&overload()), attempt(number), at(0), 1.0);
         }
         assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[test]
+    fn only_machine_of_the_worker_counts() {
+        for class in Class::ALL {
+            let failure = Failure::new(class, "x");
+            let counts = |program| matches!(Outcome::of_worker(&failure, program), Outcome::Failure(_));
+            assert_eq!(counts(true), class.is_of_worker(), "{class:?}");
+            assert_eq!(counts(false), class == Class::Environment, "{class:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum Recovery {
     /// Retry after the requested wait or with backoff. No attempt of the policy is used, since the task is not to
     /// blame.
     Wait,
+    /// Retry once, preferably on another worker: the failure may be that of a single machine.
+    Elsewhere,
     /// Do not retry: another attempt would fail the same way.
     Stop,
 }
@@ -77,6 +79,11 @@ impl Class {
         Self::Environment,
     ];
 
+    /// Whether the worker or its machine may be to blame, so that the next attempt avoids it.
+    pub fn is_of_worker(self) -> bool {
+        matches!(self, Self::Start | Self::Environment | Self::Crash)
+    }
+
     /// Returns the reaction to a failure of this class.
     pub fn recovery(self) -> Recovery {
         match self {
@@ -87,8 +94,8 @@ impl Class {
             | Self::Environment
             | Self::WorkerLost => Recovery::Retry,
             Self::RateLimit | Self::Overload => Recovery::Wait,
-            Self::Start
-            | Self::Timeout
+            Self::Start => Recovery::Elsewhere,
+            Self::Timeout
             | Self::Auth
             | Self::Refusal
             | Self::Budget
@@ -138,7 +145,7 @@ impl Failure {
             _ => match class.recovery() {
                 Recovery::Wait => Severity::Low,
                 Recovery::Retry => Severity::Medium,
-                Recovery::Stop => Severity::High,
+                Recovery::Elsewhere | Recovery::Stop => Severity::High,
             },
         };
         Self {

@@ -49,8 +49,8 @@ impl Policy {
     pub fn decide(&self, failure: &Failure, failures: u32, waits: u32, jitter: f64) -> Decision {
         match failure.class.recovery() {
             Recovery::Stop => Decision::Stop,
-            Recovery::Retry if failures >= self.max_attempts => Decision::Stop,
-            Recovery::Retry => Decision::Retry(self.after(failure, failures, jitter)),
+            Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
+            Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
             Recovery::Wait if waits > MAX_WAITS => Decision::Stop,
             Recovery::Wait => Decision::Wait(self.after(failure, waits, jitter)),
         }
@@ -106,7 +106,9 @@ mod tests {
             let failure = Failure::new(class, "x");
             let first = policy.decide(&failure, 1, 1, 0.5);
             match class.recovery() {
-                Recovery::Retry => assert!(matches!(first, Decision::Retry(_)), "{class:?}"),
+                Recovery::Retry | Recovery::Elsewhere => {
+                    assert!(matches!(first, Decision::Retry(_)), "{class:?}");
+                }
                 Recovery::Wait => assert!(matches!(first, Decision::Wait(_)), "{class:?}"),
                 Recovery::Stop => assert_eq!(first, Decision::Stop, "{class:?}"),
             }

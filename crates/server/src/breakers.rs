@@ -1,4 +1,4 @@
-//! Per-agent circuit breakers. Observes how attempts end in the commit stream, and limits the admission of an agent's
+//! Circuit breakers of agents, and of workers (`workers`). Observes how attempts end in the commit stream, and limits the admission of an agent's
 //! tasks after consecutive infrastructure failures. State is in memory and resets on restart. The state machine is
 //! `rota_core::breaker`'s.
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
 use crate::clock::now;
-use crate::keys::AgentKey;
+use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::{Admission, Scheduler};
 use crate::wire::failure;
 
@@ -31,6 +31,8 @@ pub(crate) struct Breakers {
     agents: Arc<AgentRegistry>,
     /// Only those that are not as they were at the start.
     inner: Mutex<BTreeMap<AgentKey, Breaker>>,
+    /// Those of workers that are not as they were at the start.
+    workers: Mutex<BTreeMap<WorkerKey, Breaker>>,
     /// Wakes the timer: a breaker has opened.
     opened: Notify,
 }
@@ -75,7 +77,14 @@ pub(crate) struct BreakerChanges {
 
 impl Breakers {
     pub(crate) fn new(policy: Policy, scheduler: Arc<Scheduler>, agents: Arc<AgentRegistry>) -> Self {
-        Self { policy, scheduler, agents, inner: Mutex::default(), opened: Notify::new() }
+        Self {
+            policy,
+            scheduler,
+            agents,
+            inner: Mutex::default(),
+            workers: Mutex::default(),
+            opened: Notify::new(),
+        }
     }
 
     /// Returns every breaker with failures to report.
@@ -95,6 +104,7 @@ impl Breakers {
     /// Takes in the attempts of a commit.
     pub(crate) fn observe(&self, commit: &Commit) -> BreakerChanges {
         let mut changes = BreakerChanges::default();
+        self.observe_workers(commit);
         let mut ends = commit.attempts_ended.iter().peekable();
         for change in &commit.tasks {
             let ended = ends.peek().copied().filter(|end| end.task.id == change.task.id);
@@ -192,11 +202,14 @@ impl Breakers {
         opened
     }
 
-    /// Closes an agent's breaker, and returns it as it was if it had failures to report.
+    /// Closes the breakers of an agent and of its workers, and returns the agent's as it was if it had failures to
+    /// report.
     pub(crate) fn reset(&self, agent: &AgentKey) -> Option<Breaker> {
         let mut inner = self.inner.lock();
         let known = inner.remove(agent);
         self.scheduler.set_admission(agent, Admission::Open);
+        drop(inner);
+        self.forget_workers_of(agent);
         known
     }
 
@@ -207,11 +220,13 @@ impl Breakers {
                 self.scheduler.set_admission(agent, Admission::Probe);
             }
         }
+        self.tick_workers();
     }
 
     /// Returns when the next breaker is due.
     fn next(&self) -> Option<Timestamp> {
-        self.inner.lock().values().filter_map(Breaker::until).min()
+        let agents = self.inner.lock().values().filter_map(Breaker::until).min();
+        agents.into_iter().chain(self.next_worker()).min()
     }
 }
 
@@ -237,3 +252,4 @@ pub(crate) async fn run(breakers: Arc<Breakers>, stop: CancellationToken, monito
 
 #[cfg(test)]
 mod tests;
+mod workers;

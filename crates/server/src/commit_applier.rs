@@ -83,7 +83,7 @@ impl CommitApplier {
         match self.agents.apply(change) {
             AgentEffect::Deleted => return drop(self.breakers.reset(&key)),
             // The change may have fixed what opened the breaker.
-            AgentEffect::SpecChanged => drop(self.breakers.get(&key).and_then(|_| self.breakers.reset(&key))),
+            AgentEffect::SpecChanged => drop(self.breakers.reset(&key)),
             AgentEffect::Created | AgentEffect::Unchanged => {}
         }
         // Workers may have joined before their agent was created.

@@ -170,6 +170,7 @@ impl Snapshot {
                 capacity.workers += 1;
                 capacity.slots += small(worker.slots);
                 capacity.free += small(worker.free);
+                capacity.suspended += u32::from(worker.suspended);
             }
         }
         capacity

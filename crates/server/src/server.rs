@@ -128,6 +128,7 @@ impl Server {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
+            breakers: Arc::clone(&breakers),
             dispatcher: Arc::clone(&dispatcher),
             metrics: Arc::clone(&metrics),
             timing: options.timing.clone(),

@@ -187,13 +187,15 @@ impl StoreClient {
         }
     }
 
-    /// Assigns ready tasks to a worker. Returns how many; refused if the worker's session is over.
-    pub(crate) async fn claim(&self, claim: Claim) -> Result<Result<usize, Refused>, Error> {
+    /// Assigns ready tasks to a worker. Returns how many, or `None` if all avoid the worker; refused if the worker's session
+    /// is over.
+    pub(crate) async fn claim(&self, claim: Claim) -> Result<Result<Option<usize>, Refused>, Error> {
         let reply = self.apply(vec![Command::Claim(claim)]).await?.into_iter().next();
         Ok(match reply {
-            Some(Ok(Reply::Claimed(assigned))) => Ok(assigned),
+            Some(Ok(Reply::Claimed(assigned))) => Ok(Some(assigned)),
+            Some(Ok(Reply::PassedOver)) => Ok(None),
             Some(Err(refused)) => Err(refused),
-            _ => Ok(0),
+            _ => Ok(Some(0)),
         })
     }
 

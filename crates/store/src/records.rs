@@ -99,6 +99,8 @@ pub struct Claim {
     pub worker: WorkerRef,
     /// Routes to take tasks from.
     pub routes: Vec<RouteId>,
+    /// Those of them that another worker serves too: their tasks that avoid this worker are left to it.
+    pub shared: Vec<RouteId>,
     pub slots: usize,
 }
 
@@ -147,6 +149,8 @@ pub enum Reply {
     /// The task after the command, with the reply to its sender.
     Task(Arc<Task>, task::Reply),
     Claimed(usize),
+    /// No task was assigned, and all that were looked at avoid the worker.
+    PassedOver,
     /// Number of tasks with a passed deadline.
     Ticked(usize),
     /// The new session, and the fate of each named attempt.

@@ -155,6 +155,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
         namespace: namespace(),
         worker: worker(1),
         routes: vec![RouteId(u32::try_from(size).unwrap())],
+        shared: Vec::new(),
         slots: 4,
     };
     let replies = step(vec![Command::Claim(claim)]);
@@ -179,7 +180,13 @@ fn large_batch_loads_and_writes_once() {
     let batch = (0..500).map(|number| create(number, Target::Agent(agent(0)), None)).collect();
     let (created, _) = calls(&mut engine, batch);
     assert_eq!((created.loads, created.writes, created.tasks_written), (1, 1, 500));
-    let claim = Claim { namespace: namespace(), worker: worker(0), routes: vec![RouteId(1)], slots: 200 };
+    let claim = Claim {
+        namespace: namespace(),
+        worker: worker(0),
+        routes: vec![RouteId(1)],
+        shared: Vec::new(),
+        slots: 200,
+    };
     let (claimed, _) = calls(&mut engine, vec![Command::Claim(claim)]);
     assert_eq!((claimed.loads, claimed.writes, claimed.rows_read), (1, 1, 200));
     let attempt = AttemptRef { by: worker(0), fence: rota_core::Fence(1) };

@@ -10,13 +10,14 @@ use super::MARK;
 use super::table::table;
 use crate::protos::comment;
 
-const RECOVERIES: [(Recovery, &str, &str); 3] = [
+const RECOVERIES: [(Recovery, &str, &str); 4] = [
     (Recovery::Retry, "retry", "a new attempt after a backoff, as often as the task's retry policy allows"),
     (
         Recovery::Wait,
         "wait",
         "a new attempt at the time that the failure names or after a backoff, not counted by the retry policy",
     ),
+    (Recovery::Elsewhere, "retry once", "one new attempt, on another worker if there is one"),
     (Recovery::Stop, "stop", "the task fails, since a new attempt would fail too"),
 ];
 

@@ -51,6 +51,8 @@ impl Task {
             waits: 0,
             worker_losses: 0,
             hand_backs: 0,
+            avoid: None,
+            start_failed: false,
             unaccepted_losses: 0,
             worked: Duration::ZERO,
             refusals: 0,

@@ -62,6 +62,8 @@ pub struct RouteCapacity {
     /// Slots of the workers that accept tasks.
     pub slots: u32,
     pub free: u32,
+    /// Workers whose circuit breaker is not closed.
+    pub suspended: u32,
     /// Ready tasks of the route with a better rank.
     pub ahead: u64,
 }
@@ -279,6 +281,14 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
         ));
     } else {
         causes.push(cause("dispatching", "a slot is free, the assignment follows", ""));
+    }
+    if capacity.suspended > 0 && capacity.free == 0 {
+        let (count, all) = (capacity.suspended, capacity.workers);
+        causes.push(cause(
+            "worker_breaker_open",
+            format!("{count} of the {all} workers for {who} get no tasks: their circuit breakers are open after consecutive failures of the worker itself"),
+            "see `rota workers`, and repair or restart these workers",
+        ));
     }
     if capacity.free == 0 {
         causes.extend(context.pool.as_ref().and_then(|pool| of_pool(task, pool)));

@@ -205,6 +205,12 @@ pub struct Task {
     /// Worker of the last assignment that ended.
     #[serde(default, skip_serializing_if = "none")]
     pub last_worker: Option<WorkerName>,
+    /// Worker that failed or did not accept the last attempt: another one is preferred.
+    #[serde(default, skip_serializing_if = "none")]
+    pub avoid: Option<WorkerName>,
+    /// Whether an attempt failed because its program could not be started.
+    #[serde(default)]
+    pub start_failed: bool,
     /// Failed attempts that count against the retry policy.
     #[serde(default)]
     pub failures: u32,

@@ -7,7 +7,7 @@ use super::{
     Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, Own, Refusal, Rejected,
     Reply, RuntimeSession, State, StateChange, WorkerRef,
 };
-use crate::failure::{Class, Failure, Severity};
+use crate::failure::{Class, Failure, Recovery, Severity};
 use crate::retry::{self, Decision};
 use crate::usage::Usage;
 use crate::{AgentName, Fence};
@@ -90,6 +90,7 @@ impl Step<'_> {
             task.refusals = 0;
             task.refusal = None;
             task.unaccepted_losses = 0;
+            task.avoid = None;
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
@@ -116,6 +117,7 @@ impl Step<'_> {
         let task = &mut *self.task;
         let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
         task.refusals += 1;
+        task.avoid = Some(worker.clone());
         task.refusal = Some(Refusal { worker: worker.clone(), reason: message.to_owned() });
         if task.refusals > 1 {
             let wait = retry::backoff(
@@ -277,7 +279,11 @@ impl Step<'_> {
         let task = &mut *self.task;
         let waits = task.waits + 1;
         let failures = task.failures + 1;
-        let decision = task.retry.decide(&failure, failures, waits, jitter);
+        let mut decision = task.retry.decide(&failure, failures, waits, jitter);
+        if failure.class.recovery() == Recovery::Elsewhere && std::mem::replace(&mut task.start_failed, true)
+        {
+            decision = Decision::Stop;
+        }
         let wait = match decision {
             Decision::Retry(wait) => {
                 task.failures = failures;
@@ -302,6 +308,12 @@ impl Step<'_> {
             return self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
         }
         task.retry_at = Some(at);
+        task.avoid = (task.assignment.as_ref())
+            // A program that the task brought along crashes by itself.
+            .filter(|assignment| {
+                failure.class.is_of_worker() && !(assignment.own.program && failure.class == Class::Crash)
+            })
+            .map(|assignment| assignment.worker.clone());
         let mut change =
             StateChange::new(State::Pending, "retry").message(failure.message.clone()).failure(failure);
         change.retry_at = Some(at);

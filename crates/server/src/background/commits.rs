@@ -83,9 +83,13 @@ impl Claimer {
     }
 
     async fn claim(self, plan: ClaimPlan) {
-        let ClaimPlan { claim, reservation } = plan;
+        let ClaimPlan { claim, mut reservation } = plan;
         let assigned = match self.store.claim(claim).await {
-            Ok(Ok(assigned)) => assigned,
+            Ok(Ok(Some(assigned))) => assigned,
+            Ok(Ok(None)) => {
+                reservation.pass_over();
+                0
+            }
             Ok(Err(Refused::Superseded)) => {
                 // Nothing more is planned for a session that is over, so that other workers are tried immediately. Its
                 // worker, if it is still there, connects again.

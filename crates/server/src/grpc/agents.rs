@@ -196,7 +196,12 @@ impl AgentService for Agents {
             .filter(|worker| request.agent.is_empty() || worker.profile.agent.as_str() == request.agent);
         let now = now();
         let named = ours.map(|worker| {
-            let worker = worker_to_wire(worker, now);
+            let profile = &worker.profile;
+            let key = (profile.namespace.clone(), profile.worker.clone());
+            let worker = v1::Worker {
+                breaker: self.demand.breakers.describe_worker(&key),
+                ..worker_to_wire(worker, now)
+            };
             (worker.name.clone(), worker)
         });
         let (workers, next_page_token) = page(named.collect(), request.page_size, &request.page_token)?;

@@ -96,5 +96,6 @@ pub(super) fn worker_to_wire(worker: &WorkerView, now: Timestamp) -> v1::Worker 
         runtime_version: stats.runtime_version,
         isolated: stats.isolated,
         not_isolated_reason: stats.not_isolated_reason,
+        breaker: String::new(),
     }
 }

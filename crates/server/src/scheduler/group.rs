@@ -60,6 +60,9 @@ impl GroupKey {
     }
 }
 
+/// Number of occupied slots of a worker, and when it was last used.
+pub(super) type Load = (usize, u64);
+
 /// Workers that cover the same routes.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -69,8 +72,10 @@ pub(super) struct Group {
     /// Capabilities of the first worker besides those of its agent.
     pub(super) own: BTreeSet<String>,
     pub(super) members: usize,
-    /// Workers with free slots by number of occupied slots: least loaded first.
-    pub(super) free: BTreeSet<(usize, WorkerKey)>,
+    /// Members that may be given tasks as soon as they have a free slot.
+    pub(super) able: usize,
+    /// Workers with free slots: least loaded first, then least recently used.
+    pub(super) free: BTreeSet<(Load, WorkerKey)>,
     /// Routes that the group covers.
     pub(super) routes: BTreeSet<RouteId>,
     /// Those of them with ready tasks.
@@ -88,6 +93,7 @@ impl Group {
             profile: first.profile.clone(),
             own: first.own_capabilities.clone(),
             members: 0,
+            able: 0,
             free: BTreeSet::new(),
             routes: BTreeSet::new(),
             queued: BTreeSet::new(),
@@ -103,6 +109,6 @@ impl Group {
 
     /// Returns the load of the least loaded worker, if tasks wait for one.
     pub(super) fn load(&self) -> Option<usize> {
-        self.free.first().map(|(load, _)| *load).filter(|_| !self.waiting.is_empty())
+        self.free.first().map(|((occupied, _), _)| *occupied).filter(|_| !self.waiting.is_empty())
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::admission::Admission;
 use super::capabilities::CapabilityIndex;
-use super::group::{Group, GroupId, GroupKey};
+use super::group::{Group, GroupId, GroupKey, Load};
 use super::queue::RouteQueue;
 use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
@@ -167,8 +167,8 @@ impl Matching {
         &mut self,
         id: GroupId,
         worker: &WorkerKey,
-        before: Option<usize>,
-        after: Option<usize>,
+        before: Option<Load>,
+        after: Option<Load>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(load) = before {
@@ -178,6 +178,24 @@ impl Matching {
             group.free.insert((load, worker.clone()));
         }
         self.refresh(id);
+    }
+
+    /// Counts a member that may be given tasks from now on, or no longer.
+    pub(super) fn set_able(&mut self, id: GroupId, able: bool) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.able = if able { group.able + 1 } else { group.able.saturating_sub(1) };
+        }
+    }
+
+    /// Whether more than one worker may be given tasks of a route.
+    pub(super) fn is_shared(&self, id: RouteId) -> bool {
+        let groups = self.queues.get(&id).into_iter().flat_map(|queue| &queue.groups);
+        let open = groups.filter_map(|id| self.groups.get(id).filter(|group| self.is_open(group)));
+        open.scan(0, |able, group| {
+            *able += group.able;
+            Some(*able)
+        })
+        .any(|able| able > 1)
     }
 
     /// Lists a group with its agent if, and as long as, it can be matched.

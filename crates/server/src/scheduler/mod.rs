@@ -57,7 +57,7 @@ pub(crate) use slots::SlotState;
 pub(crate) use view::{SchedulerView, WorkerView};
 pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerStats};
 
-use crate::keys::AgentKey;
+use crate::keys::{AgentKey, WorkerKey};
 use crate::pulse::Pulse;
 use reservation::ReservedSlots;
 use slots::Purpose;
@@ -127,13 +127,22 @@ impl Scheduler {
             return None;
         }
         let (session, purpose) = (entry.worker_ref(), Purpose::Creation(id));
-        state.with_entry(&worker, |entry| entry.slots.reserve(purpose, 1));
+        let worker_probe = state.reserve(&worker, purpose, 1);
         let probe = state.take_probe(&worker);
+        let arrivals = state.arrivals;
         drop(state);
-        Some(Reservation::new(
-            &self.state,
-            ReservedSlots { worker, session, purpose, slots: 1, queue: None, probe },
-        ))
+        let reserved = ReservedSlots {
+            worker,
+            session,
+            purpose,
+            slots: 1,
+            queue: None,
+            probe,
+            worker_probe,
+            arrivals,
+            passed_over: false,
+        };
+        Some(Reservation::new(&self.state, reserved))
     }
 
     /// Plans every claim that can be made now, and reserves its slots.
@@ -150,6 +159,11 @@ impl Scheduler {
     /// Sets what an agent's workers may be given from now on.
     pub(crate) fn set_admission(&self, agent: &AgentKey, admission: Admission) {
         self.state().set_admission(agent, admission);
+    }
+
+    /// Sets what a worker may be given from now on, whatever its agent's admission.
+    pub(crate) fn set_worker_admission(&self, key: &WorkerKey, admission: Admission) {
+        self.state().set_worker_admission(key, admission);
     }
 
     #[cfg(test)]
@@ -192,12 +206,24 @@ impl State {
         let entry = self.workers.get(&worker)?;
         let (slots, session) = (self.available(entry).min(fair), entry.worker_ref());
         let routes = self.queued_routes(entry);
-        let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, slots };
-        self.with_entry(&worker, |entry| entry.slots.reserve(Purpose::Claim, slots));
+        let shared = routes.iter().copied().filter(|id| self.matching.is_shared(*id)).collect();
+        let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, shared, slots };
+        let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);
         self.matching.change_queue(id, |queue| queue.planned += slots as u64);
         let queue = Some((id, generation));
-        Some((claim, ReservedSlots { worker, session, purpose: Purpose::Claim, slots, queue, probe }))
+        let reserved = ReservedSlots {
+            worker,
+            session,
+            purpose: Purpose::Claim,
+            slots,
+            queue,
+            probe,
+            worker_probe,
+            arrivals: self.arrivals,
+            passed_over: false,
+        };
+        Some((claim, reserved))
     }
 
     /// Turns the reserved slot of a task that a commit assigned into a running attempt.

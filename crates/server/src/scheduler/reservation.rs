@@ -8,6 +8,7 @@ use rota_core::task::WorkerRef;
 use rota_core::{AgentName, RouteId};
 use rota_store::Claim;
 
+use super::admission::Admission;
 use super::slots::Purpose;
 use super::state::State;
 use crate::keys::WorkerKey;
@@ -35,6 +36,12 @@ pub(super) struct ReservedSlots {
     pub(super) queue: Option<(RouteId, u64)>,
     /// The agent whose breaker is half-open, if one of the slots is for its probe.
     pub(super) probe: Option<AgentName>,
+    /// Whether one of the slots is for the probe of the worker's own breaker.
+    pub(super) worker_probe: bool,
+    /// Number of arrivals in all queues when the slots were reserved.
+    pub(super) arrivals: u64,
+    /// Whether all tasks that the claim found avoid the worker.
+    pub(super) passed_over: bool,
 }
 
 /// A claim that is to be made now, with the slots that it may fill.
@@ -61,6 +68,11 @@ impl Reservation {
     /// Hands `assigned` of the slots over to the commit that assigned tasks to them, and releases the others.
     pub(crate) fn commit(self, assigned: usize) {
         drop(self.with_assigned(assigned));
+    }
+
+    /// Notes that all waiting tasks avoid the worker.
+    pub(crate) fn pass_over(&mut self) {
+        self.reserved.passed_over = true;
     }
 
     /// Notes the slots to hand over when the reservation is dropped.
@@ -100,9 +112,19 @@ impl State {
         let Some(unused) = reserved.slots.checked_sub(assigned) else {
             return self.report_mismatch("more tasks were assigned than slots were reserved");
         };
+        // Other tasks may have joined the queues since.
+        let hold = reserved.passed_over && self.arrivals == reserved.arrivals;
         let released = self.with_session(&reserved.worker, &reserved.session, |entry| {
+            if assigned == 0 && reserved.worker_probe && entry.admission == Admission::ProbeInFlight {
+                entry.admission = Admission::Probe;
+            }
+            // Before the slots are free, so that they are not planned with in between.
+            entry.held |= hold;
             entry.slots.release(reserved.purpose, unused)
         });
+        if hold && released.is_some() {
+            self.hold(&reserved.worker);
+        }
         if released == Some(false) {
             self.report_mismatch("a reserved slot was missing when its reservation ended");
         }

@@ -26,6 +26,11 @@ impl Scheduler {
         entry.draining |= previous
             .as_ref()
             .is_some_and(|previous| previous.draining && previous.instance == entry.instance);
+        // A new process may have been started to repair the worker.
+        entry.admission = previous
+            .as_ref()
+            .filter(|previous| previous.instance == entry.instance)
+            .map_or(entry.admission, |previous| previous.admission);
         let gaps = previous.iter().flat_map(|previous| previous.gaps.iter());
         entry.gaps = gaps.filter(|(id, fence)| entry.slots.state(*id, *fence).is_some()).copied().collect();
         state.add_worker(entry);

@@ -1,7 +1,7 @@
 //! What the scheduler's lock protects: workers, and the queues and groups that they are matched by. Every method keeps the
 //! groups' lists of free workers in step with the workers' slots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::admission::Admission;
 use super::group::GroupKey;
 use super::matching::Matching;
+use super::slots::Purpose;
 use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::pulse::Pulse;
@@ -27,6 +28,11 @@ pub(super) struct State {
     changed: Arc<Pulse>,
     /// Grows with every change, of statistics too.
     pub(super) version: u64,
+    /// Workers that are held back, by the routes that they cover.
+    held: HashMap<RouteId, BTreeSet<WorkerKey>>,
+    /// Number of tasks that joined a queue so far.
+    pub(super) arrivals: u64,
+    last_used: u64,
     /// Number of copies of all workers that were taken.
     pub(super) views: u64,
 }
@@ -49,19 +55,69 @@ impl State {
         change: impl FnOnce(&mut WorkerEntry) -> O,
     ) -> Option<O> {
         let entry = self.workers.get_mut(key)?;
-        let (before, shape) = (entry.load(), entry.shape());
+        let (before, able, shape) = (entry.load(), entry.is_able(), entry.shape());
         let out = change(entry);
-        let after = entry.load();
-        if before != after {
-            for group in &entry.groups {
+        let (after, still_able) = (entry.load(), entry.is_able());
+        for group in &entry.groups {
+            if before != after {
                 self.matching.move_worker(*group, key, before, after);
+            }
+            if able != still_able {
+                self.matching.set_able(*group, still_able);
             }
         }
         self.version += 1;
         if entry.shape() != shape {
             self.mark_changed();
         }
+        if able && !still_able {
+            self.release_held(None);
+        }
         Some(out)
+    }
+
+    /// Reserves slots of a worker. Returns whether one of them is for the probe of the worker's breaker.
+    pub(super) fn reserve(&mut self, key: &WorkerKey, purpose: Purpose, slots: usize) -> bool {
+        self.last_used += 1;
+        let used = self.last_used;
+        let probe = self.with_entry(key, |entry| {
+            entry.used = used;
+            entry.slots.reserve(purpose, slots);
+            let probe = entry.admission == Admission::Probe;
+            if probe {
+                entry.admission = Admission::ProbeInFlight;
+            }
+            probe
+        });
+        probe == Some(true)
+    }
+
+    /// Holds a worker back that all waiting tasks avoid, until another task waits for it, or another worker is lost to
+    /// which they were left.
+    pub(super) fn hold(&mut self, key: &WorkerKey) {
+        let Some(entry) = self.workers.get(key) else { return };
+        let groups = entry.groups.iter().filter_map(|id| self.matching.group(*id));
+        let routes: Vec<_> = groups.flat_map(|group| group.routes.iter().copied()).collect();
+        for route in routes {
+            self.held.entry(route).or_default().insert(key.clone());
+        }
+        self.with_entry(key, |entry| entry.held = true);
+    }
+
+    /// Lets workers take tasks again that were held back: those of one route, or all.
+    fn release_held(&mut self, route: Option<RouteId>) {
+        let held = match route {
+            Some(route) => self.held.remove(&route).into_iter().collect(),
+            None => std::mem::take(&mut self.held).into_values().collect::<Vec<_>>(),
+        };
+        for key in held.into_iter().flatten() {
+            self.with_entry(&key, |entry| entry.held = false);
+        }
+    }
+
+    pub(super) fn set_worker_admission(&mut self, key: &WorkerKey, admission: Admission) {
+        self.with_entry(key, |entry| entry.admission = admission);
+        self.mark_changed();
     }
 
     /// Changes a worker if this is still its session.
@@ -86,6 +142,9 @@ impl State {
         for group in groups {
             let id = self.matching.join(group, &entry);
             self.matching.move_worker(id, &key, None, entry.load());
+            if entry.is_able() {
+                self.matching.set_able(id, true);
+            }
             entry.groups.push(id);
         }
         self.workers.insert(key, entry);
@@ -96,8 +155,12 @@ impl State {
         let entry = self.workers.remove(key)?;
         for group in &entry.groups {
             self.matching.move_worker(*group, key, entry.load(), None);
+            if entry.is_able() {
+                self.matching.set_able(*group, false);
+            }
             self.matching.leave(*group);
         }
+        self.release_held(None);
         self.mark_changed();
         Some(entry)
     }
@@ -122,6 +185,9 @@ impl State {
         // The worker joins the group of the route that names it.
         let group = self.matching.join(own, entry);
         self.matching.move_worker(group, &key, None, entry.load());
+        if entry.is_able() {
+            self.matching.set_able(group, true);
+        }
         entry.groups.push(group);
     }
 
@@ -138,6 +204,9 @@ impl State {
             && self.matching.id(&route).is_none()
         {
             self.matching.move_worker(group, &key, entry.load(), None);
+            if entry.is_able() {
+                self.matching.set_able(group, false);
+            }
             self.matching.leave(group);
             entry.groups.retain(|known| *known != group);
         }
@@ -157,6 +226,10 @@ impl State {
             if counted == Some(false) {
                 self.report_mismatch("a task left a queue that was empty");
             }
+        }
+        if after {
+            self.arrivals += 1;
+            self.release_held(Some(change.route));
         }
         if change.task.state.is_final() && change.task.target.is_own() {
             self.remove_queue(change.route);
@@ -225,7 +298,8 @@ impl State {
 
     /// Returns the number of slots of a worker that may be given out now.
     pub(super) fn available(&self, entry: &WorkerEntry) -> usize {
-        self.matching.admission(&entry.agent()).limit(entry.free())
+        let free = if entry.load().is_some() { entry.admission.limit(entry.free()) } else { 0 };
+        self.matching.admission(&entry.agent()).limit(free)
     }
 
     /// Reports an inconsistency in the scheduler's counts. The counts stay within their bounds.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rota_core::target::{Profile, Route, Target};
 use rota_core::{Epoch, RouteId, TaskId};
 
+use super::admission::Admission;
 use super::state::State;
 use super::{Scheduler, WorkerEntry, WorkerStats};
 
@@ -23,6 +24,8 @@ pub(crate) struct WorkerView {
     pub(crate) own_task: Option<TaskId>,
     pub(crate) connected: bool,
     pub(crate) draining: bool,
+    /// Whether the worker's circuit breaker is not closed.
+    pub(crate) suspended: bool,
 }
 
 /// Snapshot of all workers and queues.
@@ -79,11 +82,12 @@ impl State {
             epoch: entry.epoch,
             instance: entry.instance.clone(),
             slots: entry.slot_count,
-            free: entry.free(),
+            free: entry.admission.limit(entry.free()),
             // A task whose superseded attempt has not ended yet is listed twice: both occupy a slot.
             tasks: entry.slots.iter_attempts().map(|(id, ..)| id).collect(),
             connected: entry.session.is_some(),
             draining: entry.draining,
+            suspended: entry.admission != Admission::Open,
         }
     }
 }

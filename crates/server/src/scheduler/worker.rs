@@ -11,7 +11,8 @@ use rota_proto::worker::v1::{SessionResponse, session_response};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::group::GroupId;
+use super::admission::Admission;
+use super::group::{GroupId, Load};
 use super::slots::{SlotState, Slots};
 use crate::keys::{AgentKey, WorkerKey};
 
@@ -131,6 +132,12 @@ pub(crate) struct WorkerEntry {
     /// Attempts whose events had a gap, in this session or an earlier one.
     pub(crate) gaps: HashSet<(TaskId, Fence)>,
     pub(super) slots: Slots,
+    /// Set by the worker's circuit breaker.
+    pub(crate) admission: Admission,
+    /// Whether all tasks that wait for the worker avoid it.
+    pub(super) held: bool,
+    /// Grows with each use of any worker: of those with the same load, the one that was used least recently is next.
+    pub(super) used: u64,
     /// Groups that the worker is in: first the one that depends on its capabilities.
     pub(super) groups: Vec<GroupId>,
 }
@@ -152,6 +159,9 @@ impl WorkerEntry {
             fetches_results: false,
             gaps: HashSet::new(),
             slots: Slots::default(),
+            admission: Admission::Open,
+            held: false,
+            used: 0,
             groups: Vec::new(),
         }
     }
@@ -191,9 +201,14 @@ impl WorkerEntry {
         (self.session.is_some(), self.draining, self.attempts(), self.free())
     }
 
-    /// Returns the number of occupied slots, if there are free ones.
-    pub(super) fn load(&self) -> Option<usize> {
-        (self.free() > 0).then(|| self.slots.occupied())
+    /// Whether the worker may be given tasks as soon as it has a free slot.
+    pub(super) fn is_able(&self) -> bool {
+        self.session.is_some() && !self.draining && self.admission.limit(1) > 0
+    }
+
+    /// Returns the place of the worker among those with free slots.
+    pub(super) fn load(&self) -> Option<Load> {
+        (self.is_able() && !self.held && self.free() > 0).then(|| (self.slots.occupied(), self.used))
     }
 }
 

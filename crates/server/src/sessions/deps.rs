@@ -6,6 +6,7 @@ use rota_core::task::WorkerRef;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
+use crate::breakers::Breakers;
 use crate::dispatcher::Dispatcher;
 use crate::keys::WorkerKey;
 use crate::metrics::Metrics;
@@ -19,6 +20,7 @@ pub(crate) struct SessionDeps {
     pub(crate) store: StoreClient,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) breakers: Arc<Breakers>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) timing: Timing,

@@ -122,6 +122,9 @@ pub(super) async fn open(
     let registered = deps.scheduler.register(entry);
     let previous =
         registered.map_err(|_| error("WORKER_SUPERSEDED", "a newer session of this worker is open"))?;
+    if previous.as_ref().is_none_or(|previous| previous.instance != hello.instance) {
+        deps.breakers.forget_worker(&key);
+    }
     deps.metrics.session(previous.as_ref().map(|previous| previous.instance == hello.instance));
     if let Some(session) = previous.and_then(|previous| previous.session) {
         session.close();

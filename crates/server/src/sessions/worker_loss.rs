@@ -85,6 +85,7 @@ pub(crate) async fn expire_session(
         EndSession { namespace: key.0.clone(), session: worker.clone(), planned, message: message_text };
     let freed = deps.store.end_session(end).await?;
     if deps.scheduler.remove(key, &worker) {
+        deps.breakers.forget_worker(key);
         deps.metrics.session_ended();
     }
     tracing::info!(worker = %key.1, freed, message, "worker left");

@@ -24,6 +24,7 @@ mod reports;
 mod restart;
 mod secrets;
 mod shutdown;
+mod sick_workers;
 mod status;
 mod traces;
 mod trust;

@@ -38,7 +38,13 @@ fn hello() -> Command {
 
 fn claim(slots: usize) -> Command {
     let worker = WorkerRef { worker: WorkerName::new("w").unwrap(), epoch: Epoch(1) };
-    Command::Claim(Claim { namespace: Namespace::new("n").unwrap(), worker, routes: vec![RouteId(1)], slots })
+    Command::Claim(Claim {
+        namespace: Namespace::new("n").unwrap(),
+        worker,
+        routes: vec![RouteId(1)],
+        shared: Vec::new(),
+        slots,
+    })
 }
 
 fn tick(id: TaskId) -> Command {

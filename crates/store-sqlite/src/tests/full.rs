@@ -35,6 +35,7 @@ fn batch(turn: u128, payload: usize) -> Vec<Command> {
             worker: WorkerName::new("w").unwrap(),
             epoch: rota_core::Epoch(u64::try_from(turn).unwrap() + 1),
         },
+        shared: Vec::new(),
         routes: vec![rota_core::RouteId(1)],
         slots: 1,
     };

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{self, State};
+use rota_core::task::{self, State, WorkerRef};
 use rota_core::{AgentName, TaskId};
 
-use super::harness::{Harness, delete_agent, make, namespace, session, to_agent};
+use super::harness::{Harness, attempt_of, delete_agent, make, namespace, session, to_agent};
 use crate::{Claim, Command, Refused, Reply};
 
 pub async fn best_rank_is_first_over_routes(t: &mut Harness) {
@@ -48,7 +48,7 @@ pub async fn task_is_claimed_once(t: &mut Harness) {
     let route = t.route(to_agent("a")).await;
     let claim = |by: &task::WorkerRef| {
         let (namespace, worker) = (namespace("n"), by.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route, route], slots: 2 })
+        Command::Claim(Claim { namespace, worker, routes: vec![route, route], shared: Vec::new(), slots: 2 })
     };
     let replies = t.batch(vec![claim(&one), claim(&two), claim(&one)]).await;
     let counts: Vec<_> = replies.iter().map(|reply| matches!(reply, Ok(Reply::Claimed(2)))).collect();
@@ -77,7 +77,7 @@ pub async fn tasks_of_same_batch_are_claimable(t: &mut Harness) {
     let ids = [high.task.id, old.id, low.task.id];
     let claim = |slots| {
         let (namespace, worker) = (namespace("n"), worker.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route], slots })
+        Command::Claim(Claim { namespace, worker, routes: vec![route], shared: Vec::new(), slots })
     };
     t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
     for (fence, id) in [1, 1, 1].into_iter().zip(ids) {
@@ -95,7 +95,13 @@ pub async fn only_newest_session_claims(t: &mut Harness) {
     let old = t.hello("w").await;
     let new = t.hello("w").await;
     for by in [old, session("w", new.epoch.0 + 1), session("x", 1)] {
-        let claim = Claim { namespace: namespace("n"), worker: by, routes: vec![route], slots: 1 };
+        let claim = Claim {
+            namespace: namespace("n"),
+            worker: by,
+            routes: vec![route],
+            shared: Vec::new(),
+            slots: 1,
+        };
         assert_eq!(t.one(Command::Claim(claim)).await.unwrap_err(), Refused::Superseded);
     }
     assert_eq!(t.claim(&new, 1).await.len(), 1);
@@ -184,4 +190,27 @@ pub async fn empty_claim_reports_queue(h: &mut Harness) {
     let route = h.route(to_agent("a")).await;
     assert_eq!(h.claim(&worker, 3).await.len(), 0);
     assert_eq!(h.commits.last().unwrap().queue_counts, [(route, 0)]);
+}
+
+pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
+    t.agent("a").await;
+    let sick = t.hello("sick").await;
+    let first = t.plain().await;
+    let route = t.route(rota_core::target::Target::Agent("a".parse().unwrap())).await;
+    let rejected = t.claim(&sick, 1).await.remove(0);
+    assert_eq!(rejected.id, first.id);
+    let reject = task::Command::Reject { attempt: attempt_of(&rejected), reason: "no disk".to_owned() };
+    t.ask(first.id, reject).await.unwrap();
+    let claim = |worker: &WorkerRef, shared| {
+        let (namespace, worker) = (namespace("n"), worker.clone());
+        Command::Claim(Claim { namespace, worker, routes: vec![route], shared, slots: 1 })
+    };
+    assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));
+    // A task behind it does not avoid the worker.
+    let second = t.plain().await;
+    assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::Claimed(1))));
+    assert_eq!([t.state(first.id).await, t.state(second.id).await], [State::Queued, State::Assigned]);
+    // Without another worker, the same one is tried again.
+    assert!(matches!(t.one(claim(&sick, Vec::new())).await, Ok(Reply::Claimed(1))));
+    assert_eq!(t.state(first.id).await, State::Assigned);
 }

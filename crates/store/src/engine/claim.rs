@@ -5,14 +5,18 @@ use rota_core::{RouteId, Timestamp};
 use super::{Answer, Engine};
 use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
+/// Tasks of one route that avoid the worker and are passed over.
+const MAX_PASSED_OVER: usize = 256;
+
 impl<B: Backend> Engine<B> {
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
         if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
         }
         let mut best = Vec::new();
+        let mut passed_over = false;
         for &route in &claim.routes {
-            self.candidates(route, claim.slots, &mut best)?;
+            passed_over |= self.candidates(route, &claim, &mut best)?;
         }
         best.sort_unstable();
         best.dedup();
@@ -33,22 +37,46 @@ impl<B: Backend> Engine<B> {
             let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
             given += usize::from(self.apply(key, command, now)?.is_ok());
         }
+        if given == 0 && passed_over {
+            return Ok(Ok(Reply::PassedOver.into()));
+        }
         if given == 0 {
             self.write_set.recounted.extend(claim.routes);
         }
         Ok(Ok(Reply::Claimed(given).into()))
     }
 
-    /// Adds the first ready tasks of a route, in the current state of the batch.
-    fn candidates(&mut self, route: RouteId, slots: usize, best: &mut Vec<Place>) -> Result<(), Error> {
+    /// Adds the first ready tasks of a route, in the current state of the batch. Returns whether some avoid the worker and
+    /// were passed over.
+    fn candidates(&mut self, route: RouteId, claim: &Claim, best: &mut Vec<Place>) -> Result<bool, Error> {
+        let shared = claim.shared.contains(&route);
+        let mut slots = claim.slots;
         loop {
             let queue = self.write_set.queues.entry(route).or_default();
-            let Some(wanted) = queue.wanted(slots) else {
-                best.extend(queue.best(slots));
-                return Ok(());
-            };
-            let page = ReadyPage { route, after: None, limit: wanted, payloads: true };
-            self.fetch(&Load { ready: vec![page], ..Load::default() })?;
+            if let Some(wanted) = queue.wanted(slots) {
+                let page = ReadyPage { route, after: None, limit: wanted, payloads: true };
+                self.fetch(&Load { ready: vec![page], ..Load::default() })?;
+                continue;
+            }
+            let found: Vec<_> = queue.best(slots).collect();
+            if !shared {
+                best.extend(found);
+                return Ok(false);
+            }
+            let mut fit = Vec::with_capacity(claim.slots);
+            for place in &found {
+                let avoid = self.load(place.1)?.and_then(|task| task.avoid.clone());
+                if avoid.as_ref() != Some(&claim.worker.worker) {
+                    fit.push(*place);
+                }
+            }
+            let avoiding = found.len() - fit.len();
+            let whole = found.len() < slots;
+            if fit.len() >= claim.slots || whole || avoiding >= MAX_PASSED_OVER {
+                best.extend(fit.into_iter().take(claim.slots));
+                return Ok(avoiding > 0);
+            }
+            slots = claim.slots + avoiding;
         }
     }
 }

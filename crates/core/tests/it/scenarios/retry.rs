@@ -14,7 +14,7 @@ fn each_class_has_its_outcome() {
         harness.start().finish(failed(class));
         let counts = (harness.state(), harness.task.failures, harness.task.waits);
         match class.recovery() {
-            Recovery::Retry => assert_eq!(counts, (State::Pending, 1, 0), "{class:?}"),
+            Recovery::Retry | Recovery::Elsewhere => assert_eq!(counts, (State::Pending, 1, 0), "{class:?}"),
             Recovery::Wait => assert_eq!(counts, (State::Pending, 0, 1), "{class:?}"),
             Recovery::Stop => assert_eq!(counts, (State::Failed, 1, 0), "{class:?}"),
         }
@@ -124,6 +124,35 @@ fn total_timeout_stops_while_person_is_asked() {
     assert_eq!(harness.task.deadline(), Some(harness.now + secs(40)));
     harness.wait(secs(30)).finish(failed(Class::Agent));
     assert_eq!((harness.state(), harness.task.time_left()), (State::Pending, secs(10)));
+}
+
+#[test]
+fn start_failure_is_retried_once() {
+    let mut harness = Harness::new(plain());
+    harness.start().finish(failed(Class::Start));
+    assert_eq!(
+        (harness.state(), harness.task.avoid.as_ref()),
+        (State::Pending, Some(&worker("w1", 0).worker))
+    );
+    harness.wait(secs(1)).start().finish(failed(Class::Start));
+    assert_eq!((harness.state(), harness.task.failures), (State::Failed, 2));
+}
+
+#[test]
+fn failure_of_the_worker_is_avoided() {
+    let avoids = |harness: &Harness| harness.task.avoid.is_some();
+    for class in Class::ALL.into_iter().filter(|class| class.recovery() != Recovery::Stop) {
+        let mut harness = Harness::new(plain());
+        harness.start().finish(failed(class));
+        assert_eq!(avoids(&harness), class.is_of_worker(), "{class:?}");
+        harness.wait(secs(2)).start();
+        assert!(!avoids(&harness), "{class:?}");
+    }
+    let mut harness = Harness::new(plain());
+    harness.assign().reject();
+    assert!(avoids(&harness));
+    harness.assign().wait(secs(10));
+    assert!(avoids(&harness), "it was not accepted in time");
 }
 
 #[test]

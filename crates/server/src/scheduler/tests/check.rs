@@ -54,7 +54,8 @@ impl World {
             assert_eq!(queue.planned, self.model.planned[route_number], "claims for route {route_number}");
             let groups = queue.groups.iter().map(|id| state.matching.group(*id).expect("a group of a queue"));
             let open = groups.filter(|group| state.matching.is_open(group));
-            let free = open.flat_map(|group| group.free.iter().map(|(used, key)| (number(key), *used)));
+            let free =
+                open.flat_map(|group| group.free.iter().map(|((occupied, _), key)| (number(key), *occupied)));
             let free: BTreeSet<_> = free.collect();
             assert_eq!(free, self.model.candidates(route_number).into_iter().collect());
         }

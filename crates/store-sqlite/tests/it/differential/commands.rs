@@ -119,6 +119,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             Command::Claim(Claim {
                 namespace: namespace(*space),
                 worker: view.session(*space, *worker, *old),
+                shared: if *old { Vec::new() } else { routes.clone().collect() },
                 routes: routes.collect(),
                 slots: *slots,
             })

@@ -1,0 +1,147 @@
+//! Circuit breakers of workers: one whose machine fails attempt after attempt, or which accepts none, is given no more tasks
+//! until a probe shows that it works again. The agent's breaker does not notice, since the other workers succeed.
+
+use rota_core::Timestamp;
+use rota_core::breaker::{Breaker, Outcome, State};
+use rota_core::failure::{Class, Failure};
+use rota_core::task::AttemptOutcome;
+use rota_proto::v1;
+use rota_store::{AttemptEnded, Commit};
+
+use super::{Breakers, admission, is_evidence};
+use crate::clock::now;
+use crate::keys::{AgentKey, WorkerKey};
+use crate::scheduler::Admission;
+use crate::wire::failure;
+
+impl Breakers {
+    /// Takes in the attempts of a commit as evidence about their workers.
+    pub(super) fn observe_workers(&self, commit: &Commit) {
+        for change in &commit.tasks {
+            let task = &change.task;
+            let Some(assignment) = &task.assignment else { continue };
+            let attempt = (task.id, task.fence);
+            let key = (task.namespace.clone(), assignment.worker.clone());
+            let mut workers = self.workers.lock();
+            let Some(breaker) = workers.get_mut(&key) else { continue };
+            if change.dispatch.is_some() {
+                breaker.assigned(attempt);
+            } else if breaker.is_probe(attempt) && change.events.iter().any(|event| is_evidence(&event.body))
+            {
+                drop(workers);
+                self.record_worker(&key, Outcome::Success, attempt);
+            }
+        }
+        for ended in &commit.attempts_ended {
+            self.observe_worker_end(ended);
+        }
+    }
+
+    fn observe_worker_end(&self, ended: &AttemptEnded) {
+        let attempt = &ended.attempt;
+        let assignment = &attempt.assignment;
+        let key: WorkerKey = (ended.namespace().clone(), assignment.worker.clone());
+        let program = || {
+            let agent = (key.0.clone(), ended.agent().cloned()?);
+            let spec = self.agents.get(&agent)?.spec;
+            Some(!assignment.own.program && spec.runtime.as_ref().is_some_and(v1::Runtime::names_program))
+        };
+        // A worker that is draining rejects what it was sent before its announcement arrived.
+        let draining = || self.scheduler.inspect(&key, |entry| entry.draining) == Some(true);
+        let refused = |_| {
+            let reason = ended.task.refusal.as_ref().map_or("not accepted", |refusal| &*refusal.reason);
+            Failure::new(Class::Environment, format!("an assignment was not accepted: {reason}"))
+        };
+        let unaccepted = attempt.started_at.is_none() && attempt.outcome == AttemptOutcome::Failed;
+        let refusal =
+            Some(()).filter(|()| unaccepted && attempt.failure.is_none() && !draining()).map(refused);
+        let outcome = match (&attempt.failure, attempt.outcome, &refusal) {
+            (_, AttemptOutcome::Succeeded, _) => Outcome::Success,
+            (Some(failure), AttemptOutcome::Failed, _) => {
+                Outcome::of_worker(failure, program().unwrap_or_default())
+            }
+            (.., Some(refusal)) => Outcome::Failure(refusal),
+            _ => Outcome::Ignored,
+        };
+        self.record_worker(&key, outcome, (ended.task.id, attempt.fence));
+    }
+
+    fn record_worker(
+        &self,
+        key: &WorkerKey,
+        outcome: Outcome<'_>,
+        attempt: (rota_core::TaskId, rota_core::Fence),
+    ) {
+        // A worker that has left has no breaker.
+        let known = || self.scheduler.inspect(key, |_| ()).is_some();
+        let mut workers = self.workers.lock();
+        let counts = matches!(outcome, Outcome::Failure(_)) && known();
+        if !counts && !workers.contains_key(key) {
+            return;
+        }
+        let breaker = workers.entry(key.clone()).or_default();
+        let before = breaker.state();
+        let probe = breaker.observe_outcome(&self.policy, outcome, attempt, now(), rand::random());
+        let after = breaker.state();
+        if *breaker == Breaker::default() {
+            workers.remove(key);
+        }
+        if after != before || probe && matches!(after, State::HalfOpen { .. }) {
+            // Under the lock, so that the admission never lags behind a later decision.
+            self.scheduler.set_worker_admission(key, admission(after));
+        }
+        if after != before {
+            tracing::warn!(namespace = %key.0, worker = %key.1, state = ?after, "the circuit breaker of a worker changed state");
+        }
+        if after != before && matches!(after, State::Open { .. }) {
+            self.opened.notify_one();
+        }
+    }
+
+    /// Closes the breaker of a worker that has left, or whose process is a new one.
+    pub(crate) fn forget_worker(&self, key: &WorkerKey) {
+        let mut workers = self.workers.lock();
+        if workers.remove(key).is_some() {
+            self.scheduler.set_worker_admission(key, Admission::Open);
+        }
+    }
+
+    /// Closes the breakers of an agent's workers: what failed there may have been the agent's program.
+    pub(super) fn forget_workers_of(&self, agent: &AgentKey) {
+        let known: Vec<_> = self.workers.lock().keys().filter(|key| key.0 == agent.0).cloned().collect();
+        for key in known {
+            if self.scheduler.agent_of(&key.0, &key.1).is_none_or(|own| own == agent.1) {
+                self.forget_worker(&key);
+            }
+        }
+    }
+
+    /// Describes the breaker of a worker for users; empty if it is closed.
+    pub(crate) fn describe_worker(&self, key: &WorkerKey) -> String {
+        let workers = self.workers.lock();
+        let Some(breaker) = workers.get(key) else { return String::new() };
+        let (state, effect) = match breaker.state() {
+            State::Closed => return String::new(),
+            State::Open { until } => (format!("open for {} s", until.since(now()).as_secs() + 1), ""),
+            State::HalfOpen { .. } => ("half-open".to_owned(), "; one probe task is admitted"),
+        };
+        let cause = match breaker.last() {
+            Some((class, message)) => format!("{}: {message}", failure::class_name(*class)),
+            None => "cause unknown".to_owned(),
+        };
+        let count = breaker.failures();
+        format!("circuit breaker {state} after {count} consecutive failures of the worker ({cause}){effect}")
+    }
+
+    pub(super) fn tick_workers(&self) {
+        for (worker, breaker) in &mut *self.workers.lock() {
+            if breaker.tick(&self.policy, now()) {
+                self.scheduler.set_worker_admission(worker, Admission::Probe);
+            }
+        }
+    }
+
+    pub(super) fn next_worker(&self) -> Option<Timestamp> {
+        self.workers.lock().values().filter_map(Breaker::until).min()
+    }
+}

@@ -1,0 +1,149 @@
+//! Sick workers among healthy ones: they get no more tasks, and no task fails because of them.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rota_core::breaker::Policy;
+use rota_proto::v1::{self, FailureClass, TaskState, script_step::Kind as Step};
+use rota_proto::worker::v1::session_request::Kind;
+use rota_proto::worker::v1::{Assign, Result as AttemptResult, result};
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, Setup, history, tasks};
+
+#[derive(Clone, Copy)]
+enum Sickness {
+    Fails(FailureClass),
+    Rejects,
+}
+
+impl Sickness {
+    fn end(self, worker: &RawWorker, assign: &Assign) {
+        match self {
+            Self::Rejects => worker.reject(assign, "not today"),
+            Self::Fails(class) => {
+                worker.accept(assign);
+                let failure = v1::Failure {
+                    class: class.into(),
+                    message: "no space left".to_owned(),
+                    ..Default::default()
+                };
+                worker.send(Kind::Result(AttemptResult {
+                    task_id: assign.task_id.clone(),
+                    fence: assign.fence,
+                    kind: Some(result::Kind::Failed(failure)),
+                    ..AttemptResult::default()
+                }));
+            }
+        }
+    }
+}
+
+/// Runs tasks on 19 healthy workers and a sick one, which is faster than all of them.
+async fn run_among_healthy(sickness: Sickness) -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([Step::Delay(tasks::millis(50))]), &[]).await?;
+    // The first by name, which a tie must not prefer again and again.
+    let mut sick = RawWorker::join(client, raw::hello("echo", "a-sick", 1)).await?;
+    let mut healthy = Vec::new();
+    for number in 0..19 {
+        let name = format!("worker-{number}");
+        healthy.push(cluster.worker("echo", &name, 1)?);
+        tasks::connected(client, &name).await?;
+    }
+    let mut names = Vec::new();
+    for _ in 0..200 {
+        let mut task = tasks::task("echo");
+        let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+        task.spec.get_or_insert_default().retry = Some(retry);
+        names.push(tasks::create(client, task).await?.name);
+    }
+    let ends = async {
+        for name in &names {
+            let status = tasks::ended(client, name).await?.status.context("no status")?;
+            assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+        }
+        anyhow::Ok(())
+    };
+    let mut count = 0;
+    let falls_ill = async {
+        while let Ok(assign) = sick.next_assignment().await {
+            sickness.end(&sick, &assign);
+            count += 1;
+        }
+    };
+    tokio::select! {
+        ended = ends => ended?,
+        () = falls_ill => anyhow::bail!("the sick worker was cut off"),
+    }
+    assert!(count > 0, "the sick worker was never tried");
+    history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn full_disk_fails_no_task() -> Result<()> {
+    run_among_healthy(Sickness::Fails(FailureClass::Environment)).await
+}
+
+#[tokio::test]
+async fn missing_program_fails_no_task() -> Result<()> {
+    run_among_healthy(Sickness::Fails(FailureClass::Start)).await
+}
+
+#[tokio::test]
+async fn rejecting_worker_fails_no_task() -> Result<()> {
+    run_among_healthy(Sickness::Rejects).await
+}
+
+#[tokio::test]
+async fn deaf_worker_is_avoided() -> Result<()> {
+    let setup = Setup::new(Backend::Memory);
+    let skew = std::sync::Arc::clone(&setup.skew);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut deaf = RawWorker::join(client, raw::hello("echo", "deaf", 8)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    deaf.next_assignment().await?;
+    let mut other = RawWorker::join(client, raw::hello("echo", "other", 1)).await?;
+    tasks::connected(client, "other").await?;
+    skew.store(11_000_000, Ordering::Relaxed);
+    let store = cluster.store().context("no store")?;
+    store.apply(vec![rota_store::Command::Tick { limit: 10 }]).await?;
+    // Not on the deaf one, which has seven free slots.
+    let assign = other.take().await?;
+    other.succeed(&assign, 0, "done");
+    let status = tasks::ended(client, &task.name).await?.status.context("no status")?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn breaker_of_worker_opens_and_closes() -> Result<()> {
+    let breakers = Policy { failures: 2, cooldown: Duration::from_millis(300) };
+    let cluster = Cluster::start_with(Setup { breakers, ..Setup::new(Backend::Memory) }).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "sick", 4)).await?;
+    let mut task = tasks::task("echo");
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(client, task).await?;
+    for _ in 0..2 {
+        let assign = worker.next_assignment().await?;
+        Sickness::Fails(FailureClass::Environment).end(&worker, &assign);
+    }
+    let breaker = async || {
+        let workers = tasks::workers(client).await?;
+        anyhow::Ok(workers.first().context("no worker")?.breaker.clone())
+    };
+    tasks::eventually("an open breaker", async || Ok(!breaker().await?.is_empty())).await?;
+    assert!(breaker().await?.contains("2 consecutive failures of the worker (environment: no space left)"));
+    // The only worker: the probe is the same task, and heals it.
+    let assign = worker.take().await?;
+    worker.succeed(&assign, 0, "done");
+    let status = tasks::ended(client, &task.name).await?.status.context("no status")?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3));
+    tasks::eventually("a closed breaker", async || Ok(breaker().await?.is_empty())).await
+}
