@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::status::is_final;
 use super::watch::Stores;
 use crate::cluster::CLUSTER;
 use crate::context::Context;
@@ -26,6 +27,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Cancellations in progress at a time.
 const CONCURRENCY: usize = 16;
 const CANCEL_REASON: &str = "the Task resource was deleted";
+const RESTORED_REASON: &str = "the Task resource has ended; the control plane was restored from a backup";
 
 /// `Task` resource that was deleted.
 #[derive(Debug)]
@@ -127,14 +129,17 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, Rec
             continue;
         }
         let reference = ObjectRef::<Guarded<Task>>::new(&record.alias).within(namespace);
-        let exists_here = stores.iter().any(|(store, _)| {
-            store.get(&reference).is_some_and(|task| task.uid().as_deref() == Some(&record.uid))
+        let resource = stores.iter().find_map(|(store, _)| {
+            store.get(&reference).filter(|task| task.uid().as_deref() == Some(&record.uid))
         });
-        // The store may lag behind what the previous leader saw; the cluster does not.
-        if exists_here || exists(&context.kube, namespace, &record).await? {
-            continue;
-        }
-        cancel(context, DeletedTask { namespace: namespace.to_owned(), uid: record.uid }).await?;
+        let reason = match resource {
+            Some(resource) if has_ended(&resource) => RESTORED_REASON,
+            Some(_) => continue,
+            // The store may lag behind what the previous leader saw; the cluster does not.
+            None if exists(&context.kube, namespace, &record).await? => continue,
+            None => CANCEL_REASON,
+        };
+        cancel_record(context, names::task(namespace, &record.uid), reason).await?;
         count += 1;
     }
     Ok(count)
@@ -146,16 +151,42 @@ async fn exists(client: &Client, namespace: &str, record: &v1::Task) -> Result<b
     Ok(found.is_some_and(|task| task.uid().as_deref() == Some(&record.uid)))
 }
 
-/// Cancels a task. A missing or finished one is no error.
+/// Returns whether the status of a resource is final. Its record has not ended only if the control plane was restored
+/// from a backup: it would run the task again.
+fn has_ended(task: &Guarded<Task>) -> bool {
+    let status = task.0.as_ref().ok().and_then(|task| task.status.as_ref());
+    status.is_some_and(|status| status.task_id.is_some() && is_final(status.phase))
+}
+
+/// Cancels a task whose resource was deleted. A missing or finished one is no error.
 pub(super) async fn cancel(context: &Context, task: DeletedTask) -> Result<(), ReconcileError> {
-    let name = names::task(&task.namespace, &task.uid);
-    let request = v1::CancelTaskRequest { name, reason: CANCEL_REASON.to_owned() };
+    cancel_record(context, names::task(&task.namespace, &task.uid), CANCEL_REASON).await
+}
+
+async fn cancel_record(context: &Context, name: String, reason: &str) -> Result<(), ReconcileError> {
+    let request = v1::CancelTaskRequest { name: name.clone(), reason: reason.to_owned() };
     match context.control.cancel_task(request).await {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.code, Code::NotFound | Code::FailedPrecondition) => Ok(()),
         Err(error) => {
-            tracing::warn!(%error, uid = task.uid, "failed to cancel a task whose resource was deleted");
+            tracing::warn!(%error, task = name, reason, "failed to cancel a task");
             Err(error.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restored_records_of_ended_resources_are_cancelled() {
+        let task = |status: &str| -> Guarded<Task> {
+            let head = "apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: x}, spec: {agent: a}";
+            serde_saphyr::from_str(&format!("{{{head}, status: {status}}}")).unwrap()
+        };
+        assert!(has_ended(&task("{phase: Succeeded, taskId: u}")));
+        assert!(!has_ended(&task("{phase: Running, taskId: u}")));
+        assert!(!has_ended(&task("{phase: Failed}")), "it was never accepted");
     }
 }
