@@ -4,6 +4,7 @@ mod apply;
 mod build;
 mod demand;
 mod dereference;
+mod ended;
 mod finalize;
 mod history;
 mod observation;
@@ -26,7 +27,6 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-use rota_core::scaling::STABLE_AFTER;
 use rota_crds::resource::{Agent, Task};
 use rota_proto::names;
 use rota_telemetry::clock;
@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::apply::PodCreation;
 use self::build::Plan;
 use self::demand::{DemandCache, DemandSnapshot};
-use self::dereference::{PodLifecycle, WorkerPod};
+use self::dereference::WorkerPod;
 use self::pod::{PodSpecInput, TaskPod};
 use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
@@ -54,6 +54,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Duration of a failure after which the agent's conditions are unknown: a restart of the control plane takes less.
 const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
+/// Interval at which a rejected spec is submitted again: the control plane may have been upgraded.
+const REJECTION_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Grace period of pods whose workers are not connected.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
@@ -162,28 +164,28 @@ impl Agents {
             state.worker_joined(Start::of(&pods[index]), Instant::now());
         }
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
-        self.mark_outdated(agent, &mut pods);
-        let hash = match checked {
-            Ok(hash) => hash,
-            Err(rejected) => {
-                self.write_status(agent, state, &pods, &demand, "", Some(&rejected), now).await?;
-                return Ok(Action::await_change());
-            }
-        };
         self.handle_ended(agent, state, &pods).await?;
-        let may_start = state.start_delay(&hash, Instant::now()).is_zero();
+        let rejected = checked.as_ref().err().cloned();
+        let effective = state.effective(agent, checked, &self.context.options.workers);
+        let Some((agent, hash)) = effective.as_ref().map(|(agent, hash)| (agent.as_ref(), hash.as_str()))
+        else {
+            self.write_status(agent, state, &pods, &demand, "", rejected.as_ref(), now).await?;
+            return Ok(Action::requeue(REJECTION_RETRY_INTERVAL));
+        };
+        self.mark_outdated(agent, &mut pods);
+        let may_start = state.start_delay(hash, Instant::now()).is_zero();
         state.pause_isolated(&mut demand, Instant::now());
-        let plan = build::plan(&agent.spec, &hash, &pods, &demand, may_start);
+        let plan = build::plan(&agent.spec, hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
         if !state.authority_is_current(&authority, Instant::now()) {
             apply::publish_authority(&self.context, &namespace, &authority).await?;
             state.authority_published(authority, Instant::now());
         }
-        let executed = self.execute(agent, name, state, &mut pods, &plan, &hash).await;
+        let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
         self.announce(agent, name, state, &pods).await?;
         executed?;
-        let failure = self.write_status(agent, state, &pods, &demand, &hash, None, now).await?;
+        let failure = self.write_status(agent, state, &pods, &demand, hash, rejected.as_ref(), now).await?;
         if let Some(failure) = failure.as_ref().filter(|failure| state.event_due(&failure.reason)) {
             self.context.event(agent, EventType::Warning, &failure.reason, "Start", &failure.message).await;
         }
@@ -191,7 +193,8 @@ impl Agents {
         if state.report_due(&message, Instant::now()) {
             apply::report_start_failure(&self.context, name, &message).await?;
         }
-        Ok(Action::requeue(requeue::after(agent, state, &pods, &hash)))
+        let delay = requeue::after(agent, state, &pods, hash);
+        Ok(Action::requeue(if rejected.is_some() { delay.min(REJECTION_RETRY_INTERVAL) } else { delay }))
     }
 
     /// Writes that an agent cannot be reconciled: immediately if it has no status, otherwise once the failure lasts.
@@ -222,43 +225,15 @@ impl Agents {
         if state.registered == Some(version) {
             return Ok(None);
         }
+        if let Some(rejected) = state.recent_rejection(version, Instant::now()) {
+            return Ok(Some(rejected.clone()));
+        }
         let rejected = apply::register(&self.context, agent).await?;
-        if rejected.is_none() {
-            state.registered = Some(version);
+        match &rejected {
+            None => state.registered = Some(version),
+            Some(rejected) => state.rejected = Some((version, rejected.clone(), Instant::now())),
         }
         Ok(rejected)
-    }
-
-    /// Reports what ended and why to the control plane and to users, before the pod is deleted. Counts failed starts.
-    async fn handle_ended(
-        &self,
-        agent: &Agent,
-        state: &mut AgentState,
-        pods: &[WorkerPod],
-    ) -> Result<(), ReconcileError> {
-        let namespace = agent.namespace().unwrap_or_default();
-        let endpoint = &self.context.options.workers.endpoint;
-        for pod in pods {
-            let had_joined = state.history.has_joined(pod);
-            if let Some(failure) = state.history.take_failure(pod, endpoint) {
-                let note = format!("{}: {}", pod.name, failure.message);
-                self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
-                let has_ended = pod.has_terminated() && !pod.is_disrupted;
-                let is_start = match has_ended {
-                    true => pod.ran_for.unwrap_or_default() < STABLE_AFTER,
-                    false => pod.lifecycle == PodLifecycle::Unresponsive && !had_joined,
-                };
-                if is_start {
-                    let failure = StartFailure::new(&failure.reason, note);
-                    state.start_failed(Start::of(pod), failure, Instant::now());
-                }
-            }
-            if state.history.death_report_due(pod) {
-                apply::report_death(&self.context, &namespace, pod).await?;
-                state.history.death_reported(pod);
-            }
-        }
-        Ok(())
     }
 
     /// Marks pods of isolated tasks that would be created differently now.

@@ -1,8 +1,11 @@
 //! Per-agent state kept between reconciliations. Losing it costs at most a redundant API call.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rota_crds::AgentSpec;
+use rota_crds::resource::Agent;
 use rota_proto::names;
 use tokio::time::Instant;
 
@@ -10,6 +13,8 @@ use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
 use super::start_failure::{StartFailure, StartFailures};
+use super::{REJECTION_RETRY_INTERVAL, validate};
+use crate::WorkerOptions;
 
 /// Pause of all starts for isolated tasks after one failed: a quota refuses the others too.
 const ISOLATED_PAUSE: Duration = Duration::from_secs(1);
@@ -22,11 +27,18 @@ const MAX_WATCH_LAG: Duration = Duration::from_secs(30);
 /// Interval at which the authority in a namespace is checked: users may delete it.
 const AUTHORITY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Generation and hash of the labels of an agent.
+pub(super) type Version = (Option<i64>, u64);
+
 /// State of one agent between reconciliations.
 #[derive(Debug, Default)]
 pub(super) struct AgentState {
     /// Generation and hash of the labels that the control plane has accepted.
-    pub registered: Option<(Option<i64>, u64)>,
+    pub registered: Option<Version>,
+    /// Version that the control plane has rejected, and when.
+    pub rejected: Option<(Version, StartFailure, Instant)>,
+    /// Spec that was last valid and accepted.
+    accepted: Option<AgentSpec>,
     pub status_written: Option<Instant>,
     /// Time since which every reconciliation has failed.
     pub failing_since: Option<Instant>,
@@ -116,6 +128,31 @@ impl AgentState {
         self.failures.last.as_ref().filter(|_| self.failures.hash == hash).or_else(isolated)
     }
 
+    /// Returns the agent to act on, with the hash of its pods: with its spec, or with the last accepted one if its own is
+    /// rejected, so that an invalid edit stops nothing. `None` if there is no accepted spec.
+    pub(super) fn effective<'a>(
+        &mut self,
+        agent: &'a Agent,
+        checked: Result<String, StartFailure>,
+        options: &WorkerOptions,
+    ) -> Option<(Cow<'a, Agent>, String)> {
+        if let Ok(hash) = checked {
+            if self.accepted.as_ref() != Some(&agent.spec) {
+                self.accepted = Some(agent.spec.clone());
+            }
+            return Some((Cow::Borrowed(agent), hash));
+        }
+        let last = Agent { spec: self.accepted.clone()?, ..agent.clone() };
+        let hash = validate::check(&last, options).ok()?;
+        Some((Cow::Owned(last), hash))
+    }
+
+    /// Returns why the control plane has rejected this version a moment ago.
+    pub(super) fn recent_rejection(&self, version: Version, now: Instant) -> Option<&StartFailure> {
+        let (rejected, failure, at) = self.rejected.as_ref()?;
+        (*rejected == version && now - *at < REJECTION_RETRY_INTERVAL).then_some(failure)
+    }
+
     /// Returns whether this authority was recently found or published in the agent's namespace.
     pub(super) fn authority_is_current(&self, authority: &str, now: Instant) -> bool {
         let current =
@@ -200,6 +237,32 @@ mod tests {
         assert_eq!(state.last_failure("h"), Some(&failure()));
         state.pause_isolated(&mut DemandSnapshot::default(), now);
         assert_eq!(state.last_failure("h"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_edit_keeps_last_spec() {
+        let options = WorkerOptions {
+            image: "i".into(),
+            image_pull_policy: None,
+            endpoint: "https://rota:7420".into(),
+            collector: Vec::new(),
+        };
+        let agent = |text: &str| -> Agent {
+            let head = "apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: x, namespace: a}";
+            serde_saphyr::from_str(&format!("{{{head}, spec: {{runtime: {{scripted: {{}}}}, {text}}}}}"))
+                .unwrap()
+        };
+        let (mut state, now) = (AgentState::default(), Instant::now());
+        let (good, edited) = (agent("replicas: 2"), agent("replicas: 5"));
+        assert!(state.effective(&edited, Err(failure()), &options).is_none(), "nothing was accepted yet");
+        let hash = validate::check(&good, &options).unwrap();
+        state.effective(&good, Ok(hash.clone()), &options).unwrap();
+        let (effective, of) = state.effective(&edited, Err(failure()), &options).unwrap();
+        assert_eq!((effective.spec.replicas, of), (2, hash));
+        state.rejected = Some(((Some(2), 0), failure(), now));
+        assert_eq!(state.recent_rejection((Some(2), 0), now), Some(&failure()));
+        assert_eq!(state.recent_rejection((Some(3), 0), now), None);
+        assert_eq!(state.recent_rejection((Some(2), 0), now + REJECTION_RETRY_INTERVAL), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,47 @@
+//! Reports of pods that have ended or are given up.
+
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use rota_core::scaling::STABLE_AFTER;
+use rota_crds::resource::Agent;
+use tokio::time::Instant;
+
+use super::dereference::{PodLifecycle, WorkerPod};
+use super::start_failure::StartFailure;
+use super::state::{AgentState, Start};
+use super::{Agents, apply};
+use crate::error::ReconcileError;
+
+impl Agents {
+    /// Reports what ended and why to the control plane and to users, before the pod is deleted. Counts failed starts.
+    pub(super) async fn handle_ended(
+        &self,
+        agent: &Agent,
+        state: &mut AgentState,
+        pods: &[WorkerPod],
+    ) -> Result<(), ReconcileError> {
+        let namespace = agent.namespace().unwrap_or_default();
+        let endpoint = &self.context.options.workers.endpoint;
+        for pod in pods {
+            let had_joined = state.history.has_joined(pod);
+            if let Some(failure) = state.history.take_failure(pod, endpoint) {
+                let note = format!("{}: {}", pod.name, failure.message);
+                self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
+                let has_ended = pod.has_terminated() && !pod.is_disrupted;
+                let is_start = match has_ended {
+                    true => pod.ran_for.unwrap_or_default() < STABLE_AFTER,
+                    false => pod.lifecycle == PodLifecycle::Unresponsive && !had_joined,
+                };
+                if is_start {
+                    let failure = StartFailure::new(&failure.reason, note);
+                    state.start_failed(Start::of(pod), failure, Instant::now());
+                }
+            }
+            if state.history.death_report_due(pod) {
+                apply::report_death(&self.context, &namespace, pod).await?;
+                state.history.death_reported(pod);
+            }
+        }
+        Ok(())
+    }
+}
