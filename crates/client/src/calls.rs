@@ -89,6 +89,8 @@ calls! {
     repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
     /// Closes an agent's circuit breaker immediately.
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
+    /// Issues a token for workers outside of a cluster.
+    repeat admin.create_worker_token(CreateWorkerTokenRequest) -> v1::CreateWorkerTokenResponse;
 }
 
 /// A creation, which is safe to repeat once it has a key.

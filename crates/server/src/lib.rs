@@ -71,4 +71,5 @@ pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};
+pub use trust::worker_token::{WorkerGrant, WorkerTokens};
 pub use wire::status::REASONS;

@@ -17,6 +17,8 @@ const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// Start of sealed secrets of the second form, too long to be the start of a nonce by chance.
 const VERSION: &[u8] = b"rota-sealed-2:";
+/// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
+const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
 
 /// Encrypts and decrypts secrets with the server's key.
 pub(crate) struct Sealer {
@@ -95,6 +97,21 @@ impl Sealer {
             // The first form, which bound in only the id: a sealed secret of the second never opens as one of these.
             None => self.decrypt(id.0.as_bytes(), sealed),
         }
+    }
+
+    /// Seals the content of a worker token.
+    pub(crate) fn seal_worker_token(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
+        let payload = Payload { msg: plain, aad: WORKER_TOKEN };
+        let sealed = self.cipher.encrypt(&nonce, payload).map_err(|_| Error::Sealed)?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Returns the content of a worker token, if this control plane sealed it.
+    pub(crate) fn open_worker_token(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
+        let payload = Payload { msg: sealed, aad: WORKER_TOKEN };
+        self.cipher.decrypt(XNonce::from_slice(nonce), payload).ok()
     }
 
     fn decrypt(&self, aad: &[u8], sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {

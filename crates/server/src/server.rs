@@ -33,6 +33,7 @@ use crate::seal::Sealer;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::Authenticator;
+use crate::trust::worker_token::WorkerTokens;
 use crate::trust::{accept, auth, tls};
 use crate::watchers::Watchers;
 
@@ -53,6 +54,7 @@ pub struct Bound {
     tls: Option<TlsAcceptor>,
     http: Option<TcpListener>,
     authenticator: Authenticator,
+    worker_tokens: WorkerTokens,
     shutdown_grace: Duration,
     limits: Limits,
     store: StoreClient,
@@ -95,9 +97,11 @@ impl Server {
             ),
             None => None,
         };
+        let worker_tokens = WorkerTokens::new(Arc::clone(&sealer));
         let authenticator = Authenticator::new(
             options.token.clone(),
             options.oidc.clone(),
+            worker_tokens.clone(),
             &options.background_tasks,
             stop.clone(),
         );
@@ -193,6 +197,7 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 demand: demand.clone(),
                 replica: options.replica,
+                worker_tokens: worker_tokens.clone(),
             },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
@@ -205,6 +210,7 @@ impl Server {
             tls,
             http,
             authenticator,
+            worker_tokens,
             shutdown_grace,
             limits: options.limits,
             store,
@@ -232,6 +238,11 @@ impl Bound {
     /// Returns the address of the HTTP probe and metrics listener.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|http| http.local_addr().ok())
+    }
+
+    /// Returns what issues tokens for workers of this process.
+    pub fn worker_tokens(&self) -> WorkerTokens {
+        self.worker_tokens.clone()
     }
 
     /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.

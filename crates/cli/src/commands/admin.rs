@@ -3,9 +3,10 @@
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
-    BackgroundTaskState, BreakerState, GetLogFilterRequest, GetSystemStatusRequest,
+    BackgroundTaskState, BreakerState, CreateWorkerTokenRequest, GetLogFilterRequest, GetSystemStatusRequest,
     ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
+use rota_settings::HumanDuration;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -18,7 +19,8 @@ Examples:
   rota admin log-filter
   rota admin log-filter info,rota_server=debug
   rota admin breakers
-  rota admin reset-breaker coder";
+  rota admin reset-breaker coder
+  rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token";
 
 /// Administer the control plane
 #[derive(Debug, Args)]
@@ -48,6 +50,27 @@ pub enum What {
         #[arg(value_name = "AGENT")]
         agent: String,
     },
+    /// Print a new token with which workers of an agent open sessions; it is not stored
+    CreateWorkerToken(CreateWorkerToken),
+}
+
+#[derive(Debug, Args)]
+pub struct CreateWorkerToken {
+    /// Agent that the workers serve
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// Name of the only worker that may use the token [default: any worker of the agent]
+    #[arg(long, value_name = "NAME")]
+    worker: Option<String>,
+    /// Concurrent attempts of a worker at most [default: no limit]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    max_slots: Option<i32>,
+    /// Capability that a worker may have in addition to the agent's; repeatable
+    #[arg(long = "capability", value_name = "WORD")]
+    capabilities: Vec<String>,
+    /// Time for which the token is valid, at most 366 days
+    #[arg(long, value_name = "TIME", default_value = "90d")]
+    lifetime: HumanDuration,
 }
 
 impl Admin {
@@ -58,8 +81,25 @@ impl Admin {
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
+            What::CreateWorkerToken(wanted) => create_worker_token(context, wanted).await,
         }
     }
+}
+
+async fn create_worker_token(context: &Context, wanted: CreateWorkerToken) -> anyhow::Result<Exit> {
+    let request = CreateWorkerTokenRequest {
+        agent: names::agent(&context.namespace, &wanted.agent),
+        worker: wanted.worker.unwrap_or_default(),
+        max_slots: wanted.max_slots.unwrap_or_default(),
+        capabilities: wanted.capabilities,
+        lifetime: Some(wanted.lifetime.0.into()),
+    };
+    let answer = context.client.create_worker_token(request).await?;
+    match context.out.is_human() {
+        true => context.out.line(&answer.token)?,
+        false => context.out.value(&answer)?,
+    }
+    Ok(Exit::Ok)
 }
 
 async fn status(context: &Context) -> anyhow::Result<Exit> {

@@ -1,6 +1,7 @@
 //! `AdminService`: the control plane itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::breaker::{Breaker, State as BreakerState};
@@ -10,6 +11,7 @@ use rota_proto::num;
 use rota_proto::v1::admin_service_server::AdminService;
 use rota_proto::v1::{self, BackgroundTaskState, SystemState};
 use rota_telemetry::{background_tasks, log};
+use secrecy::ExposeSecret;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
@@ -19,11 +21,14 @@ use crate::health::{self, Health, State, StoreCheck};
 use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
+use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
 use crate::wire::status::{error, invalid};
-use crate::wire::{failure, names as wire, time};
+use crate::wire::{check, failure, names as wire, time};
 
 /// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
+const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const MAX_CAPABILITIES: usize = 64;
 
 pub(crate) struct Admin {
     pub(crate) store: StoreClient,
@@ -31,6 +36,7 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) demand: Demand,
     pub(crate) replica: String,
+    pub(crate) worker_tokens: WorkerTokens,
 }
 
 impl Admin {
@@ -153,6 +159,38 @@ impl AdminService for Admin {
         }
         tracing::warn!(filter, before, "log filter changed");
         Ok(Response::new(v1::LogFilter { filter }))
+    }
+
+    async fn create_worker_token(
+        &self,
+        request: Request<v1::CreateWorkerTokenRequest>,
+    ) -> Result<Response<v1::CreateWorkerTokenResponse>, Status> {
+        let request = request.into_inner();
+        let (namespace, agent) = wire::agent("agent", &request.agent)?;
+        let worker = match request.worker.as_str() {
+            "" => None,
+            worker => Some(wire::worker_id("worker", worker)?),
+        };
+        check::words("capabilities", &request.capabilities, MAX_CAPABILITIES)?;
+        let lifetime = match request.lifetime {
+            None => Some(DEFAULT_TOKEN_LIFETIME),
+            Some(lifetime) => Duration::try_from(lifetime).ok(),
+        };
+        let Some(lifetime) = lifetime.filter(|time| !time.is_zero() && *time <= MAX_LIFETIME) else {
+            return Err(invalid("lifetime", "must be positive and at most 366 days"));
+        };
+        let slots = match request.max_slots {
+            0 => None,
+            1.. => Some(request.max_slots),
+            _ => return Err(invalid("max_slots", "must not be negative")),
+        };
+        let capabilities = request.capabilities;
+        let grant = WorkerGrant { namespace, agent, worker, instance: None, slots, capabilities };
+        let expire_time = Some(time::timestamp(now() + lifetime));
+        let token = self.worker_tokens.issue(grant, lifetime);
+        let token = token.map_err(|error| Status::internal(error.to_string()))?;
+        let token = token.expose_secret().to_owned();
+        Ok(Response::new(v1::CreateWorkerTokenResponse { token, expire_time }))
     }
 
     async fn reset_breaker(

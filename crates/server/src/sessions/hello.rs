@@ -17,13 +17,13 @@ use uuid::Uuid;
 use super::catch_up::catch_up;
 use super::deps::{Opened, SessionDeps};
 use super::worker_loss::close;
-use super::{decode, pod_identity};
+use super::{decode, identity};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::keys::WorkerKey;
 use crate::options::Timing;
 use crate::scheduler::{SessionHandle, SlotState, WorkerEntry};
-use crate::trust::oidc::Pod;
+use crate::trust::identity::Identity;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, failure, names, time};
 
@@ -35,8 +35,8 @@ const MAX_CAPABILITIES: usize = 64;
 /// Opens the session that a Hello asks for.
 pub(super) async fn open(
     deps: &SessionDeps,
-    pod: Option<&Pod>,
-    hello: wire::Hello,
+    identity: Option<&Identity>,
+    mut hello: wire::Hello,
     session: &SessionHandle,
 ) -> Result<Opened, Status> {
     if !PROTOCOL_VERSIONS.contains(&hello.protocol_version) {
@@ -74,9 +74,11 @@ pub(super) async fn open(
     }
 
     let key: WorkerKey = (namespace.clone(), worker.clone());
-    if let Some(pod) = pod {
-        pod_identity::check(deps, pod, &key, &agent)?;
+    if let Some(identity) = identity {
+        identity::check(deps, identity, &key, &agent)?;
+        identity::narrow(deps, identity, &key, &mut hello)?;
     }
+    let slots = usize::try_from(hello.slots).unwrap_or(1).max(hello.running.len());
     let open = OpenSession {
         namespace: namespace.clone(),
         worker: worker.clone(),

@@ -9,21 +9,29 @@ use rota_proto::worker::v1::FetchPreviousResultRequest;
 use tonic::Status;
 
 use super::deps::SessionDeps;
-use super::pod_identity;
-use crate::trust::oidc::Pod;
+use super::identity;
+use crate::trust::identity::{Holder, Identity};
 use crate::wire::status::{error, invalid};
 
 /// Returns the result of a dependency of a running attempt.
 pub(super) async fn get(
     deps: &SessionDeps,
-    pod: Option<&Pod>,
+    holder: Option<&Identity>,
     request: &FetchPreviousResultRequest,
 ) -> Result<v1::TaskResult, Status> {
     let store = &deps.store;
     let namespace =
         Namespace::new(&request.namespace).map_err(|bad| invalid("namespace", bad.to_string()))?;
-    if pod.is_some_and(|pod| pod.namespace != request.namespace || pod.name != request.worker) {
-        return Err(error("WORKER_NAME_MISMATCH", "the token belongs to the pod of another worker"));
+    let foreign = match holder.map(|holder| &holder.holder) {
+        None => false,
+        Some(Holder::Pod(pod)) => pod.namespace != request.namespace || pod.name != request.worker,
+        Some(Holder::Grant(grant)) => {
+            let named = grant.worker.as_ref().is_none_or(|worker| worker.as_str() == request.worker);
+            grant.namespace != namespace || !named
+        }
+    };
+    if foreign {
+        return Err(error("WORKER_NAME_MISMATCH", "the token belongs to another worker"));
     }
     let id = |field, text: &str| text.parse().map_err(|_| invalid(field, "is not a task's id"));
     let (task, dependency): (TaskId, TaskId) =
@@ -37,13 +45,13 @@ pub(super) async fn get(
         on_worker && task.fence == fence && task.dependencies.iter().any(|one| needs(one.state))
     });
     let task = task.ok_or_else(absent)?;
-    if let Some(pod) = pod {
+    if let Some(holder) = holder {
         let assignment = task.assignment.ok_or_else(absent)?;
         let key = (namespace.clone(), assignment.worker);
         // Records from before the field are of workers that had to be admitted to their session.
         let agent =
             assignment.agent.or_else(|| deps.scheduler.inspect(&key, |entry| entry.profile.agent.clone()));
-        pod_identity::check(deps, pod, &key, &agent.ok_or_else(absent)?)?;
+        identity::check(deps, holder, &key, &agent.ok_or_else(absent)?)?;
     }
     let dependency = store.record(&namespace, dependency).await?.ok_or_else(absent)?;
     let result = store.result(&dependency).await?.ok_or_else(absent)?;

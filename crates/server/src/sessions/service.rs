@@ -20,13 +20,16 @@ use super::deps::{Opened, SessionDeps};
 use super::{hello, inbound, previous_result, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
-use crate::trust::oidc::Pod;
+use crate::trust::identity::Identity;
 use crate::wire::status;
 
 /// Messages that may wait for a worker. Backpressure: a worker that does not keep up is disconnected.
 const OUTBOX_SIZE: usize = 4096;
 /// Time for a new call to send Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for which a session outlives the token that it was opened with: clusters replace tokens well before they expire.
+const EXPIRED_TOKEN_GRACE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Service {
     pub(crate) deps: SessionDeps,
@@ -47,10 +50,10 @@ impl WorkerService for Service {
         let (errors, outcome) = mpsc::channel::<Status>(1);
         let (messages, outbox) = mpsc::channel(OUTBOX_SIZE);
         let session = SessionHandle { messages, closed: deps.stop.child_token() };
-        let pod = request.extensions().get::<Pod>().cloned();
+        let identity = request.extensions().get::<Identity>().cloned();
         let inbound = request.into_inner();
         spawn("session", OnExit::Done, async move {
-            if let Err(status) = run(deps, pod, inbound, session).await {
+            if let Err(status) = run(deps, identity, inbound, session).await {
                 let _ = errors.send(status).await;
             }
         });
@@ -63,15 +66,15 @@ impl WorkerService for Service {
         &self,
         request: Request<FetchPreviousResultRequest>,
     ) -> Result<Response<FetchPreviousResultResponse>, Status> {
-        let pod = request.extensions().get::<Pod>().cloned();
-        let result = previous_result::get(&self.deps, pod.as_ref(), request.get_ref()).await?;
+        let identity = request.extensions().get::<Identity>();
+        let result = previous_result::get(&self.deps, identity, request.get_ref()).await?;
         Ok(Response::new(FetchPreviousResultResponse { result: Some(result) }))
     }
 }
 
 async fn run(
     deps: SessionDeps,
-    pod: Option<Pod>,
+    identity: Option<Identity>,
     mut inbound: Streaming<SessionRequest>,
     session: SessionHandle,
 ) -> Result<(), Status> {
@@ -87,12 +90,15 @@ async fn run(
             Some(_) => return Err(status::error("PROTOCOL_VIOLATION", "the first message must be Hello")),
         },
     };
-    let opened = hello::open(&deps, pod.as_ref(), hello, &session).await?;
+    let opened = hello::open(&deps, identity.as_ref(), hello, &session).await?;
     let closed = session.closed.clone();
     heartbeats(&deps, &session);
     drop(session);
     let ended = tokio::select! {
         () = closed.cancelled() => Err(reason_of_end(&deps, &opened)),
+        () = expired(identity.as_ref()) => {
+            Err(Status::unavailable("the worker's token has expired; connect again with a current one"))
+        }
         ended = inbound::run(&deps, &opened, inbound) => ended,
     };
     // Whatever error that caused: a superseded worker must get that reason.
@@ -101,6 +107,17 @@ async fn run(
     closed.cancel();
     worker_loss::close(&deps, &opened);
     ended
+}
+
+/// Waits until a worker's token has expired, and for the tolerance after.
+async fn expired(identity: Option<&Identity>) {
+    match identity {
+        Some(identity) => {
+            let left = u64::try_from(identity.expires.0.saturating_sub(now().0)).unwrap_or(0);
+            tokio::time::sleep(Duration::from_micros(left).saturating_add(EXPIRED_TOKEN_GRACE)).await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn stopping() -> Status {

@@ -17,8 +17,10 @@ use tonic::body::Body;
 
 use super::accept::Peer;
 use super::files;
+use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::roles::{Role, required_role};
+use super::worker_token::WorkerTokens;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::wire::status;
 
@@ -28,12 +30,14 @@ pub(crate) struct Authenticator {
     /// Digest of the admin token: comparing digests takes the same time wherever two tokens differ.
     admin: Arc<RwLock<Option<[u8; 32]>>>,
     verifier: Option<Verifier>,
+    worker_tokens: WorkerTokens,
 }
 
 impl Authenticator {
     pub(crate) async fn new(
         token: Option<Token>,
         oidc: Option<Oidc>,
+        worker_tokens: WorkerTokens,
         background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
@@ -59,20 +63,34 @@ impl Authenticator {
                 files::follow(vec![path], RELOAD_INTERVAL, monitor, stop, load).await?;
             }
         }
-        Ok(Self { admin, verifier: oidc.map(Verifier::new) })
+        Ok(Self { admin, verifier: oidc.map(Verifier::new), worker_tokens })
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
-    fn check_admin(&self, required: Role, token: Option<&[u8]>) -> Option<Result<(), Status>> {
+    fn check_locally(
+        &self,
+        required: Role,
+        token: Option<&[u8]>,
+    ) -> Option<Result<Option<Identity>, Status>> {
         let admin = *self.admin.read();
         if required == Role::Anonymous || (admin.is_none() && self.verifier.is_none()) {
-            return Some(Ok(()));
+            return Some(Ok(None));
         }
         let Some(token) = token else {
             return Some(Err(status::error("TOKEN_REQUIRED", "a token is required")));
         };
+        if let Some(verified) = self.worker_tokens.verify(token) {
+            return Some(match verified {
+                Ok(identity) if Role::Worker >= required => Ok(Some(identity)),
+                Ok(identity) => {
+                    let text = format!("{} may not make this call", identity.holder);
+                    Err(status::error("ROLE_FORBIDDEN", text))
+                }
+                Err(why) => Err(status::error("TOKEN_INVALID", format!("token rejected: {why}"))),
+            });
+        }
         match &self.verifier {
-            _ if admin == Some(digest(token)) => Some(Ok(())),
+            _ if admin == Some(digest(token)) => Some(Ok(None)),
             None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
             Some(_) => None,
         }
@@ -87,7 +105,7 @@ impl Authenticator {
         }
         let subject = match &caller {
             Caller::Operator => "the operator".to_owned(),
-            Caller::Worker(pod) => format!("the worker {}/{}", pod.namespace, pod.name),
+            Caller::Worker(identity) => identity.holder.to_string(),
             Caller::Unknown(subject) => format!("{subject:?}, which has no role,"),
         };
         Err(status::error("ROLE_FORBIDDEN", format!("{subject} may not make this call")))
@@ -139,8 +157,11 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let required = required_role(request.uri().path());
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        match self.authenticator.check_admin(required, bearer_token(request.headers())) {
-            Some(Ok(())) => {
+        match self.authenticator.check_locally(required, bearer_token(request.headers())) {
+            Some(Ok(identity)) => {
+                if let Some(identity) = identity {
+                    request.extensions_mut().insert(identity);
+                }
                 match (&peer, required) {
                     (None, _) => {}
                     (Some(peer), Role::Anonymous) => peer.called(),
@@ -157,7 +178,7 @@ where
                 let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
                 Either::Right(Box::pin(async move {
                     match authenticator.verify(required, &token).await {
-                        Ok(Caller::Worker(pod)) => drop(request.extensions_mut().insert(pod)),
+                        Ok(Caller::Worker(identity)) => drop(request.extensions_mut().insert(identity)),
                         Ok(_) => {}
                         Err(refused) => return Ok(refused.into_http()),
                     }

@@ -3,6 +3,8 @@
 pub(crate) mod accept;
 pub(crate) mod auth;
 mod files;
+pub(crate) mod identity;
 pub(crate) mod oidc;
 mod roles;
 pub(crate) mod tls;
+pub(crate) mod worker_token;

@@ -72,12 +72,17 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "WORKER_NAME_MISMATCH",
         Code::PermissionDenied,
-        "The worker's name differs from the pod that its token was issued to.",
+        "The worker's name or agent differs from what its token was issued for.",
     ),
     (
         "WORKER_NOT_ANNOUNCED",
         Code::PermissionDenied,
         "The worker has not been announced for its agent yet; workers retry by themselves.",
+    ),
+    (
+        "WORKER_CONNECTED",
+        Code::Unavailable,
+        "Another process with the worker's identity is connected; workers retry by themselves.",
     ),
     (
         "STORE_UNAVAILABLE",

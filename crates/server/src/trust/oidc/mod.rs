@@ -6,10 +6,12 @@ mod keys;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use rota_core::Timestamp;
 use serde::Deserialize;
 use tonic::Status;
 
 use self::keys::{Keys, NoKey};
+use super::identity::{Holder, Identity};
 use super::roles::Role;
 use crate::options::Oidc;
 use crate::wire::status;
@@ -29,7 +31,7 @@ pub(crate) struct Pod {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     Operator,
-    Worker(Pod),
+    Worker(Identity),
     /// A subject without a role.
     Unknown(String),
 }
@@ -47,6 +49,7 @@ impl Caller {
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
+    exp: u64,
     #[serde(rename = "kubernetes.io")]
     kubernetes: Option<Kubernetes>,
 }
@@ -120,7 +123,9 @@ impl Verifier {
         }
         match claims.kubernetes {
             Some(Kubernetes { namespace, pod: Some(Named { name, uid }) }) => {
-                Caller::Worker(Pod { namespace, name, uid })
+                let expires =
+                    Timestamp(i64::try_from(claims.exp.saturating_mul(1_000_000)).unwrap_or(i64::MAX));
+                Caller::Worker(Identity { holder: Holder::Pod(Pod { namespace, name, uid }), expires })
             }
             _ => Caller::Unknown(claims.sub),
         }

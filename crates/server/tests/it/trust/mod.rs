@@ -5,3 +5,4 @@ mod limits;
 mod oidc;
 mod probes;
 mod tls;
+mod worker_tokens;

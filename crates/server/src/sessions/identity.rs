@@ -1,0 +1,94 @@
+//! Worker identity: checks that the holder of a token may be the worker that its Hello names (`WORKER_NAME_MISMATCH`,
+//! `WORKER_NOT_ANNOUNCED`), and narrows what Hello claims to what the token or the agent grants. Not admission control of
+//! tasks, which is the scheduler's. Without authentication nothing is checked. See `docs/security.md`, "Worker identity".
+
+use rota_core::AgentName;
+use rota_proto::worker::v1 as wire;
+use tonic::Status;
+
+use super::deps::SessionDeps;
+use crate::keys::WorkerKey;
+use crate::scheduler::WorkerEntry;
+use crate::trust::identity::{Holder, Identity};
+use crate::trust::oidc::Pod;
+use crate::trust::worker_token::WorkerGrant;
+use crate::wire::status::error;
+
+/// Checks that the holder of a token may be this worker of this agent.
+pub(super) fn check(
+    deps: &SessionDeps,
+    identity: &Identity,
+    key: &WorkerKey,
+    agent: &AgentName,
+) -> Result<(), Status> {
+    match &identity.holder {
+        Holder::Pod(pod) => check_pod(deps, pod, key, agent),
+        Holder::Grant(grant) => check_grant(grant, key, agent),
+    }
+}
+
+/// Narrows a Hello to what its sender may have. Checks that no other process with the same identity is connected.
+pub(super) fn narrow(
+    deps: &SessionDeps,
+    identity: &Identity,
+    key: &WorkerKey,
+    hello: &mut wire::Hello,
+) -> Result<(), Status> {
+    match &identity.holder {
+        // A pod has the capabilities of its agent alone.
+        Holder::Pod(_) => hello.capabilities.clear(),
+        Holder::Grant(grant) => {
+            if grant.instance.as_ref().is_some_and(|instance| *instance != hello.instance) {
+                return Err(error("WORKER_NAME_MISMATCH", "the token belongs to another process"));
+            }
+            hello.capabilities.retain(|word| grant.capabilities.contains(word));
+            hello.slots = hello.slots.min(grant.slots.unwrap_or(i32::MAX));
+        }
+    }
+    let connected = |entry: &WorkerEntry| entry.session.is_some() && entry.instance != hello.instance;
+    if deps.scheduler.inspect(key, connected) == Some(true) {
+        let text = format!("worker {} is connected with another process", key.1);
+        return Err(error("WORKER_CONNECTED", text));
+    }
+    Ok(())
+}
+
+/// Checks that a token grants to be this worker of this agent.
+fn check_grant(
+    grant: &WorkerGrant,
+    (namespace, worker): &WorkerKey,
+    agent: &AgentName,
+) -> Result<(), Status> {
+    let named = grant.worker.as_ref().is_none_or(|granted| granted == worker);
+    if grant.namespace == *namespace && grant.agent == *agent && named {
+        return Ok(());
+    }
+    let whom = grant.worker.as_ref().map_or("any worker".to_owned(), |worker| format!("worker {worker}"));
+    let text = format!(
+        "the token is for {whom} of agent {}/{}, but the worker is {namespace}/{worker} of agent {agent}",
+        grant.namespace, grant.agent
+    );
+    Err(error("WORKER_NAME_MISMATCH", text))
+}
+
+fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) -> Result<(), Status> {
+    let (namespace, worker) = key;
+    if pod.namespace != namespace.as_str() || pod.name != worker.as_str() {
+        let text = format!(
+            "the token belongs to pod {}/{}, but the worker is {namespace}/{worker}",
+            pod.namespace, pod.name
+        );
+        return Err(error("WORKER_NAME_MISMATCH", text));
+    }
+    let agent_key = (namespace.clone(), agent.clone());
+    let admitted = match deps.agents.pools().announced(&agent_key, worker) {
+        // A pod that reuses the name is not the one that was announced.
+        Some(instance) => instance.is_empty() || instance == pod.uid,
+        // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet.
+        None => deps.scheduler.inspect(key, |entry| entry.profile.agent == *agent) == Some(true),
+    };
+    if admitted {
+        return Ok(());
+    }
+    Err(error("WORKER_NOT_ANNOUNCED", format!("worker {worker} has not been announced for agent {agent}")))
+}

@@ -1,0 +1,33 @@
+//! Identity of a worker, as its token proves it. Knows nothing of what the worker claims about itself.
+
+use std::fmt;
+
+use rota_core::Timestamp;
+
+use super::oidc::Pod;
+use super::worker_token::WorkerGrant;
+
+/// Identity of a worker, and the end of its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) holder: Holder,
+    pub(crate) expires: Timestamp,
+}
+
+/// Subject of a worker's token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A pod of the cluster whose issuer signed the token.
+    Pod(Pod),
+    /// A process with a token of this control plane.
+    Grant(WorkerGrant),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => write!(f, "the worker {}/{}", pod.namespace, pod.name),
+            Self::Grant(grant) => write!(f, "a worker of agent {}/{}", grant.namespace, grant.agent),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Tokens of workers outside of a cluster: whom they let in, and what Hello may claim with them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rota_proto::v1::{self, CreateWorkerTokenRequest};
+use rota_proto::worker::v1::Hello;
+use rota_testkit::client::{Client, Options, Token, reason};
+use rota_testkit::raw::{RawWorker, hello};
+use rota_testkit::{Backend, Cluster, Setup, tasks};
+
+const ECHO: &str = "namespaces/default/agents/echo";
+
+async fn start_cluster() -> Result<Cluster> {
+    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(Backend::Memory) };
+    let cluster = Cluster::start_with(setup).await?;
+    for agent in ["echo", "other"] {
+        tasks::agent(cluster.client(), agent, tasks::script([]), &[]).await?;
+    }
+    Ok(cluster)
+}
+
+/// Returns a client with a worker token.
+async fn holder(cluster: &Cluster, request: CreateWorkerTokenRequest) -> Result<Client> {
+    let token = cluster.client().create_worker_token(request).await?.token;
+    let options = Options::new(format!("http://{}", cluster.addr()));
+    Ok(Client::new(Options { token: Token::Fixed(token.into()), retry_for: Duration::ZERO, ..options })?)
+}
+
+async fn join(client: &Client, hello: Hello) -> Result<RawWorker, String> {
+    let joined = RawWorker::join(client, hello).await;
+    joined.map_err(|error| match error.downcast_ref::<tonic::Status>() {
+        Some(status) => reason(status).unwrap_or_default(),
+        None => error.to_string(),
+    })
+}
+
+fn echo() -> CreateWorkerTokenRequest {
+    CreateWorkerTokenRequest { agent: ECHO.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let bound = holder(&cluster, CreateWorkerTokenRequest { worker: "one".into(), ..echo() }).await?;
+    let foreign = Hello { namespace: "team".into(), ..hello("echo", "one", 1) };
+    for refused in [hello("other", "one", 1), hello("echo", "two", 1), foreign] {
+        assert_eq!(join(&bound, refused).await.err().as_deref(), Some("WORKER_NAME_MISMATCH"));
+    }
+    let _one = join(&bound, hello("echo", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    let any = holder(&cluster, echo()).await?;
+    let _two = join(&any, hello("echo", "two", 1)).await.map_err(anyhow::Error::msg)?;
+    let request = v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() };
+    assert_eq!(bound.list_tasks(request).await.unwrap_err().reason.as_deref(), Some("ROLE_FORBIDDEN"));
+    let more = bound.create_worker_token(echo()).await.unwrap_err();
+    assert_eq!(more.reason.as_deref(), Some("ROLE_FORBIDDEN"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn hello_only_narrows_what_the_token_grants() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let request = CreateWorkerTokenRequest { max_slots: 2, capabilities: vec!["gpu".into()], ..echo() };
+    let client = holder(&cluster, request).await?;
+    let claims =
+        Hello { capabilities: vec!["gpu".into(), "production".into()], ..hello("echo", "one", 1024) };
+    let _worker = join(&client, claims).await.map_err(anyhow::Error::msg)?;
+    let request = v1::ListWorkersRequest { parent: "namespaces/default".into(), ..Default::default() };
+    let workers = cluster.client().list_workers(request).await?.workers;
+    let worker = workers.first().context("the worker is not listed")?;
+    assert_eq!((worker.slots, worker.capabilities.as_slice()), (2, ["gpu".to_owned()].as_slice()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn second_process_with_a_workers_token_is_refused() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let client = holder(&cluster, echo()).await?;
+    let mut first = join(&client, hello("echo", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    let second = Hello { instance: "another".into(), ..hello("echo", "one", 1) };
+    assert_eq!(join(&client, second.clone()).await.err().as_deref(), Some("WORKER_CONNECTED"));
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    assert!(task.name.ends_with(&first.take().await?.task_id));
+    first.close().await;
+    tasks::eventually("the place of the first", async || Ok(join(&client, second.clone()).await.is_ok()))
+        .await
+}
