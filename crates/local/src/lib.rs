@@ -18,7 +18,7 @@
 //! of `rota_core::scaling` → `Manager::reconcile` starts, drains and stops processes. An idle worker is drained through
 //! the API first: the control plane decides whether it is still idle, and only then is the process stopped.
 //!
-//! Each process holds the read end of a pipe as standard input. When the pipe closes, because the worker is stopped or
+//! Each process holds the read end of a pipe as standard input, and reads its token from it. When the pipe closes, because the worker is stopped or
 //! because this process died, the worker exits; no worker outlives its manager.
 //!
 //! To react to another event, add a branch to `Manager::run` and keep the decision in `Pool`, where it can be tested
@@ -31,11 +31,47 @@ mod process;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_client::Client;
 use rota_telemetry::BackgroundTasks;
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+
+/// Process of a worker that needs a token.
+#[derive(Debug)]
+pub struct WorkerProcess<'a> {
+    pub namespace: &'a str,
+    pub agent: &'a str,
+    pub worker: &'a str,
+    pub instance: &'a str,
+    pub slots: u32,
+}
+
+type Issue = dyn Fn(&WorkerProcess<'_>) -> Result<SecretString, String> + Send + Sync;
+
+/// Issues tokens for worker processes, or fails with a message.
+#[derive(Clone)]
+pub struct TokenSource(Arc<Issue>);
+
+impl TokenSource {
+    pub fn new(
+        issue: impl Fn(&WorkerProcess<'_>) -> Result<SecretString, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(issue))
+    }
+
+    fn issue(&self, worker: &WorkerProcess<'_>) -> Result<SecretString, String> {
+        (self.0)(worker)
+    }
+}
+
+impl std::fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSource").finish_non_exhaustive()
+    }
+}
 
 /// Settings of the local worker manager.
 #[derive(Debug, Clone)]
@@ -48,6 +84,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Arguments before those that identify the worker, for example `worker`.
     pub arguments: Vec<OsString>,
+    /// Issues the token of each process, which the process reads from its standard input.
+    pub tokens: TokenSource,
     /// Directory of workspaces and logs.
     pub state_dir: PathBuf,
     /// Grace period of each worker on shutdown.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pool::{Pool, PoolWorker};
 use crate::process::{self, ProcessExit, ProcessSpec};
-use crate::{Error, Options};
+use crate::{Error, Options, WorkerProcess};
 
 /// Interval at which idle timeouts and restart delays are checked.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -257,12 +257,21 @@ impl Manager {
             arguments.extend([OsString::from(flag), value]);
         }
         arguments.push("--exit-with-parent".into());
+        let process = WorkerProcess { namespace, agent: id, worker: &worker, instance: &instance, slots };
+        let token = match self.options.tokens.issue(&process) {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::error!(worker, error, "failed to issue a worker's token");
+                return false;
+            }
+        };
         let spec = ProcessSpec {
             program: self.options.program.clone(),
             arguments,
             log: self.logs.join(log_name(agent, &worker)),
             agent: agent.to_owned(),
             worker: worker.clone(),
+            token,
             instance,
             grace: self.options.stop_grace,
         };

@@ -1,6 +1,6 @@
 //! One worker process: start, stop and exit. Knows no demand.
 //!
-//! Its standard input is a pipe that is held open here and never written to. The worker exits when the pipe closes:
+//! Its standard input is a pipe that is held open here; its first line is the process's token, and nothing follows. The worker exits when the pipe closes:
 //! when it is stopped, or when this process ends for whatever reason.
 
 use std::ffi::OsString;
@@ -11,6 +11,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rota_telemetry::{OnExit, spawn};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -59,6 +61,8 @@ pub(crate) struct ProcessSpec {
     /// Full name of the agent.
     pub agent: String,
     pub worker: String,
+    /// First line of the process's standard input.
+    pub token: SecretString,
     /// Identifies this process to the control plane.
     pub instance: String,
     /// Time between the request to stop and the kill.
@@ -108,11 +112,16 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
         .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
-    let lifeline = child.stdin.take();
+    let mut lifeline = child.stdin.take();
     let (stop, stopped) = oneshot::channel::<()>();
     let handle = Process { instance: spec.instance.clone(), stop: Some(stop) };
     spawn("worker process", OnExit::Done, async move {
         let started = Instant::now();
+        if let Some(stdin) = &mut lifeline {
+            let line = format!("{}\n", spec.token.expose_secret());
+            // A process that reads nothing has exited, or exits without a token.
+            let _ = stdin.write_all(line.as_bytes()).await;
+        }
         let status = tokio::select! {
             status = child.wait() => status,
             // Stopping and dropping the handle both drop the sender.
@@ -169,9 +178,19 @@ mod tests {
             log: folder.join("w.log"),
             agent: "a".into(),
             worker: "w".into(),
+            token: "token".into(),
             instance: "i".into(),
             grace: Duration::from_secs(20),
         }
+    }
+
+    #[tokio::test]
+    async fn token_is_the_first_line_of_standard_input() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, mut exits) = mpsc::unbounded_channel();
+        let process = start(shell(folder.path(), "read -r line; echo \"got $line\""), sender).unwrap();
+        assert_eq!(exits.recv().await.unwrap().last_log_line, "got token");
+        drop(process);
     }
 
     #[tokio::test]

@@ -10,11 +10,13 @@ use clap::Args;
 use rota_client::discover::{self, DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_core::breaker::Policy;
-use rota_server::{DEFAULT_LISTEN, Options, Timing};
+use rota_local::{TokenSource, WorkerProcess};
+use rota_server::{DEFAULT_LISTEN, Options, Timing, WorkerGrant, WorkerTokens};
 use rota_settings::{HumanDuration, Layers};
 use rota_store::{FileLock, LockError};
 use rota_telemetry::{BackgroundTasks, OnExit, env, spawn};
 use schemars::JsonSchema;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,8 @@ use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Out, Reporter};
 
+/// More than any `rota dev` runs: a worker's token ends with its process.
+const WORKER_TOKEN_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 const EXAMPLES: &str = "\
 Examples:
   rota dev
@@ -147,6 +151,7 @@ impl Dev {
             background_tasks: background_tasks.clone(),
         })
         .await?;
+        let tokens = bound.worker_tokens();
         let own =
             DevEndpoint { endpoint: format!("http://{}", bound.addr()), token_file, pid: std::process::id() };
         let stop_server = CancellationToken::new();
@@ -158,6 +163,7 @@ impl Dev {
                 globals,
                 &config,
                 &announced.own,
+                tokens,
                 &data_dir,
                 &reporter,
                 &shutdown,
@@ -180,6 +186,7 @@ impl Dev {
         globals: &Globals,
         config: &Settings,
         own: &DevEndpoint,
+        tokens: WorkerTokens,
         data_dir: &Path,
         reporter: &Reporter,
         shutdown: &signals::Shutdown,
@@ -190,7 +197,7 @@ impl Dev {
         options.token = Token::File(own.token_file.clone());
         let client = Client::new(options)?;
         let stop_workers = CancellationToken::new();
-        let pools = local(client.clone(), config, own, data_dir, background_tasks)?;
+        let pools = local(client.clone(), config, own, tokens, data_dir, background_tasks)?;
         let mut workers = spawn("local workers", OnExit::Done, pools.run(stop_workers.clone()));
         if !self.files.is_empty() {
             let context = Context {
@@ -233,16 +240,12 @@ fn local(
     client: Client,
     config: &Settings,
     own: &DevEndpoint,
+    tokens: WorkerTokens,
     data_dir: &Path,
     background_tasks: BackgroundTasks,
 ) -> anyhow::Result<rota_local::Options> {
-    let mut arguments = vec![
-        "worker".into(),
-        "--endpoint".into(),
-        own.endpoint.clone().into(),
-        "--token-file".into(),
-        own.token_file.clone().into_os_string(),
-    ];
+    let mut arguments =
+        vec!["worker".into(), "--endpoint".into(), own.endpoint.clone().into(), "--token-from-stdin".into()];
     if let Some(program) = &config.claude_program {
         arguments.extend(["--claude-program".into(), program.clone().into_os_string()]);
     }
@@ -261,10 +264,27 @@ fn local(
         parent: rota_proto::names::namespace("-"),
         program: std::env::current_exe().context("failed to determine the path of this program")?,
         arguments,
+        tokens: TokenSource::new(move |worker| worker_token(&tokens, worker)),
         state_dir: data_dir.to_owned(),
         stop_grace: STOP_GRACE,
         background_tasks,
     })
+}
+
+/// Returns a token for one process of one local worker.
+fn worker_token(tokens: &WorkerTokens, worker: &WorkerProcess<'_>) -> Result<SecretString, String> {
+    let issue = || {
+        let grant = WorkerGrant {
+            namespace: rota_core::Namespace::new(worker.namespace)?,
+            agent: rota_core::AgentName::new(worker.agent)?,
+            worker: Some(rota_core::WorkerName::new(worker.worker)?),
+            instance: Some(worker.instance.to_owned()),
+            slots: i32::try_from(worker.slots).ok(),
+            capabilities: Vec::new(),
+        };
+        anyhow::Ok(tokens.issue(grant, WORKER_TOKEN_LIFETIME)?)
+    };
+    issue().map_err(|error| error.to_string())
 }
 
 /// Returns the path of the token file, which is created if missing.

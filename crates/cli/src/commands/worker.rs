@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use clap::Args;
 use rota_client::{Token, discover};
 use rota_settings::Layers;
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Options, Settings};
+use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 
 use super::signals;
@@ -15,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::Reporter;
 
+const MAX_TOKEN_BYTES: usize = 16 << 10;
 const EXAMPLES: &str = "\
 Examples:
   rota worker --agent coder
@@ -38,6 +41,9 @@ pub struct Worker {
     /// End when standard input does, that is when the parent process has exited
     #[arg(long, hide = true)]
     exit_with_parent: bool,
+    /// Read the token from the first line of standard input
+    #[arg(long, hide = true)]
+    token_from_stdin: bool,
     #[command(flatten)]
     settings: Layers<Settings>,
 }
@@ -54,6 +60,7 @@ impl Worker {
                 .into());
         };
         let shutdown = signals::Shutdown::listen()?;
+        let token = if self.token_from_stdin { Some(token_line().await?) } else { None };
         if self.exit_with_parent {
             end_with_stdin(shutdown.clone());
         }
@@ -61,6 +68,9 @@ impl Worker {
             end_after(limit.0, shutdown.clone());
         }
         let mut options = connect(globals, settings, &agent)?;
+        if let Some(token) = token {
+            (options.token, options.token_file) = (Some(token), None);
+        }
         options.stop_now = shutdown.forced.clone();
         if let Some(instance) = self.instance {
             options.instance = instance;
@@ -69,6 +79,20 @@ impl Worker {
         options.run(shutdown.graceful).await?;
         Ok(Exit::Ok)
     }
+}
+
+/// Reads the token from standard input, byte by byte: what follows is the parent's.
+async fn token_line() -> anyhow::Result<SecretString> {
+    let (mut stdin, mut line) = (tokio::io::stdin(), Vec::new());
+    loop {
+        match stdin.read_u8().await.context("failed to read the token from standard input")? {
+            b'\n' => break,
+            _ if line.len() >= MAX_TOKEN_BYTES => bail!("the token on standard input is too long"),
+            byte => line.push(byte),
+        }
+    }
+    let line = std::str::from_utf8(&line).context("the token on standard input is not text")?;
+    Ok(SecretString::from(line))
 }
 
 /// Returns the options of a worker that connects to the server of the global options.

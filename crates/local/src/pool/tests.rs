@@ -27,6 +27,7 @@ fn worker(folder: &tempfile::TempDir) -> PoolWorker {
         log: folder.path().join("log"),
         agent: String::new(),
         worker: String::new(),
+        token: "token".into(),
         instance: String::new(),
         grace: Duration::from_secs(1),
     };
