@@ -15,6 +15,25 @@ use crate::wire::{check, clean, event, failure};
 /// More entries than fit into a message: a worker that was disconnected limits what it gathered by bytes, not by number.
 const MAX_EVENTS: usize = 1 << 18;
 const MAX_RESULT: usize = 1 << 20;
+const MAX_RESULT_TEXT: usize = 256 << 10;
+/// Limit for texts that are cut to a shorter length after redaction. The margin is larger than any key, so that none is
+/// cut in two.
+const MAX_UNREDACTED: usize = MAX_RESULT_TEXT + (64 << 10);
+
+/// Size up to which a message is decoded on the runtime's threads.
+const MAX_INLINE_BYTES: usize = 128 << 10;
+
+/// Decodes a message, a large one on a thread for blocking work: redaction reads all of it.
+pub(super) async fn off_runtime<M: Message + 'static>(
+    message: M,
+    decode: impl FnOnce(M) -> Result<task::Command, Status> + Send + 'static,
+) -> Result<task::Command, Status> {
+    if message.encoded_len() <= MAX_INLINE_BYTES {
+        return decode(message);
+    }
+    let decoded = tokio::task::spawn_blocking(move || decode(message)).await;
+    decoded.map_err(|_| Status::internal("decoding of a message panicked"))?
+}
 
 /// Parses the task and fence of a message.
 pub(super) fn attempt_ref(field: &str, id: &str, fence: i64) -> Result<(TaskId, Fence), Status> {
@@ -49,6 +68,8 @@ pub(super) fn result(
             Completion::Stopped { by: "stopping".to_owned() }
         }
         Some(wire::result::Kind::Failed(mut failed)) => {
+            failed.message = failure::cut(failed.message, MAX_UNREDACTED);
+            failed.hint = failure::cut(failed.hint, MAX_UNREDACTED);
             clean::failure(&mut failed);
             Completion::Failed(failure::from_wire(failed))
         }
@@ -66,6 +87,7 @@ pub(super) fn result(
         last,
         completion,
         usage: result.usage.map(|mut usage| {
+            usage.model = failure::cut(usage.model, 1024);
             clean::usage(&mut usage);
             event::from_usage(usage)
         }),
@@ -77,9 +99,14 @@ pub(super) fn result(
 /// Checks the size of a result. One that is too large fails its attempt: rejecting the message would end the session, and
 /// the worker would send it again in the next one.
 fn bounded(mut result: TaskResult) -> Completion {
-    clean::result(&mut result);
-    result.text = failure::cut(result.text, 256 << 10);
-    let size = result.encoded_len();
+    // Sizes before contents: redaction reads all of a text, and a message may have several MiB.
+    result.text = failure::cut(result.text, MAX_UNREDACTED);
+    let mut size = result.encoded_len();
+    if size <= MAX_RESULT {
+        clean::result(&mut result);
+        result.text = failure::cut(result.text, MAX_RESULT_TEXT);
+        size = result.encoded_len();
+    }
     if size > MAX_RESULT {
         let message = format!("the result has {size} bytes; at most {MAX_RESULT} are stored");
         let mut failed = Failure::new(Class::Invalid, message);
@@ -91,4 +118,22 @@ fn bounded(mut result: TaskResult) -> Completion {
 
 pub(super) fn by(worker: &WorkerRef, fence: Fence) -> AttemptRef {
     AttemptRef { by: worker.clone(), fence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oversized_result_fails_and_large_text_is_cut() {
+        let many = TaskResult { files: vec!["x".repeat(1 << 16); 32], ..TaskResult::default() };
+        assert!(matches!(bounded(many), Completion::Failed(failed) if failed.class == Class::Invalid));
+        let key = format!("sk-{}-{}", "ant", "x".repeat(40));
+        let text = format!("{}{key} {}", "y".repeat(MAX_RESULT_TEXT - 20), "z".repeat(4 << 20));
+        let long = TaskResult { text, ..TaskResult::default() };
+        let Completion::Succeeded(Some(stored)) = bounded(long) else { panic!("refused") };
+        let stored = TaskResult::decode(&stored[..]).unwrap();
+        assert_eq!(stored.text.len(), MAX_RESULT_TEXT);
+        assert!(stored.text.ends_with("[redacted] zzzzzzzzz"));
+    }
 }

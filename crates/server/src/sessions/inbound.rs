@@ -110,7 +110,7 @@ pub(super) async fn run(
                 for message in chunk {
                     let Some(kind) = message?.kind else { continue };
                     lazy &= matches!(kind, Kind::Accept(_));
-                    if let Some((command, then)) = take(deps, opened, kind)? {
+                    if let Some((command, then)) = take(deps, opened, kind).await? {
                         commands.push(command);
                         after.push(then);
                     }
@@ -188,7 +188,7 @@ fn memory(message: &SessionRequest) -> usize {
     }
 }
 
-fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
+async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
     let of =
         |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
     let taken = match kind {
@@ -207,12 +207,15 @@ fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Comma
         }
         Kind::Report(report) => {
             let (id, fence) = decode::attempt_ref("report", &report.task_id, report.fence)?;
-            let command = decode::report(report, decode::by(&opened.worker, fence), now())?;
+            let (by, now) = (decode::by(&opened.worker, fence), now());
+            let command = decode::off_runtime(report, move |report| decode::report(report, by, now)).await?;
             (of(id, command), After::Reported(id, fence))
         }
         Kind::Result(result) => {
             let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
-            let command = decode::result(result, decode::by(&opened.worker, fence), rand::random())?;
+            let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
+            let command =
+                decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited.
             let cancelled =
                 matches!(&command, task::Command::Finish { completion: Completion::Stopped { .. }, .. });

@@ -2,6 +2,7 @@
 //! implementation; whatever leaves the process passes through it. Must not know where its texts come from or go.
 
 mod declared;
+mod forms;
 mod shapes;
 mod stream;
 #[cfg(test)]
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use self::declared::Declared;
+pub use self::declared::is_common_word;
+use self::declared::{Declared, Values};
 pub use self::stream::StreamRedactor;
 
 /// Replacement for each redacted secret.
@@ -30,21 +32,15 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Creates a redactor for these values, for each of their longer lines, and for their forms inside JSON. Values
-    /// below six bytes are not redacted: they occur in ordinary words.
+    /// Creates a redactor for these values, for each of their longer lines, and for their forms in literals, URLs, hex and
+    /// base64. Values below six bytes are not redacted: they occur in ordinary words.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         Self(Arc::new(Declared::new(values)))
     }
 
     /// Returns the bytes with secrets replaced.
     pub fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.0.replace(bytes) {
-            Cow::Borrowed(bytes) => shapes::replace(bytes),
-            Cow::Owned(bytes) => match shapes::replace(&bytes) {
-                Cow::Borrowed(_) => Cow::Owned(bytes),
-                Cow::Owned(bytes) => Cow::Owned(bytes),
-            },
-        }
+        replace(self.0.all(), bytes)
     }
 
     /// Replaces secrets in place.
@@ -52,6 +48,24 @@ impl Redactor {
         if let Cow::Owned(redacted) = self.bytes(text.as_bytes()) {
             *text = into_string(redacted);
         }
+    }
+
+    /// Replaces secrets in place, except values that are ordinary words ([`is_common_word`]): a result is input of other
+    /// tasks, and would be corrupted.
+    pub fn result(&self, text: &mut String) {
+        if let Cow::Owned(redacted) = replace(self.0.uncommon(), text.as_bytes()) {
+            *text = into_string(redacted);
+        }
+    }
+}
+
+fn replace<'a>(values: &Values, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    match values.replace(bytes) {
+        Cow::Borrowed(bytes) => shapes::replace(bytes),
+        Cow::Owned(bytes) => match shapes::replace(&bytes) {
+            Cow::Borrowed(_) => Cow::Owned(bytes),
+            Cow::Owned(bytes) => Cow::Owned(bytes),
+        },
     }
 }
 
@@ -67,7 +81,7 @@ impl Redactor {
     /// Applies this redactor to the logs and spans of this process, too, until the guard is dropped.
     pub fn register(&self) -> RedactionGuard {
         // Every log entry is searched once per registered redactor.
-        if !self.0.is_empty() {
+        if !self.0.all().is_empty() {
             REGISTERED.write().push(self.clone());
         }
         RedactionGuard(self.clone())
@@ -87,7 +101,7 @@ impl Drop for RedactionGuard {
 pub fn bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut redacted = shapes::replace(bytes);
     for redactor in &*REGISTERED.read() {
-        if let Cow::Owned(replaced) = redactor.0.replace(&redacted) {
+        if let Cow::Owned(replaced) = redactor.0.all().replace(&redacted) {
             redacted = Cow::Owned(replaced);
         }
     }

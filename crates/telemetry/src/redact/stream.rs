@@ -21,13 +21,17 @@ impl StreamRedactor {
     /// Accepts a chunk and returns the redacted bytes that are safe to publish.
     pub fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(chunk);
-        let (bytes, declared) = (&self.held, &self.redactor.0);
-        let mut safe = declared.start_of_partial_match(bytes).min(shapes::start_of_partial_match(bytes));
+        let (bytes, declared) = (&self.held, self.redactor.0.all());
+        let keys = shapes::scan(bytes, false);
+        let mut safe = declared.start_of_partial_match(bytes).min(keys.partial);
         // A possible beginning may also be the end of a whole secret, which must not be cut in two.
-        while let Some(start) =
-            declared.start_of_match_across(bytes, safe).or_else(|| shapes::start_of_match_across(bytes, safe))
-        {
-            safe = start;
+        let mut whole = declared.find(bytes);
+        whole.extend(keys.found.into_iter().map(|found| found.context..found.key.end));
+        whole.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.start));
+        for secret in whole {
+            if secret.start < safe && secret.end > safe {
+                safe = secret.start;
+            }
         }
         if bytes.len() - safe > MAX_HELD_BYTES {
             safe = bytes.len();

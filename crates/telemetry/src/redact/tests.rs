@@ -29,6 +29,12 @@ fn keys() -> Vec<String> {
         format!("{0}{1}.{0}{2}.{3}", "eyJ", noise(20), noise(60), noise(43)),
         pem(""),
         pem("RSA "),
+        format!("sk-{}-{}_1{}", "proj", noise(20), noise(40)),
+        format!("glpat-1{}", noise(20)),
+        format!("hf_{}", noise(34)),
+        format!("npm_{}", noise(36)),
+        format!("sk_live_{}", noise(24)),
+        format!("AIza{}", noise(35)),
     ]
 }
 
@@ -125,7 +131,7 @@ fn stream_holds_back_only_possible_secrets() {
     }
     // The possible beginning of a secret that turns out to be none.
     assert_eq!(stream.push(b"a correct "), b"a ");
-    assert_eq!(stream.push(b"answer"), b"correct answer");
+    assert_eq!(stream.push(b"answer "), b"correct answer ");
     assert_eq!(stream.push(b"xox"), b"");
     assert_eq!(stream.end(), b"xox");
 }
@@ -183,4 +189,112 @@ fn declared_number_is_redacted_as_double() {
 fn debug_output_hides_declared_values() {
     let word = noise(20);
     assert!(!format!("{:?}", Redactor::new([word.as_str()])).contains(&word));
+}
+
+#[test]
+fn credentials_of_urls_and_headers_are_redacted() {
+    let redactor = Redactor::default();
+    let (password, token) = (noise(12), format!("1{}", noise(24)));
+    for (before, secret, after) in [
+        ("postgres://admin:", &password, "@db:5432/x"),
+        ("https://", &format!("u:{password}"), "@git.example/x.git"),
+        ("-H 'Authorization: Bearer ", &token, "'"),
+        ("{\"authorization\": \"Basic ", &token, "\"}"),
+        ("bearer ", &token, "\n"),
+    ] {
+        let output = redacted(&redactor, &format!("{before}{secret}{after}"));
+        assert!(!output.contains(&secret[2..]) && output.contains(PLACEHOLDER), "{output}");
+        assert!(output.starts_with(before) && output.ends_with(after), "{output}");
+    }
+    for text in [
+        "ssh://git@github.com/a/b",
+        "https://example.com/a:b@c",
+        "https://$USER:${TOKEN}@git.example",
+        "bearer authentication/authorization",
+        "authorization: bearer",
+        "data:image/png;base64,AIzaAIzaAIzaAIzaAIzaAIzaAIzaAIzaAIzaAIzaAIza",
+    ] {
+        assert_eq!(redacted(&redactor, text), text);
+    }
+}
+
+#[test]
+fn encoded_values_are_redacted() {
+    use base64::Engine;
+    let secret = format!("p'w/{}+", noise(20));
+    let redactor = Redactor::new([secret.as_str()]);
+    let engine = base64::engine::general_purpose::STANDARD;
+    let url: String = secret
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect();
+    let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+    for form in [url, hex, secret.replace('\'', r"'\''")] {
+        assert_eq!(redacted(&redactor, &format!("<{form}>")), format!("<{PLACEHOLDER}>"));
+    }
+    for user in ["", "a", "ab", "abc"] {
+        let encoded = engine.encode(format!("{user}:{secret}"));
+        let output = redacted(&redactor, &encoded);
+        assert!(output.contains(PLACEHOLDER) && output.len() < PLACEHOLDER.len() + 14, "{output}");
+    }
+}
+
+#[test]
+fn common_words_are_kept_in_results_only() {
+    let secret = noise(20);
+    let redactor = Redactor::new(["postgres", "Production", secret.as_str()]);
+    let text = format!("postgres in Production with {secret}");
+    assert_eq!(redacted(&redactor, &text), format!("{PLACEHOLDER} in {PLACEHOLDER} with {PLACEHOLDER}"));
+    let mut result = text;
+    redactor.result(&mut result);
+    assert_eq!(result, format!("postgres in Production with {PLACEHOLDER}"));
+    for value in ["hunter2x", "correcthorsebattery", "a-word", "ABCdef", "12345678"] {
+        assert!(!is_common_word(value), "{value}");
+    }
+}
+
+/// Texts that consist of beginnings of keys.
+fn hostile_pieces() -> Vec<String> {
+    let dashes = "-".repeat(5);
+    vec![
+        format!("{dashes}BEGIN PRIVATE KEY{dashes}!"),
+        format!("{dashes}BEGIN PRIVATE KEY{dashes}"),
+        format!("{dashes}BEGIN "),
+        format!("eyJaaaaaaaa{}_{}-", "ghp", "a".repeat(20)),
+        "eyJaaaaaaaa.eyJ".to_owned(),
+        "eyJ".to_owned(),
+        "sk-proj-".to_owned(),
+        "sk-ant-a.".to_owned(),
+        "://a:".to_owned(),
+        "AIza".to_owned(),
+        "authorization: bearer ".to_owned(),
+        "x".to_owned(),
+    ]
+}
+
+/// Returns a text of repeated pieces.
+fn hostile(piece: &str, length: usize) -> Vec<u8> {
+    piece.bytes().cycle().take(length).collect()
+}
+
+#[test]
+fn work_is_linear_in_the_input() {
+    const LENGTH: usize = 16 << 10;
+    for piece in hostile_pieces() {
+        for complete in [true, false] {
+            let steps = |length| shapes::count_steps(&hostile(&piece, length), complete);
+            let (once, often) = (steps(LENGTH), steps(16 * LENGTH));
+            assert!(often <= 20 * once + 20 * LENGTH, "{piece:?}: {once} steps become {often}");
+        }
+    }
+}
+
+#[test]
+fn hostile_text_is_redacted_in_one_pass() {
+    // Each of these took minutes when every beginning was followed to the end of the text.
+    for piece in hostile_pieces() {
+        let text = hostile(&piece, 256 << 10);
+        let redacted = bytes(&text);
+        assert!(redacted.len() <= 2 * text.len());
+    }
 }

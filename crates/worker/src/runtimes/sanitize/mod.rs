@@ -36,7 +36,13 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         }
         event::Kind::InputRequest(request) => {
             truncate(&mut request.prompt, MAX_DETAIL_BYTES);
-            truncate_json(&mut request.input_json, MAX_TOOL_BYTES);
+            let size = request.input_json.len();
+            if size > MAX_TOOL_BYTES {
+                truncate_json(&mut request.input_json, MAX_TOOL_BYTES);
+                // An approval is for all of it.
+                request.prompt +=
+                    &format!(" WARNING: the input has {size} bytes, of which only a part is shown.");
+            }
         }
         event::Kind::Notice(notice) => truncate(&mut notice.message, MAX_DETAIL_BYTES),
         event::Kind::State(_)
@@ -48,7 +54,7 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
 }
 
 pub(crate) fn result(redactor: &Redactor, result: &mut TaskResult) {
-    visit_strings::in_result(result, &mut |text| redactor.text(text));
+    visit_strings::in_result(result, &mut |text| redactor.result(text));
     truncate(&mut result.text, MAX_RESULT_BYTES);
 }
 

@@ -110,3 +110,19 @@ fn truncated_json_stays_valid() {
     }
     assert_eq!(truncated(json!({"a": 1})), r#"{"a":1}"#);
 }
+
+#[test]
+fn question_warns_of_cut_input() {
+    let asked = |length: usize| {
+        let input_json = json!({"command": "x".repeat(length)}).to_string();
+        let request = InputRequest { prompt: "Allow?".to_owned(), input_json, ..InputRequest::default() };
+        let mut kind = event::Kind::InputRequest(request);
+        event(&Redactor::default(), &mut kind);
+        // Sanitized by the runtime, and again by the session.
+        event(&Redactor::default(), &mut kind);
+        let event::Kind::InputRequest(request) = kind else { panic!() };
+        request.prompt
+    };
+    assert_eq!(asked(100), "Allow?");
+    assert!(asked(20_000).ends_with("20014 bytes, of which only a part is shown."), "{}", asked(20_000));
+}
