@@ -20,10 +20,16 @@ fn installed_cli() -> Result<String> {
 
 /// Starts a control plane, and a worker with the CLI.
 async fn start_cluster(backend: Backend) -> Result<(Cluster, WorkerHandle)> {
+    start_cluster_with(backend, v1::PermissionPolicy::Allow).await
+}
+
+async fn start_cluster_with(
+    backend: Backend,
+    policy: v1::PermissionPolicy,
+) -> Result<(Cluster, WorkerHandle)> {
     let cluster = Cluster::start(backend).await?;
     let program = tokio::task::spawn_blocking(installed_cli).await??;
-    let policy = v1::PermissionPolicy::Allow.into();
-    let claude = v1::ClaudeRuntime { program, permission_policy: policy, ..Default::default() };
+    let claude = v1::ClaudeRuntime { program, permission_policy: policy.into(), ..Default::default() };
     let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) };
     tasks::agent(cluster.client(), "coder", runtime, &[]).await?;
     let worker = cluster.worker("coder", "one", 1)?;
@@ -102,4 +108,29 @@ async fn hanging_cli_is_killed_and_retried() -> Result<()> {
     assert_eq!(failure.class(), FailureClass::Hang, "{failure:?}");
     assert!(model.counts().messages >= 2, "each try has asked the model: {:?}", model.counts());
     history::check(client, true).await?.check()
+}
+
+/// Denying one of two questions ends the tool that asked them: the other one is closed, and the task continues.
+#[tokio::test]
+async fn denied_question_settles_the_others() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = start_cluster_with(Backend::Memory, v1::PermissionPolicy::Ask).await?;
+    let client = cluster.client();
+    let question = |text: &str| {
+        json!({"question": text, "header": "H", "multiSelect": false,
+        "options": [{"label": "red", "description": "a"}, {"label": "blue", "description": "b"}]})
+    };
+    let input = json!({"questions": [question("Which color?"), question("And then?")]});
+    let tool = json!({"name": "AskUserQuestion", "input": input});
+    let task = claude_task(&model, &json!([{"tools": [tool]}, {"text": "done"}]));
+    let task = tasks::create(client, task).await?;
+    let asked = tasks::until(client, &task.name, |status| status.pending_input.len() == 2).await?;
+    let request_id = asked.status.unwrap_or_default().pending_input[0].request_id.clone();
+    let input = v1::TaskInput { request_id, decision: v1::Decision::Deny.into(), ..Default::default() };
+    client.send_task_input(v1::SendTaskInputRequest { name: task.name.clone(), input: Some(input) }).await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap_or_default();
+    assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+    let steps = tasks::steps(&tasks::log(client, &task.name).await?);
+    assert!(steps.iter().any(|step| step == "INPUT_REQUIRED>RUNNING:input_settled"), "{steps:?}");
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rota_proto::v1::{Event, event};
+use rota_proto::v1::{Event, InputReceived, event};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -40,6 +40,10 @@ impl StopReason {
     }
 }
 
+/// Minimum silence timeout while a tool runs: builds and tests print nothing until they end. Longer than tools may take by
+/// their own limits.
+const TOOL_SILENCE: Duration = Duration::from_secs(3600);
+
 #[derive(Debug)]
 pub(super) struct AttemptHandle {
     state: Mutex<AttemptState>,
@@ -66,6 +70,8 @@ pub(super) struct AttemptState {
     waiting_since: Option<Instant>,
     /// How long there were open requests before.
     waited: Duration,
+    /// Calls of tools without a result.
+    running_tools: HashSet<String>,
     paused: bool,
 }
 
@@ -81,6 +87,7 @@ impl AttemptHandle {
             open_requests,
             waiting_since: None,
             waited: Duration::ZERO,
+            running_tools: HashSet::new(),
             paused: false,
         };
         let (changed, group) = (Notify::new(), Group::default());
@@ -128,9 +135,24 @@ impl AttemptHandle {
     /// Stores an event. Returns whether the session loop must be notified.
     pub(super) fn push(&self, event: Event) -> bool {
         let mut state = self.state.lock();
-        if let Some(event::Kind::InputRequest(request)) = &event.kind {
-            state.open_requests.insert(request.request_id.clone());
-            state.waiting_since.get_or_insert_with(Instant::now);
+        match &event.kind {
+            Some(event::Kind::InputRequest(request)) => {
+                state.open_requests.insert(request.request_id.clone());
+                state.waiting_since.get_or_insert_with(Instant::now);
+            }
+            // The runtime has withdrawn it.
+            Some(event::Kind::InputReceived(InputReceived { input: Some(input), .. })) => {
+                state.resolve(&input.request_id);
+            }
+            Some(event::Kind::ToolCall(call)) => {
+                state.running_tools.insert(call.call_id.clone());
+            }
+            Some(event::Kind::ToolResult(result)) => {
+                state.running_tools.remove(&result.call_id);
+            }
+            // The end of a turn, of which no tool is left.
+            Some(event::Kind::Usage(_)) => state.running_tools.clear(),
+            _ => {}
         }
         state.outbox.push(event);
         state.touch();
@@ -145,12 +167,7 @@ impl AttemptHandle {
     /// Marks an input request as answered; the time limits run again with the last one.
     pub(super) fn resolve_request(&self, request: &str) {
         let mut state = self.state.lock();
-        state.open_requests.remove(request);
-        if state.open_requests.is_empty()
-            && let Some(since) = state.waiting_since.take()
-        {
-            state.waited += since.elapsed();
-        }
+        state.resolve(request);
         state.touch();
         drop(state);
         self.changed.notify_one();
@@ -178,14 +195,71 @@ impl AttemptHandle {
         if state.paused || !state.open_requests.is_empty() || state.outbox.is_full() {
             return None;
         }
+        let limit = if state.running_tools.is_empty() { limit } else { limit.max(TOOL_SILENCE) };
         Some(state.last_activity? + limit)
     }
 }
 
 impl AttemptState {
+    fn resolve(&mut self, request: &str) {
+        self.open_requests.remove(request);
+        if self.open_requests.is_empty()
+            && let Some(since) = self.waiting_since.take()
+        {
+            self.waited += since.elapsed();
+        }
+    }
+
     fn touch(&mut self) {
         if let Some(last_activity) = &mut self.last_activity {
             *last_activity = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{InputRequest, TaskInput, ToolCall, ToolResult};
+
+    use super::*;
+    use crate::session::outbox::Bounds;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn remaining(handle: &AttemptHandle) -> Option<Duration> {
+        handle.silence_deadline(LIMIT).map(|at| at - Instant::now())
+    }
+
+    fn push(handle: &AttemptHandle, kind: event::Kind) {
+        handle.push(Event { kind: Some(kind), ..Event::default() });
+    }
+
+    fn handle() -> AttemptHandle {
+        let handle = AttemptHandle::new(Outbox::new(std::env::temp_dir(), Bounds::default()));
+        handle.start_silence_clock();
+        handle
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn running_tool_has_its_own_silence_timeout() {
+        let handle = handle();
+        assert_eq!(remaining(&handle), Some(LIMIT));
+        let call_id = "c1".to_owned();
+        push(&handle, event::Kind::ToolCall(ToolCall { call_id: call_id.clone(), ..ToolCall::default() }));
+        assert_eq!(remaining(&handle), Some(TOOL_SILENCE));
+        push(&handle, event::Kind::ToolResult(ToolResult { call_id, ..ToolResult::default() }));
+        assert_eq!(remaining(&handle), Some(LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn withdrawn_request_restarts_silence_timeout() {
+        let handle = handle();
+        let request_id = "r1".to_owned();
+        let asked = InputRequest { request_id: request_id.clone(), ..InputRequest::default() };
+        push(&handle, event::Kind::InputRequest(asked));
+        assert_eq!(remaining(&handle), None);
+        let input = Some(TaskInput { request_id, ..TaskInput::default() });
+        push(&handle, event::Kind::InputReceived(InputReceived { input_seq: 0, input }));
+        assert_eq!(remaining(&handle), Some(LIMIT));
     }
 }

@@ -27,6 +27,8 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
         "-p",
         "--output-format=stream-json",
         "--verbose",
+        // A long answer would be silent until it is complete.
+        "--include-partial-messages",
         "--input-format=stream-json",
         // Otherwise the CLI denies what no rule allows, without a request.
         "--permission-prompt-tool=stdio",
@@ -102,7 +104,7 @@ mod tests {
         let args = args(ClaudeRuntime::default(), Limits::default(), &Session::Fresh("id".to_owned()));
         assert_eq!(
             args.join(" "),
-            "-p --output-format=stream-json --verbose --input-format=stream-json \
+            "-p --output-format=stream-json --verbose --include-partial-messages --input-format=stream-json \
              --permission-prompt-tool=stdio --setting-sources= --system-prompt-snapshot=off \
              --session-id=id --permission-mode=acceptEdits --strict-mcp-config"
         );

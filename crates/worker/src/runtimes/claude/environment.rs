@@ -9,13 +9,15 @@ use super::files::Files;
 use crate::runtimes::Environment;
 
 /// Settings that an agent or a task may override in its `environment`.
-const DEFAULT_VARS: [(&str, &str); 5] = [
+const DEFAULT_VARS: [(&str, &str); 6] = [
     ("DISABLE_TELEMETRY", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     // A model that does not start to answer is retried; a long answer is not interrupted.
     ("API_TIMEOUT_MS", "300000"),
+    // Tools of MCP servers have practically no limit otherwise; the CLI itself limits commands to ten minutes.
+    ("MCP_TOOL_TIMEOUT", "1800000"),
 ];
 
 /// Settings that the driver depends on.

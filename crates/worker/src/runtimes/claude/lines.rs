@@ -29,6 +29,11 @@ pub(super) enum Line {
         command_uuid: String,
         state: String,
     },
+    /// A tool is still running. Repeated every 30 s.
+    ToolProgress(serde::de::IgnoredAny),
+    RateLimitEvent {
+        rate_limit_info: RateLimit,
+    },
     #[serde(other)]
     Other,
 }
@@ -75,6 +80,16 @@ pub(super) struct ApiRetry {
     /// HTTP status, absent for connection errors.
     pub(super) error_status: Option<u16>,
     pub(super) error: Option<String>,
+}
+
+/// State of a subscription's limit.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RateLimit {
+    /// One of `allowed`, `allowed_warning` and `rejected`.
+    pub(super) status: String,
+    /// Unix time of its end, in seconds.
+    pub(super) resets_at: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,12 +177,19 @@ pub(super) struct Finished {
     /// Code of a failure without a status, such as `connection_failed`.
     pub(super) api_error: Option<String>,
     pub(super) startup_failure_reason: Option<String>,
+    pub(super) permission_denials: Vec<Denial>,
     /// Cost of the whole process; after a resume, of the session, if its file has the cost.
     pub(super) total_cost_usd: Option<f64>,
     #[serde(rename = "modelUsage")]
     pub(super) model_usage: BTreeMap<String, ModelUsage>,
     /// Usage since the last result, even after a resume.
     pub(super) model_usage_since_last_result: Option<BTreeMap<String, ModelUsage>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Denial {
+    pub(super) tool_name: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

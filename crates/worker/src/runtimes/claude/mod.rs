@@ -24,6 +24,7 @@ mod reader;
 mod record;
 mod run;
 mod send;
+mod surrogates;
 mod usage;
 mod version;
 

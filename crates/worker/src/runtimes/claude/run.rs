@@ -117,6 +117,7 @@ async fn once(
         exit,
         stderr: &stderr,
         schema: options.schema.is_some(),
+        now: rota_telemetry::clock::unix_micros() as f64 / 1e6,
     };
     let classified = match &exit {
         Ok(exit) => classify::classify(&evidence(*exit)),

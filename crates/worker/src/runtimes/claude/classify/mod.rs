@@ -11,9 +11,12 @@ use crate::runtimes::structs;
 use crate::supervise::{Error, Exit};
 
 const INSTALL_HINT: &str = "install Claude Code (for example `npm install -g @anthropic-ai/claude-code`), or name its path in the agent's `program`";
-const KEY_HINT: &str = "set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) in the agent's environment or secrets, and check that it is valid for ANTHROPIC_BASE_URL";
+const KEY_HINT: &str = "set ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN, or CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`) in the agent's environment or secrets, and check that it is valid for ANTHROPIC_BASE_URL";
 const CONNECTIVITY_HINT: &str =
     "check that the worker can reach the model's API (ANTHROPIC_BASE_URL, proxy, firewall)";
+
+/// Longest wait for a limit to be lifted: a week, the longest period of any.
+const MAX_RESET: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
@@ -22,6 +25,8 @@ pub(super) struct Evidence<'a> {
     pub(super) stderr: &'a str,
     /// Whether the task requires structured output.
     pub(super) schema: bool,
+    /// Unix time of the end, in seconds.
+    pub(super) now: f64,
 }
 
 /// Whether the session to resume does not exist.
@@ -133,16 +138,29 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
     };
     let mut failure = failure(class, &non_empty_or(message, "a model call failed"), hint);
     if class == FailureClass::RateLimit {
-        failure.retry_after = retry_after(evidence.record);
+        failure.retry_after = retry_after(evidence, message);
     }
     failure
 }
 
-/// Delay that the API requested last, as far as the CLI reveals it.
-fn retry_after(record: &Record) -> Option<pbjson_types::Duration> {
-    let retry = record.retry.as_ref().filter(|retry| retry.error_status == Some(429))?;
-    let delay = std::time::Duration::try_from_secs_f64(retry.retry_delay_ms / 1000.0).ok()?;
-    Some(delay.into())
+/// Time until the limit is lifted, or the delay that the API requested last, as far as the CLI reveals them.
+fn retry_after(evidence: &Evidence<'_>, message: &str) -> Option<pbjson_types::Duration> {
+    let until = evidence.record.limited_until.or_else(|| reset_time(message));
+    let seconds = match until {
+        Some(until) => (until - evidence.now).max(1.0),
+        None => {
+            let retry = evidence.record.retry.as_ref().filter(|retry| retry.error_status == Some(429))?;
+            retry.retry_delay_ms / 1000.0
+        }
+    };
+    let delay = std::time::Duration::try_from_secs_f64(seconds).ok()?;
+    Some(delay.min(MAX_RESET).into())
+}
+
+/// Parses the time in a message such as `Claude AI usage limit reached|1763856000`.
+fn reset_time(message: &str) -> Option<f64> {
+    let digits = message.rsplit_once("limit reached|")?.1.trim();
+    digits.parse::<u32>().ok().map(f64::from)
 }
 
 /// Classifies a run without a result line.

@@ -10,6 +10,9 @@ use crate::runtimes::claude::lines::Line;
 const OK: Exit = Exit { code: Some(0), signal: None, orphans: 0 };
 const BAD: Exit = Exit { code: Some(1), signal: None, orphans: 0 };
 
+/// Unix time of the classification.
+const NOW: f64 = 1_763_850_000.0;
+
 fn exit(code: Option<i32>, signal: Option<i32>) -> Exit {
     Exit { code, signal, orphans: 0 }
 }
@@ -22,6 +25,7 @@ fn record(lines: &[Value]) -> Record {
             Ok(Line::System(line)) => drop(record.system(line)),
             Ok(Line::Assistant(line)) => drop(record.assistant(&line)),
             Ok(Line::Result(line)) => drop(record.result(*line)),
+            Ok(Line::RateLimitEvent { rate_limit_info }) => drop(record.rate_limit(&rate_limit_info)),
             Ok(_) => {}
             Err(_) => record.unreadable += 1,
         }
@@ -30,7 +34,7 @@ fn record(lines: &[Value]) -> Record {
 }
 
 fn classified(lines: &[Value], exit: Exit, stderr: &str, schema: bool) -> Result<TaskResult, Failure> {
-    classify(&Evidence { record: &record(lines), exit, stderr, schema })
+    classify(&Evidence { record: &record(lines), exit, stderr, schema, now: NOW })
 }
 
 /// Lines that the CLI prints when a model call finally fails.
@@ -218,6 +222,37 @@ fn rate_limit_carries_retry_delay() {
     let lines = [vec![retry(429)], api(json!(429), "rate_limit", "slow down")].concat();
     assert_eq!(classified(&lines, BAD, "", false).unwrap_err().retry_after.unwrap().seconds, 62);
     let lines = [vec![retry(529)], api(json!(429), "rate_limit", "slow down")].concat();
+    assert_eq!(classified(&lines, BAD, "", false).unwrap_err().retry_after, None);
+}
+
+#[test]
+fn rate_limit_waits_until_reset() {
+    let limit = |status: &str| json!({"type": "rate_limit_event", "rate_limit_info": {"status": status, "resetsAt": NOW as u64 + 7200, "rateLimitType": "five_hour"}});
+    let limited = |first: Vec<Value>, text: &str| {
+        let lines = [first, api(json!(429), "rate_limit", text)].concat();
+        classified(&lines, BAD, "", false).unwrap_err().retry_after.map(|delay| delay.seconds)
+    };
+    assert_eq!(limited(vec![limit("rejected")], "You've hit your 5-hour limit"), Some(7200));
+    assert_eq!(limited(vec![limit("rejected"), limit("allowed")], "slow down"), None, "lifted since");
+    assert_eq!(limited(vec![limit("allowed_warning")], "slow down"), None);
+    assert_eq!(limited(vec![], "Claude AI usage limit reached|1763850060"), Some(60));
+    assert_eq!(limited(vec![], "Claude AI usage limit reached|1763840000"), Some(1), "it has passed");
+}
+
+#[test]
+fn earlier_turns_and_calls_do_not_explain_a_failure() {
+    let init = json!({"type": "system", "subtype": "init", "session_id": "s"});
+    let retry = json!({"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 1, "retry_delay_ms": 62_000, "error_status": 429, "error": "rate_limit"});
+    let refusal = json!({"type": "system", "subtype": "model_refusal_no_fallback", "message": "no"});
+    let text = json!({"type": "assistant", "message": {"content": [{"type": "text", "text": "hi"}]}, "parent_tool_use_id": null});
+    // A model call of the first turn failed, or was refused; the second turn fails by itself.
+    for first in [api(json!(429), "rate_limit", "slow down"), vec![refusal]] {
+        let failed = error("error_during_execution", "other", &["a tool crashed"]);
+        let lines = [vec![init.clone()], first, vec![init.clone()], failed].concat();
+        assert_eq!(classified(&lines, BAD, "", false).unwrap_err().class(), FailureClass::Agent);
+    }
+    // The call that was retried has succeeded.
+    let lines = [vec![init, retry, text], api(json!(429), "rate_limit", "slow down")].concat();
     assert_eq!(classified(&lines, BAD, "", false).unwrap_err().retry_after, None);
 }
 

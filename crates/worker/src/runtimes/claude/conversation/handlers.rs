@@ -8,15 +8,36 @@ use super::super::control::Request;
 use super::super::lines::{Line, System};
 use super::super::permission::Effects;
 use super::super::reader::{MAX_LINE_BYTES, RawLine};
-use super::super::{events, send};
+use super::super::{events, send, surrogates};
 use super::{ACTIVITY_INTERVAL, Conversation, MAX_QUEUED_EVENTS, MAX_UNREADABLE_NOTICES};
 use crate::runtimes::sanitize;
 use tokio::time::Instant;
 
 /// Maximum size of an output event.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
+/// Characters of an unreadable line in which the id of a request is searched for.
+const MAX_REQUEST_PREFIX: usize = 4096;
 /// Bytes of an unreadable line that its notice quotes.
 const MAX_EXCERPT_BYTES: usize = 200;
+
+/// Parses a line. The CLI cuts texts between the two halves of a character outside of the basic plane, which leaves an
+/// escape that JSON parsers refuse; it is replaced.
+fn parse(text: &str) -> serde_json::Result<Line> {
+    serde_json::from_str(text).or_else(|error| match surrogates::replace_lone(text) {
+        Some(replaced) => serde_json::from_str(&replaced),
+        None => Err(error),
+    })
+}
+
+/// Returns the id of a control request in a line that cannot be parsed: without an answer, the CLI would wait for one.
+fn unreadable_request(text: &str) -> Option<String> {
+    let compact: String =
+        text.chars().take(MAX_REQUEST_PREFIX).filter(|char| !char.is_whitespace()).collect();
+    let is_request = compact.contains(r#""type":"control_request""#);
+    let (_, rest) = compact.split_once(r#""request_id":""#)?;
+    let (id, _) = rest.split_once('"')?;
+    is_request.then(|| id.to_owned())
+}
 
 impl Conversation {
     pub(in super::super) fn handle_raw_line(&mut self, piece: RawLine) {
@@ -24,9 +45,14 @@ impl Conversation {
         let before = self.queue.len();
         match piece {
             RawLine::Text(text) if text.trim().is_empty() => {}
-            RawLine::Text(mut text) => match serde_json::from_str(&text) {
+            RawLine::Text(mut text) => match parse(&text) {
+                // Known from the call without a result, whose time limit this must not extend.
+                Ok(Line::ToolProgress(_)) => return,
                 Ok(line) => self.handle_line(line),
                 Err(error) => {
+                    if let Some(id) = unreadable_request(&text) {
+                        self.send(&send::unsupported(&id));
+                    }
                     sanitize::text(&self.redactor, &mut text, MAX_EXCERPT_BYTES);
                     self.unreadable("malformed_line", &format!("{error}: {text}"));
                 }
@@ -86,7 +112,8 @@ impl Conversation {
                 }
                 vec![]
             }
-            Line::ControlResponse { .. } | Line::Other => vec![],
+            Line::RateLimitEvent { rate_limit_info } => self.record.rate_limit(&rate_limit_info),
+            Line::ControlResponse { .. } | Line::ToolProgress(_) | Line::Other => vec![],
         };
         self.emit(events);
     }
@@ -106,7 +133,7 @@ impl Conversation {
         self.unacknowledged.insert(uuid);
     }
 
-    fn apply(&mut self, effects: Effects) {
+    pub(super) fn apply(&mut self, effects: Effects) {
         for line in &effects.send {
             self.send(line);
         }
@@ -126,7 +153,9 @@ impl Conversation {
             if self.queue.len() < MAX_QUEUED_EVENTS {
                 // Sanitized on entry: lines are long, and the queue should stay small.
                 sanitize::event(&self.redactor, &mut event);
+                let full = self.log.take(&mut event);
                 self.queue.push_back(event);
+                self.queue.extend(full);
             }
         }
     }

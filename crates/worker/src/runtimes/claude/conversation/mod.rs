@@ -3,6 +3,7 @@
 //! nothing of processes or of how an outcome is classified.
 
 mod handlers;
+mod volume;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio_stream::StreamExt;
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::FramedRead;
 
+use self::volume::LogVolume;
 use super::permission::PermissionQueue;
 use super::process::Pipes;
 use super::reader::{LineDecoder, MAX_LINE_BYTES};
@@ -66,6 +68,7 @@ pub(super) struct Conversation {
     stopping: Option<(Stop, Instant)>,
     timer: Option<(Timer, Instant)>,
     last_event: Instant,
+    log: LogVolume,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Conversation {
             stopping: None,
             timer: None,
             last_event: Instant::now(),
+            log: LogVolume::default(),
         };
         conversation.send(&send::initialize("rota-initialize"));
         conversation.send_message(prompt);
@@ -159,6 +163,9 @@ impl Conversation {
             let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
             self.forward_stderr(&mut chunk);
         }
+        // Nothing waits for answers any more.
+        let withdrawn = self.permissions.withdraw_all();
+        self.apply(withdrawn);
         match self.stopping.take() {
             Some((stop, since)) => ConversationEnd::Stopped(stop, since),
             None => end,

@@ -4,10 +4,15 @@
 //! The tool `AskUserQuestion` arrives as a permission request, too. Its answer is the tool's own input plus
 //! `answers` {question: answer}; an answer is one of the choices or free text. Each question becomes an
 //! `InputRequest` of its own. Only the policy ASK has a user who could answer.
+//!
+//! An `InputRequest` is open from its report until a user answers it or this queue settles it. The control plane accepts a
+//! bounded number of open ones; further ones wait here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use rota_proto::v1::{Decision, InputKind, InputRequest, PermissionPolicy, Severity, TaskInput, event};
+use rota_proto::v1::{
+    Decision, InputKind, InputReceived, InputRequest, PermissionPolicy, Severity, TaskInput, event,
+};
 use serde_json::{Map, Value};
 
 use super::control::{CanUseTool, Question, Questions};
@@ -15,6 +20,8 @@ use super::events;
 use super::send;
 
 const QUESTION_TOOL: &str = "AskUserQuestion";
+/// Maximum number of open requests of an attempt; the control plane fails an attempt with more.
+const MAX_OPEN: usize = 32;
 
 /// Lines and events that result from a step.
 #[derive(Debug, Default)]
@@ -30,6 +37,10 @@ pub(super) struct PermissionQueue {
     policy: PermissionPolicy,
     /// Requests by the CLI's id.
     waiting: BTreeMap<String, Waiting>,
+    /// Ids of the input requests that are open in the control plane.
+    open: Vec<String>,
+    /// Input requests that are not reported yet.
+    queued: VecDeque<InputRequest>,
 }
 
 #[derive(Debug)]
@@ -40,9 +51,16 @@ struct Waiting {
     answers: Map<String, Value>,
 }
 
+impl Waiting {
+    /// Ids of its input requests.
+    fn requests(&self, id: &str) -> Vec<String> {
+        (0..self.questions.len().max(1)).map(|number| join(id, number)).collect()
+    }
+}
+
 impl PermissionQueue {
     pub(super) fn new(policy: PermissionPolicy) -> Self {
-        Self { policy, waiting: BTreeMap::new() }
+        Self { policy, waiting: BTreeMap::new(), open: Vec::new(), queued: VecDeque::new() }
     }
 
     /// Handles a request of the CLI to use a tool.
@@ -51,9 +69,10 @@ impl PermissionQueue {
         let questions = if request.tool_name == QUESTION_TOOL { questions(&request.input) } else { vec![] };
         match self.policy {
             PermissionPolicy::Ask => {
-                effects.events = requests(id, request, &questions);
+                self.queued.extend(requests(id, request, &questions));
                 let waiting = Waiting { input: request.input.clone(), questions, answers: Map::new() };
                 self.waiting.insert(id.to_owned(), waiting);
+                self.report_queued(&mut effects);
             }
             // If allowed without answers, the CLI would report to the model that the user did not answer.
             _ if !questions.is_empty() => {
@@ -80,6 +99,8 @@ impl PermissionQueue {
     pub(super) fn answer(&mut self, input: &TaskInput) -> Effects {
         let mut effects = Effects::default();
         let (id, number) = split(&input.request_id);
+        // The control plane has closed it with the answer.
+        self.open.retain(|open| *open != input.request_id);
         let Some(mut waiting) = self.waiting.remove(id) else {
             effects.events.push(events::notice(
                 Severity::Low,
@@ -98,11 +119,13 @@ impl PermissionQueue {
                 let reason = if input.text.is_empty() { "The user denied it." } else { &input.text };
                 send::deny(id, reason)
             });
+            self.settle(&waiting.requests(id), &mut effects);
             return effects;
         }
         if let Some(question) = waiting.questions.get(number) {
             waiting.answers.insert(question.question.clone(), Value::String(input.text.clone()));
         }
+        self.report_queued(&mut effects);
         if waiting.answers.len() < waiting.questions.len() {
             self.waiting.insert(id.to_owned(), waiting);
             return effects;
@@ -117,15 +140,47 @@ impl PermissionQueue {
     /// Removes a request that the CLI has cancelled.
     pub(super) fn withdraw(&mut self, id: &str) -> Effects {
         let mut effects = Effects::default();
-        if self.waiting.remove(id).is_some() {
+        if let Some(waiting) = self.waiting.remove(id) {
             effects.events.push(events::notice(
                 Severity::Low,
                 "input_withdrawn",
                 format!("the agent withdrew the request {id}"),
             ));
+            self.settle(&waiting.requests(id), &mut effects);
         }
         effects
     }
+
+    /// Removes all requests, when nothing waits for their answers any more.
+    pub(super) fn withdraw_all(&mut self) -> Effects {
+        self.waiting.clear();
+        self.queued.clear();
+        Effects { events: self.open.drain(..).map(settled).collect(), ..Effects::default() }
+    }
+
+    /// Settles input requests that no user has to answer any more, whether they are open or queued.
+    fn settle(&mut self, requests: &[String], effects: &mut Effects) {
+        self.queued.retain(|queued| !requests.contains(&queued.request_id));
+        let closed = self.open.extract_if(.., |open| requests.contains(open));
+        effects.events.extend(closed.map(settled));
+        self.report_queued(effects);
+    }
+
+    /// Reports queued input requests for which there is room.
+    fn report_queued(&mut self, effects: &mut Effects) {
+        let room = MAX_OPEN.saturating_sub(self.open.len()).min(self.queued.len());
+        for request in self.queued.drain(..room) {
+            self.open.push(request.request_id.clone());
+            effects.events.push(event::Kind::InputRequest(request));
+        }
+    }
+}
+
+/// Event by which the control plane closes an input request that no user has answered.
+fn settled(request_id: String) -> event::Kind {
+    let text = "withdrawn by the agent".to_owned();
+    let input = TaskInput { request_id, text, ..TaskInput::default() };
+    event::Kind::InputReceived(InputReceived { input_seq: 0, input: Some(input) })
 }
 
 /// Parses the questions, each text once, since answers are keyed by it.
@@ -136,8 +191,8 @@ fn questions(input: &Value) -> Vec<Question> {
     questions
 }
 
-/// Builds an event for each answer that is needed.
-fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<event::Kind> {
+/// Builds an input request for each answer that is needed.
+fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<InputRequest> {
     let tool = request.tool_name.as_str();
     if questions.is_empty() {
         let reason = request.decision_reason.as_deref().or(request.description.as_deref());
@@ -145,24 +200,24 @@ fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<event
             Some(reason) => format!("Allow the agent to use {tool}? ({reason})"),
             None => format!("Allow the agent to use {tool}?"),
         };
-        return vec![event::Kind::InputRequest(InputRequest {
+        return vec![InputRequest {
             request_id: id.to_owned(),
             kind: InputKind::Permission.into(),
             prompt,
             tool: tool.to_owned(),
             input_json: request.input.to_string(),
             choices: vec![],
-        })];
+        }];
     }
     let question = |(number, question): (usize, &Question)| {
         let several = if question.multi_select { " (multiple choices allowed)" } else { "" };
-        event::Kind::InputRequest(InputRequest {
+        InputRequest {
             request_id: join(id, number),
             kind: InputKind::Question.into(),
             prompt: format!("{}{several}", question.question),
             choices: question.options.iter().map(|choice| choice.label.clone()).collect(),
             ..InputRequest::default()
-        })
+        }
     };
     questions.iter().enumerate().map(question).collect()
 }

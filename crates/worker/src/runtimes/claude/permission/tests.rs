@@ -93,9 +93,44 @@ fn all_questions_must_be_answered() {
 fn withdrawn_and_unknown_requests_are_reported() {
     let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
     permissions.ask("r1", &bash());
-    assert_eq!(permissions.withdraw("r1").events.len(), 1);
+    assert_eq!(settled_ids(&permissions.withdraw("r1")), ["r1"]);
     assert!(permissions.withdraw("r1").events.is_empty());
     let late = permissions.answer(&input("r1", Decision::Allow, ""));
     assert!(late.send.is_empty());
     assert_eq!(late.events.len(), 1);
+}
+
+fn settled_ids<'a>(effects: &'a Effects) -> Vec<&'a str> {
+    let id = |kind: &'a event::Kind| match kind {
+        event::Kind::InputReceived(given) => Some(given.input.as_ref()?.request_id.as_str()),
+        _ => None,
+    };
+    effects.events.iter().filter_map(id).collect()
+}
+
+#[test]
+fn denied_question_settles_its_siblings() {
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.ask("r1", &ask_two());
+    let effects = permissions.answer(&input("r1", Decision::Deny, ""));
+    assert_eq!(behavior(&effects.send[0]), "deny");
+    assert_eq!(settled_ids(&effects), ["r1#1"], "the control plane has closed the answered one");
+}
+
+#[test]
+fn requests_beyond_the_limit_are_queued() {
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    let reported: usize =
+        (0..40).map(|number| requested(&permissions.ask(&format!("r{number}"), &bash())).len()).sum();
+    assert_eq!(reported, MAX_OPEN);
+    let effects = permissions.answer(&input("r0", Decision::Allow, ""));
+    assert_eq!(requested(&effects)[0].request_id, "r32");
+    // Settled before the next one is reported, so that the limit holds after every event.
+    let effects = permissions.withdraw("r1");
+    assert_eq!(settled_ids(&effects), ["r1"]);
+    assert!(
+        matches!(effects.events.last(), Some(event::Kind::InputRequest(next)) if next.request_id == "r33")
+    );
+    assert!(settled_ids(&permissions.withdraw("r39")).is_empty(), "it was never reported");
+    assert_eq!(settled_ids(&permissions.withdraw_all()).len(), MAX_OPEN);
 }

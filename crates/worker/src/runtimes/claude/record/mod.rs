@@ -8,7 +8,7 @@ use rota_proto::v1::{MessageRole, Severity, event};
 use serde_json::Value;
 
 use super::events;
-use super::lines::{ApiRetry, Assistant, Block, Content, Finished, Init, Message, System};
+use super::lines::{ApiRetry, Assistant, Block, Content, Denial, Finished, Init, Message, RateLimit, System};
 use super::usage::UsageTotals;
 
 /// Maximum number of files listed in a result.
@@ -31,7 +31,10 @@ pub(super) struct Record {
     pub(super) session: String,
     pub(super) result: Option<Finished>,
     pub(super) api_error: Option<ApiError>,
+    /// Last retry of a model call, unless a later call succeeded.
     pub(super) retry: Option<ApiRetry>,
+    /// Unix time in seconds at which a limit that was reached is lifted.
+    pub(super) limited_until: Option<f64>,
     pub(super) refused: bool,
     /// Number of lines, and of those that were unreadable.
     pub(super) lines: u64,
@@ -95,6 +98,10 @@ impl Record {
     fn init(&mut self, init: &Init) -> Vec<event::Kind> {
         // A turn that starts and never ends is no success, whatever the result of the one before it.
         self.result = None;
+        // Neither does what happened to earlier turns explain how this one ends.
+        self.api_error = None;
+        self.retry = None;
+        self.refused = false;
         // Repeated for every turn; reported once.
         if !self.session.is_empty() {
             return vec![];
@@ -123,6 +130,7 @@ impl Record {
             self.api_error = Some(error);
             return vec![events::notice(Severity::Medium, "api_error", text)];
         }
+        self.retry = None;
         let mut events = vec![];
         let blocks = match &line.message.content {
             Content::Blocks(blocks) => blocks.as_slice(),
@@ -182,8 +190,17 @@ impl Record {
     pub(super) fn result(&mut self, line: Finished) -> Vec<event::Kind> {
         self.usage_totals.add(&line);
         self.refused |= line.stop_reason.as_deref() == Some("refusal");
+        let denied = denials(&line.permission_denials);
         self.result = Some(line);
-        self.usage_totals.usage().map(event::Kind::Usage).into_iter().collect()
+        self.usage_totals.usage().map(event::Kind::Usage).into_iter().chain(denied).collect()
+    }
+
+    pub(super) fn rate_limit(&mut self, limit: &RateLimit) -> Vec<event::Kind> {
+        self.limited_until = limit.resets_at.filter(|_| limit.status == "rejected");
+        match self.limited_until {
+            Some(_) => vec![events::notice(Severity::Low, "rate_limit", "the account's limit is reached")],
+            None => vec![],
+        }
     }
 
     /// Returns the file within the workspace that a call writes.
@@ -197,6 +214,17 @@ impl Record {
         let path = if path.is_absolute() { path.strip_prefix(&self.workspace).ok()? } else { path };
         Some(path.to_string_lossy().into_owned())
     }
+}
+
+/// Reports the tool calls that were denied in a turn: its result may be that of an agent that could not do its work.
+fn denials(denied: &[Denial]) -> Option<event::Kind> {
+    let mut tools: BTreeMap<&str, usize> = BTreeMap::new();
+    for denial in denied {
+        *tools.entry(&denial.tool_name).or_default() += 1;
+    }
+    let counts: Vec<_> = tools.iter().map(|(tool, count)| format!("{tool} ({count})")).collect();
+    let text = format!("tool calls denied: {}; the result may be incomplete", counts.join(", "));
+    (!denied.is_empty()).then(|| events::notice(Severity::Medium, "tools_denied", text))
 }
 
 /// Describes a tool call for the progress event.

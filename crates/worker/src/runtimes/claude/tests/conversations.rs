@@ -13,6 +13,13 @@ fn requested(kind: event::Kind) -> Option<rota_proto::v1::InputRequest> {
     }
 }
 
+fn settled(kind: event::Kind) -> Option<String> {
+    match kind {
+        event::Kind::InputReceived(given) => Some(given.input?.request_id),
+        _ => None,
+    }
+}
+
 fn can_use(id: &str) -> serde_json::Value {
     json!({"type": "control_request", "request_id": id, "request": {"subtype": "can_use_tool", "tool_name": "Bash",
         "input": {"command": "make"}, "description": "Build", "tool_use_id": "t1"}})
@@ -71,6 +78,18 @@ async fn withdrawn_request_is_reported() {
     fixture.event(requested).await;
     cli.print(json!({"type": "control_cancel_request", "request_id": "r1"})).await;
     fixture.notice("input_withdrawn").await;
+    assert_eq!(fixture.event(settled).await, "r1");
+}
+
+#[tokio::test]
+async fn open_requests_are_settled_at_the_end() {
+    let mut fixture = Fixture::new(PermissionPolicy::Ask);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    cli.print(can_use("r1")).await;
+    fixture.event(requested).await;
+    cli.exit(1);
+    assert_eq!(fixture.event(settled).await, "r1");
 }
 
 #[tokio::test]
@@ -154,4 +173,69 @@ async fn lines_without_events_show_activity() {
         });
         assert_eq!(step.await, "working");
     }
+}
+
+#[tokio::test]
+async fn line_with_a_lone_surrogate_is_not_lost() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    let uuid = cli.opening().await;
+    cli.raw(
+        concat!(
+            r#"{"type": "result", "subtype": "success", "is_error": false, "result": "cut \ud83d", "modelUsage": {}}"#,
+            "\n"
+        )
+        .as_bytes(),
+    )
+    .await;
+    cli.lifecycle(&uuid, "completed").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    assert_eq!(text_of(fixture.report().await.outcome), "cut \u{fffd}");
+}
+
+#[tokio::test]
+async fn unreadable_control_request_is_answered() {
+    let mut fixture = Fixture::new(PermissionPolicy::Ask);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    // Of a type that this version does not know.
+    cli.print(json!({"type": "control_request", "request_id": "r7", "request": {"subtype": "can_use_tool", "tool_name": 7}})).await;
+    let answer = cli.read().await.unwrap();
+    assert_eq!(
+        (&answer["response"]["subtype"], &answer["response"]["request_id"]),
+        (&json!("error"), &json!("r7"))
+    );
+    fixture.notice("malformed_line").await;
+}
+
+#[tokio::test]
+async fn denied_tools_are_counted() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    let denied = |tool: &str| json!({"tool_name": tool, "tool_use_id": "t", "tool_input": {}});
+    cli.print(
+        json!({"type": "result", "subtype": "success", "is_error": false, "result": "done", "modelUsage": {},
+        "permission_denials": [denied("Bash"), denied("Edit"), denied("Bash")]}),
+    )
+    .await;
+    assert!(fixture.notice("tools_denied").await.contains("Bash (2), Edit (1)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tool_progress_does_not_extend_a_tool() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    fixture.notice("runtime_started").await;
+    for _ in 0..3 {
+        tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+        cli.print(json!({"type": "tool_progress", "tool_use_id": "t1", "tool_name": "Bash", "elapsed_time_seconds": 30})).await;
+    }
+    // Other lines are life: a part of an answer, for example.
+    cli.print(json!({"type": "stream_event", "event": {"type": "content_block_delta"}})).await;
+    let first = fixture.event(Some).await;
+    assert!(matches!(first, event::Kind::Progress(_)), "{first:?}");
+    assert!(fixture.events.try_recv().is_err());
 }
