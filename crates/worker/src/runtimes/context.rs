@@ -72,12 +72,34 @@ pub(crate) struct ResultFile {
     pub(crate) success: bool,
     #[serde(default)]
     data: Option<serde_json::Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub(crate) summary: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     files_created: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     next_steps: Vec<String>,
+}
+
+/// A text, or what was written in its place: agents write these files.
+fn text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(plain(serde_json::Value::deserialize(from)?))
+}
+
+/// A list of texts, or a single one.
+fn texts<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let values = match serde_json::Value::deserialize(from)? {
+        serde_json::Value::Array(values) => values,
+        single => vec![single],
+    };
+    Ok(values.into_iter().map(plain).filter(|text| !text.is_empty()).collect())
+}
+
+fn plain(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
 }
 
 fn yes() -> bool {
@@ -97,7 +119,10 @@ pub(crate) async fn read(directories: &Directories) -> Result<Option<ResultFile>
     }
     let mut text = Vec::new();
     let file = fs::File::open(&path).await.map_err(|error| error.to_string())?;
-    file.take(MAX_RESULT_BYTES).read_to_end(&mut text).await.map_err(|error| error.to_string())?;
+    file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut text).await.map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_RESULT_BYTES {
+        return Err("larger than 1 MiB".to_owned());
+    }
     serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
 }
 
@@ -138,6 +163,19 @@ mod tests {
         assert_eq!(result.text, "done\n\nNext steps:\n- rest");
         assert_eq!(result.files, ["a/b"]);
         assert_eq!(serde_json::to_value(result.data).unwrap(), serde_json::json!({"n": 1.0}));
+    }
+
+    #[test]
+    fn result_file_is_read_leniently() {
+        let text = |json: &str| serde_json::from_str::<ResultFile>(json).unwrap().into_result();
+        let result = text(r#"{"summary":["a",1],"files_created":"a/b","next_steps":"rest","extra":{}}"#);
+        assert_eq!(result.text, "[\"a\",1]\n\nNext steps:\n- rest");
+        assert_eq!(result.files, ["a/b"]);
+        let empty = text(r#"{"summary":null,"files_created":null,"next_steps":[null,""]}"#);
+        assert_eq!((empty.text.as_str(), empty.files.len()), ("", 0));
+        assert!(
+            !serde_json::from_str::<ResultFile>(r#"{"success":false,"next_steps":"x"}"#).unwrap().success
+        );
     }
 
     #[tokio::test]

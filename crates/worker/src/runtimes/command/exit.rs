@@ -64,6 +64,24 @@ pub(super) fn outcome(
     }
 }
 
+/// Returns the outcome of a program whose result file cannot be used. The file may report a failure, so exit code 0 is no
+/// success.
+pub(super) fn unreadable_result(
+    spec: &CommandRuntime,
+    exit: Exit,
+    error: &str,
+    stdout: &[u8],
+    stderr: &[u8],
+) -> RunOutcome {
+    if exit.code != Some(0) {
+        return outcome(spec, exit, None, None, stdout, stderr);
+    }
+    let failed = failure(FailureClass::Agent, format!("output/result.json cannot be used: {error}"));
+    let hint =
+        "write a JSON object of at most 1 MiB; large results belong in files of the workspace".to_owned();
+    RunOutcome::Failed(Failure { hint, exit_code: exit.code, ..failed })
+}
+
 /// Maps an exit code to a class, which implies the recovery: `AGENT` is retried, `INVALID` is not.
 fn class(spec: &CommandRuntime, code: i32) -> FailureClass {
     if spec.fatal_exit_codes.contains(&code) {
@@ -115,6 +133,14 @@ mod tests {
         assert_eq!(ended(exit(127)), FailureClass::Agent);
         let crashed = Exit { code: None, signal: Some(11), orphans: 0 };
         assert_eq!(ended(crashed), FailureClass::Crash);
+    }
+
+    #[test]
+    fn unreadable_result_file_is_a_failure() {
+        let spec = CommandRuntime { fatal_exit_codes: vec![65], ..CommandRuntime::default() };
+        let ended = |code| class_of(unreadable_result(&spec, exit(code), "larger than 1 MiB", b"", b""));
+        assert_eq!(ended(0), FailureClass::Agent);
+        assert_eq!(ended(65), FailureClass::Invalid, "the exit code decides");
     }
 
     #[test]

@@ -123,17 +123,10 @@ async fn execute(
         let text = format!("processes that outlived the program were killed: {}", exit.orphans);
         let _ = events.send(notice(Severity::Low, "orphans", text)).await;
     }
-    let written = match context::read(&directories).await {
-        Ok(written) => written,
-        Err(error) => {
-            let text = format!("result.json ignored: {error}");
-            let _ = events.send(notice(Severity::Low, "result_unreadable", text)).await;
-            None
-        }
-    };
-    let outcome = match by {
-        Some(by) => RunOutcome::Stopped { by: by.as_str() },
-        None => exit::outcome(&spec, exit, side_output.result, written, &stdout, &stderr),
+    let outcome = match (by, context::read(&directories).await) {
+        (Some(by), _) => RunOutcome::Stopped { by: by.as_str() },
+        (None, Ok(written)) => exit::outcome(&spec, exit, side_output.result, written, &stdout, &stderr),
+        (None, Err(error)) => exit::unreadable_result(&spec, exit, &error, &stdout, &stderr),
     };
     RunReport { outcome, usage: side_output.usage, runtime_session: String::new() }
 }
