@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rota_proto::v1::{Failure, FailureClass, WorkspaceCleanup, WorkspaceMode};
+use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
@@ -123,8 +123,11 @@ impl Root {
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
         let mut lock = None;
+        if let Some(source) = &wanted.git {
+            checked_source(source, &self.state).await?;
+        }
         let workspace = match wanted.mode() {
-            WorkspaceMode::InPlace => in_place(&wanted.path).await?,
+            WorkspaceMode::InPlace => in_place(&wanted.path, &self.state).await?,
             WorkspaceMode::Keep => {
                 let name = if wanted.path.is_empty() { &assign.task_id } else { &wanted.path };
                 let kept = self.state.join("kept").join(checked(&assign.namespace)?);
@@ -192,14 +195,46 @@ pub(crate) fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(fine)
 }
 
-async fn in_place(path: &str) -> Result<PathBuf, PrepareError> {
+async fn in_place(path: &str, state: &Path) -> Result<PathBuf, PrepareError> {
     let path = PathBuf::from(path);
     let fits = path.is_absolute() && tokio::fs::metadata(&path).await.is_ok_and(|found| found.is_dir());
+    if fits && is_within(&path, state).await {
+        let text = format!("workspace {} is in the worker's state directory", path.display());
+        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
+    }
     if fits {
         return Ok(path);
     }
     let text = format!("workspace {} is not an absolute path of a directory on this worker", path.display());
     Err(PrepareError::Failed(failure(FailureClass::Invalid, text)))
+}
+
+/// Whether a path leads into the worker's state, which has the workspaces of other tasks.
+async fn is_within(path: &Path, state: &Path) -> bool {
+    let (path, state) = (tokio::fs::canonicalize(path).await, tokio::fs::canonicalize(state).await);
+    matches!((path, state), (Ok(path), Ok(state)) if path.starts_with(&state))
+}
+
+/// Checks that a repository on this machine is not a workspace of another task.
+async fn checked_source(source: &GitSource, state: &Path) -> Result<(), PrepareError> {
+    let Some(path) = local_path(&source.url) else { return Ok(()) };
+    // A relative path would start in the attempt's own directory.
+    if path.is_relative() || is_within(&path, state).await {
+        let text = "the repository must not be a relative path or in the worker's state directory";
+        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
+    }
+    Ok(())
+}
+
+/// Returns the path of a repository, if git would take its URL for one on this machine.
+fn local_path(url: &str) -> Option<PathBuf> {
+    if let Some(rest) = url.strip_prefix("file://") {
+        let path = &rest[rest.find('/')?..];
+        // Git decodes URLs, not paths.
+        return Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into());
+    }
+    let before_slash = url.split('/').next().unwrap_or_default();
+    (!before_slash.contains(':')).then(|| url.into())
 }
 
 /// Waits for the lock on a kept workspace, which attempts of other processes may hold.

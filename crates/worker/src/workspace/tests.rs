@@ -133,3 +133,33 @@ async fn leftovers_of_earlier_versions_are_removed() {
     Root::open(state.path().to_owned(), "default", "w").unwrap().sweep().await;
     assert!(!left("w").exists() && left("w-2").exists());
 }
+
+#[tokio::test]
+async fn state_of_other_tasks_is_no_source() {
+    let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let other = state.path().join("kept/default/other");
+    std::fs::create_dir_all(&other).unwrap();
+    let other = other.to_str().unwrap();
+    let link = project.path().join("link");
+    std::os::unix::fs::symlink(other, &link).unwrap();
+    for path in [other, link.to_str().unwrap()] {
+        let in_place = assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, 1);
+        assert!(matches!(prepared(&root, &in_place).await, Err(PrepareError::Failed(_))), "{path}");
+        let escaped = path.replace("link", "%6cink").replace("other", "%6fther");
+        for url in [path.to_owned(), format!("file://{escaped}"), "../../kept/default/other".to_owned()] {
+            let mut clone = assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, 1);
+            let workspace = clone.spec.as_mut().unwrap().workspace.as_mut().unwrap();
+            workspace.git = Some(GitSource { url: url.clone(), ..GitSource::default() });
+            match prepared(&root, &clone).await {
+                Err(PrepareError::Failed(failed)) => {
+                    assert_eq!(failed.class(), FailureClass::Invalid, "{url}")
+                }
+                made => panic!("{url}: {made:?}"),
+            }
+        }
+    }
+    for url in ["https://git.example/x", "git@git.example:x/y.git", "ssh://git@git.example/x"] {
+        assert_eq!(local_path(url), None);
+    }
+}

@@ -43,7 +43,7 @@ async fn successful_run_reports_usage_and_session() {
     assert_eq!(result.text, "hello there");
     assert_eq!(result.exit_code, Some(0));
     assert_eq!(codes(&seen), ["runtime_started"]);
-    let projects = case.workspace().join(".rota/claude/projects");
+    let projects = case.workspace().with_file_name(".workspace.claude").join("projects");
     let projects: Vec<_> = std::fs::read_dir(projects).unwrap().flatten().collect();
     assert!(projects.iter().any(|project| project.path().join(&session).exists()), "the transcript stays");
     let counts = case.model.counts();

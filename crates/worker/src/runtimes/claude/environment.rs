@@ -127,7 +127,7 @@ mod tests {
         let workspace = Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() };
         let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
         let built = built(spec, &[]);
-        assert_eq!(built.0["CLAUDE_CONFIG_DIR"], "/w/.rota/claude");
+        assert_eq!(built.0["CLAUDE_CONFIG_DIR"], "/.w.claude");
         assert_eq!(built.0["HOME"], "/s/home");
     }
 }

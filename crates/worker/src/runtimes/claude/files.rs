@@ -9,7 +9,8 @@ use super::options::Options;
 /// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    /// Settings and transcripts. Next to a kept workspace, so that a session lives as long as the workspace.
+    /// Settings and transcripts. Next to a kept workspace, so that a session lives as long as the workspace, and not within:
+    /// a repository could bring settings and transcripts of its own.
     pub(super) config: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
@@ -20,10 +21,13 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(options: &Options, workspace: &Path, scratch: &Path) -> Self {
-        let config = if options.keep { workspace.join(".rota") } else { scratch.to_owned() };
+        let config = workspace.file_name().filter(|_| options.keep).map_or_else(
+            || scratch.join("claude"),
+            |name| workspace.with_file_name(format!(".{}.claude", name.to_string_lossy())),
+        );
         let file = |wanted: bool, name: &str| wanted.then(|| scratch.join(name));
         Self {
-            config: config.join("claude"),
+            config,
             home: scratch.join("home"),
             temporary: scratch.join("tmp"),
             // Files, since arguments are limited in length and visible to every process of the machine.
@@ -41,9 +45,9 @@ impl Files {
         for directory in [&self.config, &self.home, &self.temporary] {
             fs::create_dir_all(directory).await?;
         }
-        if options.keep {
-            // The workspace may be a repository, which transcripts do not belong to.
-            fs::write(self.config.join(".gitignore"), "*\n").await?;
+        if !fs::symlink_metadata(&self.config).await?.is_dir() {
+            let text = format!("{} is a link", self.config.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::NotADirectory, text));
         }
         let texts = [
             (&self.mcp, options.mcp.as_deref().unwrap_or_default()),
@@ -66,4 +70,34 @@ async fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).await?;
     file.write_all(text.as_bytes()).await?;
     file.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{TaskSpec, Workspace, WorkspaceMode};
+    use rota_proto::worker::v1::Assign;
+
+    use super::*;
+    use crate::runtimes::Environment;
+
+    #[tokio::test]
+    async fn repository_cannot_bring_the_config_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = directory.path().join("kept");
+        fs::create_dir_all(workspace.join(".rota/claude/skills")).await.unwrap();
+        let spec = TaskSpec {
+            workspace: Some(Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() }),
+            ..TaskSpec::default()
+        };
+        let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let options = Options::new(&assign, &Environment::default(), false).unwrap();
+        let files = Files::new(&options, &workspace, &directory.path().join("scratch"));
+        files.write(&options).await.unwrap();
+        assert!(!files.config.starts_with(&workspace), "{}", files.config.display());
+        assert_eq!(std::fs::read_dir(&files.config).unwrap().count(), 0);
+        // Nor can an agent that replaced it by a link.
+        std::fs::remove_dir(&files.config).unwrap();
+        std::os::unix::fs::symlink(&workspace, &files.config).unwrap();
+        assert!(files.write(&options).await.is_err());
+    }
 }
