@@ -1,6 +1,7 @@
 //! One attempt: its directories, runtime and time limits, from the assignment to the proof that none
 //! of its processes is left. Reports to the session loop, and does not know whether that is connected.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -10,19 +11,22 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rota_proto::v1::{Event, Failure, FailureClass, Limits, TaskInput, WorkspaceMode, event, runtime};
+use rota_proto::v1::{
+    Event, Failure, FailureClass, Limits, Severity, TaskInput, WorkspaceMode, event, runtime,
+};
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::confinement::Confinement;
+use super::declared::{self, Token};
 use super::handle::{AttemptHandle, StopReason};
 use super::previous_results::PreviousResults;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure};
+use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure, notice};
 use crate::supervise::Group;
 use crate::workspace::{AttemptDirs, PrepareError, Root};
 
@@ -57,6 +61,7 @@ pub(super) struct AttemptDeps {
     pub(super) secrets_dir: Option<PathBuf>,
     /// Absent if attempts are not confined.
     pub(super) confinement: Option<Confinement>,
+    pub(super) token: Token,
     pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
 }
 
@@ -187,14 +192,22 @@ async fn execute(
     if let Err(failed) = deps.results.complete(&mut assign, handle, &channels.events).await {
         return RunReport::new(failed);
     }
+    let mut used = None;
     let mut attempt = if needs_directories(&assign) {
         let scratch = deps.root.scratch(&assign);
         let given = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
             Ok(given) => given,
             Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
         };
-        let declared = given.selected.values().chain(&given.withheld).chain(assign.secrets.values());
-        let redactor = redaction.declare(declared);
+        let words = declared::common_words(given.selected.iter().chain(&assign.secrets)).join(", ");
+        let secrets = given.selected.values().chain(&given.withheld).chain(assign.secrets.values());
+        let redactor = redaction.declare(&declared::values(&deps.token, secrets, &assign).await);
+        if !words.is_empty() {
+            let text =
+                format!("the values of these secrets are ordinary words, which stay in results: {words}");
+            let _ = channels.events.send(notice(Severity::Low, "secret_is_common_word", text)).await;
+        }
+        used = deps.secrets_dir.clone().map(|folder| (folder, given.selected.clone()));
         let environment = super::environment::build(&mut assign, given.selected, &scratch);
         let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
         let dirs = match prepared {
@@ -220,7 +233,30 @@ async fn execute(
         claude.program = program.to_string_lossy().into_owned();
     }
     handle.start_silence_clock();
-    runtime.run(attempt, channels).await
+    let report = runtime.run(attempt, channels).await;
+    match used {
+        Some((folder, used)) => retry_after_rotation(report, &folder, &used).await,
+        None => report,
+    }
+}
+
+/// Makes a rejected credential that was replaced while the attempt ran a reason to wait instead of a final failure: the
+/// next attempt reads the new one.
+async fn retry_after_rotation(
+    mut report: RunReport,
+    folder: &Path,
+    used: &BTreeMap<String, String>,
+) -> RunReport {
+    if let RunOutcome::Failed(failed) = &mut report.outcome
+        && failed.class() == FailureClass::Auth
+    {
+        let now = super::secrets::readable(Some(folder)).await;
+        if used.iter().any(|(name, value)| now.get(name).is_some_and(|new| new != value)) {
+            let message = format!("{} (the agent's secrets have been replaced since)", failed.message);
+            *failed = failure(FailureClass::Overload, message);
+        }
+    }
+    report
 }
 
 /// Confines the programs of the attempt from now on: a clone of its repository has been made before.
@@ -241,6 +277,8 @@ fn confine(
     } else {
         (vec![&dirs.scratch, &dirs.workspace], None)
     };
+    let config = dirs.cli_config();
+    let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
     let kind = spec.and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
     let program = match kind {
         Some(runtime::Kind::Claude(claude)) if !claude.program.is_empty() => Some(claude.program.as_str()),
@@ -305,4 +343,26 @@ fn timestamp() -> pbjson_types::Timestamp {
     let micros = rota_telemetry::clock::unix_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
     pbjson_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rotated_credential_is_no_final_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let used = BTreeMap::from([("KEY".to_owned(), "old".to_owned())]);
+        let ended = async |value: &str, class| {
+            std::fs::write(folder.path().join("KEY"), value).unwrap();
+            let report = RunReport::failed(class, "invalid API key");
+            match retry_after_rotation(report, folder.path(), &used).await.outcome {
+                RunOutcome::Failed(failed) => failed.class(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(ended("old", FailureClass::Auth).await, FailureClass::Auth);
+        assert_eq!(ended("new", FailureClass::Auth).await, FailureClass::Overload);
+        assert_eq!(ended("new", FailureClass::Agent).await, FailureClass::Agent);
+    }
 }

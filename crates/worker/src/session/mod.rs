@@ -4,6 +4,7 @@
 mod attempt;
 mod confinement;
 mod connect;
+mod declared;
 mod disconnected;
 mod environment;
 mod handle;

@@ -54,6 +54,18 @@ pub(super) async fn read(folder: Option<&Path>, assign: &Assign) -> Result<Secre
     Ok(Secrets { selected: values, withheld })
 }
 
+/// Reads all secrets that can be read, whether a task selects them or not.
+pub(super) async fn readable(folder: Option<&Path>) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let Some(folder) = folder else { return values };
+    for name in names(folder).await.unwrap_or_default() {
+        if let Ok(value) = value(&folder.join(&name)).await {
+            values.insert(name, value);
+        }
+    }
+    values
+}
+
 /// Lists the files, without the kubelet's own dot files.
 async fn names(folder: &Path) -> io::Result<Vec<String>> {
     let mut entries = tokio::fs::read_dir(folder).await?;

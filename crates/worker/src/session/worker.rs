@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{AttemptDeps, AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
 use super::confinement::Confinement;
 use super::connect::{Connection, is_replaced};
+use super::declared::Token;
 use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
@@ -114,6 +115,7 @@ impl Worker {
         let confinement = not_isolated
             .is_none()
             .then(|| Confinement::new(&private, &options.allow_read, &options.allow_write));
+        let token = Token { value: options.token.clone(), file: options.token_file.clone() };
         Ok(Self {
             deps: Arc::new(AttemptDeps {
                 results: PreviousResults::new(&options),
@@ -121,6 +123,7 @@ impl Worker {
                 claude_program,
                 secrets_dir,
                 confinement,
+                token,
                 events: sender,
             }),
             attempts: HashMap::new(),

@@ -38,7 +38,7 @@ pub(crate) struct AttemptDirs {
     own: PathBuf,
     cleanup: WorkspaceCleanup,
     /// Lock on a kept workspace, held while this is open.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// Reason why no directories were prepared.
@@ -162,11 +162,27 @@ impl Root {
             WorkspaceMode::Keep | WorkspaceMode::InPlace => WorkspaceCleanup::Never,
             _ => cleanup,
         };
-        Ok(AttemptDirs { workspace, scratch, own, cleanup, _lock: lock })
+        Ok(AttemptDirs { workspace, scratch, own, cleanup, lock })
     }
 }
 
+/// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
+/// within: a repository could bring settings and transcripts of its own.
+pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {
+    let name = workspace.file_name()?.to_string_lossy();
+    Some(workspace.with_file_name(format!(".{name}.claude")))
+}
+
 impl AttemptDirs {
+    /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
+    pub(crate) fn cli_config(&self) -> Option<PathBuf> {
+        let config = config_directory(&self.workspace).filter(|_| self.lock.is_some())?;
+        // One that cannot be created is reported by the runtime, which needs it.
+        let _ = std::fs::create_dir_all(&config);
+        config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
+        Some(config)
+    }
+
     /// Removes the directories that do not outlive the attempt.
     pub(crate) async fn clear(self, succeeded: bool) {
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {

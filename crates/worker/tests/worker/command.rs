@@ -1,7 +1,7 @@
 //! The `command` runtime, driven over a session.
 
 use rota_proto::v1::{
-    CommandRuntime, Event, FailureClass, GitSource, OutputStream, Workspace, event, runtime,
+    CommandRuntime, Event, FailureClass, GitSource, OutputStream, SecretSelection, Workspace, event, runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Assign, PreviousResult, Result as AttemptResult, result};
@@ -195,4 +195,25 @@ async fn workspace_is_cloned_from_git() {
     };
     let (_, result) = run(|command| command.shell = "true".to_owned(), workspace).await;
     assert_eq!(class(&result), Some(FailureClass::Environment));
+}
+
+#[tokio::test]
+async fn token_and_unselected_secrets_are_redacted() {
+    let mut plane = FakeControlPlane::start().await;
+    let secrets = tempfile::tempdir().unwrap();
+    let (token, other) = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
+    std::fs::write(secrets.path().join("OTHER"), &other).unwrap();
+    let _worker = Worker::start_with(&plane, |options| {
+        options.token = Some(token.clone().into());
+        options.secrets_dir = Some(secrets.path().to_owned());
+    });
+    let mut session = plane.welcomed().await;
+    let shell = format!("echo {token} {other} $OTHER.");
+    let mut task = assign(1, runtime::Kind::Command(CommandRuntime { shell, ..CommandRuntime::default() }));
+    task.spec.as_mut().unwrap().agent_secrets = Some(SecretSelection::default());
+    session.send(ToWorker::Assign(Box::new(task))).await;
+    session.accepted(1).await;
+    let (events, result) = session.result().await;
+    assert_eq!(printed(&events, OutputStream::Stdout), b"[redacted] [redacted] .\n");
+    assert_eq!(succeeded(result).text, "[redacted] [redacted] .");
 }

@@ -169,7 +169,7 @@ async fn deadline_and_silence_timeout_are_enforced() {
     late.deadline = Some(pbjson_types::Timestamp { seconds: 1, nanos: 0 });
     session.send(ToWorker::Assign(Box::new(late.clone()))).await;
     // As if the worker had been frozen: the attempt is not started.
-    assert!(session.rejected().await.contains("deadline"));
+    assert!(session.rejected().await.contains("no time left"));
     let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 2;
     late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
     session.send(ToWorker::Assign(Box::new(late))).await;

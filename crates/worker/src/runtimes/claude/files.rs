@@ -9,8 +9,7 @@ use super::options::Options;
 /// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    /// Settings and transcripts. Next to a kept workspace, so that a session lives as long as the workspace, and not within:
-    /// a repository could bring settings and transcripts of its own.
+    /// Settings and transcripts. Next to a kept workspace, so that a session lives as long as the workspace.
     pub(super) config: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
@@ -21,10 +20,8 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(options: &Options, workspace: &Path, scratch: &Path) -> Self {
-        let config = workspace.file_name().filter(|_| options.keep).map_or_else(
-            || scratch.join("claude"),
-            |name| workspace.with_file_name(format!(".{}.claude", name.to_string_lossy())),
-        );
+        let kept = crate::workspace::config_directory(workspace).filter(|_| options.keep);
+        let config = kept.unwrap_or_else(|| scratch.join("claude"));
         let file = |wanted: bool, name: &str| wanted.then(|| scratch.join(name));
         Self {
             config,
