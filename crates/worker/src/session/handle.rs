@@ -262,4 +262,28 @@ mod tests {
         push(&handle, event::Kind::InputReceived(InputReceived { input_seq: 0, input }));
         assert_eq!(remaining(&handle), Some(LIMIT));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadline_stands_still_while_questions_are_open() {
+        let handle = handle();
+        let question = |id: &str| {
+            let request = InputRequest { request_id: id.to_owned(), ..InputRequest::default() };
+            push(&handle, event::Kind::InputRequest(request));
+        };
+        let hour = Duration::from_secs(3600);
+        let end = Instant::now() + hour;
+        assert_eq!(handle.deadline(end), Some(end));
+        question("a");
+        question("b");
+        tokio::time::advance(hour).await;
+        handle.resolve_request("a");
+        assert_eq!(handle.deadline(end), None, "another question is open");
+        tokio::time::advance(hour).await;
+        handle.resolve_request("b");
+        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
+        // A repeated answer changes nothing.
+        tokio::time::advance(hour).await;
+        handle.resolve_request("b");
+        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
+    }
 }
