@@ -14,6 +14,9 @@ use super::dereference::{PodLifecycle, WorkerPod};
 /// Time for which the last failed pod of an agent is kept, for its log and its description.
 pub(super) const FAILED_POD_TTL: Duration = Duration::from_secs(600);
 
+/// Age at which an unneeded pod that has not started is withdrawn at the earliest.
+const MIN_WITHDRAWAL_AGE: Duration = Duration::from_secs(30);
+
 /// Actions that bring an agent's pods to the desired state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -50,7 +53,9 @@ pub(crate) fn plan(
         (pool.floor, pool.ceiling, pool.spare, pool.queued) = (0, 0, 0, 0);
     }
     for worker in pool.workers.iter_mut().filter(|worker| worker.starting) {
-        worker.idle_for = shared.iter().find(|pod| pod.name == worker.name).map(|pod| pod.age);
+        let pod = shared.iter().find(|pod| pod.name == worker.name);
+        // A short idle timeout does not withdraw a start that is about to succeed.
+        worker.idle_for = pod.map(|pod| if pod.age < MIN_WITHDRAWAL_AGE { Duration::ZERO } else { pod.age });
     }
     let scaling = scaling::plan(&pool);
     let (withdrawn, idle): (Vec<_>, Vec<_>) = scaling

@@ -22,6 +22,8 @@ pub(crate) struct WorkerPod {
     pub uid: String,
     /// Task that the pod is limited to.
     pub task: Option<String>,
+    /// Whether that task is over, or does not wait for a worker any more.
+    pub task_is_over: bool,
     pub hash: String,
     pub lifecycle: PodLifecycle,
     /// Why the pod does not start, or how it failed.
@@ -110,9 +112,12 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
     let observed = PodObservation::new(pod);
     let began = observed.began();
     let ended = observed.ended();
+    let task = pod.labels().get(TASK_UID).cloned();
+    let is_wanted = |task: &String| demand.isolated.iter().any(|wanted| names::last(&wanted.task) == task);
     WorkerPod {
         uid: pod.uid().unwrap_or_default(),
-        task: pod.labels().get(TASK_UID).cloned(),
+        task_is_over: task.as_ref().is_some_and(|task| !is_wanted(task)),
+        task,
         hash: pod.labels().get(SPEC_HASH).cloned().unwrap_or_default(),
         lifecycle: observed.lifecycle(known),
         start_failure: observed.start_failure(),

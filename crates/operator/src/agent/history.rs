@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rota_core::scaling::STABLE_AFTER;
 use tokio::time::Instant;
 
 use super::dereference::{PodLifecycle, WorkerPod};
@@ -65,11 +66,15 @@ impl PodHistory {
     /// Returns the failure of a pod that has ended or is given up, once per pod.
     pub(super) fn take_failure(&mut self, pod: &WorkerPod, endpoint: &str) -> Option<StartFailure> {
         let record = self.0.entry(pod.uid.clone()).or_default();
+        // Whoever deleted a pod before its worker connected ended it, and an isolated worker ends with its task.
+        let was_ended = pod.is_deleted || pod.task_is_over;
+        let was_stable = pod.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER);
         let failure = match pod.lifecycle {
+            PodLifecycle::Failed if pod.is_deleted && !record.has_joined => return None,
             PodLifecycle::Failed => {
                 pod.start_failure.clone().unwrap_or_else(|| StartFailure::new("Failed", "the pod failed"))
             }
-            PodLifecycle::Succeeded if !record.has_joined => {
+            PodLifecycle::Succeeded if !record.has_joined && !was_ended && !was_stable => {
                 StartFailure::new("WorkerExited", "the worker exited with code 0 before it connected")
             }
             PodLifecycle::Unresponsive if record.has_joined => StartFailure::new(
@@ -197,6 +202,15 @@ mod tests {
         assert!(history.death_report_due(&exited));
         history.death_reported(&exited);
         assert!(!history.death_report_due(&exited));
+        // Withdrawn before it connected, or drained while no operator watched.
+        for ended in [
+            WorkerPod { uid: "v".into(), is_deleted: true, ..exited.clone() },
+            WorkerPod { uid: "w".into(), is_deleted: true, ..pod(PodLifecycle::Failed) },
+            WorkerPod { uid: "x".into(), ran_for: Some(STABLE_AFTER), ..exited.clone() },
+            WorkerPod { uid: "y".into(), task_is_over: true, ..exited.clone() },
+        ] {
+            assert_eq!(history.take_failure(&ended, ""), None, "{ended:?}");
+        }
         let mut drained = PodHistory::default();
         observe(&mut drained, &pod(PodLifecycle::Serving), now);
         assert_eq!(drained.take_failure(&exited, ""), None);

@@ -172,6 +172,9 @@ fn unneeded_starts_are_withdrawn() {
     let pods = [aged("a", 70), aged("b", 80), aged("c", 10)];
     let plan = plan(&agent, "h", &pods, &demand(2), true);
     assert_eq!(plan, Plan { abandon: vec!["b".into()], ..Plan::default() });
+    let hasty = spec("replicas: 0, maxReplicas: 9, idleTimeout: 2s");
+    let plan = super::plan(&hasty, "h", &[aged("c", 10)], &demand(0), true);
+    assert_eq!(plan, Plan::default(), "it is about to start");
 }
 
 #[test]
