@@ -4,7 +4,7 @@
 #   examples/python-worker/run.sh AGENT WORKER     join the pool of AGENT
 #   examples/python-worker/run.sh --prepare        only create venv and stubs
 #
-# ROTA_ENDPOINT, ROTA_TOKEN_FILE   the control plane and its token (default: the `rota dev` of this machine)
+# ROTA_ENDPOINT, ROTA_TOKEN_FILE   the control plane and a worker token (default: the `rota dev` of this machine, and a new token)
 # ROTA_PYTHON_DIR                  where venv and stubs are kept (default: ~/.cache/rota/python-worker)
 # PYTHON                           the Python to use, 3.10 or newer (default: python3)
 set -euo pipefail
@@ -30,10 +30,15 @@ rm -rf "$stubs" && mv "$new" "$stubs"
 [ "${1:-}" != "--prepare" ] || exit 0
 [ $# -eq 2 ] || { echo "usage: run.sh AGENT WORKER" >&2; exit 2; }
 
-# Address and token of the `rota dev` on this machine, unless the environment sets them.
+# Address of the `rota dev` on this machine, unless the environment sets them.
 field() { "$made/venv/bin/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$dev" "$1"; }
 dev=${ROTA_HOME:-$HOME/.rota}/dev/endpoint.json
 ROTA_ENDPOINT=${ROTA_ENDPOINT:-$(field endpoint)}
-ROTA_TOKEN=$(cat "${ROTA_TOKEN_FILE:-$(field token_file)}")
+if [ -n "${ROTA_TOKEN_FILE:-}" ]; then
+    ROTA_TOKEN=$(cat "$ROTA_TOKEN_FILE")
+else
+    # A token for this worker alone; the admin's opens no sessions.
+    ROTA_TOKEN=$(rota admin create-worker-token "$1" --worker "$2")
+fi
 export ROTA_ENDPOINT=${ROTA_ENDPOINT#http://} ROTA_TOKEN PYTHONPATH=$stubs
 exec "$made/venv/bin/python" "$here/worker.py" "$@"

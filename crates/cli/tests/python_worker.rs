@@ -105,7 +105,12 @@ impl Fixture {
     }
 
     fn worker(&self, name: &str) -> Running {
-        Running(self.command(example().join("run.sh")).args(["words", name]).spawn().unwrap())
+        let (code, token) = self.rota(&["admin", "create-worker-token", "words", "--worker", name]);
+        assert_eq!(code, 0);
+        let file = self.dir.path().join(format!("{name}.token"));
+        std::fs::write(&file, token).unwrap();
+        let mut command = self.command(example().join("run.sh"));
+        Running(command.args(["words", name]).env("ROTA_TOKEN_FILE", file).spawn().unwrap())
     }
 
     /// Creates a task with a number of words, of which the worker processes twenty per second.

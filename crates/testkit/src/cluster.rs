@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions};
-use rota_core::Timestamp;
 use rota_core::breaker::Policy;
-use rota_server::{Limits, Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token};
+use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
+use rota_server::{
+    Limits, Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token, WorkerGrant, WorkerTokens,
+};
 use rota_store::Store;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::single_writer::{Clock, SingleWriterStore};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::WorkerHandle;
@@ -92,6 +95,7 @@ struct Running {
     shutdown: CancellationToken,
     ended: std::sync::mpsc::Receiver<Result<ShutdownOutcome, rota_server::Error>>,
     store: Weak<dyn Store>,
+    tokens: WorkerTokens,
 }
 
 /// Returns timeouts that are short enough for tests and long enough for a busy machine.
@@ -281,8 +285,32 @@ impl Cluster {
         let channel = rota_client::lazy_channel(&client_options(&self.setup, self.folder.path(), at))?;
         let mut options = rota_worker::Options::new(channel, "default", agent, name, state);
         options.slots = slots;
-        options.token = self.setup.token.clone().map(Into::into);
+        options.token = self.worker_token(agent, Some(name))?;
         Ok(options)
+    }
+
+    /// Returns a client that authenticates as a worker of an agent, if the control plane requires authentication.
+    pub fn worker_client(&self, agent: &str) -> Result<Client> {
+        let mut options = client_options(&self.setup, self.folder.path(), self.addr);
+        if let Some(token) = self.worker_token(agent, None)? {
+            options.token = rota_client::Token::Fixed(token);
+        }
+        Ok(Client::new(options)?)
+    }
+
+    fn worker_token(&self, agent: &str, worker: Option<&str>) -> Result<Option<SecretString>> {
+        let Some(tokens) = self.running.as_ref().filter(|_| self.setup.token.is_some()) else {
+            return Ok(None);
+        };
+        let grant = WorkerGrant {
+            namespace: Namespace::new("default")?,
+            agent: AgentName::new(agent)?,
+            worker: worker.map(WorkerName::new).transpose()?,
+            instance: None,
+            slots: None,
+            capabilities: Vec::new(),
+        };
+        Ok(Some(tokens.tokens.issue(grant, Duration::from_secs(3600))?))
     }
 }
 
@@ -305,6 +333,8 @@ fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptio
     options
 }
 
+type Started = (SocketAddr, Option<SocketAddr>, Weak<dyn Store>, WorkerTokens);
+
 async fn run(
     setup: &Setup,
     folder: &Path,
@@ -312,8 +342,7 @@ async fn run(
 ) -> Result<(Running, SocketAddr, Option<SocketAddr>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = CancellationToken::new();
-    let (started, start) =
-        tokio::sync::oneshot::channel::<Result<(SocketAddr, Option<SocketAddr>, Weak<dyn Store>)>>();
+    let (started, start) = tokio::sync::oneshot::channel::<Result<Started>>();
     let (end, ended) = std::sync::mpsc::channel();
     let (stop, folder, setup) = (shutdown.clone(), folder.to_owned(), setup.clone());
     runtime.spawn(async move {
@@ -347,13 +376,13 @@ async fn run(
         match bound.await {
             Err(error) => drop(started.send(Err(error))),
             Ok((bound, store)) => {
-                let _ = started.send(Ok((bound.addr(), bound.http_addr(), store)));
+                let _ = started.send(Ok((bound.addr(), bound.http_addr(), store, bound.worker_tokens())));
                 let _ = end.send(bound.run(stop).await);
             }
         }
     });
-    let (addr, http_addr, store) = start.await.context("the control plane did not start")??;
-    Ok((Running { runtime: Some(runtime), shutdown, ended, store }, addr, http_addr))
+    let (addr, http_addr, store, tokens) = start.await.context("the control plane did not start")??;
+    Ok((Running { runtime: Some(runtime), shutdown, ended, store, tokens }, addr, http_addr))
 }
 
 impl std::fmt::Debug for Running {

@@ -185,6 +185,10 @@ impl Fixture {
         let mut command = self.command(&["worker", "--agent", agent, "--worker", name]);
         command.args(["--slots", &slots.to_string()]).arg("--state-dir").arg(self.state_dir());
         command.env("ROTA_ENDPOINT", format!("http://{at}"));
+        let token = self.rota(&["admin", "create-worker-token", agent, "--worker", name]).await;
+        let token_file = self.dir().join(format!("{name}.token"));
+        std::fs::write(&token_file, token.out)?;
+        command.env("ROTA_TOKEN_FILE", token_file);
         let worker = Process::start(name, command);
         tasks::connected(&self.client()?, name).await.context("the worker did not connect")?;
         Ok(worker)

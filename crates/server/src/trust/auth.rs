@@ -19,7 +19,7 @@ use super::accept::Peer;
 use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
-use super::roles::{Role, required_role};
+use super::roles::{Role, allowed_roles};
 use super::worker_token::WorkerTokens;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::wire::status;
@@ -69,11 +69,11 @@ impl Authenticator {
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
     fn check_locally(
         &self,
-        required: Role,
+        allowed: &[Role],
         token: Option<&[u8]>,
     ) -> Option<Result<Option<Identity>, Status>> {
         let admin = *self.admin.read();
-        if required == Role::Anonymous || (admin.is_none() && self.verifier.is_none()) {
+        if allowed.contains(&Role::Anonymous) || (admin.is_none() && self.verifier.is_none()) {
             return Some(Ok(None));
         }
         let Some(token) = token else {
@@ -81,7 +81,7 @@ impl Authenticator {
         };
         if let Some(verified) = self.worker_tokens.verify(token) {
             return Some(match verified {
-                Ok(identity) if Role::Worker >= required => Ok(Some(identity)),
+                Ok(identity) if allowed.contains(&Role::Worker) => Ok(Some(identity)),
                 Ok(identity) => {
                     let text = format!("{} may not make this call", identity.holder);
                     Err(status::error("ROLE_FORBIDDEN", text))
@@ -90,17 +90,24 @@ impl Authenticator {
             });
         }
         match &self.verifier {
-            _ if admin == Some(digest(token)) => Some(Ok(None)),
+            _ if admin == Some(digest(token)) => Some(match allowed.contains(&Role::Admin) {
+                true => Ok(None),
+                false => Err(status::hinted(
+                    "ROLE_FORBIDDEN",
+                    "the admin may not make this call",
+                    "create a token for the worker with `rota admin create-worker-token`",
+                )),
+            }),
             None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
             Some(_) => None,
         }
     }
 
     /// Verifies a token of the issuer, and the role of its subject.
-    async fn verify(&self, required: Role, token: &[u8]) -> Result<Caller, Status> {
+    async fn verify(&self, allowed: &[Role], token: &[u8]) -> Result<Caller, Status> {
         let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is configured"))?;
         let caller = verifier.caller(token).await?;
-        if caller.role() >= required {
+        if allowed.contains(&caller.role()) {
             return Ok(caller);
         }
         let subject = match &caller {
@@ -155,17 +162,17 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let required = required_role(request.uri().path());
+        let allowed = allowed_roles(request.uri().path());
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        match self.authenticator.check_locally(required, bearer_token(request.headers())) {
+        match self.authenticator.check_locally(allowed, bearer_token(request.headers())) {
             Some(Ok(identity)) => {
                 if let Some(identity) = identity {
                     request.extensions_mut().insert(identity);
                 }
-                match (&peer, required) {
-                    (None, _) => {}
-                    (Some(peer), Role::Anonymous) => peer.called(),
-                    (Some(peer), _) => peer.authenticated(),
+                match &peer {
+                    None => {}
+                    Some(peer) if allowed.contains(&Role::Anonymous) => peer.called(),
+                    Some(peer) => peer.authenticated(),
                 }
                 Either::Left(self.inner.call(request))
             }
@@ -177,7 +184,7 @@ where
                 let mut inner = std::mem::replace(&mut self.inner, other);
                 let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
                 Either::Right(Box::pin(async move {
-                    match authenticator.verify(required, &token).await {
+                    match authenticator.verify(allowed, &token).await {
                         Ok(Caller::Worker(identity)) => drop(request.extensions_mut().insert(identity)),
                         Ok(_) => {}
                         Err(refused) => return Ok(refused.into_http()),

@@ -1,10 +1,12 @@
-//! Authorization: which role each call requires, in one table. Knows nothing of tokens.
+//! Authorization: which roles may make each call, in one table. Knows nothing of tokens.
 
-/// Role of a caller. Each role includes the rights of those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+use self::Role::{Admin, Anonymous, Operator, Worker};
+
+/// Role of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Anonymous,
-    /// A worker that authenticates as its pod.
+    /// A worker that authenticates as itself.
     Worker,
     /// The component that starts workers.
     Operator,
@@ -12,44 +14,120 @@ pub(crate) enum Role {
     Admin,
 }
 
-/// Required role by path, or by prefix of paths if the entry ends with a slash. Other calls require the admin.
-const REQUIRED_ROLES: &[(&str, Role)] = &[
+const ALL: &[Role] = &[Anonymous, Worker, Operator, Admin];
+/// Not even an admin: a worker's identity bounds what it may claim.
+const WORKERS: &[Role] = &[Worker];
+const OPERATORS: &[Role] = &[Operator, Admin];
+const ADMINS: &[Role] = &[Admin];
+
+/// Roles by path, or by prefix of paths if the entry ends with a slash. Other calls are for the admin.
+const RULES: &[(&str, &[Role])] = &[
     // Probes have no token.
-    ("/grpc.health.v1.Health/", Role::Anonymous),
-    ("/rota.worker.v1.WorkerService/Session", Role::Worker),
-    ("/rota.worker.v1.WorkerService/FetchPreviousResult", Role::Worker),
-    ("/rota.v1.TaskService/", Role::Operator),
-    ("/rota.v1.AgentService/", Role::Operator),
-    ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
-    ("/rota.v1.AdminService/ListBackgroundTasks", Role::Operator),
+    ("/grpc.health.v1.Health/", ALL),
+    ("/rota.worker.v1.WorkerService/Session", WORKERS),
+    ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
+    // The operator neither answers the questions of agents nor reads their logs.
+    ("/rota.v1.TaskService/CreateTask", OPERATORS),
+    ("/rota.v1.TaskService/GetTask", OPERATORS),
+    ("/rota.v1.TaskService/ListTasks", OPERATORS),
+    ("/rota.v1.TaskService/UpdateTask", OPERATORS),
+    ("/rota.v1.TaskService/CancelTask", OPERATORS),
+    ("/rota.v1.TaskService/ExplainTask", OPERATORS),
+    ("/rota.v1.TaskService/WatchTasks", OPERATORS),
+    ("/rota.v1.AgentService/", OPERATORS),
+    ("/rota.v1.AdminService/GetSystemStatus", OPERATORS),
+    ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS),
 ];
 
-/// Returns the role that a call requires.
-pub(crate) fn required_role(path: &str) -> Role {
+/// Returns the roles that may make a call.
+pub(crate) fn allowed_roles(path: &str) -> &'static [Role] {
     let fits = |entry: &str| if entry.ends_with('/') { path.starts_with(entry) } else { path == entry };
-    REQUIRED_ROLES.iter().find(|(entry, _)| fits(entry)).map_or(Role::Admin, |(_, role)| *role)
+    RULES.iter().find(|(entry, _)| fits(entry)).map_or(ADMINS, |(_, roles)| *roles)
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
+
+    /// Every call of every service. A new one is added here with its decision.
+    const CALLS: &[(&str, &[&str], &[Role])] = &[
+        (
+            "rota.v1.TaskService",
+            &["CreateTask", "GetTask", "ListTasks", "UpdateTask", "CancelTask", "ExplainTask", "WatchTasks"],
+            OPERATORS,
+        ),
+        (
+            "rota.v1.TaskService",
+            &["BatchCreateTasks", "RetryTask", "WatchTask", "SendTaskInput", "AttachTask"],
+            ADMINS,
+        ),
+        (
+            "rota.v1.AgentService",
+            &[
+                "CreateAgent",
+                "GetAgent",
+                "ListAgents",
+                "UpdateAgent",
+                "DeleteAgent",
+                "WatchAgents",
+                "DrainAgent",
+                "WatchDemand",
+                "ListWorkers",
+                "ReportWorkerDeath",
+                "ListCapabilities",
+                "AnnounceWorkers",
+                "ReportAgent",
+            ],
+            OPERATORS,
+        ),
+        ("rota.v1.AdminService", &["GetSystemStatus", "ListBackgroundTasks"], OPERATORS),
+        (
+            "rota.v1.AdminService",
+            &["GetLogFilter", "SetLogFilter", "ResetBreaker", "CreateWorkerToken"],
+            ADMINS,
+        ),
+        ("rota.worker.v1.WorkerService", &["Session", "FetchPreviousResult"], WORKERS),
+        ("grpc.health.v1.Health", &["Check", "Watch"], ALL),
+    ];
+
+    #[test]
+    fn every_call_has_its_roles() {
+        let mut calls = 0;
+        for set in [rota_proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+            for file in prost_types::FileDescriptorSet::decode(set).unwrap().file {
+                for service in &file.service {
+                    let name = format!("{}.{}", file.package(), service.name());
+                    for method in &service.method {
+                        let roles = CALLS.iter().find(|(service, methods, _)| {
+                            *service == name && methods.contains(&method.name())
+                        });
+                        let (.., roles) =
+                            roles.unwrap_or_else(|| panic!("{name}/{} has no entry", method.name()));
+                        for role in ALL {
+                            let allowed = allowed_roles(&format!("/{name}/{}", method.name())).contains(role);
+                            assert_eq!(allowed, roles.contains(role), "{role:?} {name}/{}", method.name());
+                        }
+                        calls += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(calls, CALLS.iter().map(|(_, methods, _)| methods.len()).sum::<usize>());
+    }
 
     #[test]
     fn unlisted_calls_require_admin() {
-        for (path, role) in [
-            ("/grpc.health.v1.Health/Check", Role::Anonymous),
-            ("/rota.worker.v1.WorkerService/Session", Role::Worker),
-            ("/rota.worker.v1.WorkerService/SessionOfAnother", Role::Admin),
-            ("/rota.v1.AgentService/AnnounceWorkers", Role::Operator),
-            ("/rota.v1.TaskService", Role::Admin),
-            ("/rota.v1.AdminService/GetSystemStatus", Role::Operator),
-            ("/rota.v1.AdminService/SetLogFilter", Role::Admin),
-            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Admin),
-            ("//rota.worker.v1.WorkerService/Session", Role::Admin),
-            ("/", Role::Admin),
+        for path in [
+            "/rota.worker.v1.WorkerService/SessionOfAnother",
+            "/rota.v1.TaskService",
+            "/rota.v1.TaskService/",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "//rota.worker.v1.WorkerService/Session",
+            "/",
         ] {
-            assert_eq!(required_role(path), role, "{path}");
+            assert_eq!(allowed_roles(path), ADMINS, "{path}");
         }
-        assert!(Role::Worker < Role::Operator && Role::Operator < Role::Admin);
     }
 }

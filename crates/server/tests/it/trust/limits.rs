@@ -28,8 +28,9 @@ async fn silent_connections_are_closed() -> Result<()> {
     let limits = Limits { first_call: Duration::from_millis(200), ..Limits::default() };
     let cluster = cluster(limits).await?;
     let client = cluster.client();
+    let worker_client = cluster.worker_client("echo")?;
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let mut worker = RawWorker::join(client, hello("echo", "hand", 1)).await?;
+    let mut worker = RawWorker::join(&worker_client, hello("echo", "hand", 1)).await?;
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(cluster.addr()).await?);
@@ -72,18 +73,19 @@ async fn connections_beyond_the_limit_wait() -> Result<()> {
 async fn large_messages_are_rejected() -> Result<()> {
     let cluster = cluster(Limits::default()).await?;
     let client = cluster.client();
+    let worker_client = cluster.worker_client("echo")?;
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
     let large = Hello { version: "x".repeat(200 << 10), ..hello("echo", "hand", 1) };
     let many = Hello { capabilities: vec![String::new(); 10_000], ..hello("echo", "hand", 1) };
     for first in [large, many] {
-        let status = match RawSession::open(client, Some(Kind::Hello(first))).await {
+        let status = match RawSession::open(&worker_client, Some(Kind::Hello(first))).await {
             Ok(mut session) => session.end_status().await,
             Err(status) => status,
         };
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
         assert!(status.message().starts_with("a message has "), "{status:?}");
     }
-    let mut worker = RawWorker::join(client, hello("echo", "hand", 1)).await?;
+    let mut worker = RawWorker::join(&worker_client, hello("echo", "hand", 1)).await?;
     let events = vec![Event::default(); 300_000];
     worker.send(Kind::Report(Report { events, ..Report::default() }));
     let status = worker.session.end_status().await;

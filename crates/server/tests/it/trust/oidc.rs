@@ -210,8 +210,9 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
     assert_eq!(join_result(&pod("default", "two", "any")?, "echo", "two").await, "in");
     announce(&operator, ECHO, &[("one", "uid-1"), ("one-more", "uid-2")]).await?;
     assert_eq!(join_result(&one, "echo", "one").await, "in");
-    // Tokens of the admin and the operator need no pod.
-    assert_eq!(join_result(cluster.client(), "echo", "by-hand").await, "in");
+    for not_a_worker in [cluster.client(), &operator] {
+        assert_eq!(join_result(not_a_worker, "echo", "by-hand").await, "ROLE_FORBIDDEN");
+    }
     let worker = pod("default", "one", "uid-1")?;
     assert_eq!(announce(&worker, ECHO, &[]).await.unwrap_err().reason.as_deref(), Some("ROLE_FORBIDDEN"));
 
@@ -328,7 +329,7 @@ async fn worker_waits_for_its_announcement() -> Result<()> {
     assert_eq!(causes().await?.0, ["no_worker"]);
 
     announce(&operator, ECHO, &[("patient", "uid")]).await?;
-    tasks::until_state(&operator, &task.name, TaskState::Succeeded).await?;
+    tasks::until_state(cluster.client(), &task.name, TaskState::Succeeded).await?;
     patient.drain().await?;
-    history::check(&operator, true).await?.check()
+    history::check(cluster.client(), true).await?.check()
 }
