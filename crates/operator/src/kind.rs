@@ -114,7 +114,7 @@ impl<'de, K: Kind> Deserialize<'de> for Guarded<K> {
             Ok(read) => return Ok(Self(Ok(read))),
             Err(error) => error,
         };
-        // A status of a newer version is written anew; the spec counts.
+        // A status of a newer version is replaced; the spec counts.
         let status = object.as_object_mut().and_then(|object| object.remove("status"));
         if status.is_some()
             && let Ok(read) = K::deserialize(&object)

@@ -66,7 +66,7 @@ impl PodHistory {
     /// Returns the failure of a pod that has ended or is given up, once per pod.
     pub(super) fn take_failure(&mut self, pod: &WorkerPod, endpoint: &str) -> Option<StartFailure> {
         let record = self.0.entry(pod.uid.clone()).or_default();
-        // Whoever deleted a pod before its worker connected ended it, and an isolated worker ends with its task.
+        // A pod that was deleted before its worker connected was ended on purpose; an isolated worker ends with its task.
         let was_ended = pod.is_deleted || pod.task_is_over;
         let was_stable = pod.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER);
         let failure = match pod.lifecycle {

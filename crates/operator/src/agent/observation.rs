@@ -29,7 +29,7 @@ impl<'a> PodObservation<'a> {
         Self { pod, status, worker }
     }
 
-    /// Returns the lifecycle. `known` tells whether the control plane reports the worker.
+    /// Returns the lifecycle. `known` is whether the control plane reports the worker.
     pub(super) fn lifecycle(&self, known: bool) -> PodLifecycle {
         let phase = self.status.and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
         match self.terminated() {

@@ -25,7 +25,7 @@ impl StartFailure {
     }
 }
 
-/// Failed starts of one pod template. Those of another template say nothing about it.
+/// Failed starts of one pod template. Those of another template do not count for it.
 #[derive(Debug, Default)]
 pub(super) struct StartFailures {
     pub hash: String,

@@ -60,7 +60,7 @@ pub(super) struct AgentState {
 pub(super) enum Start<'a> {
     /// The pool, with the hash of its template.
     Shared(&'a str),
-    /// One task.
+    /// A task with `isolation: Pod`, by its id.
     Isolated(&'a str),
 }
 

@@ -37,7 +37,7 @@ pub(crate) use self::watch::Stores;
 
 /// Pending cancellations of tasks whose resource was deleted. The sweep finds those that do not fit.
 const DELETION_QUEUE_SIZE: usize = 4096;
-/// Age of a task that could not be submitted at which its status says so: a restart of the control plane takes less.
+/// Age of a task that could not be submitted at which its status reports it: a restart of the control plane takes less.
 const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Shortest interval at which a waiting task is reconciled: its explanation changes without an event.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub(crate) struct Tasks {
     deleted: mpsc::Sender<DeletedTask>,
     /// UIDs of tasks whose long wait was published as an Event.
     wait_published: Mutex<HashSet<String>>,
-    /// Status writes under way.
+    /// Number of status writes under way, which delays those that another may replace.
     writes: AtomicUsize,
 }
 

@@ -124,7 +124,7 @@ fn isolated_pods_end_with_their_task() {
         isolated_pod("d", "t4", PodLifecycle::Lost),
     ];
     assert_eq!(plan(&agent, "h", &pods, &isolated(&["t2"]), true).abandon, ["a", "d"]);
-    // The agent was corrected: its task gets a new pod once the broken one is gone.
+    // The agent was corrected: its task gets a new pod once the broken one is deleted.
     let broken = WorkerPod {
         start_failure: Some(StartFailure::new("ErrImagePull", "no")),
         is_outdated: true,
