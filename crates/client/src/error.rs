@@ -47,10 +47,14 @@ pub(crate) fn is_lost(status: &Status) -> bool {
         && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
+/// Domain of the reasons of the control plane.
+const DOMAIN: &str = "rota.dev";
+
 /// Returns the stable reason that the server attached to a status, if any.
 pub fn reason(status: &Status) -> Option<String> {
     let info = status.get_error_details().error_info().cloned()?;
-    Some(info.reason).filter(|reason| !reason.is_empty())
+    // A proxy in between may attach details of its own.
+    Some(info.reason).filter(|reason| info.domain == DOMAIN && !reason.is_empty())
 }
 
 impl Error {

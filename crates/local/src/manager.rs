@@ -252,10 +252,12 @@ impl Manager {
             ("--worker", (&worker).into()),
             ("--instance", (&instance).into()),
             ("--slots", slots.to_string().into()),
-            ("--state-dir", state_dir.into_os_string()),
+            ("--state-dir", state_dir.clone().into_os_string()),
         ] {
             arguments.extend([OsString::from(flag), value]);
         }
+        let supervisors = state_dir.join(format!(".{namespace}.{worker}.supervisors"));
+        arguments.extend([OsString::from("--supervisors-lock"), supervisors.clone().into_os_string()]);
         arguments.push("--exit-with-parent".into());
         let process = WorkerProcess { namespace, agent: id, worker: &worker, instance: &instance, slots };
         let token = match self.options.tokens.issue(&process) {
@@ -269,6 +271,7 @@ impl Manager {
             program: self.options.program.clone(),
             arguments,
             log: self.logs.join(log_name(agent, &worker)),
+            supervisors,
             agent: agent.to_owned(),
             worker: worker.clone(),
             token,

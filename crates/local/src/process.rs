@@ -4,7 +4,7 @@
 //! when it is stopped, or when this process ends for whatever reason.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -52,12 +52,19 @@ fn is_inherited(name: &str) -> bool {
     (listed || setting) && name != "ROTA_TOKEN"
 }
 
+/// Interval between attempts to take a lock; the kernel does not notify.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.
+const SUPERVISORS_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Description of a process to start.
 #[derive(Debug)]
 pub(crate) struct ProcessSpec {
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
     pub log: PathBuf,
+    /// File that the supervisors of the worker's programs lock.
+    pub supervisors: PathBuf,
     /// Full name of the agent.
     pub agent: String,
     pub worker: String,
@@ -130,6 +137,10 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
                 stop_within(&mut child, spec.grace).await
             }
         };
+        // Its programs end some seconds later if it was killed. Until then nobody else may work in their directories.
+        if tokio::time::timeout(SUPERVISORS_TIMEOUT, unlocked(&spec.supervisors)).await.is_err() {
+            tracing::warn!(worker = spec.worker, "programs of an exited worker still run");
+        }
         let last_log_line = last_line(&spec.log).unwrap_or_default();
         let ProcessSpec { agent, worker, instance, .. } = spec;
         let lifetime = started.elapsed();
@@ -137,6 +148,15 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
         let _ = exits.send(ProcessExit { agent, worker, instance, status, lifetime, last_log_line });
     });
     Ok(handle)
+}
+
+/// Waits until nobody holds a lock on a file.
+async fn unlocked(path: &Path) {
+    while let Ok(file) = File::open(path)
+        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        tokio::time::sleep(LOCK_INTERVAL).await;
+    }
 }
 
 async fn stop_within(child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
@@ -176,6 +196,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             log: folder.join("w.log"),
+            supervisors: folder.join("supervisors"),
             agent: "a".into(),
             worker: "w".into(),
             token: "token".into(),

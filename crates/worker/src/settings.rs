@@ -46,6 +46,9 @@ pub struct Settings {
     /// Further directory that confined attempts must not open; may be repeated
     #[arg(long, value_name = "DIR", hide = true)]
     pub private: Vec<PathBuf>,
+    /// File that supervisors of programs lock [default: one in the state directory]
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub supervisors_lock: Option<PathBuf>,
     /// Id of the only task to accept, if it requested a worker of its own
     #[arg(long, value_name = "ID")]
     pub isolated_task: Option<String>,
@@ -73,6 +76,7 @@ impl Default for Settings {
             allow_read: Vec::new(),
             allow_write: Vec::new(),
             private: Vec::new(),
+            supervisors_lock: None,
             isolated_task: None,
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
@@ -100,6 +104,7 @@ impl Settings {
         options.allow_read = self.allow_read;
         options.allow_write = self.allow_write;
         options.private = self.private;
+        options.supervisors_lock = self.supervisors_lock;
         options.isolated_task = self.isolated_task.unwrap_or_default();
         options.orphan_timeout = self.orphan_timeout.0;
         options.claude_program = self.claude_program;

@@ -125,3 +125,49 @@ async fn drain_timeout_requeues_tasks() -> Result<()> {
     assert_eq!((status.attempt, status.worker_losses), (2, 1));
     history::check(&client, true).await?.check()
 }
+
+/// Prints whether the program of the first attempt, which ignores all requests to end, is alive in the second one.
+const NEIGHBOUR: &str = r#"
+if [ "$ROTA_ATTEMPT" = 1 ]; then
+    echo $$ > neighbour
+    trap '' INT TERM HUP
+    echo started
+    while :; do sleep 0.05; done
+fi
+if kill -0 "$(cat neighbour)" 2>/dev/null; then echo overlap; else echo alone; fi
+"#;
+
+/// A worker is killed, and its task runs again in the same directory: on another worker, or on its successor.
+async fn second_attempt_after_a_kill(workspace: v1::Workspace, successor: &str) -> Result<String> {
+    let fixture = Fixture::start(Graces::SHORT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let first = fixture.worker(workload::AGENT, "first", 1).await?;
+    let mut task = workload::shell(NEIGHBOUR, &[]);
+    let path =
+        if workspace.path.is_empty() { fixture.dir().to_string_lossy().into_owned() } else { workspace.path };
+    task.spec.get_or_insert_default().workspace = Some(v1::Workspace { path, ..workspace });
+    let name = tasks::create(&client, task).await?.name;
+    workload::prints(&client, &name, "started").await?;
+    first.kill().await;
+    let _successor = fixture.worker(workload::AGENT, successor, 1).await?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2));
+    Ok(status.result.unwrap().text)
+}
+
+#[tokio::test]
+async fn kept_workspace_waits_for_programs_of_killed_worker() -> Result<()> {
+    let mode = v1::WorkspaceMode::Keep.into();
+    let kept = v1::Workspace { mode, path: "shared".to_owned(), ..Default::default() };
+    assert_eq!(second_attempt_after_a_kill(kept, "second").await?, "alone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn restarted_worker_waits_for_programs_of_its_predecessor() -> Result<()> {
+    let mode = v1::WorkspaceMode::InPlace.into();
+    let in_place = v1::Workspace { mode, ..Default::default() };
+    assert_eq!(second_attempt_after_a_kill(in_place, "first").await?, "alone");
+    Ok(())
+}

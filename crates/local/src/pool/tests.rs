@@ -25,6 +25,7 @@ fn worker(folder: &tempfile::TempDir) -> PoolWorker {
         program: "/bin/cat".into(),
         arguments: vec![],
         log: folder.path().join("log"),
+        supervisors: folder.path().join("supervisors"),
         agent: String::new(),
         worker: String::new(),
         token: "token".into(),

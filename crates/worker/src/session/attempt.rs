@@ -122,7 +122,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     redaction.flush().into_iter().for_each(push);
     redaction.report(&mut report);
     if let Some(dirs) = dirs {
-        AttemptDirs::clear(dirs, matches!(report.outcome, RunOutcome::Succeeded(_))).await;
+        dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }
     drop(tools);
     let (reason, obstacle) = {
@@ -195,6 +195,7 @@ async fn execute(
     let mut used = None;
     let mut attempt = if needs_directories(&assign) {
         let scratch = deps.root.scratch(&assign);
+        deps.root.show_supervisors();
         let given = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
             Ok(given) => given,
             Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),

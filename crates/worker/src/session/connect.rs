@@ -16,7 +16,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
-use tonic_types::StatusExt;
 
 /// Limit for the response headers, and again for the Welcome.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,16 +35,20 @@ pub(super) struct Connection {
 /// Reason why no session was opened.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// Permanent until the configuration changes.
-    Refused {
-        code: Code,
-        message: String,
-    },
-    /// The worker is not announced yet by the component that started it.
-    NotAnnounced(String),
+    /// Rejected by the control plane, or by a proxy in between.
+    Refused(Refusal),
     /// Another process holds this worker's name; reconnecting would take it away again.
     Replaced,
     Unreachable(String),
+}
+
+/// Rejection of a session.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
+    /// Whether the control plane itself rejects the worker, and trying again is useless without another configuration.
+    pub(super) permanent: bool,
 }
 
 impl From<Status> for ConnectError {
@@ -53,13 +56,14 @@ impl From<Status> for ConnectError {
         let message = status.message().to_owned();
         match status.code() {
             _ if is_replaced(&status) => Self::Replaced,
-            Code::PermissionDenied if reason(&status).as_deref() == Some("WORKER_NOT_ANNOUNCED") => {
-                Self::NotAnnounced(message)
-            }
             code @ (Code::FailedPrecondition
             | Code::InvalidArgument
             | Code::Unauthenticated
-            | Code::PermissionDenied) => Self::Refused { code, message },
+            | Code::PermissionDenied) => {
+                // The component that started the worker announces it soon.
+                let permanent = reason(&status).is_some_and(|reason| reason != "WORKER_NOT_ANNOUNCED");
+                Self::Refused(Refusal { code, message, permanent })
+            }
             code => Self::Unreachable(format!("{message} ({code:?})")),
         }
     }
@@ -67,7 +71,7 @@ impl From<Status> for ConnectError {
 
 /// Whether the session was closed because another process has taken this worker's name.
 pub(super) fn is_replaced(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.reason == "WORKER_REPLACED")
+    reason(status).as_deref() == Some("WORKER_REPLACED")
 }
 
 /// Source of the bearer token; the file is read for every session, since such tokens are rotated.
@@ -90,11 +94,13 @@ impl Credentials {
             (None, Some(token)) => token,
             (None, None) => return Ok(None),
         };
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret().trim())
-            .parse()
-            .map_err(|_| ConnectError::Refused {
-                code: Code::Unauthenticated,
-                message: "the token has characters that are not allowed in a header".to_owned(),
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {}", token.expose_secret().trim()).parse().map_err(|_| {
+                ConnectError::Refused(Refusal {
+                    code: Code::Unauthenticated,
+                    message: "the token has characters that are not allowed in a header".to_owned(),
+                    permanent: true,
+                })
             })?;
         value.set_sensitive(true);
         Ok(Some(value))

@@ -8,10 +8,9 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rota_proto::v1::OnDisconnect;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use super::Error;
-use super::connect::{ConnectError, Connection, Credentials, connect};
+use super::connect::{ConnectError, Connection, Credentials, Refusal, connect};
 use super::handle::StopReason;
 use super::worker::Worker;
 
@@ -34,31 +33,23 @@ impl Worker {
             match self.wait_disconnected(connecting, shutdown).await {
                 None => return Ok(None),
                 Some(Ok(connection)) => return Ok(Some(connection)),
-                // A token verifier without its keys for a while must not cost a long run.
-                Some(Err(ConnectError::Refused { code: Code::Unauthenticated, message }))
-                    if self.running > 0 =>
-                {
-                    tracing::error!(
-                        message,
-                        "the control plane does not accept this worker's token, retrying"
-                    );
-                }
-                Some(Err(ConnectError::Refused { code, message })) => {
-                    tracing::error!(?code, message, "the control plane rejected this worker");
-                    self.stop_all_and_wait().await;
-                    return Err(Error::Refused { code, message });
-                }
                 Some(Err(ConnectError::Replaced)) => return Err(self.on_replaced().await),
-                Some(Err(ConnectError::NotAnnounced(message))) => {
-                    let since = *self.unannounced_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= self.options.orphan_timeout {
+                Some(Err(ConnectError::Refused(refusal))) => {
+                    let Refusal { code, message, permanent } = refusal;
+                    let since = *self.refused_since.get_or_insert_with(Instant::now);
+                    // A worker that had a session once is refused by mistake: by a proxy, a role that was changed, a token
+                    // verifier without its keys, a control plane of another version. That must not cost what runs.
+                    let ends = permanent && self.epoch.is_none();
+                    if ends || since.elapsed() >= self.options.orphan_timeout {
+                        tracing::error!(?code, message, "the control plane rejected this worker");
                         self.stop_all_and_wait().await;
-                        return Err(Error::Refused { code: Code::PermissionDenied, message });
+                        return Err(Error::Refused { code, message });
                     }
-                    tracing::info!(message, "waiting for this worker to be announced");
+                    tracing::warn!(?code, message, running = self.running, "session rejected, retrying");
                 }
                 Some(Err(ConnectError::Unreachable(error))) => {
-                    tracing::warn!(error, "failed to open a session, retrying")
+                    self.refused_since = None;
+                    tracing::warn!(error, "failed to open a session, retrying");
                 }
             }
             if self.epoch.is_none() {

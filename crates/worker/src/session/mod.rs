@@ -64,6 +64,9 @@ pub struct Options {
     pub isolated_task: String,
     /// Directory of workspaces, scratch files and spilled events.
     pub state_dir: PathBuf,
+    /// File that the supervisors of this worker's programs hold a shared lock on; by default one in `state_dir`. Shows the
+    /// component that started the worker when none of its programs is left.
+    pub supervisors_lock: Option<PathBuf>,
     /// Directory of the agent's secrets, with a file per variable, read for every attempt.
     pub secrets_dir: Option<PathBuf>,
     /// Whether attempts are not confined even where that is supported.
@@ -103,6 +106,7 @@ impl Options {
             capabilities: Vec::new(),
             isolated_task: String::new(),
             state_dir,
+            supervisors_lock: None,
             secrets_dir: None,
             unconfined: false,
             allow_read: Vec::new(),

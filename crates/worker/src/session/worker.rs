@@ -77,8 +77,8 @@ pub(super) struct Worker {
     pub(super) reconnect_grace: Duration,
     /// Time of the disconnect; `None` while connected.
     pub(super) disconnected_at: Option<Instant>,
-    /// Time of the first refusal because the worker is not announced.
-    pub(super) unannounced_since: Option<Instant>,
+    /// Time of the first of the refusals since the last session.
+    pub(super) refused_since: Option<Instant>,
     /// The reconnect grace has expired and the agent's disconnect policy was applied.
     pub(super) lease_expired: bool,
     pub(super) orphaned: bool,
@@ -96,8 +96,13 @@ enum SessionEnd {
 
 impl Worker {
     pub(super) fn new(options: Options) -> Result<Self, Error> {
-        let root = Root::open(options.state_dir.clone(), &options.namespace, &options.worker)
-            .map_err(|source| Error::State { path: options.state_dir.clone(), source })?;
+        let root = Root::open(
+            options.state_dir.clone(),
+            &options.namespace,
+            &options.worker,
+            options.supervisors_lock.clone(),
+        )
+        .map_err(|source| Error::State { path: options.state_dir.clone(), source })?;
         let (sender, attempt_events) = mpsc::unbounded_channel();
         let claude_program = options.claude_program.clone();
         let secrets_dir = options.secrets_dir.clone();
@@ -138,7 +143,7 @@ impl Worker {
             on_disconnect: OnDisconnect::Unspecified,
             reconnect_grace: Duration::MAX,
             disconnected_at: None,
-            unannounced_since: None,
+            refused_since: None,
             lease_expired: false,
             orphaned: false,
             not_isolated,
@@ -147,6 +152,7 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        self.deps.root.supervisors_ended().await;
         while let Some(connection) = self.open_session(&shutdown).await? {
             let began = Instant::now();
             match self.run_session(connection, &shutdown).await {
@@ -254,7 +260,7 @@ impl Worker {
         );
         if self.epoch.replace(welcome.epoch).is_none() {
             // The first Welcome confirms the name: what is on disk was left by an earlier process.
-            self.deps.root.sweep().await;
+            self.deps.root.sweep();
         }
         let duration = |given: Option<pbjson_types::Duration>, otherwise: u64| {
             let given: Option<Duration> = given.and_then(|given| given.try_into().ok());
@@ -262,7 +268,7 @@ impl Worker {
         };
         self.on_disconnect = welcome.on_disconnect();
         self.reconnect_grace = duration(welcome.reconnect_grace, 10);
-        (self.disconnected_at, self.unannounced_since, self.orphaned) = (None, None, false);
+        (self.disconnected_at, self.refused_since, self.orphaned) = (None, None, false);
         self.resume(welcome.resume);
         if std::mem::take(&mut self.lease_expired) {
             self.attempts.values().for_each(|entry| entry.handle.set_paused(false));

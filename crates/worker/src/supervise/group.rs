@@ -2,6 +2,7 @@
 //! started within the attempt's own task join its group.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ struct Members {
     paused: bool,
     /// Confines programs that are started from now on.
     jail: Option<Jail>,
+    locks: Vec<PathBuf>,
     // Weak: the group must not keep a program alive after its runtime has dropped it.
     requests: Vec<WeakUnboundedSender<Request>>,
     ends: Vec<watch::Receiver<Option<End>>>,
@@ -45,6 +47,16 @@ impl Group {
     /// Confines every program that is started from now on.
     pub fn confine(&self, jail: Jail) {
         self.0.lock().jail = Some(jail);
+    }
+
+    /// Lets the supervisors of the current task's programs that are started from now on hold a shared lock on a file.
+    /// Whoever gets the exclusive lock knows that none of these programs runs, even if this worker was killed.
+    pub fn lock_current(file: PathBuf) {
+        let _ = CURRENT.try_with(|group| group.0.lock().locks.push(file));
+    }
+
+    pub(super) fn current_locks() -> Vec<PathBuf> {
+        CURRENT.try_with(|group| group.0.lock().locks.clone()).unwrap_or_default()
     }
 
     /// Returns the jail of the current task's group.

@@ -33,6 +33,7 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
         environment: program.environment.0,
         directory: program.directory,
         jail: Group::current_jail(),
+        locks: Group::current_locks(),
     };
     let pid = match timeout(START_TIMEOUT, launch(run, &mut lines, &mut writer)).await {
         Ok(Ok(pid)) => pid,

@@ -36,6 +36,8 @@ pub(super) struct Run {
     pub(super) directory: PathBuf,
     /// Absent if the program is not confined.
     pub(super) jail: Option<Jail>,
+    /// Files on which the supervisor holds a shared lock until none of the program's processes is left.
+    pub(super) locks: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -78,8 +79,9 @@ fn supervise() -> io::Result<()> {
     let Some(Event::Request(Request::Run(run))) = read(&mut reader) else {
         return Err(io::Error::other("connection closed by the worker"));
     };
-    let main = match launch(run) {
-        Ok(pid) => pid,
+    // Held until this process ends.
+    let (main, _locks) = match lock(&run.locks).and_then(|locks| Ok((launch(run)?, locks))) {
+        Ok(started) => started,
         Err(error) => {
             let refused = Response::Refused { errno: error.raw_os_error(), message: error.to_string() };
             return worker.write_all(&protocol::line(&refused)?);
@@ -120,6 +122,16 @@ fn read(reader: &mut BufReader<UnixStream>) -> Option<Event> {
         Ok(1..) => serde_json::from_str(&line).ok().map(Event::Request),
         _ => None,
     }
+}
+
+/// Takes the shared locks, without waiting: the worker has made sure that nobody else holds them.
+fn lock(files: &[PathBuf]) -> io::Result<Vec<File>> {
+    let lock = |path| {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        file.try_lock_shared()?;
+        Ok(file)
+    };
+    files.iter().map(lock).collect()
 }
 
 /// Starts the program in its own process group on the supervisor's standard streams, then releases those.

@@ -17,6 +17,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::runtimes::{Environment, Stop, failure, stopped};
+use crate::supervise::Group;
+
+/// Interval between attempts to take a lock; the kernel does not notify.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.
+const SUPERVISORS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Directories of a worker, whose name is unique within its namespace only, as is a task's id:
 /// `running/{namespace}/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
@@ -28,6 +34,10 @@ pub(crate) struct Root {
     attempts: PathBuf,
     /// Directory of attempts in earlier versions, in which nothing is created any more.
     legacy: PathBuf,
+    /// What is removed in the background.
+    trash: PathBuf,
+    /// Locked by the supervisors of this worker's programs.
+    supervisors: PathBuf,
 }
 
 /// Directories of one attempt, and the lock of a kept workspace.
@@ -36,6 +46,7 @@ pub(crate) struct AttemptDirs {
     pub(crate) workspace: PathBuf,
     pub(crate) scratch: PathBuf,
     own: PathBuf,
+    trash: PathBuf,
     cleanup: WorkspaceCleanup,
     /// Lock on a kept workspace, held while this is open.
     lock: Option<File>,
@@ -58,15 +69,25 @@ impl From<io::Error> for PrepareError {
 
 impl Root {
     /// Creates the directories, accessible to this user alone.
-    pub(crate) fn open(state: PathBuf, namespace: &str, worker: &str) -> io::Result<Self> {
+    ///
+    /// `supervisors` is the file that its supervisors lock, by default one next to its directory.
+    pub(crate) fn open(
+        state: PathBuf,
+        namespace: &str,
+        worker: &str,
+        supervisors: Option<PathBuf>,
+    ) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         let attempts = state.join("running").join(namespace).join(worker);
         let legacy = state.join("attempts").join(worker);
-        for directory in [&attempts, &state.join("workspaces"), &state.join("kept")] {
+        let trash = state.join("trash");
+        for directory in [&attempts, &state.join("workspaces"), &state.join("kept"), &trash] {
             builder.create(directory)?;
         }
-        Ok(Self { state, attempts, legacy })
+        let beside = || attempts.with_file_name(format!(".{worker}.supervisors"));
+        let supervisors = supervisors.unwrap_or_else(beside);
+        Ok(Self { state, attempts, legacy, trash, supervisors })
     }
 
     /// Returns the directory for spill files.
@@ -74,10 +95,27 @@ impl Root {
         &self.state
     }
 
-    /// Removes leftovers of an earlier process of this worker that was killed.
-    pub(crate) async fn sweep(&self) {
-        remove::all(self.attempts.clone()).await;
-        remove::all(self.legacy.clone()).await;
+    /// Waits until no program of an earlier process of this worker that was killed is left.
+    pub(crate) async fn supervisors_ended(&self) {
+        if tokio::time::timeout(SUPERVISORS_TIMEOUT, unlocked(&self.supervisors)).await.is_err() {
+            tracing::warn!("programs of an earlier process of this worker still run");
+        }
+    }
+
+    /// Lets the supervisors of the current attempt show that they run, to later processes of this worker.
+    pub(crate) fn show_supervisors(&self) {
+        Group::lock_current(self.supervisors.clone());
+    }
+
+    /// Removes leftovers of an earlier process of this worker that was killed. They are moved away before this returns.
+    pub(crate) fn sweep(&self) {
+        for leftover in [&self.attempts, &self.legacy] {
+            remove::in_background(leftover, &self.trash);
+        }
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&self.attempts) {
+            tracing::warn!(%error, "failed to create the directory of attempts");
+        }
+        remove::empty_in_background(self.trash.clone());
     }
 
     /// Returns the attempt's own directory.
@@ -134,6 +172,10 @@ impl Root {
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
                 lock = Some(locked(&kept.join(format!(".{name}.lock")), stop).await?);
+                // A killed worker's programs may still work in it.
+                let supervisors = kept.join(format!(".{name}.supervisors"));
+                drop(locked(&supervisors, stop).await?);
+                Group::lock_current(supervisors);
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
                     let unfinished = kept.join(format!(".{name}.unfinished"));
@@ -162,7 +204,7 @@ impl Root {
             WorkspaceMode::Keep | WorkspaceMode::InPlace => WorkspaceCleanup::Never,
             _ => cleanup,
         };
-        Ok(AttemptDirs { workspace, scratch, own, cleanup, lock })
+        Ok(AttemptDirs { workspace, scratch, own, trash: self.trash.clone(), cleanup, lock })
     }
 }
 
@@ -183,13 +225,14 @@ impl AttemptDirs {
         Some(config)
     }
 
-    /// Removes the directories that do not outlive the attempt.
-    pub(crate) async fn clear(self, succeeded: bool) {
+    /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
+    /// that a large one does not delay the result.
+    pub(crate) fn clear(self, succeeded: bool) {
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
-            remove::all(self.workspace).await;
+            remove::in_background(&self.workspace, &self.trash);
         }
         // Contains a fresh workspace that is always removed.
-        remove::all(self.own).await;
+        remove::in_background(&self.own, &self.trash);
     }
 }
 
@@ -253,6 +296,15 @@ fn local_path(url: &str) -> Option<PathBuf> {
     (!before_slash.contains(':')).then(|| url.into())
 }
 
+/// Waits until nobody holds a lock on a file.
+async fn unlocked(path: &Path) {
+    while let Ok(file) = File::options().write(true).open(path)
+        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        sleep(LOCK_INTERVAL).await;
+    }
+}
+
 /// Waits for the lock on a kept workspace, which attempts of other processes may hold.
 async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result<File, PrepareError> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -261,7 +313,7 @@ async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error.into()),
             Err(TryLockError::WouldBlock) => tokio::select! {
-                () = sleep(Duration::from_millis(100)) => {}
+                () = sleep(LOCK_INTERVAL) => {}
                 _ = stopped(stop) => return Err(PrepareError::Stopped),
             },
         }

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rota_telemetry::{OnExit, spawn};
+
 /// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
 pub(super) async fn all(path: PathBuf) {
     let shown = path.clone();
@@ -19,6 +21,28 @@ pub(super) async fn all(path: PathBuf) {
     if let Ok(Err(error)) = removed.await {
         tracing::warn!(path = %shown.display(), %error, "failed to remove a directory");
     }
+}
+
+/// Moves a directory, if it exists, into `trash`, and removes it there in the background.
+pub(super) fn in_background(path: &Path, trash: &Path) {
+    let discarded = trash.join(uuid::Uuid::new_v4().simple().to_string());
+    let path = match fs::rename(path, &discarded) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        Ok(()) => discarded,
+        // It is on another file system.
+        Err(_) => path.to_owned(),
+    };
+    spawn("remove directory", OnExit::Done, all(path));
+}
+
+/// Removes what an earlier process has left in `trash`.
+pub(super) fn empty_in_background(trash: PathBuf) {
+    spawn("empty trash", OnExit::Done, async move {
+        let Ok(mut entries) = tokio::fs::read_dir(&trash).await else { return };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            all(entry.path()).await;
+        }
+    });
 }
 
 /// Makes every directory writable; package caches are often not. Does not follow links.

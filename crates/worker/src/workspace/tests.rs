@@ -24,7 +24,7 @@ async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareEr
 #[tokio::test]
 async fn read_only_fresh_workspace_is_removed() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let dirs = prepared(&root, &assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, 1)).await.unwrap();
     let inner = dirs.workspace.join("cache");
     std::fs::create_dir(&inner).unwrap();
@@ -32,19 +32,24 @@ async fn read_only_fresh_workspace_is_removed() {
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o500);
     std::fs::set_permissions(&inner, closed).unwrap();
     let own = dirs.own.clone();
-    dirs.clear(true).await;
+    dirs.clear(true);
     assert!(!own.exists());
+    // Deleted in the background, where it was moved to.
+    let trash = state.path().join("trash");
+    while std::fs::read_dir(&trash).unwrap().next().is_some() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
 async fn cleanup_on_success_keeps_failed_workspaces() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     for (fence, succeeded) in [(1, false), (2, true)] {
         let assign = assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::OnSuccess, fence);
         let dirs = prepared(&root, &assign).await.unwrap();
         let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
-        dirs.clear(succeeded).await;
+        dirs.clear(succeeded);
         assert_eq!(workspace.exists(), !succeeded);
         assert!(!scratch.exists());
     }
@@ -53,7 +58,7 @@ async fn cleanup_on_success_keeps_failed_workspaces() {
 #[tokio::test]
 async fn kept_workspace_is_reused_and_exclusive() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let keep = |fence| assign(WorkspaceMode::Keep, "thread-1", WorkspaceCleanup::Always, fence);
     let first = prepared(&root, &keep(1)).await.unwrap();
     std::fs::write(first.workspace.join("note"), "x").unwrap();
@@ -67,7 +72,7 @@ async fn kept_workspace_is_reused_and_exclusive() {
     stopper.send_replace(Some(Stop { cause: crate::runtimes::StopCause::Cancelled, grace: Duration::ZERO }));
     assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
 
-    first.clear(true).await;
+    first.clear(true);
     let third = prepared(&root, &keep(3)).await.unwrap();
     assert!(third.workspace.join("note").exists());
 }
@@ -75,7 +80,7 @@ async fn kept_workspace_is_reused_and_exclusive() {
 #[tokio::test]
 async fn names_that_escape_are_rejected() {
     let state = tempfile::tempdir().unwrap();
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     for bad in ["..", "../x", "a/b", ".hidden", "/etc", "a\0b", "ä"] {
         let made = prepared(&root, &assign(WorkspaceMode::Keep, bad, WorkspaceCleanup::Always, 1)).await;
         match made {
@@ -88,12 +93,12 @@ async fn names_that_escape_are_rejected() {
 #[tokio::test]
 async fn in_place_workspace_must_exist_and_stays() {
     let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let path = project.path().to_str().unwrap();
     let dirs =
         prepared(&root, &assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, 1)).await.unwrap();
     assert_eq!(dirs.workspace, project.path());
-    dirs.clear(true).await;
+    dirs.clear(true);
     assert!(project.path().exists());
     for bad in ["relative", "/does/not/exist"] {
         let made = prepared(&root, &assign(WorkspaceMode::InPlace, bad, WorkspaceCleanup::Always, 1)).await;
@@ -104,7 +109,7 @@ async fn in_place_workspace_must_exist_and_stays() {
 #[tokio::test]
 async fn starting_worker_spares_namesake_of_another_namespace() {
     let state = tempfile::tempdir().unwrap();
-    let open = |namespace| Root::open(state.path().to_owned(), namespace, "shell-1").unwrap();
+    let open = |namespace| Root::open(state.path().to_owned(), namespace, "shell-1", None).unwrap();
     let (one, other) = (open("one"), open("other"));
     // Ids and fences are unique within a namespace only: both attempts may have the same ones.
     for (mode, path) in [(WorkspaceMode::Fresh, ""), (WorkspaceMode::Keep, "thread")] {
@@ -115,10 +120,10 @@ async fn starting_worker_spares_namesake_of_another_namespace() {
             let (here, there) =
                 (prepared(&one, &here).await.unwrap(), prepared(&other, &there).await.unwrap());
             std::fs::write(here.workspace.join("note"), "x").unwrap();
-            other.sweep().await;
-            there.clear(true).await;
+            other.sweep();
+            there.clear(true);
             assert!(here.workspace.join("note").exists() && here.scratch.exists());
-            one.sweep().await;
+            one.sweep();
             assert!(!here.scratch.exists());
         }
     }
@@ -130,14 +135,14 @@ async fn leftovers_of_earlier_versions_are_removed() {
     let left = |worker| state.path().join("attempts").join(worker).join("t1.1").join("scratch");
     std::fs::create_dir_all(left("w")).unwrap();
     std::fs::create_dir_all(left("w-2")).unwrap();
-    Root::open(state.path().to_owned(), "default", "w").unwrap().sweep().await;
+    Root::open(state.path().to_owned(), "default", "w", None).unwrap().sweep();
     assert!(!left("w").exists() && left("w-2").exists());
 }
 
 #[tokio::test]
 async fn state_of_other_tasks_is_no_source() {
     let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let root = Root::open(state.path().to_owned(), "default", "w").unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let other = state.path().join("kept/default/other");
     std::fs::create_dir_all(&other).unwrap();
     let other = other.to_str().unwrap();

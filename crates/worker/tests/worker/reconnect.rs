@@ -8,10 +8,11 @@ use rota_proto::v1::{CommandRuntime, Event, FailureClass, OnDisconnect, TaskInpu
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Input, ReportAck, ResultAck, ResumeAttempt, Welcome, result, resume_attempt};
-use tonic::Status;
+use rota_worker::Error;
+use tonic::{Code, Status};
 
 use crate::control_plane::{FakeControlPlane, Worker, assign, endless, message, script};
-use crate::session::class;
+use crate::session::{class, refusal};
 use crate::support::{is_alive, is_frozen, pid_in, until};
 
 fn resume(fence: i64, kind: resume_attempt::Kind) -> Vec<ResumeAttempt> {
@@ -217,16 +218,45 @@ async fn paused_attempt_is_thawed_on_reconnect() {
 }
 
 #[tokio::test]
-async fn running_worker_survives_unauthenticated_refusal() {
+async fn refusals_after_a_session_are_outages() {
+    let refusals = [
+        Status::unauthenticated("no keys yet"),
+        Status::permission_denied("RBAC: access denied"),
+        refusal(Code::FailedPrecondition, "unsupported protocol version"),
+        refusal(Code::PermissionDenied, "role worker is required"),
+    ];
+    for status in refusals {
+        let mut plane = FakeControlPlane::start().await;
+        let _worker = Worker::start(&plane);
+        let mut session = plane.welcomed().await;
+        session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
+        session.accepted(1).await;
+        plane.refuse(Some(status));
+        session.fail(Status::unavailable("restarting")).await;
+        drop(session);
+        plane.refused(2).await;
+        plane.refuse(None);
+        assert_eq!(plane.session().await.hello.running.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn refused_worker_gives_up_after_the_orphan_timeout() {
     let mut plane = FakeControlPlane::start().await;
-    let _worker = Worker::start(&plane);
-    let mut session = plane.welcomed().await;
-    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
-    session.accepted(1).await;
-    plane.refuse(Some(Status::unauthenticated("no keys yet")));
-    session.fail(Status::unavailable("restarting")).await;
+    let worker = Worker::start_with(&plane, |options| options.orphan_timeout = Duration::from_millis(100));
+    let session = plane.welcomed().await;
+    plane.refuse(Some(Status::permission_denied("RBAC: access denied")));
     drop(session);
+    let ended = worker.ended().await;
+    assert!(matches!(ended, Err(Error::Refused { code: Code::PermissionDenied, .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn refusal_of_a_proxy_does_not_end_a_new_worker() {
+    let mut plane = FakeControlPlane::start().await;
+    plane.refuse(Some(Status::permission_denied("RBAC: access denied")));
+    let _worker = Worker::start(&plane);
     plane.refused(2).await;
     plane.refuse(None);
-    assert_eq!(plane.session().await.hello.running.len(), 1);
+    plane.welcomed().await;
 }

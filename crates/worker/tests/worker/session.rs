@@ -1,5 +1,6 @@
 //! Messages of the control plane to a connected worker.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rota_proto::v1::script_step::Kind as Step;
@@ -9,6 +10,7 @@ use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Cancel, Drain, Input, ReportAck, ResultAck, result};
 use rota_worker::Error;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::control_plane::{FakeControlPlane, Session, Worker, assign, endless, limits, message, script};
 use crate::support::until;
@@ -238,13 +240,19 @@ async fn forced_shutdown_ends_attempts() {
     worker.ended().await.unwrap();
 }
 
+/// A refusal by the control plane itself.
+pub(crate) fn refusal(code: Code, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info("PROTOCOL_VIOLATION", "rota.dev", HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
 #[tokio::test]
 async fn refused_worker_ends_with_the_reason() {
     for code in [Code::FailedPrecondition, Code::InvalidArgument, Code::Unauthenticated] {
         let mut plane = FakeControlPlane::start().await;
         let worker = Worker::start(&plane);
         let session = plane.session().await;
-        session.fail(Status::new(code, "no such agent")).await;
+        session.fail(refusal(code, "no such agent")).await;
         match worker.ended().await {
             Err(Error::Refused { code: refused, message }) => {
                 assert_eq!((refused, message.as_str()), (code, "no such agent"));
