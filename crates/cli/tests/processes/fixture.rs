@@ -185,13 +185,18 @@ impl Fixture {
         let mut command = self.command(&["worker", "--agent", agent, "--worker", name]);
         command.args(["--slots", &slots.to_string()]).arg("--state-dir").arg(self.state_dir());
         command.env("ROTA_ENDPOINT", format!("http://{at}"));
-        let token = self.rota(&["admin", "create-worker-token", agent, "--worker", name]).await;
-        let token_file = self.dir().join(format!("{name}.token"));
-        std::fs::write(&token_file, token.out)?;
-        command.env("ROTA_TOKEN_FILE", token_file);
+        command.env("ROTA_TOKEN_FILE", self.worker_token(agent, name).await?);
         let worker = Process::start(name, command);
         tasks::connected(&self.client()?, name).await.context("the worker did not connect")?;
         Ok(worker)
+    }
+
+    /// Creates a file with a token of a worker.
+    pub(crate) async fn worker_token(&self, agent: &str, name: &str) -> Result<PathBuf> {
+        let token = self.rota(&["admin", "create-worker-token", agent, "--worker", name]).await;
+        let file = self.dir().join(format!("{name}.token"));
+        std::fs::write(&file, token.success())?;
+        Ok(file)
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {

@@ -18,6 +18,7 @@ const PROBE: &str = r#"
 worker=$(awk '/^PPid/ {print $2}' /proc/$PPID/status)
 try() { if "$@" >/dev/null 2>&1; then echo "can: $*"; fi; }
 try cat "$FIXTURE/token"
+try sh -c 'cat "$FIXTURE"/*.token'
 try cat "$FIXTURE/secrets/KEY"
 try ls "$FIXTURE/workers/running"
 try cat "$FIXTURE/workers/kept/default/neighbour/file"
@@ -45,6 +46,9 @@ async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process>
         .arg("--secrets-dir")
         .arg(path("secrets"));
     command.args(more);
+    let token = fixture.worker_token(workload::AGENT, name).await?;
+    own(&token, 0o600)?;
+    command.env("ROTA_TOKEN_FILE", token);
     if nix::unistd::geteuid().is_root() {
         // The build directory may belong to root alone.
         let program = path("rota");
@@ -134,7 +138,7 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
 
     let printed = probe(&fixture, "open", None).await?;
 
-    for expected in ["/token", "/workers/running", "neighbour/file", "kill -0"] {
+    for expected in ["/token", "*.token", "/workers/running", "neighbour/file", "kill -0"] {
         assert!(printed.contains(expected), "{printed}");
     }
     // Its memory and environment are closed even then.

@@ -187,6 +187,7 @@ async fn trace_ids_exist_without_collector() -> Result<()> {
     let mut command =
         fixture.command(&["worker", "--agent", "shell", "--worker", "one", "--log-format", "json"]);
     command.arg("--state-dir").arg(fixture.state_dir());
+    command.env("ROTA_TOKEN_FILE", fixture.worker_token("shell", "one").await?);
     let mut worker = Process::start("one", command);
     tasks::connected(&client, "one").await?;
 
