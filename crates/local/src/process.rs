@@ -137,7 +137,7 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
                 stop_within(&mut child, spec.grace).await
             }
         };
-        // Its programs end some seconds later if it was killed. Until then nobody else may work in their directories.
+        // Its programs end some seconds later if it was killed. Until then their directories must not be used.
         if tokio::time::timeout(SUPERVISORS_TIMEOUT, unlocked(&spec.supervisors)).await.is_err() {
             tracing::warn!(worker = spec.worker, "programs of an exited worker still run");
         }
@@ -150,7 +150,7 @@ pub(crate) fn start(spec: ProcessSpec, exits: mpsc::UnboundedSender<ProcessExit>
     Ok(handle)
 }
 
-/// Waits until nobody holds a lock on a file.
+/// Waits until no process holds a lock on a file.
 async fn unlocked(path: &Path) {
     while let Ok(file) = File::open(path)
         && matches!(file.try_lock(), Err(TryLockError::WouldBlock))

@@ -14,7 +14,7 @@ pub fn var_os(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Returns all variables.
+/// Returns all variables, including empty ones.
 pub fn vars_os() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask check`: runs all checks of this crate. Each check is a file of its own that returns problems as sentences.
 
 mod directions;
+mod failure_modes;
 mod protos;
 
 use crate::workspace;
@@ -11,6 +12,7 @@ pub(crate) fn run() -> anyhow::Result<Vec<String>> {
     let pool = crate::protos::pool()?;
     problems.extend(protos::check(&pool));
     problems.extend(protos::unused_exceptions(&pool));
+    problems.extend(failure_modes::check()?);
     problems.extend(crate::docs::crds(true)?);
     Ok(problems)
 }

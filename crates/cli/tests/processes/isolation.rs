@@ -11,7 +11,7 @@ use crate::process::Process;
 use crate::{Fixture, Graces, workload};
 
 /// User without rights of which nothing else of the machine runs. Root is not isolated.
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 
 /// Prints a line for each thing that it could do.
 const PROBE: &str = r#"
@@ -62,7 +62,13 @@ async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process>
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
         command = tokio::process::Command::new(program);
-        command.args(given).env_clear().envs(environment).current_dir(fixture.dir()).uid(NOBODY).gid(NOBODY);
+        command
+            .args(given)
+            .env_clear()
+            .envs(environment)
+            .current_dir(fixture.dir())
+            .uid(UNPRIVILEGED)
+            .gid(UNPRIVILEGED);
     }
     let process = Process::start(name, command);
     tasks::connected(&fixture.client()?, name).await?;
@@ -72,7 +78,7 @@ async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process>
 fn own(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     if nix::unistd::geteuid().is_root() {
-        chown(path, Some(NOBODY), Some(NOBODY))?;
+        chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED))?;
     }
     Ok(())
 }

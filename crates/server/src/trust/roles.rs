@@ -2,7 +2,7 @@
 
 use self::Role::{Admin, Anonymous, Operator, Worker};
 
-/// Role of a caller.
+/// Role of a caller, which its token determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Anonymous,

@@ -42,7 +42,7 @@ pub(super) enum ConnectError {
     Unreachable(String),
 }
 
-/// Rejection of a session.
+/// Rejection of a session by the control plane, or by a proxy in between.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: Code,

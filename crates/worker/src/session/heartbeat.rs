@@ -48,6 +48,8 @@ pub(super) fn start(
     spawn("heartbeat", OnExit::Done, async move {
         let mut ticks = interval(timing.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // After a restart of the control plane all workers connect at the same moment. They must not sample in step.
+        let mut offset = Some(timing.interval.mul_f64(rand::random::<f64>()));
         loop {
             tokio::select! {
                 () = closed.cancelled() => return,
@@ -58,6 +60,9 @@ pub(super) fn start(
                     }
                 }
                 _ = ticks.tick() => {
+                    if let Some(offset) = offset.take() {
+                        ticks.reset_after(offset);
+                    }
                     let sampler = Arc::clone(&sampler);
                     let sample = tokio::task::spawn_blocking(move || sampler.lock().sample()).await;
                     let heartbeat = session_request::Kind::Heartbeat(sample.unwrap_or_default());

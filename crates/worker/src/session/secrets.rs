@@ -24,7 +24,7 @@ pub(super) struct Secrets {
     pub(super) withheld: Vec<String>,
 }
 
-/// Reads the agent's secrets.
+/// Reads the agent's secrets, and separates those that the task selects from the others.
 pub(super) async fn read(folder: Option<&Path>, assign: &Assign) -> Result<Secrets, Failure> {
     let available = match folder {
         Some(folder) => names(folder).await.map_err(|error| unreadable("directory", &error))?,

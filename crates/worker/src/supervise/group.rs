@@ -50,7 +50,7 @@ impl Group {
     }
 
     /// Lets the supervisors of the current task's programs that are started from now on hold a shared lock on a file.
-    /// Whoever gets the exclusive lock knows that none of these programs runs, even if this worker was killed.
+    /// A process that gets the exclusive lock knows that none of these programs runs, even if this worker was killed.
     pub fn lock_current(file: PathBuf) {
         let _ = CURRENT.try_with(|group| group.0.lock().locks.push(file));
     }

@@ -124,7 +124,7 @@ fn read(reader: &mut BufReader<UnixStream>) -> Option<Event> {
     }
 }
 
-/// Takes the shared locks, without waiting: the worker has made sure that nobody else holds them.
+/// Takes the shared locks, without waiting: the worker has made sure that no other process holds them.
 fn lock(files: &[PathBuf]) -> io::Result<Vec<File>> {
     let lock = |path| {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;

@@ -85,8 +85,8 @@ impl Root {
         for directory in [&attempts, &state.join("workspaces"), &state.join("kept"), &trash] {
             builder.create(directory)?;
         }
-        let beside = || attempts.with_file_name(format!(".{worker}.supervisors"));
-        let supervisors = supervisors.unwrap_or_else(beside);
+        let default = || attempts.with_file_name(format!(".{worker}.supervisors"));
+        let supervisors = supervisors.unwrap_or_else(default);
         Ok(Self { state, attempts, legacy, trash, supervisors })
     }
 
@@ -296,7 +296,7 @@ fn local_path(url: &str) -> Option<PathBuf> {
     (!before_slash.contains(':')).then(|| url.into())
 }
 
-/// Waits until nobody holds a lock on a file.
+/// Waits until no process holds a lock on a file.
 async fn unlocked(path: &Path) {
     while let Ok(file) = File::options().write(true).open(path)
         && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
