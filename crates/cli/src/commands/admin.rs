@@ -69,7 +69,7 @@ pub struct CreateWorkerToken {
     #[arg(long = "capability", value_name = "WORD")]
     capabilities: Vec<String>,
     /// Time for which the token is valid, at most 366 days
-    #[arg(long, value_name = "TIME", default_value = "90d")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "90d")]
     lifetime: HumanDuration,
 }
 

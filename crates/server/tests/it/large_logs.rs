@@ -21,8 +21,8 @@ fn outputs(count: usize) -> Vec<v1::Event> {
 
 #[tokio::test]
 async fn large_log_is_read_from_start() -> Result<()> {
-    const REPORTS: i64 = 6;
-    const OUTPUTS: i64 = 100;
+    const REPORTS: i64 = 24;
+    const OUTPUTS: i64 = 25;
     let cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
@@ -49,8 +49,8 @@ async fn large_log_is_read_from_start() -> Result<()> {
 
 #[tokio::test]
 async fn large_commit_is_split_in_feed() -> Result<()> {
-    // Many messages, one commit.
-    const OUTPUTS: usize = 110;
+    // Many messages, one commit, of which a worker may send at most 2 MiB at a time.
+    const OUTPUTS: usize = 30;
     let cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;

@@ -172,7 +172,7 @@ async fn invalid_attempt_keeps_session_open() -> Result<()> {
             break assign;
         }
     };
-    let data = pbjson_types::Struct { fields: [("x".to_owned(), "y".repeat(2 << 20).into())].into() };
+    let data = pbjson_types::Struct { fields: [("x".to_owned(), "y".repeat((1 << 20) + 1).into())].into() };
     let result = v1::TaskResult { data: Some(data), ..Default::default() };
     worker.send(Outgoing::Result(rota_proto::worker::v1::Result {
         task_id: assign.task_id.clone(),
