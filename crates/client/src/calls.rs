@@ -90,7 +90,7 @@ calls! {
     /// Closes an agent's circuit breaker immediately.
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
     /// Issues a token for workers outside of a cluster.
-    repeat admin.create_worker_token(CreateWorkerTokenRequest) -> v1::CreateWorkerTokenResponse;
+    repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
 }
 
 /// A creation, which is safe to repeat once it has a key.

@@ -42,7 +42,10 @@ mod tests {
         assert!(problems("| failure mode | what Rota does | test |", read).is_empty());
         assert!(problems("| --- | --- | --- |", read).is_empty());
         assert!(problems("Text.", read).is_empty());
-        assert_eq!(problems("| it breaks | it heals | `a.rs:works`, `a.rs:fails`, `b.rs:works` |", read).len(), 2);
+        assert_eq!(
+            problems("| it breaks | it heals | `a.rs:works`, `a.rs:fails`, `b.rs:works` |", read).len(),
+            2
+        );
         assert_eq!(problems("| it breaks | it heals | by hand |", read).len(), 1);
     }
 }

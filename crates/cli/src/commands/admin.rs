@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
-    BackgroundTaskState, BreakerState, CreateWorkerTokenRequest, GetLogFilterRequest, GetSystemStatusRequest,
+    BackgroundTaskState, BreakerState, GetLogFilterRequest, GetSystemStatusRequest, IssueWorkerTokenRequest,
     ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
 use rota_settings::HumanDuration;
@@ -51,11 +51,11 @@ pub enum What {
         agent: String,
     },
     /// Print a new token with which workers of an agent open sessions; it is not stored
-    CreateWorkerToken(CreateWorkerToken),
+    IssueWorkerToken(IssueWorkerToken),
 }
 
 #[derive(Debug, Args)]
-pub struct CreateWorkerToken {
+pub struct IssueWorkerToken {
     /// Agent that the workers serve
     #[arg(value_name = "AGENT")]
     agent: String,
@@ -81,20 +81,20 @@ impl Admin {
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
-            What::CreateWorkerToken(wanted) => create_worker_token(context, wanted).await,
+            What::IssueWorkerToken(wanted) => issue_worker_token(context, wanted).await,
         }
     }
 }
 
-async fn create_worker_token(context: &Context, wanted: CreateWorkerToken) -> anyhow::Result<Exit> {
-    let request = CreateWorkerTokenRequest {
+async fn issue_worker_token(context: &Context, wanted: IssueWorkerToken) -> anyhow::Result<Exit> {
+    let request = IssueWorkerTokenRequest {
         agent: names::agent(&context.namespace, &wanted.agent),
         worker: wanted.worker.unwrap_or_default(),
         max_slots: wanted.max_slots.unwrap_or_default(),
         capabilities: wanted.capabilities,
         lifetime: Some(wanted.lifetime.0.into()),
     };
-    let answer = context.client.create_worker_token(request).await?;
+    let answer = context.client.issue_worker_token(request).await?;
     match context.out.is_human() {
         true => context.out.line(&answer.token)?,
         false => context.out.value(&answer)?,

@@ -161,10 +161,10 @@ impl AdminService for Admin {
         Ok(Response::new(v1::LogFilter { filter }))
     }
 
-    async fn create_worker_token(
+    async fn issue_worker_token(
         &self,
-        request: Request<v1::CreateWorkerTokenRequest>,
-    ) -> Result<Response<v1::CreateWorkerTokenResponse>, Status> {
+        request: Request<v1::IssueWorkerTokenRequest>,
+    ) -> Result<Response<v1::IssueWorkerTokenResponse>, Status> {
         let request = request.into_inner();
         let (namespace, agent) = wire::agent("agent", &request.agent)?;
         let worker = match request.worker.as_str() {
@@ -190,7 +190,7 @@ impl AdminService for Admin {
         let token = self.worker_tokens.issue(grant, lifetime);
         let token = token.map_err(|error| Status::internal(error.to_string()))?;
         let token = token.expose_secret().to_owned();
-        Ok(Response::new(v1::CreateWorkerTokenResponse { token, expire_time }))
+        Ok(Response::new(v1::IssueWorkerTokenResponse { token, expire_time }))
     }
 
     async fn reset_breaker(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rota_proto::v1::{self, CreateWorkerTokenRequest};
+use rota_proto::v1::{self, IssueWorkerTokenRequest};
 use rota_proto::worker::v1::Hello;
 use rota_testkit::client::{Client, Options, Token, reason};
 use rota_testkit::raw::{RawWorker, hello};
@@ -21,8 +21,8 @@ async fn start_cluster() -> Result<Cluster> {
 }
 
 /// Returns a client with a worker token.
-async fn holder(cluster: &Cluster, request: CreateWorkerTokenRequest) -> Result<Client> {
-    let token = cluster.client().create_worker_token(request).await?.token;
+async fn holder(cluster: &Cluster, request: IssueWorkerTokenRequest) -> Result<Client> {
+    let token = cluster.client().issue_worker_token(request).await?.token;
     let options = Options::new(format!("http://{}", cluster.addr()));
     Ok(Client::new(Options { token: Token::Fixed(token.into()), retry_for: Duration::ZERO, ..options })?)
 }
@@ -35,14 +35,14 @@ async fn join(client: &Client, hello: Hello) -> Result<RawWorker, String> {
     })
 }
 
-fn echo() -> CreateWorkerTokenRequest {
-    CreateWorkerTokenRequest { agent: ECHO.to_owned(), ..Default::default() }
+fn echo() -> IssueWorkerTokenRequest {
+    IssueWorkerTokenRequest { agent: ECHO.to_owned(), ..Default::default() }
 }
 
 #[tokio::test]
 async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
     let cluster = start_cluster().await?;
-    let bound = holder(&cluster, CreateWorkerTokenRequest { worker: "one".into(), ..echo() }).await?;
+    let bound = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..echo() }).await?;
     let foreign = Hello { namespace: "team".into(), ..hello("echo", "one", 1) };
     for refused in [hello("other", "one", 1), hello("echo", "two", 1), foreign] {
         assert_eq!(join(&bound, refused).await.err().as_deref(), Some("WORKER_NAME_MISMATCH"));
@@ -52,7 +52,7 @@ async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
     let _two = join(&any, hello("echo", "two", 1)).await.map_err(anyhow::Error::msg)?;
     let request = v1::ListTasksRequest { parent: "namespaces/default".into(), ..Default::default() };
     assert_eq!(bound.list_tasks(request).await.unwrap_err().reason.as_deref(), Some("ROLE_FORBIDDEN"));
-    let more = bound.create_worker_token(echo()).await.unwrap_err();
+    let more = bound.issue_worker_token(echo()).await.unwrap_err();
     assert_eq!(more.reason.as_deref(), Some("ROLE_FORBIDDEN"));
     Ok(())
 }
@@ -60,7 +60,7 @@ async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
 #[tokio::test]
 async fn hello_only_narrows_what_the_token_grants() -> Result<()> {
     let cluster = start_cluster().await?;
-    let request = CreateWorkerTokenRequest { max_slots: 2, capabilities: vec!["gpu".into()], ..echo() };
+    let request = IssueWorkerTokenRequest { max_slots: 2, capabilities: vec!["gpu".into()], ..echo() };
     let client = holder(&cluster, request).await?;
     let claims =
         Hello { capabilities: vec!["gpu".into(), "production".into()], ..hello("echo", "one", 1024) };
