@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentName, Namespace, TaskId, WorkerName};
 
+/// Capability of the workers whose attempts are isolated from them and from each other. Derived from their Hello.
+pub const ISOLATED: &str = "isolated";
+
 /// Workers that may execute a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

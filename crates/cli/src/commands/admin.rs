@@ -51,11 +51,11 @@ pub enum What {
         agent: String,
     },
     /// Print a new token with which workers of an agent open sessions; it is not stored
-    IssueWorkerToken(IssueWorkerToken),
+    CreateWorkerToken(CreateWorkerToken),
 }
 
 #[derive(Debug, Args)]
-pub struct IssueWorkerToken {
+pub struct CreateWorkerToken {
     /// Agent that the workers serve
     #[arg(value_name = "AGENT")]
     agent: String,
@@ -81,12 +81,12 @@ impl Admin {
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
-            What::IssueWorkerToken(wanted) => issue_worker_token(context, wanted).await,
+            What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
         }
     }
 }
 
-async fn issue_worker_token(context: &Context, wanted: IssueWorkerToken) -> anyhow::Result<Exit> {
+async fn issue_worker_token(context: &Context, wanted: CreateWorkerToken) -> anyhow::Result<Exit> {
     let request = IssueWorkerTokenRequest {
         agent: names::agent(&context.namespace, &wanted.agent),
         worker: wanted.worker.unwrap_or_default(),

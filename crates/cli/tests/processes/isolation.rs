@@ -104,7 +104,9 @@ async fn prepared() -> Result<Fixture> {
 
 async fn probe(fixture: &Fixture, worker: &str, workspace: Option<Workspace>) -> Result<String> {
     let client = fixture.client()?;
-    let mut task = workload::shell(PROBE, &[("FIXTURE", fixture.dir().to_str().unwrap())]);
+    // A task cannot open directories by naming them as those of programs.
+    let path = format!("/usr/local/bin:/usr/bin:/bin:{}", fixture.dir().join("secrets").display());
+    let mut task = workload::shell(PROBE, &[("FIXTURE", fixture.dir().to_str().unwrap()), ("PATH", &path)]);
     let spec = task.spec.get_or_insert_default();
     spec.workspace = workspace;
     spec.target =
@@ -113,6 +115,24 @@ async fn probe(fixture: &Fixture, worker: &str, workspace: Option<Workspace>) ->
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     workload::printed(&client, &name).await
+}
+
+/// Lets git run a program of the task's choice, which copies the token. Returns whether it could.
+async fn clone_copies_token(fixture: &Fixture, worker: &str) -> Result<bool> {
+    let client = fixture.client()?;
+    let copy = fixture.dir().join("tmp/copy");
+    let command = format!("sh -c 'cat {} > {}' --", fixture.dir().join("token").display(), copy.display());
+    let mut task = workload::shell("true", &[("GIT_SSH_COMMAND", &command)]);
+    let spec = task.spec.get_or_insert_default();
+    let git =
+        rota_proto::v1::GitSource { url: "ssh://host.invalid/repository".to_owned(), ..Default::default() };
+    spec.workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
+    spec.retry = Some(rota_proto::v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    spec.target =
+        Some(rota_proto::v1::Target { kind: Some(rota_proto::v1::target::Kind::Worker(worker.to_owned())) });
+    let name = tasks::create(&client, task).await?.name;
+    assert_eq!(tasks::ended(&client, &name).await?.status.unwrap().state(), TaskState::Failed);
+    Ok(copy.exists())
 }
 
 const WORKS: &str = "committed first\nwrote a temporary file\nsignalled a child\nend\n";
@@ -131,6 +151,7 @@ async fn attempts_open_only_their_own() -> Result<()> {
         assert_eq!(probe(&fixture, "confined", workspace).await?, WORKS);
     }
     assert!(fixture.dir().join("project/.git").is_dir());
+    assert!(!clone_copies_token(&fixture, "confined").await?);
     let page = fixture.rota(&["workers", "confined"]).await;
     assert!(page.out.contains("Isolated"), "{}", page.out);
     Ok(())
@@ -147,6 +168,7 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
     for expected in ["/token", "*.token", "/workers/running", "neighbour/file", "kill -0"] {
         assert!(printed.contains(expected), "{printed}");
     }
+    assert!(clone_copies_token(&fixture, "open").await?);
     // Its memory and environment are closed even then.
     assert!(!printed.contains("environ"), "{printed}");
     assert!(printed.ends_with(WORKS), "{printed}");

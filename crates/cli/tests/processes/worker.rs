@@ -144,8 +144,10 @@ async fn second_attempt_after_a_kill(workspace: v1::Workspace, successor: &str) 
     workload::agent(&client).await?;
     let first = fixture.worker(workload::AGENT, "first", 1).await?;
     let mut task = workload::shell(NEIGHBOUR, &[]);
+    let project = fixture.dir().join("project");
+    std::fs::create_dir(&project)?;
     let path =
-        if workspace.path.is_empty() { fixture.dir().to_string_lossy().into_owned() } else { workspace.path };
+        if workspace.path.is_empty() { project.to_string_lossy().into_owned() } else { workspace.path };
     task.spec.get_or_insert_default().workspace = Some(v1::Workspace { path, ..workspace });
     let name = tasks::create(&client, task).await?.name;
     workload::prints(&client, &name, "started").await?;

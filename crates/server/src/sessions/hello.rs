@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rota_core::Epoch;
-use rota_core::target::Profile;
+use rota_core::target::{ISOLATED, Profile};
 use rota_core::task::WorkerRef;
 use rota_proto::num;
 use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kind};
@@ -62,6 +62,11 @@ pub(super) async fn open(
         "" => None,
         id => Some(id.parse().map_err(|_| invalid("hello.isolated_task", "must be a task id"))?),
     };
+    let key: WorkerKey = (namespace.clone(), worker.clone());
+    if let Some(identity) = identity {
+        identity::check(deps, identity, &key, &agent)?;
+        identity::narrow(deps, identity, &key, &mut hello)?;
+    }
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
     let mut running = Vec::with_capacity(hello.running.len());
@@ -73,12 +78,6 @@ pub(super) async fn open(
         inputs.insert(id, u64::try_from(attempt.last_input_seq).unwrap_or(0));
     }
 
-    let key: WorkerKey = (namespace.clone(), worker.clone());
-    if let Some(identity) = identity {
-        identity::check(deps, identity, &key, &agent)?;
-        identity::narrow(deps, identity, &key, &mut hello)?;
-    }
-    let slots = usize::try_from(hello.slots).unwrap_or(1).max(hello.running.len());
     let open = OpenSession {
         namespace: namespace.clone(),
         worker: worker.clone(),
@@ -90,7 +89,12 @@ pub(super) async fn open(
     };
     let (epoch, resumed) = deps.store.open_session(open).await?;
     let known = deps.agents.get(&(namespace.clone(), agent.clone()));
-    let own: BTreeSet<String> = hello.capabilities.into_iter().collect();
+    let mut own: BTreeSet<String> = hello.capabilities.into_iter().collect();
+    // Not a word that workers or agents choose.
+    own.remove(ISOLATED);
+    if hello.isolated {
+        own.insert(ISOLATED.to_owned());
+    }
     let mut capabilities = own.clone();
     capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
     let at = now();

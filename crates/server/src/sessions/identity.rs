@@ -45,6 +45,11 @@ pub(super) fn narrow(
             hello.slots = hello.slots.min(grant.slots.unwrap_or(i32::MAX));
         }
     }
+    // A token that names no worker must not take one of another agent.
+    if deps.scheduler.inspect(key, |entry| entry.profile.agent.as_str() != hello.agent) == Some(true) {
+        let text = format!("worker {} serves another agent", key.1);
+        return Err(error("WORKER_NAME_MISMATCH", text));
+    }
     let connected = |entry: &WorkerEntry| entry.session.is_some() && entry.instance != hello.instance;
     if deps.scheduler.inspect(key, connected) == Some(true) {
         let text = format!("worker {} is connected with another process", key.1);

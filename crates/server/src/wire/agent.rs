@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 use rota_core::agent::Agent;
+use rota_core::target::ISOLATED;
 use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::num;
 use rota_proto::{names, v1};
@@ -22,6 +23,12 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     let spec = given.spec.ok_or_else(|| invalid("agent.spec", "is required"))?;
     if spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()).is_none() {
         return Err(invalid("agent.spec.runtime", "must be one of claude, command, scripted or external"));
+    }
+    if spec.capabilities.iter().any(|word| word == ISOLATED) {
+        let text = format!(
+            "{ISOLATED} is a capability of workers whose attempts are isolated; agents cannot have it"
+        );
+        return Err(invalid("agent.spec.capabilities", text));
     }
     check::words("agent.spec.capabilities", &spec.capabilities, MAX_CAPABILITIES)?;
     check::environment("agent.spec.environment", &spec.environment)?;

@@ -210,6 +210,15 @@ async fn execute(
         }
         used = deps.secrets_dir.clone().map(|folder| (folder, given.selected.clone()));
         let environment = super::environment::build(&mut assign, given.selected, &scratch);
+        if let Some(confinement) = &deps.confinement {
+            // A task's variables choose programs that git runs.
+            let clones = deps.root.clone_directories(&assign);
+            let clones: Vec<_> = clones.iter().map(PathBuf::as_path).collect();
+            match confinement.jail(&clones, None) {
+                Ok(jail) => handle.group.confine(jail),
+                Err(overlap) => return RunReport::failed(FailureClass::Invalid, overlap.to_string()),
+            }
+        }
         let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
         let dirs = match prepared {
             Ok(dirs) => slot.insert(dirs),
@@ -217,7 +226,7 @@ async fn execute(
             Err(PrepareError::Stopped) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
         };
         let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
-        if let Err(failed) = confine(deps, &assign, dirs, &environment, &handle.group) {
+        if let Err(failed) = confine(deps, &assign, dirs, &handle.group) {
             return RunReport::new(RunOutcome::Failed(failed));
         }
         Attempt { workspace, scratch, environment, assign, redactor }
@@ -260,17 +269,12 @@ async fn retry_after_rotation(
     report
 }
 
-/// Confines the programs of the attempt from now on: a clone of its repository has been made before.
-fn confine(
-    deps: &AttemptDeps,
-    assign: &Assign,
-    dirs: &AttemptDirs,
-    environment: &Environment,
-    group: &Group,
-) -> Result<(), Failure> {
+/// Confines the programs of the attempt from now on.
+fn confine(deps: &AttemptDeps, assign: &Assign, dirs: &AttemptDirs, group: &Group) -> Result<(), Failure> {
     let Some(confinement) = &deps.confinement else { return Ok(()) };
-    let spec = assign.spec.as_ref();
-    let in_place = spec
+    let in_place = assign
+        .spec
+        .as_ref()
         .and_then(|spec| spec.workspace.as_ref())
         .is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace);
     let (own, in_place): (Vec<&Path>, _) = if in_place {
@@ -280,16 +284,7 @@ fn confine(
     };
     let config = dirs.cli_config();
     let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
-    let kind = spec.and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
-    let program = match kind {
-        Some(runtime::Kind::Claude(claude)) if !claude.program.is_empty() => Some(claude.program.as_str()),
-        Some(runtime::Kind::Claude(_)) => {
-            deps.claude_program.as_deref().and_then(Path::to_str).or(Some("claude"))
-        }
-        Some(runtime::Kind::Command(command)) => command.argv.first().map(String::as_str),
-        _ => None,
-    };
-    let jail = confinement.jail(&own, in_place, environment, program);
+    let jail = confinement.jail(&own, in_place);
     group.confine(jail.map_err(|overlap| failure(FailureClass::Invalid, overlap.to_string()))?);
     Ok(())
 }

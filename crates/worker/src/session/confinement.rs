@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::runtimes::Environment;
 use crate::supervise::Jail;
 
 /// Directories at the root that hold private or shared state, and those of which only parts are opened.
@@ -15,61 +14,68 @@ const OPEN_PARTS: [&str; 4] =
 /// Levels below a directory at which private paths are looked for.
 const MAX_DEPTH: usize = 16;
 
-/// Confinement of a worker's attempts.
+/// Confinement of a worker's attempts. Nothing that a task chooses widens it but its own directories.
 #[derive(Debug, Clone)]
 pub(super) struct Confinement {
-    /// What the worker alone may open: its state, secrets and token.
+    /// What the worker alone may open: its state, secrets and token. As given, and with links resolved.
     private: Vec<PathBuf>,
     /// What every attempt may read, and write.
     common: Jail,
 }
 
-/// The working directory of a task contains what belongs to the worker alone.
+/// Paths that the administrator of a worker gives.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    /// What the worker alone may open. Need not exist yet.
+    pub(super) private: Vec<PathBuf>,
+    /// What every attempt may read and write besides.
+    pub(super) read: Vec<PathBuf>,
+    pub(super) write: Vec<PathBuf>,
+    /// Directories of programs, in order.
+    pub(super) search: Vec<PathBuf>,
+    /// The agent's program: a path, or a name in `search`.
+    pub(super) program: PathBuf,
+    pub(super) home: PathBuf,
+}
+
+/// The working directory of a task overlaps with what belongs to the worker alone.
 #[derive(Debug, thiserror::Error)]
-#[error("{directory} contains {private}, which no attempt may open; choose a directory below it", directory = .directory.display(), private = .private.display())]
+#[error("no attempt may work in {directory}, which contains {private} or is part of it", directory = .directory.display(), private = .private.display())]
 pub(super) struct Overlap {
     directory: PathBuf,
     private: PathBuf,
 }
 
 impl Confinement {
-    /// Creates the confinement. Paths that do not exist are ignored.
-    pub(super) fn new(private: &[PathBuf], read: &[PathBuf], write: &[PathBuf]) -> Self {
-        let existing = |paths: &[PathBuf]| paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        let mut confinement = Self {
-            private: existing(private),
-            common: Jail { read: existing(read), write: existing(write) },
-        };
-        let mut opened = std::mem::take(&mut confinement.common.read);
-        let roots = children(Path::new("/"))
-            .filter(|root| !CLOSED_ROOTS.iter().any(|closed| root.ends_with(&closed[1..])));
-        for path in roots.chain(OPEN_PARTS.iter().map(PathBuf::from)) {
-            if let Ok(path) = path.canonicalize() {
-                confinement.open(path, &mut opened, 0);
-            }
+    pub(super) fn new(paths: &Paths) -> Self {
+        let resolved =
+            |paths: &[PathBuf]| paths.iter().filter_map(|path| path.canonicalize().ok()).collect::<Vec<_>>();
+        let mut private = resolved(&paths.private);
+        private.extend(paths.private.iter().cloned());
+        // A home at an unusual place; that of users without one may be the root.
+        let homes = [paths.home.clone()].into_iter().chain(resolved(std::slice::from_ref(&paths.home)));
+        let closed: Vec<PathBuf> = CLOSED_ROOTS
+            .iter()
+            .map(PathBuf::from)
+            .chain(homes.filter(|home| home.components().count() > 1))
+            .chain(private.iter().cloned())
+            .collect();
+        let mut read = resolved(&paths.read);
+        for root in resolved(&children(Path::new("/")).collect::<Vec<_>>()) {
+            open(root, &closed, &mut read, 0);
         }
-        confinement.common.read = opened;
-        confinement
+        let parts = OPEN_PARTS.iter().map(PathBuf::from);
+        let programs =
+            paths.search.iter().map(|entry| prefix(entry)).chain(installation(&paths.program, &paths.search));
+        for path in resolved(&parts.chain(programs).collect::<Vec<_>>()) {
+            open(path, &private, &mut read, 0);
+        }
+        Self { private, common: Jail { read, write: resolved(&paths.write) } }
     }
 
-    /// Returns the jail of an attempt with directories of its `own`, that works `in_place`, if it does, and whose
-    /// programs include `program`.
-    pub(super) fn jail(
-        &self,
-        own: &[&Path],
-        in_place: Option<&Path>,
-        environment: &Environment,
-        program: Option<&str>,
-    ) -> Result<Jail, Overlap> {
+    /// Returns the jail of an attempt with directories of its `own`, that works `in_place`, if it does.
+    pub(super) fn jail(&self, own: &[&Path], in_place: Option<&Path>) -> Result<Jail, Overlap> {
         let mut jail = self.common.clone();
-        let search: Vec<PathBuf> =
-            environment.0.get("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
-        let programs = program.and_then(|name| installation(name, &search));
-        for path in search.iter().map(|entry| prefix(entry)).chain(programs) {
-            if let Ok(path) = path.canonicalize() {
-                self.open(path, &mut jail.read, 0);
-            }
-        }
         jail.write.extend(own.iter().map(|path| path.to_path_buf()));
         if let Some(directory) = in_place {
             jail.write.push(self.in_place(directory)?);
@@ -81,24 +87,28 @@ impl Confinement {
     /// directory itself.
     fn in_place(&self, directory: &Path) -> Result<PathBuf, Overlap> {
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-        let contained = |path: &Path| self.private.iter().find(|private| private.starts_with(path));
-        if let Some(private) = contained(&directory) {
+        let overlap = |path: &Path| {
+            self.private.iter().find(|private| private.starts_with(path) || path.starts_with(private))
+        };
+        if let Some(private) = overlap(&directory) {
             return Err(Overlap { private: private.clone(), directory });
         }
         let root = directory.ancestors().find(|path| path.join(".git").exists());
-        Ok(root.filter(|root| contained(root).is_none()).unwrap_or(&directory).to_owned())
+        Ok(root.filter(|root| overlap(root).is_none()).unwrap_or(&directory).to_owned())
     }
+}
 
-    /// Adds a path, or those of its children that contain nothing private.
-    fn open(&self, path: PathBuf, opened: &mut Vec<PathBuf>, depth: usize) {
-        if self.private.iter().any(|private| path.starts_with(private)) || depth > MAX_DEPTH {
-            return;
-        }
-        if self.private.iter().any(|private| private.starts_with(&path)) {
-            children(&path).for_each(|child| self.open(child, opened, depth + 1));
-        } else if !opened.iter().any(|open| path.starts_with(open)) {
-            opened.push(path);
-        }
+/// Adds a path, or those of its children that contain nothing that is closed.
+fn open(path: PathBuf, closed: &[PathBuf], opened: &mut Vec<PathBuf>, depth: usize) {
+    if closed.iter().any(|closed| path.starts_with(closed)) || depth > MAX_DEPTH {
+        return;
+    }
+    if closed.iter().any(|closed| closed.starts_with(&path)) {
+        // A link could lead to what is closed.
+        let children = children(&path).filter(|child| !child.is_symlink());
+        children.for_each(|child| open(child, closed, opened, depth + 1));
+    } else if !opened.iter().any(|open| path.starts_with(open)) {
+        opened.push(path);
     }
 }
 
@@ -117,9 +127,9 @@ fn prefix(entry: &Path) -> PathBuf {
 }
 
 /// Returns what is read to run a program: its package, or the directory of its file.
-fn installation(program: &str, search: &[PathBuf]) -> Option<PathBuf> {
-    let path = if program.contains('/') {
-        PathBuf::from(program)
+fn installation(program: &Path, search: &[PathBuf]) -> Option<PathBuf> {
+    let path = if program.components().count() > 1 {
+        program.to_owned()
     } else {
         search.iter().map(|entry| entry.join(program)).find(|path| path.is_file())?
     };
@@ -136,38 +146,52 @@ mod tests {
     fn private_directories_are_left_out() {
         let home = tempfile::tempdir().unwrap();
         let home = home.path().canonicalize().unwrap();
-        for directory in ["tools/bin", "tools/state/secrets", "tools/lib"] {
+        for directory in ["tools/bin", "tools/state/secrets", "tools/lib", "work"] {
             std::fs::create_dir_all(home.join(directory)).unwrap();
         }
-        let environment =
-            Environment([("PATH".to_owned(), home.join("tools/bin").to_string_lossy().into_owned())].into());
-        let work = home.join("work");
-        std::fs::create_dir(&work).unwrap();
-        let confinement = Confinement::new(&[home.join("tools/state")], &[], &[]);
+        std::os::unix::fs::symlink(home.join("tools/state"), home.join("tools/link")).unwrap();
+        let paths = Paths {
+            private: vec![home.join("tools/state"), home.join("tools/later")],
+            search: vec![home.join("tools/bin")],
+            home: home.join("work/home"),
+            ..Paths::default()
+        };
+        let confinement = Confinement::new(&paths);
 
-        let jail = confinement.jail(&[&work], None, &environment, None).unwrap();
+        let work = home.join("work");
+        let jail = confinement.jail(&[&work], None).unwrap();
 
         assert_eq!(jail.write, std::slice::from_ref(&work));
         let readable = |path: &Path| jail.read.iter().any(|open| path.starts_with(open));
         assert!(readable(&home.join("tools/bin")));
         assert!(readable(&home.join("tools/lib")));
-        assert!(readable(Path::new("/usr/bin/env")));
-        assert!(!readable(&home.join("tools/state")));
-        assert!(!readable(&home.join("tools/state/secrets")));
-        assert!(!readable(&work.join("../other")));
-        assert!(!readable(Path::new("/var/run/rota")));
+        assert!(readable(&Path::new("/usr/bin/env").canonicalize().unwrap()));
+        for closed in ["tools/state", "tools/state/secrets", "tools/link", "tools/later", "other"] {
+            assert!(!readable(&home.join(closed)), "{closed}");
+        }
+        assert!(!readable(Path::new("/var/run/rota")) && !readable(Path::new("/run/rota")));
     }
 
     #[test]
-    fn a_directory_of_a_repository_opens_all_of_it() {
+    fn unusual_homes_are_closed() {
+        let paths = Paths { home: PathBuf::from("/usr/share"), ..Paths::default() };
+        let jail = Confinement::new(&paths).jail(&[], None).unwrap();
+        let readable = |path: &str| jail.read.iter().any(|open| Path::new(path).starts_with(open));
+        assert!(readable("/usr/bin") && !readable("/usr/share") && !readable("/usr/share/doc"));
+    }
+
+    #[test]
+    fn in_place_directories_do_not_overlap_with_private_ones() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("repo/.git")).unwrap();
-        std::fs::create_dir_all(root.join("repo/crates/one")).unwrap();
-        std::fs::create_dir_all(root.join("other/state")).unwrap();
-        let confinement = Confinement::new(&[root.join("other/state")], &[], &[]);
+        for directory in ["repo/.git", "repo/crates/one", "other/state/inner"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let confinement =
+            Confinement::new(&Paths { private: vec![root.join("other/state")], ..Paths::default() });
 
         assert_eq!(confinement.in_place(&root.join("repo/crates/one")).unwrap(), root.join("repo"));
         assert!(confinement.in_place(&root.join("other")).is_err());
+        assert!(confinement.in_place(&root.join("other/state/inner")).is_err());
     }
 }

@@ -25,21 +25,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use confinement::Paths;
 use rota_proto::v1::runtime;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::runtimes::Runtime;
-use crate::runtimes::claude::Claude;
+use crate::runtimes::claude::{Claude, DEFAULT_PROGRAM};
 use crate::runtimes::command::Command;
 use crate::runtimes::scripted::Scripted;
 
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-
-/// Capability of workers whose attempts are isolated from them and from each other.
-const ISOLATED: &str = "isolated";
 
 /// Options of a worker, with the channel that it connects through.
 #[derive(Debug, Clone)]
@@ -118,6 +116,20 @@ impl Options {
             runtime_version: String::new(),
             runtimes: Runtimes::default(),
             stop_now: CancellationToken::new(),
+        }
+    }
+
+    /// Returns the paths that confine attempts.
+    fn paths(&self) -> Paths {
+        let own = [Some(&self.state_dir), self.secrets_dir.as_ref(), self.token_file.as_ref()];
+        let search = rota_telemetry::env::var_os("PATH").unwrap_or_default();
+        Paths {
+            private: own.into_iter().flatten().chain(&self.private).cloned().collect(),
+            read: self.allow_read.clone(),
+            write: self.allow_write.clone(),
+            search: std::env::split_paths(&search).collect(),
+            program: self.claude_program.clone().unwrap_or_else(|| DEFAULT_PROGRAM.into()),
+            home: rota_telemetry::env::user_home(),
         }
     }
 

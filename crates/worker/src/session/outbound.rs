@@ -4,7 +4,6 @@
 use rota_proto::num::to_i32;
 use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
 
-use super::ISOLATED;
 use super::attempt::AttemptKey;
 use super::handle::StopReason;
 use super::outgoing::Outgoing;
@@ -26,10 +25,6 @@ impl Worker {
         });
         let options = &self.options;
         let isolated = self.not_isolated.is_none();
-        let mut capabilities = options.capabilities.clone();
-        if isolated && !capabilities.iter().any(|word| word == ISOLATED) {
-            capabilities.push(ISOLATED.to_owned());
-        }
         Hello {
             protocol_version: PROTOCOL_VERSION,
             namespace: options.namespace.clone(),
@@ -37,7 +32,7 @@ impl Worker {
             worker: options.worker.clone(),
             instance: options.instance.clone(),
             slots: to_i32(options.slots.max(1)),
-            capabilities,
+            capabilities: options.capabilities.clone(),
             running: running.collect(),
             version: options.version.clone(),
             runtime_version: options.runtime_version.clone(),

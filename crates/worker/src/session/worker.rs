@@ -1,7 +1,6 @@
 //! Session loop: connects, reconnects, and handles attempts' notifications until nothing is left to do.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,16 +109,7 @@ impl Worker {
         if let Some(reason) = &not_isolated {
             tracing::warn!(reason, "attempts are not isolated from this worker and from each other");
         }
-        let private: Vec<PathBuf> =
-            [Some(&options.state_dir), options.secrets_dir.as_ref(), options.token_file.as_ref()]
-                .into_iter()
-                .flatten()
-                .chain(&options.private)
-                .cloned()
-                .collect();
-        let confinement = not_isolated
-            .is_none()
-            .then(|| Confinement::new(&private, &options.allow_read, &options.allow_write));
+        let confinement = not_isolated.is_none().then(|| Confinement::new(&options.paths()));
         let token = Token { value: options.token.clone(), file: options.token_file.clone() };
         Ok(Self {
             deps: Arc::new(AttemptDeps {

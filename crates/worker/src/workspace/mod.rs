@@ -128,6 +128,22 @@ impl Root {
         self.own(assign).join("scratch")
     }
 
+    /// Returns the directories in which the clone of an attempt's repository may be made, and its scratch directory.
+    pub(crate) fn clone_directories(&self, assign: &Assign) -> Vec<PathBuf> {
+        let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
+        let name = workspace.map(|workspace| &workspace.path).filter(|name| !name.is_empty());
+        let name = name.unwrap_or(&assign.task_id);
+        let mut directories = vec![self.own(assign)];
+        // Others are rejected before anything is cloned.
+        if is_name(&assign.namespace) && is_name(name) {
+            let id = format!("{}.{}", assign.task_id, assign.fence);
+            directories.push(self.state.join("workspaces").join(&assign.namespace).join(id));
+            directories
+                .push(self.state.join("kept").join(&assign.namespace).join(format!(".{name}.unfinished")));
+        }
+        directories
+    }
+
     /// Creates the directories of an attempt. `environment` is the attempt's own, for git, and `redactor`
     /// redacts git's output.
     pub(crate) async fn prepare(

@@ -38,7 +38,7 @@ pub use version::version;
 use crate::runtimes::{Attempt, Channels, RunReport, Runtime};
 
 /// Program of agents that name none.
-const DEFAULT_PROGRAM: &str = "claude";
+pub(crate) const DEFAULT_PROGRAM: &str = "claude";
 
 pub struct Claude {
     start: Box<dyn process::Start>,
