@@ -178,8 +178,15 @@ impl PodSpecInput<'_> {
         if !self.agent.spec.secrets.is_empty() {
             mounts.push(mount("secrets", SECRETS_PATH, true));
         }
-        mounts.extend(list::<VolumeMount>("volumeMounts", &template.volume_mounts)?);
-        mounts.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
+        let mut own: Vec<VolumeMount> = list("volumeMounts", &template.volume_mounts)?;
+        own.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
+        let mut arguments = self.arguments(grace);
+        // Attempts are confined: what is mounted for them must be opened.
+        arguments.extend(own.iter().flat_map(|mount| {
+            let flag = if mount.read_only == Some(true) { "--allow-read" } else { "--allow-write" };
+            [flag.to_owned(), mount.mount_path.clone()]
+        }));
+        mounts.extend(own);
         let command =
             if template.command.is_empty() { vec!["rota".to_owned()] } else { template.command.clone() };
         let policy = template.image_pull_policy.map(ImagePullPolicy::as_str).map(str::to_owned);
@@ -188,7 +195,7 @@ impl PodSpecInput<'_> {
             image: Some(template.image.clone().unwrap_or_else(|| self.options.image.clone())),
             image_pull_policy: policy.or_else(|| self.options.image_pull_policy.clone()),
             command: Some(command),
-            args: Some(self.arguments(grace)),
+            args: Some(arguments),
             env: Some(self.environment()),
             resources,
             volume_mounts: Some(mounts),

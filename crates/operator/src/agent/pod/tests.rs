@@ -63,7 +63,9 @@ fn pod_follows_the_agents_template() {
     let spec = pod.spec.unwrap();
     let container = &spec.containers[0];
     assert_eq!(container.image.as_deref(), Some("mine:2"));
-    assert!(container.args.clone().unwrap().join(" ").contains("--drain-timeout 15s --secrets-dir"));
+    let arguments = container.args.clone().unwrap().join(" ");
+    assert!(arguments.contains("--drain-timeout 15s --secrets-dir"), "{arguments}");
+    assert!(arguments.ends_with("--allow-write /cache"), "attempts may use it: {arguments}");
     assert_eq!(spec.tolerations.unwrap().len(), 1);
     assert_eq!(spec.volumes.unwrap().len(), 6);
 }
