@@ -48,7 +48,7 @@ impl WriteHealth {
         self.problem.lock().clone()
     }
 
-    /// Returns when the last write failed that did, also if others have succeeded since.
+    /// Returns when the store was last unavailable for a write, also if others have succeeded since.
     pub(crate) fn failed_at(&self) -> Option<Instant> {
         *self.failed_at.lock()
     }
@@ -63,7 +63,9 @@ impl WriteHealth {
                     tracing::error!(error = message, hint, "the store takes no more writes");
                 }
                 *self.problem.lock() = Some((message, hint));
-                *self.failed_at.lock() = Some(Instant::now());
+                if matches!(error, Error::Unavailable { .. }) {
+                    *self.failed_at.lock() = Some(Instant::now());
+                }
             }
             Ok(_) => drop(self.problem.lock().take()),
         }

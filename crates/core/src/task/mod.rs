@@ -205,7 +205,7 @@ pub struct Task {
     /// Worker of the last assignment that ended.
     #[serde(default, skip_serializing_if = "none")]
     pub last_worker: Option<WorkerName>,
-    /// Worker that failed or did not accept the last attempt: another one is preferred.
+    /// Worker that failed or did not accept the last attempt: another one is preferred for a while.
     #[serde(default, skip_serializing_if = "none")]
     pub avoid: Option<WorkerName>,
     /// Whether an attempt failed because its program could not be started.
@@ -263,6 +263,9 @@ pub struct Task {
     pub result_size: u64,
 }
 
+/// Time in the queue for which a task waits for another worker than the one that failed it.
+const AVOID_TIME: Duration = Duration::from_secs(30);
+
 impl Task {
     /// Returns the route on which it waits when ready.
     pub fn route(&self) -> Route {
@@ -302,6 +305,11 @@ impl Task {
     /// Time between the request to stop and the kill.
     pub fn cancel_grace(&self) -> Duration {
         self.limits.cancel_grace.or(self.defaults.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE)
+    }
+
+    /// Whether the task is left to other workers. Not for long: they may be busy for hours.
+    pub fn avoids(&self, worker: &WorkerName, now: Timestamp) -> bool {
+        self.avoid.as_ref() == Some(worker) && self.queued_at.is_some_and(|at| now < at + AVOID_TIME)
     }
 
     /// Returns what is left of its total time for the next attempt, or for the current one since its start.

@@ -21,6 +21,9 @@ use crate::watchers::Watchers;
 
 pub(crate) use commits::{Claimer, CommitLoop};
 
+/// Longest time for which a worker is left out because all waiting tasks avoid it.
+const HOLD_TIME: Duration = Duration::from_secs(5);
+
 /// Handles of the background tasks, with the name of each for error messages.
 pub(crate) struct BackgroundHandles(Vec<(&'static str, JoinHandle<()>)>);
 
@@ -88,7 +91,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
-        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop));
+        let held = release_held(&scheduler, stop.clone());
+        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), held);
     };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),
@@ -97,4 +101,12 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("prune", spawn("prune", OnExit::Done, prune)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
+}
+
+/// Lets workers that were left out look at the queues again: the tasks that avoided them do so no more, or have no other
+/// worker now. Work is proportional to their number.
+async fn release_held(scheduler: &Scheduler, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(HOLD_TIME)).await.is_some() {
+        scheduler.release_held();
+    }
 }

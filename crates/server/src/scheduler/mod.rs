@@ -161,6 +161,11 @@ impl Scheduler {
         self.state().set_admission(agent, admission);
     }
 
+    /// Lets all workers take tasks again that were held back.
+    pub(crate) fn release_held(&self) {
+        self.state().release_held(None);
+    }
+
     /// Sets what a worker may be given from now on, whatever its agent's admission.
     pub(crate) fn set_worker_admission(&self, key: &WorkerKey, admission: Admission) {
         self.state().set_worker_admission(key, admission);

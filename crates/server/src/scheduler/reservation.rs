@@ -108,6 +108,15 @@ impl State {
         {
             self.return_probe(&(reserved.worker.0.clone(), agent.clone()));
         }
+        if assigned == 0 && reserved.worker_probe {
+            // Also in a newer session, which took the breaker's state along. Before the slots are free, so that they are not
+            // planned with in between.
+            self.with_entry(&reserved.worker, |entry| {
+                if entry.admission == Admission::ProbeInFlight {
+                    entry.admission = Admission::Probe;
+                }
+            });
+        }
         // A worker that left or has a newer session took its slots along.
         let Some(unused) = reserved.slots.checked_sub(assigned) else {
             return self.report_mismatch("more tasks were assigned than slots were reserved");
@@ -115,9 +124,6 @@ impl State {
         // Other tasks may have joined the queues since.
         let hold = reserved.passed_over && self.arrivals == reserved.arrivals;
         let released = self.with_session(&reserved.worker, &reserved.session, |entry| {
-            if assigned == 0 && reserved.worker_probe && entry.admission == Admission::ProbeInFlight {
-                entry.admission = Admission::Probe;
-            }
             // Before the slots are free, so that they are not planned with in between.
             entry.held |= hold;
             entry.slots.release(reserved.purpose, unused)

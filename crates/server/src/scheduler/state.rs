@@ -105,7 +105,7 @@ impl State {
     }
 
     /// Lets workers take tasks again that were held back: those of one route, or all.
-    fn release_held(&mut self, route: Option<RouteId>) {
+    pub(super) fn release_held(&mut self, route: Option<RouteId>) {
         let held = match route {
             Some(route) => self.held.remove(&route).into_iter().collect(),
             None => std::mem::take(&mut self.held).into_values().collect::<Vec<_>>(),

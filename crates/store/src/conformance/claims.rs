@@ -212,5 +212,14 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
     assert_eq!([t.state(first.id).await, t.state(second.id).await], [State::Queued, State::Assigned]);
     // Without another worker, the same one is tried again.
     assert!(matches!(t.one(claim(&sick, Vec::new())).await, Ok(Reply::Claimed(1))));
-    assert_eq!(t.state(first.id).await, State::Assigned);
+    let again = t.read(first.id).await;
+    assert_eq!(again.state, State::Assigned);
+    // Another worker may be busy for hours: the same one is tried again after a while.
+    let reject = task::Command::Reject { attempt: attempt_of(&again), reason: "no disk".to_owned() };
+    t.ask(first.id, reject).await.unwrap();
+    t.later(Duration::from_secs(60));
+    t.one(Command::Tick { limit: 10 }).await.unwrap();
+    assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));
+    t.later(Duration::from_secs(30));
+    assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::Claimed(1))));
 }

@@ -16,7 +16,7 @@ impl<B: Backend> Engine<B> {
         let mut best = Vec::new();
         let mut passed_over = false;
         for &route in &claim.routes {
-            passed_over |= self.candidates(route, &claim, &mut best)?;
+            passed_over |= self.candidates(route, &claim, now, &mut best)?;
         }
         best.sort_unstable();
         best.dedup();
@@ -48,7 +48,13 @@ impl<B: Backend> Engine<B> {
 
     /// Adds the first ready tasks of a route, in the current state of the batch. Returns whether some avoid the worker and
     /// were passed over.
-    fn candidates(&mut self, route: RouteId, claim: &Claim, best: &mut Vec<Place>) -> Result<bool, Error> {
+    fn candidates(
+        &mut self,
+        route: RouteId,
+        claim: &Claim,
+        now: Timestamp,
+        best: &mut Vec<Place>,
+    ) -> Result<bool, Error> {
         let shared = claim.shared.contains(&route);
         let mut slots = claim.slots;
         loop {
@@ -65,8 +71,8 @@ impl<B: Backend> Engine<B> {
             }
             let mut fit = Vec::with_capacity(claim.slots);
             for place in &found {
-                let avoid = self.load(place.1)?.and_then(|task| task.avoid.clone());
-                if avoid.as_ref() != Some(&claim.worker.worker) {
+                let task = self.load(place.1)?;
+                if !task.is_some_and(|task| task.avoids(&claim.worker.worker, now)) {
                     fit.push(*place);
                 }
             }
