@@ -20,10 +20,12 @@ use crate::output::Reporter;
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 const EXAMPLES: &str = "\
 Examples:
-  rota worker --agent coder
-  rota worker --agent coder --worker coder-gpu --slots 4 --capability gpu
-  ROTA_ENDPOINT=https://rota.example ROTA_TOKEN_FILE=token rota worker --agent coder
+  rota admin create-worker-token coder > ~/.rota/coder.token
+  rota worker --agent coder --token-file ~/.rota/coder.token
+  rota worker --agent coder --token-file ~/.rota/coder.token --worker coder-gpu --slots 4
+  ROTA_ENDPOINT=https://rota.example ROTA_TOKEN_FILE=~/.rota/coder.token rota worker --agent coder
 
+A control plane with authentication accepts tokens of workers, not the admin's. \
 Ctrl-C or SIGTERM drains the worker: running attempts finish, and no new one starts. A second signal, \
 or the end of --drain-timeout, ends running attempts too, and their tasks return to the queue.
 
