@@ -2,7 +2,7 @@
 
 import { makeWorkerUtils } from "graphile-worker";
 import pg from "pg";
-import { measure } from "../shared/load.mjs";
+import { measure } from "../common/load.mjs";
 
 const pgPool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: Number(process.env.BENCH_CONNECTIONS) });
 pgPool.on("error", console.error);

@@ -1,7 +1,7 @@
 // graphile-worker: the settings of its page on performance.
 
 import { Logger, run } from "graphile-worker";
-import { handle, ready } from "../shared/handler.mjs";
+import { handle, ready } from "../common/handler.mjs";
 
 const runner = await run({
   preset: {

@@ -1,7 +1,7 @@
 // pg-boss: send() per task, insert() per batch.
 
 import { PgBoss } from "pg-boss";
-import { measure } from "../shared/load.mjs";
+import { measure } from "../common/load.mjs";
 import { NOTIFY, QUEUE, options } from "./queue.mjs";
 
 const boss = new PgBoss({ ...options, max: Number(process.env.BENCH_CONNECTIONS) });

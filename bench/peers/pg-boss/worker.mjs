@@ -1,7 +1,7 @@
 // pg-boss: workers that fetch batches, and fetch again immediately while batches are full. 0.5 s is the shortest interval it allows.
 
 import { PgBoss } from "pg-boss";
-import { handle, ready } from "../shared/handler.mjs";
+import { handle, ready } from "../common/handler.mjs";
 import { QUEUE, options } from "./queue.mjs";
 
 const boss = new PgBoss({ ...options, supervise: false, schedule: false });

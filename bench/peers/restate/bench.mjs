@@ -1,7 +1,7 @@
 // Restate: a one-way call of a handler per task, over its HTTP ingress. It has no call for batches.
 
 import * as clients from "@restatedev/restate-sdk-clients";
-import { measure } from "../shared/load.mjs";
+import { measure } from "../common/load.mjs";
 
 const tasks = clients.connect({ url: process.env.BENCH_INGRESS }).serviceSendClient({ name: "bench" });
 

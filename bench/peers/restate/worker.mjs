@@ -2,7 +2,7 @@
 
 import http2 from "node:http2";
 import * as restate from "@restatedev/restate-sdk";
-import { handle, ready } from "../shared/handler.mjs";
+import { handle, ready } from "../common/handler.mjs";
 
 const service = restate.service({ name: "bench", handlers: { handle: async (_context, task) => handle(task) } });
 const server = http2.createServer(restate.createEndpointHandler({ services: [service] }));

@@ -24,4 +24,4 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 )
 
-replace rota.dev/bench/peers/load => ../shared/load
+replace rota.dev/bench/peers/load => ../common/load

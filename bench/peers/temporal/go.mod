@@ -178,4 +178,4 @@ require (
 	modernc.org/token v1.1.0 // indirect
 )
 
-replace rota.dev/bench/peers/load => ../shared/load
+replace rota.dev/bench/peers/load => ../common/load

@@ -1,6 +1,6 @@
 //! awa: one row per task, COPY per batch; clients and workers in one process.
 //!
-//! Prints the samples that `shared/measure.py` reads. Knows no other peer.
+//! Prints the samples that `common/measure.py` reads. Knows no other peer.
 
 use std::env::var;
 use std::sync::Arc;
