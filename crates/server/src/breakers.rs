@@ -47,6 +47,11 @@ fn admission(state: State) -> Admission {
 
 /// Describes an agent's breaker for users.
 pub(crate) fn describe(agent: &AgentName, breaker: &Breaker) -> String {
+    format!("agent {agent}: {}", describe_breaker(breaker, "infrastructure failures"))
+}
+
+/// Describes a breaker, and what failed repeatedly.
+fn describe_breaker(breaker: &Breaker, failures: &str) -> String {
     let (state, effect) = match breaker.state() {
         State::Closed => ("closed".to_owned(), ""),
         State::Open { until } => (format!("open for {} s", until.since(now()).as_secs() + 1), ""),
@@ -57,9 +62,7 @@ pub(crate) fn describe(agent: &AgentName, breaker: &Breaker) -> String {
         None => "cause unknown".to_owned(),
     };
     let count = breaker.failures();
-    format!(
-        "agent {agent}: circuit breaker {state} after {count} consecutive infrastructure failures ({cause}){effect}"
-    )
+    format!("circuit breaker {state} after {count} consecutive {failures} ({cause}){effect}")
 }
 
 /// Whether a report shows that its agent works: it wrote, used a tool, or asked for input.

@@ -8,11 +8,10 @@ use rota_core::task::AttemptOutcome;
 use rota_proto::v1;
 use rota_store::{AttemptEnded, Commit};
 
-use super::{Breakers, admission, is_evidence};
+use super::{Breakers, admission, describe_breaker, is_evidence};
 use crate::clock::now;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::Admission;
-use crate::wire::failure;
 
 impl Breakers {
     /// Takes in the attempts of a commit as evidence about their workers.
@@ -120,17 +119,10 @@ impl Breakers {
     pub(crate) fn describe_worker(&self, key: &WorkerKey) -> String {
         let workers = self.workers.lock();
         let Some(breaker) = workers.get(key) else { return String::new() };
-        let (state, effect) = match breaker.state() {
-            State::Closed => return String::new(),
-            State::Open { until } => (format!("open for {} s", until.since(now()).as_secs() + 1), ""),
-            State::HalfOpen { .. } => ("half-open".to_owned(), "; one probe task is admitted"),
-        };
-        let cause = match breaker.last() {
-            Some((class, message)) => format!("{}: {message}", failure::class_name(*class)),
-            None => "cause unknown".to_owned(),
-        };
-        let count = breaker.failures();
-        format!("circuit breaker {state} after {count} consecutive failures of the worker ({cause}){effect}")
+        if breaker.state() == State::Closed {
+            return String::new();
+        }
+        describe_breaker(breaker, "failures of the worker")
     }
 
     pub(super) fn tick_workers(&self) {
