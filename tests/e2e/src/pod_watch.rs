@@ -99,10 +99,12 @@ impl PodWatch {
     }
 
     /// Returns deleted pods whose container did not exit with 0 before: idle workers exit on their own before deletion.
+    /// A pod may run, end and be deleted before its kubelet reports anything: then its first report counts.
     pub fn forced_exits(&self) -> Vec<String> {
         let mut found = BTreeMap::new();
         for Change { deleted, pod } in self.changes() {
-            if pod.metadata.deletion_timestamp.is_none() && !deleted {
+            let unreported = exit_code(&pod).is_none() && phase(&pod) == Some("Pending");
+            if !deleted && (pod.metadata.deletion_timestamp.is_none() || unreported) {
                 continue;
             }
             found.entry(pod.name_any()).or_insert_with(|| exit_code(&pod));
@@ -118,7 +120,7 @@ impl PodWatch {
     pub fn history(&self) -> String {
         let mut text = String::new();
         for Change { deleted, pod } in &self.history.lock().changes {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("-");
+            let phase = phase(pod).unwrap_or("-");
             let (name, terminating) = (pod.name_any(), pod.metadata.deletion_timestamp.is_some());
             let _ = writeln!(
                 text,
@@ -166,8 +168,11 @@ async fn listen(pods: &Api<Pod>, from: &str, history: &Mutex<History>) -> Result
 
 /// Returns whether a pod has not terminated.
 pub fn is_active(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
+    !matches!(phase(pod), Some("Succeeded" | "Failed"))
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
 }
 
 /// Returns the seconds from a pod's creation until its container ran, if it did.
