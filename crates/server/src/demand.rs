@@ -171,9 +171,16 @@ impl Snapshot {
                 capacity.slots += small(worker.slots);
                 capacity.free += small(worker.free);
                 capacity.suspended += u32::from(worker.suspended);
+                capacity.not_ready += u32::from(!worker.ready);
             }
         }
         capacity
+    }
+
+    /// Returns a worker that covers a route but takes nothing, and why.
+    pub(crate) fn not_ready(&self, route: &Route) -> Option<(WorkerName, String)> {
+        let worker = self.serving(route).find(|worker| !worker.ready && !worker.draining)?;
+        Some((worker.profile.worker.clone(), worker.stats.not_ready_reason.clone()))
     }
 
     /// Returns up to `limit` of the tasks on the workers that cover a route, oldest first, and how many there are.

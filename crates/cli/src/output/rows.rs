@@ -107,6 +107,7 @@ pub fn worker_state(worker: &Worker) -> (&'static str, Paint) {
     match (worker.connected, worker.draining, worker.tasks.is_empty()) {
         (false, ..) => ("Lost", Paint::Bad),
         (_, true, _) => ("Draining", Paint::Waiting),
+        _ if !worker.not_ready_reason.is_empty() => ("NotReady", Paint::Bad),
         _ if !worker.breaker.is_empty() => ("Suspended", Paint::Bad),
         (.., true) => ("Idle", Paint::Good),
         _ => ("Busy", Paint::Busy),

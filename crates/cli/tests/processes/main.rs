@@ -26,6 +26,7 @@ mod redaction;
 mod reporting;
 mod responses;
 mod shutdown;
+mod sick_disk;
 mod terminal;
 mod top;
 mod traces;

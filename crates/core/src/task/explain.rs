@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{DependencyState, Desired, Refusal, State, Task};
 use crate::failure::Failure;
 use crate::target::Target;
-use crate::{AgentName, TaskId, Timestamp};
+use crate::{AgentName, TaskId, Timestamp, WorkerName};
 
 /// Condition that keeps a task PENDING.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct RouteCapacity {
     pub free: u32,
     /// Workers whose circuit breaker is not closed.
     pub suspended: u32,
+    /// Workers that take nothing, by their own statement.
+    pub not_ready: u32,
     /// Ready tasks of the route with a better rank.
     pub ahead: u64,
 }
@@ -88,6 +90,8 @@ pub struct Pool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context {
     pub capacity: RouteCapacity,
+    /// A worker that takes nothing, and why, if there is one.
+    pub not_ready: Option<(WorkerName, String)>,
     pub pool: Option<Pool>,
     /// Names of some tasks that occupy these workers.
     pub busy_with: Vec<String>,
@@ -288,6 +292,15 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
             "worker_breaker_open",
             format!("{count} of the {all} workers for {who} get no tasks: their circuit breakers are open after consecutive failures of the worker itself"),
             "see `rota workers`, and repair or restart these workers",
+        ));
+    }
+    if let (true, Some((worker, reason))) = (capacity.not_ready > 0 && capacity.free == 0, &context.not_ready)
+    {
+        let (count, all) = (capacity.not_ready, capacity.workers);
+        causes.push(cause(
+            "worker_not_ready",
+            format!("{count} of the {all} workers for {who} take no tasks; worker {worker}: {reason}"),
+            format!("see `rota workers {worker}`, and repair its machine: it takes tasks again by itself"),
         ));
     }
     if capacity.free == 0 {

@@ -97,5 +97,6 @@ pub(super) fn worker_to_wire(worker: &WorkerView, now: Timestamp) -> v1::Worker 
         isolated: stats.isolated,
         not_isolated_reason: stats.not_isolated_reason,
         breaker: String::new(),
+        not_ready_reason: stats.not_ready_reason,
     }
 }

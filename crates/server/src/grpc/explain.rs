@@ -62,6 +62,7 @@ impl Explainer {
                 let route = task.route();
                 let snapshot = self.demand.snapshot().await;
                 context.capacity = snapshot.capacity(&route);
+                context.not_ready = snapshot.not_ready(&route);
                 if let Some(id) = self.demand.scheduler.route_id(&route) {
                     context.capacity.ahead =
                         self.store.reads().ahead(id, task.rank()).await.map_err(status::store)?;

@@ -146,6 +146,7 @@ fn doing(worker: &WorkerView) -> &'static str {
     match worker {
         worker if !worker.connected => "away",
         worker if worker.draining => "draining",
+        worker if !worker.ready => "not_ready",
         worker if worker.suspended => "suspended",
         worker if worker.tasks.is_empty() => "idle",
         _ => "busy",

@@ -26,6 +26,8 @@ pub(crate) struct WorkerView {
     pub(crate) draining: bool,
     /// Whether the worker's circuit breaker is not closed.
     pub(crate) suspended: bool,
+    /// Whether nothing keeps the worker from running attempts, by its own statement.
+    pub(crate) ready: bool,
 }
 
 /// Snapshot of all workers and queues.
@@ -82,11 +84,12 @@ impl State {
             epoch: entry.epoch,
             instance: entry.instance.clone(),
             slots: entry.slot_count,
-            free: entry.admission.limit(entry.free()),
+            free: if entry.is_ready() { entry.admission.limit(entry.free()) } else { 0 },
             // A task whose superseded attempt has not ended yet is listed twice: both occupy a slot.
             tasks: entry.slots.iter_attempts().map(|(id, ..)| id).collect(),
             connected: entry.session.is_some(),
             draining: entry.draining,
+            ready: entry.is_ready(),
             suspended: entry.admission != Admission::Open,
         }
     }

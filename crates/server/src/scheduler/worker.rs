@@ -57,6 +57,8 @@ pub(crate) struct WorkerStats {
     /// Whether its attempts are isolated, or why not, by its own statement.
     pub(crate) isolated: bool,
     pub(crate) not_isolated_reason: String,
+    /// What keeps it from running attempts, by its own statement; empty if nothing does.
+    pub(crate) not_ready_reason: String,
     /// Time for which slots were occupied, summed over all slots, up to `busy_until`.
     pub(crate) busy: Duration,
     busy_until: Timestamp,
@@ -87,6 +89,7 @@ impl WorkerStats {
             runtime_version: String::new(),
             isolated: false,
             not_isolated_reason: String::new(),
+            not_ready_reason: String::new(),
             busy: Duration::ZERO,
             busy_until: at,
             recent_activity: Arc::default(),
@@ -197,13 +200,18 @@ impl WorkerEntry {
     }
 
     /// Returns what watchers of workers see, but for statistics.
-    pub(super) fn shape(&self) -> (bool, bool, usize, usize) {
-        (self.session.is_some(), self.draining, self.attempts(), self.free())
+    pub(super) fn shape(&self) -> (bool, bool, bool, usize, usize) {
+        (self.session.is_some(), self.draining, self.is_ready(), self.attempts(), self.free())
+    }
+
+    /// Whether nothing keeps the worker from running attempts, by its own statement.
+    pub(super) fn is_ready(&self) -> bool {
+        self.stats.not_ready_reason.is_empty()
     }
 
     /// Whether the worker may be given tasks as soon as it has a free slot.
     pub(super) fn is_able(&self) -> bool {
-        self.session.is_some() && !self.draining && self.admission.limit(1) > 0
+        self.session.is_some() && !self.draining && self.is_ready() && self.admission.limit(1) > 0
     }
 
     /// Returns the place of the worker among those with free slots.

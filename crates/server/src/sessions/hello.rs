@@ -122,6 +122,7 @@ pub(super) async fn open(
     entry.stats.version = failure::cut(hello.version, 128);
     entry.stats.isolated = hello.isolated;
     entry.stats.not_isolated_reason = failure::cut(hello.not_isolated_reason, 256);
+    entry.stats.not_ready_reason = failure::cut(hello.not_ready_reason, 256);
     entry.stats.runtime_version = failure::cut(hello.runtime_version, 128);
     tracing::info!(worker = %worker, agent = %entry.profile.agent, epoch = epoch.0, resumed = entry.attempts(), "worker joined");
     let agent = (entry.profile.namespace.clone(), entry.profile.agent.clone());

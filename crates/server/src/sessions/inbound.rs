@@ -241,6 +241,19 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             });
             return Ok(None);
         }
+        Kind::Status(status) => {
+            let not_ready = failure::cut(status.not_ready_reason, 256);
+            tracing::info!(worker = %opened.key.1, not_ready, "status of the worker");
+            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+                if entry.stats.not_ready_reason.is_empty() != not_ready.is_empty() {
+                    let what = if not_ready.is_empty() { "ready" } else { "not ready" };
+                    entry.stats.record(now(), what, None);
+                }
+                entry.stats.not_ready_reason = not_ready;
+                entry.stats.runtime_version = failure::cut(status.runtime_version, 128);
+            });
+            return Ok(None);
+        }
         Kind::Draining(draining) => {
             tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker is draining");
             deps.scheduler.update(&opened.key, &opened.worker, |entry| {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rota_core::breaker::Policy;
 use rota_proto::v1::{self, FailureClass, TaskState, script_step::Kind as Step};
 use rota_proto::worker::v1::session_request::Kind;
-use rota_proto::worker::v1::{Assign, Result as AttemptResult, result};
+use rota_proto::worker::v1::{Assign, Hello, Result as AttemptResult, WorkerStatus, result};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Setup, history, tasks};
 
@@ -146,4 +146,38 @@ async fn breaker_of_worker_opens_and_closes() -> Result<()> {
     let status = tasks::ended(client, &task.name).await?.status.context("no status")?;
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3));
     tasks::eventually("a closed breaker", async || Ok(breaker().await?.is_empty())).await
+}
+
+#[tokio::test]
+async fn worker_that_is_not_ready_gets_nothing() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let hello = Hello { not_ready_reason: "no disk".to_owned(), ..raw::hello("echo", "worker", 1) };
+    let mut worker = RawWorker::join(client, hello).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let known = |reason: &'static str| async move {
+        let workers = tasks::workers(client).await?;
+        Ok(workers.iter().any(|worker| worker.not_ready_reason == reason))
+    };
+    tasks::eventually("the reason from Hello", || known("no disk")).await?;
+    let why = client.explain_task(v1::ExplainTaskRequest { name: task.name.clone() }).await?;
+    let codes: Vec<_> = why.causes.into_iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["no_free_slot", "worker_not_ready"]);
+
+    worker.send(Kind::Status(WorkerStatus::default()));
+    let assign = worker.take().await?;
+    worker.send(Kind::Status(WorkerStatus {
+        not_ready_reason: "no memory".to_owned(),
+        ..WorkerStatus::default()
+    }));
+    worker.succeed(&assign, 0, "done");
+    assert_eq!(tasks::ended(client, &task.name).await?.status.context("no status")?.attempt, 1);
+    tasks::eventually("the reason from the status", || known("no memory")).await?;
+    let second = tasks::create(client, tasks::task("echo")).await?;
+    assert_eq!(
+        tasks::get(client, &second.name).await?.status.context("no status")?.state(),
+        TaskState::Queued
+    );
+    Ok(())
 }

@@ -22,6 +22,7 @@ use super::confinement::Confinement;
 use super::declared::{self, Token};
 use super::handle::{AttemptHandle, StopReason};
 use super::previous_results::PreviousResults;
+use super::readiness::Readiness;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
@@ -48,6 +49,10 @@ pub(super) struct AttemptKey {
 
 /// Notification from an attempt's task to the session loop.
 pub(super) enum AttemptEvent {
+    /// The machine can run the attempt, which is about to start.
+    Accepted(AttemptKey),
+    /// The machine cannot run the attempt, for this reason.
+    Rejected(AttemptKey, String),
     EventsQueued(AttemptKey),
     /// The attempt has ended and none of its processes is left.
     Ended(AttemptKey, Box<AttemptResult>),
@@ -55,6 +60,7 @@ pub(super) enum AttemptEvent {
 
 /// Dependencies shared by all attempts of a worker.
 pub(super) struct AttemptDeps {
+    pub(super) readiness: Arc<Readiness>,
     pub(super) results: PreviousResults,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
@@ -72,6 +78,18 @@ pub(super) struct Job {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) handle: Arc<AttemptHandle>,
     pub(super) inputs: mpsc::Receiver<TaskInput>,
+}
+
+/// Runs an attempt that needs directories, unless the machine is not ready.
+pub(super) async fn run_if_ready(deps: Arc<AttemptDeps>, job: Job) {
+    let reason = deps.readiness.check().await;
+    // Fails only when the worker is exiting.
+    if reason.is_empty() {
+        let _ = deps.events.send(AttemptEvent::Accepted(job.key.clone()));
+        run(deps, job).await;
+    } else {
+        let _ = deps.events.send(AttemptEvent::Rejected(job.key, reason));
+    }
 }
 
 pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
@@ -290,7 +308,7 @@ fn confine(deps: &AttemptDeps, assign: &Assign, dirs: &AttemptDirs, group: &Grou
 }
 
 /// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.
-fn needs_directories(assign: &Assign) -> bool {
+pub(super) fn needs_directories(assign: &Assign) -> bool {
     match assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref()) {
         Some(runtime::Kind::Scripted(script)) => Scripted::needs_processes(script),
         _ => true,

@@ -80,23 +80,32 @@ impl Worker {
             ""
         };
         let span = spans::attempt_span(&assign, &self.options.worker);
-        let (task_id, fence) = (assign.task_id.clone(), assign.fence);
         let Some(runtime) = runtime.filter(|_| refusal.is_empty()) else {
-            return span.in_scope(|| self.reject(task_id, fence, refusal));
+            return span.in_scope(|| self.reject(assign.task_id, assign.fence, refusal));
         };
-        self.outgoing.push_message(Kind::Accept(Accept { task_id, fence }));
 
         let outbox = Outbox::new(self.deps.root.state().to_owned(), Bounds::default());
         let handle = Arc::new(AttemptHandle::new(outbox));
         let (inputs, received) = mpsc::channel(INPUT_BUFFER);
+        let checks = attempt::needs_directories(&assign);
         let job = Job { key: key.clone(), assign, runtime, handle: Arc::clone(&handle), inputs: received };
-        let run = attempt::run(Arc::clone(&self.deps), job).instrument(span.clone());
-        spawn("attempt", OnExit::Done, run);
+        let deps = Arc::clone(&self.deps);
+        if checks {
+            spawn("attempt", OnExit::Done, attempt::run_if_ready(deps, job).instrument(span.clone()));
+        } else {
+            self.accept(key.clone());
+            spawn("attempt", OnExit::Done, attempt::run(deps, job).instrument(span.clone()));
+        }
         self.running += 1;
         self.attempts.insert(key, AttemptEntry::new(handle, inputs, span));
     }
 
-    fn reject(&mut self, task_id: String, fence: i64, reason: &str) {
+    pub(super) fn accept(&mut self, key: AttemptKey) {
+        let AttemptKey { task, fence } = key;
+        self.outgoing.push_message(Kind::Accept(Accept { task_id: task.to_string(), fence }));
+    }
+
+    pub(super) fn reject(&mut self, task_id: String, fence: i64, reason: &str) {
         tracing::warn!(task = task_id, fence, reason, "rejecting assignment");
         let reject = Reject { task_id, fence, reason: reason.to_owned() };
         self.outgoing.push_message(Kind::Reject(reject));

@@ -14,6 +14,7 @@ mod outbound;
 mod outbox;
 mod outgoing;
 mod previous_results;
+mod readiness;
 mod redact;
 mod result;
 mod secrets;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confinement::Paths;
+pub(crate) use readiness::{MIN_FREE_DISK, MIN_FREE_MEMORY};
 use rota_proto::v1::runtime;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +77,10 @@ pub struct Options {
     pub allow_write: Vec<PathBuf>,
     /// Further directories that confined attempts must not open, as they must not the worker's own.
     pub private: Vec<PathBuf>,
+    /// Bytes of disk in `state_dir` without which the worker takes no attempts.
+    pub min_free_disk: u64,
+    /// Bytes of the machine's memory without which the worker takes no attempts.
+    pub min_free_memory: u64,
     /// Time without a control plane after which running attempts are ended.
     pub orphan_timeout: Duration,
     /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
@@ -110,6 +116,8 @@ impl Options {
             allow_read: Vec::new(),
             allow_write: Vec::new(),
             private: Vec::new(),
+            min_free_disk: MIN_FREE_DISK,
+            min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,
             claude_program: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),

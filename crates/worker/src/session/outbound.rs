@@ -2,7 +2,9 @@
 //! while the stream is busy are sent as one report.
 
 use rota_proto::num::to_i32;
-use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
+use rota_proto::worker::v1::{
+    Hello, Report, RunningAttempt, SessionRequest, WorkerStatus, session_request::Kind,
+};
 
 use super::attempt::AttemptKey;
 use super::handle::StopReason;
@@ -16,7 +18,7 @@ const PROTOCOL_VERSION: i32 = 2;
 
 impl Worker {
     /// Builds the Hello, with every attempt that this worker holds.
-    pub(super) fn hello(&self) -> Hello {
+    pub(super) fn hello(&mut self) -> Hello {
         let running = self.attempts.iter().map(|(key, entry)| RunningAttempt {
             task_id: key.task.to_string(),
             fence: key.fence,
@@ -41,7 +43,18 @@ impl Worker {
             last_epoch: self.epoch.unwrap_or_default(),
             isolated,
             not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
+            not_ready_reason: self.not_ready.borrow_and_update().clone(),
         }
+    }
+
+    /// Announces what keeps this worker from running attempts, or that nothing does any more, if that has changed.
+    pub(super) fn announce_status(&mut self) {
+        if !self.not_ready.has_changed().unwrap_or_default() {
+            return;
+        }
+        let not_ready_reason = self.not_ready.borrow_and_update().clone();
+        let runtime_version = self.options.runtime_version.clone();
+        self.outgoing.push_message(Kind::Status(WorkerStatus { not_ready_reason, runtime_version }));
     }
 
     /// Queues an attempt for sending, unless it is queued already.

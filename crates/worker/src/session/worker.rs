@@ -10,7 +10,7 @@ use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
     Draining, Result as AttemptResult, SessionRequest, Welcome, session_request::Kind,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,7 @@ use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::outgoing::OutgoingQueue;
 use super::previous_results::PreviousResults;
+use super::readiness::Readiness;
 use super::{Error, Options};
 use crate::metrics::Sampler;
 use crate::workspace::Root;
@@ -81,6 +82,8 @@ pub(super) struct Worker {
     /// The reconnect grace has expired and the agent's disconnect policy was applied.
     pub(super) lease_expired: bool,
     pub(super) orphaned: bool,
+    /// What keeps the machine from running attempts; empty if nothing does.
+    pub(super) not_ready: watch::Receiver<String>,
     /// Reason why attempts are not isolated.
     pub(super) not_isolated: Option<String>,
 }
@@ -111,8 +114,12 @@ impl Worker {
         }
         let confinement = not_isolated.is_none().then(|| Confinement::new(&options.paths()));
         let token = Token { value: options.token.clone(), file: options.token_file.clone() };
+        let readiness =
+            Arc::new(Readiness::new(&options.state_dir, options.min_free_disk, options.min_free_memory));
         Ok(Self {
+            not_ready: readiness.subscribe(),
             deps: Arc::new(AttemptDeps {
+                readiness,
                 results: PreviousResults::new(&options),
                 root,
                 claude_program,
@@ -143,6 +150,8 @@ impl Worker {
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         self.deps.root.supervisors_ended().await;
+        self.deps.readiness.check().await;
+        Readiness::watch(Arc::downgrade(&self.deps.readiness));
         while let Some(connection) = self.open_session(&shutdown).await? {
             let began = Instant::now();
             match self.run_session(connection, &shutdown).await {
@@ -219,6 +228,10 @@ impl Worker {
                         self.apply_attempt_event(event);
                     }
                 }
+                Ok(()) = self.not_ready.changed() => {
+                    self.not_ready.mark_changed();
+                    self.announce_status();
+                }
                 () = shutdown.cancelled(), if !self.draining => self.drain("the worker is shutting down"),
                 () = stop_now.cancelled(), if give_up_at.is_none() => self.stop_now(),
                 () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some_and(|at| at > Instant::now()) => {}
@@ -271,6 +284,18 @@ impl Worker {
 
     pub(super) fn apply_attempt_event(&mut self, event: AttemptEvent) {
         match event {
+            AttemptEvent::Accepted(key) => {
+                self.announce_status();
+                self.accept(key);
+            }
+            AttemptEvent::Rejected(key, reason) => {
+                self.running -= 1;
+                // First, so that the attempt does not come back immediately.
+                self.announce_status();
+                if let Some(entry) = self.attempts.remove(&key) {
+                    entry.span.in_scope(|| self.reject(key.task.to_string(), key.fence, &reason));
+                }
+            }
             AttemptEvent::EventsQueued(key) => self.queue(&key),
             AttemptEvent::Ended(key, result) => {
                 self.running -= 1;

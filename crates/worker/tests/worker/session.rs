@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rota_proto::v1::script_step::Kind as Step;
-use rota_proto::v1::{FailureClass, TaskInput, event, runtime};
+use rota_proto::v1::{CommandRuntime, FailureClass, TaskInput, event, runtime};
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Cancel, Drain, Input, ReportAck, ResultAck, result};
@@ -106,6 +106,44 @@ async fn unsuitable_assignments_are_rejected() {
     way_out.task_id = "../../etc".to_owned();
     session.send(ToWorker::Assign(Box::new(way_out))).await;
     assert!(session.rejected().await.contains("path"));
+}
+
+#[tokio::test]
+async fn unusable_state_directory_rejects_programs() {
+    let (_plane, worker, mut session) = one().await;
+    let program = |fence| {
+        let command = CommandRuntime { shell: "true".to_owned(), ..CommandRuntime::default() };
+        ToWorker::Assign(Box::new(assign(fence, runtime::Kind::Command(command))))
+    };
+    session.send(program(1)).await;
+    session.accepted(1).await;
+    let (_, result) = session.result().await;
+    session.send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
+    assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
+
+    let state = worker.state.path();
+    let away = state.with_extension("away");
+    std::fs::rename(state, &away).unwrap();
+    session.send(program(2)).await;
+    let status = session.next().await.unwrap();
+    assert!(
+        matches!(&status, FromWorker::Status(status) if status.not_ready_reason.contains("No such file")),
+        "{status:?}"
+    );
+    assert!(session.rejected().await.contains("No such file"));
+    // Needs nothing of the machine.
+    session.send(ToWorker::Assign(Box::new(assign(3, script([]))))).await;
+    session.accepted(3).await;
+    session.result().await;
+
+    std::fs::rename(&away, state).unwrap();
+    session.send(program(4)).await;
+    let status = session.next().await.unwrap();
+    assert!(
+        matches!(&status, FromWorker::Status(status) if status.not_ready_reason.is_empty()),
+        "{status:?}"
+    );
+    session.accepted(4).await;
 }
 
 #[tokio::test]

@@ -148,6 +148,7 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     page.line("Capabilities", worker.capabilities.join(", "));
     page.line("Slots", format!("{} of {slots} in use", worker.tasks.len()));
     page.line("Breaker", &worker.breaker);
+    page.line("Not ready", &worker.not_ready_reason);
     page.line("CPU", format!("{:.0}% of the machine", worker.cpu * 100.0));
     page.line("Memory", format!("{} MiB", worker.memory_bytes / (1024 * 1024)));
     if let Some(share) = utilization(worker, clock::now()) {

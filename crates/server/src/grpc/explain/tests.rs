@@ -55,7 +55,8 @@ fn pool(workers: u32, starting: u32) -> Option<Pool> {
 
 /// Returns the context of a queued task whose route has workers with one slot each.
 fn queue(workers: u32, draining: u32, free: u32, pool: Option<Pool>) -> Context {
-    let capacity = RouteCapacity { workers, draining, slots: workers, free, suspended: 0, ahead: 1 };
+    let capacity =
+        RouteCapacity { workers, draining, slots: workers, free, suspended: 0, not_ready: 0, ahead: 1 };
     Context { capacity, pool, busy_with: vec!["other".to_owned()], ..Context::default() }
 }
 

@@ -1,0 +1,102 @@
+//! Workers whose disk is full, among healthy ones: real file systems, real git, real programs.
+
+use std::path::Path;
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::{history, tasks};
+use tokio::process::Command;
+
+use crate::process::Process;
+use crate::{Fixture, Graces, workload};
+
+const HEALTHY: usize = 19;
+const TASKS: usize = 60;
+/// Size of a sick worker's disk, and of the repository that its attempts clone.
+const DISK: &str = "1m";
+const REPOSITORY: u64 = 3 << 20;
+/// Mounts a disk in a mount namespace of its own, fills it with so many bytes, and starts a program there.
+const ON_SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=$DISK none "$STATE"
+head -c "$FILL" /dev/zero >"$STATE/fill" 2>/dev/null
+exec "$@"
+"#;
+
+/// Starts a worker whose state directory is a small disk with `fill` bytes on it.
+async fn sick(fixture: &Fixture, name: &str, fill: &str) -> Result<Process> {
+    let state = fixture.dir().join(format!("disk-{name}"));
+    std::fs::create_dir(&state)?;
+    let worker = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", name]);
+    let worker = worker.as_std();
+    // Root in a user namespace, if not otherwise, may mount.
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", ON_SMALL_DISK, "sh"]);
+    command.arg(worker.get_program()).args(worker.get_args()).arg("--state-dir").arg(&state);
+    // It would not take anything otherwise.
+    command.args(["--min-free-disk-mib", "0"]);
+    command.current_dir(fixture.dir()).env_clear();
+    command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("STATE", &state).env("DISK", DISK).env("FILL", fill);
+    command.env("ROTA_TOKEN_FILE", fixture.worker_token(workload::AGENT, name).await?);
+    let process = Process::start(name, command);
+    tasks::connected(&fixture.client()?, name).await?;
+    Ok(process)
+}
+
+/// Creates a repository that does not fit on the disk of a sick worker.
+async fn repository(at: &Path) -> Result<()> {
+    std::fs::create_dir(at)?;
+    let file = std::fs::File::create(at.join("big"))?;
+    std::io::copy(&mut std::io::Read::take(std::fs::File::open("/dev/urandom")?, REPOSITORY), &mut &file)?;
+    let commit =
+        "git init -q && git add big && git -c user.name=test -c user.email=test@invalid commit -qm big";
+    assert!(Command::new("sh").args(["-c", commit]).current_dir(at).status().await?.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disks_fail_no_task() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let origin = fixture.dir().join("origin");
+    repository(&origin).await?;
+    // By name, they come first.
+    let full = sick(&fixture, "a-full", "2m").await?;
+    let small = sick(&fixture, "a-small", "0").await?;
+    let healthy = (0..HEALTHY)
+        .map(async |number| fixture.worker(workload::AGENT, &format!("healthy-{number:02}"), 1).await);
+    let healthy = try_join_all(healthy).await?;
+
+    let git = v1::GitSource { url: format!("file://{}", origin.display()), ..v1::GitSource::default() };
+    let mut task = workload::shell("test -s big && sleep 0.5", &[]);
+    task.spec.get_or_insert_default().workspace =
+        Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    let created = try_join_all((0..TASKS).map(|_| tasks::create(&client, task.clone()))).await?;
+    for name in created.iter().map(|task| &task.name) {
+        let status = tasks::ended(&client, name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+    }
+
+    let workers = tasks::workers(&client).await?;
+    let of = |name: &str| workers.iter().find(|worker| worker.name.ends_with(name)).unwrap();
+    let (a_full, a_small) = (of("a-full"), of("a-small"));
+    assert_eq!((a_full.succeeded, a_full.failed), (0, 0));
+    assert!(a_full.not_ready_reason.contains("No space left on device"), "{a_full:?}");
+    // Only its attempts show what is wrong with the other one.
+    assert_eq!((a_small.succeeded, a_small.not_ready_reason.as_str()), (0, ""));
+    assert!(a_small.failed > 0);
+    assert!(fixture.rota(&["workers"]).await.success().contains("NotReady"));
+    assert!(fixture.rota(&["workers", "a-full"]).await.success().contains("No space left on device"));
+
+    let mut bound = workload::shell("true", &[]);
+    let target = v1::target::Kind::Worker("a-full".to_owned());
+    bound.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
+    let bound = tasks::create(&client, bound).await?.name;
+    let explained = fixture.rota(&["explain", bound.rsplit('/').next().unwrap()]).await.success();
+    assert!(explained.contains("worker a-full: ") && explained.contains("No space left"), "{explained}");
+    tasks::cancel(&client, &bound).await?;
+    drop((full, small, healthy));
+    history::check(&client, true).await?.check()
+}

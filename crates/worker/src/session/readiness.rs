@@ -1,0 +1,173 @@
+//! Whether the machine can run attempts: its state directory can be written, and disk and memory are left. A worker that is
+//! not ready is assigned nothing, instead of failing one task after the other.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use procfs::Current;
+use rota_telemetry::{OnExit, spawn};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+/// Default bytes of free disk without which nothing is accepted.
+pub(crate) const MIN_FREE_DISK: u64 = 256 << 20;
+/// Default bytes of free memory without which nothing is accepted.
+pub(crate) const MIN_FREE_MEMORY: u64 = 64 << 20;
+/// Time between two checks while nothing is assigned.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time after which a file system counts as not answering.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a check writes: more than a file system may keep within its metadata.
+const PROBE: [u8; 4096] = [0; 4096];
+/// Inodes that a workspace needs at least.
+const MIN_FREE_INODES: u64 = 256;
+
+/// Checks the machine, and holds what the last check found.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    state: PathBuf,
+    min_free_disk: u64,
+    min_free_memory: u64,
+    /// What keeps the machine from running attempts; empty if nothing does.
+    reason: watch::Sender<String>,
+    /// Held while a check runs, also by one that was given up since its file system does not answer.
+    checking: Arc<Semaphore>,
+}
+
+impl Readiness {
+    pub(super) fn new(state: &Path, min_free_disk: u64, min_free_memory: u64) -> Self {
+        Self {
+            state: state.to_owned(),
+            min_free_disk,
+            min_free_memory,
+            reason: watch::Sender::default(),
+            checking: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Returns what keeps the machine from running attempts, now and whenever it changes; empty if nothing does.
+    pub(super) fn subscribe(&self) -> watch::Receiver<String> {
+        self.reason.subscribe()
+    }
+
+    /// Checks the machine. Returns what keeps it from running attempts; empty if nothing does.
+    pub(super) async fn check(&self) -> String {
+        let found = self.obstacle().await.unwrap_or_default();
+        self.reason.send_if_modified(|known| {
+            // The amounts change with every check.
+            let changed = known.is_empty() != found.is_empty();
+            if changed {
+                found.clone_into(known);
+                match found.as_str() {
+                    "" => tracing::info!("ready for tasks again"),
+                    reason => tracing::warn!(reason, "not ready for tasks"),
+                }
+            }
+            changed
+        });
+        found
+    }
+
+    async fn obstacle(&self) -> Option<String> {
+        let state = self.state.display();
+        let stuck = || Some(format!("the file system of {state} does not answer"));
+        let Ok(Ok(permit)) = timeout(CHECK_TIMEOUT, Arc::clone(&self.checking).acquire_owned()).await else {
+            return stuck();
+        };
+        let (path, min_disk, min_memory) = (self.state.clone(), self.min_free_disk, self.min_free_memory);
+        let check = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            low_memory(min_memory).or_else(|| unusable(&path, min_disk))
+        });
+        match timeout(CHECK_TIMEOUT, check).await {
+            Ok(found) => found.unwrap_or_else(|_| Some("the check of the machine failed".to_owned())),
+            Err(_) => stuck(),
+        }
+    }
+
+    /// Checks the machine again and again, as long as the worker exists.
+    pub(super) fn watch(readiness: Weak<Self>) {
+        spawn("readiness", OnExit::Done, async move {
+            loop {
+                sleep(CHECK_INTERVAL).await;
+                let Some(readiness) = readiness.upgrade() else { return };
+                readiness.check().await;
+            }
+        });
+    }
+}
+
+/// Returns why the state directory cannot be used.
+fn unusable(state: &Path, min_free: u64) -> Option<String> {
+    let shown = state.display();
+    let failed = |error: &dyn std::fmt::Display| Some(format!("failed to use {shown}: {error}"));
+    let space = match nix::sys::statvfs::statvfs(state) {
+        Ok(space) => space,
+        Err(error) => return failed(&error),
+    };
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    if free < min_free {
+        let (free, min) = (free >> 20, min_free >> 20);
+        return Some(format!("only {free} MiB of disk are free in {shown}, less than {min} MiB"));
+    }
+    // 0 on a file system without a table of inodes.
+    if space.files() > 0 && space.files_available() < MIN_FREE_INODES {
+        return Some(format!("only {} inodes are free in {shown}", space.files_available()));
+    }
+    // Quotas and read-only file systems do not show in the numbers.
+    match probe(state) {
+        Ok(()) => None,
+        Err(error) => failed(&error),
+    }
+}
+
+fn probe(state: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(state)?.write_all(&PROBE)
+}
+
+/// Returns why there is not enough memory.
+fn low_memory(min_free: u64) -> Option<String> {
+    let free = procfs::Meminfo::current().ok()?.mem_available?;
+    let (free_mib, min) = (free >> 20, min_free >> 20);
+    (free < min_free)
+        .then(|| format!("only {free_mib} MiB of the machine's memory are free, less than {min} MiB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_are_reported_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        let readiness = Readiness::new(&state, 1, 1);
+        let mut changes = readiness.subscribe();
+        assert_eq!(readiness.check().await, "");
+        assert!(!changes.has_changed().unwrap());
+
+        std::fs::remove_dir(&state).unwrap();
+        let reason = readiness.check().await;
+        assert!(reason.starts_with("failed to use ") && reason.contains("No such file"), "{reason}");
+        assert_eq!(*changes.borrow_and_update(), reason);
+        readiness.check().await;
+        assert!(!changes.has_changed().unwrap());
+
+        std::fs::create_dir(&state).unwrap();
+        assert_eq!(readiness.check().await, "");
+        assert_eq!(*changes.borrow_and_update(), "");
+    }
+
+    #[tokio::test]
+    async fn lack_of_disk_and_memory_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |disk, memory| Readiness::new(folder.path(), disk, memory);
+        let disk = of(u64::MAX, 0).check().await;
+        assert!(disk.contains("MiB of disk are free"), "{disk}");
+        let memory = of(0, u64::MAX).check().await;
+        assert!(memory.contains("MiB of the machine's memory are free"), "{memory}");
+    }
+}
