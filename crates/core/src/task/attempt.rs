@@ -76,6 +76,15 @@ pub struct Assignment {
     pub resumed_at: Option<Timestamp>,
 }
 
+/// An attempt whose worker was lost. If the worker comes back before another one was assigned, it continues it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostAttempt {
+    /// The assignment as it was at the loss.
+    pub assignment: Assignment,
+    /// What the attempt had added to the time on workers.
+    pub worked: Duration,
+}
+
 impl Assignment {
     /// Returns the time that the worker has worked on it; zero before its start.
     pub(super) fn worked(&self, now: Timestamp) -> Duration {

@@ -46,6 +46,7 @@ impl Task {
             fence: Fence::default(),
             stale_noted: Fence::default(),
             assignment: None,
+            lost: None,
             last_worker: None,
             failures: 0,
             waits: 0,

@@ -2,9 +2,9 @@
 
 use super::apply::Step;
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
-use super::{Desired, Loss, Rejected, Reply, State, StateChange, WorkerRef};
+use super::{Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, WorkerRef};
 use crate::failure::{Class, Failure};
-use crate::retry;
+use crate::{Fence, retry};
 
 /// Consecutive workers that may die with an assignment that they have not accepted, before it counts against the task.
 const UNACCEPTED_LOSSES: u32 = 2;
@@ -75,10 +75,44 @@ impl Step<'_> {
                     .to_owned();
             return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
         }
+        let started = task.assignment.as_ref().filter(|assignment| assignment.started_at.is_some());
+        task.lost = started.map(|assignment| {
+            Box::new(LostAttempt { assignment: assignment.clone(), worked: assignment.worked(self.now) })
+        });
         let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
         change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
         self.go(change);
         self.settle();
+    }
+
+    /// Gives a lost attempt back to its worker, which is there again with what the attempt has done meanwhile, unless
+    /// another worker was assigned the task since.
+    pub(super) fn return_attempt(&mut self, by: WorkerRef, fence: Fence) {
+        let task = &mut *self.task;
+        let waits = matches!(task.state, State::Pending | State::Queued) && fence == task.fence;
+        let is_its = |lost: &&mut Box<LostAttempt>| {
+            lost.assignment.worker == by.worker && lost.assignment.epoch <= by.epoch
+        };
+        if !waits || task.lost.as_mut().filter(is_its).is_none() {
+            return self.reply(Reply::Stale);
+        }
+        let Some(lost) = task.lost.take() else { return };
+        let LostAttempt { mut assignment, worked } = *lost;
+        task.usage = task.usage.minus(&assignment.usage);
+        task.worked = task.worked.saturating_sub(worked);
+        task.worker_losses = task.worker_losses.saturating_sub(1);
+        task.retry_at = None;
+        assignment.epoch = by.epoch;
+        assignment.resumed_at = Some(self.now);
+        // The span of the first part has ended and been exported.
+        for (byte, other) in assignment.span_id.iter_mut().zip(by.epoch.0.to_be_bytes()) {
+            *byte ^= other;
+        }
+        let seq = assignment.attempt_seq;
+        task.assignment = Some(assignment);
+        self.go(StateChange::new(State::Running, "worker_returned").worker(&by.worker));
+        self.match_input_state();
+        self.reply(Reply::Reported(seq));
     }
 }

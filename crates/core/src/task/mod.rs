@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use attempt::{Assignment, AttemptOutcome, EndedAttempt, Own, QueueWait};
+pub use attempt::{Assignment, AttemptOutcome, EndedAttempt, LostAttempt, Own, QueueWait};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
@@ -202,6 +202,9 @@ pub struct Task {
     /// Assignment to a worker, while the state is on a worker.
     #[serde(default, skip_serializing_if = "none")]
     pub assignment: Option<Assignment>,
+    /// The last attempt, if it ended with the loss of its worker and there was no other assignment since.
+    #[serde(default, skip_serializing_if = "none")]
+    pub lost: Option<Box<LostAttempt>>,
     /// Worker of the last assignment that ended.
     #[serde(default, skip_serializing_if = "none")]
     pub last_worker: Option<WorkerName>,

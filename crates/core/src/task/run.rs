@@ -48,6 +48,7 @@ impl Step<'_> {
             return Err(Rejected::State(task.state));
         }
         task.fence = Fence(task.fence.0 + 1);
+        task.lost = None;
         if task.agent().is_none() {
             // If it is not accepted, the task waits for any agent again, hence not with this agent's queue timeout.
             defaults.queue_timeout = None;
@@ -333,7 +334,7 @@ impl Step<'_> {
                 let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
                 self.reply(Reply::Reported(seq));
             }
-            _ => self.reply(Reply::Stale),
+            _ => self.return_attempt(by, fence),
         }
         Ok(())
     }

@@ -37,6 +37,43 @@ async fn task_of_killed_worker_runs_elsewhere() -> Result<()> {
 }
 
 #[tokio::test]
+async fn late_success_counts_without_another_attempt() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let mut late = RawWorker::join(client, raw::hello("echo", "late", 1)).await?;
+        let task = tasks::create(client, tasks::task("echo")).await?;
+        let assign = late.take().await?;
+        late.report(&assign, 1, vec![raw::output("before")]);
+        tasks::eventually("the first output", async || {
+            Ok(!tasks::outputs(&tasks::log(client, &task.name).await?).is_empty())
+        })
+        .await?;
+        late.close().await;
+        tasks::until(client, &task.name, |status| status.worker_losses == 1).await?;
+
+        let mut hello = raw::hello("echo", "late", 1);
+        hello.running.push(raw::running(&assign, 2, 0));
+        let mut late = RawWorker::join(client, hello).await?;
+        assert_eq!(late.welcome.resume[0].kind, Some(resume_attempt::Kind::ContinueAfter(1)));
+        late.report(&assign, 2, vec![raw::output("after")]);
+        late.succeed(&assign, 2, "paid");
+        assert!(late.result_ack().await?);
+        let status = tasks::ended(client, &task.name).await?.status.unwrap();
+        assert_eq!((status.state(), status.attempt, status.worker_losses), (TaskState::Succeeded, 1, 0));
+        assert_eq!(status.result.unwrap().text, "paid");
+        let log = tasks::log(client, &task.name).await?;
+        assert_eq!(tasks::outputs(&log), ["before", "after"]);
+        // The slot is free again.
+        tasks::create(client, tasks::task("echo")).await?;
+        late.take().await?;
+        history::check(client, false).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn late_result_is_rejected() -> Result<()> {
     let cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client();

@@ -236,7 +236,7 @@ impl<B: Backend> Engine<B> {
         let write_set = &mut self.write_set;
         let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Err(self.absent_key(key))) };
         let assigning = matches!(command, Command::Assign { .. });
-        let before = place(&entry.task);
+        let (before, was_on_worker) = (place(&entry.task), entry.task.assignment.is_some());
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
@@ -251,7 +251,7 @@ impl<B: Backend> Engine<B> {
                     write_set.order.push(key);
                 }
                 entry.assigned |= assigning;
-                if assigning && let Some(assignment) = &entry.task.assignment {
+                if !was_on_worker && let Some(assignment) = &entry.task.assignment {
                     let worker = (entry.task.namespace.clone(), assignment.worker.clone());
                     write_set.assigned_to.entry(worker).or_default().push(key);
                 }

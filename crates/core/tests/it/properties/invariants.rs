@@ -71,7 +71,10 @@ impl Observer {
         usage_grows(&before.total_usage(), &after.total_usage());
         let counts =
             |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses, task.hand_backs];
-        assert!(counts(before).iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
+        let mut known = counts(before);
+        // A worker that came back was not lost.
+        known[3] -= u32::from(before.lost.is_some() && after.state == State::Running);
+        assert!(known.iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
         record(after);
         never_spins(after);
     }
@@ -141,7 +144,14 @@ fn is_foreign(task: &Task, command: &Command) -> bool {
             && fence.is_none_or(|fence| fence == task.fence)
             && (by.epoch == live.epoch || (also_later && by.epoch > live.epoch))
     });
-    !lives
+    let returns = matches!(command, Command::Resume { .. })
+        && matches!(task.state, State::Pending | State::Queued)
+        && task.lost.as_ref().is_some_and(|lost| {
+            by.worker == lost.assignment.worker
+                && fence == Some(task.fence)
+                && by.epoch >= lost.assignment.epoch
+        });
+    !lives && !returns
 }
 
 /// The facts of the transition agree with the records.
@@ -217,6 +227,7 @@ fn record(task: &Task) {
             assert!(times.into_iter().flatten().all(|time| time <= task.ended_at.unwrap()));
         }
     }
+    assert!(task.lost.is_none() || !task.state.is_on_worker());
     if task.state.is_on_worker() {
         let waits_for_person = task.state == State::InputRequired && task.confirm_by.is_none();
         assert_eq!(task.due().is_some(), !waits_for_person, "{task:?}");

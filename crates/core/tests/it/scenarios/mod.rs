@@ -5,6 +5,7 @@ mod dependency;
 mod explain;
 mod input;
 mod limits;
+mod loss;
 mod queue;
 mod retry;
 mod worker;
