@@ -17,8 +17,8 @@ use rota_store::{Command, Error, Refused, Reply};
 use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
-use super::decode;
 use super::deps::{Opened, SessionDeps};
+use super::{decode, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -234,32 +234,8 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             };
             (of(id, command), After::Finished(id, fence, result))
         }
-        Kind::Heartbeat(beat) => {
-            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
-                entry.stats.cpu = if beat.cpu.is_finite() { beat.cpu.clamp(0.0, 1.0) } else { 0.0 };
-                entry.stats.memory_bytes = beat.memory_bytes.max(0);
-            });
-            return Ok(None);
-        }
-        Kind::Status(status) => {
-            let not_ready = failure::cut(status.not_ready_reason, 256);
-            tracing::info!(worker = %opened.key.1, not_ready, "status of the worker");
-            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
-                if entry.stats.not_ready_reason.is_empty() != not_ready.is_empty() {
-                    let what = if not_ready.is_empty() { "ready" } else { "not ready" };
-                    entry.stats.record(now(), what, None);
-                }
-                entry.stats.not_ready_reason = not_ready;
-                entry.stats.runtime_version = failure::cut(status.runtime_version, 128);
-            });
-            return Ok(None);
-        }
-        Kind::Draining(draining) => {
-            tracing::info!(worker = %opened.key.1, reason = failure::cut(draining.reason, 256), "worker is draining");
-            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
-                entry.draining = true;
-                entry.stats.record(now(), "draining", None);
-            });
+        Kind::Heartbeat(_) | Kind::Draining(_) | Kind::Status(_) => {
+            worker_state::take(deps, opened, kind);
             return Ok(None);
         }
     };

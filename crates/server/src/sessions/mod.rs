@@ -12,6 +12,7 @@ mod message_limits;
 mod previous_result;
 mod service;
 mod worker_loss;
+mod worker_state;
 
 pub(crate) use deps::SessionDeps;
 pub(crate) use message_limits::{Layer as LimitLayer, MAX_MESSAGE};
