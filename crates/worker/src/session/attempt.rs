@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::confinement::Confinement;
 use super::declared::{self, Token};
 use super::handle::{AttemptHandle, StopReason};
+use super::out_of_memory::OutOfMemoryKills;
 use super::previous_results::PreviousResults;
 use super::readiness::Readiness;
 use super::redact::Redaction;
@@ -261,7 +262,9 @@ async fn execute(
         claude.program = program.to_string_lossy().into_owned();
     }
     handle.start_silence_clock();
-    let report = runtime.run(attempt, channels).await;
+    let kills = OutOfMemoryKills::so_far();
+    let mut report = runtime.run(attempt, channels).await;
+    kills.explain(&mut report);
     match used {
         Some((folder, used)) => retry_after_rotation(report, &folder, &used).await,
         None => report,

@@ -10,6 +10,7 @@ mod environment;
 mod handle;
 mod heartbeat;
 mod inbound;
+mod out_of_memory;
 mod outbound;
 mod outbox;
 mod outgoing;

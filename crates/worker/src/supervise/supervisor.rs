@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -27,6 +28,8 @@ use super::tree;
 
 /// Grace period after the worker has died.
 const WORKER_LOST_GRACE: Duration = Duration::from_secs(6);
+/// Added to the score by which the kernel chooses what to kill when memory runs out, in thousandths of all memory.
+const OOM_SCORE: i16 = 500;
 /// Descendants that exit within this time of the program do not count as orphans.
 const ORPHAN_EXIT_TIME: Duration = Duration::from_millis(50);
 /// Time between SIGTERM and SIGKILL for orphans.
@@ -63,6 +66,7 @@ fn supervise() -> io::Result<()> {
     let token = rota_telemetry::env::var(protocol::TOKEN_VAR).ok_or_else(missing)?;
     // A session of its own: no terminal, and a worker can identify the orphans that it adopts.
     let _ = nix::unistd::setsid();
+    expendable();
     // Keeps the program out of this process's memory and environment, and secrets out of core dumps.
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -114,6 +118,15 @@ fn supervise() -> io::Result<()> {
     let ended = Response::Ended { code: tree.code, signal: tree.signal, orphans, by: tree.by };
     let _ = worker.write_all(&protocol::line(&ended)?);
     Ok(())
+}
+
+/// Lets the kernel end the program instead of its worker when memory runs out, and keeps its core dumps off the disk. Must
+/// precede the change to not dumpable, after which these files are root's.
+fn expendable() {
+    // Neither is worth failing for: a container may forbid both.
+    let score = procfs::process::Process::myself().and_then(|me| me.oom_score_adj()).unwrap_or(0);
+    let _ = std::fs::write("/proc/self/oom_score_adj", score.saturating_add(OOM_SCORE).min(1000).to_string());
+    let _ = getrlimit(Resource::RLIMIT_CORE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, 0, hard));
 }
 
 fn read(reader: &mut BufReader<UnixStream>) -> Option<Event> {

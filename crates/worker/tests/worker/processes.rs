@@ -106,3 +106,57 @@ async fn script_can_kill_its_worker() {
     let status = worker.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
 }
+
+/// Joins a control group with little memory, of either version of control groups, and uses more than that.
+const GREEDY: &str = r#"
+if [ -e "$GROUP/memory.limit_in_bytes" ]; then
+    echo 33554432 > "$GROUP/memory.limit_in_bytes"
+else
+    echo 33554432 > "$GROUP/memory.max"
+fi
+echo $$ > "$GROUP/cgroup.procs"
+cat /proc/self/oom_score_adj
+ulimit -Sc
+head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null
+"#;
+
+#[tokio::test]
+async fn lack_of_memory_is_reported() {
+    let root = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
+        .map(std::path::Path::new)
+        .into_iter()
+        .find(|root| root.join("cgroup.procs").exists());
+    let Some(group) = root.map(|root| root.join(format!("rota-test-{}", std::process::id()))) else {
+        return println!("skipped: no control groups");
+    };
+    let limits = ["memory.limit_in_bytes", "memory.max"];
+    if std::fs::create_dir(&group).is_err() || !limits.iter().any(|file| group.join(file).exists()) {
+        let _ = std::fs::remove_dir(&group);
+        return println!("skipped: control groups of memory cannot be made");
+    }
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let line = format!("GROUP={}\n{GREEDY}", group.display());
+    session.send(ToWorker::Assign(Box::new(assign(1, shell(line))))).await;
+    session.accepted(1).await;
+    let (events, result) = session.result().await;
+    std::fs::remove_dir(&group).unwrap();
+    let Some(result::Kind::Failed(failed)) = &result.kind else { panic!("{result:?}") };
+    assert!(failed.message.contains("for lack of memory"), "{failed:?}");
+    assert!(failed.hint.contains("more memory"));
+    let printed: Vec<u8> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(event::Kind::Output(output)) => Some(output.data.to_vec()),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    let printed = String::from_utf8(printed).unwrap();
+    // The worker's own score is not raised.
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let mut lines = printed.lines();
+    assert_eq!(lines.next().unwrap().parse::<i32>().unwrap(), (own + 500).min(1000));
+    assert_eq!(lines.next(), Some("0"), "core dumps are off");
+}
