@@ -134,3 +134,47 @@ async fn denied_question_settles_the_others() -> Result<()> {
     assert!(steps.iter().any(|step| step == "INPUT_REQUIRED>RUNNING:input_settled"), "{steps:?}");
     Ok(())
 }
+
+/// A CLI that is too old for the worker's options fails with its version, and each worker reports which one it has.
+#[tokio::test]
+async fn workers_check_the_version_of_their_cli() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let kind = v1::runtime::Kind::Claude(v1::ClaudeRuntime::default());
+    tasks::agent(client, "coder", v1::Runtime { kind: Some(kind) }, &[]).await?;
+    let installed = tokio::task::spawn_blocking(installed_cli).await??;
+    let old = cluster.folder().join("old-claude");
+    std::fs::write(&old, "#!/bin/sh\necho '1.0.0 (Claude Code)'\n")?;
+    std::fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let start = |name: &str, program: &Path| {
+        let state = cluster.folder().join("workers").join(name);
+        let mut options = cluster.worker_options(cluster.addr(), "coder", name, 1, state)?;
+        options.claude_program = Some(program.to_owned());
+        anyhow::Ok(WorkerHandle::start(options))
+    };
+    let _old = start("old", &old)?;
+    let mut task = claude_task(&model, &json!([{"text": "done"}]));
+    task.spec.get_or_insert_default().retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let first = tasks::create(client, task.clone()).await?;
+    let status = tasks::ended(client, &first.name).await?.status.unwrap_or_default();
+    let failure = status.failure.unwrap_or_default();
+    assert_eq!(failure.class(), FailureClass::Start, "{failure:?}");
+    assert!(failure.message.contains("has version 1.0.0") && failure.hint.contains("update"), "{failure:?}");
+
+    let _new = start("new", Path::new(&installed))?;
+    task.spec.get_or_insert_default().target =
+        Some(v1::Target { kind: Some(v1::target::Kind::Worker("new".to_owned())) });
+    let second = tasks::create(client, task).await?;
+    let status = tasks::ended(client, &second.name).await?.status.unwrap_or_default();
+    assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+    // The path of the installed CLI contains its version.
+    let has_version = |worker: &v1::Worker| {
+        !worker.runtime_version.is_empty() && installed.contains(&format!("-{}", worker.runtime_version))
+    };
+    tasks::eventually("the version of the CLI", async || {
+        let workers = tasks::workers(client).await?;
+        Ok(workers.iter().any(|worker| worker.name.ends_with("new") && has_version(worker)))
+    })
+    .await
+}

@@ -27,6 +27,7 @@ use super::readiness::Readiness;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
+use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure, notice};
 use crate::supervise::Group;
@@ -65,6 +66,7 @@ pub(super) struct AttemptDeps {
     pub(super) results: PreviousResults,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
+    pub(super) claude: Installed,
     pub(super) secrets_dir: Option<PathBuf>,
     /// Absent if attempts are not confined.
     pub(super) confinement: Option<Confinement>,
@@ -255,11 +257,16 @@ async fn execute(
         let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
         Attempt { assign, workspace, scratch, environment, redactor }
     };
-    if let (Some(program), Some(runtime::Kind::Claude(claude))) =
-        (&deps.claude_program, kind_mut(&mut attempt.assign))
+    if let Some(runtime::Kind::Claude(claude)) = kind_mut(&mut attempt.assign)
         && claude.program.is_empty()
     {
-        claude.program = program.to_string_lossy().into_owned();
+        match deps.claude.check().await {
+            Ok(version) => deps.readiness.set_runtime_version(&version),
+            Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
+        }
+        if let Some(program) = &deps.claude_program {
+            claude.program = program.to_string_lossy().into_owned();
+        }
     }
     handle.start_silence_clock();
     let kills = OutOfMemoryKills::so_far();

@@ -2,9 +2,7 @@
 //! while the stream is busy are sent as one report.
 
 use rota_proto::num::to_i32;
-use rota_proto::worker::v1::{
-    Hello, Report, RunningAttempt, SessionRequest, WorkerStatus, session_request::Kind,
-};
+use rota_proto::worker::v1::{Hello, Report, RunningAttempt, SessionRequest, session_request::Kind};
 
 use super::attempt::AttemptKey;
 use super::handle::StopReason;
@@ -27,6 +25,7 @@ impl Worker {
         });
         let options = &self.options;
         let isolated = self.not_isolated.is_none();
+        let status = self.status.borrow_and_update().clone();
         Hello {
             protocol_version: PROTOCOL_VERSION,
             namespace: options.namespace.clone(),
@@ -37,24 +36,22 @@ impl Worker {
             capabilities: options.capabilities.clone(),
             running: running.collect(),
             version: options.version.clone(),
-            runtime_version: options.runtime_version.clone(),
+            runtime_version: status.runtime_version,
             draining: self.draining,
             isolated_task: options.isolated_task.clone(),
             last_epoch: self.epoch.unwrap_or_default(),
             isolated,
             not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
-            not_ready_reason: self.not_ready.borrow_and_update().clone(),
+            not_ready_reason: status.not_ready_reason,
         }
     }
 
-    /// Announces what keeps this worker from running attempts, or that nothing does any more, if that has changed.
+    /// Announces what this worker reports about its machine, if that has changed.
     pub(super) fn announce_status(&mut self) {
-        if !self.not_ready.has_changed().unwrap_or_default() {
-            return;
+        if self.status.has_changed().unwrap_or_default() {
+            let status = self.status.borrow_and_update().clone();
+            self.outgoing.push_message(Kind::Status(status));
         }
-        let not_ready_reason = self.not_ready.borrow_and_update().clone();
-        let runtime_version = self.options.runtime_version.clone();
-        self.outgoing.push_message(Kind::Status(WorkerStatus { not_ready_reason, runtime_version }));
     }
 
     /// Queues an attempt for sending, unless it is queued already.

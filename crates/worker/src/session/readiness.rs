@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use procfs::Current;
+use rota_proto::worker::v1::WorkerStatus;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -30,8 +31,7 @@ pub(super) struct Readiness {
     state: PathBuf,
     min_free_disk: u64,
     min_free_memory: u64,
-    /// What keeps the machine from running attempts; empty if nothing does.
-    reason: watch::Sender<String>,
+    status: watch::Sender<WorkerStatus>,
     /// Held while a check runs, also by one that was given up since its file system does not answer.
     checking: Arc<Semaphore>,
 }
@@ -42,20 +42,32 @@ impl Readiness {
             state: state.to_owned(),
             min_free_disk,
             min_free_memory,
-            reason: watch::Sender::default(),
+            status: watch::Sender::default(),
             checking: Arc::new(Semaphore::new(1)),
         }
     }
 
-    /// Returns what keeps the machine from running attempts, now and whenever it changes; empty if nothing does.
-    pub(super) fn subscribe(&self) -> watch::Receiver<String> {
-        self.reason.subscribe()
+    /// Returns what the worker reports about its machine, now and whenever it changes.
+    pub(super) fn subscribe(&self) -> watch::Receiver<WorkerStatus> {
+        self.status.subscribe()
+    }
+
+    /// Sets the version of the agent's program, unless it is unknown.
+    pub(super) fn set_runtime_version(&self, version: &str) {
+        self.status.send_if_modified(|status| {
+            let changed = !version.is_empty() && status.runtime_version != version;
+            if changed {
+                version.clone_into(&mut status.runtime_version);
+            }
+            changed
+        });
     }
 
     /// Checks the machine. Returns what keeps it from running attempts; empty if nothing does.
     pub(super) async fn check(&self) -> String {
         let found = self.obstacle().await.unwrap_or_default();
-        self.reason.send_if_modified(|known| {
+        self.status.send_if_modified(|status| {
+            let known = &mut status.not_ready_reason;
             // The amounts change with every check.
             let changed = known.is_empty() != found.is_empty();
             if changed {
@@ -152,13 +164,13 @@ mod tests {
         std::fs::remove_dir(&state).unwrap();
         let reason = readiness.check().await;
         assert!(reason.starts_with("failed to use ") && reason.contains("No such file"), "{reason}");
-        assert_eq!(*changes.borrow_and_update(), reason);
+        assert_eq!(changes.borrow_and_update().not_ready_reason, reason);
         readiness.check().await;
         assert!(!changes.has_changed().unwrap());
 
         std::fs::create_dir(&state).unwrap();
         assert_eq!(readiness.check().await, "");
-        assert_eq!(*changes.borrow_and_update(), "");
+        assert_eq!(changes.borrow_and_update().not_ready_reason, "");
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use backon::ExponentialBackoff;
 use parking_lot::Mutex;
 use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
-    Draining, Result as AttemptResult, SessionRequest, Welcome, session_request::Kind,
+    Draining, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -26,6 +26,7 @@ use super::previous_results::PreviousResults;
 use super::readiness::Readiness;
 use super::{Error, Options};
 use crate::metrics::Sampler;
+use crate::runtimes::claude::Installed;
 use crate::workspace::Root;
 
 /// Duration after which a session counts as stable, which resets the reconnect backoff.
@@ -82,8 +83,8 @@ pub(super) struct Worker {
     /// The reconnect grace has expired and the agent's disconnect policy was applied.
     pub(super) lease_expired: bool,
     pub(super) orphaned: bool,
-    /// What keeps the machine from running attempts; empty if nothing does.
-    pub(super) not_ready: watch::Receiver<String>,
+    /// What the worker reports about its machine.
+    pub(super) status: watch::Receiver<WorkerStatus>,
     /// Reason why attempts are not isolated.
     pub(super) not_isolated: Option<String>,
 }
@@ -107,6 +108,7 @@ impl Worker {
         .map_err(|source| Error::State { path: options.state_dir.clone(), source })?;
         let (sender, attempt_events) = mpsc::unbounded_channel();
         let claude_program = options.claude_program.clone();
+        let claude = Installed::new(claude_program.clone());
         let secrets_dir = options.secrets_dir.clone();
         let not_isolated = options.not_isolated();
         if let Some(reason) = &not_isolated {
@@ -116,13 +118,15 @@ impl Worker {
         let token = Token { value: options.token.clone(), file: options.token_file.clone() };
         let readiness =
             Arc::new(Readiness::new(&options.state_dir, options.min_free_disk, options.min_free_memory));
+        readiness.set_runtime_version(&options.runtime_version);
         Ok(Self {
-            not_ready: readiness.subscribe(),
+            status: readiness.subscribe(),
             deps: Arc::new(AttemptDeps {
                 readiness,
                 results: PreviousResults::new(&options),
                 root,
                 claude_program,
+                claude,
                 secrets_dir,
                 confinement,
                 token,
@@ -228,8 +232,8 @@ impl Worker {
                         self.apply_attempt_event(event);
                     }
                 }
-                Ok(()) = self.not_ready.changed() => {
-                    self.not_ready.mark_changed();
+                Ok(()) = self.status.changed() => {
+                    self.status.mark_changed();
                     self.announce_status();
                 }
                 () = shutdown.cancelled(), if !self.draining => self.drain("the worker is shutting down"),

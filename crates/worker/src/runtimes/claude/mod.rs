@@ -15,6 +15,7 @@ mod conversation;
 mod environment;
 mod events;
 mod files;
+mod installed;
 mod lines;
 mod options;
 mod permission;
@@ -33,6 +34,7 @@ mod tests;
 
 use async_trait::async_trait;
 
+pub(crate) use installed::Installed;
 pub use version::version;
 
 use crate::runtimes::{Attempt, Channels, RunReport, Runtime};

@@ -1,0 +1,118 @@
+//! The CLI that is installed on this machine: its version, which is asked for again only when its file has changed.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rota_proto::v1::{Failure, FailureClass};
+use semver::Version;
+use tokio::sync::Mutex;
+
+use super::{DEFAULT_PROGRAM, version};
+use crate::runtimes::failure;
+
+/// The first version of the CLI that knows all options which [`argv`](super::argv) uses: `--system-prompt-snapshot` is the
+/// newest. Found by searching the published builds.
+const MIN_VERSION: Version = Version::new(2, 1, 257);
+
+/// The worker's CLI, for agents that name no program of their own.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    program: PathBuf,
+    known: Mutex<Option<(Identity, String)>>,
+}
+
+/// What changes when the file of a program is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    file: PathBuf,
+    modified: Option<SystemTime>,
+    bytes: u64,
+}
+
+impl Installed {
+    /// Expects a path, or a name that is searched for on the worker's PATH.
+    pub(crate) fn new(program: Option<PathBuf>) -> Self {
+        Self { program: program.unwrap_or_else(|| DEFAULT_PROGRAM.into()), known: Mutex::default() }
+    }
+
+    /// Returns the version; empty if it cannot be found out, as for a missing program, which fails with a message of its
+    /// own. Fails with class START if the version is too old.
+    pub(crate) async fn check(&self) -> Result<String, Failure> {
+        let Some(identity) = self.identity() else { return Ok(String::new()) };
+        let mut known = self.known.lock().await;
+        let text = match &*known {
+            Some((same, text)) if *same == identity => text.clone(),
+            _ => {
+                let text = version(&identity.file.to_string_lossy()).await.unwrap_or_default();
+                *known = Some((identity.clone(), text.clone()));
+                text
+            }
+        };
+        match Version::parse(&text) {
+            Ok(found) if found < MIN_VERSION => Err(too_old(&identity.file, &found)),
+            _ => Ok(text),
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let path = if self.program.components().count() > 1 {
+            self.program.clone()
+        } else {
+            let search = rota_telemetry::env::var_os("PATH")?;
+            std::env::split_paths(&search)
+                .map(|entry| entry.join(&self.program))
+                .find(|path| path.is_file())?
+        };
+        // A package manager replaces the target of a link.
+        let file = path.canonicalize().ok()?;
+        let metadata = file.metadata().ok()?;
+        Some(Identity { file, modified: metadata.modified().ok(), bytes: metadata.len() })
+    }
+}
+
+fn too_old(file: &Path, found: &Version) -> Failure {
+    let text =
+        format!("Claude Code at {} has version {found}; {MIN_VERSION} or newer is needed", file.display());
+    let mut failure = failure(FailureClass::Start, text);
+    failure.hint = "update Claude Code on the worker's machine, for example with `claude update`".to_owned();
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn write(program: &Path, prints: &str) {
+        std::fs::write(program, format!("#!/bin/sh\necho run >>\"$0.runs\"\n{prints}\n")).unwrap();
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn runs(program: &Path) -> usize {
+        std::fs::read_to_string(program.with_extension("runs")).unwrap().lines().count()
+    }
+
+    #[tokio::test]
+    async fn old_version_is_refused_until_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("claude");
+        let installed = Installed::new(Some(program.clone()));
+        assert_eq!(installed.check().await.unwrap(), "", "a missing program fails when it is started");
+
+        write(&program, "echo '2.1.256 (Claude Code)'");
+        for _ in 0..2 {
+            let refused = installed.check().await.unwrap_err();
+            assert_eq!(refused.class(), FailureClass::Start);
+            assert!(refused.message.contains("has version 2.1.256; 2.1.257 or newer"), "{refused:?}");
+        }
+        assert_eq!(runs(&program), 1, "asked once");
+
+        write(&program, "echo '2.1.257 (Claude Code), later'");
+        assert_eq!(installed.check().await.unwrap(), "2.1.257");
+        assert_eq!(runs(&program), 2);
+
+        write(&program, "echo unknown");
+        assert_eq!(installed.check().await.unwrap(), "unknown", "left to the program");
+    }
+}
