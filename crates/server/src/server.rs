@@ -102,6 +102,7 @@ impl Server {
             options.token.clone(),
             options.oidc.clone(),
             worker_tokens.clone(),
+            addr.ip().is_loopback(),
             &options.background_tasks,
             stop.clone(),
         );

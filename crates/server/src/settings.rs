@@ -65,7 +65,7 @@ pub struct Settings {
     /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
     #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
     pub oidc_operator: Option<String>,
-    /// Accept unauthenticated clients on an address that other machines can reach
+    /// Require no token: every program that reaches the address may do everything
     #[arg(long)]
     pub insecure: bool,
     /// Interval between heartbeats of a worker session, in both directions
@@ -131,8 +131,10 @@ impl rota_settings::Settings for Settings {
 /// Contradiction between settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The server would be open to the network.
-    #[error("{0} is reachable from other machines, but no token is required")]
+    /// The server would be open to all that reach its address.
+    #[error(
+        "no token would be required on {0}: every program that reaches it could run commands on the workers"
+    )]
     Unauthenticated(SocketAddr),
     /// A key has no effect without the issuer.
     #[error("{0} requires oidc_issuer or oidc_token_file")]
@@ -165,9 +167,9 @@ impl SettingsError {
     /// How to resolve it, where that is not obvious.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Unauthenticated(_) => {
-                Some("set --token-file, or --insecure if a proxy or a firewall restricts access")
-            }
+            Self::Unauthenticated(_) => Some(
+                "set --token-file, or --insecure if that is what you want; `rota dev` makes a token by itself",
+            ),
             Self::NoIssuerInToken(_) => Some("set --oidc-issuer"),
             _ => None,
         }
@@ -178,7 +180,7 @@ impl Settings {
     /// Fails if settings contradict each other. Reads the OIDC token file where it names the issuer.
     pub fn validate(&self) -> Result<(), SettingsError> {
         let authenticated = self.oidc()?.is_some() || self.token_file.is_some();
-        if !authenticated && !self.listen.ip().is_loopback() && !self.insecure {
+        if !authenticated && !self.insecure {
             return Err(SettingsError::Unauthenticated(self.listen));
         }
         self.tls().map(|_| ())
@@ -278,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn public_address_requires_authentication() {
-        let public = |settings: &mut Settings| settings.listen = ([0, 0, 0, 0], 0).into();
-        let error = settings(public).validate().unwrap_err();
-        assert!(matches!(error, SettingsError::Unauthenticated(_)) && error.hint().is_some());
-        let insecure = Settings { insecure: true, ..settings(public) };
-        assert!(insecure.validate().is_ok());
-        let token = Settings { token_file: Some("token".into()), ..settings(public) };
-        assert!(token.validate().is_ok());
+    fn every_address_requires_authentication() {
+        for listen in [[0, 0, 0, 0], [127, 0, 0, 1]] {
+            let open = settings(|settings| settings.listen = (listen, 0).into());
+            let error = open.validate().unwrap_err();
+            assert!(matches!(error, SettingsError::Unauthenticated(_)) && error.hint().is_some());
+            assert!(Settings { insecure: true, ..open.clone() }.validate().is_ok());
+            assert!(Settings { token_file: Some("token".into()), ..open }.validate().is_ok());
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ impl Server {
         serve::private_dir(&settings.data_dir)?;
         let store = serve::open(&settings.data_dir).await?;
         let bound = serve::bind(settings.options(store).map_err(contradiction)?).await?;
+        if settings.insecure {
+            tracing::warn!("--insecure: every program that reaches this address may do everything");
+        }
         let scheme = if settings.tls_certificate.is_some() { "https" } else { "http" };
         Reporter::new(globals.color).line(&format!("listening on {scheme}://{}", bound.addr()));
         if let Some(addr) = bound.http_addr() {

@@ -55,7 +55,7 @@ async fn invalid_arguments_exit_with_2() -> Result<()> {
         (&["run", "--secret-env", "ROTA_NOT_SET", "x"], "ROTA_NOT_SET is not set"),
         (&["get", "tasks", "--label", "nothing"], "KEY=VALUE"),
         (&["wait", "a", "--timeout", "long"], "long"),
-        (&["server", "--listen", "0.0.0.0:0", "--data-dir", "data"], "no token is required"),
+        (&["server", "--listen", "127.0.0.1:0", "--data-dir", "data"], "no token would be required"),
         (&["dev", "--listen", "0.0.0.0:0", "--data-dir", "data"], "reachable from other machines"),
         (&["server", "--oidc-operator", "x", "--data-dir", "data"], "oidc_operator requires oidc_issuer"),
         (
@@ -115,11 +115,11 @@ async fn unreachable_servers_exit_with_5() -> Result<()> {
     refused.failed(5, &["error: ", &port.to_string(), "hint: "]);
     // Two control planes cannot have the same data or the same port.
     let data = fixture.dir().join("data");
-    let second = ["server", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let second = ["server", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--insecure"];
     fixture.rota(&second).await.failed(1, &["error: ", "in use"]);
     let taken = fixture.addr().to_string();
     fixture
-        .rota(&["server", "--data-dir", "other", "--listen", &taken])
+        .rota(&["server", "--data-dir", "other", "--listen", &taken, "--insecure"])
         .await
         .failed(1, &["error: ", &taken, "hint: "]);
     Ok(())

@@ -19,6 +19,7 @@ use super::accept::Peer;
 use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
+use super::page;
 use super::roles::{Role, allowed_roles};
 use super::worker_token::WorkerTokens;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
@@ -31,6 +32,8 @@ pub(crate) struct Authenticator {
     admin: Arc<RwLock<Option<[u8; 32]>>>,
     verifier: Option<Verifier>,
     worker_tokens: WorkerTokens,
+    /// Whether only programs on this machine reach the control plane.
+    on_loopback: bool,
 }
 
 impl Authenticator {
@@ -38,6 +41,7 @@ impl Authenticator {
         token: Option<Token>,
         oidc: Option<Oidc>,
         worker_tokens: WorkerTokens,
+        on_loopback: bool,
         background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
@@ -63,20 +67,23 @@ impl Authenticator {
                 files::follow(vec![path], RELOAD_INTERVAL, monitor, stop, load).await?;
             }
         }
-        Ok(Self { admin, verifier: oidc.map(Verifier::new), worker_tokens })
+        Ok(Self { admin, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
-    fn check_locally(
+    fn check_locally<B>(
         &self,
         allowed: &[Role],
-        token: Option<&[u8]>,
+        request: &http::Request<B>,
     ) -> Option<Result<Option<Identity>, Status>> {
         let admin = *self.admin.read();
-        if allowed.contains(&Role::Anonymous) || (admin.is_none() && self.verifier.is_none()) {
+        if admin.is_none() && self.verifier.is_none() {
+            return Some(page::check(request, self.on_loopback).map(|()| None));
+        }
+        if allowed.contains(&Role::Anonymous) {
             return Some(Ok(None));
         }
-        let Some(token) = token else {
+        let Some(token) = bearer_token(request.headers()) else {
             return Some(Err(status::error("TOKEN_REQUIRED", "a token is required")));
         };
         if let Some(verified) = self.worker_tokens.verify(token) {
@@ -164,7 +171,7 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let allowed = allowed_roles(request.uri().path());
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        match self.authenticator.check_locally(allowed, bearer_token(request.headers())) {
+        match self.authenticator.check_locally(allowed, &request) {
             Some(Ok(identity)) => {
                 if let Some(identity) = identity {
                     request.extensions_mut().insert(identity);

@@ -5,6 +5,7 @@ pub(crate) mod auth;
 mod files;
 pub(crate) mod identity;
 pub(crate) mod oidc;
+mod page;
 mod roles;
 pub(crate) mod tls;
 pub(crate) mod worker_token;

@@ -70,6 +70,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The caller is authenticated but lacks the role that the call requires.",
     ),
     (
+        "HOST_REFUSED",
+        Code::PermissionDenied,
+        "No token is required, and the call is for a name that is not this machine's, or comes from a web page elsewhere.",
+    ),
+    (
         "WORKER_NAME_MISMATCH",
         Code::PermissionDenied,
         "The worker's name or agent differs from what its token was issued for.",

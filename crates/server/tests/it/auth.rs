@@ -152,6 +152,26 @@ async fn grpc_web_calls_succeed() -> Result<()> {
     Ok(())
 }
 
+/// Without a token, neither a page of another origin nor one whose name was given this machine's address gets through.
+#[tokio::test]
+async fn pages_from_elsewhere_are_refused() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let call = async |header: &str, value: &str| {
+        let url = format!("http://{}/rota.v1.TaskService/ListTasks", cluster.addr());
+        let request = reqwest::Client::new()
+            .post(url)
+            .header("content-type", "application/grpc-web+proto")
+            .header(header, value)
+            .body(vec![0; 5]);
+        anyhow::Ok(request.send().await?.headers().get("grpc-status").cloned())
+    };
+    let refused = Some(http::HeaderValue::from_static("7"));
+    assert_eq!(call("origin", "http://evil.example").await?, refused);
+    assert_eq!(call("host", "evil.example:7420").await?, refused);
+    assert_ne!(call("origin", "http://localhost:3000").await?, refused);
+    Ok(())
+}
+
 #[tokio::test]
 async fn calls_over_tls_succeed() -> Result<()> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
