@@ -40,6 +40,7 @@ mod dispatch;
 mod exit;
 mod globals;
 mod output;
+mod private;
 mod process;
 
 use std::process::ExitCode;

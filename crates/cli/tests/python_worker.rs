@@ -55,7 +55,7 @@ fn example() -> PathBuf {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("token"), "a-token-for-tests\n").unwrap();
+        std::fs::write(dir.path().join("token"), "a-token-for-tests-that-is-long-enough\n").unwrap();
         std::fs::write(dir.path().join("config.toml"), "").unwrap();
         let mut fixture = Self { dir, endpoint: String::new(), server: None };
         fixture.start("127.0.0.1:0");

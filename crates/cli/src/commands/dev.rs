@@ -27,6 +27,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Out, Reporter};
+use crate::private;
 
 /// More than any `rota dev` runs: a worker's token ends with its process.
 const WORKER_TOKEN_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -123,7 +124,7 @@ impl Dev {
         }
         let reporter = Reporter::new(globals.color);
         let shutdown = signals::Shutdown::listen()?;
-        serve::private_dir(&config.data_dir)?;
+        private::directory(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let token_file = token_file(&data_dir)?;
         let store = serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?;
@@ -326,7 +327,7 @@ impl DataDirLock {
     fn acquire() -> anyhow::Result<Self> {
         let found = discover::dev_file();
         let path = found.with_extension("lock");
-        serve::private_dir(path.parent().unwrap_or(Path::new("/")))?;
+        private::directory(path.parent().unwrap_or(Path::new("/")))?;
         match FileLock::acquire(&path) {
             Ok(file) => Ok(Self { _file: file }),
             Err(LockError::Held) => {

@@ -9,6 +9,7 @@ use rota_store::Store;
 use secrecy::SecretString;
 
 use crate::exit::{Exit, Failure};
+use crate::private;
 
 /// Opens the store in a data directory, which must exist.
 pub async fn open(data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
@@ -42,22 +43,12 @@ fn store_failure(error: rota_store::Error) -> Failure {
     }
 }
 
-/// Creates a directory that only its owner can access.
-pub fn private_dir(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("failed to create the directory {}", path.display()))
-}
-
+/// Reads a token file that no other user may have written or read.
 pub fn token(path: &Path) -> anyhow::Result<SecretString> {
+    private::check_file(path)?;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("failed to read the token file {}", path.display()))?;
     let text = text.trim();
-    if text.is_empty() {
-        return Err(Failure::new(Exit::Failed, format!("the token file {} is empty", path.display())).into());
-    }
+    private::check_token(path, text)?;
     Ok(SecretString::from(text))
 }

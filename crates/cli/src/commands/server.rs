@@ -9,6 +9,7 @@ use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::Reporter;
+use crate::private;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +39,10 @@ impl Server {
             return Ok(Exit::Ok);
         };
         settings.validate().map_err(contradiction)?;
-        serve::private_dir(&settings.data_dir)?;
+        if let Some(file) = &settings.token_file {
+            serve::token(file)?;
+        }
+        private::directory(&settings.data_dir)?;
         let store = serve::open(&settings.data_dir).await?;
         let bound = serve::bind(settings.options(store).map_err(contradiction)?).await?;
         if settings.insecure {

@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::procfs;
 use crate::responses::Response;
 
-const TOKEN: &str = "a-token-for-tests";
+const TOKEN: &str = "a-token-for-tests-that-is-long-enough";
 
 /// Timeouts of the control plane for workers.
 #[derive(Debug, Clone, Copy)]
