@@ -77,7 +77,8 @@ pub struct PodTemplate {
     pub termination_grace_period: Option<HumanDuration>,
 }
 
-/// Overrides of the agent's pod template. Maps and lists are merged, other fields replaced.
+/// Overrides of the agent's pod template. Maps and lists are merged, other fields replaced. What gives a pod rights, such as
+/// its service account, is the agent's alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodOverrides {
@@ -92,7 +93,8 @@ pub struct PodOverrides {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Json>,
-    /// Additional `volumes` of the pod.
+    /// Additional `volumes` of the pod: `emptyDir`, `ephemeral`, `persistentVolumeClaim`, `configMap` or `downwardAPI`. Others
+    /// belong in the `pod` of the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub volumes: Vec<Json>,
@@ -100,10 +102,6 @@ pub struct PodOverrides {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub volume_mounts: Vec<Json>,
-    /// Service account of the pod. The token of the account is not mounted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
 }
 
 /// Pull policy of an image.

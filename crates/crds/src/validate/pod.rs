@@ -13,6 +13,10 @@ use crate::{AgentSecret, Json, PodOverrides, PodTemplate};
 
 /// Prefix of the volumes that the operator adds to pods.
 const RESERVED_PREFIX: &str = "rota-";
+const RESERVED: &str = "must not start with rota-, which is reserved for the operator";
+/// Kinds of volumes that give a pod no right besides its own storage.
+const TASK_VOLUMES: [&str; 5] =
+    ["emptyDir", "ephemeral", "persistentVolumeClaim", "configMap", "downwardAPI"];
 const MAX_GRACE_PERIOD: Duration = Duration::from_hours(7 * 24);
 
 impl Check<'_> {
@@ -61,22 +65,27 @@ impl Check<'_> {
             Duration::ZERO,
             MAX_GRACE_PERIOD,
         );
-        self.place(
-            &pod.node_selector,
-            &pod.tolerations,
-            (&pod.volumes, &pod.volume_mounts),
-            pod.service_account_name.as_deref(),
-        );
+        if let Some(account) = &pod.service_account_name {
+            self.field("serviceAccountName").dns_name(account, 253);
+        }
+        self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
     }
 
+    /// Checks a task's overrides. Creating tasks is a smaller right than creating pods: a task must not reach what only the
+    /// latter do, such as any Secret of the namespace, a token of any service account, or the node's files.
     pub(super) fn overrides(&mut self, pod: &PodOverrides) {
         self.read::<v1::ResourceRequirements>("resources", pod.resources.as_ref());
-        self.place(
-            &pod.node_selector,
-            &pod.tolerations,
-            (&pod.volumes, &pod.volume_mounts),
-            pod.service_account_name.as_deref(),
-        );
+        for (index, volume) in pod.volumes.iter().enumerate() {
+            let mut list = self.field("volumes");
+            let mut item = list.item(index);
+            for kind in volume.0.keys().filter(|key| *key != "name") {
+                item.field(kind).require(
+                    TASK_VOLUMES.contains(&kind.as_str()),
+                    "is a kind of volume that only the agent's spec.pod may have",
+                );
+            }
+        }
+        self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
     }
 
     fn place(
@@ -84,7 +93,6 @@ impl Check<'_> {
         selector: &BTreeMap<String, String>,
         tolerations: &[Json],
         (volumes, mounts): (&[Json], &[Json]),
-        account: Option<&str>,
     ) {
         self.require(selector.len() <= 64, "nodeSelector must have at most 64 labels");
         self.each::<v1::Toleration>("tolerations", tolerations);
@@ -94,23 +102,20 @@ impl Check<'_> {
             let mut name = name.item(index);
             let mut name = name.field("name");
             name.dns_name(&volume.name, 63);
-            name.require(
-                !volume.name.starts_with(RESERVED_PREFIX),
-                "must not start with rota-, which is reserved for the operator",
-            );
+            name.require(!volume.name.starts_with(RESERVED_PREFIX), RESERVED);
         }
         for (index, mount) in self.each::<v1::VolumeMount>("volumeMounts", mounts).iter().enumerate() {
-            let mut path = self.field("volumeMounts");
-            let mut path = path.item(index);
-            let mut path = path.field("mountPath");
+            let mut list = self.field("volumeMounts");
+            let mut item = list.item(index);
+            // The volumes of the worker hold its token and its secrets.
+            item.field("name").require(!mount.name.starts_with(RESERVED_PREFIX), RESERVED);
+            let mut path = item.field("mountPath");
             path.require(mount.mount_path.starts_with('/'), "must be absolute");
             let reserved = ["/var/run/rota", "/var/lib/rota"]
                 .iter()
                 .any(|folder| std::path::Path::new(&mount.mount_path).starts_with(folder));
+            let reserved = reserved || std::path::Path::new(&mount.mount_path) == "/tmp";
             path.require(!reserved, "is reserved for the worker");
-        }
-        if let Some(account) = account {
-            self.field("serviceAccountName").dns_name(account, 253);
         }
     }
 

@@ -154,6 +154,25 @@ fn invalid_tasks_are_reported() {
 }
 
 #[test]
+fn task_gets_no_rights_of_pods() {
+    for kind in [
+        "secret: {secretName: any}",
+        "hostPath: {path: /}",
+        "projected: {sources: [{serviceAccountToken: {path: t}}]}",
+        "csi: {driver: d}",
+        "nfs: {server: s, path: /}",
+    ] {
+        let spec = format!("{{agent: a, isolation: Pod, podOverrides: {{volumes: [{{name: v, {kind}}}]}}}}");
+        let name = kind.split(':').next().unwrap();
+        let field = format!("spec.podOverrides.volumes[0].{name}");
+        assert_violation("Task", "{name: a}", &spec, &field, "only the agent's spec.pod may have");
+    }
+    let mount =
+        "{agent: a, isolation: Pod, podOverrides: {volumeMounts: [{name: rota-token, mountPath: /mine}]}}";
+    assert_violation("Task", "{name: a}", mount, "spec.podOverrides.volumeMounts[0].name", "reserved");
+}
+
+#[test]
 fn excessive_sizes_are_reported() {
     let of = |bytes: usize| "x".repeat(bytes);
     assert_violation("Task", "{name: a}", &format!("{{title: {}}}", of(513)), "spec.title", "513");
@@ -233,6 +252,16 @@ fn invalid_agents_are_reported() {
         (
             "{runtime: {external: {}}, pod: {volumeMounts: [{name: a, mountPath: /var/run/rota/secrets}]}}",
             "spec.pod.volumeMounts[0].mountPath",
+            "reserved",
+        ),
+        (
+            "{runtime: {external: {}}, pod: {volumeMounts: [{name: a, mountPath: /tmp}]}}",
+            "spec.pod.volumeMounts[0].mountPath",
+            "reserved",
+        ),
+        (
+            "{runtime: {external: {}}, pod: {volumeMounts: [{name: rota-token, mountPath: /mine}]}}",
+            "spec.pod.volumeMounts[0].name",
             "reserved",
         ),
         (

@@ -137,7 +137,7 @@ impl PodSpecInput<'_> {
             termination_grace_period_seconds: i64::try_from(grace.as_secs()).ok(),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            service_account_name: overrides.service_account_name.or(template.service_account_name),
+            service_account_name: template.service_account_name,
             node_selector: (!node_selector.is_empty()).then_some(node_selector),
             tolerations: (!tolerations.is_empty()).then_some(tolerations),
             affinity,
@@ -170,13 +170,13 @@ impl PodSpecInput<'_> {
             .map(|resources| read("resources", resources))
             .transpose()?;
         let mut mounts = vec![
-            mount("ca", CA_PATH, true),
-            mount("token", TOKEN_PATH, true),
-            mount("state", STATE_PATH, false),
-            mount("tmp", "/tmp", false),
+            mount("rota-ca", CA_PATH, true),
+            mount("rota-token", TOKEN_PATH, true),
+            mount("rota-state", STATE_PATH, false),
+            mount("rota-tmp", "/tmp", false),
         ];
         if !self.agent.spec.secrets.is_empty() {
-            mounts.push(mount("secrets", SECRETS_PATH, true));
+            mounts.push(mount("rota-secrets", SECRETS_PATH, true));
         }
         let mut own: Vec<VolumeMount> = list("volumeMounts", &template.volume_mounts)?;
         own.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
@@ -279,11 +279,11 @@ impl PodSpecInput<'_> {
                     name: CA_CONFIG_MAP.to_owned(),
                     ..Default::default()
                 }),
-                ..volume("ca")
+                ..volume("rota-ca")
             },
-            Volume { projected: Some(projected(vec![token])), ..volume("token") },
-            Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("state") },
-            Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
+            Volume { projected: Some(projected(vec![token])), ..volume("rota-token") },
+            Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("rota-state") },
+            Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("rota-tmp") },
         ];
         if !self.agent.spec.secrets.is_empty() {
             let secrets = self.agent.spec.secrets.iter().map(|secret| VolumeProjection {
@@ -298,7 +298,7 @@ impl PodSpecInput<'_> {
                 }),
                 ..Default::default()
             });
-            volumes.push(Volume { projected: Some(projected(secrets.collect())), ..volume("secrets") });
+            volumes.push(Volume { projected: Some(projected(secrets.collect())), ..volume("rota-secrets") });
         }
         volumes
     }

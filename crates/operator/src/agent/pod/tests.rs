@@ -83,12 +83,13 @@ fn hash_covers_only_what_pods_see() {
 
 #[test]
 fn task_pod_applies_overrides() {
-    let agent = agent("{runtime: {scripted: {}}, slots: 9, pod: {nodeSelector: {a: b}}}");
+    let agent =
+        agent("{runtime: {scripted: {}}, slots: 9, pod: {nodeSelector: {a: b}, serviceAccountName: s}}");
     let task: Task = serde_saphyr::from_str(
         "apiVersion: rota.dev/v1alpha1
 kind: Task
 metadata: {name: t, namespace: team, uid: u2}
-spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}, serviceAccountName: s}}
+spec: {agent: coder, isolation: Pod, podOverrides: {nodeSelector: {c: d}}}
 ",
     )
     .unwrap();

@@ -58,9 +58,10 @@ async fn impostors_are_rejected() {
     space.apply(&authority.to_string()).await;
 
     let mut wrong = impostor(&pod, "wrong-token");
-    *volume(&mut wrong, "token") = json!({ "name": "token", "configMap": { "name": "not-a-token" } });
+    *volume(&mut wrong, "rota-token") =
+        json!({ "name": "rota-token", "configMap": { "name": "not-a-token" } });
     let mut other = impostor(&pod, "other-audience");
-    volume(&mut other, "token")["projected"]["sources"][0]["serviceAccountToken"]["audience"] =
+    volume(&mut other, "rota-token")["projected"]["sources"][0]["serviceAccountToken"]["audience"] =
         json!("other");
     let mut renamed = impostor(&pod, "other-name");
     *variable(&mut renamed, "POD_NAME") = json!({ "name": "POD_NAME", "value": pod["metadata"]["name"] });
@@ -70,7 +71,7 @@ async fn impostors_are_rejected() {
     let endpoint = variable(&mut plain, "ROTA_ENDPOINT")["value"].as_str().unwrap().to_owned();
     variable(&mut plain, "ROTA_ENDPOINT")["value"] = json!(endpoint.replace("https://", "http://"));
     let mut deceived = impostor(&pod, "other-authority");
-    volume(&mut deceived, "ca")["configMap"]["name"] = json!("stranger");
+    volume(&mut deceived, "rota-ca")["configMap"]["name"] = json!("stranger");
     // Valid in every respect, but not announced.
     let unannounced = impostor(&pod, "unannounced");
 
