@@ -85,6 +85,8 @@ pub enum Command {
     Server(server::Server),
     /// Run a worker of an agent
     Worker(worker::Worker),
+    /// Remove workspaces that workers of this machine have kept, and that no attempt uses
+    Clean(clean::Clean),
     /// Run the Kubernetes operator
     Operator(operator::Operator),
     /// Benchmark a control plane on this machine

@@ -38,6 +38,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     // Commands that need no server.
     let command = match cli.command {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Clean(command) => return command.run(&cli.globals).await,
         Command::Completion(command) => return command.run(Cli::command()),
         Command::Version(command) => return command.run(&cli.globals),
         // Reports problems of the connection itself.
@@ -74,6 +75,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Admin(command) => command.run(context).await,
         // Handled above.
         Command::Bench(_)
+        | Command::Clean(_)
         | Command::Completion(_)
         | Command::Version(_)
         | Command::Doctor(_)

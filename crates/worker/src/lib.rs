@@ -51,9 +51,10 @@ mod workspace;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use session::{Error, Options, Runtimes};
+pub use session::{Error, Options, PROTOCOL_VERSION, Runtimes};
 #[cfg(feature = "clap")]
 pub use settings::Settings;
+pub use workspace::{Unused, remove_unused, unused};
 
 /// Runs a hidden subcommand with which a worker starts its own binary, if `args` (without the program's name)
 /// begin with one. Must be called before an async runtime, a thread or an argument parser is started.

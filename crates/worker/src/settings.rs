@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
-use crate::session::{MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options};
+use crate::session::{KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options};
 
 /// Settings of `rota worker`.
 #[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +49,9 @@ pub struct Settings {
     /// File that supervisors of programs lock [default: one in the state directory]
     #[arg(long, value_name = "FILE", hide = true)]
     pub supervisors_lock: Option<PathBuf>,
+    /// Time after its last use for which a workspace is kept
+    #[arg(long, value_name = "TIME")]
+    pub keep_workspaces: HumanDuration,
     /// Free disk in the state directory without which the worker takes no tasks, in MiB
     #[arg(long, value_name = "MIB")]
     pub min_free_disk_mib: u64,
@@ -83,6 +86,7 @@ impl Default for Settings {
             allow_write: Vec::new(),
             private: Vec::new(),
             supervisors_lock: None,
+            keep_workspaces: HumanDuration(KEEP_WORKSPACES),
             min_free_disk_mib: MIN_FREE_DISK >> 20,
             min_free_memory_mib: MIN_FREE_MEMORY >> 20,
             isolated_task: None,
@@ -114,6 +118,7 @@ impl Settings {
         options.private = self.private;
         options.supervisors_lock = self.supervisors_lock;
         options.isolated_task = self.isolated_task.unwrap_or_default();
+        options.keep_workspaces = self.keep_workspaces.0;
         options.min_free_disk = self.min_free_disk_mib.saturating_mul(1 << 20);
         options.min_free_memory = self.min_free_memory_mib.saturating_mul(1 << 20);
         options.orphan_timeout = self.orphan_timeout.0;

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod bench;
 pub mod cancel;
 pub mod capabilities;
+pub mod clean;
 pub mod completion;
 pub mod delete;
 pub mod describe;

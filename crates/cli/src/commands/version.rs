@@ -1,6 +1,7 @@
 //! `rota version`: prints versions.
 
 use clap::Args;
+use rota_worker::PROTOCOL_VERSION;
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -11,16 +12,13 @@ use crate::output::Out;
 #[command(after_long_help = "Examples:\n  rota version\n  rota version -o json")]
 pub struct Version {}
 
-/// Version of the worker protocol.
-const WORKER_PROTOCOL: u32 = 1;
-
 impl Version {
     pub fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let out = Out::new(globals.output, globals.color);
         let version = env!("CARGO_PKG_VERSION");
         if out.is_human() {
             out.line(&format!(
-                "rota {version} (API rota.v1, manifests {}, worker protocol {WORKER_PROTOCOL})",
+                "rota {version} (API rota.v1, manifests {}, worker protocol {PROTOCOL_VERSION})",
                 rota_crds::API_VERSION
             ))?;
         } else {
@@ -28,7 +26,7 @@ impl Version {
                 "version": version,
                 "api": "rota.v1",
                 "manifests": rota_crds::API_VERSION,
-                "workerProtocol": WORKER_PROTOCOL,
+                "workerProtocol": PROTOCOL_VERSION,
             }))?;
         }
         Ok(Exit::Ok)

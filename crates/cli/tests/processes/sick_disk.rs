@@ -1,4 +1,4 @@
-//! Workers whose disk is full, among healthy ones: real file systems, real git, real programs.
+//! Disks of workers: full ones among healthy ones, and what is left on them. Real file systems, real git, real programs.
 
 use std::path::Path;
 
@@ -99,4 +99,35 @@ async fn full_disks_fail_no_task() -> Result<()> {
     tasks::cancel(&client, &bound).await?;
     drop((full, small, healthy));
     history::check(&client, true).await?.check()
+}
+
+#[tokio::test]
+async fn kept_workspaces_are_cleaned() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "first", 1).await?;
+    let state = fixture.state_dir();
+    let mut task = workload::shell("echo work > file", &[]);
+    task.spec.get_or_insert_default().workspace = Some(v1::Workspace {
+        mode: v1::WorkspaceMode::Keep.into(),
+        path: "thread".to_owned(),
+        ..v1::Workspace::default()
+    });
+    let name = tasks::create(&client, task).await?.name;
+    assert_eq!(tasks::ended(&client, &name).await?.status.unwrap().state(), TaskState::Succeeded);
+    let kept = state.join("kept/default/thread");
+    let state = state.to_str().unwrap();
+    let clean = async |more: &[&str]| {
+        fixture.rota(&[&["clean", "--state-dir", state], more].concat()).await.success()
+    };
+    assert!(clean(&[]).await.contains("removed 0 workspaces"));
+    let listed = clean(&["--older-than", "0s", "--dry-run"]).await;
+    assert!(listed.contains("kept/default/thread") && listed.contains("would remove 1 "), "{listed}");
+    assert!(kept.join("file").exists());
+    let json = clean(&["--older-than", "0s", "-o", "json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    assert_eq!(json["workspaces"][0]["removed"], true);
+    assert!(!kept.exists());
+    Ok(())
 }

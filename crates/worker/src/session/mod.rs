@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confinement::Paths;
+pub use outbound::PROTOCOL_VERSION;
 pub(crate) use readiness::{MIN_FREE_DISK, MIN_FREE_MEMORY};
 use rota_proto::v1::runtime;
 use secrecy::SecretString;
@@ -41,6 +42,9 @@ use crate::runtimes::scripted::Scripted;
 
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Default of [`Options::keep_workspaces`], in which people come back to what an agent has left for them.
+pub(crate) const KEEP_WORKSPACES: Duration = Duration::from_hours(30 * 24);
 
 /// Options of a worker, with the channel that it connects through.
 #[derive(Debug, Clone)]
@@ -78,6 +82,8 @@ pub struct Options {
     pub allow_write: Vec<PathBuf>,
     /// Further directories that confined attempts must not open, as they must not the worker's own.
     pub private: Vec<PathBuf>,
+    /// Time after its last use for which a workspace is kept.
+    pub keep_workspaces: Duration,
     /// Bytes of disk in `state_dir` without which the worker takes no attempts.
     pub min_free_disk: u64,
     /// Bytes of the machine's memory without which the worker takes no attempts.
@@ -117,6 +123,7 @@ impl Options {
             allow_read: Vec::new(),
             allow_write: Vec::new(),
             private: Vec::new(),
+            keep_workspaces: KEEP_WORKSPACES,
             min_free_disk: MIN_FREE_DISK,
             min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,

@@ -11,8 +11,8 @@ use super::worker::Worker;
 
 /// Approximate maximum size of a report.
 const MAX_REPORT_BYTES: usize = 256 << 10;
-/// 2: fetches results that an assignment omits.
-const PROTOCOL_VERSION: i32 = 2;
+/// Version of the worker protocol. 2: fetches results that an assignment omits.
+pub const PROTOCOL_VERSION: i32 = 2;
 
 impl Worker {
     /// Builds the Hello, with every attempt that this worker holds.

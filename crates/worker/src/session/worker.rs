@@ -10,8 +10,9 @@ use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
     Draining, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
 };
+use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{AttemptDeps, AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
@@ -87,6 +88,23 @@ pub(super) struct Worker {
     pub(super) status: watch::Receiver<WorkerStatus>,
     /// Reason why attempts are not isolated.
     pub(super) not_isolated: Option<String>,
+}
+
+/// Time between two searches for what other workers have left behind.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Removes what other workers have left behind, now and again, as long as this one exists.
+fn sweep_others(deps: &Arc<AttemptDeps>, keep: Duration) {
+    let deps = Arc::downgrade(deps);
+    spawn("sweep", OnExit::Done, async move {
+        while let Some(deps) = deps.upgrade() {
+            let swept = tokio::task::spawn_blocking(move || deps.root.sweep_others(keep)).await;
+            if swept.is_err() {
+                return;
+            }
+            sleep(SWEEP_INTERVAL).await;
+        }
+    });
 }
 
 enum SessionEnd {
@@ -268,6 +286,7 @@ impl Worker {
         if self.epoch.replace(welcome.epoch).is_none() {
             // The first Welcome confirms the name: what is on disk was left by an earlier process.
             self.deps.root.sweep();
+            sweep_others(&self.deps, self.options.keep_workspaces);
         }
         let duration = |given: Option<pbjson_types::Duration>, otherwise: u64| {
             let given: Option<Duration> = given.and_then(|given| given.try_into().ok());

@@ -3,6 +3,7 @@
 
 mod git;
 mod remove;
+mod sweep;
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -10,14 +11,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
+use rota_telemetry::clock;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::Group;
+pub use sweep::{Unused, remove_unused, unused};
 
 /// Interval between attempts to take a lock; the kernel does not notify.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,6 +42,8 @@ pub(crate) struct Root {
     trash: PathBuf,
     /// Locked by the supervisors of this worker's programs.
     supervisors: PathBuf,
+    /// Locked as long as this worker lives; none while an earlier process of its name still ends.
+    owner: Mutex<Option<File>>,
 }
 
 /// Directories of one attempt, and the lock of a kept workspace.
@@ -87,7 +93,8 @@ impl Root {
         }
         let default = || attempts.with_file_name(format!(".{worker}.supervisors"));
         let supervisors = supervisors.unwrap_or_else(default);
-        Ok(Self { state, attempts, legacy, trash, supervisors })
+        let owner = Mutex::new(sweep::hold(&attempts, &supervisors));
+        Ok(Self { state, attempts, legacy, trash, supervisors, owner })
     }
 
     /// Returns the directory for spill files.
@@ -116,6 +123,21 @@ impl Root {
             tracing::warn!(%error, "failed to create the directory of attempts");
         }
         remove::empty_in_background(self.trash.clone());
+    }
+
+    /// Removes what other workers have left behind that were killed, and workspaces that were not used for the time `keep`.
+    /// Blocks.
+    pub(crate) fn sweep_others(&self, keep: Duration) {
+        let mut owner = self.owner.lock();
+        if owner.is_none() {
+            *owner = sweep::hold(&self.attempts, &self.supervisors);
+        }
+        drop(owner);
+        sweep::abandoned(&self.state.join("running"), &self.trash);
+        let Some(before) = sweep::limit(keep) else { return };
+        for removed in sweep::remove_unused(&self.state, before) {
+            tracing::info!(path = %removed.path.display(), "removed a workspace that was not used for long");
+        }
     }
 
     /// Returns the attempt's own directory.
@@ -187,7 +209,7 @@ impl Root {
                 let kept = self.state.join("kept").join(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                lock = Some(locked(&kept.join(format!(".{name}.lock")), stop).await?);
+                lock = Some(touched(locked(&kept.join(format!(".{name}.lock")), stop).await?));
                 // A killed worker's programs may still work in it.
                 let supervisors = kept.join(format!(".{name}.supervisors"));
                 drop(locked(&supervisors, stop).await?);
@@ -244,12 +266,20 @@ impl AttemptDirs {
     /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
     /// that a large one does not delay the result.
     pub(crate) fn clear(self, succeeded: bool) {
+        self.lock.map(touched);
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
             remove::in_background(&self.workspace, &self.trash);
         }
         // Contains a fresh workspace that is always removed.
         remove::in_background(&self.own, &self.trash);
     }
+}
+
+/// Notes the use of a kept workspace, after whose last one its time to live counts.
+fn touched(lock: File) -> File {
+    // It would only live shorter.
+    let _ = lock.set_modified(clock::now());
+    lock
 }
 
 /// Checks a name that becomes one component of a path: not empty, not hidden, no way out.

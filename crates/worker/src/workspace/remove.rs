@@ -10,16 +10,21 @@ use rota_telemetry::{OnExit, spawn};
 /// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
 pub(super) async fn all(path: PathBuf) {
     let shown = path.clone();
-    let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open(&path)?;
-            fs::remove_dir_all(&path)
-        }
-        result => result,
-    });
+    let removed = tokio::task::spawn_blocking(move || now(&path));
     if let Ok(Err(error)) = removed.await {
         tracing::warn!(path = %shown.display(), %error, "failed to remove a directory");
+    }
+}
+
+/// Removes a directory with its contents, if it exists. Blocks.
+pub(super) fn now(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open(path)?;
+            fs::remove_dir_all(path)
+        }
+        result => result,
     }
 }
 

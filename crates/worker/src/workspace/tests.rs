@@ -168,3 +168,58 @@ async fn state_of_other_tasks_is_no_source() {
         assert_eq!(local_path(url), None);
     }
 }
+
+#[tokio::test]
+async fn directories_of_dead_workers_are_swept() {
+    let state = tempfile::tempdir().unwrap();
+    let open = |worker| Root::open(state.path().to_owned(), "default", worker, None).unwrap();
+    let fresh = |fence| assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Always, fence);
+    let [dead, alive, survived] = ["dead", "alive", "survived"].map(open);
+    let mut left = Vec::new();
+    for (fence, root) in [&dead, &alive, &survived].into_iter().enumerate() {
+        left.push(prepared(root, &fresh(i64::try_from(fence).unwrap() + 1)).await.unwrap().own);
+    }
+    // The worker has ended, and a supervisor of it has not.
+    let supervisor = File::create(&survived.supervisors).unwrap();
+    supervisor.lock_shared().unwrap();
+    drop((dead, survived));
+
+    let sweeper = open("sweeper");
+    sweeper.sweep_others(Duration::MAX);
+    let exist = || left.iter().map(|own| own.exists()).collect::<Vec<_>>();
+    assert_eq!(exist(), [false, true, true]);
+    drop(supervisor);
+    sweeper.sweep_others(Duration::MAX);
+    assert_eq!(exist(), [false, true, false]);
+}
+
+#[tokio::test]
+async fn unused_workspaces_are_removed() {
+    let state = tempfile::tempdir().unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    let kept = |name| assign(WorkspaceMode::Keep, name, WorkspaceCleanup::Always, 1);
+    let used = prepared(&root, &kept("used")).await.unwrap();
+    let unused_one = prepared(&root, &kept("unused")).await.unwrap();
+    let config = unused_one.cli_config().unwrap();
+    let failed =
+        prepared(&root, &assign(WorkspaceMode::Fresh, "", WorkspaceCleanup::Never, 7)).await.unwrap();
+    let (used_path, unused_path, failed_path) =
+        (used.workspace.clone(), unused_one.workspace.clone(), failed.workspace.clone());
+    unused_one.clear(true);
+    let later = clock::now() + Duration::from_secs(60);
+    let found = |before| {
+        let mut paths: Vec<_> = unused(state.path(), before).into_iter().map(|found| found.path).collect();
+        paths.sort();
+        paths
+    };
+    // One is locked, and the attempt of another one still has its directory.
+    assert_eq!(found(later), std::slice::from_ref(&unused_path));
+    failed.clear(false);
+    let mut both = vec![unused_path.clone(), failed_path.clone()];
+    both.sort();
+    assert_eq!(found(later), both);
+    assert_eq!(found(clock::now() - Duration::from_secs(60)), Vec::<PathBuf>::new());
+    assert_eq!(remove_unused(state.path(), later).len(), 2);
+    assert!(used_path.exists());
+    assert!(!unused_path.exists() && !failed_path.exists() && !config.exists());
+}

@@ -1,0 +1,145 @@
+//! Removal of what no process uses: directories of workers that were killed and never came back, and workspaces that were kept
+//! and not used for long.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry, File};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rota_telemetry::clock;
+
+use super::{config_directory, remove};
+
+/// A workspace that was kept, and that no attempt uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    pub path: PathBuf,
+    /// When an attempt last used it.
+    pub last_used: SystemTime,
+}
+
+/// Takes the lock that shows that a worker's process lives. The file names the one that its supervisors lock. None if an
+/// earlier process of that name still has it.
+pub(super) fn hold(attempts: &Path, supervisors: &Path) -> Option<File> {
+    let path = owner_file(attempts)?;
+    let mut file = open(&path)?;
+    file.try_lock().ok()?;
+    // Another worker may have removed it between the two.
+    let (held, found) = (file.metadata().ok()?, path.metadata().ok()?);
+    if (held.dev(), held.ino()) != (found.dev(), found.ino()) {
+        return None;
+    }
+    file.set_len(0).ok()?;
+    file.write_all(supervisors.as_os_str().as_bytes()).ok()?;
+    Some(file)
+}
+
+/// Moves the directories of workers away whose processes have ended, and those of their programs too.
+pub(super) fn abandoned(running: &Path, trash: &Path) {
+    for namespace in entries(running) {
+        for attempts in entries(&namespace.path()).filter(|entry| !is_hidden(&entry.file_name())) {
+            let attempts = attempts.path();
+            // Without that file, the directory is of an earlier version, whose worker may live.
+            let Some(owner) = owner_file(&attempts).filter(|file| file.exists()) else { continue };
+            let Some(mut lock) = open(&owner).filter(|lock| lock.try_lock().is_ok()) else { continue };
+            let mut supervisors = Vec::new();
+            if lock.read_to_end(&mut supervisors).is_err() {
+                continue;
+            }
+            let supervisors = PathBuf::from(std::ffi::OsString::from_vec(supervisors));
+            if File::open(&supervisors).is_ok_and(|file| file.try_lock().is_err()) {
+                continue;
+            }
+            tracing::info!(directory = %attempts.display(), "removing what a worker has left behind");
+            remove::in_background(&attempts, trash);
+            let _ = fs::remove_file(&owner);
+        }
+    }
+}
+
+/// Returns the workspaces under a state directory that were kept, that no attempt uses, and that were last used before a time.
+pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
+    let kept = namespaces(state, "kept").filter(|path| is_free(&hidden_file(path, "lock")));
+    let running: Vec<_> = entries(&state.join("running"))
+        .flat_map(|entry| entries(&entry.path()))
+        .map(|entry| entry.path())
+        .collect();
+    let in_use = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        running.iter().any(|attempts| attempts.join(name).exists())
+    };
+    let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
+    let used_before = |path: PathBuf| {
+        // The lock is touched with each use; a fresh workspace is used once.
+        let shows = [hidden_file(&path, "lock"), path.clone()].into_iter().find(|path| path.exists())?;
+        let last_used = shows.metadata().ok()?.modified().ok()?;
+        (last_used < before).then_some(Unused { path, last_used })
+    };
+    kept.chain(fresh).filter_map(used_before).collect()
+}
+
+/// Removes unused workspaces with what belongs to them. Returns those that were removed.
+pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
+    let remove = |found: &Unused| {
+        // Held meanwhile: an attempt may be about to use it.
+        let lock = hidden_file(&found.path, "lock");
+        let held = lock.exists().then(|| open(&lock)).flatten();
+        if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
+            return false;
+        }
+        let config = config_directory(&found.path);
+        for directory in config.iter().chain([&found.path]) {
+            if let Err(error) = remove::now(directory) {
+                tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
+                return false;
+            }
+        }
+        // The lock stays: an attempt may wait for it.
+        true
+    };
+    unused(state, before).into_iter().filter(remove).collect()
+}
+
+/// Returns the time before which a workspace counts as unused.
+pub(super) fn limit(keep: Duration) -> Option<SystemTime> {
+    clock::now().checked_sub(keep)
+}
+
+fn namespaces<'a>(state: &Path, kind: &'a str) -> impl Iterator<Item = PathBuf> + use<'a> {
+    entries(&state.join(kind))
+        .flat_map(|namespace| entries(&namespace.path()))
+        .filter(|entry| !is_hidden(&entry.file_name()))
+        .map(|entry| entry.path())
+}
+
+/// Returns the directories in a directory; links are not followed.
+fn entries(path: &Path) -> impl Iterator<Item = DirEntry> + use<> {
+    let all = fs::read_dir(path).into_iter().flatten().flatten();
+    all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().first() == Some(&b'.')
+}
+
+/// Returns a hidden file next to a directory, with its name and an ending.
+fn hidden_file(path: &Path, ending: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{ending}"))
+}
+
+fn owner_file(attempts: &Path) -> Option<PathBuf> {
+    attempts.file_name()?;
+    Some(hidden_file(attempts, "owner"))
+}
+
+fn open(path: &Path) -> Option<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path).ok()
+}
+
+fn is_free(lock: &Path) -> bool {
+    File::open(lock).map_or(true, |file| file.try_lock().is_ok())
+}
