@@ -10,6 +10,11 @@ use crate::failure::Failure;
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
 
+/// Reports of one attempt that the log takes, so that no task fills the disk of all others.
+pub const MAX_LOGGED_REPORTS: u64 = 250_000;
+/// Bytes of one attempt's reports that the log takes.
+pub const MAX_LOGGED_BYTES: u64 = 256 << 20;
+
 /// Prefixes of environment variables that select the model or carry its credentials.
 const MODEL_VARIABLES: [&str; 2] = ["ANTHROPIC_", "CLAUDE_CODE_"];
 
@@ -59,6 +64,9 @@ pub struct Assignment {
     /// Highest `attempt_seq` in the log.
     #[serde(default)]
     pub attempt_seq: u64,
+    /// Bytes of its reports in the log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub logged_bytes: u64,
     /// What the attempt has used so far.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
     pub usage: Usage,
@@ -85,7 +93,17 @@ pub struct LostAttempt {
     pub worked: Duration,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 impl Assignment {
+    /// Whether the log takes no more reports of the attempt.
+    pub(super) fn is_log_full(&self) -> bool {
+        self.attempt_seq > MAX_LOGGED_REPORTS || self.logged_bytes > MAX_LOGGED_BYTES
+    }
+
     /// Returns the time that the worker has worked on it; zero before its start.
     pub(super) fn worked(&self, now: Timestamp) -> Duration {
         let Some(started) = self.started_at else { return Duration::ZERO };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fnv::FnvHasher;
 
 use super::apply::Step;
-use super::{Answered, Body, EventEffect, Item, Rejected, Reply, State, StateChange};
+use super::{Answered, Assignment, Body, EventEffect, Item, Rejected, Reply, State, StateChange};
 
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
@@ -25,7 +25,12 @@ impl Step<'_> {
     pub(super) fn check_questions(&self, items: &[Item]) -> Result<(), Rejected> {
         let known = self.task.assignment.iter().flat_map(|a| &a.open_input);
         let mut open: Vec<&str> = known.map(|(id, _)| id.as_str()).collect();
+        // Each one changes the state, which the log shows.
+        let is_full = self.task.assignment.as_ref().is_some_and(Assignment::is_log_full);
         for item in items {
+            if is_full && matches!(item.effect, EventEffect::InputRequested { .. }) {
+                return Err(Rejected::TooMany("reports to ask further questions"));
+            }
             match &item.effect {
                 EventEffect::InputRequested { request, .. } if !open.contains(&request.as_str()) => {
                     open.push(request)

@@ -19,7 +19,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use attempt::{Assignment, AttemptOutcome, EndedAttempt, LostAttempt, Own, QueueWait};
+pub use attempt::{
+    Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_REPORTS, Own,
+    QueueWait,
+};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };

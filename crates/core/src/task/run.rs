@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::apply::Step;
 use super::{
-    Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, Own, Refusal, Rejected,
-    Reply, RuntimeSession, State, StateChange, WorkerRef,
+    Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, MAX_LOGGED_BYTES,
+    MAX_LOGGED_REPORTS, Own, Refusal, Rejected, Reply, RuntimeSession, State, StateChange, WorkerRef,
 };
 use crate::failure::{Class, Failure, Recovery, Severity};
 use crate::retry::{self, Decision};
@@ -65,6 +65,7 @@ impl Step<'_> {
             span_id,
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
             attempt_seq: 0,
+            logged_bytes: 0,
             usage: Usage::default(),
             open_input: Vec::new(),
             paused_at: None,
@@ -167,7 +168,10 @@ impl Step<'_> {
 
     fn report_item(&mut self, item: Item) {
         let Some(assignment) = &mut self.task.assignment else { return };
+        let was_full = assignment.is_log_full();
         assignment.attempt_seq += 1;
+        assignment.logged_bytes += item.payload.len() as u64;
+        let is_full = assignment.is_log_full();
         match item.effect {
             EventEffect::None => {}
             EventEffect::Progress(mut progress) => {
@@ -183,7 +187,15 @@ impl Step<'_> {
             }
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
-        self.log(item.at, Body::Report(item.payload));
+        if !is_full {
+            self.log(item.at, Body::Report(item.payload));
+        } else if !was_full {
+            let message = format!(
+                "the log takes at most {MAX_LOGGED_REPORTS} reports and {} MiB of an attempt; later ones are left out",
+                MAX_LOGGED_BYTES >> 20
+            );
+            self.log(self.now, Body::Notice { severity: Severity::Medium, code: "log_full".into(), message });
+        }
         self.match_input_state();
     }
 

@@ -50,6 +50,7 @@ fn assignment(own: Own) -> Assignment {
         span_id: [1; 8],
         own,
         attempt_seq: 0,
+        logged_bytes: 0,
         usage: Usage::default(),
         open_input: Vec::new(),
         paused_at: None,

@@ -2,7 +2,10 @@
 
 use rota_core::Fence;
 use rota_core::failure::Class;
-use rota_core::task::{ACCEPT_TIMEOUT, Command, EventEffect, Limits, Rejected, Reply, State};
+use rota_core::task::{
+    ACCEPT_TIMEOUT, Body, Command, EventEffect, Item, Limits, MAX_LOGGED_REPORTS, Rejected, Reply, State,
+};
+use rota_core::usage::Usage;
 
 use crate::harness::*;
 
@@ -144,6 +147,33 @@ fn usage_accumulates_and_never_decreases() {
     harness.apply(end);
     assert_eq!(harness.task.usage, tokens(107));
     assert_eq!(harness.task.session.unwrap().session, "s-1");
+}
+
+#[test]
+fn log_of_an_attempt_is_bounded() {
+    let large = |effect| Item { payload: vec![0; 64 << 20].into(), ..item(effect) };
+    let mut harness = Harness::new(plain());
+    harness.start();
+    for seq in 1..=6 {
+        harness.report(seq, vec![large(EventEffect::None)]).unwrap();
+    }
+    let reports =
+        |harness: &Harness| harness.log.iter().filter(|event| matches!(event.body, Body::Report(_))).count();
+    assert_eq!(reports(&harness), 4, "256 MiB");
+    assert_eq!(harness.notices(), ["log_full"]);
+    // What it has used still counts, and it ends as usual; it only asks nothing more.
+    let usage = Usage { turns: 3, ..Usage::default() };
+    harness.report(7, vec![item(EventEffect::Usage(usage))]).unwrap();
+    assert!(matches!(harness.report(8, vec![request("q1")]), Err(Rejected::TooMany(_))));
+    assert_eq!(harness.finish(succeeded()), Reply::Done);
+    assert_eq!((harness.state(), harness.task.usage.turns), (State::Succeeded, 3));
+
+    let mut harness = Harness::new(plain());
+    harness.start();
+    let many: Vec<_> = (0..MAX_LOGGED_REPORTS + 2).map(|_| item(EventEffect::None)).collect();
+    harness.report(1, many).unwrap();
+    assert_eq!(reports(&harness) as u64, MAX_LOGGED_REPORTS);
+    assert_eq!(harness.notices(), ["log_full"]);
 }
 
 #[test]
