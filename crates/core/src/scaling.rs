@@ -34,6 +34,8 @@ pub struct WorkerView {
     pub draining: bool,
     /// Whether its session is open.
     pub connected: bool,
+    /// Whether it gets no tasks although it is connected, for example since its disk is full. Its slots are no capacity.
+    pub unavailable: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
     /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
@@ -68,7 +70,7 @@ pub fn plan(pool: &Pool) -> Plan {
     let free: u64 = pool
         .workers
         .iter()
-        .filter(|worker| !worker.draining)
+        .filter(|worker| !worker.draining && !worker.unavailable)
         .map(|worker| slots.saturating_sub(u64::from(worker.running)))
         .sum();
     let wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
@@ -82,17 +84,21 @@ pub fn plan(pool: &Pool) -> Plan {
     Plan { start: 0, drain: surplus(pool, ceiling, live, free, wanted, slots) }
 }
 
-/// Returns the workers that may be drained: those that have not started yet, then the longest idle.
+/// Returns the workers that may be drained: those that have not started yet, those that get no tasks, then the longest idle.
 fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
     let mut idle: Vec<_> = pool
         .workers
         .iter()
         .filter(|worker| (worker.connected || worker.starting) && !worker.draining && worker.running == 0)
-        .filter_map(|worker| Some((worker.starting, worker.idle_for?, worker.name.as_str())))
+        .filter_map(|worker| Some((worker, worker.idle_for?)))
         .collect();
-    idle.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(b.2)));
+    let rank = |worker: &WorkerView| (worker.starting, worker.unavailable);
+    idle.sort_by(|(a, a_idle), (b, b_idle)| {
+        rank(b).cmp(&rank(a)).then(b_idle.cmp(a_idle)).then(a.name.cmp(&b.name))
+    });
     let mut drain = Vec::new();
-    for (_, idle_for, name) in idle {
+    for (worker, idle_for) in idle {
+        let slots = if worker.unavailable { 0 } else { slots };
         let too_many = live > ceiling;
         let unneeded = live > u64::from(pool.floor)
             && idle_for >= pool.idle_timeout
@@ -100,7 +106,7 @@ fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64,
         if !too_many && !unneeded {
             continue;
         }
-        drain.push(name.to_owned());
+        drain.push(worker.name.clone());
         live -= 1;
         free = free.saturating_sub(slots);
     }
@@ -202,6 +208,17 @@ mod tests {
         cut.connected = false;
         assert_eq!(plan(&pool(1, 5, 1, vec![cut.clone()])), Plan::default());
         assert_eq!(plan(&pool(0, 5, 0, vec![cut])), Plan::default());
+    }
+
+    #[test]
+    fn unavailable_workers_are_no_capacity_and_end_first() {
+        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
+        assert_eq!(start(&pool(0, 5, 1, vec![sick("a", 1)])), 1);
+        assert_eq!(start(&pool(0, 1, 1, vec![sick("a", 1)])), 0, "it counts for the ceiling");
+        assert_eq!(start(&pool(1, 5, 0, vec![sick("a", 1)])), 0, "and for the floor");
+        let workers = vec![idle("a", 900), sick("b", 70), sick("c", 10)];
+        assert_eq!(drain(&pool(0, 5, 1, workers.clone())), ["b"], "the healthy one is needed");
+        assert_eq!(drain(&pool(0, 5, 0, workers)), ["b", "a"]);
     }
 
     #[test]

@@ -182,6 +182,7 @@ fn reported(worker: &WorkerDemand, wall: SystemTime) -> ReportedWorker {
         running: u32::try_from(worker.running).unwrap_or_default(),
         draining: worker.draining,
         connected: worker.connected,
+        unavailable: worker.unavailable,
         idle_for: idle_for(worker, wall),
     }
 }

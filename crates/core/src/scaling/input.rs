@@ -51,6 +51,8 @@ pub struct ReportedWorker {
     pub running: u32,
     pub draining: bool,
     pub connected: bool,
+    /// Whether it gets no tasks although it is connected.
+    pub unavailable: bool,
     pub idle_for: Option<Duration>,
 }
 
@@ -76,6 +78,7 @@ impl Pool {
                 running: report.map_or(0, |report| report.running),
                 draining: *state == ManagedState::Draining || report.is_some_and(|report| report.draining),
                 connected: report.is_some_and(|report| report.connected),
+                unavailable: report.is_some_and(|report| report.unavailable),
                 starting: *state == ManagedState::Starting,
                 idle_for: report.and_then(|report| report.idle_for),
             });
@@ -111,6 +114,7 @@ impl From<&ReportedWorker> for WorkerView {
             running: worker.running,
             draining: worker.draining,
             connected: worker.connected,
+            unavailable: worker.unavailable,
             starting: false,
             idle_for: worker.idle_for,
         }

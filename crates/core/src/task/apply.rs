@@ -100,6 +100,7 @@ impl Step<'_> {
             task.ended_at = Some(self.now);
             task.retry_at = None;
             task.confirm_by = None;
+            task.lost = None;
             task.failure = change.failure.clone();
             self.out.ended = true;
         }

@@ -179,6 +179,7 @@ fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorke
         running: u32::try_from(worker.running).unwrap_or_default(),
         draining: worker.draining,
         connected: worker.connected,
+        unavailable: worker.unavailable,
         idle_for,
     };
     let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, pod.idle_for)));

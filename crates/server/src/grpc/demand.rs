@@ -85,6 +85,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 draining: worker.draining,
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),
+                unavailable: worker.suspended || !worker.ready,
             })
             .collect();
         v1::Demand {

@@ -227,7 +227,7 @@ fn record(task: &Task) {
             assert!(times.into_iter().flatten().all(|time| time <= task.ended_at.unwrap()));
         }
     }
-    assert!(task.lost.is_none() || !task.state.is_on_worker());
+    assert!(task.lost.is_none() || matches!(task.state, State::Pending | State::Queued));
     if task.state.is_on_worker() {
         let waits_for_person = task.state == State::InputRequired && task.confirm_by.is_none();
         assert_eq!(task.due().is_some(), !waits_for_person, "{task:?}");
