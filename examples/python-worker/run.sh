@@ -17,7 +17,7 @@ stubs=$made/stubs
 if ! cmp -s "$here/requirements.txt" "$made/requirements.txt"; then
     echo "creating a venv in $made" >&2
     "${PYTHON:-python3}" -m venv --clear "$made/venv"
-    "$made/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
+    "$made/venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$here/requirements.txt" >&2
     cp "$here/requirements.txt" "$made/requirements.txt"
 fi
 # Generated on each run: it takes a second, and the protos may have changed. Replaced atomically for workers that are running.
