@@ -68,7 +68,7 @@ macro_rules! conformance {
             sessions {
                 epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return attempt_with_older_fence_is_lost
                 new_process_replaces_the_old superseded_end_releases_nothing session_end_releases_its_tasks
-                sessions_survive_a_reopen
+                sessions_survive_a_reopen lost_attempt_returns_after_a_reopen worker_of_another_agent_resumes_nothing
             }
             timers {
                 start_time_delays_a_task queue_timeout_fails_a_task retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task

@@ -1,7 +1,7 @@
 //! Sessions of workers: which attempts continue, which are lost, and which sessions decide.
 
-use rota_core::Fence;
 use rota_core::task::{Command, Reply, State};
+use rota_core::{AgentName, Fence};
 
 use super::harness::{Harness, attempt_of, end_session, make, open_session, session};
 use crate::{Command as Change, OpenSession, Refused, Reply as Answer};
@@ -150,5 +150,47 @@ pub async fn sessions_survive_a_reopen(t: &mut Harness) {
     assert_eq!(t.state(tasks[0].id).await, State::Queued);
     assert_eq!(t.state(tasks[1].id).await, State::Running);
     let (_, resumed) = t.hello_again("w", "process 1", vec![(tasks[1].id, Fence(9))]).await;
+    assert!(resumed[0].live.is_none());
+}
+
+pub async fn lost_attempt_returns_after_a_reopen(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let task = t.claim(&worker, 1).await.remove(0);
+    t.ask(task.id, Command::Accept(attempt_of(&task))).await.unwrap();
+    t.one(end_session(&worker)).await.unwrap();
+    assert_eq!(t.state(task.id).await, State::Queued);
+    t.reopen().await;
+    let (again, resumed) = t.hello_again("w", "process 1", vec![(task.id, task.fence)]).await;
+    let (live, _) = resumed[0].live.clone().unwrap();
+    assert_eq!((live.state, live.worker_losses), (State::Running, 0));
+    // It is not in its queue any more, and is the worker's again.
+    assert!(t.claim(&again, 1).await.is_empty());
+    t.one(end_session(&again)).await.unwrap();
+    assert_eq!(t.state(task.id).await, State::Queued);
+    let (again, _) = t.hello_again("w", "process 1", vec![(task.id, task.fence)]).await;
+    assert_eq!(t.state(task.id).await, State::Running);
+    t.succeed(&t.read(task.id).await).await;
+    assert!(t.claim(&again, 1).await.is_empty());
+}
+
+pub async fn worker_of_another_agent_resumes_nothing(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let task = t.claim(&worker, 1).await.remove(0);
+    t.ask(task.id, Command::Accept(attempt_of(&task))).await.unwrap();
+    let open = |agent| match open_session("w", "process 2", vec![(task.id, task.fence)]) {
+        Change::OpenSession(open) => {
+            Change::OpenSession(OpenSession { agent: AgentName::new(agent).unwrap(), ..open })
+        }
+        other => other,
+    };
+    let Ok(Answer::Session(_, resumed)) = t.one(open("b")).await else { panic!("no session") };
+    assert!(resumed[0].live.is_none());
+    assert_eq!(t.state(task.id).await, State::Queued);
+    // Nor after the loss.
+    let Ok(Answer::Session(_, resumed)) = t.one(open("b")).await else { panic!("no session") };
     assert!(resumed[0].live.is_none());
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rota_core::task::{self, Command, Loss, WorkerRef};
-use rota_core::{Epoch, Namespace, TaskKey, Timestamp};
+use rota_core::{AgentName, Epoch, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
 use crate::{Backend, EndSession, Error, OpenSession, Refused, Reply, Session, SessionKey};
@@ -37,14 +37,15 @@ impl<B: Backend> Engine<B> {
         let mut attempts = Vec::with_capacity(open.running.len());
         for (id, fence) in open.running {
             let live = match self.find(&(open.namespace.clone(), id))? {
-                Some(task) => {
+                // A worker of another agent has taken the name: the attempts are not its own.
+                Some(task) if self.is_of_agent(task, &open.agent)? => {
                     let command = Command::Resume { by: by.clone(), fence };
                     match self.apply(task, command, now)? {
                         Ok(task::Reply::Reported(seq)) => Some((task, seq)),
                         _ => None,
                     }
                 }
-                None => None,
+                _ => None,
             };
             attempts.push((id, fence, live));
         }
@@ -101,6 +102,15 @@ impl<B: Backend> Engine<B> {
             self.write_set.session_rows.put(key, Ok(Session { open: false, since: now, ..row }));
         }
         Ok(Ok(Reply::Ended(freed).into()))
+    }
+
+    /// Whether the last attempt of a task was assigned to a worker of an agent. Records of early versions do not have it.
+    fn is_of_agent(&mut self, task: TaskKey, agent: &AgentName) -> Result<bool, Error> {
+        self.load(task)?;
+        let Some(entry) = self.write_set.get(task) else { return Ok(true) };
+        let lost = entry.task.lost.as_ref().map(|lost| &lost.assignment);
+        let assignment = entry.task.assignment.as_ref().or(lost);
+        Ok(assignment.and_then(|assignment| assignment.agent.as_ref()).is_none_or(|known| known == agent))
     }
 
     /// Whether a session is open and the worker's newest.
