@@ -269,9 +269,12 @@ async fn execute(
         }
     }
     handle.start_silence_clock();
-    let kills = OutOfMemoryKills::so_far();
+    // Without directories there are no processes. Counting costs more than all else of a script that only emits messages.
+    let kills = (!attempt.scratch.as_os_str().is_empty()).then(OutOfMemoryKills::so_far);
     let mut report = runtime.run(attempt, channels).await;
-    kills.explain(&mut report);
+    if let Some(kills) = kills {
+        kills.explain(&mut report);
+    }
     match used {
         Some((folder, used)) => retry_after_rotation(report, &folder, &used).await,
         None => report,
