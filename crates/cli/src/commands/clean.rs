@@ -28,7 +28,7 @@ remove them by themselves after `--keep-workspaces`.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Clean {
     /// Time since the last use
-    #[arg(long, value_name = "TIME", default_value_t = HumanDuration(Duration::from_hours(7 * 24)))]
+    #[arg(long, value_name = "TIME", default_value_t = HumanDuration(Duration::from_hours(7 * 24)), allow_hyphen_values = true)]
     pub older_than: HumanDuration,
     /// Only list what would be removed
     #[arg(long)]
