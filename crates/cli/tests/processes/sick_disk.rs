@@ -101,6 +101,45 @@ async fn full_disks_fail_no_task() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
+/// A worker whose machine has no git hands the task on, without an attempt.
+#[tokio::test]
+async fn machine_without_git_takes_no_clones() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let origin = fixture.dir().join("origin");
+    repository(&origin).await?;
+    let programs = fixture.dir().join("programs");
+    std::fs::create_dir(&programs)?;
+    std::os::unix::fs::symlink("/bin/sh", programs.join("sh"))?;
+    let mut command = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", "a-bare"]);
+    command.arg("--state-dir").arg(fixture.state_dir()).env("PATH", &programs);
+    command.env("ROTA_TOKEN_FILE", fixture.worker_token(workload::AGENT, "a-bare").await?);
+    let _bare = Process::start("a-bare", command);
+    tasks::connected(&client, "a-bare").await?;
+
+    let git = v1::GitSource { url: format!("file://{}", origin.display()), ..v1::GitSource::default() };
+    let mut task = workload::shell("test -s big", &[]);
+    task.spec.get_or_insert_default().workspace =
+        Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    let name = tasks::create(&client, task).await?.name;
+    tasks::eventually("the refusal", async || {
+        let explained = fixture.rota(&["explain", name.rsplit('/').next().unwrap()]).await.success();
+        Ok(explained.contains("git is not on the worker's PATH"))
+    })
+    .await?;
+    let _whole = fixture.worker(workload::AGENT, "whole", 1).await?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{status:?}");
+    // It is fit for everything else.
+    let mut plain = workload::shell("echo done", &[]);
+    let target = v1::target::Kind::Worker("a-bare".to_owned());
+    plain.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(target) });
+    let plain = tasks::create(&client, plain).await?.name;
+    assert_eq!(tasks::ended(&client, &plain).await?.status.unwrap().state(), TaskState::Succeeded);
+    history::check(&client, true).await?.check()
+}
+
 #[tokio::test]
 async fn kept_workspaces_are_cleaned() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;

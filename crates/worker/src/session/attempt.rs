@@ -85,7 +85,7 @@ pub(super) struct Job {
 
 /// Runs an attempt that needs directories, unless the machine is not ready.
 pub(super) async fn run_if_ready(deps: Arc<AttemptDeps>, job: Job) {
-    let reason = deps.readiness.check().await;
+    let reason = deps.readiness.check_for(&job.assign).await;
     // Fails only when the worker is exiting.
     if reason.is_empty() {
         let _ = deps.events.send(AttemptEvent::Accepted(job.key.clone()));
@@ -239,6 +239,10 @@ async fn execute(
                 Ok(jail) => handle.group.confine(jail),
                 Err(overlap) => return RunReport::failed(FailureClass::Invalid, overlap.to_string()),
             }
+        }
+        if let Some(name) = deps.root.busy_workspace(&assign) {
+            let text = format!("waiting for workspace {name:?}, which another attempt uses");
+            let _ = channels.events.send(notice(Severity::Low, "workspace_busy", text)).await;
         }
         let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
         let dirs = match prepared {

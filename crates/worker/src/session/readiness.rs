@@ -7,10 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use procfs::Current;
-use rota_proto::worker::v1::WorkerStatus;
+use rota_proto::worker::v1::{Assign, WorkerStatus};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
+
+use crate::workspace::has_git;
 
 /// Default bytes of free disk without which nothing is accepted.
 pub(crate) const MIN_FREE_DISK: u64 = 256 << 20;
@@ -79,6 +81,16 @@ impl Readiness {
             }
             changed
         });
+        found
+    }
+
+    /// Returns what keeps the machine from running this attempt; empty if nothing does.
+    pub(super) async fn check_for(&self, assign: &Assign) -> String {
+        let found = self.check().await;
+        let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
+        if found.is_empty() && workspace.is_some_and(|workspace| workspace.git.is_some()) && !has_git() {
+            return "git is not on the worker's PATH".to_owned();
+        }
         found
     }
 

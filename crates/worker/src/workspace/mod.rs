@@ -166,6 +166,18 @@ impl Root {
         directories
     }
 
+    /// Returns the name of the kept workspace of an attempt, if another attempt uses it.
+    pub(crate) fn busy_workspace<'a>(&self, assign: &'a Assign) -> Option<&'a str> {
+        let wanted = assign.spec.as_ref()?.workspace.as_ref()?;
+        let name = if wanted.path.is_empty() { &assign.task_id } else { &wanted.path };
+        if wanted.mode() != WorkspaceMode::Keep || !is_name(name) || !is_name(&assign.namespace) {
+            return None;
+        }
+        let lock = self.state.join("kept").join(&assign.namespace).join(format!(".{name}.lock"));
+        let is_held = File::open(lock).is_ok_and(|file| file.try_lock().is_err());
+        is_held.then_some(name.as_str())
+    }
+
     /// Creates the directories of an attempt. `environment` is the attempt's own, for git, and `redactor`
     /// redacts git's output.
     pub(crate) async fn prepare(
@@ -280,6 +292,12 @@ fn touched(lock: File) -> File {
     // It would only live shorter.
     let _ = lock.set_modified(clock::now());
     lock
+}
+
+/// Whether repositories can be cloned. A program that fails is reported by its attempt.
+pub(crate) fn has_git() -> bool {
+    let search = rota_telemetry::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&search).any(|entry| entry.join("git").is_file())
 }
 
 /// Checks a name that becomes one component of a path: not empty, not hidden, no way out.

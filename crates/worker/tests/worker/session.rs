@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rota_proto::v1::script_step::Kind as Step;
-use rota_proto::v1::{CommandRuntime, FailureClass, TaskInput, event, runtime};
+use rota_proto::v1::{CommandRuntime, FailureClass, TaskInput, Workspace, WorkspaceMode, event, runtime};
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Cancel, Drain, Input, ReportAck, ResultAck, result};
@@ -144,6 +144,42 @@ async fn unusable_state_directory_rejects_programs() {
         "{status:?}"
     );
     session.accepted(4).await;
+}
+
+#[tokio::test]
+async fn waiting_for_a_kept_workspace_is_reported() {
+    let (_plane, worker, mut session) = one().await;
+    let gate = worker.state.path().join("gate");
+    let program = |fence, line: &str| {
+        let command = CommandRuntime { shell: line.to_owned(), ..CommandRuntime::default() };
+        let mut task = assign(fence, runtime::Kind::Command(command));
+        let workspace =
+            Workspace { mode: WorkspaceMode::Keep.into(), path: "thread".to_owned(), ..Workspace::default() };
+        task.spec.get_or_insert_default().workspace = Some(workspace);
+        ToWorker::Assign(Box::new(task))
+    };
+    session
+        .send(program(1, &format!("echo here; until [ -e {} ]; do sleep 0.02; done", gate.display())))
+        .await;
+    session.accepted(1).await;
+    assert!(matches!(session.next().await, Some(FromWorker::Report(report)) if report.fence == 1));
+    session.send(program(2, "true")).await;
+    session.accepted(2).await;
+    let Some(FromWorker::Report(report)) = session.next().await else { panic!("no report") };
+    let notice = report.events.into_iter().find_map(|event| match event.kind {
+        Some(event::Kind::Notice(notice)) => Some(notice),
+        _ => None,
+    });
+    assert_eq!((report.fence, notice.unwrap().code.as_str()), (2, "workspace_busy"));
+    std::fs::write(gate, "").unwrap();
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        if let Some(FromWorker::Result(result)) = session.next().await {
+            assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
+            ended.push(result.fence);
+        }
+    }
+    assert_eq!(ended, [1, 2]);
 }
 
 #[tokio::test]
