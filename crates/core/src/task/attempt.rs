@@ -65,7 +65,7 @@ pub struct Assignment {
     #[serde(default)]
     pub attempt_seq: u64,
     /// Bytes of its reports in the log.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::zero")]
     pub logged_bytes: u64,
     /// What the attempt has used so far.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
@@ -91,11 +91,6 @@ pub struct LostAttempt {
     pub assignment: Assignment,
     /// What the attempt had added to the time on workers.
     pub worked: Duration,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(bytes: &u64) -> bool {
-    *bytes == 0
 }
 
 impl Assignment {
