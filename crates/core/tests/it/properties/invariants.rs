@@ -73,7 +73,7 @@ impl Observer {
             |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses, task.hand_backs];
         let mut known = counts(before);
         // A worker that came back was not lost.
-        known[3] -= u32::from(before.lost.is_some() && after.state == State::Running);
+        known[3] -= u32::from(before.lost.is_some() && after.assignment.is_some());
         assert!(known.iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
         record(after);
         never_spins(after);
