@@ -44,6 +44,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         key_file: folder.join("key"),
         replica: "bench".to_owned(),
         isolates: true,
+        overrides: v1::Overrides::All,
         timing: Timing::default(),
         limits: rota_server::Limits::default(),
         breakers: Policy::default(),

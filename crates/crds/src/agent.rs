@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Environment;
 use crate::status::AgentStatus;
 use crate::{
-    HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, PodTemplate, Runtime, Workspace,
+    HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, Overrides, PodTemplate, Runtime,
+    Workspace,
 };
 
 /// Kind of worker and its pool.
@@ -87,7 +88,7 @@ pub struct AgentSpec {
     /// Idle time after which a worker above `replicas` is stopped. Defaults to 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<HumanDuration>,
-    /// Environment variables of each attempt. Those of the task take precedence.
+    /// Environment variables of each attempt. Those of the task, where `overrides` allows them, take precedence.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]
     pub environment: Environment,
@@ -103,6 +104,9 @@ pub struct AgentSpec {
     /// Who starts the workers. Defaults to `Managed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management: Option<Management>,
+    /// What tasks may set besides their work. Defaults to `Limits`, and to `All` with `rota dev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<Overrides>,
     /// Values of Kubernetes Secrets to pass to the workers as environment variables. Not supported by `rota dev`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(

@@ -111,6 +111,19 @@ string_enum! {
 }
 
 string_enum! {
+    /// What tasks may set besides their work: prompt, input and priority; the program or script of an agent without one;
+    /// a fresh or kept workspace unless the agent has one; fewer tools.
+    Overrides => Overrides {
+        /// Nothing: neither limits nor a retry policy.
+        None,
+        /// Their limits of time, turns and cost, and their retry policy.
+        Limits,
+        /// Everything: runtime, tools, environment, secrets, existing directories.
+        All,
+    }
+}
+
+string_enum! {
     /// Answer to a tool use that no permission rule covers.
     PermissionPolicy => PermissionPolicy {
         /// Deny; the agent continues without the tool.
@@ -224,6 +237,7 @@ mod tests {
             OnDisconnect,
             Isolation,
             Management,
+            Overrides,
             PermissionPolicy,
             FailureClass
         );

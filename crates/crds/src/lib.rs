@@ -45,8 +45,8 @@ mod validate;
 
 pub use agent::{Agent, AgentSecret, AgentSpec};
 pub use enums::{
-    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, PermissionMode,
-    PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
+    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, Overrides,
+    PermissionMode, PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
 pub use object::{Document, Object};

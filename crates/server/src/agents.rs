@@ -28,6 +28,7 @@ pub(crate) type ChangeNumber = u64;
 #[derive(Debug, Clone)]
 pub(crate) struct KnownAgent {
     pub(crate) agent: Arc<Agent>,
+    /// As stored, with the policy that applies.
     pub(crate) spec: Arc<v1::AgentSpec>,
 }
 
@@ -50,6 +51,8 @@ pub(crate) struct AgentRegistry {
     pools: Pools,
     changes: Mutex<()>,
     changed: Pulse,
+    /// Policy of agents without one.
+    overrides: v1::Overrides,
 }
 
 #[derive(Debug, Default)]
@@ -88,12 +91,17 @@ impl Agents {
 }
 
 impl AgentRegistry {
+    /// Returns an empty registry, with the policy of agents that have none.
+    pub(crate) fn new(overrides: v1::Overrides) -> Self {
+        Self { overrides, ..Self::default() }
+    }
+
     /// Restores the agents from what the store knows at the start.
     pub(crate) fn restore(&self, agents: Vec<Agent>) {
         let mut known = self.agents.write();
         for agent in agents {
             known.number(&key(&agent), false);
-            known.known.insert(key(&agent), KnownAgent::new(Arc::new(agent)));
+            known.known.insert(key(&agent), self.known(Arc::new(agent)));
         }
     }
 
@@ -107,7 +115,7 @@ impl AgentRegistry {
             self.pools.remove(&key);
             AgentEffect::Deleted
         } else {
-            let known = KnownAgent::new(Arc::clone(&change.agent));
+            let known = self.known(Arc::clone(&change.agent));
             let spec = Arc::clone(&known.spec);
             match agents.known.insert(key, known) {
                 None => AgentEffect::Created,
@@ -146,6 +154,14 @@ impl AgentRegistry {
     /// Waits for its turn to change an agent: an update reads before it writes.
     pub(crate) async fn lock_changes(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().await
+    }
+
+    fn known(&self, agent: Arc<Agent>) -> KnownAgent {
+        let mut spec = agent::stored(&agent).spec.unwrap_or_default();
+        if spec.overrides() == v1::Overrides::Unspecified {
+            spec.overrides = self.overrides.into();
+        }
+        KnownAgent { agent, spec: Arc::new(spec) }
     }
 
     pub(crate) fn get(&self, key: &AgentKey) -> Option<KnownAgent> {
@@ -188,13 +204,6 @@ impl AgentRegistry {
     /// Returns what is known of the agents' pools.
     pub(crate) fn pools(&self) -> &Pools {
         &self.pools
-    }
-}
-
-impl KnownAgent {
-    fn new(agent: Arc<Agent>) -> Self {
-        let spec = Arc::new(agent::stored(&agent).spec.unwrap_or_default());
-        Self { agent, spec }
     }
 }
 

@@ -12,23 +12,47 @@ use rota_store::{Dispatch, Previous};
 use rota_telemetry::trace;
 
 use crate::seal::{self, Sealer};
+use crate::wire::overrides::{self, Forbidden};
 use crate::wire::{event, merge, time};
 
-/// Returns the assignment of a task to a worker of `agent`, whose spec completes the task's own. Fails if the task's
-/// secrets cannot be opened.
+/// Task that cannot be assigned to any worker of an agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unassignable {
+    #[error(transparent)]
+    Sealed(#[from] seal::Error),
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+}
+
+impl Unassignable {
+    /// Returns what the user can change to have the task assigned.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            Self::Sealed(error) => error.hint().to_owned(),
+            Self::Forbidden(error) => error.hint(),
+        }
+    }
+}
+
+/// Returns the assignment of a task to a worker of `agent`, whose spec completes the task's own as far as it lets tasks
+/// override it. Fails if it does not, or if the task's secrets cannot be opened. `agent_spec` is `None` if the agent was
+/// deleted since the worker was chosen.
 pub(crate) fn assign(
     task: &Task,
     dispatch: &Dispatch,
     agent: &AgentName,
-    agent_spec: &v1::AgentSpec,
+    agent_spec: Option<&v1::AgentSpec>,
     sealer: &Sealer,
-) -> Result<wire::Assign, seal::Error> {
+) -> Result<wire::Assign, Unassignable> {
+    let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
+    if let Some(agent_spec) = agent_spec {
+        overrides::check(agent_spec, &spec)?;
+    }
     let secrets = match &dispatch.secrets {
         Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?,
         None => BTreeMap::new(),
     };
-    let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
-    merge::complete(&mut spec, agent_spec, task);
+    merge::complete(&mut spec, agent_spec.unwrap_or(&v1::AgentSpec::default()), task);
     let assignment = task.assignment.as_ref();
     let context = trace::TraceContext {
         trace_id: task.trace.trace_id,

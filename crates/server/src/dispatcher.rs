@@ -15,7 +15,7 @@ use tonic::Code;
 use tracing::Instrument;
 
 use crate::agents::AgentRegistry;
-use crate::assign::assign;
+use crate::assign::{Unassignable, assign};
 use crate::clock::now;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Recipient, Scheduler, SessionHandle};
@@ -74,13 +74,13 @@ impl Dispatcher {
 
     fn send_assign(self: &Arc<Self>, task: &Task, dispatch: &Dispatch, recipient: &Recipient) {
         let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
-        let agent_spec = known.map(|known| known.spec).unwrap_or_default();
-        match assign(task, dispatch, &recipient.agent, &agent_spec, &self.sealer) {
+        let agent_spec = known.as_ref().map(|known| &*known.spec);
+        match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {
             Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {
                 self.requeue_unfetchable(task);
             }
             Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
-            Err(error) => self.reject_unsealable(task, &error),
+            Err(error) => self.fail_unassignable(task, &error),
         }
     }
 
@@ -92,13 +92,13 @@ impl Dispatcher {
         self.end_attempt(task.namespace.clone(), task.id, command);
     }
 
-    /// Fails an attempt whose secrets cannot be opened. The worker does not know of it.
-    fn reject_unsealable(self: &Arc<Self>, task: &Task, error: &crate::seal::Error) {
+    /// Fails an attempt that no worker could execute. The worker does not know of it.
+    fn fail_unassignable(self: &Arc<Self>, task: &Task, error: &Unassignable) {
         let Some(worker) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();
-        tracing::error!(%error, "failed to open a task's secrets");
+        tracing::warn!(%error, "failed to assign a task");
         let mut failed = Failure::new(Class::Invalid, error.to_string());
-        failed.hint = error.hint().to_owned();
+        failed.hint = error.hint();
         self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::breaker::Policy;
+use rota_proto::v1::Overrides;
 use rota_store::Store;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
@@ -34,6 +35,9 @@ pub struct Options {
     pub replica: String,
     /// Whether something starts workers for single tasks. If not, isolation is ignored: every task is shared.
     pub isolates: bool,
+    /// What tasks may set besides their work if their agent has no `overrides`: everything where one person owns agents and
+    /// tasks.
+    pub overrides: Overrides,
     /// Intervals and timeouts.
     pub timing: Timing,
     /// Limits of the connections of the gRPC listener.

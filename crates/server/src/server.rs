@@ -111,7 +111,7 @@ impl Server {
         let store = StoreClient::new(Arc::clone(&options.store));
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
         let watchers = Arc::new(Watchers::default());
-        let agents = Arc::new(AgentRegistry::default());
+        let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let health = Arc::new(Health::new(
@@ -175,7 +175,13 @@ impl Server {
         );
 
         let streams = Streams { watchers, stop: stop.clone() };
-        let creator = Creator { store: store.clone(), scheduler, sealer, isolates: options.isolates };
+        let creator = Creator {
+            store: store.clone(),
+            scheduler,
+            agents: Arc::clone(&agents),
+            sealer,
+            isolates: options.isolates,
+        };
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),

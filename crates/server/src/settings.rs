@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rota_core::breaker::Policy;
+use rota_proto::v1::Overrides;
 use rota_settings::HumanDuration;
 use rota_store::Store;
 use rota_telemetry::{BackgroundTasks, env};
@@ -198,6 +199,7 @@ impl Settings {
             key_file: self.data_dir.join("secrets.key"),
             replica: self.replica.clone(),
             isolates: true,
+            overrides: Overrides::Limits,
             timing: Timing {
                 heartbeat: self.heartbeat.0,
                 heartbeat_timeout: self.heartbeat_timeout.0,

@@ -34,7 +34,6 @@ pub enum Backend {
 
 /// Skew at which the store's clock panics, and with it the writer.
 pub const PANIC_SKEW: i64 = i64::MIN;
-
 /// Skew at which the store's clock blocks, and with it the writer, until the skew changes.
 pub const BLOCK_SKEW: i64 = i64::MIN + 1;
 
@@ -366,6 +365,7 @@ async fn run(
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
                 isolates: true,
+                overrides: rota_proto::v1::Overrides::Limits,
                 timing: setup.timing,
                 limits: setup.limits,
                 breakers: setup.breakers,

@@ -28,7 +28,7 @@ pub fn millis(millis: u64) -> pbjson_types::Duration {
     }
 }
 
-/// Creates or updates an agent whose workers are started by the test.
+/// Creates or updates an agent whose workers are started by the test and whose tasks may set everything.
 pub async fn agent(
     client: &Client,
     name: &str,
@@ -39,6 +39,7 @@ pub async fn agent(
         runtime: Some(runtime),
         capabilities: capabilities.iter().map(ToString::to_string).collect(),
         management: v1::Management::External.into(),
+        overrides: v1::Overrides::All.into(),
         ..Default::default()
     };
     let agent = v1::Agent { name: names::agent(NAMESPACE, name), spec: Some(spec), ..Default::default() };

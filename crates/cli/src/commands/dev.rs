@@ -141,6 +141,7 @@ impl Dev {
             key_file: data_dir.join("secrets.key"),
             replica: "dev".to_owned(),
             isolates: false,
+            overrides: rota_proto::v1::Overrides::All,
             timing: Timing {
                 reconnect_grace: config.reconnect_grace.0,
                 recovery_grace: config.recovery_grace.0,

@@ -80,7 +80,7 @@ async fn dry_run_reports_changes() -> Result<()> {
 async fn secrets_come_from_environment() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;
     let shell = "apiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {name: actor}\n\
-                 spec: {management: External, runtime: {command: {shell: 'printf %s \"$HUSH\" | wc -c'}}}\n";
+                 spec: {management: External, overrides: All, runtime: {command: {shell: 'printf %s \"$HUSH\" | wc -c'}}}\n";
     std::fs::write(fixture.dir().join("all.yaml"), shell.to_owned() + &task("a", "prompt: x"))?;
     let apply = ["apply", "-f", "all.yaml", "--secret-env", "HUSH"];
     fixture.rota(&apply).await.failed(2, &["error: HUSH is not set in the environment", "hint: "]);

@@ -34,6 +34,7 @@ impl AgentSpec {
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
             on_disconnect: self.on_disconnect.map_or(0, |value| value.to_api().into()),
             management: self.management.map_or(0, |value| value.to_api().into()),
+            overrides: self.overrides.map_or(0, |value| value.to_api().into()),
         }
     }
 }

@@ -17,9 +17,11 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::traced;
+use crate::agents::AgentRegistry;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::Sealer;
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
+use crate::wire::overrides::{self, Forbidden};
 use crate::wire::spec::{self, Checked};
 use crate::wire::{check, status, target, task};
 
@@ -30,6 +32,7 @@ const MAX_KEY: usize = 256;
 pub(crate) struct Creator {
     pub(crate) store: StoreClient,
     pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) sealer: Arc<Sealer>,
     /// Whether workers are started for single tasks. Otherwise isolation has no effect.
     pub(crate) isolates: bool,
@@ -77,7 +80,7 @@ fn state(metadata: &MetadataMap) -> String {
 
 impl Creator {
     /// Checks one request, and reserves a free slot for its task where one fits.
-    pub(super) fn prepare(
+    pub(super) async fn prepare(
         &self,
         namespace: Namespace,
         trace: Trace,
@@ -100,8 +103,9 @@ impl Creator {
         let secrets = self.seal(&task.namespace, id, &secrets)?;
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some();
-        let reservation =
-            if request.validate_only || waits { None } else { self.scheduler.reserve(&route, id) };
+        let forbidden = self.forbidden(&task, &payload);
+        let offers = !request.validate_only && !waits && forbidden.is_none();
+        let reservation = if offers { self.scheduler.reserve(&route, id) } else { None };
         let command = Box::new(Create {
             task,
             payload: payload.encode_to_vec().into(),
@@ -111,7 +115,26 @@ impl Creator {
             strict,
             offer: reservation.as_ref().map(|reservation| reservation.session().clone()),
         });
+        if let Some(forbidden) = forbidden
+            && !self.exists(&command).await?
+        {
+            return Err(status::hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
+        }
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias } })
+    }
+
+    /// Returns what the named agent forbids the task. An agent that is not known yet is asked when the task is assigned.
+    fn forbidden(&self, task: &Task, payload: &v1::TaskSpec) -> Option<Forbidden> {
+        let agent = task.target.agent()?;
+        let known = self.agents.get(&(task.namespace.clone(), agent.clone()))?;
+        overrides::check(&known.spec, payload).err()
+    }
+
+    /// Whether the creation is the repetition of one that succeeded, while the agent allowed more.
+    async fn exists(&self, command: &Create) -> Result<bool, Status> {
+        let creation = Command::Create(Box::new(command.clone()));
+        let mut replies = self.store.dry_run(vec![creation]).await.map_err(status::store)?;
+        Ok(matches!(replies.pop(), Some(Ok(Reply::Existing(_)))))
     }
 
     fn seal(

@@ -105,7 +105,7 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
-        let prepared = vec![self.creator.prepare(namespace, trace, request, None)?];
+        let prepared = vec![self.creator.prepare(namespace, trace, request, None).await?];
         let mut answers = match only_check {
             true => self.creator.dry_run(prepared, Vec::new()).await?,
             false => self.creator.commit(prepared).await?,
@@ -145,7 +145,7 @@ impl TaskService for Tasks {
                 continue;
             }
             let trace = task::Trace { span_id: rand::random(), ..trace.clone() };
-            match self.creator.prepare(parent.clone(), trace, one, None) {
+            match self.creator.prepare(parent.clone(), trace, one, None).await {
                 Ok(ready) => {
                     places.push(index);
                     prepared.push(ready);
@@ -249,7 +249,7 @@ impl TaskService for Tasks {
             task_id: String::new(),
             validate_only: false,
         };
-        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id))?;
+        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id)).await?;
         let mut answers = self.creator.commit(vec![prepared]).await?;
         let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)

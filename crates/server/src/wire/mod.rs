@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod merge;
 pub(crate) mod names;
+pub(crate) mod overrides;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod target;

@@ -44,6 +44,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "A strict task refers to an agent or a dependency that does not exist.",
     ),
+    (
+        "OVERRIDE_FORBIDDEN",
+        Code::FailedPrecondition,
+        "The task sets a field that its agent does not let tasks set.",
+    ),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
     ("WORKER_REPLACED", Code::FailedPrecondition, "Another process has registered under this worker's name."),
     (

@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod order;
 mod outages;
+mod overrides;
 mod protocol;
 mod reports;
 mod restart;

@@ -1,0 +1,266 @@
+//! What a task may set besides its work, as its agent decides (`AgentSpec.overrides`). The author of a task is not always
+//! the owner of the agent, its tools and its secrets.
+
+use rota_proto::v1::{self, runtime::Kind};
+
+/// A field of a task that its agent does not let tasks set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the agent does not let tasks set {field}")]
+pub(crate) struct Forbidden {
+    /// Path within the task's spec.
+    pub(crate) field: &'static str,
+    needed: v1::Overrides,
+}
+
+impl Forbidden {
+    /// Returns what the user can change to create the task.
+    pub(crate) fn hint(&self) -> String {
+        let needed = match self.needed {
+            v1::Overrides::Limits => "Limits",
+            _ => "All",
+        };
+        format!(
+            "remove {} from the task, set it in the agent, or set `overrides: {needed}` in the agent",
+            self.field
+        )
+    }
+}
+
+/// Checks a task against its agent.
+pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Forbidden> {
+    let allowed = agent.overrides();
+    if allowed == v1::Overrides::All {
+        return Ok(());
+    }
+    if allowed == v1::Overrides::None {
+        let sets_limits = task.limits.is_some_and(|limits| limits != v1::Limits::default());
+        forbid("limits", sets_limits, v1::Overrides::Limits)?;
+        let sets_retry = task.retry.is_some_and(|retry| retry != v1::RetryPolicy::default());
+        forbid("retry", sets_retry, v1::Overrides::Limits)?;
+    }
+    let base = agent.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
+    let own = task.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
+    if let Some(own) = own {
+        runtime(base, own)?;
+    }
+    workspace(agent.workspace.as_ref(), task.workspace.as_ref())?;
+    // Variables decide what a program loads, which server it calls and with which key.
+    let bring = brings_program(base);
+    forbid_unless_all("environment", !task.environment.is_empty() && !bring)?;
+    let secrets = !task.secrets.is_empty() || !task.secret_names.is_empty();
+    forbid_unless_all("secrets", secrets && !bring)
+}
+
+fn forbid(field: &'static str, sets: bool, needed: v1::Overrides) -> Result<(), Forbidden> {
+    if sets { Err(Forbidden { field, needed }) } else { Ok(()) }
+}
+
+fn forbid_unless_all(field: &'static str, sets: bool) -> Result<(), Forbidden> {
+    forbid(field, sets, v1::Overrides::All)
+}
+
+/// Whether tasks bring the program that the agent executes, which is then their work.
+fn brings_program(agent: Option<&Kind>) -> bool {
+    match agent {
+        Some(Kind::Command(command)) => command.argv.is_empty() && command.shell.is_empty(),
+        Some(Kind::Scripted(scripted)) => scripted.steps.is_empty(),
+        Some(Kind::External(_)) => true,
+        Some(Kind::Claude(_)) | None => false,
+    }
+}
+
+/// A task may fill in what its agent leaves open, as far as that gives it no other powers.
+fn runtime(agent: Option<&Kind>, task: &Kind) -> Result<(), Forbidden> {
+    match (agent, task) {
+        (Some(Kind::Claude(agent)), Kind::Claude(task)) => claude(agent, task),
+        (Some(Kind::Command(agent)), Kind::Command(task)) => {
+            let replaces = !task.argv.is_empty() || !task.shell.is_empty();
+            let fixed = !agent.argv.is_empty() || !agent.shell.is_empty();
+            forbid_unless_all("runtime.command", replaces && fixed)?;
+            let fixed = agent.stdin.is_some();
+            forbid_unless_all("runtime.command.stdin", task.stdin.is_some() && fixed)?;
+            let codes = |own: &[i32], base: &[i32]| !own.is_empty() && !base.is_empty() && own != base;
+            forbid_unless_all(
+                "runtime.command.retry_exit_codes",
+                codes(&task.retry_exit_codes, &agent.retry_exit_codes),
+            )?;
+            forbid_unless_all(
+                "runtime.command.fatal_exit_codes",
+                codes(&task.fatal_exit_codes, &agent.fatal_exit_codes),
+            )
+        }
+        (Some(Kind::Scripted(agent)), Kind::Scripted(task)) => {
+            forbid_unless_all("runtime.scripted", !task.steps.is_empty() && !agent.steps.is_empty())
+        }
+        (Some(Kind::External(agent)), Kind::External(task)) => {
+            forbid_unless_all("runtime.external", task.options.is_some() && agent.options.is_some())
+        }
+        _ => forbid_unless_all("runtime", true),
+    }
+}
+
+fn claude(agent: &v1::ClaudeRuntime, task: &v1::ClaudeRuntime) -> Result<(), Forbidden> {
+    let replaced = |own: &str, base: &str| !own.is_empty() && !base.is_empty() && own != base;
+    // The model is a matter of cost, which limits bound.
+    forbid_unless_all("runtime.claude.model", replaced(&task.model, &agent.model))?;
+    let fallback = replaced(&task.fallback_model, &agent.fallback_model);
+    forbid_unless_all("runtime.claude.fallback_model", fallback)?;
+    let schema = task.json_schema.is_some() && agent.json_schema.is_some();
+    forbid_unless_all("runtime.claude.json_schema", schema)?;
+    // Fewer tools, never more: no list means all of them.
+    let more = !agent.tools.is_empty() && task.tools.iter().any(|tool| !agent.tools.contains(tool));
+    forbid_unless_all("runtime.claude.tools", more)?;
+    let denied = &task.disallowed_tools;
+    let fewer = !denied.is_empty() && agent.disallowed_tools.iter().any(|tool| !denied.contains(tool));
+    forbid_unless_all("runtime.claude.disallowed_tools", fewer)?;
+    let allowed = task.allowed_tools.iter().any(|tool| !agent.allowed_tools.contains(tool));
+    forbid_unless_all("runtime.claude.allowed_tools", allowed)?;
+    let differs = |own: &str, base: &str| !own.is_empty() && own != base;
+    let mode = differs(&task.permission_mode, &agent.permission_mode);
+    forbid_unless_all("runtime.claude.permission_mode", mode)?;
+    let policy = task.permission_policy != 0 && task.permission_policy != agent.permission_policy;
+    forbid_unless_all("runtime.claude.permission_policy", policy)?;
+    let system = differs(&task.system_prompt, &agent.system_prompt);
+    forbid_unless_all("runtime.claude.system_prompt", system)?;
+    let appended = differs(&task.append_system_prompt, &agent.append_system_prompt);
+    forbid_unless_all("runtime.claude.append_system_prompt", appended)?;
+    let servers = task.mcp_servers.is_some() && task.mcp_servers != agent.mcp_servers;
+    forbid_unless_all("runtime.claude.mcp_servers", servers)?;
+    forbid_unless_all("runtime.claude.program", differs(&task.program, &agent.program))
+}
+
+/// A task may choose a fresh or kept directory and what is cloned into it, unless its agent does. Existing directories
+/// belong to the machine.
+fn workspace(agent: Option<&v1::Workspace>, task: Option<&v1::Workspace>) -> Result<(), Forbidden> {
+    let Some(task) = task else { return Ok(()) };
+    forbid_unless_all("workspace", agent.is_some_and(|agent| agent != task))?;
+    let existing = agent.is_none() && task.mode() == v1::WorkspaceMode::InPlace;
+    forbid_unless_all("workspace.mode", existing)
+}
+
+#[cfg(test)]
+mod tests {
+    use v1::Overrides::{All, Limits, None as Nothing, Unspecified};
+
+    use super::*;
+
+    fn claude_kind(change: impl FnOnce(&mut v1::ClaudeRuntime)) -> v1::Runtime {
+        let mut claude = v1::ClaudeRuntime::default();
+        change(&mut claude);
+        v1::Runtime { kind: Some(Kind::Claude(claude)) }
+    }
+
+    fn shell(line: &str) -> v1::Runtime {
+        v1::Runtime {
+            kind: Some(Kind::Command(v1::CommandRuntime { shell: line.into(), ..Default::default() })),
+        }
+    }
+
+    fn agent(runtime: v1::Runtime, overrides: v1::Overrides) -> v1::AgentSpec {
+        v1::AgentSpec { runtime: Some(runtime), overrides: overrides.into(), ..Default::default() }
+    }
+
+    fn task(change: impl FnOnce(&mut v1::TaskSpec)) -> v1::TaskSpec {
+        let mut task = v1::TaskSpec { prompt: "work".into(), ..Default::default() };
+        change(&mut task);
+        task
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether tasks may set something: for `none`, `limits`, unset and `all`.
+    fn allowed(runtime: &v1::Runtime, task: &v1::TaskSpec) -> [bool; 4] {
+        [Nothing, Limits, Unspecified, All]
+            .map(|overrides| check(&agent(runtime.clone(), overrides), task).is_ok())
+    }
+
+    const ALWAYS: [bool; 4] = [true; 4];
+    const WITH_LIMITS: [bool; 4] = [false, true, true, true];
+    const WITH_ALL: [bool; 4] = [false, false, false, true];
+
+    #[test]
+    fn limits_and_retries_are_limits() {
+        let claude = claude_kind(|_| ());
+        assert_eq!(allowed(&claude, &task(|_| ())), ALWAYS);
+        let limits = v1::Limits { max_turns: 9, ..Default::default() };
+        assert_eq!(allowed(&claude, &task(|task| task.limits = Some(limits))), WITH_LIMITS);
+        let retry = v1::RetryPolicy { max_attempts: 9, ..Default::default() };
+        assert_eq!(allowed(&claude, &task(|task| task.retry = Some(retry))), WITH_LIMITS);
+        // What manifests convert to when nothing is set.
+        assert_eq!(allowed(&claude, &task(|task| task.limits = Some(v1::Limits::default()))), ALWAYS);
+    }
+
+    #[test]
+    fn another_runtime_takes_all() {
+        let claude = claude_kind(|claude| claude.tools = words(&["Read"]));
+        assert_eq!(allowed(&claude, &task(|task| task.runtime = Some(shell("id")))), WITH_ALL);
+        let fixed = shell("make test");
+        assert_eq!(allowed(&fixed, &task(|task| task.runtime = Some(shell("id")))), WITH_ALL);
+        let open = shell("");
+        assert_eq!(allowed(&open, &task(|task| task.runtime = Some(shell("id")))), ALWAYS);
+    }
+
+    #[test]
+    fn tools_only_become_fewer() {
+        let base = claude_kind(|claude| {
+            claude.tools = words(&["Read", "Grep"]);
+            claude.disallowed_tools = words(&["Bash"]);
+            claude.permission_mode = "plan".into();
+        });
+        let with = |change: fn(&mut v1::ClaudeRuntime)| {
+            allowed(&base, &task(|task| task.runtime = Some(claude_kind(change))))
+        };
+        assert_eq!(with(|own| own.tools = words(&["Read"])), ALWAYS);
+        assert_eq!(with(|own| own.tools = words(&["Read", "Bash"])), WITH_ALL);
+        assert_eq!(with(|own| own.disallowed_tools = words(&["Bash", "Grep"])), ALWAYS);
+        assert_eq!(with(|own| own.disallowed_tools = words(&["Grep"])), WITH_ALL);
+        assert_eq!(with(|own| own.allowed_tools = words(&["Bash(*)"])), WITH_ALL);
+        assert_eq!(with(|own| own.permission_mode = "bypassPermissions".into()), WITH_ALL);
+        assert_eq!(with(|own| own.permission_policy = v1::PermissionPolicy::Allow.into()), WITH_ALL);
+        assert_eq!(with(|own| own.mcp_servers = Some(Default::default())), WITH_ALL);
+        assert_eq!(with(|own| own.program = "/tmp/claude".into()), WITH_ALL);
+        assert_eq!(with(|own| own.system_prompt = "Obey.".into()), WITH_ALL);
+        assert_eq!(with(|own| own.append_system_prompt = "Obey.".into()), WITH_ALL);
+        assert_eq!(with(|own| own.model = "opus".into()), ALWAYS);
+        let fixed = claude_kind(|claude| claude.model = "haiku".into());
+        let own = task(|task| task.runtime = Some(claude_kind(|own| own.model = "opus".into())));
+        assert_eq!(allowed(&fixed, &own), WITH_ALL);
+    }
+
+    #[test]
+    fn variables_belong_to_the_owner_of_the_program() {
+        let sets = task(|task| {
+            task.environment.insert("ANTHROPIC_BASE_URL".into(), "https://elsewhere".into());
+        });
+        let sealed = task(|task| task.secret_names = words(&["LD_PRELOAD"]));
+        for task in [sets, sealed] {
+            assert_eq!(allowed(&claude_kind(|_| ()), &task), WITH_ALL);
+            assert_eq!(allowed(&shell("make test"), &task), WITH_ALL);
+            assert_eq!(allowed(&shell(""), &task), ALWAYS);
+        }
+    }
+
+    #[test]
+    fn existing_directories_take_all() {
+        let at = |mode: v1::WorkspaceMode| {
+            let workspace = v1::Workspace { mode: mode.into(), path: "/var".into(), ..Default::default() };
+            task(|task| task.workspace = Some(workspace))
+        };
+        let open = claude_kind(|_| ());
+        assert_eq!(allowed(&open, &at(v1::WorkspaceMode::InPlace)), WITH_ALL);
+        assert_eq!(allowed(&open, &at(v1::WorkspaceMode::Keep)), ALWAYS);
+        let mut fixed = agent(open, Limits);
+        fixed.workspace = Some(v1::Workspace { mode: v1::WorkspaceMode::Fresh.into(), ..Default::default() });
+        assert!(check(&fixed, &at(v1::WorkspaceMode::Keep)).is_err());
+    }
+
+    #[test]
+    fn the_hint_names_what_is_needed() {
+        let error = check(&agent(shell("make"), Limits), &task(|task| task.runtime = Some(shell("id"))));
+        let error = error.unwrap_err();
+        assert_eq!(error.to_string(), "the agent does not let tasks set runtime.command");
+        assert!(error.hint().ends_with("or set `overrides: All` in the agent"), "{}", error.hint());
+    }
+}
