@@ -104,6 +104,8 @@ fn check_log(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &
         }
     }
     check_attempts(events, &mut violated);
+    check_usage(task, events, &mut violated);
+    check_questions(task, last, &mut violated);
     output::violations(events).into_iter().for_each(&mut violated);
     let cancel = events.iter().position(|event| {
         matches!(&event.kind, Some(Kind::Change(change)) if change.fields.iter().any(|field| field == "desired_state"))
@@ -148,6 +150,41 @@ fn check_attempts(events: &[v1::Event], violated: &mut impl FnMut(&str)) {
             }
             Some(_) => {}
         }
+    }
+}
+
+/// H9: the usage of a task is that of all its attempts, and none reports less than before.
+fn check_usage(task: &v1::Task, events: &[v1::Event], violated: &mut impl FnMut(&str)) {
+    let mut attempts: BTreeMap<i32, [i64; 3]> = BTreeMap::new();
+    for event in events {
+        if let Some(Kind::Usage(usage)) = &event.kind {
+            let now = counted(usage);
+            let before = attempts.insert(event.attempt, now).unwrap_or_default();
+            if before.iter().zip(now).any(|(before, now)| now < *before) {
+                violated("H9: an attempt reported less usage than before");
+            }
+        }
+    }
+    let mut reported = [0; 3];
+    for attempt in attempts.values() {
+        reported.iter_mut().zip(attempt).for_each(|(sum, one)| *sum += one);
+    }
+    let total =
+        task.status.as_ref().and_then(|status| status.usage.as_ref()).map(counted).unwrap_or_default();
+    if total != reported {
+        violated(&format!("H9: the usage is {total:?}, and its attempts reported {reported:?}"));
+    }
+}
+
+fn counted(usage: &v1::Usage) -> [i64; 3] {
+    [usage.input_tokens, usage.output_tokens, usage.cost_micro_usd]
+}
+
+/// H10: questions are open exactly while a task waits for an answer.
+fn check_questions(task: &v1::Task, last: Option<TaskState>, violated: &mut impl FnMut(&str)) {
+    let open = task.status.as_ref().map_or(0, |status| status.pending_input.len());
+    if (open > 0) != (last == Some(TaskState::InputRequired)) {
+        violated(&format!("H10: {open} questions are open in state {last:?}"));
     }
 }
 

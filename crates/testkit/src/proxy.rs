@@ -1,13 +1,16 @@
 //! TCP proxy on loopback that can freeze, so that connections stay open and nothing passes, as when a cable is pulled,
-//! or cut all connections.
+//! cut all connections, or answer every call with status 403, as an ingress with a rule too many does.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use rota_telemetry::{OnExit, spawn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ enum Mode {
     Open,
     Frozen,
     Cut,
+    /// Connections end here, where calls are counted and refused.
+    Refusing,
 }
 
 /// Proxy between a worker and its control plane. Dropping it closes all connections.
@@ -22,6 +27,7 @@ enum Mode {
 pub struct Proxy {
     addr: SocketAddr,
     mode: watch::Sender<Mode>,
+    refused: Arc<AtomicUsize>,
     _over: tokio_util::sync::DropGuard,
 }
 
@@ -33,6 +39,8 @@ impl Proxy {
         let (mode, modes) = watch::channel(Mode::Open);
         let over = CancellationToken::new();
         let stop = over.clone();
+        let refused = Arc::<AtomicUsize>::default();
+        let refusing = refuse(Arc::clone(&refused), stop.clone()).await?;
         spawn("proxy", OnExit::Done, async move {
             loop {
                 let accepted = tokio::select! {
@@ -44,12 +52,12 @@ impl Proxy {
                 spawn("proxied", OnExit::Done, async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = carry(near, to, modes) => {}
+                        () = carry(near, Targets { to, refusing }, modes) => {}
                     }
                 });
             }
         });
-        Ok(Self { addr, mode, _over: over.drop_guard() })
+        Ok(Self { addr, mode, refused, _over: over.drop_guard() })
     }
 
     /// Returns the address that the proxy listens on.
@@ -67,24 +75,67 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// Answers every call with status 403 and closes all other connections.
+    pub fn refuse(&self) {
+        self.mode.send_replace(Mode::Refusing);
+    }
+
+    /// Returns the number of calls that were answered with status 403.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Forwards again, including what was received while frozen.
     pub fn open(&self) {
         self.mode.send_replace(Mode::Open);
     }
 }
 
-async fn carry(near: TcpStream, to: SocketAddr, mut modes: watch::Receiver<Mode>) {
-    if modes.wait_for(|mode| *mode != Mode::Frozen).await.is_err() || *modes.borrow() == Mode::Cut {
-        return;
+/// Addresses to which connections are forwarded, by mode.
+#[derive(Debug, Clone, Copy)]
+struct Targets {
+    to: SocketAddr,
+    refusing: SocketAddr,
+}
+
+impl Targets {
+    /// Returns the target in a mode, which a frozen proxy keeps.
+    fn of(self, mode: Mode) -> Option<SocketAddr> {
+        match mode {
+            Mode::Open | Mode::Frozen => Some(self.to),
+            Mode::Refusing => Some(self.refusing),
+            Mode::Cut => None,
+        }
     }
-    let Ok(far) = TcpStream::connect(to).await else { return };
+}
+
+/// Starts a server that refuses every call. Returns its address.
+async fn refuse(refused: Arc<AtomicUsize>, stop: CancellationToken) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let addr = listener.local_addr()?;
+    let router = axum::Router::new().fallback(move || {
+        refused.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(axum::http::StatusCode::FORBIDDEN)
+    });
+    let server = tonic::transport::Server::builder().add_routes(router.into());
+    spawn("refuse", OnExit::Done, async move {
+        let served = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled());
+        drop(served.await);
+    });
+    Ok(addr)
+}
+
+async fn carry(near: TcpStream, targets: Targets, mut modes: watch::Receiver<Mode>) {
+    let Ok(mode) = modes.wait_for(|mode| *mode != Mode::Frozen).await.map(|mode| *mode) else { return };
+    let Some(target) = targets.of(mode) else { return };
+    let Ok(far) = TcpStream::connect(target).await else { return };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
     let mut cut = modes.clone();
     tokio::select! {
         () = pass(near_in, far_out, modes.clone()) => {}
         () = pass(far_in, near_out, modes) => {}
-        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = cut.wait_for(|mode| targets.of(*mode) != Some(target)) => {}
     }
 }
 

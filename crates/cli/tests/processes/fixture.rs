@@ -15,6 +15,7 @@ use tokio::process::Command;
 use crate::process::Process;
 use crate::procfs;
 use crate::responses::Response;
+use crate::small_disk::SmallDisk;
 
 const TOKEN: &str = "a-token-for-tests-that-is-long-enough";
 
@@ -36,6 +37,8 @@ impl Graces {
     pub(crate) const SHORT: Self = Self { silence: "60s", reconnect: "1s", recovery: "8s" };
     /// Also expires a silent worker.
     pub(crate) const STRICT: Self = Self { silence: "5s", reconnect: "1s", recovery: "60s" };
+    /// Expires whatever is silent or away for some seconds.
+    pub(crate) const CHAOS: Self = Self { silence: "3s", reconnect: "2s", recovery: "10s" };
 }
 
 /// Temporary directory with a control plane.
@@ -44,6 +47,10 @@ pub(crate) struct Fixture {
     graces: Graces,
     data: PathBuf,
     addr: Option<SocketAddr>,
+    /// Disk of the control plane, if it has one of its own.
+    pub(crate) disk: Option<SmallDisk>,
+    /// Additional environment of the control plane.
+    pub(crate) server_environment: Vec<(&'static str, String)>,
     /// Additional environment of every process.
     pub(crate) environment: Vec<(&'static str, String)>,
     dir: TempDir,
@@ -58,7 +65,16 @@ impl Fixture {
         }
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         let data = dir.path().join("data");
-        Self { server: None, graces: Graces::LONG, data, addr: None, environment: Vec::new(), dir }
+        Self {
+            server: None,
+            graces: Graces::LONG,
+            data,
+            addr: None,
+            disk: None,
+            server_environment: Vec::new(),
+            environment: Vec::new(),
+            dir,
+        }
     }
 
     /// Returns a fixture with a control plane.
@@ -66,6 +82,16 @@ impl Fixture {
         let mut fixture = Self::bare();
         fixture.graces = graces;
         fixture.start_server().await?;
+        Ok(fixture)
+    }
+
+    /// Returns a fixture whose control plane will have a disk of a size such as `64m`.
+    pub(crate) async fn on_small_disk(graces: Graces, size: &str) -> Result<Self> {
+        let mut fixture = Self::bare();
+        fixture.graces = graces;
+        let disk = SmallDisk::mount(&fixture.dir().join("disk"), size, fixture.mark()).await?;
+        fixture.data = disk.path().join("data");
+        fixture.disk = Some(disk);
         Ok(fixture)
     }
 
@@ -89,6 +115,10 @@ impl Fixture {
             ("--recovery-grace", self.graces.recovery),
         ] {
             command.args([flag, value]);
+        }
+        command.envs(self.server_environment.iter().map(|(name, value)| (name, value)));
+        if let Some(disk) = &self.disk {
+            command = disk.command(&command);
         }
         let mut server = Process::start("server", command);
         let line = server.prints("listening on http://").await;
@@ -163,10 +193,20 @@ impl Fixture {
 
     /// Returns a client that retries across restarts.
     pub(crate) fn client(&self) -> Result<Client> {
+        self.client_with(TOKEN, Duration::from_secs(60))
+    }
+
+    /// Returns a client with a token, which retries for some time.
+    pub(crate) fn client_with(&self, token: &str, retry_for: Duration) -> Result<Client> {
         let mut options = Options::new(format!("http://{}", self.addr()));
-        options.token = Token::Fixed(TOKEN.into());
-        options.retry_for = Duration::from_secs(60);
+        options.token = Token::Fixed(token.to_owned().into());
+        options.retry_for = retry_for;
         Ok(Client::new(options)?)
+    }
+
+    /// Returns a client of the admin that does not retry.
+    pub(crate) fn impatient_client(&self) -> Result<Client> {
+        self.client_with(TOKEN, Duration::ZERO)
     }
 
     /// Starts a worker and waits until it is connected.
@@ -206,7 +246,7 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        drop(self.server.take());
+        drop((self.server.take(), self.disk.take()));
         // Kills what a failed test has left. Each process carries the path of this fixture.
         for _ in 0..1000 {
             let left = procfs::marked(self.mark());

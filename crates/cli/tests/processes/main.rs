@@ -8,6 +8,7 @@
 
 mod admin;
 mod chaos;
+mod claude;
 mod commands;
 mod control_plane;
 mod dev;
@@ -27,6 +28,7 @@ mod reporting;
 mod responses;
 mod shutdown;
 mod sick_disk;
+mod small_disk;
 mod terminal;
 mod top;
 mod traces;

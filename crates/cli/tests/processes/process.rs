@@ -61,6 +61,11 @@ impl Process {
         Ended { status, output }
     }
 
+    /// Waits for the exit, which must come in the time of every wait.
+    pub(crate) async fn wait(&mut self) {
+        self.end().await;
+    }
+
     async fn end(&mut self) -> ExitStatus {
         let ended = timeout(WAIT_TIMEOUT, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).unwrap()
@@ -69,6 +74,11 @@ impl Process {
     /// Returns the output so far.
     pub(crate) fn output(&self) -> String {
         self.lines.borrow().join("\n")
+    }
+
+    /// Returns the number of lines so far with some text.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.lines.borrow().iter().filter(|line| line.contains(what)).count()
     }
 
     /// Waits for a line with some text, and returns it.

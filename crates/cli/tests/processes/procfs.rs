@@ -28,6 +28,11 @@ impl ProcessInfo {
         Some(Self { pid, started: fields.get(19)?.parse().ok()?, command })
     }
 
+    pub(crate) fn parent(&self) -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    }
+
     pub(crate) fn session(&self) -> Option<i32> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()

@@ -1,14 +1,12 @@
 //! Redaction: keys planted in everything that a task can emit are found only where their user put them.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_testkit::collector::Collector;
 use rota_testkit::tasks;
 
-use crate::{Fixture, workload};
+use crate::{Fixture, claude, workload};
 
 /// Keys, generated for each run so that this file has none.
 struct Keys {
@@ -51,14 +49,6 @@ impl Keys {
     }
 }
 
-/// Returns the path of the CLI, installed if missing. Without it the test fails.
-fn cli() -> Result<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install-claude");
-    let output = std::process::Command::new(script).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
 /// Emits the keys whole and in pieces on both streams and in every other way, and fails with them.
 const EMIT_KEYS: &str = r#"
 printf 'plain: %s\nsecret: %s\n' "$SHAPED" "$DECLARED"
@@ -81,7 +71,7 @@ printf '{"success":%s,"summary":"%s","data":{"key":"%s"}}' "$WELL" "$ONE" "$ONE"
 async fn planted_keys_are_redacted_everywhere() -> Result<()> {
     let keys = Keys::new();
     let model = rota_fake_model::Options::default().start().await?;
-    let program = tokio::task::spawn_blocking(cli).await??;
+    let program = tokio::task::spawn_blocking(claude::installed).await??;
     let collector = Collector::start()?;
     let mut fixture = Fixture::bare();
     fixture.environment = vec![

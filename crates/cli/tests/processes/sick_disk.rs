@@ -9,6 +9,7 @@ use rota_testkit::{history, tasks};
 use tokio::process::Command;
 
 use crate::process::Process;
+use crate::small_disk::SmallDisk;
 use crate::{Fixture, Graces, workload};
 
 const HEALTHY: usize = 19;
@@ -16,32 +17,21 @@ const TASKS: usize = 60;
 /// Size of a sick worker's disk, and of the repository that its attempts clone.
 const DISK: &str = "1m";
 const REPOSITORY: u64 = 3 << 20;
-/// Mounts a disk in a mount namespace of its own, fills it with so many bytes, and starts a program there.
-const ON_SMALL_DISK: &str = r#"
-mount -t tmpfs -o size=$DISK none "$STATE"
-head -c "$FILL" /dev/zero >"$STATE/fill" 2>/dev/null
-exec "$@"
-"#;
 
-/// Starts a worker whose state directory is a small disk with `fill` bytes on it.
-async fn sick(fixture: &Fixture, name: &str, fill: &str) -> Result<Process> {
-    let state = fixture.dir().join(format!("disk-{name}"));
-    std::fs::create_dir(&state)?;
-    let worker = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", name]);
-    let worker = worker.as_std();
-    // Root in a user namespace, if not otherwise, may mount.
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", ON_SMALL_DISK, "sh"]);
-    command.arg(worker.get_program()).args(worker.get_args()).arg("--state-dir").arg(&state);
+/// Starts a worker whose state directory is a small disk.
+async fn sick(fixture: &Fixture, name: &str, full: bool) -> Result<(Process, SmallDisk)> {
+    let disk = SmallDisk::mount(&fixture.dir().join(format!("disk-{name}")), DISK, fixture.mark()).await?;
+    if full {
+        disk.fill()?;
+    }
+    let mut worker = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", name]);
+    worker.arg("--state-dir").arg(disk.path());
     // It would not take anything otherwise.
-    command.args(["--min-free-disk-mib", "0"]);
-    command.current_dir(fixture.dir()).env_clear();
-    command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.env("STATE", &state).env("DISK", DISK).env("FILL", fill);
-    command.env("ROTA_TOKEN_FILE", fixture.worker_token(workload::AGENT, name).await?);
-    let process = Process::start(name, command);
+    worker.args(["--min-free-disk-mib", "0"]);
+    worker.env("ROTA_TOKEN_FILE", fixture.worker_token(workload::AGENT, name).await?);
+    let process = Process::start(name, disk.command(&worker));
     tasks::connected(&fixture.client()?, name).await?;
-    Ok(process)
+    Ok((process, disk))
 }
 
 /// Creates a repository that does not fit on the disk of a sick worker.
@@ -63,8 +53,8 @@ async fn full_disks_fail_no_task() -> Result<()> {
     let origin = fixture.dir().join("origin");
     repository(&origin).await?;
     // By name, they come first.
-    let full = sick(&fixture, "a-full", "2m").await?;
-    let small = sick(&fixture, "a-small", "0").await?;
+    let full = sick(&fixture, "a-full", true).await?;
+    let small = sick(&fixture, "a-small", false).await?;
     let healthy = (0..HEALTHY)
         .map(async |number| fixture.worker(workload::AGENT, &format!("healthy-{number:02}"), 1).await);
     let healthy = try_join_all(healthy).await?;

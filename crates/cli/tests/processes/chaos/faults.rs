@@ -1,0 +1,189 @@
+//! Faults that come and pass. Each returns how often it took effect: what it hit was at work, and noticed.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rota_proto::v1;
+use rota_testkit::tasks;
+use tokio::time::sleep;
+
+use super::load::SCRIPTED;
+use super::world::World;
+use crate::procfs::{self, ProcessInfo};
+
+/// Silence after which the control plane gives a worker's tasks to others, and more.
+const TOO_LONG: Duration = Duration::from_secs(7);
+/// Size of a prompt that does not fit into a full store, in bytes.
+const LARGE: usize = 1 << 20;
+const JUMPED: &str = "the clock jumped forward";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    WorkerKilled,
+    WorkerStopped,
+    WorkerTerminated,
+    ConnectionFrozen,
+    ConnectionCut,
+    Forbidden,
+    ServerKilled,
+    ServerStopped,
+    StoreFull,
+    ClockJumped,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::WorkerKilled,
+        Self::WorkerStopped,
+        Self::WorkerTerminated,
+        Self::ConnectionFrozen,
+        Self::ConnectionCut,
+        Self::Forbidden,
+        Self::ServerKilled,
+        Self::ServerStopped,
+        Self::StoreFull,
+        Self::ClockJumped,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WorkerKilled => "supervisors without their worker",
+            Self::WorkerStopped => "worker stopped",
+            Self::WorkerTerminated => "worker terminated",
+            Self::ConnectionFrozen => "connection frozen",
+            Self::ConnectionCut => "connection cut",
+            Self::Forbidden => "calls forbidden",
+            Self::ServerKilled => "control plane killed",
+            Self::ServerStopped => "control plane stopped",
+            Self::StoreFull => "store full",
+            Self::ClockJumped => "clock jumped",
+        }
+    }
+
+    /// Lets it happen and pass.
+    pub(crate) async fn inflict(self, world: &mut World, random: &mut StdRng) -> Result<usize> {
+        sleep(Duration::from_millis(random.random_range(100..600))).await;
+        let index = random.random_range(0..world.workers.len());
+        match self {
+            Self::WorkerKilled => worker_killed(world, index).await,
+            Self::WorkerStopped => {
+                world.workers[index].process.signal(Signal::SIGSTOP);
+                sleep(TOO_LONG).await;
+                let away = !is_connected(world, index).await?;
+                world.workers[index].process.signal(Signal::SIGCONT);
+                Ok(usize::from(away))
+            }
+            Self::WorkerTerminated => worker_terminated(world, index).await,
+            Self::ConnectionFrozen => {
+                world.workers[index].proxy.freeze();
+                sleep(TOO_LONG).await;
+                let away = !is_connected(world, index).await?;
+                world.workers[index].proxy.open();
+                Ok(usize::from(away))
+            }
+            Self::ConnectionCut => {
+                world.workers[index].proxy.cut();
+                sleep(Duration::from_millis(random.random_range(100..4000))).await;
+                let away = !is_connected(world, index).await?;
+                world.workers[index].proxy.open();
+                Ok(usize::from(away))
+            }
+            Self::Forbidden => {
+                let proxy = &world.workers[index].proxy;
+                let before = proxy.refused();
+                proxy.refuse();
+                sleep(Duration::from_millis(random.random_range(1000..5000))).await;
+                proxy.open();
+                Ok(proxy.refused() - before)
+            }
+            Self::ServerKilled => {
+                let running = tasks_on_workers(world).await?;
+                world.fixture.kill_server().await;
+                sleep(Duration::from_millis(random.random_range(0..3000))).await;
+                world.fixture.start_server().await?;
+                Ok(running)
+            }
+            Self::ServerStopped => {
+                world.fixture.server().signal(Signal::SIGSTOP);
+                sleep(TOO_LONG).await;
+                world.fixture.server().signal(Signal::SIGCONT);
+                Ok(1)
+            }
+            Self::StoreFull => store_full(world, random).await,
+            Self::ClockJumped => {
+                let before = world.fixture.server().count(JUMPED);
+                world.jump()?;
+                let noticed = async || Ok(world.fixture.server().count(JUMPED) > before);
+                tasks::eventually("notice of the clock", noticed).await?;
+                Ok(1)
+            }
+        }
+    }
+}
+
+/// Kills a worker and starts it again. Returns how many of its supervisors outlived it, each of which ends its programs.
+async fn worker_killed(world: &mut World, index: usize) -> Result<usize> {
+    let worker = &mut world.workers[index];
+    let pid = worker.process.pid();
+    let of_worker = |one: &ProcessInfo| one.command.contains("__supervise") && one.parent() == Some(pid);
+    let supervisors: Vec<_> = procfs::marked(world.fixture.mark()).into_iter().filter(of_worker).collect();
+    worker.process.signal(Signal::SIGKILL);
+    worker.process.wait().await;
+    let outliving = supervisors.iter().filter(|one| one.is_alive()).count();
+    world.start_again(index);
+    Ok(outliving)
+}
+
+/// Stops a worker as planned, at work, and starts it again. Planned stops are no losses.
+async fn worker_terminated(world: &mut World, index: usize) -> Result<usize> {
+    let busy = worker(world, index).await?.map_or(0, |worker| worker.tasks.len());
+    let worker = &mut world.workers[index];
+    worker.process.signal(Signal::SIGTERM);
+    worker.process.wait().await;
+    world.start_again(index);
+    Ok(busy)
+}
+
+/// Fills the disk of the store. Nothing that is answered is lost, and all else is refused with the reason.
+async fn store_full(world: &mut World, random: &mut StdRng) -> Result<usize> {
+    let Some(disk) = &world.fixture.disk else { return Ok(0) };
+    let client = world.fixture.impatient_client()?;
+    disk.fill()?;
+    let short = Duration::from_millis(random.random_range(2000..8000));
+    let duration = if random.random_bool(0.1) { Duration::from_secs(60) } else { short };
+    let until = tokio::time::Instant::now() + duration;
+    let mut refused = 0;
+    while tokio::time::Instant::now() < until {
+        // Large enough to need more space than the database has set aside.
+        let mut task = tasks::scripted(SCRIPTED, []);
+        task.spec.get_or_insert_default().prompt = "x".repeat(LARGE);
+        match tasks::create(&client, task).await {
+            Ok(task) => world.created.push(task.name),
+            Err(error) => {
+                let known = error.downcast_ref::<rota_client::Error>().and_then(|error| error.reason.clone());
+                ensure!(known.as_deref() == Some("STORE_UNAVAILABLE"), "{error:#}");
+                refused += 1;
+            }
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    disk.free()?;
+    Ok(refused)
+}
+
+async fn worker(world: &World, index: usize) -> Result<Option<v1::Worker>> {
+    let name = world.workers[index].name();
+    let workers = tasks::workers(&world.fixture.client()?).await?;
+    Ok(workers.into_iter().find(|worker| worker.name.ends_with(name)))
+}
+
+async fn is_connected(world: &World, index: usize) -> Result<bool> {
+    Ok(worker(world, index).await?.is_some_and(|worker| worker.connected))
+}
+
+async fn tasks_on_workers(world: &World) -> Result<usize> {
+    Ok(tasks::workers(&world.fixture.client()?).await?.iter().map(|worker| worker.tasks.len()).sum())
+}
