@@ -28,8 +28,12 @@ try cat /proc/$PPID/environ
 try kill -0 $worker
 try kill -0 $PPID
 try sh -c 'echo > "$FIXTURE/tmp/created"'
+try prlimit --pid $worker --nofile=64:64
+try renice 19 $worker
+try ls /dev/pts
 try unshare --user --map-root-user true
 exec 2>&1
+prlimit --nofile=64 true && nice true && echo "set limits of its own"
 git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && git log --format='committed %s'
 echo text > "$(mktemp)" && echo "wrote a temporary file"
 sh -c 'sleep 60 & kill $!' && echo "signalled a child"
@@ -135,7 +139,49 @@ async fn clone_copies_token(fixture: &Fixture, worker: &str) -> Result<bool> {
     Ok(copy.exists())
 }
 
-const WORKS: &str = "committed first\nwrote a temporary file\nsignalled a child\nend\n";
+/// Serves a clone, and prepares links for what comes after it: in the place of the working directory, and of files that the
+/// worker writes.
+const LINKING: &str = r#"
+own=$(dirname "$(dirname "$HOME")")
+for name in context output claude system-prompt; do ln -s "$FIXTURE/tmp" "$own/scratch/$name"; done
+git init -q "$TMPDIR/served"
+git -C "$TMPDIR/served" -c user.name=a -c user.email=a@b commit -q --allow-empty -m served
+mv "$own/work" "$own/moved" && ln -s / "$own/work"
+exec git-upload-pack "$TMPDIR/served"
+"#;
+/// Prints what came of them.
+const LOOK: &str = r#"
+for name in context output; do test -L "$HOME/../$name" && echo "a link: $name"; done
+pwd -P | sed 's|.*/||'
+git log --format=%s
+"#;
+
+/// A clone runs programs of the task's choice, within walls that are narrower than the attempt's.
+#[tokio::test]
+async fn clone_prepares_no_way_out() -> Result<()> {
+    let fixture = prepared().await?;
+    let _worker = worker(&fixture, "confined", &[]).await?;
+    let client = fixture.client()?;
+    let command = format!("sh -c '{LINKING}' --");
+    let environment = [("GIT_SSH_COMMAND", command.as_str()), ("FIXTURE", fixture.dir().to_str().unwrap())];
+    let mut task = workload::shell(LOOK, &environment);
+    let spec = task.spec.get_or_insert_default();
+    let git =
+        rota_proto::v1::GitSource { url: "ssh://host.invalid/repository".to_owned(), ..Default::default() };
+    spec.workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
+    spec.target = Some(rota_proto::v1::Target {
+        kind: Some(rota_proto::v1::target::Kind::Worker("confined".to_owned())),
+    });
+    let name = tasks::create(&client, task).await?.name;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &name).await?, "work\nserved\n");
+    assert!(!fixture.dir().join("tmp/task.json").exists());
+    Ok(())
+}
+
+const WORKS: &str =
+    "set limits of its own\ncommitted first\nwrote a temporary file\nsignalled a child\nend\n";
 
 #[tokio::test]
 async fn attempts_open_only_their_own() -> Result<()> {
@@ -165,7 +211,9 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
 
     let printed = probe(&fixture, "open", None).await?;
 
-    for expected in ["/token", "*.token", "/workers/running", "neighbour/file", "kill -0"] {
+    for expected in
+        ["/token", "*.token", "/workers/running", "neighbour/file", "kill -0", "--nofile=64:64", "/dev/pts"]
+    {
         assert!(printed.contains(expected), "{printed}");
     }
     assert!(clone_copies_token(&fixture, "open").await?);

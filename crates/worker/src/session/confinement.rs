@@ -60,17 +60,27 @@ impl Confinement {
             .chain(homes.filter(|home| home.components().count() > 1))
             .chain(private.iter().cloned())
             .collect();
-        let mut read = resolved(&paths.read);
+        let mut read = Vec::new();
+        for path in resolved(&paths.read) {
+            open(path, &private, &mut read, 0);
+        }
+        let mut write = Vec::new();
+        for path in resolved(&paths.write) {
+            open(path, &private, &mut write, 0);
+        }
         for root in resolved(&children(Path::new("/")).collect::<Vec<_>>()) {
             open(root, &closed, &mut read, 0);
         }
         let parts = OPEN_PARTS.iter().map(PathBuf::from);
-        let programs =
-            paths.search.iter().map(|entry| prefix(entry)).chain(installation(&paths.program, &paths.search));
+        let programs = paths
+            .search
+            .iter()
+            .flat_map(|entry| installed(entry, &closed))
+            .chain(installation(&paths.program, &paths.search));
         for path in resolved(&parts.chain(programs).collect::<Vec<_>>()) {
             open(path, &private, &mut read, 0);
         }
-        Self { private, common: Jail { read, write: resolved(&paths.write) } }
+        Self { private, common: Jail { read, write } }
     }
 
     /// Returns the jail of an attempt with directories of its `own`, that works `in_place`, if it does.
@@ -117,13 +127,17 @@ fn children(directory: &Path) -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// Returns the directory that an entry of PATH is part of: `/opt/node` for `/opt/node/bin`, if that has libraries.
-/// Otherwise the entry itself: the parent of `~/.cargo/bin` contains more than programs.
-fn prefix(entry: &Path) -> PathBuf {
-    match entry.parent() {
-        Some(parent) if parent.join("lib").is_dir() && parent.components().count() > 3 => parent.to_owned(),
-        _ => entry.to_owned(),
+/// Returns what an entry of PATH consists of: `/opt/node` for `/opt/node/bin`, if that has libraries. In a home, or wherever
+/// else is closed, these alone: `~/.local` contains more than programs.
+fn installed(entry: &Path, closed: &[PathBuf]) -> Vec<PathBuf> {
+    let Some(parent) = entry.parent().filter(|parent| parent.components().count() > 2) else {
+        return vec![entry.to_owned()];
+    };
+    if parent.join("lib").is_dir() && !closed.iter().any(|closed| parent.starts_with(closed)) {
+        return vec![parent.to_owned()];
     }
+    let libraries = ["lib", "lib64", "libexec"].map(|name| parent.join(name));
+    libraries.into_iter().chain([entry.to_owned()]).collect()
 }
 
 /// Returns what is read to run a program: its package, or the directory of its file.
@@ -170,6 +184,38 @@ mod tests {
             assert!(!readable(&home.join(closed)), "{closed}");
         }
         assert!(!readable(Path::new("/var/run/rota")) && !readable(Path::new("/run/rota")));
+    }
+
+    #[test]
+    fn programs_in_a_home_open_nothing_else_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        for directory in ["bin", "lib", "share/keyrings", "state"] {
+            std::fs::create_dir_all(home.join(".local").join(directory)).unwrap();
+        }
+        let search = vec![home.join(".local/bin")];
+        let jail = Confinement::new(&Paths { search, home: home.clone(), ..Paths::default() });
+        let jail = jail.jail(&[], None).unwrap();
+        let opened: Vec<_> = jail.read.iter().filter(|open| open.starts_with(&home)).collect();
+        assert_eq!(opened, [&home.join(".local/lib"), &home.join(".local/bin")]);
+    }
+
+    #[test]
+    fn what_the_administrator_opens_is_not_private() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for directory in ["run/secrets", "run/other"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let paths = Paths {
+            private: vec![root.join("run/secrets")],
+            read: vec![root.clone()],
+            write: vec![root.join("run")],
+            ..Paths::default()
+        };
+        let jail = Confinement::new(&paths).jail(&[], None).unwrap();
+        assert_eq!(jail.write, [root.join("run/other")]);
+        assert!(!jail.read.iter().any(|open| root.join("run/secrets").starts_with(open)));
     }
 
     #[test]

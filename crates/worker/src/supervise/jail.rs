@@ -7,13 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
+use nix::sys::stat::{SFlag, fstat};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
@@ -22,16 +26,15 @@ use serde::{Deserialize, Serialize};
 /// Access rights that are handled; later ones of the kernel stay as they are without a jail.
 const HANDLED_ABI: ABI = ABI::V6;
 
-/// Devices that programs use, readable and writable. `/dev/shm` is shared by the attempts of one user.
-const DEVICES: [&str; 10] = [
+/// Devices that programs use, readable and writable. `/dev/shm` is shared by the attempts of one user. Terminals of the user
+/// are not among them: what is typed there can be read. `openpty` of glibc opens the other end through `/dev/ptmx`.
+const DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
-    "/dev/tty",
     "/dev/ptmx",
-    "/dev/pts",
     "/dev/shm",
     "/dev/fd",
 ];
@@ -40,9 +43,10 @@ const DEVICES: [&str; 10] = [
 /// processes outside, kernel interfaces that programs hardly need, and new privileges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jail {
-    /// Files and directories to read and execute.
+    /// Files and directories to read and execute, without links.
     pub read: Vec<PathBuf>,
-    /// Directories to read, execute and write.
+    /// Directories to read, execute and write, without links. A link in the place of one is an error: a program of an
+    /// earlier jail may have made it.
     pub write: Vec<PathBuf>,
 }
 
@@ -78,14 +82,44 @@ impl Jail {
         let read = AccessFs::from_read(HANDLED_ABI);
         let all = AccessFs::from_all(HANDLED_ABI);
         let devices = all & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::MakeChar);
-        ruleset()
-            .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(&self.read, read)))
-            .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(&self.write, all)))
-            .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(DEVICES, devices)))
+        let failed =
+            |error: RulesetError| io::Error::other(format!("failed to confine the program: {error}"));
+        let mut ruleset = ruleset().map_err(failed)?;
+        for path in &self.read {
+            // One that is a link by now, as after an upgrade, is not opened.
+            if let Ok(Some(rule)) = rule(path, read) {
+                ruleset = ruleset.add_rule(rule).map_err(failed)?;
+            }
+        }
+        for path in &self.write {
+            if let Some(rule) = rule(path, all)? {
+                ruleset = ruleset.add_rule(rule).map_err(failed)?;
+            }
+        }
+        ruleset
+            .add_rules(path_beneath_rules(DEVICES, devices))
             .and_then(|ruleset| ruleset.restrict_self())
-            .map_err(|error| io::Error::other(format!("failed to confine the program: {error}")))?;
+            .map_err(failed)?;
         filter().map_err(|error| io::Error::other(format!("failed to filter system calls: {error}")))
     }
+}
+
+/// Returns the rule for a path, none if it does not exist or is closed to this user.
+fn rule(path: &Path, access: BitFlags<AccessFs>) -> io::Result<Option<PathBeneath<OwnedFd>>> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(AT_FDCWD, path, how) {
+        Ok(file) => file,
+        Err(Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR) => return Ok(None),
+        Err(errno) => {
+            let text = format!("failed to confine the program: {}: {}", path.display(), errno.desc());
+            return Err(io::Error::new(io::Error::from(errno).kind(), text));
+        }
+    };
+    let is_directory = SFlag::from_bits_truncate(fstat(&file)?.st_mode & libc::S_IFMT) == SFlag::S_IFDIR;
+    let access = if is_directory { access } else { access & AccessFs::from_file(HANDLED_ABI) };
+    Ok(Some(PathBeneath::new(file, access)))
 }
 
 /// Refuses system calls that widen what the program can reach. `clone3` is answered as if the kernel did not have it,
@@ -109,9 +143,17 @@ fn filter() -> Result<(), seccompiler::Error> {
         let new = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
         SeccompRule::new(vec![new])
     };
+    // Limits and priorities of other processes: the worker's own could be set so that it is killed.
+    let of_others = |argument: u8| -> Result<SeccompRule, seccompiler::BackendError> {
+        let other = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+        SeccompRule::new(vec![other])
+    };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = refused.map(|call| (call, Vec::new())).into();
     rules.insert(libc::SYS_unshare, vec![user_namespace()?]);
     rules.insert(libc::SYS_clone, vec![user_namespace()?]);
+    rules.insert(libc::SYS_prlimit64, vec![of_others(0)?]);
+    rules.insert(libc::SYS_setpriority, vec![of_others(1)?]);
+    rules.insert(libc::SYS_ioprio_set, vec![of_others(1)?]);
     apply(rules, libc::EPERM)?;
     apply([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)
 }

@@ -102,6 +102,11 @@ async fn connect() -> io::Result<SupervisorConnection> {
     let connected = async {
         loop {
             let (stream, _) = listener.accept().await?;
+            // Others of this user, such as attempts, can connect too: they could be silent, or send without end.
+            let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            if peer.and_then(|peer| u32::try_from(peer).ok()) != pid {
+                continue;
+            }
             let (reader, writer) = stream.into_split();
             let mut lines = BufReader::new(reader).lines();
             let first = lines.next_line().await?.unwrap_or_default();

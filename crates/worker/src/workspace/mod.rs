@@ -85,6 +85,9 @@ impl Root {
     ) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
+        builder.create(&state)?;
+        // Programs are confined to paths without links.
+        let state = state.canonicalize()?;
         let attempts = state.join("running").join(namespace).join(worker);
         let legacy = state.join("attempts").join(worker);
         let trash = state.join("trash");
@@ -150,12 +153,14 @@ impl Root {
         self.own(assign).join("scratch")
     }
 
-    /// Returns the directories in which the clone of an attempt's repository may be made, and its scratch directory.
+    /// Returns the directories that the clone of an attempt's repository may write, each of which it cannot replace: where it
+    /// may be made, its home, and its temporary files.
     pub(crate) fn clone_directories(&self, assign: &Assign) -> Vec<PathBuf> {
         let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
         let name = workspace.map(|workspace| &workspace.path).filter(|name| !name.is_empty());
         let name = name.unwrap_or(&assign.task_id);
-        let mut directories = vec![self.own(assign)];
+        let scratch = self.scratch(assign);
+        let mut directories = vec![scratch.join("home"), scratch.join("tmp"), self.own(assign).join("work")];
         // Others are rejected before anything is cloned.
         if is_name(&assign.namespace) && is_name(name) {
             let id = format!("{}.{}", assign.task_id, assign.fence);

@@ -95,7 +95,8 @@ impl Fault {
                 let proxy = &world.workers[index].proxy;
                 let before = proxy.refused();
                 proxy.refuse();
-                sleep(Duration::from_millis(random.random_range(1000..5000))).await;
+                tasks::eventually("a refused call", async || Ok(proxy.refused() > before)).await?;
+                sleep(Duration::from_millis(random.random_range(0..3000))).await;
                 proxy.open();
                 Ok(proxy.refused() - before)
             }
