@@ -37,10 +37,7 @@ impl Result {
         if !context.out.is_human() {
             context.out.value(&result)?;
         } else if !result.text.is_empty() {
-            context.out.bytes(result.text.as_bytes())?;
-            if !result.text.ends_with('\n') {
-                context.out.bytes(b"\n")?;
-            }
+            context.out.text(&result.text)?;
         } else if let Some(data) = &result.data {
             context.out.value(data)?;
         }

@@ -221,10 +221,7 @@ pub fn print_outcome(context: &Context, task: &Task, view: &View) -> anyhow::Res
     let seen =
         std::io::stdout().is_terminal() && context.reporter.is_terminal() && view.printer.has_shown(text);
     if !text.is_empty() && !seen {
-        context.out.bytes(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            context.out.bytes(b"\n")?;
-        }
+        context.out.text(text)?;
     }
     print_failure(context, task);
     let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);

@@ -3,11 +3,11 @@
 
 use anstyle::{AnsiColor, Style};
 use rota_proto::v1::{
-    AgentMessage, Event, InputKind, InputRequest, MessageRole, Notice, Severity, StateChange, TaskState,
-    ToolResult, event,
+    AgentMessage, Event, MessageRole, Notice, Severity, StateChange, TaskState, ToolResult, event,
 };
 
-use super::text::{clean, first_line, money, state, time};
+use super::question::question;
+use super::text::{clean, first_line, money, plain, state, time};
 
 /// Formatter of events. Tracks whether the last line is still open.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Printer {
             }
             event::Kind::Message(message) => self.message(message),
             event::Kind::ToolCall(call) => {
-                let text = format!("⚙ {} {}", clean(&call.tool), first_line(&call.input_json, 160));
+                let text = format!("⚙ {} {}", plain(&call.tool), first_line(&call.input_json, 160));
                 self.style(AnsiColor::Blue.on_default(), &text)
             }
             event::Kind::ToolResult(result) => self.tool_result(result),
@@ -121,10 +121,10 @@ impl Printer {
     fn state(&self, change: &StateChange) -> Option<String> {
         let mut text = format!("● {}", state(change.to()));
         if !change.worker.is_empty() {
-            text.push_str(&format!(" on {}", change.worker));
+            text.push_str(&format!(" on {}", plain(&change.worker)));
         }
         if !change.reason.is_empty() {
-            text.push_str(&format!(" ({})", change.reason));
+            text.push_str(&format!(" ({})", plain(&change.reason)));
         }
         if !change.message.is_empty() {
             text.push_str(&format!(": {}", clean(&change.message)));
@@ -176,7 +176,7 @@ impl Printer {
             Severity::Medium => AnsiColor::Yellow.on_default(),
             _ => Style::new().dimmed(),
         };
-        self.style(style, &format!("! {}: {}", notice.code, clean(&notice.message)))
+        self.style(style, &format!("! {}: {}", plain(&notice.code), clean(&notice.message)))
     }
 
     fn style(&self, style: Style, text: &str) -> String {
@@ -184,26 +184,9 @@ impl Printer {
     }
 }
 
-/// Formats a question of an agent.
-fn question(request: &InputRequest) -> String {
-    match request.kind() {
-        InputKind::Permission => {
-            let what = format!("{} {}", clean(&request.tool), first_line(&request.input_json, 160));
-            let why = if request.prompt.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", clean(&request.prompt))
-            };
-            format!("? allow {}{why}", what.trim_end())
-        }
-        _ if request.choices.is_empty() => format!("? {}", clean(&request.prompt)),
-        _ => format!("? {} [{}]", clean(&request.prompt), clean(&request.choices.join(" | "))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{Output, Progress};
+    use rota_proto::v1::{Output, Progress, ToolCall};
 
     use super::*;
 
@@ -236,6 +219,24 @@ mod tests {
             Printer::new(false, false, true).print(&output(b"\xff\x1b[2J\n")),
             "\u{fffd}\n".as_bytes()
         );
+    }
+
+    #[test]
+    fn no_field_of_an_event_reaches_the_terminal_as_it_is() {
+        let escape = "\u{1b}]52;c;cm0K\u{7}x".to_owned();
+        let notice = Notice { code: escape.clone(), message: escape.clone(), ..Default::default() };
+        let change = StateChange {
+            to: TaskState::Running.into(),
+            worker: escape.clone(),
+            reason: escape.clone(),
+            message: escape.clone(),
+            ..Default::default()
+        };
+        let call = ToolCall { tool: escape.clone(), input_json: escape, ..Default::default() };
+        for kind in [event::Kind::Notice(notice), event::Kind::State(change), event::Kind::ToolCall(call)] {
+            let text = Printer::new(false, false, true).print(&event(kind));
+            assert!(!text.contains(&0x1b) && !text.contains(&0x07), "{text:?}");
+        }
     }
 
     #[test]

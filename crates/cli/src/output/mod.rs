@@ -3,17 +3,19 @@
 
 mod color;
 mod events;
+mod question;
 mod reporter;
 mod rows;
 mod table;
 mod text;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
+pub use question::question;
 pub use reporter::Reporter;
 pub use rows::{agents, capabilities, results, target, tasks, worker_state, workers};
 pub use table::{Paint, Table};
@@ -61,6 +63,15 @@ impl Out {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         stdout.flush()
+    }
+
+    /// Writes a text of an agent as it is, or without control sequences to a terminal, and ends its last line.
+    pub fn text(&self, text: &str) -> io::Result<()> {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        match io::stdout().is_terminal() {
+            true => self.bytes(format!("{}{end}", clean(text)).as_bytes()),
+            false => self.bytes(format!("{text}{end}").as_bytes()),
+        }
     }
 
     pub fn line(&self, text: &str) -> io::Result<()> {

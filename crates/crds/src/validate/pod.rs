@@ -2,6 +2,7 @@
 //! reported here and not by a pod that cannot be created.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
@@ -17,6 +18,13 @@ const RESERVED: &str = "must not start with rota-, which is reserved for the ope
 /// Kinds of volumes that give a pod no right besides its own storage.
 const TASK_VOLUMES: [&str; 5] =
     ["emptyDir", "ephemeral", "persistentVolumeClaim", "configMap", "downwardAPI"];
+/// Where the worker keeps its token, secrets and state.
+const RESERVED_PATHS: [&str; 3] = ["/var/run/rota", "/run/rota", "/var/lib/rota"];
+/// Directories at the root with programs, settings and state of the image. A mount there could replace the worker itself.
+const SYSTEM: [&str; 17] = [
+    "bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "opt", "proc", "root", "run",
+    "sbin", "sys", "usr", "var",
+];
 const MAX_GRACE_PERIOD: Duration = Duration::from_hours(7 * 24);
 
 impl Check<'_> {
@@ -86,6 +94,19 @@ impl Check<'_> {
             }
         }
         self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
+        for (index, mount) in pod.volume_mounts.iter().enumerate() {
+            let mut list = self.field("volumeMounts");
+            let mut item = list.item(index);
+            let given = mount.0.get("mountPath").and_then(Value::as_str).unwrap_or_default();
+            let first = Path::new(given).components().nth(1).map(|part| part.as_os_str().to_string_lossy());
+            let system = first.is_some_and(|first| SYSTEM.contains(&first.as_ref()));
+            item.field("mountPath").require(
+                !system,
+                "is a directory of the system, which only the agent's spec.pod may replace",
+            );
+            let expands = mount.0.contains_key("subPathExpr");
+            item.field("subPathExpr").require(!expands, "is only for the agent's spec.pod");
+        }
     }
 
     fn place(
@@ -109,12 +130,13 @@ impl Check<'_> {
             let mut item = list.item(index);
             // The volumes of the worker hold its token and its secrets.
             item.field("name").require(!mount.name.starts_with(RESERVED_PREFIX), RESERVED);
+            let given = Path::new(&mount.mount_path);
             let mut path = item.field("mountPath");
-            path.require(mount.mount_path.starts_with('/'), "must be absolute");
-            let reserved = ["/var/run/rota", "/var/lib/rota"]
-                .iter()
-                .any(|folder| std::path::Path::new(&mount.mount_path).starts_with(folder));
-            let reserved = reserved || std::path::Path::new(&mount.mount_path) == "/tmp";
+            path.require(given.is_absolute(), "must be absolute");
+            path.require(!given.components().any(|part| part == Component::ParentDir), "must not contain ..");
+            // A mount there, or around it, would be opened to attempts with what the worker keeps from them.
+            let overlaps = |own: &&str| given.starts_with(own) || Path::new(own).starts_with(given);
+            let reserved = given == Path::new("/tmp") || RESERVED_PATHS.iter().any(|own| overlaps(&own));
             path.require(!reserved, "is reserved for the worker");
         }
     }

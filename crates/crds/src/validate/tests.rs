@@ -170,6 +170,28 @@ fn task_gets_no_rights_of_pods() {
     let mount =
         "{agent: a, isolation: Pod, podOverrides: {volumeMounts: [{name: rota-token, mountPath: /mine}]}}";
     assert_violation("Task", "{name: a}", mount, "spec.podOverrides.volumeMounts[0].name", "reserved");
+    for (path, word) in [
+        ("/var", "reserved"),
+        ("/var/run", "reserved"),
+        ("/run/rota/token", "reserved"),
+        ("/", "reserved"),
+        ("/mnt/../var", ".."),
+        ("/usr/local/bin", "directory of the system"),
+        ("/etc/ssl", "directory of the system"),
+    ] {
+        let spec = format!(
+            "{{agent: a, isolation: Pod, podOverrides: {{volumeMounts: [{{name: v, mountPath: {path}}}]}}}}"
+        );
+        assert_violation("Task", "{name: a}", &spec, "spec.podOverrides.volumeMounts[0].mountPath", word);
+    }
+    for path in ["/scratch", "/mnt/data", "/workspace"] {
+        let spec = format!(
+            "{{agent: a, isolation: Pod, podOverrides: {{volumeMounts: [{{name: v, mountPath: {path}}}]}}}}"
+        );
+        let task =
+            format!("apiVersion: rota.dev/v1alpha1\nkind: Task\nmetadata: {{name: a}}\nspec: {spec}\n");
+        assert!(crate::parse("task.yaml", &task).is_ok(), "{path}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Names from outside never become paths unchecked.
 
 mod git;
+mod last_use;
 mod remove;
 mod sweep;
 
@@ -14,7 +15,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
-use rota_telemetry::clock;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -226,7 +226,9 @@ impl Root {
                 let kept = self.state.join("kept").join(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                lock = Some(touched(locked(&kept.join(format!(".{name}.lock")), stop).await?));
+                let held = locked(&last_use::file_of(&workspace), stop).await?;
+                last_use::note(&held);
+                lock = Some(held);
                 // A killed worker's programs may still work in it.
                 let supervisors = kept.join(format!(".{name}.supervisors"));
                 drop(locked(&supervisors, stop).await?);
@@ -249,6 +251,9 @@ impl Root {
                     _ => self.state.join("workspaces").join(checked(&assign.namespace)?).join(id),
                 };
                 tokio::fs::create_dir_all(&workspace).await?;
+                if !workspace.starts_with(&own) {
+                    last_use::note_unlocked(&workspace);
+                }
                 if let Some(source) = &wanted.git {
                     git::clone(source, &workspace, environment, redactor, stop).await?;
                 }
@@ -283,20 +288,16 @@ impl AttemptDirs {
     /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
     /// that a large one does not delay the result.
     pub(crate) fn clear(self, succeeded: bool) {
-        self.lock.map(touched);
+        if let Some(lock) = &self.lock {
+            last_use::note(lock);
+        }
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
             remove::in_background(&self.workspace, &self.trash);
+            let _ = std::fs::remove_file(last_use::file_of(&self.workspace));
         }
         // Contains a fresh workspace that is always removed.
         remove::in_background(&self.own, &self.trash);
     }
-}
-
-/// Notes the use of a kept workspace, after whose last one its time to live counts.
-fn touched(lock: File) -> File {
-    // It would only live shorter.
-    let _ = lock.set_modified(clock::now());
-    lock
 }
 
 /// Whether repositories can be cloned. A program that fails is reported by its attempt.

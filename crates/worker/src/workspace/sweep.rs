@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rota_telemetry::clock;
 
-use super::{config_directory, remove};
+use super::{config_directory, last_use, remove};
 
 /// A workspace that was kept, and that no attempt uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
 
 /// Returns the workspaces under a state directory that were kept, that no attempt uses, and that were last used before a time.
 pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
-    let kept = namespaces(state, "kept").filter(|path| is_free(&hidden_file(path, "lock")));
+    let kept = namespaces(state, "kept").filter(|path| is_free(&last_use::file_of(path)));
     let running: Vec<_> = entries(&state.join("running"))
         .flat_map(|entry| entries(&entry.path()))
         .map(|entry| entry.path())
@@ -73,9 +73,7 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
     };
     let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
-        // The lock is touched with each use; a fresh workspace is used once.
-        let shows = [hidden_file(&path, "lock"), path.clone()].into_iter().find(|path| path.exists())?;
-        let last_used = shows.metadata().ok()?.modified().ok()?;
+        let last_used = last_use::of(&path)?;
         (last_used < before).then_some(Unused { path, last_used })
     };
     kept.chain(fresh).filter_map(used_before).collect()
@@ -85,7 +83,7 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
 pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
     let remove = |found: &Unused| {
         // Held meanwhile: an attempt may be about to use it.
-        let lock = hidden_file(&found.path, "lock");
+        let lock = last_use::file_of(&found.path);
         let held = lock.exists().then(|| open(&lock)).flatten();
         if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
             return false;
@@ -97,7 +95,10 @@ pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
                 return false;
             }
         }
-        // The lock stays: an attempt may wait for it.
+        // That of a kept workspace stays: an attempt may wait for it.
+        if found.path.starts_with(state.join("workspaces")) {
+            let _ = fs::remove_file(lock);
+        }
         true
     };
     unused(state, before).into_iter().filter(remove).collect()

@@ -2,6 +2,8 @@
 
 use rota_proto::v1::{TaskSpec, Workspace};
 
+use rota_telemetry::clock;
+
 use super::*;
 
 fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64) -> Assign {
@@ -212,6 +214,13 @@ async fn unused_workspaces_are_removed() {
         paths.sort();
         paths
     };
+    // Times of files are at the mercy of every program of their user.
+    let long_ago = std::time::UNIX_EPOCH;
+    for path in [&unused_path, &failed_path] {
+        std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+        std::fs::File::open(last_use::file_of(path)).unwrap().set_modified(long_ago).unwrap();
+    }
+    assert_eq!(found(clock::now() - Duration::from_secs(60)), Vec::<PathBuf>::new());
     // One is locked, and the attempt of another one still has its directory.
     assert_eq!(found(later), std::slice::from_ref(&unused_path));
     failed.clear(false);

@@ -91,7 +91,7 @@ pub fn of_task(task: &Task) -> Page {
     page.line("Secrets", spec.secret_names.join(", "));
     page.line("Prompt", &spec.prompt);
     for request in &status.pending_input {
-        page.line("Question", format!("{} {}", request.tool, request.prompt).trim_start());
+        page.line("Question", output::question(request));
     }
     if let Some(failure) = &status.failure {
         page.line("Failure", output::failure(failure));

@@ -57,6 +57,15 @@ async fn impostors_are_rejected() {
         "data": { "ca.crt": stranger } });
     space.apply(&authority.to_string()).await;
 
+    // Not even an administrator makes a pod that the operator would announce.
+    let mut labelled = impostor(&pod, "labelled");
+    labelled["metadata"]["labels"] = json!({ "rota.dev/role": "worker", "rota.dev/agent": "shell" });
+    let refused = space.try_apply(&labelled.to_string()).await;
+    assert!(!refused.ok && refused.stderr.contains("reserved for worker pods"), "{refused:?}");
+    let worker = pod["metadata"]["name"].as_str().unwrap();
+    let moved = space.kubectl(&format!("label pod {worker} rota.dev/agent=other --overwrite")).await;
+    assert!(!moved.ok && moved.stderr.contains("reserved for worker pods"), "{moved:?}");
+
     let mut wrong = impostor(&pod, "wrong-token");
     *volume(&mut wrong, "rota-token") =
         json!({ "name": "rota-token", "configMap": { "name": "not-a-token" } });
