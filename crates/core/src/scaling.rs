@@ -9,6 +9,9 @@ pub use self::input::{
     Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER, START_TIMEOUT,
 };
 
+/// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(120);
+
 /// State of a pool and its demand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
@@ -81,7 +84,23 @@ pub fn plan(pool: &Pool) -> Plan {
     if start > 0 {
         return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), drain: Vec::new() };
     }
-    Plan { start: 0, drain: surplus(pool, ceiling, live, free, wanted, slots) }
+    let mut drain = surplus(pool, ceiling, live, free, wanted, slots);
+    if drain.is_empty() && for_demand > 0 {
+        drain.extend(replaced(pool));
+    }
+    Plan { start: 0, drain }
+}
+
+/// Returns a worker that makes room for another one: it gets no tasks, and would keep its place as long as there is demand.
+/// One at a time, since the next may be no better.
+fn replaced(pool: &Pool) -> Option<String> {
+    if pool.workers.iter().any(|worker| worker.draining || worker.starting) {
+        return None;
+    }
+    let sick =
+        pool.workers.iter().filter(|worker| worker.connected && worker.unavailable && worker.running == 0);
+    let longest = sick.filter_map(|worker| Some((worker.idle_for?, worker))).max_by_key(|(idle, _)| *idle);
+    longest.filter(|(idle, _)| *idle >= REPLACE_AFTER).map(|(_, worker)| worker.name.clone())
 }
 
 /// Returns the workers that may be drained: those that have not started yet, those that get no tasks, then the longest idle.
@@ -219,6 +238,19 @@ mod tests {
         let workers = vec![idle("a", 900), sick("b", 70), sick("c", 10)];
         assert_eq!(drain(&pool(0, 5, 1, workers.clone())), ["b"], "the healthy one is needed");
         assert_eq!(drain(&pool(0, 5, 0, workers)), ["b", "a"]);
+    }
+
+    #[test]
+    fn unavailable_workers_at_the_ceiling_are_replaced() {
+        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
+        assert_eq!(drain(&pool(0, 1, 1, vec![sick("a", 119)])), [""; 0], "it may recover");
+        assert_eq!(drain(&pool(0, 1, 1, vec![sick("a", 120)])), ["a"]);
+        assert_eq!(drain(&pool(2, 2, 9, vec![sick("a", 200), sick("b", 300)])), ["b"], "one at a time");
+        let leaving = WorkerView { draining: true, ..sick("b", 300) };
+        assert_eq!(drain(&pool(0, 2, 9, vec![sick("a", 200), leaving])), [""; 0]);
+        assert_eq!(drain(&pool(0, 2, 9, vec![sick("a", 200), starting("b")])), [""; 0]);
+        assert_eq!(drain(&pool(1, 1, 0, vec![sick("a", 900)])), [""; 0], "without demand it stays");
+        assert_eq!(drain(&pool(0, 2, 1, vec![busy("a", 1), sick("b", 200)])), ["b"]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Dispatcher {
     fn requeue_unsent(self: &Arc<Self>, task: &Task) {
         let Some(session) = self.release_unsent(task) else { return };
         let message = "the worker disconnected before it was sent the task".to_owned();
-        let command = Command::LoseWorker { session, loss: Loss::Undelivered, message };
+        let command = Command::LoseWorker { session, loss: Loss::Undelivered, seen: None, message };
         self.end_attempt(task.namespace.clone(), task.id, command);
     }
 

@@ -35,11 +35,39 @@ pub(crate) struct StoreClient {
     write_health: Arc<WriteHealth>,
 }
 
-/// Outcome of the last write, and when the last one failed.
+/// Shortest time without a successful write that counts as an outage. A single write that does not fit is none.
+const MIN_OUTAGE: Duration = Duration::from_secs(1);
+
+/// Outcome of the last write, and the last time in which none succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct WriteHealth {
     problem: Mutex<Option<StoreProblem>>,
-    failed_at: Mutex<Option<Instant>>,
+    outage: Mutex<Outage>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Outage {
+    /// The first write that was unavailable since one has succeeded.
+    since: Option<Instant>,
+    /// The first success after the last outage.
+    over: Option<Instant>,
+}
+
+impl Outage {
+    fn failed(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    fn succeeded(&mut self, now: Instant) {
+        if self.since.take().is_some_and(|since| now.duration_since(since) >= MIN_OUTAGE) {
+            self.over = Some(now);
+        }
+    }
+
+    fn held_until(&self, now: Instant, grace: Duration) -> Option<Instant> {
+        let lasts = self.since.filter(|since| now.duration_since(*since) >= MIN_OUTAGE);
+        lasts.map(|_| now).or(self.over).map(|from| from + grace).filter(|until| *until > now)
+    }
 }
 
 impl WriteHealth {
@@ -48,9 +76,10 @@ impl WriteHealth {
         self.problem.lock().clone()
     }
 
-    /// Returns when the store was last unavailable for a write, also if others have succeeded since.
-    pub(crate) fn failed_at(&self) -> Option<Instant> {
-        *self.failed_at.lock()
+    /// Returns until when no deadline of a worker is judged: it could not report while no write succeeded, and has `grace`
+    /// to do so afterwards. `None` if it may be judged now.
+    pub(crate) fn held_until(&self, grace: Duration) -> Option<Instant> {
+        self.outage.lock().held_until(Instant::now(), grace)
     }
 
     fn observe<T>(&self, outcome: &Result<T, Error>) {
@@ -64,10 +93,13 @@ impl WriteHealth {
                 }
                 *self.problem.lock() = Some((message, hint));
                 if matches!(error, Error::Unavailable { .. }) {
-                    *self.failed_at.lock() = Some(Instant::now());
+                    self.outage.lock().failed(Instant::now());
                 }
             }
-            Ok(_) => drop(self.problem.lock().take()),
+            Ok(_) => {
+                self.outage.lock().succeeded(Instant::now());
+                drop(self.problem.lock().take());
+            }
         }
     }
 }
@@ -282,5 +314,24 @@ mod tests {
         assert!(health.error().is_some());
         health.observe(&Ok(()));
         assert_eq!(health.error(), None);
+    }
+
+    #[test]
+    fn only_a_time_without_writes_holds_deadlines() {
+        let (start, grace) = (Instant::now(), Duration::from_secs(10));
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut outage = Outage::default();
+        // One write that does not fit, again and again, among others that do.
+        for millis in (0..60_000).step_by(500) {
+            outage.failed(at(millis));
+            outage.succeeded(at(millis + 10));
+            assert_eq!(outage.held_until(at(millis + 10), grace), None);
+        }
+        outage.failed(at(70_000));
+        outage.failed(at(75_000));
+        assert_eq!(outage.held_until(at(80_000), grace), Some(at(90_000)), "it lasts");
+        outage.succeeded(at(81_000));
+        assert_eq!(outage.held_until(at(90_000), grace), Some(at(91_000)));
+        assert_eq!(outage.held_until(at(91_000), grace), None);
     }
 }

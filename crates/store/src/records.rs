@@ -128,6 +128,8 @@ pub struct EndSession {
     pub session: WorkerRef,
     /// Whether the worker was draining.
     pub planned: bool,
+    /// When the worker was last there, if known.
+    pub seen: Option<Timestamp>,
     pub message: String,
 }
 

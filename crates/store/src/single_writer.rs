@@ -27,6 +27,8 @@ const CALL_QUEUE_UNITS: u32 = 65_536;
 const UNIT_BYTES: usize = 1024;
 /// Capacity of the channel of commits; a full one stops the writer.
 const COMMIT_CHANNEL_CAPACITY: usize = 256;
+/// Time after a failed commit for which calls share none.
+const CAUTIOUS_FOR: Duration = Duration::from_secs(5);
 /// Time for which a lazy call waits for a commit that it can share.
 const LAZY_DELAY: Duration = Duration::from_millis(20);
 /// Pause between attempts to continue follow-ups while the store fails.
@@ -215,10 +217,11 @@ fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clo
     let _last = CloseOnDrop(commits);
     let mut waiting: VecDeque<Call> = VecDeque::new();
     let mut failed = false;
+    let mut cautious = Cautious::default();
     loop {
         // The engine continues its follow-ups without calls; while the store fails, at a slow pace.
         let pause = if failed { RETRY_DELAY } else { Duration::ZERO };
-        if !gather(inbox, engine.has_backlog().then_some(pause), &mut waiting) {
+        if !gather(inbox, engine.has_backlog().then_some(pause), cautious.is_on(), &mut waiting) {
             return;
         }
         let mut batch = Vec::new();
@@ -236,7 +239,10 @@ fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &Outbox, clo
             match commit(&mut engine, batch, open, commits, clock()) {
                 Ok(()) => failed = false,
                 Err(error) if error.is_fatal() => return,
-                Err(_) => failed = true,
+                Err(_) => {
+                    failed = true;
+                    cautious.begin();
+                }
             }
         }
         for call in dry_runs {
@@ -276,9 +282,27 @@ fn commit<B: Backend>(
     }
 }
 
-/// Waits for calls; with a limit, at most that long. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`.
+/// After a failed commit, calls are committed one by one: of several that share a commit, one may not fit on a disk that is
+/// nearly full, and all would fail with it.
+#[derive(Default)]
+struct Cautious {
+    since: Option<std::time::Instant>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
+impl Cautious {
+    fn begin(&mut self) {
+        self.since = Some(std::time::Instant::now());
+    }
+
+    fn is_on(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() < CAUTIOUS_FOR)
+    }
+}
+
+/// Waits for calls, or `alone` for one; with a limit, at most that long. Lazy ones wait for others to share a commit with, up to `LAZY_DELAY`.
 /// Returns `false` once all senders are dropped.
-fn gather(inbox: &Inbox, limit: Option<Duration>, waiting: &mut VecDeque<Call>) -> bool {
+fn gather(inbox: &Inbox, limit: Option<Duration>, alone: bool, waiting: &mut VecDeque<Call>) -> bool {
     let first = match inbox.next(limit) {
         Next::Call(first) => first,
         Next::None => return true,
@@ -290,7 +314,7 @@ fn gather(inbox: &Inbox, limit: Option<Duration>, waiting: &mut VecDeque<Call>) 
     waiting.push_back(first);
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let until = std::time::Instant::now() + LAZY_DELAY;
-    while count < MAX_BATCH {
+    while count < MAX_BATCH && !alone {
         #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
         let left =
             if hurry { Duration::ZERO } else { until.saturating_duration_since(std::time::Instant::now()) };

@@ -33,7 +33,9 @@ impl Task {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
             Command::Resume { by, fence } => step.resume(by, fence)?,
-            Command::LoseWorker { session, loss, message } => step.lose_worker(&session, loss, &message)?,
+            Command::LoseWorker { session, loss, seen, message } => {
+                step.lose_worker(&session, loss, seen, &message)?;
+            }
             Command::Update { priority, labels, desired, reason } => {
                 step.update(priority, labels, desired, reason)?;
             }
@@ -171,7 +173,7 @@ impl Step<'_> {
         if assignment.started_at.is_some() && assignment.paused_at.is_none() {
             assignment.paused = assignment.paused.saturating_add(by);
         }
-        for time in [&mut assignment.resumed_at, &mut task.confirm_by] {
+        for time in [&mut assignment.resumed_at, &mut assignment.reported_at, &mut task.confirm_by] {
             *time = time.map(|at| at + by);
         }
     }

@@ -79,6 +79,9 @@ pub struct Assignment {
     /// Time since its start that does not count as work: it waited for a person.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub paused: Duration,
+    /// When its worker last reported something about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<Timestamp>,
     /// When its worker last came back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
@@ -91,6 +94,9 @@ pub struct LostAttempt {
     pub assignment: Assignment,
     /// What the attempt had added to the time on workers.
     pub worked: Duration,
+    /// Whether the end was planned, hence is none of the task's worker losses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub planned: bool,
 }
 
 impl Assignment {
@@ -103,6 +109,15 @@ impl Assignment {
     pub(super) fn worked(&self, now: Timestamp) -> Duration {
         let Some(started) = self.started_at else { return Duration::ZERO };
         self.paused_at.unwrap_or(now).since(started).saturating_sub(self.paused)
+    }
+
+    /// Stops the clock at the last report, or when the worker was last `seen`. What became of the attempt after it is not
+    /// known: the worker may have ended then, and the control plane may have been away ever since.
+    pub(super) fn stop_when_last_known(&mut self, seen: Option<Timestamp>) {
+        if let Some(started) = self.started_at {
+            let known = [self.reported_at, seen].into_iter().flatten().fold(started, Ord::max);
+            self.pause(true, known);
+        }
     }
 
     /// Stops the clock while it waits for a person, or lets it run again.

@@ -73,6 +73,8 @@ pub enum Command {
     LoseWorker {
         session: WorkerRef,
         loss: Loss,
+        /// When the worker was last there, if known: what it worked counts until then, or until its last report.
+        seen: Option<Timestamp>,
         message: String,
     },
     /// Applies every deadline that has passed.

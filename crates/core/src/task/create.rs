@@ -51,6 +51,7 @@ impl Task {
             failures: 0,
             waits: 0,
             worker_losses: 0,
+            losses: Vec::new(),
             hand_backs: 0,
             avoid: None,
             start_failed: false,

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use fnv::FnvHasher;
 
 use super::apply::Step;
-use super::{Answered, Assignment, Body, EventEffect, Item, Rejected, Reply, State, StateChange};
+use super::{Answered, Body, EventEffect, Item, MAX_LOGGED_REPORTS, Rejected, Reply, State, StateChange};
 
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
 const MAX_OPEN_REQUESTS: usize = 32;
+/// Reports after which an attempt whose log is full may still ask.
+const MAX_LATE_REPORTS: u64 = 10_000;
 
 /// Returns the digest of an answer, by which one that is sent again is recognized. It is stored, hence FNV-1a: the same on
 /// every machine and in every version.
@@ -25,10 +27,11 @@ impl Step<'_> {
     pub(super) fn check_questions(&self, items: &[Item]) -> Result<(), Rejected> {
         let known = self.task.assignment.iter().flat_map(|a| &a.open_input);
         let mut open: Vec<&str> = known.map(|(id, _)| id.as_str()).collect();
-        // Each one changes the state, which the log shows.
-        let is_full = self.task.assignment.as_ref().is_some_and(Assignment::is_log_full);
+        // Each one changes the state, which the log shows also when it takes no more reports.
+        let reports = self.task.assignment.as_ref().map_or(0, |assignment| assignment.attempt_seq);
         for item in items {
-            if is_full && matches!(item.effect, EventEffect::InputRequested { .. }) {
+            let asks = matches!(item.effect, EventEffect::InputRequested { .. });
+            if asks && reports > MAX_LOGGED_REPORTS + MAX_LATE_REPORTS {
                 return Err(Rejected::TooMany("reports to ask further questions"));
             }
             match &item.effect {

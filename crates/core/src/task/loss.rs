@@ -2,36 +2,56 @@
 
 use super::apply::Step;
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
-use super::{Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, WorkerRef};
+use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, WorkerRef};
 use crate::failure::{Class, Failure};
-use crate::{Fence, retry};
+use crate::{Fence, Timestamp, retry};
 
 /// Consecutive workers that may die with an assignment that they have not accepted, before it counts against the task.
 const UNACCEPTED_LOSSES: u32 = 2;
+/// Losses that are remembered, so that they are taken back if their worker is there again.
+const MAX_LOSSES: usize = 8;
+
+/// Returns what a worker that comes back continues; none if it never started.
+fn lost(assignment: &Assignment, seen: Option<Timestamp>, planned: bool) -> Option<Box<LostAttempt>> {
+    assignment.started_at?;
+    let mut stopped = assignment.clone();
+    stopped.stop_when_last_known(seen);
+    let worked = stopped.worked(stopped.at);
+    Some(Box::new(LostAttempt { assignment: assignment.clone(), worked, planned }))
+}
 
 impl Step<'_> {
     pub(super) fn lose_worker(
         &mut self,
         session: &WorkerRef,
         loss: Loss,
+        seen: Option<Timestamp>,
         message: &str,
     ) -> Result<(), Rejected> {
+        let seen = seen.map(|seen| seen.min(self.now));
         let task = &mut *self.task;
         // The attempts of a replaced session continue in the new one.
-        let lost =
+        let has_it =
             task.assignment.as_ref().is_some_and(|a| a.worker == session.worker && a.epoch <= session.epoch);
         match task.state {
-            _ if !lost => self.reply(Reply::Stale),
+            _ if !has_it => self.reply(Reply::Stale),
             State::Assigned if task.desired != Desired::Cancelled => {
                 task.unaccepted_losses += u32::from(loss == Loss::Died);
                 if loss == Loss::Died && task.unaccepted_losses > UNACCEPTED_LOSSES {
-                    self.lose_attempt(message);
+                    self.lose_attempt(seen, message);
                 } else {
                     self.requeue("worker_lost", message);
                 }
             }
-            _ if loss == Loss::Planned => self.hand_back(message, 0.0),
-            _ => self.lose_attempt(message),
+            _ if loss == Loss::Planned => {
+                // The worker may only have been cut off.
+                let lost = task.assignment.as_ref().and_then(|assignment| lost(assignment, seen, true));
+                self.hand_back(seen, message, 0.0);
+                if matches!(self.task.state, State::Pending | State::Queued) {
+                    self.task.lost = lost;
+                }
+            }
+            _ => self.lose_attempt(seen, message),
         }
         Ok(())
     }
@@ -39,7 +59,7 @@ impl Step<'_> {
     /// Returns the task to the queue with its rank after a planned stop of its worker. Neither the task nor the worker is to
     /// blame, hence nothing is counted against them; from the second time on there is a growing wait, so that a worker
     /// that hands everything back does not spin.
-    pub(super) fn hand_back(&mut self, message: &str, jitter: f64) {
+    pub(super) fn hand_back(&mut self, seen: Option<Timestamp>, message: &str, jitter: f64) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
             return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
@@ -49,6 +69,9 @@ impl Step<'_> {
             let wait =
                 retry::backoff(INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF, task.hand_backs - 1, jitter);
             task.retry_at = Some(self.now + wait);
+        }
+        if let Some(assignment) = &mut task.assignment {
+            assignment.stop_when_last_known(seen);
         }
         let mut change = StateChange::new(State::Pending, "handed_back").message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
@@ -60,12 +83,17 @@ impl Step<'_> {
 
     /// Returns the task to the queue with its rank after the loss of its worker, or quarantines it after too many
     /// losses.
-    fn lose_attempt(&mut self, message: &str) {
+    fn lose_attempt(&mut self, seen: Option<Timestamp>, message: &str) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
             return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
         }
         task.worker_losses += 1;
+        if let Some(assignment) = &task.assignment {
+            task.losses.push((task.fence, assignment.worker.clone()));
+            let forgotten = task.losses.len().saturating_sub(MAX_LOSSES);
+            task.losses.drain(..forgotten);
+        }
         if task.worker_losses > task.retry.max_worker_losses {
             let text =
                 format!("{message}; the task is quarantined after losing {} workers", task.worker_losses);
@@ -75,10 +103,10 @@ impl Step<'_> {
                     .to_owned();
             return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
         }
-        let started = task.assignment.as_ref().filter(|assignment| assignment.started_at.is_some());
-        task.lost = started.map(|assignment| {
-            Box::new(LostAttempt { assignment: assignment.clone(), worked: assignment.worked(self.now) })
-        });
+        task.lost = task.assignment.as_ref().and_then(|assignment| lost(assignment, seen, false));
+        if let Some(assignment) = &mut task.assignment {
+            assignment.stop_when_last_known(seen);
+        }
         let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
         change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
@@ -94,17 +122,30 @@ impl Step<'_> {
         let is_its = |lost: &&mut Box<LostAttempt>| {
             lost.assignment.worker == by.worker && lost.assignment.epoch <= by.epoch
         };
-        if !waits || task.lost.as_mut().filter(is_its).is_none() {
+        let returns = waits && task.lost.as_mut().filter(is_its).is_some();
+        // A worker that still has the attempt was cut off and did not die of it.
+        if !task.state.is_final()
+            && let Some(at) =
+                task.losses.iter().position(|(lost, worker)| *lost == fence && *worker == by.worker)
+        {
+            task.losses.remove(at);
+            task.worker_losses = task.worker_losses.saturating_sub(1);
+        }
+        if !returns {
             return self.reply(Reply::Stale);
         }
         let Some(lost) = task.lost.take() else { return };
-        let LostAttempt { mut assignment, worked } = *lost;
+        let LostAttempt { mut assignment, worked, planned } = *lost;
         task.usage = task.usage.minus(&assignment.usage);
         task.worked = task.worked.saturating_sub(worked);
-        task.worker_losses = task.worker_losses.saturating_sub(1);
+        task.hand_backs = task.hand_backs.saturating_sub(u32::from(planned));
         task.retry_at = None;
         assignment.epoch = by.epoch;
         assignment.resumed_at = Some(self.now);
+        // The worker knows how long it has worked meanwhile; it may have been frozen.
+        if let Some(started) = assignment.started_at.filter(|_| assignment.paused_at.is_none()) {
+            assignment.paused = self.now.since(started).saturating_sub(worked);
+        }
         // The span of the first part has ended and been exported.
         for (byte, other) in assignment.span_id.iter_mut().zip(by.epoch.0.to_be_bytes()) {
             *byte ^= other;

@@ -208,6 +208,9 @@ pub struct Task {
     /// The last attempt, if it ended with the loss of its worker and there was no other assignment since.
     #[serde(default, skip_serializing_if = "none")]
     pub lost: Option<Box<LostAttempt>>,
+    /// Counted losses whose worker may come back, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<(Fence, WorkerName)>,
     /// Worker of the last assignment that ended.
     #[serde(default, skip_serializing_if = "none")]
     pub last_worker: Option<WorkerName>,

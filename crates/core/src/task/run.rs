@@ -70,6 +70,7 @@ impl Step<'_> {
             open_input: Vec::new(),
             paused_at: None,
             paused: Duration::ZERO,
+            reported_at: None,
             resumed_at: None,
         });
         self.go(change);
@@ -108,7 +109,14 @@ impl Step<'_> {
         match self.check_fence(attempt)? {
             FenceCheck::Stale => self.reply(Reply::Stale),
             FenceCheck::Live if self.task.state == State::Assigned => self.requeue("rejected", reason),
-            FenceCheck::Live => return Err(Rejected::State(self.task.state)),
+            FenceCheck::Live if self.task.assignment.as_ref().is_some_and(|a| a.attempt_seq > 0) => {
+                return Err(Rejected::State(self.task.state));
+            }
+            // The worker's session broke before it could reject it, and its next one has started the attempt.
+            FenceCheck::Live => {
+                self.task.avoid = self.task.assignment.as_ref().map(|assignment| assignment.worker.clone());
+                self.hand_back(None, reason, 0.0);
+            }
         }
         Ok(())
     }
@@ -158,6 +166,9 @@ impl Step<'_> {
         let old = usize::try_from(known + 1 - first).unwrap_or(usize::MAX);
         self.check_questions(items.get(old..).unwrap_or_default())?;
         self.start();
+        if let Some(assignment) = &mut self.task.assignment {
+            assignment.reported_at = Some(self.now);
+        }
         for item in items.into_iter().skip(old) {
             self.report_item(item);
         }
@@ -248,11 +259,12 @@ impl Step<'_> {
                 self.go(StateChange::new(State::Succeeded, "succeeded"));
             }
             Completion::Failed(failure) if failure.class == Class::WorkerLost => {
-                self.hand_back(&failure.message, jitter)
+                self.hand_back(None, &failure.message, jitter)
             }
             Completion::Failed(failure) => self.failed(failure, jitter),
             Completion::Stopped { by } => {
-                self.hand_back(&format!("the worker stopped the attempt by {by} without a request"), jitter)
+                let message = format!("the worker stopped the attempt by {by} without a request");
+                self.hand_back(None, &message, jitter)
             }
         }
         Ok(())

@@ -189,6 +189,7 @@ impl Harness {
         self.apply(Command::LoseWorker {
             session: worker("w1", epoch),
             loss,
+            seen: Some(self.now),
             message: "it disconnected".to_owned(),
         })
     }

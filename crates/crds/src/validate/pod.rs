@@ -135,8 +135,8 @@ impl Check<'_> {
             path.require(given.is_absolute(), "must be absolute");
             path.require(!given.components().any(|part| part == Component::ParentDir), "must not contain ..");
             // A mount there, or around it, would be opened to attempts with what the worker keeps from them.
-            let overlaps = |own: &&str| given.starts_with(own) || Path::new(own).starts_with(given);
-            let reserved = given == Path::new("/tmp") || RESERVED_PATHS.iter().any(|own| overlaps(&own));
+            let overlaps = |own: &str| given.starts_with(own) || Path::new(own).starts_with(given);
+            let reserved = given == Path::new("/tmp") || RESERVED_PATHS.iter().any(|own| overlaps(own));
             path.require(!reserved, "is reserved for the worker");
         }
     }

@@ -89,10 +89,10 @@ pub(super) async fn run(
         if next.is_none_or(|at| at > now()) || drift.is_ahead(now(), Instant::now()) {
             continue;
         }
-        if let Some(failed) = store.write_health().failed_at().filter(|at| at.elapsed() < grace) {
+        if let Some(until) = store.write_health().held_until(grace) {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(failed + grace) => {}
+                () = tokio::time::sleep_until(until) => {}
             }
             continue;
         }

@@ -55,6 +55,7 @@ fn assignment(own: Own) -> Assignment {
         open_input: Vec::new(),
         paused_at: None,
         paused: std::time::Duration::ZERO,
+        reported_at: None,
         resumed_at: None,
     }
 }

@@ -72,7 +72,7 @@ impl Chunks for Follow {
 }
 
 impl Follow {
-    /// Reads a page of the store. A task that has ended comes with its result, in each message.
+    /// Reads a page of the store. The last page of a task that has ended comes with its result.
     async fn read(&mut self) -> Result<Bytes, Status> {
         let task = self.store.record(&self.namespace, self.id).await?.filter(|found| found.key == self.key);
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
@@ -83,7 +83,7 @@ impl Follow {
         self.seen = events.last().map_or(self.seen, |event| event.log_seq);
         self.behind = self.seen < task.log_seq;
         self.ended = !self.behind && task.state.is_final();
-        let result = if task.state.is_final() { self.store.result(&task).await? } else { None };
+        let result = if self.ended { self.store.result(&task).await? } else { None };
         let mut chunk = Vec::new();
         messages::log(&mut chunk, &task, events.iter(), result.as_ref());
         Ok(chunk.into())

@@ -92,7 +92,6 @@ async fn run(
     };
     let opened = hello::open(&deps, identity.as_ref(), hello, &session).await?;
     let closed = session.closed.clone();
-    heartbeats(&deps, &session);
     drop(session);
     let ended = tokio::select! {
         () = closed.cancelled() => Err(reason_of_end(&deps, &opened)),
@@ -140,7 +139,7 @@ fn reason_of_end(deps: &SessionDeps, opened: &Opened) -> Status {
 }
 
 /// Sends heartbeats from a task of their own, so that nothing delays them.
-fn heartbeats(deps: &SessionDeps, session: &SessionHandle) {
+pub(super) fn heartbeats(deps: &SessionDeps, session: &SessionHandle) {
     let (messages, token): (_, CancellationToken) = (session.messages.downgrade(), session.closed.clone());
     let interval = deps.timing.heartbeat;
     spawn("session-heartbeat", OnExit::Done, async move {

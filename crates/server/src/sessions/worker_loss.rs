@@ -56,8 +56,7 @@ pub(crate) fn expire_session_after(
                 return;
             }
             // While the store takes no writes, no worker can come back: the lease does not run.
-            let failed = deps.store.write_health().failed_at().map(|at| at + grace);
-            if let Some(later) = failed.filter(|later| *later > Instant::now()) {
+            if let Some(later) = deps.store.write_health().held_until(grace) {
                 expires = later;
                 continue;
             }
@@ -79,10 +78,14 @@ pub(crate) async fn expire_session(
     worker: WorkerRef,
     message: &str,
 ) -> Result<usize, Status> {
-    let planned = deps.scheduler.update(key, &worker, |entry| entry.draining) == Some(true);
-    let message_text = message.to_owned();
-    let end =
-        EndSession { namespace: key.0.clone(), session: worker.clone(), planned, message: message_text };
+    let known = deps.scheduler.update(key, &worker, |entry| (entry.draining, entry.stats.last_seen_at));
+    let end = EndSession {
+        namespace: key.0.clone(),
+        session: worker.clone(),
+        planned: known.is_some_and(|(draining, _)| draining),
+        seen: known.map(|(_, seen)| seen),
+        message: message.to_owned(),
+    };
     let freed = deps.store.end_session(end).await?;
     if deps.scheduler.remove(key, &worker) {
         deps.breakers.forget_worker(key);

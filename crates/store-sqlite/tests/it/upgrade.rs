@@ -176,7 +176,13 @@ async fn store_of_an_earlier_version_is_migrated() {
         let message = "it did not come back".to_owned();
         one(
             &store,
-            Command::EndSession(EndSession { namespace: namespace(), session, planned: false, message }),
+            Command::EndSession(EndSession {
+                namespace: namespace(),
+                session,
+                planned: false,
+                seen: None,
+                message,
+            }),
         )
         .await;
     }

@@ -344,6 +344,7 @@ pub(super) fn end_session(session: &WorkerRef) -> Command {
         namespace: namespace("n"),
         session: session.clone(),
         planned: false,
+        seen: None,
         message,
     })
 }

@@ -62,8 +62,8 @@ impl<B: Backend> Engine<B> {
         };
         for task in lost.into_iter().filter(|task| !resumed.contains(task)) {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
-            let _ =
-                self.apply(task, Command::LoseWorker { session, loss, message: message.to_owned() }, now)?;
+            let command = Command::LoseWorker { session, loss, seen: None, message: message.to_owned() };
+            let _ = self.apply(task, command, now)?;
         }
         self.write_set.sessions.insert(key.clone(), Some((epoch, open.agent.clone())));
         let session = Session {
@@ -94,7 +94,7 @@ impl<B: Backend> Engine<B> {
         let loss = if end.planned { Loss::Planned } else { Loss::Died };
         for task in self.tasks_of(&key) {
             let (session, message) = (end.session.clone(), end.message.clone());
-            let command = Command::LoseWorker { session, loss, message };
+            let command = Command::LoseWorker { session, loss, seen: end.seen, message };
             freed += usize::from(matches!(self.apply(task, command, now)?, Ok(task::Reply::Done)));
         }
         if row.open {

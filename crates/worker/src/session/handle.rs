@@ -138,7 +138,7 @@ impl AttemptHandle {
         match &event.kind {
             Some(event::Kind::InputRequest(request)) => {
                 state.open_requests.insert(request.request_id.clone());
-                state.waiting_since.get_or_insert_with(Instant::now);
+                state.match_clock();
             }
             // The runtime has withdrawn it.
             Some(event::Kind::InputReceived(InputReceived { input: Some(input), .. })) => {
@@ -173,16 +173,18 @@ impl AttemptHandle {
         self.changed.notify_one();
     }
 
-    /// Freezes or thaws the attempt's processes. Its deadline is unaffected.
+    /// Freezes or thaws the attempt's processes, and its time limits with them.
     pub(super) fn set_paused(&self, paused: bool) {
         let mut state = self.state.lock();
         state.paused = paused;
+        state.match_clock();
         state.touch();
         drop(state);
+        self.changed.notify_one();
         self.group.set_paused(paused);
     }
 
-    /// Returns when the total time is over that would end at a time without open requests; `None` while it does not run.
+    /// Returns when the total time is over that would end at a time without waiting; `None` while it does not run.
     pub(super) fn deadline(&self, at: Instant) -> Option<Instant> {
         let state = self.state.lock();
         state.waiting_since.is_none().then(|| at + state.waited)
@@ -203,9 +205,14 @@ impl AttemptHandle {
 impl AttemptState {
     fn resolve(&mut self, request: &str) {
         self.open_requests.remove(request);
-        if self.open_requests.is_empty()
-            && let Some(since) = self.waiting_since.take()
-        {
+        self.match_clock();
+    }
+
+    /// Stops the clock of the total time while the attempt waits for a person or is frozen.
+    fn match_clock(&mut self) {
+        if self.paused || !self.open_requests.is_empty() {
+            self.waiting_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
     }
@@ -284,6 +291,21 @@ mod tests {
         // A repeated answer changes nothing.
         tokio::time::advance(hour).await;
         handle.resolve_request("b");
+        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadline_stands_still_while_frozen() {
+        let handle = handle();
+        let hour = Duration::from_secs(3600);
+        let end = Instant::now() + hour;
+        handle.set_paused(true);
+        tokio::time::advance(2 * hour).await;
+        assert_eq!(handle.deadline(end), None);
+        // A question that was asked before, and is answered while it is frozen.
+        handle.resolve_request("a");
+        assert_eq!(handle.deadline(end), None);
+        handle.set_paused(false);
         assert_eq!(handle.deadline(end), Some(end + 2 * hour));
     }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use procfs::Current;
 use rota_proto::worker::v1::{Assign, WorkerStatus};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::workspace::has_git;
 
@@ -36,7 +37,12 @@ pub(super) struct Readiness {
     status: watch::Sender<WorkerStatus>,
     /// Held while a check runs, also by one that was given up since its file system does not answer.
     checking: Arc<Semaphore>,
+    /// Serves all that asked for a check before it ended.
+    last: Arc<Mutex<Option<Checked>>>,
 }
+
+/// When a check ended, and what it found.
+type Checked = (Instant, Option<String>);
 
 impl Readiness {
     pub(super) fn new(state: &Path, min_free_disk: u64, min_free_memory: u64) -> Self {
@@ -46,6 +52,7 @@ impl Readiness {
             min_free_memory,
             status: watch::Sender::default(),
             checking: Arc::new(Semaphore::new(1)),
+            last: Arc::default(),
         }
     }
 
@@ -97,13 +104,21 @@ impl Readiness {
     async fn obstacle(&self) -> Option<String> {
         let state = self.state.display();
         let stuck = || Some(format!("the file system of {state} does not answer"));
+        let began = Instant::now();
         let Ok(Ok(permit)) = timeout(CHECK_TIMEOUT, Arc::clone(&self.checking).acquire_owned()).await else {
             return stuck();
         };
+        // Of many assignments that arrive together, one checks.
+        if let Some((_, found)) = self.last.lock().clone().filter(|(ended, _)| *ended >= began) {
+            return found;
+        }
         let (path, min_disk, min_memory) = (self.state.clone(), self.min_free_disk, self.min_free_memory);
+        let last = Arc::clone(&self.last);
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            low_memory(min_memory).or_else(|| unusable(&path, min_disk))
+            let found = low_memory(min_memory).or_else(|| unusable(&path, min_disk));
+            *last.lock() = Some((Instant::now(), found.clone()));
+            found
         });
         match timeout(CHECK_TIMEOUT, check).await {
             Ok(found) => found.unwrap_or_else(|_| Some("the check of the machine failed".to_owned())),
@@ -183,6 +198,21 @@ mod tests {
         std::fs::create_dir(&state).unwrap();
         assert_eq!(readiness.check().await, "");
         assert_eq!(changes.borrow_and_update().not_ready_reason, "");
+    }
+
+    #[tokio::test]
+    async fn checks_at_the_same_time_are_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let readiness = Readiness::new(folder.path(), 1, 1);
+        let running = Arc::clone(&readiness.checking).acquire_owned().await.unwrap();
+        let mut waiting = std::pin::pin!(futures::future::join_all((0..64).map(|_| readiness.check())));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // Any further check would fail.
+        folder.close().unwrap();
+        *readiness.last.lock() = Some((Instant::now(), None));
+        drop(running);
+        assert!(waiting.await.iter().all(String::is_empty));
+        assert!(!readiness.check().await.is_empty());
     }
 
     #[tokio::test]

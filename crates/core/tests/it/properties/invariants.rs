@@ -56,15 +56,23 @@ impl Observer {
         done.events.iter().for_each(round_trip);
         fences(before, command, after);
         facts(before, done, after);
+        let forgiven = forgives(before, command);
+        let unforgiven = |after: &Task| Task {
+            log_seq: before.log_seq,
+            stale_noted: before.stale_noted,
+            losses: before.losses.clone(),
+            worker_losses: after.worker_losses + u32::from(forgiven),
+            ..after.clone()
+        };
         if is_foreign(before, command) {
-            let same = Task { log_seq: before.log_seq, stale_noted: before.stale_noted, ..after.clone() };
+            let same = unforgiven(after);
             assert_eq!(before, &same, "a stale report counted: {command:?}");
         }
         if before.state.is_final() {
             finality(before, command, done, after);
         }
         if done.reply == Reply::Stale {
-            let same = Task { log_seq: before.log_seq, stale_noted: before.stale_noted, ..after.clone() };
+            let same = unforgiven(after);
             assert_eq!(before, &same, "a stale word has changed something");
         }
         self.completion(before, command, done, after);
@@ -73,7 +81,9 @@ impl Observer {
             |task: &Task| [task.attempts, task.failures, task.waits, task.worker_losses, task.hand_backs];
         let mut known = counts(before);
         // A worker that came back was not lost.
-        known[3] -= u32::from(before.lost.is_some() && after.assignment.is_some());
+        known[3] -= u32::from(forgiven);
+        let planned = before.lost.as_ref().is_some_and(|lost| lost.planned && after.assignment.is_some());
+        known[4] = known[4].saturating_sub(u32::from(planned));
         assert!(known.iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
         record(after);
         never_spins(after);
@@ -134,6 +144,12 @@ fn word(command: &Command) -> Option<(&WorkerRef, Option<Fence>, bool)> {
         Command::LoseWorker { session, .. } => Some((session, None, true)),
         _ => None,
     }
+}
+
+/// Whether a worker names an attempt with which it was counted as lost.
+fn forgives(task: &Task, command: &Command) -> bool {
+    let Command::Resume { by, fence } = command else { return false };
+    !task.state.is_final() && task.losses.iter().any(|(lost, worker)| lost == fence && *worker == by.worker)
 }
 
 /// Whether a report does not come from the live assignment in its session.

@@ -109,6 +109,7 @@ impl Move {
             What::LoseWorker(who, loss) => Command::LoseWorker {
                 session: who.attempt_of(harness).by,
                 loss: [Loss::Died, Loss::Planned, Loss::Undelivered][usize::from(*loss % 3)],
+                seen: (*loss < 2).then_some(harness.now),
                 message: "it disconnected".to_owned(),
             },
             What::Tick => Command::Tick,

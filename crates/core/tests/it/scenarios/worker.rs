@@ -3,7 +3,8 @@
 use rota_core::Fence;
 use rota_core::failure::Class;
 use rota_core::task::{
-    ACCEPT_TIMEOUT, Body, Command, EventEffect, Item, Limits, MAX_LOGGED_REPORTS, Rejected, Reply, State,
+    ACCEPT_TIMEOUT, Body, Command, EventEffect, Item, Limits, Loss, MAX_LOGGED_REPORTS, Rejected, Reply,
+    State,
 };
 use rota_core::usage::Usage;
 
@@ -27,8 +28,75 @@ fn repeated_accept_changes_nothing() {
     let before = harness.task.clone();
     harness.accept();
     assert_eq!(harness.task, before);
-    let reject = Command::Reject { attempt: harness.live(), reason: "changed my mind".to_owned() };
-    assert_eq!(harness.try_apply(reject).unwrap_err(), Rejected::State(State::Running));
+}
+
+#[test]
+fn late_rejection_hands_the_attempt_back() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    let reject =
+        |harness: &Harness| Command::Reject { attempt: harness.live(), reason: "disk full".to_owned() };
+    // As when the worker's session broke after the assignment, and the next one started the attempt.
+    let late = reject(&harness);
+    harness.apply(late);
+    let task = &harness.task;
+    assert_eq!((task.state, task.failures, task.worker_losses), (State::Queued, 0, 0));
+    assert_eq!(task.avoid.as_ref().map(|worker| worker.as_str()), Some("w1"));
+    // One that has begun to work takes nothing back.
+    harness.start().report(1, vec![item(EventEffect::None)]).unwrap();
+    let late = reject(&harness);
+    assert_eq!(harness.try_apply(late).unwrap_err(), Rejected::State(State::Running));
+}
+
+#[test]
+fn outage_is_no_work() {
+    for loss in [Loss::Died, Loss::Planned] {
+        let mut harness = Harness::new(plain());
+        let began = harness.start().wait(secs(300)).now;
+        harness.report(1, vec![item(EventEffect::None)]).unwrap();
+        // The machine is off for the night, with the control plane.
+        harness.now = harness.now + secs(15 * 3600);
+        let session = worker("w1", EPOCH);
+        let message = "it did not come back".to_owned();
+        harness.apply(Command::LoseWorker { session, loss, seen: Some(began), message });
+        assert_eq!((harness.state(), harness.task.worked), (State::Queued, secs(300)), "{loss:?}");
+    }
+    // The worker ended the attempt itself while the control plane was away.
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.now = harness.now + secs(15 * 3600);
+    harness.finish(failed(Class::WorkerLost));
+    assert_eq!((harness.state(), harness.task.worked), (State::Queued, secs(0)));
+}
+
+#[test]
+fn worker_that_returns_late_was_not_lost() {
+    let mut harness = Harness::new(plain());
+    for round in 1..20 {
+        // The network is cut for longer than the grace, and another worker takes the task.
+        harness.start().wait(secs(60)).lose(EPOCH);
+        let fence = harness.task.fence;
+        assert_eq!((harness.state(), harness.task.worker_losses), (State::Queued, 1), "round {round}");
+        harness.start();
+        let by = worker("w1", EPOCH + 1);
+        assert_eq!(harness.apply(Command::Resume { by: by.clone(), fence }), Reply::Stale);
+        assert_eq!(harness.task.worker_losses, 0);
+        // Once only.
+        assert_eq!(harness.apply(Command::Resume { by, fence }), Reply::Stale);
+        harness.finish(failed(Class::WorkerLost));
+        harness.wait(secs(60));
+    }
+}
+
+#[test]
+fn drained_worker_that_was_cut_off_continues() {
+    let mut harness = Harness::new(plain());
+    harness.start().wait(secs(60));
+    harness.lose_by(EPOCH, Loss::Planned);
+    assert_eq!((harness.state(), harness.task.hand_backs), (State::Queued, 1));
+    let by = worker("w1", EPOCH + 1);
+    harness.apply(Command::Resume { by, fence: harness.task.fence });
+    assert_eq!((harness.state(), harness.task.hand_backs), (State::Running, 0));
 }
 
 #[test]
@@ -161,10 +229,12 @@ fn log_of_an_attempt_is_bounded() {
         |harness: &Harness| harness.log.iter().filter(|event| matches!(event.body, Body::Report(_))).count();
     assert_eq!(reports(&harness), 4, "256 MiB");
     assert_eq!(harness.notices(), ["log_full"]);
-    // What it has used still counts, and it ends as usual; it only asks nothing more.
+    // What it has used still counts, and it asks and ends as usual.
     let usage = Usage { turns: 3, ..Usage::default() };
     harness.report(7, vec![item(EventEffect::Usage(usage))]).unwrap();
-    assert!(matches!(harness.report(8, vec![request("q1")]), Err(Rejected::TooMany(_))));
+    harness.report(8, vec![request("q1")]).unwrap();
+    assert_eq!(harness.state(), State::InputRequired);
+    harness.apply(answer("q1"));
     assert_eq!(harness.finish(succeeded()), Reply::Done);
     assert_eq!((harness.state(), harness.task.usage.turns), (State::Succeeded, 3));
 
@@ -174,6 +244,12 @@ fn log_of_an_attempt_is_bounded() {
     harness.report(1, many).unwrap();
     assert_eq!(reports(&harness) as u64, MAX_LOGGED_REPORTS);
     assert_eq!(harness.notices(), ["log_full"]);
+    // It may ask for some time, but not without end.
+    let seq = MAX_LOGGED_REPORTS + 2;
+    harness.report(seq + 1, vec![request("q1")]).unwrap();
+    harness.report(seq + 2, (0..10_000).map(|_| item(EventEffect::None)).collect()).unwrap();
+    let late = harness.report(seq + 10_002, vec![request("q2")]);
+    assert!(matches!(late, Err(Rejected::TooMany(_))));
 }
 
 #[test]

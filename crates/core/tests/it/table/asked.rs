@@ -185,6 +185,7 @@ fn sessions(list: &mut Vec<Asked>) {
         list.push(asked(label, foreign, move |_| Command::LoseWorker {
             session: worker(name, epoch),
             loss: Loss::Died,
+            seen: None,
             message: "it disconnected".to_owned(),
         }));
     }

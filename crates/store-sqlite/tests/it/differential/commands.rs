@@ -143,6 +143,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             namespace: namespace(*space),
             session: view.session(*space, *worker, *old),
             planned: *old,
+            seen: None,
             message: "disconnected".to_owned(),
         }),
         Op::PutAgent { namespace: space, agent: name, payload, must_exist } => Command::PutAgent(PutAgent {
