@@ -55,10 +55,10 @@ pub struct Plan {
     pub drain: Vec<String>,
 }
 
-/// Returns the ceiling of an agent with these `replicas` and `max_replicas` (0 for unset): never below the floor, and
-/// at least one, since a managed pool without workers could execute nothing.
-pub fn ceiling(replicas: u32, max_replicas: u32) -> u32 {
-    max_replicas.max(replicas).max(1)
+/// Returns the ceiling of an agent with these `replicas` and `max_replicas`: never below the floor, and if it is not set at
+/// least one, since a managed pool without workers could execute nothing.
+pub fn ceiling(replicas: u32, max_replicas: Option<u32>) -> u32 {
+    max_replicas.unwrap_or(1).max(replicas)
 }
 
 /// Plans the next scaling step of a pool.
@@ -304,6 +304,10 @@ mod tests {
 
     #[test]
     fn ceiling_follows_spec() {
-        assert_eq!((ceiling(0, 0), ceiling(3, 0), ceiling(3, 2), ceiling(0, 4)), (1, 3, 3, 4));
+        let of = |replicas, max| ceiling(replicas, max);
+        assert_eq!(
+            [of(0, None), of(3, None), of(3, Some(2)), of(0, Some(4)), of(0, Some(0))],
+            [1, 3, 3, 4, 0]
+        );
     }
 }

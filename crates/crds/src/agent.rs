@@ -77,7 +77,7 @@ pub struct AgentSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: i32,
-    /// Maximum number of workers. Defaults to `replicas`, but at least 1.
+    /// Maximum number of workers. Defaults to `replicas`, but at least 1; 0 stops the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub max_replicas: Option<i32>,

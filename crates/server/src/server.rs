@@ -136,6 +136,7 @@ impl Server {
             breakers: Arc::clone(&breakers),
             dispatcher: Arc::clone(&dispatcher),
             metrics: Arc::clone(&metrics),
+            hellos: Arc::default(),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
             stop: stop.clone(),

@@ -89,7 +89,7 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
         let row = [
             plain(names::last(&agent.name)),
             plain(runtime_name(spec.runtime.as_ref())),
-            plain(format!("{}/{}", status.workers, spec.max_replicas.max(spec.replicas).max(1))),
+            plain(format!("{}/{}", status.workers, spec.max_replicas.unwrap_or(1).max(spec.replicas))),
             plain(status.busy_workers.to_string()),
             plain(status.free_slots.to_string()),
             plain(status.queued_tasks.to_string()),

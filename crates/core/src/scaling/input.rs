@@ -18,7 +18,7 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     pub replicas: i32,
-    pub max_replicas: i32,
+    pub max_replicas: Option<i32>,
     pub spare_workers: i32,
     pub slots: i32,
     pub idle_timeout: Option<Duration>,
@@ -97,7 +97,7 @@ impl Pool {
         let floor = count(bounds.replicas);
         Self {
             floor,
-            ceiling: ceiling(floor, count(bounds.max_replicas)),
+            ceiling: ceiling(floor, bounds.max_replicas.map(count)),
             spare: count(bounds.spare_workers),
             slots: count(bounds.slots).max(1),
             queued: u64::try_from(queued).unwrap_or_default(),

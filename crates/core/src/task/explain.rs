@@ -238,8 +238,15 @@ fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
     (workers >= ceiling).then(|| {
         cause(
             "at_ceiling",
-            format!("the pool of agent {agent} is at its ceiling of {ceiling} workers"),
-            "wait, or raise the agent's maxReplicas",
+            match ceiling {
+                0 => format!("the pool of agent {agent} is stopped: its maxReplicas is 0"),
+                _ => format!("the pool of agent {agent} is at its ceiling of {ceiling} workers"),
+            },
+            if *ceiling == 0 {
+                "raise the agent's maxReplicas"
+            } else {
+                "wait, or raise the agent's maxReplicas"
+            },
         )
     })
 }

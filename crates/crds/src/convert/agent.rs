@@ -26,7 +26,7 @@ impl AgentSpec {
             description: self.description.clone().unwrap_or_default(),
             slots: self.slots.unwrap_or_default(),
             replicas: self.replicas,
-            max_replicas: self.max_replicas.unwrap_or_default(),
+            max_replicas: self.max_replicas,
             spare_workers: self.spare_workers.unwrap_or_default(),
             idle_timeout: duration(self.idle_timeout),
             environment: self.environment.clone(),

@@ -44,7 +44,7 @@ fn desired(pool: &Pool) -> DesiredWorkers {
 async fn pool_follows_demand_until_agent_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let mut pool = Pool::default();
-    pool.set_agent(&agent(AgentSpec { max_replicas: 3, ..Default::default() }));
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(3), ..Default::default() }));
     assert_eq!(desired(&pool), DesiredWorkers::default());
     pool.set_demand(demand(2, vec![]));
     assert_eq!(desired(&pool).start, 2);
@@ -70,9 +70,24 @@ async fn pool_follows_demand_until_agent_is_deleted() {
 }
 
 #[tokio::test]
+async fn pool_with_a_ceiling_of_zero_is_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(0), ..Default::default() }));
+    pool.set_demand(demand(2, vec![]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    pool.set_demand(demand(2, vec![worker_demand("coder-1", 0)]));
+    assert_eq!(desired(&pool).drain, ["coder-1"]);
+    // Not set means one.
+    pool.set_agent(&agent(AgentSpec::default()));
+    assert_eq!(desired(&pool).drain, [""; 0]);
+}
+
+#[tokio::test]
 async fn external_workers_count_and_are_kept() {
     let mut pool = Pool::default();
-    pool.set_agent(&agent(AgentSpec { max_replicas: 3, ..Default::default() }));
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(3), ..Default::default() }));
     pool.set_demand(demand(1, vec![worker_demand("guest", 0)]));
     assert_eq!(desired(&pool), DesiredWorkers::default());
     pool.set_agent(&agent(AgentSpec {

@@ -151,7 +151,7 @@ fn running(pod: &WorkerPod) -> u32 {
 fn bounds(spec: &AgentSpec) -> Bounds {
     Bounds {
         replicas: spec.replicas,
-        max_replicas: spec.max_replicas.unwrap_or_default(),
+        max_replicas: spec.max_replicas,
         spare_workers: spec.spare_workers.unwrap_or_default(),
         slots: spec.slots.unwrap_or_default(),
         idle_timeout: spec.idle_timeout.map(|timeout| timeout.0),

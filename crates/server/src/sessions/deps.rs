@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rota_core::task::WorkerRef;
 use tokio_util::sync::CancellationToken;
 
+use super::hello_rate::HelloRate;
 use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
 use crate::dispatcher::Dispatcher;
@@ -23,6 +24,7 @@ pub(crate) struct SessionDeps {
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hellos: Arc<HelloRate>,
     pub(crate) timing: Timing,
     pub(crate) replica: String,
     pub(crate) stop: CancellationToken,

@@ -68,6 +68,7 @@ pub(super) async fn open(
         identity::check(deps, identity, &key, &agent)?;
         identity::narrow(deps, identity, &key, &mut hello)?;
     }
+    deps.hellos.check(&key)?;
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
     let mut running = Vec::with_capacity(hello.running.len());

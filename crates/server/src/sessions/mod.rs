@@ -6,6 +6,7 @@ mod decode;
 mod deps;
 mod elements;
 mod hello;
+mod hello_rate;
 mod identity;
 mod inbound;
 mod message_limits;

@@ -37,14 +37,14 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     for (field, value, most) in [
         ("slots", spec.slots, MAX_SLOTS),
         ("replicas", spec.replicas, MAX_WORKERS),
-        ("max_replicas", spec.max_replicas, MAX_WORKERS),
+        ("max_replicas", spec.max_replicas.unwrap_or_default(), MAX_WORKERS),
         ("spare_workers", spec.spare_workers, MAX_WORKERS),
     ] {
         if !(0..=most).contains(&value) {
             return Err(invalid(format!("agent.spec.{field}"), format!("must be from 0 to {most}")));
         }
     }
-    if spec.max_replicas != 0 && spec.max_replicas < spec.replicas {
+    if spec.max_replicas.is_some_and(|max| max < spec.replicas) {
         return Err(invalid("agent.spec.max_replicas", "must not be below replicas"));
     }
     time::from_duration("agent.spec.idle_timeout", spec.idle_timeout.as_ref())?;

@@ -238,7 +238,7 @@ async fn invalid_agents_are_rejected_by_field() -> Result<()> {
         ("agent.spec.slots", |s| s.slots = -1),
         ("agent.spec.slots", |s| s.slots = 5000),
         ("agent.spec.replicas", |s| s.replicas = -1),
-        ("agent.spec.max_replicas", |s| (s.replicas, s.max_replicas) = (3, 2)),
+        ("agent.spec.max_replicas", |s| (s.replicas, s.max_replicas) = (3, Some(2))),
         ("agent.spec.spare_workers", |s| s.spare_workers = -1),
         ("agent.spec.idle_timeout", |s| s.idle_timeout = duration(-1, 0)),
         ("agent.spec.capabilities[0]", |s| s.capabilities = vec!["a b".into()]),

@@ -196,7 +196,7 @@ fn pool(agent: &Agent, demand: Option<&Demand>) -> Pool {
         queued: demand.queued,
         running: demand.running,
         floor,
-        ceiling: scaling::ceiling(floor, small(spec.max_replicas)),
+        ceiling: scaling::ceiling(floor, spec.max_replicas.map(small)),
     }
 }
 

@@ -35,7 +35,7 @@ fn usage(status: &mut TaskStatus, cost: i64, start: i64, end: Option<i64>) {
 #[test]
 fn pools_combine_agents_and_demand() {
     let mut model = Model::default();
-    let spec = AgentSpec { replicas: 1, max_replicas: 5, ..Default::default() };
+    let spec = AgentSpec { replicas: 1, max_replicas: Some(5), ..Default::default() };
     let agent = Agent { name: "namespaces/a/agents/coder".into(), spec: Some(spec), ..Default::default() };
     let change = |kind| WatchAgentsResponse { kind: Some(kind) };
     use watch_agents_response::Kind;
