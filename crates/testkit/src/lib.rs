@@ -54,6 +54,7 @@ pub mod output;
 pub mod proxy;
 pub mod raw;
 pub mod tasks;
+pub mod wire;
 mod worker_handle;
 
 pub use cluster::{BLOCK_SKEW, Backend, Cluster, PANIC_SKEW, Setup};

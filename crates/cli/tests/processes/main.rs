@@ -16,6 +16,7 @@ mod dry_run;
 mod errors;
 mod fixture;
 mod following;
+mod hostile;
 mod interrupt;
 mod isolation;
 mod manifests;

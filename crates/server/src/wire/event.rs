@@ -12,6 +12,11 @@ use super::{clean, failure, time};
 
 /// Largest reported entry that is stored, in bytes.
 const MAX_REPORT: usize = 256 << 10;
+/// Bytes of the prompt and of the tool's input of an open question. Rota's workers send at most 16 KiB of each.
+const MAX_QUESTION: usize = 20 << 10;
+/// Bytes of its id, its tool and each of its choices.
+const MAX_NAME: usize = 256;
+const MAX_CHOICES: usize = 64;
 
 pub(crate) fn state(state: State) -> v1::TaskState {
     match state {
@@ -81,19 +86,36 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             })
         }
         Some(Kind::Usage(usage)) => EventEffect::Usage(from_usage(usage.clone())),
-        Some(Kind::InputRequest(request)) => EventEffect::InputRequested {
-            request: request.request_id.clone(),
-            payload: request.encode_to_vec().into(),
-        },
+        Some(Kind::InputRequest(request)) => {
+            let open = open_question(request);
+            EventEffect::InputRequested { payload: open.encode_to_vec().into(), request: open.request_id }
+        }
         Some(Kind::InputReceived(given)) => {
             let request = given.input.as_ref().map_or("", |input| &input.request_id);
-            EventEffect::InputResolved(request.to_owned())
+            EventEffect::InputResolved(failure::cut(request.to_owned(), MAX_NAME))
         }
         _ => EventEffect::None,
     };
     event.log_seq = 0;
     event.attempt = 0;
     Item { at, payload: event.encode_to_vec().into(), effect }
+}
+
+/// Returns a question as it is kept in its task's record while it is open: every list of tasks has it. The log has all of it.
+fn open_question(request: &v1::InputRequest) -> v1::InputRequest {
+    let cut = |text: &str, max: usize| {
+        let kept = rota_core::text::prefix(text, max);
+        if kept.len() < text.len() { format!("{kept} … (the log has all of it)") } else { text.to_owned() }
+    };
+    let choices = request.choices.iter().take(MAX_CHOICES);
+    v1::InputRequest {
+        request_id: failure::cut(request.request_id.clone(), MAX_NAME),
+        kind: request.kind,
+        prompt: cut(&request.prompt, MAX_QUESTION),
+        tool: failure::cut(request.tool.clone(), MAX_NAME),
+        input_json: cut(&request.input_json, MAX_QUESTION),
+        choices: choices.map(|choice| failure::cut(choice.clone(), MAX_NAME)).collect(),
+    }
 }
 
 /// Converts an entry to the event that callers read.

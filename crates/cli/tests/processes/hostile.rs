@@ -1,0 +1,139 @@
+//! Memory of a control plane under hostile inputs. Prints what each has cost; `docs/limits.md` has the figures.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::{join_all, try_join_all};
+use rota_client::Client;
+use rota_proto::v1::{self, TaskState};
+use rota_proto::worker::v1::Report;
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_testkit::raw::{RawWorker, hello, output, question};
+use rota_testkit::tasks;
+use rota_testkit::wire::{Field1, Field4, call};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::{Fixture, Graces};
+
+const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// Growth of the control plane's memory that no single input exceeds.
+const MAX_GROWTH_MIB: u64 = 96;
+
+/// Largest resident memory of a process so far, in MiB.
+fn peak(pid: i32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib >> 10)
+}
+
+/// Resident memory by which a control plane grows with each input.
+struct Meter {
+    pid: i32,
+    last: u64,
+    table: String,
+}
+
+impl Meter {
+    fn note(&mut self, input: &str) -> Result<()> {
+        let now = peak(self.pid)?;
+        let growth = now - self.last;
+        self.table += &format!("| {input} | {} MiB | {now} MiB |\n", self.last);
+        self.last = now;
+        ensure!(growth <= MAX_GROWTH_MIB, "{input} cost {growth} MiB\n{}", self.table);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let endpoint = format!("http://{}", fixture.addr());
+    let token = std::fs::read_to_string(fixture.worker_token("echo", "hand").await?)?;
+    let token = token.trim();
+    let pid = fixture.server().pid();
+    let mut meter = Meter { pid, last: peak(pid)?, table: String::new() };
+
+    let service = Field1 { value: vec![b'x'; 4 << 20].into() };
+    let calls = (0..30).map(|_| call(&endpoint, HEALTH, None, service.clone()));
+    ensure!(try_join_all(calls).await?.iter().all(Result::is_err), "a large health request was accepted");
+    meter.note("30 health requests of 4 MiB, without a token")?;
+
+    // Two bytes each, and some hundred once decoded.
+    let events = Field4 { value: [4 << 3 | 2, 0].repeat(4 << 20).into() };
+    let calls = (0..8).map(|_| call(&endpoint, SESSION, Some(token), events.clone()));
+    ensure!(try_join_all(calls).await?.iter().all(Result::is_err), "a report was taken for a Hello");
+    meter.note("8 first messages of 4 million empty events")?;
+
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(fixture.addr()).await?);
+    }
+    for peer in &mut silent {
+        let closed = tokio::time::timeout(tasks::WAIT_TIMEOUT, peer.read_to_end(&mut Vec::new())).await;
+        closed.context("a silent connection stays open")?.ok();
+    }
+    meter.note("300 silent connections")?;
+
+    let worker = fixture.client_with(token, Duration::from_secs(60))?;
+    let mut worker = RawWorker::join(&worker, hello("echo", "hand", 1)).await?;
+    questions(&client, &mut worker).await?;
+    meter.note("32 questions of 256 KiB, listed by 20 callers at the same time")?;
+    logs(&client, &mut worker).await?;
+    meter.note("a log of 24 MiB, followed by 10 callers from its start")?;
+    println!("| input | peak before | peak after |\n| --- | --- | --- |\n{}", meter.table);
+    Ok(())
+}
+
+/// Lets a task ask as much as it may, lists it many times, and cancels it.
+async fn questions(client: &Client, worker: &mut RawWorker) -> Result<()> {
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    for number in 0..32 {
+        let mut event = question(&format!("q{number}"));
+        if let Some(v1::event::Kind::InputRequest(request)) = &mut event.kind {
+            request.prompt = "x".repeat(250 << 10);
+        }
+        worker.report(&assign, number + 1, vec![event]);
+    }
+    tasks::until(client, &task.name, |status| status.pending_input.len() == 32).await?;
+    // The log has what lists leave out.
+    let log = tasks::log(client, &task.name).await?;
+    let whole = |event: &v1::Event| matches!(&event.kind, Some(v1::event::Kind::InputRequest(one)) if one.prompt.len() == 250 << 10);
+    ensure!(log.iter().filter(|event| whole(event)).count() == 32, "a question was cut in the log");
+    let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+    let list = || client.list_tasks(v1::ListTasksRequest { parent: parent.clone(), ..Default::default() });
+    for listed in join_all((0..20).map(|_| list())).await {
+        ensure!(listed?.tasks.len() == 1, "the task is not listed");
+    }
+    tasks::cancel(client, &task.name).await?;
+    worker.report_cancelled(&assign);
+    tasks::ended(client, &task.name).await?;
+    Ok(())
+}
+
+/// Lets a task print much, and reads its log many times.
+async fn logs(client: &Client, worker: &mut RawWorker) -> Result<()> {
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    let text = "x".repeat(60 << 10);
+    for number in 0..400 {
+        worker.send(Outgoing::Report(Report {
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            first_attempt_seq: number + 1,
+            events: vec![output(&text)],
+        }));
+    }
+    worker.succeed(&assign, 400, "done");
+    let task = tasks::ended(client, &task.name).await?;
+    ensure!(task.status.unwrap_or_default().state() == TaskState::Succeeded);
+    for log in join_all((0..10).map(|_| tasks::log(client, &task.name))).await {
+        ensure!(tasks::outputs(&log?).len() == 400, "the log is not whole");
+    }
+    Ok(())
+}

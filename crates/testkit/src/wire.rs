@@ -1,0 +1,41 @@
+//! Messages as bytes, for what no typed client would send.
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use rota_client::{Options, lazy_channel};
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
+
+/// Message with one field of bytes, which is a message for the server: its number differs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Field1 {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub value: Bytes,
+}
+
+/// As [`Field1`], with the field number 4.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Field4 {
+    #[prost(bytes = "bytes", tag = "4")]
+    pub value: Bytes,
+}
+
+/// Makes a unary call with a message. Returns the answer of the server, whose content is ignored.
+pub async fn call<M: prost::Message + 'static>(
+    endpoint: &str,
+    path: &'static str,
+    token: Option<&str>,
+    message: M,
+) -> Result<Result<(), Status>> {
+    let channel = lazy_channel(&Options::new(endpoint.to_owned()))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await?;
+    let mut request = Request::new(tokio_stream::once(message));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+    }
+    let codec = ProstCodec::<M, Field1>::default();
+    let answered = grpc.client_streaming(request, PathAndQuery::from_static(path), codec).await;
+    Ok(answered.map(drop))
+}
