@@ -1,4 +1,4 @@
-//! Memory of a control plane under hostile inputs. Prints what each has cost; `docs/limits.md` has the figures.
+//! Memory of a control plane under hostile inputs. Prints what each has cost; `docs/limits.md` has the numbers.
 
 use std::time::Duration;
 

@@ -171,6 +171,8 @@ impl Worker {
                 };
                 entry.last_input = input.input_seq;
                 entry.handle.push(event);
+                // The control plane has closed the question: the time limits must end an agent that waits for the answer.
+                entry.handle.resolve_request(&request);
                 self.queue(&key);
             }
             // The attempt is ending.

@@ -79,7 +79,7 @@ async fn command_task_succeeds() {
             "apiVersion: rota.dev/v1alpha1
 kind: Agent
 metadata: {name: shell}
-spec: {runtime: {command: {shell: 'tr a-z A-Z; echo \"$WHO\" >&2; git --version'}}, maxReplicas: 1, idleTimeout: 1s}
+spec: {runtime: {command: {shell: 'tr a-z A-Z; echo \"$WHO\" >&2; git --version'}}, maxReplicas: 1, idleTimeout: 1s, overrides: All}
 ---
 apiVersion: rota.dev/v1alpha1
 kind: Task

@@ -17,6 +17,7 @@ kind: Agent
 metadata: {name: shell}
 spec:
   runtime: {command: {shell: 'echo ONE=${#ONE} TWO=${#TWO} OWN=$OWN'}}
+  overrides: All
   replicas: 1
   maxReplicas: 1
   secrets: [{name: ONE, secretName: keys, key: one}, {name: TWO, secretName: keys, key: two}]
