@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test chaos coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test chaos compat coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -33,6 +33,9 @@ test: ## Run every test that needs neither root nor a cluster (some of them: mak
 chaos: ## Run Rota as processes with hundreds of tasks while everything around them fails (make chaos SEEDS=50 FIRST=1)
 	ROTA_CHAOS_SEEDS=$(or $(SEEDS),10) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
 		chaos --nocapture
+
+compat: ## Let this version and an earlier one work together (make compat REVISION=dc61eb4), built from the history
+	@scripts/compat $(REVISION)
 
 coverage: ## Run the tests with coverage and print the covered share of lines per crate; needs LLVM's tools
 	@scripts/coverage $(TESTS)

@@ -17,6 +17,7 @@ use crate::procfs;
 use crate::responses::Response;
 use crate::small_disk::SmallDisk;
 
+const ROTA: &str = env!("CARGO_BIN_EXE_rota");
 const TOKEN: &str = "a-token-for-tests-that-is-long-enough";
 
 /// Timeouts of the control plane for workers.
@@ -49,6 +50,8 @@ pub(crate) struct Fixture {
     addr: Option<SocketAddr>,
     /// Disk of the control plane, if it has one of its own.
     pub(crate) disk: Option<SmallDisk>,
+    /// Program of the control plane, if not this version's.
+    pub(crate) server_program: Option<PathBuf>,
     /// Additional environment of the control plane.
     pub(crate) server_environment: Vec<(&'static str, String)>,
     /// Additional environment of every process.
@@ -71,6 +74,7 @@ impl Fixture {
             data,
             addr: None,
             disk: None,
+            server_program: None,
             server_environment: Vec::new(),
             environment: Vec::new(),
             dir,
@@ -106,7 +110,10 @@ impl Fixture {
     /// Starts the control plane; a restart uses the same address.
     pub(crate) async fn start_server(&mut self) -> Result<()> {
         let addr = self.addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let mut command = self.command(&["server", "--heartbeat", "500ms", "--shutdown-grace", "2s"]);
+        let mut command = self.command_of(
+            self.server_program.as_deref().unwrap_or(Path::new(ROTA)),
+            &["server", "--heartbeat", "500ms", "--shutdown-grace", "2s"],
+        );
         command.args(["--listen", &addr.to_string()]).arg("--data-dir").arg(&self.data);
         command.arg("--token-file").arg(self.dir().join("token"));
         for (flag, value) in [
@@ -165,7 +172,12 @@ impl Fixture {
 
     /// Returns the program as a command, isolated from the user's configuration and any other `rota dev`.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rota"));
+        self.command_of(Path::new(ROTA), args)
+    }
+
+    /// Returns another version of the program as a command.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .current_dir(self.dir())

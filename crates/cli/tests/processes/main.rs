@@ -10,6 +10,7 @@ mod admin;
 mod chaos;
 mod claude;
 mod commands;
+mod compat;
 mod control_plane;
 mod dev;
 mod dry_run;

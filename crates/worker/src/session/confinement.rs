@@ -19,6 +19,8 @@ const MAX_DEPTH: usize = 16;
 pub(super) struct Confinement {
     /// What the worker alone may open: its state, secrets and token. As given, and with links resolved.
     private: Vec<PathBuf>,
+    /// Home of the worker's user, unless it is the root.
+    home: Option<PathBuf>,
     /// What every attempt may read, and write.
     common: Jail,
 }
@@ -80,7 +82,8 @@ impl Confinement {
         for path in resolved(&parts.chain(programs).collect::<Vec<_>>()) {
             open(path, &private, &mut read, 0);
         }
-        Self { private, common: Jail { read, write } }
+        let home = paths.home.canonicalize().ok().filter(|home| home.components().count() > 1);
+        Self { private, home, common: Jail { read, write } }
     }
 
     /// Returns the jail of an attempt with directories of its `own`, that works `in_place`, if it does.
@@ -103,8 +106,27 @@ impl Confinement {
         if let Some(private) = overlap(&directory) {
             return Err(Overlap { private: private.clone(), directory });
         }
+        if let Some(closed) = self.part_of_home(&directory) {
+            return Err(Overlap { private: closed, directory });
+        }
         let root = directory.ancestors().find(|path| path.join(".git").exists());
-        Ok(root.filter(|root| overlap(root).is_none()).unwrap_or(&directory).to_owned())
+        let fits = |root: &&Path| overlap(root).is_none() && self.part_of_home(root).is_none();
+        Ok(root.filter(fits).unwrap_or(&directory).to_owned())
+    }
+
+    /// Returns the home that a directory contains, or the hidden directory of a home that it is part of: what is there, such
+    /// as keys and the settings of programs, is not of one project. The administrator may open it.
+    fn part_of_home(&self, directory: &Path) -> Option<PathBuf> {
+        let home = self
+            .home
+            .as_ref()
+            .filter(|_| !self.common.write.iter().any(|open| directory.starts_with(open)))?;
+        if home.starts_with(directory) {
+            return Some(home.clone());
+        }
+        let first = directory.strip_prefix(home).ok()?.components().next()?;
+        let is_hidden = first.as_os_str().as_encoded_bytes().first() == Some(&b'.');
+        is_hidden.then(|| home.join(first))
     }
 }
 
@@ -239,5 +261,24 @@ mod tests {
         assert_eq!(confinement.in_place(&root.join("repo/crates/one")).unwrap(), root.join("repo"));
         assert!(confinement.in_place(&root.join("other")).is_err());
         assert!(confinement.in_place(&root.join("other/state/inner")).is_err());
+    }
+
+    #[test]
+    fn homes_are_no_projects() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        for directory in [".git", ".ssh", ".config/systemd", "project/.hidden", ".open/project"] {
+            std::fs::create_dir_all(home.join(directory)).unwrap();
+        }
+        let write = vec![home.join(".open")];
+        let confinement = Confinement::new(&Paths { home: home.clone(), write, ..Paths::default() });
+        for closed in [".ssh", ".config/systemd", "."] {
+            assert!(confinement.in_place(&home.join(closed)).is_err(), "{closed}");
+        }
+        assert!(confinement.in_place(home.parent().unwrap()).is_err());
+        // A repository of the whole home does not open it.
+        assert_eq!(confinement.in_place(&home.join("project")).unwrap(), home.join("project"));
+        assert!(confinement.in_place(&home.join("project/.hidden")).is_ok());
+        assert!(confinement.in_place(&home.join(".open/project")).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::process::Process;
 use crate::small_disk::SmallDisk;
 use crate::{Fixture, Graces, claude, workload};
 
-/// Debian has it at this path, in the package `faketime`.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// Path of the library in Debian's package `faketime`, below the directory of an architecture.
+const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 const STORE: &str = "256m";
 const FULL: &str = "1m";
 /// Worker whose disk is full.
@@ -68,8 +68,14 @@ pub(crate) struct World {
     pub(crate) created: Vec<String>,
     pub(crate) model: rota_fake_model::Handle,
     clock: Clock,
-    program: String,
+    programs: Programs,
     pub(crate) fixture: Fixture,
+}
+
+/// Paths of what workers are started with.
+struct Programs {
+    claude: String,
+    faketime: String,
 }
 
 /// Clock of the control plane.
@@ -87,25 +93,36 @@ impl Clock {
     }
 }
 
+/// Returns the library that gives a process a clock of its own.
+fn faketime() -> Result<String> {
+    let mut places = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path().join(FAKETIME));
+    let found = places.find(|path| path.exists()).context("install Debian's package faketime")?;
+    Ok(found.display().to_string())
+}
+
 /// Environment of a process with a clock of its own.
-fn faked(more: [(&'static str, String); 2]) -> Vec<(&'static str, String)> {
+fn faked(library: &str, more: [(&'static str, String); 2]) -> Vec<(&'static str, String)> {
     let [first, second] = more;
-    let always = [("LD_PRELOAD", FAKETIME), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")];
+    let always = [("LD_PRELOAD", library), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")];
     always.map(|(name, value)| (name, value.to_owned())).into_iter().chain([first, second]).collect()
 }
 
 impl World {
     pub(crate) async fn start() -> Result<Self> {
-        ensure!(Path::new(FAKETIME).exists(), "{FAKETIME} is missing: install the package faketime");
-        let program = tokio::task::spawn_blocking(claude::installed).await??;
+        let library = faketime()?;
+        let claude = tokio::task::spawn_blocking(claude::installed).await??;
+        let programs = Programs { claude, faketime: library.clone() };
         let model = rota_fake_model::Options::default().start().await?;
         let mut fixture = Fixture::on_small_disk(Graces::CHAOS, STORE).await?;
         let clock = Clock { file: fixture.dir().join("clock"), hours: 0 };
         clock.set()?;
-        fixture.server_environment = faked([
-            ("FAKETIME_TIMESTAMP_FILE", clock.file.display().to_string()),
-            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
-        ]);
+        fixture.server_environment = faked(
+            &library,
+            [
+                ("FAKETIME_TIMESTAMP_FILE", clock.file.display().to_string()),
+                ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ],
+        );
         fixture.start_server().await?;
         let client = fixture.client()?;
         tasks::agent(&client, SCRIPTED, tasks::script([]), &[]).await?;
@@ -124,7 +141,7 @@ impl World {
         for recipe in WORKERS {
             let proxy = Proxy::start(fixture.addr()).await?;
             fixture.worker_token(recipe.agent, recipe.name).await?;
-            let process = start(&fixture, recipe, &proxy, &program);
+            let process = start(&fixture, recipe, &proxy, &programs);
             tasks::connected(&client, recipe.name).await.context(recipe.name)?;
             workers.push(Worker { recipe, process, proxy });
         }
@@ -142,7 +159,7 @@ impl World {
             created: Vec::new(),
             model,
             clock,
-            program,
+            programs,
             fixture,
         })
     }
@@ -150,7 +167,7 @@ impl World {
     /// Starts a worker again that has ended.
     pub(crate) fn start_again(&mut self, index: usize) {
         let worker = &mut self.workers[index];
-        worker.process = start(&self.fixture, worker.recipe, &worker.proxy, &self.program);
+        worker.process = start(&self.fixture, worker.recipe, &worker.proxy, &self.programs);
     }
 
     /// Sets the control plane's clock forward by an hour.
@@ -184,15 +201,18 @@ impl World {
     }
 }
 
-fn start(fixture: &Fixture, recipe: Recipe, proxy: &Proxy, program: &str) -> Process {
+fn start(fixture: &Fixture, recipe: Recipe, proxy: &Proxy, programs: &Programs) -> Process {
     let Recipe { name, agent, slots, clock } = recipe;
     let mut command = fixture.command(&["worker", "--agent", agent, "--worker", name]);
-    command.args(["--slots", &slots.to_string(), "--claude-program", program]);
+    command.args(["--slots", &slots.to_string(), "--claude-program", &programs.claude]);
     command.arg("--state-dir").arg(fixture.state_dir().join(name));
     command.env("ROTA_ENDPOINT", format!("http://{}", proxy.addr()));
     command.env("ROTA_TOKEN_FILE", fixture.dir().join(format!("{name}.token")));
     if let Some(clock) = clock {
-        command.envs(faked([("FAKETIME", clock.to_owned()), ("FAKETIME_CACHE_DURATION", "1".to_owned())]));
+        command.envs(faked(
+            &programs.faketime,
+            [("FAKETIME", clock.to_owned()), ("FAKETIME_CACHE_DURATION", "1".to_owned())],
+        ));
     }
     Process::start(name, command)
 }
