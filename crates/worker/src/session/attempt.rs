@@ -1,7 +1,6 @@
 //! One attempt: its directories, runtime and time limits, from the assignment to the proof that none
 //! of its processes is left. Reports to the session loop, and does not know whether that is connected.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::confinement::Confinement;
 use super::declared::{self, Token};
+use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
 use super::out_of_memory::OutOfMemoryKills;
 use super::previous_results::PreviousResults;
@@ -275,44 +275,31 @@ async fn execute(
     handle.start_silence_clock();
     // Without directories there are no processes. Counting costs more than all else of a script that only emits messages.
     let kills = (!attempt.scratch.as_os_str().is_empty()).then(OutOfMemoryKills::so_far);
+    let events = channels.events.clone();
+    let git = GitSettings::of(in_place(&attempt.assign).then(|| attempt.workspace.clone())).await;
     let mut report = runtime.run(attempt, channels).await;
+    if let Some(git) = git {
+        git.report_changes(&events).await;
+    }
     if let Some(kills) = kills {
         kills.explain(&mut report);
     }
     match used {
-        Some((folder, used)) => retry_after_rotation(report, &folder, &used).await,
+        Some((folder, used)) => super::secrets::retry_after_rotation(report, &folder, &used).await,
         None => report,
     }
 }
 
-/// Makes a rejected credential that was replaced while the attempt ran a reason to wait instead of a final failure: the
-/// next attempt reads the new one.
-async fn retry_after_rotation(
-    mut report: RunReport,
-    folder: &Path,
-    used: &BTreeMap<String, String>,
-) -> RunReport {
-    if let RunOutcome::Failed(failed) = &mut report.outcome
-        && failed.class() == FailureClass::Auth
-    {
-        let now = super::secrets::readable(Some(folder)).await;
-        if used.iter().any(|(name, value)| now.get(name).is_some_and(|new| new != value)) {
-            let message = format!("{} (the agent's secrets have been replaced since)", failed.message);
-            *failed = failure(FailureClass::Overload, message);
-        }
-    }
-    report
+/// Whether the attempt works in an existing directory.
+fn in_place(assign: &Assign) -> bool {
+    let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
+    workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
 }
 
 /// Confines the programs of the attempt from now on.
 fn confine(deps: &AttemptDeps, assign: &Assign, dirs: &AttemptDirs, group: &Group) -> Result<(), Failure> {
     let Some(confinement) = &deps.confinement else { return Ok(()) };
-    let in_place = assign
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.workspace.as_ref())
-        .is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace);
-    let (own, in_place): (Vec<&Path>, _) = if in_place {
+    let (own, in_place): (Vec<&Path>, _) = if in_place(assign) {
         (vec![&dirs.scratch], Some(dirs.workspace.as_path()))
     } else {
         (vec![&dirs.scratch, &dirs.workspace], None)
@@ -374,26 +361,4 @@ fn timestamp() -> pbjson_types::Timestamp {
     let micros = rota_telemetry::clock::unix_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
     pbjson_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn rotated_credential_is_no_final_failure() {
-        let folder = tempfile::tempdir().unwrap();
-        let used = BTreeMap::from([("KEY".to_owned(), "old".to_owned())]);
-        let ended = async |value: &str, class| {
-            std::fs::write(folder.path().join("KEY"), value).unwrap();
-            let report = RunReport::failed(class, "invalid API key");
-            match retry_after_rotation(report, folder.path(), &used).await.outcome {
-                RunOutcome::Failed(failed) => failed.class(),
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(ended("old", FailureClass::Auth).await, FailureClass::Auth);
-        assert_eq!(ended("new", FailureClass::Auth).await, FailureClass::Overload);
-        assert_eq!(ended("new", FailureClass::Agent).await, FailureClass::Agent);
-    }
 }

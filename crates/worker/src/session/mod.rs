@@ -7,6 +7,7 @@ mod connect;
 mod declared;
 mod disconnected;
 mod environment;
+mod git_settings;
 mod handle;
 mod heartbeat;
 mod inbound;

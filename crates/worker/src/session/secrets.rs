@@ -9,7 +9,7 @@ use rota_proto::v1::{Failure, FailureClass};
 use rota_proto::worker::v1::Assign;
 use tokio::io::AsyncReadExt;
 
-use crate::runtimes::failure;
+use crate::runtimes::{RunOutcome, RunReport, failure};
 
 /// Maximum number of files considered.
 const MAX_FILES: usize = 64;
@@ -112,6 +112,25 @@ fn unknown(name: &str, available: &[String]) -> Failure {
     failed
 }
 
+/// Makes a rejected credential that was replaced while the attempt ran a reason to wait instead of a final failure: the
+/// next attempt reads the new one.
+pub(super) async fn retry_after_rotation(
+    mut report: RunReport,
+    folder: &Path,
+    used: &BTreeMap<String, String>,
+) -> RunReport {
+    if let RunOutcome::Failed(failed) = &mut report.outcome
+        && failed.class() == FailureClass::Auth
+    {
+        let now = readable(Some(folder)).await;
+        if used.iter().any(|(name, value)| now.get(name).is_some_and(|new| new != value)) {
+            let message = format!("{} (the agent's secrets have been replaced since)", failed.message);
+            *failed = failure(FailureClass::Overload, message);
+        }
+    }
+    report
+}
+
 #[cfg(test)]
 mod tests {
     use rota_proto::v1::{SecretSelection, TaskSpec};
@@ -188,5 +207,22 @@ mod tests {
         }
         let missing = folder.path().join("missing");
         assert!(read(Some(&missing), &Assign::default()).await.err().unwrap().message.contains("directory"));
+    }
+
+    #[tokio::test]
+    async fn rotated_credential_is_no_final_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let used = BTreeMap::from([("KEY".to_owned(), "old".to_owned())]);
+        let ended = async |value: &str, class| {
+            std::fs::write(folder.path().join("KEY"), value).unwrap();
+            let report = RunReport::failed(class, "invalid API key");
+            match retry_after_rotation(report, folder.path(), &used).await.outcome {
+                RunOutcome::Failed(failed) => failed.class(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(ended("old", FailureClass::Auth).await, FailureClass::Auth);
+        assert_eq!(ended("new", FailureClass::Auth).await, FailureClass::Overload);
+        assert_eq!(ended("new", FailureClass::Agent).await, FailureClass::Agent);
     }
 }
