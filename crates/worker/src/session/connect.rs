@@ -37,6 +37,8 @@ pub(super) struct Connection {
 pub(super) enum ConnectError {
     /// Rejected by the control plane, or by a proxy in between.
     Refused(Refusal),
+    /// The control plane does not support the worker's version of the protocol.
+    OtherVersion(Refusal),
     /// Another process holds this worker's name; reconnecting would take it away again.
     Replaced,
     Unreachable(String),
@@ -61,8 +63,14 @@ impl From<Status> for ConnectError {
             | Code::Unauthenticated
             | Code::PermissionDenied) => {
                 // The component that started the worker announces it soon.
-                let permanent = reason(&status).is_some_and(|reason| reason != "WORKER_NOT_ANNOUNCED");
-                Self::Refused(Refusal { code, message, permanent })
+                let reason = reason(&status);
+                let permanent = reason.as_ref().is_some_and(|reason| reason != "WORKER_NOT_ANNOUNCED");
+                let refusal = Refusal { code, message, permanent };
+                // Its name in version 1 was shorter.
+                if reason.is_some_and(|reason| reason.starts_with("PROTOCOL_VERSION")) {
+                    return Self::OtherVersion(refusal);
+                }
+                Self::Refused(refusal)
             }
             code => Self::Unreachable(format!("{message} ({code:?})")),
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::connect::{ConnectError, Connection, Credentials, Refusal, connect};
 use super::handle::StopReason;
+use super::outbound::{EARLIEST_VERSION, PROTOCOL_VERSION};
 use super::worker::Worker;
 
 impl Worker {
@@ -20,6 +21,7 @@ impl Worker {
         &mut self,
         shutdown: &CancellationToken,
     ) -> Result<Option<Connection>, Error> {
+        let mut version = PROTOCOL_VERSION;
         loop {
             if self.epoch.is_some() {
                 let delay = self.reconnect_delays.next().unwrap_or_default();
@@ -29,12 +31,20 @@ impl Worker {
             }
             let credentials =
                 Credentials { token: self.options.token.clone(), file: self.options.token_file.clone() };
-            let connecting = connect(self.options.channel.clone(), credentials, self.hello());
+            let connecting = connect(self.options.channel.clone(), credentials, self.hello(version));
             match self.wait_disconnected(connecting, shutdown).await {
                 None => return Ok(None),
                 Some(Ok(connection)) => return Ok(Some(connection)),
                 Some(Err(ConnectError::Replaced)) => return Err(self.on_replaced().await),
-                Some(Err(ConnectError::Refused(refusal))) => {
+                Some(Err(ConnectError::OtherVersion(_))) if version > EARLIEST_VERSION => {
+                    tracing::info!(
+                        version,
+                        "the control plane does not support this version of the protocol"
+                    );
+                    version = EARLIEST_VERSION;
+                    continue;
+                }
+                Some(Err(ConnectError::Refused(refusal) | ConnectError::OtherVersion(refusal))) => {
                     let Refusal { code, message, permanent } = refusal;
                     let since = *self.refused_since.get_or_insert_with(Instant::now);
                     // A worker that had a session once is refused by mistake: by a proxy, a role that was changed, a token

@@ -13,10 +13,12 @@ use super::worker::Worker;
 const MAX_REPORT_BYTES: usize = 256 << 10;
 /// Version of the worker protocol. 2: fetches results that an assignment omits.
 pub const PROTOCOL_VERSION: i32 = 2;
+/// Version that is used with a control plane that does not support the newest.
+pub(super) const EARLIEST_VERSION: i32 = 1;
 
 impl Worker {
-    /// Builds the Hello, with every attempt that this worker holds.
-    pub(super) fn hello(&mut self) -> Hello {
+    /// Builds the Hello of a version, with every attempt that this worker holds.
+    pub(super) fn hello(&mut self, protocol_version: i32) -> Hello {
         let running = self.attempts.iter().map(|(key, entry)| RunningAttempt {
             task_id: key.task.to_string(),
             fence: key.fence,
@@ -27,7 +29,7 @@ impl Worker {
         let isolated = self.not_isolated.is_none();
         let status = self.status.borrow_and_update().clone();
         Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version,
             namespace: options.namespace.clone(),
             agent: options.agent.clone(),
             worker: options.worker.clone(),

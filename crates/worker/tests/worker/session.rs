@@ -320,6 +320,26 @@ pub(crate) fn refusal(code: Code, message: &str) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// A control plane that was not upgraded yet, by its name of the reason or today's.
+#[tokio::test]
+async fn earlier_protocol_version_is_used_where_needed() {
+    for reason in ["PROTOCOL_VERSION", "PROTOCOL_VERSION_UNSUPPORTED"] {
+        let mut plane = FakeControlPlane::start().await;
+        let worker = Worker::start(&plane);
+        for _ in 0..2 {
+            let newest = plane.session().await;
+            assert_eq!(newest.hello.protocol_version, 2);
+            let details = ErrorDetails::with_error_info(reason, "rota.dev", HashMap::new());
+            newest.fail(Status::with_error_details(Code::FailedPrecondition, "version 2", details)).await;
+            // The next session begins with the newest again: the control plane may have been upgraded.
+            let earlier = plane.welcomed().await;
+            assert_eq!(earlier.hello.protocol_version, 1);
+            earlier.fail(Status::unavailable("restarting")).await;
+        }
+        drop(worker);
+    }
+}
+
 #[tokio::test]
 async fn refused_worker_ends_with_the_reason() {
     for code in [Code::FailedPrecondition, Code::InvalidArgument, Code::Unauthenticated] {
