@@ -22,6 +22,8 @@ use crate::{
 
 /// Commands per transaction, unless a single call has more.
 const MAX_BATCH: usize = 1024;
+/// Payloads per transaction, in units of [`UNIT_BYTES`], unless a single call has more: a long one delays all others.
+const MAX_BATCH_UNITS: u32 = 8192;
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
 const CALL_QUEUE_UNITS: u32 = 65_536;
 const UNIT_BYTES: usize = 1024;
@@ -310,17 +312,18 @@ fn gather(inbox: &Inbox, limit: Option<Duration>, alone: bool, waiting: &mut Vec
     };
     // With follow-ups to continue there is a commit to share immediately.
     let mut hurry = first.mode != Mode::Lazy || limit.is_some();
-    let mut count = first.batch.len();
+    let (mut count, mut units) = (first.batch.len(), first.units);
     waiting.push_back(first);
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let until = std::time::Instant::now() + LAZY_DELAY;
-    while count < MAX_BATCH && !alone {
+    while count < MAX_BATCH && units < MAX_BATCH_UNITS && !alone {
         #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
         let left =
             if hurry { Duration::ZERO } else { until.saturating_duration_since(std::time::Instant::now()) };
         let Next::Call(call) = inbox.next(Some(left)) else { break };
         hurry |= call.mode != Mode::Lazy;
         count += call.batch.len();
+        units = units.saturating_add(call.units);
         waiting.push_back(call);
     }
     true

@@ -82,6 +82,27 @@ async fn waiting_calls_share_one_commit() {
     assert_eq!(names, (10..110).map(|number| format!("a{number}")).collect::<Vec<_>>(), "in their order");
 }
 
+#[tokio::test]
+async fn large_calls_share_commits_of_bounded_bytes() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    plan.close();
+    let first = ask(&store, vec![put(0)], false).await;
+    plan.until_someone_waits();
+    let mut others = Vec::new();
+    for number in 1..=6 {
+        let Command::PutAgent(mut large) = put(number) else { unreachable!() };
+        large.agent.payload = vec![0; 4 << 20].into();
+        others.push(ask(&store, vec![Command::PutAgent(large)], false).await);
+    }
+    plan.open();
+    first.await.unwrap();
+    for call in others {
+        call.await.unwrap();
+    }
+    assert_eq!(plan.commits(), 1 + 3, "8 MiB each");
+}
+
 /// Of calls that share a commit, one may be too large for a disk that is nearly full: the others must not fail with it again
 /// and again.
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Worker {
             return span.in_scope(|| self.reject(assign.task_id, assign.fence, refusal));
         };
 
-        let outbox = Outbox::new(self.deps.root.state().to_owned(), Bounds::default());
+        let outbox = Outbox::new(self.deps.root.state().to_owned(), Bounds::of_worker(self.options.slots));
         let handle = Arc::new(AttemptHandle::new(outbox));
         let (inputs, received) = mpsc::channel(INPUT_BUFFER);
         let checks = attempt::needs_directories(&assign);

@@ -26,6 +26,18 @@ impl Default for Bounds {
     }
 }
 
+/// Bytes that the attempts of one worker spill together.
+const MAX_WORKER_SPILL: u64 = 1 << 30;
+
+impl Bounds {
+    /// Returns the bounds of each attempt of a worker, so that many during an outage do not fill its disk.
+    pub(super) fn of_worker(slots: usize) -> Self {
+        let all = Self::default();
+        let share = MAX_WORKER_SPILL / u64::try_from(slots.max(1)).unwrap_or(u64::MAX);
+        Self { file: all.file.min(share), ..all }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     bounds: Bounds,
@@ -199,6 +211,13 @@ mod tests {
     }
 
     /// Random sequences of operations: events are sent in order, without gaps, with their own numbers.
+    #[test]
+    fn many_slots_share_the_disk() {
+        assert_eq!(Bounds::of_worker(1).file, 256 << 20);
+        assert_eq!(Bounds::of_worker(64).file, 16 << 20);
+        assert_eq!(Bounds::of_worker(1024).file * 1024, MAX_WORKER_SPILL);
+    }
+
     #[test]
     fn events_keep_order_and_numbers() {
         let directory = tempfile::tempdir().unwrap();
