@@ -1,0 +1,185 @@
+//! Store with a single writer: a thread owns the engine, and commands that arrive while a commit runs share the next
+//! one (group commit without a timer). Reads run concurrently.
+
+mod outbox;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rota_core::task::{Event, Task};
+use rota_core::{RouteId, TaskKey, Timestamp};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::outbox::Outbox;
+use self::writer::{Inbox, write};
+use crate::engine::Engine;
+use crate::{
+    Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply,
+    ScopedId, Snapshot, Store, StoreStats,
+};
+
+/// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
+const CALL_QUEUE_UNITS: u32 = 65_536;
+const UNIT_BYTES: usize = 1024;
+
+/// Source of the time, which tests replace.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Immediate,
+    Lazy,
+    /// Executed alone, and not written.
+    DryRun,
+}
+
+type Answer = Result<Vec<Result<Reply, Refused>>, Error>;
+
+struct Call {
+    batch: Vec<Command>,
+    mode: Mode,
+    /// Units of the queue's capacity that it takes.
+    units: u32,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Store with a single writer over any database.
+pub struct SingleWriterStore<R> {
+    calls: Mutex<Option<blocking::Sender<Call>>>,
+    /// Free units of the queue. Callers get them in the order in which they asked, so that the calls of one caller do not
+    /// overtake each other.
+    free: Arc<Semaphore>,
+    outbox: Arc<Outbox>,
+    reads: Arc<R>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl<R> std::fmt::Debug for SingleWriterStore<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SingleWriterStore").finish_non_exhaustive()
+    }
+}
+
+impl<R: Reader> SingleWriterStore<R> {
+    pub fn start<B: Backend>(engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
+        let (calls, inbox) = blocking::channel();
+        let free = Arc::new(Semaphore::new(CALL_QUEUE_UNITS as usize));
+        let outbox = Arc::new(Outbox::default());
+        let writer = std::thread::Builder::new()
+            .name("rota-store-writer".to_owned())
+            .spawn({
+                let (outbox, free) = (Arc::clone(&outbox), Arc::clone(&free));
+                move || write(engine, &Inbox { calls: inbox, free }, &outbox, &clock)
+            })
+            .map_err(|error| Error::Unavailable {
+                message: format!("failed to start the writer thread: {error}"),
+                hint: "raise the limit of threads",
+            })?;
+        Ok(Self {
+            calls: Mutex::new(Some(calls)),
+            free,
+            outbox,
+            reads: Arc::new(reads),
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    async fn call(&self, batch: Vec<Command>, mode: Mode) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let bytes: usize = batch.iter().map(Command::payload_bytes).sum();
+        let units = u32::try_from(1 + bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(CALL_QUEUE_UNITS);
+        self.send(Call { batch, mode, units, reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Enqueues a call when there is room for it.
+    async fn send(&self, call: Call) -> Result<(), Error> {
+        // The writer returns the units when it takes the call.
+        self.free.acquire_many(call.units).await.map_err(|_| Error::Closed)?.forget();
+        let calls = self.calls.lock();
+        calls.as_ref().ok_or(Error::Closed)?.send(call).map_err(|_| Error::Closed)
+    }
+
+    async fn read<O: Send + 'static>(
+        &self,
+        read: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
+    ) -> Result<O, Error> {
+        let reads = Arc::clone(&self.reads);
+        tokio::task::spawn_blocking(move || read(&reads)).await.map_err(|_| Error::Closed)?
+    }
+}
+
+#[async_trait]
+impl<R: Reader> Store for SingleWriterStore<R> {
+    async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::Immediate).await
+    }
+
+    async fn apply_lazily(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::Lazy).await
+    }
+
+    async fn dry_run(&self, batch: Vec<Command>) -> Result<Vec<Result<Reply, Refused>>, Error> {
+        self.call(batch, Mode::DryRun).await
+    }
+
+    fn commits(&self) -> Option<mpsc::Receiver<Commit>> {
+        self.outbox.open()
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.read(|reads| reads.snapshot()).await
+    }
+
+    async fn task(&self, id: ScopedId) -> Result<Option<Task>, Error> {
+        self.read(move |reads| reads.task(&id)).await
+    }
+
+    async fn newest(&self, alias: NameKey) -> Result<Option<Task>, Error> {
+        self.read(move |reads| reads.newest(&alias)).await
+    }
+
+    async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.payload(key)).await
+    }
+
+    async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
+        self.read(move |reads| reads.result(key)).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Page, Error> {
+        self.read(move |reads| reads.list(&filter)).await
+    }
+
+    async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {
+        self.read(move |reads| reads.events(key, after, budget)).await
+    }
+
+    async fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error> {
+        self.read(move |reads| reads.feed(after, budget)).await
+    }
+
+    async fn revision(&self) -> Result<u64, Error> {
+        self.read(|reads| reads.revision()).await
+    }
+
+    async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
+        self.read(move |reads| reads.ahead(route, rank)).await
+    }
+
+    async fn stats(&self, routes: Vec<RouteId>) -> Result<StoreStats, Error> {
+        self.read(move |reads| reads.stats(&routes)).await
+    }
+
+    async fn close(&self) {
+        self.calls.lock().take();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+}
