@@ -26,7 +26,7 @@ spec: {{agent: shell, {more}}}
             &("apiVersion: rota.dev/v1alpha1
 kind: Agent
 metadata: {name: shell}
-spec: {runtime: {command: {shell: 'cat'}}, replicas: 1, maxReplicas: 1}
+spec: {runtime: {command: {shell: 'cat'}}, replicas: 1, maxReplicas: 1, overrides: All}
 ---
 "
             .to_owned()
