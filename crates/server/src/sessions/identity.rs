@@ -89,8 +89,12 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
     let admitted = match deps.agents.pools().announced(&agent_key, worker) {
         // A pod that reuses the name is not the one that was announced.
         Some(instance) => instance.is_empty() || instance == pod.uid,
-        // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet.
-        None => deps.scheduler.inspect(key, |entry| entry.profile.agent == *agent) == Some(true),
+        // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet. Its
+        // process is named by the pod's UID, since another pod could have the name by now.
+        None => {
+            let is_its = |entry: &WorkerEntry| entry.profile.agent == *agent && entry.instance == pod.uid;
+            deps.scheduler.inspect(key, is_its) == Some(true)
+        }
     };
     if admitted {
         return Ok(());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jsonwebtoken::Algorithm;
 use rota_proto::v1::{self, TaskState};
-use rota_proto::worker::v1::FetchPreviousResultRequest;
+use rota_proto::worker::v1::{FetchPreviousResultRequest, Hello};
 use rota_server::Oidc;
 use rota_testkit::client::{Client, Error, Options, Token};
 use rota_testkit::raw::{self, RawWorker};
@@ -181,7 +181,13 @@ async fn announce(client: &Client, agent: &str, workers: &[(&str, &str)]) -> Res
 
 /// Returns the response to a Hello of this agent and worker.
 async fn join_result(client: &Client, agent: &str, worker: &str) -> String {
-    match RawWorker::join(client, raw::hello(agent, worker, 1)).await {
+    join_result_of(client, agent, worker, "uid-1").await
+}
+
+/// Likewise for a worker whose process has this UID.
+async fn join_result_of(client: &Client, agent: &str, worker: &str, uid: &str) -> String {
+    let hello = Hello { instance: uid.to_owned(), ..raw::hello(agent, worker, 1) };
+    match RawWorker::join(client, hello).await {
         Ok(_) => "in".to_owned(),
         Err(error) => match error.downcast_ref::<tonic::Status>() {
             Some(status) => rota_testkit::client::reason(status).unwrap_or_default(),
@@ -218,11 +224,15 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
 
     // After a start, the control plane knows the workers from before, and no announcements yet.
     let fresh = pod("default", "one-more", "uid-2")?;
+    let other = pod("default", "one", "uid-3")?;
     cluster.kill().await;
     cluster.restart().await?;
     tasks::eventually("the control plane", async || Ok(call(&operator).await.is_ok())).await?;
     assert_eq!(join_result(&fresh, "echo", "one-more").await, "WORKER_NOT_ANNOUNCED");
     assert_eq!(join_result(&one, "other", "one").await, "WORKER_NOT_ANNOUNCED");
+    // Another pod that has the name by now.
+    assert_eq!(join_result_of(&other, "echo", "one", "uid-3").await, "WORKER_NOT_ANNOUNCED");
+    assert_eq!(join_result_of(&other, "echo", "one", "uid-1").await, "WORKER_NOT_ANNOUNCED");
     assert_eq!(join_result(&one, "echo", "one").await, "in");
     announce(&operator, ECHO, &[("one-more", "uid-2")]).await?;
     assert_eq!(join_result(&fresh, "echo", "one-more").await, "in");
