@@ -24,6 +24,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/003_pending.sql")),
         M::up(include_str!("migrations/004_shards.sql")),
         M::up_with_hook(include_str!("migrations/005_keys.sql"), add_edges),
+        M::up(include_str!("migrations/006_away.sql")),
     ])
 }
 

@@ -10,7 +10,7 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
-    Snapshot, StateRow, StoreStats, Stored, TaskRow,
+    Snapshot, Span, StateRow, StoreStats, Stored, TaskRow,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -108,8 +108,11 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
     let follow_ups = all(connection, sql::FOLLOW_UPS, [], |row| {
         Ok((unsigned(row.get(0)?), stored::<FollowUp>(row.get_ref(1)?.as_blob()?)))
     })?;
-    let shard = one(connection, sql::SHARD, [], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
-    let (revision, last_route) = shard.unwrap_or_default();
+    let shard = one(connection, sql::SHARD, [], |row| {
+        let away = row.get_ref(3)?.as_blob_or_null()?.map(stored::<Vec<Span>>);
+        Ok((unsigned(row.get(0)?), row.get(1)?, row.get::<_, Option<i64>>(2)?, away))
+    })?;
+    let (revision, last_route, written_at, away) = shard.unwrap_or_default();
     Ok(Snapshot {
         agents: records::<Agent>(connection, sql::AGENTS)?,
         routes: routes.collect::<Result<_, Error>>()?,
@@ -119,6 +122,9 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         next_due: next_due(connection)?,
         revision,
         last_route,
+        written_at: written_at.map(Timestamp),
+        // Without them, queue timeouts count these times: no reason not to start.
+        away: away.and_then(Result::ok).unwrap_or_default(),
         undecodable,
         follow_ups,
     })

@@ -167,8 +167,15 @@ impl Writer {
 
     /// Writes in the open transaction.
     fn put(&self, changes: &Changes) -> Result<Written, Error> {
-        let advance =
-            params![self.epoch, signed(changes.before), signed(changes.revision), changes.last_route];
+        let away = changes.away.as_ref().map(encode).transpose()?;
+        let advance = params![
+            self.epoch,
+            signed(changes.before),
+            signed(changes.revision),
+            changes.last_route,
+            changes.now.0,
+            away
+        ];
         if self.run(sql::ADVANCE, advance)? != 1 {
             return Err(Error::Deposed);
         }

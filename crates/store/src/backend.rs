@@ -14,7 +14,7 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, StoreStats};
+use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, Span, StoreStats};
 
 /// Missing object that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -251,6 +251,8 @@ pub struct Changes {
     pub now: Timestamp,
     /// Highest id of a route that was ever assigned.
     pub last_route: u32,
+    /// Times that queue timeouts do not count, if they have changed: all of them.
+    pub away: Option<Vec<Span>>,
     /// New tasks, with their payloads.
     pub inserted: Vec<(Arc<Task>, RouteId, Bytes)>,
     pub updated: Vec<(Arc<Task>, RouteId)>,

@@ -71,7 +71,7 @@ macro_rules! conformance {
                 sessions_survive_a_reopen lost_attempt_returns_after_a_reopen worker_of_another_agent_resumes_nothing
             }
             timers {
-                start_time_delays_a_task queue_timeout_fails_a_task retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task
+                start_time_delays_a_task queue_timeout_fails_a_task queue_timeout_counts_no_outage retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task
                 start_judges_no_absent_worker clock_jump_moves_deadlines_on_workers next_deadline_is_published tick_respects_its_limit
             }
             follow_ups {

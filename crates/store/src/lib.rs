@@ -59,7 +59,7 @@ pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLef
 pub use file_lock::{FileLock, LockError};
 pub use records::{
     Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OnWorker, OpenSession, Page,
-    Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, StoreStats, encoded_size,
+    Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, Span, StoreStats, encoded_size,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

@@ -15,8 +15,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use crate::{
     Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
     FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, OnWorker, Page, Reader,
-    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, StateRow, StoreStats, TaskRow, WaitsKey,
-    WaitsPage, Written, stored_due,
+    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreStats, TaskRow,
+    WaitsKey, WaitsPage, Written, stored_due,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,8 @@ struct Contents {
     revision: u64,
     routes: BTreeMap<RouteId, Route>,
     last_route: u32,
+    written_at: Option<Timestamp>,
+    away: Vec<Span>,
     aliases: HashMap<NameKey, TaskKey>,
     /// With the id of the task, and the time at which it was removed.
     idempotency_keys: BTreeMap<NameKey, (TaskId, TaskKey, Option<Timestamp>)>,
@@ -199,6 +201,10 @@ impl Contents {
         self.follow_ups.extend(changes.follow_ups.iter().cloned());
         self.revision = changes.revision;
         self.last_route = changes.last_route;
+        self.written_at = Some(changes.now);
+        if let Some(away) = &changes.away {
+            self.away.clone_from(away);
+        }
     }
 
     fn next_due(&self) -> Option<Timestamp> {
@@ -351,6 +357,8 @@ impl Reader for InMemoryStore {
             next_due: state.next_due(),
             revision: state.revision,
             last_route: state.last_route,
+            written_at: state.written_at,
+            away: state.away.clone(),
             undecodable: Vec::new(),
             follow_ups: state.follow_ups.iter().map(|(number, one)| (*number, Ok(one.clone()))).collect(),
         })

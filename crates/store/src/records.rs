@@ -239,6 +239,13 @@ pub struct Session {
     pub since: Timestamp,
 }
 
+/// A time with its beginning and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
 /// State that a control plane keeps in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -254,6 +261,10 @@ pub struct Snapshot {
     pub revision: u64,
     /// Highest id of a route that was ever assigned.
     pub last_route: u32,
+    /// Time of the last write, if there was one.
+    pub written_at: Option<Timestamp>,
+    /// Times in which no worker could take a task, oldest first.
+    pub away: Vec<Span>,
     /// Tasks whose record cannot be decoded, as far as they are on workers or were found before, with the reason.
     pub undecodable: Vec<(TaskKey, TaskId, String)>,
     /// Follow-ups that are left, by number. One that cannot be decoded is left alone.

@@ -44,7 +44,7 @@ impl Task {
             // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
-            Command::Tick => step.tick(),
+            Command::Tick { away } => step.tick(away),
             Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
@@ -133,7 +133,7 @@ impl Step<'_> {
         let blocked = !task.dependencies_over() || !task.agent_known || task.desired != Desired::Run;
         if blocked {
             // The rank is lost; otherwise the task could return with its queue timeout already exceeded.
-            task.ready_at = None;
+            (task.ready_at, task.away) = (None, Duration::ZERO);
         }
         let ready = !blocked && task.not_before.is_none() && task.retry_at.is_none();
         match (task.state, ready) {
@@ -150,8 +150,11 @@ impl Step<'_> {
     }
 
     /// Applies every deadline that has passed.
-    fn tick(&mut self) {
-        let (task, now) = (&*self.task, self.now);
+    fn tick(&mut self, away: Duration) {
+        let (task, now) = (&mut *self.task, self.now);
+        if matches!(task.state, State::Pending | State::Queued) && task.queue_deadline().is_some() {
+            task.away = away;
+        }
         let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         match task.state {
             // A rejected task that waits for its next assignment still counts as queued for its caller.

@@ -78,7 +78,10 @@ pub enum Command {
         message: String,
     },
     /// Applies every deadline that has passed.
-    Tick,
+    Tick {
+        /// Time since the task became ready in which no worker could have taken it: its queue timeout does not count it.
+        away: Duration,
+    },
     /// The clock jumped forward by more than the time that passed. The deadlines of an attempt move with it.
     ClockJumped {
         by: Duration,
@@ -121,6 +124,11 @@ pub enum Command {
     },
     /// The task's agent was deleted.
     AgentDeleted,
+}
+
+impl Command {
+    /// [`Self::Tick`] where each moment of the queue time counts.
+    pub const TICK: Self = Self::Tick { away: Duration::ZERO };
 }
 
 /// How a worker left its attempts.

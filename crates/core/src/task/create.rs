@@ -37,6 +37,7 @@ impl Task {
             state: State::Pending,
             created_at: Timestamp::default(),
             ready_at: None,
+            away: Duration::ZERO,
             queued_at: None,
             started_at: None,
             ended_at: None,

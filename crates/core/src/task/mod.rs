@@ -52,7 +52,7 @@ pub struct Limits {
     /// Total time of all attempts on workers, without the time for which they wait for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// Longest time from ready to started.
+    /// Longest time from ready to started, without the time in which no worker could take a task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Duration>,
     /// Time between the request to stop and the kill.
@@ -179,6 +179,9 @@ pub struct Task {
     /// When it became ready. Kept when an attempt fails or its worker is lost, so that the task keeps its rank.
     #[serde(default, skip_serializing_if = "none")]
     pub ready_at: Option<Timestamp>,
+    /// Time since it became ready in which no worker could have taken it, as far as its queue timeout has asked for it.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub away: Duration,
     /// When it last joined the queue; `None` before the first time.
     #[serde(default, skip_serializing_if = "none")]
     pub queued_at: Option<Timestamp>,
@@ -362,7 +365,7 @@ impl Task {
         if self.started_at.is_some() {
             return None;
         }
-        Some(self.ready_at? + self.queue_timeout()?)
+        Some(self.ready_at? + self.queue_timeout()? + self.away)
     }
 
     /// Returns the latest time in the record.

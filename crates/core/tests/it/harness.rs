@@ -145,7 +145,7 @@ impl Harness {
     /// Advances the clock and ticks.
     pub(crate) fn wait(&mut self, time: Duration) -> &mut Self {
         self.now = self.now + time;
-        let _ = self.try_apply(Command::Tick);
+        let _ = self.try_apply(Command::TICK);
         self
     }
 

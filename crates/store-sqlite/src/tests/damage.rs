@@ -48,7 +48,7 @@ fn claim(slots: usize) -> Command {
 }
 
 fn tick(id: TaskId) -> Command {
-    Command::Task { namespace: Namespace::new("n").unwrap(), id, command: task::Command::Tick }
+    Command::Task { namespace: Namespace::new("n").unwrap(), id, command: task::Command::TICK }
 }
 
 #[test]

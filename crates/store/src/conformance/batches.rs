@@ -18,7 +18,7 @@ pub async fn commands_have_their_own_replies(t: &mut Harness) {
         .batch(vec![
             make(one),
             make(bad),
-            ask(missing, task::Command::Tick),
+            ask(missing, task::Command::TICK),
             delete_agent("missing"),
             put_agent("a", "v2", Some(false)),
             ask(ids[0], task::Command::GiveInput { request: String::new(), payload: b"hm".to_vec().into() }),

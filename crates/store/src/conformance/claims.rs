@@ -116,7 +116,7 @@ pub async fn claims_never_cross_namespaces(t: &mut Harness) {
     let route = t.last_change(task.id).route;
     let worker = t.hello("w").await;
     assert_eq!(t.claim_from(&worker, vec![route], 1).await.len(), 0);
-    let accept = task::Command::Tick;
+    let accept = task::Command::TICK;
     assert_eq!(t.ask(task.id, accept).await.unwrap_err(), Refused::NoTask(task.id));
 }
 

@@ -94,7 +94,7 @@ pub async fn each_namespace_has_its_own_ids(t: &mut Harness) {
         assert_ne!(found.key, first.key);
     }
     assert_eq!(t.state(waits).await, State::Pending, "it waits for a task of its own namespace");
-    let absent = t.ask(wanted, Ask::Tick).await.unwrap_err();
+    let absent = t.ask(wanted, Ask::TICK).await.unwrap_err();
     assert_eq!(absent, Refused::NoTask(wanted));
     t.reopen().await;
     t.cancel(first.id).await;

@@ -58,7 +58,13 @@ impl Harness {
 
     /// Reopens the store on the same data.
     pub async fn reopen(&mut self) {
+        self.stopped(Duration::ZERO).await;
+    }
+
+    /// Closes the store, and reopens it later.
+    pub async fn stopped(&mut self, duration: Duration) {
         self.store.close().await;
+        self.later(duration);
         (self.store, self.inbox) = open(&self.start, &self.clock);
         self.commits.clear();
     }

@@ -37,6 +37,44 @@ pub async fn queue_timeout_fails_a_task(t: &mut Harness) {
     assert_eq!(t.tick().await, 0);
 }
 
+pub async fn queue_timeout_counts_no_outage(t: &mut Harness) {
+    t.agent("a").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut create = t.task();
+        create.task.limits.queue_timeout = Some(SECOND * 100);
+        ids.push(t.create(create).await.id);
+    }
+    let states = async |t: &Harness, expected| {
+        for id in &ids {
+            assert_eq!(t.state(*id).await, expected);
+        }
+    };
+    t.later(SECOND * 60);
+    let last_write = t.plain().await;
+    // Stopped for an hour. Then workers have 30 s to come back, and 40 s are left.
+    t.stopped(SECOND * 3600).await;
+    assert_eq!(t.tick().await, 3);
+    states(t, State::Queued).await;
+    assert_eq!(t.tick().await, 0, "their deadlines have moved");
+    t.later(SECOND * 60);
+    assert_eq!(t.tick().await, 0);
+    // Asleep for an hour, and stopped again for a moment: what does not count is kept.
+    t.later(SECOND * 3600);
+    t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
+    assert_eq!(t.tick().await, 3);
+    t.reopen().await;
+    states(t, State::Queued).await;
+    assert_eq!(t.tick().await, 0);
+    // 10 s were left, and 30 s to come back.
+    t.later(SECOND * 39);
+    assert_eq!(t.tick().await, 0);
+    t.later(SECOND);
+    assert_eq!(t.tick().await, 3);
+    states(t, State::Failed).await;
+    assert_eq!(t.state(last_write.id).await, State::Queued);
+}
+
 pub async fn retry_becomes_due(t: &mut Harness) {
     t.agent("a").await;
     t.plain().await;

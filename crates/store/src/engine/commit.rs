@@ -195,6 +195,7 @@ impl<B: Backend> Engine<B> {
             revision: write_set.revision.max(before + 1),
             now,
             last_route: changes.last_route.max(self.memory.last_route),
+            away: self.away.to_store(),
             ..changes
         });
         commit.revision = changes.as_ref().map_or(before, |changes| changes.revision);

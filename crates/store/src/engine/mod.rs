@@ -7,6 +7,7 @@
 //! leave nothing behind. Consequences for many tasks are spread over several commits (`follow_ups`).
 
 mod agents;
+mod away;
 mod cache;
 mod claim;
 mod collect;
@@ -35,11 +36,12 @@ use rota_core::task::{self, State, Task};
 use rota_core::{AgentName, Epoch, Fence, Namespace, TaskId, TaskKey, Timestamp};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::away::Away;
 use self::failures::Failures;
 use self::memory::Memory;
 use self::prune::PruneCursor;
 use self::write_set::WriteSet;
-use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId, SessionKey};
+use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId, SessionKey, Snapshot};
 
 type AgentKey = (Namespace, AgentName);
 /// Map by the key of a task. Keys are numbers that the engine assigns: no caller can make them collide.
@@ -61,6 +63,7 @@ pub struct Engine<B> {
     /// Workers with a session from before the start that have not come back. What is due is not known before they report
     /// what happened meanwhile.
     absent: HashSet<SessionKey>,
+    away: Away,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,
     /// Whether memory may differ from the database after a failed batch, and has not been reloaded yet.
@@ -85,12 +88,20 @@ impl<B: Backend> Engine<B> {
             write_set: WriteSet::default(),
             failures: Failures::default(),
             absent: HashSet::new(),
+            away: Away::default(),
             dry: false,
             stale: true,
         };
-        engine.reload()?;
+        let snapshot = engine.backend.snapshot()?;
+        engine.away = Away::load(&snapshot);
+        engine.replace_memory(snapshot);
         engine.absent = engine.memory.sessions.keys().cloned().collect();
         Ok(engine)
+    }
+
+    /// Notes when the writer starts: the time since the last write before is not counted as time in the queue.
+    pub fn opened(&mut self, now: Timestamp) {
+        self.away.opened(now);
     }
 
     /// Restarts the sequence of span ids, so that a test can compare two engines.
@@ -118,12 +129,14 @@ impl<B: Backend> Engine<B> {
         if self.stale {
             self.reload()?;
         }
+        self.away.begin(now);
         let outcome = self.execute(batch, now, continues).and_then(|answers| {
             let (changes, mut commit) = self.flush(now);
             // A batch without changes costs no commit.
             if let Some(changes) = changes {
                 let written = self.backend.write(&changes)?;
                 self.memory.written(&changes, written);
+                self.away.written();
             }
             self.prune_cursor = self.write_set.prune_cursor.take().unwrap_or(self.prune_cursor);
             for key in self.write_set.sessions.keys() {
@@ -135,6 +148,7 @@ impl<B: Backend> Engine<B> {
             Ok(BatchOutcome { replies: replies.collect(), commit })
         });
         if outcome.is_err() {
+            self.away.failed(now);
             self.write_set = WriteSet::default();
             self.stale = true;
             // Preferably now, while the store may still be readable; otherwise before the next batch.
@@ -212,14 +226,17 @@ impl<B: Backend> Engine<B> {
                 self.match_agent(key, &agent);
                 self.follow_up(now)?;
             }
+            let ready_at = self.load(key)?.and_then(|task| task.ready_at);
+            let away = ready_at.map_or(Duration::ZERO, |at| self.away.since(at));
             // Another command of the batch may have ended it.
-            let _ = self.apply(key, task::Command::Tick, now)?;
+            let _ = self.apply(key, task::Command::Tick { away }, now)?;
         }
         Ok(Ok(Reply::Ticked(count).into()))
     }
 
     /// Moves the deadlines of all tasks on workers. The workers' own clocks have not jumped.
     fn clock_jumped(&mut self, by: Duration, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        self.away.add(now - by, now);
         let mut on_workers: Vec<_> = self.memory.on_workers().collect();
         on_workers.sort_unstable();
         for key in &on_workers {
@@ -238,12 +255,16 @@ impl<B: Backend> Engine<B> {
     /// Loads the state that is kept in memory: at the start, and after a failed batch.
     fn reload(&mut self) -> Result<(), Error> {
         let snapshot = self.backend.snapshot()?;
+        self.replace_memory(snapshot);
+        Ok(())
+    }
+
+    fn replace_memory(&mut self, snapshot: Snapshot) {
         self.note_undecodable(&snapshot);
         self.memory = Memory::load(snapshot);
         self.set_aside();
         self.write_set = WriteSet::default();
         self.stale = false;
-        Ok(())
     }
 }
 

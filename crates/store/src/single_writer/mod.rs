@@ -65,7 +65,8 @@ impl<R> std::fmt::Debug for SingleWriterStore<R> {
 }
 
 impl<R: Reader> SingleWriterStore<R> {
-    pub fn start<B: Backend>(engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
+    pub fn start<B: Backend>(mut engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
+        engine.opened(clock());
         let (calls, inbox) = blocking::channel();
         let free = Arc::new(Semaphore::new(CALL_QUEUE_UNITS as usize));
         let outbox = Arc::new(Outbox::default());

@@ -270,7 +270,7 @@ fn never_spins(task: &Task) {
     let mut looks = 0;
     while let Some(due) = task.due() {
         let before = task.clone();
-        task.apply(Command::Tick, due).unwrap();
+        task.apply(Command::TICK, due).unwrap();
         let later = task.due().is_none_or(|next: Timestamp| next > due);
         assert!(task.state != before.state || later, "it spins: {before:?}");
         looks += 1;

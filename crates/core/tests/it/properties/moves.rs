@@ -112,7 +112,7 @@ impl Move {
                 seen: (*loss < 2).then_some(harness.now),
                 message: "it disconnected".to_owned(),
             },
-            What::Tick => Command::Tick,
+            What::Tick => Command::TICK,
             What::ClockJumped(by) => {
                 let by = secs(u64::from(*by));
                 harness.now = harness.now + by;
@@ -120,7 +120,7 @@ impl Move {
             }
             What::TickWhenDue => {
                 harness.now = harness.task.due().unwrap_or(harness.now);
-                Command::Tick
+                Command::TICK
             }
             What::Update(priority, label, desired) => Command::Update {
                 priority: priority.and_then(|value| Priority::new(i32::from(value))),
@@ -129,7 +129,7 @@ impl Move {
                 reason: "it is wanted".to_owned(),
             },
             What::CancelRun if harness.state().is_on_worker() => update(Desired::Cancelled),
-            What::CancelRun => Command::Tick,
+            What::CancelRun => Command::TICK,
             What::Answer => {
                 let open = harness.task.assignment.as_ref().and_then(|a| a.open_input.first());
                 answer(open.map_or("", |(id, _)| id))
@@ -308,7 +308,7 @@ pub(super) fn work_to_the_end(harness: &mut Harness) {
         match harness.state() {
             State::Pending => {
                 harness.now = harness.now.max(harness.task.due().unwrap());
-                harness.apply(Command::Tick);
+                harness.apply(Command::TICK);
             }
             State::Queued => {
                 harness.assign();

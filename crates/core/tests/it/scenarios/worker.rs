@@ -164,7 +164,7 @@ fn late_result_after_timeout_is_noted() {
     let mut harness = Harness::new(plain());
     harness.start();
     harness.now = harness.task.due().unwrap();
-    harness.apply(Command::Tick);
+    harness.apply(Command::TICK);
     assert_eq!(harness.state(), State::Failed);
     assert_eq!(harness.finish(succeeded()), Reply::Stale);
     assert_eq!((harness.state(), harness.notices()), (State::Failed, vec!["stale_result"]));
@@ -270,7 +270,7 @@ fn unaccepted_assignment_returns_to_queue() {
     let ready = harness.task.ready_at;
     harness.assign();
     harness.now = START + ACCEPT_TIMEOUT - secs(1);
-    harness.apply(Command::Tick);
+    harness.apply(Command::TICK);
     assert_eq!(harness.state(), State::Assigned);
     harness.wait(secs(1));
     assert_eq!((harness.state(), harness.task.attempts, harness.task.ready_at), (State::Queued, 0, ready));

@@ -47,7 +47,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Finish { .. } => "Finish",
         Command::Resume { .. } => "Resume",
         Command::LoseWorker { .. } => "LoseWorker",
-        Command::Tick => "Tick",
+        Command::Tick { .. } => "Tick",
         Command::ClockJumped { .. } => "ClockJumped",
         Command::Update { .. } => "Update",
         Command::GiveInput { .. } => "GiveInput",
@@ -107,14 +107,14 @@ pub(super) fn all() -> Vec<Asked> {
     reports(&mut list);
     finishes(&mut list);
     sessions(&mut list);
-    list.push(asked("no deadline has passed", false, |_| Command::Tick));
+    list.push(asked("no deadline has passed", false, |_| Command::TICK));
     list.push(asked("a deadline has passed", false, |harness| {
         harness.now = harness.task.due().unwrap_or(harness.now);
-        Command::Tick
+        Command::TICK
     }));
     list.push(asked("a week late", false, |harness| {
         harness.now = harness.now + secs(7 * 24 * 3600);
-        Command::Tick
+        Command::TICK
     }));
     list.push(asked("after an hour's sleep", false, |harness| {
         harness.now = harness.now + secs(3600);

@@ -259,7 +259,7 @@ fn command(slot: u8, ask: &Ask, view: &View) -> task::Command {
             request: if *answers { "question".to_owned() } else { String::new() },
             payload: Bytes::from_static(b"input"),
         },
-        Ask::Tick => task::Command::Tick,
+        Ask::Tick => task::Command::TICK,
     }
 }
 

@@ -1,0 +1,139 @@
+//! Times in which Rota took no tasks: it was stopped, its machine slept, or its store took no writes. Queue timeouts do not
+//! count them, since no worker could have taken a task.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rota_core::Timestamp;
+
+use crate::{Snapshot, Span};
+
+/// Spans that are kept; older ones count again. More of them mean that Rota was never up for long.
+const MAX_SPANS: usize = 128;
+
+/// Time after a span in which workers connect again, which does not count either.
+const RESUME_TIME: Duration = Duration::from_secs(30);
+
+/// Shortest outage that counts.
+const MIN_OUTAGE: Duration = Duration::from_secs(1);
+
+/// Disjoint spans, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Away {
+    spans: VecDeque<Span>,
+    /// Last write before the start, until [`Self::opened`].
+    last_write: Option<Timestamp>,
+    /// Whether they differ from the stored ones.
+    changed: bool,
+    /// When the last write failed, if none has succeeded since: the first time.
+    failing_since: Option<Timestamp>,
+}
+
+impl Away {
+    pub(super) fn load(snapshot: &Snapshot) -> Self {
+        let spans = snapshot.away.iter().copied().collect();
+        Self { spans, last_write: snapshot.written_at, ..Self::default() }
+    }
+
+    /// Adds the time since the last write before the start. Rota may have been up for a part of it, which is not known.
+    pub(super) fn opened(&mut self, now: Timestamp) {
+        if let Some(last) = self.last_write.take() {
+            self.add(last, now);
+        }
+    }
+
+    /// Adds a span, with the time in which workers connect again.
+    pub(super) fn add(&mut self, from: Timestamp, until: Timestamp) {
+        if until.since(from) < MIN_OUTAGE {
+            return;
+        }
+        let mut span = Span { from, until: until + RESUME_TIME };
+        while let Some(last) = self.spans.pop_back_if(|last| span.from <= last.until) {
+            span = Span { from: last.from.min(span.from), until: last.until.max(span.until) };
+        }
+        self.spans.push_back(span);
+        if self.spans.len() > MAX_SPANS {
+            self.spans.pop_front();
+        }
+        self.changed = true;
+    }
+
+    /// Notes that a write failed.
+    pub(super) fn failed(&mut self, now: Timestamp) {
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// Adds the time in which writes have failed up to now.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        if let Some(since) = self.failing_since {
+            self.add(since, now);
+        }
+    }
+
+    /// Returns the spans that a write must store.
+    pub(super) fn to_store(&self) -> Option<Vec<Span>> {
+        self.changed.then(|| self.spans.iter().copied().collect())
+    }
+
+    /// Notes that a write has succeeded.
+    pub(super) fn written(&mut self) {
+        (self.changed, self.failing_since) = (false, None);
+    }
+
+    /// Returns how much of the time since then does not count.
+    pub(super) fn since(&self, then: Timestamp) -> Duration {
+        let later = self.spans.iter().rev().take_while(|span| span.until > then);
+        later.map(|span| span.until.since(span.from.max(then))).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp(1_000_000_000_000) + Duration::from_secs(second)
+    }
+
+    fn seconds(second: u64) -> Duration {
+        Duration::from_secs(second)
+    }
+
+    #[test]
+    fn spans_count_once_and_with_the_time_to_resume() {
+        let mut away = Away::default();
+        away.add(at(100), at(200));
+        assert_eq!(away.since(at(0)), seconds(130));
+        assert_eq!(away.since(at(150)), seconds(80));
+        assert_eq!(away.since(at(230)), Duration::ZERO);
+        away.add(at(150), at(220));
+        assert_eq!(away.since(at(0)), seconds(150), "overlapping spans are one");
+        away.add(at(1000), at(1001));
+        assert_eq!(away.since(at(0)), seconds(150 + 31));
+        away.add(at(2000), at(2000));
+        assert_eq!(away.to_store().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn failed_writes_are_a_span_from_the_first_on() {
+        let mut away = Away::default();
+        for second in [100, 110, 160] {
+            away.begin(at(second));
+            away.failed(at(second));
+        }
+        away.begin(at(170));
+        assert_eq!(away.since(at(0)), seconds(100));
+        away.written();
+        away.begin(at(500));
+        assert_eq!((away.since(at(0)), away.to_store()), (seconds(100), None));
+    }
+
+    #[test]
+    fn number_of_spans_is_bounded() {
+        let mut away = Away::default();
+        for hour in 0..1000 {
+            away.add(at(hour * 3600), at(hour * 3600 + 10));
+        }
+        assert_eq!(away.to_store().unwrap().len(), MAX_SPANS);
+    }
+}
