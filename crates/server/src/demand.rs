@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_core::breaker::State as Breaker;
 use rota_core::target::{Route, Target};
 use rota_core::task::explain;
-use rota_core::{AgentName, Namespace, TaskId, WorkerName};
+use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -64,6 +64,8 @@ pub(crate) struct IsolatedTask {
     pub(crate) agent: AgentName,
     pub(crate) queued: bool,
     pub(crate) worker: Option<WorkerName>,
+    /// Since when the worker is idle, if it gets no tasks.
+    pub(crate) unavailable_since: Option<Timestamp>,
 }
 
 impl Demand {
@@ -107,16 +109,20 @@ impl Demand {
             if profile.task.is_none() {
                 pools.entry((namespace, agent)).or_default().workers.push(Arc::clone(worker));
             } else if let Some(id) = worker.own_task {
+                let unavailable_since = worker.stats.idle_since.filter(|_| worker.is_unavailable());
                 let worker = Some(profile.worker.clone());
                 let key = (namespace.clone(), id);
-                isolated.insert(key, IsolatedTask { namespace, id, agent, queued: false, worker });
+                let task = IsolatedTask { namespace, id, agent, queued: false, worker, unavailable_since };
+                isolated.insert(key, task);
             }
         }
         for (_, route, count) in &view.queues {
             if let Target::Task { id, agent } = &route.target {
                 let (namespace, agent) = (route.namespace.clone(), agent.clone());
-                let task = IsolatedTask { namespace, id: *id, agent, queued: true, worker: None };
-                isolated.entry((task.namespace.clone(), *id)).or_insert(task).queued = true;
+                let (id, queued) = (*id, true);
+                let task =
+                    IsolatedTask { namespace, id, agent, queued, worker: None, unavailable_since: None };
+                isolated.entry((task.namespace.clone(), id)).or_insert(task).queued = true;
             } else if let Some(agent) = self.preferred(route) {
                 pools.entry((route.namespace.clone(), agent)).or_default().queued += count;
             }

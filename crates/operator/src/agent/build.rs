@@ -32,7 +32,8 @@ pub(crate) struct Plan {
     pub delete: Vec<String>,
     /// Pods to delete whose workers are not connected: those that nothing needs any more, those that cannot start and
     /// were created from an older spec, possibly because of it, and those that are given up. Excludes pods that were
-    /// connected a moment ago: the control plane may just have restarted.
+    /// connected a moment ago: the control plane may just have restarted. Also pods of isolated tasks whose connected
+    /// workers get no tasks.
     pub abandon: Vec<String>,
 }
 
@@ -109,14 +110,20 @@ fn unserved_isolated_tasks(pool: &scaling::Pool, pods: &[WorkerPod], demand: &De
     tasks.filter(|task| !served.contains(task)).take(free).map(str::to_owned).collect()
 }
 
-/// Returns the pods of isolated tasks that have ended or were cancelled. A worker that serves ends by itself.
+/// Returns the pods of isolated tasks that have ended or were cancelled, and those whose workers get no tasks, in place of
+/// which another one starts. Other workers that serve end by themselves.
 fn unneeded_isolated(pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String> {
     let wanted: BTreeSet<_> = demand.isolated.iter().map(|task| names::last(&task.task)).collect();
     let idle = |pod: &&WorkerPod| {
         matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Lost) && !pod.is_deleted
     };
     let unneeded = |pod: &&WorkerPod| pod.task.as_deref().is_some_and(|task| !wanted.contains(task));
-    pods.iter().filter(idle).filter(unneeded).map(|pod| pod.name.clone()).collect()
+    let useless = |pod: &&WorkerPod| {
+        let unavailable = pod.unavailable_for.is_some_and(|time| time >= scaling::REPLACE_AFTER);
+        pod.lifecycle == PodLifecycle::Serving && !pod.is_deleted && unavailable
+    };
+    let unneeded = pods.iter().filter(idle).filter(unneeded);
+    unneeded.chain(pods.iter().filter(useless)).map(|pod| pod.name.clone()).collect()
 }
 
 /// Returns workers to replace because their pods were created from an older spec: the idle ones, and the busy ones. At

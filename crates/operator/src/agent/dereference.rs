@@ -44,6 +44,8 @@ pub(crate) struct WorkerPod {
     /// Worker as reported by the control plane.
     pub worker: Option<v1::WorkerDemand>,
     pub idle_for: Option<Duration>,
+    /// Time for which the idle worker of an isolated task has got no tasks.
+    pub unavailable_for: Option<Duration>,
 }
 
 impl WorkerPod {
@@ -106,9 +108,12 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
     let name = pod.name_any();
     let worker = demand.demand.workers.iter().find(|worker| names::last(&worker.worker) == name).cloned();
     // The worker of an isolated task is not listed under its agent; the task names it.
-    let known = worker.is_some() || demand.isolated.iter().any(|task| names::last(&task.worker) == name);
+    let isolated = demand.isolated.iter().find(|task| names::last(&task.worker) == name);
+    let known = worker.is_some() || isolated.is_some();
     let since = |time: Timestamp| Duration::try_from(now.duration_since(time)).unwrap_or_default();
+    let passed = |seconds, nanos| Timestamp::new(seconds, nanos).ok().map(since);
     let idle_since = worker.as_ref().and_then(|worker| worker.idle_since.as_ref());
+    let unavailable_since = isolated.and_then(|task| task.unavailable_since.as_ref());
     let observed = PodObservation::new(pod);
     let began = observed.began();
     let ended = observed.ended();
@@ -131,7 +136,8 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
         is_unreachable: observed.is_unreachable(now),
         is_disrupted: observed.is_disrupted(),
         is_outdated: false,
-        idle_for: idle_since.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok()).map(since),
+        idle_for: idle_since.and_then(|time| passed(time.seconds, time.nanos)),
+        unavailable_for: unavailable_since.and_then(|time| passed(time.seconds, time.nanos)),
         worker,
         name,
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rota_core::scaling::DEFAULT_IDLE_TIMEOUT;
+use rota_core::scaling::{DEFAULT_IDLE_TIMEOUT, REPLACE_AFTER};
 use rota_crds::resource::Agent;
 use tokio::time::Instant;
 
@@ -36,6 +36,10 @@ pub(super) fn after(agent: &Agent, state: &AgentState, pods: &[WorkerPod], hash:
     }
     if pods.iter().any(WorkerPod::has_terminated) {
         delay = delay.min(ENDED_CHECK_INTERVAL);
+    }
+    let sick = pods.iter().filter_map(|pod| Some(REPLACE_AFTER.saturating_sub(pod.unavailable_for?)));
+    if let Some(remaining) = sick.min() {
+        delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
     }
     let idle_timeout = agent.spec.idle_timeout.map_or(DEFAULT_IDLE_TIMEOUT, |timeout| timeout.0);
     let floor = usize::try_from(agent.spec.replicas).unwrap_or_default();

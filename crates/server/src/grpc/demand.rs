@@ -85,7 +85,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 draining: worker.draining,
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),
-                unavailable: worker.suspended || !worker.ready,
+                unavailable: worker.is_unavailable(),
             })
             .collect();
         v1::Demand {
@@ -118,6 +118,7 @@ fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>)
             agent: task.agent.to_string(),
             queued: task.queued,
             worker: task.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+            unavailable_since: task.unavailable_since.map(time::timestamp),
         })
         .collect()
 }

@@ -106,7 +106,7 @@ impl Explainer {
             running: small(worker.tasks.len()),
             draining: worker.draining,
             connected: worker.connected,
-            unavailable: worker.suspended || !worker.ready,
+            unavailable: worker.is_unavailable(),
             ..ReportedWorker::default()
         });
         let reported: Vec<_> = reported.collect();

@@ -30,6 +30,13 @@ pub(crate) struct WorkerView {
     pub(crate) ready: bool,
 }
 
+impl WorkerView {
+    /// Whether it gets no tasks. Its slots are no capacity.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.suspended || !self.ready
+    }
+}
+
 /// Snapshot of all workers and queues.
 #[derive(Debug, Default)]
 pub(crate) struct SchedulerView {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use futures::StreamExt;
 use rota_proto::v1::{self, Isolation, TaskState};
+use rota_proto::worker::v1::Hello;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::tasks::WAIT_TIMEOUT;
 use rota_testkit::{Backend, Cluster, Setup, tasks};
@@ -50,7 +51,7 @@ async fn isolated_task_runs_only_on_its_worker() -> Result<()> {
             task: own.name.clone(),
             agent: "echo".into(),
             queued: true,
-            worker: String::new(),
+            ..Default::default()
         };
         assert_eq!(demand.isolated, [expected]);
         assert_eq!(demand.demands[0].queued, 0, "it is no demand of the pool's");
@@ -136,5 +137,29 @@ async fn invalid_isolation_is_rejected() -> Result<()> {
     hello.isolated_task = "a task".into();
     let refused = RawWorker::join(client, hello).await.unwrap_err();
     assert!(format!("{refused:#}").contains("hello.isolated_task"), "{refused:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sick_worker_of_an_isolated_task_is_reported() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let own = tasks::create(client, isolated_task()).await?;
+    let hello = Hello {
+        isolated_task: own.uid.clone(),
+        not_ready_reason: "no disk".to_owned(),
+        ..raw::hello("echo", "sick", 1)
+    };
+    let sick = RawWorker::join(client, hello.clone()).await?;
+    let sick_one = |now: &v1::WatchDemandResponse| {
+        now.isolated.iter().any(|one| one.queued && one.worker == "sick" && one.unavailable_since.is_some())
+    };
+    wait_for_demand(&cluster, sick_one).await?;
+    drop(sick);
+    let mut healthy = RawWorker::join(client, Hello { not_ready_reason: String::new(), ..hello }).await?;
+    assert_eq!(healthy.take().await?.task_id, own.uid);
+    let demand = wait_for_demand(&cluster, |now| now.isolated.iter().any(|one| !one.queued)).await?;
+    assert_eq!(demand.isolated[0].unavailable_since, None);
     Ok(())
 }

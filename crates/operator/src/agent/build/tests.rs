@@ -1,5 +1,7 @@
 //! Plans for pools of every shape and history.
 
+use std::time::Duration;
+
 use super::super::start_failure::StartFailure;
 use super::*;
 
@@ -124,6 +126,15 @@ fn isolated_pods_end_with_their_task() {
         isolated_pod("d", "t4", PodLifecycle::Lost),
     ];
     assert_eq!(plan(&agent, "h", &pods, &isolated(&["t2"]), true).abandon, ["a", "d"]);
+    // A worker with a full disk keeps its task waiting.
+    let sick = |seconds| WorkerPod {
+        unavailable_for: Some(Duration::from_secs(seconds)),
+        ..isolated_pod("s", "t2", PodLifecycle::Serving)
+    };
+    assert_eq!(plan(&agent, "h", &[sick(119)], &isolated(&["t2"]), true), Plan::default());
+    assert_eq!(plan(&agent, "h", &[sick(120)], &isolated(&["t2"]), true).abandon, ["s"]);
+    let deleted = WorkerPod { is_deleted: true, ..sick(120) };
+    assert_eq!(plan(&agent, "h", &[deleted], &isolated(&["t2"]), true), Plan::default());
     // The agent was corrected: its task gets a new pod once the broken one is deleted.
     let broken = WorkerPod {
         start_failure: Some(StartFailure::new("ErrImagePull", "no")),
