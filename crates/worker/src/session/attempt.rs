@@ -109,10 +109,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             tools.lock().observe(&kind);
         }
         let event = Event { time: Some(timestamp()), attempt: number, kind: Some(kind), log_seq: 0 };
-        if handle.push(event) {
-            // Fails only when the worker is exiting.
-            let _ = deps.events.send(AttemptEvent::EventsQueued(key.clone()));
-        }
+        handle.push(event);
     };
     let emit = |kind| {
         let events = redaction.event(kind);

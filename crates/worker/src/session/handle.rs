@@ -2,14 +2,17 @@
 //! watchdog's clock. Locks are held briefly.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rota_proto::v1::{Event, InputReceived, event};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::attempt::{AttemptEvent, AttemptKey};
 use super::outbox::Outbox;
+use super::spill::SpillJob;
 use crate::runtimes::{Stop, StopCause};
 use crate::supervise::Group;
 
@@ -50,6 +53,9 @@ pub(super) struct AttemptHandle {
     stop: watch::Sender<Option<Stop>>,
     /// Wakes the attempt's task, for example when the outbox has room again.
     pub(super) changed: Notify,
+    key: AttemptKey,
+    /// Notifies the session loop.
+    notifications: mpsc::UnboundedSender<AttemptEvent>,
     /// Process group of the attempt's programs.
     pub(super) group: Group,
 }
@@ -76,7 +82,11 @@ pub(super) struct AttemptState {
 }
 
 impl AttemptHandle {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(
+        outbox: Outbox,
+        key: AttemptKey,
+        notifications: mpsc::UnboundedSender<AttemptEvent>,
+    ) -> Self {
         let (last_activity, open_requests) = (None, HashSet::new());
         let state = AttemptState {
             outbox,
@@ -91,7 +101,8 @@ impl AttemptHandle {
             paused: false,
         };
         let (changed, group) = (Notify::new(), Group::default());
-        Self { state: Mutex::new(state), stop: watch::Sender::new(None), changed, group }
+        let state = Mutex::new(state);
+        Self { state, stop: watch::Sender::new(None), changed, key, notifications, group }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AttemptState> {
@@ -132,8 +143,8 @@ impl AttemptHandle {
         self.changed.notify_one();
     }
 
-    /// Stores an event. Returns whether the session loop must be notified.
-    pub(super) fn push(&self, event: Event) -> bool {
+    /// Stores an event, and notifies the session loop.
+    pub(super) fn push(self: &Arc<Self>, event: Event) {
         let mut state = self.state.lock();
         match &event.kind {
             Some(event::Kind::InputRequest(request)) => {
@@ -156,7 +167,60 @@ impl AttemptHandle {
         }
         state.outbox.push(event);
         state.touch();
-        !std::mem::replace(&mut state.notified, true)
+        self.serve_outbox(&mut state);
+        self.notify(&mut state);
+    }
+
+    /// Drops events up to `seq`, which are durable in the control plane.
+    pub(super) fn ack(self: &Arc<Self>, seq: i64) {
+        let mut state = self.state.lock();
+        let was_full = state.outbox.is_full();
+        state.outbox.ack(seq);
+        self.serve_outbox(&mut state);
+        if was_full && !state.outbox.is_full() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Starts over on a new session, after the event `seq`.
+    pub(super) fn resume(self: &Arc<Self>, seq: i64) {
+        let mut state = self.state.lock();
+        state.outbox.resume(seq);
+        self.serve_outbox(&mut state);
+        self.changed.notify_one();
+    }
+
+    /// Starts what the outbox has to do with its file. The disk may hang, so it is done without the lock, for which the
+    /// session loop would wait.
+    fn serve_outbox(self: &Arc<Self>, state: &mut AttemptState) {
+        if let Some(job) = state.outbox.start_job() {
+            let handle = Arc::clone(self);
+            tokio::task::spawn_blocking(move || handle.run_jobs(job));
+        }
+    }
+
+    fn run_jobs(&self, mut job: SpillJob) {
+        loop {
+            let done = job.run();
+            let mut state = self.state.lock();
+            let next = state.outbox.finish(done);
+            if state.outbox.has_more() {
+                self.notify(&mut state);
+            }
+            drop(state);
+            self.changed.notify_one();
+            match next {
+                Some(next) => job = next,
+                None => return,
+            }
+        }
+    }
+
+    fn notify(&self, state: &mut AttemptState) {
+        if !std::mem::replace(&mut state.notified, true) {
+            // Fails only when the worker is exiting.
+            let _ = self.notifications.send(AttemptEvent::EventsQueued(self.key.clone()));
+        }
     }
 
     /// Restarts the silence timeout without an event.
@@ -237,12 +301,14 @@ mod tests {
         handle.silence_deadline(LIMIT).map(|at| at - Instant::now())
     }
 
-    fn push(handle: &AttemptHandle, kind: event::Kind) {
+    fn push(handle: &Arc<AttemptHandle>, kind: event::Kind) {
         handle.push(Event { kind: Some(kind), ..Event::default() });
     }
 
-    fn handle() -> AttemptHandle {
-        let handle = AttemptHandle::new(Outbox::new(std::env::temp_dir(), Bounds::default()));
+    fn handle() -> Arc<AttemptHandle> {
+        let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
+        let key = AttemptKey { task: "task".into(), fence: 1 };
+        let handle = Arc::new(AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0));
         handle.start_silence_clock();
         handle
     }

@@ -85,7 +85,7 @@ impl Worker {
         };
 
         let outbox = Outbox::new(self.deps.root.state().to_owned(), Bounds::of_worker(self.options.slots));
-        let handle = Arc::new(AttemptHandle::new(outbox));
+        let handle = Arc::new(AttemptHandle::new(outbox, key.clone(), self.deps.events.clone()));
         let (inputs, received) = mpsc::channel(INPUT_BUFFER);
         let checks = attempt::needs_directories(&assign);
         let job = Job { key: key.clone(), assign, runtime, handle: Arc::clone(&handle), inputs: received };
@@ -114,13 +114,7 @@ impl Worker {
     /// Drops events up to `seq`, which are durable in the control plane.
     fn apply_ack(&mut self, key: &AttemptKey, seq: i64) {
         let Some(entry) = self.attempts.get(key) else { return };
-        let mut state = entry.handle.lock();
-        let was_full = state.outbox.is_full();
-        entry.span.in_scope(|| state.outbox.ack(seq));
-        if was_full && !state.outbox.is_full() {
-            entry.handle.changed.notify_one();
-        }
-        drop(state);
+        entry.span.in_scope(|| entry.handle.ack(seq));
         self.queue(key);
     }
 
@@ -184,7 +178,7 @@ impl Worker {
     pub(super) fn resume(&mut self, resume: Vec<ResumeAttempt>) {
         for (key, entry) in &mut self.attempts {
             entry.result_sent = false;
-            entry.handle.lock().outbox.resume(0);
+            entry.handle.resume(0);
             if !std::mem::replace(&mut entry.queued, true) {
                 self.outgoing.push_attempt(key.clone());
             }
@@ -194,8 +188,7 @@ impl Worker {
             match kind {
                 Some(Resume::ContinueAfter(seq)) => {
                     if let Some(entry) = self.attempts.get(&key) {
-                        entry.handle.lock().outbox.resume(seq);
-                        entry.handle.changed.notify_one();
+                        entry.handle.resume(seq);
                     }
                 }
                 Some(Resume::Abandon(reason)) => self.abandon(&key, &reason),

@@ -1,8 +1,9 @@
 //! Outbox of an attempt: its events, numbered from 1, until they are acknowledged. Kept in memory up to
 //! one bound, then in a spill file up to another, then the producer has to wait.
 //!
-//! `memory` holds the oldest events without a gap, the file those after them. Only events in memory are
-//! sent, so the memory bound is also the window of sent but unacknowledged events.
+//! `memory` holds the oldest events without a gap, the file those after them, and `tail` the newest ones, until they are
+//! written. Only events in memory are sent, so the memory bound is also the window of sent but unacknowledged events. The
+//! file is read and written by a [`SpillJob`], outside of all locks, since a disk may hang.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use prost::Message;
 use rota_proto::num::to_i64;
 use rota_proto::v1::{Event, event};
 
-use super::spill::Spill;
+use super::spill::{Spill, SpillDone, SpillJob, SpillWork};
 
 /// Sizes in bytes at which an outbox spills, and at which it is full.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +39,50 @@ impl Bounds {
     }
 }
 
+/// Events with their encoded sizes, and the sum of these.
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<(Event, usize)>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, event: (Event, usize)) {
+        self.bytes += event.1;
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<(Event, usize)> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.1;
+        Some(event)
+    }
+
+    fn len(&self) -> i64 {
+        to_i64(self.events.len())
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     bounds: Bounds,
     directory: PathBuf,
-    memory: VecDeque<(Event, usize)>,
-    bytes: usize,
+    /// Oldest events.
+    memory: Queue,
+    /// File of the next ones; `None` while a job works on it.
     spill: Option<Spill>,
+    /// Events in the file, and its size.
+    in_file: i64,
+    file_size: u64,
+    /// Bytes of events that a job writes now.
+    writing: usize,
+    /// Newest events.
+    tail: Queue,
+    /// Number of the job that works on the file; those of others are outdated.
+    job: Option<u64>,
+    jobs: u64,
+    /// Whether the last write to the file has failed.
+    failing: bool,
     /// Highest number acknowledged; the front of `memory` has the next one.
     acked: i64,
     /// Highest number sent on the current session.
@@ -57,8 +95,23 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Creates an empty outbox that spills to an unlinked file in `directory`.
     pub(super) fn new(directory: PathBuf, bounds: Bounds) -> Self {
-        let memory = VecDeque::new();
-        Self { bounds, directory, memory, bytes: 0, spill: None, acked: 0, sent: 0, last: 0, dropped: 0 }
+        Self {
+            bounds,
+            directory,
+            memory: Queue::default(),
+            spill: None,
+            in_file: 0,
+            file_size: 0,
+            writing: 0,
+            tail: Queue::default(),
+            job: None,
+            jobs: 0,
+            failing: false,
+            acked: 0,
+            sent: 0,
+            last: 0,
+            dropped: 0,
+        }
     }
 
     /// Returns the highest number assigned.
@@ -68,10 +121,8 @@ impl Outbox {
 
     /// Whether the producer should wait.
     pub(super) fn is_full(&self) -> bool {
-        match &self.spill {
-            Some(spill) => spill.size() >= self.bounds.file || self.bytes >= 2 * self.bounds.memory,
-            None => self.bytes >= 2 * self.bounds.memory,
-        }
+        let in_memory = self.memory.bytes + self.writing + self.tail.bytes;
+        self.file_size >= self.bounds.file || in_memory >= 2 * self.bounds.memory
     }
 
     /// Appends an event. A full outbox counts output instead of keeping it; other events are always kept.
@@ -86,67 +137,88 @@ impl Outbox {
         }
         self.last += 1;
         let size = event.encoded_len();
-        let in_file = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
-        if in_file || self.bytes + size > self.bounds.memory {
-            match self.spill(&event) {
-                Ok(()) => return,
-                // It must not overtake those in the file, so it is lost together with its number.
-                Err(error) if in_file => {
-                    tracing::warn!(%error, "event lost: failed to write to the spill file");
-                    self.last -= 1;
-                    return;
-                }
-                // Falls back to memory, until that is full.
-                Err(error) => {
-                    tracing::warn!(%error, "failed to write to the spill file, keeping events in memory")
-                }
-            }
-        }
-        self.bytes += size;
-        self.memory.push_back((event, size));
+        self.tail.push((event, size));
+        self.fill_memory();
     }
 
-    fn spill(&mut self, event: &Event) -> std::io::Result<()> {
-        match &mut self.spill {
-            Some(spill) => spill.push(event),
-            empty => empty.insert(Spill::create(&self.directory)?).push(event),
+    /// Moves the newest events to those in memory, if none are in between.
+    fn fill_memory(&mut self) {
+        if self.in_file > 0 || self.job.is_some() {
+            return;
         }
+        while let Some((_, size)) = self.tail.events.front()
+            && self.memory.bytes + size <= self.bounds.memory
+        {
+            self.tail.pop().into_iter().for_each(|event| self.memory.push(event));
+        }
+    }
+
+    /// Returns what is to be done with the file now, if anything. The result goes to [`Self::finish`].
+    pub(super) fn start_job(&mut self) -> Option<SpillJob> {
+        if self.job.is_some() {
+            return None;
+        }
+        let work = if self.in_file > 0 && self.memory.bytes < self.bounds.memory {
+            SpillWork::Read(self.bounds.memory - self.memory.bytes)
+        } else if !self.tail.events.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            self.writing = tail.bytes;
+            SpillWork::Write(tail.events)
+        } else {
+            return None;
+        };
+        self.jobs += 1;
+        self.job = Some(self.jobs);
+        Some(SpillJob {
+            number: self.jobs,
+            spill: self.spill.take(),
+            directory: self.directory.clone(),
+            work,
+        })
+    }
+
+    /// Takes the result of a job. Returns the next one, unless the disk has failed, which the next event tries again.
+    pub(super) fn finish(&mut self, done: SpillDone) -> Option<SpillJob> {
+        // All events were dropped meanwhile.
+        if self.job != Some(done.number) {
+            return None;
+        }
+        (self.job, self.writing, self.spill) = (None, 0, done.spill);
+        self.file_size = self.spill.as_ref().map_or(0, Spill::size);
+        self.in_file = self.spill.as_ref().map_or(0, Spill::len);
+        for event in done.read {
+            self.memory.push(event);
+        }
+        for event in done.unwritten.into_iter().rev() {
+            self.tail.bytes += event.1;
+            self.tail.events.push_front(event);
+        }
+        let failed = done.error.is_some();
+        if let Some(error) = done.error.filter(|_| !self.failing) {
+            tracing::warn!(%error, "failed to use the spill file, keeping events in memory");
+        }
+        self.failing = failed;
+        if self.spill.is_none() {
+            // Those in a file that could not be read are lost, together with their numbers.
+            self.last = self.acked + self.memory.len() + self.tail.len();
+        }
+        self.fill_memory();
+        if failed { None } else { self.start_job() }
     }
 
     /// Removes events up to `seq`, which were acknowledged.
     pub(super) fn ack(&mut self, seq: i64) {
-        while self.acked < seq {
-            let Some((_, size)) = self.memory.pop_front() else { break };
-            self.bytes -= size;
+        while self.acked < seq && self.memory.pop().is_some() {
             self.acked += 1;
         }
         self.sent = self.sent.max(self.acked);
-        self.refill();
-    }
-
-    fn refill(&mut self) {
-        let Some(spill) = &mut self.spill else { return };
-        while self.bytes < self.bounds.memory {
-            match spill.pop() {
-                Ok(Some(event)) => {
-                    let size = event.encoded_len();
-                    self.bytes += size;
-                    self.memory.push_back((event, size));
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "events lost: failed to read the spill file");
-                    self.last = self.acked + to_i64(self.memory.len());
-                    self.spill = None;
-                    return;
-                }
-            }
-        }
+        self.fill_memory();
     }
 
     /// Drops all events, which count as acknowledged.
     pub(super) fn discard(&mut self) {
-        (self.memory, self.bytes, self.spill) = (VecDeque::new(), 0, None);
+        (self.memory, self.tail, self.spill) = (Queue::default(), Queue::default(), None);
+        (self.in_file, self.file_size, self.writing, self.job) = (0, 0, 0, None);
         (self.acked, self.sent) = (self.last, self.last);
     }
 
@@ -158,7 +230,7 @@ impl Outbox {
 
     /// Whether an event can be sent now.
     pub(super) fn has_more(&self) -> bool {
-        self.sent < self.acked + to_i64(self.memory.len())
+        self.sent < self.acked + self.memory.len()
     }
 
     /// Whether every event was sent.
@@ -176,6 +248,7 @@ impl Outbox {
         let mut bytes = 0;
         let batch: Vec<Event> = self
             .memory
+            .events
             .iter()
             .skip(skipped)
             .take_while(|(_, size)| {
@@ -191,100 +264,4 @@ impl Outbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
-    use rota_proto::v1::{Notice, Output};
-
-    use super::*;
-
-    fn event(number: i64, size: usize) -> Event {
-        let notice = Notice { code: number.to_string(), message: "x".repeat(size), ..Notice::default() };
-        Event { kind: Some(event::Kind::Notice(notice)), ..Event::default() }
-    }
-
-    fn number(event: &Event) -> i64 {
-        match &event.kind {
-            Some(event::Kind::Notice(notice)) => notice.code.parse().unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Random sequences of operations: events are sent in order, without gaps, with their own numbers.
-    #[test]
-    fn many_slots_share_the_disk() {
-        assert_eq!(Bounds::of_worker(1).file, 256 << 20);
-        assert_eq!(Bounds::of_worker(64).file, 16 << 20);
-        assert_eq!(Bounds::of_worker(1024).file * 1024, MAX_WORKER_SPILL);
-    }
-
-    #[test]
-    fn events_keep_order_and_numbers() {
-        let directory = tempfile::tempdir().unwrap();
-        for seed in 0..200 {
-            let mut random = StdRng::seed_from_u64(seed);
-            let bounds = Bounds { memory: 500, file: 1 << 20 };
-            let mut outbox = Outbox::new(directory.path().to_owned(), bounds);
-            let (mut made, mut sent, mut acked) = (0, 0, 0);
-            for _ in 0..300 {
-                match random.random_range(0..10) {
-                    0..5 => {
-                        made += 1;
-                        outbox.push(event(made, random.random_range(0..200)));
-                    }
-                    5..7 => {
-                        if let Some((first, batch)) = outbox.next(random.random_range(1..400)) {
-                            assert_eq!(first, sent + 1);
-                            for event in &batch {
-                                sent += 1;
-                                assert_eq!(number(event), sent);
-                            }
-                            assert!(!batch.is_empty());
-                        }
-                    }
-                    7..9 => {
-                        acked = random.random_range(acked..=sent);
-                        outbox.ack(acked);
-                    }
-                    _ => {
-                        acked = random.random_range(acked..=sent);
-                        outbox.resume(acked);
-                        sent = acked;
-                    }
-                }
-                assert_eq!(outbox.last(), made);
-            }
-            outbox.ack(sent);
-            while let Some((_, batch)) = outbox.next(100) {
-                sent += to_i64(batch.len());
-                outbox.ack(sent);
-            }
-            assert!(sent == made && outbox.is_fully_sent());
-        }
-    }
-
-    #[test]
-    fn full_outbox_counts_dropped_output() {
-        let directory = tempfile::tempdir().unwrap();
-        let bounds = Bounds { memory: 100, file: 300 };
-        let mut outbox = Outbox::new(directory.path().to_owned(), bounds);
-        let output = |size: usize| Event {
-            kind: Some(event::Kind::Output(Output { data: vec![b'x'; size].into(), ..Output::default() })),
-            ..Event::default()
-        };
-        while !outbox.is_full() {
-            outbox.push(output(50));
-        }
-        let last = outbox.last();
-        outbox.push(output(50));
-        outbox.push(output(7));
-        assert_eq!(outbox.last(), last);
-        while let Some((first, batch)) = outbox.next(1000) {
-            outbox.ack(first + to_i64(batch.len()) - 1);
-        }
-        outbox.push(output(1));
-        let (first, batch) = outbox.next(1000).unwrap();
-        assert_eq!(first, last + 1);
-        assert!(matches!(&batch[0].kind, Some(event::Kind::Output(output)) if output.dropped_bytes == 57));
-    }
-}
+mod tests;
