@@ -8,14 +8,16 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rota_proto::v1;
 use rota_testkit::tasks;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::load::SCRIPTED;
 use super::world::World;
-use crate::procfs::{self, ProcessInfo};
+use crate::procfs;
 
 /// Silence after which the control plane gives a worker's tasks to others, and more.
 const TOO_LONG: Duration = Duration::from_secs(7);
+/// Time in which some worker starts a program.
+const AT_WORK_LIMIT: Duration = Duration::from_secs(5);
 /// Size of a prompt that does not fit into a full store, in bytes.
 const LARGE: usize = 1 << 20;
 const JUMPED: &str = "the clock jumped forward";
@@ -125,12 +127,26 @@ impl Fault {
     }
 }
 
-/// Kills a worker and starts it again. Returns how many of its supervisors outlived it, each of which ends its programs.
-async fn worker_killed(world: &mut World, index: usize) -> Result<usize> {
+/// Kills a worker whose programs run, and starts it again. Returns how many of its supervisors outlived it, each of which
+/// ends its programs.
+async fn worker_killed(world: &mut World, first: usize) -> Result<usize> {
+    let until = Instant::now() + AT_WORK_LIMIT;
+    let (index, supervisors) = loop {
+        let all = procfs::marked(world.fixture.mark()).into_iter();
+        let supervisors: Vec<_> = all.filter(|one| one.command.contains("__supervise")).collect();
+        let of = |index: &usize| {
+            let pid = world.workers[*index].process.pid();
+            supervisors.iter().filter(|one| one.parent() == Some(pid)).cloned().collect::<Vec<_>>()
+        };
+        let count = world.workers.len();
+        let busy = (first..first + count).map(|index| index % count).find(|index| !of(index).is_empty());
+        match busy {
+            Some(index) => break (index, of(&index)),
+            None if Instant::now() > until => return Ok(0),
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    };
     let worker = &mut world.workers[index];
-    let pid = worker.process.pid();
-    let of_worker = |one: &ProcessInfo| one.command.contains("__supervise") && one.parent() == Some(pid);
-    let supervisors: Vec<_> = procfs::marked(world.fixture.mark()).into_iter().filter(of_worker).collect();
     worker.process.signal(Signal::SIGKILL);
     worker.process.wait().await;
     let outliving = supervisors.iter().filter(|one| one.is_alive()).count();
