@@ -134,6 +134,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
 #[derive(Debug)]
 pub struct Readers {
     idle: Mutex<Vec<Connection>>,
+    count: usize,
     returned: Condvar,
 }
 
@@ -152,7 +153,7 @@ impl Drop for Loan<'_> {
 
 impl Readers {
     pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        Self { idle: Mutex::new(connections), returned: Condvar::new() }
+        Self { count: connections.len(), idle: Mutex::new(connections), returned: Condvar::new() }
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
@@ -170,6 +171,10 @@ impl Readers {
 }
 
 impl Reader for Readers {
+    fn concurrency(&self) -> usize {
+        self.count
+    }
+
     fn task(&self, (namespace, id): &ScopedId) -> Result<Option<Task>, Error> {
         self.with(|connection| {
             named(one(connection, sql::TASK_BY_ID, params![namespace.as_str(), id.0], task_row)?)

@@ -343,6 +343,8 @@ pub trait Backend: Send + 'static {
 
 /// Concurrent reads of committed data, one method per read of [`crate::Store`]. Blocking.
 pub trait Reader: Send + Sync + 'static {
+    /// Reads that make progress at the same time; further ones only block their threads.
+    fn concurrency(&self) -> usize;
     fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error>;
     fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error>;
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;

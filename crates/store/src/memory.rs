@@ -19,6 +19,9 @@ use crate::{
     WaitsKey, WaitsPage, Written, stored_due,
 };
 
+/// Reads at the same time: each only waits for the writer.
+const MAX_READS: usize = 64;
+
 #[derive(Debug, Clone, Default)]
 struct Contents {
     tasks: BTreeMap<TaskKey, (Task, RouteId)>,
@@ -258,6 +261,10 @@ impl Backend for InMemoryStore {
 }
 
 impl Reader for InMemoryStore {
+    fn concurrency(&self) -> usize {
+        MAX_READS
+    }
+
     fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error> {
         let state = self.state.read();
         let found = state.ids.get(id).and_then(|key| state.tasks.get(key));

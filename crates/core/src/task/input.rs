@@ -7,6 +7,7 @@ use fnv::FnvHasher;
 
 use super::apply::Step;
 use super::{Answered, Body, EventEffect, Item, MAX_LOGGED_REPORTS, Rejected, Reply, State, StateChange};
+use crate::Timestamp;
 
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
@@ -48,12 +49,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Moves between RUNNING and INPUT_REQUIRED, which holds exactly while an input request is open.
-    pub(super) fn match_input_state(&mut self) {
-        let now = self.now;
+    /// Moves between RUNNING and INPUT_REQUIRED, which holds exactly while an input request is open. The total time has
+    /// stood still, or run, since `at`.
+    pub(super) fn match_input_state(&mut self, at: Timestamp) {
         let open = self.task.assignment.as_mut().is_some_and(|assignment| {
             let open = !assignment.open_input.is_empty();
-            assignment.pause(open, now);
+            assignment.pause(open, at);
             open
         });
         match (self.task.state, open) {
@@ -100,7 +101,7 @@ impl Step<'_> {
         }
         task.inputs = seq;
         self.log(self.now, Body::Input { seq, payload });
-        self.match_input_state();
+        self.match_input_state(self.now);
         self.reply(Reply::InputSeq(seq));
         Ok(())
     }

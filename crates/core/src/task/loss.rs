@@ -153,7 +153,7 @@ impl Step<'_> {
         let seq = assignment.attempt_seq;
         task.assignment = Some(assignment);
         self.go(StateChange::new(State::Running, "worker_returned").worker(&by.worker));
-        self.match_input_state();
+        self.match_input_state(self.now);
         self.reply(Reply::Reported(seq));
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::failure::{Class, Failure, Recovery, Severity};
 use crate::retry::{self, Decision};
 use crate::usage::Usage;
-use crate::{AgentName, Fence};
+use crate::{AgentName, Fence, Timestamp};
 
 /// Wait after the second consecutive assignment that was not accepted; doubles with each further one.
 pub(super) const INITIAL_REJECTION_BACKOFF: Duration = Duration::from_secs(1);
@@ -166,18 +166,19 @@ impl Step<'_> {
         let old = usize::try_from(known + 1 - first).unwrap_or(usize::MAX);
         self.check_questions(items.get(old..).unwrap_or_default())?;
         self.start();
-        if let Some(assignment) = &mut self.task.assignment {
-            assignment.reported_at = Some(self.now);
-        }
+        let Some(assignment) = &mut self.task.assignment else { return Ok(()) };
+        let before = assignment.reported_at.replace(self.now).or(assignment.started_at).unwrap_or(self.now);
         for item in items.into_iter().skip(old) {
-            self.report_item(item);
+            self.report_item(item, before);
         }
         let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
         self.reply(Reply::Reported(seq));
         Ok(())
     }
 
-    fn report_item(&mut self, item: Item) {
+    /// Applies an entry of a report. It happened after `before`, whatever the worker's clock shows, and may have waited for
+    /// a connection since.
+    fn report_item(&mut self, item: Item, before: Timestamp) {
         let Some(assignment) = &mut self.task.assignment else { return };
         let was_full = assignment.is_log_full();
         assignment.attempt_seq += 1;
@@ -207,7 +208,7 @@ impl Step<'_> {
             );
             self.log(self.now, Body::Notice { severity: Severity::Medium, code: "log_full".into(), message });
         }
-        self.match_input_state();
+        self.match_input_state(item.at.max(before).min(self.now));
     }
 
     pub(super) fn finish(

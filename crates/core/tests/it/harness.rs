@@ -171,7 +171,11 @@ impl Harness {
         self
     }
 
-    pub(crate) fn report(&mut self, first: u64, items: Vec<Item>) -> Result<Reply, Rejected> {
+    /// Reports items, which happen now unless they have a time of their own.
+    pub(crate) fn report(&mut self, first: u64, mut items: Vec<Item>) -> Result<Reply, Rejected> {
+        for item in items.iter_mut().filter(|item| item.at == START) {
+            item.at = self.now;
+        }
         let attempt = self.live();
         self.try_apply(Command::Report { attempt, first, items }).map(|done| done.reply)
     }

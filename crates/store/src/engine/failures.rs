@@ -29,6 +29,9 @@ impl Failures {
         stored: impl Iterator<Item = (u64, &'a FollowUp)>,
         limit: usize,
     ) -> Vec<(u64, &'a FollowUp)> {
+        if self.counts.is_empty() {
+            return stored.take(limit).collect();
+        }
         let mut stored: Vec<_> = stored.collect();
         match stored.iter().position(|(number, _)| self.counts.contains_key(number)) {
             Some(failed) => vec![stored.swap_remove(failed)],

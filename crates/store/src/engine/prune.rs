@@ -56,7 +56,9 @@ impl<B: Backend> Engine<B> {
             }
         }
         let (tasks, next) = self.prune_tasks(expired.tasks, expired.more_tasks);
-        let (routes, route) = self.prune_routes(prune.limit)?;
+        // Routes are looked through once per round: after the last tasks.
+        let (routes, route) =
+            if next.is_some() { (0, self.prune_cursor.route) } else { self.prune_routes(prune.limit)? };
         count += tasks + routes;
         let more = more || next.is_some() || routes >= prune.limit;
         self.write_set.prune_cursor = Some(PruneCursor { route, expired: next });

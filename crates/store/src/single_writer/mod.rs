@@ -55,6 +55,8 @@ pub struct SingleWriterStore<R> {
     free: Arc<Semaphore>,
     outbox: Arc<Outbox>,
     reads: Arc<R>,
+    /// Reads that may begin: more would occupy threads that others need.
+    free_reads: Arc<Semaphore>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -84,6 +86,7 @@ impl<R: Reader> SingleWriterStore<R> {
             calls: Mutex::new(Some(calls)),
             free,
             outbox,
+            free_reads: Arc::new(Semaphore::new(reads.concurrency())),
             reads: Arc::new(reads),
             writer: Mutex::new(Some(writer)),
         })
@@ -110,7 +113,13 @@ impl<R: Reader> SingleWriterStore<R> {
         read: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
     ) -> Result<O, Error> {
         let reads = Arc::clone(&self.reads);
-        tokio::task::spawn_blocking(move || read(&reads)).await.map_err(|_| Error::Closed)?
+        let free = Arc::clone(&self.free_reads).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let read = move || {
+            // Kept until the end, also when the caller does not wait for it.
+            let _free = free;
+            read(&reads)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?
     }
 }
 

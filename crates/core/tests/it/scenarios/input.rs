@@ -1,7 +1,10 @@
 //! Input requests, answers, and unsolicited messages.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use rota_core::task::{Body, Command, EventEffect, Rejected, Reply, State};
+use rota_core::Timestamp;
+use rota_core::task::{Body, Command, EventEffect, Item, Rejected, Reply, State};
 
 use crate::harness::*;
 
@@ -21,6 +24,33 @@ fn input_request_waits_for_its_answer() {
     assert_eq!(harness.state(), State::Running);
     assert_eq!(harness.reasons().split_off(4), ["input_required", "input_settled"]);
     assert!(harness.log.iter().any(|event| matches!(event.body, Body::Input { seq: 1, .. })));
+}
+
+/// A question that could not be reported for a while stops the total time from when it was asked, as on the worker.
+#[test]
+fn question_stops_the_time_when_it_is_asked() {
+    let mut harness = Harness::new(plain());
+    harness.start().report(1, Vec::new()).unwrap();
+    let (begun, deadline) = (harness.now, harness.task.deadline().unwrap());
+    harness.now = begun + Duration::from_secs(900);
+    let asked = Item { at: begun + Duration::from_secs(60), ..request("q1") };
+    harness.report(1, vec![asked]).unwrap();
+    harness.now = begun + Duration::from_secs(1000);
+    harness.apply(answer("q1"));
+    assert_eq!(harness.task.deadline(), Some(deadline + Duration::from_secs(940)));
+    // A skewed clock of the worker moves it neither before the last report nor into the future.
+    for skewed in [Timestamp(0), harness.now + Duration::from_secs(10_000)] {
+        let mut harness = harness.clone();
+        let (before, deadline) = (harness.now, harness.task.deadline().unwrap());
+        harness.report(2, Vec::new()).unwrap();
+        harness.now = before + Duration::from_secs(100);
+        harness.report(2, vec![Item { at: skewed, ..request("q2") }]).unwrap();
+        harness.now = before + Duration::from_secs(150);
+        harness.apply(answer("q2"));
+        let moved = harness.task.deadline().unwrap().since(deadline);
+        let expected = if skewed == Timestamp(0) { 150 } else { 50 };
+        assert_eq!(moved, Duration::from_secs(expected));
+    }
 }
 
 #[test]

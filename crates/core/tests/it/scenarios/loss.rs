@@ -153,7 +153,7 @@ fn lost_worker_returns_before_another_attempt() {
     assert_eq!(harness.task.attempts, 1);
     let later = attempt_of("w1", EPOCH + 1, 1);
     let last = vec![item(EventEffect::InputResolved("q1".to_owned())), item(EventEffect::Usage(usage(3)))];
-    harness.apply(Command::Report { attempt: later.clone(), first: 3, items: last });
+    harness.report(3, last).unwrap();
     harness.wait(secs(10));
     assert_eq!(harness.apply(finish(later, succeeded())), Reply::Done);
     assert_eq!((harness.state(), harness.task.usage.turns), (State::Succeeded, 3));
