@@ -31,6 +31,7 @@
 //! Start reading with `writer.rs`, then `sql.rs`.
 
 mod list;
+mod loads;
 mod lock;
 mod migrate;
 mod open;

@@ -1,0 +1,175 @@
+//! Reads of the write connection: the rows that a batch needs and memory lacks.
+
+use bytes::Bytes;
+use rota_core::{TaskId, TaskKey, Timestamp};
+use rota_store::{
+    Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, ReadyPage,
+    ReadyRow, Session, TaskRow, WaitsPage,
+};
+use rusqlite::{OptionalExtension, Params, Row, params};
+
+use crate::open::explain;
+use crate::rows::{signed, stored, unsigned};
+use crate::writer::Writer;
+use crate::{readers, sql};
+
+impl Writer {
+    /// Reads the row of each key, if there is one.
+    fn rows<'a, K: Clone, P: Params, T>(
+        &self,
+        sql: &str,
+        keys: &'a [K],
+        params: impl Fn(&'a K) -> P,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<(K, T)>, Error> {
+        let mut found = Vec::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| explain(&error))?;
+        for key in keys {
+            let row = statement.query_row(params(key), &read).optional().map_err(|error| explain(&error))?;
+            found.extend(row.map(|row| (key.clone(), row)));
+        }
+        Ok(found)
+    }
+
+    fn bodies(&self, sql: &str, keys: &[TaskKey]) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        self.rows(
+            sql,
+            keys,
+            |key| [signed(key.0)],
+            |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)),
+        )
+    }
+
+    fn tasks(&self, sql: &str, params: impl Params) -> Result<Vec<TaskRow>, Error> {
+        readers::all(&self.connection, sql, params, readers::task_row)
+    }
+
+    fn idempotency_keys(&self, keys: &[NameKey]) -> Result<Vec<(NameKey, IdempotencyRow)>, Error> {
+        let owner = |row: &Row<'_>| Ok((TaskId(row.get(0)?), readers::key(row, 1)?));
+        let owners = self.rows(sql::KEY, keys, |(n, key)| (n.as_str(), key), owner)?;
+        let row = |(name, (id, key)): (NameKey, (TaskId, TaskKey))| {
+            let task = self.tasks(sql::TASK, [signed(key.0)])?.pop();
+            Ok((name, IdempotencyRow { id, task }))
+        };
+        owners.into_iter().map(row).collect()
+    }
+
+    fn ready(&self, page: &ReadyPage) -> Result<Vec<ReadyRow>, Error> {
+        let sql = if page.payloads { sql::READY_PAYLOADS } else { sql::READY };
+        let (rank, key) = page.after.map_or((i64::MIN, i64::MIN), |(rank, key)| (rank, signed(key.0)));
+        readers::all(&self.connection, sql, params![page.route.0, rank, key, signed(page.limit)], |row| {
+            let payload =
+                if page.payloads { Some(Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?)) } else { None };
+            Ok(ReadyRow { rank: row.get(4)?, row: readers::task_row(row)?, payload })
+        })
+    }
+
+    fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Error> {
+        let limit = signed(page.limit);
+        let mut rows = ExpiredRows {
+            sessions: self.names(sql::LEFT_SESSIONS, params![page.left_before.0, limit])?,
+            ..ExpiredRows::default()
+        };
+        if let Some(before) = page.ended_before {
+            rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
+            let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
+            (rows.tasks, rows.more_tasks) = self.ended_tasks(page, params![before.0, ended, key])?;
+        }
+        Ok(rows)
+    }
+
+    /// Reads ended tasks up to the bounds of a page, and whether there are more. Neither they nor their logs are read beyond.
+    fn ended_tasks(&self, page: &ExpiredPage, params: impl Params) -> Result<(Vec<ExpiredRow>, bool), Error> {
+        let explained = |error: rusqlite::Error| explain(&error);
+        let mut statement = self.connection.prepare_cached(sql::ENDED_BEFORE).map_err(explained)?;
+        let mut log = self.connection.prepare_cached(sql::LOG_SIZE).map_err(explained)?;
+        let mut rows = statement.query(params).map_err(explained)?;
+        let (mut tasks, mut logs) = (Vec::new(), LogSize::default());
+        while let Some(row) = rows.next().map_err(explained)? {
+            if tasks.len() == page.limit || logs.exceeds(page.logs) {
+                return Ok((tasks, true));
+            }
+            let ended_at = Timestamp(row.get(4).map_err(explained)?);
+            let row = readers::task_row(row).map_err(explained)?;
+            if !row.has_dependents {
+                let left = page.logs.rows.saturating_sub(logs.rows).saturating_add(1);
+                let size =
+                    |row: &Row<'_>| Ok(LogSize { rows: unsigned(row.get(0)?), bytes: unsigned(row.get(1)?) });
+                logs.add(log.query_row([signed(row.key.0), signed(left)], size).map_err(explained)?);
+            }
+            tasks.push(ExpiredRow { ended_at, row });
+        }
+        Ok((tasks, false))
+    }
+
+    /// Reads pairs of a namespace and a name, which were valid when they were stored.
+    fn names<N: std::str::FromStr, M: std::str::FromStr>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Vec<(N, M)>, Error> {
+        let pairs: Vec<(String, String)> =
+            readers::all(&self.connection, sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let bad = || Error::Corrupt("a stored name is not valid".to_owned());
+        let parse = |(namespace, name): (String, String)| {
+            Ok((namespace.parse().map_err(|_| bad())?, name.parse().map_err(|_| bad())?))
+        };
+        pairs.into_iter().map(parse).collect()
+    }
+
+    /// Reads in the open transaction.
+    pub(crate) fn read(&self, load: &Load) -> Result<Loaded, Error> {
+        let mut loaded = Loaded {
+            ids: self.rows(sql::TASK_BY_ID, &load.ids, |(n, id)| (n.as_str(), id.0), readers::task_row)?,
+            payloads: self.bodies(sql::PAYLOAD, &load.payloads)?,
+            results: self.bodies(sql::RESULT, &load.results)?,
+            secrets: self.bodies(sql::SECRETS, &load.secrets)?,
+            dependencies: self.rows(
+                sql::STATE_BY_ID,
+                &load.dependencies,
+                |(n, id)| (n.as_str(), id.0),
+                readers::state_row,
+            )?,
+            aliases: self.rows(
+                sql::STATE_BY_ALIAS,
+                &load.aliases,
+                |(n, alias)| (n.as_str(), alias),
+                readers::state_row,
+            )?,
+            idempotency_keys: self.idempotency_keys(&load.idempotency_keys)?,
+            sessions: self.rows(
+                sql::SESSION,
+                &load.sessions,
+                |(n, worker)| (n.as_str(), worker.as_str()),
+                |row| Ok(stored::<Session>(row.get_ref(0)?.as_blob()?)),
+            )?,
+            ..Loaded::default()
+        };
+        for key in &load.tasks {
+            loaded.tasks.extend(self.tasks(sql::TASK, [signed(key.0)])?);
+        }
+        for page in &load.dependents {
+            let params =
+                [signed(page.task.0), signed(page.after.0), signed(page.until.0), signed(page.limit)];
+            loaded.dependents.push(self.tasks(sql::DEPENDENTS, params)?);
+        }
+        for WaitsPage { key: (namespace, key), limit } in &load.waits {
+            let params = params![namespace.as_str(), key.to_string(), signed(*limit)];
+            let key = |row: &Row<'_>| readers::key(row, 0);
+            loaded.waits.push(readers::all(&self.connection, sql::WAITERS, params, key)?);
+        }
+        for page in &load.ready {
+            loaded.ready.push(self.ready(page)?);
+        }
+        if let Some((now, limit)) = load.due {
+            loaded.due = self.tasks(sql::DUE, params![now.0, signed(limit)])?;
+        }
+        if let Some(page) = &load.expired {
+            loaded.expired = self.expired(page)?;
+        }
+        Ok(loaded)
+    }
+}
