@@ -87,6 +87,8 @@ pub enum Command {
     Worker(worker::Worker),
     /// Remove workspaces that workers of this machine have kept, and that no attempt uses
     Clean(clean::Clean),
+    /// Copy this program and its libraries to a directory, for containers whose image lacks it
+    Inject(inject::Inject),
     /// Run the Kubernetes operator
     Operator(operator::Operator),
     /// Benchmark a control plane on this machine

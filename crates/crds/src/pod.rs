@@ -12,7 +12,8 @@ use crate::{HumanDuration, Json};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodTemplate {
-    /// Image of the worker container; must contain the program `rota`. Defaults to the operator's `worker.image`.
+    /// Image of the worker container; the program `rota` is added to it, unless `command` is set. Defaults to the operator's
+    /// `worker.image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -26,7 +27,8 @@ pub struct PodTemplate {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub image_pull_secrets: Vec<SecretReference>,
-    /// Program with its first arguments. Defaults to `rota` on the image's PATH.
+    /// Program of the image with its first arguments, such as `[rota]` for a `rota` of its own. Defaults to the operator's
+    /// version, which is copied into the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
@@ -72,6 +74,10 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub volume_mounts: Vec<Json>,
+    /// Template that is merged into the pod by Kubernetes' strategic rules: `metadata` with labels and annotations, and
+    /// `spec`. Containers, volumes and variables are merged by name; the container of the worker is `worker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Json>,
     /// Time for a deleted pod to finish its tasks. Defaults to 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_grace_period: Option<HumanDuration>,

@@ -58,6 +58,8 @@ pub use self::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+
 #[cfg(feature = "clap")]
 pub use settings::Settings;
 
@@ -97,10 +99,16 @@ pub struct Options {
 pub struct WorkerOptions {
     /// Image of agents that do not set one.
     pub image: String,
+    /// Image with this program, which is copied into the containers of agents with an image of their own.
+    pub program_image: String,
     /// `Always`, `IfNotPresent` or `Never`; defaults to the cluster's policy.
     pub image_pull_policy: Option<String>,
     /// Endpoint of the control plane for workers.
     pub endpoint: String,
+    /// User and group id of the workers' processes; `None` leaves them to the cluster.
+    pub user_id: Option<i64>,
+    /// Template of all worker pods, as far as their agents say nothing else.
+    pub pod_template: PodTemplateSpec,
     /// Environment variables that configure the export of telemetry.
     pub collector: Vec<(String, String)>,
 }

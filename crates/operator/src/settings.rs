@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use rota_crds::{Json, pod_template};
 use rota_telemetry::{env, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,9 +44,18 @@ pub struct Settings {
     /// Image of workers whose Agent names none (required)
     #[arg(long, value_name = "IMAGE")]
     pub worker_image: Option<String>,
-    /// Pull policy of that image: Always, IfNotPresent or Never [default: the cluster's]
+    /// Image of Rota whose program is copied into workers whose Agent names an image [default: --worker-image]
+    #[arg(long, value_name = "IMAGE")]
+    pub worker_program_image: Option<String>,
+    /// Pull policy of these images: Always, IfNotPresent or Never [default: the cluster's]
     #[arg(long, value_name = "POLICY")]
     pub worker_image_pull_policy: Option<String>,
+    /// User and group id of workers; 0 leaves them to the cluster, which must assign one
+    #[arg(long, value_name = "ID")]
+    pub worker_user_id: i64,
+    /// Template that is merged into all worker pods: a JSON object with `metadata` and `spec`; Agents take precedence
+    #[arg(long, value_name = "JSON")]
+    pub worker_pod_template: Option<String>,
     /// URL at which workers reach the control plane [default: --endpoint]
     #[arg(long, value_name = "URL")]
     pub worker_endpoint: Option<String>,
@@ -65,7 +76,11 @@ impl Default for Settings {
             admin_token_secret: "rota-admin-token".to_owned(),
             deployment: env::var("DEPLOYMENT_NAME"),
             worker_image: None,
+            worker_program_image: None,
             worker_image_pull_policy: None,
+            // Images rarely use it, so that their files are not writable.
+            worker_user_id: 65532,
+            worker_pod_template: None,
             worker_endpoint: None,
             http_listen: None,
         }
@@ -82,13 +97,36 @@ impl Settings {
         self.worker_image.as_deref().filter(|image| !image.is_empty())
     }
 
+    /// Returns the template of worker pods, or why it is invalid.
+    pub fn worker_pod_template(&self) -> Result<PodTemplateSpec, String> {
+        let text = self.worker_pod_template.as_deref().filter(|text| !text.is_empty()).unwrap_or("{}");
+        let template: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let violations: Vec<_> = pod_template(&template).iter().map(ToString::to_string).collect();
+        if !violations.is_empty() {
+            return Err(violations.join("; "));
+        }
+        serde_json::from_value(serde_json::Value::Object(template.0)).map_err(|error| error.to_string())
+    }
+
     /// Returns the options of an operator that reaches the control plane at `endpoint` with the token of a
     /// file, and keeps its own objects in `namespace`.
-    pub fn options(self, endpoint: String, token_file: PathBuf, namespace: String) -> Options {
+    pub fn options(
+        self,
+        endpoint: String,
+        token_file: PathBuf,
+        namespace: String,
+        pod_template: PodTemplateSpec,
+    ) -> Options {
         Options {
             workers: WorkerOptions {
+                program_image: self
+                    .worker_program_image
+                    .or_else(|| self.worker_image.clone())
+                    .unwrap_or_default(),
                 image: self.worker_image.unwrap_or_default(),
                 image_pull_policy: self.worker_image_pull_policy,
+                user_id: Some(self.worker_user_id).filter(|id| *id != 0),
+                pod_template,
                 endpoint: self.worker_endpoint.unwrap_or_else(|| endpoint.clone()),
                 // Files of this pod do not exist in theirs.
                 collector: export::child_environment()

@@ -18,6 +18,7 @@ pub mod events;
 pub mod explain;
 mod follow;
 pub mod get;
+pub mod inject;
 pub mod logs;
 pub mod operator;
 mod pairs;

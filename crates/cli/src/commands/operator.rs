@@ -42,6 +42,10 @@ impl Operator {
                 .hint("set --worker-image or ROTA_OPERATOR_WORKER_IMAGE")
                 .into());
         }
+        let pod_template = settings.worker_pod_template().map_err(|cause| {
+            Failure::usage(format!("the template of worker pods is invalid: {cause}"))
+                .hint("correct --worker-pod-template; with Helm, the value worker.podTemplate")
+        })?;
         let found = discover::find(&globals.flags())?.options;
         let Token::File(token_file) = found.token else {
             return Err(Failure::usage("the operator requires a token file, that of its service account")
@@ -50,7 +54,7 @@ impl Operator {
         };
         let own = || env::var("POD_NAMESPACE").unwrap_or_else(|| "rota".to_owned());
         let namespace = globals.namespace.clone().unwrap_or_else(own);
-        let options = settings.options(found.endpoint, token_file, namespace);
+        let options = settings.options(found.endpoint, token_file, namespace, pod_template);
         let shutdown = signals::Shutdown::listen()?;
         tokio::select! {
             ended = options.run(shutdown.graceful.clone()) => ended?,

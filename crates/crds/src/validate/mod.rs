@@ -3,9 +3,12 @@
 
 mod agent;
 mod pod;
+mod pod_template;
 mod runtime;
 mod task;
 mod text;
+
+pub use pod_template::pod_template;
 
 /// Validation error of one field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

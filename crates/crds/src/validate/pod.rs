@@ -6,15 +6,17 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Check;
+use super::pod_template::unknown_fields;
 use crate::{AgentSecret, Json, PodOverrides, PodTemplate};
 
 /// Prefix of the volumes that the operator adds to pods.
-const RESERVED_PREFIX: &str = "rota-";
-const RESERVED: &str = "must not start with rota-, which is reserved for the operator";
+pub(super) const RESERVED_PREFIX: &str = "rota-";
+pub(super) const RESERVED: &str = "must not start with rota-, which is reserved for the operator";
 /// Kinds of volumes that give a pod no right besides its own storage.
 const TASK_VOLUMES: [&str; 5] =
     ["emptyDir", "ephemeral", "persistentVolumeClaim", "configMap", "downwardAPI"];
@@ -77,6 +79,9 @@ impl Check<'_> {
             self.field("serviceAccountName").dns_name(account, 253);
         }
         self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
+        if let Some(template) = &pod.template {
+            self.field("template").template(template);
+        }
     }
 
     /// Checks a task's overrides. Creating tasks is a smaller right than creating pods: a task must not reach what only the
@@ -118,6 +123,12 @@ impl Check<'_> {
         self.require(selector.len() <= 64, "nodeSelector must have at most 64 labels");
         self.each::<v1::Toleration>("tolerations", tolerations);
         let volumes = self.each::<v1::Volume>("volumes", volumes);
+        self.volumes(&volumes);
+        let mounts = self.each::<v1::VolumeMount>("volumeMounts", mounts);
+        self.mounts(&mounts);
+    }
+
+    pub(super) fn volumes(&mut self, volumes: &[v1::Volume]) {
         for (index, volume) in volumes.iter().enumerate() {
             let mut name = self.field("volumes");
             let mut name = name.item(index);
@@ -125,7 +136,11 @@ impl Check<'_> {
             name.dns_name(&volume.name, 63);
             name.require(!volume.name.starts_with(RESERVED_PREFIX), RESERVED);
         }
-        for (index, mount) in self.each::<v1::VolumeMount>("volumeMounts", mounts).iter().enumerate() {
+    }
+
+    /// Checks mounts of the worker's container.
+    pub(super) fn mounts(&mut self, mounts: &[v1::VolumeMount]) {
+        for (index, mount) in mounts.iter().enumerate() {
             let mut list = self.field("volumeMounts");
             let mut item = list.item(index);
             // The volumes of the worker hold its token and its secrets.
@@ -141,27 +156,34 @@ impl Check<'_> {
         }
     }
 
-    fn each<T: DeserializeOwned>(&mut self, name: &str, parts: &[Json]) -> Vec<T> {
+    fn each<T: DeserializeOwned + Serialize>(&mut self, name: &str, parts: &[Json]) -> Vec<T> {
         let mut list = self.field(name);
         list.require(parts.len() <= 64, "must have at most 64 entries");
         let read = parts.iter().enumerate().filter_map(|(index, part)| list.item(index).typed(part));
         read.collect()
     }
 
-    fn read<T: DeserializeOwned>(&mut self, name: &str, part: Option<&Json>) {
+    fn read<T: DeserializeOwned + Serialize>(&mut self, name: &str, part: Option<&Json>) {
         if let Some(part) = part {
             let _: Option<T> = self.field(name).typed(part);
         }
     }
 
-    fn typed<T: DeserializeOwned>(&mut self, part: &Json) -> Option<T> {
-        serde_json::from_value(Value::Object(part.0.clone()))
-            .map_err(|error| self.fail(error.to_string()))
-            .ok()
+    /// Reads a part as Kubernetes' own type, which ignores fields that it does not know.
+    pub(super) fn typed<T: DeserializeOwned + Serialize>(&mut self, part: &Json) -> Option<T> {
+        let given = Value::Object(part.0.clone());
+        let read = serde_json::from_value::<T>(given.clone())
+            .and_then(|read| Ok((serde_json::to_value(&read)?, read)))
+            .map_err(|error| self.fail(error.to_string()));
+        let (known, read) = read.ok()?;
+        for path in unknown_fields(&given, &known) {
+            self.field(&path).fail("is no field of Kubernetes");
+        }
+        Some(read)
     }
 }
 
 /// Returns whether the operator selects pods by this label.
-fn is_reserved(key: &str) -> bool {
+pub(super) fn is_reserved(key: &str) -> bool {
     key.starts_with("rota.dev/") || key.starts_with("app.kubernetes.io/")
 }

@@ -316,3 +316,45 @@ fn debug_output_hides_secrets() {
     let shown = format!("{task:?}");
     assert!(shown.contains("\"A\"") && !shown.contains("hidden"), "{shown}");
 }
+
+#[test]
+fn templates_do_not_change_what_makes_a_pod_a_worker() {
+    let agent = |template: &str| format!("{{runtime: {{claude: {{}}}}, pod: {{template: {template}}}}}");
+    let fine = "{metadata: {labels: {a: b}}, spec: {volumes: [{name: a, emptyDir: {}}], hostUsers: false,
+                 containers: [{name: worker, env: [{name: A, value: b}], volumeMounts: [{name: a, mountPath: /a}]},
+                              {name: proxy, image: 'x:1', ports: [{containerPort: 80}]}]}}";
+    assert_eq!(violations("Agent", "{name: a}", &agent(fine)), [""; 0]);
+    for (template, field, word) in [
+        ("{spec: 3}", "", "expected"),
+        ("{kind: Pod}", ".kind", "no field"),
+        ("{metadata: {name: x}}", ".metadata.name", "not for templates"),
+        ("{metadata: {labels: {rota.dev/agent: x}}}", ".metadata.labels.rota.dev/agent", "reserved"),
+        ("{spec: {nodes: []}}", ".spec.nodes", "no field"),
+        ("{spec: {restartPolicy: Always}}", ".spec", "restartPolicy"),
+        ("{spec: {volumes: [{name: rota-x, emptyDir: {}}]}}", ".spec.volumes[0].name", "reserved"),
+        ("{spec: {containers: [{name: rota-x}]}}", ".spec.containers[0].name", "reserved"),
+        ("{spec: {initContainers: [{name: worker}]}}", ".spec.initContainers[0].name", "worker"),
+        ("{spec: {containers: [{name: x, picture: y}]}}", ".spec.containers[0].picture", "no field"),
+        ("{spec: {containers: [{name: worker, args: [x]}]}}", ".spec.containers[0]", "args"),
+        (
+            "{spec: {containers: [{name: worker, env: [{name: ROTA_CA, value: x}]}]}}",
+            ".spec.containers[0].env.ROTA_CA",
+            "reserved",
+        ),
+        (
+            "{spec: {containers: [{name: worker, volumeMounts: [{name: a, mountPath: /var/lib/rota/x}]}]}}",
+            ".spec.containers[0].volumeMounts[0].mountPath",
+            "reserved",
+        ),
+        (
+            "{spec: {containers: [{name: x, volumeMounts: [{name: rota-token, mountPath: /x}]}]}}",
+            ".spec.containers[0].volumeMounts",
+            "reserved",
+        ),
+    ] {
+        assert_violation("Agent", "{name: a}", &agent(template), &format!("spec.pod.template{field}"), word);
+    }
+    // Misspelled fields of Kubernetes' own types elsewhere.
+    let resources = "{runtime: {claude: {}}, pod: {resources: {wishes: {cpu: 1}}}}";
+    assert_violation("Agent", "{name: a}", resources, "spec.pod.resources.wishes", "no field");
+}

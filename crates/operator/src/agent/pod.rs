@@ -1,12 +1,15 @@
 //! Builds the pod of a worker from its agent. Pure. Pods have no permission in the cluster, and no token but the one that
 //! identifies them to the control plane.
 
+mod inject;
+mod template;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+    KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec,
     ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext,
     ServiceAccountTokenProjection, Toleration, Volume, VolumeMount, VolumeProjection,
 };
@@ -18,6 +21,7 @@ use rota_crds::{ImagePullPolicy, Json, PodOverrides, PodTemplate};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use self::template::Parts;
 use crate::WorkerOptions;
 use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SPEC_HASH, TASK_UID, labels};
 
@@ -27,8 +31,8 @@ pub(super) const CONTAINER_NAME: &str = "worker";
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(600);
 /// Part of the grace period reserved for stopping unfinished tasks.
 const STOP_RESERVE: Duration = Duration::from_secs(20);
-/// User and group id that images rarely use, so that their files are not writable.
-const USER_ID: i64 = 65532;
+/// Prefix of the volumes that hold what belongs to the worker itself.
+const RESERVED_PREFIX: &str = "rota-";
 const CA_PATH: &str = "/var/run/rota/ca";
 const TOKEN_PATH: &str = "/var/run/rota/token";
 const SECRETS_PATH: &str = "/var/run/rota/secrets";
@@ -60,9 +64,8 @@ pub(crate) struct InvalidPod(pub String);
 impl PodSpecInput<'_> {
     /// Builds the pod. Its name is the agent's with a suffix that the cluster generates.
     pub(crate) fn pod(&self) -> Result<Pod, InvalidPod> {
-        let spec = self.spec()?;
-        let template = self.template();
-        let hash = hash(&spec, &template);
+        let parts = self.parts()?;
+        let hash = hash(&parts);
         let mut own = labels("worker");
         own.insert(AGENT.to_owned(), self.agent.name_any());
         own.insert(ROLE.to_owned(), "worker".to_owned());
@@ -71,9 +74,8 @@ impl PodSpecInput<'_> {
             own.insert(TASK_UID.to_owned(), task.id.to_owned());
         }
         // Labels of the agent never override those that the operator relies on.
-        let labels =
-            template.labels.iter().map(|(key, value)| (key.clone(), value.clone())).chain(own).collect();
-        let annotations = (!template.annotations.is_empty()).then_some(template.annotations);
+        let labels = parts.labels.into_iter().chain(own).collect();
+        let annotations = (!parts.annotations.is_empty()).then_some(parts.annotations);
         Ok(Pod {
             metadata: ObjectMeta {
                 generate_name: Some(name_prefix(&self.agent.name_any())),
@@ -83,14 +85,14 @@ impl PodSpecInput<'_> {
                 owner_references: self.owner().map(|owner| vec![owner]),
                 ..Default::default()
             },
-            spec: Some(spec),
+            spec: Some(parts.spec),
             ..Default::default()
         })
     }
 
     /// Returns the hash in the label of pods created now. Pods with another hash are outdated.
     pub(crate) fn hash(&self) -> Result<String, InvalidPod> {
-        Ok(hash(&self.spec()?, &self.template()))
+        Ok(hash(&self.parts()?))
     }
 
     /// Returns the owner: a task's own pod is deleted with the task, others with their agent.
@@ -112,9 +114,44 @@ impl PodSpecInput<'_> {
             .unwrap_or_default()
     }
 
-    fn spec(&self) -> Result<PodSpec, InvalidPod> {
-        let (template, overrides) = (self.template(), self.overrides());
-        let grace = template.termination_grace_period.map_or(DEFAULT_GRACE_PERIOD, |grace| grace.0);
+    /// Returns what the pod consists of: the defaults of the installation, then what the agent and its task say, then the
+    /// agent's own template.
+    fn parts(&self) -> Result<Parts, InvalidPod> {
+        let template = self.template();
+        let own =
+            template.template.as_ref().map(|own| read::<PodTemplateSpec>("template", own)).transpose()?;
+        let mut parts = Parts::from(self.options.pod_template.clone());
+        parts.merge(Parts {
+            spec: self.spec(&template)?,
+            labels: template.labels,
+            annotations: template.annotations,
+        });
+        parts.merge(own.unwrap_or_default().into());
+        let grace =
+            parts.spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let grace = grace.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs);
+        parts.spec.termination_grace_period_seconds = i64::try_from(grace.as_secs()).ok();
+        if parts.worker().is_some_and(|worker| inject::is_needed(worker, self.options)) {
+            inject::add(&mut parts, self.options);
+        }
+        if let Some(worker) = parts.worker() {
+            worker.command.get_or_insert_with(|| vec!["rota".to_owned()]);
+            let mut arguments = self.arguments(grace);
+            // Attempts are confined: what is mounted for them must be opened.
+            let mounts = worker.volume_mounts.iter().flatten();
+            let own = mounts.filter(|mount| !mount.name.starts_with(RESERVED_PREFIX));
+            arguments.extend(own.flat_map(|mount| {
+                let flag = if mount.read_only == Some(true) { "--allow-read" } else { "--allow-write" };
+                [flag.to_owned(), mount.mount_path.clone()]
+            }));
+            worker.args = Some(arguments);
+        }
+        Ok(parts)
+    }
+
+    fn spec(&self, template: &PodTemplate) -> Result<PodSpec, InvalidPod> {
+        let overrides = self.overrides();
+        let grace = template.termination_grace_period.and_then(|grace| i64::try_from(grace.0.as_secs()).ok());
         let mut tolerations: Vec<Toleration> = list("tolerations", &template.tolerations)?;
         tolerations.extend(list("tolerations", &overrides.tolerations)?);
         let mut volumes = self.volumes();
@@ -130,25 +167,25 @@ impl PodSpecInput<'_> {
             .map(|secret| LocalObjectReference { name: secret.name.clone() })
             .collect();
         Ok(PodSpec {
-            containers: vec![self.container(&template, &overrides, grace)?],
+            containers: vec![self.container(template, &overrides)?],
             volumes: Some(volumes),
             // A replacement is a new pod: a restart within the pod would hide that the worker failed.
             restart_policy: Some("Never".to_owned()),
-            termination_grace_period_seconds: i64::try_from(grace.as_secs()).ok(),
+            termination_grace_period_seconds: grace,
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            service_account_name: template.service_account_name,
+            service_account_name: template.service_account_name.clone(),
             node_selector: (!node_selector.is_empty()).then_some(node_selector),
             tolerations: (!tolerations.is_empty()).then_some(tolerations),
             affinity,
             image_pull_secrets: (!image_pull_secrets.is_empty()).then_some(image_pull_secrets),
-            runtime_class_name: template.runtime_class_name,
-            priority_class_name: template.priority_class_name,
+            runtime_class_name: template.runtime_class_name.clone(),
+            priority_class_name: template.priority_class_name.clone(),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER_ID),
-                run_as_group: Some(USER_ID),
-                fs_group: Some(USER_ID),
+                run_as_user: self.options.user_id,
+                run_as_group: self.options.user_id,
+                fs_group: self.options.user_id,
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
                     ..Default::default()
@@ -159,12 +196,7 @@ impl PodSpecInput<'_> {
         })
     }
 
-    fn container(
-        &self,
-        template: &PodTemplate,
-        overrides: &PodOverrides,
-        grace: Duration,
-    ) -> Result<Container, InvalidPod> {
+    fn container(&self, template: &PodTemplate, overrides: &PodOverrides) -> Result<Container, InvalidPod> {
         let resources: Option<ResourceRequirements> = (overrides.resources.as_ref())
             .or(template.resources.as_ref())
             .map(|resources| read("resources", resources))
@@ -178,36 +210,20 @@ impl PodSpecInput<'_> {
         if !self.agent.spec.secrets.is_empty() {
             mounts.push(mount("rota-secrets", SECRETS_PATH, true));
         }
-        let mut own: Vec<VolumeMount> = list("volumeMounts", &template.volume_mounts)?;
-        own.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
-        let mut arguments = self.arguments(grace);
-        // Attempts are confined: what is mounted for them must be opened.
-        arguments.extend(own.iter().flat_map(|mount| {
-            let flag = if mount.read_only == Some(true) { "--allow-read" } else { "--allow-write" };
-            [flag.to_owned(), mount.mount_path.clone()]
-        }));
-        mounts.extend(own);
-        let command =
-            if template.command.is_empty() { vec!["rota".to_owned()] } else { template.command.clone() };
+        mounts.extend(list::<VolumeMount>("volumeMounts", &template.volume_mounts)?);
+        mounts.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
         let policy = template.image_pull_policy.map(ImagePullPolicy::as_str).map(str::to_owned);
         Ok(Container {
             name: CONTAINER_NAME.to_owned(),
             image: Some(template.image.clone().unwrap_or_else(|| self.options.image.clone())),
             image_pull_policy: policy.or_else(|| self.options.image_pull_policy.clone()),
-            command: Some(command),
-            args: Some(arguments),
+            command: (!template.command.is_empty()).then(|| template.command.clone()),
             env: Some(self.environment()),
             resources,
             volume_mounts: Some(mounts),
             // The end of the log is the first thing users need when a worker fails.
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                run_as_non_root: Some(true),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-                ..Default::default()
-            }),
+            security_context: Some(security_context()),
             ..Default::default()
         })
     }
@@ -309,6 +325,17 @@ fn name_prefix(agent: &str) -> String {
     format!("{}-", prefix(agent, 57).trim_end_matches(['-', '.']))
 }
 
+/// Returns the rights of a container: those that the restricted Pod Security Standard allows.
+fn security_context() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..Default::default()
+    }
+}
+
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
@@ -329,8 +356,8 @@ fn list<T: DeserializeOwned>(field: &str, list: &[Json]) -> Result<Vec<T>, Inval
 }
 
 /// Hashes everything in a pod that only a new pod can change.
-fn hash(spec: &PodSpec, template: &PodTemplate) -> String {
-    let all = serde_json::json!([spec, template.labels, template.annotations]);
+fn hash(parts: &Parts) -> String {
+    let all = serde_json::json!([parts.spec, parts.labels, parts.annotations]);
     hex::encode(&Sha256::digest(all.to_string().as_bytes())[..6])
 }
 

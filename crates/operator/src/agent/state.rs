@@ -243,8 +243,11 @@ mod tests {
     async fn rejected_edit_keeps_last_spec() {
         let options = WorkerOptions {
             image: "i".into(),
+            program_image: "i".into(),
             image_pull_policy: None,
             endpoint: "https://rota:7420".into(),
+            user_id: None,
+            pod_template: k8s_openapi::api::core::v1::PodTemplateSpec::default(),
             collector: Vec::new(),
         };
         let agent = |text: &str| -> Agent {

@@ -14,10 +14,10 @@ const MAX_SPANS: usize = 128;
 /// Time after a span in which workers connect again, which does not count either.
 const RESUME_TIME: Duration = Duration::from_secs(30);
 
-/// Shortest outage that counts.
+/// Shortest outage that is added; shorter ones delay no deadline noticeably.
 const MIN_OUTAGE: Duration = Duration::from_secs(1);
 
-/// Disjoint spans, oldest first.
+/// The times that do not count, as disjoint spans, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Away {
     spans: VecDeque<Span>,

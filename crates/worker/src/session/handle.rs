@@ -54,7 +54,7 @@ pub(super) struct AttemptHandle {
     /// Wakes the attempt's task, for example when the outbox has room again.
     pub(super) changed: Notify,
     key: AttemptKey,
-    /// Notifies the session loop.
+    /// Where the session loop learns that there are events to send.
     notifications: mpsc::UnboundedSender<AttemptEvent>,
     /// Process group of the attempt's programs.
     pub(super) group: Group,

@@ -67,7 +67,7 @@ impl Queue {
 pub(super) struct Outbox {
     bounds: Bounds,
     directory: PathBuf,
-    /// Oldest events.
+    /// Oldest events, of which the first ones may have been sent.
     memory: Queue,
     /// File of the next ones; `None` while a job works on it.
     spill: Option<Spill>,
@@ -76,7 +76,7 @@ pub(super) struct Outbox {
     file_size: u64,
     /// Bytes of events that a job writes now.
     writing: usize,
-    /// Newest events.
+    /// Newest events, which follow those in the file.
     tail: Queue,
     /// Number of the job that works on the file; those of others are outdated.
     job: Option<u64>,
@@ -153,7 +153,7 @@ impl Outbox {
         }
     }
 
-    /// Returns what is to be done with the file now, if anything. The result goes to [`Self::finish`].
+    /// Returns what is to be done with the file now, if anything. Its result is for [`Self::finish`].
     pub(super) fn start_job(&mut self) -> Option<SpillJob> {
         if self.job.is_some() {
             return None;

@@ -24,7 +24,7 @@ pub(super) struct SpillJob {
     pub(super) number: u64,
     /// The file, if there is one already.
     pub(super) spill: Option<Spill>,
-    /// Where it is created.
+    /// Directory in which it is created otherwise.
     pub(super) directory: PathBuf,
     pub(super) work: SpillWork,
 }
@@ -100,7 +100,7 @@ const HEADER: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Spill {
     file: File,
-    /// Events in the file.
+    /// Number of events between `head` and `tail`.
     events: i64,
     head: u64,
     tail: u64,

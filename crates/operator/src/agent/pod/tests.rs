@@ -16,8 +16,11 @@ spec: {spec}
 fn options() -> WorkerOptions {
     WorkerOptions {
         image: "rota:1".into(),
+        program_image: "program:1".into(),
         image_pull_policy: None,
         endpoint: "https://rota.r.svc:7420".into(),
+        user_id: Some(65532),
+        pod_template: PodTemplateSpec::default(),
         collector: vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), "http://collector:4318".into())],
     }
 }
@@ -67,7 +70,83 @@ fn pod_follows_the_agents_template() {
     assert!(arguments.contains("--drain-timeout 15s --secrets-dir"), "{arguments}");
     assert!(arguments.ends_with("--allow-write /cache"), "attempts may use it: {arguments}");
     assert_eq!(spec.tolerations.unwrap().len(), 1);
-    assert_eq!(spec.volumes.unwrap().len(), 6);
+    assert_eq!(spec.volumes.unwrap().len(), 7);
+}
+
+#[test]
+fn templates_are_merged_by_name() {
+    let defaults = "{metadata: {labels: {cost: shared, team: none}}, spec: {
+        tolerations: [{key: agents}], nodeSelector: {pool: agents}, terminationGracePeriodSeconds: 60,
+        containers: [{name: worker, env: [{name: REGION, value: here}], resources: {requests: {cpu: 100m}}}]}}";
+    let options = WorkerOptions { pod_template: serde_saphyr::from_str(defaults).unwrap(), ..options() };
+    let agent = agent(
+        "{runtime: {scripted: {}}, pod: {labels: {team: x}, volumes: [{name: cache, emptyDir: {}}], template: {
+            metadata: {annotations: {note: mine}},
+            spec: {
+                initContainers: [{name: prepare, image: 'busybox:1'}], volumes: [{name: more, emptyDir: {}}],
+                containers: [
+                    {name: proxy, image: 'proxy:1'},
+                    {name: worker, env: [{name: REGION, value: there}, {name: MORE, value: '1'}],
+                     volumeMounts: [{name: more, mountPath: /more, readOnly: true}]}],
+                topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}],
+                securityContext: {runAsUser: 1000}}}}}",
+    );
+    let pod = PodSpecInput { agent: &agent, options: &options, task: None }.pod().unwrap();
+    assert_eq!((pod.labels()["cost"].as_str(), pod.labels()["team"].as_str()), ("shared", "x"));
+    assert_eq!(pod.annotations()["note"], "mine");
+    assert_eq!(pod.annotations()["kubectl.kubernetes.io/default-container"], "worker");
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.termination_grace_period_seconds, Some(60));
+    assert_eq!(spec.node_selector.unwrap()["pool"], "agents");
+    assert_eq!((spec.tolerations.unwrap().len(), spec.topology_spread_constraints.unwrap().len()), (1, 1));
+    let security = spec.security_context.unwrap();
+    assert_eq!((security.run_as_user, security.run_as_non_root), (Some(1000), Some(true)));
+    let names: Vec<_> = spec.containers.iter().map(|container| container.name.as_str()).collect();
+    assert_eq!((names, spec.init_containers.unwrap().len()), (vec!["worker", "proxy"], 1));
+    let volumes: Vec<_> = spec.volumes.unwrap().into_iter().map(|volume| volume.name).collect();
+    assert_eq!(volumes, ["rota-ca", "rota-token", "rota-state", "rota-tmp", "cache", "more"]);
+    let worker = &spec.containers[0];
+    assert_eq!(worker.image.as_deref(), Some("rota:1"));
+    let environment = worker.env.clone().unwrap();
+    let value =
+        |name: &str| environment.iter().find(|one| one.name == name).and_then(|one| one.value.clone());
+    assert_eq!((value("REGION").as_deref(), value("MORE").as_deref()), (Some("there"), Some("1")));
+    assert_eq!(value("ROTA_ENDPOINT").as_deref(), Some("https://rota.r.svc:7420"));
+    assert!(worker.resources.is_some());
+    let arguments = worker.args.clone().unwrap().join(" ");
+    assert!(arguments.ends_with("--drain-timeout 40s --allow-read /more"), "{arguments}");
+}
+
+#[test]
+fn program_is_injected_into_foreign_images() {
+    let pod = |pod: &str| {
+        build(&agent(&format!("{{runtime: {{scripted: {{}}}}, pod: {pod}}}")), None).spec.unwrap()
+    };
+    let spec = pod("{image: 'mine:2', resources: {limits: {memory: 1Gi}}}");
+    let install = &spec.init_containers.as_ref().unwrap()[0];
+    assert_eq!((install.name.as_str(), install.image.as_deref()), ("rota-install", Some("program:1")));
+    assert_eq!(install.resources, spec.containers[0].resources);
+    assert_eq!(install.security_context, spec.containers[0].security_context);
+    assert_eq!(spec.containers[0].command.as_deref().unwrap(), ["/opt/rota/bin/rota"]);
+    let mount = spec.containers[0].volume_mounts.clone().unwrap().pop().unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/opt/rota", Some(true)));
+    // Images with a program of their own.
+    for own in ["{image: 'mine:2', command: [rota]}", "{image: 'rota:1'}", "{}"] {
+        let spec = pod(own);
+        assert_eq!(
+            (spec.init_containers, spec.containers[0].command.as_deref()),
+            (None, Some(&["rota".to_owned()][..]))
+        );
+    }
+}
+
+#[test]
+fn cluster_may_assign_the_user() {
+    let options = WorkerOptions { user_id: None, ..options() };
+    let agent = agent("{runtime: {scripted: {}}}");
+    let pod = PodSpecInput { agent: &agent, options: &options, task: None }.pod().unwrap();
+    let security = pod.spec.unwrap().security_context.unwrap();
+    assert_eq!((security.run_as_user, security.fs_group, security.run_as_non_root), (None, None, Some(true)));
 }
 
 #[test]

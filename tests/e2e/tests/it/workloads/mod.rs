@@ -1,5 +1,6 @@
-//! Workloads group: large batches, the Claude Code CLI, traces.
+//! Workloads group: large batches, the Claude Code CLI, traces, images of their own.
 
 mod batch;
 mod claude;
+mod foreign_image;
 mod traces;
