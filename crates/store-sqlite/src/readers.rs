@@ -110,10 +110,11 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
     })?;
     let shard = one(connection, sql::SHARD, [], |row| {
         let away = row.get_ref(3)?.as_blob_or_null()?.map(stored::<Vec<Span>>);
-        Ok((unsigned(row.get(0)?), row.get(1)?, row.get::<_, Option<i64>>(2)?, away))
+        Ok((unsigned(row.get(0)?), row.get(1)?, row.get::<_, Option<i64>>(2)?, away, row.get(4)?))
     })?;
-    let (revision, last_route, written_at, away) = shard.unwrap_or_default();
+    let (revision, last_route, written_at, away, store) = shard.unwrap_or_default();
     Ok(Snapshot {
+        store,
         agents: records::<Agent>(connection, sql::AGENTS)?,
         routes: routes.collect::<Result<_, Error>>()?,
         queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,

@@ -73,7 +73,7 @@ statements! {
     FEED = "SELECT revision, tasks.key, record, body FROM events JOIN tasks ON tasks.key = events.task
             WHERE revision > ? ORDER BY revision LIMIT ?";
     DELETE_EVENTS = "DELETE FROM events WHERE task = ?";
-    SHARD = "SELECT revision, last_route, written_at, away FROM shards WHERE id = 0";
+    SHARD = "SELECT revision, last_route, written_at, away, store FROM shards WHERE id = 0";
     // A compare-and-set: it changes no row if another opening, or another write, came in between.
     ADVANCE = "UPDATE shards SET revision = ?3, last_route = ?4, written_at = ?5, away = coalesce(?6, away) \
                WHERE id = 0 AND epoch = ?1 AND revision = ?2";

@@ -11,6 +11,7 @@ use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
+use uuid::Uuid;
 
 use crate::{
     Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
@@ -24,6 +25,7 @@ const MAX_READS: usize = 64;
 
 #[derive(Debug, Clone, Default)]
 struct Contents {
+    id: Uuid,
     tasks: BTreeMap<TaskKey, (Task, RouteId)>,
     ids: HashMap<ScopedId, TaskKey>,
     payloads: HashMap<TaskKey, Bytes>,
@@ -47,9 +49,16 @@ struct Contents {
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct InMemoryStore {
     state: Arc<RwLock<Contents>>,
+}
+
+impl Default for InMemoryStore {
+    fn default() -> Self {
+        let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };
+        Self { state: Arc::new(RwLock::new(contents)) }
+    }
 }
 
 /// Returns the keys of the oldest entries that ended before a time.
@@ -349,6 +358,7 @@ impl Reader for InMemoryStore {
             }
         }
         Ok(Snapshot {
+            store: state.id,
             agents: state.agents.values().cloned().collect(),
             routes: state.routes.iter().map(|(id, route)| (*id, route.clone())).collect(),
             queued: queued.into_iter().collect(),

@@ -11,6 +11,7 @@ use rota_core::target::Route;
 use rota_core::task::{self, Body, Event, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{FollowUp, Stored};
 
@@ -249,6 +250,8 @@ pub struct Span {
 /// State that a control plane keeps in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// Identity of the store, made with it. A copy of the store, such as a backup, has the same.
+    pub store: Uuid,
     pub agents: Vec<Agent>,
     pub routes: Vec<(RouteId, Route)>,
     /// Number of ready tasks by route.

@@ -49,21 +49,39 @@ fn full_disk_refuses_migration_and_changes_nothing() {
     let needed = 3 * 4096 * u64::try_from(pages).unwrap() + 1024 * 1024;
     let error = migrate::to_latest(&mut old, &path, |_| Some(needed - 1)).unwrap_err();
     let Error::Unavailable { message, hint } = error else { panic!("{error}") };
-    assert!(message.contains(&format!("version 4 to 6 needs {needed} bytes")), "{message}");
+    assert!(message.contains(&format!("version 4 to 7 needs {needed} bytes")), "{message}");
     assert!(hint.contains("free space") && hint.contains("previous version"), "{hint}");
     assert_eq!((schema(&old), std::fs::read(&path).unwrap()), before);
     migrations().to_version(&mut old, 4).unwrap();
     migrate::to_latest(&mut old, &path, |_| Some(needed)).unwrap();
-    assert_eq!(schema(&old).0, 6);
+    assert_eq!(schema(&old).0, 7);
     let log = std::fs::metadata(folder.path().join("rota.db-wal")).unwrap();
     assert_eq!(log.len(), 0, "the log has returned its space");
+}
+
+#[test]
+fn store_id_is_made_once_without_much_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rota.db");
+    let mut old = Connection::open(&path).unwrap();
+    migrations().to_version(&mut old, 5).unwrap();
+    old.execute("INSERT INTO payloads (key, body) VALUES (1, zeroblob(5000000))", []).unwrap();
+    migrate::to_latest(&mut old, &path, |_| Some(1024 * 1024)).unwrap();
+    drop(old);
+    let id = |path: &std::path::Path| {
+        let (_writer, readers) = crate::open_connections(path).unwrap();
+        rota_store::Reader::snapshot(&readers).unwrap().store
+    };
+    assert!(!id(&path).is_nil());
+    assert_eq!(id(&path), id(&path), "it is kept");
+    assert_ne!(id(&path), id(&folder.path().join("other.db")));
 }
 
 #[test]
 fn new_database_needs_no_space_check() {
     let mut connection = Connection::open_in_memory().unwrap();
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
-    assert_eq!(schema(&connection).0, 6);
+    assert_eq!(schema(&connection).0, 7);
     // Neither does one that is up to date.
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
 }
