@@ -49,6 +49,7 @@ mod grpc;
 mod health;
 mod http;
 mod keys;
+mod lineage;
 mod metrics;
 mod options;
 mod pools;

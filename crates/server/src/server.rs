@@ -26,6 +26,7 @@ use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, Creator, Explainer, Streams, ending};
 use crate::health::Health;
 use crate::http::{self, Pages};
+use crate::lineage::Lineage;
 use crate::metrics::{Metrics, Scraper};
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
@@ -110,7 +111,7 @@ impl Server {
 
         let store = StoreClient::new(Arc::clone(&options.store));
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
-        let watchers = Arc::new(Watchers::default());
+        let watchers = Arc::new(Watchers::new(Lineage::begin(&snapshot)));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));

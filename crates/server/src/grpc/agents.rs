@@ -178,6 +178,7 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::WatchDemandStream>, Status> {
         let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
         Ok(Response::new(Box::pin(demand::watch(
+            &self.sessions.store,
             &self.demand,
             &self.demand_messages,
             &self.streams,

@@ -14,6 +14,7 @@ use tonic::Status;
 use super::streams::{Streams, send};
 use crate::demand::{Demand, IsolatedTask, PoolStatus, Snapshot};
 use crate::scheduler::WorkerView;
+use crate::store_client::StoreClient;
 use crate::wire::time;
 
 /// Messages that may wait for the caller.
@@ -45,6 +46,7 @@ impl DemandMessages {
         let new = v1::WatchDemandResponse {
             demands: demands(demand, snapshot, namespace),
             isolated: isolated(demand, snapshot, namespace),
+            store: None,
         };
         // Watchers hold the last message that they have sent; those without watchers are not kept.
         made.retain(|_, last| last.version >= version || Arc::strong_count(&last.message) > 1);
@@ -123,8 +125,9 @@ fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>)
         .collect()
 }
 
-/// Sends demand now, then whenever it changed.
+/// Sends demand now, then whenever it changed, each time with the version of the store.
 pub(super) fn watch(
+    store: &StoreClient,
     demand: &Demand,
     messages: &Arc<DemandMessages>,
     streams: &Streams,
@@ -132,6 +135,7 @@ pub(super) fn watch(
 ) -> ReceiverStream<Result<v1::WatchDemandResponse, Status>> {
     let (demand, messages, mut changed) =
         (demand.clone(), Arc::clone(messages), demand.scheduler.changed().subscribe());
+    let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
     streams.serve("watch-demand", STREAM_BUFFER, move |outbox| async move {
         let mut last = None;
         loop {
@@ -140,7 +144,10 @@ pub(super) fn watch(
             let message = messages.of(&demand, &snapshot, namespace.as_ref());
             drop(snapshot);
             if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &message)) {
-                send(&outbox, (*message).clone()).await?;
+                // While the store does not respond, demand is known all the same.
+                let revision = store.reads().revision().await.ok();
+                let store = revision.map(|revision| watchers.lineage().version(revision));
+                send(&outbox, v1::WatchDemandResponse { store, ..(*message).clone() }).await?;
                 last = Some(message);
             }
             let _ = changed.changed().await;

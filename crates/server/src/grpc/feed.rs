@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::streams::{Chunks, Streams};
 use crate::clock::now;
+use crate::lineage::{Lineage, Origin};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::messages::{self, token};
 use crate::watchers::{MAX_CHUNK_BYTES, Next, Subscription, Topic, is_oversized};
@@ -22,18 +23,25 @@ use crate::wire::{names, status};
 const FEED_PAGE: Budget = Budget { entries: 128, bytes: LOG_PAGE.bytes };
 
 /// Returns the revision of a token, if the feed can resume from it.
-fn read_token(retention: Option<Duration>, text: &str, last: u64) -> Option<u64> {
-    let (revision, seconds) = text.split_once('.')?;
+fn read_token(lineage: &Lineage, retention: Option<Duration>, text: &str, last: u64) -> Option<u64> {
+    let (revision, rest) = text.split_once('.')?;
+    // Tokens of earlier versions end with the time.
+    let (seconds, origin) = rest.split_once('.').map_or((rest, None), |(at, origin)| (at, Some(origin)));
     let revision = u64::from_str_radix(revision, 16).ok()?;
     let at = i64::from_str_radix(seconds, 16).ok()?.checked_mul(1_000_000)?;
     // Entries older than the retention may have been removed, and an unknown revision is from another store.
     let fresh = retention.is_none_or(|retention| rota_core::Timestamp(at) > now() - retention);
-    (fresh && revision <= last).then_some(revision)
+    let ours = match origin {
+        Some(origin) => lineage.contains(Origin::parse(origin)?, revision),
+        None => true,
+    };
+    (fresh && ours && revision <= last).then_some(revision)
 }
 
 /// State of a watcher of many tasks.
 struct Feed {
     store: StoreClient,
+    lineage: Lineage,
     subscription: Subscription,
     namespace: Option<Namespace>,
     states_only: bool,
@@ -78,16 +86,24 @@ impl Feed {
         // Before reading: what is committed after that arrives, and what was committed before is read.
         let subscription = streams.watchers.subscribe(topic);
         let last = store.reads().revision().await.map_err(status::store)?;
-        let from =
-            if request.token.is_empty() { Some(last) } else { read_token(retention, &request.token, last) };
+        let lineage = streams.watchers.lineage();
+        let from = if request.token.is_empty() {
+            Some(last)
+        } else {
+            read_token(lineage, retention, &request.token, last)
+        };
         let seen = from.unwrap_or(last);
         // The first answer gives a token, so that a caller can resume from here even if nothing happens.
-        let first =
-            v1::WatchTasksResponse { token: token(seen), resync: from.is_none(), ..Default::default() };
+        let first = v1::WatchTasksResponse {
+            token: token(lineage, seen),
+            resync: from.is_none(),
+            ..Default::default()
+        };
         let mut chunk = Vec::new();
         messages::append(&mut chunk, &first);
         Ok(Self {
             store: store.clone(),
+            lineage: lineage.clone(),
             subscription,
             namespace,
             states_only,
@@ -156,7 +172,7 @@ impl Feed {
 
     fn append(&self, chunk: &mut Vec<u8>, task: &Task, events: &[Event], seen: u64) {
         let wanted = events.iter().filter(|event| !self.states_only || messages::is_state(event));
-        messages::feed(chunk, task, wanted, seen);
+        messages::feed(chunk, task, wanted, || token(&self.lineage, seen));
     }
 }
 

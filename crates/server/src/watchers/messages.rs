@@ -8,14 +8,15 @@ use rota_proto::v1;
 use tonic::Status;
 
 use crate::clock::now;
+use crate::lineage::Lineage;
 use crate::wire::{event, task as wire};
 
 /// Size of the prefix of a message in gRPC: a flag for compression, and the length.
 const PREFIX: usize = 5;
 
-/// Returns the token of a feed: the last revision seen, and the time. Opaque to callers.
-pub(crate) fn token(revision: u64) -> String {
-    format!("{revision:x}.{:x}", now().0 / 1_000_000)
+/// Returns the token of a feed: the last revision seen, the time, and the store. Opaque to callers.
+pub(crate) fn token(lineage: &Lineage, revision: u64) -> String {
+    format!("{revision:x}.{:x}.{lineage}", now().0 / 1_000_000)
 }
 
 /// Whether an entry is a change of state or of the task itself, which `states_only` is limited to.
@@ -23,12 +24,17 @@ pub(crate) fn is_state(event: &Event) -> bool {
     matches!(event.body, Body::State(_) | Body::Change { .. })
 }
 
-/// Appends the message of a feed with these entries, after which a watcher has seen a revision. None without entries.
-pub(crate) fn feed<'a>(out: &mut Vec<u8>, task: &Task, events: impl Iterator<Item = &'a Event>, seen: u64) {
+/// Appends the message of a feed with these entries, after which a watcher resumes from `token`. None without entries.
+pub(crate) fn feed<'a>(
+    out: &mut Vec<u8>,
+    task: &Task,
+    events: impl Iterator<Item = &'a Event>,
+    token: impl FnOnce() -> String,
+) {
     let events: Vec<_> = events.map(event::to_wire).collect();
     if !events.is_empty() {
         let task = Some(wire::to_wire(task, None, None));
-        append(out, &v1::WatchTasksResponse { task, events, token: token(seen), resync: false });
+        append(out, &v1::WatchTasksResponse { task, events, token: token(), resync: false });
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::buffer::{Buffer, Taken};
 use self::lane::{Change, Lane};
+use crate::lineage::Lineage;
 
 #[cfg(test)]
 pub(crate) use self::buffer::MAX_BUFFER_BYTES;
@@ -38,6 +39,7 @@ const FEED_INTERVAL: Duration = Duration::from_millis(10);
 /// Topics with their watchers, and recent changes of each.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
+    lineage: Lineage,
     buffer: Mutex<Buffer>,
     /// Changes for watchers of one task. Positions are those of its log. Relayed immediately.
     tasks: Lane,
@@ -50,6 +52,16 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
+    /// Creates the watchers of a control plane, whose positions are those of its store.
+    pub(crate) fn new(lineage: Lineage) -> Self {
+        Self { lineage, ..Self::default() }
+    }
+
+    /// Returns the store that positions refer to.
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     /// Subscribes to a topic. What was committed before must be read from the store afterwards.
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic) -> Subscription {
         let changed = self.buffer.lock().subscribe(&topic);
@@ -123,8 +135,11 @@ impl Watchers {
                 for states_only in [false, true] {
                     let topics = self.buffer.lock().feeds(&change.task.namespace, states_only);
                     let wanted = change.events().filter(|event| !states_only || messages::is_state(event));
-                    let message = (change.complete && !topics.is_empty())
-                        .then(|| self.encode(|out| messages::feed(out, &change.task, wanted, seen)));
+                    let message = (change.complete && !topics.is_empty()).then(|| {
+                        self.encode(|out| {
+                            messages::feed(out, &change.task, wanted, || messages::token(&self.lineage, seen))
+                        })
+                    });
                     for topic in topics {
                         self.append(topic, &change, message.as_deref(), &mut opened);
                     }

@@ -1,7 +1,12 @@
-//! The control plane is killed and restarted: attempts continue.
+//! The control plane is killed and restarted: attempts continue. A store that was restored from a backup is
+//! recognized.
 
-use anyhow::Result;
-use rota_proto::v1::{TaskState, script_step::Kind as Step};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
+use rota_testkit::client::Client;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, history, output, tasks};
 
@@ -123,4 +128,72 @@ async fn absent_worker_loses_task_after_recovery_grace() -> Result<()> {
     assert_eq!(status.attempt, 2);
     assert_eq!(status.worker_losses, 1);
     history::check(&client, true).await?.check()
+}
+
+/// Copies the database, which no control plane has open, in place of another one.
+fn copy_store(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for name in ["rota.sqlite", "rota.sqlite-wal", "rota.sqlite-shm"] {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.exists() {
+            std::fs::copy(from, to)?;
+        } else if to.exists() {
+            std::fs::remove_file(to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the store's version, as a new stream of demand has it.
+async fn store_version(client: &Client) -> Result<v1::StoreVersion> {
+    let mut demand = client.watch_demand("namespaces/-");
+    demand.next().await.context("nothing came")??.store.context("there is no version")
+}
+
+async fn create_many(client: &Client, count: usize) -> Result<()> {
+    for _ in 0..count {
+        tasks::create(client, tasks::task("echo")).await?;
+    }
+    Ok(())
+}
+
+/// Returns whether a feed that resumes from a token reports that changes were lost.
+async fn resyncs(client: &Client, token: &str) -> Result<bool> {
+    let mut feed = client.watch_tasks("namespaces/-", token, true);
+    Ok(feed.next().await.context("nothing came")??.resync)
+}
+
+#[tokio::test]
+async fn restored_store_is_recognized() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    let (folder, backup) = (cluster.folder().to_owned(), cluster.folder().join("backup"));
+    create_many(&client, 5).await?;
+    let first = store_version(&client).await?;
+    cluster.kill().await;
+    copy_store(&folder, &backup)?;
+    cluster.restart().await?;
+    create_many(&client, 5).await?;
+    let later = store_version(&client).await?;
+    assert_eq!(later.id, first.id, "a restart keeps the store");
+    assert!(later.run != first.run && later.revision > first.revision, "{first:?}, then {later:?}");
+    let mut feed = client.watch_tasks("namespaces/-", "", true);
+    let token = feed.next().await.context("nothing came")??.token;
+    drop(feed);
+    assert!(!resyncs(&client, &token).await?);
+    cluster.kill().await;
+    cluster.restart().await?;
+    assert!(!resyncs(&client, &token).await?, "nothing was lost by a restart");
+
+    cluster.kill().await;
+    copy_store(&backup, &folder)?;
+    cluster.restart().await?;
+    let restored = store_version(&client).await?;
+    assert_eq!(restored.id, first.id);
+    assert!(restored.revision < later.revision, "{restored:?}");
+    // It has more commits than before the backup was restored, and not the same.
+    create_many(&client, 10).await?;
+    assert!(store_version(&client).await?.revision > later.revision);
+    assert!(resyncs(&client, &token).await?);
+    Ok(())
 }
