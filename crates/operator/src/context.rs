@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::Options;
 use crate::cluster::{STATUS_MANAGER, is_deleted};
+use crate::control_store::ControlStore;
 use crate::error::ReconcileError;
 use crate::health::Health;
 use crate::kind::{Guarded, Kind};
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     /// Identifies this cluster among those that share a control plane: the UID of the operator's namespace, which
     /// outlives a release.
     pub cluster: Arc<str>,
+    /// Store of the control plane.
+    pub store: Arc<ControlStore>,
 }
 
 impl Context {

@@ -40,6 +40,7 @@ mod backoff;
 mod cluster;
 mod context;
 mod control_plane;
+mod control_store;
 mod controller;
 mod error;
 mod health;

@@ -89,6 +89,7 @@ async fn operate(
         health,
         authority,
         cluster: cluster.into(),
+        store: Arc::default(),
     };
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;

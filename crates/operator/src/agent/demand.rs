@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::context::Context;
+use crate::control_store::StoreChange;
 use crate::kind::Guarded;
 
 /// Demand by the agent's full name. Empty until the first response.
@@ -54,10 +55,12 @@ impl DemandCache {
     }
 }
 
-/// Watches the demand of all agents until `shutdown`.
+/// Watches the demand of all agents until `shutdown`. Triggers all agents when the control plane was started again, or has
+/// another store.
 pub(crate) async fn watch(
     context: Context,
     cache: Arc<DemandCache>,
+    stores: Vec<Store<Guarded<Agent>>>,
     triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
@@ -72,7 +75,23 @@ pub(crate) async fn watch(
             Some(Err(error)) => return Err(error.into()),
             None => return Err(Error::Ended("demand stream")),
         };
-        for name in cache.replace(response) {
+        let store =
+            response.store.clone().map_or(StoreChange::None, |version| context.store.observe(version));
+        let changed = cache.replace(response);
+        if store != StoreChange::None {
+            if let StoreChange::Lost(loss) = store {
+                tracing::warn!(
+                    cause = loss.describe(),
+                    "control plane lost records, registering all agents again"
+                );
+            }
+            for (store, trigger) in stores.iter().zip(&triggers) {
+                for agent in store.state() {
+                    let _ = trigger.send(ObjectRef::from_obj(agent.as_ref())).await;
+                }
+            }
+        }
+        for name in changed {
             let Some((namespace, agent)) = names::parse(&name, "agents") else { continue };
             if !context.watches(namespace) {
                 continue;

@@ -99,8 +99,8 @@ impl Parts {
         triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
         shutdown: CancellationToken,
     ) -> Result<(), crate::Error> {
-        let finalize = finalize::run(context.clone(), stores, self.deleted, shutdown.clone());
-        let demand = demand::watch(context, self.demand, triggers, shutdown);
+        let finalize = finalize::run(context.clone(), stores.clone(), self.deleted, shutdown.clone());
+        let demand = demand::watch(context, self.demand, stores, triggers, shutdown);
         tokio::select! {
             ended = demand => ended,
             () = finalize => Ok(()),
@@ -147,6 +147,10 @@ impl Agents {
         state: &mut AgentState,
     ) -> Result<Action, ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
+        if let Some(loss) = state.begin_generation(self.context.store.generation()) {
+            let note = format!("{}; registering the agent again", loss.describe());
+            self.context.event(agent, EventType::Warning, "ControlPlaneLostRecords", "Register", &note).await;
+        }
         let checked = match validate::check(agent, &self.context.options.workers) {
             Ok(hash) => match self.register(agent, state).await? {
                 None => Ok(hash),

@@ -15,6 +15,7 @@ use super::history::PodHistory;
 use super::start_failure::{StartFailure, StartFailures};
 use super::{REJECTION_RETRY_INTERVAL, validate};
 use crate::WorkerOptions;
+use crate::control_store::{Generation, Loss};
 
 /// Pause of all starts for isolated tasks after one failed: a quota refuses the others too.
 const ISOLATED_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub(super) type Version = (Option<i64>, u64);
 /// State of one agent between reconciliations.
 #[derive(Debug, Default)]
 pub(super) struct AgentState {
+    /// Run of the control plane that everything reported to it belongs to.
+    generation: Generation,
     /// Generation and hash of the labels that the control plane has accepted.
     pub registered: Option<Version>,
     /// Version that the control plane has rejected, and when.
@@ -71,6 +74,19 @@ impl<'a> Start<'a> {
 }
 
 impl AgentState {
+    /// Forgets what the control plane has received, if it was started again since. Returns what happened to its store, if it
+    /// had accepted this agent before and may have lost it.
+    pub(super) fn begin_generation(&mut self, generation: Generation) -> Option<Loss> {
+        if self.generation == generation {
+            return None;
+        }
+        let had_registered = self.registered.take().is_some();
+        (self.rejected, self.announced, self.reported) = (None, None, None);
+        self.history.control_plane_unavailable();
+        let before = std::mem::replace(&mut self.generation, generation);
+        generation.loss_since(before).filter(|_| had_registered)
+    }
+
     /// Records that a worker did not start, or failed soon after. Pauses further starts of its template, or for its task.
     pub(super) fn start_failed(&mut self, start: Start<'_>, failure: StartFailure, now: Instant) {
         match start {
@@ -219,7 +235,10 @@ impl AgentState {
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::v1;
+
     use super::*;
+    use crate::control_store::ControlStore;
 
     fn failure() -> StartFailure {
         StartFailure::new("Error", "x")
@@ -266,6 +285,32 @@ mod tests {
         assert_eq!(state.recent_rejection((Some(2), 0), now), Some(&failure()));
         assert_eq!(state.recent_rejection((Some(3), 0), now), None);
         assert_eq!(state.recent_rejection((Some(2), 0), now + REJECTION_RETRY_INTERVAL), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_store_is_given_everything_again() {
+        let (store, mut state, now) = (ControlStore::default(), AgentState::default(), Instant::now());
+        let observe = |id: &str, run: &str, revision| {
+            store.observe(v1::StoreVersion { id: id.into(), run: run.into(), revision });
+            store.generation()
+        };
+        let workers = [("a".to_owned(), "1".to_owned())];
+        let report_all = |state: &mut AgentState| {
+            assert!(state.announcement_due(&workers, true, now) && state.report_due("broken", now));
+            state.registered = Some((Some(1), 0));
+        };
+        assert_eq!(state.begin_generation(observe("s", "1", 5)), None);
+        report_all(&mut state);
+        assert_eq!(state.begin_generation(observe("s", "1", 6)), None);
+        assert!(state.registered.is_some(), "the control plane still runs");
+        assert_eq!(state.begin_generation(observe("s", "2", 6)), None);
+        report_all(&mut state);
+        assert_eq!(state.begin_generation(observe("s", "3", 2)), Some(Loss::Restored));
+        report_all(&mut state);
+        assert_eq!(state.begin_generation(observe("t", "4", 9)), Some(Loss::Replaced));
+        assert_eq!(state.registered, None);
+        // One that has not been registered lost nothing.
+        assert_eq!(AgentState::default().begin_generation(store.generation()), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -133,9 +133,8 @@ impl Tasks {
         let record = match dereference::record(&self.context, &self.cache, task).await? {
             Some(record) => record,
             None if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => {
-                let message =
-                    "the control plane no longer has a record of this task; the task is not run again";
-                let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordNotFound", message, now);
+                let message = status::record_missing(self.context.store.generation().loss());
+                let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordNotFound", &message, now);
                 apply::write_status(&self.context, task, ended).await?;
                 return Ok(Action::await_change());
             }

@@ -13,6 +13,8 @@ use rota_proto::causes::{
 };
 use rota_proto::v1::{self, TaskState, WaitReason};
 
+use crate::control_store::Loss;
+
 /// Time after which a task that has not started gets a status write for its wait.
 pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// Status writes under way that lengthen the delay once more, and how often at most.
@@ -29,6 +31,12 @@ const TRANSIENT_CAUSES: [&str; 4] = [DISPATCHING, BEHIND, BUSY_WITH, POOL_STARTI
 pub(crate) struct WaitExplanation {
     pub reason: String,
     pub message: String,
+}
+
+/// Returns the message of a task whose record is missing, with what happened to the store.
+pub(crate) fn record_missing(loss: Option<Loss>) -> String {
+    let cause = loss.map(|loss| format!(": {}", loss.describe())).unwrap_or_default();
+    format!("the control plane no longer has a record of this task{cause}; the task is not run again")
 }
 
 /// Explains a wait in terms that do not change while the cause stays the same: remaining seconds, queue positions and slot

@@ -1,9 +1,10 @@
-//! Cancels tasks whose resource was deleted. Tasks have no finalizer, so that an unavailable control plane never blocks the
+//! Cancels tasks whose resource was deleted, or has ended while the control plane was restored from a backup. Tasks have no finalizer, so that an unavailable control plane never blocks the
 //! deletion of an object or its namespace; cancellations that failed then are made up for here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
@@ -98,7 +99,7 @@ async fn sweep(context: &Context, stores: &Stores) -> bool {
     match cancel_orphans(context, stores).await {
         Ok(0) => true,
         Ok(count) => {
-            tracing::info!(count, "cancelled tasks whose resource was deleted");
+            tracing::info!(count, "cancelled tasks whose resource was deleted or has ended");
             true
         }
         Err(error) => {
@@ -121,28 +122,49 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, Rec
         filter: Some(filter),
         ..Default::default()
     };
-    let mut count = 0;
     // Records first: each was created from a resource that existed before, so a missing resource was deleted.
+    let mut ended = Vec::new();
+    let mut missing = Vec::new();
     for record in context.control.all_tasks(request, None).await? {
         let Some((namespace, _)) = names::parse(&record.name, "tasks") else { continue };
         if !context.watches(namespace) {
             continue;
         }
-        let reference = ObjectRef::<Guarded<Task>>::new(&record.alias).within(namespace);
-        let resource = stores.iter().find_map(|(store, _)| {
-            store.get(&reference).filter(|task| task.uid().as_deref() == Some(&record.uid))
-        });
-        let reason = match resource {
-            Some(resource) if has_ended(&resource) => RESTORED_REASON,
-            Some(_) => continue,
-            // The store may lag behind what the previous leader saw; the cluster does not.
-            None if exists(&context.kube, namespace, &record).await? => continue,
-            None => CANCEL_REASON,
-        };
-        cancel_record(context, names::task(namespace, &record.uid), reason).await?;
-        count += 1;
+        let name = names::task(namespace, &record.uid);
+        match resource(stores, namespace, &record) {
+            Some(resource) if has_ended(&resource) => ended.push(name),
+            Some(_) => {}
+            None => missing.push((namespace.to_owned(), name, record)),
+        }
+    }
+    let mut count = ended.len();
+    if count > 0 {
+        tracing::warn!(
+            count,
+            "cancelling tasks that have ended: the control plane was restored from a backup"
+        );
+    }
+    // Before any other request: until they are cancelled, they run again.
+    futures::stream::iter(ended)
+        .map(|name| cancel_record(context, name, RESTORED_REASON))
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<()>()
+        .await?;
+    for (namespace, name, record) in missing {
+        // The store may lag behind what the previous leader saw; the cluster does not.
+        if !exists(&context.kube, &namespace, &record).await? {
+            cancel_record(context, name, CANCEL_REASON).await?;
+            count += 1;
+        }
     }
     Ok(count)
+}
+
+/// Returns the resource of a record, as far as it is known here.
+fn resource(stores: &Stores, namespace: &str, record: &v1::Task) -> Option<Arc<Guarded<Task>>> {
+    let reference = ObjectRef::<Guarded<Task>>::new(&record.alias).within(namespace);
+    let same = |task: &Arc<Guarded<Task>>| task.uid().as_deref() == Some(&record.uid);
+    stores.iter().find_map(|(store, _)| store.get(&reference).filter(same))
 }
 
 async fn exists(client: &Client, namespace: &str, record: &v1::Task) -> Result<bool, kube::Error> {

@@ -40,10 +40,10 @@ pub(crate) async fn run(
         };
         if response.resync {
             tracing::info!("task changes may have been missed, reconciling all tasks");
+            // First, since a restored store runs tasks again that have ended. A pending request suffices.
+            let _ = sweep.try_send(());
             cache.clear();
             trigger_all(&stores).await;
-            // Finds tasks whose resource was deleted meanwhile. A pending request suffices.
-            let _ = sweep.try_send(());
         }
         if let Some(task) = response.task {
             apply_change(&context, &stores, &cache, task).await;
