@@ -53,6 +53,25 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{- default (printf "%s-operator" (include "rota.fullname" .)) .Values.operator.serviceAccount.name -}}
 {{- end -}}
 
+{{/*
+Objects of this name exist once per class and watched scope, so that Helm refuses a second release which would reconcile
+the same agents and tasks.
+*/}}
+{{- define "rota.operator.scope" -}}
+{{- with .Values.class }}{{ printf "rota-class-%s" . }}{{ else }}rota-class{{ end -}}
+{{- end -}}
+
+{{/* Fails if an object of the scope belongs to another release. Called with a list: context, object, description of the scope. */}}
+{{- define "rota.operator.exclusive" -}}
+{{- $context := index . 0 -}}
+{{- $annotations := dig "metadata" "annotations" dict (index . 1) | default dict -}}
+{{- $name := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- if and $name (or (ne $name $context.Release.Name) (ne $namespace $context.Release.Namespace)) -}}
+{{- fail (printf "the release %s in the namespace %s already reconciles the agents and tasks of %s with the class %q, and both would run every task: set class to another name, operator.watchNamespaces to other namespaces, or uninstall that release" $name $namespace (index . 2) $context.Values.class) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "rota.endpoint" -}}
 https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
 {{- end -}}
@@ -181,7 +200,7 @@ spec:
   verbs: [create]
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [rota-ca]
+  resourceNames: [{{ with .Values.class }}rota-ca-{{ . }}{{ else }}rota-ca{{ end }}]
   verbs: [get, list, watch, patch, update, delete]
 - apiGroups: ["", events.k8s.io]
   resources: [events]

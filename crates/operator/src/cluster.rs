@@ -27,7 +27,9 @@ pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
 pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
 /// Label on records of the control plane: cluster that they came from.
 pub(crate) const CLUSTER: &str = "rota.dev/cluster";
-/// ConfigMap with the certificate authority that the pods of a namespace trust.
+/// Label: class of the installation that an object belongs to. Objects of the default class have none.
+pub(crate) const CLASS: &str = "rota.dev/class";
+/// ConfigMap of the default class with the certificate authority that the pods of a namespace trust.
 pub(crate) const CA_CONFIG_MAP: &str = "rota-ca";
 
 /// Returns the recommended labels of a component.

@@ -35,7 +35,7 @@ pub(crate) trait Reconciler<K: Kind>: Send + Sync + 'static {
     /// reconcile again without a trigger.
     fn reconcile(&self, object: &K) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
 
-    /// Called when the object was deleted.
+    /// Called when the object was deleted, or moved to another class.
     fn deleted(&self, _object: &K) {}
 }
 
@@ -67,7 +67,8 @@ pub(crate) async fn run<K, R>(
     R: Reconciler<K>,
 {
     let Source { store, writer, api } = source;
-    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
+    let class = context.options.class.selector();
+    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(&class);
     let observer = (Arc::clone(&reconciler), context.clone());
     let changes = watcher(api, config).default_backoff().reflect(writer).filter_map(move |change| {
         future::ready(match change {

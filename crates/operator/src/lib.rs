@@ -37,6 +37,7 @@
 
 mod agent;
 mod backoff;
+mod class;
 mod cluster;
 mod context;
 mod control_plane;
@@ -54,6 +55,7 @@ mod task;
 mod terminating;
 mod trust;
 
+pub use self::class::Class;
 pub use self::error::Error;
 
 use std::net::SocketAddr;
@@ -79,6 +81,8 @@ pub struct Options {
     pub deployment: Option<String>,
     /// Namespaces to watch; empty means all.
     pub watch_namespaces: Vec<String>,
+    /// Class of the objects to reconcile. Objects of other classes belong to other installations.
+    pub class: Class,
     /// Service of the control plane, whose names its certificate covers.
     pub service: String,
     /// Secret with the certificate of the control plane.

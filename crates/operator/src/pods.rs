@@ -24,7 +24,8 @@ pub(crate) async fn watch(
     triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
     shutdown: CancellationToken,
 ) {
-    let config = watcher::Config::default().labels(&format!("{ROLE}=worker"));
+    let config =
+        watcher::Config::default().labels(&format!("{ROLE}=worker,{}", context.options.class.selector()));
     let changes = watcher(pods, config).default_backoff().modify(|pod| pod.metadata.managed_fields = None);
     let mut changes = Box::pin(changes.reflect(writer).take_until(shutdown.cancelled_owned()));
     while let Some(change) = changes.next().await {

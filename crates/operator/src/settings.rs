@@ -11,7 +11,7 @@ use rota_telemetry::{env, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Options, WorkerOptions};
+use crate::{Class, Options, WorkerOptions};
 
 /// Settings of `rota operator`.
 #[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,10 @@ pub struct Settings {
     /// Comma-separated namespaces whose Agents and Tasks are reconciled; may be repeated [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
+    /// Class of the Agents and Tasks to reconcile: those with this value of the label rota.dev/class [default: those without
+    /// the label]
+    #[arg(long, value_name = "NAME")]
+    pub class: String,
     /// Service of the control plane; its certificate is issued for this name
     #[arg(long, value_name = "NAME")]
     pub service: String,
@@ -70,6 +74,7 @@ impl Default for Settings {
             identity: env::var("POD_NAME").unwrap_or_else(|| "rota-operator".to_owned()),
             lease: "rota-operator".to_owned(),
             watch_namespaces: Vec::new(),
+            class: String::new(),
             service: "rota".to_owned(),
             tls_secret: "rota-tls".to_owned(),
             ca_secret: "rota-ca".to_owned(),
@@ -140,6 +145,7 @@ impl Settings {
             identity: self.identity,
             deployment: self.deployment,
             watch_namespaces: self.watch_namespaces,
+            class: Class::new(&self.class),
             service: self.service,
             tls_secret: self.tls_secret,
             ca_secret: self.ca_secret,

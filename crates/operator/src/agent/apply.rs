@@ -12,7 +12,7 @@ use rota_proto::{names, v1};
 use super::dereference::WorkerPod;
 use super::pod::PodSpecInput;
 use super::start_failure::StartFailure;
-use crate::cluster::{self, CA_CONFIG_MAP, CLUSTER, MANAGER, labels};
+use crate::cluster::{self, CLUSTER, MANAGER, labels};
 use crate::context::Context;
 use crate::error::{ReconcileError, rejection_message};
 
@@ -54,21 +54,22 @@ pub(super) async fn publish_authority(
     authority: &str,
 ) -> Result<(), ReconcileError> {
     let maps: Api<ConfigMap> = Api::namespaced(context.kube.clone(), namespace);
-    let existing = maps.get_opt(CA_CONFIG_MAP).await?;
+    let name = context.options.class.authority_name();
+    let existing = maps.get_opt(&name).await?;
     let known = existing.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt"));
     if known.is_some_and(|known| known == authority) {
         return Ok(());
     }
     let map = ConfigMap {
         metadata: ObjectMeta {
-            name: Some(CA_CONFIG_MAP.to_owned()),
+            name: Some(name.clone()),
             labels: Some(labels("trust")),
             ..Default::default()
         },
         data: Some([("ca.crt".to_owned(), authority.to_owned())].into()),
         ..Default::default()
     };
-    maps.patch(CA_CONFIG_MAP, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
+    maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
     Ok(())
 }
 
@@ -77,10 +78,11 @@ pub(super) async fn create_pod(
     context: &Context,
     input: &PodSpecInput<'_>,
 ) -> Result<PodCreation, ReconcileError> {
-    let pod = match input.pod() {
+    let mut pod = match input.pod() {
         Ok(pod) => pod,
         Err(invalid) => return Ok(PodCreation::Rejected(StartFailure::new("InvalidSpec", invalid.0))),
     };
+    context.options.class.adopt(&mut pod);
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), &pod.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
     match pods.create(&params, &pod).await {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, ResourceExt};
 use rota_client::Code;
 use rota_crds::resource::Task;
 use rota_proto::{names, v1};
@@ -27,7 +27,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(180);
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Cancellations in progress at a time.
 const CONCURRENCY: usize = 16;
-const CANCEL_REASON: &str = "the Task resource was deleted";
+const CANCEL_REASON: &str = "the Task resource was deleted, or moved to another class";
 const RESTORED_REASON: &str = "the Task resource has ended; the control plane was restored from a backup";
 
 /// `Task` resource that was deleted.
@@ -152,7 +152,7 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, Rec
         .await?;
     for (namespace, name, record) in missing {
         // The store may lag behind what the previous leader saw; the cluster does not.
-        if !exists(&context.kube, &namespace, &record).await? {
+        if !exists(context, &namespace, &record).await? {
             cancel_record(context, name, CANCEL_REASON).await?;
             count += 1;
         }
@@ -167,10 +167,11 @@ fn resource(stores: &Stores, namespace: &str, record: &v1::Task) -> Option<Arc<G
     stores.iter().find_map(|(store, _)| store.get(&reference).filter(same))
 }
 
-async fn exists(client: &Client, namespace: &str, record: &v1::Task) -> Result<bool, kube::Error> {
-    let tasks: Api<Task> = Api::namespaced(client.clone(), namespace);
+async fn exists(context: &Context, namespace: &str, record: &v1::Task) -> Result<bool, kube::Error> {
+    let tasks: Api<Task> = Api::namespaced(context.kube.clone(), namespace);
     let found = tasks.get_metadata_opt(&record.alias).await?;
-    Ok(found.is_some_and(|task| task.uid().as_deref() == Some(&record.uid)))
+    let class = &context.options.class;
+    Ok(found.is_some_and(|task| task.uid().as_deref() == Some(&record.uid) && class.contains(&task.metadata)))
 }
 
 /// Returns whether the status of a resource is final. Its record has not ended only if the control plane was restored

@@ -117,3 +117,19 @@ async fn fields_are_explained() {
         assert!(output.contains(description), "{field}: {output}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn second_release_needs_another_class_or_namespaces() {
+    let install = async |namespaces: &str, class: &str| {
+        // Renders with access to the cluster, and creates nothing.
+        let settings = format!("--set class={class} --set operator.watchNamespaces={namespaces}");
+        run(&format!("helm install twin charts/rota --namespace rota-twin --dry-run=server {settings}")).await
+    };
+    for namespaces in ["null", "{default}"] {
+        let refused = install(namespaces, "").await.failure();
+        assert!(refused.contains("the release rota in the namespace rota already reconciles"), "{refused}");
+        assert!(refused.contains("set class to another name"), "{refused}");
+        install(namespaces, "blue").await.success();
+    }
+}
