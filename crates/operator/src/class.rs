@@ -71,12 +71,7 @@ mod tests {
               spec: {runtime: {scripted: {}}, pod: {labels: {rota.dev/class: other}}}}",
         )
         .unwrap();
-        let options = WorkerOptions {
-            image: "i".into(),
-            image_pull_policy: None,
-            endpoint: "https://rota:7420".into(),
-            collector: Vec::new(),
-        };
+        let options = WorkerOptions::default();
         let mut pod = PodSpecInput { agent: &agent, options: &options, task: None }.pod().unwrap();
         class.adopt(&mut pod);
         pod

@@ -100,7 +100,7 @@ pub struct Options {
 }
 
 /// Defaults of worker pods.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct WorkerOptions {
     /// Image of agents that do not set one.
     pub image: String,

@@ -260,15 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rejected_edit_keeps_last_spec() {
-        let options = WorkerOptions {
-            image: "i".into(),
-            program_image: "i".into(),
-            image_pull_policy: None,
-            endpoint: "https://rota:7420".into(),
-            user_id: None,
-            pod_template: k8s_openapi::api::core::v1::PodTemplateSpec::default(),
-            collector: Vec::new(),
-        };
+        let options = WorkerOptions::default();
         let agent = |text: &str| -> Agent {
             let head = "apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: x, namespace: a}";
             serde_saphyr::from_str(&format!("{{{head}, spec: {{runtime: {{scripted: {{}}}}, {text}}}}}"))
