@@ -143,10 +143,10 @@ pub(super) async fn delete_pod(
     context: &Context,
     namespace: &str,
     pod: &WorkerPod,
-    grace_seconds: Option<u32>,
+    grace_seconds: u32,
 ) -> Result<(), ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
-    let params = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
+    let params = DeleteParams { grace_period_seconds: Some(grace_seconds), ..DeleteParams::default() };
     Ok(cluster::delete(&pods, &pod.name, &pod.uid, params).await?)
 }
 

@@ -57,6 +57,8 @@ const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Interval at which a rejected spec is submitted again: the control plane may have been upgraded.
 const REJECTION_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// Time that sidecars have to end once their worker has ended: the grace period of the pod is the worker's.
+const SIDECAR_GRACE_SECONDS: u32 = 30;
 /// Grace period of pods whose workers are not connected.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
@@ -266,10 +268,10 @@ impl Agents {
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         for pod in pods.iter().filter(|pod| plan.delete.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod, None).await?;
+            apply::delete_pod(&self.context, &namespace, pod, SIDECAR_GRACE_SECONDS).await?;
         }
         for pod in pods.iter().filter(|pod| plan.abandon.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod, Some(ABANDON_GRACE_SECONDS)).await?;
+            apply::delete_pod(&self.context, &namespace, pod, ABANDON_GRACE_SECONDS).await?;
         }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;

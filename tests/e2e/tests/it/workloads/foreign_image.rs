@@ -39,7 +39,7 @@ spec:
             image: rota-foreign:dev
             imagePullPolicy: Never
             restartPolicy: Always
-            command: [busybox, sleep, '3600']
+            command: [sh, -c, 'trap exit TERM; while :; do busybox sleep 1; done']
             securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
         containers:
           - name: worker
