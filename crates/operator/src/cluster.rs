@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Resource};
+pub(crate) use rota_proto::labels::CLUSTER;
 use serde::de::DeserializeOwned;
 
 use crate::Options;
@@ -25,8 +26,6 @@ pub(crate) const ROLE: &str = "rota.dev/role";
 pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
 /// Label: UID of the only task that a pod may run, if it is limited to one.
 pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
-/// Label on records of the control plane: cluster that they came from.
-pub(crate) const CLUSTER: &str = "rota.dev/cluster";
 /// Label: class of the installation that an object belongs to. Objects of the default class have none.
 pub(crate) const CLASS: &str = "rota.dev/class";
 /// ConfigMap of the default class with the certificate authority that the pods of a namespace trust.

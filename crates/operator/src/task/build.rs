@@ -17,8 +17,12 @@ pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
     request
 }
 
-/// Builds the request that updates the mutable fields of the record; `None` if they are up to date.
+/// Builds the request that updates the mutable fields of the record; `None` if they are up to date, or if the task was
+/// cancelled over the API, which cannot be undone.
 pub(crate) fn change(task: &Task, record: &v1::Task, cluster: &str) -> Option<v1::UpdateTaskRequest> {
+    if record.desired_state() == v1::DesiredState::Cancelled {
+        return None;
+    }
     let request = creation(task, cluster);
     let desired = request.task.unwrap_or_default();
     let mut paths = Vec::new();
@@ -89,6 +93,27 @@ status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
         assert_eq!(request.update_mask.unwrap().paths, ["priority", "desired_state"]);
         // An explicit default changes nothing.
         assert_eq!(change(&task("{agent: coder, priority: NORMAL, desiredState: Run}"), &record, "c1"), None);
+    }
+
+    #[test]
+    fn cancellation_over_the_api_is_not_undone() {
+        let resource = task("{agent: coder, priority: 9}");
+        let mut record = creation(&task("{agent: coder}"), "c1").task.unwrap();
+        assert!(change(&resource, &record, "c1").is_some());
+        record.set_desired_state(v1::DesiredState::Cancelled);
+        assert_eq!(change(&resource, &record, "c1"), None);
+    }
+
+    #[test]
+    fn updates_name_their_cluster() {
+        let record = creation(&task("{agent: coder}"), "c1").task.unwrap();
+        let request = change(&task("{agent: coder, desiredState: Suspended}"), &record, "c1").unwrap();
+        assert_eq!(request.update_mask.unwrap().paths, ["desired_state"]);
+        assert_eq!(
+            request.task.unwrap().labels[CLUSTER],
+            "c1",
+            "without it the control plane refuses the change"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::answers::{masked, page, worker_to_wire};
 use super::demand::DemandMessages;
 use super::streams::{Boxed, Streams};
-use super::{demand, pools, watch_agents};
+use super::{demand, managed, pools, watch_agents};
 use crate::agents::AgentRegistry;
 use crate::barrier::Barriers;
 use crate::clock::now;
@@ -122,8 +122,18 @@ impl AgentService for Agents {
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
         // A mask reads before it writes: two that name different fields must not undo each other.
         let _exclusive = self.agents.lock_changes().await;
-        let whole = match self.agents.get(&(namespace.clone(), name.clone())) {
-            Some(known) => masked(wire::stored(&known.agent), given, &paths)?,
+        let known = self.agents.get(&(namespace.clone(), name.clone()));
+        let known = known.map(|known| wire::stored(&known.agent));
+        if let Some(known) = &known {
+            managed::check(&known.labels, &given.labels, &format!("agent {name}"), || {
+                format!(
+                    "change the resource: kubectl -n {namespace} edit agent {name}; if its cluster no longer exists, \
+                     delete the agent first"
+                )
+            })?;
+        }
+        let whole = match known {
+            Some(known) => masked(known, given, &paths)?,
             None if request.allow_missing => given,
             None => return Err(Self::missing(&name)),
         };

@@ -14,6 +14,7 @@ mod feed;
 mod follow;
 mod health;
 mod input;
+mod managed;
 mod pools;
 mod streams;
 mod tasks;

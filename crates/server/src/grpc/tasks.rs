@@ -6,6 +6,7 @@ use prost::Message;
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
+use rota_proto::labels::CLUSTER;
 use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
@@ -16,7 +17,7 @@ use super::create::{self, Creator};
 use super::encoded::{self, Replaced};
 use super::explain::Explainer;
 use super::streams::{Boxed, Streams};
-use super::{feed, follow, input};
+use super::{feed, follow, input, managed};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
@@ -89,6 +90,14 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
         }
     }
     Ok(task::Command::Update { priority, labels, desired, reason: String::new() })
+}
+
+/// Returns whether a change is a cancellation, which stands from any caller.
+fn cancels_only(command: &task::Command) -> bool {
+    matches!(
+        command,
+        task::Command::Update { priority: None, labels: None, desired: Some(Desired::Cancelled), .. }
+    )
 }
 
 #[tonic::async_trait]
@@ -205,8 +214,17 @@ impl TaskService for Tasks {
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
         let command = changes(&request, given)?;
         let (namespace, named) = names::task("task.name", &given.name)?;
-        let id = self.store.resolve(&namespace, named).await?;
-        let (record, _) = self.store.command(namespace, id, command, request.validate_only).await?;
+        let old = self.store.task(&namespace, named).await?;
+        if !cancels_only(&command) {
+            managed::check(&old.labels, &given.labels, &format!("task {}", old.id), || {
+                let name = old.alias.as_deref().unwrap_or("NAME");
+                let patch = r#"{"spec": {"desiredState": "Suspended"}}"#;
+                format!(
+                    "change the resource: kubectl -n {namespace} patch task {name} --type merge -p '{patch}'"
+                )
+            })?;
+        }
+        let (record, _) = self.store.command(namespace, old.id, command, request.validate_only).await?;
         self.whole(&record).await.map(Response::new)
     }
 
@@ -230,6 +248,8 @@ impl TaskService for Tasks {
         }
         let mut again = self.whole(&old).await?;
         again.desired_state = v1::DesiredState::Run.into();
+        // It has no resource: the operator would cancel it.
+        again.labels.remove(CLUSTER);
         if let Some(spec) = &mut again.spec {
             // The start time has passed once already.
             spec.start_time = None;

@@ -49,6 +49,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "The task sets a field that its agent does not let tasks set.",
     ),
+    (
+        "MANAGED_BY_CLUSTER",
+        Code::FailedPrecondition,
+        "A resource of a Kubernetes cluster determines the task or agent; change the resource.",
+    ),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
     ("WORKER_REPLACED", Code::FailedPrecondition, "Another process has registered under this worker's name."),
     (

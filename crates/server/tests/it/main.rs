@@ -16,6 +16,7 @@ mod isolation;
 mod large_logs;
 mod large_results;
 mod limits;
+mod managed;
 mod metrics;
 mod order;
 mod outages;

@@ -1,0 +1,5 @@
+//! Labels of tasks and agents that have a meaning for the control plane.
+
+/// Cluster whose operator manages a record. Requests that change such a record must name the same cluster: the operator
+/// would overwrite a change by anyone else.
+pub const CLUSTER: &str = "rota.dev/cluster";
