@@ -72,6 +72,14 @@ the same agents and tasks.
 {{- end -}}
 {{- end -}}
 
+{{/* Secret with the certificate of the control plane. */}}
+{{- define "rota.tls.secret" -}}
+{{- if and .Values.tls.existingSecret .Values.tls.extraNames -}}
+{{- fail "tls.extraNames has no effect on the certificate in tls.existingSecret: set one of them" -}}
+{{- end -}}
+{{- default "rota-tls" .Values.tls.existingSecret -}}
+{{- end -}}
+
 {{- define "rota.endpoint" -}}
 https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
 {{- end -}}

@@ -18,6 +18,8 @@ pub enum Error {
     Control(#[from] rota_client::Error),
     #[error("failed to create a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    #[error("the Secret {secret} cannot be used as the certificate of the control plane: {reason}")]
+    ForeignCertificate { secret: String, reason: &'static str },
     #[error("failed to create a temporary directory: {0}")]
     Folder(#[source] std::io::Error),
     #[error("failed to listen on {addr}: {source}")]

@@ -17,7 +17,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 use rota_telemetry::BackgroundTasks;
 use rota_telemetry::metrics::{Registry, export_interval};
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -149,7 +148,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let listen = |source| Error::Listen { addr, source };
-    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let listener = rota_telemetry::listen(addr).await.map_err(listen)?;
     let (metrics, stopping) = (Arc::clone(&health), shutdown.clone());
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))

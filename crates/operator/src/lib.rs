@@ -87,6 +87,10 @@ pub struct Options {
     pub service: String,
     /// Secret with the certificate of the control plane.
     pub tls_secret: String,
+    /// Whether that Secret belongs to another controller: it is only read.
+    pub tls_existing: bool,
+    /// Further names and addresses that the certificate covers.
+    pub extra_names: Vec<String>,
     /// Secret with the certificate authority and its key.
     pub ca_secret: String,
     /// Secret with the admin token.

@@ -75,7 +75,10 @@ async fn operate(
     health: Arc<Health>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let authority = trust::ensure(&client, &options).await?;
+    let authority = tokio::select! {
+        authority = trust::ensure_eventually(&client, &options) => authority?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let ca = CaFile::new(&authority)?;
     let control = control_plane::client(&options, &ca)?;
     let (renewed, authority) = watch::channel(authority);

@@ -36,6 +36,12 @@ pub struct Settings {
     /// Secret with the control plane's certificate, which the operator issues and renews
     #[arg(long, value_name = "NAME")]
     pub tls_secret: String,
+    /// Use the certificate in that Secret (tls.crt, tls.key, ca.crt) as it is: create and renew none
+    #[arg(long)]
+    pub tls_existing: bool,
+    /// Comma-separated further DNS names and IP addresses that the certificate covers; may be repeated
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub extra_names: Vec<String>,
     /// Secret with the certificate authority of that certificate
     #[arg(long, value_name = "NAME")]
     pub ca_secret: String,
@@ -77,6 +83,8 @@ impl Default for Settings {
             class: String::new(),
             service: "rota".to_owned(),
             tls_secret: "rota-tls".to_owned(),
+            tls_existing: false,
+            extra_names: Vec::new(),
             ca_secret: "rota-ca".to_owned(),
             admin_token_secret: "rota-admin-token".to_owned(),
             deployment: env::var("DEPLOYMENT_NAME"),
@@ -148,6 +156,8 @@ impl Settings {
             class: Class::new(&self.class),
             service: self.service,
             tls_secret: self.tls_secret,
+            tls_existing: self.tls_existing,
+            extra_names: self.extra_names,
             ca_secret: self.ca_secret,
             admin_token_secret: self.admin_token_secret,
             lease: self.lease,

@@ -233,7 +233,7 @@ impl Server {
 
 async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { addr, source };
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let listener = rota_telemetry::listen(addr).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     Ok((listener, addr))
 }

@@ -15,6 +15,7 @@
 //! | [`background_tasks`] | [`BackgroundTasks`]: health and metrics of every periodic or long-lived task |
 //! | [`redact`] | removal of secrets from logs, spans, events and output |
 //! | [`clock`], [`mod@env`] | reads of the wall clock and of the environment |
+//! | [`listen()`] | listening sockets, of both address families |
 //! | [`spawn()`] | tokio tasks, each with a name and a policy for its end |
 //!
 //! # Data flow
@@ -43,6 +44,7 @@ pub mod background_tasks;
 pub mod clock;
 pub mod env;
 pub mod export;
+mod listen;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
@@ -52,4 +54,5 @@ pub mod trace;
 pub mod traces;
 
 pub use background_tasks::BackgroundTasks;
+pub use listen::listen;
 pub use spawn::{OnExit, finish, spawn};

@@ -51,19 +51,45 @@ pub(crate) fn leaf(
 ) -> Result<Pair, rcgen::Error> {
     let issuer = Issuer::new(authority_params()?, KeyPair::from_pem(authority_key.expose_secret())?);
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = name("rota control plane");
+    let mut params = leaf_params(names)?;
     params.not_before = (now - BACKDATING).into();
     params.not_after = (now + LEAF_LIFETIME).into();
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    Ok(Pair { certificate, key: key.serialize_pem().into(), renew_after: now + LEAF_LIFETIME * 2 / 3 })
+}
+
+fn leaf_params(names: &[String]) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = name("rota control plane");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, &issuer)?.pem();
-    Ok(Pair { certificate, key: key.serialize_pem().into(), renew_after: now + LEAF_LIFETIME * 2 / 3 })
+    Ok(params)
 }
 
 fn name(text: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, text);
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SanType;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_no_names() {
+        let names = ["*.example.com", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
+        let covered = leaf_params(&names).unwrap().subject_alt_names;
+        assert_eq!(covered[0], SanType::DnsName("*.example.com".try_into().unwrap()));
+        assert_eq!(
+            covered[1..],
+            [
+                SanType::IpAddress("192.0.2.1".parse().unwrap()),
+                SanType::IpAddress("2001:db8::1".parse().unwrap()),
+            ]
+        );
+    }
 }

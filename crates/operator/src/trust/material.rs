@@ -39,6 +39,16 @@ pub(crate) fn authority(
     Ok((pair, Some(content)))
 }
 
+/// Returns the authority of a certificate that another controller, or an admin, keeps in a Secret; or what it lacks.
+pub(crate) fn foreign_authority(existing: Option<&Secret>) -> Result<String, &'static str> {
+    let secret = existing.ok_or("it does not exist")?;
+    for key in ["tls.crt", "tls.key"] {
+        text(secret, key).filter(|text| !text.is_empty()).ok_or("it has no tls.crt and tls.key")?;
+    }
+    let authority = text(secret, "ca.crt").filter(|text| text.contains("-----BEGIN CERTIFICATE-----"));
+    authority.ok_or("it has no ca.crt with the certificate authority, which workers trust")
+}
+
 /// Returns a new server certificate if one is due: the old one expires, covers other names, or was signed by another
 /// authority.
 pub(crate) fn server(
@@ -142,6 +152,19 @@ mod tests {
         assert!(later(now() + 59 * DAY, &names("rota.a.svc")).is_none());
         assert!(later(now() + 61 * DAY, &names("rota.a.svc")).is_some(), "it is about to expire");
         assert!(later(now(), &names("rota.b.svc")).is_some(), "it covers other names");
+    }
+
+    #[test]
+    fn foreign_certificate_needs_its_authority() {
+        let (pair, _) = authority(now(), None).unwrap();
+        let complete = secret(server(now(), &pair, &names("x"), None).unwrap().unwrap());
+        assert_eq!(foreign_authority(Some(&complete)), Ok(pair.certificate));
+        assert!(foreign_authority(None).is_err());
+        for key in ["ca.crt", "tls.crt", "tls.key"] {
+            let mut part = complete.clone();
+            part.data.as_mut().unwrap().insert(key.to_owned(), ByteString(Vec::new()));
+            assert!(foreign_authority(Some(&part)).is_err(), "{key}");
+        }
     }
 
     #[test]

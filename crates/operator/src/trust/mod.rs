@@ -1,5 +1,5 @@
 //! Certificate authority, server certificate and admin token of the control plane, kept as Secrets in the operator's
-//! namespace. Makes a certificate controller unnecessary.
+//! namespace. Makes a certificate controller unnecessary, and leaves the certificate to one that exists.
 
 mod certificate;
 mod material;
@@ -19,6 +19,8 @@ use crate::{Error, Options};
 
 /// Interval at which Secrets are checked for expiry and deletion.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which the operator looks for a certificate that it does not create.
+const WAIT_INTERVAL: Duration = Duration::from_secs(5);
 const FIELD_MANAGER: &str = "rota-operator-trust";
 
 /// Creates Secrets that are missing and renews those that are due. Returns the authority's certificate, in PEM.
@@ -29,6 +31,15 @@ pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String,
     let write =
         |name: &str, content: Option<Content>| write(&secrets, name.to_owned(), content, owner.clone());
 
+    let existing = secrets.get_opt(&options.admin_token_secret).await?;
+    let content = material::token(existing.as_ref(), rand::rng().random());
+    write(&options.admin_token_secret, content).await?;
+
+    if options.tls_existing {
+        let existing = secrets.get_opt(&options.tls_secret).await?;
+        return material::foreign_authority(existing.as_ref())
+            .map_err(|reason| Error::ForeignCertificate { secret: options.tls_secret.clone(), reason });
+    }
     let existing = secrets.get_opt(&options.ca_secret).await?;
     let (authority, content) = material::authority(now, existing.as_ref())?;
     write(&options.ca_secret, content).await?;
@@ -36,17 +47,26 @@ pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String,
     let existing = secrets.get_opt(&options.tls_secret).await?;
     let content = material::server(now, &authority, &names(options), existing.as_ref())?;
     write(&options.tls_secret, content).await?;
-
-    let existing = secrets.get_opt(&options.admin_token_secret).await?;
-    let content = material::token(existing.as_ref(), rand::rng().random());
-    write(&options.admin_token_secret, content).await?;
     Ok(authority.certificate)
+}
+
+/// Like [`ensure`], and waits for the certificate of another controller.
+pub(crate) async fn ensure_eventually(client: &Client, options: &Options) -> Result<String, Error> {
+    loop {
+        match ensure(client, options).await {
+            Err(error @ Error::ForeignCertificate { .. }) => {
+                tracing::warn!(%error, "waiting for the certificate");
+                tokio::time::sleep(WAIT_INTERVAL).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Returns the names of the control plane that its certificate covers.
 fn names(options: &Options) -> Vec<String> {
     let Options { service, namespace, .. } = options;
-    vec![
+    let own = [
         format!("{service}.{namespace}.svc"),
         format!("{service}.{namespace}.svc.cluster.local"),
         format!("{service}.{namespace}"),
@@ -54,7 +74,8 @@ fn names(options: &Options) -> Vec<String> {
         // For `kubectl port-forward`.
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
-    ]
+    ];
+    own.into_iter().chain(options.extra_names.iter().cloned()).collect()
 }
 
 async fn write(
