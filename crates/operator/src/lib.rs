@@ -116,7 +116,7 @@ pub struct WorkerOptions {
     pub endpoint: String,
     /// User and group id of the workers' processes; `None` leaves them to the cluster.
     pub user_id: Option<i64>,
-    /// Template of all worker pods, as far as their agents say nothing else.
+    /// Template of all worker pods; the fields of their agents take precedence.
     pub pod_template: PodTemplateSpec,
     /// Environment variables that configure the export of telemetry.
     pub collector: Vec<(String, String)>,

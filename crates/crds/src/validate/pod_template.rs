@@ -79,7 +79,7 @@ impl Check<'_> {
     }
 }
 
-/// Returns the paths of fields that a Kubernetes type does not have: those that are gone once it was read.
+/// Returns the paths of fields that a Kubernetes type does not have: those that are missing once it was read.
 pub(super) fn unknown_fields(given: &Value, read: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare(given, read, "", &mut found);

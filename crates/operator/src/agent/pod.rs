@@ -114,7 +114,7 @@ impl PodSpecInput<'_> {
             .unwrap_or_default()
     }
 
-    /// Returns what the pod consists of: the defaults of the installation, then what the agent and its task say, then the
+    /// Returns what the pod consists of: the defaults of the installation, then the fields of the agent and its task, then the
     /// agent's own template.
     fn parts(&self) -> Result<Parts, InvalidPod> {
         let template = self.template();
