@@ -13,6 +13,7 @@ use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::supervise;
 use crate::workspace::has_git;
 
 /// Default bytes of free disk without which nothing is accepted.
@@ -116,7 +117,9 @@ impl Readiness {
         let last = Arc::clone(&self.last);
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let found = low_memory(min_memory).or_else(|| unusable(&path, min_disk));
+            let left =
+                supervise::stuck().map(|which| format!("processes of an attempt cannot be ended: {which}"));
+            let found = left.or_else(|| low_memory(min_memory)).or_else(|| unusable(&path, min_disk));
             *last.lock() = Some((Instant::now(), found.clone()));
             found
         });

@@ -15,10 +15,20 @@ use tokio::time::timeout;
 use rota_telemetry::{OnExit, spawn};
 
 use super::protocol::{self, Request, Response, Run, Stage};
+use super::stuck::Stuck;
 use super::{EndedBy, Error, Exit, Group, Program, Running, Supervisor, orphans};
 
 /// Exit of a program, or the reason why it is unknown.
-pub(super) type End = Result<(Exit, EndedBy), String>;
+pub(super) type End = Result<(Exit, EndedBy), Unknown>;
+
+/// Why the exit of a program is unknown.
+#[derive(Debug, Clone)]
+pub(super) enum Unknown {
+    /// The supervisor has ended first.
+    Lost(String),
+    /// These processes cannot be ended.
+    Stuck(String),
+}
 
 /// Time for a supervisor to connect, and again to start the program.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +64,13 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
     let running = Running { stdin: stdio.0, stdout: stdio.1, stderr: stdio.2, pid, requests, end };
     Group::join_current(&running.requests, &running.end);
     spawn("supervisor link", OnExit::Done, async move {
-        let end = drive(receiver, lines, writer).await;
+        let mut stuck = None;
+        let end = drive(receiver, lines, writer, |processes| {
+            tracing::error!(processes, "processes of an attempt cannot be ended");
+            ended.send_replace(Some(Err(Unknown::Stuck(processes.clone()))));
+            stuck = Some(Stuck::new(processes));
+        })
+        .await;
         let supervisor = child.id();
         if end.is_err() {
             let _ = child.start_kill();
@@ -65,7 +81,9 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
             // A killed supervisor leaves its processes to the worker. The slot is not free before they have ended.
             let _ = tokio::task::spawn_blocking(orphans::sweep).await;
         }
-        ended.send_replace(Some(end));
+        if stuck.take().is_none() {
+            ended.send_replace(Some(end));
+        }
     });
     Ok(running)
 }
@@ -149,19 +167,24 @@ async fn launch(
     }
 }
 
-/// Forwards requests until the program has ended.
+/// Forwards requests until the program has ended. Calls `stuck` with processes that cannot be ended.
 async fn drive(
     mut receiver: mpsc::UnboundedReceiver<Request>,
     mut lines: Lines<BufReader<OwnedReadHalf>>,
     mut writer: OwnedWriteHalf,
+    mut stuck: impl FnMut(String),
 ) -> End {
     let mut is_held = true;
     loop {
         let request = tokio::select! {
             response = read_response(&mut lines) => return match response {
                 Ok(Response::Ended { code, signal, orphans, by }) => Ok((Exit { code, signal, orphans }, by.into())),
-                Ok(_) => Err("unexpected response from the supervisor".to_owned()),
-                Err(error) => Err(error.to_string()),
+                Ok(Response::Stuck { processes }) => {
+                    stuck(processes);
+                    continue;
+                }
+                Ok(_) => Err(Unknown::Lost("unexpected response from the supervisor".to_owned())),
+                Err(error) => Err(Unknown::Lost(error.to_string())),
             },
             request = receiver.recv(), if is_held => request.unwrap_or_else(|| {
                 // The program was dropped.

@@ -15,6 +15,7 @@ mod jail;
 mod link;
 mod orphans;
 mod protocol;
+mod stuck;
 mod supervisor;
 pub(crate) mod tree;
 
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 pub use environment::Environment;
 pub use group::Group;
 pub use jail::{Jail, unsupported as unsupported_jail};
+pub use stuck::stuck;
 pub use supervisor::supervisor_main;
 
 use protocol::Request;
@@ -84,6 +86,9 @@ pub enum Error {
     /// The program or its supervisor did not start.
     #[error("failed to start {program}: {source}")]
     Start { program: String, source: std::io::Error },
+    /// Its processes have not ended by SIGKILL.
+    #[error("processes cannot be ended: {0}")]
+    Stuck(String),
     /// The supervisor ended without reporting the program's exit.
     #[error("supervisor lost: {0}")]
     Lost(String),
@@ -158,7 +163,8 @@ impl Running {
     async fn ended(&mut self) -> Result<(Exit, EndedBy), Error> {
         match self.end.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(end))) => Ok(*end),
-            Ok(Some(Err(reason))) => Err(Error::Lost(reason.clone())),
+            Ok(Some(Err(link::Unknown::Lost(reason)))) => Err(Error::Lost(reason.clone())),
+            Ok(Some(Err(link::Unknown::Stuck(processes)))) => Err(Error::Stuck(processes.clone())),
             Ok(None) | Err(_) => Err(Error::Lost("the worker is shutting down".to_owned())),
         }
     }

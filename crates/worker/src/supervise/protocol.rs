@@ -55,6 +55,10 @@ pub(super) enum Response {
         errno: Option<i32>,
         message: String,
     },
+    /// Signals have not ended these processes. The supervisor goes on, and reports the end if it comes.
+    Stuck {
+        processes: String,
+    },
     /// The program has ended and none of its processes is left.
     Ended {
         code: Option<i32>,

@@ -35,6 +35,12 @@ const ORPHAN_EXIT_TIME: Duration = Duration::from_millis(50);
 /// Time between SIGTERM and SIGKILL for orphans.
 const ORPHAN_KILL_GRACE: Duration = Duration::from_millis(500);
 
+/// Time after the first SIGKILL after which processes count as impossible to end: they wait for a device or a file system,
+/// or signals do not reach them.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// Time between two attempts to end them from then on.
+const STUCK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Entry point of the hidden subcommand [`SUBCOMMAND`](super::SUBCOMMAND). Takes no arguments: its
 /// input comes from its environment and a socket.
 pub fn supervisor_main(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -113,6 +119,9 @@ fn supervise() -> io::Result<()> {
             Err(RecvTimeoutError::Timeout) => {}
         }
         tree.advance();
+        if let Some(processes) = tree.stuck() {
+            let _ = worker.write_all(&protocol::line(&Response::Stuck { processes })?);
+        }
     }
     let orphans = u32::try_from(tree.orphans.len()).unwrap_or(u32::MAX);
     let ended = Response::Ended { code: tree.code, signal: tree.signal, orphans, by: tree.by };
@@ -213,6 +222,9 @@ struct Supervision {
     orphans: HashSet<tree::Process>,
     paused: bool,
     rounds: u32,
+    /// When SIGKILL was sent first.
+    killed_at: Option<Instant>,
+    is_stuck: bool,
 }
 
 impl Supervision {
@@ -229,11 +241,16 @@ impl Supervision {
             orphans: HashSet::new(),
             paused: false,
             rounds: 0,
+            killed_at: None,
+            is_stuck: false,
         }
     }
 
     /// Returns how long to wait for an event before `advance` has work.
     fn wake(&self) -> Duration {
+        if self.is_stuck {
+            return STUCK_INTERVAL;
+        }
         if self.stage == Some(Stage::Kill) {
             // Processes forked during a scan are found in the next round.
             return Duration::from_millis(u64::from(10 * self.rounds.clamp(1, 50)));
@@ -286,12 +303,26 @@ impl Supervision {
         if self.kill_at.is_some_and(|at| at <= now) {
             (self.stage, self.terminate_at) = (Some(Stage::Kill), None);
             self.rounds = self.rounds.saturating_add(1);
+            self.killed_at.get_or_insert(now);
+            // Processes that fork faster than they are found are stopped first.
+            if self.rounds > 1 {
+                self.freeze();
+            }
             self.signal_all(Signal::SIGKILL);
         } else if self.terminate_at.is_some_and(|at| at <= now) {
             (self.stage, self.terminate_at) = (Some(Stage::Terminate), None);
             self.signal_all(Signal::SIGTERM);
             self.thaw();
         }
+    }
+
+    /// Returns the processes that cannot be ended, once.
+    fn stuck(&mut self) -> Option<String> {
+        if self.is_stuck || self.killed_at.is_none_or(|at| at.elapsed() < STUCK_AFTER) {
+            return None;
+        }
+        self.is_stuck = true;
+        Some(tree::describe(&tree::descendants(Pid::this().as_raw())))
     }
 
     fn signal_all(&mut self, signal: Signal) {

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
+/// Processes that a description names.
+const MAX_DESCRIBED: usize = 5;
+
 /// Identity of a process: its id and its start time, since ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
@@ -75,13 +78,31 @@ pub(crate) fn signal(process: Process, signal: Signal) {
     else {
         return;
     };
+    let is_same = || {
+        let found = procfs::process::Process::new(process.pid).and_then(|found| found.stat());
+        found.is_ok_and(|stat| stat.starttime == process.started)
+    };
     // An error means that it has exited or belongs to another user; the next scan shows which.
-    if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
-        let still = procfs::process::Process::new(process.pid).and_then(|found| found.stat());
-        if still.is_ok_and(|stat| stat.starttime == process.started) {
-            let _ = pidfd_send_signal(&handle, named);
-        }
+    let sent = pidfd_open(pid, PidfdFlags::empty())
+        .and_then(|handle| if is_same() { pidfd_send_signal(&handle, named) } else { Ok(()) });
+    // gVisor and older seccomp profiles of containers know no process descriptors.
+    if let Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) = sent
+        && is_same()
+    {
+        let _ = rustix::process::kill_process(pid, named);
     }
+}
+
+/// Returns what a user needs to find processes: their ids, names and states.
+pub(crate) fn describe(processes: &[ProcessInfo]) -> String {
+    let describe = |info: &ProcessInfo| {
+        let stat = procfs::process::Process::new(info.process.pid).and_then(|found| found.stat());
+        let name = stat.map_or_else(|_| "?".to_owned(), |stat| stat.comm);
+        format!("{} ({name}, state {})", info.process.pid, info.state)
+    };
+    let all: Vec<_> = processes.iter().take(MAX_DESCRIBED).map(describe).collect();
+    let more = processes.len().saturating_sub(all.len());
+    if more > 0 { format!("{} and {more} more", all.join(", ")) } else { all.join(", ") }
 }
 
 #[cfg(test)]

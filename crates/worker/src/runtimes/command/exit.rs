@@ -18,7 +18,7 @@ pub(super) fn not_started(error: &Error) -> RunReport {
             // Out of processes or memory: a retry may succeed, perhaps elsewhere.
             _ => FailureClass::Environment,
         },
-        Error::Lost(_) => FailureClass::Crash,
+        Error::Lost(_) | Error::Stuck(_) => FailureClass::Crash,
     };
     RunReport::failed(class, error.to_string())
 }

@@ -214,7 +214,7 @@ pub(super) fn supervision_failure(error: &Error) -> Failure {
             failure.severity = Severity::Critical.into();
             failure
         }
-        Error::Lost(_) => failure(FailureClass::Crash, &error.to_string(), ""),
+        Error::Lost(_) | Error::Stuck(_) => failure(FailureClass::Crash, &error.to_string(), ""),
     }
 }
 
