@@ -12,6 +12,7 @@
 //! - [`tasks`]: builders of agents and tasks, and waits for their states. Tests wait for states, never for time.
 //! - [`history`]: the checker.
 //! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
+//! - [`recording`]: what workers and control planes of an earlier version sent each other; [`bytes_grpc`] sends it again.
 //!
 //! # Fault injection
 //!
@@ -47,12 +48,14 @@
 //!
 //! Read [`Cluster`] first, then `tasks.rs` and `history.rs`.
 
+pub mod bytes_grpc;
 pub mod cluster;
 pub mod collector;
 pub mod history;
 pub mod output;
 pub mod proxy;
 pub mod raw;
+pub mod recording;
 pub mod tasks;
 pub mod wire;
 mod worker_handle;

@@ -1,12 +1,15 @@
 //! Two versions together: workers of an earlier one with this control plane, and the reverse. `make compat` builds the
 //! earlier program and runs these tests with it.
 
+mod record;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rota_client::Client;
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
 use rota_testkit::{history, output, tasks};
+use tokio::process::Command;
 
 use crate::process::Process;
 use crate::{Fixture, Graces, workload};
@@ -18,14 +21,20 @@ fn earlier() -> Result<PathBuf> {
     Ok(program.context("ROTA_OLD_BIN is not set: make compat")?.into())
 }
 
-/// Starts a worker of a version with a token.
-async fn worker(fixture: &Fixture, program: Option<&Path>, agent: &str, token: PathBuf) -> Result<Process> {
+/// Returns the command of a worker of a version with a token.
+fn worker_command(fixture: &Fixture, program: Option<&Path>, agent: &str, token: PathBuf) -> Command {
     let args = ["worker", "--agent", agent, "--worker", agent, "--slots", "4"];
     let mut command = match program {
         Some(program) => fixture.command_of(program, &args),
         None => fixture.command(&args),
     };
     command.arg("--state-dir").arg(fixture.dir().join(agent)).env("ROTA_TOKEN_FILE", token);
+    command
+}
+
+/// Starts a worker of a version with a token.
+async fn worker(fixture: &Fixture, program: Option<&Path>, agent: &str, token: PathBuf) -> Result<Process> {
+    let command = worker_command(fixture, program, agent, token);
     let process = Process::start(agent, command);
     tasks::connected(&fixture.client()?, agent).await?;
     Ok(process)

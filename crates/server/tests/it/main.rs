@@ -22,6 +22,7 @@ mod order;
 mod outages;
 mod overrides;
 mod protocol;
+mod replay;
 mod reports;
 mod restart;
 mod secrets;
