@@ -298,9 +298,14 @@ impl Worker {
     }
 
     pub(crate) fn start_with(plane: &FakeControlPlane, change: impl FnOnce(&mut Options)) -> Self {
+        Self::start_at(&plane.endpoint, change)
+    }
+
+    /// Starts a worker of any control plane.
+    pub(crate) fn start_at(endpoint: &str, change: impl FnOnce(&mut Options)) -> Self {
         crate::support::supervised();
         let state = tempfile::tempdir().unwrap();
-        let channel = tonic::transport::Endpoint::from_shared(plane.endpoint.clone()).unwrap().connect_lazy();
+        let channel = tonic::transport::Endpoint::from_shared(endpoint.to_owned()).unwrap().connect_lazy();
         let mut options = Options::new(channel, "default", "default", "w", state.path().to_owned());
         options.slots = 16;
         change(&mut options);

@@ -7,6 +7,7 @@ mod load;
 mod previous_results;
 mod processes;
 mod reconnect;
+mod replay;
 mod session;
 mod supervise;
 mod support;

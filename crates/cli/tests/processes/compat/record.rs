@@ -158,7 +158,8 @@ fn heartbeat(entry: &Entry) -> Option<bool> {
 /// Runs one task after the other, so that the messages of no two of them mix: the replays follow their order.
 async fn work(recorder: &Recorder, client: &Client) -> Result<()> {
     let usage = v1::ScriptUsage { input_tokens: 10, output_tokens: 5, cost_micro_usd: 7 };
-    let failing = v1::ScriptFailure { class: "crash".into(), attempts: 1, ..Default::default() };
+    let message = "the first attempt fails".to_owned();
+    let failing = v1::ScriptFailure { class: "crash".into(), message, attempts: 1, ..Default::default() };
     let steps = [
         output::line(1, 2),
         Step::Progress(0.5),
