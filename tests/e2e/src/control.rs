@@ -64,6 +64,11 @@ impl Control {
         self.port
     }
 
+    /// Returns the file with the certificate authority.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
     /// Runs `rota` with whitespace-separated arguments.
     pub async fn rota(&self, line: &str) -> Output {
         let program =

@@ -8,4 +8,5 @@ mod core;
 mod lifecycle;
 mod resilience;
 mod security;
+mod trouble;
 mod workloads;
