@@ -3,15 +3,13 @@
 
 use parking_lot::Mutex;
 use rota_proto::v1;
+use tokio::sync::watch;
 
 /// Tracker of the control plane's store. Shared by the reconcilers, written by the demand stream.
 #[derive(Debug, Default)]
-pub(crate) struct ControlStore(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    version: Option<v1::StoreVersion>,
-    generation: Generation,
+pub(crate) struct ControlStore {
+    version: Mutex<Option<v1::StoreVersion>>,
+    generation: watch::Sender<Generation>,
 }
 
 /// Why the control plane may lack records that it had before.
@@ -66,27 +64,34 @@ pub(crate) enum StoreChange {
 impl ControlStore {
     /// Takes in the version that a response contains.
     pub(crate) fn observe(&self, version: v1::StoreVersion) -> StoreChange {
-        let mut state = self.0.lock();
-        let change = match &state.version {
+        let mut known = self.version.lock();
+        let change = match &*known {
             None => StoreChange::None,
             Some(old) if old.id != version.id => StoreChange::Lost(Loss::Replaced),
             Some(old) if version.revision < old.revision => StoreChange::Lost(Loss::Restored),
             Some(old) if old.run != version.run => StoreChange::Restarted,
             Some(_) => StoreChange::None,
         };
+        *known = Some(version);
         if change != StoreChange::None {
-            state.generation.number += 1;
+            self.generation.send_modify(|generation| {
+                generation.number += 1;
+                if let StoreChange::Lost(loss) = change {
+                    generation.lost = Some((generation.number, loss));
+                }
+            });
         }
-        if let StoreChange::Lost(loss) = change {
-            state.generation.lost = Some((state.generation.number, loss));
-        }
-        state.version = Some(version);
         change
     }
 
     /// Returns the current generation. What was registered in an earlier one must be registered again.
     pub(crate) fn generation(&self) -> Generation {
-        self.0.lock().generation
+        *self.generation.borrow()
+    }
+
+    /// Returns a receiver that is notified when a generation begins.
+    pub(crate) fn generations(&self) -> watch::Receiver<Generation> {
+        self.generation.subscribe()
     }
 }
 
@@ -101,12 +106,14 @@ mod tests {
     #[test]
     fn each_run_is_a_generation() {
         let store = ControlStore::default();
-        let first = store.generation();
+        let (first, generations) = (store.generation(), store.generations());
         assert_eq!(store.observe(version("a", "1", 10)), StoreChange::None);
         assert_eq!(store.observe(version("a", "1", 20)), StoreChange::None);
         assert_eq!(store.generation(), first);
+        assert!(!generations.has_changed().unwrap());
         assert_eq!(store.observe(version("a", "2", 20)), StoreChange::Restarted);
         assert_ne!(store.generation(), first);
+        assert!(generations.has_changed().unwrap(), "the sweep is woken");
         assert_eq!(store.generation().loss(), None);
     }
 

@@ -59,6 +59,7 @@ pub(crate) async fn run(
     }
     let monitor =
         context.health.background_tasks.register("sweep", "Cancels tasks whose resource was deleted");
+    let mut generations = context.store.generations();
     let mut next = Instant::now();
     let mut batch = Vec::with_capacity(CONCURRENCY);
     loop {
@@ -80,6 +81,8 @@ pub(crate) async fn run(
                 continue;
             }
             Some(()) = requests.recv() => {}
+            // A restored store runs tasks again that have ended.
+            Ok(()) = generations.changed() => {}
             () = tokio::time::sleep_until(next) => {}
         }
         let activation = monitor.activate();
