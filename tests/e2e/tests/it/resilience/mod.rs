@@ -1,7 +1,9 @@
-//! Resilience group: lost components, lost and evicted workers, drained nodes.
+//! Resilience group: lost components, lost and evicted workers, drained nodes, a
+//! restored store.
 
 mod drain;
 mod failover;
+mod restore;
 
 use std::time::Duration;
 
