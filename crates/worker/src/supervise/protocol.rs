@@ -55,7 +55,7 @@ pub(super) enum Response {
         errno: Option<i32>,
         message: String,
     },
-    /// Signals have not ended these processes. The supervisor goes on, and reports the end if it comes.
+    /// Signals have not ended these processes. The supervisor keeps trying, and reports the end if it comes.
     Stuck {
         processes: String,
     },
