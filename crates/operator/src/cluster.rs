@@ -24,6 +24,8 @@ pub(crate) const AGENT: &str = "rota.dev/agent";
 pub(crate) const ROLE: &str = "rota.dev/role";
 /// Label: hash of the spec that a pod was created from.
 pub(crate) const SPEC_HASH: &str = "rota.dev/spec-hash";
+/// Label: number of tasks that a pod runs at a time.
+pub(crate) const SLOTS: &str = "rota.dev/slots";
 /// Label: UID of the only task that a pod may run, if it is limited to one.
 pub(crate) const TASK_UID: &str = "rota.dev/task-uid";
 /// Label: class of the installation that an object belongs to. Objects of the default class have none.

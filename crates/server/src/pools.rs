@@ -8,10 +8,20 @@ use rota_core::{AgentName, Namespace, WorkerName};
 
 type Key = (Namespace, AgentName);
 
+/// What a worker may be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Announced {
+    /// Its process; empty for any.
+    pub(crate) instance: String,
+    /// Maximum number of slots, if it is limited.
+    pub(crate) slots: Option<i32>,
+    /// Task that it is limited to, or empty for none; `None` if any was announced.
+    pub(crate) isolated_task: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Pool {
-    /// Workers with their processes; an empty process means any.
-    announced: HashMap<WorkerName, String>,
+    announced: HashMap<WorkerName, Announced>,
     message: String,
 }
 
@@ -21,12 +31,12 @@ pub(crate) struct Pools(RwLock<HashMap<Key, Pool>>);
 
 impl Pools {
     /// Sets which workers may join, instead of those announced before.
-    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, String>) {
+    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, Announced>) {
         self.0.write().entry(agent).or_default().announced = workers;
     }
 
-    /// Returns the process for which a worker was announced.
-    pub(crate) fn announced(&self, agent: &Key, worker: &WorkerName) -> Option<String> {
+    /// Returns as what a worker was announced.
+    pub(crate) fn announced(&self, agent: &Key, worker: &WorkerName) -> Option<Announced> {
         self.0.read().get(agent)?.announced.get(worker).cloned()
     }
 

@@ -172,12 +172,8 @@ pub(super) async fn drain(
 pub(super) async fn announce(
     context: &Context,
     name: &str,
-    workers: &[(String, String)],
+    workers: Vec<v1::AnnouncedWorker>,
 ) -> Result<(), ReconcileError> {
-    let workers = workers
-        .iter()
-        .map(|(worker, instance)| v1::AnnouncedWorker { worker: worker.clone(), instance: instance.clone() })
-        .collect();
     context.control.announce_workers(v1::AnnounceWorkersRequest { name: name.to_owned(), workers }).await?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use rota_proto::{names, v1};
 use super::demand::DemandSnapshot;
 use super::observation::PodObservation;
 use super::start_failure::StartFailure;
-use crate::cluster::{AGENT, SPEC_HASH, TASK_UID};
+use crate::cluster::{AGENT, SLOTS, SPEC_HASH, TASK_UID};
 
 /// Pod of an agent with its worker.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,6 +22,8 @@ pub(crate) struct WorkerPod {
     pub uid: String,
     /// Task that the pod is limited to.
     pub task: Option<String>,
+    /// Number of tasks that it runs at a time, as far as the pod has it.
+    pub slots: Option<i32>,
     /// Whether that task is over, or does not wait for a worker any more.
     pub task_is_over: bool,
     pub hash: String,
@@ -123,6 +125,7 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
         uid: pod.uid().unwrap_or_default(),
         task_is_over: task.as_ref().is_some_and(|task| !is_wanted(task)),
         task,
+        slots: pod.labels().get(SLOTS).and_then(|slots| slots.parse().ok()),
         hash: pod.labels().get(SPEC_HASH).cloned().unwrap_or_default(),
         lifecycle: observed.lifecycle(known),
         start_failure: observed.start_failure(),

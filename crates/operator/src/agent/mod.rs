@@ -28,7 +28,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use rota_crds::resource::{Agent, Task};
-use rota_proto::names;
+use rota_proto::{names, v1};
 use rota_telemetry::clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -333,11 +333,16 @@ impl Agents {
             return Ok(());
         }
         let present = pods.iter().filter(|pod| !pod.has_terminated());
-        let mut workers: Vec<_> = present.map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
-        workers.sort();
+        let announced = present.map(|pod| v1::AnnouncedWorker {
+            worker: pod.name.clone(),
+            instance: pod.uid.clone(),
+            slots: pod.slots,
+            isolated_task: Some(pod.task.clone().unwrap_or_default()),
+        });
+        let workers: Vec<_> = announced.collect();
         let all_joined = !pods.iter().any(WorkerPod::is_absent);
         if state.announcement_due(&workers, all_joined, Instant::now()) {
-            let announced = apply::announce(&self.context, name, &workers).await;
+            let announced = apply::announce(&self.context, name, workers).await;
             if announced.is_err() {
                 state.announcement_failed();
             }

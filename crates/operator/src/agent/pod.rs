@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use self::template::Parts;
 use crate::WorkerOptions;
-use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SPEC_HASH, TASK_UID, labels};
+use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SLOTS, SPEC_HASH, TASK_UID, labels};
 
 /// Name of the container that runs the worker.
 pub(super) const CONTAINER_NAME: &str = "worker";
@@ -70,6 +70,7 @@ impl PodSpecInput<'_> {
         own.insert(AGENT.to_owned(), self.agent.name_any());
         own.insert(ROLE.to_owned(), "worker".to_owned());
         own.insert(SPEC_HASH.to_owned(), hash);
+        own.insert(SLOTS.to_owned(), self.slots().to_string());
         if let Some(task) = self.task {
             own.insert(TASK_UID.to_owned(), task.id.to_owned());
         }
@@ -236,8 +237,7 @@ impl PodSpecInput<'_> {
             .collect();
         let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
         add("--agent", self.agent.name_any());
-        let slots = if self.task.is_some() { 1 } else { self.agent.spec.slots.unwrap_or(1).max(1) };
-        add("--slots", slots.to_string());
+        add("--slots", self.slots().to_string());
         add("--state-dir", STATE_PATH.to_owned());
         add("--drain-timeout", format!("{}s", drain.as_secs()));
         if !self.agent.spec.secrets.is_empty() {
@@ -247,6 +247,10 @@ impl PodSpecInput<'_> {
             add("--isolated-task", task.id.to_owned());
         }
         arguments
+    }
+
+    fn slots(&self) -> i32 {
+        if self.task.is_some() { 1 } else { self.agent.spec.slots.unwrap_or(1).max(1) }
     }
 
     fn environment(&self) -> Vec<EnvVar> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rota_crds::AgentSpec;
 use rota_crds::resource::Agent;
-use rota_proto::names;
+use rota_proto::{names, v1};
 use tokio::time::Instant;
 
 use super::demand::DemandSnapshot;
@@ -46,7 +46,7 @@ pub(super) struct AgentState {
     /// Time since which every reconciliation has failed.
     pub failing_since: Option<Instant>,
     authority: Option<(String, Instant)>,
-    announced: Option<(Vec<(String, String)>, Instant)>,
+    announced: Option<(Vec<v1::AnnouncedWorker>, Instant)>,
     reported: Option<(String, Instant)>,
     /// Reason of the last published Event.
     published: Option<String>,
@@ -196,7 +196,7 @@ impl AgentState {
     /// joined.
     pub(super) fn announcement_due(
         &mut self,
-        workers: &[(String, String)],
+        workers: &[v1::AnnouncedWorker],
         all_joined: bool,
         now: Instant,
     ) -> bool {
@@ -235,8 +235,6 @@ impl AgentState {
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1;
-
     use super::*;
     use crate::control_store::ControlStore;
 
@@ -286,7 +284,7 @@ mod tests {
             store.observe(v1::StoreVersion { id: id.into(), run: run.into(), revision });
             store.generation()
         };
-        let workers = [("a".to_owned(), "1".to_owned())];
+        let workers = [v1::AnnouncedWorker { worker: "a".into(), ..Default::default() }];
         let report_all = |state: &mut AgentState| {
             assert!(state.announcement_due(&workers, true, now) && state.report_due("broken", now));
             state.registered = Some((Some(1), 0));
@@ -332,7 +330,7 @@ mod tests {
     async fn announcements_repeat_until_all_joined() {
         let mut state = AgentState::default();
         let now = Instant::now();
-        let workers = [("a".to_owned(), "1".to_owned())];
+        let workers = [v1::AnnouncedWorker { worker: "a".into(), ..Default::default() }];
         assert!(state.announcement_due(&workers, false, now));
         assert!(!state.announcement_due(&workers, false, now));
         assert!(state.announcement_due(&workers, false, now + ANNOUNCE_INTERVAL));

@@ -8,6 +8,7 @@ use tonic::Status;
 
 use crate::agents::AgentRegistry;
 use crate::keys::AgentKey;
+use crate::pools::Announced;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
 
@@ -25,7 +26,13 @@ pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersReque
             let field = format!("workers[{index}].instance");
             return Err(invalid(field, format!("must have at most {MAX_INSTANCE} bytes")));
         }
-        if workers.insert(worker, one.instance).is_some() {
+        if one.isolated_task.as_ref().is_some_and(|task| task.len() > MAX_INSTANCE) {
+            let field = format!("workers[{index}].isolated_task");
+            return Err(invalid(field, format!("must have at most {MAX_INSTANCE} bytes")));
+        }
+        let announced =
+            Announced { instance: one.instance, slots: one.slots, isolated_task: one.isolated_task };
+        if workers.insert(worker, announced).is_some() {
             return Err(invalid(format!("workers[{index}].worker"), "is named twice"));
         }
     }

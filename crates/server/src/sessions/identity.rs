@@ -35,8 +35,7 @@ pub(super) fn narrow(
     hello: &mut wire::Hello,
 ) -> Result<(), Status> {
     match &identity.holder {
-        // A pod has the capabilities of its agent alone.
-        Holder::Pod(_) => hello.capabilities.clear(),
+        Holder::Pod(_) => narrow_pod(deps, key, hello)?,
         Holder::Grant(grant) => {
             if grant.instance.as_ref().is_some_and(|instance| *instance != hello.instance) {
                 return Err(error("WORKER_NAME_MISMATCH", "the token belongs to another process"));
@@ -54,6 +53,19 @@ pub(super) fn narrow(
     if deps.scheduler.inspect(key, connected) == Some(true) {
         let text = format!("worker {} is connected with another process", key.1);
         return Err(error("WORKER_CONNECTED", text));
+    }
+    Ok(())
+}
+
+/// A pod has the capabilities of its agent alone, and the slots and the task with which it was created.
+fn narrow_pod(deps: &SessionDeps, key: &WorkerKey, hello: &mut wire::Hello) -> Result<(), Status> {
+    hello.capabilities.clear();
+    let agent = AgentName::new(&hello.agent).ok().map(|agent| (key.0.clone(), agent));
+    let announced = agent.and_then(|agent| deps.agents.pools().announced(&agent, &key.1)).unwrap_or_default();
+    hello.slots = hello.slots.min(announced.slots.unwrap_or(i32::MAX));
+    if announced.isolated_task.is_some_and(|task| task != hello.isolated_task) {
+        let text = format!("worker {} was created for another task", key.1);
+        return Err(error("WORKER_NAME_MISMATCH", text));
     }
     Ok(())
 }
@@ -88,7 +100,7 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
     let agent_key = (namespace.clone(), agent.clone());
     let admitted = match deps.agents.pools().announced(&agent_key, worker) {
         // A pod that reuses the name is not the one that was announced.
-        Some(instance) => instance.is_empty() || instance == pod.uid,
+        Some(announced) => announced.instance.is_empty() || announced.instance == pod.uid,
         // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet. Its
         // process is named by the pod's UID, since another pod could have the name by now.
         None => {

@@ -35,9 +35,9 @@ use crate::workspace::{AttemptDirs, PrepareError, Root};
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
 pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
-/// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
 /// Cap of an attempt's total time.
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Capacity of the channel between a runtime and its attempt.
 const EVENT_BUFFER: usize = 64;

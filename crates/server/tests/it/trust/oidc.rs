@@ -174,6 +174,7 @@ async fn announce(client: &Client, agent: &str, workers: &[(&str, &str)]) -> Res
     let workers = workers.iter().map(|(worker, instance)| v1::AnnouncedWorker {
         worker: (*worker).to_owned(),
         instance: (*instance).to_owned(),
+        ..Default::default()
     });
     let request = v1::AnnounceWorkersRequest { name: agent.to_owned(), workers: workers.collect() };
     client.announce_workers(request).await.map(drop)
@@ -247,6 +248,48 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
         let error = announce(&operator, name, &workers).await.unwrap_err();
         assert_eq!(error.fields.first().map(|field| field.field.as_str()), field, "{error}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn announcement_limits_slots_and_task() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
+    let limited = |worker: &str, task: Option<&str>| v1::AnnouncedWorker {
+        worker: worker.to_owned(),
+        instance: String::new(),
+        slots: Some(2),
+        isolated_task: task.map(str::to_owned),
+    };
+    let mine = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let other = "01890a5d-ac96-774b-bcce-b302099a8058";
+    let workers = vec![limited("shared", Some("")), limited("isolated", Some(mine)), limited("free", None)];
+    let request = v1::AnnounceWorkersRequest { name: ECHO.to_owned(), workers };
+    operator.announce_workers(request).await?;
+    let join = async |worker: &str, task: &str| {
+        let client = bearer(&cluster, &key.sign(&issuer.pod("default", worker, "uid"))?)?;
+        let hello = Hello { isolated_task: task.to_owned(), ..raw::hello("echo", worker, 5) };
+        anyhow::Ok(match RawWorker::join(&client, hello).await {
+            Ok(_) => "in".to_owned(),
+            Err(error) => {
+                let status = error.downcast_ref::<tonic::Status>().context("no status")?;
+                rota_testkit::client::reason(status).unwrap_or_default()
+            }
+        })
+    };
+    assert_eq!(join("shared", other).await?, "WORKER_NAME_MISMATCH");
+    assert_eq!(join("isolated", other).await?, "WORKER_NAME_MISMATCH");
+    assert_eq!(join("isolated", "").await?, "WORKER_NAME_MISMATCH");
+    for (worker, task) in [("shared", ""), ("isolated", mine), ("free", other)] {
+        assert_eq!(join(worker, task).await?, "in");
+    }
+    let request = v1::ListWorkersRequest { parent: PARENT.into(), ..Default::default() };
+    let listed = cluster.client().list_workers(request).await?.workers;
+    let slots: Vec<_> = listed.iter().map(|worker| worker.slots).collect();
+    assert_eq!(slots, [2, 2, 2]);
     Ok(())
 }
 
