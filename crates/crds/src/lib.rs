@@ -59,7 +59,7 @@ pub use runtime::{
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};
-pub use validate::{Violation, pod_template};
+pub use validate::{RESERVED_PREFIX, Violation, pod_template};
 
 /// The `apiVersion` of every manifest.
 pub const API_VERSION: &str = "rota.dev/v1alpha1";

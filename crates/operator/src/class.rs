@@ -1,16 +1,12 @@
 //! Class of an installation: which Agents and Tasks of the cluster an operator reconciles, and which pods are its own. Several
 //! installations in one cluster differ in their classes, or watch different namespaces.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use crate::cluster::{CA_CONFIG_MAP, CLASS};
-
-/// Volume of worker pods with the certificate authority. Agents cannot have volumes of this name.
-const CA_VOLUME: &str = "rota-ca";
 
 /// Class of an installation. The default class has no name, and its objects have no label.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,17 +34,11 @@ impl Class {
         self.0.as_ref().map_or_else(|| CA_CONFIG_MAP.to_owned(), |name| format!("{CA_CONFIG_MAP}-{name}"))
     }
 
-    /// Makes a new worker pod one of this class, whatever labels its agent gives it.
-    pub(crate) fn adopt(&self, pod: &mut Pod) {
+    /// Labels an object as one of this class, whatever labels its owner gives it.
+    pub(crate) fn label(&self, labels: &mut BTreeMap<String, String>) {
         match &self.0 {
-            Some(name) => drop(pod.labels_mut().insert(CLASS.to_owned(), name.clone())),
-            None => drop(pod.labels_mut().remove(CLASS)),
-        }
-        let volumes = pod.spec.iter_mut().flat_map(|spec| spec.volumes.iter_mut().flatten());
-        for volume in volumes.filter(|volume| volume.name == CA_VOLUME) {
-            if let Some(map) = &mut volume.config_map {
-                map.name = self.authority_name();
-            }
+            Some(name) => drop(labels.insert(CLASS.to_owned(), name.clone())),
+            None => drop(labels.remove(CLASS)),
         }
     }
 }
@@ -61,6 +51,8 @@ impl fmt::Display for Class {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::*;
     use crate::WorkerOptions;
     use crate::agent::PodSpecInput;
@@ -71,10 +63,8 @@ mod tests {
               spec: {runtime: {scripted: {}}, pod: {labels: {rota.dev/class: other}}}}",
         )
         .unwrap();
-        let options = WorkerOptions::default();
-        let mut pod = PodSpecInput { agent: &agent, options: &options, task: None }.pod().unwrap();
-        class.adopt(&mut pod);
-        pod
+        let options = WorkerOptions { class: class.clone(), ..WorkerOptions::default() };
+        PodSpecInput { agent: &agent, options: &options, task: None }.pod().unwrap()
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub struct WorkerOptions {
     pub image_pull_policy: Option<String>,
     /// Endpoint of the control plane for workers.
     pub endpoint: String,
+    /// Class of the installation that the pods belong to.
+    pub class: Class,
     /// User and group id of the workers' processes; `None` leaves them to the cluster.
     pub user_id: Option<i64>,
     /// Template of all worker pods; the fields of their agents take precedence.

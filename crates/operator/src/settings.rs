@@ -138,6 +138,7 @@ impl Settings {
                     .unwrap_or_default(),
                 image: self.worker_image.unwrap_or_default(),
                 image_pull_policy: self.worker_image_pull_policy,
+                class: Class::new(&self.class),
                 user_id: Some(self.worker_user_id).filter(|id| *id != 0),
                 pod_template,
                 endpoint: self.worker_endpoint.unwrap_or_else(|| endpoint.clone()),

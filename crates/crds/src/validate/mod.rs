@@ -8,6 +8,7 @@ mod runtime;
 mod task;
 mod text;
 
+pub use pod::RESERVED_PREFIX;
 pub use pod_template::pod_template;
 
 /// Validation error of one field.

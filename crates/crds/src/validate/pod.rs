@@ -14,14 +14,14 @@ use super::Check;
 use super::pod_template::unknown_fields;
 use crate::{AgentSecret, Json, PodOverrides, PodTemplate};
 
-/// Prefix of the volumes that the operator adds to pods.
-pub(super) const RESERVED_PREFIX: &str = "rota-";
+/// Prefix of the volumes and containers that the operator adds to pods. Attempts get nothing of these volumes.
+pub const RESERVED_PREFIX: &str = "rota-";
 pub(super) const RESERVED: &str = "must not start with rota-, which is reserved for the operator";
 /// Kinds of volumes that give a pod no right besides its own storage.
 const TASK_VOLUMES: [&str; 5] =
     ["emptyDir", "ephemeral", "persistentVolumeClaim", "configMap", "downwardAPI"];
-/// Where the worker keeps its token, secrets and state.
-const RESERVED_PATHS: [&str; 3] = ["/var/run/rota", "/run/rota", "/var/lib/rota"];
+/// Where the worker keeps its token, secrets and state, and the program itself.
+const RESERVED_PATHS: [&str; 4] = ["/var/run/rota", "/run/rota", "/var/lib/rota", "/opt/rota"];
 /// Directories at the root with programs, settings and state of the image. A mount there could replace the worker itself.
 const SYSTEM: [&str; 17] = [
     "bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "opt", "proc", "root", "run",

@@ -78,11 +78,10 @@ pub(super) async fn create_pod(
     context: &Context,
     input: &PodSpecInput<'_>,
 ) -> Result<PodCreation, ReconcileError> {
-    let mut pod = match input.pod() {
+    let pod = match input.pod() {
         Ok(pod) => pod,
         Err(invalid) => return Ok(PodCreation::Rejected(StartFailure::new("InvalidSpec", invalid.0))),
     };
-    context.options.class.adopt(&mut pod);
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), &pod.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
     match pods.create(&params, &pod).await {

@@ -17,13 +17,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 use rota_core::text::prefix;
 use rota_crds::resource::{Agent, Task};
-use rota_crds::{ImagePullPolicy, Json, PodOverrides, PodTemplate};
+use rota_crds::{ImagePullPolicy, Json, PodOverrides, PodTemplate, RESERVED_PREFIX};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use self::template::Parts;
 use crate::WorkerOptions;
-use crate::cluster::{AGENT, CA_CONFIG_MAP, ROLE, SLOTS, SPEC_HASH, TASK_UID, labels};
+use crate::cluster::{AGENT, ROLE, SLOTS, SPEC_HASH, TASK_UID, labels};
 
 /// Name of the container that runs the worker.
 pub(super) const CONTAINER_NAME: &str = "worker";
@@ -31,8 +31,6 @@ pub(super) const CONTAINER_NAME: &str = "worker";
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(600);
 /// Part of the grace period reserved for stopping unfinished tasks.
 const STOP_RESERVE: Duration = Duration::from_secs(20);
-/// Prefix of the volumes that hold what belongs to the worker itself.
-const RESERVED_PREFIX: &str = "rota-";
 const CA_PATH: &str = "/var/run/rota/ca";
 const TOKEN_PATH: &str = "/var/run/rota/token";
 const SECRETS_PATH: &str = "/var/run/rota/secrets";
@@ -75,7 +73,8 @@ impl PodSpecInput<'_> {
             own.insert(TASK_UID.to_owned(), task.id.to_owned());
         }
         // Labels of the agent never override those that the operator relies on.
-        let labels = parts.labels.into_iter().chain(own).collect();
+        let mut labels = parts.labels.into_iter().chain(own).collect();
+        self.options.class.label(&mut labels);
         let annotations = (!parts.annotations.is_empty()).then_some(parts.annotations);
         Ok(Pod {
             metadata: ObjectMeta {
@@ -296,7 +295,7 @@ impl PodSpecInput<'_> {
         let mut volumes = vec![
             Volume {
                 config_map: Some(ConfigMapVolumeSource {
-                    name: CA_CONFIG_MAP.to_owned(),
+                    name: self.options.class.authority_name(),
                     ..Default::default()
                 }),
                 ..volume("rota-ca")

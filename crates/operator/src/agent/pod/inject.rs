@@ -21,13 +21,14 @@ pub(super) fn is_needed(worker: &Container, options: &WorkerOptions) -> bool {
 /// Adds an init container that copies the program, and lets the worker's container execute the copy.
 pub(super) fn add(parts: &mut Parts, options: &WorkerOptions) {
     let Some(worker) = parts.worker() else { return };
-    worker.command = Some(vec![format!("{PROGRAM_PATH}/bin/rota")]);
+    let program = format!("{PROGRAM_PATH}/bin/rota");
+    worker.command = Some(vec![program.clone()]);
     worker.volume_mounts.get_or_insert_default().push(mount(VOLUME, PROGRAM_PATH, true));
     let install = Container {
         name: "rota-install".to_owned(),
         image: Some(options.program_image.clone()),
         image_pull_policy: options.image_pull_policy.clone(),
-        command: Some(["/opt/rota/bin/rota", "inject", INJECTED_PATH].map(str::to_owned).into()),
+        command: Some(vec![program, "inject".to_owned(), INJECTED_PATH.to_owned()]),
         // Those of the containers that run later are more: a quota that wants limits finds some.
         resources: worker.resources.clone(),
         volume_mounts: Some(vec![mount(VOLUME, INJECTED_PATH, false)]),

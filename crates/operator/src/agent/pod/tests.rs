@@ -19,6 +19,7 @@ fn options() -> WorkerOptions {
         program_image: "program:1".into(),
         image_pull_policy: None,
         endpoint: "https://rota.r.svc:7420".into(),
+        class: crate::Class::default(),
         user_id: Some(65532),
         pod_template: PodTemplateSpec::default(),
         collector: vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), "http://collector:4318".into())],
