@@ -183,6 +183,7 @@ impl Outbox {
         if self.job != Some(done.number) {
             return None;
         }
+        let lost_bytes = i64::try_from(self.file_size).unwrap_or(i64::MAX);
         (self.job, self.writing, self.spill) = (None, 0, done.spill);
         self.file_size = self.spill.as_ref().map_or(0, Spill::size);
         self.in_file = self.spill.as_ref().map_or(0, Spill::len);
@@ -194,14 +195,17 @@ impl Outbox {
             self.tail.events.push_front(event);
         }
         let failed = done.error.is_some();
-        if let Some(error) = done.error.filter(|_| !self.failing) {
-            tracing::warn!(%error, "failed to use the spill file, keeping events in memory");
+        let left = self.acked + self.memory.len() + self.in_file + self.tail.len();
+        let lost = self.last - left;
+        if lost > 0 {
+            // With their numbers; the log shows the next output with their size.
+            (self.last, self.dropped) = (left, self.dropped.saturating_add(lost_bytes));
+            let error = done.error.map(|error| error.to_string()).unwrap_or_default();
+            tracing::error!(error, events = lost, "events lost: failed to read the spill file");
+        } else if let Some(error) = done.error.filter(|_| !self.failing) {
+            tracing::warn!(%error, "failed to write the spill file, keeping events in memory");
         }
         self.failing = failed;
-        if self.spill.is_none() {
-            // Those in a file that could not be read are lost, together with their numbers.
-            self.last = self.acked + self.memory.len() + self.tail.len();
-        }
         self.fill_memory();
         if failed { None } else { self.start_job() }
     }

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use rota_worker::runtimes::Environment;
 use rota_worker::supervise::{EndedBy, Error, Program, Running, SUBCOMMAND, Supervisor, start, stuck};
+use tokio::io::AsyncReadExt;
 
-/// Starts a program that ignores requests to end.
+/// Starts a program that ignores requests to end, and waits until it does.
 async fn stubborn(line: &str) -> Running {
     let environment = Environment([("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into());
-    let args = vec!["-c".to_owned(), format!("trap '' INT TERM; {line}")];
-    start(Program { program: "sh".to_owned(), args, environment, directory: PathBuf::from("/") })
-        .await
-        .unwrap()
+    let args = vec!["-c".to_owned(), format!("trap '' INT TERM; echo begun; {line}")];
+    let program = Program { program: "sh".to_owned(), args, environment, directory: PathBuf::from("/") };
+    let mut running = start(program).await.unwrap();
+    let mut first = [0; 6];
+    running.stdout.as_mut().unwrap().read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"begun\n");
+    running
 }
 
 #[tokio::test]
@@ -41,7 +45,10 @@ async fn undeliverable_signals_end_in_a_clear_failure() {
     assert_eq!(stuck().as_ref(), Some(processes), "the worker takes nothing new");
     // Its input ends, and it with it.
     drop(running);
-    while stuck().is_some() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let over = async {
+        while stuck().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), over).await.expect("the end of the program was noticed");
 }

@@ -252,6 +252,17 @@ async fn deadline_and_silence_timeout_are_enforced() {
     session.accepted(1).await;
     assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));
 
+    // Since version 2 a duration, which takes precedence: clocks may differ by hours.
+    let mut timed = assign(3, script([endless()]));
+    timed.deadline = Some(pbjson_types::Timestamp { seconds: 1, nanos: 0 });
+    timed.time_left = Some(Duration::ZERO.into());
+    session.send(ToWorker::Assign(Box::new(timed.clone()))).await;
+    assert!(session.rejected().await.contains("no time left"));
+    timed.time_left = Some(Duration::from_millis(300).into());
+    session.send(ToWorker::Assign(Box::new(timed))).await;
+    session.accepted(3).await;
+    assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));
+
     let mut silent = assign(2, script([message("x"), endless()]));
     limits(&mut silent).silence_timeout = Some(Duration::from_millis(50).into());
     session.send(ToWorker::Assign(Box::new(silent))).await;

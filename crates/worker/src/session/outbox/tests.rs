@@ -175,3 +175,27 @@ fn outdated_job_is_ignored() {
     let (first, batch) = outbox.next(1000).unwrap();
     assert_eq!((first, batch.len(), number(&batch[0])), (6, 1, 6));
 }
+
+#[test]
+fn events_lost_with_their_file_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::new(directory.path().to_owned(), Bounds { memory: 200, file: 1 << 20 });
+    (1..=10).for_each(|number| outbox.push(event(number, 80)));
+    serve(&mut outbox);
+    let (_, batch) = outbox.next(10_000).unwrap();
+    let kept = to_i64(batch.len());
+    outbox.ack(kept);
+    let job = outbox.start_job().unwrap();
+    let done = SpillDone {
+        number: job.number,
+        error: Some(std::io::Error::other("a bad sector")),
+        ..SpillDone::default()
+    };
+    assert!(outbox.finish(done).is_none());
+    assert!(outbox.is_fully_sent());
+    let output = Output { data: b"x".to_vec().into(), ..Output::default() };
+    outbox.push(Event { kind: Some(event::Kind::Output(output)), ..Event::default() });
+    let (first, batch) = outbox.next(1000).unwrap();
+    assert_eq!(first, kept + 1);
+    assert!(matches!(&batch[0].kind, Some(event::Kind::Output(output)) if output.dropped_bytes > 0));
+}
