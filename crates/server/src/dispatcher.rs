@@ -230,7 +230,7 @@ impl Dispatcher {
         fence: Fence,
         grace: Duration,
     ) {
-        let session = self.scheduler.update(key, worker, |entry| entry.session.clone()).flatten();
+        let session = self.scheduler.inspect_session(key, worker, |entry| entry.session.clone()).flatten();
         let Some(SessionHandle { closed, .. }) = session else { return };
         let (scheduler, key, worker) = (Arc::clone(&self.scheduler), key.clone(), worker.clone());
         let timeout = grace + self.heartbeat_timeout;

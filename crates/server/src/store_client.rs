@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rota_core::agent::Agent;
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId};
+use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
     Budget, Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
 };
@@ -34,9 +35,6 @@ pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
 }
-
-/// Shortest time without a successful write that counts as an outage. A single write that does not fit is none.
-const MIN_OUTAGE: Duration = Duration::from_secs(1);
 
 /// Outcome of the last write, and the last time in which none succeeded.
 #[derive(Debug, Default)]

@@ -75,6 +75,16 @@ impl Scheduler {
         self.state().workers.get(key).map(read)
     }
 
+    /// Reads a worker if this is still its session.
+    pub(crate) fn inspect_session<O>(
+        &self,
+        key: &WorkerKey,
+        session: &WorkerRef,
+        read: impl FnOnce(&WorkerEntry) -> O,
+    ) -> Option<O> {
+        self.state().workers.get(key).filter(|entry| entry.epoch == session.epoch).map(read)
+    }
+
     /// Returns the agent of a worker.
     pub(crate) fn agent_of(&self, namespace: &Namespace, worker: &WorkerName) -> Option<AgentName> {
         self.inspect(&(namespace.clone(), worker.clone()), |entry| entry.profile.agent.clone())
@@ -159,8 +169,8 @@ impl Scheduler {
         id: TaskId,
         fence: Fence,
     ) -> bool {
-        let state = |entry: &mut WorkerEntry| entry.slots.state(id, fence);
-        self.update(key, session, state).flatten() == Some(SlotState::Abandoned)
+        let state = |entry: &WorkerEntry| entry.slots.state(id, fence);
+        self.inspect_session(key, session, state).flatten() == Some(SlotState::Abandoned)
     }
 
     /// Returns the attempt of a task that its last worker still runs although the task has moved on.

@@ -45,6 +45,9 @@ fn runtime(agent: v1::Runtime, task: Option<v1::Runtime>) -> v1::Runtime {
         (Some(Kind::Claude(base)), Some(Kind::Claude(own))) => Some(Kind::Claude(claude(base, own))),
         (Some(Kind::Command(base)), Some(Kind::Command(own))) => Some(Kind::Command(command(base, own))),
         (Some(Kind::Scripted(base)), Some(Kind::Scripted(own))) => Some(Kind::Scripted(scripted(base, own))),
+        (Some(Kind::External(base)), Some(Kind::External(own))) => {
+            Some(Kind::External(v1::ExternalRuntime { options: own.options.or(base.options) }))
+        }
         (Some(_), Some(own)) => Some(own),
     };
     v1::Runtime { kind }
@@ -98,4 +101,16 @@ fn scripted(mut base: v1::ScriptedRuntime, own: v1::ScriptedRuntime) -> v1::Scri
         base.seed = own.seed;
     }
     base
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_without_options_keeps_those_of_an_external_agent() {
+        let external = |options| v1::Runtime { kind: Some(Kind::External(v1::ExternalRuntime { options })) };
+        let options = Some(pbjson_types::Struct::default());
+        assert_eq!(runtime(external(options.clone()), Some(external(None))), external(options));
+    }
 }

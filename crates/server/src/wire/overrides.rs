@@ -26,28 +26,51 @@ impl Forbidden {
     }
 }
 
-/// Checks a task against its agent.
+/// Checks a task against its agent. Names every field: a new one is decided on here.
 pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Forbidden> {
     let allowed = agent.overrides();
     if allowed == v1::Overrides::All {
         return Ok(());
     }
+    let v1::TaskSpec {
+        // Its work, and where and when it is done.
+        title: _,
+        prompt: _,
+        input: _,
+        target: _,
+        depends_on: _,
+        start_time: _,
+        owner: _,
+        parent_task: _,
+        // More care than the agent asks for.
+        strict: _,
+        isolation: _,
+        // Fewer of the agent's secrets.
+        agent_secrets: _,
+        limits,
+        retry,
+        environment,
+        secrets,
+        secret_names,
+        workspace: own_workspace,
+        runtime: own_runtime,
+    } = task;
     if allowed == v1::Overrides::None {
-        let sets_limits = task.limits.is_some_and(|limits| limits != v1::Limits::default());
+        let sets_limits = limits.is_some_and(|limits| limits != v1::Limits::default());
         forbid("limits", sets_limits, v1::Overrides::Limits)?;
-        let sets_retry = task.retry.is_some_and(|retry| retry != v1::RetryPolicy::default());
+        let sets_retry = retry.is_some_and(|retry| retry != v1::RetryPolicy::default());
         forbid("retry", sets_retry, v1::Overrides::Limits)?;
     }
     let base = agent.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
-    let own = task.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
+    let own = own_runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
     if let Some(own) = own {
         runtime(base, own)?;
     }
-    workspace(agent.workspace.as_ref(), task.workspace.as_ref())?;
+    workspace(agent.workspace.as_ref(), own_workspace.as_ref())?;
     // Variables decide what a program loads, which server it calls and with which key.
     let bring = brings_program(base);
-    forbid_unless_all("environment", !task.environment.is_empty() && !bring)?;
-    let secrets = !task.secrets.is_empty() || !task.secret_names.is_empty();
+    forbid_unless_all("environment", !environment.is_empty() && !bring)?;
+    let secrets = !secrets.is_empty() || !secret_names.is_empty();
     forbid_unless_all("secrets", secrets && !bring)
 }
 
@@ -74,59 +97,77 @@ fn runtime(agent: Option<&Kind>, task: &Kind) -> Result<(), Forbidden> {
     match (agent, task) {
         (Some(Kind::Claude(agent)), Kind::Claude(task)) => claude(agent, task),
         (Some(Kind::Command(agent)), Kind::Command(task)) => {
-            let replaces = !task.argv.is_empty() || !task.shell.is_empty();
+            let v1::CommandRuntime { argv, shell, stdin, retry_exit_codes, fatal_exit_codes } = task;
+            let replaces = !argv.is_empty() || !shell.is_empty();
             let fixed = !agent.argv.is_empty() || !agent.shell.is_empty();
             forbid_unless_all("runtime.command", replaces && fixed)?;
             let fixed = agent.stdin.is_some();
-            forbid_unless_all("runtime.command.stdin", task.stdin.is_some() && fixed)?;
+            forbid_unless_all("runtime.command.stdin", stdin.is_some() && fixed)?;
             let codes = |own: &[i32], base: &[i32]| !own.is_empty() && !base.is_empty() && own != base;
             forbid_unless_all(
                 "runtime.command.retry_exit_codes",
-                codes(&task.retry_exit_codes, &agent.retry_exit_codes),
+                codes(retry_exit_codes, &agent.retry_exit_codes),
             )?;
             forbid_unless_all(
                 "runtime.command.fatal_exit_codes",
-                codes(&task.fatal_exit_codes, &agent.fatal_exit_codes),
+                codes(fatal_exit_codes, &agent.fatal_exit_codes),
             )
         }
         (Some(Kind::Scripted(agent)), Kind::Scripted(task)) => {
-            forbid_unless_all("runtime.scripted", !task.steps.is_empty() && !agent.steps.is_empty())
+            let v1::ScriptedRuntime { steps, seed } = task;
+            let fixed = !agent.steps.is_empty();
+            forbid_unless_all("runtime.scripted", (!steps.is_empty() || *seed != 0) && fixed)
         }
         (Some(Kind::External(agent)), Kind::External(task)) => {
-            forbid_unless_all("runtime.external", task.options.is_some() && agent.options.is_some())
+            let v1::ExternalRuntime { options } = task;
+            forbid_unless_all("runtime.external", options.is_some() && agent.options.is_some())
         }
         _ => forbid_unless_all("runtime", true),
     }
 }
 
 fn claude(agent: &v1::ClaudeRuntime, task: &v1::ClaudeRuntime) -> Result<(), Forbidden> {
+    let v1::ClaudeRuntime {
+        model,
+        fallback_model,
+        tools,
+        allowed_tools,
+        disallowed_tools,
+        permission_mode,
+        system_prompt,
+        append_system_prompt,
+        mcp_servers,
+        json_schema,
+        permission_policy,
+        program,
+    } = task;
     let replaced = |own: &str, base: &str| !own.is_empty() && !base.is_empty() && own != base;
     // The model is a matter of cost, which limits bound.
-    forbid_unless_all("runtime.claude.model", replaced(&task.model, &agent.model))?;
-    let fallback = replaced(&task.fallback_model, &agent.fallback_model);
+    forbid_unless_all("runtime.claude.model", replaced(model, &agent.model))?;
+    let fallback = replaced(fallback_model, &agent.fallback_model);
     forbid_unless_all("runtime.claude.fallback_model", fallback)?;
-    let schema = task.json_schema.is_some() && agent.json_schema.is_some();
+    let schema = json_schema.is_some() && agent.json_schema.is_some();
     forbid_unless_all("runtime.claude.json_schema", schema)?;
     // Fewer tools, never more: no list means all of them.
-    let more = !agent.tools.is_empty() && task.tools.iter().any(|tool| !agent.tools.contains(tool));
+    let more = !agent.tools.is_empty() && tools.iter().any(|tool| !agent.tools.contains(tool));
     forbid_unless_all("runtime.claude.tools", more)?;
-    let denied = &task.disallowed_tools;
+    let denied = disallowed_tools;
     let fewer = !denied.is_empty() && agent.disallowed_tools.iter().any(|tool| !denied.contains(tool));
     forbid_unless_all("runtime.claude.disallowed_tools", fewer)?;
-    let allowed = task.allowed_tools.iter().any(|tool| !agent.allowed_tools.contains(tool));
+    let allowed = allowed_tools.iter().any(|tool| !agent.allowed_tools.contains(tool));
     forbid_unless_all("runtime.claude.allowed_tools", allowed)?;
     let differs = |own: &str, base: &str| !own.is_empty() && own != base;
-    let mode = differs(&task.permission_mode, &agent.permission_mode);
+    let mode = differs(permission_mode, &agent.permission_mode);
     forbid_unless_all("runtime.claude.permission_mode", mode)?;
-    let policy = task.permission_policy != 0 && task.permission_policy != agent.permission_policy;
+    let policy = *permission_policy != 0 && *permission_policy != agent.permission_policy;
     forbid_unless_all("runtime.claude.permission_policy", policy)?;
-    let system = differs(&task.system_prompt, &agent.system_prompt);
+    let system = differs(system_prompt, &agent.system_prompt);
     forbid_unless_all("runtime.claude.system_prompt", system)?;
-    let appended = differs(&task.append_system_prompt, &agent.append_system_prompt);
+    let appended = differs(append_system_prompt, &agent.append_system_prompt);
     forbid_unless_all("runtime.claude.append_system_prompt", appended)?;
-    let servers = task.mcp_servers.is_some() && task.mcp_servers != agent.mcp_servers;
+    let servers = mcp_servers.is_some() && *mcp_servers != agent.mcp_servers;
     forbid_unless_all("runtime.claude.mcp_servers", servers)?;
-    forbid_unless_all("runtime.claude.program", differs(&task.program, &agent.program))
+    forbid_unless_all("runtime.claude.program", differs(program, &agent.program))
 }
 
 /// A task may choose a fresh or kept directory and what is cloned into it, unless its agent does. Existing directories
@@ -200,6 +241,17 @@ mod tests {
         assert_eq!(allowed(&fixed, &task(|task| task.runtime = Some(shell("id")))), WITH_ALL);
         let open = shell("");
         assert_eq!(allowed(&open, &task(|task| task.runtime = Some(shell("id")))), ALWAYS);
+    }
+
+    #[test]
+    fn seed_belongs_to_its_steps() {
+        let scripted = |steps: usize, seed| {
+            let steps = vec![v1::ScriptStep::default(); steps];
+            v1::Runtime { kind: Some(Kind::Scripted(v1::ScriptedRuntime { steps, seed })) }
+        };
+        let seeds = task(|task| task.runtime = Some(scripted(0, 7)));
+        assert_eq!(allowed(&scripted(1, 0), &seeds), WITH_ALL);
+        assert_eq!(allowed(&scripted(0, 0), &seeds), ALWAYS);
     }
 
     #[test]

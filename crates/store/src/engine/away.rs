@@ -1,5 +1,6 @@
 //! Times in which Rota took no tasks: it was stopped, its machine slept, or its store took no writes. Queue timeouts do not
-//! count them, since no worker could have taken a task.
+//! count them, since no worker could have taken a task. For deadlines on workers, which are judged later instead, the server
+//! observes outages of writes itself, with the same threshold.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const MAX_SPANS: usize = 128;
 const RESUME_TIME: Duration = Duration::from_secs(30);
 
 /// Shortest outage that is added; shorter ones delay no deadline noticeably.
-const MIN_OUTAGE: Duration = Duration::from_secs(1);
+pub const MIN_OUTAGE: Duration = Duration::from_secs(1);
 
 /// The times that do not count, as disjoint spans, oldest first.
 #[derive(Debug, Default)]

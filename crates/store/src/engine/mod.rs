@@ -37,6 +37,7 @@ use rota_core::{AgentName, Epoch, Fence, Namespace, TaskId, TaskKey, Timestamp};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::away::Away;
+pub use self::away::MIN_OUTAGE;
 use self::failures::Failures;
 use self::memory::Memory;
 use self::prune::PruneCursor;

@@ -20,6 +20,7 @@ const TOO_LONG: Duration = Duration::from_secs(7);
 const AT_WORK_LIMIT: Duration = Duration::from_secs(5);
 /// Size of a prompt that does not fit into a full store, in bytes.
 const LARGE: usize = 1 << 20;
+const JOINED: &str = "worker joined";
 const JUMPED: &str = "the clock jumped forward";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,10 +111,13 @@ impl Fault {
                 Ok(running)
             }
             Self::ServerStopped => {
+                let before = world.fixture.server().count(JOINED);
                 world.fixture.server().signal(Signal::SIGSTOP);
                 sleep(TOO_LONG).await;
                 world.fixture.server().signal(Signal::SIGCONT);
-                Ok(1)
+                let joined = async || Ok(world.fixture.server().count(JOINED) > before);
+                tasks::eventually("a worker that connects again", joined).await?;
+                Ok(world.fixture.server().count(JOINED) - before)
             }
             Self::StoreFull => store_full(world, random).await,
             Self::ClockJumped => {
