@@ -7,6 +7,7 @@
 //! - [`worker::v1`]: the session between control plane and workers.
 //! - [`names`]: resource names such as `namespaces/default/tasks/build`.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
+//! - [`reasons`]: reasons of errors by which workers decide.
 //! - [`labels`]: labels that have a meaning for the control plane.
 //! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
 //! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
@@ -30,6 +31,7 @@ pub mod causes;
 pub mod labels;
 pub mod names;
 pub mod num;
+pub mod reasons;
 mod runtime;
 mod state;
 pub mod visit_strings;

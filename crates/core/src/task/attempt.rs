@@ -130,6 +130,11 @@ impl Assignment {
     }
 }
 
+/// Reasons of the steps by which a task loses its worker.
+pub(super) const WORKER_LOST: &str = "worker_lost";
+pub(super) const HANDED_BACK: &str = "handed_back";
+pub(super) const QUARANTINED: &str = "quarantined";
+
 /// The result of an attempt, independent of what becomes of its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
@@ -169,9 +174,7 @@ impl EndedAttempt {
         let outcome = match step.to {
             State::Succeeded => AttemptOutcome::Succeeded,
             State::Cancelled => AttemptOutcome::Cancelled,
-            _ if matches!(&*step.reason, "worker_lost" | "handed_back" | "quarantined") => {
-                AttemptOutcome::Lost
-            }
+            _ if matches!(&*step.reason, WORKER_LOST | HANDED_BACK | QUARANTINED) => AttemptOutcome::Lost,
             _ => AttemptOutcome::Failed,
         };
         Self {

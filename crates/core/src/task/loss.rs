@@ -1,6 +1,7 @@
 //! Attempts that end with their workers: unannounced deaths, which count against the task, and planned stops, which do not.
 
 use super::apply::Step;
+use super::attempt::{HANDED_BACK, QUARANTINED, WORKER_LOST};
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
 use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, WorkerRef};
 use crate::failure::{Class, Failure};
@@ -40,7 +41,7 @@ impl Step<'_> {
                 if loss == Loss::Died && task.unaccepted_losses > UNACCEPTED_LOSSES {
                     self.lose_attempt(seen, message);
                 } else {
-                    self.requeue("worker_lost", message);
+                    self.requeue(WORKER_LOST, message);
                 }
             }
             _ if loss == Loss::Planned => {
@@ -73,7 +74,7 @@ impl Step<'_> {
         if let Some(assignment) = &mut task.assignment {
             assignment.stop_when_last_known(seen);
         }
-        let mut change = StateChange::new(State::Pending, "handed_back").message(message);
+        let mut change = StateChange::new(State::Pending, HANDED_BACK).message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
         change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
         change.retry_at = task.retry_at;
@@ -101,13 +102,13 @@ impl Step<'_> {
             failure.hint =
                 "check whether the task itself crashes its workers, then retry it with `rota retry`"
                     .to_owned();
-            return self.go(StateChange::new(State::Failed, "quarantined").message(text).failure(failure));
+            return self.go(StateChange::new(State::Failed, QUARANTINED).message(text).failure(failure));
         }
         task.lost = task.assignment.as_ref().and_then(|assignment| lost(assignment, seen, false));
         if let Some(assignment) = &mut task.assignment {
             assignment.stop_when_last_known(seen);
         }
-        let mut change = StateChange::new(State::Pending, "worker_lost").message(message);
+        let mut change = StateChange::new(State::Pending, WORKER_LOST).message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
         change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
         self.go(change);

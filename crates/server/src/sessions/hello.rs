@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rota_core::Epoch;
 use rota_core::target::{ISOLATED, Profile};
 use rota_core::task::WorkerRef;
-use rota_proto::num;
 use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kind};
+use rota_proto::{num, reasons};
 use rota_store::{OpenSession, Resumed};
 use tonic::Status;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ pub(super) async fn open(
             PROTOCOL_VERSIONS.start(),
             PROTOCOL_VERSIONS.end()
         );
-        return Err(error("PROTOCOL_VERSION_UNSUPPORTED", text));
+        return Err(error(reasons::PROTOCOL_VERSION_UNSUPPORTED, text));
     }
     let namespace = names::namespace("hello.namespace", &hello.namespace)?;
     let agent = names::agent_id("hello.agent", &hello.agent)?;

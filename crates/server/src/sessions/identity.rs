@@ -3,6 +3,7 @@
 //! tasks, which is the scheduler's. Without authentication nothing is checked. See `docs/security.md`, "Worker identity".
 
 use rota_core::AgentName;
+use rota_proto::reasons;
 use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
@@ -111,5 +112,8 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
     if admitted {
         return Ok(());
     }
-    Err(error("WORKER_NOT_ANNOUNCED", format!("worker {worker} has not been announced for agent {agent}")))
+    Err(error(
+        reasons::WORKER_NOT_ANNOUNCED,
+        format!("worker {worker} has not been announced for agent {agent}"),
+    ))
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use rota_core::task::Rejected;
+use rota_proto::reasons;
 use rota_store::{Error, Refused};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -55,9 +56,13 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "A resource of a Kubernetes cluster determines the task or agent; change the resource.",
     ),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
-    ("WORKER_REPLACED", Code::FailedPrecondition, "Another process has registered under this worker's name."),
     (
-        "PROTOCOL_VERSION_UNSUPPORTED",
+        reasons::WORKER_REPLACED,
+        Code::FailedPrecondition,
+        "Another process has registered under this worker's name.",
+    ),
+    (
+        reasons::PROTOCOL_VERSION_UNSUPPORTED,
         Code::FailedPrecondition,
         "The server does not support the worker's protocol version.",
     ),
@@ -90,7 +95,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The worker's name or agent differs from what its token was issued for.",
     ),
     (
-        "WORKER_NOT_ANNOUNCED",
+        reasons::WORKER_NOT_ANNOUNCED,
         Code::PermissionDenied,
         "The worker has not been announced for its agent yet; workers retry by themselves.",
     ),
@@ -178,7 +183,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
         Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",
         Refused::Superseded => "WORKER_SUPERSEDED",
-        Refused::Replaced => "WORKER_REPLACED",
+        Refused::Replaced => reasons::WORKER_REPLACED,
     };
     error(reason, refused.to_string())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::stream::{PollNext, select_with_strategy};
 use rota_client::reason;
+use rota_proto::reasons;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use rota_proto::worker::v1::{
     Hello, SessionRequest, SessionResponse, Welcome, session_request, session_response,
@@ -53,6 +54,9 @@ pub(super) struct Refusal {
     pub(super) permanent: bool,
 }
 
+/// Reason by which control planes of version 1 refuse others.
+const PROTOCOL_VERSION_OF_1: &str = "PROTOCOL_VERSION";
+
 impl From<Status> for ConnectError {
     fn from(status: Status) -> Self {
         let message = status.message().to_owned();
@@ -64,10 +68,10 @@ impl From<Status> for ConnectError {
             | Code::PermissionDenied) => {
                 // The component that started the worker announces it soon.
                 let reason = reason(&status);
-                let permanent = reason.as_ref().is_some_and(|reason| reason != "WORKER_NOT_ANNOUNCED");
+                let permanent = reason.as_ref().is_some_and(|reason| reason != reasons::WORKER_NOT_ANNOUNCED);
                 let refusal = Refusal { code, message, permanent };
-                // Its name in version 1 was shorter.
-                if reason.is_some_and(|reason| reason.starts_with("PROTOCOL_VERSION")) {
+                let other = [reasons::PROTOCOL_VERSION_UNSUPPORTED, PROTOCOL_VERSION_OF_1];
+                if reason.is_some_and(|reason| other.contains(&&*reason)) {
                     return Self::OtherVersion(refusal);
                 }
                 Self::Refused(refusal)
@@ -79,7 +83,7 @@ impl From<Status> for ConnectError {
 
 /// Whether the session was closed because another process has taken this worker's name.
 pub(super) fn is_replaced(status: &Status) -> bool {
-    reason(status).as_deref() == Some("WORKER_REPLACED")
+    reason(status).as_deref() == Some(reasons::WORKER_REPLACED)
 }
 
 /// Source of the bearer token; the file is read for every session, since such tokens are rotated.

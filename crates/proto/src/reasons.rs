@@ -1,0 +1,8 @@
+//! Reasons of errors by which workers decide what to do. `docs/errors.md` lists all reasons.
+
+/// Another process has registered under the worker's name: it ends.
+pub const WORKER_REPLACED: &str = "WORKER_REPLACED";
+/// The component that started the worker has not announced it yet: the worker tries again.
+pub const WORKER_NOT_ANNOUNCED: &str = "WORKER_NOT_ANNOUNCED";
+/// The control plane speaks other versions of the protocol: the worker tries an earlier one.
+pub const PROTOCOL_VERSION_UNSUPPORTED: &str = "PROTOCOL_VERSION_UNSUPPORTED";
