@@ -88,6 +88,10 @@ pub struct AgentSpec {
     /// Idle time after which a worker above `replicas` is stopped. Defaults to 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<HumanDuration>,
+    /// Time that a worker has to come back after its connection was lost, before its tasks are given to others: from 1s to 2m.
+    /// Longer saves work that was nearly done; shorter moves it sooner. Defaults to the control plane's `--reconnect-grace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnect_grace: Option<HumanDuration>,
     /// Environment variables of each attempt. Those of the task, where `overrides` allows them, take precedence.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
@@ -166,6 +167,12 @@ impl AgentRegistry {
 
     pub(crate) fn get(&self, key: &AgentKey) -> Option<KnownAgent> {
         self.agents.read().known.get(key).cloned()
+    }
+
+    /// Returns the time that an agent's workers have to come back, if it sets one.
+    pub(crate) fn reconnect_grace(&self, key: &AgentKey) -> Option<Duration> {
+        let grace = self.agents.read().known.get(key)?.spec.reconnect_grace?;
+        Duration::try_from(grace).ok()
     }
 
     pub(crate) fn contains(&self, key: &AgentKey) -> bool {

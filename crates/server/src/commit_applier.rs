@@ -109,17 +109,18 @@ impl CommitApplier {
             let worker = WorkerRef { worker: session.worker.clone(), epoch: session.epoch };
             let key = (session.namespace.clone(), session.worker.clone());
             let tasks = on_workers.remove(&key).unwrap_or_default();
-            let own = tasks.iter().find(|task| task.target.is_own()).map(|task| task.id);
+            let own_task = tasks.iter().find(|task| task.target.is_own()).map(|task| task.id);
             let mut entry = self.disconnected(&session);
             for task in tasks {
                 entry.resume(task.id, task.fence, SlotState::Running);
             }
             entry.slot_count = entry.attempts();
-            entry.profile.task = own;
+            entry.profile.task = own_task;
             // The first session of its name: none can be newer.
             let _ = self.scheduler.register(entry);
             let message = "the worker did not reconnect after the control plane started";
-            let grace = sessions.timing.recovery_grace;
+            let own = self.agents.reconnect_grace(&(session.namespace.clone(), session.agent.clone()));
+            let grace = sessions.timing.recovery_grace.max(own.unwrap_or_default());
             sessions::expire_session_after(sessions, &key, worker, grace, message);
         }
         self.timer.send_replace(next_due);

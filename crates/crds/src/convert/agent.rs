@@ -29,6 +29,7 @@ impl AgentSpec {
             max_replicas: self.max_replicas,
             spare_workers: self.spare_workers.unwrap_or_default(),
             idle_timeout: duration(self.idle_timeout),
+            reconnect_grace: duration(self.reconnect_grace),
             environment: self.environment.clone(),
             default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),

@@ -24,6 +24,8 @@ impl Agent {
                 .field("maxReplicas")
                 .fail(format!("must not be below replicas ({}), is {max}", spec.replicas));
         }
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(120));
+        check.duration("reconnectGrace", spec.reconnect_grace, least, most);
         check.duration("idleTimeout", spec.idle_timeout, Duration::ZERO, Duration::from_hours(7 * 24));
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());

@@ -48,6 +48,7 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
             "spec.replicas" => spec.replicas = new.replicas,
             "spec.max_replicas" => spec.max_replicas = new.max_replicas,
             "spec.spare_workers" => spec.spare_workers = new.spare_workers,
+            "spec.reconnect_grace" => spec.reconnect_grace = new.reconnect_grace,
             "spec.idle_timeout" => spec.idle_timeout = new.idle_timeout,
             "spec.environment" => spec.environment = new.environment,
             "spec.default_limits" => spec.default_limits = new.default_limits,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::Epoch;
 use rota_core::target::{ISOLATED, Profile};
@@ -100,8 +101,10 @@ pub(super) async fn open(
     let mut capabilities = own.clone();
     capabilities.extend(known.iter().flat_map(|known| known.agent.capabilities.iter().cloned()));
     let at = now();
+    let grace = deps.agents.reconnect_grace(&(namespace.clone(), agent.clone()));
     let welcome = welcome(
         &deps.timing,
+        grace.unwrap_or(deps.timing.reconnect_grace),
         epoch.0,
         &resumed,
         known.map(|known| known.spec.on_disconnect).unwrap_or_default(),
@@ -168,7 +171,13 @@ pub(super) async fn open(
     Ok(opened)
 }
 
-fn welcome(timing: &Timing, epoch: u64, resumed: &[Resumed], on_disconnect: i32) -> wire::Welcome {
+fn welcome(
+    timing: &Timing,
+    reconnect_grace: Duration,
+    epoch: u64,
+    resumed: &[Resumed],
+    on_disconnect: i32,
+) -> wire::Welcome {
     let resume = resumed.iter().map(|attempt| wire::ResumeAttempt {
         task_id: attempt.id.to_string(),
         fence: num::to_i64(attempt.fence.0),
@@ -182,7 +191,7 @@ fn welcome(timing: &Timing, epoch: u64, resumed: &[Resumed], on_disconnect: i32)
         epoch: num::to_i64(epoch),
         heartbeat_interval: Some(time::duration(timing.heartbeat)),
         heartbeat_timeout: Some(time::duration(timing.heartbeat_timeout)),
-        reconnect_grace: Some(time::duration(timing.reconnect_grace)),
+        reconnect_grace: Some(time::duration(reconnect_grace)),
         resume: resume.collect(),
         on_disconnect,
     }

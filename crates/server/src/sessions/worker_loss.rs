@@ -22,14 +22,15 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn close(deps: &SessionDeps, opened: &Opened) {
     let drained = deps.scheduler.update(&opened.key, &opened.worker, |entry| {
         entry.session = None;
-        entry.draining && entry.attempts() == 0
+        (entry.draining && entry.attempts() == 0, entry.agent())
     });
     // Otherwise a newer session has taken its place.
-    let Some(drained) = drained else { return };
+    let Some((drained, agent)) = drained else { return };
     let (message, grace) = if drained {
         ("the worker drained and left", Duration::ZERO)
     } else {
-        ("the worker disconnected and did not reconnect within the grace period", deps.timing.reconnect_grace)
+        let grace = deps.agents.reconnect_grace(&agent).unwrap_or(deps.timing.reconnect_grace);
+        ("the worker disconnected and did not reconnect within the grace period", grace)
     };
     expire_session_after(deps, &opened.key, opened.worker.clone(), grace, message);
 }

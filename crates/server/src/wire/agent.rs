@@ -1,6 +1,8 @@
 //! Agents: wire ⇄ core.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,6 +19,8 @@ use super::{check, spec, time};
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
 const MAX_WORKERS: i32 = 10_000;
+/// Shorter than the time after which a cluster's operator replaces the pod of an absent worker.
+const RECONNECT_GRACE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(120);
 
 /// Validates an agent. Its generation and times are assigned by the store.
 pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> Result<Agent, Status> {
@@ -48,6 +52,12 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
         return Err(invalid("agent.spec.max_replicas", "must not be below replicas"));
     }
     time::from_duration("agent.spec.idle_timeout", spec.idle_timeout.as_ref())?;
+    let field = "agent.spec.reconnect_grace";
+    if time::from_duration(field, spec.reconnect_grace.as_ref())?
+        .is_some_and(|grace| !RECONNECT_GRACE.contains(&grace))
+    {
+        return Err(invalid(field, "must be from 1 s to 2 min"));
+    }
     let defaults = spec::limits("agent.spec.default_limits", spec.default_limits.as_ref())?;
     let capabilities = spec.capabilities.iter().cloned().collect();
     let kept = v1::Agent { spec: Some(spec), labels: given.labels, ..v1::Agent::default() };

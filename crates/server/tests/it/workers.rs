@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
-use rota_proto::worker::v1::resume_attempt;
+use rota_proto::worker::v1::{Hello, resume_attempt};
 use rota_store::{Command, OpenSession};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Proxy, Setup, WorkerHandle, history, output, tasks};
@@ -105,6 +105,43 @@ async fn late_result_is_rejected() -> Result<()> {
     assert_eq!(tasks::notices(&log), ["stale_result"]);
     assert!(tasks::outputs(&log).is_empty());
     history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn agents_decide_how_long_their_workers_may_be_away() -> Result<()> {
+    let mut setup = Setup::new(Backend::Memory);
+    setup.timing.reconnect_grace = Duration::from_millis(300);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    let mut lost = Vec::new();
+    for (agent, grace) in [("echo", None), ("patient", Some(Duration::from_secs(60)))] {
+        tasks::agent(client, agent, tasks::script([]), &[]).await?;
+        let mut given =
+            v1::Agent { name: format!("namespaces/default/agents/{agent}"), ..Default::default() };
+        given.spec.get_or_insert_default().reconnect_grace = grace.map(Into::into);
+        let update_mask = Some(pbjson_types::FieldMask { paths: vec!["spec.reconnect_grace".to_owned()] });
+        let request = v1::UpdateAgentRequest { agent: Some(given), update_mask, ..Default::default() };
+        client.update_agent(request).await?;
+        let mut worker = RawWorker::join(client, raw::hello(agent, agent, 1)).await?;
+        let announced = worker.welcome.reconnect_grace.and_then(|grace| Duration::try_from(grace).ok());
+        assert_eq!(announced, Some(grace.unwrap_or(Duration::from_millis(300))));
+        let task = tasks::create(client, tasks::task(agent)).await?;
+        let assign = worker.take().await?;
+        tasks::until_state(client, &task.name, TaskState::Running).await?;
+        lost.push((worker, task, assign));
+    }
+    let (patient, task, assign) = lost.pop().unwrap();
+    let (impatient, other, _) = lost.pop().unwrap();
+    drop((patient, impatient));
+    tasks::until_state(client, &other.name, TaskState::Queued).await?;
+    assert_eq!(tasks::get(client, &task.name).await?.status.unwrap().state(), TaskState::Running);
+    let running = vec![raw::running(&assign, 0, 0)];
+    let mut back = RawWorker::join(client, Hello { running, ..raw::hello("patient", "patient", 1) }).await?;
+    back.succeed(&assign, 0, "done");
+    assert!(back.result_ack().await?);
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    Ok(())
 }
 
 #[tokio::test]
