@@ -109,6 +109,11 @@ impl Check<'_> {
                 !system,
                 "is a directory of the system, which only the agent's spec.pod may replace",
             );
+            // Those of the agent may be another container's, such as the keys of a proxy.
+            let name = mount.0.get("name").and_then(Value::as_str).unwrap_or_default();
+            let own =
+                pod.volumes.iter().any(|volume| volume.0.get("name").and_then(Value::as_str) == Some(name));
+            item.field("name").require(own, "must be one of the task's own volumes");
             let expands = mount.0.contains_key("subPathExpr");
             item.field("subPathExpr").require(!expands, "is only for the agent's spec.pod");
         }

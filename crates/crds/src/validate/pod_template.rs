@@ -70,6 +70,7 @@ impl Check<'_> {
     /// Checks what is added to the worker's container.
     fn worker(&mut self, container: &v1::Container) {
         self.require(container.args.is_none(), "args must not be set: they are the operator's");
+        self.require(container.env_from.is_none(), "envFrom must not be set: name the variables in env");
         for variable in container.env.iter().flatten() {
             let name = variable.name.as_str();
             let reserved = RESERVED_VARIABLES.contains(&name) || name.starts_with(RESERVED_VARIABLE_PREFIX);

@@ -2,9 +2,9 @@
 //! identifies them to the control plane.
 
 mod inject;
+mod overrides;
 mod template;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -114,8 +114,8 @@ impl PodSpecInput<'_> {
             .unwrap_or_default()
     }
 
-    /// Returns what the pod consists of: the defaults of the installation, then the fields of the agent and its task, then the
-    /// agent's own template.
+    /// Returns what the pod consists of: the defaults of the installation, then the fields of the agent, then its template, then
+    /// the overrides of the task.
     fn parts(&self) -> Result<Parts, InvalidPod> {
         let template = self.template();
         let own =
@@ -127,6 +127,7 @@ impl PodSpecInput<'_> {
             annotations: template.annotations,
         });
         parts.merge(own.unwrap_or_default().into());
+        overrides::apply(&self.overrides(), &mut parts)?;
         let grace =
             parts.spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let grace = grace.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs);
@@ -150,24 +151,20 @@ impl PodSpecInput<'_> {
     }
 
     fn spec(&self, template: &PodTemplate) -> Result<PodSpec, InvalidPod> {
-        let overrides = self.overrides();
         let grace = template.termination_grace_period.and_then(|grace| i64::try_from(grace.0.as_secs()).ok());
-        let mut tolerations: Vec<Toleration> = list("tolerations", &template.tolerations)?;
-        tolerations.extend(list("tolerations", &overrides.tolerations)?);
+        let tolerations: Vec<Toleration> = list("tolerations", &template.tolerations)?;
         let mut volumes = self.volumes();
         volumes.extend(list::<Volume>("volumes", &template.volumes)?);
-        volumes.extend(list::<Volume>("volumes", &overrides.volumes)?);
         let affinity: Option<Affinity> =
             template.affinity.as_ref().map(|affinity| read("affinity", affinity)).transpose()?;
-        let node_selector: BTreeMap<_, _> =
-            template.node_selector.clone().into_iter().chain(overrides.node_selector.clone()).collect();
+        let node_selector = template.node_selector.clone();
         let image_pull_secrets: Vec<_> = template
             .image_pull_secrets
             .iter()
             .map(|secret| LocalObjectReference { name: secret.name.clone() })
             .collect();
         Ok(PodSpec {
-            containers: vec![self.container(template, &overrides)?],
+            containers: vec![self.container(template)?],
             volumes: Some(volumes),
             // A replacement is a new pod: a restart within the pod would hide that the worker failed.
             restart_policy: Some("Never".to_owned()),
@@ -196,11 +193,9 @@ impl PodSpecInput<'_> {
         })
     }
 
-    fn container(&self, template: &PodTemplate, overrides: &PodOverrides) -> Result<Container, InvalidPod> {
-        let resources: Option<ResourceRequirements> = (overrides.resources.as_ref())
-            .or(template.resources.as_ref())
-            .map(|resources| read("resources", resources))
-            .transpose()?;
+    fn container(&self, template: &PodTemplate) -> Result<Container, InvalidPod> {
+        let resources: Option<ResourceRequirements> =
+            template.resources.as_ref().map(|resources| read("resources", resources)).transpose()?;
         let mut mounts = vec![
             mount("rota-ca", CA_PATH, true),
             mount("rota-token", TOKEN_PATH, true),
@@ -211,7 +206,6 @@ impl PodSpecInput<'_> {
             mounts.push(mount("rota-secrets", SECRETS_PATH, true));
         }
         mounts.extend(list::<VolumeMount>("volumeMounts", &template.volume_mounts)?);
-        mounts.extend(list::<VolumeMount>("volumeMounts", &overrides.volume_mounts)?);
         let policy = template.image_pull_policy.map(ImagePullPolicy::as_str).map(str::to_owned);
         Ok(Container {
             name: CONTAINER_NAME.to_owned(),

@@ -119,6 +119,28 @@ fn templates_are_merged_by_name() {
 }
 
 #[test]
+fn overrides_of_a_task_are_applied_to_the_template() {
+    let agent = agent(
+        "{runtime: {scripted: {}}, pod: {template: {spec: {
+            nodeSelector: {pool: agents}, tolerations: [{key: agents}],
+            containers: [{name: worker, resources: {limits: {memory: 1Gi}}}]}}}}",
+    );
+    let task: Task = serde_saphyr::from_str(
+        "{apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: t, namespace: team, uid: u2},
+          spec: {agent: coder, isolation: Pod, podOverrides: {
+            nodeSelector: {gpu: 'yes'}, tolerations: [{key: gpu}], resources: {limits: {memory: 8Gi}},
+            volumes: [{name: data, emptyDir: {}}], volumeMounts: [{name: data, mountPath: /data}]}}}",
+    )
+    .unwrap();
+    let spec = build(&agent, Some(TaskPod { id: "u2", resource: Some(&task) })).spec.unwrap();
+    assert_eq!(spec.node_selector.unwrap().len(), 2);
+    assert_eq!(spec.tolerations.unwrap().len(), 2);
+    let worker = &spec.containers[0];
+    assert_eq!(worker.resources.clone().unwrap().limits.unwrap()["memory"].0, "8Gi");
+    assert!(worker.args.clone().unwrap().join(" ").ends_with("--allow-write /data"));
+}
+
+#[test]
 fn program_is_injected_into_foreign_images() {
     let pod = |pod: &str| {
         build(&agent(&format!("{{runtime: {{scripted: {{}}}}, pod: {pod}}}")), None).spec.unwrap()
@@ -159,6 +181,7 @@ fn hash_covers_only_what_pods_see() {
     assert_ne!(first, hash("{runtime: {scripted: {}}, slots: 2}"));
     assert_ne!(first, hash("{runtime: {scripted: {}}, pod: {image: 'x:1'}}"));
     assert_ne!(first, hash("{runtime: {scripted: {}}, pod: {labels: {a: b}}}"));
+    assert_ne!(first, hash("{runtime: {scripted: {}}, pod: {template: {spec: {schedulerName: x}}}}"));
 }
 
 #[test]
