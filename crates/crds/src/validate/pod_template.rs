@@ -13,6 +13,8 @@ const WORKER: &str = "worker";
 /// Variables by which a worker knows itself and its control plane.
 const RESERVED_VARIABLES: [&str; 3] = ["POD_NAME", "POD_UID", "HOME"];
 const RESERVED_VARIABLE_PREFIX: &str = "ROTA_";
+/// Settings of workers and of their log, which a template may have; arguments of the operator take precedence.
+const SETTINGS: [&str; 2] = ["ROTA_WORKER_", "ROTA_LOG"];
 
 /// Checks a template that is merged into the pods of all agents.
 pub fn pod_template(template: &Json) -> Vec<Violation> {
@@ -73,7 +75,9 @@ impl Check<'_> {
         self.require(container.env_from.is_none(), "envFrom must not be set: name the variables in env");
         for variable in container.env.iter().flatten() {
             let name = variable.name.as_str();
-            let reserved = RESERVED_VARIABLES.contains(&name) || name.starts_with(RESERVED_VARIABLE_PREFIX);
+            let setting = SETTINGS.iter().any(|prefix| name.starts_with(prefix));
+            let reserved =
+                RESERVED_VARIABLES.contains(&name) || name.starts_with(RESERVED_VARIABLE_PREFIX) && !setting;
             self.field("env").field(name).require(!reserved, "is reserved for the operator");
         }
         self.mounts(container.volume_mounts.as_deref().unwrap_or_default());

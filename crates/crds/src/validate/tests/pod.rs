@@ -6,7 +6,7 @@ use super::{assert_violation, violations};
 fn templates_do_not_change_what_makes_a_pod_a_worker() {
     let agent = |template: &str| format!("{{runtime: {{claude: {{}}}}, pod: {{template: {template}}}}}");
     let fine = "{metadata: {labels: {a: b}}, spec: {volumes: [{name: a, emptyDir: {}}], hostUsers: false,
-                 containers: [{name: worker, env: [{name: A, value: b}], volumeMounts: [{name: a, mountPath: /a}]},
+                 containers: [{name: worker, env: [{name: A, value: b}, {name: ROTA_WORKER_ORPHAN_TIMEOUT, value: 2h}], volumeMounts: [{name: a, mountPath: /a}]},
                               {name: proxy, image: 'x:1', ports: [{containerPort: 80}]}]}}";
     assert_eq!(violations("Agent", "{name: a}", &agent(fine)), [""; 0]);
     for (template, field, word) in [
