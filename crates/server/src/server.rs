@@ -109,8 +109,8 @@ impl Server {
         );
         let authenticator = authenticator.await.map_err(Error::Token)?;
 
-        let store = StoreClient::new(Arc::clone(&options.store));
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
+        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures());
         let watchers = Arc::new(Watchers::new(Lineage::begin(&snapshot)));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use rota_core::agent::Agent;
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId};
@@ -39,6 +40,8 @@ pub(crate) struct StoreClient {
 /// Outcome of the last write, and the last time in which none succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct WriteHealth {
+    /// Batches that were not written.
+    failures: Counter,
     problem: Mutex<Option<StoreProblem>>,
     outage: Mutex<Outage>,
 }
@@ -85,6 +88,7 @@ impl WriteHealth {
             // A closed store is no evidence of its health.
             Err(Error::Closed) => {}
             Err(error) => {
+                self.failures.inc();
                 let (message, hint) = problem(error);
                 if error.is_fatal() {
                     tracing::error!(error = message, hint, "the store takes no more writes");
@@ -140,8 +144,10 @@ fn single(replies: Replies) -> Result<Reply, Status> {
 }
 
 impl StoreClient {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, write_health: Arc::default() }
+    /// Creates a client that counts failed writes.
+    pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
+        let write_health = WriteHealth { failures, ..WriteHealth::default() };
+        Self { store, write_health: Arc::new(write_health) }
     }
 
     pub(crate) fn write_health(&self) -> &WriteHealth {
@@ -331,5 +337,15 @@ mod tests {
         outage.succeeded(at(81_000));
         assert_eq!(outage.held_until(at(90_000), grace), Some(at(91_000)));
         assert_eq!(outage.held_until(at(91_000), grace), None);
+    }
+
+    #[test]
+    fn failed_writes_are_counted() {
+        let health = WriteHealth::default();
+        let full = Error::Unavailable { message: "the disk is full".to_owned(), hint: "free some space" };
+        for outcome in [Ok(()), Err(full), Err(Error::Closed), Ok(())] {
+            health.observe(&outcome);
+        }
+        assert_eq!((health.failures.get(), health.error()), (1, None));
     }
 }

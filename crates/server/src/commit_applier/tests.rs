@@ -6,6 +6,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use rota_core::agent::Agent;
 use rota_core::breaker::{Policy, State as BreakerState};
@@ -68,7 +69,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let memory = InMemoryStore::default();
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
-    let store = StoreClient::new(Arc::new(store));
+    let store = StoreClient::new(Arc::new(store), Counter::default());
     let background_tasks = BackgroundTasks::default();
     let metrics = Arc::new(Metrics::new(&background_tasks));
     let agents = Arc::new(AgentRegistry::default());

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     breakers_opened: Counter,
     slot_mismatches: Counter,
     undecodable: Counter,
+    write_failures: Counter,
 }
 
 /// Every metric of the control plane.
@@ -105,6 +106,7 @@ impl Metrics {
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
             undecodable: Counter::default(),
+            write_failures: Counter::default(),
         };
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
@@ -160,6 +162,8 @@ impl Metrics {
         registry.register("rota_store_commit_commands", None, &[], "Commands per commit", &self.batch);
         let help = "Stored records that could not be decoded and are left alone";
         registry.register("rota_store_undecodable_records", None, &[], help, &self.undecodable);
+        let help = "Writes that the store did not take, as with a full disk; their callers received an error";
+        registry.register("rota_store_write_failures", None, &[], help, &self.write_failures);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(
@@ -189,6 +193,11 @@ impl Metrics {
             Some(false) => "replaced",
         };
         self.sessions.get_or_create(&Opened { kind }).inc();
+    }
+
+    /// Returns the counter of failed writes.
+    pub(crate) fn write_failures(&self) -> Counter {
+        self.write_failures.clone()
     }
 
     /// Returns the counter of inconsistencies in the scheduler's slots.

@@ -37,6 +37,7 @@ const NAMES: &[&str] = &[
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",
     "rota_store_undecodable_records_total",
+    "rota_store_write_failures_total",
     "rota_tasks",
     "rota_tasks_created_total",
     "rota_tasks_ended_total",

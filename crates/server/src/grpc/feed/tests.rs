@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired};
@@ -53,7 +54,12 @@ impl Fixture {
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
         let commits = store.commits().unwrap();
         let streams = Streams { watchers: Arc::new(Watchers::default()), stop: CancellationToken::new() };
-        Self { store: StoreClient::new(Arc::new(store)), commits, streams, created: BTreeSet::new() }
+        Self {
+            store: StoreClient::new(Arc::new(store), Counter::default()),
+            commits,
+            streams,
+            created: BTreeSet::new(),
+        }
     }
 
     async fn watch(&self, parent: &str, token: &str) -> Watcher {
