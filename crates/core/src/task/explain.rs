@@ -285,30 +285,19 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
             "start another worker, or wait until they are replaced",
         ));
     } else if capacity.free == 0 {
-        causes.push(cause(
-            "no_free_slot",
-            format!("all {} slots of the {} workers for {who} are busy", capacity.slots, capacity.workers),
-            "wait, raise the agent's maxReplicas or slots, or raise the task's priority",
-        ));
+        causes.extend(unavailable(&who, capacity, context));
+        if capacity.suspended + capacity.not_ready < capacity.workers {
+            causes.push(cause(
+                "no_free_slot",
+                format!(
+                    "all {} slots of the {} workers for {who} are busy",
+                    capacity.slots, capacity.workers
+                ),
+                "wait, raise the agent's maxReplicas or slots, or raise the task's priority",
+            ));
+        }
     } else {
         causes.push(cause("dispatching", "a slot is free, the assignment follows", ""));
-    }
-    if capacity.suspended > 0 && capacity.free == 0 {
-        let (count, all) = (capacity.suspended, capacity.workers);
-        causes.push(cause(
-            "worker_breaker_open",
-            format!("{count} of the {all} workers for {who} get no tasks: their circuit breakers are open after consecutive failures of the worker itself"),
-            "see `rota workers`, and repair or restart these workers",
-        ));
-    }
-    if let (true, Some((worker, reason))) = (capacity.not_ready > 0 && capacity.free == 0, &context.not_ready)
-    {
-        let (count, all) = (capacity.not_ready, capacity.workers);
-        causes.push(cause(
-            "worker_not_ready",
-            format!("{count} of the {all} workers for {who} take no tasks; worker {worker}: {reason}"),
-            format!("see `rota workers {worker}`, and repair its machine: it takes tasks again by itself"),
-        ));
     }
     if capacity.free == 0 {
         causes.extend(context.pool.as_ref().and_then(|pool| of_pool(task, pool)));
@@ -325,6 +314,28 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
         let (position, ahead) = (capacity.ahead + 1, capacity.ahead);
         let message = format!("position {position} in the queue: {ahead} tasks of the same route are first");
         causes.push(cause("behind", message, ""));
+    }
+    causes
+}
+
+/// Explains which workers get no tasks, before how busy the others are.
+fn unavailable(who: &str, capacity: RouteCapacity, context: &Context) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if capacity.suspended > 0 {
+        let (count, all) = (capacity.suspended, capacity.workers);
+        causes.push(cause(
+            "worker_breaker_open",
+            format!("{count} of the {all} workers for {who} get no tasks: their circuit breakers are open after consecutive failures of the worker itself"),
+            "see `rota workers`, and repair or restart these workers",
+        ));
+    }
+    if let (true, Some((worker, reason))) = (capacity.not_ready > 0, &context.not_ready) {
+        let (count, all) = (capacity.not_ready, capacity.workers);
+        causes.push(cause(
+            "worker_not_ready",
+            format!("{count} of the {all} workers for {who} take no tasks; worker {worker}: {reason}"),
+            format!("see `rota workers {worker}`, and repair its machine: it takes tasks again by itself"),
+        ));
     }
     causes
 }
