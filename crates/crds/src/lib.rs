@@ -31,6 +31,7 @@ mod agent;
 mod convert;
 mod enums;
 mod meta;
+mod network;
 mod object;
 mod parse;
 mod pod;
@@ -49,6 +50,7 @@ pub use enums::{
     PermissionMode, PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
+pub use network::{Egress, PodNetwork};
 pub use object::{Document, Object};
 pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{HumanDuration, Json};
+use crate::{HumanDuration, Json, PodNetwork};
 
 /// Template of an agent's worker pods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +78,9 @@ pub struct PodTemplate {
     /// `spec`. Containers, volumes and variables are merged by name; the container of the worker is `worker`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Json>,
+    /// Network access of the worker pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PodNetwork>,
     /// Time for a deleted pod to finish its tasks. Defaults to 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_grace_period: Option<HumanDuration>,

@@ -62,6 +62,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use rota_crds::Egress;
 
 #[cfg(feature = "clap")]
 pub use settings::Settings;
@@ -120,6 +121,10 @@ pub struct WorkerOptions {
     pub user_id: Option<i64>,
     /// Template of all worker pods; the fields of their agents take precedence.
     pub pod_template: PodTemplateSpec,
+    /// Destinations that pods may reach whose agents leave it open.
+    pub egress: Egress,
+    /// Namespace of the control plane, which every policy lets pods reach.
+    pub control_namespace: String,
     /// Environment variables that configure the export of telemetry.
     pub collector: Vec<(String, String)>,
 }

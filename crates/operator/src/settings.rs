@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use rota_crds::{Json, pod_template};
+use rota_crds::{Egress, Json, pod_template};
 use rota_telemetry::{env, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,10 @@ pub struct Settings {
     /// Template that is merged into all worker pods: a JSON object with `metadata` and `spec`; Agents take precedence
     #[arg(long, value_name = "JSON")]
     pub worker_pod_template: Option<String>,
+    /// Destinations that worker pods may reach whose Agent leaves it open, by a NetworkPolicy per Agent: Any, NoMetadata,
+    /// Internet or Listed
+    #[arg(long, value_name = "POLICY")]
+    pub worker_egress: Egress,
     /// URL at which workers reach the control plane [default: --endpoint]
     #[arg(long, value_name = "URL")]
     pub worker_endpoint: Option<String>,
@@ -94,6 +98,7 @@ impl Default for Settings {
             // Images rarely use it, so that their files are not writable.
             worker_user_id: 65532,
             worker_pod_template: None,
+            worker_egress: Egress::default(),
             worker_endpoint: None,
             http_listen: None,
         }
@@ -141,6 +146,8 @@ impl Settings {
                 class: Class::new(&self.class),
                 user_id: Some(self.worker_user_id).filter(|id| *id != 0),
                 pod_template,
+                egress: self.worker_egress,
+                control_namespace: namespace.clone(),
                 endpoint: self.worker_endpoint.unwrap_or_else(|| endpoint.clone()),
                 // Files of this pod do not exist in theirs.
                 collector: export::child_environment()

@@ -6,13 +6,14 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::networking::v1::NetworkPolicyEgressRule;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Check;
 use super::pod_template::unknown_fields;
-use crate::{AgentSecret, Json, PodOverrides, PodTemplate};
+use crate::{AgentSecret, Egress, Json, PodNetwork, PodOverrides, PodTemplate};
 
 /// Prefix of the volumes and containers that the operator adds to pods. Attempts get nothing of these volumes.
 pub const RESERVED_PREFIX: &str = "rota-";
@@ -79,9 +80,21 @@ impl Check<'_> {
             self.field("serviceAccountName").dns_name(account, 253);
         }
         self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
+        if let Some(network) = &pod.network {
+            self.field("network").network(network);
+        }
         if let Some(template) = &pod.template {
             self.field("template").template(template);
         }
+    }
+
+    fn network(&mut self, network: &PodNetwork) {
+        self.require(network.allow.len() <= 32, "allow must have at most 32 entries");
+        self.require(
+            network.egress != Some(Egress::Any) || network.allow.is_empty(),
+            "allow must be empty where egress is Any: no policy restricts these pods",
+        );
+        self.each::<NetworkPolicyEgressRule>("allow", &network.allow);
     }
 
     /// Checks a task's overrides. Creating tasks is a smaller right than creating pods: a task must not reach what only the

@@ -303,6 +303,16 @@ fn invalid_agents_are_reported() {
             "spec.pod.terminationGracePeriod",
             "must be between",
         ),
+        (
+            "{runtime: {external: {}}, pod: {network: {egress: Listed, allow: [{too: []}]}}}",
+            "spec.pod.network.allow[0].too",
+            "no field of Kubernetes",
+        ),
+        (
+            "{runtime: {external: {}}, pod: {network: {egress: Any, allow: [{}]}}}",
+            "spec.pod.network",
+            "no policy",
+        ),
     ] {
         assert_violation("Agent", "{name: a}", spec, field, word);
     }

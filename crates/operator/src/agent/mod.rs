@@ -7,6 +7,7 @@ mod dereference;
 mod ended;
 mod finalize;
 mod history;
+mod network;
 mod observation;
 mod pod;
 mod requeue;
@@ -188,6 +189,7 @@ impl Agents {
             apply::publish_authority(&self.context, &namespace, &authority).await?;
             state.authority_published(authority, Instant::now());
         }
+        network::publish(&self.context, agent, state).await?;
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
         self.announce(agent, name, state, &pods).await?;

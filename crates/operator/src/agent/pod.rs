@@ -359,4 +359,4 @@ fn hash(parts: &Parts) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

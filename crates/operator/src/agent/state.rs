@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use rota_crds::AgentSpec;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
@@ -13,7 +14,7 @@ use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
 use super::start_failure::{StartFailure, StartFailures};
-use super::{REJECTION_RETRY_INTERVAL, validate};
+use super::{REJECTION_RETRY_INTERVAL, network, validate};
 use crate::WorkerOptions;
 use crate::control_store::{Generation, Loss};
 
@@ -46,6 +47,8 @@ pub(super) struct AgentState {
     /// Time since which every reconciliation has failed.
     pub failing_since: Option<Instant>,
     authority: Option<(String, Instant)>,
+    /// NetworkPolicy that was last written or found; `None` in it if the agent has none.
+    network: Option<(Option<NetworkPolicy>, Instant)>,
     announced: Option<(Vec<v1::AnnouncedWorker>, Instant)>,
     reported: Option<(String, Instant)>,
     /// Reason of the last published Event.
@@ -178,6 +181,18 @@ impl AgentState {
 
     pub(super) fn authority_published(&mut self, authority: String, now: Instant) {
         self.authority = Some((authority, now));
+    }
+
+    /// Returns whether the cluster had this policy, or none, a moment ago.
+    pub(super) fn network_is_current(&self, wanted: Option<&NetworkPolicy>, now: Instant) -> bool {
+        let current = |(known, at): &(Option<NetworkPolicy>, Instant)| {
+            known.as_ref() == wanted && now - *at < network::CHECK_INTERVAL
+        };
+        self.network.as_ref().is_some_and(current)
+    }
+
+    pub(super) fn network_published(&mut self, policy: Option<NetworkPolicy>, now: Instant) {
+        self.network = Some((policy, now));
     }
 
     pub(super) fn pod_created(&mut self, pod: WorkerPod, now: Instant) {

@@ -22,6 +22,8 @@ fn options() -> WorkerOptions {
         class: crate::Class::default(),
         user_id: Some(65532),
         pod_template: PodTemplateSpec::default(),
+        egress: rota_crds::Egress::default(),
+        control_namespace: "rota".into(),
         collector: vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), "http://collector:4318".into())],
     }
 }

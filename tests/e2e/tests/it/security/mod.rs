@@ -1,4 +1,5 @@
-//! Security group: worker identity, certificate renewal, selection of secrets.
+//! Security group: worker identity, certificate renewal, selection of secrets, network policies.
 
 mod identity;
+mod network;
 mod secrets;
