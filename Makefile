@@ -16,7 +16,7 @@ endif
 endif
 
 .PHONY: help demo demo-claude test chaos compat coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
-.PHONY: images e2e e2e-full cluster-up cluster-down cluster-test clean
+.PHONY: images sbom advisories e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30
 
 observability-check: ## Check alerts, dashboards and the example stack; needs promtool
 	@scripts/observability-check
+
+sbom: ## Write the software bill of materials of rota (CycloneDX)
+	@scripts/sbom
+
+advisories: ## Check dependencies for known vulnerabilities; downloads the database of RustSec from GitHub
+	@PATH="$$(scripts/tools):$$PATH" cargo deny --locked check advisories
 
 images: ## Build the images rota:dev and rota-worker:dev without a container engine
 	@scripts/image
