@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use rota_crds::resource::{Agent, Task};
 use rota_telemetry::{OnExit, spawn};
@@ -146,10 +146,10 @@ fn start(
 
     let mut pod_stores = Vec::new();
     for scope in &scopes {
-        let (store, writer) = reflector::store();
-        pod_stores.push(store);
+        let (known, writer) = pods::WorkerPods::new();
+        pod_stores.push(known.clone());
         let (pods, triggers) = (api(context, scope.as_ref()), agent_triggers.clone());
-        let watch = pods::watch(context.clone(), pods, writer, triggers, stop.clone());
+        let watch = pods::watch(context.clone(), pods, (known, writer), triggers, stop.clone());
         start("pods", watch.map(Ok).boxed());
     }
     let task_parts = task::Parts::new(context.clone(), Arc::clone(&task_stores));

@@ -42,6 +42,12 @@ impl Client {
 
     /// Watches the demand for workers of each agent. Every response is complete.
     pub fn watch_demand(&self, parent: impl Into<String>) -> Watch<v1::WatchDemandResponse> {
-        engine::run(self.clone(), sources::Demand::new(parent.into()))
+        engine::run(self.clone(), sources::Demand::new(parent.into(), false))
+    }
+
+    /// Watches the demand for workers of each agent. Responses with `difference` change the last complete one; after a lost
+    /// connection a complete one follows. One with `more` is continued by the next.
+    pub fn watch_demand_differences(&self, parent: impl Into<String>) -> Watch<v1::WatchDemandResponse> {
+        engine::run(self.clone(), sources::Demand::new(parent.into(), true))
     }
 }

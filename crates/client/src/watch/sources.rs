@@ -154,14 +154,15 @@ impl Source for Agents {
     }
 }
 
-/// Demand for workers. Every response is complete, so there is no position.
+/// Demand for workers. The first response of each stream is complete, so there is no position.
 pub(super) struct Demand {
     parent: String,
+    differences: bool,
 }
 
 impl Demand {
-    pub(super) fn new(parent: String) -> Self {
-        Self { parent }
+    pub(super) fn new(parent: String, differences: bool) -> Self {
+        Self { parent, differences }
     }
 }
 
@@ -169,7 +170,7 @@ impl Source for Demand {
     type Message = v1::WatchDemandResponse;
 
     fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
-        let request = v1::WatchDemandRequest { parent: self.parent.clone() };
+        let request = v1::WatchDemandRequest { parent: self.parent.clone(), differences: self.differences };
         let mut agents = client.agents();
         async move { agents.watch_demand(request).await }.boxed()
     }

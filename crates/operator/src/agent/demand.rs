@@ -1,6 +1,6 @@
 //! Demand of each agent as last received from the control plane, and the triggers that its changes cause.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -16,9 +16,16 @@ use crate::context::Context;
 use crate::control_store::StoreChange;
 use crate::kind::Guarded;
 
-/// Demand by the agent's full name. Empty until the first response.
+/// Demand by the agent's full name. Empty until the first response was received as a whole.
 #[derive(Debug, Default)]
-pub(crate) struct DemandCache(Mutex<Option<HashMap<String, DemandSnapshot>>>);
+pub(crate) struct DemandCache(Mutex<Received>);
+
+#[derive(Debug, Default)]
+struct Received {
+    agents: Option<HashMap<String, DemandSnapshot>>,
+    /// Parts of a complete response, until its last.
+    replacement: Option<HashMap<String, DemandSnapshot>>,
+}
 
 /// Demand of one agent at one time.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,27 +38,82 @@ pub(crate) struct DemandSnapshot {
 impl DemandCache {
     /// Returns the demand of an agent. `None` means that none was received yet, as opposed to no demand.
     pub(crate) fn get(&self, agent: &str) -> Option<DemandSnapshot> {
-        let agents = self.0.lock();
-        Some(agents.as_ref()?.get(agent).cloned().unwrap_or_default())
+        let received = self.0.lock();
+        Some(received.agents.as_ref()?.get(agent).cloned().unwrap_or_default())
     }
 
-    /// Replaces the content. Returns the agents whose demand changed.
-    fn replace(&self, response: v1::WatchDemandResponse) -> Vec<String> {
-        let mut new: HashMap<String, DemandSnapshot> = HashMap::new();
-        for demand in response.demands {
-            new.insert(demand.agent.clone(), DemandSnapshot { demand, isolated: Vec::new() });
+    /// Applies a response. Returns the agents whose demand changed.
+    fn apply(&self, response: v1::WatchDemandResponse) -> HashSet<String> {
+        let mut received = self.0.lock();
+        let more = response.more;
+        if !response.difference {
+            received.replacement = Some(HashMap::new());
         }
-        for isolated in response.isolated {
-            let Some((namespace, _)) = names::parse(&isolated.task, "tasks") else { continue };
-            new.entry(names::agent(namespace, &isolated.agent)).or_default().isolated.push(isolated);
+        let Some(mut replacement) = received.replacement.take() else {
+            return apply_to(received.agents.get_or_insert_default(), response);
+        };
+        apply_to(&mut replacement, response);
+        if more {
+            received.replacement = Some(replacement);
+            return HashSet::new();
         }
-        let mut agents = self.0.lock();
-        let old = agents.take().unwrap_or_default();
-        let changed = new.iter().filter(|(name, demand)| old.get(*name) != Some(*demand));
-        let removed = old.keys().filter(|name| !new.contains_key(*name));
+        let old = received.agents.take().unwrap_or_default();
+        let changed = replacement.iter().filter(|(name, demand)| old.get(*name) != Some(*demand));
+        let removed = old.keys().filter(|name| !replacement.contains_key(*name));
         let changed = changed.map(|(name, _)| name).chain(removed).cloned().collect();
-        *agents = Some(new);
+        received.agents = Some(replacement);
         changed
+    }
+}
+
+/// Applies the entries of a response. Returns the agents that they belong to.
+fn apply_to(
+    agents: &mut HashMap<String, DemandSnapshot>,
+    response: v1::WatchDemandResponse,
+) -> HashSet<String> {
+    let mut touched = HashSet::new();
+    for demand in response.demands {
+        touched.insert(demand.agent.clone());
+        agents.entry(demand.agent.clone()).or_default().apply(demand);
+    }
+    for task in response.isolated {
+        let Some((namespace, _)) = names::parse(&task.task, "tasks") else { continue };
+        let agent = names::agent(namespace, &task.agent);
+        let isolated = &mut agents.entry(agent.clone()).or_default().isolated;
+        let removed = task.removed;
+        put(isolated, task, removed, |task| &task.task);
+        touched.insert(agent);
+    }
+    for name in &touched {
+        if agents.get(name).is_some_and(|agent| *agent == DemandSnapshot::default()) {
+            agents.remove(name);
+        }
+    }
+    touched
+}
+
+impl DemandSnapshot {
+    fn apply(&mut self, demand: v1::Demand) {
+        if demand.removed {
+            self.demand = v1::Demand::default();
+            return;
+        }
+        let mut workers = std::mem::take(&mut self.demand.workers);
+        for worker in demand.workers {
+            let removed = worker.removed;
+            put(&mut workers, worker, removed, |worker| &worker.worker);
+        }
+        self.demand = v1::Demand { workers, ..demand };
+    }
+}
+
+/// Puts an entry into a list that is sorted by its key, or removes it.
+fn put<T>(list: &mut Vec<T>, entry: T, removed: bool, key: fn(&T) -> &String) {
+    match (list.binary_search_by(|known| key(known).cmp(key(&entry))), removed) {
+        (Ok(index), true) => drop(list.remove(index)),
+        (Ok(index), false) => list[index] = entry,
+        (Err(_), true) => {}
+        (Err(index), false) => list.insert(index, entry),
     }
 }
 
@@ -64,7 +126,7 @@ pub(crate) async fn watch(
     triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut responses = context.control.watch_demand("namespaces/-");
+    let mut responses = context.control.watch_demand_differences("namespaces/-");
     loop {
         let response = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -77,7 +139,7 @@ pub(crate) async fn watch(
         };
         let store =
             response.store.clone().map_or(StoreChange::None, |version| context.store.observe(version));
-        let changed = cache.replace(response);
+        let changed = cache.apply(response);
         if store != StoreChange::None {
             if let StoreChange::Lost(loss) = store {
                 tracing::warn!(
@@ -108,20 +170,74 @@ pub(crate) async fn watch(
 mod tests {
     use super::*;
 
-    fn response(queued: i64) -> v1::WatchDemandResponse {
-        let demand = v1::Demand { agent: "namespaces/a/agents/x".into(), queued, ..Default::default() };
-        v1::WatchDemandResponse { demands: vec![demand], ..Default::default() }
+    const AGENT: &str = "namespaces/a/agents/x";
+
+    fn response(demands: Vec<v1::Demand>) -> v1::WatchDemandResponse {
+        v1::WatchDemandResponse { demands, ..Default::default() }
+    }
+
+    fn queued(queued: i64) -> v1::Demand {
+        v1::Demand { agent: AGENT.into(), queued, ..Default::default() }
+    }
+
+    fn worker(name: &str, running: i32) -> v1::WorkerDemand {
+        v1::WorkerDemand { worker: name.into(), running, ..Default::default() }
     }
 
     #[test]
     fn only_changed_agents_are_triggered() {
         let cache = DemandCache::default();
-        assert_eq!(cache.get("namespaces/a/agents/x"), None);
-        assert_eq!(cache.replace(response(1)), ["namespaces/a/agents/x"]);
-        assert_eq!(cache.replace(response(1)), [""; 0]);
-        assert_eq!(cache.replace(response(2)).len(), 1);
-        assert_eq!(cache.get("namespaces/a/agents/x").unwrap().demand.queued, 2);
-        assert_eq!(cache.replace(v1::WatchDemandResponse::default()).len(), 1, "its demand ended");
-        assert_eq!(cache.get("namespaces/a/agents/x"), Some(DemandSnapshot::default()));
+        assert_eq!(cache.get(AGENT), None);
+        assert_eq!(cache.apply(response(vec![queued(1)])).len(), 1);
+        assert_eq!(cache.apply(response(vec![queued(1)])).len(), 0);
+        assert_eq!(cache.apply(response(vec![queued(2)])).len(), 1);
+        assert_eq!(cache.get(AGENT).unwrap().demand.queued, 2);
+        assert_eq!(cache.apply(response(vec![])).len(), 1, "its demand ended");
+        assert_eq!(cache.get(AGENT), Some(DemandSnapshot::default()));
+    }
+
+    #[test]
+    fn differences_change_what_they_name() {
+        let cache = DemandCache::default();
+        let workers = vec![worker("a", 0), worker("b", 0)];
+        cache.apply(response(vec![v1::Demand { workers, ..queued(3) }]));
+        let workers =
+            vec![worker("b", 1), v1::WorkerDemand { removed: true, ..worker("a", 0) }, worker("c", 0)];
+        let difference = |demand| v1::WatchDemandResponse { difference: true, ..response(vec![demand]) };
+        cache.apply(difference(v1::Demand { workers, ..queued(2) }));
+        let demand = cache.get(AGENT).unwrap().demand;
+        assert_eq!((demand.queued, demand.workers), (2, vec![worker("b", 1), worker("c", 0)]));
+        cache.apply(difference(v1::Demand { removed: true, ..queued(0) }));
+        assert_eq!(cache.get(AGENT), Some(DemandSnapshot::default()));
+    }
+
+    #[test]
+    fn isolated_tasks_come_and_leave() {
+        let cache = DemandCache::default();
+        let task = |removed| v1::WatchDemandResponse {
+            isolated: vec![v1::IsolatedDemand {
+                task: "namespaces/a/tasks/1".into(),
+                agent: "x".into(),
+                removed,
+                ..Default::default()
+            }],
+            difference: removed,
+            ..Default::default()
+        };
+        cache.apply(task(false));
+        assert_eq!(cache.get(AGENT).unwrap().isolated.len(), 1);
+        assert!(cache.apply(task(true)).contains(AGENT));
+        assert_eq!(cache.get(AGENT), Some(DemandSnapshot::default()));
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_last_part() {
+        let cache = DemandCache::default();
+        assert_eq!(cache.apply(v1::WatchDemandResponse { more: true, ..response(vec![queued(1)]) }).len(), 0);
+        assert_eq!(cache.get("namespaces/a/agents/y"), None, "it may be in the next part");
+        let last = v1::Demand { agent: "namespaces/a/agents/y".into(), ..queued(2) };
+        let changed = cache.apply(v1::WatchDemandResponse { difference: true, ..response(vec![last]) });
+        assert_eq!(changed.len(), 2);
+        assert_eq!(cache.get(AGENT).unwrap().demand.queued, 1);
     }
 }

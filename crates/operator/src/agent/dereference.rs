@@ -1,19 +1,20 @@
 //! Collects what an `Agent` refers to: its pods, joined with the demand of their workers. Pure once the caches have been
 //! read.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
 use super::demand::DemandSnapshot;
 use super::observation::PodObservation;
 use super::start_failure::StartFailure;
-use crate::cluster::{AGENT, SLOTS, SPEC_HASH, TASK_UID};
+use crate::cluster::{SLOTS, SPEC_HASH, TASK_UID};
+use crate::pods::WorkerPods;
 
 /// Pod of an agent with its worker.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -94,23 +95,42 @@ pub(crate) enum PodLifecycle {
 /// Returns the pods of an agent, ordered by name.
 pub(super) fn worker_pods(
     agent: &Agent,
-    pods: &[Store<Pod>],
+    pods: &[WorkerPods],
     demand: &DemandSnapshot,
     now: Timestamp,
 ) -> Vec<WorkerPod> {
-    let (namespace, name) = (&agent.metadata.namespace, agent.name_any());
-    let mine = |pod: &Pod| pod.metadata.namespace == *namespace && pod.labels().get(AGENT) == Some(&name);
-    let pods = pods.iter().flat_map(|store| store.state_filter(mine));
-    let mut pods: Vec<_> = pods.map(|pod| worker_pod(&pod, demand, now)).collect();
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let pods = pods.iter().flat_map(|pods| pods.of(&namespace, &name));
+    let reports = Reports::of(demand);
+    let mut pods: Vec<_> = pods.map(|pod| worker_pod(&pod, &reports, now)).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     pods
 }
 
-fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
+/// What the control plane reports of an agent, by the name of the worker or the id of the task.
+struct Reports<'a> {
+    workers: HashMap<&'a str, &'a v1::WorkerDemand>,
+    isolated: HashMap<&'a str, &'a v1::IsolatedDemand>,
+    wanted: HashSet<&'a str>,
+}
+
+impl<'a> Reports<'a> {
+    fn of(demand: &'a DemandSnapshot) -> Self {
+        let workers = demand.demand.workers.iter().map(|worker| (names::last(&worker.worker), worker));
+        let isolated = demand.isolated.iter().map(|task| (names::last(&task.worker), task));
+        Self {
+            workers: workers.collect(),
+            isolated: isolated.collect(),
+            wanted: demand.isolated.iter().map(|task| names::last(&task.task)).collect(),
+        }
+    }
+}
+
+fn worker_pod(pod: &Pod, reports: &Reports<'_>, now: Timestamp) -> WorkerPod {
     let name = pod.name_any();
-    let worker = demand.demand.workers.iter().find(|worker| names::last(&worker.worker) == name).cloned();
+    let worker = reports.workers.get(name.as_str()).map(|&worker| worker.clone());
     // The worker of an isolated task is not listed under its agent; the task names it.
-    let isolated = demand.isolated.iter().find(|task| names::last(&task.worker) == name);
+    let isolated = reports.isolated.get(name.as_str());
     let known = worker.is_some() || isolated.is_some();
     let since = |time: Timestamp| Duration::try_from(now.duration_since(time)).unwrap_or_default();
     let passed = |seconds, nanos| Timestamp::new(seconds, nanos).ok().map(since);
@@ -120,10 +140,9 @@ fn worker_pod(pod: &Pod, demand: &DemandSnapshot, now: Timestamp) -> WorkerPod {
     let began = observed.began();
     let ended = observed.ended();
     let task = pod.labels().get(TASK_UID).cloned();
-    let is_wanted = |task: &String| demand.isolated.iter().any(|wanted| names::last(&wanted.task) == task);
     WorkerPod {
         uid: pod.uid().unwrap_or_default(),
-        task_is_over: task.as_ref().is_some_and(|task| !is_wanted(task)),
+        task_is_over: task.as_ref().is_some_and(|task| !reports.wanted.contains(task.as_str())),
         task,
         slots: pod.labels().get(SLOTS).and_then(|slots| slots.parse().ok()),
         hash: pod.labels().get(SPEC_HASH).cloned().unwrap_or_default(),

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -48,6 +47,7 @@ use crate::context::Context;
 use crate::controller::Reconciler;
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
+use crate::pods::WorkerPods;
 use crate::task::Stores;
 
 /// Minimum interval between status writes that change counters only.
@@ -67,7 +67,7 @@ const ABANDON_GRACE_SECONDS: u32 = 30;
 pub(crate) struct Agents {
     context: Context,
     demand: Arc<DemandCache>,
-    pods: Vec<Store<Pod>>,
+    pods: Vec<WorkerPods>,
     tasks: Stores,
     deleted: mpsc::Sender<()>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<AgentState>>>>,
@@ -81,7 +81,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(context: Context, pods: Vec<Store<Pod>>, tasks: Stores) -> Self {
+    pub(crate) fn new(context: Context, pods: Vec<WorkerPods>, tasks: Stores) -> Self {
         let demand = Arc::new(DemandCache::default());
         let (sender, deleted) = mpsc::channel(1);
         let agents = Agents {

@@ -186,13 +186,15 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::WatchDemandRequest>,
     ) -> Result<Response<Self::WatchDemandStream>, Status> {
-        let namespace = names::parent_or_all("parent", &request.into_inner().parent)?;
+        let request = request.into_inner();
+        let namespace = names::parent_or_all("parent", &request.parent)?;
         Ok(Response::new(Box::pin(demand::watch(
             &self.sessions.store,
             &self.demand,
             &self.demand_messages,
             &self.streams,
             namespace,
+            request.differences,
         ))))
     }
 

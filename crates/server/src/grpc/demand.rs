@@ -1,5 +1,7 @@
 //! Demand as the API reports it: for each agent's pool its workers, and the waiting tasks that ask for more.
 
+mod difference;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -46,7 +48,7 @@ impl DemandMessages {
         let new = v1::WatchDemandResponse {
             demands: demands(demand, snapshot, namespace),
             isolated: isolated(demand, snapshot, namespace),
-            store: None,
+            ..Default::default()
         };
         // Watchers hold the last message that they have sent; those without watchers are not kept.
         made.retain(|_, last| last.version >= version || Arc::strong_count(&last.message) > 1);
@@ -88,6 +90,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),
                 unavailable: worker.is_unavailable(),
+                removed: false,
             })
             .collect();
         v1::Demand {
@@ -95,6 +98,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
             queued: num::to_i64(demand.admitted(key, pool.queued)),
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
+            removed: false,
         }
     })
     .collect()
@@ -121,23 +125,26 @@ fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>)
             queued: task.queued,
             worker: task.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
             unavailable_since: task.unavailable_since.map(time::timestamp),
+            removed: false,
         })
         .collect()
 }
 
-/// Sends demand now, then whenever it changed, each time with the version of the store.
+/// Sends demand now, then whenever it changed, each time with the version of the store: as a whole, or with `differences`
+/// what has changed since.
 pub(super) fn watch(
     store: &StoreClient,
     demand: &Demand,
     messages: &Arc<DemandMessages>,
     streams: &Streams,
     namespace: Option<Namespace>,
+    differences: bool,
 ) -> ReceiverStream<Result<v1::WatchDemandResponse, Status>> {
     let (demand, messages, mut changed) =
         (demand.clone(), Arc::clone(messages), demand.scheduler.changed().subscribe());
     let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
     streams.serve("watch-demand", STREAM_BUFFER, move |outbox| async move {
-        let mut last = None;
+        let mut last: Option<Arc<v1::WatchDemandResponse>> = None;
         loop {
             changed.borrow_and_update();
             let snapshot = demand.snapshot().await;
@@ -147,7 +154,16 @@ pub(super) fn watch(
                 // While the store does not respond, demand is known all the same.
                 let revision = store.reads().revision().await.ok();
                 let store = revision.map(|revision| watchers.lineage().version(revision));
-                send(&outbox, v1::WatchDemandResponse { store, ..(*message).clone() }).await?;
+                let content = match last.as_ref().filter(|_| differences) {
+                    Some(last) => difference::difference(last, &message),
+                    None => (*message).clone(),
+                };
+                let content = v1::WatchDemandResponse { store, ..content };
+                // Callers that know no differences know no parts either.
+                let parts = if differences { difference::parts(content) } else { vec![content] };
+                for part in parts {
+                    send(&outbox, part).await?;
+                }
                 last = Some(message);
             }
             let _ = changed.changed().await;

@@ -1,7 +1,7 @@
 //! Agents, their workers, and the demand that scaling sees.
 
 use anyhow::{Context, Result};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use rota_core::Timestamp;
 use rota_proto::v1::{self, TaskState, watch_agents_response::Kind as AgentChange};
 use rota_proto::worker::v1::session_response::Kind as Incoming;
@@ -359,4 +359,30 @@ async fn removed_route_is_created_again() -> Result<()> {
         assert!(matches!(replies[0], Ok(Reply::Pruned { count: 1, .. })), "{replies:?}");
     }
     history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn demand_travels_as_differences() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    for agent in ["one", "two"] {
+        tasks::agent(client, agent, tasks::script([]), &[]).await?;
+        tasks::create(client, tasks::task(agent)).await?;
+    }
+    let mut watch = client.watch_demand_differences(PARENT);
+    let first = next_demand(&mut watch).await?;
+    assert!(!first.difference && !first.more && first.demands.len() == 2, "{first:?}");
+    tasks::create(client, tasks::task("two")).await?;
+    let second = next_demand(&mut watch).await?;
+    assert!(second.difference, "{second:?}");
+    let [demand] = &second.demands[..] else { anyhow::bail!("more than what changed: {second:?}") };
+    assert_eq!((demand.agent.clone(), demand.queued), (agent_name("two"), 2));
+    Ok(())
+}
+
+async fn next_demand<E: Into<anyhow::Error>>(
+    mut watch: impl Stream<Item = Result<v1::WatchDemandResponse, E>> + Unpin,
+) -> Result<v1::WatchDemandResponse> {
+    let next = tokio::time::timeout(tasks::WAIT_TIMEOUT, watch.next()).await?;
+    next.context("it ended")?.map_err(Into::into)
 }

@@ -41,8 +41,11 @@ async fn shutdown_completes_with_open_streams() -> Result<()> {
         .into_inner();
     let mut agents =
         client.agents().watch_agents(v1::WatchAgentsRequest { parent: PARENT.into() }).await?.into_inner();
-    let mut demand =
-        client.agents().watch_demand(v1::WatchDemandRequest { parent: PARENT.into() }).await?.into_inner();
+    let mut demand = client
+        .agents()
+        .watch_demand(v1::WatchDemandRequest { parent: PARENT.into(), differences: true })
+        .await?
+        .into_inner();
     let first = v1::AttachTaskRequest {
         kind: Some(v1::attach_task_request::Kind::Watch(v1::WatchTaskRequest { name, after_log_seq: 0 })),
     };
