@@ -10,6 +10,8 @@ use crate::{Fence, TaskId, Timestamp};
 
 /// Limit of the cooldown, as a multiple of the first.
 const MAX_COOLDOWN_FACTOR: u32 = 20;
+/// Limit of the time until a rate limit ends, as the model named it: the longest are those of a week.
+const MAX_RATE_LIMIT: Duration = Duration::from_hours(7 * 24);
 /// Lower limit of the time after which a probe without a result is replaced by another.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -61,7 +63,8 @@ impl<'a> Outcome<'a> {
             | Class::Dependency
             | Class::QueueTimeout
             | Class::Quarantined
-            | Class::Environment => Self::Ignored,
+            | Class::Environment
+            | Class::Source => Self::Ignored,
         }
     }
 }
@@ -171,7 +174,9 @@ impl Breaker {
                     self.opened = self.opened.saturating_add(1);
                     let longest = policy.cooldown.saturating_mul(MAX_COOLDOWN_FACTOR);
                     let cooldown = backoff(policy.cooldown, longest, self.opened, jitter);
-                    let requested = failure.retry_after.unwrap_or_default().min(longest);
+                    // Until a rate limit ends, each probe would take a task and a worker in vain.
+                    let limit = if failure.class == Class::RateLimit { MAX_RATE_LIMIT } else { longest };
+                    let requested = failure.retry_after.unwrap_or_default().min(limit);
                     self.state = State::Open { until: now + cooldown.max(requested) };
                 }
             }
@@ -299,6 +304,23 @@ mod tests {
         // The first one still counts.
         breaker.assigned(attempt(2));
         assert!(breaker.is_probe(attempt(1)) && breaker.is_probe(attempt(2)));
+    }
+
+    #[test]
+    fn breaker_waits_until_the_rate_limit_ends() {
+        for (class, hours, expected) in [
+            (Class::RateLimit, 5, 5 * 3600),
+            (Class::RateLimit, 1000, 7 * 24 * 3600),
+            (Class::Overload, 5, 200),
+        ] {
+            let mut failure = Failure::new(class, "x");
+            failure.retry_after = Some(Duration::from_hours(hours));
+            let mut breaker = Breaker::default();
+            for number in 0..3 {
+                observe(&mut breaker, Outcome::Failure(&failure), number, 0);
+            }
+            assert_eq!(breaker.state(), State::Open { until: at(expected) }, "{class:?}");
+        }
     }
 
     #[test]

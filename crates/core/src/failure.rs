@@ -42,6 +42,8 @@ pub enum Class {
     Quarantined,
     /// The worker's disk, memory or workspace failed.
     Environment,
+    /// The host of the task's repository does not respond, or refuses the credentials.
+    Source,
 }
 
 /// Reaction to a failed attempt.
@@ -52,6 +54,9 @@ pub enum Recovery {
     /// Retry after the requested wait or with backoff. No attempt of the policy is used, since the task is not to
     /// blame.
     Wait,
+    /// Like [`Recovery::Wait`], however often, while the credentials are the agent's: they are at fault until someone
+    /// replaces them. Stop if the task brought its own.
+    Credentials,
     /// Retry once, preferably on another worker: the failure may be that of a single machine.
     Elsewhere,
     /// Do not retry: another attempt would fail the same way.
@@ -59,7 +64,7 @@ pub enum Recovery {
 }
 
 impl Class {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Agent,
         Self::Start,
         Self::Timeout,
@@ -77,6 +82,7 @@ impl Class {
         Self::QueueTimeout,
         Self::Quarantined,
         Self::Environment,
+        Self::Source,
     ];
 
     /// Whether the worker or its machine may be to blame, so that the next attempt avoids it.
@@ -93,10 +99,10 @@ impl Class {
             | Self::Protocol
             | Self::Environment
             | Self::WorkerLost => Recovery::Retry,
-            Self::RateLimit | Self::Overload => Recovery::Wait,
+            Self::RateLimit | Self::Overload | Self::Source => Recovery::Wait,
+            Self::Auth => Recovery::Credentials,
             Self::Start => Recovery::Elsewhere,
             Self::Timeout
-            | Self::Auth
             | Self::Refusal
             | Self::Budget
             | Self::Invalid
@@ -145,7 +151,7 @@ impl Failure {
             _ => match class.recovery() {
                 Recovery::Wait => Severity::Low,
                 Recovery::Retry => Severity::Medium,
-                Recovery::Elsewhere | Recovery::Stop => Severity::High,
+                Recovery::Credentials | Recovery::Elsewhere | Recovery::Stop => Severity::High,
             },
         };
         Self {

@@ -45,14 +45,23 @@ pub enum Decision {
 }
 
 impl Policy {
-    /// Decides on a retry. `failures` and `waits` include this attempt; `jitter` is from 0 to 1.
-    pub fn decide(&self, failure: &Failure, failures: u32, waits: u32, jitter: f64) -> Decision {
+    /// Decides on a retry. `failures` and `waits` include this attempt; `own_credentials` is whether the task brought those
+    /// that it used; `jitter` is from 0 to 1.
+    pub fn decide(
+        &self,
+        failure: &Failure,
+        failures: u32,
+        waits: u32,
+        own_credentials: bool,
+        jitter: f64,
+    ) -> Decision {
         match failure.class.recovery() {
             Recovery::Stop => Decision::Stop,
+            Recovery::Credentials if own_credentials => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
             Recovery::Wait if waits > MAX_WAITS => Decision::Stop,
-            Recovery::Wait => Decision::Wait(self.after(failure, waits, jitter)),
+            Recovery::Wait | Recovery::Credentials => Decision::Wait(self.after(failure, waits, jitter)),
         }
     }
 
@@ -104,15 +113,17 @@ mod tests {
         let policy = Policy::default();
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
-            let first = policy.decide(&failure, 1, 1, 0.5);
+            let first = policy.decide(&failure, 1, 1, false, 0.5);
             match class.recovery() {
                 Recovery::Retry | Recovery::Elsewhere => {
                     assert!(matches!(first, Decision::Retry(_)), "{class:?}");
                 }
-                Recovery::Wait => assert!(matches!(first, Decision::Wait(_)), "{class:?}"),
+                Recovery::Wait | Recovery::Credentials => {
+                    assert!(matches!(first, Decision::Wait(_)), "{class:?}");
+                }
                 Recovery::Stop => assert_eq!(first, Decision::Stop, "{class:?}"),
             }
-            assert_eq!(policy.decide(&failure, 3, MAX_WAITS + 1, 0.5), Decision::Stop);
+            assert_eq!(policy.decide(&failure, 3, MAX_WAITS + 1, true, 0.5), Decision::Stop);
         }
     }
 
@@ -124,7 +135,7 @@ mod tests {
             [(0.0, 77_000), (0.5, 80_850), (1.0, 84_700), (9.9, 84_700), (f64::NAN, 77_000)]
         {
             let wait = Decision::Wait(Duration::from_millis(millis));
-            assert_eq!(Policy::default().decide(&failure, 1, 1, jitter), wait);
+            assert_eq!(Policy::default().decide(&failure, 1, 1, false, jitter), wait);
         }
     }
 }

@@ -166,6 +166,8 @@ string_enum! {
         Protocol,
         /// The disk, memory or workspace of the worker failed.
         Environment,
+        /// The host of the repository does not respond, or refuses the credentials.
+        Source,
     }
 }
 

@@ -10,12 +10,17 @@ use super::MARK;
 use super::table::table;
 use crate::protos::comment;
 
-const RECOVERIES: [(Recovery, &str, &str); 4] = [
+const RECOVERIES: [(Recovery, &str, &str); 5] = [
     (Recovery::Retry, "retry", "a new attempt after a backoff, as often as the task's retry policy allows"),
     (
         Recovery::Wait,
         "wait",
         "a new attempt at the time that the failure names or after a backoff, not counted by the retry policy",
+    ),
+    (
+        Recovery::Credentials,
+        "wait for credentials",
+        "as for *wait*, until the agent's credentials are replaced; stop, if the task brought its own",
     ),
     (Recovery::Elsewhere, "retry once", "one new attempt, on another worker if there is one"),
     (Recovery::Stop, "stop", "the task fails, since a new attempt would fail too"),

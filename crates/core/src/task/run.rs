@@ -15,6 +15,8 @@ use crate::{AgentName, Fence, Timestamp};
 /// Wait after the second consecutive assignment that was not accepted; doubles with each further one.
 pub(super) const INITIAL_REJECTION_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) const MAX_REJECTION_BACKOFF: Duration = Duration::from_secs(30);
+/// Waits after which further ones are hardly longer.
+const LONGEST_BACKOFF_AFTER: u32 = 10;
 
 /// Validity of an attempt reference.
 enum FenceCheck {
@@ -305,9 +307,10 @@ impl Step<'_> {
         let task = &mut *self.task;
         let waits = task.waits + 1;
         let failures = task.failures + 1;
-        let mut decision = task.retry.decide(&failure, failures, waits, jitter);
-        if failure.class.recovery() == Recovery::Elsewhere && std::mem::replace(&mut task.start_failed, true)
-        {
+        let recovery = failure.class.recovery();
+        let own = task.assignment.as_ref().is_some_and(|assignment| assignment.own.credentials);
+        let mut decision = task.retry.decide(&failure, failures, waits, own, jitter);
+        if recovery == Recovery::Elsewhere && std::mem::replace(&mut task.start_failed, true) {
             decision = Decision::Stop;
         }
         let wait = match decision {
@@ -316,7 +319,9 @@ impl Step<'_> {
                 wait
             }
             Decision::Wait(wait) => {
-                task.waits = waits;
+                // However long the agent's credentials are invalid, waits for the model are left.
+                let limit = if recovery == Recovery::Credentials { LONGEST_BACKOFF_AFTER } else { u32::MAX };
+                task.waits = waits.min(task.waits.max(limit));
                 wait
             }
             Decision::Stop => {

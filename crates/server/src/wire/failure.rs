@@ -8,7 +8,7 @@ use rota_proto::v1;
 
 use super::time;
 
-const CLASSES: [(Class, v1::FailureClass); 17] = [
+const CLASSES: [(Class, v1::FailureClass); 18] = [
     (Class::Agent, v1::FailureClass::Agent),
     (Class::Start, v1::FailureClass::Start),
     (Class::Timeout, v1::FailureClass::Timeout),
@@ -26,6 +26,7 @@ const CLASSES: [(Class, v1::FailureClass); 17] = [
     (Class::QueueTimeout, v1::FailureClass::QueueTimeout),
     (Class::Quarantined, v1::FailureClass::Quarantined),
     (Class::Environment, v1::FailureClass::Environment),
+    (Class::Source, v1::FailureClass::Source),
 ];
 
 pub(crate) fn severity(severity: Severity) -> v1::Severity {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_core::breaker::Policy;
 use rota_proto::v1::{self, BreakerState, SystemState, TaskState, script_step::Kind as Step};
+use rota_proto::worker::v1::session_request::Kind;
+use rota_proto::worker::v1::{Result as AttemptResult, result};
 use rota_testkit::client::Client;
+use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Setup, history, tasks};
 
 const AGENT: &str = "namespaces/default/agents/coder";
@@ -25,13 +28,22 @@ fn failing_task(class: &str) -> v1::Task {
     let failure = v1::ScriptFailure { class: class.into(), message: "no".into(), ..Default::default() };
     let mut task = tasks::scripted("coder", [Step::Fail(failure)]);
     let spec = task.spec.get_or_insert_default();
-    spec.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let backoff = Some(tasks::millis(60_000));
+    let retry = v1::RetryPolicy { max_attempts: 1, initial_backoff: backoff, ..Default::default() };
+    spec.retry = Some(retry);
     task
 }
 
+/// Runs a task whose attempt fails. One that waits for credentials is cancelled: it is to fail once.
 async fn run_failing_task(client: &Client, class: &str) -> Result<()> {
     let name = tasks::create(client, failing_task(class)).await?.name;
-    assert_eq!(tasks::ended(client, &name).await?.status.unwrap().state(), TaskState::Failed);
+    let failed = |status: &v1::TaskStatus| {
+        status.attempt > 0 && matches!(status.state(), TaskState::Pending | TaskState::Failed)
+    };
+    let task = tasks::until(client, &name, failed).await?;
+    if task.status.unwrap_or_default().state() == TaskState::Pending {
+        tasks::cancel(client, &name).await?;
+    }
     Ok(())
 }
 
@@ -149,6 +161,54 @@ async fn successful_probe_closes_breaker() -> Result<()> {
     for worker in workers {
         worker.drain().await?;
     }
+    history::check(client, true).await?.check()
+}
+
+/// The key of an agent expires, and is replaced after the breaker has probed it many times.
+#[tokio::test]
+async fn expired_credentials_fail_no_task() -> Result<()> {
+    let cluster = start_cluster(2, Duration::from_millis(50)).await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("coder", "one", 2)).await?;
+    let mut names = Vec::new();
+    for _ in 0..10 {
+        let mut task = tasks::task("coder");
+        let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+        task.spec.get_or_insert_default().retry = Some(retry);
+        names.push(tasks::create(client, task).await?.name);
+    }
+    let mut attempts = 0;
+    let serve = async {
+        loop {
+            let assign = worker.take().await?;
+            attempts += 1;
+            if attempts > 12 {
+                worker.succeed(&assign, 0, "done");
+                continue;
+            }
+            let failure = v1::Failure { class: v1::FailureClass::Auth.into(), ..Default::default() };
+            worker.send(Kind::Result(AttemptResult {
+                task_id: assign.task_id.clone(),
+                fence: assign.fence,
+                kind: Some(result::Kind::Failed(failure)),
+                ..AttemptResult::default()
+            }));
+        }
+        #[expect(unreachable_code, reason = "the type of its errors")]
+        anyhow::Ok(())
+    };
+    let ends = async {
+        for name in &names {
+            let status = tasks::ended(client, name).await?.status.context("no status")?;
+            assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        ended = ends => ended?,
+        ended = serve => ended?,
+    }
+    assert!(attempts >= 12 + names.len(), "the breaker has probed with {attempts} attempts");
     history::check(client, true).await?.check()
 }
 

@@ -111,7 +111,7 @@ impl RunReport {
 pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failure {
     let severity = match class {
         FailureClass::Auth => Severity::Critical,
-        FailureClass::RateLimit | FailureClass::Overload => Severity::Low,
+        FailureClass::RateLimit | FailureClass::Overload | FailureClass::Source => Severity::Low,
         FailureClass::Agent
         | FailureClass::Hang
         | FailureClass::Crash

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rota_proto::v1::{FailureClass, GitSource};
+use rota_proto::v1::{Failure, GitSource};
 use rota_telemetry::redact::Redactor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::PrepareError;
+use super::git_failure::Cause;
 use crate::runtimes::tail::Tail;
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::{self, Program};
@@ -32,7 +33,7 @@ pub(super) async fn clone(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), PrepareError> {
     for command in commands(source) {
-        git(command, into, environment, redactor, stop).await?;
+        git(command, &source.url, into, environment, redactor, stop).await?;
     }
     Ok(())
 }
@@ -66,6 +67,7 @@ fn commands(source: &GitSource) -> Vec<Vec<String>> {
 
 async fn git(
     args: Vec<String>,
+    url: &str,
     directory: &Path,
     environment: &Environment,
     redactor: &Redactor,
@@ -82,11 +84,14 @@ async fn git(
         environment.0.insert(name.to_owned(), value.to_owned());
     }
     let what = args.first().cloned().unwrap_or_default();
-    let failed = |text: String| {
-        PrepareError::Failed(failure(FailureClass::Environment, format!("git {what}: {text}")))
+    let failed = |cause: Cause, text: String| {
+        let class = cause.class(has_credentials(url));
+        let hint = cause.hint().to_owned();
+        PrepareError::Failed(Failure { hint, ..failure(class, format!("git {what}: {text}")) })
     };
     let program = Program { program: "git".to_owned(), args, environment, directory: directory.to_owned() };
-    let mut running = supervise::start(program).await.map_err(|error| failed(error.to_string()))?;
+    let mut running =
+        supervise::start(program).await.map_err(|error| failed(Cause::Machine, error.to_string()))?;
     running.stdin = None;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
     let (mut stdout_tail, mut stderr_tail) =
@@ -103,13 +108,24 @@ async fn git(
     };
     match ended {
         Some(Ok(exit)) if exit.code == Some(0) => Ok(()),
-        Some(Ok(_)) => Err(failed(stderr_tail.text().trim().to_owned())),
-        Some(Err(error)) => Err(failed(error.to_string())),
+        Some(Ok(exit)) => {
+            let output = stderr_tail.text().trim().to_owned();
+            // A signal is the kernel's, for lack of memory, or a person's.
+            let cause = if exit.code.is_some() { Cause::of(&output) } else { Cause::Machine };
+            Err(failed(cause, output))
+        }
+        Some(Err(error)) => Err(failed(Cause::Machine, error.to_string())),
         None => {
             let _ = running.end(CANCEL_GRACE).await;
-            Err(failed(format!("timed out after {} s", COMMAND_TIMEOUT.as_secs())))
+            Err(failed(Cause::Host, format!("timed out after {} s", COMMAND_TIMEOUT.as_secs())))
         }
     }
+}
+
+/// Returns whether a URL has credentials. The user of an SSH URL is none.
+fn has_credentials(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.and_then(|rest| rest.split('/').next()).is_some_and(|authority| authority.contains('@'))
 }
 
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {

@@ -2,6 +2,7 @@
 //! Names from outside never become paths unchecked.
 
 mod git;
+mod git_failure;
 mod last_use;
 mod remove;
 mod sweep;

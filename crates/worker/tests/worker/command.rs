@@ -189,12 +189,53 @@ async fn workspace_is_cloned_from_git() {
         let (_, result) = run(|command| command.shell = "cat file".to_owned(), workspace).await;
         assert_eq!(succeeded(result).text, wanted, "{ref} {depth}");
     }
-    let git = Some(GitSource { url: "file:///no/such".to_owned(), ..GitSource::default() });
+    let url = format!("file://{}", source.path().display());
+    assert_eq!(failed_clone(&url, "none").await, FailureClass::Invalid);
+    assert_eq!(failed_clone("file:///no/such", "").await, FailureClass::Invalid);
+}
+
+/// Returns the class of the failure to clone a repository.
+async fn failed_clone(url: &str, r#ref: &str) -> FailureClass {
+    let git = Some(GitSource { url: url.to_owned(), r#ref: r#ref.to_owned(), depth: 0 });
     let workspace = |task: &mut Assign| {
         task.spec.as_mut().unwrap().workspace = Some(Workspace { git, ..Workspace::default() });
     };
     let (_, result) = run(|command| command.shell = "true".to_owned(), workspace).await;
-    assert_eq!(class(&result), Some(FailureClass::Environment));
+    class(&result).unwrap()
+}
+
+/// Starts an HTTP server that answers every request with this status. Returns its address.
+async fn http_server(status: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let authenticate = "WWW-Authenticate: Basic realm=\"git\"\r\n";
+            let answer =
+                format!("HTTP/1.1 {status}\r\n{authenticate}Content-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn failed_clones_blame_no_worker() {
+    for (status, credentials, class) in [
+        ("401 Unauthorized", "", FailureClass::Invalid),
+        ("401 Unauthorized", "user:expired@", FailureClass::Invalid),
+        ("403 Forbidden", "", FailureClass::Source),
+        ("404 Not Found", "", FailureClass::Invalid),
+        ("503 Service Unavailable", "", FailureClass::Source),
+    ] {
+        let address = http_server(status).await;
+        let url = format!("http://{credentials}{address}/team/repository.git");
+        assert_eq!(failed_clone(&url, "").await, class, "{status}");
+    }
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(failed_clone(&format!("http://{closed}/x.git"), "").await, FailureClass::Source);
 }
 
 #[tokio::test]

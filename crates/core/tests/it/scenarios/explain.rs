@@ -68,7 +68,7 @@ fn assigned_task_names_its_worker() {
     );
     harness.report(1, vec![request("q1")]).unwrap();
     assert_eq!(codes(&harness, RouteCapacity::default()), ["input_required"]);
-    harness.finish(failed(Class::Auth));
+    harness.finish(failed(Class::Refusal));
     assert_eq!(sentence(&harness, RouteCapacity::default()), "The task has FAILED: it failed.");
     assert!(codes(&harness, RouteCapacity::default()).is_empty());
 }

@@ -2,7 +2,7 @@
 
 use rota_core::failure::{Class, Failure, Recovery};
 use rota_core::retry::MAX_WAITS;
-use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, Limits, State, Task};
+use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, Limits, Own, State, Task};
 
 use crate::harness::*;
 
@@ -15,7 +15,7 @@ fn each_class_has_its_outcome() {
         let counts = (harness.state(), harness.task.failures, harness.task.waits);
         match class.recovery() {
             Recovery::Retry | Recovery::Elsewhere => assert_eq!(counts, (State::Pending, 1, 0), "{class:?}"),
-            Recovery::Wait => assert_eq!(counts, (State::Pending, 0, 1), "{class:?}"),
+            Recovery::Wait | Recovery::Credentials => assert_eq!(counts, (State::Pending, 0, 1), "{class:?}"),
             Recovery::Stop => assert_eq!(counts, (State::Failed, 1, 0), "{class:?}"),
         }
         let reason = harness.task.failure.as_ref().map(|failure| failure.class);
@@ -62,6 +62,32 @@ fn rate_limits_use_no_attempt() {
     }
     harness.start().finish(failed(Class::Overload));
     assert_eq!((harness.state(), harness.task.waits), (State::Failed, MAX_WAITS));
+}
+
+#[test]
+fn tasks_wait_for_credentials_of_their_agent() {
+    let limits = Limits { timeout: Some(secs(7 * 24 * 3600)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    for _ in 0..3 * MAX_WAITS {
+        harness.start().finish(failed(Class::Auth));
+        assert_eq!((harness.state(), harness.task.failures), (State::Pending, 0));
+        harness.wait(secs(300));
+        assert_eq!((harness.state(), harness.task.ready_at), (State::Queued, Some(START)), "its place");
+    }
+    // The model may be overloaded as often as before.
+    harness.start().finish(failed(Class::Overload));
+    assert_eq!(harness.state(), State::Pending);
+    harness.wait(secs(300));
+    harness.start().finish(succeeded());
+    assert_eq!(harness.state(), State::Succeeded);
+}
+
+#[test]
+fn credentials_of_the_task_are_final() {
+    let own = Own { program: false, credentials: true };
+    let mut harness = Harness::new(Task { own, ..plain() });
+    harness.start().finish(failed(Class::Auth));
+    assert_eq!(harness.state(), State::Failed);
 }
 
 #[test]

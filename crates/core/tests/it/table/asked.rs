@@ -151,7 +151,7 @@ fn finishes(list: &mut Vec<Asked>) {
     type Made = fn() -> Completion;
     let more: [(&str, Made); 4] = [
         ("live fence, failed, retryable", || failed(Class::Agent)),
-        ("live fence, failed, not retryable", || failed(Class::Auth)),
+        ("live fence, failed, not retryable", || failed(Class::Refusal)),
         ("live fence, rate-limited", rate_limited),
         ("live fence, stopped", stopped),
     ];

@@ -137,7 +137,7 @@ fn ended() -> Vec<Setup> {
     let overdue = then(running(), |harness| harness.wait(secs(3600 + 40)).state());
     vec![
         setup(Succeeded, true, "", then(running(), |harness| harness.finish(succeeded()))),
-        setup(Failed, true, "", then(running(), |harness| harness.finish(failed(Class::Auth)))),
+        setup(Failed, true, "", then(running(), |harness| harness.finish(failed(Class::Refusal)))),
         setup(Failed, false, "timed out, its worker silent", overdue),
         setup(Cancelled, true, "", then(cancelled(running()), |harness| harness.finish(stopped()))),
         setup(Cancelled, false, "before its start", cancelled(Harness::new(plain()))),

@@ -1,0 +1,137 @@
+//! Causes of git's failures, by its messages: it has no error codes. Git runs with `LC_ALL=C`, in which the messages have been
+//! the same for years.
+
+use rota_proto::v1::FailureClass;
+
+/// Who has to act on a failure of git.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The worker's machine: its disk, its memory, or git itself.
+    Machine,
+    /// The task names a repository or reference that does not exist or may not be read, or a URL that is none.
+    Task,
+    /// The host of the repository refuses the credentials that it was given.
+    Credentials,
+    /// The host does not respond, fails, or is unknown. Also what no message names.
+    Host,
+}
+
+/// Parts of messages, in lower case. The first that occurs decides, since later lines are consequences.
+const MESSAGES: [(&str, Cause); 36] = [
+    // Of the kernel, by git or by its helpers.
+    ("no space left on device", Cause::Machine),
+    ("disk quota exceeded", Cause::Machine),
+    ("read-only file system", Cause::Machine),
+    ("input/output error", Cause::Machine),
+    ("cannot allocate memory", Cause::Machine),
+    ("out of memory", Cause::Machine),
+    ("too many open files", Cause::Machine),
+    ("could not create work tree", Cause::Machine),
+    ("could not create leading directories", Cause::Machine),
+    ("unable to create file", Cause::Machine),
+    ("unable to create temporary file", Cause::Machine),
+    ("cannot mkdir", Cause::Machine),
+    // Over HTTP, then over SSH.
+    ("authentication failed", Cause::Credentials),
+    ("returned error: 401", Cause::Credentials),
+    ("returned error: 403", Cause::Credentials),
+    ("permission denied (", Cause::Credentials),
+    ("access denied", Cause::Credentials),
+    // No credentials were given, where some are required; the prompt is off.
+    ("could not read username", Cause::Task),
+    ("could not read password", Cause::Task),
+    ("host key verification failed", Cause::Task),
+    ("returned error: 400", Cause::Task),
+    ("returned error: 404", Cause::Task),
+    ("returned error: 410", Cause::Task),
+    ("repository not found", Cause::Task),
+    ("' not found", Cause::Task),
+    ("does not exist", Cause::Task),
+    ("does not appear to be a git repository", Cause::Task),
+    ("remote branch", Cause::Task),
+    ("couldn't find remote ref", Cause::Task),
+    ("not our ref", Cause::Task),
+    ("unadvertised object", Cause::Task),
+    ("' not allowed", Cause::Task),
+    ("unable to find remote helper", Cause::Task),
+    ("url rejected", Cause::Task),
+    ("illegal characters found in url", Cause::Task),
+    ("no path specified", Cause::Task),
+];
+
+impl Cause {
+    /// Returns the cause of a failure with this output on standard error.
+    pub(super) fn of(output: &str) -> Self {
+        let output = output.to_lowercase();
+        MESSAGES.iter().find(|(part, _)| output.contains(part)).map_or(Self::Host, |(_, cause)| *cause)
+    }
+
+    /// Returns the class of the failure. `embedded` is whether the URL itself has the credentials.
+    pub(super) fn class(self, embedded: bool) -> FailureClass {
+        match self {
+            Self::Machine => FailureClass::Environment,
+            Self::Task => FailureClass::Invalid,
+            Self::Credentials if embedded => FailureClass::Invalid,
+            Self::Credentials | Self::Host => FailureClass::Source,
+        }
+    }
+
+    /// Returns how to resolve the failure.
+    pub(super) fn hint(self) -> &'static str {
+        match self {
+            Self::Machine => "check disk and memory of the worker",
+            Self::Task => {
+                "check the URL and the reference in the task's workspace, and that its credentials are given"
+            }
+            Self::Credentials => "replace the credentials of the repository, or give them access to it",
+            Self::Host => "check that the host of the repository can be reached from the worker",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_hosts_are_classified() {
+        for (output, cause) in [
+            ("fatal: Authentication failed for 'https://git.example/x/'", Cause::Credentials),
+            (
+                "git@git.example: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+                Cause::Credentials,
+            ),
+            (
+                "remote: Repository not found.\nfatal: repository 'https://git.example/x/' not found",
+                Cause::Task,
+            ),
+            (
+                "fatal: could not read Username for 'https://git.example': terminal prompts disabled",
+                Cause::Task,
+            ),
+            ("Host key verification failed.\nfatal: Could not read from remote repository.", Cause::Task),
+            (
+                "fatal: unable to access 'https://git.example/x/': The requested URL returned error: 503",
+                Cause::Host,
+            ),
+            (
+                "fatal: unable to access 'https://git.example/': Could not resolve host: git.example",
+                Cause::Host,
+            ),
+            (
+                "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output",
+                Cause::Machine,
+            ),
+            ("", Cause::Host),
+        ] {
+            assert_eq!(Cause::of(output), cause, "{output}");
+        }
+    }
+
+    #[test]
+    fn only_machines_are_blamed_for_their_disks() {
+        assert_eq!(Cause::Machine.class(false), FailureClass::Environment);
+        assert_eq!(Cause::Credentials.class(true), FailureClass::Invalid);
+        assert_eq!(Cause::Credentials.class(false), FailureClass::Source);
+    }
+}
