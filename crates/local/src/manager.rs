@@ -174,6 +174,7 @@ impl Manager {
             // Identifies this process; a later one of the same name is not affected.
             instance: exit.instance.clone(),
             message: status,
+            disrupted: false,
         };
         let client = self.options.client.clone();
         spawn("report worker death", OnExit::Done, async move {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rota_core::Timestamp;
 use rota_core::target::Profile;
-use rota_core::task::{Task, WorkerRef};
+use rota_core::task::{Loss, Task, WorkerRef};
 use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
@@ -121,7 +121,8 @@ impl CommitApplier {
             let message = "the worker did not reconnect after the control plane started";
             let own = self.agents.reconnect_grace(&(session.namespace.clone(), session.agent.clone()));
             let grace = sessions.timing.recovery_grace.max(own.unwrap_or_default());
-            sessions::expire_session_after(sessions, &key, worker, grace, message);
+            // What ended the control plane may have ended its workers: a reboot, a power loss, a closed terminal.
+            sessions::expire_session_after(sessions, &key, worker, grace, Loss::Unclear, message);
         }
         self.timer.send_replace(next_due);
     }

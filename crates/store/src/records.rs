@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::failure::Failure;
 use rota_core::target::Route;
-use rota_core::task::{self, Body, Event, State, Task, WorkerRef};
+use rota_core::task::{self, Body, Event, Loss, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -127,8 +127,8 @@ pub struct EndSession {
     pub namespace: Namespace,
     /// The session; rejected if the worker has a newer one.
     pub session: WorkerRef,
-    /// Whether the worker was draining.
-    pub planned: bool,
+    /// How the worker left. A death that took several attempts along is [`Loss::Unclear`], whatever is given here.
+    pub loss: Loss,
     /// When the worker was last there, if known.
     pub seen: Option<Timestamp>,
     pub message: String,

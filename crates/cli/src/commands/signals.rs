@@ -1,5 +1,7 @@
-//! Shutdown signals: the first Ctrl-C or SIGTERM is graceful, the second forces exit. Also Ctrl-C for commands
+//! Shutdown signals: the first Ctrl-C, SIGTERM or SIGHUP is graceful, the second forces exit. Also Ctrl-C for commands
 //! that only follow something.
+
+use std::io;
 
 use rota_telemetry::{OnExit, spawn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,13 +20,12 @@ impl Shutdown {
     /// Registers the signal handlers; signals are caught from now on.
     pub fn listen() -> std::io::Result<Self> {
         let shutdown = Self::default();
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut signals = Signals::listen()?;
         let tokens = shutdown.clone();
         spawn("signals", OnExit::Done, async move {
-            either(&mut interrupt, &mut terminate).await;
+            signals.received().await;
             tokens.graceful.cancel();
-            either(&mut interrupt, &mut terminate).await;
+            signals.received().await;
             tokens.forced.cancel();
         });
         Ok(shutdown)
@@ -46,9 +47,40 @@ impl Interrupt {
     }
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+/// Signals that request a shutdown.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// A closed terminal; `None` under `nohup`.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        Ok(Self { interrupt: interrupt?, terminate: terminate?, hangup })
     }
+
+    async fn received(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}
+
+/// Whether the parent asked to survive its terminal, as `nohup` does. A handler would undo it.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

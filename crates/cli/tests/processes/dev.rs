@@ -96,12 +96,14 @@ async fn tasks_continue_after_restart() -> Result<()> {
     let fixture = Fixture::bare();
     let (dev, _) = up(&fixture).await?;
     let mark = hanging(&fixture).await?;
-    exits_gracefully(dev, Signal::SIGINT, &fixture).await;
+    // The terminal is closed.
+    exits_gracefully(dev, Signal::SIGHUP, &fixture).await;
 
     // The task was kept, and runs again. The second signal does not wait for the hanging agent.
     let (mut dev, client) = up(&fixture).await?;
     procfs::wait_for_sessions(&mark, workload::SESSIONS).await?;
-    assert_eq!(tasks::get(&client, HANGS).await?.status.unwrap().attempt, 2);
+    let status = tasks::get(&client, HANGS).await?.status.unwrap();
+    assert_eq!((status.attempt, status.worker_losses), (2, 0));
     dev.signal(Signal::SIGINT);
     dev.prints("draining workers").await;
     dev.signal(Signal::SIGINT);

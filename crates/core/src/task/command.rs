@@ -136,6 +136,8 @@ impl Command {
 pub enum Loss {
     /// The session ended without an announcement.
     Died,
+    /// The same, and something else may have ended it: another attempt on the worker, or what stopped the control plane too.
+    Unclear,
     /// It was draining: a planned stop, which is to the blame of neither task nor worker.
     Planned,
     /// It is back as the same process and does not know the assignment, which was lost on its way.

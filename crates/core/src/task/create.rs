@@ -53,6 +53,7 @@ impl Task {
             waits: 0,
             worker_losses: 0,
             losses: Vec::new(),
+            unclear_losses: Vec::new(),
             hand_backs: 0,
             avoid: None,
             start_failed: false,

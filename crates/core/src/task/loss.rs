@@ -3,12 +3,17 @@
 use super::apply::Step;
 use super::attempt::{HANDED_BACK, QUARANTINED, WORKER_LOST};
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
-use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, WorkerRef};
+use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, Task, WorkerRef};
 use crate::failure::{Class, Failure};
 use crate::{Fence, Timestamp, retry};
 
 /// Consecutive workers that may die with an assignment that they have not accepted, before it counts against the task.
 const UNACCEPTED_LOSSES: u32 = 2;
+/// Unclear losses that weigh as much as a clear one. A task that ends each worker is found out with any neighbors; one that
+/// has such a neighbor now and then is not.
+const UNCLEAR_PER_LOSS: usize = 4;
+/// Unclear losses that are remembered; further ones weigh as clear ones.
+const MAX_UNCLEAR: usize = 256;
 /// Losses that are remembered, so that they are taken back if their worker is there again.
 const MAX_LOSSES: usize = 8;
 
@@ -19,6 +24,15 @@ fn lost(assignment: &Assignment, seen: Option<Timestamp>, planned: bool) -> Opti
     stopped.stop_when_last_known(seen);
     let worked = stopped.worked(stopped.at);
     Some(Box::new(LostAttempt { assignment: assignment.clone(), worked, planned }))
+}
+
+impl Task {
+    /// Returns for how many lost workers the task is to blame.
+    pub fn blamed_losses(&self) -> u32 {
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let clear = self.worker_losses.saturating_sub(small(self.unclear_losses.len()));
+        clear.saturating_add(small(self.unclear_losses.len() / UNCLEAR_PER_LOSS))
+    }
 }
 
 impl Step<'_> {
@@ -39,7 +53,7 @@ impl Step<'_> {
             State::Assigned if task.desired != Desired::Cancelled => {
                 task.unaccepted_losses += u32::from(loss == Loss::Died);
                 if loss == Loss::Died && task.unaccepted_losses > UNACCEPTED_LOSSES {
-                    self.lose_attempt(seen, message);
+                    self.lose_attempt(loss, seen, message);
                 } else {
                     self.requeue(WORKER_LOST, message);
                 }
@@ -52,7 +66,7 @@ impl Step<'_> {
                     self.task.lost = lost;
                 }
             }
-            _ => self.lose_attempt(seen, message),
+            _ => self.lose_attempt(loss, seen, message),
         }
         Ok(())
     }
@@ -84,7 +98,7 @@ impl Step<'_> {
 
     /// Returns the task to the queue with its rank after the loss of its worker, or quarantines it after too many
     /// losses.
-    fn lose_attempt(&mut self, seen: Option<Timestamp>, message: &str) {
+    fn lose_attempt(&mut self, loss: Loss, seen: Option<Timestamp>, message: &str) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
             return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
@@ -95,7 +109,10 @@ impl Step<'_> {
             let forgotten = task.losses.len().saturating_sub(MAX_LOSSES);
             task.losses.drain(..forgotten);
         }
-        if task.worker_losses > task.retry.max_worker_losses {
+        if loss == Loss::Unclear && task.unclear_losses.len() < MAX_UNCLEAR {
+            task.unclear_losses.push(task.fence);
+        }
+        if task.blamed_losses() > task.retry.max_worker_losses {
             let text =
                 format!("{message}; the task is quarantined after losing {} workers", task.worker_losses);
             let mut failure = Failure::new(Class::Quarantined, text.clone());
@@ -130,6 +147,7 @@ impl Step<'_> {
                 task.losses.iter().position(|(lost, worker)| *lost == fence && *worker == by.worker)
         {
             task.losses.remove(at);
+            task.unclear_losses.retain(|lost| *lost != fence);
             task.worker_losses = task.worker_losses.saturating_sub(1);
         }
         if !returns {

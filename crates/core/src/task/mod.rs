@@ -232,6 +232,9 @@ pub struct Task {
     /// Attempts that ended with the unannounced end of their worker.
     #[serde(default)]
     pub worker_losses: u32,
+    /// Those of these losses that something else than the task may have caused, by their fences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclear_losses: Vec<Fence>,
     /// Attempts that their workers handed back, as for a planned stop.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub hand_backs: u32,

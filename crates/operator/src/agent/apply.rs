@@ -129,6 +129,7 @@ pub(super) async fn report_death(
         name: names::worker(namespace, &pod.name),
         instance: pod.uid.clone(),
         message: prefix(&message, MAX_MESSAGE_BYTES).to_owned(),
+        disrupted: pod.is_disrupted,
     };
     match context.control.report_worker_death(request).await {
         Ok(_) => Ok(()),

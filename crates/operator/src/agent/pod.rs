@@ -35,6 +35,9 @@ const CA_PATH: &str = "/var/run/rota/ca";
 const TOKEN_PATH: &str = "/var/run/rota/token";
 const SECRETS_PATH: &str = "/var/run/rota/secrets";
 const STATE_PATH: &str = "/var/lib/rota";
+/// Time for which workers keep their attempts without the control plane, unless a template sets another. Its replacement waits
+/// for the volume of a lost node: evicted after 5 minutes, detached after 6 more, and often only once a person acts.
+const ORPHAN_TIMEOUT: (&str, &str) = ("ROTA_WORKER_ORPHAN_TIMEOUT", "2h");
 const TOKEN_LIFETIME_SECONDS: i64 = 3600;
 /// Audience of the workers' tokens.
 const TOKEN_AUDIENCE: &str = "rota";
@@ -137,6 +140,10 @@ impl PodSpecInput<'_> {
         }
         if let Some(worker) = parts.worker() {
             worker.command.get_or_insert_with(|| vec!["rota".to_owned()]);
+            let environment = worker.env.get_or_insert_default();
+            if environment.iter().all(|variable| variable.name != ORPHAN_TIMEOUT.0) {
+                environment.push(plain(ORPHAN_TIMEOUT.0, ORPHAN_TIMEOUT.1.to_owned()));
+            }
             let mut arguments = self.arguments(grace);
             // Attempts are confined: what is mounted for them must be opened.
             let mounts = worker.volume_mounts.iter().flatten();
@@ -247,11 +254,6 @@ impl PodSpecInput<'_> {
     }
 
     fn environment(&self) -> Vec<EnvVar> {
-        let plain = |name: &str, value: String| EnvVar {
-            name: name.to_owned(),
-            value: Some(value),
-            value_from: None,
-        };
         let field = |name: &str, path: &str| EnvVar {
             name: name.to_owned(),
             value: None,
@@ -350,6 +352,10 @@ fn read<T: DeserializeOwned>(field: &str, json: &Json) -> Result<T, InvalidPod> 
 
 fn list<T: DeserializeOwned>(field: &str, list: &[Json]) -> Result<Vec<T>, InvalidPod> {
     list.iter().enumerate().map(|(index, item)| read(&format!("{field}[{index}]"), item)).collect()
+}
+
+fn plain(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
 }
 
 /// Hashes everything in a pod that only a new pod can change.

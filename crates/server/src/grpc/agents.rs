@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pbjson_types::Empty;
 use rota_core::agent::Agent;
+use rota_core::task::Loss;
 use rota_core::{AgentName, Namespace};
 use rota_proto::num;
 use rota_proto::v1;
@@ -240,12 +241,13 @@ impl AgentService for Agents {
         let mut what = crate::wire::failure::cut(request.message, 256);
         redact::text(&mut what);
         let message = format!("the worker's process has exited ({what})");
-        let freed = sessions::expire_session(&self.sessions, &key, worker.clone(), &message).await;
+        let loss = if request.disrupted { Loss::Planned } else { Loss::Died };
+        let freed = sessions::expire_session(&self.sessions, &key, worker.clone(), loss, &message).await;
         if freed.is_err() {
             // The caller gets the error and retries; if it does not, the lease expires the session.
             let message = "the worker's process has exited";
             let grace = self.sessions.timing.reconnect_grace;
-            sessions::expire_session_after(&self.sessions, &key, worker, grace, message);
+            sessions::expire_session_after(&self.sessions, &key, worker, grace, loss, message);
         }
         let freed = freed?;
         let freed_tasks = num::to_i32(freed);

@@ -3,7 +3,7 @@
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, AttemptRef, Completion, WorkerRef};
 use rota_core::{Fence, TaskId, Timestamp};
-use rota_proto::v1::{FailureClass, TaskResult};
+use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
@@ -62,11 +62,6 @@ pub(super) fn result(
 ) -> Result<task::Command, Status> {
     let completion = match result.kind {
         Some(wire::result::Kind::Succeeded(result)) => bounded(result),
-        // A worker that was stopped, or disconnected for too long, reports its own loss. It counts as a lost worker, not as a
-        // failure of the task.
-        Some(wire::result::Kind::Failed(failed)) if failed.class() == FailureClass::WorkerLost => {
-            Completion::Stopped { by: "stopping".to_owned() }
-        }
         Some(wire::result::Kind::Failed(mut failed)) => {
             failed.message = failure::cut(failed.message, MAX_UNREDACTED);
             failed.hint = failure::cut(failed.hint, MAX_UNREDACTED);

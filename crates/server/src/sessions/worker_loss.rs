@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rota_core::task::WorkerRef;
+use rota_core::task::{Loss, WorkerRef};
 use rota_store::EndSession;
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ pub(super) fn close(deps: &SessionDeps, opened: &Opened) {
         let grace = deps.agents.reconnect_grace(&agent).unwrap_or(deps.timing.reconnect_grace);
         ("the worker disconnected and did not reconnect within the grace period", grace)
     };
-    expire_session_after(deps, &opened.key, opened.worker.clone(), grace, message);
+    expire_session_after(deps, &opened.key, opened.worker.clone(), grace, Loss::Died, message);
 }
 
 /// Expires a session unless its worker comes back within the grace period.
@@ -41,6 +41,7 @@ pub(crate) fn expire_session_after(
     key: &WorkerKey,
     worker: WorkerRef,
     grace: Duration,
+    loss: Loss,
     message: &'static str,
 ) {
     let (deps, key) = (deps.clone(), key.clone());
@@ -61,7 +62,7 @@ pub(crate) fn expire_session_after(
                 expires = later;
                 continue;
             }
-            match expire_session(&deps, &key, worker.clone(), message).await {
+            match expire_session(&deps, &key, worker.clone(), loss, message).await {
                 Ok(_) => return,
                 Err(status) => {
                     tracing::warn!(worker = %key.1, %status, "failed to expire a worker's session, retrying");
@@ -72,18 +73,20 @@ pub(crate) fn expire_session_after(
     });
 }
 
-/// Ends a worker's session for good: its tasks are requeued. Returns how many.
+/// Ends a worker's session for good: its tasks are requeued. Returns how many. A worker that was draining has stopped as
+/// planned.
 pub(crate) async fn expire_session(
     deps: &SessionDeps,
     key: &WorkerKey,
     worker: WorkerRef,
+    loss: Loss,
     message: &str,
 ) -> Result<usize, Status> {
     let known = deps.scheduler.update(key, &worker, |entry| (entry.draining, entry.stats.last_seen_at));
     let end = EndSession {
         namespace: key.0.clone(),
         session: worker.clone(),
-        planned: known.is_some_and(|(draining, _)| draining),
+        loss: if known.is_some_and(|(draining, _)| draining) { Loss::Planned } else { loss },
         seen: known.map(|(_, seen)| seen),
         message: message.to_owned(),
     };

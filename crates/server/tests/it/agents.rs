@@ -331,6 +331,7 @@ async fn demand_counts_each_task_once() -> Result<()> {
         name: "namespaces/default/workers/hand".into(),
         instance: "another process".into(),
         message: "exited".into(),
+        disrupted: false,
     };
     // The report is about another process and has no effect.
     assert_eq!(client.report_worker_death(request.clone()).await?.freed_tasks, 0);

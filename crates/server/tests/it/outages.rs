@@ -127,3 +127,97 @@ async fn planned_stop_is_no_worker_loss() -> Result<()> {
     assert_eq!((status.attempt, status.worker_losses), (2, 0));
     Ok(())
 }
+
+/// Task that one clear loss too many puts into quarantine.
+fn fragile() -> rota_proto::v1::Task {
+    let mut task = tasks::task("echo");
+    let retry = rota_proto::v1::RetryPolicy { max_worker_losses: Some(0), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    task
+}
+
+#[tokio::test]
+async fn neighbors_are_not_to_blame_for_a_death() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let all = [tasks::create(client, fragile()).await?, tasks::create(client, fragile()).await?];
+    for (worker, disrupted) in [("a", false), ("b", false), ("c", true)] {
+        let mut hand = RawWorker::join(client, raw::hello("echo", worker, 2)).await?;
+        for _ in 0..2 {
+            hand.take().await?;
+        }
+        for task in &all {
+            let runs = |s: &rota_proto::v1::TaskStatus| s.state() == TaskState::Running && s.worker == worker;
+            tasks::until(client, &task.name, runs).await?;
+        }
+        let name = rota_proto::names::worker(tasks::NAMESPACE, worker);
+        let request = rota_proto::v1::ReportWorkerDeathRequest { name, disrupted, ..Default::default() };
+        assert_eq!(client.report_worker_death(request).await?.freed_tasks, 2);
+    }
+    for task in &all {
+        let status = tasks::get(client, &task.name).await?.status.context("no status")?;
+        assert_eq!((status.state(), status.worker_losses), (TaskState::Queued, 2), "{status:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn stops_of_the_whole_machine_quarantine_no_task() -> Result<()> {
+    let mut setup = rota_testkit::Setup::new(Backend::Sqlite);
+    setup.timing.recovery_grace = std::time::Duration::from_millis(100);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let task = tasks::create(&client, fragile()).await?;
+    // Workers that come back under their names, and others.
+    for worker in ["a", "a", "b"] {
+        let mut hello = raw::hello("echo", worker, 1);
+        hello.instance = uuid::Uuid::new_v4().to_string();
+        let mut hand = RawWorker::join(&client, hello).await?;
+        hand.take().await?;
+        tasks::until_state(&client, &task.name, TaskState::Running).await?;
+        hand.close().await;
+        cluster.kill().await;
+        cluster.restart().await?;
+    }
+    let status =
+        tasks::until_state(&client, &task.name, TaskState::Queued).await?.status.context("no status")?;
+    assert_eq!((status.attempt, status.worker_losses), (3, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn reason_of_a_planned_stop_is_kept() -> Result<()> {
+    use rota_proto::v1;
+    use rota_proto::worker::v1::{Result as AttemptResult, result, session_request};
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let mut hand = RawWorker::join(client, raw::hello("echo", "a", 1)).await?;
+    let assign = hand.take().await?;
+    let failure = v1::Failure {
+        class: v1::FailureClass::WorkerLost.into(),
+        message: "the worker was stopped for an update".into(),
+        ..Default::default()
+    };
+    hand.send(session_request::Kind::Result(AttemptResult {
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        kind: Some(result::Kind::Failed(failure)),
+        ..AttemptResult::default()
+    }));
+    hand.take().await?;
+    let log = tasks::log(client, &task.name).await?;
+    let kept = log.iter().any(|event| match &event.kind {
+        Some(v1::event::Kind::State(change)) => {
+            change.message == "the worker was stopped for an update"
+        }
+        _ => false,
+    });
+    assert!(kept, "{:?}", tasks::steps(&log));
+    let status = tasks::get(client, &task.name).await?.status.context("no status")?;
+    assert_eq!((status.attempt, status.worker_losses), (2, 0));
+    Ok(())
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Target;
-use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, State, Task, WorkerRef};
+use rota_core::task::{
+    self, Dependency, DependencyKey, DependencyState, Loss, OnFailure, State, Task, WorkerRef,
+};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
 use rota_store::{Budget, Command, Create, EndSession, Filter, Prune, PutAgent, Reply, Snapshot, Store};
 use rota_store_sqlite::{Options, Sqlite};
@@ -179,7 +181,7 @@ async fn store_of_an_earlier_version_is_migrated() {
             Command::EndSession(EndSession {
                 namespace: namespace(),
                 session,
-                planned: false,
+                loss: Loss::Died,
                 seen: None,
                 message,
             }),

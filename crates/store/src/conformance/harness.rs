@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::{Route, Target};
 use rota_core::task::{
-    self, AttemptRef, Completion, Dependency, DependencyKey, DependencyState, Desired, Event, Limits,
+    self, AttemptRef, Completion, Dependency, DependencyKey, DependencyState, Desired, Event, Limits, Loss,
     OnFailure, State, Task, WorkerRef,
 };
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
@@ -349,7 +349,7 @@ pub(super) fn end_session(session: &WorkerRef) -> Command {
     Command::EndSession(EndSession {
         namespace: namespace("n"),
         session: session.clone(),
-        planned: false,
+        loss: Loss::Died,
         seen: None,
         message,
     })

@@ -58,9 +58,13 @@ impl<B: Backend> Engine<B> {
             Some(row) if row.instance == open.instance => {
                 (Loss::Undelivered, "the assignment was lost on its way to the worker")
             }
+            // What ended the control plane may have ended the worker.
+            _ if self.absent.contains(&key) => (Loss::Unclear, "the worker's process ended and was replaced"),
             _ => (Loss::Died, "the worker's process ended and was replaced"),
         };
-        for task in lost.into_iter().filter(|task| !resumed.contains(task)) {
+        let lost: Vec<_> = lost.into_iter().filter(|task| !resumed.contains(task)).collect();
+        let loss = self.attributed(loss, &lost)?;
+        for task in lost {
             let session = WorkerRef { worker: open.worker.clone(), epoch: before };
             let command = Command::LoseWorker { session, loss, seen: None, message: message.to_owned() };
             let _ = self.apply(task, command, now)?;
@@ -91,8 +95,9 @@ impl<B: Backend> Engine<B> {
             return Ok(Err(Refused::Superseded));
         };
         let mut freed = 0;
-        let loss = if end.planned { Loss::Planned } else { Loss::Died };
-        for task in self.tasks_of(&key) {
+        let lost = self.tasks_of(&key);
+        let loss = self.attributed(end.loss, &lost)?;
+        for task in lost {
             let (session, message) = (end.session.clone(), end.message.clone());
             let command = Command::LoseWorker { session, loss, seen: end.seen, message };
             freed += usize::from(matches!(self.apply(task, command, now)?, Ok(task::Reply::Done)));
@@ -102,6 +107,17 @@ impl<B: Backend> Engine<B> {
             self.write_set.session_rows.put(key, Ok(Session { open: false, since: now, ..row }));
         }
         Ok(Ok(Reply::Ended(freed).into()))
+    }
+
+    /// Returns the loss that these tasks of a worker have. Which of several running attempts ended it is not known.
+    fn attributed(&mut self, loss: Loss, lost: &[TaskKey]) -> Result<Loss, Error> {
+        let mut started = 0;
+        for task in lost {
+            self.load(*task)?;
+            let assignment = self.write_set.get(*task).and_then(|entry| entry.task.assignment.as_ref());
+            started += usize::from(assignment.is_some_and(|assignment| assignment.started_at.is_some()));
+        }
+        Ok(if loss == Loss::Died && started > 1 { Loss::Unclear } else { loss })
     }
 
     /// Whether the last attempt of a task was assigned to a worker of an agent. Records of early versions do not have it.

@@ -209,7 +209,7 @@ async fn http_server(status: &'static str) -> std::net::SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    rota_telemetry::spawn("http-server", rota_telemetry::OnExit::Done, async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.read(&mut [0; 4096]).await;
             let authenticate = "WWW-Authenticate: Basic realm=\"git\"\r\n";

@@ -61,6 +61,7 @@ impl Observer {
             log_seq: before.log_seq,
             stale_noted: before.stale_noted,
             losses: before.losses.clone(),
+            unclear_losses: before.unclear_losses.clone(),
             worker_losses: after.worker_losses + u32::from(forgiven),
             ..after.clone()
         };
@@ -258,7 +259,7 @@ fn budgets(task: &Task) {
     assert!(task.failures < most || (task.failures == most && failed), "too many failures");
     assert!(task.waits <= MAX_WAITS);
     let losses = task.retry.max_worker_losses + u32::from(failed);
-    assert!(task.worker_losses <= losses, "a task beyond its limit of lost workers continues");
+    assert!(task.blamed_losses() <= losses, "a task beyond its limit of lost workers continues");
     let on_worker = 1;
     assert!(task.attempts <= task.failures + task.waits + task.worker_losses + task.hand_backs + on_worker);
     assert!(u64::from(task.attempts) <= task.fence.0, "an attempt without a fence");

@@ -108,7 +108,7 @@ impl Move {
             }
             What::LoseWorker(who, loss) => Command::LoseWorker {
                 session: who.attempt_of(harness).by,
-                loss: [Loss::Died, Loss::Planned, Loss::Undelivered][usize::from(*loss % 3)],
+                loss: [Loss::Died, Loss::Planned, Loss::Undelivered, Loss::Unclear][usize::from(*loss % 4)],
                 seen: (*loss < 2).then_some(harness.now),
                 message: "it disconnected".to_owned(),
             },

@@ -181,3 +181,27 @@ fn resume_accepts_the_assignment() {
     harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: Fence(1) });
     assert_eq!((harness.state(), harness.task.attempts), (State::Running, 1));
 }
+
+#[test]
+fn unclear_losses_weigh_a_quarter() {
+    let mut harness = Harness::new(plain());
+    for death in 1..=15 {
+        harness.start().wait(secs(60));
+        harness.lose_by(EPOCH, Loss::Unclear);
+        assert_eq!((harness.state(), harness.task.worker_losses), (State::Queued, death));
+    }
+    // A task that ends each worker is found out all the same.
+    harness.start().lose_by(EPOCH, Loss::Unclear);
+    assert_eq!(harness.state(), State::Failed);
+    assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Quarantined));
+}
+
+#[test]
+fn unclear_loss_is_taken_back() {
+    let mut harness = Harness::new(plain());
+    harness.start().lose_by(EPOCH, Loss::Unclear);
+    assert_eq!(harness.task.unclear_losses, [Fence(1)]);
+    harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: Fence(1) });
+    assert_eq!((harness.state(), harness.task.worker_losses), (State::Running, 0));
+    assert!(harness.task.unclear_losses.is_empty());
+}

@@ -221,3 +221,16 @@ fn name_prefix_leaves_room_for_suffix() {
     assert_eq!(name_prefix(&long).len() + 5, 63);
     assert_eq!(name_prefix("a.b-"), "a.b-");
 }
+
+#[test]
+fn workers_outlast_the_loss_of_the_control_planes_node() {
+    let timeout = |agent: &Agent| {
+        let worker = build(agent, None).spec.unwrap().containers.remove(0);
+        let found = worker.env.unwrap().into_iter().filter(|one| one.name == "ROTA_WORKER_ORPHAN_TIMEOUT");
+        found.map(|one| one.value.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(timeout(&agent("{runtime: {scripted: {}}}")), ["2h"]);
+    let own = "{runtime: {scripted: {}}, pod: {template: {spec: {containers: [
+        {name: worker, env: [{name: ROTA_WORKER_ORPHAN_TIMEOUT, value: 10m}]}]}}}}";
+    assert_eq!(timeout(&agent(own)), ["10m"]);
+}

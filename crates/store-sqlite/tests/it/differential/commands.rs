@@ -10,7 +10,7 @@ use rota_core::rank::Priority;
 use rota_core::target::Target;
 use rota_core::task::{
     self, AttemptRef, Completion, Dependency, DependencyKey, DependencyState, Desired, EventEffect, Item,
-    Limits, OnFailure, Progress, Task, WorkerRef,
+    Limits, Loss, OnFailure, Progress, Task, WorkerRef,
 };
 use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
@@ -142,7 +142,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
         Op::End { namespace: space, worker, old } => Command::EndSession(EndSession {
             namespace: namespace(*space),
             session: view.session(*space, *worker, *old),
-            planned: *old,
+            loss: if *old { Loss::Planned } else { Loss::Died },
             seen: None,
             message: "disconnected".to_owned(),
         }),
