@@ -211,9 +211,7 @@ async fn reason_of_a_planned_stop_is_kept() -> Result<()> {
     hand.take().await?;
     let log = tasks::log(client, &task.name).await?;
     let kept = log.iter().any(|event| match &event.kind {
-        Some(v1::event::Kind::State(change)) => {
-            change.message == "the worker was stopped for an update"
-        }
+        Some(v1::event::Kind::State(change)) => change.message == "the worker was stopped for an update",
         _ => false,
     });
     assert!(kept, "{:?}", tasks::steps(&log));
