@@ -174,13 +174,23 @@ impl Snapshot {
                 capacity.draining += 1;
             } else {
                 capacity.workers += 1;
-                capacity.slots += small(worker.slots);
+                capacity.unavailable += u32::from(worker.is_unavailable());
+                capacity.slots += if worker.is_unavailable() { 0 } else { small(worker.slots) };
                 capacity.free += small(worker.free);
                 capacity.suspended += u32::from(worker.suspended);
                 capacity.not_ready += u32::from(!worker.ready);
             }
         }
         capacity
+    }
+
+    /// Returns the agents with waiting tasks whose connected workers all get none, and why one of them does not.
+    pub(crate) fn unavailable_pools(&self) -> impl Iterator<Item = (&AgentKey, &WorkerView)> {
+        self.pools.iter().filter(|(_, pool)| pool.queued > 0).filter_map(|(agent, pool)| {
+            let serving = || pool.workers.iter().filter(|worker| worker.connected && !worker.draining);
+            let first = serving().min_by_key(|worker| worker.ready)?;
+            serving().all(|worker| worker.is_unavailable()).then_some((agent, first.as_ref()))
+        })
     }
 
     /// Returns a worker that covers a route but takes nothing, and why.

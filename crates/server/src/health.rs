@@ -1,7 +1,6 @@
 //! Health of this replica: whether it can do its work, and why not. Checked on request only; concurrent requests share
 //! one check. Knows nothing of how the answer is served.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -14,9 +13,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::AgentRegistry;
-use crate::breakers::{self, Breakers};
+use crate::breakers;
 use crate::clock::now;
+use crate::demand::Demand;
 use crate::store_client::{self, StoreClient, StoreProblem};
 
 /// Time for the store to answer; probes wait about as long.
@@ -65,8 +64,7 @@ pub(crate) struct Health {
     pub(crate) started: Timestamp,
     store: StoreClient,
     background_tasks: BackgroundTasks,
-    breakers: Arc<Breakers>,
-    agents: Arc<AgentRegistry>,
+    demand: Demand,
     stop: CancellationToken,
     /// 0 before the first commit.
     last_commit: AtomicI64,
@@ -77,16 +75,14 @@ impl Health {
     pub(crate) fn new(
         store: StoreClient,
         background_tasks: BackgroundTasks,
-        breakers: Arc<Breakers>,
-        agents: Arc<AgentRegistry>,
+        demand: Demand,
         stop: CancellationToken,
     ) -> Self {
         Self {
             started: now(),
             store,
             background_tasks,
-            breakers,
-            agents,
+            demand,
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -162,7 +158,7 @@ impl Health {
         }
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
-        let breakers = self.breakers.all().into_iter();
+        let breakers = self.demand.breakers.all().into_iter();
         let open = breakers.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(open.take(MAX_CAUSES).map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
@@ -170,12 +166,25 @@ impl Health {
             message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker)),
             hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
         }));
-        let messages = self.agents.pools().messages().into_iter();
+        let messages = self.demand.agents.pools().messages().into_iter();
         causes.extend(messages.take(MAX_CAUSES).map(|((namespace, agent), message)| Cause {
             state: State::Degraded,
             code: causes::WORKERS_CANNOT_START,
             message: format!("workers of the agent {namespace}/{agent} cannot start: {message}"),
             hint: format!("see `rota describe agent {agent} -n {namespace}`"),
+        }));
+        let snapshot = self.demand.snapshot().await;
+        causes.extend(snapshot.unavailable_pools().take(MAX_CAUSES).map(|((namespace, agent), worker)| {
+            Cause {
+                state: State::Degraded,
+                code: causes::WORKERS_NOT_READY,
+                message: format!(
+                    "tasks of the agent {namespace}/{agent} wait, and its workers take none; worker {}: {}",
+                    worker.profile.worker,
+                    worker.unavailable_reason()
+                ),
+                hint: format!("see `rota workers -n {namespace}`, and repair or restart these workers"),
+            }
         }));
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.state));
         (store, causes)

@@ -115,11 +115,11 @@ impl Server {
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
+        let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),
-            Arc::clone(&breakers),
-            Arc::clone(&agents),
+            demand.clone(),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {
@@ -129,7 +129,6 @@ impl Server {
             sealer: Arc::clone(&sealer),
             heartbeat_timeout: options.timing.heartbeat_timeout,
         });
-        let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let sessions = SessionDeps {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),

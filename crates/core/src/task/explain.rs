@@ -59,7 +59,9 @@ pub struct RouteCapacity {
     pub workers: u32,
     /// Draining workers of the route.
     pub draining: u32,
-    /// Slots of the workers that accept tasks.
+    /// Workers among these that get none: suspended, not ready, or both.
+    pub unavailable: u32,
+    /// Slots of the other workers.
     pub slots: u32,
     pub free: u32,
     /// Workers whose circuit breaker is not closed.
@@ -286,13 +288,11 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
         ));
     } else if capacity.free == 0 {
         causes.extend(unavailable(&who, capacity, context));
-        if capacity.suspended + capacity.not_ready < capacity.workers {
+        let available = capacity.workers.saturating_sub(capacity.unavailable);
+        if available > 0 {
             causes.push(cause(
                 "no_free_slot",
-                format!(
-                    "all {} slots of the {} workers for {who} are busy",
-                    capacity.slots, capacity.workers
-                ),
+                format!("all {} slots of the {} workers for {who} are busy", capacity.slots, available),
                 "wait, raise the agent's maxReplicas or slots, or raise the task's priority",
             ));
         }

@@ -7,7 +7,7 @@ use rota_core::text::prefix;
 use rota_crds::Management;
 use rota_crds::resource::{Agent, AgentStatus, Condition, condition};
 use rota_proto::num::to_i32;
-use rota_proto::v1;
+use rota_proto::{names, v1};
 
 use super::demand::DemandSnapshot;
 use super::dereference::{PodLifecycle, WorkerPod};
@@ -36,6 +36,7 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
     let ready = count(connected());
     let busy = |worker: &&v1::WorkerDemand| worker.running > 0;
     let failure = input.rejected.or(input.start_failure);
+    let unavailable = unavailable(connected);
     let mut status = AgentStatus {
         conditions: Vec::new(),
         observed_generation: agent.metadata.generation,
@@ -70,6 +71,9 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         None if ready == 0 && agent.spec.max_replicas == Some(0) => {
             put(condition::READY, true, "Stopped", "maxReplicas is 0: no worker is started");
         }
+        None if unavailable.is_some() => {
+            put(condition::READY, false, "WorkersNotReady", unavailable.as_deref().unwrap_or_default());
+        }
         None if ready == 0 => {
             put(condition::READY, true, "ScaledToZero", "the first task starts a worker");
         }
@@ -87,6 +91,15 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         false => put(condition::PROGRESSING, false, "Steady", ""),
     }
     status
+}
+
+/// Returns why none of the connected workers takes tasks, in the words of the first; `None` if one does, or there is none.
+/// Names no count, which would change with each of them.
+fn unavailable<'a, W: Iterator<Item = &'a v1::WorkerDemand>>(connected: impl Fn() -> W) -> Option<String> {
+    let first = connected().next()?;
+    let all = connected().all(|worker| worker.unavailable);
+    let (name, reason) = (names::last(&first.worker), &first.unavailable_reason);
+    all.then(|| format!("the connected workers take no tasks; worker {name}: {reason}"))
 }
 
 /// Builds the status of an agent that cannot be reconciled for a while: what was last known, with conditions that are
@@ -183,6 +196,27 @@ mod tests {
         let status = built(&agent(1), &demand, None);
         assert_eq!(ready(&status), ("True", "WorkersConnected"));
         assert_eq!((status.ready_workers, status.busy_workers, status.idle_workers), (1, 1, 0));
+    }
+
+    #[test]
+    fn pool_whose_workers_take_nothing_is_not_ready() {
+        let sick = v1::WorkerDemand {
+            worker: "namespaces/default/workers/w-1".into(),
+            connected: true,
+            unavailable: true,
+            unavailable_reason: "no space left".into(),
+            ..Default::default()
+        };
+        let with = |workers: Vec<v1::WorkerDemand>| {
+            let demand = v1::Demand { workers, ..Default::default() };
+            built(&agent(1), &DemandSnapshot { demand, ..Default::default() }, None)
+        };
+        let status = with(vec![sick.clone()]);
+        assert_eq!(ready(&status), ("False", "WorkersNotReady"));
+        let named = status.conditions.iter().any(|it| it.message.ends_with("worker w-1: no space left"));
+        assert!(named, "{status:?}");
+        let healthy = v1::WorkerDemand { connected: true, ..Default::default() };
+        assert_eq!(ready(&with(vec![sick, healthy])), ("True", "WorkersConnected"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, con
 use rota_crds::{Time, Usd};
 use rota_proto::causes::{
     BEHIND, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
-    WORKERS_CANNOT_START,
+    WORKER_BREAKER_OPEN, WORKER_NOT_READY, WORKERS_CANNOT_START,
 };
 use rota_proto::v1::{self, TaskState, WaitReason};
 
@@ -63,9 +63,21 @@ pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::C
         START_TIME => until(WaitReason::StartTime).map(|time| format!("the task starts at {time}")),
         RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("the task is retried at {time}")),
         NO_FREE_SLOT => Some("all slots of the eligible workers are busy".to_owned()),
+        WORKER_BREAKER_OPEN => {
+            Some("eligible workers get no tasks after consecutive failures of their own".to_owned())
+        }
+        WORKER_NOT_READY => Some(without_counts(&cause.message)),
         _ => None,
     };
     WaitExplanation { reason: camel_case(&cause.code), message: message.unwrap_or(cause.message) }
+}
+
+/// Returns the part of a message that names a worker and its reason, without the counts before it.
+fn without_counts(message: &str) -> String {
+    match message.split_once("; ") {
+        Some((_, reason)) => format!("eligible workers take no tasks; {reason}"),
+        None => message.to_owned(),
+    }
 }
 
 /// Builds the status of a record.

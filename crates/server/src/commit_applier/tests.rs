@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
+use crate::demand::Demand;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Reservation, SessionHandle};
 use crate::seal::Sealer;
@@ -76,13 +77,8 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
     let breakers = Arc::new(Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents)));
-    let health = Health::new(
-        store.clone(),
-        background_tasks,
-        Arc::clone(&breakers),
-        Arc::clone(&agents),
-        CancellationToken::new(),
-    );
+    let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
+    let health = Health::new(store.clone(), background_tasks, demand, CancellationToken::new());
     let folder = tempfile::tempdir().unwrap();
     let dispatcher = Dispatcher {
         store: store.clone(),

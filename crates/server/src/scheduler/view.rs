@@ -35,6 +35,15 @@ impl WorkerView {
     pub(crate) fn is_unavailable(&self) -> bool {
         self.suspended || !self.ready
     }
+
+    /// Returns why it gets no tasks; empty if it gets some.
+    pub(crate) fn unavailable_reason(&self) -> &str {
+        match (self.ready, self.suspended) {
+            (false, _) => &self.stats.not_ready_reason,
+            (true, true) => "its circuit breaker is open after consecutive failures of the worker itself",
+            (true, false) => "",
+        }
+    }
 }
 
 /// Snapshot of all workers and queues.

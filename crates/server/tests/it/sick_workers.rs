@@ -164,6 +164,10 @@ async fn worker_that_is_not_ready_gets_nothing() -> Result<()> {
     let why = client.explain_task(v1::ExplainTaskRequest { name: task.name.clone() }).await?;
     let codes: Vec<_> = why.causes.into_iter().map(|cause| cause.code).collect();
     assert_eq!(codes, ["worker_not_ready"], "its slot is not busy");
+    let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
+    let [cause] = &status.causes[..] else { anyhow::bail!("{:?}", status.causes) };
+    assert_eq!((cause.code.as_str(), status.state()), ("workers_not_ready", v1::SystemState::Degraded));
+    assert!(cause.message.contains("default/echo") && cause.message.ends_with("no disk"), "{cause:?}");
 
     worker.send(Kind::Status(WorkerStatus::default()));
     let assign = worker.take().await?;

@@ -25,6 +25,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const SKEW_WARNING: Duration = Duration::from_secs(2);
 /// Clock skew that makes tokens and certificates appear expired or not yet valid.
 const SKEW_FAILURE: Duration = Duration::from_secs(60);
+/// Workers that get no tasks and are named.
+const MAX_WORKERS: usize = 10;
 /// Store latency that slows everything down.
 const SLOW_STORE: Duration = Duration::from_secs(1);
 
@@ -277,6 +279,9 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
             let message = format!("{name}: {wait} and no worker is connected yet");
             let hint = "workers start on demand; if none starts, check that `rota dev` or the operator runs";
             checks.push(Check::warn("agents", message, hint));
+        } else if waiting > 0 && none_available(name, workers) {
+            let message = format!("{name}: {wait} and its workers take none");
+            checks.push(Check::warn("agents", message, "see the checks of workers below"));
         } else if waiting > 0 && status.free_slots == 0 {
             let message = format!("{name}: {wait} and all slots are in use");
             let hint = format!("raise maxReplicas or slots of {name} if this persists; see `rota top`");
@@ -300,6 +305,37 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
             message,
             "tasks of lost workers are requeued after the reconnect grace",
         ));
+    }
+    checks.extend(unavailable(workers));
+    checks
+}
+
+/// Why a worker gets no tasks; empty if it gets some.
+fn unavailable_reason(worker: &Worker) -> &str {
+    if worker.not_ready_reason.is_empty() { &worker.breaker } else { &worker.not_ready_reason }
+}
+
+/// Whether an agent has workers, and all of them get no tasks.
+fn none_available(agent: &str, workers: &[Worker]) -> bool {
+    let serves = |worker: &&Worker| worker.agent == agent && worker.connected && !worker.draining;
+    let mut serving = workers.iter().filter(serves).peekable();
+    serving.peek().is_some() && serving.all(|worker| !unavailable_reason(worker).is_empty())
+}
+
+/// Reports workers that are connected and get no tasks.
+fn unavailable(workers: &[Worker]) -> Vec<Check> {
+    let hint = "repair its machine or restart it; it gets tasks again by itself";
+    let sick = || workers.iter().filter(|worker| worker.connected && !unavailable_reason(worker).is_empty());
+    let mut checks: Vec<_> = (sick().take(MAX_WORKERS))
+        .map(|worker| {
+            let message =
+                format!("{} gets no tasks: {}", names::last(&worker.name), unavailable_reason(worker));
+            Check::warn("workers", message, hint)
+        })
+        .collect();
+    let more = sick().count().saturating_sub(MAX_WORKERS);
+    if more > 0 {
+        checks.push(Check::warn("workers", format!("{more} more get no tasks"), "see `rota workers`"));
     }
     checks
 }

@@ -136,6 +136,12 @@ fn full_queue_explains_pool_scaling() {
     assert_eq!(starting[3].message, "position 4 in the queue: 3 tasks of the same route are first");
     let full = explain(busy, pool(2, 0, ""));
     assert_eq!(codes(&full), ["no_free_slot", "at_ceiling", "busy_with", "behind"]);
+    // Slots of workers that get no tasks are not busy.
+    let sick =
+        RouteCapacity { workers: 2, unavailable: 2, suspended: 1, not_ready: 2, ..RouteCapacity::default() };
+    assert!(!codes(&explain(sick, pool(2, 0, ""))).contains(&"no_free_slot"));
+    let one = explain(RouteCapacity { unavailable: 1, not_ready: 1, slots: 1, ..sick }, pool(2, 0, ""));
+    assert!(one.iter().any(|cause| cause.message.starts_with("all 1 slots of the 1 workers")), "{one:?}");
     let broken = explain(RouteCapacity::default(), pool(0, 1, "no such image"));
     assert_eq!(codes(&broken)[..3], ["workers_cannot_start", "no_worker", "pool_starting"]);
     assert!(broken[0].message.ends_with("cannot start: no such image"));

@@ -56,7 +56,7 @@ fn pool(workers: u32, starting: u32) -> Option<Pool> {
 /// Returns the context of a queued task whose route has workers with one slot each.
 fn queue(workers: u32, draining: u32, free: u32, pool: Option<Pool>) -> Context {
     let capacity =
-        RouteCapacity { workers, draining, slots: workers, free, suspended: 0, not_ready: 0, ahead: 1 };
+        RouteCapacity { workers, draining, slots: workers, free, ahead: 1, ..RouteCapacity::default() };
     Context { capacity, pool, busy_with: vec!["other".to_owned()], ..Context::default() }
 }
 

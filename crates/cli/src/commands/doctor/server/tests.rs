@@ -112,6 +112,33 @@ fn agents_without_capacity_are_reported() {
 }
 
 #[test]
+fn sick_workers_are_named_instead_of_slots() {
+    let waiting = AgentStatus { queued_tasks: 1, workers: 1, ..Default::default() };
+    let sick = Worker {
+        name: "namespaces/default/workers/w-1".into(),
+        agent: "coder".into(),
+        connected: true,
+        slots: 1,
+        not_ready_reason: "no space left".into(),
+        ..Default::default()
+    };
+    let workers = vec![sick.clone(); 12];
+    let checks = agents_and_workers(&[agent(Management::Managed, waiting.clone())], &workers, &[]);
+    assert!(worst(&checks, "agents").message.ends_with("its workers take none"), "{checks:?}");
+    let workers: Vec<_> = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Warn)
+        .map(|check| check.message.as_str())
+        .collect();
+    assert_eq!(workers[1], "w-1 gets no tasks: no space left");
+    assert_eq!((workers.len(), workers[11]), (12, "2 more get no tasks"));
+    // One that takes tasks is busy: more workers would help.
+    let busy = Worker { not_ready_reason: String::new(), ..sick.clone() };
+    let checks = agents_and_workers(&[agent(Management::Managed, waiting)], &[sick, busy], &[]);
+    assert!(worst(&checks, "agents").message.contains("all slots are in use"), "{checks:?}");
+}
+
+#[test]
 fn open_breaker_hides_lack_of_capacity() {
     let full = AgentStatus { queued_tasks: 1, workers: 1, ..Default::default() };
     let agents = [agent(Management::Managed, full)];
