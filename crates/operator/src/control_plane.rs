@@ -7,11 +7,14 @@ use rota_client::Token;
 use rota_proto::v1;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::{Error, Options, trust};
 
+/// Time that a control plane that is started together with the operator takes.
+const USUAL_START: Duration = Duration::from_secs(20);
 const MAX_CONNECT_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Temporary file with the certificate authority, which the client reads for each new connection.
@@ -48,21 +51,27 @@ pub(crate) fn client(options: &Options, ca: &CaFile) -> Result<rota_client::Clie
     Ok(rota_client::Client::new(client)?)
 }
 
-/// Waits until the control plane responds, without limit: it may itself wait for the certificate just created.
-pub(crate) async fn wait_until_reachable(context: &Context) -> Result<(), Error> {
+/// Calls the control plane until it responds, without limit: it may itself wait for the certificate just created.
+/// Meanwhile the controllers report on their objects that it does not. Fails if it refuses this operator.
+pub(crate) async fn first_contact(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     use backon::{ExponentialBuilder, Retryable};
+    let began = Instant::now();
     let list_one = || {
         let request =
             v1::ListAgentsRequest { parent: "namespaces/-".to_owned(), page_size: 1, ..Default::default() };
         async { context.control.list_agents(request).await.map(drop) }
     };
     let delays = ExponentialBuilder::default().with_max_delay(MAX_CONNECT_BACKOFF).without_max_times();
-    list_one
-        .retry(delays)
-        .when(rota_client::Error::is_temporary)
-        .notify(|error, _| tracing::info!(%error, "waiting for the control plane"))
-        .await?;
-    Ok(())
+    let responds = list_one.retry(delays).when(rota_client::Error::is_temporary).notify(|error, _| {
+        match began.elapsed() < USUAL_START {
+            true => tracing::info!(%error, "waiting for the control plane"),
+            false => tracing::warn!(%error, "the control plane does not respond"),
+        }
+    });
+    tokio::select! {
+        responded = responds => Ok(responded?),
+        () = shutdown.cancelled() => Ok(()),
+    }
 }
 
 /// Renews certificates and tokens periodically, and publishes a new authority, until `shutdown`.

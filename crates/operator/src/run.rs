@@ -96,11 +96,6 @@ async fn operate(
     };
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;
-    tokio::select! {
-        reachable = control_plane::wait_until_reachable(&context) => reachable?,
-        () = shutdown.cancelled() => return Ok(()),
-    }
-
     // Stops all parts: on shutdown, and when one of them exits.
     let stop = shutdown.child_token();
     let parts = start(&context, ca, renewed, &stop);
@@ -135,6 +130,8 @@ fn start(
         parts.push(async move { handle.await.unwrap_or(Err(Error::Ended(name))) }.boxed());
     };
     start("trust", control_plane::renew_certificates(context.clone(), ca, renewed, stop.clone()).boxed());
+
+    start("first contact", control_plane::first_contact(context.clone(), stop.clone()).boxed());
 
     let scopes = scopes(context);
     let tasks = scoped::<Task>(context, &scopes);

@@ -138,15 +138,15 @@ pub(super) async fn report_death(
     }
 }
 
-/// Deletes this pod, not a newer one of the same name.
+/// Deletes this pod, not a newer one of the same name. Without a grace period, it has its own.
 pub(super) async fn delete_pod(
     context: &Context,
     namespace: &str,
     pod: &WorkerPod,
-    grace_seconds: u32,
+    grace_seconds: Option<u32>,
 ) -> Result<(), ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
-    let params = DeleteParams { grace_period_seconds: Some(grace_seconds), ..DeleteParams::default() };
+    let params = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
     Ok(cluster::delete(&pods, &pod.name, &pod.uid, params).await?)
 }
 

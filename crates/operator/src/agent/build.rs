@@ -47,7 +47,13 @@ pub(crate) fn plan(
 ) -> Plan {
     let may_start = may_start && runs_pods(spec);
     let shared: Vec<_> = pods.iter().filter(|pod| pod.task.is_none()).collect();
-    let managed: Vec<_> = shared.iter().map(|pod| managed(pod)).collect();
+    let beyond = beyond_ceiling(spec, hash, &shared);
+    let managed: Vec<_> = (shared.iter())
+        .map(|pod| ManagedWorker {
+            name: pod.name.clone(),
+            state: managed(pod, beyond.contains(pod.name.as_str())),
+        })
+        .collect();
     let reported = reported(demand, &shared);
     let mut pool = scaling::Pool::managed(&bounds(spec), demand.demand.queued, &managed, &reported);
     if !runs_pods(spec) {
@@ -99,9 +105,17 @@ fn terminated(pods: &[WorkerPod]) -> Vec<String> {
 }
 
 /// Returns queued tasks that need a worker of their own and have no pod yet, up to the agent's ceiling, which bounds
-/// these pods in addition to those of the pool.
+/// these pods in addition to those of the pool. A worker that has lost its connection serves no task, and up to a quarter
+/// of them hold no place.
 fn unserved_isolated_tasks(pool: &scaling::Pool, pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String> {
-    let present = pods.iter().filter(|pod| managed(pod).state != ManagedState::Ended);
+    let mut lost = usize::try_from(pool.ceiling.div_ceil(4)).unwrap_or(usize::MAX);
+    let present = pods.iter().filter(|pod| match pod.lifecycle {
+        PodLifecycle::Lost | PodLifecycle::Unresponsive if lost > 0 => {
+            lost -= 1;
+            false
+        }
+        _ => managed(pod, false) != ManagedState::Ended,
+    });
     let present: Vec<_> = present.filter_map(|pod| pod.task.as_deref()).collect();
     let free = usize::try_from(pool.ceiling).unwrap_or(usize::MAX).saturating_sub(present.len());
     let served: BTreeSet<_> = present.into_iter().collect();
@@ -127,7 +141,8 @@ fn unneeded_isolated(pods: &[WorkerPod], demand: &DemandSnapshot) -> Vec<String>
 }
 
 /// Returns workers to replace because their pods were created from an older spec: the idle ones, and the busy ones. At
-/// most a quarter is replaced at a time, so that the others can take new tasks; what they run, they finish.
+/// most a quarter is replaced at a time, so that the others can take new tasks; what they run, they finish. Busy ones
+/// also wait for those that still do.
 fn replacements(hash: &str, shared: &[&WorkerPod], draining: &[String]) -> (Vec<String>, Vec<String>) {
     let live: Vec<_> = shared.iter().filter(|pod| is_live(pod)).collect();
     let in_progress = live.iter().filter(|pod| pod.is_starting()).count() + draining.len();
@@ -136,19 +151,28 @@ fn replacements(hash: &str, shared: &[&WorkerPod], draining: &[String]) -> (Vec<
         let serves = pod.lifecycle == PodLifecycle::Serving && pod.worker.is_some();
         serves && pod.hash != hash && !draining.contains(&pod.name)
     });
+    let (mut busy, mut idle): (Vec<_>, Vec<_>) = outdated.partition(|pod| running(pod) > 0);
+    let finishing = shared.iter().filter(|pod| is_finishing(pod) && pod.hash != hash).count();
     // Idle workers first: they are replaced immediately.
-    let mut outdated: Vec<_> = outdated.collect();
-    outdated.sort_by_key(|pod| running(pod) > 0);
-    outdated.truncate(max_at_a_time.saturating_sub(in_progress));
-    let (busy, idle): (Vec<_>, Vec<_>) = outdated.into_iter().partition(|pod| running(pod) > 0);
+    idle.truncate(max_at_a_time.saturating_sub(in_progress));
+    busy.truncate(max_at_a_time.saturating_sub(in_progress + idle.len() + finishing));
     let names = |pods: Vec<&&&WorkerPod>| pods.into_iter().map(|pod| pod.name.clone()).collect();
     (names(idle), names(busy))
 }
 
 /// Returns whether a worker takes, or will take, tasks.
 fn is_live(pod: &WorkerPod) -> bool {
-    let draining = pod.worker.as_ref().is_some_and(|worker| worker.draining);
-    matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Serving) && !draining
+    matches!(pod.lifecycle, PodLifecycle::Starting | PodLifecycle::Serving) && !is_draining(pod)
+}
+
+/// Returns whether a draining worker still runs tasks.
+fn is_finishing(pod: &WorkerPod) -> bool {
+    let present = matches!(pod.lifecycle, PodLifecycle::Serving | PodLifecycle::Terminating);
+    present && is_draining(pod) && running(pod) > 0
+}
+
+fn is_draining(pod: &WorkerPod) -> bool {
+    pod.worker.as_ref().is_some_and(|worker| worker.draining)
 }
 
 fn running(pod: &WorkerPod) -> u32 {
@@ -165,8 +189,26 @@ fn bounds(spec: &AgentSpec) -> Bounds {
     }
 }
 
-fn managed(pod: &WorkerPod) -> ManagedWorker {
-    let state = match pod.lifecycle {
+/// Returns the workers that leave and whose replacements need not wait for their end: those of an older spec that finish
+/// their tasks, and those that are not connected. At most a quarter of the ceiling, which is exceeded by them.
+fn beyond_ceiling<'a>(spec: &AgentSpec, hash: &str, shared: &[&'a WorkerPod]) -> BTreeSet<&'a str> {
+    let bounds = bounds(spec);
+    let count = |number: i32| u32::try_from(number).unwrap_or_default();
+    let ceiling = scaling::ceiling(count(bounds.replicas), bounds.max_replicas.map(count));
+    let max = usize::try_from(ceiling.div_ceil(4)).unwrap_or(usize::MAX);
+    let leaves = shared.iter().filter(|pod| match pod.lifecycle {
+        PodLifecycle::Lost | PodLifecycle::Unresponsive => true,
+        PodLifecycle::Terminating => pod.worker.is_none() || pod.hash != hash,
+        PodLifecycle::Serving => pod.hash != hash && is_draining(pod),
+        _ => false,
+    });
+    leaves.filter(|pod| !pod.is_unreachable).take(max).map(|pod| pod.name.as_str()).collect()
+}
+
+/// Returns the state of a pod for scaling. `beyond` is whether it holds no place in the pool.
+fn managed(pod: &WorkerPod, beyond: bool) -> ManagedState {
+    match pod.lifecycle {
+        _ if beyond => ManagedState::Ended,
         PodLifecycle::Starting => ManagedState::Starting,
         PodLifecycle::Serving => ManagedState::Serving,
         // A pod on a dead node stays until its node is back or removed: it must not hold a place until then.
@@ -175,8 +217,7 @@ fn managed(pod: &WorkerPod) -> ManagedWorker {
         }
         PodLifecycle::Lost | PodLifecycle::Unresponsive | PodLifecycle::Terminating => ManagedState::Draining,
         PodLifecycle::Succeeded | PodLifecycle::Failed => ManagedState::Ended,
-    };
-    ManagedWorker { name: pod.name.clone(), state }
+    }
 }
 
 /// Converts the reports of the agent's own pods, with their idle times, and those of foreign workers.

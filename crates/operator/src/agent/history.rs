@@ -1,7 +1,7 @@
 //! What is remembered of an agent's pods between reconciliations: which have joined, since when a running one is absent
 //! from the control plane, and whose end was handled. Knows no cluster and no API.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rota_core::scaling::STABLE_AFTER;
@@ -13,9 +13,12 @@ use super::start_failure::StartFailure;
 /// Absence after which a worker that had joined is no capacity any more. Sessions resume within seconds, also after a
 /// restart of the control plane.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// Absence after which a running worker is given up and its pod deleted. Longer than the control plane's recovery
-/// grace, so that a worker whose attempt may still resume is left alone.
+/// Absence after which a running worker is given up and its pod deleted, unless its work may still count. Longer than the
+/// control plane's recovery grace.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(150);
+/// Absence after which a worker is given up whatever it may run: longer than the orphan timeout of worker pods, at which
+/// it should have ended by itself.
+const GIVE_UP_BUSY_AFTER: Duration = Duration::from_secs(130 * 60);
 
 /// Memory of an agent's pods, by UID. After a restart of the operator, absence counts from the first observation.
 #[derive(Debug, Default)]
@@ -24,6 +27,9 @@ pub(super) struct PodHistory(HashMap<String, PodRecord>);
 #[derive(Debug, Default)]
 struct PodRecord {
     has_joined: bool,
+    /// Whether the worker had tasks when it was last connected, or may have: attempts go on without a connection, and
+    /// count once it is back.
+    may_run_tasks: bool,
     absent_since: Option<Instant>,
     end_handled: bool,
     death_reported: bool,
@@ -33,13 +39,19 @@ impl PodHistory {
     /// Completes the lifecycle of pods with what is remembered of them. Returns the indexes of those whose
     /// workers have joined since the last call.
     pub(super) fn observe(&mut self, pods: &mut [WorkerPod], now: Instant) -> Vec<usize> {
-        self.0.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let uids: HashSet<_> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        self.0.retain(|uid, _| uids.contains(uid.as_str()));
         let mut joined = Vec::new();
         for (index, pod) in pods.iter_mut().enumerate() {
-            let record = self.0.entry(pod.uid.clone()).or_default();
+            let record = self.0.entry(pod.uid.clone()).or_insert_with(|| PodRecord {
+                // The operator may have been started during an outage of the network.
+                may_run_tasks: pod.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER),
+                ..PodRecord::default()
+            });
             match pod.lifecycle {
                 PodLifecycle::Serving => {
                     record.absent_since = None;
+                    record.may_run_tasks = pod.worker.as_ref().is_none_or(|worker| worker.running > 0);
                     if !std::mem::replace(&mut record.has_joined, true) {
                         joined.push(index);
                     }
@@ -48,7 +60,45 @@ impl PodHistory {
                 _ => {}
             }
         }
+        self.spare_the_busy(pods, now);
         joined
+    }
+
+    /// Takes back which workers are given up if they may run tasks. While no worker of the agent is connected, the network is
+    /// the cause, and their work would be lost for nothing. Otherwise at most a quarter is given up at a time.
+    fn spare_the_busy(&self, pods: &mut [WorkerPod], now: Instant) {
+        let present = pods.iter().filter(|pod| !pod.has_terminated());
+        let ending = present.clone().filter(|pod| pod.lifecycle == PodLifecycle::Terminating).count();
+        let mut room = match pods.iter().any(is_connected) {
+            true => present.count().div_ceil(4).saturating_sub(ending),
+            false => 0,
+        };
+        let given_up = pods.iter_mut().filter(|pod| pod.lifecycle == PodLifecycle::Unresponsive);
+        for pod in given_up.filter(|pod| !pod.is_unreachable && self.may_run_tasks(pod)) {
+            let since = self.0.get(&pod.uid).and_then(|record| record.absent_since).unwrap_or(now);
+            if now - since >= GIVE_UP_BUSY_AFTER {
+                continue;
+            }
+            match room {
+                0 => pod.lifecycle = PodLifecycle::Lost,
+                _ => room -= 1,
+            }
+        }
+    }
+
+    /// Returns whether a worker that is not connected may run tasks all the same.
+    pub(super) fn may_run_tasks(&self, pod: &WorkerPod) -> bool {
+        self.0.get(&pod.uid).is_some_and(|record| record.may_run_tasks)
+    }
+
+    /// Returns why an agent has no worker although some run: all have lost their connection.
+    pub(super) fn disconnected(&self, pods: &[WorkerPod], endpoint: &str) -> Option<StartFailure> {
+        let lost = pods.iter().any(|pod| pod.lifecycle == PodLifecycle::Lost && self.may_run_tasks(pod));
+        let message = format!(
+            "workers run, but have lost their connection to {endpoint}: check network policies, DNS and proxies \
+             between them; their tasks go on, and count once they are back"
+        );
+        (lost && !pods.iter().any(is_connected)).then(|| StartFailure::new("WorkersDisconnected", message))
     }
 
     /// Restarts the clocks of absent workers: while the control plane does not respond, no worker can connect.
@@ -104,6 +154,12 @@ impl PodHistory {
     }
 }
 
+/// Returns whether the control plane has a session of a worker. Those of isolated tasks are reported by their task.
+fn is_connected(pod: &WorkerPod) -> bool {
+    let connected = pod.worker.as_ref().map_or(pod.task.is_some(), |worker| worker.connected);
+    pod.lifecycle == PodLifecycle::Serving && connected
+}
+
 impl PodRecord {
     /// Returns the lifecycle of a pod whose worker is not connected.
     fn absent(&mut self, pod: &WorkerPod, now: Instant) -> PodLifecycle {
@@ -124,6 +180,8 @@ impl PodRecord {
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::v1;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -131,6 +189,12 @@ mod tests {
     fn pod(lifecycle: PodLifecycle) -> WorkerPod {
         let ran_for = Some(SECOND);
         WorkerPod { uid: "u".into(), hash: "h".into(), lifecycle, ran_for, ..WorkerPod::default() }
+    }
+
+    /// Returns a pod whose worker is connected and runs this many tasks.
+    fn connected(uid: &str, running: i32) -> WorkerPod {
+        let worker = v1::WorkerDemand { connected: true, running, ..Default::default() };
+        WorkerPod { uid: uid.into(), worker: Some(worker), ..pod(PodLifecycle::Serving) }
     }
 
     /// Observes one pod, and returns its lifecycle.
@@ -146,12 +210,54 @@ mod tests {
         assert_eq!(history.observe(&mut [pod(PodLifecycle::Serving)], now), [0]);
         assert_eq!(history.observe(&mut [pod(PodLifecycle::Serving)], now), [0; 0], "it had joined");
         let absent = pod(PodLifecycle::Starting);
+        observe(&mut history, &connected("u", 0), now);
         assert_eq!(observe(&mut history, &absent, now), PodLifecycle::Serving, "it may reconnect");
         assert_eq!(observe(&mut history, &absent, now + LOST_AFTER), PodLifecycle::Lost);
         assert_eq!(observe(&mut history, &absent, now + GIVE_UP_AFTER), PodLifecycle::Unresponsive);
         // It came back, and its clock starts again.
-        assert_eq!(observe(&mut history, &pod(PodLifecycle::Serving), now), PodLifecycle::Serving);
+        assert_eq!(observe(&mut history, &connected("u", 0), now), PodLifecycle::Serving);
         assert_eq!(observe(&mut history, &absent, now + GIVE_UP_AFTER), PodLifecycle::Serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_survives_a_cut_network() {
+        let (mut history, now) = (PodHistory::default(), Instant::now());
+        let absent = |uid: &str| WorkerPod { uid: uid.into(), ..pod(PodLifecycle::Starting) };
+        let names = ["a", "b", "c", "d", "e"];
+        let given_up = |history: &mut PodHistory, mut pods: Vec<WorkerPod>, now: Instant| {
+            history.observe(&mut pods, now);
+            pods.into_iter().filter(|pod| pod.lifecycle == PodLifecycle::Unresponsive).count()
+        };
+        history.observe(&mut names.map(|name| connected(name, 1)), now);
+        assert_eq!(given_up(&mut history, names.map(absent).into(), now), 0);
+        let all = || names.map(absent).to_vec();
+        assert_eq!(given_up(&mut history, all(), now + GIVE_UP_AFTER), 0, "the network was cut");
+        let cut = [WorkerPod { lifecycle: PodLifecycle::Lost, ..absent("a") }];
+        let failure = history.disconnected(&cut, "https://rota:7420").unwrap();
+        assert_eq!(failure.reason, "WorkersDisconnected");
+        // Another one is connected: these five have a problem of their own. Two of six are no more than a quarter at a time.
+        let with_new = || [all(), vec![connected("f", 0)]].concat();
+        assert_eq!(given_up(&mut history, with_new(), now + GIVE_UP_AFTER), 2);
+        let ending = WorkerPod { lifecycle: PodLifecycle::Terminating, is_deleted: true, ..absent("a") };
+        let one_ends = [vec![ending], with_new()[1..].to_vec()].concat();
+        assert_eq!(given_up(&mut history, one_ends, now + GIVE_UP_AFTER), 1);
+        assert_eq!(history.disconnected(&with_new(), ""), None);
+        // Dead nodes, idle workers, and those that should have ended by themselves are not waited for.
+        let dead = all().into_iter().map(|pod| WorkerPod { is_unreachable: true, ..pod }).collect();
+        assert_eq!(given_up(&mut history, dead, now + GIVE_UP_AFTER), 5);
+        assert_eq!(given_up(&mut history, all(), now + GIVE_UP_BUSY_AFTER), 5);
+        history.observe(&mut names.map(|name| connected(name, 0)), now);
+        assert_eq!(given_up(&mut history, all(), now), 0);
+        assert_eq!(given_up(&mut history, all(), now + GIVE_UP_AFTER), 5, "they ran nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn restarted_operator_spares_running_workers() {
+        let (mut history, now) = (PodHistory::default(), Instant::now());
+        let unknown = WorkerPod { ran_for: Some(STABLE_AFTER), ..pod(PodLifecycle::Starting) };
+        observe(&mut history, &unknown, now);
+        assert_eq!(observe(&mut history, &unknown, now + GIVE_UP_AFTER), PodLifecycle::Lost);
+        assert!(history.may_run_tasks(&unknown));
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,7 +60,7 @@ const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 const REJECTION_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Time that sidecars have to end once their worker has ended: the grace period of the pod is the worker's.
 const SIDECAR_GRACE_SECONDS: u32 = 30;
-/// Grace period of pods whose workers are not connected.
+/// Grace period of pods whose workers are not connected and run nothing.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
 /// Reconciler of `Agent` resources. Keeps an [`AgentState`] for each.
@@ -270,10 +270,12 @@ impl Agents {
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         for pod in pods.iter().filter(|pod| plan.delete.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod, SIDECAR_GRACE_SECONDS).await?;
+            apply::delete_pod(&self.context, &namespace, pod, Some(SIDECAR_GRACE_SECONDS)).await?;
         }
         for pod in pods.iter().filter(|pod| plan.abandon.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod, ABANDON_GRACE_SECONDS).await?;
+            // One that may run tasks has the time of its agent to finish them, should its connection come back.
+            let grace = (!state.history.may_run_tasks(pod)).then_some(ABANDON_GRACE_SECONDS);
+            apply::delete_pod(&self.context, &namespace, pod, grace).await?;
         }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
@@ -368,6 +370,8 @@ impl Agents {
         let mut starting = pods.iter().filter(|pod| pod.is_starting());
         let start_failure =
             starting.find_map(|pod| pod.start_failure.as_ref()).or(state.last_failure(hash)).cloned();
+        let endpoint = &self.context.options.workers.endpoint;
+        let start_failure = start_failure.or_else(|| state.history.disconnected(pods, endpoint));
         let input = StatusInput { pods, demand, hash, rejected, start_failure: start_failure.as_ref() };
         let built = status::build(agent, &input, now);
         let old = agent.status.as_ref();

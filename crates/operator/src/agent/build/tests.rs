@@ -75,10 +75,33 @@ fn rollout_replaces_idle_workers_first() {
     let busy: Vec<_> = ["a", "b", "c", "d"].map(|name| pod(name, PodLifecycle::Serving, Some(1))).into();
     let busy_plan = plan(&agent, "new", &busy, &demand(9), true);
     assert_eq!((busy_plan.drain_idle.len(), busy_plan.drain), (0, vec!["a".to_owned()]));
+    // It finishes, and its replacement starts beyond the ceiling; the others wait for both, unless they become idle.
+    let draining = |mut pod: WorkerPod| {
+        pod.worker.as_mut().unwrap().draining = true;
+        pod
+    };
+    let mut finishing = [vec![draining(busy[0].clone())], busy[1..].to_vec()].concat();
+    let replaces = plan(&agent, "new", &finishing, &demand(9), true);
+    assert_eq!((replaces.start, replaces.drain), (1, vec![]));
+    let new = WorkerPod { hash: "new".into(), ..pod("e", PodLifecycle::Serving, Some(1)) };
+    finishing.push(new);
+    assert_eq!(plan(&agent, "new", &finishing, &demand(9), true), Plan::default());
+    finishing[1] = pod("b", PodLifecycle::Serving, Some(0));
+    assert_eq!(plan(&agent, "new", &finishing, &demand(9), true).drain_idle, ["b"]);
     // While a replacement is starting, no other worker is drained.
     let mut with_new = pods[1..].to_vec();
     with_new.push(pod("e", PodLifecycle::Starting, None));
     assert_eq!(plan(&agent, "new", &with_new, &demand(0), true).drain_idle, [""; 0]);
+}
+
+#[test]
+fn only_worker_is_replaced_while_it_finishes() {
+    let agent = spec("replicas: 0, maxReplicas: 1, slots: 8");
+    let mut old = pod("a", PodLifecycle::Serving, Some(1));
+    assert_eq!(plan(&agent, "new", &[old.clone()], &demand(3), true).drain, ["a"]);
+    old.worker.as_mut().unwrap().draining = true;
+    assert_eq!(plan(&agent, "new", &[old.clone()], &demand(3), true).start, 1, "its slots are closed");
+    assert_eq!(plan(&agent, "h", &[old], &demand(3), true).start, 0, "it was not drained for a new spec");
 }
 
 #[test]
@@ -133,6 +156,8 @@ fn isolated_pods_end_with_their_task() {
     };
     assert_eq!(plan(&agent, "h", &[sick(119)], &isolated(&["t2"]), true), Plan::default());
     assert_eq!(plan(&agent, "h", &[sick(120)], &isolated(&["t2"]), true).abandon, ["s"]);
+    let lost = isolated_pod("l", "t2", PodLifecycle::Lost);
+    assert_eq!(plan(&agent, "h", &[lost], &isolated(&["t2"]), true).start_for, ["t2"], "it waits again");
     let deleted = WorkerPod { is_deleted: true, ..sick(120) };
     assert_eq!(plan(&agent, "h", &[deleted], &isolated(&["t2"]), true), Plan::default());
     // The agent was corrected: its task gets a new pod once the broken one is deleted.
@@ -161,10 +186,12 @@ fn lost_workers_are_replaced() {
     let agent = spec("replicas: 1, maxReplicas: 1");
     let lost = pod("a", PodLifecycle::Lost, None);
     let plan_of = |pod: &WorkerPod| plan(&agent, "h", std::slice::from_ref(pod), &demand(3), true);
-    assert_eq!(plan_of(&lost), Plan::default(), "it holds its place while its node responds");
+    assert_eq!(plan_of(&lost).start, 1, "also at the ceiling, of which a quarter may be exceeded");
+    let two = [lost.clone(), pod("b", PodLifecycle::Lost, None)];
+    assert_eq!(plan(&spec("replicas: 2, maxReplicas: 2"), "h", &two, &demand(3), true).start, 1);
     assert_eq!(plan_of(&WorkerPod { is_unreachable: true, ..lost.clone() }).start, 1);
     let larger = spec("replicas: 1, maxReplicas: 2");
-    assert_eq!(plan(&larger, "h", &[lost], &demand(3), true).start, 1, "it is no capacity");
+    assert_eq!(plan(&larger, "h", &[lost], &demand(3), true).start, 2, "it is no capacity");
     let deleted =
         WorkerPod { is_unreachable: true, is_deleted: true, ..pod("a", PodLifecycle::Terminating, None) };
     assert_eq!(plan_of(&deleted).start, 1);
