@@ -12,6 +12,8 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// Agent: the spec is valid and accepted by the control plane.
     pub const ACCEPTED: &str = "Accepted";
+    /// Agent: as far as is known, more workers can be started.
+    pub const ABLE_TO_SCALE: &str = "AbleToScale";
     /// Agent: pods are being started, drained or replaced.
     pub const PROGRESSING: &str = "Progressing";
     /// Task: has finished with success.
@@ -26,7 +28,7 @@ pub mod condition {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
-    /// Conditions of the types `Ready`, `Accepted` and `Progressing`.
+    /// Conditions of the types `Ready`, `Accepted`, `AbleToScale` and `Progressing`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -66,6 +68,26 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+    /// Last failure of a worker, for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<WorkerFailure>,
+}
+
+/// How a worker of an agent failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerFailure {
+    /// Time at which the failure was observed.
+    pub time: Time,
+    /// Pod of the worker. It is kept for ten minutes if it is the last that failed.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// CamelCase reason, for example `OOMKilled`.
+    #[schemars(length(max = 256))]
+    pub reason: String,
+    /// Explanation, with the last lines of the worker's log.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// Observed state of a task.

@@ -149,7 +149,8 @@ impl Manager {
         if let Some(pool) = self.pools.get_mut(agent) {
             pool.failure_reported = !message.is_empty();
         }
-        let request = ReportAgentRequest { name: agent.to_owned(), message: message.trim_end().to_owned() };
+        let message = message.trim_end().to_owned();
+        let request = ReportAgentRequest { name: agent.to_owned(), message, ..Default::default() };
         let client = self.options.client.clone();
         spawn("report agent", OnExit::Done, async move {
             if let Err(error) = client.report_agent(request).await {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
@@ -87,15 +88,42 @@ impl Context {
     where
         K: kube::Resource<DynamicType = ()>,
     {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
-            action: action.to_owned(),
-            secondary: None,
-        };
+        self.publish(object, event(type_, reason, action, note)).await;
+    }
+
+    /// Publishes a warning on an object that concerns another one. Events of different others are not counted together,
+    /// which would show the note of the first.
+    pub(crate) async fn event_of<K>(
+        &self,
+        object: &K,
+        other: ObjectReference,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        let event = Event { secondary: Some(other), ..event(EventType::Warning, reason, action, note) };
+        self.publish(object, event).await;
+    }
+
+    async fn publish<K>(&self, object: &K, event: Event)
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        let reason = &event.reason;
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::warn!(%error, reason, "failed to publish an event");
         }
+    }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
+        action: action.to_owned(),
+        secondary: None,
     }
 }

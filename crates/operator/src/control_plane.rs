@@ -62,12 +62,13 @@ pub(crate) async fn first_contact(context: Context, shutdown: CancellationToken)
         async { context.control.list_agents(request).await.map(drop) }
     };
     let delays = ExponentialBuilder::default().with_max_delay(MAX_CONNECT_BACKOFF).without_max_times();
-    let responds = list_one.retry(delays).when(rota_client::Error::is_temporary).notify(|error, _| {
-        match began.elapsed() < USUAL_START {
-            true => tracing::info!(%error, "waiting for the control plane"),
-            false => tracing::warn!(%error, "the control plane does not respond"),
-        }
-    });
+    let responds =
+        list_one.retry(delays).when(rota_client::Error::is_temporary).notify(|error, _| {
+            match began.elapsed() < USUAL_START {
+                true => tracing::info!(%error, "waiting for the control plane"),
+                false => tracing::warn!(%error, "the control plane does not respond"),
+            }
+        });
     tokio::select! {
         responded = responds => Ok(responded?),
         () = shutdown.cancelled() => Ok(()),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::RwLock;
-use rota_core::{AgentName, Namespace, WorkerName};
+use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 
 type Key = (Namespace, AgentName);
 
@@ -23,6 +23,8 @@ pub(crate) struct Announced {
 struct Pool {
     announced: HashMap<WorkerName, Announced>,
     message: String,
+    /// What is wrong with the workers of single tasks.
+    isolated: HashMap<TaskId, String>,
 }
 
 /// Reports about each agent's pool.
@@ -40,14 +42,22 @@ impl Pools {
         self.0.read().get(agent)?.announced.get(worker).cloned()
     }
 
-    /// Sets what is wrong; empty if nothing is.
-    pub(crate) fn report(&self, agent: Key, message: String) {
-        self.0.write().entry(agent).or_default().message = message;
+    /// Sets what is wrong with a pool, empty if nothing is, and with the workers of single tasks.
+    pub(crate) fn report(&self, agent: Key, message: String, isolated: HashMap<TaskId, String>) {
+        let mut pools = self.0.write();
+        let pool = pools.entry(agent).or_default();
+        (pool.message, pool.isolated) = (message, isolated);
     }
 
     /// Returns what is wrong with a pool; empty if nothing is.
     pub(crate) fn message(&self, agent: &Key) -> String {
         self.0.read().get(agent).map(|pool| pool.message.clone()).unwrap_or_default()
+    }
+
+    /// Returns what is wrong with the worker of a task; empty if nothing is.
+    pub(crate) fn isolated_message(&self, agent: &Key, task: TaskId) -> String {
+        let pools = self.0.read();
+        pools.get(agent).and_then(|pool| pool.isolated.get(&task)).cloned().unwrap_or_default()
     }
 
     /// Returns what is wrong, by agent.

@@ -8,7 +8,7 @@ mod rules;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 pub use crate::agent::AgentResource as Agent;
-pub use crate::status::{AgentStatus, TaskPhase, TaskStatus, TaskUsage, condition};
+pub use crate::status::{AgentStatus, TaskPhase, TaskStatus, TaskUsage, WorkerFailure, condition};
 pub use crate::task::TaskResource as Task;
 pub use convert::TRACEPARENT;
 pub use definition::{definition_of_agents, definition_of_tasks, definitions, to_yaml};

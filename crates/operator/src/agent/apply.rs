@@ -178,20 +178,6 @@ pub(super) async fn announce(
     Ok(())
 }
 
-/// Reports why workers do not start, which is then shown on the tasks that wait for them. An empty message withdraws it.
-pub(super) async fn report_start_failure(
-    context: &Context,
-    name: &str,
-    message: &str,
-) -> Result<(), ReconcileError> {
-    let request = v1::ReportAgentRequest {
-        name: name.to_owned(),
-        message: prefix(message, MAX_MESSAGE_BYTES).to_owned(),
-    };
-    context.control.report_agent(request).await?;
-    Ok(())
-}
-
 /// Deletes the agent from the control plane, which drains its workers.
 pub(super) async fn unregister(context: &Context, name: &str) -> Result<(), ReconcileError> {
     let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true };

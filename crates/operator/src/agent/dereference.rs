@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::ResourceExt;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
@@ -64,6 +64,18 @@ impl WorkerPod {
             PodLifecycle::Starting | PodLifecycle::Lost | PodLifecycle::Unresponsive => true,
             PodLifecycle::Serving => !connected,
             _ => false,
+        }
+    }
+
+    /// Returns the reference of an Event to it.
+    pub(super) fn reference(&self, namespace: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
         }
     }
 

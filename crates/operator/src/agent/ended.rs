@@ -1,14 +1,17 @@
 //! Reports of pods that have ended or are given up.
 
+use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::events::EventType;
 use rota_core::scaling::STABLE_AFTER;
-use rota_crds::resource::Agent;
+use rota_core::text::prefix;
+use rota_crds::Time;
+use rota_crds::resource::{Agent, WorkerFailure};
 use tokio::time::Instant;
 
 use super::dereference::{PodLifecycle, WorkerPod};
 use super::start_failure::StartFailure;
 use super::state::{AgentState, Start};
+use super::status::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES};
 use super::{Agents, apply};
 use crate::error::ReconcileError;
 
@@ -19,6 +22,7 @@ impl Agents {
         agent: &Agent,
         state: &mut AgentState,
         pods: &[WorkerPod],
+        now: Timestamp,
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         let endpoint = &self.context.options.workers.endpoint;
@@ -26,7 +30,13 @@ impl Agents {
             let had_joined = state.history.has_joined(pod);
             if let Some(failure) = state.history.take_failure(pod, endpoint) {
                 let note = format!("{}: {}", pod.name, failure.message);
-                self.context.event(agent, EventType::Warning, "WorkerFailed", "Run", &note).await;
+                self.context.event_of(agent, pod.reference(&namespace), "WorkerFailed", "Run", &note).await;
+                state.last_failure = Some(WorkerFailure {
+                    time: Time(now),
+                    pod: pod.name.clone(),
+                    reason: prefix(&failure.reason, MAX_REASON_BYTES).to_owned(),
+                    message: prefix(&failure.message, MAX_MESSAGE_BYTES).to_owned(),
+                });
                 let has_ended = pod.has_terminated() && !pod.is_disrupted;
                 let is_start = match has_ended {
                     true => pod.ran_for.unwrap_or_default() < STABLE_AFTER,

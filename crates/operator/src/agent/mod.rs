@@ -10,6 +10,7 @@ mod history;
 mod network;
 mod observation;
 mod pod;
+mod report;
 mod requeue;
 mod start_failure;
 mod state;
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::apply::PodCreation;
 use self::build::Plan;
-use self::demand::{DemandCache, DemandSnapshot};
+use self::demand::DemandCache;
 use self::dereference::WorkerPod;
 pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
@@ -172,12 +173,19 @@ impl Agents {
             state.worker_joined(Start::of(&pods[index]), Instant::now());
         }
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
-        self.handle_ended(agent, state, &pods).await?;
+        self.handle_ended(agent, state, &pods, now).await?;
         let rejected = checked.as_ref().err().cloned();
         let effective = state.effective(agent, checked, &self.context.options.workers);
         let Some((agent, hash)) = effective.as_ref().map(|(agent, hash)| (agent.as_ref(), hash.as_str()))
         else {
-            self.write_status(agent, state, &pods, &demand, "", rejected.as_ref(), now).await?;
+            let input = StatusInput {
+                pods: &pods,
+                demand: &demand,
+                hash: "",
+                rejected: rejected.as_ref(),
+                start_failure: None,
+            };
+            self.write_status(agent, state, &input, now).await?;
             return Ok(Action::requeue(REJECTION_RETRY_INTERVAL));
         };
         self.mark_outdated(agent, &mut pods);
@@ -194,14 +202,11 @@ impl Agents {
         // Also what was created before a failure may join.
         self.announce(agent, name, state, &pods).await?;
         executed?;
-        let failure = self.write_status(agent, state, &pods, &demand, hash, rejected.as_ref(), now).await?;
-        if let Some(failure) = failure.as_ref().filter(|failure| state.event_due(&failure.reason)) {
-            self.context.event(agent, EventType::Warning, &failure.reason, "Start", &failure.message).await;
-        }
-        let message = failure.map(|failure| failure.message).unwrap_or_default();
-        if state.report_due(&message, Instant::now()) {
-            apply::report_start_failure(&self.context, name, &message).await?;
-        }
+        let start_failure = self.start_failure(state, &pods, hash);
+        let (rejected, failure) = (rejected.as_ref(), start_failure.as_ref());
+        let input = StatusInput { pods: &pods, demand: &demand, hash, rejected, start_failure: failure };
+        self.write_status(agent, state, &input, now).await?;
+        self.report_start_failures(agent, name, state, &pods, failure).await?;
         let delay = requeue::after(agent, state, &pods, hash);
         Ok(Action::requeue(if rejected.is_some() { delay.min(REJECTION_RETRY_INTERVAL) } else { delay }))
     }
@@ -353,34 +358,6 @@ impl Agents {
             announced?;
         }
         Ok(())
-    }
-
-    /// Writes the status, if it is due. Returns why workers do not start.
-    #[expect(clippy::too_many_arguments, reason = "all inputs of a status")]
-    async fn write_status(
-        &self,
-        agent: &Agent,
-        state: &mut AgentState,
-        pods: &[WorkerPod],
-        demand: &DemandSnapshot,
-        hash: &str,
-        rejected: Option<&StartFailure>,
-        now: Timestamp,
-    ) -> Result<Option<StartFailure>, ReconcileError> {
-        let mut starting = pods.iter().filter(|pod| pod.is_starting());
-        let start_failure =
-            starting.find_map(|pod| pod.start_failure.as_ref()).or(state.last_failure(hash)).cloned();
-        let endpoint = &self.context.options.workers.endpoint;
-        let start_failure = start_failure.or_else(|| state.history.disconnected(pods, endpoint));
-        let input = StatusInput { pods, demand, hash, rejected, start_failure: start_failure.as_ref() };
-        let built = status::build(agent, &input, now);
-        let old = agent.status.as_ref();
-        let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
-        if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {
-            self.context.write_status::<Agent>("agent", &agent.metadata, &built).await?;
-            state.status_written = Some(Instant::now());
-        }
-        Ok(start_failure)
     }
 }
 

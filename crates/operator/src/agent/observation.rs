@@ -52,9 +52,21 @@ impl<'a> PodObservation<'a> {
         running.or(terminated).map(|time| time.0)
     }
 
-    /// Returns when the worker's container ended.
+    /// Returns when the worker's container ended; of a pod that ended before it began, when its last container did, or when
+    /// the cluster last changed its state.
     pub(super) fn ended(&self) -> Option<Timestamp> {
-        self.terminated()?.finished_at.as_ref().map(|time| time.0)
+        if let Some(terminated) = self.terminated() {
+            return terminated.finished_at.as_ref().map(|time| time.0);
+        }
+        let status = self.status.filter(|status| status.phase.as_deref() == Some("Failed"))?;
+        let init = status.init_container_statuses.iter().flatten();
+        let containers = init.chain(status.container_statuses.iter().flatten());
+        let finished = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+        let finished = finished.filter_map(|terminated| terminated.finished_at.as_ref());
+        let conditions = status.conditions.iter().flatten();
+        let changed = conditions.filter_map(|condition| condition.last_transition_time.as_ref());
+        let created = self.pod.metadata.creation_timestamp.as_ref();
+        finished.max().or(changed.max()).or(created).map(|time| time.0)
     }
 
     /// Returns whether the pod's node does not respond, or the pod has outlived its grace period.
@@ -204,6 +216,29 @@ mod tests {
     fn failure_of(pod: &Pod) -> (String, String) {
         let failure = PodObservation::new(pod).start_failure().unwrap();
         (failure.reason, failure.message)
+    }
+
+    #[test]
+    fn pods_that_never_began_have_an_end() {
+        let ended = |status: Value| PodObservation::new(&pod(status)).ended().map(|time| time.to_string());
+        let init = container(
+            "clone",
+            json!({"terminated": {
+                "exitCode": 1, "startedAt": "2030-01-01T00:00:00Z", "finishedAt": "2030-01-01T00:00:07Z",
+            }}),
+        );
+        let waiting = container("worker", json!({"waiting": {"reason": "PodInitializing"}}));
+        let failed = json!({
+            "phase": "Failed", "initContainerStatuses": [init], "containerStatuses": [waiting],
+        });
+        assert_eq!(ended(failed).as_deref(), Some("2030-01-01T00:00:07Z"));
+        // The node refused it.
+        let scheduled =
+            json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": "2030-01-01T00:00:03Z"});
+        let refused = json!({"phase": "Failed", "reason": "OutOfcpu", "conditions": [scheduled]});
+        assert_eq!(ended(refused.clone()).as_deref(), Some("2030-01-01T00:00:03Z"));
+        let pending = json!({"phase": "Pending", "conditions": refused["conditions"]});
+        assert_eq!(ended(pending), None);
     }
 
     #[test]

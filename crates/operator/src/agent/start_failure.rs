@@ -10,6 +10,8 @@ use crate::backoff;
 
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(120);
+/// Time after the end of its pause from which a failure is outdated: no start was wanted since.
+const EXPIRE_AFTER: Duration = Duration::from_secs(600);
 
 /// Why workers of an agent do not start: its spec is invalid or rejected, or its pods are rejected or fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +30,8 @@ impl StartFailure {
 /// Failed starts of one pod template. Those of another template do not count for it.
 #[derive(Debug, Default)]
 pub(super) struct StartFailures {
-    pub hash: String,
-    pub last: Option<StartFailure>,
+    hash: String,
+    last: Option<StartFailure>,
     delays: Option<ExponentialBackoff>,
     until: Option<Instant>,
     /// Time of the first worker that joined after the last failure.
@@ -59,6 +61,12 @@ impl StartFailures {
         self.last = None;
         self.joined = Some(now);
         true
+    }
+
+    /// Returns the last failure of a template, unless a worker has joined or no start was wanted for long.
+    pub(super) fn last(&self, hash: &str, now: Instant) -> Option<&StartFailure> {
+        let current = self.until.is_some_and(|until| now < until + EXPIRE_AFTER);
+        self.last.as_ref().filter(|_| current && self.hash == hash)
     }
 
     /// Returns how long no worker of a template may be started; zero if one may.
@@ -97,6 +105,12 @@ mod tests {
         // It crashed right after.
         failed(&mut failures, "h", now);
         assert!(failures.delay("h", now) > MAX_BACKOFF / 2);
+        assert!(failures.last("h", now).is_some() && failures.last("other", now).is_none());
+        assert_eq!(
+            failures.last("h", now + 2 * MAX_BACKOFF + EXPIRE_AFTER),
+            None,
+            "nothing has asked for a worker since"
+        );
         failures.joined("h", now);
         let later = now + STABLE_AFTER;
         failed(&mut failures, "h", later);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use rota_crds::AgentSpec;
-use rota_crds::resource::Agent;
+use rota_crds::resource::{Agent, WorkerFailure};
 use rota_proto::{names, v1};
 use tokio::time::Instant;
 
@@ -44,13 +44,15 @@ pub(super) struct AgentState {
     /// Spec that was last valid and accepted.
     accepted: Option<AgentSpec>,
     pub status_written: Option<Instant>,
+    /// Last failure of a worker that this operator has observed.
+    pub last_failure: Option<WorkerFailure>,
     /// Time since which every reconciliation has failed.
     pub failing_since: Option<Instant>,
     authority: Option<(String, Instant)>,
     /// NetworkPolicy that was last written or found; `None` in it if the agent has none.
     network: Option<(Option<NetworkPolicy>, Instant)>,
     announced: Option<(Vec<v1::AnnouncedWorker>, Instant)>,
-    reported: Option<(String, Instant)>,
+    reported: Option<(v1::ReportAgentRequest, Instant)>,
     /// Reason of the last published Event.
     published: Option<String>,
     created: Vec<(WorkerPod, Instant)>,
@@ -141,10 +143,16 @@ impl AgentState {
         delays.filter(|delay| !delay.is_zero()).min().unwrap_or_default()
     }
 
-    /// Returns the last failure of a template, or of a task's worker.
-    pub(super) fn last_failure(&self, hash: &str) -> Option<&StartFailure> {
-        let isolated = || self.isolated.values().find_map(|failures| failures.last.as_ref());
-        self.failures.last.as_ref().filter(|_| self.failures.hash == hash).or_else(isolated)
+    /// Returns the last failed start of a pool's template.
+    pub(super) fn start_failure(&self, hash: &str, now: Instant) -> Option<&StartFailure> {
+        self.failures.last(hash, now)
+    }
+
+    /// Returns the last failed starts for isolated tasks, by task.
+    pub(super) fn isolated_failures(&self, now: Instant) -> impl Iterator<Item = (&str, &StartFailure)> {
+        self.isolated
+            .iter()
+            .filter_map(move |(task, failures)| Some((task.as_str(), failures.last("", now)?)))
     }
 
     /// Returns the agent to act on, with the hash of its pods: with its spec, or with the last accepted one if its own is
@@ -235,14 +243,15 @@ impl AgentState {
         self.published.replace(reason.to_owned()).as_deref() != Some(reason)
     }
 
-    /// Returns whether this message should be reported to the control plane now; an empty one withdraws the last.
-    pub(super) fn report_due(&mut self, message: &str, now: Instant) -> bool {
+    /// Returns whether this report should be made to the control plane now; an empty one withdraws the last.
+    pub(super) fn report_due(&mut self, report: &v1::ReportAgentRequest, now: Instant) -> bool {
+        let is_empty = report.message.is_empty() && report.isolated.is_empty();
         let due = match &self.reported {
-            Some((old, at)) => old != message || !message.is_empty() && now - *at >= REPORT_INTERVAL,
-            None => !message.is_empty(),
+            Some((old, at)) => old != report || !is_empty && now - *at >= REPORT_INTERVAL,
+            None => !is_empty,
         };
         if due {
-            self.reported = Some((message.to_owned(), now));
+            self.reported = Some((report.clone(), now));
         }
         due
     }
@@ -257,6 +266,10 @@ mod tests {
         StartFailure::new("Error", "x")
     }
 
+    fn report(message: &str) -> v1::ReportAgentRequest {
+        v1::ReportAgentRequest { message: message.into(), ..Default::default() }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn failing_task_does_not_stop_others() {
         let mut state = AgentState::default();
@@ -266,9 +279,10 @@ mod tests {
         assert_eq!(state.isolated_start_delay("good", now), ISOLATED_PAUSE);
         assert_eq!(state.isolated_start_delay("good", now + ISOLATED_PAUSE), Duration::ZERO);
         assert!(state.isolated_start_delay("bad", now) > Duration::from_secs(60));
-        assert_eq!(state.last_failure("h"), Some(&failure()));
+        assert_eq!(state.start_failure("h", now), None, "the pool is not to blame");
+        assert_eq!(state.isolated_failures(now).collect::<Vec<_>>(), [("bad", &failure())]);
         state.pause_isolated(&mut DemandSnapshot::default(), now);
-        assert_eq!(state.last_failure("h"), None);
+        assert_eq!(state.isolated_failures(now).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -301,7 +315,7 @@ mod tests {
         };
         let workers = [v1::AnnouncedWorker { worker: "a".into(), ..Default::default() }];
         let report_all = |state: &mut AgentState| {
-            assert!(state.announcement_due(&workers, true, now) && state.report_due("broken", now));
+            assert!(state.announcement_due(&workers, true, now) && state.report_due(&report("broken"), now));
             state.registered = Some((Some(1), 0));
         };
         assert_eq!(state.begin_generation(observe("s", "1", 5)), None);
@@ -357,10 +371,10 @@ mod tests {
     async fn unchanged_failures_are_reported_once() {
         let mut state = AgentState::default();
         let now = Instant::now();
-        assert!(!state.report_due("", now), "there was no failure");
-        assert!(state.report_due("broken", now) && !state.report_due("broken", now));
-        assert!(state.report_due("broken", now + REPORT_INTERVAL));
-        assert!(state.report_due("", now));
+        assert!(!state.report_due(&report(""), now), "there was no failure");
+        assert!(state.report_due(&report("broken"), now) && !state.report_due(&report("broken"), now));
+        assert!(state.report_due(&report("broken"), now + REPORT_INTERVAL));
+        assert!(state.report_due(&report(""), now));
         assert!(state.event_due("ErrImagePull") && !state.event_due("ErrImagePull"));
         state.start_failed(Start::Shared("h"), failure(), now);
         state.worker_joined(Start::Shared("h"), now);

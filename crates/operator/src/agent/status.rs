@@ -1,11 +1,11 @@
 //! Derives the status of an `Agent` resource. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use rota_core::text::prefix;
 use rota_crds::Management;
-use rota_crds::resource::{Agent, AgentStatus, Condition, condition};
+use rota_crds::resource::{Agent, AgentStatus, Condition, WorkerFailure, condition};
 use rota_proto::num::to_i32;
 use rota_proto::{names, v1};
 
@@ -14,7 +14,10 @@ use super::dereference::{PodLifecycle, WorkerPod};
 use super::start_failure::StartFailure;
 use crate::cluster::{AGENT, ROLE};
 
-const MAX_MESSAGE_BYTES: usize = 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 1024;
+pub(super) const MAX_REASON_BYTES: usize = 256;
+/// Time for which the last failure of a worker is shown.
+const LAST_FAILURE_TTL: SignedDuration = SignedDuration::from_hours(24);
 
 /// Observations that a status is derived from.
 pub(crate) struct StatusInput<'a> {
@@ -48,6 +51,7 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         queued_tasks: input.demand.demand.queued,
         running_tasks: input.demand.demand.running,
         message: failure.map(|failure| prefix(&failure.message, MAX_MESSAGE_BYTES).to_owned()),
+        last_failure: None,
     };
     let mut put = |type_: &str, holds: bool, reason: &str, message: &str| {
         let holds = if holds { "True" } else { "False" };
@@ -57,7 +61,13 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         None => put(condition::ACCEPTED, true, "Accepted", ""),
         Some(failure) => put(condition::ACCEPTED, false, &failure.reason, &failure.message),
     }
-    match failure {
+    match input.start_failure {
+        None => put(condition::ABLE_TO_SCALE, true, "NoFailure", ""),
+        Some(failure) => put(condition::ABLE_TO_SCALE, false, &failure.reason, &failure.message),
+    }
+    // A pool that has its workers serves, though one more cannot be started.
+    let serves = input.rejected.is_none() && ready >= agent.spec.replicas.max(1);
+    match failure.filter(|_| !serves) {
         Some(failure) => put(condition::READY, false, &failure.reason, &failure.message),
         None if ready < agent.spec.replicas => {
             put(condition::READY, false, "Starting", "fewer workers are connected than replicas");
@@ -100,6 +110,17 @@ fn unavailable<'a, W: Iterator<Item = &'a v1::WorkerDemand>>(connected: impl Fn(
     let all = connected().all(|worker| worker.unavailable);
     let (name, reason) = (names::last(&first.worker), &first.unavailable_reason);
     all.then(|| format!("the connected workers take no tasks; worker {name}: {reason}"))
+}
+
+/// Returns the last failure of a worker, unless it is old. One that was written before outlives a restart of the operator.
+pub(crate) fn last_failure(
+    agent: &Agent,
+    observed: Option<&WorkerFailure>,
+    now: Timestamp,
+) -> Option<WorkerFailure> {
+    let written = || agent.status.as_ref()?.last_failure.as_ref();
+    let last = observed.or_else(written)?;
+    (now.duration_since(last.time.0) < LAST_FAILURE_TTL).then(|| last.clone())
 }
 
 /// Builds the status of an agent that cannot be reconciled for a while: what was last known, with conditions that are
@@ -233,6 +254,39 @@ mod tests {
         let mut stopped = agent(0);
         stopped.spec.max_replicas = Some(0);
         assert_eq!(ready(&built(&stopped, &none, None)), ("True", "Stopped"));
+    }
+
+    #[test]
+    fn pool_with_its_workers_is_ready_though_it_cannot_grow() {
+        let failure = StartFailure::new("Unschedulable", "no nodes");
+        let with = |connected| {
+            let worker = v1::WorkerDemand { connected, running: 1, ..Default::default() };
+            let demand = v1::Demand { workers: vec![worker], ..Default::default() };
+            built(&agent(1), &DemandSnapshot { demand, ..Default::default() }, Some(&failure))
+        };
+        let status = with(true);
+        assert_eq!(ready(&status), ("True", "WorkersConnected"));
+        let of_type = |condition: &&Condition| condition.type_ == condition::ABLE_TO_SCALE;
+        let scaling = status.conditions.iter().find(of_type).unwrap();
+        assert_eq!((scaling.status.as_str(), scaling.reason.as_str()), ("False", "Unschedulable"));
+        assert_eq!(ready(&with(false)), ("False", "Unschedulable"));
+    }
+
+    #[test]
+    fn last_failure_is_kept_for_a_day() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let failure = |pod: &str| WorkerFailure {
+            time: rota_crds::Time(at(100)),
+            pod: pod.into(),
+            reason: "OOMKilled".into(),
+            message: String::new(),
+        };
+        let mut agent = agent(0);
+        assert_eq!(last_failure(&agent, None, at(0)), None);
+        agent.status = Some(AgentStatus { last_failure: Some(failure("a")), ..AgentStatus::default() });
+        assert_eq!(last_failure(&agent, None, at(200)), Some(failure("a")), "the operator was started since");
+        assert_eq!(last_failure(&agent, Some(&failure("b")), at(200)), Some(failure("b")));
+        assert_eq!(last_failure(&agent, Some(&failure("b")), at(100 + 24 * 3600)), None);
     }
 
     #[test]

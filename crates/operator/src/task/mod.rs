@@ -223,7 +223,8 @@ impl Tasks {
         let before = task.status.as_ref().and_then(|status| status.attempt).unwrap_or(1);
         if let Some(attempt) = built.attempt.filter(|attempt| *attempt > before) {
             let note = format!("attempt {attempt} on {}", built.worker.as_deref().unwrap_or("a worker"));
-            self.context.event(task, Normal, "Retried", "Run", &note).await;
+            // Equal actions are counted together, with the note of the first.
+            self.context.event(task, Normal, "Retried", &format!("RunAttempt{attempt}"), &note).await;
         }
         if matches!(built.phase, TaskPhase::Failed | TaskPhase::OutcomeUnknown) {
             let reason = built.reason.as_deref().unwrap_or("Failed");

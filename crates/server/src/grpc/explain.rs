@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rota_core::breaker::State as Breaker;
 use rota_core::failure::Failure;
 use rota_core::scaling::{self, Bounds, ReportedWorker};
+use rota_core::target::Target;
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
 use rota_core::{AgentName, TaskId};
@@ -75,8 +76,8 @@ impl Explainer {
                         .busy_with
                         .push(other.and_then(|task| task.alias).unwrap_or_else(|| id.to_string()));
                 }
-                context.pool =
-                    self.demand.preferred(&route).and_then(|agent| self.pool(&snapshot, task, agent));
+                let agent = task.agent().cloned().or_else(|| self.demand.preferred(&route));
+                context.pool = agent.and_then(|agent| self.pool(&snapshot, task, agent));
             }
             State::Pending => {
                 context.dependencies = self.dependencies(task).await?;
@@ -117,7 +118,10 @@ impl Explainer {
             workers: small(reported.len()),
             ceiling: scaled.ceiling,
             starting: scaling::plan(&scaled).start,
-            start_failure: self.demand.agents.pools().message(&key),
+            start_failure: match task.target {
+                Target::Task { .. } => self.demand.agents.pools().isolated_message(&key, task.id),
+                _ => self.demand.agents.pools().message(&key),
+            },
             agent: key.1,
         })
     }

@@ -15,6 +15,7 @@ use crate::wire::{check, names};
 const MAX_WORKERS: usize = 10_000;
 const MAX_INSTANCE: usize = 128;
 const MAX_MESSAGE: usize = 1024;
+const MAX_ISOLATED: usize = 100;
 
 pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersRequest) -> Result<(), Status> {
     let agent = existing(agents, &request.name)?;
@@ -42,14 +43,25 @@ pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersReque
 
 pub(super) fn report(agents: &AgentRegistry, request: v1::ReportAgentRequest) -> Result<(), Status> {
     let agent = existing(agents, &request.name)?;
-    if request.message.len() > MAX_MESSAGE {
-        return Err(invalid("message", format!("must have at most {MAX_MESSAGE} bytes")));
+    let pool = message("message", request.message)?;
+    check::count("isolated", request.isolated.len(), MAX_ISOLATED)?;
+    let mut isolated = HashMap::with_capacity(request.isolated.len());
+    for (index, failure) in request.isolated.into_iter().enumerate() {
+        let id = (failure.task.parse())
+            .map_err(|error| invalid(format!("isolated[{index}].task"), format!("is no id: {error}")))?;
+        isolated.insert(id, message(&format!("isolated[{index}].message"), failure.message)?);
     }
-    // It may quote the output of a program.
-    let mut message = request.message;
-    redact::text(&mut message);
-    agents.pools().report(agent, message);
+    agents.pools().report(agent, pool, isolated);
     Ok(())
+}
+
+/// Returns a message, which may quote the output of a program.
+fn message(field: &str, mut message: String) -> Result<String, Status> {
+    if message.len() > MAX_MESSAGE {
+        return Err(invalid(field, format!("must have at most {MAX_MESSAGE} bytes")));
+    }
+    redact::text(&mut message);
+    Ok(message)
 }
 
 /// Checks that an agent exists: reports about others would never be removed.

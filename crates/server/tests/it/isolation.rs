@@ -1,6 +1,6 @@
 //! Tasks with a worker of their own, which runs nothing else.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use rota_proto::v1::{self, Isolation, TaskState};
 use rota_proto::worker::v1::Hello;
@@ -162,5 +162,40 @@ async fn sick_worker_of_an_isolated_task_is_reported() -> Result<()> {
     assert_eq!(healthy.take().await?.task_id, own.uid);
     let demand = wait_for_demand(&cluster, |now| now.isolated.iter().any(|one| !one.queued)).await?;
     assert_eq!(demand.isolated[0].unavailable_since, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn failed_starts_for_one_task_are_its_own() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client().clone();
+    let client = &client;
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let own = tasks::create(client, isolated_task()).await?;
+    let other = tasks::create(client, isolated_task()).await?;
+    let shared = tasks::create(client, tasks::task("echo")).await?;
+    let failure =
+        |task: &str| v1::IsolatedStartFailure { task: task.into(), message: "no node has 64 CPUs".into() };
+    let report = async |isolated| {
+        let name = format!("{PARENT}/agents/echo");
+        client.report_agent(v1::ReportAgentRequest { name, isolated, ..Default::default() }).await
+    };
+    let summary = async |name: &str| -> Result<String> {
+        Ok(client.explain_task(v1::ExplainTaskRequest { name: name.into() }).await?.summary)
+    };
+    report(vec![failure(&own.uid)]).await?;
+    assert!(summary(&own.name).await?.contains("no node has 64 CPUs"));
+    for name in [&other.name, &shared.name] {
+        assert!(!summary(name).await?.contains("64 CPUs"));
+    }
+    let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
+    assert_eq!(status.causes, [], "the pool is not at fault");
+    let refused = report(vec![failure("x")]).await.unwrap_err();
+    assert_eq!(refused.fields[0].field, "isolated[0].task");
+    let many = report(vec![failure(&own.uid); 101]).await.unwrap_err();
+    assert_eq!(many.fields[0].field, "isolated");
+    report(Vec::new()).await?;
+    assert!(!summary(&own.name).await?.contains("64 CPUs"));
+    cluster.stop().await.context("it did not end")?;
     Ok(())
 }

@@ -79,6 +79,7 @@ async fn status_counts_tasks_and_workers() -> Result<()> {
     let report = |message: &str| v1::ReportAgentRequest {
         name: "namespaces/default/agents/echo".into(),
         message: message.into(),
+        ..Default::default()
     };
     client.report_agent(report("no such image")).await?;
     let now = system_status(&cluster).await?;

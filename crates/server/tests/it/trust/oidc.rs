@@ -360,7 +360,8 @@ async fn worker_waits_for_its_announcement() -> Result<()> {
 
     // Meanwhile, the pool reports its problem.
     let report = async |message: &str| {
-        let request = v1::ReportAgentRequest { name: ECHO.into(), message: message.into() };
+        let request =
+            v1::ReportAgentRequest { name: ECHO.into(), message: message.into(), ..Default::default() };
         operator.report_agent(request).await
     };
     let causes = async || {
