@@ -77,12 +77,14 @@ pub enum Command {
     Drain(drain::Drain),
     /// Delete an agent
     Delete(delete::Delete),
-    /// Administer the control plane: status, background tasks, log filter, circuit breakers
+    /// Administer the control plane: status, log filter, circuit breakers, backups
     Admin(admin::Admin),
     /// Run everything on this machine: store, control plane and workers
     Dev(dev::Dev),
     /// Run a control plane
     Server(server::Server),
+    /// Put a backup in place of the store of a control plane that is stopped
+    Restore(restore::Restore),
     /// Run a worker of an agent
     Worker(worker::Worker),
     /// Remove workspaces that workers of this machine have kept, and that no attempt uses

@@ -39,6 +39,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let command = match cli.command {
         Command::Bench(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Clean(command) => return command.run(&cli.globals).await,
+        Command::Restore(command) => return command.run(&cli.globals).await,
         Command::Inject(command) => return command.run().await,
         Command::Completion(command) => return command.run(Cli::command()),
         Command::Version(command) => return command.run(&cli.globals),
@@ -77,6 +78,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         // Handled above.
         Command::Bench(_)
         | Command::Clean(_)
+        | Command::Restore(_)
         | Command::Inject(_)
         | Command::Completion(_)
         | Command::Version(_)

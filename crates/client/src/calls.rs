@@ -91,6 +91,10 @@ calls! {
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
     /// Issues a token for workers outside of a cluster.
     repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
+    /// Removes some records of tasks that ended long ago. Call it again while there are more.
+    repeat admin.prune(PruneRequest) -> v1::PruneResponse;
+    /// Returns a consistent copy of the store, part by part.
+    once admin.backup(BackupRequest) -> tonic::Streaming<v1::BackupResponse>;
 }
 
 /// A creation, which is safe to repeat once it has a key.

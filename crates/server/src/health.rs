@@ -7,6 +7,7 @@ use std::time::Duration;
 use rota_core::Timestamp;
 use rota_core::breaker::State as Breaker;
 use rota_proto::causes;
+use rota_store::StoreSpace;
 use rota_telemetry::BackgroundTasks;
 use rota_telemetry::background_tasks::{BackgroundTaskState, BackgroundTaskStatus};
 use tokio::sync::Mutex;
@@ -18,6 +19,8 @@ use crate::clock::now;
 use crate::demand::Demand;
 use crate::store_client::{self, StoreClient, StoreProblem};
 
+/// What to do about a store that is nearly full.
+pub(crate) const SPACE_HINT: &str = "enlarge its volume, or remove old records with `rota admin prune`";
 /// Time for the store to answer; probes wait about as long.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check of the store is reused, so that probes cannot keep the store busy.
@@ -69,6 +72,16 @@ pub(crate) struct Health {
     /// 0 before the first commit.
     last_commit: AtomicI64,
     last_check: Mutex<Option<(Instant, StoreCheck)>>,
+}
+
+/// Describes a store that is nearly full.
+pub(crate) fn describe_space(space: &StoreSpace) -> String {
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    format!(
+        "the store has room for {} MiB, and keeps {} MiB for the tasks that it has",
+        mib(space.available()),
+        mib(space.needed())
+    )
 }
 
 impl Health {
@@ -155,6 +168,14 @@ impl Health {
         if let Some((message, hint)) = self.write_error() {
             let message = format!("last write failed: {message}");
             causes.push(Cause { state: State::Error, code: "store_writes", message, hint: hint.to_owned() });
+        }
+        if let Some(space) = self.store.space().filter(StoreSpace::is_nearly_full) {
+            causes.push(Cause {
+                state: State::Error,
+                code: "store_space",
+                message: format!("no tasks are accepted: {}", describe_space(&space)),
+                hint: SPACE_HINT.to_owned(),
+            });
         }
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.

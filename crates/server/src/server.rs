@@ -197,7 +197,7 @@ impl Server {
                 demand_messages: Arc::default(),
                 sessions: sessions.clone(),
                 barriers,
-                streams,
+                streams: streams.clone(),
             },
             admin: grpc::Admin {
                 store: store.clone(),
@@ -206,6 +206,7 @@ impl Server {
                 demand: demand.clone(),
                 replica: options.replica,
                 worker_tokens: worker_tokens.clone(),
+                storage: grpc::Storage { store: store.clone(), streams, backup: Arc::default() },
             },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },

@@ -13,6 +13,7 @@ use rota_core::{Epoch, Namespace, TaskId};
 use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
     Budget, Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
+    StoreSpace,
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -35,6 +36,8 @@ pub(crate) type StoreProblem = (String, &'static str);
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
+    /// Room at the last measurement; `None` before it.
+    space: Arc<Mutex<Option<StoreSpace>>>,
 }
 
 /// Outcome of the last write, and the last time in which none succeeded.
@@ -147,7 +150,7 @@ impl StoreClient {
     /// Creates a client that counts failed writes.
     pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
         let write_health = WriteHealth { failures, ..WriteHealth::default() };
-        Self { store, write_health: Arc::new(write_health) }
+        Self { store, write_health: Arc::new(write_health), space: Arc::default() }
     }
 
     pub(crate) fn write_health(&self) -> &WriteHealth {
@@ -157,6 +160,18 @@ impl StoreClient {
     /// Returns the store itself, for reads and for closing it.
     pub(crate) fn reads(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Measures the room of the store.
+    pub(crate) async fn measure_space(&self) -> Result<(), Error> {
+        let space = self.store.space().await?;
+        *self.space.lock() = space;
+        Ok(())
+    }
+
+    /// Returns the room of the store when it was last measured; `None` if it has no files.
+    pub(crate) fn space(&self) -> Option<StoreSpace> {
+        *self.space.lock()
     }
 
     /// Commits a batch; each command is answered by itself.
@@ -247,9 +262,10 @@ impl StoreClient {
         expect_reply!(self.one(Command::ClockJumped { by }).await?, Reply::Ticked(count) => count)
     }
 
-    /// Removes some expired records. Returns whether there may be more.
-    pub(crate) async fn prune(&self, prune: Prune) -> Result<bool, Status> {
-        expect_reply!(self.one(Command::Prune(prune)).await?, Reply::Pruned { more, .. } => more)
+    /// Removes some expired records. Returns how many, and whether there may be more.
+    pub(crate) async fn prune(&self, prune: Prune) -> Result<(usize, bool), Status> {
+        let reply = self.one(Command::Prune(prune)).await?;
+        expect_reply!(reply, Reply::Pruned { count, more } => (count, more))
     }
 
     /// Resolves a task's name to its id. An alias means the newest task that has it.

@@ -13,7 +13,8 @@
 //!
 //! The database runs in WAL mode with `synchronous=FULL`: a commit is on the disk before it is acknowledged. After a failed
 //! sync it is unknown what reached the disk, so the writer ends; a restart recovers the committed data. The file
-//! lock (`<database>.lock`) keeps a second process out, since the engine keeps state in memory.
+//! lock (`<database>.lock`) keeps a second process out, since the engine keeps state in memory. A reserve of space
+//! (`<database>.reserve`) is given back when the volume is full, for what frees space: start, results and removals.
 //!
 //! # Schema
 //!
@@ -30,6 +31,8 @@
 //!
 //! Start reading with `writer.rs`, then `sql.rs`.
 
+mod backup;
+mod disk;
 mod list;
 mod loads;
 mod lock;
@@ -71,6 +74,17 @@ pub type Sqlite = SingleWriterStore<Readers>;
 pub fn open(options: Options) -> Result<Sqlite, Error> {
     let (writer, readers) = open::open(&options.path)?;
     SingleWriterStore::start(Engine::new(writer, options.seed)?, readers, options.clock)
+}
+
+/// Checks that a file is an intact database of a store, without changing it. Blocking.
+pub fn check(path: &std::path::Path) -> Result<(), Error> {
+    backup::check(path)
+}
+
+/// Puts a backup in place of a database that no process has open. An existing one is lost, or an error without `replace`.
+/// Blocking.
+pub fn restore(backup: &std::path::Path, database: &std::path::Path, replace: bool) -> Result<(), Error> {
+    backup::restore(backup, database, replace)
 }
 
 /// Opens the connections alone, for tests and benchmarks of the store itself. Blocking.

@@ -1,15 +1,15 @@
 //! File lock: one process per database, since the engine keeps state in memory that only its own writes may change.
 //! SQLite's own locks last for a transaction; this one lasts while the store is open, and ends with the process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rota_store::{Error, FileLock, LockError};
 
+use crate::disk;
+
 /// Acquires the lock of a database, which is held while it is open.
 pub(crate) fn acquire(database: &Path) -> Result<FileLock, Error> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
+    let path = disk::sibling(database, ".lock");
     FileLock::acquire(&path).map_err(|error| match error {
         LockError::Open(error) => Error::Unavailable {
             message: format!("failed to open the lock file {}: {error}", path.display()),

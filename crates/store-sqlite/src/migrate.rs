@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
 use rota_core::task::{Dependency, Task};
 use rota_store::Error;
 use rusqlite::{Connection, Transaction, params};
 use rusqlite_migration::{HookResult, M, Migrations};
 
+use crate::disk::volume;
 use crate::open::explain;
 use crate::rows::stored;
 
@@ -99,14 +99,7 @@ pub(crate) fn to_latest(
 
 /// Returns the free bytes of the disk with a path, unless the file system reports none at all.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    match statvfs(path) {
-        Ok(disk) if disk.blocks() > 0 => Some(disk.blocks_available().saturating_mul(disk.fragment_size())),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::warn!(%error, "failed to read the free disk space, migrating without this check");
-            None
-        }
-    }
+    volume(path).map(|volume| volume.free)
 }
 
 fn explain_migration(error: &rusqlite_migration::Error) -> Error {

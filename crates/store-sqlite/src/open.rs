@@ -6,19 +6,39 @@ use std::time::Duration;
 use rota_store::Error;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use crate::{Readers, Writer};
-use crate::{lock, migrate};
+use crate::disk::{self, Reserve};
+use crate::{Readers, Writer, lock, migrate, writer};
 
 /// Read connections. More would wait for processors, not for the disk.
 const READER_COUNT: usize = 3;
 /// WAL pages of 4 KiB after which the writer checkpoints: rare enough not to slow down a typical commit.
 const CHECKPOINT_PAGES: i64 = 4000;
 
+/// Space that opening needs at most, unless it migrates: the log, its index, and some pages.
+const OPENING_BYTES: u64 = 1024 * 1024;
 /// Size up to which a file is checked completely on opening.
 const MAX_CHECKED_BYTES: u64 = 256 * 1024 * 1024;
 
+const DISK_FULL_HINT: &str = "free some space or enlarge the volume; no acknowledged write is lost";
+
 pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     let lock = lock::acquire(path)?;
+    let mut reserve = Reserve::of(path);
+    let (connection, epoch) = match connect(path) {
+        // Opening writes: on a full volume, with what was reserved for it.
+        Err(error) if is_short_of_space(path) && reserve.release() => {
+            tracing::warn!(%error, "the volume is full; using the reserve");
+            connect(path)?
+        }
+        connected => connected?,
+    };
+    let readers = (0..READER_COUNT).map(|_| reader(path)).collect::<Result<_, _>>()?;
+    reserve.ensure();
+    Ok((Writer::new(connection, epoch, lock, reserve), Readers::new(readers, path)))
+}
+
+/// Opens the write connection: checks and migrates the database, and takes it over.
+fn connect(path: &Path) -> Result<(Connection, i64), Error> {
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
@@ -26,8 +46,13 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     connection
         .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(|error| explain(&error))?;
-    let readers = (0..READER_COUNT).map(|_| reader(path)).collect::<Result<_, _>>()?;
-    Ok((Writer::new(connection, lock)?, Readers::new(readers)))
+    let epoch = writer::take_over(&connection)?;
+    Ok((connection, epoch))
+}
+
+/// Whether the volume has less space than opening may need.
+fn is_short_of_space(path: &Path) -> bool {
+    disk::volume(path).is_some_and(|volume| volume.free < OPENING_BYTES)
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
@@ -76,10 +101,15 @@ pub(crate) fn is_lost_sync(error: &rusqlite::Error) -> bool {
     })
 }
 
+/// Whether a write failed for lack of space.
+pub(crate) fn is_disk_full(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { hint, .. } if *hint == DISK_FULL_HINT)
+}
+
 /// Translates an SQLite error into a cause and a remedy.
 pub(crate) fn explain(error: &rusqlite::Error) -> Error {
     let (message, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => ("the disk is full", "free some space; no acknowledged write is lost"),
+        Some(ErrorCode::DiskFull) => ("the disk is full", DISK_FULL_HINT),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             "the database file is locked by another process",
             "end the other process, or use another data directory",

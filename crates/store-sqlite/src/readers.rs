@@ -1,5 +1,7 @@
 //! Read connections, and the queries that they share with the writer.
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 
 use bytes::Bytes;
@@ -10,13 +12,13 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
-    Snapshot, Span, StateRow, StoreStats, Stored, TaskRow,
+    Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
 use crate::rows::{decode, signed, stored, unsigned};
-use crate::{list, sql};
+use crate::{backup, disk, list, sql};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -137,6 +139,7 @@ pub struct Readers {
     idle: Mutex<Vec<Connection>>,
     count: usize,
     returned: Condvar,
+    path: PathBuf,
 }
 
 /// Borrowed connection, returned to the pool on drop, also in a panic.
@@ -153,8 +156,9 @@ impl Drop for Loan<'_> {
 }
 
 impl Readers {
-    pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        Self { count: connections.len(), idle: Mutex::new(connections), returned: Condvar::new() }
+    pub(crate) fn new(connections: Vec<Connection>, path: &Path) -> Self {
+        let count = connections.len();
+        Self { count, idle: Mutex::new(connections), returned: Condvar::new(), path: path.to_owned() }
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
@@ -273,6 +277,26 @@ impl Reader for Readers {
             let moment = connection.unchecked_transaction().map_err(|error| explain(&error))?;
             snapshot(&moment)
         })
+    }
+
+    fn space(&self) -> Result<Option<StoreSpace>, Error> {
+        let Some(volume) = disk::volume(&self.path) else { return Ok(None) };
+        self.with(|connection| {
+            let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            let number = |pragma| number(pragma).map(unsigned).map_err(|error| explain(&error));
+            let page = number("page_size")?;
+            let log = fs::metadata(disk::sibling(&self.path, "-wal")).map_or(0, |log| log.len());
+            Ok(Some(StoreSpace {
+                size: number("page_count")?.saturating_mul(page).saturating_add(log),
+                reusable: number("freelist_count")?.saturating_mul(page),
+                free: volume.free,
+                volume: volume.size,
+            }))
+        })
+    }
+
+    fn backup(&self) -> Result<File, Error> {
+        backup::create(&self.path)
     }
 }
 

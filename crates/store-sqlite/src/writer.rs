@@ -5,7 +5,8 @@ use rota_core::task::Task;
 use rota_store::{Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, stored_due};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use crate::open::explain;
+use crate::disk::Reserve;
+use crate::open::{explain, is_disk_full};
 use crate::rows::{encode, signed};
 use crate::{readers, rows, sql};
 
@@ -14,35 +15,65 @@ pub struct Writer {
     pub(crate) connection: Connection,
     /// Raised by each opening: a write of an earlier one is rejected.
     epoch: i64,
+    reserve: Reserve,
     _lock: FileLock,
 }
 
-impl Writer {
-    pub(crate) fn new(connection: Connection, lock: FileLock) -> Result<Self, Error> {
-        let mut writer = Self { connection, epoch: 0, _lock: lock };
-        writer.run("BEGIN IMMEDIATE", [])?;
-        let opened = writer.take_over().and_then(|()| writer.run("COMMIT", []));
-        if opened.is_err() {
-            let _ = writer.run("ROLLBACK", []);
-        }
-        opened.map(|_| writer)
-    }
-
-    /// Raises the epoch, and puts records that can be decoded again, for example after a downgrade was undone, back where
-    /// they belong.
-    fn take_over(&mut self) -> Result<(), Error> {
-        self.run(sql::RAISE_EPOCH, [])?;
-        self.epoch = readers::one(&self.connection, sql::EPOCH, [], |row| row.get(0))?.unwrap_or_default();
-        let rows = readers::all(&self.connection, sql::UNDECODABLE, [], |row| {
+/// Raises the epoch, and puts records that can be decoded again, for example after a downgrade was undone, back where
+/// they belong. Returns the epoch.
+pub(crate) fn take_over(connection: &Connection) -> Result<i64, Error> {
+    transact(connection, || {
+        run(connection, sql::RAISE_EPOCH, [])?;
+        let epoch = readers::one(connection, sql::EPOCH, [], |row| row.get(0))?.unwrap_or_default();
+        let rows = readers::all(connection, sql::UNDECODABLE, [], |row| {
             let key = readers::key(row, 1)?;
             Ok((RouteId(row.get(0)?), readers::decoded(key, row, 3)?))
         })?;
         for (route, task) in rows {
             if let Ok(task) = task {
-                self.update_task(&task, route)?;
+                update_task(connection, &task, route)?;
             }
         }
-        Ok(())
+        Ok(epoch)
+    })
+}
+
+/// Writes in a transaction of its own.
+fn transact<T>(connection: &Connection, write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    run(connection, "BEGIN IMMEDIATE", [])?;
+    let written = write().and_then(|written| run(connection, "COMMIT", []).map(|_| written));
+    if written.is_err() {
+        // Some errors have already rolled back; then this has no effect.
+        let _ = run(connection, "ROLLBACK", []);
+    }
+    written
+}
+
+fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, Error> {
+    let mut statement = connection.prepare_cached(sql).map_err(|error| explain(&error))?;
+    statement.execute(params).map_err(|error| explain(&error))
+}
+
+fn update_task(connection: &Connection, task: &Task, route: RouteId) -> Result<(), Error> {
+    let params = params![
+        signed(task.key.0),
+        task.state as u8,
+        route.0,
+        task.rank(),
+        stored_due(task).map(|at| at.0),
+        task.ended_at.map(|at| at.0),
+        encode(task)?
+    ];
+    run(connection, sql::UPDATE_TASK, params).map(drop)
+}
+
+impl Writer {
+    pub(crate) fn new(connection: Connection, epoch: i64, lock: FileLock, reserve: Reserve) -> Self {
+        Self { connection, epoch, reserve, _lock: lock }
+    }
+
+    fn truncate_log(&self) {
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).optional();
     }
 
     #[cfg(test)]
@@ -51,8 +82,7 @@ impl Writer {
     }
 
     fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| explain(&error))?;
-        statement.execute(params).map_err(|error| explain(&error))
+        run(&self.connection, sql, params)
     }
 
     /// Writes in the open transaction.
@@ -128,7 +158,7 @@ impl Writer {
             self.run(sql::INSERT_PAYLOAD, params![signed(task.key.0), &payload[..]])?;
         }
         for (task, route) in &changes.updated {
-            self.update_task(task, *route)?;
+            update_task(&self.connection, task, *route)?;
         }
         for (sql, bodies) in [(sql::PUT_RESULT, &changes.results), (sql::PUT_SECRETS, &changes.secrets)] {
             for (key, body) in bodies {
@@ -156,19 +186,6 @@ impl Writer {
             encode(task)?
         ];
         self.run(sql::INSERT_TASK, params).map(drop)
-    }
-
-    fn update_task(&self, task: &Task, route: RouteId) -> Result<(), Error> {
-        let params = params![
-            signed(task.key.0),
-            task.state as u8,
-            route.0,
-            task.rank(),
-            stored_due(task).map(|at| at.0),
-            task.ended_at.map(|at| at.0),
-            encode(task)?
-        ];
-        self.run(sql::UPDATE_TASK, params).map(drop)
     }
 
     fn put_names(&self, changes: &Changes) -> Result<(), Error> {
@@ -220,11 +237,18 @@ impl Backend for Writer {
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
-        self.run("BEGIN IMMEDIATE", [])?;
-        let written = self.put(changes).and_then(|written| self.run("COMMIT", []).map(|_| written));
-        if written.is_err() {
-            // Some errors have already rolled back; then this has no effect.
-            let _ = self.run("ROLLBACK", []);
+        let mut written = transact(&self.connection, || self.put(changes));
+        if written.as_ref().is_err_and(is_disk_full) {
+            // The log may have grown over space that it does not need any more.
+            self.truncate_log();
+            written = transact(&self.connection, || self.put(changes));
+        }
+        if written.as_ref().is_err_and(is_disk_full) && self.reserve.release() {
+            tracing::warn!("the volume is full; using the reserve");
+            written = transact(&self.connection, || self.put(changes));
+        }
+        if written.is_ok() {
+            self.reserve.ensure();
         }
         written
     }
@@ -237,6 +261,6 @@ impl Backend for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Leaves a small file; if it fails, the next opening does the same.
-        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).optional();
+        self.truncate_log();
     }
 }

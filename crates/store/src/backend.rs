@@ -5,6 +5,7 @@
 //! A record is keyed by the revision of its creation, within its shard; a backend with several shards puts the shard in
 //! front. The id that callers know is a secondary key per namespace.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, Span, StoreStats};
+use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, Span, StoreSpace, StoreStats};
 
 /// Missing object that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -356,4 +357,8 @@ pub trait Reader: Send + Sync + 'static {
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error>;
     fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error>;
     fn snapshot(&self) -> Result<Snapshot, Error>;
+    /// Returns the room of the store; `None` if it has no files.
+    fn space(&self) -> Result<Option<StoreSpace>, Error>;
+    /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
+    fn backup(&self) -> Result<File, Error>;
 }

@@ -43,6 +43,9 @@ mod file_lock;
 pub mod memory;
 mod records;
 pub mod single_writer;
+mod space;
+
+use std::fs::File;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,6 +64,7 @@ pub use records::{
     Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OnWorker, OpenSession, Page,
     Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, Span, StoreStats, encoded_size,
 };
+pub use space::StoreSpace;
 
 /// Failure of a store. Nothing of the batch has happened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -140,6 +144,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns counts for metrics, with the first ready task of each of these routes.
     async fn stats(&self, routes: Vec<RouteId>) -> Result<StoreStats, Error>;
+
+    /// Returns the room of the store; `None` if it has no files.
+    async fn space(&self) -> Result<Option<StoreSpace>, Error>;
+
+    /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
+    async fn backup(&self) -> Result<File, Error>;
 
     /// Completes the pending calls, then closes.
     async fn close(&self);

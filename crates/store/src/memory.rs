@@ -2,6 +2,7 @@
 //! use it where durability does not matter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::slice::from_ref;
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use uuid::Uuid;
 use crate::{
     Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
     FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, OnWorker, Page, Reader,
-    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreStats, TaskRow,
-    WaitsKey, WaitsPage, Written, stored_due,
+    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreSpace, StoreStats,
+    TaskRow, WaitsKey, WaitsPage, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -337,6 +338,15 @@ impl Reader for InMemoryStore {
     fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
         let ready = self.state.read().ready_on(route);
         Ok(ready.into_iter().filter(|(at, _)| *at < rank).count() as u64)
+    }
+
+    fn space(&self) -> Result<Option<StoreSpace>, Error> {
+        Ok(None)
+    }
+
+    fn backup(&self) -> Result<File, Error> {
+        let message = "the store is in memory and has no file".to_owned();
+        Err(Error::Unavailable { message, hint: "start the control plane with a data directory" })
     }
 
     fn stats(&self, routes: &[RouteId]) -> Result<StoreStats, Error> {

@@ -8,6 +8,7 @@ use rota_proto::v1::{
 };
 use rota_settings::HumanDuration;
 
+use super::storage::{Backup, Prune};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Paint, Table, age, clean, elapsed, time};
@@ -20,7 +21,10 @@ Examples:
   rota admin log-filter info,rota_server=debug
   rota admin breakers
   rota admin reset-breaker coder
-  rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token";
+  rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
+  rota admin prune --older-than 7d
+  rota admin backup rota.sqlite
+  rota admin backup --directory /var/backups/rota --keep 7";
 
 /// Administer the control plane
 #[derive(Debug, Args)]
@@ -52,6 +56,10 @@ pub enum What {
     },
     /// Print a new token with which workers of an agent open sessions; it is not stored
     CreateWorkerToken(CreateWorkerToken),
+    /// Remove the records of tasks that ended some time ago; those that other tasks need stay
+    Prune(Prune),
+    /// Copy the store of the control plane to a file while it is in use
+    Backup(Backup),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +90,8 @@ impl Admin {
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
             What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
+            What::Prune(prune) => prune.run(context).await,
+            What::Backup(backup) => backup.run(context).await,
         }
     }
 }
@@ -123,6 +133,12 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
     row("uptime", elapsed(status.start_time.as_ref(), status.server_time.as_ref()));
     row("server time", time(status.server_time.as_ref()));
     row("store", if store.available { "reachable" } else { "unreachable" }.to_owned());
+    if let Some(space) = &store.space {
+        let mib = |bytes: i64| format!("{} MiB", bytes / (1 << 20));
+        let (used, free) =
+            (mib(space.size_bytes - space.reusable_bytes), mib(space.free_bytes + space.reusable_bytes));
+        row("store space", format!("{used} used, {free} free"));
+    }
     row("last commit", store.last_commit_time.map_or("none".to_owned(), |at| age(Some(&at)) + " ago"));
     row("workers", format!("{} ({} connected)", counts.workers, counts.sessions));
     let on_workers = counts.assigned_tasks + counts.running_tasks;

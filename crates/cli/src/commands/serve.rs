@@ -1,6 +1,6 @@
 //! Start of a control plane, shared by `rota dev` and `rota server`: opens the store and binds the listeners.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,10 +11,15 @@ use secrecy::SecretString;
 use crate::exit::{Exit, Failure};
 use crate::private;
 
+/// Returns the file of the store in a data directory.
+pub fn database(data_dir: &Path) -> PathBuf {
+    data_dir.join("rota.sqlite")
+}
+
 /// Opens the store in a data directory, which must exist.
 pub async fn open(data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
     let options = rota_store_sqlite::Options {
-        path: data_dir.join("rota.sqlite"),
+        path: database(data_dir),
         clock: Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros())),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
     };
@@ -35,7 +40,7 @@ pub async fn bind(options: Options) -> anyhow::Result<Bound> {
 }
 
 /// Converts a store's error, with its hint.
-fn store_failure(error: rota_store::Error) -> Failure {
+pub fn store_failure(error: rota_store::Error) -> Failure {
     let failure = Failure::new(Exit::Failed, error.to_string());
     match error {
         rota_store::Error::Unavailable { hint, .. } => failure.hint(hint),

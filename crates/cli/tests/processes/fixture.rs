@@ -46,7 +46,8 @@ impl Graces {
 pub(crate) struct Fixture {
     server: Option<Process>,
     graces: Graces,
-    data: PathBuf,
+    /// Data directory of the control plane.
+    pub(crate) data: PathBuf,
     addr: Option<SocketAddr>,
     /// Disk of the control plane, if it has one of its own.
     pub(crate) disk: Option<SmallDisk>,

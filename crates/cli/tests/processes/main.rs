@@ -17,6 +17,7 @@ mod dry_run;
 mod errors;
 mod fixture;
 mod following;
+mod full_volume;
 mod hostile;
 mod interrupt;
 mod isolation;

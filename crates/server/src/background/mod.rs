@@ -2,6 +2,7 @@
 
 mod commits;
 mod prune;
+mod space;
 mod timer;
 
 use std::sync::Arc;
@@ -87,7 +88,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Applies timeouts, start times and retries that are due";
     let timer = timer::run(store.clone(), due, write_grace, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
-    let prune = prune::run(store, retention, stop.clone(), monitor("prune", help));
+    let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
+    let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
@@ -99,6 +101,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("breakers", spawn("breakers", OnExit::Done, breakers)),
         ("timer", spawn("timer", OnExit::Done, timer)),
         ("prune", spawn("prune", OnExit::Done, prune)),
+        ("space", spawn("space", OnExit::Done, space)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

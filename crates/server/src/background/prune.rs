@@ -40,7 +40,7 @@ pub(super) async fn run(
             // An activation for each transaction: a long backlog must not look stuck.
             let activation = monitor.activate();
             match store.prune(prune).await {
-                Ok(more) if more && !stop.is_cancelled() => activation.succeeded(),
+                Ok((_, more)) if more && !stop.is_cancelled() => activation.succeeded(),
                 Ok(_) => break activation.succeeded(),
                 Err(status) => {
                     tracing::warn!(%status, "pruning failed");

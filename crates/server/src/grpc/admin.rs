@@ -13,8 +13,10 @@ use rota_proto::v1::{self, BackgroundTaskState, SystemState};
 use rota_telemetry::{background_tasks, log};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::Storage;
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
@@ -37,6 +39,7 @@ pub(crate) struct Admin {
     pub(crate) demand: Demand,
     pub(crate) replica: String,
     pub(crate) worker_tokens: WorkerTokens,
+    pub(crate) storage: Storage,
 }
 
 impl Admin {
@@ -47,6 +50,12 @@ impl Admin {
             latency: Some(time::duration(check.latency)),
             last_commit_time: health.last_commit().map(time::timestamp),
             write_error: health.write_error().map(|(message, _)| message).unwrap_or_default(),
+            space: self.store.space().map(|space| v1::StoreSpace {
+                size_bytes: num::to_i64(space.size),
+                reusable_bytes: num::to_i64(space.reusable),
+                free_bytes: num::to_i64(space.free),
+                volume_bytes: num::to_i64(space.volume),
+            }),
         }
     }
 
@@ -191,6 +200,16 @@ impl AdminService for Admin {
         let token = token.map_err(|error| Status::internal(error.to_string()))?;
         let token = token.expose_secret().to_owned();
         Ok(Response::new(v1::IssueWorkerTokenResponse { token, expire_time }))
+    }
+
+    async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
+        self.storage.prune(request.into_inner()).await.map(Response::new)
+    }
+
+    type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.storage.backup().map(Response::new)
     }
 
     async fn reset_breaker(

@@ -10,7 +10,7 @@ use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
-use rota_store::{Command, Create, PutAgent, Refused, Reply};
+use rota_store::{Command, Create, PutAgent, Refused, Reply, StoreSpace};
 use rota_telemetry::{finish, trace, traces};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::traced;
 use crate::agents::AgentRegistry;
+use crate::health;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::Sealer;
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
@@ -119,6 +120,16 @@ impl Creator {
             && !self.exists(&command).await?
         {
             return Err(status::hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
+        }
+        let space = self.store.space().filter(StoreSpace::is_nearly_full);
+        if let Some(space) = space.filter(|_| !request.validate_only)
+            && !self.exists(&command).await?
+        {
+            return Err(status::hinted(
+                "STORE_NEARLY_FULL",
+                health::describe_space(&space),
+                health::SPACE_HINT,
+            ));
         }
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias } })
     }

@@ -16,6 +16,7 @@ mod health;
 mod input;
 mod managed;
 mod pools;
+mod storage;
 mod streams;
 mod tasks;
 pub(crate) mod traced;
@@ -26,6 +27,7 @@ pub(crate) use agents::Agents;
 pub(crate) use create::Creator;
 pub(crate) use explain::Explainer;
 pub(crate) use health::HealthService;
+pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
 

@@ -71,6 +71,17 @@ pub(crate) struct Metrics {
     slot_mismatches: Counter,
     undecodable: Counter,
     write_failures: Counter,
+    writes_failing: Gauge,
+    space: Space,
+}
+
+/// Room of the store, by kind of bytes.
+#[derive(Debug, Default)]
+struct Space {
+    size: Gauge,
+    reusable: Gauge,
+    free: Gauge,
+    volume: Gauge,
 }
 
 /// Every metric of the control plane.
@@ -107,6 +118,8 @@ impl Metrics {
             slot_mismatches: Counter::default(),
             undecodable: Counter::default(),
             write_failures: Counter::default(),
+            writes_failing: Gauge::default(),
+            space: Space::default(),
         };
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
@@ -143,7 +156,8 @@ impl Metrics {
         let labels = &["namespace", "agent", "model"];
         let help = "Cost of attempts in US dollars, as far as their runtimes report it";
         registry.register("rota_cost", Some(Unit::Other("usd".to_owned())), labels, help, &self.cost);
-        let help = "Workers, by state: idle, busy, draining, or away while they may reconnect";
+        let help = "Workers, by state: idle, busy, draining, not_ready (they report a problem), suspended (by their \
+                    circuit breaker), or away while they may reconnect";
         registry.register("rota_workers", None, IN_STATE, help, &self.workers);
         let help = "Slots of connected workers, by state: free or used; a draining worker has no free ones";
         registry.register("rota_worker_slots", None, IN_STATE, help, &self.slots);
@@ -164,6 +178,17 @@ impl Metrics {
         registry.register("rota_store_undecodable_records", None, &[], help, &self.undecodable);
         let help = "Writes that the store did not take, as with a full disk; their callers received an error";
         registry.register("rota_store_write_failures", None, &[], help, &self.write_failures);
+        let help = "Whether the last write failed (0 or 1)";
+        registry.register("rota_store_writes_failing", None, &[], help, &self.writes_failing);
+        let bytes = || Some(Unit::Bytes);
+        let Space { size, reusable, free, volume } = &self.space;
+        registry.register("rota_store_size", bytes(), &[], "Size of the store's files", size);
+        let help = "What is unused within the store's files: room for new records";
+        registry.register("rota_store_reusable", bytes(), &[], help, reusable);
+        let help = "What is free on the volume of the store; 0 if it has no files";
+        registry.register("rota_store_free", bytes(), &[], help, free);
+        let help = "Size of the volume of the store; 0 if it has no files";
+        registry.register("rota_store_volume", bytes(), &[], help, volume);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(

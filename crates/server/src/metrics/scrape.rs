@@ -119,6 +119,17 @@ impl Scraper {
             gauge.set(gauge.get().max(state));
         }
         self.update_workers(snapshot);
+        self.update_store();
+    }
+
+    fn update_store(&self) {
+        let metrics = &self.metrics;
+        metrics.writes_failing.set(self.store.write_health().error().is_some().into());
+        let space = self.store.space().unwrap_or_default();
+        metrics.space.size.set(num::to_i64(space.size));
+        metrics.space.reusable.set(num::to_i64(space.reusable));
+        metrics.space.free.set(num::to_i64(space.free));
+        metrics.space.volume.set(num::to_i64(space.volume));
     }
 
     fn update_workers(&self, snapshot: &Snapshot) {

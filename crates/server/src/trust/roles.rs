@@ -85,7 +85,7 @@ mod tests {
         ("rota.v1.AdminService", &["GetSystemStatus", "ListBackgroundTasks"], OPERATORS),
         (
             "rota.v1.AdminService",
-            &["GetLogFilter", "SetLogFilter", "ResetBreaker", "IssueWorkerToken"],
+            &["GetLogFilter", "SetLogFilter", "ResetBreaker", "IssueWorkerToken", "Prune", "Backup"],
             ADMINS,
         ),
         ("rota.worker.v1.WorkerService", &["Session", "FetchPreviousResult"], WORKERS),

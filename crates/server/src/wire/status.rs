@@ -31,6 +31,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("INPUT_REQUEST_NOT_FOUND", Code::FailedPrecondition, "No pending input request has that id."),
     ("LIMIT_REACHED", Code::ResourceExhausted, "A limit of the system was reached."),
     (
+        "STORE_NEARLY_FULL",
+        Code::Unavailable,
+        "The volume of the store is nearly full: no tasks are accepted.",
+    ),
+    (
         "IDEMPOTENCY_KEY_CONFLICT",
         Code::AlreadyExists,
         "The idempotency key or id belongs to a different task; the details name the fields that differ.",

@@ -4,6 +4,7 @@
 mod outbox;
 mod writer;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
@@ -19,7 +20,7 @@ use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
     Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply,
-    ScopedId, Snapshot, Store, StoreStats,
+    ScopedId, Snapshot, Store, StoreSpace, StoreStats,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -183,6 +184,16 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn stats(&self, routes: Vec<RouteId>) -> Result<StoreStats, Error> {
         self.read(move |reads| reads.stats(&routes)).await
+    }
+
+    async fn space(&self) -> Result<Option<StoreSpace>, Error> {
+        self.read(R::space).await
+    }
+
+    async fn backup(&self) -> Result<File, Error> {
+        // Takes minutes for a large store: none of the reads waits for it.
+        let reads = Arc::clone(&self.reads);
+        tokio::task::spawn_blocking(move || reads.backup()).await.map_err(|_| Error::Closed)?
     }
 
     async fn close(&self) {

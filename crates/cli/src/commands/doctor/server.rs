@@ -7,8 +7,8 @@ use rota_client::discover::{Found, Origin};
 use rota_client::{Client, Code};
 use rota_proto::names;
 use rota_proto::v1::{
-    Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, SystemState,
-    SystemStatus, Worker, runtime,
+    Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, StoreSpace,
+    SystemState, SystemStatus, Worker, runtime,
 };
 use rota_telemetry::clock;
 use tokio::net::TcpStream;
@@ -27,6 +27,8 @@ const SKEW_WARNING: Duration = Duration::from_secs(2);
 const SKEW_FAILURE: Duration = Duration::from_secs(60);
 /// Workers that get no tasks and are named.
 const MAX_WORKERS: usize = 10;
+/// Free space of the store's volume that is low.
+const LOW_SPACE_PERCENT: i64 = 15;
 /// Store latency that slows everything down.
 const SLOW_STORE: Duration = Duration::from_secs(1);
 
@@ -166,6 +168,7 @@ pub fn status(reached: &Reached) -> Vec<Check> {
             }
             _ => Check::ok("store", format!("responds in {}", duration(latency))),
         });
+        checks.extend(store.space.as_ref().map(space));
     }
     let unhealthy: Vec<_> = (status.background_tasks.iter())
         .filter(|one| {
@@ -308,6 +311,17 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
     }
     checks.extend(unavailable(workers));
     checks
+}
+
+/// Reports the room of the store.
+fn space(space: &StoreSpace) -> Check {
+    let free = space.free_bytes.saturating_add(space.reusable_bytes);
+    let percent = free.saturating_mul(100) / space.volume_bytes.max(1);
+    let message = format!("{} MiB free for records, {percent}% of its volume", free / (1 << 20));
+    match percent {
+        ..LOW_SPACE_PERCENT => Check::warn("store", message, "enlarge the volume, or see `rota admin prune`"),
+        _ => Check::ok("store", message),
+    }
 }
 
 /// Why a worker gets no tasks; empty if it gets some.

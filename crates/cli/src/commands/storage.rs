@@ -1,0 +1,181 @@
+//! `rota admin prune` and `rota admin backup`: care for the store of the control plane.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use rota_proto::v1::{BackupRequest, PruneRequest};
+use rota_settings::HumanDuration;
+use rota_telemetry::clock;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Beginning and end of the names of backups in a directory, around the time of each.
+const PREFIX: &str = "rota-";
+const SUFFIX: &str = ".sqlite";
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Time since the end of the tasks that are removed
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    older_than: HumanDuration,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// File to create; `-` writes to the standard output
+    #[arg(value_name = "FILE", required_unless_present = "directory", conflicts_with = "directory")]
+    file: Option<PathBuf>,
+    /// Directory in which to create a file named after the time
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Number of backups to keep in the directory; older ones are removed [default: all]
+    #[arg(long, value_name = "COUNT", requires = "directory", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+}
+
+impl Prune {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let mut removed = 0;
+        loop {
+            let request = PruneRequest { older_than: Some(self.older_than.0.into()) };
+            let part = context.client.prune(request).await?;
+            removed += part.removed;
+            if !part.more {
+                break;
+            }
+            context.reporter.line(&format!("{removed} records removed so far"));
+        }
+        match context.out.is_human() {
+            true => context.out.line(&format!("{removed} records removed"))?,
+            false => context.out.value(&json!({ "removed": removed }))?,
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+impl Backup {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.file.as_deref() == Some(Path::new("-")) {
+            receive(context, &mut io::stdout()).await?;
+            return Ok(Exit::Ok);
+        }
+        let path = match (self.file, &self.directory) {
+            (Some(file), _) => file,
+            (None, Some(directory)) => directory.join(format!(
+                "{PREFIX}{}{SUFFIX}",
+                jiff::Timestamp::try_from(clock::now())?.strftime("%Y%m%dT%H%M%SZ")
+            )),
+            (None, None) => bail!("a file or a directory is required"),
+        };
+        let bytes = create(context, &path).await?;
+        let removed = match (&self.directory, self.keep) {
+            (Some(directory), Some(keep)) => remove_older(directory, keep)?,
+            _ => Vec::new(),
+        };
+        if !context.out.is_human() {
+            context.out.value(&json!({ "file": path, "bytes": bytes, "removed": removed }))?;
+            return Ok(Exit::Ok);
+        }
+        context.out.line(&format!("{}: {} MiB, complete", path.display(), bytes.div_ceil(1 << 20)))?;
+        for old in removed {
+            context.out.line(&format!("{}: removed", old.display()))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Creates the file, or nothing: it has its name once it is complete, checked and on the disk. Returns its size.
+async fn create(context: &Context, path: &Path) -> anyhow::Result<u64> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let received = receive_file(context, &partial).await;
+    if received.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    let bytes = received?;
+    fs::rename(&partial, path).with_context(|| format!("failed to rename {}", partial.display()))?;
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        File::open(folder).and_then(|folder| folder.sync_all())?;
+    }
+    Ok(bytes)
+}
+
+async fn receive_file(context: &Context, path: &Path) -> anyhow::Result<u64> {
+    // It has prompts, results and encrypted secrets: only its owner may read it.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("failed to create {}", path.display()))?;
+    let bytes = receive(context, &mut file).await?;
+    file.sync_all().with_context(|| format!("failed to write {}", path.display()))?;
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || rota_store_sqlite::check(&path)).await??;
+    Ok(bytes)
+}
+
+async fn receive(context: &Context, to: &mut impl Write) -> anyhow::Result<u64> {
+    let mut parts = context.client.backup(BackupRequest {}).await?;
+    let mut bytes = 0;
+    while let Some(part) = parts.message().await.map_err(|status| context.client.error(status))? {
+        to.write_all(&part.data).context("failed to write the backup")?;
+        bytes += part.data.len() as u64;
+    }
+    to.flush().context("failed to write the backup")?;
+    Ok(bytes)
+}
+
+/// Returns the backups of a directory, the newest last. Their names sort by time.
+pub fn backups(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut backups = Vec::new();
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("failed to read {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            backups.push(path);
+        }
+    }
+    backups.sort();
+    Ok(backups)
+}
+
+/// Removes all but the newest backups of a directory. Returns what was removed.
+fn remove_older(directory: &Path, keep: u32) -> anyhow::Result<Vec<PathBuf>> {
+    let mut backups = backups(directory)?;
+    let old = backups.len().saturating_sub(keep as usize);
+    backups.truncate(old);
+    for path in &backups {
+        fs::remove_file(path).with_context(|| format!("failed to remove {}", path.display()))?;
+    }
+    Ok(backups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_backups_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "rota-20300101T000000Z.sqlite",
+            "rota-20300103T000000Z.sqlite",
+            "rota-20300102T000000Z.sqlite",
+            "other.sqlite",
+        ] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(
+            remove_older(folder.path(), 2).unwrap(),
+            [folder.path().join("rota-20300101T000000Z.sqlite")]
+        );
+        assert_eq!(remove_older(folder.path(), 2).unwrap(), [""; 0].map(PathBuf::from));
+        assert!(folder.path().join("other.sqlite").exists());
+    }
+}

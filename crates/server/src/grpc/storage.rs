@@ -1,0 +1,84 @@
+//! Care for the store: removal of old records, and backups.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_proto::{num, v1};
+use rota_store::Prune;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::streams::{Outbox, Streams, send};
+use crate::clock::now;
+use crate::store_client::StoreClient;
+use crate::wire::status::{error, invalid, store};
+
+/// Time after which a removal returns, to be called again.
+const PRUNE_TIME: Duration = Duration::from_secs(2);
+/// Records of each kind that one transaction removes.
+const MAX_PRUNED: usize = 200;
+/// Size of one part of a backup, in bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Parts that wait for the caller to read them.
+const CHUNKS: usize = 2;
+
+pub(crate) struct Storage {
+    pub(crate) store: StoreClient,
+    pub(crate) streams: Streams,
+    /// Held during a backup: each needs as much space as the store.
+    pub(crate) backup: Arc<Mutex<()>>,
+}
+
+impl Storage {
+    pub(super) async fn prune(&self, request: v1::PruneRequest) -> Result<v1::PruneResponse, Status> {
+        let age = request.older_than.ok_or_else(|| invalid("older_than", "is required"))?;
+        let age = Duration::try_from(age).map_err(|_| invalid("older_than", "must not be negative"))?;
+        let ended_before = Some(now() - age);
+        // Sessions stay as long as always: their epochs fence what workers may still send.
+        let left_before = rota_core::Timestamp(0);
+        let began = Instant::now();
+        let mut removed = 0;
+        loop {
+            let prune = Prune { ended_before, left_before, limit: MAX_PRUNED };
+            let (count, more) = self.store.prune(prune).await?;
+            removed += count;
+            if !more || began.elapsed() >= PRUNE_TIME {
+                tracing::info!(removed, ?age, "removed old records");
+                return Ok(v1::PruneResponse { removed: num::to_i64(removed), more });
+            }
+        }
+    }
+
+    pub(super) fn backup(&self) -> Result<ReceiverStream<Result<v1::BackupResponse, Status>>, Status> {
+        let Ok(turn) = Arc::clone(&self.backup).try_lock_owned() else {
+            return Err(error("LIMIT_REACHED", "another backup is being made; wait for its end"));
+        };
+        let client = self.store.clone();
+        Ok(self.streams.serve("backup", CHUNKS, |outbox| async move {
+            let _turn = turn;
+            let copy = client.reads().backup().await.map_err(store)?;
+            transfer(copy, &outbox).await
+        }))
+    }
+}
+
+async fn transfer(mut copy: File, outbox: &Outbox<v1::BackupResponse>) -> Result<(), Status> {
+    loop {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut data = Vec::with_capacity(CHUNK_BYTES);
+            let read = copy.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut data);
+            read.map(|_| (copy, data))
+        });
+        let read = read.await.map_err(|_| Status::internal("the reader of the backup has failed"))?;
+        let (rest, data) = read.map_err(|error| Status::data_loss(error.to_string()))?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        send(outbox, v1::BackupResponse { data }).await?;
+        copy = rest;
+    }
+}
