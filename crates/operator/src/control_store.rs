@@ -45,7 +45,7 @@ impl Generation {
         self.lost.filter(|(at, _)| *at > earlier.number).map(|(_, loss)| loss)
     }
 
-    /// Returns what happened to the store since the operator was started.
+    /// Returns what happened to the store since the operator was started, or while it was away.
     pub(crate) fn loss(self) -> Option<Loss> {
         self.loss_since(Self::default())
     }
@@ -82,6 +82,11 @@ impl ControlStore {
             });
         }
         change
+    }
+
+    /// Returns the version that was taken in last.
+    pub(crate) fn version(&self) -> Option<v1::StoreVersion> {
+        self.version.lock().clone()
     }
 
     /// Returns the current generation. What was registered in an earlier one must be registered again.

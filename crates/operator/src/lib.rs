@@ -51,6 +51,7 @@ mod pods;
 mod run;
 #[cfg(feature = "clap")]
 mod settings;
+mod store_record;
 mod task;
 mod terminating;
 mod trust;

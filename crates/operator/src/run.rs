@@ -21,7 +21,7 @@ use crate::control_plane::{self, CaFile};
 use crate::controller::Source;
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
-use crate::{Error, Options, agent, controller, lease, pods, task, trust};
+use crate::{Error, Options, agent, controller, lease, pods, store_record, task, trust};
 
 /// Pending triggers per scope; senders wait when it is full.
 const TRIGGER_QUEUE_SIZE: usize = 1024;
@@ -94,6 +94,7 @@ async fn operate(
         cluster: cluster.into(),
         store: Arc::default(),
     };
+    store_record::read(&context).await?;
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;
     // Stops all parts: on shutdown, and when one of them exits.
@@ -131,6 +132,7 @@ fn start(
     };
     start("trust", control_plane::renew_certificates(context.clone(), ca, renewed, stop.clone()).boxed());
 
+    start("store record", store_record::keep(context.clone(), stop.clone()).boxed());
     start("first contact", control_plane::first_contact(context.clone(), stop.clone()).boxed());
 
     let scopes = scopes(context);

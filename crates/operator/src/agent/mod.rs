@@ -152,7 +152,7 @@ impl Agents {
         state: &mut AgentState,
     ) -> Result<Action, ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
-        if let Some(loss) = state.begin_generation(self.context.store.generation()) {
+        if let Some(loss) = state.begin_generation(self.context.store.generation(), agent.status.is_some()) {
             let note = format!("{}; registering the agent again", loss.describe());
             self.context.event(agent, EventType::Warning, "ControlPlaneLostRecords", "Register", &note).await;
         }

@@ -80,12 +80,12 @@ impl<'a> Start<'a> {
 
 impl AgentState {
     /// Forgets what the control plane has received, if it was started again since. Returns what happened to its store, if it
-    /// had accepted this agent before and may have lost it.
-    pub(super) fn begin_generation(&mut self, generation: Generation) -> Option<Loss> {
+    /// had accepted this agent before and may have lost it. `was_known` is whether an earlier operator had registered it.
+    pub(super) fn begin_generation(&mut self, generation: Generation, was_known: bool) -> Option<Loss> {
         if self.generation == generation {
             return None;
         }
-        let had_registered = self.registered.take().is_some();
+        let had_registered = self.registered.take().is_some() || was_known;
         (self.rejected, self.announced, self.reported) = (None, None, None);
         self.history.control_plane_unavailable();
         let before = std::mem::replace(&mut self.generation, generation);
@@ -318,18 +318,19 @@ mod tests {
             assert!(state.announcement_due(&workers, true, now) && state.report_due(&report("broken"), now));
             state.registered = Some((Some(1), 0));
         };
-        assert_eq!(state.begin_generation(observe("s", "1", 5)), None);
+        assert_eq!(state.begin_generation(observe("s", "1", 5), false), None);
         report_all(&mut state);
-        assert_eq!(state.begin_generation(observe("s", "1", 6)), None);
+        assert_eq!(state.begin_generation(observe("s", "1", 6), false), None);
         assert!(state.registered.is_some(), "the control plane still runs");
-        assert_eq!(state.begin_generation(observe("s", "2", 6)), None);
+        assert_eq!(state.begin_generation(observe("s", "2", 6), false), None);
         report_all(&mut state);
-        assert_eq!(state.begin_generation(observe("s", "3", 2)), Some(Loss::Restored));
+        assert_eq!(state.begin_generation(observe("s", "3", 2), false), Some(Loss::Restored));
         report_all(&mut state);
-        assert_eq!(state.begin_generation(observe("t", "4", 9)), Some(Loss::Replaced));
+        assert_eq!(state.begin_generation(observe("t", "4", 9), false), Some(Loss::Replaced));
         assert_eq!(state.registered, None);
+        assert_eq!(AgentState::default().begin_generation(store.generation(), true), Some(Loss::Replaced));
         // One that has not been registered lost nothing.
-        assert_eq!(AgentState::default().begin_generation(store.generation()), None);
+        assert_eq!(AgentState::default().begin_generation(store.generation(), false), None);
     }
 
     #[tokio::test(start_paused = true)]
