@@ -55,7 +55,7 @@ pub struct Settings {
     /// Free disk in the state directory without which the worker takes no tasks, in MiB
     #[arg(long, value_name = "MIB")]
     pub min_free_disk_mib: u64,
-    /// Free memory of the machine without which the worker takes no tasks, in MiB
+    /// Free memory, of the machine and of the worker's container, without which the worker takes no tasks, in MiB
     #[arg(long, value_name = "MIB")]
     pub min_free_memory_mib: u64,
     /// Id of the only task to accept, if it requested a worker of its own

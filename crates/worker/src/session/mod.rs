@@ -11,6 +11,7 @@ mod git_settings;
 mod handle;
 mod heartbeat;
 mod inbound;
+mod memory;
 mod out_of_memory;
 mod outbound;
 mod outbox;

@@ -1,22 +1,21 @@
 //! Attempts whose programs the kernel killed for lack of memory, which looks like any other crash.
 
 use nix::libc::SIGKILL;
-use procfs::Current;
 use rota_proto::v1::Failure;
 
+use super::memory;
 use crate::runtimes::{RunOutcome, RunReport};
 
 /// Exit code of a shell whose last program was killed.
 const KILLED: i32 = 128 + SIGKILL;
 const HINT: &str = "give the worker more memory, run fewer slots on its machine, or let the task use less";
 
-/// Number of processes that the kernel of this machine had killed for lack of memory when an attempt began.
-pub(super) struct OutOfMemoryKills(i64);
+/// Number of processes that the kernel had killed for lack of memory when an attempt began.
+pub(super) struct OutOfMemoryKills(u64);
 
 impl OutOfMemoryKills {
     pub(super) fn so_far() -> Self {
-        let counters = procfs::VmStat::current().map(|counters| counters.0).unwrap_or_default();
-        Self(counters.get("oom_kill").copied().unwrap_or_default())
+        Self(memory::kills())
     }
 
     /// Adds the cause to the failure of a program that was killed while the number grew.

@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use procfs::Current;
 use rota_proto::worker::v1::{Assign, WorkerStatus};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::memory;
 use crate::supervise;
 use crate::workspace::has_git;
 
@@ -171,10 +171,11 @@ fn probe(state: &Path) -> io::Result<()> {
 
 /// Returns why there is not enough memory.
 fn low_memory(min_free: u64) -> Option<String> {
-    let free = procfs::Meminfo::current().ok()?.mem_available?;
-    let (free_mib, min) = (free >> 20, min_free >> 20);
-    (free < min_free)
-        .then(|| format!("only {free_mib} MiB of the machine's memory are free, less than {min} MiB"))
+    let free = memory::free()?;
+    let (free_mib, min) = (free.bytes >> 20, min_free >> 20);
+    let whose = if free.is_limited { "worker's memory limit" } else { "machine's memory" };
+    (free.bytes < min_free)
+        .then(|| format!("only {free_mib} MiB of the {whose} are free, less than {min} MiB"))
 }
 
 #[cfg(test)]
@@ -225,6 +226,6 @@ mod tests {
         let disk = of(u64::MAX, 0).check().await;
         assert!(disk.contains("MiB of disk are free"), "{disk}");
         let memory = of(0, u64::MAX).check().await;
-        assert!(memory.contains("MiB of the machine's memory are free"), "{memory}");
+        assert!(memory.contains("memory") && memory.contains("are free, less than"), "{memory}");
     }
 }
