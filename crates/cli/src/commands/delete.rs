@@ -26,14 +26,17 @@ pub enum What {
         /// Succeed if the agent does not exist
         #[arg(long)]
         ignore_not_found: bool,
+        /// Also delete an agent that belongs to a resource of a Kubernetes cluster which is no more
+        #[arg(long)]
+        force: bool,
     },
 }
 
 impl Delete {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let What::Agent { name, ignore_not_found } = self.what;
+        let What::Agent { name, ignore_not_found, force } = self.what;
         let full = context.agent(&name)?;
-        let request = DeleteAgentRequest { name: full.clone(), allow_missing: ignore_not_found };
+        let request = DeleteAgentRequest { name: full.clone(), allow_missing: ignore_not_found, force };
         context.client.delete_agent(request).await?;
         context.out.line(&format!("agent/{} deleted", rota_proto::names::last(&full)))?;
         Ok(Exit::Ok)

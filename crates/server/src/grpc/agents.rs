@@ -157,6 +157,12 @@ impl AgentService for Agents {
                 Err(Self::missing(&key.1))
             };
         }
+        if let Some(known) = self.agents.get(&key).filter(|_| !request.force) {
+            let known = wire::stored(&known.agent);
+            managed::check(&known.labels, &BTreeMap::new(), &format!("agent {}", key.1), || {
+                format!("delete the resource: kubectl -n {} delete agent {}", key.0, key.1)
+            })?;
+        }
         self.sessions.store.delete_agent(&key).await?;
         self.barriers.flush().await;
         self.drain(&key.0, &key.1, "", false, "the agent was deleted").await;

@@ -16,7 +16,7 @@ use crate::clock::now;
 use crate::lineage::{Lineage, Origin};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::messages::{self, token};
-use crate::watchers::{MAX_CHUNK_BYTES, Next, Subscription, Topic, is_oversized};
+use crate::watchers::{MAX_CHUNK_BYTES, Next, Subscription, Topic, is_managed, is_oversized};
 use crate::wire::{names, status};
 
 /// Page of the feed: few entries, since each comes with a record.
@@ -45,6 +45,8 @@ struct Feed {
     subscription: Subscription,
     namespace: Option<Namespace>,
     states_only: bool,
+    /// Only tasks that a cluster manages.
+    managed_only: bool,
     /// Message to send before all others.
     first: Option<Bytes>,
     /// Revision up to which everything was sent.
@@ -69,8 +71,9 @@ pub(super) async fn many(
     streams: &Streams,
     retention: Option<Duration>,
     request: v1::WatchTasksRequest,
+    managed_only: bool,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + 'static, Status> {
-    Ok(streams.chunks(Feed::open(store, streams, retention, request).await?))
+    Ok(streams.chunks(Feed::open(store, streams, retention, request, managed_only).await?))
 }
 
 impl Feed {
@@ -79,10 +82,11 @@ impl Feed {
         streams: &Streams,
         retention: Option<Duration>,
         request: v1::WatchTasksRequest,
+        managed_only: bool,
     ) -> Result<Self, Status> {
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let states_only = request.states_only;
-        let topic = Topic::Feed { namespace: namespace.clone(), states_only };
+        let topic = Topic::Feed { namespace: namespace.clone(), states_only, managed_only };
         // Before reading: what is committed after that arrives, and what was committed before is read.
         let subscription = streams.watchers.subscribe(topic);
         let last = store.reads().revision().await.map_err(status::store)?;
@@ -107,6 +111,7 @@ impl Feed {
             subscription,
             namespace,
             states_only,
+            managed_only,
             first: Some(chunk.into()),
             seen,
             behind: (seen < last).then_some(last),
@@ -133,7 +138,10 @@ impl Feed {
                 return Ok(chunk.into());
             }
             // One that cannot be decoded has no record: the changes of others follow.
-            let ours = |task: &Task| self.namespace.as_ref().is_none_or(|ours| task.namespace == *ours);
+            let ours = |task: &Task| {
+                let in_scope = !self.managed_only || is_managed(task);
+                in_scope && self.namespace.as_ref().is_none_or(|ours| task.namespace == *ours)
+            };
             if let Some(task) = entry.task.filter(ours) {
                 if let ([first, .., last], true) = (&entry.events[..], is_oversized(&entry.events)) {
                     let (after, last) = (first.log_seq - 1, last.log_seq);

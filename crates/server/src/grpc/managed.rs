@@ -3,10 +3,51 @@
 
 use std::collections::BTreeMap;
 
+use rota_core::task::Task;
 use rota_proto::labels::CLUSTER;
-use tonic::Status;
+use tonic::{Request, Status};
 
-use crate::wire::status::hinted;
+use crate::trust::roles::OperatorCall;
+use crate::watchers::is_managed;
+use crate::wire::status::{error, hinted};
+
+/// Tasks that a caller has to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    All,
+    /// Those of clusters: the operator sees no task that was created over the API.
+    Managed,
+}
+
+impl Scope {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        match request.extensions().get::<OperatorCall>() {
+            Some(_) => Self::Managed,
+            None => Self::All,
+        }
+    }
+
+    pub(super) fn contains(self, task: &Task) -> bool {
+        self == Self::All || is_managed(task)
+    }
+
+    /// Returns the task, which does not exist for callers that have nothing to do with it.
+    pub(super) fn check(self, task: Task) -> Result<Task, Status> {
+        match self.contains(&task) {
+            true => Ok(task),
+            false => Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", task.id))),
+        }
+    }
+
+    /// Checks the labels of a task that is to be created.
+    pub(super) fn check_new(self, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+        if self == Self::All || labels.contains_key(CLUSTER) {
+            return Ok(());
+        }
+        let text = format!("the operator creates tasks of its cluster only, which have the label {CLUSTER}");
+        Err(error("ROLE_FORBIDDEN", text))
+    }
+}
 
 /// Refuses a change of a record that a cluster manages, unless the request names the same cluster.
 pub(super) fn check(

@@ -1,5 +1,6 @@
 //! `TaskService`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::create::{self, Creator};
 use super::encoded::{self, Replaced};
 use super::explain::Explainer;
+use super::managed::Scope;
 use super::streams::{Boxed, Streams};
 use super::{feed, follow, input, managed};
 use crate::store_client::{StoreClient, no_reply};
@@ -44,9 +46,9 @@ impl Tasks {
         Ok(wire::to_wire(record, payload.as_ref(), result.as_ref()))
     }
 
-    async fn cancel(&self, name: &str, reason: String) -> Result<v1::Task, Status> {
+    async fn cancel(&self, scope: Scope, name: &str, reason: String) -> Result<v1::Task, Status> {
         let (namespace, named) = names::task("name", name)?;
-        let record = self.store.task(&namespace, named).await?;
+        let record = scope.check(self.store.task(&namespace, named).await?)?;
         // Safe to repeat: what has been cancelled stays so.
         if record.state == task::State::Cancelled {
             return self.whole(&record).await;
@@ -110,8 +112,9 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::Task>, Status> {
-        let trace = create::trace(&request);
+        let (trace, scope) = (create::trace(&request), Scope::of(&request));
         let request = request.into_inner();
+        scope.check_new(request.task.as_ref().map_or(&BTreeMap::new(), |task| &task.labels))?;
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
         let prepared = vec![self.creator.prepare(namespace, trace, request, None).await?];
@@ -180,8 +183,9 @@ impl TaskService for Tasks {
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::Task>, Status> {
+        let scope = Scope::of(&request);
         let (namespace, named) = names::task("name", &request.into_inner().name)?;
-        let record = self.store.task(&namespace, named).await?;
+        let record = scope.check(self.store.task(&namespace, named).await?)?;
         self.whole(&record).await.map(Response::new)
     }
 
@@ -189,9 +193,11 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let filter = filter(&request)?;
-        let page = self.store.reads().list(filter).await.map_err(status::store)?;
+        let mut page = self.store.reads().list(filter).await.map_err(status::store)?;
+        page.tasks.retain(|task| scope.contains(task));
         let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
         for (index, record) in page.tasks.iter().enumerate() {
             let task = wire::to_wire(record, None, None);
@@ -210,11 +216,12 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::UpdateTaskRequest>,
     ) -> Result<Response<v1::Task>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
         let command = changes(&request, given)?;
         let (namespace, named) = names::task("task.name", &given.name)?;
-        let old = self.store.task(&namespace, named).await?;
+        let old = scope.check(self.store.task(&namespace, named).await?)?;
         if !cancels_only(&command) {
             managed::check(&old.labels, &given.labels, &format!("task {}", old.id), || {
                 let name = old.alias.as_deref().unwrap_or("NAME");
@@ -232,9 +239,10 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::Task>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         check::length("reason", &request.reason, check::MAX_TITLE)?;
-        self.cancel(&request.name, request.reason).await.map(Response::new)
+        self.cancel(scope, &request.name, request.reason).await.map(Response::new)
     }
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Result<Response<v1::Task>, Status> {
@@ -286,7 +294,9 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let chunks = feed::many(&self.store, &self.streams, self.retention, request.into_inner());
+        let managed_only = Scope::of(&request) == Scope::Managed;
+        let request = request.into_inner();
+        let chunks = feed::many(&self.store, &self.streams, self.retention, request, managed_only);
         chunks.await.map(encoded::response)
     }
 
@@ -294,8 +304,9 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        let scope = Scope::of(&request);
         let (namespace, named) = names::task("name", &request.into_inner().name)?;
-        let record = self.store.task(&namespace, named).await?;
+        let record = scope.check(self.store.task(&namespace, named).await?)?;
         self.explainer.explain(&record).await.map(Response::new)
     }
 

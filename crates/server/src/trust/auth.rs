@@ -20,7 +20,7 @@ use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
-use super::roles::{Role, allowed_roles};
+use super::roles::{OperatorCall, Role, allowed_roles};
 use super::worker_token::WorkerTokens;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::wire::status;
@@ -193,7 +193,8 @@ where
                 Either::Right(Box::pin(async move {
                     match authenticator.verify(allowed, &token).await {
                         Ok(Caller::Worker(identity)) => drop(request.extensions_mut().insert(identity)),
-                        Ok(_) => {}
+                        Ok(Caller::Operator) => drop(request.extensions_mut().insert(OperatorCall)),
+                        Ok(Caller::Unknown(_)) => {}
                         Err(refused) => return Ok(refused.into_http()),
                     }
                     if let Some(peer) = peer {

@@ -6,6 +6,6 @@ mod files;
 pub(crate) mod identity;
 pub(crate) mod oidc;
 mod page;
-mod roles;
+pub(crate) mod roles;
 pub(crate) mod tls;
 pub(crate) mod worker_token;

@@ -17,6 +17,10 @@ pub(crate) enum Role {
 const ALL: &[Role] = &[Anonymous, Worker, Operator, Admin];
 /// Not even an admin: a worker's identity bounds what it may claim.
 const WORKERS: &[Role] = &[Worker];
+/// Mark of a call by the operator of a cluster, which has to do with the tasks of clusters only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OperatorCall;
+
 const OPERATORS: &[Role] = &[Operator, Admin];
 const ADMINS: &[Role] = &[Admin];
 

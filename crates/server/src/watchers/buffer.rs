@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::{Namespace, TaskKey};
+use rota_proto::labels::CLUSTER;
 use tokio::sync::watch;
 
 use super::MAX_CHUNK_BYTES;
@@ -16,6 +17,11 @@ pub(crate) const MAX_BUFFER_BYTES: usize = 16 << 20;
 /// Capacity in chunks, over all topics.
 pub(super) const MAX_CHUNKS: usize = 16 << 10;
 
+/// Whether a task belongs to a resource of a cluster.
+pub(crate) fn is_managed(task: &Task) -> bool {
+    task.labels.contains_key(CLUSTER)
+}
+
 /// What a watcher watches; watchers of equal topics share their messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
@@ -24,6 +30,8 @@ pub(crate) enum Topic {
         /// The namespace of the tasks; all namespaces if `None`.
         namespace: Option<Namespace>,
         states_only: bool,
+        /// Only tasks that a cluster manages.
+        managed_only: bool,
     },
 }
 
@@ -102,15 +110,18 @@ impl Buffer {
         if self.rings.is_empty() {
             return (false, false);
         }
-        let feeds =
-            [false, true].into_iter().any(|states_only| !self.feeds(&task.namespace, states_only).is_empty());
+        let feeds = [false, true].into_iter().any(|states_only| !self.feeds(task, states_only).is_empty());
         (self.rings.contains_key(&Topic::Task(task.key)), feeds)
     }
 
-    /// Returns the watched feeds that include a namespace.
-    pub(super) fn feeds(&self, namespace: &Namespace, states_only: bool) -> Vec<Topic> {
-        let feeds = [None, Some(namespace.clone())].map(|namespace| Topic::Feed { namespace, states_only });
-        feeds.into_iter().filter(|feed| self.rings.contains_key(feed)).collect()
+    /// Returns the watched feeds that include a task.
+    pub(super) fn feeds(&self, task: &Task, states_only: bool) -> Vec<Topic> {
+        let scopes = if is_managed(task) { &[false, true][..] } else { &[false] };
+        let feeds = scopes.iter().flat_map(|&managed_only| {
+            let namespaces = [None, Some(task.namespace.clone())];
+            namespaces.map(|namespace| Topic::Feed { namespace, states_only, managed_only })
+        });
+        feeds.filter(|feed| self.rings.contains_key(feed)).collect()
     }
 
     /// Adds a message with the changes after `start` up to `end` to the open chunk of a topic; `None` for one that is too

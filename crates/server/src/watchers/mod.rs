@@ -28,7 +28,7 @@ use crate::lineage::Lineage;
 
 #[cfg(test)]
 pub(crate) use self::buffer::MAX_BUFFER_BYTES;
-pub(crate) use self::buffer::Topic;
+pub(crate) use self::buffer::{Topic, is_managed};
 
 /// Bytes of encoded messages after which a chunk ends; it has less than twice as many. A change that exceeds them is read
 /// from the store, in pages.
@@ -133,7 +133,7 @@ impl Watchers {
             let mut opened = Vec::new();
             for (change, seen) in changes.into_iter().zip(seen) {
                 for states_only in [false, true] {
-                    let topics = self.buffer.lock().feeds(&change.task.namespace, states_only);
+                    let topics = self.buffer.lock().feeds(&change.task, states_only);
                     let wanted = change.events().filter(|event| !states_only || messages::is_state(event));
                     let message = (change.complete && !topics.is_empty()).then(|| {
                         self.encode(|out| {

@@ -35,7 +35,7 @@ fn commit(key: u64, log_seq: u64, revision: u64, text: &str) -> Commit {
 }
 
 fn all_tasks() -> Topic {
-    Topic::Feed { namespace: None, states_only: false }
+    Topic::Feed { namespace: None, states_only: false, managed_only: false }
 }
 
 #[derive(Default)]
@@ -90,7 +90,11 @@ async fn changes_within_interval_become_one_message() {
 #[test]
 fn unwatched_commits_cost_nothing() {
     let watchers = Arc::new(Watchers::default());
-    let other = Topic::Feed { namespace: Some(Namespace::new("other").unwrap()), states_only: false };
+    let other = Topic::Feed {
+        namespace: Some(Namespace::new("other").unwrap()),
+        states_only: false,
+        managed_only: false,
+    };
     let _subscriptions = [watchers.subscribe(other), watchers.subscribe(Topic::Task(TaskKey(2)))];
     watchers.publish(&commit(1, 1, 1, "text"));
     watchers.flush();

@@ -30,7 +30,8 @@ async fn get_agent(client: &Client, agent: &str) -> Result<v1::Agent, rota_testk
 }
 
 async fn delete_agent(client: &Client, agent: &str) -> Result<(), rota_testkit::client::Error> {
-    let request = v1::DeleteAgentRequest { name: agent_name(agent), allow_missing: false };
+    let request =
+        v1::DeleteAgentRequest { name: agent_name(agent), allow_missing: false, ..Default::default() };
     client.delete_agent(request).await.map(|_| ())
 }
 
@@ -78,7 +79,8 @@ async fn agent_is_created_updated_and_deleted() -> Result<()> {
             Some("AGENT_NOT_FOUND")
         );
     }
-    let request = v1::DeleteAgentRequest { name: agent_name("echo"), allow_missing: true };
+    let request =
+        v1::DeleteAgentRequest { name: agent_name("echo"), allow_missing: true, ..Default::default() };
     client.delete_agent(request).await?;
     Ok(())
 }

@@ -83,5 +83,13 @@ async fn agents_of_a_cluster_are_changed_by_its_operator_only() -> Result<()> {
         assert!(refused.hint.unwrap().contains("kubectl -n default edit agent coder"));
     }
     assert_eq!(update(Some("c1"), 4, &[]).await?.spec.unwrap().slots, 4);
+    let delete = |force| {
+        let name = names::agent(tasks::NAMESPACE, "coder");
+        client.delete_agent(v1::DeleteAgentRequest { name, force, ..Default::default() })
+    };
+    let refused = delete(false).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("MANAGED_BY_CLUSTER"), "{refused}");
+    assert!(refused.hint.unwrap().contains("kubectl -n default delete agent coder"));
+    delete(true).await?;
     Ok(())
 }

@@ -70,7 +70,7 @@ impl Fixture {
     async fn open(&self, parent: &str, token: &str, states_only: bool) -> Watcher {
         let (parent, token) = (parent.to_owned(), token.to_owned());
         let request = v1::WatchTasksRequest { parent: parent.clone(), token, states_only };
-        let chunks = many(&self.store, &self.streams, None, request).await.unwrap().boxed();
+        let chunks = many(&self.store, &self.streams, None, request, false).await.unwrap().boxed();
         let mut watcher = Watcher {
             chunks,
             delivered: Delivered::default(),

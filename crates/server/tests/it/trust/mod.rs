@@ -4,5 +4,6 @@ mod issuer;
 mod limits;
 mod oidc;
 mod probes;
+mod scope;
 mod tls;
 mod worker_tokens;

@@ -20,7 +20,7 @@ const ADMIN: &str = "open sesame";
 const PARENT: &str = "namespaces/default";
 const ECHO: &str = "namespaces/default/agents/echo";
 
-async fn start_cluster(backend: Backend, oidc: Oidc) -> Result<Cluster> {
+pub(super) async fn start_cluster(backend: Backend, oidc: Oidc) -> Result<Cluster> {
     Cluster::start_with(Setup { token: Some(ADMIN.to_owned()), oidc: Some(oidc), ..Setup::new(backend) })
         .await
 }
@@ -30,7 +30,7 @@ fn client_with_credential(cluster: &Cluster, token: Token) -> Result<Client> {
     Ok(Client::new(Options { token, retry_for: Duration::ZERO, ..options })?)
 }
 
-fn bearer(cluster: &Cluster, token: &str) -> Result<Client> {
+pub(super) fn bearer(cluster: &Cluster, token: &str) -> Result<Client> {
     client_with_credential(cluster, Token::Fixed(token.into()))
 }
 
@@ -306,14 +306,14 @@ async fn results_are_not_for_a_pod_that_reuses_the_name() -> Result<()> {
     let mut worker = RawWorker::join(&one, raw::hello("echo", "one", 1)).await?;
     let mut first = tasks::task("echo");
     first.alias = "first".to_owned();
-    tasks::create(&operator, first).await?;
+    tasks::create(cluster.client(), first).await?;
     let assign = worker.take().await?;
     worker.succeed(&assign, 0, "confidential");
     assert!(worker.result_ack().await?);
     let mut second = tasks::task("echo");
     let dependency = v1::Dependency { task: "first".to_owned(), ..Default::default() };
     second.spec.get_or_insert_default().depends_on.push(dependency);
-    tasks::create(&operator, second).await?;
+    tasks::create(cluster.client(), second).await?;
     let assign = worker.take().await?;
     let fetch = async |client: &Client| {
         let request = FetchPreviousResultRequest {
@@ -339,7 +339,7 @@ async fn worker_waits_for_its_announcement() -> Result<()> {
     let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
     tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
-    let task = tasks::create(&operator, tasks::task("echo")).await?;
+    let task = tasks::create(&operator, super::scope::of_cluster(tasks::task("echo"))).await?;
     let worker = |name: &str, orphan_timeout| {
         let token_file = cluster.folder().join(format!("{name}.token"));
         std::fs::write(&token_file, key.sign(&issuer.pod("default", name, "uid"))?)?;

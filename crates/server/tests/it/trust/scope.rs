@@ -1,0 +1,73 @@
+//! The operator of a cluster has to do with the tasks of clusters only.
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use jsonwebtoken::Algorithm;
+use rota_proto::labels::CLUSTER;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::client::Code;
+use rota_testkit::{Backend, tasks};
+
+use super::issuer::{Issuer, Key, OPERATOR};
+use super::oidc::{bearer, start_cluster};
+
+/// Makes a task one of a resource of a cluster.
+pub(super) fn of_cluster(mut task: v1::Task) -> v1::Task {
+    task.labels.insert(CLUSTER.to_owned(), "here".to_owned());
+    task
+}
+
+#[tokio::test]
+async fn operator_sees_tasks_of_clusters_only() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = start_cluster(backend, issuer.oidc()).await?;
+        let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+        let begin = operator.watch_tasks("namespaces/-", "", true).next().await.context("no token")??.token;
+        let private = tasks::create(cluster.client(), tasks::task("absent")).await?.name;
+        let managed = tasks::create(&operator, of_cluster(tasks::task("absent"))).await?.name;
+
+        assert_eq!(tasks::get(&operator, &managed).await?.name, managed);
+        let explain = |name: &str| operator.explain_task(v1::ExplainTaskRequest { name: name.to_owned() });
+        explain(&managed).await?;
+        let urgent = v1::Task { name: private.clone(), priority: Some(9), ..Default::default() };
+        for refused in [
+            tasks::get(&operator, &private).await.unwrap_err(),
+            tasks::cancel(&operator, &private).await.unwrap_err(),
+            explain(&private).await.unwrap_err(),
+            tasks::update(&operator, urgent, &["priority"]).await.unwrap_err(),
+        ] {
+            assert_eq!((refused.code, refused.reason.as_deref()), (Code::NotFound, Some("TASK_NOT_FOUND")));
+        }
+        let refused = operator
+            .create_task(v1::CreateTaskRequest {
+                parent: "namespaces/default".to_owned(),
+                task: Some(tasks::task("absent")),
+                ..Default::default()
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("ROLE_FORBIDDEN"), "{refused}");
+        let all = v1::ListTasksRequest { parent: "namespaces/-".to_owned(), ..Default::default() };
+        let listed = operator.all_tasks(all, None).await?;
+        assert_eq!(
+            listed.into_iter().map(|task| task.name).collect::<Vec<_>>(),
+            std::slice::from_ref(&managed)
+        );
+
+        // What was missed and what happens now, up to a change that comes after those of the other task.
+        let mut watch = operator.watch_tasks("namespaces/-", &begin, true);
+        tasks::cancel(cluster.client(), &private).await?;
+        tasks::cancel(&operator, &managed).await?;
+        loop {
+            let response = watch.next().await.context("the watch has ended")??;
+            let Some(task) = response.task else { continue };
+            assert_eq!(task.name, managed);
+            if task.status.unwrap_or_default().state() == TaskState::Cancelled {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
