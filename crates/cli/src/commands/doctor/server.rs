@@ -29,6 +29,8 @@ const SKEW_FAILURE: Duration = Duration::from_secs(60);
 const MAX_WORKERS: usize = 10;
 /// Free space of the store's volume that is low.
 const LOW_SPACE_PERCENT: i64 = 15;
+/// The same of a large volume, in bytes.
+const LOW_SPACE: i64 = 2 << 30;
 /// Store latency that slows everything down.
 const SLOW_STORE: Duration = Duration::from_secs(1);
 
@@ -318,9 +320,11 @@ fn space(space: &StoreSpace) -> Check {
     let free = space.free_bytes.saturating_add(space.reusable_bytes);
     let percent = free.saturating_mul(100) / space.volume_bytes.max(1);
     let message = format!("{} MiB free for records, {percent}% of its volume", free / (1 << 20));
-    match percent {
-        ..LOW_SPACE_PERCENT => Check::warn("store", message, "enlarge the volume, or see `rota admin prune`"),
-        _ => Check::ok("store", message),
+    // As the alert RotaStoreSpaceLow has it.
+    let low = (space.volume_bytes / 100 * LOW_SPACE_PERCENT).min(LOW_SPACE);
+    match free < low {
+        true => Check::warn("store", message, "enlarge the volume, or see `rota admin prune`"),
+        false => Check::ok("store", message),
     }
 }
 

@@ -185,13 +185,19 @@ async fn store_full(world: &mut World, random: &mut StdRng) -> Result<usize> {
             Ok(task) => world.created.push(task.name),
             Err(error) => {
                 let known = error.downcast_ref::<rota_client::Error>().and_then(|error| error.reason.clone());
-                ensure!(known.as_deref() == Some("STORE_UNAVAILABLE"), "{error:#}");
+                let full = matches!(known.as_deref(), Some("STORE_UNAVAILABLE" | "STORE_NEARLY_FULL"));
+                ensure!(full, "{error:#}");
                 refused += 1;
             }
         }
         sleep(Duration::from_millis(200)).await;
     }
     disk.free()?;
+    tasks::eventually("room for tasks", async || {
+        let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
+        Ok(status.causes.iter().all(|cause| cause.code != "store_space"))
+    })
+    .await?;
     Ok(refused)
 }
 
