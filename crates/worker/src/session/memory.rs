@@ -50,12 +50,14 @@ fn own_cgroups() -> Vec<PathBuf> {
     inner.ancestors().take_while(|cgroup| cgroup.starts_with(CGROUPS)).map(Path::to_owned).collect()
 }
 
-/// Returns what the limit of a cgroup leaves; `None` without a limit. Cached files make room when it is needed.
+/// Returns what the limit of a cgroup leaves; `None` without a limit. Cached files and their names make
+/// room when it is needed.
 fn free_in(cgroup: &Path) -> Option<u64> {
     let limit: u64 = fs::read_to_string(cgroup.join("memory.max")).ok()?.trim().parse().ok()?;
     let used: u64 = fs::read_to_string(cgroup.join("memory.current")).ok()?.trim().parse().ok()?;
-    let cached = number_of(&cgroup.join("memory.stat"), "inactive_file").unwrap_or_default();
-    Some(limit.saturating_sub(used.saturating_sub(cached)))
+    let freed = ["inactive_file", "active_file", "slab_reclaimable"];
+    let cached = freed.map(|name| number_of(&cgroup.join("memory.stat"), name).unwrap_or_default());
+    Some(limit.saturating_sub(used.saturating_sub(cached.iter().sum())))
 }
 
 /// Returns the number of a line in a file of names and numbers.
@@ -75,7 +77,7 @@ mod tests {
         let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
         assert_eq!(free_in(folder.path()), None, "no such controller");
         write("memory.current", "900\n");
-        write("memory.stat", "anon 500\ninactive_file 300\nactive_file 100\n");
+        write("memory.stat", "anon 500\ninactive_file 200\nactive_file 70\nslab_reclaimable 30\n");
         write("memory.max", "max\n");
         assert_eq!(free_in(folder.path()), None, "no limit");
         write("memory.max", "1000\n");

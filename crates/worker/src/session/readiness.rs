@@ -1,7 +1,6 @@
 //! Whether the machine can run attempts: its state directory can be written, and disk and memory are left. A worker that is
 //! not ready is assigned nothing, instead of failing one task after the other.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::memory;
 use crate::supervise;
-use crate::workspace::has_git;
+use crate::workspace::{self, has_git};
 
 /// Default bytes of free disk without which nothing is accepted.
 pub(crate) const MIN_FREE_DISK: u64 = 256 << 20;
@@ -24,8 +23,6 @@ pub(crate) const MIN_FREE_MEMORY: u64 = 64 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Time after which a file system counts as not answering.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a check writes: more than a file system may keep within its metadata.
-const PROBE: [u8; 4096] = [0; 4096];
 /// Inodes that a workspace needs at least.
 const MIN_FREE_INODES: u64 = 256;
 
@@ -159,14 +156,10 @@ fn unusable(state: &Path, min_free: u64) -> Option<String> {
         return Some(format!("only {} inodes are free in {shown}", space.files_available()));
     }
     // Quotas and read-only file systems do not show in the numbers.
-    match probe(state) {
+    match workspace::probe(state) {
         Ok(()) => None,
         Err(error) => failed(&error),
     }
-}
-
-fn probe(state: &Path) -> io::Result<()> {
-    tempfile::tempfile_in(state)?.write_all(&PROBE)
 }
 
 /// Returns why there is not enough memory.

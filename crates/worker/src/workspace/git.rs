@@ -13,10 +13,13 @@ use tokio::time::timeout;
 
 use super::PrepareError;
 use super::git_failure::Cause;
+use super::probe::probe_in_time;
 use crate::runtimes::tail::Tail;
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::{self, Program};
 
+/// How git connects over SSH: it never prompts, and notices a silent host within two minutes.
+const SSH: &str = "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=30 -oServerAliveCountMax=3";
 /// Limit for each git command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(900);
 /// Time between the request to end and the kill.
@@ -74,8 +77,11 @@ async fn git(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), PrepareError> {
     let mut environment = environment.clone();
-    environment.0.entry("GIT_SSH_COMMAND".to_owned()).or_insert_with(|| "ssh -oBatchMode=yes".to_owned());
+    environment.0.entry("GIT_SSH_COMMAND".to_owned()).or_insert_with(|| SSH.to_owned());
     for (name, value) in [
+        // A host that sends less is as good as silent. Over SSH, a connection ends by its own limits.
+        ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+        ("GIT_HTTP_LOW_SPEED_TIME", "60"),
         ("GIT_TERMINAL_PROMPT", "0"),
         // `ext::` would run any program.
         ("GIT_ALLOW_PROTOCOL", "https:http:ssh:git:file"),
@@ -111,8 +117,15 @@ async fn git(
         Some(Ok(exit)) => {
             let output = stderr_tail.text().trim().to_owned();
             // A signal is the kernel's, for lack of memory, or a person's.
-            let cause = if exit.code.is_some() { Cause::of(&output) } else { Cause::Machine };
-            Err(failed(cause, output))
+            if exit.code.is_none() {
+                return Err(failed(Cause::Machine, output));
+            }
+            match probe_in_time(directory.to_owned()).await {
+                Ok(()) => Err(failed(Cause::of(&output), output)),
+                Err(error) => {
+                    Err(failed(Cause::Machine, format!("{output}; failed to write its directory: {error}")))
+                }
+            }
         }
         Some(Err(error)) => Err(failed(Cause::Machine, error.to_string())),
         None => {

@@ -6,7 +6,8 @@ use rota_proto::v1::FailureClass;
 /// Who has to act on a failure of git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The worker's machine: its disk, its memory, or git itself.
+    /// The worker's machine: its disk, its memory, or git itself. Never by a message: the kernel's words may be the host's, or
+    /// part of a URL.
     Machine,
     /// The task names a repository or reference that does not exist or may not be read, or a URL that is none.
     Task,
@@ -17,20 +18,7 @@ pub(super) enum Cause {
 }
 
 /// Parts of messages, in lower case. The first that occurs decides, since later lines are consequences.
-const MESSAGES: [(&str, Cause); 36] = [
-    // Of the kernel, by git or by its helpers.
-    ("no space left on device", Cause::Machine),
-    ("disk quota exceeded", Cause::Machine),
-    ("read-only file system", Cause::Machine),
-    ("input/output error", Cause::Machine),
-    ("cannot allocate memory", Cause::Machine),
-    ("out of memory", Cause::Machine),
-    ("too many open files", Cause::Machine),
-    ("could not create work tree", Cause::Machine),
-    ("could not create leading directories", Cause::Machine),
-    ("unable to create file", Cause::Machine),
-    ("unable to create temporary file", Cause::Machine),
-    ("cannot mkdir", Cause::Machine),
+const MESSAGES: [(&str, Cause); 24] = [
     // Over HTTP, then over SSH.
     ("authentication failed", Cause::Credentials),
     ("returned error: 401", Cause::Credentials),
@@ -60,9 +48,12 @@ const MESSAGES: [(&str, Cause); 36] = [
 ];
 
 impl Cause {
-    /// Returns the cause of a failure with this output on standard error.
+    /// Returns the cause of a failure with this output on standard error, if the machine is well. Hosts write there too: over
+    /// HTTP in lines that git marks.
     pub(super) fn of(output: &str) -> Self {
-        let output = output.to_lowercase();
+        let own: Vec<&str> =
+            output.lines().filter(|line| !line.trim_start().starts_with("remote:")).collect();
+        let output = own.join("\n").to_lowercase();
         MESSAGES.iter().find(|(part, _)| output.contains(part)).map_or(Self::Host, |(_, cause)| *cause)
     }
 
@@ -118,10 +109,10 @@ mod tests {
                 "fatal: unable to access 'https://git.example/': Could not resolve host: git.example",
                 Cause::Host,
             ),
-            (
-                "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output",
-                Cause::Machine,
-            ),
+            ("fatal: repository '/no space left on device' does not exist", Cause::Task),
+            // It is not known whose disk is meant.
+            ("No space left on device\nfatal: Could not read from remote repository.", Cause::Host),
+            ("remote: Access denied, repository not found.\nfatal: the remote end hung up", Cause::Host),
             ("", Cause::Host),
         ] {
             assert_eq!(Cause::of(output), cause, "{output}");

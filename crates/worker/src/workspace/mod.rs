@@ -4,6 +4,7 @@
 mod git;
 mod git_failure;
 mod last_use;
+mod probe;
 mod remove;
 mod sweep;
 
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::Group;
+pub(crate) use probe::probe;
 pub use sweep::{Unused, remove_unused, unused};
 
 /// Interval between attempts to take a lock; the kernel does not notify.

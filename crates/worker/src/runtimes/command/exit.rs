@@ -15,6 +15,8 @@ pub(super) fn not_started(error: &Error) -> RunReport {
         Error::Start { source, .. } => match source.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => FailureClass::Start,
             _ if source.raw_os_error() == Some(nix::libc::ENOEXEC) => FailureClass::Start,
+            // Arguments and variables are too long for every machine.
+            _ if source.raw_os_error() == Some(nix::libc::E2BIG) => FailureClass::Invalid,
             // Out of processes or memory: a retry may succeed, perhaps elsewhere.
             _ => FailureClass::Environment,
         },

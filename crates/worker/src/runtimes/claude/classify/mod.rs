@@ -210,6 +210,9 @@ pub(super) fn supervision_failure(error: &Error) -> Failure {
             // For a missing directory the error has this kind, but no number.
             let missing = source.raw_os_error() == Some(nix::errno::Errno::ENOENT as i32);
             let hint = if missing { INSTALL_HINT } else { "" };
+            if source.raw_os_error() == Some(nix::errno::Errno::E2BIG as i32) {
+                return failure(FailureClass::Invalid, &error.to_string(), "");
+            }
             let mut failure = failure(FailureClass::Start, &error.to_string(), hint);
             failure.severity = Severity::Critical.into();
             failure

@@ -270,4 +270,7 @@ fn missing_program_hints_at_installation() {
     let failure = supervision_failure(&Error::Start { program: "claude".to_owned(), source });
     assert_eq!((failure.class(), failure.severity()), (FailureClass::Start, Severity::Critical));
     assert!(failure.hint.contains("npm install"));
+    let source = std::io::Error::from_raw_os_error(nix::errno::Errno::E2BIG as i32);
+    let failure = supervision_failure(&Error::Start { program: "claude".to_owned(), source });
+    assert_eq!(failure.class(), FailureClass::Invalid, "no machine takes the arguments");
 }
