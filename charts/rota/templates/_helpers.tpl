@@ -198,10 +198,10 @@ spec:
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
-# What worker pods may reach; Agents own these objects.
+# What worker pods may reach, and whether other policies restrict it.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 # Detects terminating namespaces, whose workers do not finish their tasks.
 - apiGroups: [""]
   resources: [namespaces]

@@ -37,6 +37,8 @@ pub(crate) enum ReconcileError {
     Kube(#[from] kube::Error),
     #[error("{0}")]
     Control(#[from] rota_client::Error),
+    #[error("the NetworkPolicy {0} is not the operator's")]
+    ForeignPolicy(String),
 }
 
 impl ReconcileError {
@@ -49,6 +51,12 @@ impl ReconcileError {
                 "the control plane does not respond; the operator retries".to_owned(),
             ),
             Self::Control(error) => ("ControlPlaneError", format!("the control plane: {}", error.message)),
+            Self::ForeignPolicy(name) => (
+                "ForeignNetworkPolicy",
+                format!(
+                    "the NetworkPolicy {name} is not the operator's, which does not overwrite it; rename or delete it"
+                ),
+            ),
             Self::Kube(kube::Error::Api(status)) => {
                 ("ClusterError", format!("the Kubernetes API: {}", status.message))
             }

@@ -124,6 +124,8 @@ pub struct WorkerOptions {
     pub pod_template: PodTemplateSpec,
     /// Destinations that pods may reach whose agents leave it open.
     pub egress: Egress,
+    /// Whether agents may only narrow it.
+    pub egress_is_limit: bool,
     /// Namespace of the control plane, which every policy lets pods reach.
     pub control_namespace: String,
     /// Environment variables that configure the export of telemetry.

@@ -70,6 +70,9 @@ pub struct Settings {
     /// Internet or Listed
     #[arg(long, value_name = "POLICY")]
     pub worker_egress: Egress,
+    /// Let Agents only narrow the destinations of their worker pods
+    #[arg(long)]
+    pub worker_egress_limit: bool,
     /// URL at which workers reach the control plane [default: --endpoint]
     #[arg(long, value_name = "URL")]
     pub worker_endpoint: Option<String>,
@@ -99,6 +102,7 @@ impl Default for Settings {
             worker_user_id: 65532,
             worker_pod_template: None,
             worker_egress: Egress::default(),
+            worker_egress_limit: false,
             worker_endpoint: None,
             http_listen: None,
         }
@@ -147,6 +151,7 @@ impl Settings {
                 user_id: Some(self.worker_user_id).filter(|id| *id != 0),
                 pod_template,
                 egress: self.worker_egress,
+                egress_is_limit: self.worker_egress_limit,
                 control_namespace: namespace.clone(),
                 endpoint: self.worker_endpoint.unwrap_or_else(|| endpoint.clone()),
                 // Files of this pod do not exist in theirs.

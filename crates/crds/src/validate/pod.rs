@@ -166,6 +166,8 @@ impl Check<'_> {
             let given = Path::new(&mount.mount_path);
             let mut path = item.field("mountPath");
             path.require(given.is_absolute(), "must be absolute");
+            // The cluster replaces variables in the arguments of containers.
+            path.require(!mount.mount_path.contains('$'), "must not contain $");
             path.require(!given.components().any(|part| part == Component::ParentDir), "must not contain ..");
             // A mount there, or around it, would be opened to attempts with what the worker keeps from them.
             let overlaps = |own: &str| given.starts_with(own) || Path::new(own).starts_with(given);

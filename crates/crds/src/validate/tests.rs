@@ -178,6 +178,7 @@ fn task_gets_no_rights_of_pods() {
         ("/run/rota/token", "reserved"),
         ("/", "reserved"),
         ("/mnt/../var", ".."),
+        ("/mnt/$(HOME)", "must not contain $"),
         ("/usr/local/bin", "directory of the system"),
         ("/etc/ssl", "directory of the system"),
     ] {

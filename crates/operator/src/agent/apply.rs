@@ -130,6 +130,7 @@ pub(super) async fn report_death(
         instance: pod.uid.clone(),
         message: prefix(&message, MAX_MESSAGE_BYTES).to_owned(),
         disrupted: pod.is_disrupted,
+        node_pressure: pod.is_under_pressure,
     };
     match context.control.report_worker_death(request).await {
         Ok(_) => Ok(()),

@@ -42,6 +42,8 @@ pub(crate) struct WorkerPod {
     pub is_unreachable: bool,
     /// Whether the cluster ended the pod for its own reasons: a drain, a preemption or an eviction.
     pub is_disrupted: bool,
+    /// Whether its node ended it for lack of disk, memory or processes.
+    pub is_under_pressure: bool,
     /// Whether a pod of an isolated task was created from an older spec.
     pub is_outdated: bool,
     /// Worker as reported by the control plane.
@@ -169,6 +171,7 @@ fn worker_pod(pod: &Pod, reports: &Reports<'_>, now: Timestamp) -> WorkerPod {
         is_deleted: pod.metadata.deletion_timestamp.is_some(),
         is_unreachable: observed.is_unreachable(now),
         is_disrupted: observed.is_disrupted(),
+        is_under_pressure: observed.is_under_pressure(),
         is_outdated: false,
         idle_for: idle_since.and_then(|time| passed(time.seconds, time.nanos)),
         unavailable_for: unavailable_since.and_then(|time| passed(time.seconds, time.nanos)),

@@ -25,6 +25,7 @@ impl Agents {
         now: Timestamp,
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
+        let mut reported = Ok(());
         let endpoint = &self.context.options.workers.endpoint;
         for pod in pods {
             let had_joined = state.history.has_joined(pod);
@@ -48,10 +49,13 @@ impl Agents {
                 }
             }
             if state.history.death_report_due(pod) {
-                apply::report_death(&self.context, &namespace, pod).await?;
-                state.history.death_reported(pod);
+                match apply::report_death(&self.context, &namespace, pod).await {
+                    Ok(()) => state.history.death_reported(pod),
+                    // What concerns one pod must not keep the others.
+                    Err(error) => reported = Err(error),
+                }
             }
         }
-        Ok(())
+        reported
     }
 }

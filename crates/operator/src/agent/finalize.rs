@@ -8,13 +8,15 @@ use rota_proto::names;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::apply;
+use super::{apply, network};
 use crate::cluster::CLUSTER;
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// Interval while policies wait for the last pod of their agent.
+const POLICY_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Sweeps until `shutdown`: periodically, and whenever `deleted` receives a signal.
@@ -38,7 +40,8 @@ pub(super) async fn run(
             () = tokio::time::sleep(delay) => {}
         }
         delay = match sweep(&context, &stores).await {
-            Ok(()) => SWEEP_INTERVAL,
+            Ok(false) => SWEEP_INTERVAL,
+            Ok(true) => POLICY_INTERVAL,
             Err(error) => {
                 context.health.failed("agent", "sweep");
                 tracing::warn!(%error, "failed to unregister agents whose resource was deleted, retrying");
@@ -48,7 +51,12 @@ pub(super) async fn run(
     }
 }
 
-async fn sweep(context: &Context, stores: &[Store<Guarded<Agent>>]) -> Result<(), ReconcileError> {
+/// Returns whether policies of deleted agents are left, for the sake of pods that end.
+async fn sweep(context: &Context, stores: &[Store<Guarded<Agent>>]) -> Result<bool, ReconcileError> {
+    let exists = |namespace: &str, name: &str| {
+        let reference = ObjectRef::<Guarded<Agent>>::new(name).within(namespace);
+        stores.iter().any(|store| store.get(&reference).is_some())
+    };
     for agent in context.control.all_agents("namespaces/-").await? {
         let Some((namespace, name)) = names::parse(&agent.name, "agents") else { continue };
         // Agents of other clusters, and those created through the API, are not managed here.
@@ -56,11 +64,10 @@ async fn sweep(context: &Context, stores: &[Store<Guarded<Agent>>]) -> Result<()
         if !ours || !context.watches(namespace) {
             continue;
         }
-        let reference = ObjectRef::<Guarded<Agent>>::new(name).within(namespace);
-        if stores.iter().all(|store| store.get(&reference).is_none()) {
+        if !exists(namespace, name) {
             tracing::info!(agent = agent.name, "Agent resource deleted, unregistering agent");
             apply::unregister(context, &agent.name).await?;
         }
     }
-    Ok(())
+    network::sweep(context, exists).await
 }

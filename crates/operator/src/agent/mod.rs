@@ -173,7 +173,7 @@ impl Agents {
             state.worker_joined(Start::of(&pods[index]), Instant::now());
         }
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
-        self.handle_ended(agent, state, &pods, now).await?;
+        let ended = self.handle_ended(agent, state, &pods, now).await;
         let rejected = checked.as_ref().err().cloned();
         let effective = state.effective(agent, checked, &self.context.options.workers);
         let Some((agent, hash)) = effective.as_ref().map(|(agent, hash)| (agent.as_ref(), hash.as_str()))
@@ -189,7 +189,9 @@ impl Agents {
             return Ok(Action::requeue(REJECTION_RETRY_INTERVAL));
         };
         self.mark_outdated(agent, &mut pods);
-        let may_start = state.start_delay(hash, Instant::now()).is_zero();
+        let network = network::publish(&self.context, agent, state, !pods.is_empty()).await;
+        // No pod starts without its restrictions; the others are cared for.
+        let may_start = network.is_ok() && state.start_delay(hash, Instant::now()).is_zero();
         state.pause_isolated(&mut demand, Instant::now());
         let plan = build::plan(&agent.spec, hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
@@ -197,11 +199,10 @@ impl Agents {
             apply::publish_authority(&self.context, &namespace, &authority).await?;
             state.authority_published(authority, Instant::now());
         }
-        network::publish(&self.context, agent, state).await?;
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
         self.announce(agent, name, state, &pods).await?;
-        executed?;
+        executed.and(network).and(ended)?;
         let start_failure = self.start_failure(state, &pods, hash);
         let (rejected, failure) = (rejected.as_ref(), start_failure.as_ref());
         let input = StatusInput { pods: &pods, demand: &demand, hash, rejected, start_failure: failure };

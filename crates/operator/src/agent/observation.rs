@@ -83,6 +83,11 @@ impl<'a> PodObservation<'a> {
         self.condition("DisruptionTarget", "True").is_some()
     }
 
+    /// Returns whether the node ended the pod for lack of disk, memory or processes, which may be the pod's own use.
+    pub(super) fn is_under_pressure(&self) -> bool {
+        self.is_evicted()
+    }
+
     /// Returns why the pod does not start, or how it failed: what a user would look for in `kubectl describe`.
     pub(super) fn start_failure(&self) -> Option<StartFailure> {
         let status = self.status?;
@@ -280,12 +285,14 @@ mod tests {
             failure_of(&evicted),
             ("Evicted".into(), "The node was low on resource: ephemeral-storage.".into())
         );
+        assert!(PodObservation::new(&evicted).is_under_pressure());
         let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
             "message": "preempting to accommodate a higher priority pod"});
         let preempted = pod(json!({
             "phase": "Failed", "conditions": [preempted], "containerStatuses": [exited(143, "Error", "")],
         }));
-        assert!(PodObservation::new(&preempted).is_disrupted());
+        let observed = PodObservation::new(&preempted);
+        assert!(observed.is_disrupted() && !observed.is_under_pressure());
         assert_eq!(failure_of(&preempted).0, "PreemptionByScheduler");
     }
 

@@ -2,6 +2,7 @@
 
 use rota_crds::resource::Agent;
 
+use super::network;
 use super::pod::PodSpecInput;
 use super::start_failure::StartFailure;
 use crate::WorkerOptions;
@@ -12,6 +13,9 @@ pub(super) fn check(agent: &Agent, options: &WorkerOptions) -> Result<String, St
     if !violations.is_empty() {
         let violations: Vec<_> = violations.iter().map(ToString::to_string).collect();
         return Err(StartFailure::new("InvalidSpec", violations.join("; ")));
+    }
+    if let Some(exceeds) = network::exceeds(agent, options) {
+        return Err(StartFailure::new("InvalidSpec", exceeds));
     }
     let input = PodSpecInput { agent, options, task: None };
     input.hash().map_err(|invalid| StartFailure::new("InvalidSpec", invalid.0))

@@ -23,6 +23,7 @@ fn options() -> WorkerOptions {
         user_id: Some(65532),
         pod_template: PodTemplateSpec::default(),
         egress: rota_crds::Egress::default(),
+        egress_is_limit: false,
         control_namespace: "rota".into(),
         collector: vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), "http://collector:4318".into())],
     }
