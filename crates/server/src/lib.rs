@@ -54,6 +54,7 @@ mod metrics;
 mod options;
 mod pools;
 mod pulse;
+mod room;
 mod scheduler;
 mod seal;
 mod server;

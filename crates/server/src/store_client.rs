@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::keys::AgentKey;
+use crate::room::Room;
 use crate::wire::names::TaskName;
 use crate::wire::status;
 
@@ -36,8 +37,7 @@ pub(crate) type StoreProblem = (String, &'static str);
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
-    /// Room at the last measurement; `None` before it.
-    space: Arc<Mutex<Option<StoreSpace>>>,
+    room: Arc<Mutex<Room>>,
 }
 
 /// Outcome of the last write, and the last time in which none succeeded.
@@ -150,7 +150,7 @@ impl StoreClient {
     /// Creates a client that counts failed writes.
     pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
         let write_health = WriteHealth { failures, ..WriteHealth::default() };
-        Self { store, write_health: Arc::new(write_health), space: Arc::default() }
+        Self { store, write_health: Arc::new(write_health), room: Arc::default() }
     }
 
     pub(crate) fn write_health(&self) -> &WriteHealth {
@@ -165,13 +165,19 @@ impl StoreClient {
     /// Measures the room of the store.
     pub(crate) async fn measure_space(&self) -> Result<(), Error> {
         let space = self.store.space().await?;
-        *self.space.lock() = space;
+        self.room.lock().measured(space, Instant::now());
         Ok(())
     }
 
     /// Returns the room of the store when it was last measured; `None` if it has no files.
     pub(crate) fn space(&self) -> Option<StoreSpace> {
-        *self.space.lock()
+        self.room.lock().space()
+    }
+
+    /// Whether reports are left out of logs: the volume has been nearly full for so long that what is left of it is kept for
+    /// results.
+    pub(crate) fn keeps_room_for_results(&self) -> bool {
+        self.room.lock().is_kept_for_results(Instant::now())
     }
 
     /// Commits a batch; each command is answered by itself.

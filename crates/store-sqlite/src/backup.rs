@@ -4,14 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rota_store::Error;
+use rota_store::{Error, StoreSpace};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::open::explain;
 use crate::rows::unsigned;
 use crate::{disk, lock, readers};
 
-/// Room that must remain free next to the copy.
+/// Room that must remain free for the database and its log, which grows as long as the copy is read.
 const MIN_ROOM: u64 = 64 * 1024 * 1024;
 
 /// Writes a copy of the last commit to a file that has no name any more: it ends with its last user, also in a crash.
@@ -85,17 +85,21 @@ fn check_room(connection: &Connection, database: &Path) -> Result<(), Error> {
     let size = pages.and_then(|pages| Ok(pages.saturating_mul(number("page_size")?)));
     let size = size.map_err(|error| explain(&error))?;
     match disk::volume(database) {
-        Some(volume) if volume.free < size.saturating_add(MIN_ROOM.min(volume.size / 20)) => {
-            Err(Error::Unavailable {
-                message: format!(
-                    "a backup needs {size} bytes next to the database, but its volume has {} free",
-                    volume.free
-                ),
-                hint: "free some space or enlarge the volume, or copy the volume with a snapshot",
-            })
-        }
+        // The store must not count as nearly full because of its copy.
+        Some(volume) if volume.free < size.saturating_add(room(volume)) => Err(Error::Unavailable {
+            message: format!(
+                "a backup needs {size} bytes next to the database, but its volume has {} free",
+                volume.free
+            ),
+            hint: "free some space or enlarge the volume, or copy the volume with a snapshot",
+        }),
         _ => Ok(()),
     }
+}
+
+fn room(volume: disk::Volume) -> u64 {
+    let space = StoreSpace { volume: volume.size, ..StoreSpace::default() };
+    space.needed().saturating_add(MIN_ROOM.min(volume.size / 20))
 }
 
 fn remove(copy: &Path) -> Result<(), Error> {

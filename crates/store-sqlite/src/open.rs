@@ -50,13 +50,16 @@ fn connect(path: &Path) -> Result<(Connection, i64), Error> {
     Ok((connection, epoch))
 }
 
+/// How long a statement waits for another connection.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Whether the volume has less space than opening may need.
 fn is_short_of_space(path: &Path) -> bool {
     disk::volume(path).is_some_and(|volume| volume.free < OPENING_BYTES)
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -85,7 +88,7 @@ fn reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(&error))?;
     let set = || {
-        connection.busy_timeout(Duration::from_secs(2))?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.pragma_update(None, "query_only", true)
     };

@@ -1,14 +1,20 @@
 //! The write connection: all changes use it.
 
+use std::time::Duration;
+
 use rota_core::RouteId;
 use rota_core::task::Task;
 use rota_store::{Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, stored_due};
 use rusqlite::{Connection, OptionalExtension, Params, params};
+use tokio::time::Instant;
 
 use crate::disk::Reserve;
-use crate::open::{explain, is_disk_full};
+use crate::open::{BUSY_TIMEOUT, explain, is_disk_full};
 use crate::rows::{encode, signed};
 use crate::{readers, rows, sql};
+
+/// Interval between attempts to give the log's space back to a full volume.
+const SHRINK_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Writer {
@@ -16,6 +22,8 @@ pub struct Writer {
     /// Raised by each opening: a write of an earlier one is rejected.
     epoch: i64,
     reserve: Reserve,
+    /// When the log was last given back to a full volume.
+    shrunk: Option<Instant>,
     _lock: FileLock,
 }
 
@@ -69,7 +77,20 @@ fn update_task(connection: &Connection, task: &Task, route: RouteId) -> Result<(
 
 impl Writer {
     pub(crate) fn new(connection: Connection, epoch: i64, lock: FileLock, reserve: Reserve) -> Self {
-        Self { connection, epoch, reserve, _lock: lock }
+        Self { connection, epoch, reserve, shrunk: None, _lock: lock }
+    }
+
+    /// Gives the log's space back, over which it may have grown without need. Not again and again, and not behind readers:
+    /// every commit waits for it. Returns whether it was tried.
+    fn shrink_log(&mut self) -> bool {
+        if self.shrunk.is_some_and(|at| at.elapsed() < SHRINK_INTERVAL) {
+            return false;
+        }
+        self.shrunk = Some(Instant::now());
+        let _ = self.connection.busy_timeout(Duration::ZERO);
+        self.truncate_log();
+        let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
+        true
     }
 
     fn truncate_log(&self) {
@@ -238,12 +259,10 @@ impl Backend for Writer {
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
         let mut written = transact(&self.connection, || self.put(changes));
-        if written.as_ref().is_err_and(is_disk_full) {
-            // The log may have grown over space that it does not need any more.
-            self.truncate_log();
+        if written.as_ref().is_err_and(is_disk_full) && self.shrink_log() {
             written = transact(&self.connection, || self.put(changes));
         }
-        if written.as_ref().is_err_and(is_disk_full) && self.reserve.release() {
+        if written.as_ref().is_err_and(is_disk_full) && changes.end_something() && self.reserve.release() {
             tracing::warn!("the volume is full; using the reserve");
             written = transact(&self.connection, || self.put(changes));
         }

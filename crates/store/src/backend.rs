@@ -289,6 +289,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether space becomes free by it, or a task has ended, now or later: worth the reserve of a full volume.
+    pub fn end_something(&self) -> bool {
+        let ended = |(task, _): &(Arc<Task>, RouteId)| task.state.is_final();
+        !self.removed.is_empty() || !self.removed_secrets.is_empty() || self.updated.iter().any(ended)
+    }
+
     /// Whether there is anything to write.
     pub fn has_rows(&self) -> bool {
         let counts = [

@@ -109,7 +109,9 @@ async fn create(context: &Context, path: &Path) -> anyhow::Result<u64> {
 
 async fn receive_file(context: &Context, path: &Path) -> anyhow::Result<u64> {
     // It has prompts, results and encrypted secrets: only its owner may read it.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let _ = fs::remove_file(path);
+    // Neither one that another user has put there meanwhile nor the target of a link.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.with_context(|| format!("failed to create {}", path.display()))?;
     let bytes = receive(context, &mut file).await?;
     file.sync_all().with_context(|| format!("failed to write {}", path.display()))?;

@@ -4,12 +4,14 @@ mod difference;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::Namespace;
 use rota_core::breaker::State as Breaker;
 use rota_proto::num;
 use rota_proto::{names, v1};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -21,6 +23,8 @@ use crate::wire::time;
 
 /// Messages that may wait for the caller.
 const STREAM_BUFFER: usize = 1;
+/// Time after which demand is sent without the version of the store, which responds slowly.
+const MAX_STORE_WAIT: Duration = Duration::from_secs(2);
 
 /// The last message of each namespace that is watched: made once for all its watchers, and the same one as before unless
 /// something in it changed.
@@ -153,7 +157,8 @@ pub(super) fn watch(
             drop(snapshot);
             if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &message)) {
                 // While the store does not respond, demand is known all the same.
-                let revision = store.reads().revision().await.ok();
+                let revision = timeout(MAX_STORE_WAIT, store.reads().revision()).await;
+                let revision = revision.ok().and_then(Result::ok);
                 let store = revision.map(|revision| watchers.lineage().version(revision));
                 let content = match last.as_ref().filter(|_| differences) {
                     Some(last) => difference::difference(last, &message),

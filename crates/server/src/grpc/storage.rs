@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::streams::{Outbox, Streams, send};
+use super::streams::{Outbox, Streams, send_in_time};
 use crate::clock::now;
 use crate::store_client::StoreClient;
 use crate::wire::status::{error, invalid, store};
@@ -21,6 +21,8 @@ use crate::wire::status::{error, invalid, store};
 const PRUNE_TIME: Duration = Duration::from_secs(2);
 /// Records of each kind that one transaction removes.
 const MAX_PRUNED: usize = 200;
+/// Time after which a caller that reads nothing loses its backup: the copy takes the space of the store.
+const STALLED: Duration = Duration::from_secs(60);
 /// Size of one part of a backup, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Parts that wait for the caller to read them.
@@ -78,7 +80,7 @@ async fn transfer(mut copy: File, outbox: &Outbox<v1::BackupResponse>) -> Result
         if data.is_empty() {
             return Ok(());
         }
-        send(outbox, v1::BackupResponse { data }).await?;
+        send_in_time(outbox, v1::BackupResponse { data }, STALLED).await?;
         copy = rest;
     }
 }

@@ -4,11 +4,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -100,6 +102,13 @@ where
 /// Sends a message. Fails when the caller has hung up, which ends the stream.
 pub(super) async fn send<T>(outbox: &Outbox<T>, message: T) -> Result<(), Status> {
     outbox.send(Ok(message)).await.map_err(|_| Status::cancelled("the caller has hung up"))
+}
+
+/// Like [`send`], to a caller that must read on: it holds what others wait for.
+pub(super) async fn send_in_time<T>(outbox: &Outbox<T>, message: T, limit: Duration) -> Result<(), Status> {
+    let stalled =
+        |_| error("CALLER_STALLED", format!("the caller has read nothing for {} s", limit.as_secs()));
+    timeout(limit, send(outbox, message)).await.map_err(stalled)?
 }
 
 pub(super) fn stopping() -> Status {

@@ -7,6 +7,7 @@ use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::wire::status::{error, invalid};
@@ -33,6 +34,13 @@ pub(super) async fn off_runtime<M: Message + 'static>(
     }
     let decoded = tokio::task::spawn_blocking(move || decode(message)).await;
     decoded.map_err(|_| Status::internal("decoding of a message panicked"))?
+}
+
+/// Leaves the reports of an attempt out of the log, and keeps their effects.
+pub(super) fn leave_out(command: &mut task::Command) {
+    if let task::Command::Report { items, .. } = command {
+        items.iter_mut().for_each(|item| item.payload = Bytes::new());
+    }
 }
 
 /// Parses the task and fence of a message.

@@ -208,7 +208,11 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
         Kind::Report(report) => {
             let (id, fence) = decode::attempt_ref("report", &report.task_id, report.fence)?;
             let (by, now) = (decode::by(&opened.worker, fence), now());
-            let command = decode::off_runtime(report, move |report| decode::report(report, by, now)).await?;
+            let mut command =
+                decode::off_runtime(report, move |report| decode::report(report, by, now)).await?;
+            if deps.store.keeps_room_for_results() {
+                decode::leave_out(&mut command);
+            }
             (of(id, command), After::Reported(id, fence))
         }
         Kind::Result(result) => {

@@ -35,7 +35,7 @@ async fn started(t: &mut Harness, worker: &task::WorkerRef) -> std::sync::Arc<ta
 pub async fn success_is_reported_once(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.task.own = Own { program: true, credentials: false };
+    create.task.own = Own { program: true, ..Own::default() };
     let joined = t.now();
     let id = t.create(create).await.id;
     let worker = t.hello("w").await;
@@ -62,7 +62,7 @@ pub async fn success_is_reported_once(t: &mut Harness) {
     assert_eq!((attempt.fence, attempt.assignment.attempt), (task.fence, 1));
     assert_eq!((attempt.assignment.worker.as_str(), attempt.assignment.at), ("w", assigned));
     assert_eq!((attempt.started_at, attempt.at), (Some(assigned + STEP), t.now()));
-    assert_eq!(attempt.assignment.own, Own { program: true, credentials: false });
+    assert_eq!(attempt.assignment.own, Own { program: true, ..Own::default() });
     assert_eq!(attempt.assignment.usage, usage);
 
     let waits: Vec<_> = t.commits.iter().flat_map(|commit| &commit.queue_left).collect();
@@ -193,7 +193,7 @@ pub async fn retries_are_reported_each(t: &mut Harness) {
 pub async fn attempts_survive_a_reopen(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.task.own = Own { program: false, credentials: true };
+    create.task.own = Own { credentials: true, ..Own::default() };
     t.create(create).await;
     let worker = t.hello("w").await;
     let task = started(t, &worker).await;
