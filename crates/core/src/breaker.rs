@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use crate::failure::{Class, Failure};
 use crate::retry::backoff;
+use crate::task::Own;
 use crate::{Fence, TaskId, Timestamp};
 
 /// Limit of the cooldown, as a multiple of the first.
 const MAX_COOLDOWN_FACTOR: u32 = 20;
-/// Limit of the time until a rate limit ends, as the model named it: the longest are those of a week.
-const MAX_RATE_LIMIT: Duration = Duration::from_hours(7 * 24);
+/// Limit of the time until a probe, whatever end of a rate limit a worker reported: the limit may have been raised, or have
+/// been that of another model.
+const MAX_RATE_LIMIT: Duration = Duration::from_hours(1);
 /// Lower limit of the time after which a probe without a result is replaced by another.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Thresholds of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Consecutive infrastructure failures that open the breaker; 0 disables it.
+    /// Tasks with infrastructure failures, without a success between them, that open the breaker; 0 disables it.
     pub failures: u32,
     /// First cooldown; each further one in a row is twice as long, up to twenty times the first.
     pub cooldown: Duration,
@@ -42,12 +44,13 @@ pub enum Outcome<'a> {
 }
 
 impl<'a> Outcome<'a> {
-    /// Classifies a failure. `program` and `model` state whether the agent, not the task, chose the program and the model
-    /// with its credentials; failures of the task's own choices are ignored.
-    pub fn of(failure: &'a Failure, program: bool, model: bool) -> Self {
+    /// Classifies a failure of an attempt of which the task brought its `own` parts; failures of these are ignored. `program`
+    /// states whether the agent chose the program.
+    pub fn of(failure: &'a Failure, program: bool, own: Own) -> Self {
         match failure.class {
-            Class::Auth | Class::RateLimit | Class::Overload if model => Self::Failure(failure),
-            Class::Start if program => Self::Failure(failure),
+            Class::Auth if own.authenticates_as_agent() => Self::Failure(failure),
+            Class::RateLimit | Class::Overload if !own.credentials => Self::Failure(failure),
+            Class::Start if program && !own.program => Self::Failure(failure),
             // The agent ran far enough to report these itself.
             Class::Agent | Class::Refusal | Class::Budget => Self::Success,
             Class::Auth
@@ -108,8 +111,10 @@ type Attempt = (TaskId, Fence);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Breaker {
     state: State,
-    /// Consecutive infrastructure failures.
+    /// Consecutive infrastructure failures, while closed one per task: no task opens it by its own retries.
     failures: u32,
+    /// Tasks whose failures count, while closed.
+    failed: BTreeSet<TaskId>,
     /// Consecutive openings.
     opened: u32,
     /// The last failure that counted: its class and message.
@@ -124,7 +129,7 @@ impl Breaker {
         self.state
     }
 
-    /// Returns the number of consecutive infrastructure failures.
+    /// Returns the number of consecutive infrastructure failures, of which those of one task count once until it opens.
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -163,14 +168,18 @@ impl Breaker {
             // Attempts that were running when the breaker opened fail for the same reason.
             Outcome::Failure(_) if self.state != State::Closed && !probe => {}
             Outcome::Failure(failure) => {
-                self.failures = self.failures.saturating_add(1);
                 self.last = Some((failure.class, failure.message.clone()));
+                if policy.failures == 0 || self.state == State::Closed && !self.failed.insert(attempt.0) {
+                    return probe;
+                }
+                self.failures = self.failures.saturating_add(1);
                 let opens = match self.state {
-                    State::Closed => policy.failures > 0 && self.failures >= policy.failures,
+                    State::Closed => self.failures >= policy.failures,
                     State::Open { .. } => false,
                     State::HalfOpen { .. } => true,
                 };
                 if opens {
+                    self.failed.clear();
                     self.opened = self.opened.saturating_add(1);
                     let longest = policy.cooldown.saturating_mul(MAX_COOLDOWN_FACTOR);
                     let cooldown = backoff(policy.cooldown, longest, self.opened, jitter);
@@ -307,12 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn breaker_waits_until_the_rate_limit_ends() {
-        for (class, hours, expected) in [
-            (Class::RateLimit, 5, 5 * 3600),
-            (Class::RateLimit, 1000, 7 * 24 * 3600),
-            (Class::Overload, 5, 200),
-        ] {
+    fn breaker_waits_until_the_rate_limit_ends_or_a_probe_is_due() {
+        for (class, hours, expected) in
+            [(Class::RateLimit, 1, 3600), (Class::RateLimit, 1000, 3600), (Class::Overload, 5, 200)]
+        {
             let mut failure = Failure::new(class, "x");
             failure.retry_after = Some(Duration::from_hours(hours));
             let mut breaker = Breaker::default();
@@ -321,6 +328,20 @@ mod tests {
             }
             assert_eq!(breaker.state(), State::Open { until: at(expected) }, "{class:?}");
         }
+    }
+
+    #[test]
+    fn one_task_does_not_open_the_breaker() {
+        let mut breaker = Breaker::default();
+        for _ in 0..20 {
+            observe(&mut breaker, Outcome::Failure(&overload()), 1, 0);
+        }
+        assert_eq!((breaker.state(), breaker.failures()), (State::Closed, 1));
+        for number in 2..4 {
+            assert_eq!(breaker.state(), State::Closed);
+            observe(&mut breaker, Outcome::Failure(&overload()), number, 0);
+        }
+        assert_eq!(breaker.state(), State::Open { until: at(10) });
     }
 
     #[test]
@@ -337,7 +358,7 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             let counts = |program| matches!(Outcome::of_worker(&failure, program), Outcome::Failure(_));
-            assert_eq!(counts(true), class.is_of_worker(), "{class:?}");
+            assert_eq!(counts(true), class.may_be_of_worker() && class != Class::Source, "{class:?}");
             assert_eq!(counts(false), class == Class::Environment, "{class:?}");
         }
     }
@@ -346,12 +367,18 @@ mod tests {
     fn only_infrastructure_of_the_agent_counts() {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
-            let counts =
-                |program, model| matches!(Outcome::of(&failure, program, model), Outcome::Failure(_));
-            let of_model = matches!(class, Class::Auth | Class::RateLimit | Class::Overload);
-            assert!(!counts(false, false), "{class:?}");
-            assert_eq!(counts(false, true), of_model, "{class:?}");
-            assert_eq!(counts(true, false), class == Class::Start, "{class:?}");
+            let counts = |of_agent, own| matches!(Outcome::of(&failure, of_agent, own), Outcome::Failure(_));
+            let [auth, limit, start] = [
+                class == Class::Auth,
+                matches!(class, Class::RateLimit | Class::Overload),
+                class == Class::Start,
+            ];
+            let own = |program, credentials, choice| Own { program, credentials, choice };
+            assert_eq!(counts(true, own(false, false, false)), auth || limit || start, "{class:?}");
+            assert_eq!(counts(false, own(false, false, false)), auth || limit, "{class:?}");
+            assert_eq!(counts(true, own(true, false, false)), auth || limit, "{class:?}");
+            assert_eq!(counts(false, own(false, false, true)), limit, "{class:?}");
+            assert!(!counts(false, own(false, true, false)), "{class:?}");
         }
     }
 }

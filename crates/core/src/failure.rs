@@ -54,8 +54,8 @@ pub enum Recovery {
     /// Retry after the requested wait or with backoff. No attempt of the policy is used, since the task is not to
     /// blame.
     Wait,
-    /// Like [`Recovery::Wait`], however often, while the credentials are the agent's: they are at fault until someone
-    /// replaces them. Stop if the task brought its own.
+    /// Like [`Recovery::Wait`], however often, while model and credentials are the agent's: they are at fault until someone
+    /// replaces them. Limited like other waits if the task chose among them. Stop if the task brought its own.
     Credentials,
     /// Retry once, preferably on another worker: the failure may be that of a single machine.
     Elsewhere,
@@ -85,9 +85,9 @@ impl Class {
         Self::Source,
     ];
 
-    /// Whether the worker or its machine may be to blame, so that the next attempt avoids it.
-    pub fn is_of_worker(self) -> bool {
-        matches!(self, Self::Start | Self::Environment | Self::Crash)
+    /// Whether the worker, its machine or its network may be to blame, so that the next attempt avoids it.
+    pub fn may_be_of_worker(self) -> bool {
+        matches!(self, Self::Start | Self::Environment | Self::Crash | Self::Source)
     }
 
     /// Returns the reaction to a failure of this class.

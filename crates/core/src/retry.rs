@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Recovery};
+use crate::task::Own;
 
 /// Rate-limited attempts that are retried; the total timeout usually ends a task long before.
 pub const MAX_WAITS: u32 = 100;
@@ -45,19 +46,13 @@ pub enum Decision {
 }
 
 impl Policy {
-    /// Decides on a retry. `failures` and `waits` include this attempt; `own_credentials` is whether the task brought those
-    /// that it used; `jitter` is from 0 to 1.
-    pub fn decide(
-        &self,
-        failure: &Failure,
-        failures: u32,
-        waits: u32,
-        own_credentials: bool,
-        jitter: f64,
-    ) -> Decision {
+    /// Decides on a retry. `failures` and `waits` include this attempt; `own` is what of it came from the task; `jitter` is
+    /// from 0 to 1.
+    pub fn decide(&self, failure: &Failure, failures: u32, waits: u32, own: Own, jitter: f64) -> Decision {
         match failure.class.recovery() {
             Recovery::Stop => Decision::Stop,
-            Recovery::Credentials if own_credentials => Decision::Stop,
+            Recovery::Credentials if own.credentials => Decision::Stop,
+            Recovery::Credentials if own.choice && waits > MAX_WAITS => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
             Recovery::Wait if waits > MAX_WAITS => Decision::Stop,
@@ -113,7 +108,9 @@ mod tests {
         let policy = Policy::default();
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
-            let first = policy.decide(&failure, 1, 1, false, 0.5);
+            let [none, choice, all] = [(false, false), (false, true), (true, false)]
+                .map(|(credentials, choice)| Own { credentials, choice, program: false });
+            let first = policy.decide(&failure, 1, 1, none, 0.5);
             match class.recovery() {
                 Recovery::Retry | Recovery::Elsewhere => {
                     assert!(matches!(first, Decision::Retry(_)), "{class:?}");
@@ -123,7 +120,11 @@ mod tests {
                 }
                 Recovery::Stop => assert_eq!(first, Decision::Stop, "{class:?}"),
             }
-            assert_eq!(policy.decide(&failure, 3, MAX_WAITS + 1, true, 0.5), Decision::Stop);
+            for own in [choice, all] {
+                assert_eq!(policy.decide(&failure, 3, MAX_WAITS + 1, own, 0.5), Decision::Stop);
+            }
+            // The agent's credentials may have expired nonetheless: the choice is not blamed yet.
+            assert_eq!(policy.decide(&failure, 1, 1, choice, 0.5), first);
         }
     }
 
@@ -135,7 +136,7 @@ mod tests {
             [(0.0, 77_000), (0.5, 80_850), (1.0, 84_700), (9.9, 84_700), (f64::NAN, 77_000)]
         {
             let wait = Decision::Wait(Duration::from_millis(millis));
-            assert_eq!(Policy::default().decide(&failure, 1, 1, false, jitter), wait);
+            assert_eq!(Policy::default().decide(&failure, 1, 1, Own::default(), jitter), wait);
         }
     }
 }

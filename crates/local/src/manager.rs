@@ -176,6 +176,7 @@ impl Manager {
             instance: exit.instance.clone(),
             message: status,
             disrupted: false,
+            node_pressure: false,
         };
         let client = self.options.client.clone();
         spawn("report worker death", OnExit::Done, async move {

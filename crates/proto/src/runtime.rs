@@ -12,6 +12,11 @@ impl Runtime {
             _ => false,
         }
     }
+
+    /// Returns whether these settings choose a model.
+    pub fn names_model(&self) -> bool {
+        matches!(&self.kind, Some(Kind::Claude(claude)) if !claude.model.is_empty() || !claude.fallback_model.is_empty())
+    }
 }
 
 #[cfg(test)]
@@ -27,5 +32,11 @@ mod tests {
         assert!(!names(Kind::Command(CommandRuntime::default())));
         assert!(!names(Kind::Scripted(ScriptedRuntime::default())));
         assert!(!Runtime::default().names_program());
+        let names = |model: &str, fallback: &str| {
+            let claude =
+                ClaudeRuntime { model: model.into(), fallback_model: fallback.into(), ..Default::default() };
+            Runtime { kind: Some(Kind::Claude(claude)) }.names_model()
+        };
+        assert!(names("haiku", "") && names("", "haiku") && !names("", ""));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -33,6 +34,7 @@ pub(crate) struct Breakers {
     inner: Mutex<BTreeMap<AgentKey, Breaker>>,
     /// Those of workers that are not as they were at the start.
     workers: Mutex<BTreeMap<WorkerKey, Breaker>>,
+    suspicions: Mutex<workers::Suspicions>,
     /// Wakes the timer: a breaker has opened.
     opened: Notify,
 }
@@ -86,6 +88,7 @@ impl Breakers {
             agents,
             inner: Mutex::default(),
             workers: Mutex::default(),
+            suspicions: Mutex::default(),
             opened: Notify::new(),
         }
     }
@@ -141,6 +144,7 @@ impl Breakers {
         }
         let task = &change.task;
         let assignment = task.assignment.as_ref().or(ended.map(|ended| &ended.attempt.assignment))?;
+        let own = assignment.own;
         let agent = (task.namespace.clone(), assignment.agent.clone()?);
         let attempt = (task.id, task.fence);
         let breaker = inner.get_mut(&agent)?;
@@ -148,7 +152,10 @@ impl Breakers {
             breaker.assigned(attempt);
             return None;
         }
-        let shown = breaker.is_probe(attempt) && change.events.iter().any(|event| is_evidence(&event.body));
+        // With credentials of its own a task shows nothing of the agent's.
+        let shown = !own.credentials
+            && breaker.is_probe(attempt)
+            && change.events.iter().any(|event| is_evidence(&event.body));
         shown.then_some((agent, attempt))
     }
 
@@ -172,7 +179,7 @@ impl Breakers {
         let outcome = match (&attempt.failure, attempt.outcome) {
             (_, AttemptOutcome::Succeeded) if own.credentials => Outcome::Ignored,
             (_, AttemptOutcome::Succeeded) => Outcome::Success,
-            (Some(failure), _) => Outcome::of(failure, !own.program && names_program(), !own.credentials),
+            (Some(failure), _) => Outcome::of(failure, names_program(), own),
             (None, _) => Outcome::Ignored,
         };
         self.record(agent, outcome, (ended.task.id, attempt.fence))
@@ -233,12 +240,15 @@ impl Breakers {
     }
 }
 
+/// Longest sleep of the timer: deadlines are by the clock, which may be set or have stood still while the machine slept.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+
 /// Runs the timer of all breakers.
 pub(crate) async fn run(breakers: Arc<Breakers>, stop: CancellationToken, monitor: TaskMonitor) {
     loop {
         let wait = async {
             match breakers.next() {
-                Some(at) => tokio::time::sleep(at.since(now())).await,
+                Some(at) => tokio::time::sleep(at.since(now()).min(MAX_SLEEP)).await,
                 None => std::future::pending().await,
             }
         };

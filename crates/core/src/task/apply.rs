@@ -93,6 +93,7 @@ impl Step<'_> {
             && let Some(assignment) = task.assignment.take()
         {
             task.usage = task.usage.plus(&assignment.usage);
+            task.logged_bytes = task.logged_bytes.saturating_add(assignment.logged_bytes);
             task.worked = task.worked.saturating_add(assignment.worked(self.now));
             task.last_worker = Some(assignment.worker.clone());
             let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);

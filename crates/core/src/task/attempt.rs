@@ -14,6 +14,8 @@ use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
 pub const MAX_LOGGED_REPORTS: u64 = 250_000;
 /// Bytes of one attempt's reports that the log takes.
 pub const MAX_LOGGED_BYTES: u64 = 256 << 20;
+/// Bytes of the reports of all of a task's attempts that the log takes.
+pub const MAX_LOGGED_BYTES_OF_TASK: u64 = 1 << 30;
 
 /// Prefixes of environment variables that select the model or carry its credentials.
 const MODEL_VARIABLES: [&str; 2] = ["ANTHROPIC_", "CLAUDE_CODE_"];
@@ -26,13 +28,26 @@ pub struct Own {
     pub program: bool,
     /// The task brings model credentials: secrets, or variables that select the model.
     pub credentials: bool,
+    /// The task chooses the model, or which of the agent's secrets it gets: its choice may be what the model API rejects.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub choice: bool,
 }
 
 impl Own {
     /// Derives the task's own parts from its spec.
-    pub fn of<'a>(runtime: bool, secrets: bool, variables: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn of<'a>(
+        runtime: bool,
+        secrets: bool,
+        choice: bool,
+        variables: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
         let selects_model = |name: &str| MODEL_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
-        Self { program: runtime, credentials: secrets || variables.into_iter().any(selects_model) }
+        Self { program: runtime, credentials: secrets || variables.into_iter().any(selects_model), choice }
+    }
+
+    /// Whether the agent is to blame if the model API rejects its credentials.
+    pub fn authenticates_as_agent(&self) -> bool {
+        !self.credentials && !self.choice
     }
 
     /// Whether everything comes from the agent.
@@ -67,6 +82,9 @@ pub struct Assignment {
     /// Bytes of its reports in the log.
     #[serde(default, skip_serializing_if = "super::zero")]
     pub logged_bytes: u64,
+    /// Whether its last reports are left out of the log, as an entry of the log states.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unlogged: bool,
     /// What the attempt has used so far.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
     pub usage: Usage,
@@ -100,9 +118,17 @@ pub struct LostAttempt {
 }
 
 impl Assignment {
-    /// Whether the log takes no more reports of the attempt.
-    pub(super) fn is_log_full(&self) -> bool {
-        self.attempt_seq > MAX_LOGGED_REPORTS || self.logged_bytes > MAX_LOGGED_BYTES
+    /// Returns a random number from 0 to 1, which came in with the assignment: decisions draw none themselves.
+    pub(super) fn jitter(&self) -> f64 {
+        let [a, b, c, d, ..] = self.span_id;
+        f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    }
+
+    /// Whether the log takes no more reports of the attempt, after those of `earlier` bytes of the task's other ones.
+    pub(super) fn is_log_full(&self, earlier: u64) -> bool {
+        self.attempt_seq > MAX_LOGGED_REPORTS
+            || self.logged_bytes > MAX_LOGGED_BYTES
+            || self.logged_bytes.saturating_add(earlier) > MAX_LOGGED_BYTES_OF_TASK
     }
 
     /// Returns the time that the worker has worked on it; zero before its start.
@@ -204,9 +230,11 @@ mod tests {
     #[test]
     fn own_parts_follow_from_the_spec() {
         let of = |runtime, secrets, variables: &[&'static str]| {
-            let own = Own::of(runtime, secrets, variables.iter().copied());
+            let own = Own::of(runtime, secrets, false, variables.iter().copied());
+            assert_eq!(own.authenticates_as_agent(), !own.credentials);
             (own.program, own.credentials)
         };
+        assert!(!Own::of(false, false, true, []).authenticates_as_agent());
         assert_eq!(of(false, false, &["PATH", "MY_ANTHROPIC_KEY"]), (false, false));
         assert_eq!(of(true, false, &[]), (true, false));
         assert_eq!(of(false, true, &[]), (false, true));

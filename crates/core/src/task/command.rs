@@ -149,7 +149,7 @@ pub enum Loss {
 pub struct Item {
     /// Time by the worker's clock.
     pub at: Timestamp,
-    /// Encoded `Event` of the API.
+    /// Encoded `Event` of the API; empty if the log takes none now.
     pub payload: Bytes,
     pub effect: EventEffect,
 }

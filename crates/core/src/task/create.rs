@@ -58,6 +58,7 @@ impl Task {
             avoid: None,
             start_failed: false,
             unaccepted_losses: 0,
+            logged_bytes: 0,
             worked: Duration::ZERO,
             refusals: 0,
             refusal: None,

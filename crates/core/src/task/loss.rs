@@ -6,6 +6,7 @@ use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
 use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, Task, WorkerRef};
 use crate::failure::{Class, Failure};
 use crate::{Fence, Timestamp, retry};
+use std::time::Duration;
 
 /// Consecutive workers that may die with an assignment that they have not accepted, before it counts against the task.
 const UNACCEPTED_LOSSES: u32 = 2;
@@ -14,6 +15,12 @@ const UNACCEPTED_LOSSES: u32 = 2;
 const UNCLEAR_PER_LOSS: usize = 4;
 /// Unclear losses that are remembered; further ones weigh as clear ones.
 const MAX_UNCLEAR: usize = 256;
+/// Waits from the second unclear loss on. They bring the suspects of one death apart: where all of them ran again
+/// together, the one that ends workers would never be seen alone, and its neighbors would be quarantined with it.
+const INITIAL_SUSPECT_BACKOFF: Duration = Duration::from_secs(10);
+const MAX_SUSPECT_BACKOFF: Duration = Duration::from_secs(300);
+/// Planned stops of a task's workers after which further ones weigh as unclear losses: the task may be what stops them.
+const MAX_HAND_BACKS: u32 = 100;
 /// Losses that are remembered, so that they are taken back if their worker is there again.
 const MAX_LOSSES: usize = 8;
 
@@ -79,6 +86,9 @@ impl Step<'_> {
         if task.desired == Desired::Cancelled {
             return self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
         }
+        if task.hand_backs >= MAX_HAND_BACKS {
+            return self.lose_attempt(Loss::Unclear, seen, message);
+        }
         task.hand_backs += 1;
         if task.hand_backs > 1 {
             let wait =
@@ -125,9 +135,16 @@ impl Step<'_> {
         if let Some(assignment) = &mut task.assignment {
             assignment.stop_when_last_known(seen);
         }
+        if loss == Loss::Unclear && task.unclear_losses.len() > 1 {
+            let count = u32::try_from(task.unclear_losses.len() - 1).unwrap_or(u32::MAX);
+            let jitter = task.assignment.as_ref().map_or(0.0, Assignment::jitter);
+            let wait = retry::backoff(INITIAL_SUSPECT_BACKOFF, MAX_SUSPECT_BACKOFF, count, jitter);
+            task.retry_at = Some(self.now + wait);
+        }
         let mut change = StateChange::new(State::Pending, WORKER_LOST).message(message);
         change.failure = Some(Failure::new(Class::WorkerLost, message));
         change.worker = task.assignment.as_ref().map(|a| a.worker.clone());
+        change.retry_at = task.retry_at;
         self.go(change);
         self.settle();
     }
@@ -156,6 +173,7 @@ impl Step<'_> {
         let Some(lost) = task.lost.take() else { return };
         let LostAttempt { mut assignment, worked, planned } = *lost;
         task.usage = task.usage.minus(&assignment.usage);
+        task.logged_bytes = task.logged_bytes.saturating_sub(assignment.logged_bytes);
         task.worked = task.worked.saturating_sub(worked);
         task.hand_backs = task.hand_backs.saturating_sub(u32::from(planned));
         task.retry_at = None;

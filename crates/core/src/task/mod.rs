@@ -20,8 +20,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{
-    Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_REPORTS, Own,
-    QueueWait,
+    Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_BYTES_OF_TASK,
+    MAX_LOGGED_REPORTS, Own, QueueWait,
 };
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
@@ -241,6 +241,9 @@ pub struct Task {
     /// Consecutive assignments whose worker died before it accepted them.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub unaccepted_losses: u32,
+    /// Bytes of the reports of ended attempts in the log.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub logged_bytes: u64,
     /// Time that ended attempts spent on workers.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub worked: Duration,

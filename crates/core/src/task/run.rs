@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::apply::Step;
 use super::{
     Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, MAX_LOGGED_BYTES,
-    MAX_LOGGED_REPORTS, Own, Refusal, Rejected, Reply, RuntimeSession, State, StateChange, WorkerRef,
+    MAX_LOGGED_BYTES_OF_TASK, MAX_LOGGED_REPORTS, Own, Refusal, Rejected, Reply, RuntimeSession, State,
+    StateChange, WorkerRef,
 };
 use crate::failure::{Class, Failure, Recovery, Severity};
 use crate::retry::{self, Decision};
@@ -68,6 +69,7 @@ impl Step<'_> {
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
             attempt_seq: 0,
             logged_bytes: 0,
+            unlogged: false,
             usage: Usage::default(),
             open_input: Vec::new(),
             paused_at: None,
@@ -127,19 +129,14 @@ impl Step<'_> {
     /// growing wait, so that a worker that always rejects does not spin.
     pub(super) fn requeue(&mut self, reason: &'static str, message: &str) {
         let task = &mut *self.task;
-        let Some(Assignment { worker, span_id, .. }) = &task.assignment else { return };
+        let Some(assignment) = &task.assignment else { return };
+        let (worker, jitter) = (&assignment.worker, assignment.jitter());
         task.refusals += 1;
         task.avoid = Some(worker.clone());
         task.refusal = Some(Refusal { worker: worker.clone(), reason: message.to_owned() });
         if task.refusals > 1 {
-            let wait = retry::backoff(
-                INITIAL_REJECTION_BACKOFF,
-                MAX_REJECTION_BACKOFF,
-                task.refusals - 1,
-                // Jitter came in with the assignment.
-                f64::from(u32::from_le_bytes([span_id[0], span_id[1], span_id[2], span_id[3]]))
-                    / f64::from(u32::MAX),
-            );
+            let wait =
+                retry::backoff(INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF, task.refusals - 1, jitter);
             task.retry_at = Some(self.now + wait);
         }
         let worker = Some(worker.clone());
@@ -182,10 +179,12 @@ impl Step<'_> {
     /// a connection since.
     fn report_item(&mut self, item: Item, before: Timestamp) {
         let Some(assignment) = &mut self.task.assignment else { return };
-        let was_full = assignment.is_log_full();
+        let was_unlogged = assignment.unlogged;
         assignment.attempt_seq += 1;
         assignment.logged_bytes += item.payload.len() as u64;
-        let is_full = assignment.is_log_full();
+        let is_full = assignment.is_log_full(self.task.logged_bytes);
+        assignment.unlogged = is_full || item.payload.is_empty();
+        let unlogged = assignment.unlogged;
         match item.effect {
             EventEffect::None => {}
             EventEffect::Progress(mut progress) => {
@@ -201,13 +200,19 @@ impl Step<'_> {
             }
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
-        if !is_full {
+        if !unlogged {
             self.log(item.at, Body::Report(item.payload));
-        } else if !was_full {
-            let message = format!(
-                "the log takes at most {MAX_LOGGED_REPORTS} reports and {} MiB of an attempt; later ones are left out",
-                MAX_LOGGED_BYTES >> 20
-            );
+        } else if !was_unlogged {
+            let message = match is_full {
+                true => format!(
+                    "the log takes at most {MAX_LOGGED_REPORTS} reports and {} MiB of an attempt, and {} MiB of a task; \
+                     later ones are left out",
+                    MAX_LOGGED_BYTES >> 20,
+                    MAX_LOGGED_BYTES_OF_TASK >> 20
+                ),
+                false => "the volume of the store is nearly full; reports are left out until it has room"
+                    .to_owned(),
+            };
             self.log(self.now, Body::Notice { severity: Severity::Medium, code: "log_full".into(), message });
         }
         self.match_input_state(item.at.max(before).min(self.now));
@@ -308,7 +313,7 @@ impl Step<'_> {
         let waits = task.waits + 1;
         let failures = task.failures + 1;
         let recovery = failure.class.recovery();
-        let own = task.assignment.as_ref().is_some_and(|assignment| assignment.own.credentials);
+        let own = task.assignment.as_ref().map(|assignment| assignment.own).unwrap_or_default();
         let mut decision = task.retry.decide(&failure, failures, waits, own, jitter);
         if recovery == Recovery::Elsewhere && std::mem::replace(&mut task.start_failed, true) {
             decision = Decision::Stop;
@@ -320,7 +325,8 @@ impl Step<'_> {
             }
             Decision::Wait(wait) => {
                 // However long the agent's credentials are invalid, waits for the model are left.
-                let limit = if recovery == Recovery::Credentials { LONGEST_BACKOFF_AFTER } else { u32::MAX };
+                let endless = recovery == Recovery::Credentials && own.authenticates_as_agent();
+                let limit = if endless { LONGEST_BACKOFF_AFTER } else { u32::MAX };
                 task.waits = waits.min(task.waits.max(limit));
                 wait
             }
@@ -342,7 +348,7 @@ impl Step<'_> {
         task.avoid = (task.assignment.as_ref())
             // A program that the task brought along crashes by itself.
             .filter(|assignment| {
-                failure.class.is_of_worker() && !(assignment.own.program && failure.class == Class::Crash)
+                failure.class.may_be_of_worker() && !(assignment.own.program && failure.class == Class::Crash)
             })
             .map(|assignment| assignment.worker.clone());
         let mut change =

@@ -51,6 +51,7 @@ fn assignment(own: Own) -> Assignment {
         own,
         attempt_seq: 0,
         logged_bytes: 0,
+        unlogged: false,
         usage: Usage::default(),
         open_input: Vec::new(),
         paused_at: None,
@@ -108,7 +109,7 @@ fn on_worker(number: u128, report: Option<Kind>) -> Commit {
 #[test]
 fn own_credentials_do_not_count() {
     let breakers = breakers(POLICY);
-    let own = Own { program: false, credentials: true };
+    let own = Own { credentials: true, ..Own::default() };
     for number in 0..5 {
         assert_eq!(breakers.observe(&failed(number, Class::Auth, own)).opened, 0);
     }

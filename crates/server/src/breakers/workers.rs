@@ -1,10 +1,12 @@
 //! Circuit breakers of workers: one whose machine fails attempt after attempt, or which accepts none, is given no more tasks
 //! until a probe shows that it works again. The agent's breaker does not notice, since the other workers succeed.
 
-use rota_core::Timestamp;
+use std::collections::BTreeMap;
+
 use rota_core::breaker::{Breaker, Outcome, State};
 use rota_core::failure::{Class, Failure};
 use rota_core::task::AttemptOutcome;
+use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_store::{AttemptEnded, Commit};
 
@@ -12,6 +14,12 @@ use super::{Breakers, admission, describe_breaker, is_evidence};
 use crate::clock::now;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::Admission;
+
+/// Failures that are remembered until their tasks run elsewhere.
+const MAX_SUSPICIONS: usize = 4096;
+
+/// Failures to reach a host, by task: the worker, the attempt, and what failed.
+pub(super) type Suspicions = BTreeMap<TaskId, (WorkerKey, Fence, Failure)>;
 
 impl Breakers {
     /// Takes in the attempts of a commit as evidence about their workers.
@@ -21,12 +29,15 @@ impl Breakers {
             let Some(assignment) = &task.assignment else { continue };
             let attempt = (task.id, task.fence);
             let key = (task.namespace.clone(), assignment.worker.clone());
+            let shows = || change.events.iter().any(|event| is_evidence(&event.body));
+            if self.suspicions.lock().contains_key(&task.id) && shows() {
+                self.confirm(task.id, &key);
+            }
             let mut workers = self.workers.lock();
             let Some(breaker) = workers.get_mut(&key) else { continue };
             if change.dispatch.is_some() {
                 breaker.assigned(attempt);
-            } else if breaker.is_probe(attempt) && change.events.iter().any(|event| is_evidence(&event.body))
-            {
+            } else if breaker.is_probe(attempt) && shows() {
                 drop(workers);
                 self.record_worker(&key, Outcome::Success, attempt);
             }
@@ -62,15 +73,36 @@ impl Breakers {
             (.., Some(refusal)) => Outcome::Failure(refusal),
             _ => Outcome::Ignored,
         };
-        self.record_worker(&key, outcome, (ended.task.id, attempt.fence));
+        let id = (ended.task.id, attempt.fence);
+        match &attempt.failure {
+            Some(failure) if failure.class == Class::Source => self.suspect(&key, id, failure),
+            _ if outcome == Outcome::Success => self.confirm(ended.task.id, &key),
+            _ => {}
+        }
+        if ended.task.state.is_final() {
+            self.suspicions.lock().remove(&ended.task.id);
+        }
+        self.record_worker(&key, outcome, id);
     }
 
-    fn record_worker(
-        &self,
-        key: &WorkerKey,
-        outcome: Outcome<'_>,
-        attempt: (rota_core::TaskId, rota_core::Fence),
-    ) {
+    /// Remembers that a host could not be reached. Either no worker reaches it, or this worker has no network: known as soon as
+    /// the task runs somewhere.
+    fn suspect(&self, worker: &WorkerKey, attempt: (TaskId, Fence), failure: &Failure) {
+        let mut suspicions = self.suspicions.lock();
+        if suspicions.len() < MAX_SUSPICIONS {
+            suspicions.entry(attempt.0).or_insert_with(|| (worker.clone(), attempt.1, failure.clone()));
+        }
+    }
+
+    /// Blames the worker on which the task failed before, now that it runs on another one.
+    fn confirm(&self, task: TaskId, on: &WorkerKey) {
+        let Some((suspect, fence, failure)) = self.suspicions.lock().remove(&task) else { return };
+        if suspect != *on {
+            self.record_worker(&suspect, Outcome::Failure(&failure), (task, fence));
+        }
+    }
+
+    fn record_worker(&self, key: &WorkerKey, outcome: Outcome<'_>, attempt: (TaskId, Fence)) {
         // A worker that has left has no breaker.
         let known = || self.scheduler.inspect(key, |_| ()).is_some();
         let mut workers = self.workers.lock();

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::{masked, page, worker_to_wire};
 use super::demand::DemandMessages;
+use super::managed::Scope;
 use super::streams::{Boxed, Streams};
 use super::{demand, managed, pools, watch_agents};
 use crate::agents::AgentRegistry;
@@ -117,6 +118,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::UpdateAgentRequest>,
     ) -> Result<Response<v1::Agent>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let given = request.agent.ok_or_else(|| invalid("agent", "is required"))?;
         let (namespace, name) = names::agent("agent.name", &given.name)?;
@@ -126,6 +128,7 @@ impl AgentService for Agents {
         let known = self.agents.get(&(namespace.clone(), name.clone()));
         let known = known.map(|known| wire::stored(&known.agent));
         if let Some(known) = &known {
+            scope.check_agent(&name, &known.labels)?;
             managed::check(&known.labels, &given.labels, &format!("agent {name}"), || {
                 format!(
                     "change the resource: kubectl -n {namespace} edit agent {name}; if its cluster no longer exists, \
@@ -247,7 +250,11 @@ impl AgentService for Agents {
         let mut what = crate::wire::failure::cut(request.message, 256);
         redact::text(&mut what);
         let message = format!("the worker's process has exited ({what})");
-        let loss = if request.disrupted { Loss::Planned } else { Loss::Died };
+        let loss = match (request.node_pressure, request.disrupted) {
+            (true, _) => Loss::Unclear,
+            (false, true) => Loss::Planned,
+            (false, false) => Loss::Died,
+        };
         let freed = sessions::expire_session(&self.sessions, &key, worker.clone(), loss, &message).await;
         if freed.is_err() {
             // The caller gets the error and retries; if it does not, the lease expires the session.

@@ -143,6 +143,9 @@ impl Creator {
 
     /// Whether the creation is the repetition of one that succeeded, while the agent allowed more.
     async fn exists(&self, command: &Create) -> Result<bool, Status> {
+        if command.key.is_none() && !command.foreign_id {
+            return Ok(false);
+        }
         let creation = Command::Create(Box::new(command.clone()));
         let mut replies = self.store.dry_run(vec![creation]).await.map_err(status::store)?;
         Ok(matches!(replies.pop(), Some(Ok(Reply::Existing(_)))))

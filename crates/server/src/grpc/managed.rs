@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use rota_core::AgentName;
 use rota_core::task::Task;
 use rota_proto::labels::CLUSTER;
 use tonic::{Request, Status};
@@ -37,6 +38,22 @@ impl Scope {
             true => Ok(task),
             false => Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", task.id))),
         }
+    }
+
+    /// Refuses to take over an agent that was created over the API, with its secrets and waiting tasks.
+    pub(super) fn check_agent(
+        self,
+        name: &AgentName,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Status> {
+        if self == Self::All || labels.contains_key(CLUSTER) {
+            return Ok(());
+        }
+        Err(hinted(
+            "MANAGED_BY_API",
+            format!("agent {name} was created over the API, and no resource of a cluster takes it over"),
+            format!("delete it with `rota delete agent {name}`, or give the resource another name"),
+        ))
     }
 
     /// Checks the labels of a task that is to be created.

@@ -122,8 +122,10 @@ impl TaskService for Tasks {
             true => self.creator.dry_run(prepared, Vec::new()).await?,
             false => self.creator.commit(prepared).await?,
         };
-        let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
-        answer.map(Response::new)
+        let answer = answers.pop().unwrap_or_else(|| Err(no_reply()))?;
+        // One that exists already may be anybody's.
+        scope.check_new(&answer.labels)?;
+        Ok(Response::new(answer))
     }
 
     async fn batch_create_tasks(

@@ -62,7 +62,16 @@ pub(super) fn narrow(
 fn narrow_pod(deps: &SessionDeps, key: &WorkerKey, hello: &mut wire::Hello) -> Result<(), Status> {
     hello.capabilities.clear();
     let agent = AgentName::new(&hello.agent).ok().map(|agent| (key.0.clone(), agent));
-    let announced = agent.and_then(|agent| deps.agents.pools().announced(&agent, &key.1)).unwrap_or_default();
+    let announced = agent.and_then(|agent| deps.agents.pools().announced(&agent, &key.1));
+    // After a restart of the control plane: what it runs shows for which task the pod was created.
+    let Some(announced) = announced else {
+        let task = deps.scheduler.inspect(key, |entry| entry.profile.task).flatten();
+        if task.map(|task| task.to_string()).unwrap_or_default() == hello.isolated_task {
+            return Ok(());
+        }
+        let text = format!("worker {} has not been announced for this task", key.1);
+        return Err(error(reasons::WORKER_NOT_ANNOUNCED, text));
+    };
     hello.slots = hello.slots.min(announced.slots.unwrap_or(i32::MAX));
     if announced.isolated_task.is_some_and(|task| task != hello.isolated_task) {
         let text = format!("worker {} was created for another task", key.1);

@@ -36,6 +36,7 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     }
     check::words("agent.spec.capabilities", &spec.capabilities, MAX_CAPABILITIES)?;
     check::environment("agent.spec.environment", &spec.environment)?;
+    check::runtime("agent.spec.runtime", spec.runtime.as_ref())?;
     check::labels("agent.labels", &given.labels)?;
     check::length("agent.spec.description", &spec.description, check::MAX_TITLE)?;
     for (field, value, most) in [

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rota_proto::v1;
 use tonic::Status;
 
 use super::status::invalid;
@@ -11,6 +12,12 @@ pub(crate) const MAX_TITLE: usize = 256;
 pub(crate) const MAX_TEXT: usize = 64 << 10;
 const MAX_ENTRIES: usize = 256;
 const MAX_VALUE: usize = 32 << 10;
+/// Bytes of all variables. Those of task and agent, their secrets and the arguments fit into the 2 MiB that Linux takes.
+const MAX_ENVIRONMENT: usize = 256 << 10;
+const MAX_ARGUMENTS: usize = 4096;
+/// Bytes of one argument; Linux takes 128 KiB, with the variable that has its name.
+const MAX_ARGUMENT: usize = 96 << 10;
+const MAX_COMMAND: usize = 512 << 10;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
 
@@ -46,6 +53,30 @@ pub(crate) fn environment(field: &str, variables: &BTreeMap<String, String>) -> 
             return Err(invalid(at, "must not contain a zero byte"));
         }
         length(&at, value, MAX_VALUE)?;
+    }
+    total(field, variables.iter().map(|(name, value)| name.len() + value.len()).sum(), MAX_ENVIRONMENT)
+}
+
+/// Checks the size of a program's arguments: those that no machine starts are not the worker's failure.
+pub(crate) fn runtime(field: &str, runtime: Option<&v1::Runtime>) -> Result<(), Status> {
+    let Some(v1::runtime::Kind::Command(command)) = runtime.and_then(|runtime| runtime.kind.as_ref()) else {
+        return Ok(());
+    };
+    let field = format!("{field}.command");
+    count(&format!("{field}.argv"), command.argv.len(), MAX_ARGUMENTS)?;
+    let arguments = command.argv.iter().enumerate().map(|(at, word)| (format!("{field}.argv[{at}]"), word));
+    for (at, argument) in arguments.chain([(format!("{field}.shell"), &command.shell)]) {
+        if argument.contains('\0') {
+            return Err(invalid(at, "must not contain a zero byte"));
+        }
+        length(&at, argument, MAX_ARGUMENT)?;
+    }
+    total(&format!("{field}.argv"), command.argv.iter().map(String::len).sum(), MAX_COMMAND)
+}
+
+fn total(field: &str, bytes: usize, most: usize) -> Result<(), Status> {
+    if bytes > most {
+        return Err(invalid(field, format!("has {bytes} bytes in all; at most {most} are allowed")));
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub(crate) fn check(
     check::length(&at("owner"), &spec.owner, check::MAX_TITLE)?;
     check::environment(&at("environment"), &spec.environment)?;
     check::environment(&at("secrets"), &spec.secrets)?;
+    check::runtime(&at("runtime"), spec.runtime.as_ref())?;
     if let Some(chosen) = &spec.agent_secrets {
         check::words(&at("agent_secrets.names"), &chosen.names, MAX_AGENT_SECRETS)?;
     }
@@ -83,6 +84,7 @@ pub(crate) fn check(
         own: Own::of(
             spec.runtime.is_some(),
             !secrets.is_empty(),
+            spec.agent_secrets.is_some() || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
             spec.environment.keys().map(String::as_str),
         ),
         has_secrets: !secrets.is_empty(),

@@ -60,6 +60,12 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "A resource of a Kubernetes cluster determines the task or agent; change the resource.",
     ),
+    (
+        "MANAGED_BY_API",
+        Code::FailedPrecondition,
+        "The agent was created over the API; no resource of a cluster takes it over.",
+    ),
+    ("CALLER_STALLED", Code::DeadlineExceeded, "The caller has not read the response for too long."),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
     (
         reasons::WORKER_REPLACED,

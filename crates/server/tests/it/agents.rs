@@ -334,6 +334,7 @@ async fn demand_counts_each_task_once() -> Result<()> {
         instance: "another process".into(),
         message: "exited".into(),
         disrupted: false,
+        node_pressure: false,
     };
     // The report is about another process and has no effect.
     assert_eq!(client.report_worker_death(request.clone()).await?.freed_tasks, 0);

@@ -245,9 +245,12 @@ async fn missing_program_opens_breaker() -> Result<()> {
     let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) };
     tasks::agent(client, "coder", runtime, &[]).await?;
     let _worker = cluster.worker("coder", "one", 1)?;
-    // Its program is tried twice, preferably on two workers.
+    // Its program is tried twice, preferably on two workers, and one task is not enough.
     let name = tasks::create(client, tasks::task("coder")).await?.name;
     tasks::until_state(client, &name, TaskState::Failed).await?;
+    let now = wait_for_breaker(client, Some(BreakerState::Closed)).await?;
+    assert_eq!(now.breakers[0].failures, 1);
+    tasks::create(client, tasks::task("coder")).await?;
     let now = wait_for_breaker(client, Some(BreakerState::Open)).await?;
     assert_eq!(now.breakers[0].failure_class(), v1::FailureClass::Start);
     // The worker's breaker opened too. A reset closes both.

@@ -110,6 +110,7 @@ async fn isolated_task_survives_restart_and_loss() -> Result<()> {
         instance: String::new(),
         message: "evicted".into(),
         disrupted: true,
+        node_pressure: false,
     };
     assert_eq!(client.report_worker_death(death).await?.freed_tasks, 1);
     let demand = wait_for_demand(&cluster, |now| now.isolated.iter().any(|one| one.queued)).await?;

@@ -78,12 +78,48 @@ async fn run_among_healthy(sickness: Sickness) -> Result<()> {
         () = falls_ill => anyhow::bail!("the sick worker was cut off"),
     }
     assert!(count > 0, "the sick worker was never tried");
+    // Also where its failure might be that of all workers: the tasks ran elsewhere. These tasks name no program.
+    let workers = tasks::workers(client).await?;
+    let sick = workers.iter().find(|worker| worker.name.ends_with("/a-sick")).context("no sick worker")?;
+    let counts = !matches!(sickness, Sickness::Fails(FailureClass::Start));
+    assert!(!counts || count < 5 || !sick.breaker.is_empty(), "{count} failures on {sick:?}");
     history::check(client, true).await?.check()
 }
 
 #[tokio::test]
 async fn full_disk_fails_no_task() -> Result<()> {
     run_among_healthy(Sickness::Fails(FailureClass::Environment)).await
+}
+
+#[tokio::test]
+async fn worker_without_network_gets_no_more_tasks() -> Result<()> {
+    run_among_healthy(Sickness::Fails(FailureClass::Source)).await
+}
+
+#[tokio::test]
+async fn unreachable_host_is_no_failure_of_workers() -> Result<()> {
+    let breakers = Policy { failures: 2, cooldown: Duration::from_secs(30) };
+    let cluster = Cluster::start_with(Setup { breakers, ..Setup::new(Backend::Memory) }).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "a", 1)).await?;
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        names.push(tasks::create(client, tasks::task("echo")).await?.name);
+    }
+    for _ in 0..4 {
+        let assign = worker.next_assignment().await?;
+        Sickness::Fails(FailureClass::Source).end(&worker, &assign);
+    }
+    for name in &names {
+        tasks::eventually("a failed attempt", async || {
+            Ok(tasks::get(client, name).await?.status.is_some_and(|status| status.attempt == 1))
+        })
+        .await?;
+    }
+    let workers = tasks::workers(client).await?;
+    assert_eq!(workers.first().context("no worker")?.breaker, "");
+    Ok(())
 }
 
 #[tokio::test]
@@ -129,7 +165,8 @@ async fn breaker_of_worker_opens_and_closes() -> Result<()> {
     let mut task = tasks::task("echo");
     let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
     task.spec.get_or_insert_default().retry = Some(retry);
-    let task = tasks::create(client, task).await?;
+    // One task does not open it, however often it fails.
+    let names = [tasks::create(client, task.clone()).await?.name, tasks::create(client, task).await?.name];
     for _ in 0..2 {
         let assign = worker.next_assignment().await?;
         Sickness::Fails(FailureClass::Environment).end(&worker, &assign);
@@ -140,11 +177,15 @@ async fn breaker_of_worker_opens_and_closes() -> Result<()> {
     };
     tasks::eventually("an open breaker", async || Ok(!breaker().await?.is_empty())).await?;
     assert!(breaker().await?.contains("2 consecutive failures of the worker (environment: no space left)"));
-    // The only worker: the probe is the same task, and heals it.
-    let assign = worker.take().await?;
-    worker.succeed(&assign, 0, "done");
-    let status = tasks::ended(client, &task.name).await?.status.context("no status")?;
-    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3));
+    // The only worker: the probe is one of them, and heals it.
+    for _ in 0..2 {
+        let assign = worker.take().await?;
+        worker.succeed(&assign, 0, "done");
+    }
+    for name in &names {
+        let status = tasks::ended(client, name).await?.status.context("no status")?;
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2));
+    }
     tasks::eventually("a closed breaker", async || Ok(breaker().await?.is_empty())).await
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::{HEAD_START, Priority, rank};
 use rota_core::retry::{Decision, MAX_RETRY_AFTER, Policy};
+use rota_core::task::Own;
 
 use crate::harness::START;
 
@@ -52,7 +53,7 @@ proptest! {
         prop_assert!(count == 0 || wait >= policy.initial_backoff.min(policy.max_backoff) / 2);
         let mut failure = Failure::new(Class::RateLimit, "too many");
         failure.retry_after = retry_after.map(Duration::from_secs);
-        if let Decision::Wait(wait) = policy.decide(&failure, 1, 1, false, jitter) {
+        if let Decision::Wait(wait) = policy.decide(&failure, 1, 1, Own::default(), jitter) {
             prop_assert!(wait <= (MAX_RETRY_AFTER + MAX_RETRY_AFTER / 10).max(policy.max_backoff));
             let retry_after = retry_after.map_or(Duration::ZERO, Duration::from_secs);
             prop_assert!(wait >= retry_after.min(MAX_RETRY_AFTER), "earlier than retry_after");

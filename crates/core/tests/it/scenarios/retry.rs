@@ -84,8 +84,21 @@ fn tasks_wait_for_credentials_of_their_agent() {
 
 #[test]
 fn credentials_of_the_task_are_final() {
-    let own = Own { program: false, credentials: true };
+    let own = Own { credentials: true, ..Own::default() };
     let mut harness = Harness::new(Task { own, ..plain() });
+    harness.start().finish(failed(Class::Auth));
+    assert_eq!(harness.state(), State::Failed);
+}
+
+#[test]
+fn choice_of_model_or_secrets_is_not_waited_for_without_limit() {
+    let own = Own { choice: true, ..Own::default() };
+    let mut harness = Harness::new(Task { own, ..plain() });
+    for _ in 0..MAX_WAITS {
+        harness.start().finish(failed(Class::Auth));
+        assert_eq!(harness.state(), State::Pending, "the agent's credentials may be at fault");
+        harness.wait(secs(300));
+    }
     harness.start().finish(failed(Class::Auth));
     assert_eq!(harness.state(), State::Failed);
 }
@@ -170,7 +183,7 @@ fn failure_of_the_worker_is_avoided() {
     for class in Class::ALL.into_iter().filter(|class| class.recovery() != Recovery::Stop) {
         let mut harness = Harness::new(plain());
         harness.start().finish(failed(class));
-        assert_eq!(avoids(&harness), class.is_of_worker(), "{class:?}");
+        assert_eq!(avoids(&harness), class.may_be_of_worker(), "{class:?}");
         harness.wait(secs(2)).start();
         assert!(!avoids(&harness), "{class:?}");
     }

@@ -1,10 +1,11 @@
 //! Reports of workers: in time, repeated, too late.
 
+use bytes::Bytes;
 use rota_core::Fence;
 use rota_core::failure::Class;
 use rota_core::task::{
-    ACCEPT_TIMEOUT, Body, Command, EventEffect, Item, Limits, Loss, MAX_LOGGED_REPORTS, Rejected, Reply,
-    State,
+    ACCEPT_TIMEOUT, Body, Command, EventEffect, Item, Limits, Loss, MAX_LOGGED_BYTES_OF_TASK,
+    MAX_LOGGED_REPORTS, Rejected, Reply, State,
 };
 use rota_core::usage::Usage;
 
@@ -84,7 +85,7 @@ fn worker_that_returns_late_was_not_lost() {
         // Once only.
         assert_eq!(harness.apply(Command::Resume { by, fence }), Reply::Stale);
         harness.finish(failed(Class::WorkerLost));
-        harness.wait(secs(60));
+        harness.wait(secs(600));
     }
 }
 
@@ -250,6 +251,39 @@ fn log_of_an_attempt_is_bounded() {
     harness.report(seq + 2, (0..10_000).map(|_| item(EventEffect::None)).collect()).unwrap();
     let late = harness.report(seq + 10_002, vec![request("q2")]);
     assert!(matches!(late, Err(Rejected::TooMany(_))));
+}
+
+#[test]
+fn reports_without_room_are_left_out() {
+    let left_out = |effect| Item { payload: Bytes::new(), ..item(effect) };
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, vec![item(EventEffect::None), left_out(EventEffect::None)]).unwrap();
+    harness.report(3, vec![left_out(EventEffect::None), request("q1")]).unwrap();
+    let reports = harness.log.iter().filter(|event| matches!(event.body, Body::Report(_))).count();
+    assert_eq!((reports, harness.state()), (2, State::InputRequired));
+    assert_eq!(harness.notices(), ["log_full"]);
+    // There was room again in between.
+    harness.report(5, vec![left_out(EventEffect::None)]).unwrap();
+    assert_eq!(harness.notices(), ["log_full", "log_full"]);
+}
+
+#[test]
+fn all_attempts_share_the_log() {
+    let mut harness = Harness::new(plain());
+    let payload = Bytes::from(vec![0; 8 << 20]);
+    let large = |_| Item { payload: payload.clone(), ..item(EventEffect::None) };
+    let share = MAX_LOGGED_BYTES_OF_TASK >> 23;
+    let mut logged = 0;
+    while logged < share {
+        let part = share.saturating_sub(logged).min(30);
+        harness.start().report(1, (0..part).map(large).collect()).unwrap();
+        harness.finish(failed(Class::Overload));
+        harness.wait(secs(60));
+        logged += part;
+    }
+    harness.start().report(1, vec![large(0)]).unwrap();
+    assert_eq!(harness.notices(), ["log_full"]);
 }
 
 #[test]

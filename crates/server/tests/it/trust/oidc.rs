@@ -187,7 +187,10 @@ async fn join_result(client: &Client, agent: &str, worker: &str) -> String {
 
 /// Likewise for a worker whose process has this UID.
 async fn join_result_of(client: &Client, agent: &str, worker: &str, uid: &str) -> String {
-    let hello = Hello { instance: uid.to_owned(), ..raw::hello(agent, worker, 1) };
+    join_result_with(client, Hello { instance: uid.to_owned(), ..raw::hello(agent, worker, 1) }).await
+}
+
+async fn join_result_with(client: &Client, hello: Hello) -> String {
     match RawWorker::join(client, hello).await {
         Ok(_) => "in".to_owned(),
         Err(error) => match error.downcast_ref::<tonic::Status>() {
@@ -234,6 +237,11 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
     // Another pod that has the name by now.
     assert_eq!(join_result_of(&other, "echo", "one", "uid-3").await, "WORKER_NOT_ANNOUNCED");
     assert_eq!(join_result_of(&other, "echo", "one", "uid-1").await, "WORKER_NOT_ANNOUNCED");
+    // It is not known for which task the pod was created, but that it has none shows that it was not for this one.
+    let isolated_task = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
+    let instance = "uid-1".to_owned();
+    let hello = Hello { instance, isolated_task, ..raw::hello("echo", "one", 1) };
+    assert_eq!(join_result_with(&one, hello).await, "WORKER_NOT_ANNOUNCED");
     assert_eq!(join_result(&one, "echo", "one").await, "in");
     announce(&operator, ECHO, &[("one-more", "uid-2")]).await?;
     assert_eq!(join_result(&fresh, "echo", "one-more").await, "in");

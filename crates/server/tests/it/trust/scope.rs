@@ -5,7 +5,7 @@ use futures::StreamExt;
 use jsonwebtoken::Algorithm;
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1::{self, TaskState};
-use rota_testkit::client::Code;
+use rota_testkit::client::{Client, Code};
 use rota_testkit::{Backend, tasks};
 
 use super::issuer::{Issuer, Key, OPERATOR};
@@ -69,5 +69,31 @@ async fn operator_sees_tasks_of_clusters_only() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn operator_takes_over_no_agent() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    let update = |client: &Client, managed: bool| {
+        let labels = managed.then(|| (CLUSTER.to_owned(), "here".to_owned())).into_iter().collect();
+        let spec = v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() };
+        let name = "namespaces/default/agents/private".to_owned();
+        let agent = v1::Agent { name, labels, spec: Some(spec), ..Default::default() };
+        let request =
+            v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
+        let client = client.clone();
+        async move { client.update_agent(request).await }
+    };
+    update(cluster.client(), false).await?;
+    let refused = update(&operator, true).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("MANAGED_BY_API"), "{refused}");
+    assert!(refused.hint.unwrap().contains("rota delete agent private"));
+    // An admin may hand it over.
+    update(cluster.client(), true).await?;
+    update(&operator, true).await?;
     Ok(())
 }
