@@ -10,6 +10,9 @@ use super::start_failure::StartFailure;
 
 /// Time that a deleted pod may outlive its grace period before its node is taken for dead.
 const DELETION_SLACK: SignedDuration = SignedDuration::from_secs(15);
+/// Time within which a node acknowledges a pod that it was given, by its start time: a kubelet takes a few seconds, whatever
+/// images it has to pull.
+const MAX_UNSEEN: SignedDuration = SignedDuration::from_secs(60);
 /// Lines of a worker's log in a message.
 const LOG_LINES: usize = 5;
 const MAX_LOG_BYTES: usize = 512;
@@ -74,8 +77,13 @@ impl<'a> PodObservation<'a> {
         // The node controller sets this condition alone; a node that responds sets both together.
         let node_lost = self.condition("Ready", "False").is_some_and(|ready| ready.reason.is_none())
             && self.condition("ContainersReady", "True").is_some();
+        // The node controller reports nothing of a pod that was given to a node as it died: its conditions are all the same.
+        let given =
+            self.condition("PodScheduled", "True").and_then(|given| given.last_transition_time.as_ref());
+        let unseen = self.status.is_some_and(|status| status.start_time.is_none())
+            && given.is_some_and(|given| now.duration_since(given.0) > MAX_UNSEEN);
         let deadline = self.pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-        node_lost || deadline.is_some_and(|deadline| now.duration_since(deadline) > DELETION_SLACK)
+        node_lost || unseen || deadline.is_some_and(|deadline| now.duration_since(deadline) > DELETION_SLACK)
     }
 
     /// Returns whether the cluster ended the pod for its own reasons.
@@ -328,6 +336,14 @@ mod tests {
         let conditions = json!([condition("Ready", "True"), condition("ContainersReady", "True")]);
         let mut healthy = pod(json!({"phase": "Running", "conditions": conditions}));
         assert!(!PodObservation::new(&healthy).is_unreachable(now));
+        let given =
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2030-01-01T00:58:30Z"}]);
+        let unseen = pod(json!({"phase": "Pending", "conditions": given}));
+        assert!(PodObservation::new(&unseen).is_unreachable(now), "the node never acknowledged it");
+        let seen = json!({"phase": "Pending", "conditions": given, "startTime": "2030-01-01T00:58:31Z"});
+        assert!(!PodObservation::new(&pod(seen)).is_unreachable(now), "it pulls an image");
+        let early: Timestamp = "2030-01-01T00:59:20Z".parse().unwrap();
+        assert!(!PodObservation::new(&unseen).is_unreachable(early));
         // The timestamp of a deletion includes its grace period.
         let deleted = |at: &str| serde_json::from_value(json!(at)).unwrap();
         healthy.metadata.deletion_timestamp = Some(deleted("2030-01-01T00:59:50Z"));
