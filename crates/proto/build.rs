@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "rota/v1/artifact.proto",
     "rota/v1/event.proto",
     "rota/v1/runtime.proto",
     "rota/v1/task.proto",
@@ -30,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".rota.v1.Output.data")
+        .bytes(".rota.v1.UploadPartsRequest.data")
+        .bytes(".rota.v1.DownloadPartsResponse.data")
         // The largest by far: unboxed, each message of a session would take its size.
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
         .btree_map(".")

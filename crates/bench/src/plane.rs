@@ -41,6 +41,9 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         http_listen: None,
         tls: None,
         store,
+        artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))
+            .expect("a folder of this process"),
+        artifacts_quota: 0,
         key_file: folder.join("key"),
         replica: "bench".to_owned(),
         isolates: true,

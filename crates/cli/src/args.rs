@@ -57,6 +57,10 @@ pub enum Command {
     Retry(retry::Retry),
     /// Change a task's priority, labels or hold
     Update(update::Update),
+    /// List the files that the attempts of a task have left, and those that it was given
+    Artifacts(artifacts::Artifacts),
+    /// Download the files that an attempt of a task has left
+    Download(artifacts::Download),
     /// Explain why a task is not running
     Explain(explain::Explain),
     /// Follow pools, queue, running tasks and cost live

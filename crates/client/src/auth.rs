@@ -33,7 +33,8 @@ struct File {
 }
 
 impl Auth {
-    pub(crate) fn new(token: &Token) -> Result<Self, Status> {
+    /// Fails if the token file is unreadable.
+    pub fn new(token: &Token) -> Result<Self, Status> {
         Ok(Self(match token {
             Token::None => Source::None,
             Token::Fixed(token) => Source::Fixed(header(token)?),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_proto::v1::admin_service_client::AdminServiceClient;
 use rota_proto::v1::agent_service_client::AgentServiceClient;
+use rota_proto::v1::artifact_service_client::ArtifactServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::watch;
@@ -78,12 +79,23 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 
+    /// Returns the generated client of the artifact service, without retries.
+    pub fn artifact_service(&self) -> ArtifactServiceClient<Transport> {
+        artifact_service(self.transport.clone())
+    }
+
     /// Returns the generated client of the worker service: sessions.
     pub fn workers(&self) -> WorkerServiceClient<Transport> {
         WorkerServiceClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
+}
+
+pub(crate) fn artifact_service(transport: Transport) -> ArtifactServiceClient<Transport> {
+    ArtifactServiceClient::new(transport)
+        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Creates a channel without a token, for callers that authenticate by themselves. Connects on first use. Must be

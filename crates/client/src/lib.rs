@@ -53,6 +53,7 @@
 
 #![warn(missing_docs)]
 
+pub mod artifacts;
 mod auth;
 mod calls;
 mod channel;

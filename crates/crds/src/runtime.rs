@@ -278,6 +278,11 @@ pub struct Workspace {
     /// Cleanup of a fresh workspace. Defaults to `Always`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<WorkspaceCleanup>,
+    /// Globs of files of the workspace that are kept as artifacts when the attempt ends, such as `dist/**`, besides those of
+    /// its output directory. Not with `InPlace`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub keep_files: Vec<String>,
 }
 
 /// Git repository to clone into a workspace.

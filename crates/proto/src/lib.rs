@@ -36,6 +36,9 @@ mod runtime;
 mod state;
 pub mod visit_strings;
 
+/// Size of the parts of an artifact's content, in bytes: of all except the last.
+pub const PART_BYTES: usize = 1 << 20;
+
 /// Messages and services for users: tasks, agents, events, administration.
 pub mod v1 {
     tonic::include_proto!("rota.v1");

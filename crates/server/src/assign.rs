@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use rota_core::task::Task;
+use rota_core::task::{State, Task};
 use rota_core::{AgentName, WorkerName};
 use rota_proto::worker::v1 as wire;
 use rota_proto::{num, v1};
@@ -88,6 +88,7 @@ fn previous(previous: &Previous) -> wire::PreviousResult {
         title: previous.task.title.clone(),
         state: event::state(previous.task.state).into(),
         omitted: result.is_none() && previous.task.has_result,
+        has_artifacts: previous.task.has_artifacts && previous.task.state == State::Succeeded,
         result,
     }
 }

@@ -36,6 +36,7 @@
 //! - Wiring: `server.rs`, and nowhere else.
 
 mod agents;
+mod artifacts;
 mod assign;
 mod background;
 mod barrier;
@@ -70,6 +71,7 @@ mod wire;
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
+pub use rota_artifacts::Parts;
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
 use rota_store::Store;
@@ -29,6 +30,10 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Store of all records.
     pub store: Arc<dyn Store>,
+    /// Storage of the contents of artifacts.
+    pub artifacts: Parts,
+    /// Bytes that the artifacts of a namespace may take; 0 for no limit.
+    pub artifacts_quota: u64,
     /// File with the key that encrypts secrets; created if missing.
     pub key_file: PathBuf,
     /// Name of this replica.
@@ -56,6 +61,7 @@ impl std::fmt::Debug for Options {
             .field("tls", &self.tls.is_some())
             .field("oidc", &self.oidc)
             .field("http_listen", &self.http_listen)
+            .field("artifacts", &self.artifacts)
             .field("key_file", &self.key_file)
             .field("replica", &self.replica)
             .field("timing", &self.timing)

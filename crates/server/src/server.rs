@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
+use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_telemetry::{OnExit, spawn};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::agents::AgentRegistry;
+use crate::artifacts::Artifacts;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
@@ -70,6 +72,7 @@ struct Services {
     tasks: grpc::Tasks,
     agents: grpc::Agents,
     admin: grpc::Admin,
+    artifacts: grpc::ArtifactsService,
     workers: sessions::Service,
     health: grpc::HealthService,
 }
@@ -129,8 +132,14 @@ impl Server {
             sealer: Arc::clone(&sealer),
             heartbeat_timeout: options.timing.heartbeat_timeout,
         });
+        let artifacts = Artifacts::new(
+            options.artifacts.of(&snapshot.store.to_string()),
+            store.clone(),
+            options.artifacts_quota,
+        );
         let sessions = SessionDeps {
             store: store.clone(),
+            artifacts: artifacts.clone(),
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
             breakers: Arc::clone(&breakers),
@@ -171,6 +180,7 @@ impl Server {
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
                 due,
+                artifacts: artifacts.clone(),
                 stop: stop.clone(),
             },
         );
@@ -180,6 +190,7 @@ impl Server {
             store: store.clone(),
             scheduler,
             agents: Arc::clone(&agents),
+            artifacts: artifacts.clone(),
             sealer,
             isolates: options.isolates,
         };
@@ -206,8 +217,13 @@ impl Server {
                 demand: demand.clone(),
                 replica: options.replica,
                 worker_tokens: worker_tokens.clone(),
-                storage: grpc::Storage { store: store.clone(), streams, backup: Arc::default() },
+                storage: grpc::Storage {
+                    store: store.clone(),
+                    streams: streams.clone(),
+                    backup: Arc::default(),
+                },
             },
+            artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };
@@ -265,6 +281,9 @@ impl Bound {
         let workers = WorkerServiceServer::new(services.workers)
             .max_decoding_message_size(sessions::MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let artifacts = ArtifactServiceServer::new(services.artifacts)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
         let router = tonic::transport::Server::builder()
@@ -282,6 +301,7 @@ impl Bound {
             .add_service(tasks)
             .add_service(AgentServiceServer::new(services.agents))
             .add_service(AdminServiceServer::new(services.admin))
+            .add_service(artifacts)
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);

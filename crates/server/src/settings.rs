@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
 use rota_settings::HumanDuration;
@@ -19,6 +20,8 @@ use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
 const DEFAULT_AUDIENCE: &str = "rota";
+/// MiB of artifacts of a namespace, unless `artifacts_quota_mib` is set.
+const DEFAULT_QUOTA_MIB: u64 = 10 * 1024;
 /// Heading of the flags about OpenID Connect in `--help`.
 const OIDC: &str = "OpenID Connect";
 
@@ -32,6 +35,13 @@ pub struct Settings {
     /// Directory of the database and of the key that encrypts secrets in it
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// Folder or object store of artifacts: `file:///DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+    /// `az://CONTAINER/PREFIX`, with credentials from the variables of the cloud's own tools [default: the folder artifacts of --data-dir]
+    #[arg(long, value_name = "URL")]
+    pub artifacts: Option<String>,
+    /// MiB that the artifacts of a namespace may take, compressed; 0 for no limit
+    #[arg(long, value_name = "COUNT")]
+    pub artifacts_quota_mib: u64,
     /// File with the admin token that clients must present
     #[arg(skip)]
     #[schemars(extend("x-flag" = "--token-file"))]
@@ -101,6 +111,8 @@ impl Default for Settings {
         Self {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("server"),
+            artifacts: None,
+            artifacts_quota_mib: DEFAULT_QUOTA_MIB,
             token_file: None,
             tls_certificate: None,
             tls_key: None,
@@ -156,6 +168,8 @@ pub enum SettingsError {
     /// One of two keys is missing.
     #[error("tls_certificate and tls_key must be set together")]
     IncompleteTls,
+    #[error("artifacts: {0}")]
+    Artifacts(#[from] rota_artifacts::Error),
     /// The token that names the issuer is unreadable.
     #[error("failed to read oidc_token_file {path}: {source}", path = path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
@@ -196,6 +210,8 @@ impl Settings {
             http_listen: self.http_listen,
             tls: self.tls()?,
             store,
+            artifacts: self.artifacts()?,
+            artifacts_quota: self.artifacts_quota_mib << 20,
             key_file: self.data_dir.join("secrets.key"),
             replica: self.replica.clone(),
             isolates: true,
@@ -211,6 +227,18 @@ impl Settings {
             limits: Limits::default(),
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
+        })
+    }
+
+    fn artifacts(&self) -> Result<Parts, SettingsError> {
+        Ok(match &self.artifacts {
+            Some(url) => Parts::open(
+                url,
+                env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                    .collect(),
+            )?,
+            None => Parts::in_folder(&self.data_dir.join("artifacts"))?,
         })
     }
 

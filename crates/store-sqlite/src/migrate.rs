@@ -28,6 +28,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up_with_hook(include_str!("migrations/005_keys.sql"), add_edges),
         M::up(include_str!("migrations/006_away.sql")),
         M::up(include_str!("migrations/007_store_id.sql")),
+        M::up(include_str!("migrations/008_artifacts.sql")),
     ])
 }
 

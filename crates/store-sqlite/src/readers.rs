@@ -11,8 +11,9 @@ use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
-    Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
-    Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey,
+    OnWorker, Page, Reader, ScopedId, Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored,
+    TaskRow,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -198,6 +199,18 @@ impl Reader for Readers {
 
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
         self.with(|connection| body(connection, sql::RESULT, key))
+    }
+
+    fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {
+        let (from, to) = keys.into_inner();
+        let params =
+            params![signed(from.task.0), from.attempt, signed(to.task.0), to.attempt, signed(limit as u64)];
+        self.with(|connection| {
+            all(connection, sql::ARTIFACTS, params, |row| {
+                let list: Vec<u8> = row.get(2)?;
+                Ok((ArtifactsKey { task: key(row, 0)?, attempt: row.get(1)? }, list.into()))
+            })
+        })
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, Error> {

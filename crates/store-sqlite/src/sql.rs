@@ -60,6 +60,10 @@ statements! {
     RESULT = "SELECT body FROM results WHERE key = ?";
     PUT_RESULT = "INSERT OR REPLACE INTO results (key, body) VALUES (?, ?)";
     DELETE_RESULT = "DELETE FROM results WHERE key = ?";
+    ARTIFACTS = "SELECT task, attempt, list FROM artifacts
+                 WHERE (task, attempt) >= (?1, ?2) AND (task, attempt) <= (?3, ?4) ORDER BY task, attempt LIMIT ?5";
+    PUT_ARTIFACTS = "INSERT OR REPLACE INTO artifacts (task, attempt, list) VALUES (?, ?, ?)";
+    DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE task = ?";
     SECRETS = "SELECT sealed FROM secrets WHERE key = ?";
     PUT_SECRETS = "INSERT OR REPLACE INTO secrets (key, sealed) VALUES (?, ?)";
     DELETE_SECRETS = "DELETE FROM secrets WHERE key = ?";

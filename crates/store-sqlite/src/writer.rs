@@ -133,6 +133,7 @@ impl Writer {
                 sql::DELETE_TASK,
                 sql::DELETE_PAYLOAD,
                 sql::DELETE_RESULT,
+                sql::DELETE_ARTIFACTS,
                 sql::DELETE_SECRETS,
                 sql::DELETE_EVENTS,
             ] {
@@ -185,6 +186,9 @@ impl Writer {
             for (key, body) in bodies {
                 self.run(sql, params![signed(key.0), &body[..]])?;
             }
+        }
+        for (key, list) in &changes.artifacts {
+            self.run(sql::PUT_ARTIFACTS, params![signed(key.task.0), key.attempt, &list[..]])?;
         }
         for (revision, key, events) in &changes.log {
             let first = events.first().map_or(0, |event| event.log_seq);

@@ -6,6 +6,7 @@
 //! front. The id that callers know is a secondary key per namespace.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,6 +43,19 @@ pub type ScopedId = (Namespace, TaskId);
 pub type NameKey = (Namespace, String);
 pub type SessionKey = (Namespace, WorkerName);
 pub type WaitsKey = (Namespace, WaitKey);
+
+/// Key of a list of artifacts: those of an attempt, or of a task's input, with number 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ArtifactsKey {
+    pub task: TaskKey,
+    pub attempt: u32,
+}
+
+/// A range of keys of lists.
+pub type ArtifactsKeys = RangeInclusive<ArtifactsKey>;
+
+/// A list of artifacts: an encoded `ArtifactList` of the API.
+pub type ArtifactsRow = (ArtifactsKey, Bytes);
 
 /// A stored record, or why it cannot be decoded.
 pub type Stored<T> = Result<T, String>;
@@ -262,6 +276,8 @@ pub struct Changes {
     /// Tasks whose record cannot be decoded: kept, but neither ready nor due any more.
     pub undecodable: Vec<TaskKey>,
     pub results: Vec<(TaskKey, Bytes)>,
+    /// Lists of artifacts; each replaces that of its key.
+    pub artifacts: Vec<(ArtifactsKey, Bytes)>,
     pub secrets: Vec<(TaskKey, Bytes)>,
     pub removed_secrets: Vec<TaskKey>,
     /// New log entries of one task, with their revision.
@@ -303,6 +319,7 @@ impl Changes {
             self.removed.len(),
             self.undecodable.len(),
             self.results.len(),
+            self.artifacts.len(),
             self.secrets.len(),
             self.removed_secrets.len(),
             self.log.len(),
@@ -356,6 +373,8 @@ pub trait Reader: Send + Sync + 'static {
     fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error>;
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
+    /// Returns the lists of artifacts with these keys, in order.
+    fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
     fn list(&self, filter: &Filter) -> Result<Page, Error>;
     fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
     fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error>;

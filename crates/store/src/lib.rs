@@ -54,9 +54,10 @@ use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
 
 pub use backend::{
-    Backend, Changes, DependentsPage, ExpiredPage, ExpiredRow, ExpiredRows, FollowUp, IdempotencyRow, Load,
-    Loaded, LogSize, NameKey, Place, Reader, ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow,
-    Stored, TaskRow, WaitKey, WaitsKey, WaitsPage, Written, stored_due,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, DependentsPage, ExpiredPage, ExpiredRow,
+    ExpiredRows, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader, ReadyPage,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsKey, WaitsPage,
+    Written, stored_due,
 };
 pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
 pub use file_lock::{FileLock, LockError};
@@ -125,6 +126,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the result of a task.
     async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
+
+    /// Returns the lists of artifacts with these keys, in order.
+    async fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
 
     /// Returns tasks, newest first. A page ends after a bounded number of rows, also of those that do not fit: it may have
     /// few tasks, or none, and a token.

@@ -15,10 +15,10 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    Backend, Budget, Changes, DependentsPage, Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry,
-    FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, OnWorker, Page, Reader,
-    ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreSpace, StoreStats,
-    TaskRow, WaitsKey, WaitsPage, Written, stored_due,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, DependentsPage, Error, ExpiredPage,
+    ExpiredRow, ExpiredRows, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize,
+    NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span,
+    StateRow, StoreSpace, StoreStats, TaskRow, WaitsKey, WaitsPage, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -31,6 +31,7 @@ struct Contents {
     ids: HashMap<ScopedId, TaskKey>,
     payloads: HashMap<TaskKey, Bytes>,
     results: HashMap<TaskKey, Bytes>,
+    artifacts: BTreeMap<ArtifactsKey, Bytes>,
     secrets: HashMap<TaskKey, Bytes>,
     log: BTreeMap<u64, (TaskKey, Vec<Event>)>,
     revision: u64,
@@ -162,9 +163,10 @@ impl Contents {
         let key = task.key;
         self.tasks.remove(&key);
         self.ids.remove(&(task.namespace.clone(), task.id));
-        self.payloads.remove(&key);
-        self.results.remove(&key);
-        self.secrets.remove(&key);
+        for bodies in [&mut self.payloads, &mut self.results, &mut self.secrets] {
+            bodies.remove(&key);
+        }
+        self.artifacts.retain(|of, _| of.task != key);
         self.aliases.retain(|_, named| *named != key);
         for (.., orphaned_at) in self.idempotency_keys.values_mut().filter(|(_, owner, _)| *owner == key) {
             *orphaned_at = Some(now);
@@ -185,6 +187,7 @@ impl Contents {
             self.tasks.insert(task.key, (Task::clone(task), *route));
         }
         self.results.extend(changes.results.iter().cloned());
+        self.artifacts.extend(changes.artifacts.iter().cloned());
         self.secrets.retain(|key, _| !changes.removed_secrets.contains(key));
         self.secrets.extend(changes.secrets.iter().cloned());
         self.log
@@ -277,8 +280,7 @@ impl Reader for InMemoryStore {
 
     fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error> {
         let state = self.state.read();
-        let found = state.ids.get(id).and_then(|key| state.tasks.get(key));
-        Ok(found.map(|(task, _)| task.clone()))
+        Ok(state.ids.get(id).and_then(|key| state.tasks.get(key)).map(|(task, _)| task.clone()))
     }
 
     fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error> {
@@ -293,6 +295,11 @@ impl Reader for InMemoryStore {
 
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
         Ok(self.state.read().results.get(&key).cloned())
+    }
+
+    fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {
+        let state = self.state.read();
+        Ok(state.artifacts.range(keys).take(limit).map(|(key, list)| (*key, list.clone())).collect())
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, Error> {

@@ -51,7 +51,10 @@ impl Command {
     /// Returns the bytes of the payloads that it carries: what may be large of it.
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
-            Self::Create(create) => create.payload.len() + create.secrets.as_ref().map_or(0, Bytes::len),
+            Self::Create(create) => {
+                let others = [&create.secrets, &create.artifacts];
+                create.payload.len() + others.into_iter().flatten().map(Bytes::len).sum::<usize>()
+            }
             Self::Task { command: task::Command::Report { items, .. }, .. } => {
                 items.iter().map(|item| item.payload.len()).sum()
             }
@@ -60,6 +63,7 @@ impl Command {
                 ..
             } => result.len(),
             Self::Task { command: task::Command::GiveInput { payload, .. }, .. } => payload.len(),
+            Self::Task { command: task::Command::KeepArtifacts { list, .. }, .. } => list.len(),
             Self::PutAgent(put) => put.agent.payload.len(),
             _ => 0,
         }
@@ -84,6 +88,8 @@ pub struct Create {
     /// Payload: the encoded spec, opaque.
     pub payload: Bytes,
     pub secrets: Option<Bytes>,
+    /// List of the artifacts of its input, which are kept as those of attempt 0.
+    pub artifacts: Option<Bytes>,
     pub key: Option<String>,
     /// Whether the caller chose the id, so that it may exist already.
     pub foreign_id: bool,

@@ -73,6 +73,7 @@ fn create(number: usize, target: Target, offer: Option<WorkerRef>) -> Command {
         task,
         payload,
         secrets: None,
+        artifacts: None,
         key: Some(number.to_string()),
         foreign_id: true,
         strict: false,

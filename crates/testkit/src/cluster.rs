@@ -334,11 +334,9 @@ fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptio
 
 type Started = (SocketAddr, Option<SocketAddr>, Weak<dyn Store>, WorkerTokens);
 
-async fn run(
-    setup: &Setup,
-    folder: &Path,
-    listen: SocketAddr,
-) -> Result<(Running, SocketAddr, Option<SocketAddr>)> {
+type Ran = (Running, SocketAddr, Option<SocketAddr>);
+
+async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = CancellationToken::new();
     let (started, start) = tokio::sync::oneshot::channel::<Result<Started>>();
@@ -362,6 +360,8 @@ async fn run(
                     Tls { reload: Duration::from_millis(50), ..Tls::new(certificate, key) }
                 }),
                 store,
+                artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
+                artifacts_quota: 0,
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
                 isolates: true,

@@ -138,6 +138,8 @@ impl Dev {
             http_listen: None,
             tls: None,
             store,
+            artifacts: rota_server::Parts::in_folder(&data_dir.join("artifacts"))?,
+            artifacts_quota: 0,
             key_file: data_dir.join("secrets.key"),
             replica: "dev".to_owned(),
             isolates: false,

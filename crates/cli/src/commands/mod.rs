@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod agents;
 pub mod apply;
+pub mod artifacts;
 pub mod attach;
 pub mod bench;
 pub mod cancel;

@@ -13,7 +13,7 @@ use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
 use super::follow::{Destination, View, to_end};
 use super::pairs::{self, Pair};
-use super::{outcome, state_of};
+use super::{artifacts, outcome, state_of};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{money, name};
@@ -24,6 +24,7 @@ Examples:
   rota run --agent coder --workspace . \"Fix the failing test\"
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
+  rota run --agent analyst --input sales.csv \"Summarize the sales\"
   git diff | rota run --agent reviewer -
   id=$(rota run --detach \"Summarize the log\") && rota wait \"$id\" && rota result \"$id\"";
 
@@ -86,6 +87,9 @@ pub struct Run {
     /// Working directory on the worker's machine [default: a new directory]
     #[arg(long, short, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
+    /// File that the task is given, in `input/` of $ROTA_CONTEXT; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub input: Vec<PathBuf>,
     /// Print the task's id and exit without waiting
     #[arg(long, short)]
     pub detach: bool,
@@ -102,7 +106,13 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let request = self.request(context)?;
+        let mut request = self.request(context)?;
+        if !self.input.is_empty() {
+            let inputs = artifacts::upload(context, &self.input).await?;
+            if let Some(spec) = request.task.as_mut().and_then(|task| task.spec.as_mut()) {
+                spec.inputs = inputs;
+            }
+        }
         let task = context.client.create_task(request).await.context("failed to create the task")?;
         if self.detach {
             if context.out.is_human() {

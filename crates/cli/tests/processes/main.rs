@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod artifacts;
 mod chaos;
 mod claude;
 mod commands;

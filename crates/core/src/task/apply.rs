@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::command::AttemptRef;
+use super::run::FenceCheck;
 use super::{
     Body, Command, Desired, EndedAttempt, Event, QueueWait, Rejected, Reply, State, StateChange, Task,
     Transition,
@@ -29,6 +33,7 @@ impl Task {
             Command::Accept(attempt) => step.accept(&attempt)?,
             Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
             Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
+            Command::KeepArtifacts { attempt, list } => step.keep_artifacts(&attempt, list)?,
             Command::Finish { attempt, last, completion, usage, session, jitter } => {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
@@ -69,6 +74,17 @@ impl Task {
 }
 
 impl Step<'_> {
+    pub(super) fn keep_artifacts(&mut self, attempt: &AttemptRef, list: Bytes) -> Result<(), Rejected> {
+        if let FenceCheck::Stale = self.check_fence(attempt)? {
+            self.reply(Reply::Stale);
+            return Ok(());
+        }
+        self.start();
+        self.task.has_artifacts = true;
+        self.out.artifacts = Some(list);
+        Ok(())
+    }
+
     pub(super) fn log(&mut self, at: Timestamp, body: Body) {
         self.task.log_seq += 1;
         self.out.events.push(Event { log_seq: self.task.log_seq, at, attempt: self.task.attempt(), body });

@@ -50,6 +50,12 @@ pub enum Command {
         first: u64,
         items: Vec<Item>,
     },
+    /// Keeps the list of what the attempt has stored, in place of its last one.
+    KeepArtifacts {
+        attempt: AttemptRef,
+        /// Encoded `ArtifactList` of the API.
+        list: Bytes,
+    },
     /// The attempt has ended, with all of its processes.
     Finish {
         attempt: AttemptRef,
@@ -192,6 +198,8 @@ pub struct Transition {
     /// Whether the command ended the task: dependents follow, and its secrets are deleted.
     pub ended: bool,
     pub result: Option<Bytes>,
+    /// New list of the artifacts of the current attempt.
+    pub artifacts: Option<Bytes>,
     /// The attempt that left its worker.
     pub attempt_ended: Option<EndedAttempt>,
     /// The wait in the queue that ended.

@@ -71,6 +71,7 @@ impl Task {
             log_seq: 0,
             has_secrets: false,
             has_result: false,
+            has_artifacts: false,
             result_size: 0,
         }
     }

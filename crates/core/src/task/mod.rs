@@ -119,6 +119,10 @@ fn zero(value: &u64) -> bool {
     *value == 0
 }
 
+fn no(value: &bool) -> bool {
+    !value
+}
+
 fn none_counted(value: &u32) -> bool {
     *value == 0
 }
@@ -276,6 +280,9 @@ pub struct Task {
     /// Whether a result is stored for it.
     #[serde(default)]
     pub has_result: bool,
+    /// Whether artifacts are stored for it: of its input, or of an attempt.
+    #[serde(default, skip_serializing_if = "no")]
+    pub has_artifacts: bool,
     /// Size of the result in bytes; zero in records of earlier versions.
     #[serde(default, skip_serializing_if = "zero")]
     pub result_size: u64,

@@ -20,14 +20,14 @@ pub(super) const MAX_REJECTION_BACKOFF: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF_AFTER: u32 = 10;
 
 /// Validity of an attempt reference.
-enum FenceCheck {
+pub(super) enum FenceCheck {
     Live,
     /// Names an earlier assignment, or another session.
     Stale,
 }
 
 impl Step<'_> {
-    fn check_fence(&self, attempt: &AttemptRef) -> Result<FenceCheck, Rejected> {
+    pub(super) fn check_fence(&self, attempt: &AttemptRef) -> Result<FenceCheck, Rejected> {
         if attempt.fence > self.task.fence || attempt.fence == Fence(0) {
             return Err(Rejected::UnknownFence(attempt.fence));
         }
@@ -90,7 +90,7 @@ impl Step<'_> {
     }
 
     /// Starts the attempt, unless it has started. Every report on an attempt implies its acceptance.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         if self.task.state == State::Assigned {
             let task = &mut *self.task;
             task.attempts += 1;

@@ -141,6 +141,7 @@ impl Workspace {
                 depth: git.depth.unwrap_or_default(),
             }),
             cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),
+            keep_files: self.keep_files.clone(),
         }
     }
 }

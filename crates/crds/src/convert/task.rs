@@ -64,6 +64,7 @@ impl TaskSpec {
             environment: self.environment.clone(),
             secrets: self.secrets.clone(),
             secret_names: Vec::new(),
+            inputs: Vec::new(),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
             runtime: self.runtime.as_ref().map(crate::Runtime::to_api),
             owner: self.owner.clone().unwrap_or_default(),

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
+use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
@@ -60,6 +61,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) breakers: Arc<Breakers>,
+    pub(crate) artifacts: Artifacts,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -76,6 +78,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         agents,
         watchers,
         breakers,
+        artifacts,
         retention,
         write_grace,
         due,
@@ -90,6 +93,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
+    let help = "Removes parts of artifacts that no task refers to";
+    let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
@@ -102,6 +107,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("timer", spawn("timer", OnExit::Done, timer)),
         ("prune", spawn("prune", OnExit::Done, prune)),
         ("space", spawn("space", OnExit::Done, space)),
+        ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use rota_artifacts::Pin;
 use rota_core::agent::Agent;
 use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::traced;
 use crate::agents::AgentRegistry;
+use crate::artifacts::{self, Artifacts};
 use crate::health;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::Sealer;
@@ -34,6 +36,7 @@ pub(crate) struct Creator {
     pub(crate) store: StoreClient,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) artifacts: Artifacts,
     pub(crate) sealer: Arc<Sealer>,
     /// Whether workers are started for single tasks. Otherwise isolation has no effect.
     pub(crate) isolates: bool,
@@ -50,6 +53,8 @@ struct Rest {
     reservation: Option<Reservation>,
     payload: Box<v1::TaskSpec>,
     alias: String,
+    /// Keeps the artifacts of the input until the commit.
+    inputs: Option<Pin>,
 }
 
 /// Returns the trace context of the call, or the caller's, or a new one.
@@ -102,6 +107,8 @@ impl Creator {
         let Checked { mut task, payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
         task.retry_of = retry_of;
         let secrets = self.seal(&task.namespace, id, &secrets)?;
+        let inputs = self.inputs(&task.namespace, &payload.inputs).await?;
+        let (artifacts, inputs) = inputs.unzip();
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some();
         let forbidden = self.forbidden(&task, &payload);
@@ -111,6 +118,7 @@ impl Creator {
             task,
             payload: payload.encode_to_vec().into(),
             secrets,
+            artifacts,
             key: Some(request.idempotency_key).filter(|key| !key.is_empty()),
             foreign_id,
             strict,
@@ -131,7 +139,25 @@ impl Creator {
                 health::SPACE_HINT,
             ));
         }
-        Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias } })
+        Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias, inputs } })
+    }
+
+    /// Returns the list of a task's input, which is stored, and what keeps it until the commit.
+    async fn inputs(
+        &self,
+        namespace: &Namespace,
+        inputs: &[v1::Artifact],
+    ) -> Result<Option<(Bytes, Pin)>, Status> {
+        if inputs.is_empty() {
+            return Ok(None);
+        }
+        let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), skipped: Vec::new() };
+        artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
+        let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(inputs)).await?;
+        match missing.first() {
+            Some(part) => Err(artifacts::status(rota_artifacts::Error::NotFound(*part))),
+            None => Ok(Some((list.encode_to_vec().into(), pin))),
+        }
     }
 
     /// Returns what the named agent forbids the task. An agent that is not known yet is asked when the task is assigned.
@@ -169,10 +195,10 @@ impl Creator {
         &self,
         prepared: Vec<Prepared>,
     ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-        if prepared.iter().all(|one| one.rest.reservation.is_none()) {
+        if prepared.iter().all(|one| one.rest.reservation.is_none() && one.rest.inputs.is_none()) {
             return self.commit_now(prepared).await;
         }
-        // A caller that hangs up must not release a slot that the commit then fills.
+        // A caller that hangs up must not release a slot that the commit then fills, or what its list refers to.
         let creator = self.clone();
         finish("create", async move { creator.commit_now(prepared).await }).await
     }
@@ -225,7 +251,7 @@ impl Creator {
         rest: Rest,
         given: &[(TaskId, Bytes)],
     ) -> Result<v1::Task, Status> {
-        let Rest { reservation, mut payload, alias } = rest;
+        let Rest { reservation, mut payload, alias, inputs: _ } = rest;
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
                 if let Some(reservation) = reservation {

@@ -4,6 +4,7 @@
 mod admin;
 mod agents;
 mod answers;
+mod artifacts;
 mod create;
 mod demand;
 mod drain;
@@ -24,6 +25,7 @@ mod watch_agents;
 
 pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
+pub(crate) use artifacts::Service as ArtifactsService;
 pub(crate) use create::Creator;
 pub(crate) use explain::Explainer;
 pub(crate) use health::HealthService;

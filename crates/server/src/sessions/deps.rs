@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hello_rate::HelloRate;
 use crate::agents::AgentRegistry;
+use crate::artifacts::Artifacts;
 use crate::breakers::Breakers;
 use crate::dispatcher::Dispatcher;
 use crate::keys::WorkerKey;
@@ -19,6 +20,7 @@ use crate::store_client::StoreClient;
 #[derive(Clone)]
 pub(crate) struct SessionDeps {
     pub(crate) store: StoreClient,
+    pub(crate) artifacts: Artifacts,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) breakers: Arc<Breakers>,

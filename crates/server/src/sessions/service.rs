@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::Stream;
 use rota_proto::worker::v1::worker_service_server::WorkerService;
 use rota_proto::worker::v1::{
-    FetchPreviousResultRequest, FetchPreviousResultResponse, SessionRequest, SessionResponse,
-    session_request, session_response,
+    FetchPreviousResultRequest, FetchPreviousResultResponse, KeepArtifactsRequest, KeepArtifactsResponse,
+    SessionRequest, SessionResponse, session_request, session_response,
 };
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{OnExit, finish, spawn};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
-use super::{hello, inbound, previous_result, worker_loss};
+use super::{hello, inbound, keep_artifacts, previous_result, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::identity::Identity;
@@ -67,8 +67,20 @@ impl WorkerService for Service {
         request: Request<FetchPreviousResultRequest>,
     ) -> Result<Response<FetchPreviousResultResponse>, Status> {
         let identity = request.extensions().get::<Identity>();
-        let result = previous_result::get(&self.deps, identity, request.get_ref()).await?;
-        Ok(Response::new(FetchPreviousResultResponse { result: Some(result) }))
+        previous_result::get(&self.deps, identity, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn keep_artifacts(
+        &self,
+        request: Request<KeepArtifactsRequest>,
+    ) -> Result<Response<KeepArtifactsResponse>, Status> {
+        let identity = request.extensions().get::<Identity>().cloned();
+        let deps = self.deps.clone();
+        // A caller that hangs up must not drop the pin before the commit.
+        let kept = finish("keep-artifacts", async move {
+            keep_artifacts::keep(&deps, identity.as_ref(), request.into_inner()).await
+        });
+        kept.await.map(Response::new)
     }
 }
 

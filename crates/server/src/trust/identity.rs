@@ -23,6 +23,16 @@ pub(crate) enum Holder {
     Grant(WorkerGrant),
 }
 
+impl Identity {
+    /// Returns the namespace of the worker.
+    pub(crate) fn namespace(&self) -> &str {
+        match &self.holder {
+            Holder::Pod(pod) => &pod.namespace,
+            Holder::Grant(grant) => grant.namespace.as_str(),
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

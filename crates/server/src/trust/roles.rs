@@ -23,6 +23,8 @@ pub(crate) struct OperatorCall;
 
 const OPERATORS: &[Role] = &[Operator, Admin];
 const ADMINS: &[Role] = &[Admin];
+/// A worker stays in its namespace; who knows the digest of a part knows its content, or was given it.
+const WORKERS_AND_ADMINS: &[Role] = &[Worker, Admin];
 
 /// Roles by path, or by prefix of paths if the entry ends with a slash. Other calls are for the admin.
 const RULES: &[(&str, &[Role])] = &[
@@ -30,6 +32,10 @@ const RULES: &[(&str, &[Role])] = &[
     ("/grpc.health.v1.Health/", ALL),
     ("/rota.worker.v1.WorkerService/Session", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
+    ("/rota.worker.v1.WorkerService/KeepArtifacts", WORKERS),
+    ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_ADMINS),
+    ("/rota.v1.ArtifactService/UploadParts", WORKERS_AND_ADMINS),
+    ("/rota.v1.ArtifactService/DownloadParts", WORKERS_AND_ADMINS),
     // The operator neither answers the questions of agents nor reads their logs.
     ("/rota.v1.TaskService/CreateTask", OPERATORS),
     ("/rota.v1.TaskService/GetTask", OPERATORS),
@@ -92,7 +98,13 @@ mod tests {
             &["GetLogFilter", "SetLogFilter", "ResetBreaker", "IssueWorkerToken", "Prune", "Backup"],
             ADMINS,
         ),
-        ("rota.worker.v1.WorkerService", &["Session", "FetchPreviousResult"], WORKERS),
+        ("rota.worker.v1.WorkerService", &["Session", "FetchPreviousResult", "KeepArtifacts"], WORKERS),
+        ("rota.v1.ArtifactService", &["FetchArtifacts"], ADMINS),
+        (
+            "rota.v1.ArtifactService",
+            &["FindMissingParts", "UploadParts", "DownloadParts"],
+            WORKERS_AND_ADMINS,
+        ),
         ("grpc.health.v1.Health", &["Check", "Watch"], ALL),
     ];
 

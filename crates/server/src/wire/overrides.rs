@@ -37,6 +37,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         title: _,
         prompt: _,
         input: _,
+        inputs: _,
         target: _,
         depends_on: _,
         start_time: _,

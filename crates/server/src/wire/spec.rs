@@ -16,6 +16,8 @@ use super::{check, failure, names, target, task, time};
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_ATTEMPTS: i32 = 100;
 const MAX_AGENT_SECRETS: usize = 32;
+const MAX_GLOBS: usize = 64;
+const MAX_GLOB: usize = 256;
 
 /// A validated task.
 pub(crate) struct Checked {
@@ -197,6 +199,15 @@ fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
             "task.spec.workspace.path",
             "must be a name of lower-case letters, digits, '-' and '.'",
         ));
+    }
+    check::count("task.spec.workspace.keep_files", given.keep_files.len(), MAX_GLOBS)?;
+    for (index, glob) in given.keep_files.iter().enumerate() {
+        let at = format!("task.spec.workspace.keep_files[{index}]");
+        check::length(&at, glob, MAX_GLOB)?;
+        globset::Glob::new(glob).map_err(|error| invalid(at, error.kind().to_string()))?;
+    }
+    if in_place && !given.keep_files.is_empty() {
+        return Err(invalid("task.spec.workspace.keep_files", "must be empty for a workspace in place"));
     }
     if let Some(git) = &given.git
         && (git.url.is_empty() || git.depth < 0)

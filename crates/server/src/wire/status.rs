@@ -65,6 +65,17 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "The agent was created over the API; no resource of a cluster takes it over.",
     ),
+    (
+        "ARTIFACTS_FULL",
+        Code::ResourceExhausted,
+        "The artifacts of the namespace have reached their quota, or the volume is nearly full.",
+    ),
+    ("ARTIFACTS_UNAVAILABLE", Code::Unavailable, "The storage of artifacts is unavailable."),
+    (
+        "ARTIFACT_NOT_STORED",
+        Code::FailedPrecondition,
+        "A part of an artifact is not stored: it was not uploaded, or too long ago.",
+    ),
     ("CALLER_STALLED", Code::DeadlineExceeded, "The caller has not read the response for too long."),
     ("WORKER_SUPERSEDED", Code::Aborted, "The worker has a newer session."),
     (

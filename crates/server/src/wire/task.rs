@@ -76,6 +76,7 @@ fn status(task: &Task) -> v1::TaskStatus {
         log_seq: num::to_i64(task.log_seq),
         trace_id: hex(&task.trace.trace_id),
         worker_losses: num::to_i32(task.worker_losses),
+        has_artifacts: task.has_artifacts,
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
         pending_input: open.filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok()).collect(),
     }

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api;
+mod artifacts;
 mod auth;
 mod basic;
 mod breakers;

@@ -38,6 +38,7 @@ fn create(number: u128, payload: usize) -> Command {
         task,
         payload: Bytes::from(vec![7; payload]),
         secrets: None,
+        artifacts: None,
         key: Some(number.to_string()),
         foreign_id: true,
         strict: false,

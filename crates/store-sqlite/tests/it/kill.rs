@@ -28,6 +28,7 @@ fn create(id: TaskId, offer: WorkerRef) -> Command {
         task,
         payload,
         secrets: None,
+        artifacts: None,
         key: Some(id.to_string()),
         foreign_id: false,
         strict: false,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, AttemptOutcome, Command, Completion, Desired, Own, State};
 use rota_core::usage::Usage;
-use rota_core::{TaskId, Timestamp};
+use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::harness::{Harness, ask, attempt_of, end_session, finish, namespace, to_agent, want};
-use crate::{AttemptEnded, Claim, Reply};
+use crate::{ArtifactsKey, AttemptEnded, Claim, Reply};
 
 const STEP: Duration = Duration::from_secs(1);
 
@@ -227,4 +227,41 @@ pub async fn reassigned_in_one_batch(t: &mut Harness) {
     let late = finish(attempt_of(&task), Completion::Succeeded(None));
     assert_eq!(t.ask(task.id, late).await, Ok(task::Reply::Stale));
     assert_eq!(ends(t, task.id).len(), 1);
+}
+
+pub async fn artifacts_are_listed_by_attempt_until_the_prune(t: &mut Harness) {
+    t.agent("a").await;
+    let mut create = t.task();
+    create.artifacts = Some("input".into());
+    assert!(t.create(create).await.has_artifacts);
+    let worker = t.hello("w").await;
+    let task = started(t, &worker).await;
+    let keep = |attempt, list: &'static str| Command::KeepArtifacts { attempt, list: list.into() };
+    t.ask(task.id, keep(attempt_of(&task), "early")).await.unwrap();
+    t.ask(task.id, keep(attempt_of(&task), "late")).await.unwrap();
+    t.finish(&task, Completion::Failed(Failure::new(Class::Crash, "it fell"))).await.unwrap();
+    assert_eq!(t.ask(task.id, keep(attempt_of(&task), "stale")).await, Ok(task::Reply::Stale));
+    t.later(Duration::from_secs(600));
+    t.tick().await;
+    let again = started(t, &worker).await;
+    // Of a worker that sends both without waiting.
+    let done = finish(attempt_of(&again), Completion::Succeeded(None));
+    let both = [keep(attempt_of(&again), "second"), done].map(|command| ask(task.id, command));
+    assert!(t.batch(both.into()).await.iter().all(Result::is_ok));
+    t.reopen().await;
+    let lists = [(0, "input".into()), (1, "late".into()), (2, "second".into())];
+    assert_eq!(all_artifacts(t).await, lists);
+    let of = |attempt| ArtifactsKey { task: task.key, attempt };
+    assert_eq!(t.store.artifacts(of(1)..=of(u32::MAX), 1).await.unwrap(), [(of(1), "late".into())]);
+    t.later(STEP);
+    assert_eq!(t.prune(t.now(), 10).await, 1);
+    assert_eq!(all_artifacts(t).await, []);
+}
+
+/// Returns the lists of artifacts of all tasks, with the number of the attempt.
+async fn all_artifacts(t: &Harness) -> Vec<(u32, bytes::Bytes)> {
+    let from = ArtifactsKey { task: TaskKey(0), attempt: 0 };
+    let to = ArtifactsKey { task: TaskKey(u64::MAX), attempt: u32::MAX };
+    let rows = t.store.artifacts(from..=to, 9).await.unwrap();
+    rows.into_iter().map(|(key, list)| (key.attempt, list)).collect()
 }

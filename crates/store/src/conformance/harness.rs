@@ -116,13 +116,19 @@ impl Harness {
     /// Returns a task for agent `a` in namespace `n`.
     pub fn task(&mut self) -> Create {
         let id = self.id();
-        let task = Task {
-            title: "a task".to_owned(),
-            owner: "me".to_owned(),
-            ..Task::new(id, namespace("n"), to_agent("a"))
-        };
+        let plain = Task::new(id, namespace("n"), to_agent("a"));
+        let task = Task { title: "a task".to_owned(), owner: "me".to_owned(), ..plain };
         let payload = Bytes::from(format!("do {id}"));
-        Create { task, payload, secrets: None, key: None, foreign_id: true, strict: false, offer: None }
+        Create {
+            task,
+            payload,
+            secrets: None,
+            artifacts: None,
+            key: None,
+            foreign_id: true,
+            strict: false,
+            offer: None,
+        }
     }
 
     /// Returns a task with dependencies.

@@ -12,8 +12,8 @@ use super::memory::Live;
 use super::write_set::WriteSet;
 use super::{Engine, KeyMap};
 use crate::{
-    AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Load, Previous, QueueLeft, ScopedId, TaskChange,
-    UsageAdded,
+    ArtifactsKey, AttemptEnded, Backend, Changes, Commit, Dispatch, Error, Load, Previous, QueueLeft,
+    ScopedId, TaskChange, UsageAdded,
 };
 
 /// Bytes of results that an assignment carries. Its worker fetches the others.
@@ -149,6 +149,10 @@ impl<B: Backend> Engine<B> {
             if let Some(result) = &entry.result {
                 changes.results.push((key, result.clone()));
             }
+            let lists = std::mem::take(&mut entry.artifacts).into_iter();
+            changes
+                .artifacts
+                .extend(lists.map(|(attempt, list)| (ArtifactsKey { task: key, attempt }, list)));
             let ended = task.state.is_final() && entry.before.is_none_or(|before| !before.is_final());
             if ended && task.has_secrets {
                 if !entry.new {

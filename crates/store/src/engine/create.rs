@@ -7,6 +7,9 @@ use super::write_set::{Found, KeyOwner};
 use super::{Answer, Engine};
 use crate::{Backend, Create, Error, FollowUp, Refused, WaitKey};
 
+/// Number that artifacts of a task's input have in place of an attempt's.
+const INPUT: u32 = 0;
+
 impl<B: Backend> Engine<B> {
     pub(super) fn create(
         &mut self,
@@ -44,12 +47,17 @@ impl<B: Backend> Engine<B> {
         }
         let id = create.task.id;
         create.task.has_secrets = create.secrets.is_some();
+        create.task.has_artifacts = create.artifacts.is_some();
+        let artifacts = create.artifacts.take();
         let (secrets, alias) = (create.secrets, create.task.alias.clone());
         let (task, out) = task::create(create.task, now);
         let key = self.add(task, out, create.payload);
         self.link(key);
         if let Some(secrets) = secrets {
             self.write_set.secrets.insert(key, secrets);
+        }
+        if let (Some(list), Some(entry)) = (artifacts, self.write_set.entries.get_mut(&key)) {
+            entry.artifacts.push((INPUT, list));
         }
         if let Some(idempotency) = idempotency {
             self.write_set.idempotency_keys.put(idempotency, KeyOwner { id, task: Some(key) });

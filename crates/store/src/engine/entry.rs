@@ -27,6 +27,8 @@ pub(super) struct Entry {
     /// The payload, if it is known.
     pub(super) payload: Option<Bytes>,
     pub(super) result: Option<Bytes>,
+    /// New lists of artifacts, by attempt.
+    pub(super) artifacts: Vec<(u32, Bytes)>,
     pub(super) assigned: bool,
     pub(super) attempts_ended: Vec<EndedAttempt>,
     pub(super) queue_waits: Vec<(QueueWait, Option<AgentName>)>,
@@ -47,6 +49,7 @@ impl Entry {
             new: false,
             payload: None,
             result: None,
+            artifacts: Vec::new(),
             assigned: false,
             attempts_ended: Vec::new(),
             queue_waits: Vec::new(),
@@ -65,6 +68,9 @@ impl Entry {
             self.result = Some(result);
         }
         let current = self.task.assignment.as_ref();
+        if let (Some(list), Some(attempt)) = (out.artifacts.take(), current) {
+            self.artifacts.push((attempt.attempt, list));
+        }
         let ended = out.attempt_ended.take();
         if !out.used.is_zero() {
             let attempt = ended.as_ref().map(|ended| &ended.assignment).or(current);

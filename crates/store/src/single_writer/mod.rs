@@ -19,8 +19,8 @@ use self::outbox::Outbox;
 use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
-    Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply,
-    ScopedId, Snapshot, Store, StoreSpace, StoreStats,
+    ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page,
+    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -160,6 +160,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
         self.read(move |reads| reads.result(key)).await
+    }
+
+    async fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {
+        self.read(move |reads| reads.artifacts(keys, limit)).await
     }
 
     async fn list(&self, filter: Filter) -> Result<Page, Error> {

@@ -1,13 +1,16 @@
 //! Files that programs exchange with a worker: `context/task.json` and `context/previous_results.json`
 //! as input, `output/result.json` as output. For every runtime with directories.
 
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use nix::fcntl::OFlag;
 use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1::Assign;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
-use tokio::io::AsyncReadExt;
 
 use super::structs;
 
@@ -16,15 +19,6 @@ pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
 /// Environment variable with the directory in which `result.json` is expected.
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
 const MAX_RESULT_BYTES: u64 = 1 << 20;
-
-/// Paths of the exchange directories.
-#[derive(Debug, Clone)]
-pub struct Directories {
-    /// Directory with the input of the program.
-    pub context: PathBuf,
-    /// Directory for the output of the program.
-    pub output: PathBuf,
-}
 
 #[derive(Serialize)]
 struct Task<'a> {
@@ -41,11 +35,21 @@ struct Task<'a> {
     parent_task: &'a str,
 }
 
+/// Returns the directory with the input of the programs of an attempt.
+pub(crate) fn context(scratch: &Path) -> PathBuf {
+    scratch.join("context")
+}
+
+/// Returns the directory for their output.
+pub(crate) fn output(scratch: &Path) -> PathBuf {
+    scratch.join("output")
+}
+
 /// Writes the input files below the scratch directory. They contain no secrets.
-pub async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<Directories> {
-    let directories = Directories { context: scratch.join("context"), output: scratch.join("output") };
-    fs::create_dir_all(&directories.context).await?;
-    fs::create_dir_all(&directories.output).await?;
+pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()> {
+    let context = context(scratch);
+    fs::create_dir_all(&context).await?;
+    fs::create_dir_all(output(scratch)).await?;
     let nothing = rota_proto::v1::TaskSpec::default();
     let spec = assign.spec.as_ref().unwrap_or(&nothing);
     let task = Task {
@@ -60,10 +64,9 @@ pub async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<Directori
         owner: &spec.owner,
         parent_task: &spec.parent_task,
     };
-    fs::write(directories.context.join("task.json"), serde_json::to_vec_pretty(&task)?).await?;
+    fs::write(context.join("task.json"), serde_json::to_vec_pretty(&task)?).await?;
     let previous = serde_json::to_vec_pretty(&assign.previous)?;
-    fs::write(directories.context.join("previous_results.json"), previous).await?;
-    Ok(directories)
+    fs::write(context.join("previous_results.json"), previous).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,23 +110,34 @@ fn yes() -> bool {
 }
 
 /// Reads `result.json`, if there is one. The error is the reason why it is unusable.
-pub(crate) async fn read(directories: &Directories) -> Result<Option<ResultFile>, String> {
-    let path = directories.output.join("result.json");
-    // Created by the program: a link or a pipe in its place must not be followed or waited for.
-    match fs::symlink_metadata(&path).await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if !found.is_file() => return Err("not a regular file".to_owned()),
-        Ok(found) if found.len() > MAX_RESULT_BYTES => return Err("larger than 1 MiB".to_owned()),
-        Ok(_) => {}
-    }
-    let mut text = Vec::new();
-    let file = fs::File::open(&path).await.map_err(|error| error.to_string())?;
-    file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut text).await.map_err(|error| error.to_string())?;
+pub(crate) async fn read(scratch: &Path) -> Result<Option<ResultFile>, String> {
+    let scratch = scratch.to_owned();
+    let text = tokio::task::spawn_blocking(move || read_result(&scratch))
+        .await
+        .map_err(|error| error.to_string())?;
+    let text = match text {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|error| error.to_string())?,
+    };
     if text.len() as u64 > MAX_RESULT_BYTES {
         return Err("larger than 1 MiB".to_owned());
     }
     serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
+}
+
+/// Reads the file, and a byte more than it may have. The program has made it, and its folder: neither a link out of the scratch
+/// directory nor a pipe is followed or waited for.
+fn read_result(scratch: &Path) -> io::Result<Vec<u8>> {
+    let scratch = Dir::open_ambient_dir(scratch, ambient_authority())?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let path = Path::new("output").join("result.json");
+    if !scratch.symlink_metadata(&path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let file = scratch.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits()))?;
+    let mut text = Vec::new();
+    file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 impl ResultFile {
@@ -181,9 +195,9 @@ mod tests {
     #[tokio::test]
     async fn symlinked_result_file_is_rejected() {
         let scratch = tempfile::tempdir().unwrap();
-        let directories = write(scratch.path(), &Assign::default()).await.unwrap();
-        assert!(read(&directories).await.unwrap().is_none());
-        std::os::unix::fs::symlink("/etc/hostname", directories.output.join("result.json")).unwrap();
-        assert!(read(&directories).await.is_err());
+        write(scratch.path(), &Assign::default()).await.unwrap();
+        assert!(read(scratch.path()).await.unwrap().is_none());
+        std::os::unix::fs::symlink("/etc/hostname", output(scratch.path()).join("result.json")).unwrap();
+        assert!(read(scratch.path()).await.is_err());
     }
 }

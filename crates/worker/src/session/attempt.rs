@@ -22,14 +22,17 @@ use super::declared::{self, Token};
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
 use super::out_of_memory::OutOfMemoryKills;
-use super::previous_results::PreviousResults;
+use super::previous_results;
 use super::readiness::Readiness;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
+use crate::artifacts::{self, Caller, Given, Kept};
 use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure, notice};
+use crate::runtimes::{
+    Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, context, failure, notice, stopped,
+};
 use crate::supervise::Group;
 use crate::workspace::{AttemptDirs, PrepareError, Root};
 
@@ -63,7 +66,7 @@ pub(super) enum AttemptEvent {
 /// Dependencies shared by all attempts of a worker.
 pub(super) struct AttemptDeps {
     pub(super) readiness: Arc<Readiness>,
-    pub(super) results: PreviousResults,
+    pub(super) caller: Caller,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) claude: Installed,
@@ -101,6 +104,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let time_limits = TimeLimits::new(&assign, &limits);
     let number = assign.attempt;
     let tools = ToolSpans::of(&assign).map(Mutex::new);
+    let kept = Kept::of(&assign);
     let (events, mut received) = mpsc::channel(EVENT_BUFFER);
     let channels = Channels { events, inputs, stop: handle.stop_signal() };
     let redaction = Redaction::default();
@@ -139,6 +143,17 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     redaction.flush().into_iter().for_each(push);
     redaction.report(&mut report);
+    // Of an attempt that was superseded nothing counts.
+    let counts = handle.lock().stop_reason != Some(StopReason::Stale);
+    if let Some(dirs) = dirs.as_ref().filter(|_| counts) {
+        match artifacts::keep(&deps.caller, kept, dirs, handle.stop_signal()).await {
+            Ok(notices) => notices.into_iter().for_each(push),
+            Err(failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
+                report.outcome = RunOutcome::Failed(failed);
+            }
+            Err(failed) => push(notice(Severity::High, "artifacts_not_stored", failed.message)),
+        }
+    }
     if let Some(dirs) = dirs {
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }
@@ -207,27 +222,28 @@ async fn execute(
     handle: &AttemptHandle,
     redaction: &Redaction,
 ) -> RunReport {
-    if let Err(failed) = deps.results.complete(&mut assign, handle, &channels.events).await {
-        return RunReport::new(failed);
-    }
+    let given = match previous_results::complete(&deps.caller, &mut assign, handle, &channels.events).await {
+        Ok(given) => given,
+        Err(failed) => return RunReport::new(failed),
+    };
     let mut used = None;
     let mut attempt = if needs_directories(&assign) {
         let scratch = deps.root.scratch(&assign);
         deps.root.show_supervisors();
-        let given = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
-            Ok(given) => given,
+        let secrets = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
+            Ok(secrets) => secrets,
             Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
         };
-        let words = declared::common_words(given.selected.iter().chain(&assign.secrets)).join(", ");
-        let secrets = given.selected.values().chain(&given.withheld).chain(assign.secrets.values());
-        let redactor = redaction.declare(&declared::values(&deps.token, secrets, &assign).await);
+        let words = declared::common_words(secrets.selected.iter().chain(&assign.secrets)).join(", ");
+        let all = secrets.selected.values().chain(&secrets.withheld).chain(assign.secrets.values());
+        let redactor = redaction.declare(&declared::values(&deps.token, all, &assign).await);
         if !words.is_empty() {
             let text =
                 format!("the values of these secrets are ordinary words, which stay in results: {words}");
             let _ = channels.events.send(notice(Severity::Low, "secret_is_common_word", text)).await;
         }
-        used = deps.secrets_dir.clone().map(|folder| (folder, given.selected.clone()));
-        let environment = super::environment::build(&mut assign, given.selected, &scratch);
+        used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
+        let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
         if let Some(confinement) = &deps.confinement {
             // A task's variables choose programs that git runs.
             let clones = deps.root.clone_directories(&assign);
@@ -248,6 +264,9 @@ async fn execute(
             Err(PrepareError::Stopped) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
         };
         let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
+        if let Err(failed) = give(deps, given, &assign, &scratch, handle).await {
+            return RunReport::new(failed);
+        }
         if let Err(failed) = confine(deps, &assign, dirs, &handle.group) {
             return RunReport::new(RunOutcome::Failed(failed));
         }
@@ -284,6 +303,26 @@ async fn execute(
     match used {
         Some((folder, used)) => super::secrets::retry_after_rotation(report, &folder, &used).await,
         None => report,
+    }
+}
+
+/// Writes what the attempt is given into its context directory, until a request to stop.
+async fn give(
+    deps: &AttemptDeps,
+    given: Given,
+    assign: &Assign,
+    scratch: &Path,
+    handle: &AttemptHandle,
+) -> Result<(), RunOutcome> {
+    if let Err(error) = context::write(scratch, assign).await {
+        let text = format!("failed to prepare the scratch directory: {error}");
+        return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));
+    }
+    let mut stop = handle.stop_signal();
+    let folder = context::context(scratch);
+    tokio::select! {
+        fetched = given.fetch(&deps.caller, &assign.namespace, &folder) => fetched,
+        _ = stopped(&mut stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
     }
 }
 

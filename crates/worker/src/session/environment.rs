@@ -6,7 +6,7 @@ use std::path::Path;
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::{export, trace};
 
-use crate::runtimes::Environment;
+use crate::runtimes::{Environment, context};
 
 /// Builds the environment and moves the secrets out of the assignment, so that they are in one place only.
 ///
@@ -37,6 +37,8 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     for (name, value) in of_agent.into_iter().chain(std::mem::take(&mut assign.secrets)) {
         set(&name, value);
     }
+    set(context::CONTEXT_VAR, context::context(scratch).to_string_lossy().into_owned());
+    set(context::OUTPUT_VAR, context::output(scratch).to_string_lossy().into_owned());
     set("ROTA_TASK_ID", assign.task_id.clone());
     set("ROTA_ATTEMPT", assign.attempt.to_string());
     set("ROTA_FENCE", assign.fence.to_string());

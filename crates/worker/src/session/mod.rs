@@ -37,6 +37,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::artifacts::Caller;
 use crate::runtimes::Runtime;
 use crate::runtimes::claude::{Claude, DEFAULT_PROGRAM};
 use crate::runtimes::command::Command;
@@ -105,6 +106,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// Returns what makes calls outside the session.
+    pub(crate) fn caller(&self) -> Caller {
+        let token = match (&self.token_file, &self.token) {
+            (Some(path), _) => rota_client::Token::File(path.clone()),
+            (None, Some(token)) => rota_client::Token::Fixed(token.clone()),
+            (None, None) => rota_client::Token::None,
+        };
+        Caller { channel: self.channel.clone(), token, worker: self.worker.clone() }
+    }
+
     /// Creates options with one slot and defaults for the rest.
     pub fn new(channel: Channel, namespace: &str, agent: &str, worker: &str, state_dir: PathBuf) -> Self {
         Self {

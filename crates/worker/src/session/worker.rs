@@ -23,7 +23,6 @@ use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::outgoing::OutgoingQueue;
-use super::previous_results::PreviousResults;
 use super::readiness::Readiness;
 use super::{Error, Options};
 use crate::metrics::Sampler;
@@ -141,7 +140,7 @@ impl Worker {
             status: readiness.subscribe(),
             deps: Arc::new(AttemptDeps {
                 readiness,
-                results: PreviousResults::new(&options),
+                caller: options.caller(),
                 root,
                 claude_program,
                 claude,

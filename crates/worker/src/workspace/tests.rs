@@ -7,8 +7,13 @@ use rota_telemetry::clock;
 use super::*;
 
 fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64) -> Assign {
-    let workspace =
-        Workspace { mode: mode.into(), path: path.to_owned(), git: None, cleanup: cleanup.into() };
+    let workspace = Workspace {
+        mode: mode.into(),
+        path: path.to_owned(),
+        git: None,
+        cleanup: cleanup.into(),
+        keep_files: Vec::new(),
+    };
     Assign {
         task_id: "t1".to_owned(),
         fence,

@@ -14,8 +14,9 @@ use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use rota_proto::worker::v1::{
-    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, Hello, Report, Result as AttemptResult,
-    ResumeAttempt, SessionRequest, SessionResponse, Welcome, resume_attempt,
+    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, Hello, KeepArtifactsRequest,
+    KeepArtifactsResponse, Report, Result as AttemptResult, ResumeAttempt, SessionRequest, SessionResponse,
+    Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Error, Options};
@@ -90,7 +91,15 @@ impl WorkerService for Service {
         let FetchPreviousResultRequest { task_id, fence, previous_task_id, .. } = request.into_inner();
         let text = format!("{previous_task_id} for {task_id}, fence {fence}");
         let result = Some(TaskResult { text, ..TaskResult::default() });
-        Ok(Response::new(FetchPreviousResultResponse { result }))
+        Ok(Response::new(FetchPreviousResultResponse { result, artifacts: None }))
+    }
+
+    /// Keeps everything: these tests are not about artifacts.
+    async fn keep_artifacts(
+        &self,
+        _: Request<KeepArtifactsRequest>,
+    ) -> Result<Response<KeepArtifactsResponse>, Status> {
+        Ok(Response::new(KeepArtifactsResponse::default()))
     }
 }
 

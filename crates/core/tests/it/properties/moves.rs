@@ -46,6 +46,7 @@ enum What {
     Accept(Who),
     Reject(Who),
     Report(Who, i64, Vec<Item>),
+    KeepArtifacts(Who),
     Finish(Who, Completion, Option<Usage>, bool, f64),
     Resume(Who),
     LoseWorker(Who, u8),
@@ -89,6 +90,9 @@ impl Move {
                 let known = harness.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
                 let first = (known + 1).saturating_add_signed(*shift);
                 Command::Report { attempt: who.attempt_of(harness), first, items: items.clone() }
+            }
+            What::KeepArtifacts(who) => {
+                Command::KeepArtifacts { attempt: who.attempt_of(harness), list: "list".into() }
             }
             What::Finish(who, completion, usage, session, jitter) => Command::Finish {
                 attempt: who.attempt_of(harness),
@@ -215,6 +219,7 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         3 => who().prop_map(What::Reject),
         6 => (who(), prop_oneof![6 => Just(0), 1 => -4..3i64], items())
             .prop_map(|(who, shift, items)| What::Report(who, shift, items)),
+        1 => who().prop_map(What::KeepArtifacts),
         4 => (who(), completion(), prop::option::of(usage()), any::<bool>(), jitter())
             .prop_map(|(who, completion, usage, session, jitter)| What::Finish(who, completion, usage, session, jitter)),
         2 => who().prop_map(What::Resume),

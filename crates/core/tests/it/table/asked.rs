@@ -18,7 +18,7 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 16] = [
+pub(super) const KINDS: [&str; 17] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
@@ -29,6 +29,7 @@ pub(super) const KINDS: [&str; 16] = [
     "DependencyFound",
     "Finish",
     "GiveInput",
+    "KeepArtifacts",
     "LoseWorker",
     "Reject",
     "Report",
@@ -44,6 +45,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Accept(_) => "Accept",
         Command::Reject { .. } => "Reject",
         Command::Report { .. } => "Report",
+        Command::KeepArtifacts { .. } => "KeepArtifacts",
         Command::Finish { .. } => "Finish",
         Command::Resume { .. } => "Resume",
         Command::LoseWorker { .. } => "LoseWorker",
@@ -105,6 +107,7 @@ pub(super) fn all() -> Vec<Asked> {
     by_all(&mut list, "live fence", Command::Accept);
     by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
+    by_all(&mut list, "live fence", |attempt| Command::KeepArtifacts { attempt, list: "list".into() });
     finishes(&mut list);
     sessions(&mut list);
     list.push(asked("no deadline has passed", false, |_| Command::TICK));

@@ -96,8 +96,16 @@ impl Fixture {
             let agent = Target::Agent(AgentName::new("a").unwrap());
             let task = rota_core::task::Task { labels, ..Task::new(id, namespace, agent) };
             let (payload, foreign_id) = (Bytes::new(), true);
-            let create =
-                Create { task, payload, secrets: None, key: None, foreign_id, strict: false, offer: None };
+            let create = Create {
+                task,
+                payload,
+                secrets: None,
+                artifacts: None,
+                key: None,
+                foreign_id,
+                strict: false,
+                offer: None,
+            };
             rota_store::Command::Create(Box::new(create))
         });
         let commands = commands.collect();

@@ -212,6 +212,7 @@ fn create(make: &Make, view: &View) -> Create {
         task,
         payload: Bytes::from(vec![make.slot; 8]),
         secrets: make.secrets.then(|| Bytes::from_static(b"sealed")),
+        artifacts: make.secrets.then(|| Bytes::from_static(b"input")),
         key: make.key.map(|key| format!("key {key}")),
         foreign_id: true,
         strict: make.strict,

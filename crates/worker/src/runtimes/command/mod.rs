@@ -67,24 +67,14 @@ async fn execute(
 ) -> RunReport {
     let Attempt { assign, workspace, scratch, mut environment, redactor } = attempt;
     let Channels { events, inputs, mut stop } = channels;
-    let prepared = async {
-        let directories = context::write(&scratch, &assign).await?;
-        io_result(side_channel::SideChannel::open(&scratch).map(|side| (directories, side)))
-    };
-    let (directories, side) = match prepared.await {
-        Ok(prepared) => prepared,
+    let side = match side_channel::SideChannel::open(&scratch) {
+        Ok(side) => side,
         Err(error) => {
             let text = format!("failed to prepare the scratch directory: {error}");
             return RunReport::failed(FailureClass::Environment, text);
         }
     };
-    for (name, path) in [
-        (EVENTS_VAR, side.path()),
-        (context::CONTEXT_VAR, &directories.context),
-        (context::OUTPUT_VAR, &directories.output),
-    ] {
-        environment.0.insert(name.to_owned(), path.to_string_lossy().into_owned());
-    }
+    environment.0.insert(EVENTS_VAR.to_owned(), side.path().to_string_lossy().into_owned());
     let prompt = assign.spec.map(|spec| spec.prompt).unwrap_or_default();
     let stdin = spec.stdin.clone().unwrap_or(prompt);
 
@@ -123,17 +113,12 @@ async fn execute(
         let text = format!("processes that outlived the program were killed: {}", exit.orphans);
         let _ = events.send(notice(Severity::Low, "orphans", text)).await;
     }
-    let outcome = match (by, context::read(&directories).await) {
+    let outcome = match (by, context::read(&scratch).await) {
         (Some(by), _) => RunOutcome::Stopped { by: by.as_str() },
         (None, Ok(written)) => exit::outcome(&spec, exit, side_output.result, written, &stdout, &stderr),
         (None, Err(error)) => exit::unreadable_result(&spec, exit, &error, &stdout, &stderr),
     };
     RunReport { outcome, usage: side_output.usage, runtime_session: String::new() }
-}
-
-/// Fixes the error type, which an async block cannot.
-fn io_result<T>(result: std::io::Result<T>) -> std::io::Result<T> {
-    result
 }
 
 /// Writes the program's standard input. A program may exit without reading all of it.

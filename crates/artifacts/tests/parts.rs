@@ -1,0 +1,111 @@
+//! Parts in a folder: addressing, damage, and the sweep during uploads.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use rota_artifacts::{Digest, Error, MAX_PART_BYTES, Parts};
+
+/// After everything that a test stores.
+fn later() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 36)
+}
+
+fn folder() -> (tempfile::TempDir, Parts) {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = Parts::open(&format!("file://{}/parts", folder.path().display()), Vec::new()).unwrap();
+    (folder, parts)
+}
+
+fn file(folder: &tempfile::TempDir, namespace: &str, digest: Digest) -> PathBuf {
+    let name = digest.to_string();
+    folder.path().join("parts").join(namespace).join(&name[..2]).join(name)
+}
+
+async fn sweep(parts: &Parts, until: SystemTime, referenced: &[Digest]) -> u64 {
+    let referenced: HashSet<_> = referenced.iter().copied().collect();
+    parts.sweep(until, async { Ok::<_, Error>(referenced) }).await.unwrap().removed
+}
+
+#[tokio::test]
+async fn parts_are_found_by_content_within_their_namespace() {
+    let (folder, parts) = folder();
+    let text = Bytes::from("hello ".repeat(1000));
+    let (digest, _) = parts.put("a", text.clone()).await.unwrap();
+    assert_eq!(parts.put("a", text.clone()).await.unwrap().0, digest);
+    assert_eq!(digest.to_string(), "4aeb9f946f7e4159b55497b061be2966e96d61cdf2e4af30c8b4d8840638aa6b");
+    assert_eq!(parts.get("a", digest).await.unwrap(), text);
+    assert!(fs::metadata(file(&folder, "a", digest)).unwrap().len() < 200, "it is compressed");
+    assert!(matches!(parts.get("b", digest).await, Err(Error::NotFound(missing)) if missing == digest));
+    let other = Digest::of(b"other");
+    assert_eq!(parts.missing("a", &[digest, other, other]).await.unwrap(), [other]);
+    for wrong in [0, MAX_PART_BYTES + 1] {
+        let stored = parts.put("a", vec![0; wrong].into()).await;
+        assert!(matches!(stored, Err(Error::Size(size)) if size == wrong));
+    }
+    assert!(parts.put("a", vec![7; MAX_PART_BYTES].into()).await.is_ok());
+}
+
+#[tokio::test]
+async fn damaged_parts_are_not_returned() {
+    let (folder, parts) = folder();
+    let (digest, _) = parts.put("a", "content".into()).await.unwrap();
+    let (other, _) = parts.put("a", "another".into()).await.unwrap();
+    fs::copy(file(&folder, "a", other), file(&folder, "a", digest)).unwrap();
+    assert!(matches!(parts.get("a", digest).await, Err(Error::Damaged(_))));
+    fs::write(file(&folder, "a", digest), "not compressed").unwrap();
+    assert!(matches!(parts.get("a", digest).await, Err(Error::Damaged(_))));
+}
+
+#[tokio::test]
+async fn sweep_removes_what_nothing_refers_to() {
+    let (_folder, parts) = folder();
+    let (kept, _) = parts.put("a", "kept".into()).await.unwrap();
+    let (unused, _) = parts.put("a", "unused".into()).await.unwrap();
+    let (pinned, _) = parts.put("a", "pinned".into()).await.unwrap();
+    assert_eq!(sweep(&parts, SystemTime::UNIX_EPOCH, &[]).await, 0, "all are young");
+    let pin = parts.pin("a", &[pinned]);
+    assert_eq!(sweep(&parts, later(), &[kept]).await, 1);
+    assert_eq!(parts.missing("a", &[kept, unused, pinned]).await.unwrap(), [unused]);
+    drop(pin);
+    assert_eq!(sweep(&parts, later(), &[kept]).await, 1);
+    assert_eq!(parts.get("a", kept).await.unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn part_of_a_list_that_is_committed_during_a_sweep_stays() {
+    let (_folder, parts) = folder();
+    let (digest, _) = parts.put("a", "late".into()).await.unwrap();
+    let during = parts.clone();
+    // The list refers to it before the sweep asks, which has listed the part before.
+    let swept = parts.sweep(later(), async {
+        let pin = during.pin("a", &[digest]);
+        assert_eq!(during.missing("a", &[digest]).await?, []);
+        drop(pin);
+        Ok::<_, Error>([digest].into())
+    });
+    assert_eq!(swept.await.unwrap().removed, 0);
+}
+
+#[tokio::test]
+async fn control_planes_that_share_a_location_remove_only_their_own() {
+    let (_folder, shared) = folder();
+    let (one, other) = (shared.of("one"), shared.of("other"));
+    let (digest, size) = one.put("a", "text".into()).await.unwrap();
+    assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
+    assert_eq!(sweep(&other, later(), &[]).await, 0);
+    let swept = one.sweep(later(), async { Ok::<_, Error>([digest].into()) }).await.unwrap();
+    assert_eq!(swept.bytes, [("a".into(), size as u64)].into());
+}
+
+#[tokio::test]
+async fn unusable_urls_are_refused() {
+    for (url, word) in [("parts", "relative"), ("ftp://host/parts", "ftp"), ("file://host/parts", "absolute")]
+    {
+        let error = Parts::open(url, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains(url) && error.to_lowercase().contains(word), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Files that attempts leave behind, and files that tasks are given: kept, handed on, downloaded, and removed with their tasks.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::tasks;
+use sha2::{Digest, Sha256};
+
+use crate::{Fixture, Graces, workload};
+
+/// Writes files as a careless or hostile agent would.
+const LEAVES: &str = r#"
+mkdir -p "$ROTA_OUTPUT/deep" dist
+printf 'a report' > "$ROTA_OUTPUT/deep/report.md"
+printf '#!/bin/sh\necho tool\n' > "$ROTA_OUTPUT/tool.sh" && chmod +x "$ROTA_OUTPUT/tool.sh"
+printf '{"summary": "done"}' > "$ROTA_OUTPUT/result.json"
+ln -s /etc/hostname "$ROTA_OUTPUT/link"
+mkfifo "$ROTA_OUTPUT/pipe"
+printf built > dist/app.js && printf other > other.txt
+"#;
+
+fn keeping(line: &str) -> v1::Task {
+    let mut task = workload::shell(line, &[]);
+    let workspace = v1::Workspace { keep_files: vec!["dist/**".to_owned()], ..Default::default() };
+    task.spec.get_or_insert_default().workspace = Some(workspace);
+    task
+}
+
+/// Returns the files below a folder, by their paths within it.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten().flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Returns the parts that the control plane has stored.
+fn stored(fixture: &Fixture) -> Vec<String> {
+    files(&fixture.data.join("artifacts"))
+}
+
+#[tokio::test]
+async fn files_of_attempts_are_listed_and_downloaded() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let task = tasks::create(&client, v1::Task { alias: "build".to_owned(), ..keeping(LEAVES) }).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.result.unwrap().text.as_str()), (TaskState::Succeeded, "done"));
+    assert!(status.has_artifacts);
+    assert_eq!(tasks::notices(&tasks::log(&client, &task.name).await?), ["artifacts_stored"]);
+
+    let listed = fixture.rota(&["artifacts", "build"]).await;
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let names: Vec<_> =
+        listed.out.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(names, ["output/deep/report.md", "output/tool.sh", "workspace/dist/app.js"]);
+    assert!(listed.out.contains(&hex::encode(Sha256::digest("a report"))), "as sha256sum prints it");
+    assert!(listed.err.contains("output/link is not kept: is a symbolic link"), "{}", listed.err);
+    assert!(listed.err.contains("output/pipe is not kept: is not a regular file"), "{}", listed.err);
+
+    let all = fixture.rota(&["download", "build"]).await;
+    assert_eq!(all.code, 0, "{all:?}");
+    let folder = fixture.dir().join("build");
+    assert_eq!(files(&folder), ["output/deep/report.md", "output/tool.sh", "workspace/dist/app.js"]);
+    assert_eq!(fs::read_to_string(folder.join("output/deep/report.md"))?, "a report");
+    assert!(folder.join("output/tool.sh").metadata()?.permissions().mode() & 0o100 != 0);
+    assert_eq!(folder.join("workspace/dist/app.js").metadata()?.permissions().mode() & 0o111, 0);
+
+    // Nothing is replaced, or written through a link, unless asked.
+    let again = fixture.rota(&["download", "build", "output/deep"]).await;
+    assert!(again.code == 1 && again.err.contains("--force"), "{again:?}");
+    let elsewhere = fixture.dir().join("precious");
+    fs::write(&elsewhere, "precious")?;
+    fs::remove_file(folder.join("output/tool.sh"))?;
+    std::os::unix::fs::symlink(&elsewhere, folder.join("output/tool.sh"))?;
+    assert_eq!(fixture.rota(&["download", "build", "output/tool.sh", "--force"]).await.code, 0);
+    assert_eq!(fs::read_to_string(&elsewhere)?, "precious");
+    let unknown = fixture.rota(&["download", "build", "output/de"]).await;
+    assert!(unknown.code == 1 && unknown.err.contains("rota artifacts build"), "{unknown:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn dependents_and_inputs_find_their_files() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let first = tasks::create(&client, v1::Task { alias: "first".to_owned(), ..keeping(LEAVES) }).await?;
+    let read = r#"cd "$ROTA_CONTEXT" && cat artifacts/first/output/deep/report.md artifacts/first/workspace/dist/app.js && ./artifacts/first/output/tool.sh"#;
+    let mut second = workload::shell(read, &[]);
+    second.spec.get_or_insert_default().depends_on =
+        vec![v1::Dependency { task: first.uid.clone(), ..Default::default() }];
+    let second = tasks::create(&client, second).await?.name;
+    let status = tasks::ended(&client, &second).await?.status.unwrap();
+    assert_eq!(status.result.unwrap().text, "a reportbuilttool");
+
+    fs::write(fixture.dir().join("sales.csv"), "1,2,3")?;
+    let line = r#"cat "$ROTA_CONTEXT/input/sales.csv""#;
+    let run = ["run", "--agent", workload::AGENT, "--input", "sales.csv", "--quiet", "--command", "--"];
+    let given = fixture.rota(&[&run[..], &["sh", "-c", line]].concat()).await;
+    assert_eq!((given.code, given.out.trim()), (0, "1,2,3"), "{given:?}");
+    let missing = fixture.rota(&["run", "--agent", workload::AGENT, "--input", "none.csv", "x"]).await;
+    assert!(missing.code != 0 && missing.err.contains("none.csv"), "{missing:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_of_failed_and_cancelled_attempts_are_kept() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    let line = r#"echo "attempt $ROTA_ATTEMPT" > "$ROTA_OUTPUT/log"; exit 3"#;
+    let mut failing = workload::shell(line, &[]);
+    let retry = v1::RetryPolicy {
+        max_attempts: 2,
+        initial_backoff: Some(std::time::Duration::from_millis(1).into()),
+        ..Default::default()
+    };
+    failing.spec.get_or_insert_default().retry = Some(retry);
+    let failing = tasks::create(&client, failing).await?.name;
+    assert_eq!(tasks::ended(&client, &failing).await?.status.unwrap().state(), TaskState::Failed);
+    for attempt in ["1", "2"] {
+        let to = fixture.dir().join(attempt);
+        let id = failing.rsplit('/').next().unwrap();
+        let done = fixture.rota(&["download", id, "--attempt", attempt, "--to", to.to_str().unwrap()]).await;
+        assert_eq!(done.code, 0, "{done:?}");
+        assert_eq!(fs::read_to_string(to.join("output/log"))?, format!("attempt {attempt}\n"));
+    }
+    let endless = r#"echo half > "$ROTA_OUTPUT/half"; echo ready; sleep 1000"#;
+    let endless = tasks::create(&client, workload::shell(endless, &[])).await?.name;
+    workload::prints(&client, &endless, "ready").await?;
+    client.cancel_task(v1::CancelTaskRequest { name: endless.clone(), ..Default::default() }).await?;
+    assert_eq!(tasks::ended(&client, &endless).await?.status.unwrap().state(), TaskState::Cancelled);
+    let list = client.fetch_artifacts(&endless).await?.attempts;
+    assert_eq!(list[0].list.as_ref().unwrap().artifacts[0].name, "output/half");
+    Ok(())
+}
+
+/// A transfer of many parts continues where it ended when its control plane is killed.
+#[tokio::test]
+async fn transfers_survive_a_killed_control_plane() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    // Random, so that no part is like another; the last is a partial one.
+    let line =
+        r#"head -c 100000123 /dev/urandom > "$ROTA_OUTPUT/big"; sha256sum "$ROTA_OUTPUT/big" | cut -c1-64"#;
+    let name = tasks::create(&client, workload::shell(line, &[])).await?.name;
+    let parts = || stored(&fixture).len();
+    tasks::eventually("the first parts", async || Ok(parts() > 5)).await?;
+    fixture.kill_server().await;
+    let before = stored(&fixture).len();
+    assert!(before < 96, "the upload was over before the kill");
+    fixture.start_server().await?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    let digest = status.result.unwrap().text;
+    assert_eq!((status.state, status.attempt), (TaskState::Succeeded.into(), 1));
+    let id = name.rsplit('/').next().unwrap();
+    let done = fixture.rota(&["download", id, "--to", "got"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    let got = fs::read(fixture.dir().join("got/output/big"))?;
+    assert_eq!((got.len(), hex::encode(Sha256::digest(&got))), (100_000_123, digest));
+    Ok(())
+}
+
+/// Damage of what is stored is found, and named.
+#[tokio::test]
+async fn damaged_parts_fail_the_download() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let line = r#"echo text > "$ROTA_OUTPUT/text""#;
+    let name = tasks::create(&client, workload::shell(line, &[])).await?.name;
+    tasks::ended(&client, &name).await?;
+    let [part] = &stored(&fixture)[..] else { panic!("{:?}", stored(&fixture)) };
+    let part: PathBuf = fixture.data.join("artifacts").join(part);
+    let mut bytes = fs::read(&part)?;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&part, bytes)?;
+    let id = name.rsplit('/').next().unwrap();
+    let done = fixture.rota(&["download", id, "--to", "got"]).await;
+    assert!(done.code == 1 && done.err.contains("damaged"), "{done:?}");
+    assert!(files(&fixture.dir().join("got")).is_empty(), "nothing is left of it");
+    Ok(())
+}

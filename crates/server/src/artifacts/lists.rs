@@ -1,0 +1,181 @@
+//! Lists of artifacts: what callers may send, and what the store has.
+
+use std::collections::HashSet;
+use std::path::{Component, Path};
+
+use prost::Message;
+use rota_artifacts::{Digest, MAX_PART_BYTES};
+use rota_core::task::Task;
+use rota_proto::v1::{self, Artifact, ArtifactList};
+use rota_store::{ArtifactsKey, ArtifactsRow};
+use rota_telemetry::redact;
+use tonic::Status;
+
+use crate::store_client::StoreClient;
+use crate::wire::status::{self, error, invalid};
+use crate::wire::{check as wire, failure};
+
+pub(super) const MAX_ARTIFACTS: usize = 10_000;
+/// Bytes of an encoded list.
+const MAX_LIST: usize = 512 << 10;
+const MAX_NAME: usize = 1024;
+const MAX_SKIPPED: usize = 100;
+/// Attempts of which a call returns the artifacts: the last ones.
+const MAX_ATTEMPTS: usize = 16;
+
+/// Checks the artifacts of a caller, whose names begin with one of these folders.
+pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> Result<(), Status> {
+    wire::count(field, list.artifacts.len(), MAX_ARTIFACTS)?;
+    list.skipped.truncate(MAX_SKIPPED);
+    for skipped in &mut list.skipped {
+        skipped.name = failure::cut(std::mem::take(&mut skipped.name), MAX_NAME);
+        skipped.reason = failure::cut(std::mem::take(&mut skipped.reason), 256);
+        redact::text(&mut skipped.reason);
+    }
+    let mut names = HashSet::new();
+    for (index, artifact) in list.artifacts.iter().enumerate() {
+        let at = |part: &str| format!("{field}[{index}].{part}");
+        if !is_name(&artifact.name, folders) {
+            let folders = folders.join(" or ");
+            return Err(invalid(at("name"), format!("must be a plain path below {folders}")));
+        }
+        if !names.insert(artifact.name.as_str()) {
+            return Err(invalid(at("name"), "is there twice"));
+        }
+        let parts = u64::try_from(artifact.size).map(|size| size.div_ceil(MAX_PART_BYTES as u64));
+        if parts != Ok(artifact.parts.len() as u64) {
+            return Err(invalid(at("parts"), "must be as many as the size has MiB, rounded up"));
+        }
+        if artifact.parts.iter().any(|part| part.len() != 32) {
+            return Err(invalid(at("parts"), "must be of 32 bytes each"));
+        }
+        let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if artifact.sha256.len() != 64 || !artifact.sha256.bytes().all(is_digit) {
+            return Err(invalid(at("sha256"), "must be 64 hexadecimal digits in lower case"));
+        }
+    }
+    list.artifacts.sort_by(|one, other| one.name.cmp(&other.name));
+    let size = list.encoded_len();
+    if size > MAX_LIST {
+        return Err(invalid(field, format!("takes {size} bytes; at most {MAX_LIST} are allowed")));
+    }
+    Ok(())
+}
+
+/// Whether a name is a path that stays below one of these folders wherever it is created.
+fn is_name(name: &str, folders: &[&str]) -> bool {
+    let path = Path::new(name);
+    name.len() <= MAX_NAME
+        && !name.chars().any(|letter| letter.is_control() || letter == '\\')
+        && folders.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| !rest.is_empty()))
+        && path.components().all(|part| matches!(part, Component::Normal(_)))
+        // No empty parts, and no `.`, which components do not show.
+        && path.components().collect::<std::path::PathBuf>().as_os_str() == name
+}
+
+/// Returns the parts of checked artifacts, each once.
+pub(crate) fn digests(artifacts: &[Artifact]) -> Vec<Digest> {
+    let parts = artifacts.iter().flat_map(|artifact| &artifact.parts);
+    let distinct: HashSet<_> = parts.filter_map(|part| Digest::try_from(&part[..]).ok()).collect();
+    distinct.into_iter().collect()
+}
+
+/// Returns the artifacts of a task: of its input, and of its last attempts.
+pub(crate) async fn of_task(
+    store: &StoreClient,
+    task: &Task,
+    attempts: std::ops::RangeInclusive<u32>,
+) -> Result<Vec<v1::AttemptArtifacts>, Status> {
+    if !task.has_artifacts {
+        return Ok(Vec::new());
+    }
+    let key = |attempt| ArtifactsKey { task: task.key, attempt };
+    let read = |from, to| store.reads().artifacts(key(from)..=key(to), MAX_ATTEMPTS);
+    let last = (*attempts.end()).min(task.attempt());
+    let first = (*attempts.start()).max(last.saturating_sub(MAX_ATTEMPTS as u32 - 1));
+    let mut rows = Vec::new();
+    if first > 0 && attempts.contains(&0) {
+        rows = read(0, 0).await.map_err(status::store)?;
+    }
+    rows.extend(read(first, last).await.map_err(status::store)?);
+    let decoded = rows.into_iter().map(|row| {
+        let attempt = rota_proto::num::to_i32(row.0.attempt);
+        let list = decode(&row).map_err(|reason| error("STORE_CORRUPT", reason))?;
+        Ok(v1::AttemptArtifacts { attempt, list: Some(list) })
+    });
+    decoded.collect()
+}
+
+pub(super) fn decode((key, list): &ArtifactsRow) -> Result<ArtifactList, String> {
+    ArtifactList::decode(&list[..])
+        .map_err(|error| format!("the artifacts of record {} cannot be decoded: {error}", key.task.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(name: &str) -> Artifact {
+        let sha256 = "0".repeat(64);
+        Artifact { name: name.to_owned(), size: 5, sha256, parts: vec![vec![0; 32]], executable: false }
+    }
+
+    fn checked(artifacts: Vec<Artifact>) -> Result<ArtifactList, String> {
+        let mut list = ArtifactList { artifacts, skipped: Vec::new() };
+        check("artifacts", &mut list, &["output/"]).map(|()| list).map_err(|bad| bad.message().to_owned())
+    }
+
+    #[test]
+    fn names_stay_below_their_folder() {
+        for name in ["output/a", "output/a/b.txt", "output/..a", "output/ü"] {
+            assert!(checked(vec![artifact(name)]).is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            "a",
+            "output",
+            "output/",
+            "/output/a",
+            "output/../a",
+            "output/./a",
+            "output//a",
+            "output/a/",
+            "output/a\nb",
+            "output/a\0",
+            "input/a",
+            "output\\a",
+            "output/a\\..\\b",
+        ] {
+            assert!(checked(vec![artifact(name)]).is_err(), "{name:?}");
+        }
+        assert!(checked(vec![artifact(&format!("output/{}", "x".repeat(MAX_NAME)))]).is_err());
+        assert!(checked(vec![artifact("output/a"), artifact("output/a")]).is_err());
+    }
+
+    #[test]
+    fn parts_fit_the_size() {
+        for (size, parts, fits) in [
+            (0, 0, true),
+            (1, 1, true),
+            (1 << 20, 1, true),
+            (1 << 20, 2, false),
+            ((1 << 20) + 1, 2, true),
+            (-1, 0, false),
+            (5, 0, false),
+        ] {
+            let one = Artifact { size, parts: vec![vec![0; 32]; parts], ..artifact("output/a") };
+            assert_eq!(checked(vec![one]).is_ok(), fits, "{size} {parts}");
+        }
+        assert!(checked(vec![Artifact { parts: vec![vec![0; 31]], ..artifact("output/a") }]).is_err());
+        assert!(checked(vec![Artifact { sha256: "Z".repeat(64), ..artifact("output/a") }]).is_err());
+        let many = (0..MAX_ARTIFACTS).map(|number| artifact(&format!("output/{number}"))).collect();
+        assert!(checked(many).unwrap_err().contains("bytes"));
+    }
+
+    #[test]
+    fn lists_are_sorted_by_name() {
+        let list = checked(vec![artifact("output/b"), artifact("output/a")]).unwrap();
+        assert_eq!(list.artifacts[0].name, "output/a");
+        assert_eq!(digests(&list.artifacts).len(), 1, "each part once");
+    }
+}

@@ -1,0 +1,91 @@
+//! Artifacts: contents in the storage of parts, and the lists that refer to them, in the store.
+
+mod lists;
+mod sweep;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rota_artifacts::{Digest, Error, Parts, Pin};
+use rota_core::Namespace;
+use rota_store::StoreSpace;
+use tonic::Status;
+
+use crate::health;
+use crate::store_client::StoreClient;
+use crate::wire::status::{error, hinted};
+
+pub(crate) use lists::{check, digests, of_task};
+pub(crate) use sweep::run as sweep;
+
+const HINT: &str =
+    "check the storage of artifacts (`artifacts` in the server's settings) and the server's log";
+
+/// Contents of artifacts, within the quota of each namespace.
+#[derive(Clone)]
+pub(crate) struct Artifacts {
+    pub(crate) parts: Parts,
+    store: StoreClient,
+    /// Largest number of bytes as stored; 0 for no limit.
+    quota: u64,
+    /// Bytes as stored, by namespace: counted by each sweep, and added to since.
+    used: Arc<Mutex<HashMap<Arc<str>, u64>>>,
+}
+
+impl Artifacts {
+    pub(crate) fn new(parts: Parts, store: StoreClient, quota: u64) -> Self {
+        Self { parts, store, quota, used: Arc::default() }
+    }
+
+    /// Fails if nothing more may be stored for a namespace.
+    pub(crate) fn admit(&self, namespace: &Namespace) -> Result<(), Status> {
+        let used = self.used.lock().get(namespace.as_str()).copied().unwrap_or_default();
+        if self.quota > 0 && used >= self.quota {
+            let text = format!(
+                "the artifacts of namespace {namespace} take {} MiB, of {} MiB that they may take",
+                used >> 20,
+                self.quota >> 20
+            );
+            let hint =
+                "delete old tasks with `rota admin prune`, or raise `artifacts_quota_mib` of the server";
+            return Err(hinted("ARTIFACTS_FULL", text, hint));
+        }
+        // A folder is on the volume of the store by default.
+        match self.store.space().filter(StoreSpace::is_nearly_full) {
+            Some(space) => Err(hinted("ARTIFACTS_FULL", health::describe_space(&space), health::SPACE_HINT)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a part durably, and counts its size.
+    pub(crate) async fn put(&self, namespace: &Namespace, data: Bytes) -> Result<(), Status> {
+        let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(status)?;
+        *self.used.lock().entry(namespace.as_str().into()).or_default() += size as u64;
+        Ok(())
+    }
+
+    /// Returns those of these parts that are not stored. The others stay until the pin is dropped.
+    pub(crate) async fn missing(
+        &self,
+        namespace: &Namespace,
+        digests: &[Digest],
+    ) -> Result<(Vec<Digest>, Pin), Status> {
+        let pin = self.parts.pin(namespace.as_str(), digests);
+        let missing = self.parts.missing(namespace.as_str(), digests).await.map_err(status)?;
+        Ok((missing, pin))
+    }
+}
+
+/// Converts an error of the storage.
+pub(crate) fn status(failed: Error) -> Status {
+    match failed {
+        Error::NotFound(_) => error("ARTIFACT_NOT_STORED", failed.to_string()),
+        Error::Damaged(_) => error("STORE_CORRUPT", failed.to_string()),
+        Error::Size(_) => crate::wire::status::invalid("data", failed.to_string()),
+        Error::Unavailable(_) | Error::Url { .. } => {
+            hinted("ARTIFACTS_UNAVAILABLE", failed.to_string(), HINT)
+        }
+    }
+}

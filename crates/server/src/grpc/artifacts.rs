@@ -1,0 +1,119 @@
+//! `ArtifactService`: contents of artifacts, and the lists of tasks.
+
+use rota_artifacts::{Digest, MAX_PART_BYTES};
+use rota_core::Namespace;
+use rota_proto::names as shape;
+use rota_proto::v1::artifact_service_server::ArtifactService;
+use rota_proto::{num, v1};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::streams::{Streams, send_in_time};
+use crate::artifacts::{self, Artifacts};
+use crate::store_client::StoreClient;
+use crate::trust::identity::Identity;
+use crate::wire::status::{error, invalid};
+use crate::wire::{check, names};
+
+const MAX_LOOKED_UP: usize = 8192;
+const MAX_DOWNLOADED: usize = 65_536;
+/// Parts that wait for the caller to read them.
+const BUFFER: usize = 2;
+/// Time after which a caller that reads nothing loses its download.
+const STALLED: std::time::Duration = std::time::Duration::from_secs(60);
+
+pub(crate) struct Service {
+    pub(crate) store: StoreClient,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) streams: Streams,
+}
+
+#[tonic::async_trait]
+impl ArtifactService for Service {
+    type DownloadPartsStream = ReceiverStream<Result<v1::DownloadPartsResponse, Status>>;
+
+    async fn fetch_artifacts(
+        &self,
+        request: Request<v1::FetchArtifactsRequest>,
+    ) -> Result<Response<v1::FetchArtifactsResponse>, Status> {
+        let (namespace, named) = names::task("parent", &request.get_ref().parent)?;
+        let task = self.store.task(&namespace, named).await?;
+        let attempts = artifacts::of_task(&self.store, &task, 0..=u32::MAX).await?;
+        Ok(Response::new(v1::FetchArtifactsResponse { attempts }))
+    }
+
+    async fn find_missing_parts(
+        &self,
+        request: Request<v1::FindMissingPartsRequest>,
+    ) -> Result<Response<v1::FindMissingPartsResponse>, Status> {
+        let namespace = namespace(&request, &request.get_ref().parent)?;
+        let wanted = digests(&request.get_ref().digests, MAX_LOOKED_UP)?;
+        let (missing, _) = self.artifacts.missing(&namespace, &wanted).await?;
+        let digests = missing.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        Ok(Response::new(v1::FindMissingPartsResponse { digests }))
+    }
+
+    async fn upload_parts(
+        &self,
+        mut request: Request<Streaming<v1::UploadPartsRequest>>,
+    ) -> Result<Response<v1::UploadPartsResponse>, Status> {
+        let mut to = None;
+        let mut parts = 0;
+        while let Some(part) = request.get_mut().message().await? {
+            let namespace = match &to {
+                Some(namespace) => namespace,
+                None => to.insert(namespace(&request, &part.parent)?),
+            };
+            if part.data.is_empty() || part.data.len() > MAX_PART_BYTES {
+                return Err(invalid("data", "must have from 1 byte to 1 MiB"));
+            }
+            self.artifacts.admit(namespace)?;
+            self.artifacts.put(namespace, part.data).await?;
+            parts += 1;
+        }
+        Ok(Response::new(v1::UploadPartsResponse { parts }))
+    }
+
+    async fn download_parts(
+        &self,
+        request: Request<v1::DownloadPartsRequest>,
+    ) -> Result<Response<Self::DownloadPartsStream>, Status> {
+        let namespace = namespace(&request, &request.get_ref().parent)?;
+        let wanted = digests(&request.get_ref().digests, MAX_DOWNLOADED)?;
+        let parts = self.artifacts.parts.clone();
+        // Nothing of them is removed while they are read.
+        let pin = parts.pin(namespace.as_str(), &wanted);
+        let stream = self.streams.serve("download-parts", BUFFER, |outbox| async move {
+            let _pin = pin;
+            for digest in wanted {
+                let data = parts.get(namespace.as_str(), digest).await.map_err(artifacts::status)?;
+                send_in_time(&outbox, v1::DownloadPartsResponse { data }, STALLED).await?;
+            }
+            Ok(())
+        });
+        Ok(Response::new(stream))
+    }
+}
+
+/// Returns the namespace of a call. A worker stays in its own.
+fn namespace<T>(request: &Request<T>, parent: &str) -> Result<Namespace, Status> {
+    let name = shape::parse_namespace(parent).ok_or_else(|| {
+        invalid("parent", format!("{:?} is not of the form namespaces/NAMESPACE", check::shorten(parent)))
+    })?;
+    let namespace = names::namespace("parent", name)?;
+    match request.extensions().get::<Identity>().map(Identity::namespace) {
+        Some(own) if own != namespace.as_str() => {
+            Err(error("WORKER_NAME_MISMATCH", format!("the worker belongs to namespace {own}")))
+        }
+        _ => Ok(namespace),
+    }
+}
+
+fn digests(given: &[Vec<u8>], most: usize) -> Result<Vec<Digest>, Status> {
+    check::count("digests", given.len(), most)?;
+    let digests = given.iter().enumerate().map(|(index, digest)| {
+        let why = || format!("has {} bytes instead of 32", num::to_i64(digest.len()));
+        Digest::try_from(&digest[..]).map_err(|_| invalid(format!("digests[{index}]"), why()))
+    });
+    digests.collect()
+}

@@ -1,0 +1,47 @@
+//! The list of what an attempt has stored, on request of the worker that runs it.
+
+use prost::Message;
+use rota_core::task::{AttemptRef, Command, Reply, WorkerRef};
+use rota_proto::worker::v1::{KeepArtifactsRequest, KeepArtifactsResponse};
+use tonic::Status;
+
+use super::deps::SessionDeps;
+use super::running::{self, Named, absent};
+use crate::artifacts;
+use crate::trust::identity::Identity;
+
+/// Folders of what an attempt may keep.
+const FOLDERS: [&str; 2] = ["output/", "workspace/"];
+
+/// Keeps a list, unless a part of it is not stored.
+pub(super) async fn keep(
+    deps: &SessionDeps,
+    holder: Option<&Identity>,
+    request: KeepArtifactsRequest,
+) -> Result<KeepArtifactsResponse, Status> {
+    let named = Named {
+        namespace: &request.namespace,
+        worker: &request.worker,
+        task_id: &request.task_id,
+        fence: request.fence,
+    };
+    let task = running::task(deps, holder, named, |_| true).await?;
+    let mut list = request.artifacts.unwrap_or_default();
+    artifacts::check("artifacts", &mut list, &FOLDERS)?;
+    let parts = artifacts::digests(&list.artifacts);
+    let (missing, pin) = deps.artifacts.missing(&task.namespace, &parts).await?;
+    if !missing.is_empty() {
+        let missing_parts = missing.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        return Ok(KeepArtifactsResponse { missing_parts });
+    }
+    let assignment = task.assignment.ok_or_else(absent)?;
+    let by = WorkerRef { worker: assignment.worker, epoch: assignment.epoch };
+    let attempt = AttemptRef { by, fence: task.fence };
+    let command = Command::KeepArtifacts { attempt, list: list.encode_to_vec().into() };
+    let kept = deps.store.command(task.namespace, task.id, command, false).await;
+    drop(pin);
+    match kept?.1 {
+        Reply::Stale => Err(absent()),
+        _ => Ok(KeepArtifactsResponse::default()),
+    }
+}

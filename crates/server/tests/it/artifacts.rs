@@ -1,0 +1,141 @@
+//! Artifacts: who may store and read them, and which lists are kept.
+
+use anyhow::Result;
+use rota_proto::v1::{
+    Artifact, ArtifactList, DownloadPartsRequest, FindMissingPartsRequest, IssueWorkerTokenRequest,
+    UploadPartsRequest, artifact_service_client::ArtifactServiceClient,
+};
+use rota_proto::worker::v1::{KeepArtifactsRequest, KeepArtifactsResponse};
+use rota_testkit::client::{Client, Options, Token, reason};
+use rota_testkit::raw::{RawWorker, hello};
+use rota_testkit::{Backend, Cluster, Setup, tasks};
+use sha2::{Digest, Sha256};
+use tonic::Status;
+
+const ECHO: &str = "namespaces/default/agents/echo";
+
+async fn start_cluster() -> Result<Cluster> {
+    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(Backend::Sqlite) };
+    let cluster = Cluster::start_with(setup).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    Ok(cluster)
+}
+
+/// Returns a client with the token of a worker.
+async fn holder(cluster: &Cluster, worker: &str) -> Result<Client> {
+    let request =
+        IssueWorkerTokenRequest { agent: ECHO.to_owned(), worker: worker.to_owned(), ..Default::default() };
+    let token = cluster.client().issue_worker_token(request).await?.token;
+    let options = Options::new(format!("http://{}", cluster.addr()));
+    Ok(Client::new(Options { token: Token::Fixed(token.into()), ..options })?)
+}
+
+fn artifact(name: &str, text: &str) -> Artifact {
+    let digest = Sha256::digest(text);
+    Artifact {
+        name: name.to_owned(),
+        size: i64::try_from(text.len()).unwrap(),
+        sha256: hex::encode(digest),
+        parts: vec![digest.to_vec()],
+        executable: false,
+    }
+}
+
+async fn upload(client: &Client, parent: &str, text: &'static str) -> Result<i64, Status> {
+    let part = UploadPartsRequest { parent: parent.to_owned(), data: text.into() };
+    Ok(client.artifact_service().upload_parts(tokio_stream::iter([part])).await?.into_inner().parts)
+}
+
+async fn keep(client: &Client, request: &KeepArtifactsRequest) -> Result<KeepArtifactsResponse, Status> {
+    Ok(client.workers().keep_artifacts(request.clone()).await?.into_inner())
+}
+
+#[tokio::test]
+async fn only_the_worker_of_an_attempt_keeps_its_artifacts() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let (one, two) = (holder(&cluster, "one").await?, holder(&cluster, "two").await?);
+    let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    let list = |artifacts| Some(ArtifactList { artifacts, skipped: Vec::new() });
+    let right = KeepArtifactsRequest {
+        namespace: "default".to_owned(),
+        worker: "one".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        artifacts: list(vec![artifact("output/a", "text")]),
+    };
+    // Nothing is kept before its content is stored.
+    assert_eq!(keep(&one, &right).await?.missing_parts, [Sha256::digest("text").to_vec()]);
+    assert!(cluster.client().fetch_artifacts(&task.name).await?.attempts.is_empty());
+    assert_eq!(upload(&one, "namespaces/default", "text").await?, 1);
+    for (client, wrong, expected) in [
+        (&two, right.clone(), "WORKER_NAME_MISMATCH"),
+        (&two, KeepArtifactsRequest { worker: "two".to_owned(), ..right.clone() }, "TASK_NOT_FOUND"),
+        (&one, KeepArtifactsRequest { fence: right.fence + 1, ..right.clone() }, "TASK_NOT_FOUND"),
+        (
+            &one,
+            KeepArtifactsRequest { namespace: "team".to_owned(), ..right.clone() },
+            "WORKER_NAME_MISMATCH",
+        ),
+        (
+            &one,
+            KeepArtifactsRequest { artifacts: list(vec![artifact("output/../a", "text")]), ..right.clone() },
+            "INVALID_FIELD",
+        ),
+    ] {
+        let refused = keep(client, &wrong).await.unwrap_err();
+        assert_eq!(reason(&refused).as_deref(), Some(expected), "{wrong:?}");
+    }
+    assert_eq!(keep(&one, &right).await?, KeepArtifactsResponse::default());
+    let kept = cluster.client().fetch_artifacts(&task.name).await?.attempts;
+    assert_eq!((kept.len(), kept[0].attempt, kept[0].list.clone()), (1, 1, right.artifacts.clone()));
+    worker.succeed(&assign, 0, "done");
+    assert!(worker.result_ack().await?);
+    assert_eq!(reason(&keep(&one, &right).await.unwrap_err()).as_deref(), Some("TASK_NOT_FOUND"), "it ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn workers_stay_in_their_namespace() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let one = holder(&cluster, "one").await?;
+    let mut service: ArtifactServiceClient<_> = one.artifact_service();
+    let (parent, digests) = ("namespaces/team".to_owned(), vec![Sha256::digest("text").to_vec()]);
+    let refusals = [
+        upload(&one, &parent, "text").await.unwrap_err(),
+        service
+            .find_missing_parts(FindMissingPartsRequest { parent: parent.clone(), digests: digests.clone() })
+            .await
+            .unwrap_err(),
+        service.download_parts(DownloadPartsRequest { parent, digests }).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_eq!(reason(&refused).as_deref(), Some("WORKER_NAME_MISMATCH"));
+    }
+    let listed = one.fetch_artifacts("namespaces/default/tasks/any").await.unwrap_err();
+    assert_eq!(listed.reason.as_deref(), Some("ROLE_FORBIDDEN"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn input_must_be_stored() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let client = cluster.client();
+    let given = |name: &str| {
+        let mut task = tasks::task("echo");
+        task.spec.get_or_insert_default().inputs = vec![artifact(name, "given")];
+        task
+    };
+    let refused = async |task| {
+        let error = tasks::create(client, task).await.unwrap_err();
+        error.downcast_ref::<rota_testkit::client::Error>().and_then(|error| error.reason.clone())
+    };
+    assert_eq!(refused(given("input/a")).await.as_deref(), Some("ARTIFACT_NOT_STORED"));
+    upload(client, "namespaces/default", "given").await?;
+    assert_eq!(refused(given("output/a")).await.as_deref(), Some("INVALID_FIELD"));
+    let task = tasks::create(client, given("input/a")).await?;
+    let kept = client.fetch_artifacts(&task.name).await?.attempts;
+    assert_eq!((kept.len(), kept[0].attempt), (1, 0));
+    Ok(())
+}

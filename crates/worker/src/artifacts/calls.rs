@@ -1,0 +1,95 @@
+//! Calls to the control plane outside the session, as this worker.
+
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use rota_client::artifacts::Artifacts;
+use rota_client::{Auth, Token};
+use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+/// Size limit of an answer: results and lists of artifacts.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Makes calls with the worker's credentials, which are read for each: clusters rotate them.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) channel: Channel,
+    pub(crate) token: Token,
+    /// Name by which the control plane knows the worker.
+    pub(crate) worker: String,
+}
+
+impl Caller {
+    /// Returns a client of the worker service.
+    pub(crate) fn service(&self) -> Result<WorkerServiceClient<InterceptedService<Channel, Auth>>, Status> {
+        let transport = InterceptedService::new(self.channel.clone(), Auth::new(&self.token)?);
+        Ok(WorkerServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// Returns access to the artifacts of a namespace. Its calls are repeated while no server answers: their caller sets the
+    /// limit.
+    pub(super) fn artifacts(&self, namespace: &str) -> Result<Artifacts, Status> {
+        let auth = Auth::new(&self.token)?;
+        Ok(Artifacts::over(self.channel.clone(), auth, namespace, Duration::MAX))
+    }
+
+    pub(crate) fn request<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(CALL_TIMEOUT);
+        request
+    }
+}
+
+/// How often a call is repeated after an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// The control plane is away or overloaded: a cut connection has many codes.
+    Unlimited,
+    /// Waiting rarely helps: a token that is being rotated, a control plane that is being upgraded.
+    Few,
+    Never,
+}
+
+impl Retry {
+    /// Calls that may fail with an error of [`Retry::Few`]; they take about 5 s.
+    const MAX_REFUSALS: u32 = 5;
+
+    pub(crate) fn of(code: Code) -> Self {
+        match code {
+            Code::NotFound | Code::InvalidArgument => Self::Never,
+            Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::Internal
+            | Code::FailedPrecondition
+            | Code::DataLoss
+            | Code::Unimplemented => Self::Few,
+            _ => Self::Unlimited,
+        }
+    }
+
+    /// Decides after each error of one call whether it is repeated.
+    pub(crate) fn decide() -> impl FnMut(&Status) -> bool {
+        let mut refusals = 0;
+        move |status| match Self::of(status.code()) {
+            Self::Unlimited => true,
+            Self::Few => {
+                refusals += 1;
+                refusals < Self::MAX_REFUSALS
+            }
+            Self::Never => false,
+        }
+    }
+
+    pub(crate) fn backoff() -> ExponentialBuilder {
+        ExponentialBuilder::default()
+            .with_min_delay(MIN_RETRY_DELAY)
+            .with_max_delay(CALL_TIMEOUT)
+            .with_jitter()
+            .without_max_times()
+    }
+}

@@ -1,0 +1,93 @@
+//! Files that an attempt is given: its task's input, and what the tasks that it depends on have left.
+
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rota_client::artifacts::TransferError;
+use rota_proto::v1::{Artifact, ArtifactList, FailureClass};
+use rota_proto::worker::v1::{Assign, PreviousResult};
+use tokio::fs;
+
+use super::calls::Caller;
+use crate::runtimes::context::is_below;
+use crate::runtimes::{RunOutcome, failure};
+
+/// Bytes of all files that an attempt is given.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// Artifacts of an assignment, with the folders that they go to, below the context directory.
+#[derive(Debug, Default)]
+pub(crate) struct Given(Vec<(PathBuf, Vec<Artifact>)>);
+
+impl Given {
+    /// Returns the input of a task: in `input/`, as the names of its artifacts have it.
+    pub(crate) fn input(assign: &Assign) -> Self {
+        let inputs = assign.spec.as_ref().map(|spec| spec.inputs.clone()).unwrap_or_default();
+        Self(vec![(PathBuf::new(), inputs)])
+    }
+
+    /// Adds what a dependency has left: in `artifacts/` and a folder with its alias, or else its id.
+    pub(crate) fn add(&mut self, previous: &PreviousResult, list: ArtifactList) {
+        let by = |name: &str| Path::new("artifacts").join(name);
+        let taken = |folder: &PathBuf| self.0.iter().any(|(other, _)| other == folder);
+        let alias = Some(by(&previous.alias)).filter(|folder| !previous.alias.is_empty() && !taken(folder));
+        self.0.push((alias.unwrap_or_else(|| by(&previous.task_id)), list.artifacts));
+    }
+
+    /// Downloads everything into the context directory.
+    pub(crate) async fn fetch(
+        self,
+        caller: &Caller,
+        namespace: &str,
+        context: &Path,
+    ) -> Result<(), RunOutcome> {
+        let all = || self.0.iter().flat_map(|(_, artifacts)| artifacts);
+        let failed = |class, text: String| RunOutcome::Failed(failure(class, text));
+        let bytes: u64 = all().map(|artifact| u64::try_from(artifact.size).unwrap_or_default()).sum();
+        if bytes > MAX_BYTES {
+            let text = format!("the attempt would be given {} GiB of files; at most 8 are", bytes >> 30);
+            return Err(failed(FailureClass::Invalid, text));
+        }
+        if all().next().is_none() {
+            return Ok(());
+        }
+        let away = |error: tonic::Status| failed(FailureClass::Environment, error.message().to_owned());
+        let artifacts = caller.artifacts(namespace).map_err(away)?;
+        let mut made = HashSet::new();
+        for (folder, list) in &self.0 {
+            for artifact in list {
+                let path = context.join(folder).join(&artifact.name);
+                let broken = |error: std::io::Error| {
+                    failed(FailureClass::Environment, format!("failed to write {}: {error}", artifact.name))
+                };
+                if !is_below(folder.join(&artifact.name).as_path()) {
+                    return Err(failed(
+                        FailureClass::Invalid,
+                        format!("{:?} is no plain path", artifact.name),
+                    ));
+                }
+                if let Some(parent) = path.parent().filter(|parent| made.insert(parent.to_path_buf())) {
+                    fs::create_dir_all(parent).await.map_err(broken)?;
+                }
+                let mut file = fs::File::create_new(&path).await.map_err(broken)?;
+                artifacts.download(artifact, &mut file, |_| {}).await.map_err(|error| {
+                    let class = match &error {
+                        TransferError::Damaged(_) => FailureClass::Invalid,
+                        // Removed with the task that had it.
+                        TransferError::Call(error) if error.code == tonic::Code::FailedPrecondition => {
+                            FailureClass::Invalid
+                        }
+                        _ => FailureClass::Environment,
+                    };
+                    failed(class, format!("failed to fetch {}: {error}", artifact.name))
+                })?;
+                if artifact.executable {
+                    let mode = std::fs::Permissions::from_mode(0o700);
+                    fs::set_permissions(&path, mode).await.map_err(broken)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Artifacts of attempts: the files that an attempt is given before it starts, and those that it leaves behind, which are
+//! durable before its result counts. Contents go to the control plane in parts (`rota_client::artifacts`).
+
+mod calls;
+mod collect;
+mod give;
+mod keep;
+
+pub(crate) use calls::{Caller, Retry};
+pub(crate) use give::Given;
+pub(crate) use keep::{Kept, keep};
