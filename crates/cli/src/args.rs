@@ -61,6 +61,10 @@ pub enum Command {
     Artifacts(artifacts::Artifacts),
     /// Download the files that an attempt of a task has left
     Download(artifacts::Download),
+    /// Show what an attempt of a task has changed in its repository
+    Diff(changes::Diff),
+    /// Apply what an attempt of a task has changed to a git repository of this machine
+    ApplyDiff(changes::ApplyDiff),
     /// Explain why a task is not running
     Explain(explain::Explain),
     /// Follow pools, queue, running tasks and cost live

@@ -67,6 +67,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Artifacts(command) => command.run(context).await,
         Command::Download(command) => Box::pin(command.run(context)).await,
+        Command::Diff(command) => command.run(context).await,
+        Command::ApplyDiff(command) => Box::pin(command.run(context)).await,
         Command::Explain(command) => command.run(context).await,
         Command::Events(command) => command.run(context).await,
         Command::Top(command) => command.run(context).await,

@@ -296,10 +296,19 @@ pub struct GitSource {
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub reference: Option<String>,
-    /// Commits of history to fetch. Defaults to all.
+    /// Commits of history to fetch, from the host for each attempt. Defaults to all, which the workers of a machine share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub depth: Option<i32>,
+    /// Folders that are checked out, with the files directly in those above them. Defaults to all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub sparse: Vec<String>,
+    /// Name of a secret of the agent or the task: a token for HTTP, as `TOKEN` or `USER:TOKEN`, or a private key for SSH. The
+    /// worker alone uses it: programs of the attempt do not get it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub credentials_from: Option<String>,
 }
 
 /// Environment variables of attempts, by name.

@@ -51,6 +51,7 @@
 pub mod bytes_grpc;
 pub mod cluster;
 pub mod collector;
+pub mod git_host;
 pub mod history;
 pub mod output;
 pub mod proxy;

@@ -41,6 +41,7 @@
 //! Start reading with `runtimes/mod.rs` for the interface, then `session/attempt.rs`, then `session/worker.rs`.
 
 mod artifacts;
+mod git;
 mod metrics;
 pub mod runtimes;
 mod session;

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod bench;
 pub mod cancel;
 pub mod capabilities;
+pub mod changes;
 pub mod clean;
 pub mod completion;
 pub mod delete;

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use rota_crds::{
-    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, HumanDuration, Limits, ObjectMeta, Priority,
-    RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceMode,
+    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, GitSource, HumanDuration, Limits, ObjectMeta,
+    Priority, RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceMode,
 };
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
 use super::follow::{Destination, View, to_end};
 use super::pairs::{self, Pair};
-use super::{artifacts, outcome, state_of};
+use super::{artifacts, changes, outcome, state_of};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{money, name};
@@ -22,11 +22,16 @@ const EXAMPLES: &str = "\
 Examples:
   rota run \"Write a haiku about queues\"
   rota run --agent coder --workspace . \"Fix the failing test\"
+  rota run --agent coder --workspace . --apply \"Fix the failing test\"
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
   git diff | rota run --agent reviewer -
   id=$(rota run --detach \"Summarize the log\") && rota wait \"$id\" && rota result \"$id\"";
+
+/// What a path has as it is in a URL.
+const PATH: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Run one task and print its result
 ///
@@ -87,6 +92,9 @@ pub struct Run {
     /// Working directory on the worker's machine [default: a new directory]
     #[arg(long, short, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
+    /// Work on a copy of the git repository around --workspace, files as they are now, and change them when the task succeeds
+    #[arg(long, requires = "workspace", conflicts_with = "detach")]
+    pub apply: bool,
     /// File that the task is given, in `input/` of $ROTA_CONTEXT; may be repeated
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
@@ -106,7 +114,42 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let mut request = self.request(context)?;
+        let start = match &self.workspace {
+            Some(workspace) if self.apply => Some(changes::Start::commit(workspace).await?),
+            _ => None,
+        };
+        let ran = self.create_and_follow(context, start.as_ref()).await;
+        let Some(start) = start else { return Ok(ran?.1) };
+        match ran {
+            Ok((Some(task), Exit::Interrupted)) => {
+                // The task may not have begun to copy.
+                let reference = &start.reference;
+                let hint = format!(
+                    "apply the changes later with `rota apply-diff {}`; the files it starts from stay as {reference}",
+                    task.uid
+                );
+                context.reporter.hint(&hint);
+                Ok(Exit::Interrupted)
+            }
+            Ok((Some(task), Exit::Ok)) => {
+                let applied = changes::apply(context, &task.name, start.root()).await;
+                start.remove().await?;
+                applied
+            }
+            other => {
+                start.remove().await?;
+                other.map(|(_, exit)| exit)
+            }
+        }
+    }
+
+    /// Returns the task, unless it was only created, and how the command ends.
+    async fn create_and_follow(
+        &self,
+        context: &Context,
+        start: Option<&changes::Start>,
+    ) -> anyhow::Result<(Option<Task>, Exit)> {
+        let mut request = self.request(context, start)?;
         if !self.input.is_empty() {
             let inputs = artifacts::upload(context, &self.input).await?;
             if let Some(spec) = request.task.as_mut().and_then(|task| task.spec.as_mut()) {
@@ -120,20 +163,25 @@ impl Run {
             } else {
                 context.out.value(&task)?;
             }
-            return Ok(Exit::Ok);
+            return Ok((None, Exit::Ok));
         }
         context.reporter.line(&format!("task {}", task.uid));
         let to = if self.quiet { Destination::None } else { Destination::Stderr };
         let mut view = View::new(context, to, false);
-        let Some(task) = to_end(context, &task.name, 0, &mut view).await? else {
-            return Ok(Exit::Interrupted);
+        let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
+            return Ok((Some(task), Exit::Interrupted));
         };
-        print_outcome(context, &task, &view)?;
-        Ok(outcome(&task))
+        print_outcome(context, &ended, &view)?;
+        let exit = outcome(&ended);
+        Ok((Some(ended), exit))
     }
 
-    fn request(&self, context: &Context) -> anyhow::Result<CreateTaskRequest> {
-        let manifest = self.manifest()?;
+    fn request(
+        &self,
+        context: &Context,
+        start: Option<&changes::Start>,
+    ) -> anyhow::Result<CreateTaskRequest> {
+        let manifest = self.manifest(start)?;
         // The same validation as for manifests.
         let wrong: Vec<_> = manifest.validate().iter().map(ToString::to_string).collect();
         if !wrong.is_empty() {
@@ -153,7 +201,7 @@ impl Run {
         Ok(request)
     }
 
-    fn manifest(&self) -> anyhow::Result<Manifest> {
+    fn manifest(&self, start: Option<&changes::Start>) -> anyhow::Result<Manifest> {
         let prompt = match self.prompt.as_deref() {
             Some("-") => {
                 let mut text = String::new();
@@ -201,7 +249,10 @@ impl Run {
                 limits: (limits != Limits::default()).then_some(limits),
                 retry: (retry != RetryPolicy::default()).then_some(retry),
                 environment: pairs::map(&self.env),
-                workspace: self.workspace()?,
+                workspace: match start {
+                    Some(start) => Some(copy_of(start)?),
+                    None => self.workspace()?,
+                },
                 runtime: (runtime != Runtime::default()).then_some(runtime),
                 ..TaskSpec::default()
             },
@@ -218,6 +269,18 @@ impl Run {
         let path = path.ok_or_else(|| Failure::usage(format!("{} is not UTF-8", full.display())))?;
         Ok(Some(Workspace { mode: Some(WorkspaceMode::InPlace), path: Some(path), ..Workspace::default() }))
     }
+}
+
+/// Returns a workspace with a copy of the caller's files.
+fn copy_of(start: &changes::Start) -> anyhow::Result<Workspace> {
+    let root = start.root();
+    let path = root.to_str().ok_or_else(|| Failure::usage(format!("{} is not UTF-8", root.display())))?;
+    let git = GitSource {
+        url: format!("file://{}", percent_encoding::utf8_percent_encode(path, PATH)),
+        reference: Some(start.reference.clone()),
+        ..GitSource::default()
+    };
+    Ok(Workspace { git: Some(git), ..Workspace::default() })
 }
 
 /// Prints the result of a finished task, and its failure.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rota_proto::v1::{TaskState, Workspace, WorkspaceMode};
+use rota_testkit::git_host::GitHost;
 use rota_testkit::tasks;
 
 use crate::process::Process;
@@ -121,63 +122,54 @@ async fn probe(fixture: &Fixture, worker: &str, workspace: Option<Workspace>) ->
     workload::printed(&client, &name).await
 }
 
-/// Lets git run a program of the task's choice, which copies the token. Returns whether it could.
-async fn clone_copies_token(fixture: &Fixture, worker: &str) -> Result<bool> {
-    let client = fixture.client()?;
-    let copy = fixture.dir().join("tmp/copy");
-    let command = format!("sh -c 'cat {} > {}' --", fixture.dir().join("token").display(), copy.display());
-    let mut task = workload::shell("true", &[("GIT_SSH_COMMAND", &command)]);
-    let spec = task.spec.get_or_insert_default();
-    let git =
-        rota_proto::v1::GitSource { url: "ssh://host.invalid/repository".to_owned(), ..Default::default() };
-    spec.workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
-    spec.target =
-        Some(rota_proto::v1::Target { kind: Some(rota_proto::v1::target::Kind::Worker(worker.to_owned())) });
-    let name = tasks::create(&client, task).await?.name;
-    // The clone fails, and is tried again: the repository may be back.
-    tasks::until(&client, &name, |status| status.attempt >= 2).await?;
-    tasks::cancel(&client, &name).await?;
-    Ok(copy.exists())
-}
-
-/// Serves a clone, and prepares links for what comes after it: in the place of the working directory, and of files that the
-/// worker writes.
-const LINKING: &str = r#"
-own=$(dirname "$(dirname "$HOME")")
-for name in context output claude system-prompt; do ln -s "$FIXTURE/tmp" "$own/scratch/$name"; done
-git init -q "$TMPDIR/served"
-git -C "$TMPDIR/served" -c user.name=a -c user.email=a@b commit -q --allow-empty -m served
-mv "$own/work" "$own/moved" && ln -s / "$own/work"
-exec git-upload-pack "$TMPDIR/served"
+/// Copies the token, and passes its input on with a mark.
+const STEAL: &str = r#"#!/bin/sh
+cat FIXTURE/token > FIXTURE/tmp/stolen
+cat && echo filtered
 "#;
-/// Prints what came of them.
-const LOOK: &str = r#"
-for name in context output; do test -L "$HOME/../$name" && echo "a link: $name"; done
-pwd -P | sed 's|.*/||'
-git log --format=%s
+/// Has git run that wherever it can, and writes into what other attempts share.
+const HOSTILE: &str = r#"
+printf '%s' "$STEAL" > "$TMPDIR/steal" && chmod +x "$TMPDIR/steal"
+git config core.fsmonitor "$TMPDIR/steal"
+git config core.sshCommand "$TMPDIR/steal"
+git config filter.steal.clean "$TMPDIR/steal"
+mkdir -p .git/hooks && cp "$TMPDIR/steal" .git/hooks/post-index-change
+echo 'a filter=steal' > .gitattributes
+cache=$(dirname "$(cat .git/objects/info/alternates)")
+for path in objects/x hooks config; do echo x > "$cache/$path" && echo "wrote $path"; done 2>/dev/null
+git --git-dir="$cache" update-ref refs/remotes/origin/main "$(git commit-tree -m x HEAD^{tree})" 2>/dev/null && echo "moved a branch"
+echo a > a; rm -rf "$HOME/../git"; ln -s "$FIXTURE/tmp" "$HOME/../git"
+echo end
 "#;
 
-/// A clone runs programs of the task's choice, within walls that are narrower than the attempt's.
+/// What an agent leaves in its repository runs within the attempt's walls, and what attempts share is closed to it.
 #[tokio::test]
-async fn clone_prepares_no_way_out() -> Result<()> {
+async fn repositories_prepare_no_way_out() -> Result<()> {
     let fixture = prepared().await?;
     let _worker = worker(&fixture, "confined", &[]).await?;
+    let folder = tempfile::tempdir()?;
+    let host = GitHost::start(folder.path()).await?;
+    let url = host.repository("project", &[("README.md", "one")]).await?;
     let client = fixture.client()?;
-    let command = format!("sh -c '{LINKING}' --");
-    let environment = [("GIT_SSH_COMMAND", command.as_str()), ("FIXTURE", fixture.dir().to_str().unwrap())];
-    let mut task = workload::shell(LOOK, &environment);
-    let spec = task.spec.get_or_insert_default();
-    let git =
-        rota_proto::v1::GitSource { url: "ssh://host.invalid/repository".to_owned(), ..Default::default() };
-    spec.workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
-    spec.target = Some(rota_proto::v1::Target {
-        kind: Some(rota_proto::v1::target::Kind::Worker("confined".to_owned())),
-    });
+    let path = fixture.dir().to_str().unwrap();
+    let ssh = format!("sh -c 'cat {path}/token > {path}/tmp/stolen' --");
+    let steal = STEAL.replace("FIXTURE", path);
+    // The clone does not take the task's variables.
+    let environment = [("FIXTURE", path), ("STEAL", &steal), ("GIT_SSH_COMMAND", &ssh), ("GIT_DIR", "/")];
+    let mut task = workload::shell(&format!("unset GIT_DIR\n{HOSTILE}"), &environment);
+    let git = rota_proto::v1::GitSource { url, ..Default::default() };
+    task.spec.get_or_insert_default().workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
+    task.alias = "hostile".to_owned();
     let name = tasks::create(&client, task).await?.name;
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
-    assert_eq!(workload::printed(&client, &name).await?, "work\nserved\n");
-    assert!(!fixture.dir().join("tmp/task.json").exists());
+    assert_eq!(workload::printed(&client, &name).await?, "end\n");
+    let shown = fixture.rota(&["diff", "hostile"]).await.success();
+    // The filter did run.
+    assert!(shown.contains("+a\n+filtered"), "{shown}");
+    let left: Vec<_> =
+        std::fs::read_dir(fixture.dir().join("tmp"))?.flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
 
@@ -198,7 +190,6 @@ async fn attempts_open_only_their_own() -> Result<()> {
         assert_eq!(probe(&fixture, "confined", workspace).await?, WORKS);
     }
     assert!(fixture.dir().join("project/.git").is_dir());
-    assert!(!clone_copies_token(&fixture, "confined").await?);
     let page = fixture.rota(&["workers", "confined"]).await;
     assert!(page.out.contains("Isolated"), "{}", page.out);
     Ok(())
@@ -217,7 +208,6 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
     {
         assert!(printed.contains(expected), "{printed}");
     }
-    assert!(clone_copies_token(&fixture, "open").await?);
     // Its memory and environment are closed even then.
     assert!(!printed.contains("environ"), "{printed}");
     assert!(printed.ends_with(WORKS), "{printed}");

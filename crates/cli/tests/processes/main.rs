@@ -29,6 +29,7 @@ mod procfs;
 mod queue;
 mod redaction;
 mod reporting;
+mod repositories;
 mod responses;
 mod shutdown;
 mod sick_disk;

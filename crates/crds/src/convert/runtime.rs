@@ -139,6 +139,8 @@ impl Workspace {
                 url: git.url.clone(),
                 r#ref: git.reference.clone().unwrap_or_default(),
                 depth: git.depth.unwrap_or_default(),
+                sparse: git.sparse.clone(),
+                credentials_from: git.credentials_from.clone().unwrap_or_default(),
             }),
             cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),
             keep_files: self.keep_files.clone(),

@@ -1,5 +1,6 @@
 //! Validation of what agents and tasks share: runtimes, limits, retry policies, workspaces.
 
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use super::Check;
@@ -186,5 +187,16 @@ impl Check<'_> {
             );
         }
         check.range("depth", git.depth, 0, i32::MAX);
+        if let Some(name) = &git.credentials_from {
+            check.field("credentialsFrom").variable(name);
+        }
+        let mut sparse = check.field("sparse");
+        for (index, folder) in git.sparse.iter().enumerate() {
+            let is_within = Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));
+            sparse.item(index).require(
+                !folder.is_empty() && is_within,
+                "must be the path of a folder within the repository",
+            );
+        }
     }
 }

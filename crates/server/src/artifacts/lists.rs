@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::task::Task;
-use rota_proto::v1::{self, Artifact, ArtifactList};
+use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
 use rota_store::{ArtifactsKey, ArtifactsRow};
 use rota_telemetry::redact;
 use tonic::Status;
@@ -54,10 +54,33 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
             return Err(invalid(at("sha256"), "must be 64 hexadecimal digits in lower case"));
         }
     }
+    if let Some(changes) = &list.changes {
+        check_changes(changes, &names).map_err(|reason| invalid(format!("{field}.changes"), reason))?;
+    }
     list.artifacts.sort_by(|one, other| one.name.cmp(&other.name));
     let size = list.encoded_len();
     if size > MAX_LIST {
         return Err(invalid(field, format!("takes {size} bytes; at most {MAX_LIST} are allowed")));
+    }
+    Ok(())
+}
+
+/// Checks what a worker reports of a repository: hashes of commits, and files that it has stored.
+fn check_changes(changes: &Changes, names: &HashSet<&str>) -> Result<(), &'static str> {
+    let is_commit =
+        |text: &str| matches!(text.len(), 40 | 64) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !is_commit(&changes.base_commit) || !is_commit(&changes.commit) {
+        return Err("must have the hashes of two commits");
+    }
+    if changes.branch.len() > MAX_NAME || changes.branch.chars().any(char::is_control) {
+        return Err("must have the name of a branch");
+    }
+    if changes.files < 0 || changes.insertions < 0 || changes.deletions < 0 {
+        return Err("must have no negative counts");
+    }
+    let is_stored = |name: &str| name.is_empty() || names.contains(name);
+    if !is_stored(&changes.patch) || !is_stored(&changes.bundle) {
+        return Err("must name artifacts of the list");
     }
     Ok(())
 }
@@ -121,7 +144,7 @@ mod tests {
     }
 
     fn checked(artifacts: Vec<Artifact>) -> Result<ArtifactList, String> {
-        let mut list = ArtifactList { artifacts, skipped: Vec::new() };
+        let mut list = ArtifactList { artifacts, ..ArtifactList::default() };
         check("artifacts", &mut list, &["output/"]).map(|()| list).map_err(|bad| bad.message().to_owned())
     }
 

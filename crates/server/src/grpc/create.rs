@@ -151,7 +151,7 @@ impl Creator {
         if inputs.is_empty() {
             return Ok(None);
         }
-        let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), skipped: Vec::new() };
+        let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), ..v1::ArtifactList::default() };
         artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
         let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(inputs)).await?;
         match missing.first() {

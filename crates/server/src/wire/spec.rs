@@ -2,6 +2,7 @@
 //! opaque payload.
 
 use std::collections::BTreeSet;
+use std::path::{Component, Path};
 
 use prost::Message;
 use rota_core::rank::Priority;
@@ -18,6 +19,7 @@ const MAX_ATTEMPTS: i32 = 100;
 const MAX_AGENT_SECRETS: usize = 32;
 const MAX_GLOBS: usize = 64;
 const MAX_GLOB: usize = 256;
+const MAX_URL: usize = 2048;
 
 /// A validated task.
 pub(crate) struct Checked {
@@ -209,10 +211,24 @@ fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
     if in_place && !given.keep_files.is_empty() {
         return Err(invalid("task.spec.workspace.keep_files", "must be empty for a workspace in place"));
     }
-    if let Some(git) = &given.git
-        && (git.url.is_empty() || git.depth < 0)
-    {
+    given.git.as_ref().map_or(Ok(()), repository)
+}
+
+fn repository(git: &v1::GitSource) -> Result<(), Status> {
+    if git.url.is_empty() || git.depth < 0 {
         return Err(invalid("task.spec.workspace.git", "needs a url, and a depth that is not negative"));
+    }
+    check::length("task.spec.workspace.git.url", &git.url, MAX_URL)?;
+    check::length("task.spec.workspace.git.ref", &git.r#ref, MAX_GLOB)?;
+    check::length("task.spec.workspace.git.credentials_from", &git.credentials_from, MAX_GLOB)?;
+    check::count("task.spec.workspace.git.sparse", git.sparse.len(), MAX_GLOBS)?;
+    for (index, folder) in git.sparse.iter().enumerate() {
+        let at = format!("task.spec.workspace.git.sparse[{index}]");
+        check::length(&at, folder, MAX_GLOB)?;
+        let path = Path::new(folder);
+        if folder.is_empty() || !path.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(invalid(at, "must be the path of a folder within the repository"));
+        }
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ async fn only_the_worker_of_an_attempt_keeps_its_artifacts() -> Result<()> {
     let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
     let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
     let assign = worker.take().await?;
-    let list = |artifacts| Some(ArtifactList { artifacts, skipped: Vec::new() });
+    let list = |artifacts| Some(ArtifactList { artifacts, ..ArtifactList::default() });
     let right = KeepArtifactsRequest {
         namespace: "default".to_owned(),
         worker: "one".to_owned(),

@@ -11,7 +11,9 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
 use rota_proto::PART_BYTES;
-use rota_proto::v1::SkippedFile;
+use rota_proto::v1::{Changes, SkippedFile};
+
+use crate::git;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -47,9 +49,16 @@ pub(super) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
     set.build()
 }
 
-/// Finds the files of `output/` below the scratch directory, and those of the workspace that a glob matches.
-pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet) -> Found {
+/// Finds the files of `output/` below the scratch directory, those with changes of the repository, and those of the workspace
+/// that a glob matches.
+pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet, changes: &Changes) -> Found {
     let mut found = Found::default();
+    let of_git = |name: &Path| {
+        [&changes.patch, &changes.bundle]
+            .into_iter()
+            .any(|file| Path::new(file) == Path::new(git::FOLDER).join(name))
+    };
+    found.folder(scratch, git::FOLDER, git::FOLDER, of_git);
     found.folder(scratch, "output", "output", |name| name != Path::new(RESULT));
     if !keep.is_empty() {
         found.folder(workspace, ".", "workspace", |name| keep.is_match(name));
@@ -209,7 +218,7 @@ mod tests {
             fs::write(workspace.join(file), file).unwrap();
         }
         let keep = globs(&["dist/**/*.js".into(), "*.log".into()]).unwrap();
-        let found = collect(&scratch, &workspace, &keep);
+        let found = collect(&scratch, &workspace, &keep, &Changes::default());
         assert_eq!(
             names(&found),
             [
@@ -227,7 +236,7 @@ mod tests {
         let mut text = String::new();
         (found.sources[0].open)().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "a.txt");
-        assert!(collect(&scratch, &workspace, &GlobSet::empty()).sources.len() == 4);
+        assert!(collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default()).sources.len() == 4);
     }
 
     #[test]
@@ -240,7 +249,7 @@ mod tests {
         nix::unistd::mkfifo(&output.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::write(output.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
         fs::write(output.join("new\nline"), "").unwrap();
-        let found = collect(&scratch, &workspace, &GlobSet::empty());
+        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert_eq!(names(&found), [""; 0]);
         assert_eq!(reason(&found, "output/link"), Some("is a symbolic link"));
         assert_eq!(reason(&found, "output/folder"), Some("is a symbolic link"));
@@ -257,7 +266,7 @@ mod tests {
         for file in ["a", "b", "deep/c"] {
             fs::write(output.join(file), "").unwrap();
         }
-        let found = collect(&scratch, &workspace, &GlobSet::empty());
+        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
         fs::remove_file(output.join("a")).unwrap();
         symlink(&secret, output.join("a")).unwrap();
         fs::remove_file(output.join("b")).unwrap();
@@ -273,9 +282,12 @@ mod tests {
     fn output_in_place_of_a_folder_is_named() {
         let (root, scratch, workspace) = directories();
         fs::remove_dir_all(scratch.join("output")).unwrap();
-        assert!(collect(&scratch, &workspace, &GlobSet::empty()).skipped.is_empty(), "there is none");
+        assert!(
+            collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default()).skipped.is_empty(),
+            "there is none"
+        );
         symlink(root.path(), scratch.join("output")).unwrap();
-        let found = collect(&scratch, &workspace, &GlobSet::empty());
+        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert_eq!(reason(&found, "output"), Some("is not a folder"));
     }
 
@@ -289,7 +301,7 @@ mod tests {
         for number in 0..6000 {
             fs::write(output.join(format!("deep/{number}")), "").unwrap();
         }
-        let found = collect(&scratch, &workspace, &GlobSet::empty());
+        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert!(reason(&found, "output/sparse").unwrap().contains("4 GiB"));
         assert!(names(&found).contains(&"output/text") && found.sources.len() < 6000);
         assert_eq!(found.skipped.len(), MAX_SKIPPED);

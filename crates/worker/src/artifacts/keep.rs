@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 use rota_client::artifacts::TransferError;
-use rota_proto::v1::{ArtifactList, Failure, FailureClass, Severity, SkippedFile, event};
+use rota_proto::v1::{ArtifactList, Changes, Failure, FailureClass, Severity, SkippedFile, event};
 use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 
 use super::calls::{Caller, Retry};
 use super::collect::{collect, globs};
+use crate::git::{self, GitError};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -52,19 +53,26 @@ pub(crate) async fn keep(
 ) -> Result<Vec<event::Kind>, Failure> {
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
-    let look = {
-        let keep = keep.clone();
-        move || collect(&scratch, &workspace, &keep)
-    };
     let mut notices = Vec::new();
-    let stored = tokio::select! {
-        stored = store(caller, &kept, look, &mut notices) => stored,
-        () = sleep(MAX_TIME) => Err(Status::deadline_exceeded(format!("it took longer than {MAX_TIME:?}"))),
-        () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => {
-            Err(Status::deadline_exceeded("the attempt had to end"))
-        }
+    let all = async {
+        let changes = changes(dirs, &mut notices).await?;
+        let look = {
+            let changes = changes.clone().unwrap_or_default();
+            move || collect(&scratch, &workspace, &keep, &changes)
+        };
+        store(caller, &kept, changes, look, &mut notices).await.map_err(Unkept::Call)
     };
-    let Err(status) = stored else { return Ok(notices) };
+    let late = |reason: &str| Err(Unkept::Call(Status::deadline_exceeded(reason)));
+    let stored = tokio::select! {
+        stored = all => stored,
+        () = sleep(MAX_TIME) => late(&format!("it took longer than {MAX_TIME:?}")),
+        () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => late("the attempt had to end"),
+    };
+    let status = match stored {
+        Ok(()) => return Ok(notices),
+        Err(Unkept::Changes(failed)) => return Err(failed),
+        Err(Unkept::Call(status)) => status,
+    };
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
     tracing::warn!(task = kept.task_id, %status, "failed to store artifacts");
     match status.code() {
@@ -77,9 +85,49 @@ pub(crate) async fn keep(
     }
 }
 
+/// Why not everything is kept.
+enum Unkept {
+    Changes(Failure),
+    Call(Status),
+}
+
+/// Takes the snapshot of the repository, if the workspace has one. What the agent has broken is named in a notice.
+async fn changes(dirs: &AttemptDirs, notices: &mut Vec<event::Kind>) -> Result<Option<Changes>, Unkept> {
+    let Some((git, base)) = &dirs.repository else { return Ok(None) };
+    // A request to end has its own limit, and may have come before.
+    let (_sender, mut stop) = watch::channel(None);
+    let failed = match git::snapshot(git, base, &dirs.scratch, &mut stop).await {
+        Ok(changes) => {
+            notices.push(notice(Severity::Low, "changes", describe(&changes)));
+            return Ok(Some(changes));
+        }
+        Err(GitError::Stopped) => return Ok(None),
+        Err(GitError::Failed { failure, .. }) => failure,
+    };
+    match dirs.probe().await {
+        Ok(()) => {
+            notices.push(notice(Severity::High, "changes_not_kept", failed.message));
+            Ok(None)
+        }
+        Err(error) => {
+            let text = format!("{}; the disk does not take files: {error}", failed.message);
+            Err(Unkept::Changes(failure(FailureClass::Environment, text)))
+        }
+    }
+}
+
+fn describe(changes: &Changes) -> String {
+    if changes.commit == changes.base_commit {
+        return "the repository has not changed".to_owned();
+    }
+    let Changes { files, insertions, deletions, branch, .. } = changes;
+    format!("{branch} differs in {files} files: {insertions} lines added, {deletions} removed")
+}
+
 async fn store(
     caller: &Caller,
     kept: &Kept,
+    changes: Option<Changes>,
     look: impl Fn() -> super::collect::Found + Clone + Send + 'static,
     notices: &mut Vec<event::Kind>,
 ) -> Result<(), Status> {
@@ -87,7 +135,7 @@ async fn store(
     for _ in 0..MAX_ROUNDS {
         let found = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
         let mut skipped = found.skipped;
-        if found.sources.is_empty() && skipped.is_empty() {
+        if found.sources.is_empty() && skipped.is_empty() && changes.is_none() {
             return Ok(());
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
@@ -97,7 +145,7 @@ async fn store(
         })?;
         let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
         skipped.extend(later);
-        let list = ArtifactList { artifacts: uploaded.artifacts, skipped };
+        let list = ArtifactList { artifacts: uploaded.artifacts, skipped, changes: changes.clone() };
         let summary = summary(&list);
         let request = KeepArtifactsRequest {
             namespace: kept.namespace.clone(),
@@ -116,14 +164,17 @@ async fn store(
             answer => answer?.into_inner(),
         };
         if answer.missing_parts.is_empty() {
-            notices.push(summary);
+            notices.extend(summary);
             return Ok(());
         }
     }
     Err(Status::data_loss("the control plane has lost parts that it had stored"))
 }
 
-fn summary(list: &ArtifactList) -> event::Kind {
+fn summary(list: &ArtifactList) -> Option<event::Kind> {
+    if list.artifacts.is_empty() && list.skipped.is_empty() {
+        return None;
+    }
     let count = list.artifacts.len();
     let bytes: i64 = list.artifacts.iter().map(|artifact| artifact.size).sum();
     let mut text = format!("stored {count} {}, {bytes} bytes", if count == 1 { "file" } else { "files" });
@@ -135,5 +186,5 @@ fn summary(list: &ArtifactList) -> event::Kind {
             Severity::Medium
         }
     };
-    notice(severity, "artifacts_stored", text)
+    Some(notice(severity, "artifacts_stored", text))
 }

@@ -3,38 +3,34 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rota_proto::v1::{
-    Event, Failure, FailureClass, Limits, Severity, TaskInput, WorkspaceMode, event, runtime,
-};
+use rota_proto::v1::{Event, FailureClass, Limits, Severity, TaskInput, WorkspaceMode, event, runtime};
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::confinement::Confinement;
-use super::declared::{self, Token};
+use super::declared::Token;
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
 use super::out_of_memory::OutOfMemoryKills;
+use super::prepare;
 use super::previous_results;
 use super::readiness::Readiness;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
-use crate::artifacts::{self, Caller, Given, Kept};
+use crate::artifacts::{self, Caller, Kept};
 use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{
-    Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, context, failure, notice, stopped,
-};
-use crate::supervise::Group;
-use crate::workspace::{AttemptDirs, PrepareError, Root};
+use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, notice};
+use crate::workspace::{AttemptDirs, Root};
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
 pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -146,7 +142,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     // Of an attempt that was superseded nothing counts.
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     if let Some(dirs) = dirs.as_ref().filter(|_| counts) {
-        match artifacts::keep(&deps.caller, kept, dirs, handle.stop_signal()).await {
+        let keep = artifacts::keep(&deps.caller, kept, dirs, handle.stop_signal());
+        match handle.group.scope(keep).await {
             Ok(notices) => notices.into_iter().for_each(push),
             Err(failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
                 report.outcome = RunOutcome::Failed(failed);
@@ -154,6 +151,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             Err(failed) => push(notice(Severity::High, "artifacts_not_stored", failed.message)),
         }
     }
+    // Those that looked at the workspace.
+    handle.group.ended().await;
     if let Some(dirs) = dirs {
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }
@@ -226,56 +225,17 @@ async fn execute(
         Ok(given) => given,
         Err(failed) => return RunReport::new(failed),
     };
-    let mut used = None;
-    let mut attempt = if needs_directories(&assign) {
-        let scratch = deps.root.scratch(&assign);
-        deps.root.show_supervisors();
-        let secrets = match super::secrets::read(deps.secrets_dir.as_deref(), &assign).await {
-            Ok(secrets) => secrets,
-            Err(failed) => return RunReport::new(RunOutcome::Failed(failed)),
-        };
-        let words = declared::common_words(secrets.selected.iter().chain(&assign.secrets)).join(", ");
-        let all = secrets.selected.values().chain(&secrets.withheld).chain(assign.secrets.values());
-        let redactor = redaction.declare(&declared::values(&deps.token, all, &assign).await);
-        if !words.is_empty() {
-            let text =
-                format!("the values of these secrets are ordinary words, which stay in results: {words}");
-            let _ = channels.events.send(notice(Severity::Low, "secret_is_common_word", text)).await;
+    let (mut attempt, used) = if needs_directories(&assign) {
+        let events = &channels.events;
+        match prepare::prepare(deps, assign, given, events, slot, handle, redaction).await {
+            Ok(prepared) => (prepared.attempt, prepared.secrets),
+            Err(ended) => return RunReport::new(ended),
         }
-        used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
-        let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
-        if let Some(confinement) = &deps.confinement {
-            // A task's variables choose programs that git runs.
-            let clones = deps.root.clone_directories(&assign);
-            let clones: Vec<_> = clones.iter().map(PathBuf::as_path).collect();
-            match confinement.jail(&clones, None) {
-                Ok(jail) => handle.group.confine(jail),
-                Err(overlap) => return RunReport::failed(FailureClass::Invalid, overlap.to_string()),
-            }
-        }
-        if let Some(name) = deps.root.busy_workspace(&assign) {
-            let text = format!("waiting for workspace {name:?}, which another attempt uses");
-            let _ = channels.events.send(notice(Severity::Low, "workspace_busy", text)).await;
-        }
-        let prepared = deps.root.prepare(&assign, &environment, &redactor, &mut handle.stop_signal()).await;
-        let dirs = match prepared {
-            Ok(dirs) => slot.insert(dirs),
-            Err(PrepareError::Failed(failed)) => return RunReport::new(RunOutcome::Failed(failed)),
-            Err(PrepareError::Stopped) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
-        };
-        let (workspace, scratch) = (dirs.workspace.clone(), dirs.scratch.clone());
-        if let Err(failed) = give(deps, given, &assign, &scratch, handle).await {
-            return RunReport::new(failed);
-        }
-        if let Err(failed) = confine(deps, &assign, dirs, &handle.group) {
-            return RunReport::new(RunOutcome::Failed(failed));
-        }
-        Attempt { workspace, scratch, environment, assign, redactor }
     } else {
         let redactor = redaction.declare(assign.secrets.values());
         assign.secrets.clear();
         let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
-        Attempt { assign, workspace, scratch, environment, redactor }
+        (Attempt { assign, workspace, scratch, environment, redactor }, None)
     };
     if let Some(runtime::Kind::Claude(claude)) = kind_mut(&mut attempt.assign)
         && claude.program.is_empty()
@@ -306,45 +266,10 @@ async fn execute(
     }
 }
 
-/// Writes what the attempt is given into its context directory, until a request to stop.
-async fn give(
-    deps: &AttemptDeps,
-    given: Given,
-    assign: &Assign,
-    scratch: &Path,
-    handle: &AttemptHandle,
-) -> Result<(), RunOutcome> {
-    if let Err(error) = context::write(scratch, assign).await {
-        let text = format!("failed to prepare the scratch directory: {error}");
-        return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));
-    }
-    let mut stop = handle.stop_signal();
-    let folder = context::context(scratch);
-    tokio::select! {
-        fetched = given.fetch(&deps.caller, &assign.namespace, &folder) => fetched,
-        _ = stopped(&mut stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
-    }
-}
-
 /// Whether the attempt works in an existing directory.
-fn in_place(assign: &Assign) -> bool {
+pub(super) fn in_place(assign: &Assign) -> bool {
     let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
     workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
-}
-
-/// Confines the programs of the attempt from now on.
-fn confine(deps: &AttemptDeps, assign: &Assign, dirs: &AttemptDirs, group: &Group) -> Result<(), Failure> {
-    let Some(confinement) = &deps.confinement else { return Ok(()) };
-    let (own, in_place): (Vec<&Path>, _) = if in_place(assign) {
-        (vec![&dirs.scratch], Some(dirs.workspace.as_path()))
-    } else {
-        (vec![&dirs.scratch, &dirs.workspace], None)
-    };
-    let config = dirs.cli_config();
-    let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
-    let jail = confinement.jail(&own, in_place);
-    group.confine(jail.map_err(|overlap| failure(FailureClass::Invalid, overlap.to_string()))?);
-    Ok(())
 }
 
 /// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.

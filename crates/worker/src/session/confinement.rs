@@ -98,7 +98,7 @@ impl Confinement {
 
     /// Returns the root of the git repository that a working directory is part of, so that it can be committed to, or the
     /// directory itself.
-    fn in_place(&self, directory: &Path) -> Result<PathBuf, Overlap> {
+    pub(super) fn in_place(&self, directory: &Path) -> Result<PathBuf, Overlap> {
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let overlap = |path: &Path| {
             self.private.iter().find(|private| private.starts_with(path) || path.starts_with(private))

@@ -16,6 +16,7 @@ mod out_of_memory;
 mod outbound;
 mod outbox;
 mod outgoing;
+mod prepare;
 mod previous_results;
 mod readiness;
 mod redact;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::memory;
 use crate::supervise;
-use crate::workspace::{self, has_git};
+use crate::{git, workspace};
 
 /// Default bytes of free disk without which nothing is accepted.
 pub(crate) const MIN_FREE_DISK: u64 = 256 << 20;
@@ -92,8 +92,7 @@ impl Readiness {
     /// Returns what keeps the machine from running this attempt; empty if nothing does.
     pub(super) async fn check_for(&self, assign: &Assign) -> String {
         let found = self.check().await;
-        let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
-        if found.is_empty() && workspace.is_some_and(|workspace| workspace.git.is_some()) && !has_git() {
+        if found.is_empty() && git::source(assign).is_some() && !git::is_installed() {
             return "git is not on the worker's PATH".to_owned();
         }
         found

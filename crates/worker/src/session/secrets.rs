@@ -7,8 +7,10 @@ use std::path::Path;
 
 use rota_proto::v1::{Failure, FailureClass};
 use rota_proto::worker::v1::Assign;
+use secrecy::ExposeSecret;
 use tokio::io::AsyncReadExt;
 
+use crate::git::{self, Credential};
 use crate::runtimes::{RunOutcome, RunReport, failure};
 
 /// Maximum number of files considered.
@@ -22,18 +24,23 @@ pub(super) struct Secrets {
     pub(super) selected: BTreeMap<String, String>,
     /// The others, which are redacted as well: an attempt that is not isolated can read their files.
     pub(super) withheld: Vec<String>,
+    /// The one that opens the repository, which is among those withheld.
+    pub(super) of_repository: Option<Credential>,
 }
 
-/// Reads the agent's secrets, and separates those that the task selects from the others.
-pub(super) async fn read(folder: Option<&Path>, assign: &Assign) -> Result<Secrets, Failure> {
+/// Reads the agent's secrets, and separates those that the task selects from the others, and the one of its repository from
+/// all: programs do not get it.
+pub(super) async fn read(folder: Option<&Path>, assign: &mut Assign) -> Result<Secrets, Failure> {
     let available = match folder {
         Some(folder) => names(folder).await.map_err(|error| unreadable("directory", &error))?,
         None => Vec::new(),
     };
+    let of_repository = of_repository(folder, &available, assign)?;
+    let name = git::source(assign).map_or(String::new(), |source| source.credentials_from.clone());
     let chosen = assign.spec.as_ref().and_then(|spec| spec.agent_secrets.as_ref());
     let wanted = chosen.map_or(&available, |chosen| &chosen.names);
     let mut values = BTreeMap::new();
-    for name in wanted {
+    for name in wanted.iter().filter(|wanted| **wanted != name) {
         match folder.filter(|_| available.contains(name)) {
             Some(folder) => {
                 let value = value(&folder.join(name)).await.map_err(|error| unreadable(name, &error))?;
@@ -51,7 +58,29 @@ pub(super) async fn read(folder: Option<&Path>, assign: &Assign) -> Result<Secre
             withheld.extend(value(&folder.join(name)).await);
         }
     }
-    Ok(Secrets { selected: values, withheld })
+    if let Some(Credential::Value(value)) = &of_repository {
+        withheld.push(value.expose_secret().to_owned());
+    }
+    Ok(Secrets { selected: values, withheld, of_repository })
+}
+
+/// Takes the credentials of the repository from the task's secrets, or finds them among the agent's.
+fn of_repository(
+    folder: Option<&Path>,
+    available: &[String],
+    assign: &mut Assign,
+) -> Result<Option<Credential>, Failure> {
+    let name = git::source(assign).map(|source| source.credentials_from.clone()).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if let Some(value) = assign.secrets.remove(&name) {
+        return Ok(Some(Credential::Value(value.into())));
+    }
+    match folder.filter(|_| available.contains(&name)) {
+        Some(folder) => Ok(Some(Credential::File(folder.join(name)))),
+        None => Err(unknown(&name, available)),
+    }
 }
 
 /// Reads all secrets that can be read, whether a task selects them or not.
@@ -133,7 +162,7 @@ pub(super) async fn retry_after_rotation(
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{SecretSelection, TaskSpec};
+    use rota_proto::v1::{GitSource, SecretSelection, TaskSpec, Workspace};
 
     use super::*;
 
@@ -152,7 +181,7 @@ mod tests {
     }
 
     async fn seen(folder: Option<&Path>, assign: &Assign) -> Vec<String> {
-        read(folder, assign)
+        read(folder, &mut assign.clone())
             .await
             .unwrap()
             .selected
@@ -177,20 +206,41 @@ mod tests {
     #[tokio::test]
     async fn withheld_secrets_are_returned_apart() {
         let folder = folder();
-        let secrets = read(Some(folder.path()), &choosing(&["TOKEN"])).await.ok().unwrap();
+        let secrets = read(Some(folder.path()), &mut choosing(&["TOKEN"])).await.ok().unwrap();
         assert_eq!(secrets.withheld, ["k\n"]);
+    }
+
+    #[tokio::test]
+    async fn credentials_of_the_repository_are_for_the_worker_alone() {
+        let folder = folder();
+        let git = GitSource { credentials_from: "TOKEN".to_owned(), ..GitSource::default() };
+        let workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
+        let spec = TaskSpec { workspace, ..TaskSpec::default() };
+        let mut assign = Assign { spec: Some(spec), ..Assign::default() };
+        let secrets = read(Some(folder.path()), &mut assign).await.ok().unwrap();
+        assert_eq!(secrets.selected.keys().collect::<Vec<_>>(), ["KEY"]);
+        assert_eq!(secrets.withheld, ["t"]);
+        assert!(matches!(secrets.of_repository, Some(Credential::File(path)) if path.ends_with("TOKEN")));
+
+        // The task's own comes first.
+        assign.secrets = [("TOKEN".to_owned(), "own".to_owned())].into();
+        let secrets = read(Some(folder.path()), &mut assign).await.ok().unwrap();
+        assert!(assign.secrets.is_empty());
+        assert!(secrets.withheld.contains(&"own".to_owned()));
+        assert!(matches!(secrets.of_repository, Some(Credential::Value(_))));
+        assert!(read(None, &mut assign).await.err().unwrap().message.contains("TOKEN"));
     }
 
     #[tokio::test]
     async fn missing_secret_is_named_without_values() {
         let folder = folder();
         for name in ["OTHER", "../KEY", "..data"] {
-            let failed = read(Some(folder.path()), &choosing(&["KEY", name])).await.err().unwrap();
+            let failed = read(Some(folder.path()), &mut choosing(&["KEY", name])).await.err().unwrap();
             assert_eq!(failed.class(), FailureClass::Invalid);
             assert!(failed.message.contains(name) && failed.message.contains("KEY, TOKEN"), "{failed:?}");
             assert!(failed.hint.contains("spec.secrets"));
         }
-        assert!(read(None, &choosing(&["KEY"])).await.err().unwrap().message.contains("none"));
+        assert!(read(None, &mut choosing(&["KEY"])).await.err().unwrap().message.contains("none"));
         let given = Assign { secrets: [("KEY".to_owned(), "own".to_owned())].into(), ..choosing(&["KEY"]) };
         assert_eq!(seen(None, &given).await, [""; 0]);
     }
@@ -202,11 +252,13 @@ mod tests {
             [(&b"\xff"[..], "utf-8"), (b"a\0b", "zero"), (&vec![b'x'; 128 * 1024 + 1][..], "128 KiB")]
         {
             std::fs::write(folder.path().join("KEY"), bytes).unwrap();
-            let failed = read(Some(folder.path()), &choosing(&["KEY"])).await.err().unwrap();
+            let failed = read(Some(folder.path()), &mut choosing(&["KEY"])).await.err().unwrap();
             assert!(failed.message.contains("KEY") && failed.message.contains(part), "{failed:?}");
         }
         let missing = folder.path().join("missing");
-        assert!(read(Some(&missing), &Assign::default()).await.err().unwrap().message.contains("directory"));
+        assert!(
+            read(Some(&missing), &mut Assign::default()).await.err().unwrap().message.contains("directory")
+        );
     }
 
     #[tokio::test]

@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rota_telemetry::clock;
 
 /// Returns the file of a workspace, which is also the lock of a kept one.
-pub(super) fn file_of(workspace: &Path) -> PathBuf {
+pub(crate) fn file_of(workspace: &Path) -> PathBuf {
     let name = workspace.file_name().unwrap_or_default().to_string_lossy();
     workspace.with_file_name(format!(".{name}.lock"))
 }
 
 /// Notes that a workspace is used now.
-pub(super) fn note(mut file: &File) {
+pub(crate) fn note(mut file: &File) {
     let now = clock::unix_micros().to_string();
     let written = file
         .set_len(0)

@@ -1,14 +1,13 @@
 //! Workspaces and scratch directories of attempts. Creates them, clones into them, and removes them.
 //! Names from outside never become paths unchecked.
 
-mod git;
-mod git_failure;
-mod last_use;
+pub(crate) mod last_use;
+mod lock;
 mod probe;
 mod remove;
 mod sweep;
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -17,17 +16,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
-use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
-use crate::runtimes::{Environment, Stop, failure, stopped};
+use crate::git::{self, Base, Borrowed, Cloning, Git, GitError};
+use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
-pub(crate) use probe::probe;
+use lock::unlocked;
+pub(crate) use lock::{Lock, locked};
+pub(crate) use probe::{probe, probe_in_time};
+pub(crate) use remove::all as remove_all;
 pub use sweep::{Unused, remove_unused, unused};
 
-/// Interval between attempts to take a lock; the kernel does not notify.
-const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.
 const SUPERVISORS_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -59,6 +58,9 @@ pub(crate) struct AttemptDirs {
     cleanup: WorkspaceCleanup,
     /// Lock on a kept workspace, held while this is open.
     lock: Option<File>,
+    /// The clone in the workspace, and how git is called in it.
+    pub(crate) repository: Option<(Git, Base)>,
+    _borrowed: Option<Borrowed>,
 }
 
 /// Reason why no directories were prepared.
@@ -68,6 +70,15 @@ pub(crate) enum PrepareError {
     Failed(Failure),
     /// An end was requested meanwhile.
     Stopped,
+}
+
+impl From<GitError> for PrepareError {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::Failed { failure, .. } => Self::Failed(failure),
+            GitError::Stopped => Self::Stopped,
+        }
+    }
 }
 
 impl From<io::Error> for PrepareError {
@@ -186,17 +197,15 @@ impl Root {
         is_held.then_some(name.as_str())
     }
 
-    /// Creates the directories of an attempt. `environment` is the attempt's own, for git, and `redactor`
-    /// redacts git's output.
+    /// Creates the directories of an attempt, with a clone if it has a repository.
     pub(crate) async fn prepare(
         &self,
         assign: &Assign,
-        environment: &Environment,
-        redactor: &Redactor,
+        cloning: Option<&Cloning>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<AttemptDirs, PrepareError> {
         let own = self.own(assign);
-        let made = self.make(assign, own.clone(), environment, redactor, stop).await;
+        let made = self.make(assign, own.clone(), cloning, stop).await;
         if made.is_err() {
             remove::all(own).await;
         }
@@ -207,8 +216,7 @@ impl Root {
         &self,
         assign: &Assign,
         own: PathBuf,
-        environment: &Environment,
-        redactor: &Redactor,
+        cloning: Option<&Cloning>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<AttemptDirs, PrepareError> {
         let wanted = assign.spec.as_ref().and_then(|spec| spec.workspace.clone()).unwrap_or_default();
@@ -218,7 +226,7 @@ impl Root {
         }
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
-        let mut lock = None;
+        let (mut lock, mut base, mut borrowed) = (None, None, None);
         if let Some(source) = &wanted.git {
             checked_source(source, &self.state).await?;
         }
@@ -229,20 +237,20 @@ impl Root {
                 let kept = self.state.join("kept").join(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                let held = locked(&last_use::file_of(&workspace), stop).await?;
-                last_use::note(&held);
-                lock = Some(held);
+                let held = locked(&last_use::file_of(&workspace), Lock::Exclusive, stop).await?;
+                lock = Some(held.ok_or(PrepareError::Stopped)?);
+                lock.as_ref().into_iter().for_each(last_use::note);
                 // A killed worker's programs may still work in it.
                 let supervisors = kept.join(format!(".{name}.supervisors"));
-                drop(locked(&supervisors, stop).await?);
+                drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
                 Group::lock_current(supervisors);
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
                     let unfinished = kept.join(format!(".{name}.unfinished"));
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
-                    if let Some(source) = &wanted.git {
-                        git::clone(source, &unfinished, environment, redactor, stop).await?;
+                    if let Some(cloning) = cloning {
+                        cloning.into(&unfinished, false, stop).await?;
                     }
                     tokio::fs::rename(&unfinished, &workspace).await?;
                 }
@@ -257,8 +265,9 @@ impl Root {
                 if !workspace.starts_with(&own) {
                     last_use::note_unlocked(&workspace);
                 }
-                if let Some(source) = &wanted.git {
-                    git::clone(source, &workspace, environment, redactor, stop).await?;
+                if let Some(cloning) = cloning {
+                    let made = cloning.into(&workspace, workspace.starts_with(&own), stop).await?;
+                    (base, borrowed) = (Some(made.0), made.1);
                 }
                 workspace
             }
@@ -267,7 +276,9 @@ impl Root {
             WorkspaceMode::Keep | WorkspaceMode::InPlace => WorkspaceCleanup::Never,
             _ => cleanup,
         };
-        Ok(AttemptDirs { workspace, scratch, own, trash: self.trash.clone(), cleanup, lock })
+        let repository = cloning.map(|cloning| cloning.git(&workspace, &scratch.join("home"))).zip(base);
+        let trash = self.trash.clone();
+        Ok(AttemptDirs { workspace, scratch, own, trash, cleanup, lock, repository, _borrowed: borrowed })
     }
 }
 
@@ -288,6 +299,11 @@ impl AttemptDirs {
         Some(config)
     }
 
+    /// Whether their disk takes files, found out where no program of the attempt may write.
+    pub(crate) async fn probe(&self) -> io::Result<()> {
+        probe_in_time(self.own.clone()).await
+    }
+
     /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
     /// that a large one does not delay the result.
     pub(crate) fn clear(self, succeeded: bool) {
@@ -301,12 +317,6 @@ impl AttemptDirs {
         // Contains a fresh workspace that is always removed.
         remove::in_background(&self.own, &self.trash);
     }
-}
-
-/// Whether repositories can be cloned. A program that fails is reported by its attempt.
-pub(crate) fn has_git() -> bool {
-    let search = rota_telemetry::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&search).any(|entry| entry.join("git").is_file())
 }
 
 /// Checks a name that becomes one component of a path: not empty, not hidden, no way out.
@@ -349,48 +359,13 @@ async fn is_within(path: &Path, state: &Path) -> bool {
 
 /// Checks that a repository on this machine is not a workspace of another task.
 async fn checked_source(source: &GitSource, state: &Path) -> Result<(), PrepareError> {
-    let Some(path) = local_path(&source.url) else { return Ok(()) };
+    let Some(path) = git::local_path(&source.url) else { return Ok(()) };
     // A relative path would start in the attempt's own directory.
     if path.is_relative() || is_within(&path, state).await {
         let text = "the repository must not be a relative path or in the worker's state directory";
         return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
     }
     Ok(())
-}
-
-/// Returns the path of a repository, if git would take its URL for one on this machine.
-fn local_path(url: &str) -> Option<PathBuf> {
-    if let Some(rest) = url.strip_prefix("file://") {
-        let path = &rest[rest.find('/')?..];
-        // Git decodes URLs, not paths.
-        return Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into());
-    }
-    let before_slash = url.split('/').next().unwrap_or_default();
-    (!before_slash.contains(':')).then(|| url.into())
-}
-
-/// Waits until no process holds a lock on a file.
-async fn unlocked(path: &Path) {
-    while let Ok(file) = File::options().write(true).open(path)
-        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
-    {
-        sleep(LOCK_INTERVAL).await;
-    }
-}
-
-/// Waits for the lock on a kept workspace, which attempts of other processes may hold.
-async fn locked(path: &Path, stop: &mut watch::Receiver<Option<Stop>>) -> Result<File, PrepareError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-            Err(TryLockError::WouldBlock) => tokio::select! {
-                () = sleep(LOCK_INTERVAL) => {}
-                _ = stopped(stop) => return Err(PrepareError::Stopped),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) fn probe(directory: &Path) -> io::Result<()> {
 }
 
 /// Like [`probe`], within a limited time.
-pub(super) async fn probe_in_time(directory: PathBuf) -> io::Result<()> {
+pub(crate) async fn probe_in_time(directory: PathBuf) -> io::Result<()> {
     match timeout(LIMIT, tokio::task::spawn_blocking(move || probe(&directory))).await {
         Ok(probed) => probed.map_err(io::Error::other)?,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

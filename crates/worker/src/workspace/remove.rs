@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rota_telemetry::{OnExit, spawn};
 
 /// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
-pub(super) async fn all(path: PathBuf) {
+pub(crate) async fn all(path: PathBuf) {
     let shown = path.clone();
     let removed = tokio::task::spawn_blocking(move || now(&path));
     if let Ok(Err(error)) = removed.await {

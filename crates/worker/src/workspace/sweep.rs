@@ -71,12 +71,13 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
         let name = path.file_name().unwrap_or_default();
         running.iter().any(|attempts| attempts.join(name).exists())
     };
+    let caches = namespaces(state, "repositories").filter(|path| is_free(&last_use::file_of(path)));
     let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
         let last_used = last_use::of(&path)?;
         (last_used < before).then_some(Unused { path, last_used })
     };
-    kept.chain(fresh).filter_map(used_before).collect()
+    kept.chain(caches).chain(fresh).filter_map(used_before).collect()
 }
 
 /// Removes unused workspaces with what belongs to them. Returns those that were removed.

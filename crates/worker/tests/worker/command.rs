@@ -182,7 +182,7 @@ async fn workspace_is_cloned_from_git() {
     git(&["commit", "--quiet", "-a", "-m", "second"]);
     for (r#ref, depth, wanted) in [("", 0, "second"), ("main", 1, "second"), (first.as_str(), 1, "first")] {
         let url = format!("file://{}", source.path().display());
-        let git = Some(GitSource { url, r#ref: r#ref.to_owned(), depth });
+        let git = Some(GitSource { url, r#ref: r#ref.to_owned(), depth, ..GitSource::default() });
         let workspace = |task: &mut Assign| {
             task.spec.as_mut().unwrap().workspace = Some(Workspace { git, ..Workspace::default() });
         };
@@ -196,7 +196,7 @@ async fn workspace_is_cloned_from_git() {
 
 /// Returns the class of the failure to clone a repository.
 async fn failed_clone(url: &str, r#ref: &str) -> FailureClass {
-    let git = Some(GitSource { url: url.to_owned(), r#ref: r#ref.to_owned(), depth: 0 });
+    let git = Some(GitSource { url: url.to_owned(), r#ref: r#ref.to_owned(), ..GitSource::default() });
     let workspace = |task: &mut Assign| {
         task.spec.as_mut().unwrap().workspace = Some(Workspace { git, ..Workspace::default() });
     };

@@ -74,14 +74,21 @@ fn attempt(found: &AttemptArtifacts) -> String {
 }
 
 /// Returns the lists of a task's artifacts.
-async fn list(context: &Context, task: &str, attempt: Option<i32>) -> anyhow::Result<Vec<AttemptArtifacts>> {
+pub(super) async fn list(
+    context: &Context,
+    task: &str,
+    attempt: Option<i32>,
+) -> anyhow::Result<Vec<AttemptArtifacts>> {
     let mut attempts = context.client.fetch_artifacts(&context.task(task)?).await?.attempts;
     attempts.retain(|found| attempt.is_none_or(|wanted| found.attempt == wanted));
     Ok(attempts)
 }
 
 /// Returns access to the artifacts of the namespace of a task, or of the command.
-fn access(context: &Context, task: Option<&str>) -> anyhow::Result<rota_client::artifacts::Artifacts> {
+pub(super) fn access(
+    context: &Context,
+    task: Option<&str>,
+) -> anyhow::Result<rota_client::artifacts::Artifacts> {
     let named = task.map(|task| context.task(task)).transpose()?;
     let parsed = named.as_deref().and_then(|name| names::parse(name, "tasks"));
     let namespace = parsed.map_or(context.namespace.as_str(), |(namespace, _)| namespace);

@@ -5,7 +5,7 @@ use rota_proto::v1::FailureClass;
 
 /// Who has to act on a failure of git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// The worker's machine: its disk, its memory, or git itself. Never by a message: the kernel's words may be the host's, or
     /// part of a URL.
     Machine,
@@ -50,7 +50,7 @@ const MESSAGES: [(&str, Cause); 24] = [
 impl Cause {
     /// Returns the cause of a failure with this output on standard error, if the machine is well. Hosts write there too: over
     /// HTTP in lines that git marks.
-    pub(super) fn of(output: &str) -> Self {
+    pub(crate) fn of(output: &str) -> Self {
         let own: Vec<&str> =
             output.lines().filter(|line| !line.trim_start().starts_with("remote:")).collect();
         let output = own.join("\n").to_lowercase();
@@ -58,7 +58,7 @@ impl Cause {
     }
 
     /// Returns the class of the failure. `embedded` is whether the URL itself has the credentials.
-    pub(super) fn class(self, embedded: bool) -> FailureClass {
+    pub(crate) fn class(self, embedded: bool) -> FailureClass {
         match self {
             Self::Machine => FailureClass::Environment,
             Self::Task => FailureClass::Invalid,
@@ -68,7 +68,7 @@ impl Cause {
     }
 
     /// Returns how to resolve the failure.
-    pub(super) fn hint(self) -> &'static str {
+    pub(crate) fn hint(self) -> &'static str {
         match self {
             Self::Machine => "check disk and memory of the worker",
             Self::Task => {

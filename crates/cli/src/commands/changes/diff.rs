@@ -1,0 +1,71 @@
+//! `rota diff`: shows a patch.
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+
+use super::find;
+use crate::commands::artifacts;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  rota diff fix
+  rota diff fix --stat
+  rota diff fix --attempt 1 > fix.patch
+  rota diff fix -o json
+
+The difference between the commit that the task started from, and the commits and files when the attempt ended: also of
+attempts that failed or were cancelled.";
+
+/// Show what an attempt of a task has changed in its repository
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Diff {
+    /// Id or name of the task
+    pub task: String,
+    /// Show only the number of files and lines
+    #[arg(long)]
+    pub stat: bool,
+    /// Number of the attempt [default: the last that has ended]
+    #[arg(long, value_name = "NUMBER")]
+    pub attempt: Option<i32>,
+}
+
+impl Diff {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let found = find(context, &self.task, self.attempt).await?;
+        let changes = &found.changes;
+        if !context.out.is_human() {
+            context.out.value(changes)?;
+            return Ok(Exit::Ok);
+        }
+        if found.is_empty() {
+            context.reporter.line(&format!("attempt {} has changed nothing", found.attempt));
+            return Ok(Exit::Ok);
+        }
+        if self.stat {
+            let text = format!(
+                "{}: {} files, {} lines added, {} removed, {}",
+                changes.branch, changes.files, changes.insertions, changes.deletions, changes.commit
+            );
+            context.out.line(&text)?;
+            return Ok(Exit::Ok);
+        }
+        let Some(patch) = found.artifact(&changes.patch) else {
+            let message = "the patch is too large to be kept".to_owned();
+            let hint = format!("apply the commits with `rota apply-diff {}`", self.task);
+            return Err(Failure::new(Exit::Failed, message).hint(hint).into());
+        };
+        let access = artifacts::access(context, Some(&self.task))?;
+        // In whole, or not.
+        let mut file = tokio::fs::File::from_std(tempfile::tempfile().context("failed to create a file")?);
+        access.download(patch, &mut file, |_| {}).await?;
+        file.rewind().await?;
+        let mut to = tokio::io::stdout();
+        tokio::io::copy(&mut file, &mut to).await?;
+        to.flush().await?;
+        Ok(Exit::Ok)
+    }
+}

@@ -1,0 +1,398 @@
+//! Tasks with a git repository: clones that share one cache, what becomes of an agent's changes, and credentials that only the
+//! worker uses. Real git, over HTTP.
+
+use std::path::Path;
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use rota_proto::v1::{self, Changes, TaskState};
+use rota_testkit::git_host::{GitHost, git};
+use rota_testkit::tasks;
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{Fixture, Graces, workload};
+
+/// Value that no attempt may see, and the header that it becomes.
+const TOKEN: &str = "tok-for-the-host-of-repositories";
+const AUTHORIZATION: &str = "Basic eC1hY2Nlc3MtdG9rZW46dG9rLWZvci10aGUtaG9zdC1vZi1yZXBvc2l0b3JpZXM=";
+
+struct Site {
+    fixture: Fixture,
+    host: GitHost,
+    url: String,
+    _worker: Process,
+    _folder: TempDir,
+}
+
+/// Starts a control plane with a worker, and a host with a repository that needs the token.
+async fn site(slots: usize) -> Result<Site> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    workload::agent(&fixture.client()?).await?;
+    let worker = fixture.worker(workload::AGENT, "w", slots).await?;
+    let folder = tempfile::tempdir()?;
+    let host = GitHost::start(folder.path()).await?;
+    let files =
+        [("README.md", "one\ntwo\nthree\n"), ("src/main.rs", "fn main() {}\n"), (".gitignore", "target\n")];
+    let url = host.repository("project", &files).await?;
+    host.require(Some(AUTHORIZATION));
+    Ok(Site { fixture, host, url, _worker: worker, _folder: folder })
+}
+
+impl Site {
+    fn source(&self) -> v1::GitSource {
+        v1::GitSource { url: self.url.clone(), credentials_from: "GIT".to_owned(), ..Default::default() }
+    }
+
+    /// Returns a task that runs a command in a clone.
+    fn task(&self, alias: &str, line: &str) -> v1::Task {
+        self.task_with(alias, line, self.source(), |_| ())
+    }
+
+    fn task_with(
+        &self,
+        alias: &str,
+        line: &str,
+        source: v1::GitSource,
+        change: impl FnOnce(&mut v1::Workspace),
+    ) -> v1::Task {
+        let mut task = workload::shell(line, &[]);
+        let spec = task.spec.get_or_insert_default();
+        let mut workspace = v1::Workspace { git: Some(source), ..Default::default() };
+        change(&mut workspace);
+        spec.workspace = Some(workspace);
+        spec.secrets = [("GIT".to_owned(), TOKEN.to_owned())].into();
+        v1::Task { alias: alias.to_owned(), ..task }
+    }
+
+    /// Runs a task to its end, and returns its status and what it has printed.
+    async fn run(&self, task: v1::Task) -> Result<(v1::TaskStatus, String)> {
+        let client = self.fixture.client()?;
+        let name = tasks::create(&client, task).await?.name;
+        let status = tasks::ended(&client, &name).await?.status.unwrap();
+        Ok((status, workload::printed(&client, &name).await?))
+    }
+
+    async fn succeed(&self, task: v1::Task) -> Result<String> {
+        let (status, printed) = self.run(task).await?;
+        assert_eq!(status.state(), TaskState::Succeeded, "{:?} {printed}", status.failure);
+        Ok(printed)
+    }
+
+    async fn changes(&self, task: &str) -> Result<Changes> {
+        let shown = self.fixture.rota(&["diff", task, "-o", "json"]).await;
+        Ok(serde_json::from_str(&shown.success())?)
+    }
+
+    /// Returns the paths that a task has changed.
+    async fn paths(&self, task: &str) -> Result<Vec<String>> {
+        let shown = self.fixture.rota(&["diff", task]).await.success();
+        let heads = shown.lines().filter_map(|line| line.strip_prefix("diff --git a/")?.split(' ').next());
+        Ok(heads.map(str::to_owned).collect())
+    }
+
+    /// Clones the repository as a user has it.
+    async fn clone(&self, name: &str) -> Result<std::path::PathBuf> {
+        let at = self.fixture.dir().join(name);
+        let from = self.host.path("project");
+        git(self.fixture.dir(), &["clone", "--quiet", from.to_str().unwrap(), name]).await?;
+        Ok(at)
+    }
+
+    fn caches(&self) -> usize {
+        let caches = std::fs::read_dir(self.fixture.state_dir().join("repositories/default"));
+        caches.unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir()).count()
+    }
+}
+
+#[tokio::test]
+async fn agents_work_on_one_repository_without_interference() -> Result<()> {
+    let site = site(10).await?;
+    let client = site.fixture.client()?;
+    let line = |number: usize| {
+        format!(
+            "{}\ngit branch --show-current; git count-objects | cut -d' ' -f1; env; git config --list\n\
+             echo work-{number} > file-{number} && git add . && git commit -qm work-{number}; git log -1 --format='%an <%ae>'",
+            // One of them harms what others might share.
+            if number == 0 {
+                "cache=$(dirname $(cat .git/objects/info/alternates)); git fetch -q --depth=1 $cache 2>&1; \
+                 git config core.fsmonitor false; mkdir -p .git/hooks; echo exit 1 > .git/hooks/pre-commit"
+            } else {
+                ""
+            }
+        )
+    };
+    let created =
+        (0..10).map(|number| tasks::create(&client, site.task(&format!("t{number}"), &line(number))));
+    let created = try_join_all(created).await?;
+    for (number, task) in created.iter().enumerate() {
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let printed = workload::printed(&client, &task.name).await?;
+        assert_eq!(status.state(), TaskState::Succeeded, "{printed}");
+        assert!(
+            printed.contains(&format!("rota/{}\n0\n", task.uid)),
+            "a branch of its own, no objects: {printed}"
+        );
+        assert!(printed.contains("shell <shell@default.rota.invalid>"), "{printed}");
+        assert!(!printed.contains(TOKEN) && !printed.contains("[redacted]"), "{printed}");
+        assert!(!printed.contains("GIT="), "{printed}");
+        assert_eq!(site.paths(&format!("t{number}")).await?, [format!("file-{number}")]);
+        let changes = site.changes(&format!("t{number}")).await?;
+        assert_eq!((changes.files, changes.insertions, changes.deletions), (1, 1, 0));
+        assert_eq!(changes.branch, format!("rota/{}", task.uid));
+    }
+    assert_eq!(site.caches(), 1);
+    // Nothing of the attempts is left in it.
+    let refs = |at: &Path| {
+        let at = at.to_owned();
+        async move { git(&at, &["for-each-ref", "--format=%(refname)"]).await }
+    };
+    let cache = std::fs::read_dir(site.fixture.state_dir().join("repositories/default"))?.flatten();
+    let cache = cache.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
+    assert_eq!(refs(&cache).await?, "refs/remotes/origin/main\nrefs/rota/head");
+    let state = site.fixture.state_dir();
+    site.fixture
+        .rota(&["clean", "--older-than", "0s", "--state-dir", state.to_str().unwrap()])
+        .await
+        .success();
+    assert_eq!(site.caches(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_an_agent_did_is_kept() -> Result<()> {
+    let site = site(2).await?;
+    let cases = [
+        (
+            "files",
+            "echo four >> README.md; rm src/main.rs; mkdir target; echo x > target/x; printf '\\0\\1' > data.bin",
+            "README.md data.bin src/main.rs",
+        ),
+        ("committed", "echo a > a; git add a; git commit -qm a", "a"),
+        ("more", "echo a > a; git add a; git commit -qm a; echo b > b; echo c >> a", "a b"),
+        ("branch", "git checkout -qb own; echo a > a; git add a; git commit -qm a; echo b > b", "a b"),
+        (
+            "orphan",
+            "git checkout -q --orphan own; git rm -rqf .; echo a > a",
+            ".gitignore README.md a src/main.rs",
+        ),
+        (
+            "staged",
+            "echo a > a; git add a; echo b > a; rm README.md; git add README.md 2>/dev/null",
+            "README.md a",
+        ),
+        ("index", "echo a > a; echo garbage > .git/index", "a"),
+        ("failed", "echo a > a; exit 3", "a"),
+        ("nothing", "true", ""),
+        (
+            "hooks",
+            "mkdir .git/hooks; printf '#!/bin/sh\\nexit 1' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; echo a > a",
+            "a",
+        ),
+    ];
+    for (name, line, wanted) in cases {
+        let (status, printed) = site.run(site.task(name, line)).await?;
+        let state = if name == "failed" { TaskState::Failed } else { TaskState::Succeeded };
+        assert_eq!(status.state(), state, "{name}: {:?} {printed}", status.failure);
+        assert_eq!(site.paths(name).await?, wanted.split_whitespace().collect::<Vec<_>>(), "{name}");
+        // The bundle is complete, too.
+        let user = site.clone(&format!("clone-{name}")).await?;
+        let branch = site
+            .fixture
+            .rota(&["apply-diff", name, "--branch", "theirs", "--directory", user.to_str().unwrap()])
+            .await;
+        branch.success();
+        if !wanted.is_empty() {
+            let differs = git(&user, &["diff", "--name-only", "--no-renames", "main", "theirs"]).await?;
+            assert_eq!(
+                differs.lines().collect::<Vec<_>>(),
+                wanted.split_whitespace().collect::<Vec<_>>(),
+                "{name}"
+            );
+        }
+    }
+    let broken = site.run(site.task("broken", "rm -rf .git; echo a > a")).await?.0;
+    assert_eq!(broken.state(), TaskState::Succeeded);
+    let log = tasks::log(&site.fixture.client()?, "namespaces/default/tasks/broken").await?;
+    assert!(tasks::notices(&log).contains(&"changes_not_kept".to_owned()), "{:?}", tasks::notices(&log));
+    Ok(())
+}
+
+#[tokio::test]
+async fn cancelled_attempts_leave_their_changes() -> Result<()> {
+    let site = site(1).await?;
+    let client = site.fixture.client()?;
+    let task = tasks::create(&client, site.task("long", "echo a > a; echo written; sleep 1000")).await?;
+    workload::prints(&client, &task.name, "written").await?;
+    tasks::cancel(&client, &task.name).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Cancelled);
+    assert_eq!(site.paths("long").await?, ["a"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn references_and_folders_are_checked_out() -> Result<()> {
+    let site = site(1).await?;
+    let bare = site.host.path("project");
+    let user = site.clone("user").await?;
+    let first = git(&user, &["rev-parse", "HEAD"]).await?;
+    for line in [
+        &["tag", "-m", "v1", "v1"][..],
+        &["push", "-q", "origin", "v1"],
+        &["checkout", "-q", "-b", "feature/one"],
+        &["commit", "-q", "--allow-empty", "-m", "on feature"],
+        &["push", "-q", "origin", "feature/one"],
+        &["commit", "-q", "--allow-empty", "-m", "proposed"],
+        &["push", "-q", "origin", "HEAD:refs/pull/7/head"],
+    ] {
+        git(&user, line).await?;
+    }
+    for (number, (reference, depth, subject)) in [
+        ("", 0, "first"),
+        ("v1", 0, "first"),
+        ("feature/one", 0, "on feature"),
+        ("refs/pull/7/head", 0, "proposed"),
+        (first.as_str(), 0, "first"),
+        ("feature/one", 1, "on feature"),
+        ("", 1, "first"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let source = v1::GitSource { r#ref: reference.to_owned(), depth, ..site.source() };
+        let line = "git log -1 --format=%s; git status --porcelain";
+        let printed = site.succeed(site.task_with(&format!("r{number}"), line, source, |_| ())).await?;
+        assert_eq!(printed, format!("{subject}\n"), "{reference} {depth}");
+        assert!(site.changes(&format!("r{number}")).await?.bundle.is_empty());
+    }
+    // What has changed at the host is seen, and what is removed there is not.
+    git(&user, &["push", "-q", "origin", ":feature/one", "HEAD:refs/heads/feature"]).await?;
+    for (name, reference, state) in [
+        ("removed", "feature/one", TaskState::Failed),
+        ("new", "feature", TaskState::Succeeded),
+        ("rule", "x:refs/heads/main", TaskState::Failed),
+    ] {
+        let source = v1::GitSource { r#ref: reference.to_owned(), ..site.source() };
+        let (status, printed) = site.run(site.task_with(name, "true", source, |_| ())).await?;
+        assert_eq!(status.state(), state, "{name} {printed}");
+    }
+    assert_eq!(git(&bare, &["rev-parse", "main"]).await?, first);
+
+    let source = v1::GitSource { sparse: vec!["src".to_owned()], ..site.source() };
+    let line = "ls -a | tr '\\n' ' '; echo more >> src/main.rs; mkdir -p notes; echo new > notes/new.md";
+    git(&user, &["checkout", "-q", "main"]).await?;
+    std::fs::create_dir(user.join("notes"))?;
+    std::fs::write(user.join("notes/old.md"), "old")?;
+    for line in [&["add", "."][..], &["commit", "-qm", "docs"], &["push", "-q", "origin", "main"]] {
+        git(&user, line).await?;
+    }
+    let printed = site.succeed(site.task_with("sparse", line, source, |_| ())).await?;
+    assert_eq!(printed, ". .. .git .gitignore README.md src ");
+    assert_eq!(site.paths("sparse").await?, ["notes/new.md", "src/main.rs"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_workspaces_outlive_the_cache() -> Result<()> {
+    let site = site(1).await?;
+    let keep = |workspace: &mut v1::Workspace| {
+        workspace.set_mode(v1::WorkspaceMode::Keep);
+        workspace.path = "shared".to_owned();
+    };
+    let line = |name: &str| format!("echo {name} > {name}; git add .; git commit -qm {name}");
+    let source = site.source();
+    site.succeed(site.task_with("one", &line("one"), source.clone(), keep)).await?;
+    assert_eq!(site.paths("one").await?, ["one"]);
+    let caches = site.fixture.state_dir().join("repositories/default");
+    std::fs::remove_dir_all(&caches)?;
+    // Only what this task has changed.
+    site.succeed(site.task_with("two", &line("two"), source, keep)).await?;
+    assert_eq!(site.paths("two").await?, ["two"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_are_applied_to_a_users_files() -> Result<()> {
+    let site = site(1).await?;
+    site.succeed(site.task("fix", "sed -i 's/two/TWO/' README.md; echo new > new.txt")).await?;
+    let user = site.clone("user").await?;
+    let directory = user.to_str().unwrap();
+    let apply = async || site.fixture.rota(&["apply-diff", "fix", "--directory", directory]).await;
+
+    // Edits of other lines and files stay.
+    std::fs::write(user.join("src/main.rs"), "edited")?;
+    apply().await.success();
+    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\nTWO\nthree\n");
+    assert_eq!(std::fs::read_to_string(user.join("new.txt"))?, "new\n");
+    assert_eq!(std::fs::read_to_string(user.join("src/main.rs"))?, "edited");
+
+    // A conflict is marked.
+    git(&user, &["checkout", "-q", "--", "."]).await?;
+    std::fs::remove_file(user.join("new.txt"))?;
+    std::fs::write(user.join("README.md"), "one\n2\nthree\n")?;
+    git(&user, &["commit", "-qam", "two is 2"]).await?;
+    let conflict = apply().await;
+    assert_eq!(conflict.code, 1);
+    assert!(
+        conflict.err.contains("1 files have conflicts") && conflict.err.contains("README.md"),
+        "{}",
+        conflict.err
+    );
+    let marked = std::fs::read_to_string(user.join("README.md"))?;
+    assert!(marked.contains("<<<<<<<") && marked.contains("TWO") && marked.contains('2'), "{marked}");
+
+    // A repository without the commit that the task started from.
+    let other = site.fixture.dir().join("other");
+    std::fs::create_dir(&other)?;
+    git(&other, &["init", "-q"]).await?;
+    let missing = site.fixture.rota(&["apply-diff", "fix", "--directory", other.to_str().unwrap()]).await;
+    assert!(missing.code == 1 && missing.err.contains("fetch it first"), "{missing:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn agents_work_on_a_copy_of_the_callers_files() -> Result<()> {
+    let site = site(1).await?;
+    let user = site.clone("user").await?;
+    // Neither committed nor staged.
+    std::fs::write(user.join("README.md"), "one\ntwo\nthree\nfour\n")?;
+    std::fs::write(user.join("notes.txt"), "mine\n")?;
+    let line = "grep -q four README.md && grep -q mine notes.txt && sed -i 's/four/FOUR/' README.md && echo b > b; sleep 0.1";
+    let args = [
+        "run",
+        "--agent",
+        workload::AGENT,
+        "--workspace",
+        user.to_str().unwrap(),
+        "--apply",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        line,
+    ];
+    site.fixture.rota(&args).await.success();
+    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\ntwo\nthree\nFOUR\n");
+    assert_eq!(std::fs::read_to_string(user.join("b"))?, "b\n");
+    assert_eq!(git(&user, &["status", "--porcelain"]).await?, " M README.md\n?? b\n?? notes.txt");
+    assert_eq!(git(&user, &["for-each-ref", "refs/rota"]).await?, "");
+
+    // A task that fails changes nothing.
+    let args = [
+        "run",
+        "--agent",
+        workload::AGENT,
+        "--workspace",
+        user.to_str().unwrap(),
+        "--apply",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "rm b; exit 1",
+    ];
+    assert_eq!(site.fixture.rota(&args).await.code, 1);
+    assert!(user.join("b").exists());
+    Ok(())
+}

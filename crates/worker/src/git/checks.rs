@@ -1,0 +1,98 @@
+//! Names and addresses that tasks choose, before git sees them.
+
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+
+/// Whether git takes this for the name of a branch or tag, or for a reference such as `refs/pull/7/head`. See
+/// `git check-ref-format`; a colon or a star would make it a rule about references of the cache.
+pub(super) fn is_reference(name: &str) -> bool {
+    let fine = |letter: char| !letter.is_control() && !" ~^:?*[\\".contains(letter);
+    let component = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+    name.len() <= 256
+        && name.chars().all(fine)
+        && name.split('/').all(component)
+        && !name.starts_with(['-', '+'])
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && name != "@"
+}
+
+/// Whether a name is a commit's full hash.
+pub(super) fn is_commit(name: &str) -> bool {
+    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Returns the branch of a task.
+pub(crate) fn branch(task_id: &str) -> String {
+    format!("rota/{task_id}")
+}
+
+/// Returns the path of a repository, if git would take its URL for one on this machine.
+pub(crate) fn local_path(url: &str) -> Option<PathBuf> {
+    if let Some(rest) = url.strip_prefix("file://") {
+        let path = &rest[rest.find('/')?..];
+        // Git decodes URLs, not paths.
+        return Some(percent_decode_str(path).decode_utf8_lossy().into_owned().into());
+    }
+    let before_slash = url.split('/').next().unwrap_or_default();
+    (!before_slash.contains(':')).then(|| url.into())
+}
+
+/// Returns scheme, user and host of an HTTP URL.
+pub(super) fn http_origin(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    (matches!(scheme.as_str(), "http" | "https") && !host.is_empty()).then(|| format!("{scheme}://{host}"))
+}
+
+/// Returns whether a URL has credentials. The user of an SSH URL is none.
+pub(super) fn has_credentials(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.and_then(|rest| rest.split('/').next()).is_some_and(|authority| authority.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_no_rules() {
+        for name in ["main", "feature/one", "v1.2", "refs/pull/7/head", "ü"] {
+            assert!(is_reference(name), "{name}");
+        }
+        for name in [
+            "", "-x", "+x", "a:b", "a*", "a..b", "/a", "a/", "a//b", "x.lock", ".a", "a b", "@", "a@{1}",
+            "a\n",
+        ] {
+            assert!(!is_reference(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_belong_to_one_host() {
+        assert_eq!(
+            http_origin("https://me@git.example:8443/a/b.git").as_deref(),
+            Some("https://git.example:8443")
+        );
+        assert_eq!(http_origin("HTTP://git.example").as_deref(), Some("http://git.example"));
+        assert_eq!(
+            http_origin("https://git.example?x=@evil.example/").as_deref(),
+            Some("https://git.example")
+        );
+        assert_eq!(http_origin("git@git.example:a/b.git"), None);
+        assert_eq!(http_origin("ssh://git@git.example/a"), None);
+    }
+
+    #[test]
+    fn addresses_on_this_machine_are_known() {
+        assert_eq!(local_path("file:///a%20b"), Some("/a b".into()));
+        assert_eq!(local_path("../x"), Some("../x".into()));
+        for url in ["https://git.example/x", "git@git.example:x/y.git", "ssh://git@git.example/x"] {
+            assert_eq!(local_path(url), None);
+        }
+    }
+}

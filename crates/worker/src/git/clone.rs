@@ -1,0 +1,201 @@
+//! The clone of one attempt: on a branch of its own, with remote-tracking references as any clone has.
+
+use std::path::{Path, PathBuf};
+
+use rota_proto::v1::GitSource;
+use rota_proto::worker::v1::Assign;
+use rota_telemetry::redact::Redactor;
+use tokio::sync::watch;
+
+use super::cache::{Borrowed, Caches};
+use super::checks::{branch, is_commit, is_reference};
+use super::credential::Credential;
+use super::failure::Cause;
+use super::run::{Git, GitError, Network};
+use crate::runtimes::{Environment, Stop};
+
+/// What the changes of an attempt are measured against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) commit: String,
+    /// Branch that the clone is on.
+    pub(crate) branch: String,
+}
+
+/// The repository of an attempt that is to be cloned.
+#[derive(Debug)]
+pub(crate) struct Cloning {
+    source: GitSource,
+    caches: Caches,
+    cache: PathBuf,
+    branch: String,
+    credential: Option<Credential>,
+    redactor: Redactor,
+}
+
+impl Cloning {
+    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers.
+    pub(crate) fn of(
+        assign: &Assign,
+        state: &Path,
+        credential: Option<Credential>,
+        redactor: Redactor,
+    ) -> Option<Self> {
+        let source = super::source(assign)?.clone();
+        let caches = Caches::new(state);
+        let cache = caches.path(assign, &source, credential.as_ref());
+        Some(Self { source, caches, cache, branch: branch(&assign.task_id), credential, redactor })
+    }
+
+    /// Returns the directories that git may write besides the workspace, while no program of the attempt runs.
+    pub(crate) fn directories(&self) -> [PathBuf; 2] {
+        [self.cache.clone(), self.caches.home()]
+    }
+
+    /// Returns what the attempt may read: the objects that it borrows.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Clones into an empty directory. If it is `shared`, the clone borrows the objects of the cache, and must not outlive the
+    /// loan.
+    pub(crate) async fn into(
+        &self,
+        directory: &Path,
+        shared: bool,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<(Base, Option<Borrowed>), GitError> {
+        let network = Some(Network { credential: self.credential.clone() });
+        let git = Git { network, ..self.git(directory, &self.caches.home()) };
+        let created = self.caches.create_home();
+        created.map_err(|error| git.failed(Cause::Machine, format!("the home of git: {error}")))?;
+        // A cache of some commits would not do for the next attempt.
+        let borrowed = match self.source.depth {
+            0 => Some(self.caches.borrow(self.cache.clone(), &self.source, &git, stop).await?),
+            _ => None,
+        };
+        let base = clone(&self.source, borrowed.as_ref(), shared, &git, &self.branch, stop).await?;
+        Ok((base, borrowed.filter(|_| shared)))
+    }
+
+    /// Returns what the changes of the task are measured against in a workspace that existed before.
+    pub(crate) async fn base_of(
+        &self,
+        git: &Git,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Option<Base>, GitError> {
+        base_of(git, &self.branch, stop).await
+    }
+
+    /// Returns how git is called in a clone, without access to the host.
+    pub(crate) fn git(&self, directory: &Path, home: &Path) -> Git {
+        Git {
+            directory: directory.to_owned(),
+            home: home.to_owned(),
+            url: self.source.url.clone(),
+            network: None,
+            environment: Environment::default(),
+            redactor: self.redactor.clone(),
+        }
+    }
+}
+
+/// Clones into the empty directory of `git`. With `borrowed`, from that cache; if `shared`, without copying its objects, so
+/// that the clone must not outlive the loan. Otherwise from the host, with the commits that the task asks for.
+async fn clone(
+    source: &GitSource,
+    borrowed: Option<&Borrowed>,
+    shared: bool,
+    git: &Git,
+    branch: &str,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<Base, GitError> {
+    let local = Git { network: None, ..git.clone() };
+    let initial = format!("--initial-branch={branch}");
+    local.run(&["init", "--quiet", "--template=", &initial], stop).await?;
+    let commit = match borrowed {
+        Some(borrowed) => {
+            if shared {
+                let alternates = git.directory.join(".git/objects/info/alternates");
+                let line = format!("{}\n", borrowed.path.join("objects").display());
+                let written = tokio::fs::write(&alternates, line).await;
+                written.map_err(|error| git.failed(Cause::Machine, error.to_string()))?;
+            }
+            from_cache(borrowed, &local, stop).await?
+        }
+        None => from_host(source, git, stop).await?,
+    };
+    // Only now: git would take the references for those of a remote that is fetched.
+    local.run(&["remote", "add", "--", "origin", &source.url], stop).await?;
+    if !source.sparse.is_empty() {
+        let mut args = vec!["sparse-checkout", "set", "--cone", "--"];
+        args.extend(source.sparse.iter().map(String::as_str));
+        local.run(&args, stop).await?;
+    }
+    local.run(&["reset", "--quiet", "--hard", &commit], stop).await?;
+    Ok(Base { commit, branch: branch.to_owned() })
+}
+
+async fn from_cache(
+    borrowed: &Borrowed,
+    git: &Git,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<String, GitError> {
+    let cache = borrowed.path.to_string_lossy();
+    let rules = ["+refs/remotes/origin/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+    let mut args = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &cache];
+    args.extend(rules);
+    // Also where no branch has it.
+    args.push(&borrowed.base);
+    git.run(&args, stop).await?;
+    Ok(borrowed.base.clone())
+}
+
+async fn from_host(
+    source: &GitSource,
+    git: &Git,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<String, GitError> {
+    let depth = format!("--depth={}", source.depth.max(1));
+    let name = source.r#ref.as_str();
+    let wanted = if name.is_empty() { "HEAD" } else { name };
+    if !name.is_empty() && !is_commit(name) && !is_reference(name) {
+        return Err(git.failed(Cause::Task, format!("{name:?} is no name of a branch, a tag or a commit")));
+    }
+    git.run(&["fetch", "--quiet", "--no-tags", &depth, "--", &source.url, wanted], stop).await?;
+    let local = Git { network: None, ..git.clone() };
+    local.run(&["rev-parse", "--verify", "FETCH_HEAD^{commit}"], stop).await
+}
+
+/// Reference of the commit from which a task has started in a workspace that attempts share.
+fn base_reference(branch: &str) -> String {
+    format!("refs/rota/base/{branch}")
+}
+
+/// Returns what the changes of a task are measured against in a workspace that exists already. The first attempt of the task
+/// notes it for later ones. None if there is no repository, or no commit yet.
+async fn base_of(
+    git: &Git,
+    branch: &str,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<Option<Base>, GitError> {
+    let reference = base_reference(branch);
+    let parse = async |name: &str, stop: &mut _| match git
+        .run(&["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")], stop)
+        .await
+    {
+        Ok(commit) => Ok(Some(commit)),
+        Err(GitError::Failed { cause: Cause::Machine, failure }) => {
+            Err(GitError::Failed { cause: Cause::Machine, failure })
+        }
+        Err(GitError::Stopped) => Err(GitError::Stopped),
+        Err(GitError::Failed { .. }) => Ok(None),
+    };
+    let base = |commit| Some(Base { commit, branch: branch.to_owned() });
+    if let Some(commit) = parse(&reference, stop).await? {
+        return Ok(base(commit));
+    }
+    let Some(commit) = parse("HEAD", stop).await? else { return Ok(None) };
+    git.run(&["update-ref", &reference, &commit], stop).await?;
+    Ok(base(commit))
+}

@@ -1,0 +1,163 @@
+//! Credentials of a repository: the value of a secret, read again for every call of git, since tokens are rotated while
+//! attempts run. Programs of the attempt get neither the value nor a way to use it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use tempfile::TempPath;
+
+use super::checks;
+use crate::runtimes::Environment;
+
+/// User of a token that names none. The forges that check it want this one.
+const TOKEN_USER: &str = "x-access-token";
+/// What begins a private key of SSH.
+const KEY_BEGINS: &str = "-----BEGIN";
+/// Prints the credentials that the environment has, if git asks for some.
+const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$ROTA_GIT_USER" "$ROTA_GIT_PASSWORD"; }; f"#;
+
+/// Where the credentials of a repository are.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// A file of the agent's secrets, which is replaced when they are rotated.
+    File(PathBuf),
+    /// A secret of the task.
+    Value(SecretString),
+}
+
+/// Settings of one call of git.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    /// Variables, and settings by name.
+    pub(super) environment: Environment,
+    pub(super) settings: Vec<(String, String)>,
+    /// File with a private key, which is removed with this.
+    pub(super) key: Option<TempPath>,
+}
+
+impl Credential {
+    /// Returns what distinguishes the repositories that this opens: contents of private ones are for holders of the same
+    /// credentials only. The same after a rotation by the agent.
+    pub(super) fn identity(&self, agent: &str) -> String {
+        match self {
+            Self::File(path) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                format!("agent {agent} {name}")
+            }
+            Self::Value(value) => format!("value {:x}", Sha256::digest(value.expose_secret())),
+        }
+    }
+
+    async fn read(&self) -> io::Result<SecretString> {
+        match self {
+            Self::File(path) => {
+                let text = tokio::fs::read_to_string(path).await?;
+                Ok(text.into())
+            }
+            Self::Value(value) => Ok(value.clone()),
+        }
+    }
+
+    /// Returns the settings with which git uses the credentials for a URL, and for no other host. A private key is written to
+    /// a file in `home`, which git may read.
+    pub(super) async fn access(&self, url: &str, home: &Path) -> io::Result<Access> {
+        let value = self.read().await?;
+        let text = value.expose_secret().trim();
+        let mut access = Access::default();
+        if text.starts_with(KEY_BEGINS) {
+            let mut file = tempfile::Builder::new().prefix("key").tempfile_in(home)?;
+            // Programs that read keys want the line to end.
+            writeln!(file, "{text}")?;
+            access.key = Some(file.into_temp_path());
+        } else if let Some(origin) = checks::http_origin(url) {
+            let (user, password) = text.split_once(':').unwrap_or((TOKEN_USER, text));
+            let variables = [("ROTA_GIT_USER", user), ("ROTA_GIT_PASSWORD", password)];
+            for (name, value) in variables {
+                access.environment.0.insert(name.to_owned(), value.to_owned());
+            }
+            access.settings.push((format!("credential.{origin}.helper"), HELPER.to_owned()));
+        } else {
+            let text = "the secret is no private key in PEM, which SSH needs, and the URL is not of HTTP";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(access)
+    }
+}
+
+/// Writes the settings of SSH into a file in `home`, and returns it with the command that uses it. SSH never prompts, notices a
+/// silent host within two minutes, and remembers the keys of hosts.
+pub(super) fn ssh(home: &Path, key: Option<&Path>) -> io::Result<(TempPath, String)> {
+    let quoted = |path: &Path| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
+    let known = quoted(&home.join("known_hosts"));
+    let mut lines = vec![
+        "Host *".to_owned(),
+        "BatchMode yes".to_owned(),
+        "ConnectTimeout 30".to_owned(),
+        "ServerAliveInterval 30".to_owned(),
+        "ServerAliveCountMax 3".to_owned(),
+        // The first key of a host is believed, as on a new machine; another one later is refused.
+        "StrictHostKeyChecking accept-new".to_owned(),
+        format!("UserKnownHostsFile {known} ~/.ssh/known_hosts"),
+    ];
+    if let Some(key) = key {
+        lines.push("IdentitiesOnly yes".to_owned());
+        lines.push("IdentityAgent none".to_owned());
+        lines.push(format!("IdentityFile {}", quoted(key)));
+    }
+    let mut file = tempfile::Builder::new().prefix("ssh").tempfile_in(home)?;
+    file.write_all((lines.join("\n") + "\n").as_bytes())?;
+    let path = file.into_temp_path();
+    // Git has a shell parse it.
+    let command = format!("ssh -F '{}'", path.display().to_string().replace('\'', r"'\''"));
+    Ok((path, command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tokens_are_for_their_host_and_read_for_each_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("TOKEN");
+        let credential = Credential::File(file.clone());
+        for (value, user, password) in [("first\n", TOKEN_USER, "first"), ("me:second", "me", "second")] {
+            std::fs::write(&file, value).unwrap();
+            let access = credential.access("https://git.example/a.git", folder.path()).await.unwrap();
+            assert_eq!(access.environment.0["ROTA_GIT_USER"], user);
+            assert_eq!(access.environment.0["ROTA_GIT_PASSWORD"], password);
+            assert_eq!(access.settings[0].0, "credential.https://git.example.helper");
+            assert!(access.key.is_none());
+        }
+        assert!(credential.access("ssh://git.example/a.git", folder.path()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn keys_are_files_for_the_time_of_a_call() {
+        let home = tempfile::tempdir().unwrap();
+        let credential = Credential::Value(format!("{KEY_BEGINS} x").into());
+        let access = credential.access("git@git.example:a.git", home.path()).await.unwrap();
+        let key = access.key.as_ref().unwrap().to_path_buf();
+        assert_eq!(std::fs::read_to_string(&key).unwrap(), format!("{KEY_BEGINS} x\n"));
+        let (settings, command) = ssh(home.path(), Some(&key)).unwrap();
+        assert_eq!(command, format!("ssh -F '{}'", settings.display()));
+        assert!(
+            std::fs::read_to_string(&settings)
+                .unwrap()
+                .contains(&format!("IdentityFile \"{}\"", key.display()))
+        );
+        drop((access, settings));
+        assert_eq!(home.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn identity_outlives_rotation_and_holds_no_value() {
+        let file = Credential::File("/secrets/TOKEN".into());
+        assert_eq!(file.identity("default/coder"), "agent default/coder TOKEN");
+        let identity = Credential::Value("very-secret".to_owned().into()).identity("default/coder");
+        assert!(!identity.contains("very-secret"));
+        assert_ne!(identity, Credential::Value("other".to_owned().into()).identity("default/coder"));
+    }
+}

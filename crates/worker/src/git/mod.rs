@@ -1,0 +1,37 @@
+//! Git: repositories that attempts work on, and what they leave in them. One bare cache per repository and credentials is
+//! fetched once for all attempts of a host ([`cache`]); each attempt has a clone of its own that borrows the cache's objects
+//! ([`clone`]); at its end a snapshot becomes a bundle and a patch ([`snapshot`]).
+//!
+//! All calls are of the `git` program under a supervisor: its behaviour with credentials, sparse checkouts and bundles is what
+//! users know. None of them runs a hook, prompts, or takes variables of a task. Linked worktrees would share hooks, settings
+//! and the shallow file between attempts.
+
+mod cache;
+mod checks;
+mod clone;
+mod credential;
+mod failure;
+mod identity;
+mod run;
+mod snapshot;
+
+use rota_proto::worker::v1::Assign;
+
+pub(crate) use cache::Borrowed;
+pub(crate) use checks::local_path;
+pub(crate) use clone::{Base, Cloning};
+pub(crate) use credential::Credential;
+pub(crate) use identity::write as write_identity;
+pub(crate) use run::{Git, GitError};
+pub(crate) use snapshot::{FOLDER, snapshot};
+
+/// Returns the repository of an attempt's workspace.
+pub(crate) fn source(assign: &Assign) -> Option<&rota_proto::v1::GitSource> {
+    assign.spec.as_ref()?.workspace.as_ref()?.git.as_ref()
+}
+
+/// Whether repositories can be cloned. A program that fails is reported by its attempt.
+pub(crate) fn is_installed() -> bool {
+    let search = rota_telemetry::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&search).any(|entry| entry.join("git").is_file())
+}

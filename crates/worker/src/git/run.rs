@@ -1,0 +1,211 @@
+//! One call of git: never prompts, runs no hook, takes no variable of a task, and has a time limit.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rota_proto::v1::Failure;
+use rota_telemetry::redact::Redactor;
+use tempfile::TempPath;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::checks::has_credentials;
+use super::credential::{Access, Credential, ssh};
+use super::failure::Cause;
+use crate::runtimes::tail::Tail;
+use crate::runtimes::{Environment, Stop, failure, stopped};
+use crate::supervise::{self, Program};
+use crate::workspace::probe_in_time;
+
+/// Longest time that a call takes.
+const TIMEOUT: Duration = Duration::from_secs(900);
+/// Time between the request to end and the kill.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
+/// Bytes of the last output that a failure message contains, and of an answer.
+const MAX_OUTPUT: usize = 2 << 10;
+/// Variables of the worker that lead to hosts, and that name whom to trust.
+const INHERITED: [&str; 13] = [
+    "PATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+];
+
+/// Why a call of git did not succeed.
+#[derive(Debug)]
+pub(crate) enum GitError {
+    Failed {
+        cause: Cause,
+        failure: Failure,
+    },
+    /// An end was requested meanwhile.
+    Stopped,
+}
+
+/// Access to the host of a repository.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Network {
+    pub(crate) credential: Option<Credential>,
+}
+
+/// How git is called for one attempt and repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Git {
+    /// Directory that it runs in.
+    pub(crate) directory: PathBuf,
+    /// Home of git, and of SSH for calls over the network.
+    pub(crate) home: PathBuf,
+    /// URL of the repository, for messages.
+    pub(crate) url: String,
+    /// What may open the repository; none for calls that stay on this machine.
+    pub(crate) network: Option<Network>,
+    /// Variables besides those of every call.
+    pub(crate) environment: Environment,
+    pub(crate) redactor: Redactor,
+}
+
+impl Git {
+    /// Returns the same in another directory.
+    pub(super) fn within(&self, directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), ..self.clone() }
+    }
+
+    pub(super) fn failed(&self, cause: Cause, text: String) -> GitError {
+        let hint = cause.hint().to_owned();
+        let failure = Failure { hint, ..failure(cause.class(has_credentials(&self.url)), text) };
+        GitError::Failed { cause, failure }
+    }
+
+    /// Returns the variables of a call, and the files that they name, which live as long as what is returned.
+    async fn environment(&self) -> std::io::Result<(Environment, Access, Option<TempPath>)> {
+        let access = match self.network.as_ref().and_then(|network| network.credential.as_ref()) {
+            Some(credential) => credential.access(&self.url, &self.home).await?,
+            None => Access::default(),
+        };
+        let mut environment = Environment::default();
+        let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
+        let inherited = INHERITED.iter().filter_map(|name| Some((*name, rota_telemetry::env::var(name)?)));
+        inherited.for_each(|(name, value)| drop(set(name, value)));
+        let home = self.home.to_string_lossy().into_owned();
+        for (name, value) in [
+            ("HOME", home.as_str()),
+            ("TMPDIR", &home),
+            ("LC_ALL", "C"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            // Contents of LFS stay pointers.
+            ("GIT_LFS_SKIP_SMUDGE", "1"),
+            // `ext::` would run any program.
+            ("GIT_ALLOW_PROTOCOL", "https:http:ssh:git:file"),
+            // A host that sends less is as good as silent. Over SSH, a connection ends by its own limits.
+            ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+            ("GIT_HTTP_LOW_SPEED_TIME", "60"),
+        ] {
+            set(name, value.to_owned());
+        }
+        let mut settings = None;
+        if self.network.is_some() {
+            let (file, command) = ssh(&self.home, access.key.as_deref())?;
+            set("GIT_SSH_COMMAND", command);
+            settings = Some(file);
+        }
+        let fixed = [
+            ("core.hooksPath", "/dev/null"),
+            ("core.fsmonitor", "false"),
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+            // Those of the machine: the task chooses the host.
+            ("credential.helper", ""),
+        ];
+        let fixed = fixed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let configured = fixed.into_iter().chain(access.settings.iter().cloned());
+        let mut count = 0;
+        for (index, (name, value)) in configured.enumerate() {
+            set(&format!("GIT_CONFIG_KEY_{index}"), name);
+            set(&format!("GIT_CONFIG_VALUE_{index}"), value);
+            count = index + 1;
+        }
+        set("GIT_CONFIG_COUNT", count.to_string());
+        for (name, value) in self.environment.0.iter().chain(&access.environment.0) {
+            set(name, value.clone());
+        }
+        Ok((environment, access, settings))
+    }
+
+    /// Runs git. Returns the end of its output.
+    pub(super) async fn run(
+        &self,
+        args: &[&str],
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<String, GitError> {
+        let what = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
+        let failed = |cause, text: String| self.failed(cause, format!("git {what}: {text}"));
+        let (environment, _access, _settings) = self.environment().await.map_err(|error| {
+            let text = format!("failed to use the credentials of the repository: {error}");
+            let is_task = error.kind() == std::io::ErrorKind::InvalidInput;
+            failed(if is_task { Cause::Task } else { Cause::Machine }, text)
+        })?;
+        let program = Program {
+            program: "git".to_owned(),
+            args: args.iter().map(ToString::to_string).collect(),
+            environment,
+            directory: self.directory.clone(),
+        };
+        let mut running =
+            supervise::start(program).await.map_err(|error| failed(Cause::Machine, error.to_string()))?;
+        running.stdin = None;
+        let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
+        // Hashes and counts, in which nothing is redacted.
+        let mut answer = Tail::new(&Redactor::default(), MAX_OUTPUT);
+        let mut errors = Tail::new(&self.redactor, MAX_OUTPUT);
+        let run =
+            async { tokio::join!(running.wait(), read(stdout, &mut answer), read(stderr, &mut errors)).0 };
+        let ended = tokio::select! {
+            ended = timeout(TIMEOUT, run) => ended.ok(),
+            _ = stopped(stop) => {
+                let _ = running.end(CANCEL_GRACE).await;
+                return Err(GitError::Stopped);
+            }
+        };
+        match ended {
+            Some(Ok(exit)) if exit.code == Some(0) => Ok(answer.text().trim_end().to_owned()),
+            Some(Ok(exit)) => {
+                let output = errors.text().trim().to_owned();
+                // A signal is the kernel's, for lack of memory, or a person's.
+                if exit.code.is_none() {
+                    return Err(failed(Cause::Machine, output));
+                }
+                match probe_in_time(self.directory.clone()).await {
+                    Ok(()) => Err(failed(Cause::of(&output), output)),
+                    Err(error) => {
+                        let text = format!("{output}; failed to write its directory: {error}");
+                        Err(failed(Cause::Machine, text))
+                    }
+                }
+            }
+            Some(Err(error)) => Err(failed(Cause::Machine, error.to_string())),
+            None => {
+                let _ = running.end(CANCEL_GRACE).await;
+                Err(failed(Cause::Host, format!("timed out after {} s", TIMEOUT.as_secs())))
+            }
+        }
+    }
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {
+    let Some(mut from) = from else { return };
+    let mut piece = BytesMut::new();
+    while let Ok(1..) = from.read_buf(&mut piece).await {
+        into.add(&piece.split());
+    }
+}

@@ -1,0 +1,157 @@
+//! What an attempt with directories gets before its runtime starts: secrets, environment, workspace, and the walls around its
+//! programs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rota_proto::v1::{Failure, FailureClass, Severity, event};
+use rota_proto::worker::v1::Assign;
+use tokio::sync::mpsc;
+
+use super::attempt::{AttemptDeps, in_place};
+use super::confinement::Overlap;
+use super::declared;
+use super::handle::AttemptHandle;
+use super::redact::Redaction;
+use super::secrets;
+use crate::artifacts::Given;
+use crate::git::{self, Cloning};
+use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
+use crate::workspace::{AttemptDirs, PrepareError};
+
+/// An attempt that can start.
+pub(super) struct Prepared {
+    pub(super) attempt: Attempt,
+    /// The folder of the agent's secrets, and those that the attempt got.
+    pub(super) secrets: Option<(PathBuf, BTreeMap<String, String>)>,
+}
+
+/// Prepares an attempt. Its directories are in `slot` from then on that they exist, whatever becomes of this call.
+pub(super) async fn prepare(
+    deps: &AttemptDeps,
+    mut assign: Box<Assign>,
+    given: Given,
+    events: &mpsc::Sender<event::Kind>,
+    slot: &mut Option<AttemptDirs>,
+    handle: &AttemptHandle,
+    redaction: &Redaction,
+) -> Result<Prepared, RunOutcome> {
+    let scratch = deps.root.scratch(&assign);
+    deps.root.show_supervisors();
+    let secrets =
+        secrets::read(deps.secrets_dir.as_deref(), &mut assign).await.map_err(RunOutcome::Failed)?;
+    let words = declared::common_words(secrets.selected.iter().chain(&assign.secrets)).join(", ");
+    let all = secrets.selected.values().chain(&secrets.withheld).chain(assign.secrets.values());
+    let redactor = redaction.declare(&declared::values(&deps.token, all, &assign).await);
+    if !words.is_empty() {
+        let text = format!("the values of these secrets are ordinary words, which stay in results: {words}");
+        let _ = events.send(notice(Severity::Low, "secret_is_common_word", text)).await;
+    }
+    let used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
+    let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
+    let cloning = Cloning::of(&assign, deps.root.state(), secrets.of_repository, redactor.clone());
+    if let Some(name) = deps.root.busy_workspace(&assign) {
+        let text = format!("waiting for workspace {name:?}, which another attempt uses");
+        let _ = events.send(notice(Severity::Low, "workspace_busy", text)).await;
+    }
+    let dirs = directories(deps, &assign, cloning.as_ref(), slot, handle).await?;
+    give(deps, given, &assign, &scratch, handle).await?;
+    confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
+    if let Some(cloning) = &cloning
+        && dirs.repository.is_none()
+    {
+        // Only now: the settings of this repository are of earlier attempts.
+        let git = cloning.git(&dirs.workspace, &scratch.join("home"));
+        let base = cloning.base_of(&git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
+        dirs.repository = base.map(|base| (git, base));
+    }
+    let workspace = dirs.workspace.clone();
+    Ok(Prepared { attempt: Attempt { workspace, scratch, environment, assign, redactor }, secrets: used })
+}
+
+impl From<PrepareError> for RunOutcome {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Failed(failed) => Self::Failed(failed),
+            PrepareError::Stopped => Self::Stopped { by: "interrupt" },
+        }
+    }
+}
+
+/// Creates the directories. Git may write nothing but them and its caches meanwhile.
+async fn directories<'a>(
+    deps: &AttemptDeps,
+    assign: &Assign,
+    cloning: Option<&Cloning>,
+    slot: &'a mut Option<AttemptDirs>,
+    handle: &AttemptHandle,
+) -> Result<&'a mut AttemptDirs, RunOutcome> {
+    if let Some(confinement) = &deps.confinement {
+        let mut directories = deps.root.clone_directories(assign);
+        directories.extend(cloning.into_iter().flat_map(Cloning::directories));
+        let directories: Vec<_> = directories.iter().map(PathBuf::as_path).collect();
+        let mut jail =
+            confinement.jail(&directories, None).map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
+        if let Some(path) = git::source(assign).and_then(|source| git::local_path(&source.url)) {
+            let path = confinement.in_place(&path);
+            jail.read.push(path.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?);
+        }
+        handle.group.confine(jail);
+    }
+    Ok(slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?))
+}
+
+/// Writes what the attempt is given into its scratch directory, until a request to stop.
+async fn give(
+    deps: &AttemptDeps,
+    given: Given,
+    assign: &Assign,
+    scratch: &Path,
+    handle: &AttemptHandle,
+) -> Result<(), RunOutcome> {
+    let written = match git::source(assign) {
+        Some(_) => git::write_identity(&scratch.join("home"), assign).await,
+        None => Ok(()),
+    };
+    let written = match written {
+        Ok(()) => context::write(scratch, assign).await,
+        failed => failed,
+    };
+    if let Err(error) = written {
+        let text = format!("failed to prepare the scratch directory: {error}");
+        return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));
+    }
+    let mut stop = handle.stop_signal();
+    let folder = context::context(scratch);
+    tokio::select! {
+        fetched = given.fetch(&deps.caller, &assign.namespace, &folder) => fetched,
+        _ = stopped(&mut stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
+    }
+}
+
+/// Confines the programs of the attempt from now on.
+fn confine(
+    deps: &AttemptDeps,
+    assign: &Assign,
+    dirs: &AttemptDirs,
+    cloning: Option<&Cloning>,
+    handle: &AttemptHandle,
+) -> Result<(), Box<Failure>> {
+    let Some(confinement) = &deps.confinement else { return Ok(()) };
+    let (own, in_place): (Vec<&Path>, _) = if in_place(assign) {
+        (vec![&dirs.scratch], Some(dirs.workspace.as_path()))
+    } else {
+        (vec![&dirs.scratch, &dirs.workspace], None)
+    };
+    let config = dirs.cli_config();
+    let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
+    let mut jail = confinement.jail(&own, in_place).map_err(|overlap| Box::new(invalid(&overlap)))?;
+    // Its clone borrows objects from there.
+    jail.read.extend(cloning.map(|cloning| cloning.cache().to_owned()));
+    handle.group.confine(jail);
+    Ok(())
+}
+
+fn invalid(overlap: &Overlap) -> Failure {
+    failure(FailureClass::Invalid, overlap.to_string())
+}

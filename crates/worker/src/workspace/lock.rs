@@ -1,0 +1,53 @@
+//! Locks between processes, by files. A process that ends releases its own.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::runtimes::{Stop, stopped};
+
+/// Interval between attempts to take a lock; the kernel does not notify.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Waits until no process holds a lock on a file.
+pub(super) async fn unlocked(path: &Path) {
+    while let Ok(file) = File::options().write(true).open(path)
+        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        sleep(LOCK_INTERVAL).await;
+    }
+}
+
+/// Whether others may hold a lock too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lock {
+    Shared,
+    Exclusive,
+}
+
+/// Waits for the lock on a file, which attempts of other processes may hold. None if an end was requested meanwhile.
+pub(crate) async fn locked(
+    path: &Path,
+    kind: Lock,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    loop {
+        let held = match kind {
+            Lock::Shared => file.try_lock_shared(),
+            Lock::Exclusive => file.try_lock(),
+        };
+        match held {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => tokio::select! {
+                () = sleep(LOCK_INTERVAL) => {}
+                _ = stopped(stop) => return Ok(None),
+            },
+        }
+    }
+}
