@@ -10,6 +10,14 @@ pub enum Error {
     /// Temporary, or until a person intervenes.
     #[error("the storage of artifacts is unavailable: {0}")]
     Unavailable(String),
+    /// A call did not end in time; it may have an effect later.
+    #[error("the storage of artifacts did not answer in time")]
+    TimedOut,
+    /// Another control plane removes parts at this location.
+    #[error(
+        "another control plane of the same store removes parts at {0}: nothing is removed here until it has not done so for a day"
+    )]
+    Shared(String),
     #[error("part {0} is not stored")]
     NotFound(Digest),
     /// What is stored does not have the digest under which it is stored.

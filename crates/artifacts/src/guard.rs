@@ -19,9 +19,17 @@ pub(crate) struct Guard {
 #[derive(Debug, Default)]
 struct State {
     pinned: HashMap<Key, usize>,
-    /// Parts that a sweep is removing.
+    /// Parts that a sweep is removing, or that may still be removed by a call that did not end in time.
     condemned: HashSet<Key>,
+    /// Sweeps that run, and what was pinned since the first of them began: a list that was committed meanwhile is not among those
+    /// that a sweep has read.
+    sweeps: usize,
+    pinned_since: HashSet<Key>,
 }
+
+/// A sweep that runs, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Sweeping(Arc<Guard>);
 
 /// Keeps parts until it is dropped.
 #[derive(Debug)]
@@ -36,25 +44,54 @@ impl Guard {
         for key in &keys {
             *state.pinned.entry(key.clone()).or_default() += 1;
         }
+        if state.sweeps > 0 {
+            state.pinned_since.extend(keys.iter().cloned());
+        }
         Pin { guard: Arc::clone(self), keys }
+    }
+
+    /// Begins a sweep, before it reads anything.
+    pub(crate) fn sweep(self: &Arc<Self>) -> Sweeping {
+        let mut state = self.state.lock();
+        state.sweeps += 1;
+        let pinned: Vec<_> = state.pinned.keys().cloned().collect();
+        state.pinned_since.extend(pinned);
+        Sweeping(Arc::clone(self))
+    }
+
+    /// Returns the parts that may still be removed by an earlier sweep.
+    pub(crate) fn condemned(&self) -> HashSet<Key> {
+        self.state.lock().condemned.clone()
     }
 
     /// Returns those of these parts that may be removed. They are not stored any more from now on, whatever a look shows.
     pub(crate) fn condemn(&self, keys: Vec<Key>) -> Vec<Key> {
         let mut state = self.state.lock();
-        let free: Vec<_> = keys.into_iter().filter(|key| !state.pinned.contains_key(key)).collect();
+        let free: Vec<_> = keys.into_iter().filter(|key| !state.pinned_since.contains(key)).collect();
         state.condemned.extend(free.iter().cloned());
         free
     }
 
     /// Ends the removal of these parts.
-    pub(crate) fn removed(&self, keys: &[Key]) {
+    pub(crate) fn removed<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
         let mut state = self.state.lock();
-        state.condemned.retain(|key| !keys.contains(key));
+        for key in keys {
+            state.condemned.remove(key);
+        }
     }
 
     pub(crate) fn is_condemned(&self, key: &Key) -> bool {
         self.state.lock().condemned.contains(key)
+    }
+}
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.sweeps -= 1;
+        if state.sweeps == 0 {
+            state.pinned_since.clear();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub const MAX_PART_BYTES: usize = 1 << 20;
 /// Level of compression: about 400 MB/s of text.
 const LEVEL: i32 = 1;
 /// Calls to the object store at a time, per request.
-const CONCURRENCY: usize = 8;
+const CONCURRENCY: usize = 32;
 /// Time of one call to the object store, with its own retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -32,6 +32,8 @@ pub struct Parts {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) guard: Arc<Guard>,
     location: String,
+    /// Who may remove parts; none if no other program can use the location.
+    pub(crate) owner: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -55,7 +57,7 @@ impl Parts {
         let (store, prefix) =
             object_store::parse_url_opts(&url, settings).map_err(|error| bad(error.to_string()))?;
         let store = Arc::new(PrefixStore::new(store, prefix));
-        Ok(Self { store, guard: Arc::default(), location: location.to_owned() })
+        Ok(Self { store, guard: Arc::default(), location: location.to_owned(), owner: None })
     }
 
     /// Opens a folder, which is created, and readable by its owner only.
@@ -65,13 +67,19 @@ impl Parts {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder).map_err(|error| bad(error.to_string()))?;
         let local = LocalFileSystem::new_with_prefix(folder).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { store: Arc::new(local.with_fsync(true)), guard: Arc::default(), location })
+        Ok(Self { store: Arc::new(local.with_fsync(true)), guard: Arc::default(), location, owner: None })
     }
 
     /// Returns the parts of one control plane: several may share a location, and none removes those of another.
     pub fn of(&self, store: &str) -> Self {
         let inner = PrefixStore::new(Arc::clone(&self.store), store);
-        Self { store: Arc::new(inner), guard: Arc::default(), location: self.location.clone() }
+        let owner = self.owner.clone();
+        Self { store: Arc::new(inner), guard: Arc::default(), location: self.location.clone(), owner }
+    }
+
+    /// Returns the same for one owner: sweeps fail while another one sweeps.
+    pub fn owned_by(self, owner: &str) -> Self {
+        Self { owner: Some(owner.into()), ..self }
     }
 
     /// Returns its URL, or the path of a folder.
@@ -160,6 +168,6 @@ pub(crate) async fn within<T>(call: impl Future<Output = object_store::Result<T>
         Ok(Ok(done)) => Ok(done),
         Ok(Err(object_store::Error::NotFound { .. })) => Err(Error::NotFound(Digest::of(&[]))),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Error::Unavailable(format!("no answer within {CALL_TIMEOUT:?}"))),
+        Err(_) => Err(Error::TimedOut),
     }
 }

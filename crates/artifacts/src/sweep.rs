@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -14,6 +14,10 @@ use crate::{Digest, Error, Parts};
 
 /// Parts that are removed together: a part of them cannot be stored meanwhile.
 const BATCH: usize = 256;
+/// Name of the object with who removes parts at a location.
+const OWNER: &str = ".owner";
+/// Time for which another owner counts as alive after its last sweep, less than an hour of which every sweep disregards.
+const OWNED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What a sweep has found and removed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -31,17 +35,23 @@ impl Parts {
         until: SystemTime,
         referenced: impl Future<Output = Result<HashSet<Digest>, E>>,
     ) -> Result<Swept, E> {
+        self.claim(until).await?;
+        let _sweeping = self.guard.sweep();
+        let mut unsure = self.guard.condemned();
         let (mut old, mut swept) = (Vec::new(), Swept::default());
         let mut all = self.store.list(None);
         while let Some(found) = within(all.try_next()).await? {
             let stored = SystemTime::from(found.last_modified);
             let Some(key) = key(&found.location) else { continue };
+            unsure.remove(&key);
             *swept.bytes.entry(Arc::clone(&key.0)).or_default() += found.size;
             if stored <= until {
                 old.push((key, found.size));
             }
         }
         drop(all);
+        // Their removal has ended since.
+        self.guard.removed(&unsure);
         if old.is_empty() {
             return Ok(swept);
         }
@@ -49,28 +59,60 @@ impl Parts {
         old.retain(|((_, digest), _)| !referenced.contains(digest));
         for batch in old.chunks(BATCH) {
             let condemned = self.guard.condemn(batch.iter().map(|(key, _)| key.clone()).collect());
-            let removed = self.remove(&condemned).await;
-            self.guard.removed(&condemned);
-            removed?;
-            for ((namespace, _), size) in batch.iter().filter(|(key, _)| condemned.contains(key)) {
+            let (removed, failed) = self.remove(&condemned).await;
+            for ((namespace, _), size) in batch.iter().filter(|(key, _)| removed.contains(key)) {
                 if let Some(bytes) = swept.bytes.get_mut(namespace) {
                     *bytes = bytes.saturating_sub(*size);
                 }
             }
-            swept.removed += condemned.len() as u64;
+            swept.removed += removed.len() as u64;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
         }
         Ok(swept)
     }
 
-    async fn remove(&self, keys: &[Key]) -> Result<(), Error> {
-        let paths: Vec<_> = keys.iter().map(path).collect();
-        let removals = futures::stream::iter(paths).map(|path| async move {
-            match within(self.store.delete(&path)).await {
+    /// Notes at the location that this control plane removes parts there, and fails if another one does: it may have been started
+    /// from a copy of the same store, and knows of none of the later lists.
+    async fn claim(&self, until: SystemTime) -> Result<(), Error> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let path = Path::from(OWNER);
+        match within(self.store.get(&path)).await {
+            Ok(found) => {
+                let at = SystemTime::from(found.meta.last_modified);
+                let is_recent = at.checked_add(OWNED_FOR).is_none_or(|ends| ends > until);
+                if within(found.bytes()).await? != owner.as_bytes() && is_recent {
+                    return Err(Error::Shared(self.location().to_owned()));
+                }
+            }
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        within(self.store.put(&path, owner.as_bytes().to_vec().into())).await.map(drop)
+    }
+
+    /// Removes parts, and returns which of them are removed, with the first error. A part whose call has not ended in time stays
+    /// condemned until a later sweep: it could still be removed after it was stored again.
+    async fn remove(&self, keys: &[Key]) -> (HashSet<Key>, Option<Error>) {
+        let removals = futures::stream::iter(keys.to_vec()).map(|key| async move {
+            let removed = match within(self.store.delete(&path(&key))).await {
                 Err(Error::NotFound(_)) => Ok(()),
                 other => other,
-            }
+            };
+            (key, removed)
         });
-        removals.buffer_unordered(8).try_collect().await
+        let (mut removed, mut failed) = (HashSet::new(), None);
+        for (key, ended) in removals.buffer_unordered(8).collect::<Vec<_>>().await {
+            if !matches!(ended, Err(Error::TimedOut)) {
+                self.guard.removed([&key]);
+            }
+            match ended {
+                Ok(()) => drop(removed.insert(key)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        (removed, failed)
     }
 }
 

@@ -90,6 +90,58 @@ async fn part_of_a_list_that_is_committed_during_a_sweep_stays() {
     assert_eq!(swept.await.unwrap().removed, 0);
 }
 
+/// A list may be committed after the sweep has read the others.
+#[tokio::test]
+async fn part_that_was_pinned_during_a_sweep_stays() {
+    let (_folder, parts) = folder();
+    let (digest, _) = parts.put("a", "late".into()).await.unwrap();
+    let (other, _) = parts.put("a", "other".into()).await.unwrap();
+    let during = parts.clone();
+    let swept = parts.sweep(later(), async {
+        drop(during.pin("a", &[digest]));
+        Ok::<_, Error>(HashSet::new())
+    });
+    assert_eq!(swept.await.unwrap().removed, 1);
+    assert_eq!(parts.missing("a", &[digest, other]).await.unwrap(), [other]);
+    // The next one knows of the list, if there is one.
+    assert_eq!(sweep(&parts, later(), &[]).await, 1);
+}
+
+#[tokio::test]
+async fn part_that_could_not_be_removed_can_be_stored_again() {
+    let (folder, parts) = folder();
+    let (digest, _) = parts.put("a", "kept".into()).await.unwrap();
+    // Something that no file can be removed from.
+    let at = file(&folder, "a", digest);
+    fs::remove_file(&at).unwrap();
+    fs::create_dir_all(at.join("inner")).unwrap();
+    fs::write(at.join("inner/file"), "").unwrap();
+    let _ = parts.sweep(later(), async { Ok::<_, Error>(HashSet::new()) }).await;
+    fs::remove_dir_all(&at).unwrap();
+    assert_eq!(parts.put("a", "kept".into()).await.unwrap().0, digest);
+    assert_eq!(parts.missing("a", &[digest]).await.unwrap(), []);
+}
+
+/// A restored copy of a store has its id, and none of the later lists.
+#[tokio::test]
+async fn copies_of_a_control_plane_remove_nothing() {
+    let (folder, shared) = folder();
+    let of = |owner: &str| shared.clone().owned_by(owner).of("store");
+    let (original, copy) = (of("original"), of("copy"));
+    let (digest, _) = original.put("a", "text".into()).await.unwrap();
+    let now = fs::metadata(folder.path()).unwrap().modified().unwrap();
+    let all = || async { Ok::<_, Error>([digest].into()) };
+    original.sweep(now, all()).await.unwrap();
+    let refused = copy.sweep(now, async { Ok::<_, Error>(HashSet::new()) }).await.unwrap_err();
+    assert!(matches!(refused, Error::Shared(_)), "{refused}");
+    original.sweep(now, all()).await.unwrap();
+    assert_eq!(copy.missing("a", &[digest]).await.unwrap(), []);
+    // Once the original has not been there for a day.
+    let tomorrow = now + Duration::from_secs(25 * 3600);
+    copy.sweep(tomorrow, all()).await.unwrap();
+    assert!(original.sweep(now, all()).await.is_err());
+}
+
 #[tokio::test]
 async fn control_planes_that_share_a_location_remove_only_their_own() {
     let (_folder, shared) = folder();

@@ -42,7 +42,8 @@ pub enum Class {
     Quarantined,
     /// The worker's disk, memory or workspace failed.
     Environment,
-    /// The host of the task's repository does not respond, or refuses the credentials.
+    /// The host of the task's repository does not respond, or refuses the credentials; or the storage of artifacts does not
+    /// respond.
     Source,
 }
 

@@ -16,7 +16,7 @@ pub fn in_event(kind: &mut event::Kind, visit: &mut dyn FnMut(&mut String)) {
             change.failure.iter_mut().for_each(|failure| in_failure(failure, visit));
         }
         event::Kind::Progress(progress) => visit(&mut progress.step),
-        event::Kind::Output(_) => {}
+        event::Kind::Output(_) | event::Kind::WorkEnded(_) => {}
         event::Kind::Message(message) => visit(&mut message.text),
         event::Kind::ToolCall(call) => {
             visit(&mut call.call_id);

@@ -20,6 +20,8 @@ use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
 const DEFAULT_AUDIENCE: &str = "rota";
+/// What the names of variables of the clouds' own tools begin with.
+const CLOUDS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// MiB of artifacts of a namespace, unless `artifacts_quota_mib` is set.
 const DEFAULT_QUOTA_MIB: u64 = 10 * 1024;
 /// Heading of the flags about OpenID Connect in `--help`.
@@ -168,6 +170,8 @@ pub enum SettingsError {
     /// One of two keys is missing.
     #[error("tls_certificate and tls_key must be set together")]
     IncompleteTls,
+    #[error("failed to write {path}: {source}", path = .path.display())]
+    Owner { path: PathBuf, source: std::io::Error },
     #[error("artifacts: {0}")]
     Artifacts(#[from] rota_artifacts::Error),
     /// The token that names the issuer is unreadable.
@@ -232,14 +236,25 @@ impl Settings {
 
     fn artifacts(&self) -> Result<Parts, SettingsError> {
         Ok(match &self.artifacts {
-            Some(url) => Parts::open(
-                url,
-                env::vars_os()
-                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                    .collect(),
-            )?,
+            Some(url) => Parts::open(url, cloud_settings())?.owned_by(&self.owner()?),
             None => Parts::in_folder(&self.data_dir.join("artifacts"))?,
         })
+    }
+
+    /// Returns an id of this data directory, which a restored copy of its store elsewhere does not have.
+    fn owner(&self) -> Result<String, SettingsError> {
+        let path = self.data_dir.join("artifacts.owner");
+        let failed = |source| SettingsError::Owner { path: path.clone(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(owner) if !owner.trim().is_empty() => return Ok(owner.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let owner = uuid::Uuid::new_v4().to_string();
+        std::fs::create_dir_all(&self.data_dir)
+            .and_then(|()| std::fs::write(&path, &owner))
+            .map_err(failed)?;
+        Ok(owner)
     }
 
     fn tls(&self) -> Result<Option<Tls>, SettingsError> {
@@ -297,6 +312,16 @@ fn issuer_of(file: &Path) -> Result<String, SettingsError> {
     let token = std::fs::read_to_string(file)
         .map_err(|source| SettingsError::TokenFile { path: file.to_owned(), source })?;
     Oidc::issuer_of(&token).ok_or_else(|| SettingsError::NoIssuerInToken(file.to_owned()))
+}
+
+/// Returns the variables of the clouds' own tools. Others have names that mean something to an object store as well, such as
+/// `TOKEN` and `ENDPOINT`.
+fn cloud_settings() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let is_of_cloud = |name: &str| CLOUDS.iter().any(|cloud| name.starts_with(cloud));
+    env::vars_os().filter_map(text).filter(|(name, _)| is_of_cloud(name)).collect()
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ impl Printer {
                 let text = format!("▸ {:3.0}% {}", progress.fraction * 100.0, clean(&progress.step));
                 self.style(AnsiColor::Cyan.on_default(), text.trim_end())
             }
+            event::Kind::WorkEnded(_) => "  storing what the attempt has left".to_owned(),
             event::Kind::Message(message) => self.message(message),
             event::Kind::ToolCall(call) => {
                 let text = format!("⚙ {} {}", plain(&call.tool), first_line(&call.input_json, 160));

@@ -201,3 +201,39 @@ async fn damaged_parts_fail_the_download() -> Result<()> {
     assert!(files(&fixture.dir().join("got")).is_empty(), "nothing is left of it");
     Ok(())
 }
+
+/// A namespace that has used up its room loses files, and no results.
+#[tokio::test]
+async fn quota_costs_no_result() -> Result<()> {
+    let mut fixture = Fixture::bare();
+    fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "2".to_owned()));
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let line = "head -c 3145728 /dev/urandom > $ROTA_OUTPUT/noise";
+    let mut notices = Vec::new();
+    for _ in 0..2 {
+        let task = tasks::create(&client, workload::shell(line, &[])).await?;
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+        notices.extend(tasks::notices(&tasks::log(&client, &task.name).await?));
+    }
+    assert_eq!(notices.last().map(String::as_str), Some("artifacts_not_stored"), "{notices:?}");
+    let input = fixture.dir().join("input");
+    fs::write(&input, "more")?;
+    let refused = fixture
+        .rota(&[
+            "run",
+            "--agent",
+            workload::AGENT,
+            "--input",
+            input.to_str().unwrap(),
+            "--command",
+            "--",
+            "true",
+        ])
+        .await;
+    assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
+    Ok(())
+}

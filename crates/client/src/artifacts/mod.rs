@@ -27,7 +27,9 @@ use crate::retry::{backoff, is_retryable};
 use crate::{Auth, Client, Error};
 
 /// Parts of one call: a slow connection sends them within the timeout of a call.
-const PARTS_PER_CALL: usize = 8;
+const PARTS_PER_CALL: usize = 4;
+/// Time for which a transfer that has begun is repeated at least, since its last progress: the server may be restarted.
+const RETRY_FOR: Duration = Duration::from_secs(300);
 /// Digests that one look-up carries.
 const LOOK_UPS_PER_CALL: usize = 8192;
 /// Parts of one download: a call that fails is repeated from the first part that is missing.
@@ -196,7 +198,8 @@ impl Artifacts {
         if parts.is_empty() {
             return Ok(());
         }
-        let sent = self.repeat(|| {
+        let lasting = Self { retry_for: self.retry_for.max(RETRY_FOR), ..self.clone() };
+        let sent = lasting.repeat(|| {
             let (mut service, parent, parts) = (self.service.clone(), self.parent.clone(), parts.clone());
             let parts =
                 parts.into_iter().map(move |data| UploadPartsRequest { parent: parent.clone(), data });
@@ -239,7 +242,7 @@ impl Artifacts {
             };
             match ended.await {
                 Ok(ended) => ended?,
-                Err(status) if is_retryable(&status) && since.elapsed() < self.retry_for => {
+                Err(status) if is_retryable(&status) && since.elapsed() < self.retry_for.max(RETRY_FOR) => {
                     tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(5))).await;
                 }
                 Err(status) => return Err(Error::new(status, &self.endpoint).into()),

@@ -100,6 +100,9 @@ pub struct Assignment {
     /// When its worker last reported something about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Timestamp>,
+    /// Whether its programs have ended, and what they left is being stored: the clock stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub work_ended: bool,
     /// When its worker last came back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,

@@ -174,6 +174,8 @@ pub enum EventEffect {
     },
     /// The request with this id was resolved without an answer from the control plane.
     InputResolved(String),
+    /// The programs of the attempt have ended; the rest is not work.
+    WorkEnded,
 }
 
 /// Completion of an attempt, as its worker reports it.

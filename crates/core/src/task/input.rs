@@ -54,7 +54,7 @@ impl Step<'_> {
     pub(super) fn match_input_state(&mut self, at: Timestamp) {
         let open = self.task.assignment.as_mut().is_some_and(|assignment| {
             let open = !assignment.open_input.is_empty();
-            assignment.pause(open, at);
+            assignment.pause(open || assignment.work_ended, at);
             open
         });
         match (self.task.state, open) {

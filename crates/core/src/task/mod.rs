@@ -342,9 +342,12 @@ impl Task {
         self.timeout().saturating_sub(self.worked)
     }
 
-    /// Returns the end of its total time; `None` while no attempt works, for example because it waits for a person.
+    /// Returns the end of its total time; `None` while no attempt works: it waits for a person, or only stores what is left.
     pub fn deadline(&self) -> Option<Timestamp> {
         let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
+        if assignment.work_ended {
+            return None;
+        }
         let started = assignment.started_at.unwrap_or(assignment.at);
         Some(started + self.time_left() + assignment.paused)
     }

@@ -76,6 +76,7 @@ impl Step<'_> {
             paused: Duration::ZERO,
             reported_at: None,
             resumed_at: None,
+            work_ended: false,
         });
         self.go(change);
         Ok(())
@@ -198,6 +199,7 @@ impl Step<'_> {
                 assignment.open_input.retain(|(id, _)| *id != request);
                 assignment.open_input.push((request, payload));
             }
+            EventEffect::WorkEnded => assignment.work_ended = true,
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
         if !unlogged {

@@ -29,8 +29,8 @@ use crate::cluster::{AGENT, ROLE, SLOTS, SPEC_HASH, TASK_UID, labels};
 pub(super) const CONTAINER_NAME: &str = "worker";
 /// Time for a deleted pod to finish its tasks, unless its agent sets another.
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(600);
-/// Part of the grace period reserved for stopping unfinished tasks.
-const STOP_RESERVE: Duration = Duration::from_secs(20);
+/// Part of the grace period reserved for stopping unfinished tasks: their programs, and what they left.
+const STOP_RESERVE: Duration = Duration::from_secs(45);
 const CA_PATH: &str = "/var/run/rota/ca";
 const TOKEN_PATH: &str = "/var/run/rota/token";
 const SECRETS_PATH: &str = "/var/run/rota/secrets";

@@ -57,6 +57,8 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
     if let Some(changes) = &list.changes {
         check_changes(changes, &names).map_err(|reason| invalid(format!("{field}.changes"), reason))?;
     }
+    // What is not kept must not keep the rest from being kept.
+    while list.encoded_len() > MAX_LIST && list.skipped.pop().is_some() {}
     list.artifacts.sort_by(|one, other| one.name.cmp(&other.name));
     let size = list.encoded_len();
     if size > MAX_LIST {

@@ -23,6 +23,9 @@ pub(crate) use sweep::run as sweep;
 const HINT: &str =
     "check the storage of artifacts (`artifacts` in the server's settings) and the server's log";
 
+/// Artifacts stop at this multiple of the room that is kept for results: they arrive faster than results are measured.
+const RESERVES: u64 = 2;
+
 /// Contents of artifacts, within the quota of each namespace.
 #[derive(Clone)]
 pub(crate) struct Artifacts {
@@ -32,11 +35,13 @@ pub(crate) struct Artifacts {
     quota: u64,
     /// Bytes as stored, by namespace: counted by each sweep, and added to since.
     used: Arc<Mutex<HashMap<Arc<str>, u64>>>,
+    /// The last measurement of the volume, and the bytes that were stored since.
+    unmeasured: Arc<Mutex<(Option<StoreSpace>, u64)>>,
 }
 
 impl Artifacts {
     pub(crate) fn new(parts: Parts, store: StoreClient, quota: u64) -> Self {
-        Self { parts, store, quota, used: Arc::default() }
+        Self { parts, store, quota, used: Arc::default(), unmeasured: Arc::default() }
     }
 
     /// Fails if nothing more may be stored for a namespace.
@@ -48,21 +53,34 @@ impl Artifacts {
                 used >> 20,
                 self.quota >> 20
             );
-            let hint =
-                "delete old tasks with `rota admin prune`, or raise `artifacts_quota_mib` of the server";
+            let hint = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or raise \
+                        `artifacts_quota_mib` of the server";
             return Err(hinted("ARTIFACTS_FULL", text, hint));
         }
-        // A folder is on the volume of the store by default.
-        match self.store.space().filter(StoreSpace::is_nearly_full) {
-            Some(space) => Err(hinted("ARTIFACTS_FULL", health::describe_space(&space), health::SPACE_HINT)),
-            None => Ok(()),
+        self.admit_list()
+    }
+
+    /// Fails if the volume of the store has no room for more than results. A folder of artifacts is on it by default.
+    pub(crate) fn admit_list(&self) -> Result<(), Status> {
+        let Some(space) = self.store.space() else { return Ok(()) };
+        let mut unmeasured = self.unmeasured.lock();
+        if unmeasured.0.as_ref() != Some(&space) {
+            *unmeasured = (Some(space), 0);
         }
+        // What is reusable within the store's files is of no use to others.
+        let left = space.free.saturating_sub(unmeasured.1);
+        drop(unmeasured);
+        if left < space.needed() * RESERVES {
+            return Err(hinted("ARTIFACTS_FULL", health::describe_space(&space), health::SPACE_HINT));
+        }
+        Ok(())
     }
 
     /// Stores a part durably, and counts its size.
     pub(crate) async fn put(&self, namespace: &Namespace, data: Bytes) -> Result<(), Status> {
         let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(status)?;
         *self.used.lock().entry(namespace.as_str().into()).or_default() += size as u64;
+        self.unmeasured.lock().1 += size as u64;
         Ok(())
     }
 
@@ -84,7 +102,7 @@ pub(crate) fn status(failed: Error) -> Status {
         Error::NotFound(_) => error("ARTIFACT_NOT_STORED", failed.to_string()),
         Error::Damaged(_) => error("STORE_CORRUPT", failed.to_string()),
         Error::Size(_) => crate::wire::status::invalid("data", failed.to_string()),
-        Error::Unavailable(_) | Error::Url { .. } => {
+        Error::Unavailable(_) | Error::TimedOut | Error::Shared(_) | Error::Url { .. } => {
             hinted("ARTIFACTS_UNAVAILABLE", failed.to_string(), HINT)
         }
     }

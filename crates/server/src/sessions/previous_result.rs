@@ -43,8 +43,5 @@ pub(super) async fn get(
         let lists = artifacts::of_task(store, &dependency, last..=last).await?;
         artifacts = lists.into_iter().next().and_then(|found| found.list);
     }
-    if result.is_none() && artifacts.is_none() {
-        return Err(absent());
-    }
     Ok(FetchPreviousResultResponse { result, artifacts })
 }

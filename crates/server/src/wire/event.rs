@@ -94,6 +94,7 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             let request = given.input.as_ref().map_or("", |input| &input.request_id);
             EventEffect::InputResolved(failure::cut(request.to_owned(), MAX_NAME))
         }
+        Some(Kind::WorkEnded(_)) => EventEffect::WorkEnded,
         _ => EventEffect::None,
     };
     event.log_seq = 0;

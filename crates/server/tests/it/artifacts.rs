@@ -2,10 +2,14 @@
 
 use anyhow::Result;
 use rota_proto::v1::{
-    Artifact, ArtifactList, DownloadPartsRequest, FindMissingPartsRequest, IssueWorkerTokenRequest,
-    UploadPartsRequest, artifact_service_client::ArtifactServiceClient,
+    Artifact, ArtifactList, Dependency, DownloadPartsRequest, FindMissingPartsRequest,
+    IssueWorkerTokenRequest, SkippedFile, TaskResult, UploadPartsRequest,
+    artifact_service_client::ArtifactServiceClient,
 };
-use rota_proto::worker::v1::{KeepArtifactsRequest, KeepArtifactsResponse};
+use rota_proto::worker::v1::session_request::Kind;
+use rota_proto::worker::v1::{
+    FetchPreviousResultRequest, KeepArtifactsRequest, KeepArtifactsResponse, Result as WorkerResult, result,
+};
 use rota_testkit::client::{Client, Options, Token, reason};
 use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
@@ -137,5 +141,73 @@ async fn input_must_be_stored() -> Result<()> {
     let task = tasks::create(client, given("input/a")).await?;
     let kept = client.fetch_artifacts(&task.name).await?.attempts;
     assert_eq!((kept.len(), kept[0].attempt), (1, 0));
+    Ok(())
+}
+
+/// What is not kept does not keep the rest from being kept, however long its names are.
+#[tokio::test]
+async fn list_of_skipped_files_is_cut() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let one = holder(&cluster, "one").await?;
+    let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    // Of no content, so that nothing has to be stored.
+    let empty = |number: usize| Artifact {
+        name: format!("output/{number:0>800}"),
+        sha256: hex::encode(Sha256::digest("")),
+        ..Artifact::default()
+    };
+    let skipped = |number: usize| SkippedFile { name: format!("{number:0>1000}"), reason: "x".repeat(250) };
+    let request = KeepArtifactsRequest {
+        namespace: "default".to_owned(),
+        worker: "one".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        artifacts: Some(ArtifactList {
+            artifacts: (0..560).map(empty).collect(),
+            skipped: (0..100).map(skipped).collect(),
+            changes: None,
+        }),
+    };
+    assert_eq!(keep(&one, &request).await?, KeepArtifactsResponse::default());
+    let kept = cluster.client().fetch_artifacts(&task.name).await?.attempts.remove(0).list.unwrap();
+    assert_eq!(kept.artifacts.len(), 560);
+    assert!(kept.skipped.len() < 100);
+    Ok(())
+}
+
+/// A worker that expects artifacts, of which the dependency's own attempt has left none, gets an answer.
+#[tokio::test]
+async fn dependency_without_result_and_artifacts_is_no_error() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let one = holder(&cluster, "one").await?;
+    let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
+    let mut first = tasks::task("echo");
+    upload(&one, "namespaces/default", "given").await?;
+    first.spec.get_or_insert_default().inputs = vec![artifact("input/a", "given")];
+    let first = tasks::create(cluster.client(), first).await?;
+    let assign = worker.take().await?;
+    worker.send(Kind::Result(WorkerResult {
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        kind: Some(result::Kind::Succeeded(TaskResult::default())),
+        ..WorkerResult::default()
+    }));
+    assert!(worker.result_ack().await?);
+    let mut second = tasks::task("echo");
+    second.spec.get_or_insert_default().depends_on =
+        vec![Dependency { task: first.uid, ..Default::default() }];
+    tasks::create(cluster.client(), second).await?;
+    let assign = worker.take().await?;
+    let request = FetchPreviousResultRequest {
+        namespace: "default".to_owned(),
+        worker: "one".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        previous_task_id: assign.previous[0].task_id.clone(),
+    };
+    let answer = one.workers().fetch_previous_result(request).await?.into_inner();
+    assert!(answer.artifacts.is_none());
     Ok(())
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Status};
 
 /// Size limit of an answer: results and lists of artifacts.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Makes calls with the worker's credentials, which are read for each: clusters rotate them.

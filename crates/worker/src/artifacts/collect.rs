@@ -21,10 +21,12 @@ const MAX_NAME: usize = 1024;
 /// Bytes of all files of an attempt.
 const MAX_BYTES: u64 = 4 << 30;
 /// Bytes of the list that describes them: the control plane takes 512 KiB.
-const MAX_LIST: usize = 480 << 10;
+const MAX_LIST: usize = 450 << 10;
 /// Bytes of the description of a file besides its name and the digests of its parts.
 const ENTRY_BYTES: usize = 96;
 const MAX_SKIPPED: usize = 100;
+/// Letters of a name or a reason in the list of those that are skipped.
+const MAX_SHOWN: usize = 120;
 /// Result of the attempt, which has a place of its own.
 const RESULT: &str = "result.json";
 /// Folder of the repository, in any folder.
@@ -157,7 +159,8 @@ impl Found {
 
     pub(super) fn skip(&mut self, name: String, reason: impl Into<String>) {
         if self.skipped.len() < MAX_SKIPPED {
-            self.skipped.push(SkippedFile { name, reason: reason.into() });
+            let cut = |text: String| text.chars().take(MAX_SHOWN).collect();
+            self.skipped.push(SkippedFile { name: cut(name), reason: cut(reason.into()) });
         }
     }
 }
@@ -176,7 +179,7 @@ fn name(prefix: &str, path: &Path) -> Option<String> {
 /// Returns a path for a message.
 fn shown(prefix: &str, path: &Path) -> String {
     let text = format!("{prefix}/{}", path.display());
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).take(200).collect()
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Given {
         if all().next().is_none() {
             return Ok(());
         }
-        let away = |error: tonic::Status| failed(FailureClass::Environment, error.message().to_owned());
+        let away = |error: tonic::Status| failed(FailureClass::Source, error.message().to_owned());
         let artifacts = caller.artifacts(namespace).map_err(away)?;
         let mut made = HashSet::new();
         for (folder, list) in &self.0 {
@@ -74,11 +74,9 @@ impl Given {
                 artifacts.download(artifact, &mut file, |_| {}).await.map_err(|error| {
                     let class = match &error {
                         TransferError::Damaged(_) => FailureClass::Invalid,
-                        // Removed with the task that had it.
-                        TransferError::Call(error) if error.code == tonic::Code::FailedPrecondition => {
-                            FailureClass::Invalid
-                        }
-                        _ => FailureClass::Environment,
+                        // The storage is away, or is not the one that had it.
+                        TransferError::Call(_) => FailureClass::Source,
+                        TransferError::Write { .. } => FailureClass::Environment,
                     };
                     failed(class, format!("failed to fetch {}: {error}", artifact.name))
                 })?;

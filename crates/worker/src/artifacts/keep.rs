@@ -16,12 +16,14 @@ use crate::git::{self, GitError};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
-/// Longest time for an upload.
-const MAX_TIME: Duration = Duration::from_secs(30 * 60);
+/// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
+const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
 const STOPPING_TIME: Duration = Duration::from_secs(20);
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
+
+const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default)]
@@ -44,13 +46,15 @@ impl Kept {
     }
 }
 
-/// Stores the files of an attempt. Returns notices for its log. The error is why its result must not count.
+/// Stores the files of an attempt, for which it has as long as `limit` without a control plane. Returns notices for its log. The error is why its result must not count.
 pub(crate) async fn keep(
     caller: &Caller,
     kept: Kept,
     dirs: &AttemptDirs,
+    limit: Duration,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> Result<Vec<event::Kind>, Failure> {
+    let limit = limit.max(MIN_TIME);
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
     let mut notices = Vec::new();
@@ -65,7 +69,7 @@ pub(crate) async fn keep(
     let late = |reason: &str| Err(Unkept::Call(Status::deadline_exceeded(reason)));
     let stored = tokio::select! {
         stored = all => stored,
-        () = sleep(MAX_TIME) => late(&format!("it took longer than {MAX_TIME:?}")),
+        () = sleep(limit) => late(&format!("it took longer than {limit:?}")),
         () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => late("the attempt had to end"),
     };
     let status = match stored {
@@ -81,7 +85,8 @@ pub(crate) async fn keep(
             notices.push(notice(Severity::High, "artifacts_not_stored", text));
             Ok(notices)
         }
-        _ => Err(failure(FailureClass::Environment, text)),
+        // Neither the worker nor the task is to blame.
+        _ => Err(Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }),
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rota_proto::v1::{Event, FailureClass, Limits, Severity, TaskInput, WorkspaceMode, event, runtime};
+use rota_proto::v1::{
+    Event, FailureClass, Limits, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
+};
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -38,6 +40,8 @@ pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to store what an attempt leaves, after which the control plane is to know that only this is left.
+const SHORT_KEEPING: Duration = Duration::from_secs(2);
 /// Capacity of the channel between a runtime and its attempt.
 const EVENT_BUFFER: usize = 64;
 
@@ -63,6 +67,8 @@ pub(super) enum AttemptEvent {
 pub(super) struct AttemptDeps {
     pub(super) readiness: Arc<Readiness>,
     pub(super) caller: Caller,
+    /// Time for which attempts are kept without a control plane.
+    pub(super) keep_for: Duration,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) claude: Installed,
@@ -142,8 +148,18 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     // Of an attempt that was superseded nothing counts.
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     if let Some(dirs) = dirs.as_ref().filter(|_| counts) {
-        let keep = artifacts::keep(&deps.caller, kept, dirs, handle.stop_signal());
-        match handle.group.scope(keep).await {
+        handle.lock().keeping = true;
+        let keep = artifacts::keep(&deps.caller, kept, dirs, deps.keep_for, handle.stop_signal());
+        let mut keep = pin!(handle.group.scope(keep));
+        let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
+        let ended = match soon {
+            Ok(ended) => ended,
+            Err(_) => {
+                push(event::Kind::WorkEnded(WorkEnded {}));
+                keep.await
+            }
+        };
+        match ended {
             Ok(notices) => notices.into_iter().for_each(push),
             Err(failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
                 report.outcome = RunOutcome::Failed(failed);

@@ -109,7 +109,7 @@ impl Worker {
         if away >= self.reconnect_grace && !std::mem::replace(&mut self.lease_expired, true) {
             match self.on_disconnect {
                 OnDisconnect::Pause => self.attempts.values().for_each(|entry| entry.handle.set_paused(true)),
-                OnDisconnect::Stop => self.stop_all(StopReason::Disconnected),
+                OnDisconnect::Stop => self.stop_working(StopReason::Disconnected),
                 OnDisconnect::Unspecified | OnDisconnect::Continue => {}
             }
         }

@@ -79,6 +79,8 @@ pub(super) struct AttemptState {
     /// Calls of tools without a result.
     running_tools: HashSet<String>,
     paused: bool,
+    /// No program runs any more; what they left is being stored.
+    pub(super) keeping: bool,
 }
 
 impl AttemptHandle {
@@ -99,6 +101,7 @@ impl AttemptHandle {
             waited: Duration::ZERO,
             running_tools: HashSet::new(),
             paused: false,
+            keeping: false,
         };
         let (changed, group) = (Notify::new(), Group::default());
         let state = Mutex::new(state);

@@ -123,10 +123,13 @@ async fn give(
     }
     let mut stop = handle.stop_signal();
     let folder = context::context(scratch);
-    tokio::select! {
+    handle.lock().obstacle = Some("the files that the attempt is given could not be fetched".to_owned());
+    let fetched = tokio::select! {
         fetched = given.fetch(&deps.caller, &assign.namespace, &folder) => fetched,
-        _ = stopped(&mut stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
-    }
+        _ = stopped(&mut stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
+    };
+    handle.lock().obstacle = None;
+    fetched
 }
 
 /// Confines the programs of the attempt from now on.

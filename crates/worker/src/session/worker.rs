@@ -139,6 +139,7 @@ impl Worker {
         Ok(Self {
             status: readiness.subscribe(),
             deps: Arc::new(AttemptDeps {
+                keep_for: options.orphan_timeout,
                 readiness,
                 caller: options.caller(),
                 root,
@@ -342,6 +343,12 @@ impl Worker {
         self.drain("the worker is shutting down immediately");
         self.give_up_at = Some(Instant::now() + DEFAULT_CANCEL_GRACE + GOODBYE_TIMEOUT);
         self.stop_all(StopReason::WorkerShutdown);
+    }
+
+    /// Ends the attempts whose programs still run. Others do nothing that would have to be stopped.
+    pub(super) fn stop_working(&self, reason: StopReason) {
+        let working = self.attempts.values().filter(|entry| !entry.ended && !entry.handle.lock().keeping);
+        working.for_each(|entry| entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE));
     }
 
     pub(super) fn stop_all(&self, reason: StopReason) {

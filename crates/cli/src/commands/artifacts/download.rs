@@ -9,7 +9,7 @@ use clap::Args;
 use rota_proto::v1::Artifact;
 use tokio::fs;
 
-use super::{access, bar, list, size};
+use super::{access, bar, broken, list, size};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -63,19 +63,24 @@ impl Download {
         for artifact in &wanted {
             bar.set_message(artifact.name.clone());
             let path = self.place(&to, artifact).await?;
-            let mut file = self.create(&path).await?;
-            let received = access.download(artifact, &mut file, |bytes| bar.set_position(done + bytes)).await;
-            if let Err(error) = received {
-                drop(file);
-                let _ = fs::remove_file(&path).await;
-                return Err(
-                    anyhow::Error::from(error).context(format!("failed to download {}", artifact.name))
-                );
+            // Under its own name once it is complete.
+            let folder = path.parent().unwrap_or(&to);
+            if !self.force && fs::symlink_metadata(&path).await.is_ok() {
+                return Err(exists(&path));
             }
+            let part = tempfile::Builder::new()
+                .prefix(".rota-")
+                .suffix(".part")
+                .permissions(std::fs::Permissions::from_mode(0o666))
+                .tempfile_in(folder)?;
+            let mut file = fs::File::from_std(part.reopen()?);
+            let received = access.download(artifact, &mut file, |bytes| bar.set_position(done + bytes)).await;
+            received.map_err(broken).with_context(|| format!("failed to download {}", artifact.name))?;
             if artifact.executable {
                 let mode = file.metadata().await?.permissions().mode() | 0o111;
                 file.set_permissions(std::fs::Permissions::from_mode(mode)).await?;
             }
+            self.keep(part, &path)?;
             done += size(artifact);
             written.push(path);
         }
@@ -125,22 +130,17 @@ impl Download {
         Ok(path)
     }
 
-    async fn create(&self, path: &Path) -> anyhow::Result<fs::File> {
-        if self.force {
-            // Not what a link in its place leads to.
-            match fs::remove_file(path).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("failed to replace {}", path.display()));
-                }
-                _ => {}
-            }
-        }
-        fs::File::create_new(path).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                let failure = Failure::new(Exit::Failed, format!("{} exists", path.display()));
-                failure.hint("replace it with --force, or choose another folder with --to").into()
-            }
-            _ => anyhow::Error::from(error).context(format!("failed to create {}", path.display())),
+    /// Gives a complete file its name. One that exists is replaced only if asked, as a whole, and never what a link leads to.
+    fn keep(&self, part: tempfile::NamedTempFile, path: &Path) -> anyhow::Result<()> {
+        let kept = if self.force { part.persist(path) } else { part.persist_noclobber(path) };
+        kept.map(drop).map_err(|failed| match failed.error.kind() {
+            std::io::ErrorKind::AlreadyExists => exists(path),
+            _ => anyhow::Error::from(failed.error).context(format!("failed to create {}", path.display())),
         })
     }
+}
+
+fn exists(path: &Path) -> anyhow::Error {
+    let failure = Failure::new(Exit::Failed, format!("{} exists", path.display()));
+    failure.hint("replace it with --force, or choose another folder with --to").into()
 }

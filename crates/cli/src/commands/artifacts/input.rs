@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rota_client::artifacts::Source;
 use rota_proto::v1::Artifact;
 
-use super::{access, bar};
+use super::{access, bar, broken};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -41,7 +41,7 @@ pub async fn upload(context: &Context, files: &[PathBuf]) -> anyhow::Result<Vec<
         bar.set_length(total);
         bar.set_position(done);
     });
-    let uploaded = uploaded.await.context("failed to upload the input")?;
+    let uploaded = uploaded.await.map_err(broken).context("failed to upload the input")?;
     bar.finish_and_clear();
     match uploaded.skipped.first() {
         Some((name, reason)) => {

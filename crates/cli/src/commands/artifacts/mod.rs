@@ -5,6 +5,7 @@ mod input;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rota_client::artifacts::TransferError;
 use rota_proto::names;
 use rota_proto::v1::{Artifact, AttemptArtifacts};
 
@@ -93,6 +94,14 @@ pub(super) fn access(
     let parsed = named.as_deref().and_then(|name| names::parse(name, "tasks"));
     let namespace = parsed.map_or(context.namespace.as_str(), |(namespace, _)| namespace);
     Ok(context.client.artifacts(namespace))
+}
+
+/// Shows the server's error of a transfer as that of any call, with its hint.
+pub(super) fn broken(error: TransferError) -> anyhow::Error {
+    match error {
+        TransferError::Call(error) => error.into(),
+        other => other.into(),
+    }
 }
 
 /// A bar for bytes, on a terminal.

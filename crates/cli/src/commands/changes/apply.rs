@@ -115,7 +115,8 @@ async fn fetch(context: &Context, task: &str, found: &Found, tree: &Tree, rule: 
     let folder = tempfile::tempdir().context("failed to create a temporary directory")?;
     let path = folder.path().join("changes.bundle");
     let mut file = tokio::fs::File::create_new(&path).await?;
-    artifacts::access(context, Some(task))?.download(bundle, &mut file, |_| {}).await?;
+    let received = artifacts::access(context, Some(task))?.download(bundle, &mut file, |_| {}).await;
+    received.map_err(artifacts::broken)?;
     drop(file);
     let path = path.to_str().context("the temporary directory has no UTF-8 name")?;
     let args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", path, rule];

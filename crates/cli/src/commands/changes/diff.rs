@@ -61,7 +61,7 @@ impl Diff {
         let access = artifacts::access(context, Some(&self.task))?;
         // In whole, or not.
         let mut file = tokio::fs::File::from_std(tempfile::tempfile().context("failed to create a file")?);
-        access.download(patch, &mut file, |_| {}).await?;
+        access.download(patch, &mut file, |_| {}).await.map_err(artifacts::broken)?;
         file.rewind().await?;
         let mut to = tokio::io::stdout();
         tokio::io::copy(&mut file, &mut to).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rota_core::failure::Class;
-use rota_core::task::{Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Limits, State, Task};
+use rota_core::task::{Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, EventEffect, Limits, State, Task};
 
 use crate::harness::*;
 
@@ -79,4 +79,20 @@ fn limits_of_older_records_decode() {
     let packed = rmp_serde::to_vec_named(&old).unwrap();
     let read = Limits { timeout: Some(secs(5)), queue_timeout: None, cancel_grace: Some(secs(6)) };
     assert_eq!(rmp_serde::from_slice::<Limits>(&packed).unwrap(), read);
+}
+
+/// What an attempt leaves may take longer to store than its task has time.
+#[test]
+fn time_to_store_what_is_left_is_no_work() {
+    let mut harness = Harness::new(plain());
+    harness.start().report(1, Vec::new()).unwrap();
+    harness.now = harness.task.deadline().unwrap();
+    let late = |mut harness: Harness| {
+        harness.now = harness.now + Duration::from_secs(24 * 3600);
+        harness.apply(Command::TICK);
+        harness.state()
+    };
+    assert_eq!(late(harness.clone()), State::Failed);
+    harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
+    assert_eq!(late(harness), State::Running);
 }

@@ -48,7 +48,7 @@ fn pod_is_confined_and_identifies_itself() {
     assert_eq!(
         arguments,
         "worker --worker $(POD_NAME) --instance $(POD_UID) --agent coder --slots 3 --state-dir /var/lib/rota \
-             --drain-timeout 580s"
+             --drain-timeout 555s"
     );
     let context = container.security_context.clone().unwrap();
     assert_eq!(context.read_only_root_filesystem, Some(true));
@@ -118,7 +118,7 @@ fn templates_are_merged_by_name() {
     assert_eq!(value("ROTA_ENDPOINT").as_deref(), Some("https://rota.r.svc:7420"));
     assert!(worker.resources.is_some());
     let arguments = worker.args.clone().unwrap().join(" ");
-    assert!(arguments.ends_with("--drain-timeout 40s --allow-read /more"), "{arguments}");
+    assert!(arguments.ends_with("--drain-timeout 30s --allow-read /more"), "{arguments}");
 }
 
 #[test]

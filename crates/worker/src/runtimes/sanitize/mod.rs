@@ -49,7 +49,8 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         | event::Kind::Output(_)
         | event::Kind::Usage(_)
         | event::Kind::InputReceived(_)
-        | event::Kind::Change(_) => {}
+        | event::Kind::Change(_)
+        | event::Kind::WorkEnded(_) => {}
     }
 }
 

@@ -74,6 +74,9 @@ impl<'a> FlowBuilder<'a> {
                 self.push(event, "input", Paint::Plain, text.trim().to_owned());
             }
             Some(K::Usage(usage)) => self.usage(event, usage),
+            Some(K::WorkEnded(_)) => {
+                self.push(event, "stores", Paint::Plain, "what the attempt has left".to_owned());
+            }
             Some(K::Notice(notice)) => {
                 let paint = match notice.severity() {
                     Severity::High | Severity::Critical => Paint::Bad,
