@@ -293,6 +293,26 @@ async fn references_and_folders_are_checked_out() -> Result<()> {
     Ok(())
 }
 
+/// A worker that is killed during a fetch leaves locks of git in the cache.
+#[tokio::test]
+async fn caches_heal() -> Result<()> {
+    let site = site(1).await?;
+    site.succeed(site.task("one", "true")).await?;
+    let caches = std::fs::read_dir(site.fixture.state_dir().join("repositories/default"))?.flatten();
+    let cache = caches.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
+    let user = site.clone("user").await?;
+    for line in [&["commit", "-q", "--allow-empty", "-m", "second"][..], &["push", "-q", "origin", "main"]] {
+        git(&user, line).await?;
+    }
+    std::fs::create_dir_all(cache.join("refs/remotes/origin"))?;
+    for lock in ["packed-refs.lock", "refs/remotes/origin/main.lock", "refs/rota/head.lock"] {
+        std::fs::write(cache.join(lock), "")?;
+    }
+    std::fs::write(cache.with_extension("unfinished"), "")?;
+    assert_eq!(site.succeed(site.task("two", "git log -1 --format=%s")).await?, "second\n");
+    Ok(())
+}
+
 #[tokio::test]
 async fn kept_workspaces_outlive_the_cache() -> Result<()> {
     let site = site(1).await?;

@@ -24,6 +24,10 @@ use crate::workspace::{Lock, last_use, locked};
 const FOLDER: &str = "repositories";
 /// Reference of the commit that the remote's default branch has.
 const HEAD: &str = "refs/rota/head";
+/// File in a cache that is set up.
+const CREATED: &str = "rota";
+/// Depth of folders in a repository, at most.
+const MAX_DEPTH: usize = 64;
 /// References of the remote that every fetch updates.
 const RULES: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
 
@@ -106,8 +110,20 @@ impl Caches {
         let fetching = locked(&path.with_extension("fetch"), Lock::Exclusive, stop).await.map_err(io)?;
         let fetching = fetching.ok_or(GitError::Stopped)?;
         create.create(&path).map_err(io)?;
+        // There while a fetch runs. A killed one leaves locks of its own, which would stop all later ones.
+        let unfinished = path.with_extension("unfinished");
+        if unfinished.exists() {
+            let path = path.clone();
+            let cleared = tokio::task::spawn_blocking(move || remove_leftovers(&path, 0)).await;
+            cleared.map_err(std::io::Error::other).flatten().map_err(io)?;
+        }
+        File::create(&unfinished).map_err(io)?;
         let git = git.within(&path);
-        let base = fetch(&git, source, &wanted, stop).await?;
+        let base = fetch(&git, source, &wanted, stop).await;
+        if !matches!(base, Err(GitError::Stopped | GitError::Failed { cause: Cause::Machine, .. })) {
+            std::fs::remove_file(&unfinished).map_err(io)?;
+        }
+        let base = base?;
         if is_alone {
             clean_up(&git, stop).await?;
             lock.lock_shared().map_err(io)?;
@@ -115,6 +131,23 @@ impl Caches {
         drop(fetching);
         Ok(Borrowed { path, base, _lock: lock })
     }
+}
+
+/// Removes what a killed call of git has left in a repository: locks, and what it was writing.
+fn remove_leftovers(folder: &Path, depth: usize) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() {
+            if depth < MAX_DEPTH {
+                remove_leftovers(&entry.path(), depth + 1)?;
+            }
+        } else if name.ends_with(".lock") || name.starts_with("tmp_") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// What a task wants to start from.
@@ -168,9 +201,12 @@ async fn fetch(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<String, GitError> {
     let local = Git { network: None, ..git.clone() };
-    // Also where an earlier call was ended.
-    local.run(&["init", "--quiet", "--bare", "--template="], stop).await?;
-    local.run(&["config", "uploadpack.allowAnySHA1InWant", "true"], stop).await?;
+    if !git.directory.join(CREATED).exists() {
+        local.run(&["init", "--quiet", "--bare", "--template="], stop).await?;
+        local.run(&["config", "uploadpack.allowAnySHA1InWant", "true"], stop).await?;
+        let created = File::create(git.directory.join(CREATED));
+        created.map_err(|error| git.failed(Cause::Machine, error.to_string()))?;
+    }
     if matches!(wanted, Wanted::Commit(_))
         && let Some(base) = find(&local, wanted, stop).await?
     {
@@ -228,5 +264,25 @@ async fn clean_up(git: &Git, stop: &mut watch::Receiver<Option<Stop>>) -> Result
             Ok(())
         }
         ended => ended.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_of_killed_calls_are_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        let at = |name: &str| cache.path().join(name);
+        std::fs::create_dir_all(at("refs/remotes/origin")).unwrap();
+        std::fs::create_dir_all(at("objects/pack")).unwrap();
+        let stale =
+            ["config.lock", "packed-refs.lock", "refs/remotes/origin/main.lock", "objects/pack/tmp_pack_x"];
+        let kept = ["config", "packed-refs", "refs/remotes/origin/main", "objects/pack/pack-1.pack"];
+        stale.iter().chain(&kept).for_each(|name| std::fs::write(at(name), "").unwrap());
+        remove_leftovers(cache.path(), 0).unwrap();
+        assert!(stale.iter().all(|name| !at(name).exists()));
+        assert!(kept.iter().all(|name| at(name).exists()));
     }
 }
