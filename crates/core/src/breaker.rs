@@ -67,7 +67,8 @@ impl<'a> Outcome<'a> {
             | Class::QueueTimeout
             | Class::Quarantined
             | Class::Environment
-            | Class::Source => Self::Ignored,
+            | Class::Source
+            | Class::Delivery => Self::Ignored,
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Class {
     /// The host of the task's repository does not respond, or refuses the credentials; or the storage of artifacts does not
     /// respond.
     Source,
+    /// The work is done and kept, and could not be pushed to its repository.
+    Delivery,
 }
 
 /// Reaction to a failed attempt.
@@ -65,7 +67,7 @@ pub enum Recovery {
 }
 
 impl Class {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Agent,
         Self::Start,
         Self::Timeout,
@@ -84,6 +86,7 @@ impl Class {
         Self::Quarantined,
         Self::Environment,
         Self::Source,
+        Self::Delivery,
     ];
 
     /// Whether the worker, its machine or its network may be to blame, so that the next attempt avoids it.
@@ -109,7 +112,8 @@ impl Class {
             | Self::Invalid
             | Self::Dependency
             | Self::QueueTimeout
-            | Self::Quarantined => Recovery::Stop,
+            | Self::Quarantined
+            | Self::Delivery => Recovery::Stop,
         }
     }
 }

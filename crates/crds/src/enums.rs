@@ -79,6 +79,16 @@ string_enum! {
 }
 
 string_enum! {
+    /// What becomes of changes of files that decide what a forge runs.
+    WorkflowFiles => WorkflowFiles {
+        /// They are not pushed: the task fails.
+        Refuse,
+        /// They are pushed as any other.
+        Allow,
+    }
+}
+
+string_enum! {
     /// Behavior of a disconnected worker whose lease has expired: its tasks may have been reassigned.
     OnDisconnect => OnDisconnect {
         /// Continue until the orphan timeout; a late result is rejected if the task was reassigned.
@@ -168,6 +178,8 @@ string_enum! {
         Environment,
         /// The host of the repository does not respond, or refuses the credentials.
         Source,
+        /// The work is done, and could not be pushed.
+        Delivery,
     }
 }
 
@@ -236,6 +248,7 @@ mod tests {
             OnDependencyFailure,
             WorkspaceMode,
             WorkspaceCleanup,
+            WorkflowFiles,
             OnDisconnect,
             Isolation,
             Management,

@@ -47,7 +47,7 @@ mod validate;
 pub use agent::{Agent, AgentSecret, AgentSpec};
 pub use enums::{
     DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, Overrides,
-    PermissionMode, PermissionPolicy, WorkspaceCleanup, WorkspaceMode,
+    PermissionMode, PermissionPolicy, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
 pub use network::{Egress, PodNetwork};
@@ -56,8 +56,8 @@ pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use rota_settings::HumanDuration;
 pub use runtime::{
-    ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, RetryPolicy, Runtime, ScriptFailure,
-    ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
+    ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime,
+    ScriptFailure, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FailureClass, HumanDuration, Json, PermissionMode, PermissionPolicy, Usd, WorkspaceCleanup, WorkspaceMode,
+    FailureClass, HumanDuration, Json, PermissionMode, PermissionPolicy, Usd, WorkflowFiles,
+    WorkspaceCleanup, WorkspaceMode,
 };
 
 /// How a worker executes a task. Exactly one field is set.
@@ -309,6 +310,19 @@ pub struct GitSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub credentials_from: Option<String>,
+    /// Pushes what an attempt that succeeds has changed to the branch `rota/TASK` of the repository, with the task's id. The task
+    /// succeeds only if that does. Not with `depth`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+}
+
+/// Push of changes to the repository that they were made in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Push {
+    /// Changes of files that decide what a forge runs, such as those in `.github/workflows`. Defaults to `Refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_files: Option<WorkflowFiles>,
 }
 
 /// Environment variables of attempts, by name.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -32,8 +32,9 @@ struct Shared {
     folder: PathBuf,
     /// Value of the Authorization header that opens the repositories; none if they are public.
     authorization: Mutex<Option<String>>,
-    /// Number of requests for objects.
-    fetches: AtomicUsize,
+    away: AtomicBool,
+    /// Number of requests while it was away.
+    refused: AtomicUsize,
 }
 
 impl GitHost {
@@ -44,7 +45,8 @@ impl GitHost {
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             authorization: Mutex::new(None),
-            fetches: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         });
         let router = Router::new()
             .fallback(serve)
@@ -61,9 +63,14 @@ impl GitHost {
         *self.shared.authorization.lock() = authorization.map(str::to_owned);
     }
 
-    /// Returns how often objects were fetched.
-    pub fn fetches(&self) -> usize {
-        self.shared.fetches.load(Ordering::Relaxed)
+    /// Answers every request as a host that is overloaded, or no longer.
+    pub fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Returns how many requests came while it was away.
+    pub fn refused(&self) -> usize {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Creates a repository with one commit of these files on `main`. Returns its URL.
@@ -114,14 +121,15 @@ async fn serve(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if shared.away.load(Ordering::Relaxed) {
+        shared.refused.fetch_add(1, Ordering::Relaxed);
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let wanted = shared.authorization.lock().clone();
     if wanted.is_some() && given != wanted.as_deref() {
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")])
             .into_response();
-    }
-    if uri.path().ends_with("/git-upload-pack") {
-        shared.fetches.fetch_add(1, Ordering::Relaxed);
     }
     match answer(&shared.folder, &method, &uri, &headers, body).await {
         Ok(answer) => answer,

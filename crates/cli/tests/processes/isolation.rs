@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rota_proto::v1::{TaskState, Workspace, WorkspaceMode};
-use rota_testkit::git_host::GitHost;
+use rota_testkit::git_host::{self, GitHost};
 use rota_testkit::tasks;
 
 use crate::process::Process;
@@ -157,7 +157,8 @@ async fn repositories_prepare_no_way_out() -> Result<()> {
     // The clone does not take the task's variables.
     let environment = [("FIXTURE", path), ("STEAL", &steal), ("GIT_SSH_COMMAND", &ssh), ("GIT_DIR", "/")];
     let mut task = workload::shell(&format!("unset GIT_DIR\n{HOSTILE}"), &environment);
-    let git = rota_proto::v1::GitSource { url, ..Default::default() };
+    let push = Some(rota_proto::v1::Push::default());
+    let git = rota_proto::v1::GitSource { url, push, ..Default::default() };
     task.spec.get_or_insert_default().workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
     task.alias = "hostile".to_owned();
     let name = tasks::create(&client, task).await?.name;
@@ -165,6 +166,9 @@ async fn repositories_prepare_no_way_out() -> Result<()> {
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     assert_eq!(workload::printed(&client, &name).await?, "end\n");
     let shown = fixture.rota(&["diff", "hostile"]).await.success();
+    let (_, id) = name.rsplit_once('/').unwrap();
+    let pushed = git_host::git(&host.path("project"), &["show", &format!("rota/{id}:a")]).await?;
+    assert_eq!(pushed, "a\nfiltered");
     // The filter did run.
     assert!(shown.contains("+a\n+filtered"), "{shown}");
     let left: Vec<_> =

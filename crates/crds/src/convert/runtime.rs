@@ -141,6 +141,9 @@ impl Workspace {
                 depth: git.depth.unwrap_or_default(),
                 sparse: git.sparse.clone(),
                 credentials_from: git.credentials_from.clone().unwrap_or_default(),
+                push: git.push.as_ref().map(|push| v1::Push {
+                    workflow_files: push.workflow_files.map_or(0, |value| value.to_api().into()),
+                }),
             }),
             cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),
             keep_files: self.keep_files.clone(),

@@ -190,6 +190,10 @@ impl Check<'_> {
         if let Some(name) = &git.credentials_from {
             check.field("credentialsFrom").variable(name);
         }
+        check.require(
+            git.push.is_none() || git.depth.unwrap_or_default() == 0,
+            "push needs all commits: it must not be set with depth",
+        );
         let mut sparse = check.field("sparse");
         for (index, folder) in git.sparse.iter().enumerate() {
             let is_within = Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));

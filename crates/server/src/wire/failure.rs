@@ -8,7 +8,7 @@ use rota_proto::v1;
 
 use super::time;
 
-const CLASSES: [(Class, v1::FailureClass); 18] = [
+const CLASSES: [(Class, v1::FailureClass); 19] = [
     (Class::Agent, v1::FailureClass::Agent),
     (Class::Start, v1::FailureClass::Start),
     (Class::Timeout, v1::FailureClass::Timeout),
@@ -27,6 +27,7 @@ const CLASSES: [(Class, v1::FailureClass); 18] = [
     (Class::Quarantined, v1::FailureClass::Quarantined),
     (Class::Environment, v1::FailureClass::Environment),
     (Class::Source, v1::FailureClass::Source),
+    (Class::Delivery, v1::FailureClass::Delivery),
 ];
 
 pub(crate) fn severity(severity: Severity) -> v1::Severity {

@@ -218,6 +218,12 @@ fn repository(git: &v1::GitSource) -> Result<(), Status> {
     if git.url.is_empty() || git.depth < 0 {
         return Err(invalid("task.spec.workspace.git", "needs a url, and a depth that is not negative"));
     }
+    if git.push.is_some() && git.depth > 0 {
+        return Err(invalid(
+            "task.spec.workspace.git.push",
+            "needs all commits: it must not be set with depth",
+        ));
+    }
     check::length("task.spec.workspace.git.url", &git.url, MAX_URL)?;
     check::length("task.spec.workspace.git.ref", &git.r#ref, MAX_GLOB)?;
     check::length("task.spec.workspace.git.credentials_from", &git.credentials_from, MAX_GLOB)?;

@@ -46,11 +46,13 @@ impl Kept {
     }
 }
 
-/// Stores the files of an attempt, for which it has as long as `limit` without a control plane. Returns notices for its log. The error is why its result must not count.
+/// Stores the files of an attempt, for which it has as long as `limit` without a control plane, and delivers its changes if it
+/// succeeded and its task asks for it. Returns notices for its log. The error is why its result must not count.
 pub(crate) async fn keep(
     caller: &Caller,
     kept: Kept,
     dirs: &AttemptDirs,
+    deliver: bool,
     limit: Duration,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> Result<Vec<event::Kind>, Failure> {
@@ -64,40 +66,54 @@ pub(crate) async fn keep(
             let changes = changes.clone().unwrap_or_default();
             move || collect(&scratch, &workspace, &keep, &changes)
         };
-        store(caller, &kept, changes, look, &mut notices).await.map_err(Unkept::Call)
+        noted(store(caller, &kept, changes.clone(), look.clone(), &mut notices).await, &mut notices)?;
+        let (Some(mut changes), Some(delivery)) = (changes, dirs.delivery.as_ref().filter(|_| deliver))
+        else {
+            return Ok(());
+        };
+        if changes.commit == changes.base_commit {
+            notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
+            return Ok(());
+        }
+        delivery.push(&changes, &dirs.scratch).await?;
+        notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
+        changes.pushed = true;
+        // It was kept before, and the work is where it belongs.
+        let again = store(caller, &kept, Some(changes), look, &mut Vec::new()).await;
+        if let Err(failed) = noted(again, &mut notices) {
+            notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
+        }
+        Ok(())
     };
-    let late = |reason: &str| Err(Unkept::Call(Status::deadline_exceeded(reason)));
+    let late = |reason: &str| called(&Status::deadline_exceeded(reason));
     let stored = tokio::select! {
         stored = all => stored,
-        () = sleep(limit) => late(&format!("it took longer than {limit:?}")),
-        () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => late("the attempt had to end"),
+        () = sleep(limit) => Err(late(&format!("it took longer than {limit:?}"))),
+        () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => Err(late("the attempt had to end")),
     };
-    let status = match stored {
-        Ok(()) => return Ok(notices),
-        Err(Unkept::Changes(failed)) => return Err(failed),
-        Err(Unkept::Call(status)) => status,
-    };
-    let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
-    tracing::warn!(task = kept.task_id, %status, "failed to store artifacts");
-    match status.code() {
-        // A control plane that keeps none, or no more: the work counts all the same.
-        Code::Unimplemented | Code::ResourceExhausted => {
-            notices.push(notice(Severity::High, "artifacts_not_stored", text));
-            Ok(notices)
-        }
-        // Neither the worker nor the task is to blame.
-        _ => Err(Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }),
-    }
+    stored.map(|()| notices)
 }
 
-/// Why not everything is kept.
-enum Unkept {
-    Changes(Failure),
-    Call(Status),
+/// Makes a notice of the error of a control plane that keeps none, or no more: the work counts all the same.
+fn noted(stored: Result<(), Status>, notices: &mut Vec<event::Kind>) -> Result<(), Failure> {
+    let Err(status) = stored else { return Ok(()) };
+    tracing::warn!(%status, "failed to store artifacts");
+    let failed = called(&status);
+    if !matches!(status.code(), Code::Unimplemented | Code::ResourceExhausted) {
+        return Err(failed);
+    }
+    notices.push(notice(Severity::High, "artifacts_not_stored", failed.message));
+    Ok(())
+}
+
+/// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
+fn called(status: &Status) -> Failure {
+    let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
+    Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }
 }
 
 /// Takes the snapshot of the repository, if the workspace has one. What the agent has broken is named in a notice.
-async fn changes(dirs: &AttemptDirs, notices: &mut Vec<event::Kind>) -> Result<Option<Changes>, Unkept> {
+async fn changes(dirs: &AttemptDirs, notices: &mut Vec<event::Kind>) -> Result<Option<Changes>, Failure> {
     let Some((git, base)) = &dirs.repository else { return Ok(None) };
     // A request to end has its own limit, and may have come before.
     let (_sender, mut stop) = watch::channel(None);
@@ -116,7 +132,7 @@ async fn changes(dirs: &AttemptDirs, notices: &mut Vec<event::Kind>) -> Result<O
         }
         Err(error) => {
             let text = format!("{}; the disk does not take files: {error}", failed.message);
-            Err(Unkept::Changes(failure(FailureClass::Environment, text)))
+            Err(failure(FailureClass::Environment, text))
         }
     }
 }

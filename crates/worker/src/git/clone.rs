@@ -11,8 +11,10 @@ use super::cache::{Borrowed, Caches};
 use super::checks::{branch, is_commit, is_reference};
 use super::credential::Credential;
 use super::failure::Cause;
+use super::push::Delivery;
 use super::run::{Git, GitError, Network};
 use crate::runtimes::{Environment, Stop};
+use crate::supervise::Jail;
 
 /// What the changes of an attempt are measured against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,27 @@ impl Cloning {
         };
         let base = clone(&self.source, borrowed.as_ref(), shared, &git, &self.branch, stop).await?;
         Ok((base, borrowed.filter(|_| shared)))
+    }
+
+    /// Returns what is needed to push later, if the task asks for it. Asks the host for the task's branch.
+    pub(crate) async fn delivery(
+        &self,
+        folder: PathBuf,
+        jail: Option<Jail>,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Option<Delivery>, GitError> {
+        if self.source.push.is_none() {
+            return Ok(None);
+        }
+        let home = self.caches.home();
+        let network = Some(Network { credential: self.credential.clone() });
+        let git = Git { network, ..self.git(&home, &home) };
+        let reference = format!("refs/heads/{}", self.branch);
+        let found = git.run(&["ls-remote", "--", &self.source.url, &reference], stop).await?;
+        let seen = found.split_whitespace().next().unwrap_or_default().to_owned();
+        let (source, branch) = (self.source.clone(), self.branch.clone());
+        let (caches, cache) = (self.caches.clone(), self.cache.clone());
+        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail }))
     }
 
     /// Returns what the changes of the task are measured against in a workspace that existed before.

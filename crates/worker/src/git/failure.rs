@@ -18,7 +18,10 @@ pub(crate) enum Cause {
 }
 
 /// Parts of messages, in lower case. The first that occurs decides, since later lines are consequences.
-const MESSAGES: [(&str, Cause); 24] = [
+const MESSAGES: [(&str, Cause); 26] = [
+    // Of pushes: someone else has changed the branch, or the host forbids it.
+    ("[rejected]", Cause::Task),
+    ("[remote rejected]", Cause::Task),
     // Over HTTP, then over SSH.
     ("authentication failed", Cause::Credentials),
     ("returned error: 401", Cause::Credentials),

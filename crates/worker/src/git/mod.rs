@@ -12,6 +12,7 @@ mod clone;
 mod credential;
 mod failure;
 mod identity;
+mod push;
 mod run;
 mod snapshot;
 
@@ -22,6 +23,7 @@ pub(crate) use checks::local_path;
 pub(crate) use clone::{Base, Cloning};
 pub(crate) use credential::Credential;
 pub(crate) use identity::write as write_identity;
+pub(crate) use push::Delivery;
 pub(crate) use run::{Git, GitError};
 pub(crate) use snapshot::{FOLDER, snapshot};
 

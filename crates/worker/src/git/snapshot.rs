@@ -22,7 +22,7 @@ pub(crate) const FOLDER: &str = "git";
 const BUNDLE: &str = "changes.bundle";
 const PATCH: &str = "changes.patch";
 /// Reference of the snapshot, in the repository and in the bundle.
-const SNAPSHOT: &str = "refs/rota/changes";
+pub(super) const SNAPSHOT: &str = "refs/rota/changes";
 /// Bytes of a patch; the bundle has everything.
 const MAX_PATCH: u64 = 64 << 20;
 const MAX_INDEX: u64 = 1 << 30;

@@ -149,7 +149,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     if let Some(dirs) = dirs.as_ref().filter(|_| counts) {
         handle.lock().keeping = true;
-        let keep = artifacts::keep(&deps.caller, kept, dirs, deps.keep_for, handle.stop_signal());
+        let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
+        let keep = artifacts::keep(&deps.caller, kept, dirs, deliver, deps.keep_for, handle.stop_signal());
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {

@@ -17,6 +17,7 @@ use super::secrets;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
+use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, PrepareError};
 
 /// An attempt that can start.
@@ -98,7 +99,33 @@ async fn directories<'a>(
         }
         handle.group.confine(jail);
     }
-    Ok(slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?))
+    let dirs = slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?);
+    if let Some(cloning) = cloning {
+        let folder = dirs.closed("deliver");
+        let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
+        let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
+        let delivery = cloning.delivery(folder, jail, &mut handle.stop_signal()).await;
+        dirs.delivery = delivery.map_err(PrepareError::from)?;
+    }
+    Ok(dirs)
+}
+
+/// Returns the walls for git while it pushes: it reads the bundle, and writes its own folders.
+fn delivery_jail(
+    deps: &AttemptDeps,
+    assign: &Assign,
+    cloning: &Cloning,
+    folder: &Path,
+    scratch: &Path,
+) -> Result<Option<Jail>, Overlap> {
+    let Some(confinement) = &deps.confinement else { return Ok(None) };
+    let [cache, home] = cloning.directories();
+    let mut jail = confinement.jail(&[folder, &cache, &home], None)?;
+    jail.read.push(scratch.join(git::FOLDER));
+    if let Some(path) = git::source(assign).and_then(|source| git::local_path(&source.url)) {
+        jail.write.push(confinement.in_place(&path)?);
+    }
+    Ok(Some(jail))
 }
 
 /// Writes what the attempt is given into its scratch directory, until a request to stop.

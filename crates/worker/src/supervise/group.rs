@@ -49,6 +49,11 @@ impl Group {
         self.0.lock().jail = Some(jail);
     }
 
+    /// Confines every program of the current task that is started from now on.
+    pub fn confine_current(jail: Jail) {
+        let _ = CURRENT.try_with(|group| group.confine(jail));
+    }
+
     /// Lets the supervisors of the current task's programs that are started from now on hold a shared lock on a file.
     /// A process that gets the exclusive lock knows that none of these programs runs, even if this worker was killed.
     pub fn lock_current(file: PathBuf) {

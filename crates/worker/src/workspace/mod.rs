@@ -18,7 +18,7 @@ use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, Workspa
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 
-use crate::git::{self, Base, Borrowed, Cloning, Git, GitError};
+use crate::git::{self, Base, Borrowed, Cloning, Delivery, Git, GitError};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
 use lock::unlocked;
@@ -60,6 +60,8 @@ pub(crate) struct AttemptDirs {
     lock: Option<File>,
     /// The clone in the workspace, and how git is called in it.
     pub(crate) repository: Option<(Git, Base)>,
+    /// What is needed to push the changes.
+    pub(crate) delivery: Option<Delivery>,
     _borrowed: Option<Borrowed>,
 }
 
@@ -278,7 +280,17 @@ impl Root {
         };
         let repository = cloning.map(|cloning| cloning.git(&workspace, &scratch.join("home"))).zip(base);
         let trash = self.trash.clone();
-        Ok(AttemptDirs { workspace, scratch, own, trash, cleanup, lock, repository, _borrowed: borrowed })
+        Ok(AttemptDirs {
+            workspace,
+            scratch,
+            own,
+            trash,
+            cleanup,
+            lock,
+            repository,
+            delivery: None,
+            _borrowed: borrowed,
+        })
     }
 }
 
@@ -297,6 +309,11 @@ impl AttemptDirs {
         let _ = std::fs::create_dir_all(&config);
         config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
         Some(config)
+    }
+
+    /// Returns a folder that no program of the attempt may open.
+    pub(crate) fn closed(&self, name: &str) -> PathBuf {
+        self.own.join(name)
     }
 
     /// Whether their disk takes files, found out where no program of the attempt may write.

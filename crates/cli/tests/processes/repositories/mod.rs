@@ -1,6 +1,9 @@
 //! Tasks with a git repository: clones that share one cache, what becomes of an agent's changes, and credentials that only the
 //! worker uses. Real git, over HTTP.
 
+mod apply;
+mod push;
+
 use std::path::Path;
 
 use anyhow::Result;
@@ -111,7 +114,7 @@ async fn agents_work_on_one_repository_without_interference() -> Result<()> {
     let client = site.fixture.client()?;
     let line = |number: usize| {
         format!(
-            "{}\ngit branch --show-current; git count-objects | cut -d' ' -f1; env; git config --list\n\
+            "exec 2>&1\n{}\ngit branch --show-current; git count-objects | cut -d' ' -f1; env; git config --list\n\
              echo work-{number} > file-{number} && git add . && git commit -qm work-{number}; git log -1 --format='%an <%ae>'",
             // One of them harms what others might share.
             if number == 0 {
@@ -329,90 +332,5 @@ async fn kept_workspaces_outlive_the_cache() -> Result<()> {
     // Only what this task has changed.
     site.succeed(site.task_with("two", &line("two"), source, keep)).await?;
     assert_eq!(site.paths("two").await?, ["two"]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn changes_are_applied_to_a_users_files() -> Result<()> {
-    let site = site(1).await?;
-    site.succeed(site.task("fix", "sed -i 's/two/TWO/' README.md; echo new > new.txt")).await?;
-    let user = site.clone("user").await?;
-    let directory = user.to_str().unwrap();
-    let apply = async || site.fixture.rota(&["apply-diff", "fix", "--directory", directory]).await;
-
-    // Edits of other lines and files stay.
-    std::fs::write(user.join("src/main.rs"), "edited")?;
-    apply().await.success();
-    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\nTWO\nthree\n");
-    assert_eq!(std::fs::read_to_string(user.join("new.txt"))?, "new\n");
-    assert_eq!(std::fs::read_to_string(user.join("src/main.rs"))?, "edited");
-
-    // A conflict is marked.
-    git(&user, &["checkout", "-q", "--", "."]).await?;
-    std::fs::remove_file(user.join("new.txt"))?;
-    std::fs::write(user.join("README.md"), "one\n2\nthree\n")?;
-    git(&user, &["commit", "-qam", "two is 2"]).await?;
-    let conflict = apply().await;
-    assert_eq!(conflict.code, 1);
-    assert!(
-        conflict.err.contains("1 files have conflicts") && conflict.err.contains("README.md"),
-        "{}",
-        conflict.err
-    );
-    let marked = std::fs::read_to_string(user.join("README.md"))?;
-    assert!(marked.contains("<<<<<<<") && marked.contains("TWO") && marked.contains('2'), "{marked}");
-
-    // A repository without the commit that the task started from.
-    let other = site.fixture.dir().join("other");
-    std::fs::create_dir(&other)?;
-    git(&other, &["init", "-q"]).await?;
-    let missing = site.fixture.rota(&["apply-diff", "fix", "--directory", other.to_str().unwrap()]).await;
-    assert!(missing.code == 1 && missing.err.contains("fetch it first"), "{missing:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn agents_work_on_a_copy_of_the_callers_files() -> Result<()> {
-    let site = site(1).await?;
-    let user = site.clone("user").await?;
-    // Neither committed nor staged.
-    std::fs::write(user.join("README.md"), "one\ntwo\nthree\nfour\n")?;
-    std::fs::write(user.join("notes.txt"), "mine\n")?;
-    let line = "grep -q four README.md && grep -q mine notes.txt && sed -i 's/four/FOUR/' README.md && echo b > b; sleep 0.1";
-    let args = [
-        "run",
-        "--agent",
-        workload::AGENT,
-        "--workspace",
-        user.to_str().unwrap(),
-        "--apply",
-        "--command",
-        "--",
-        "sh",
-        "-c",
-        line,
-    ];
-    site.fixture.rota(&args).await.success();
-    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\ntwo\nthree\nFOUR\n");
-    assert_eq!(std::fs::read_to_string(user.join("b"))?, "b\n");
-    assert_eq!(git(&user, &["status", "--porcelain"]).await?, " M README.md\n?? b\n?? notes.txt");
-    assert_eq!(git(&user, &["for-each-ref", "refs/rota"]).await?, "");
-
-    // A task that fails changes nothing.
-    let args = [
-        "run",
-        "--agent",
-        workload::AGENT,
-        "--workspace",
-        user.to_str().unwrap(),
-        "--apply",
-        "--command",
-        "--",
-        "sh",
-        "-c",
-        "rm b; exit 1",
-    ];
-    assert_eq!(site.fixture.rota(&args).await.code, 1);
-    assert!(user.join("b").exists());
     Ok(())
 }

@@ -1,0 +1,92 @@
+//! Work that is applied to the files of its user.
+
+use anyhow::Result;
+use rota_testkit::git_host::git;
+
+use super::site;
+use crate::workload;
+
+#[tokio::test]
+async fn changes_are_applied_to_a_users_files() -> Result<()> {
+    let site = site(1).await?;
+    site.succeed(site.task("fix", "sed -i 's/two/TWO/' README.md; echo new > new.txt")).await?;
+    let user = site.clone("user").await?;
+    let directory = user.to_str().unwrap();
+    let apply = async || site.fixture.rota(&["apply-diff", "fix", "--directory", directory]).await;
+
+    // Edits of other lines and files stay.
+    std::fs::write(user.join("src/main.rs"), "edited")?;
+    apply().await.success();
+    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\nTWO\nthree\n");
+    assert_eq!(std::fs::read_to_string(user.join("new.txt"))?, "new\n");
+    assert_eq!(std::fs::read_to_string(user.join("src/main.rs"))?, "edited");
+
+    // A conflict is marked.
+    git(&user, &["checkout", "-q", "--", "."]).await?;
+    std::fs::remove_file(user.join("new.txt"))?;
+    std::fs::write(user.join("README.md"), "one\n2\nthree\n")?;
+    git(&user, &["commit", "-qam", "two is 2"]).await?;
+    let conflict = apply().await;
+    assert_eq!(conflict.code, 1);
+    assert!(
+        conflict.err.contains("1 files have conflicts") && conflict.err.contains("README.md"),
+        "{}",
+        conflict.err
+    );
+    let marked = std::fs::read_to_string(user.join("README.md"))?;
+    assert!(marked.contains("<<<<<<<") && marked.contains("TWO") && marked.contains('2'), "{marked}");
+
+    // A repository without the commit that the task started from.
+    let other = site.fixture.dir().join("other");
+    std::fs::create_dir(&other)?;
+    git(&other, &["init", "-q"]).await?;
+    let missing = site.fixture.rota(&["apply-diff", "fix", "--directory", other.to_str().unwrap()]).await;
+    assert!(missing.code == 1 && missing.err.contains("fetch it first"), "{missing:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn agents_work_on_a_copy_of_the_callers_files() -> Result<()> {
+    let site = site(1).await?;
+    let user = site.clone("user").await?;
+    // Neither committed nor staged.
+    std::fs::write(user.join("README.md"), "one\ntwo\nthree\nfour\n")?;
+    std::fs::write(user.join("notes.txt"), "mine\n")?;
+    let line = "grep -q four README.md && grep -q mine notes.txt && sed -i 's/four/FOUR/' README.md && echo b > b; sleep 0.1";
+    let args = [
+        "run",
+        "--agent",
+        workload::AGENT,
+        "--workspace",
+        user.to_str().unwrap(),
+        "--apply",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        line,
+    ];
+    site.fixture.rota(&args).await.success();
+    assert_eq!(std::fs::read_to_string(user.join("README.md"))?, "one\ntwo\nthree\nFOUR\n");
+    assert_eq!(std::fs::read_to_string(user.join("b"))?, "b\n");
+    assert_eq!(git(&user, &["status", "--porcelain"]).await?, " M README.md\n?? b\n?? notes.txt");
+    assert_eq!(git(&user, &["for-each-ref", "refs/rota"]).await?, "");
+
+    // A task that fails changes nothing.
+    let args = [
+        "run",
+        "--agent",
+        workload::AGENT,
+        "--workspace",
+        user.to_str().unwrap(),
+        "--apply",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "rm b; exit 1",
+    ];
+    assert_eq!(site.fixture.rota(&args).await.code, 1);
+    assert!(user.join("b").exists());
+    Ok(())
+}

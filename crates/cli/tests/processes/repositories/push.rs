@@ -1,0 +1,127 @@
+//! Work that is pushed to its repository.
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::git_host::git;
+use rota_testkit::tasks;
+
+use super::{Site, site};
+use crate::workload;
+
+impl Site {
+    /// Returns a task whose changes are pushed.
+    fn pushing(&self, alias: &str, line: &str) -> v1::Task {
+        let source = v1::GitSource { push: Some(v1::Push::default()), ..self.source() };
+        self.task_with(alias, line, source, |_| ())
+    }
+
+    /// Returns the files of a branch at the host; none without such a branch.
+    async fn at_host(&self, branch: &str) -> Option<String> {
+        git(&self.host.path("project"), &["ls-tree", "-r", "--name-only", branch]).await.ok()
+    }
+
+    async fn branches(&self) -> Result<usize> {
+        let branches = git(&self.host.path("project"), &["for-each-ref", "refs/heads"]).await?;
+        Ok(branches.lines().count())
+    }
+}
+
+#[tokio::test]
+async fn successful_work_is_pushed_to_a_branch_of_the_task() -> Result<()> {
+    let site = site(1).await?;
+    let client = site.fixture.client()?;
+    // Settings and hooks of the agent mean nothing to what pushes.
+    let line = "echo a > a; git add a; git commit -qm a; echo b > b; git remote set-url origin /nowhere; \
+                git push -q 2>/dev/null && echo pushed; mkdir -p .git/hooks; echo exit 1 > .git/hooks/pre-push";
+    let task = tasks::create(&client, site.pushing("fix", line)).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "");
+    let branch = format!("rota/{}", task.uid);
+    assert_eq!(site.at_host(&branch).await.unwrap(), ".gitignore\nREADME.md\na\nb\nsrc/main.rs");
+    let changes = site.changes("fix").await?;
+    assert!(changes.pushed);
+    assert_eq!(git(&site.host.path("project"), &["rev-parse", &branch]).await?, changes.commit);
+
+    // Another task starts from there.
+    let source = v1::GitSource { r#ref: branch, ..site.source() };
+    assert_eq!(site.succeed(site.task_with("next", "cat a b", source, |_| ())).await?, "a\nb\n");
+
+    // No change and no success push nothing.
+    let branches = site.branches().await?;
+    site.succeed(site.pushing("nothing", "true")).await?;
+    let failed = site.run(site.pushing("failed", "echo a > a; exit 1")).await?.0;
+    assert_eq!(failed.state(), TaskState::Failed);
+    assert_eq!(site.branches().await?, branches);
+    assert!(!site.changes("nothing").await?.pushed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
+    let site = site(1).await?;
+    let client = site.fixture.client()?;
+    let refused = async |alias: &str, task: v1::Task, wanted: &str| -> Result<()> {
+        let (status, _) = site.run(task).await?;
+        let failure = status.failure.unwrap();
+        assert_eq!((status.attempt, failure.class()), (1, v1::FailureClass::Delivery), "{alias} {failure:?}");
+        assert!(failure.message.contains(wanted), "{alias} {failure:?}");
+        assert!(failure.hint.contains("rota apply-diff"), "{alias}");
+        assert!(!site.changes(alias).await?.bundle.is_empty());
+        Ok(())
+    };
+    let workflow = "mkdir -p .github/workflows; echo on: push > .github/workflows/ci.yml";
+    refused("ci", site.pushing("ci", workflow), ".github/workflows/ci.yml").await?;
+    let source = v1::GitSource {
+        push: Some(v1::Push { workflow_files: v1::WorkflowFiles::Allow.into() }),
+        ..site.source()
+    };
+    site.succeed(site.task_with("allowed", workflow, source, |_| ())).await?;
+
+    // Someone else has pushed to the branch meanwhile.
+    let user = site.clone("user").await?;
+    let until = site.fixture.dir().join("go-on");
+    let line = format!("echo a > a; echo waiting; until test -e {}; do sleep 0.05; done", until.display());
+    let task = tasks::create(&client, site.pushing("overtaken", &line)).await?;
+    workload::prints(&client, &task.name, "waiting").await?;
+    git(&user, &["commit", "-q", "--allow-empty", "-m", "by a person"]).await?;
+    git(&user, &["push", "-q", "origin", &format!("HEAD:refs/heads/rota/{}", task.uid)]).await?;
+    std::fs::write(&until, "")?;
+    let failure = tasks::ended(&client, &task.name).await?.status.unwrap().failure.unwrap();
+    assert!(
+        failure.class() == v1::FailureClass::Delivery && failure.message.contains("stale"),
+        "{failure:?}"
+    );
+    let subject =
+        git(&site.host.path("project"), &["log", "-1", "--format=%s", &format!("rota/{}", task.uid)]).await?;
+    assert_eq!(subject, "by a person");
+
+    // The credentials are replaced while the agent works, of which only the host knows.
+    std::fs::remove_file(&until)?;
+    let task = tasks::create(&client, site.pushing("expired", &line)).await?;
+    workload::prints(&client, &task.name, "waiting").await?;
+    site.host.require(Some("Basic other"));
+    std::fs::write(&until, "")?;
+    let failure = tasks::ended(&client, &task.name).await?.status.unwrap().failure.unwrap();
+    assert!(failure.class() == v1::FailureClass::Delivery, "{failure:?}");
+    Ok(())
+}
+
+/// A host that is away for a moment costs neither the work nor another attempt.
+#[tokio::test]
+async fn pushes_wait_for_their_host() -> Result<()> {
+    let site = site(1).await?;
+    let client = site.fixture.client()?;
+    let until = site.fixture.dir().join("go-on");
+    let line = format!("echo a > a; echo waiting; until test -e {}; do sleep 0.05; done", until.display());
+    let task = tasks::create(&client, site.pushing("patient", &line)).await?;
+    workload::prints(&client, &task.name, "waiting").await?;
+    site.host.set_away(true);
+    std::fs::write(&until, "")?;
+    tasks::eventually("the first try", async || Ok(site.host.refused() > 0)).await?;
+    site.host.set_away(false);
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert!(site.changes("patient").await?.pushed);
+    Ok(())
+}
