@@ -1,6 +1,7 @@
 //! Git: repositories that attempts work on, and what they leave in them. One bare cache per repository and credentials is
-//! fetched once for all attempts of a host ([`cache`]); each attempt has a clone of its own that borrows the cache's objects
-//! ([`clone`]); at its end a snapshot becomes a bundle and a patch ([`snapshot`]).
+//! fetched once for all attempts of a host (`cache`); each attempt has a clone of its own that borrows the cache's objects
+//! (`clone`); at its end a snapshot becomes a bundle and a patch (`snapshot`), which is pushed if the
+//! task asks for it (`push`).
 //!
 //! All calls are of the `git` program under a supervisor: its behaviour with credentials, sparse checkouts and bundles is what
 //! users know. None of them runs a hook, prompts, or takes variables of a task. Linked worktrees would share hooks, settings
