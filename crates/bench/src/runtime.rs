@@ -41,7 +41,7 @@ pub(crate) struct Immediate(pub(crate) Arc<AttemptLog>);
 
 #[async_trait]
 impl Runtime for Immediate {
-    async fn run(&self, attempt: Attempt, _channels: Channels) -> RunReport {
+    async fn run(&self, attempt: &Attempt, _channels: &mut Channels) -> RunReport {
         let now = Instant::now();
         if let Some(waiter) = self.0.awaited.lock().remove(&attempt.assign.task_id) {
             let _ = waiter.send(now);
@@ -59,7 +59,7 @@ pub(crate) struct Gated {
 
 #[async_trait]
 impl Runtime for Gated {
-    async fn run(&self, _attempt: Attempt, mut channels: Channels) -> RunReport {
+    async fn run(&self, _attempt: &Attempt, channels: &mut Channels) -> RunReport {
         let _ = self.starts.send(Instant::now());
         tokio::select! {
             permit = self.permits.acquire() => {

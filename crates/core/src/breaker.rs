@@ -52,7 +52,7 @@ impl<'a> Outcome<'a> {
             Class::RateLimit | Class::Overload if !own.credentials => Self::Failure(failure),
             Class::Start if program && !own.program => Self::Failure(failure),
             // The agent ran far enough to report these itself.
-            Class::Agent | Class::Refusal | Class::Budget => Self::Success,
+            Class::Agent | Class::Refusal | Class::Budget | Class::Checks => Self::Success,
             Class::Auth
             | Class::RateLimit
             | Class::Overload
@@ -68,7 +68,8 @@ impl<'a> Outcome<'a> {
             | Class::Quarantined
             | Class::Environment
             | Class::Source
-            | Class::Delivery => Self::Ignored,
+            | Class::Delivery
+            | Class::Setup => Self::Ignored,
         }
     }
 }
@@ -81,7 +82,7 @@ impl<'a> Outcome<'a> {
             Class::Environment => Self::Failure(failure),
             Class::Start | Class::Crash if program => Self::Failure(failure),
             // The program ran on the worker and reported these itself.
-            Class::Agent | Class::Refusal | Class::Budget => Self::Success,
+            Class::Agent | Class::Refusal | Class::Budget | Class::Checks => Self::Success,
             _ => Self::Ignored,
         }
     }

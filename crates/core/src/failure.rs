@@ -47,6 +47,10 @@ pub enum Class {
     Source,
     /// The work is done and kept, and could not be pushed to its repository.
     Delivery,
+    /// A command that prepares the workspace failed.
+    Setup,
+    /// The agent has finished, and a command that the task must pass to be done failed.
+    Checks,
 }
 
 /// Reaction to a failed attempt.
@@ -67,7 +71,7 @@ pub enum Recovery {
 }
 
 impl Class {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Agent,
         Self::Start,
         Self::Timeout,
@@ -87,6 +91,8 @@ impl Class {
         Self::Environment,
         Self::Source,
         Self::Delivery,
+        Self::Setup,
+        Self::Checks,
     ];
 
     /// Whether the worker, its machine or its network may be to blame, so that the next attempt avoids it.
@@ -102,6 +108,8 @@ impl Class {
             | Self::Crash
             | Self::Protocol
             | Self::Environment
+            | Self::Setup
+            | Self::Checks
             | Self::WorkerLost => Recovery::Retry,
             Self::RateLimit | Self::Overload | Self::Source => Recovery::Wait,
             Self::Auth => Recovery::Credentials,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Environment;
 use crate::status::AgentStatus;
 use crate::{
-    HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, Overrides, PodTemplate, Runtime,
-    Workspace,
+    DoneWhen, HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, Overrides, PodTemplate,
+    Runtime, Workspace, WorkspaceCommand,
 };
 
 /// Kind of worker and its pool.
@@ -102,6 +102,13 @@ pub struct AgentSpec {
     /// Workspace of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// Commands that prepare the workspace of each attempt before the agent starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub setup: Vec<WorkspaceCommand>,
+    /// What must hold before a task of this agent succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_when: Option<DoneWhen>,
     /// Behavior of a disconnected worker whose lease has expired. Defaults to `Continue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disconnect: Option<OnDisconnect>,

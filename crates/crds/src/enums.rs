@@ -180,6 +180,10 @@ string_enum! {
         Source,
         /// The work is done, and could not be pushed.
         Delivery,
+        /// A command that prepares the workspace failed.
+        Setup,
+        /// The agent has finished, and a command that the task must pass failed.
+        Checks,
     }
 }
 

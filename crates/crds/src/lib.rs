@@ -56,8 +56,8 @@ pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use rota_settings::HumanDuration;
 pub use runtime::{
-    ClaudeRuntime, CommandRuntime, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime,
-    ScriptFailure, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace,
+    ClaudeRuntime, CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime,
+    ScriptFailure, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};

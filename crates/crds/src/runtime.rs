@@ -286,6 +286,41 @@ pub struct Workspace {
     pub keep_files: Vec<String>,
 }
 
+/// Command that the worker runs in the workspace besides the agent: as the programs of the attempt, within the same walls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkspaceCommand {
+    /// Program and arguments, without a shell.
+    #[schemars(length(min = 1, max = 256), inner(length(max = 4096)))]
+    pub argv: Vec<String>,
+    /// Time after which it is ended and counts as failed. Defaults to 10m; at most 24h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
+    /// Secrets of the agent, and of the task, that it gets. Others are not in its environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    pub secrets: Vec<String>,
+}
+
+/// What must hold before a task counts as done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DoneWhen {
+    /// Commands that must exit with 0 after the agent has finished, one after the other.
+    #[schemars(length(min = 1, max = 16))]
+    pub commands: Vec<WorkspaceCommand>,
+    /// Times that the output of a failed command is sent back to the agent, which continues. Only of the runtime `claude`; others
+    /// fail. Defaults to 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 20))]
+    pub max_rounds: Option<i32>,
+    /// Globs of files of the repository, such as `tests/**`, which the commands see as they are in the commit that the task
+    /// started from, whatever the agent has changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub pinned_files: Vec<String>,
+}
+
 /// Git repository to clone into a workspace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Environment;
 use crate::status::TaskStatus;
 use crate::{
-    DesiredState, HumanDuration, Ignored, Isolation, Json, Limits, ObjectMeta, OnDependencyFailure,
-    PodOverrides, Priority, RetryPolicy, Runtime, Time, Workspace,
+    DesiredState, DoneWhen, HumanDuration, Ignored, Isolation, Json, Limits, ObjectMeta, OnDependencyFailure,
+    PodOverrides, Priority, RetryPolicy, Runtime, Time, Workspace, WorkspaceCommand,
 };
 
 /// Unit of work, executed by one worker.
@@ -107,6 +107,13 @@ pub struct TaskSpec {
     /// Workspace. Defaults to that of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// Commands that prepare the workspace before the agent starts, after those of the agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub setup: Vec<WorkspaceCommand>,
+    /// What must hold before the task succeeds, besides what its agent asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_when: Option<DoneWhen>,
     /// Overrides of the agent's runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,

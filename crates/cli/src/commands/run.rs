@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use rota_crds::{
-    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, GitSource, HumanDuration, Limits, ObjectMeta,
-    Priority, RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceMode,
+    API_VERSION, ClaudeRuntime, CommandRuntime, Dependency, DoneWhen, GitSource, HumanDuration, Limits,
+    ObjectMeta, Priority, RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceCommand,
+    WorkspaceMode,
 };
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
@@ -23,6 +24,7 @@ Examples:
   rota run \"Write a haiku about queues\"
   rota run --agent coder --workspace . \"Fix the failing test\"
   rota run --agent coder --workspace . --apply \"Fix the failing test\"
+  rota run --agent coder --workspace . --apply --done-when \"make test\" \"Fix the failing test\"
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
@@ -98,6 +100,12 @@ pub struct Run {
     /// File that the task is given, in `input/` of $ROTA_CONTEXT; may be repeated
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
+    /// Shell command that prepares the workspace before the agent starts; may be repeated
+    #[arg(long, value_name = "COMMAND")]
+    pub setup: Vec<String>,
+    /// Shell command that must succeed before the task does: its output is sent back to the agent; may be repeated
+    #[arg(long, value_name = "COMMAND")]
+    pub done_when: Vec<String>,
     /// Print the task's id and exit without waiting
     #[arg(long, short)]
     pub detach: bool,
@@ -254,6 +262,9 @@ impl Run {
                     None => self.workspace()?,
                 },
                 runtime: (runtime != Runtime::default()).then_some(runtime),
+                setup: shell(&self.setup),
+                done_when: (!self.done_when.is_empty())
+                    .then(|| DoneWhen { commands: shell(&self.done_when), ..DoneWhen::default() }),
                 ..TaskSpec::default()
             },
             status: Default::default(),
@@ -269,6 +280,11 @@ impl Run {
         let path = path.ok_or_else(|| Failure::usage(format!("{} is not UTF-8", full.display())))?;
         Ok(Some(Workspace { mode: Some(WorkspaceMode::InPlace), path: Some(path), ..Workspace::default() }))
     }
+}
+
+fn shell(lines: &[String]) -> Vec<WorkspaceCommand> {
+    let argv = |line: &String| vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()];
+    lines.iter().map(|line| WorkspaceCommand { argv: argv(line), ..WorkspaceCommand::default() }).collect()
 }
 
 /// Returns a workspace with a copy of the caller's files.

@@ -33,6 +33,8 @@ impl AgentSpec {
             environment: self.environment.clone(),
             default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
+            setup: self.setup.iter().map(crate::WorkspaceCommand::to_api).collect(),
+            done_when: self.done_when.as_ref().map(crate::DoneWhen::to_api),
             on_disconnect: self.on_disconnect.map_or(0, |value| value.to_api().into()),
             management: self.management.map_or(0, |value| value.to_api().into()),
             overrides: self.overrides.map_or(0, |value| value.to_api().into()),

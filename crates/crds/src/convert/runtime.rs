@@ -4,8 +4,8 @@ use rota_proto::v1::{self, runtime, script_step};
 
 use super::{duration, structure};
 use crate::{
-    ClaudeRuntime, CommandRuntime, Limits, RetryPolicy, Runtime, ScriptFailure, ScriptStep, ScriptedRuntime,
-    Usd, Workspace,
+    ClaudeRuntime, CommandRuntime, DoneWhen, Limits, RetryPolicy, Runtime, ScriptFailure, ScriptStep,
+    ScriptedRuntime, Usd, Workspace, WorkspaceCommand,
 };
 
 impl Runtime {
@@ -126,6 +126,26 @@ impl RetryPolicy {
             max_worker_losses: self.max_worker_losses,
             initial_backoff: duration(self.initial_backoff),
             max_backoff: duration(self.max_backoff),
+        }
+    }
+}
+
+impl WorkspaceCommand {
+    pub fn to_api(&self) -> v1::WorkspaceCommand {
+        v1::WorkspaceCommand {
+            argv: self.argv.clone(),
+            timeout: duration(self.timeout),
+            secrets: self.secrets.clone(),
+        }
+    }
+}
+
+impl DoneWhen {
+    pub fn to_api(&self) -> v1::DoneWhen {
+        v1::DoneWhen {
+            commands: self.commands.iter().map(WorkspaceCommand::to_api).collect(),
+            max_rounds: self.max_rounds,
+            pinned_files: self.pinned_files.clone(),
         }
     }
 }

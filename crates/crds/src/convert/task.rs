@@ -66,6 +66,8 @@ impl TaskSpec {
             secret_names: Vec::new(),
             inputs: Vec::new(),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
+            setup: self.setup.iter().map(crate::WorkspaceCommand::to_api).collect(),
+            done_when: self.done_when.as_ref().map(crate::DoneWhen::to_api),
             runtime: self.runtime.as_ref().map(crate::Runtime::to_api),
             owner: self.owner.clone().unwrap_or_default(),
             parent_task: self.parent_task.clone().unwrap_or_default(),
@@ -113,6 +115,8 @@ spec:
   secrets: {S: t}
   workspace: {mode: Keep, path: w, git: {url: u, ref: r, depth: 1}, cleanup: OnSuccess}
   runtime: {scripted: {seed: 7, steps: [{delay: 1s}, {fail: {class: RateLimit, attempts: 1}}]}}
+  setup: [{argv: [npm, ci], timeout: 1m, secrets: [T]}]
+  doneWhen: {commands: [{argv: [npm, test]}], maxRounds: 2, pinnedFiles: ['tests/**']}
   owner: me
   parentTask: p
   strict: true
@@ -144,6 +148,8 @@ spec:
                         "git": {"url": "u", "ref": "r", "depth": 1}, "cleanup": "WORKSPACE_CLEANUP_ON_SUCCESS"},
                     "runtime": {"scripted": {"seed": "7", "steps": [
                         {"delay": "1s"}, {"fail": {"class": "rate_limit", "attempts": 1}}]}},
+                    "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
+                    "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
                     "owner": "me", "parentTask": "p", "strict": true,
                 },
             })

@@ -34,6 +34,8 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "startTime",
     "environment",
     "workspace",
+    "setup",
+    "doneWhen",
     "runtime",
     "owner",
     "parentTask",

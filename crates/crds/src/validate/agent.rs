@@ -30,6 +30,8 @@ impl Agent {
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
         check.workspace("workspace", spec.workspace.as_ref());
+        check.commands("setup", &spec.setup);
+        check.done_when("doneWhen", spec.done_when.as_ref());
         if let Some(max) =
             spec.max_replicas.filter(|max| spec.spare_workers.is_some_and(|spare| spare > *max))
         {

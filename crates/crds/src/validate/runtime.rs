@@ -4,9 +4,14 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use super::Check;
-use crate::{HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, Workspace, WorkspaceMode};
+use crate::{
+    DoneWhen, HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, Workspace, WorkspaceCommand,
+    WorkspaceMode,
+};
 
 const DAY: Duration = Duration::from_hours(24);
+const MAX_COMMANDS: usize = 16;
+const MAX_ARGUMENT: usize = 4096;
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 impl Check<'_> {
@@ -143,6 +148,37 @@ impl Check<'_> {
             && most < first
         {
             check.field("maxBackoff").fail(format!("must not be below initialBackoff ({first}), is {most}"));
+        }
+    }
+
+    pub(super) fn commands(&mut self, name: &str, commands: &[WorkspaceCommand]) {
+        let mut list = self.field(name);
+        list.require(commands.len() <= MAX_COMMANDS, "must have at most 16 entries");
+        for (index, command) in commands.iter().enumerate() {
+            let mut check = list.item(index);
+            let program = command.argv.first().is_some_and(|program| !program.is_empty());
+            check.field("argv").require(program, "must name a program");
+            let has_nul = command.argv.iter().any(|argument| argument.contains('\0'));
+            check.field("argv").require(!has_nul, "must not contain a NUL byte");
+            let is_long = command.argv.iter().any(|argument| argument.len() > MAX_ARGUMENT);
+            check.field("argv").require(!is_long, "must have arguments of at most 4096 bytes");
+            check.duration("timeout", command.timeout, MIN_TIMEOUT, DAY);
+            for (index, secret) in command.secrets.iter().enumerate() {
+                check.field("secrets").item(index).variable(secret);
+            }
+        }
+    }
+
+    pub(super) fn done_when(&mut self, name: &str, done_when: Option<&DoneWhen>) {
+        let Some(done_when) = done_when else { return };
+        let mut check = self.field(name);
+        check.field("commands").require(!done_when.commands.is_empty(), "must not be empty");
+        check.commands("commands", &done_when.commands);
+        check.range("maxRounds", done_when.max_rounds, 0, 20);
+        let mut list = check.field("pinnedFiles");
+        for (index, glob) in done_when.pinned_files.iter().enumerate() {
+            let is_within = !glob.is_empty() && !glob.starts_with(['/', ':']) && !glob.contains('\0');
+            list.item(index).require(is_within, "must be a glob within the repository");
         }
     }
 

@@ -36,6 +36,8 @@ impl Task {
             check.field("secrets").field(name).fail("is also set in environment");
         }
         check.workspace("workspace", spec.workspace.as_ref());
+        check.commands("setup", &spec.setup);
+        check.done_when("doneWhen", spec.done_when.as_ref());
         check.runtime("runtime", spec.runtime.as_ref(), false);
         if let Some(names) = &spec.secret_names {
             let mut list = check.field("secretNames");

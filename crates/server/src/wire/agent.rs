@@ -39,6 +39,8 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     check::runtime("agent.spec.runtime", spec.runtime.as_ref())?;
     check::labels("agent.labels", &given.labels)?;
     check::length("agent.spec.description", &spec.description, check::MAX_TITLE)?;
+    spec::commands("agent.spec.setup", &spec.setup)?;
+    spec::done_when("agent.spec.done_when", spec.done_when.as_ref())?;
     for (field, value, most) in [
         ("slots", spec.slots, MAX_SLOTS),
         ("replicas", spec.replicas, MAX_WORKERS),

@@ -8,7 +8,7 @@ use rota_proto::v1;
 
 use super::time;
 
-const CLASSES: [(Class, v1::FailureClass); 19] = [
+const CLASSES: [(Class, v1::FailureClass); 21] = [
     (Class::Agent, v1::FailureClass::Agent),
     (Class::Start, v1::FailureClass::Start),
     (Class::Timeout, v1::FailureClass::Timeout),
@@ -28,6 +28,8 @@ const CLASSES: [(Class, v1::FailureClass); 19] = [
     (Class::Environment, v1::FailureClass::Environment),
     (Class::Source, v1::FailureClass::Source),
     (Class::Delivery, v1::FailureClass::Delivery),
+    (Class::Setup, v1::FailureClass::Setup),
+    (Class::Checks, v1::FailureClass::Checks),
 ];
 
 pub(crate) fn severity(severity: Severity) -> v1::Severity {

@@ -22,6 +22,8 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
             spec.environment.insert(name.clone(), value.clone());
         }
     }
+    spec.setup = agent.setup.iter().cloned().chain(std::mem::take(&mut spec.setup)).collect();
+    spec.done_when = done_when(agent.done_when.clone(), spec.done_when.take());
     let defaults = agent.default_limits.unwrap_or_default();
     let limits = spec.limits.get_or_insert_default();
     let claude = matches!(spec.runtime.as_ref().and_then(|r| r.kind.as_ref()), Some(Kind::Claude(_)));
@@ -35,6 +37,17 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     if limits.budget_micro_usd == 0 {
         limits.budget_micro_usd = defaults.budget_micro_usd;
     }
+}
+
+/// Returns what holds for both: a task can ask for more than its agent does, never for less.
+fn done_when(agent: Option<v1::DoneWhen>, task: Option<v1::DoneWhen>) -> Option<v1::DoneWhen> {
+    let (Some(agent), Some(task)) = (&agent, &task) else { return agent.or(task) };
+    let both = |a: &[String], b: &[String]| a.iter().chain(b).cloned().collect();
+    Some(v1::DoneWhen {
+        commands: agent.commands.iter().chain(&task.commands).cloned().collect(),
+        max_rounds: task.max_rounds.or(agent.max_rounds),
+        pinned_files: both(&agent.pinned_files, &task.pinned_files),
+    })
 }
 
 /// Overrides the agent's runtime with the fields that the task sets. If their kinds differ, the task's is used as it is, and
@@ -106,6 +119,22 @@ fn scripted(mut base: v1::ScriptedRuntime, own: v1::ScriptedRuntime) -> v1::Scri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_ask_for_more_than_their_agent() {
+        let done = |argv: &str, max_rounds, pinned: &str| {
+            let command = v1::WorkspaceCommand { argv: vec![argv.to_owned()], ..Default::default() };
+            v1::DoneWhen { commands: vec![command], max_rounds, pinned_files: vec![pinned.to_owned()] }
+        };
+        let both = done_when(Some(done("a", Some(1), "x")), Some(done("b", None, "y"))).unwrap();
+        let argv: Vec<_> = both.commands.iter().map(|command| command.argv.join(" ")).collect();
+        assert_eq!(
+            (argv.join(","), both.max_rounds, both.pinned_files.join(",")),
+            ("a,b".into(), Some(1), "x,y".into())
+        );
+        assert_eq!(done_when(None, Some(done("b", None, "y"))).unwrap().commands.len(), 1);
+        assert_eq!(done_when(Some(done("a", None, "x")), None).unwrap().commands.len(), 1);
+    }
 
     #[test]
     fn task_without_options_keeps_those_of_an_external_agent() {

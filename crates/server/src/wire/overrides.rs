@@ -55,6 +55,8 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         secret_names,
         workspace: own_workspace,
         runtime: own_runtime,
+        setup,
+        done_when,
     } = task;
     if allowed == v1::Overrides::None {
         let sets_limits = limits.is_some_and(|limits| limits != v1::Limits::default());
@@ -72,7 +74,10 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     let bring = brings_program(base);
     forbid_unless_all("environment", !environment.is_empty() && !bring)?;
     let secrets = !secrets.is_empty() || !secret_names.is_empty();
-    forbid_unless_all("secrets", secrets && !bring)
+    forbid_unless_all("secrets", secrets && !bring)?;
+    // Programs, which may choose among the secrets.
+    forbid_unless_all("setup", !setup.is_empty() && !bring)?;
+    forbid_unless_all("done_when", done_when.is_some() && !bring)
 }
 
 fn forbid(field: &'static str, sets: bool, needed: v1::Overrides) -> Result<(), Forbidden> {
@@ -289,6 +294,20 @@ mod tests {
         });
         let sealed = task(|task| task.secret_names = words(&["LD_PRELOAD"]));
         for task in [sets, sealed] {
+            assert_eq!(allowed(&claude_kind(|_| ()), &task), WITH_ALL);
+            assert_eq!(allowed(&shell("make test"), &task), WITH_ALL);
+            assert_eq!(allowed(&shell(""), &task), ALWAYS);
+        }
+    }
+
+    #[test]
+    fn commands_belong_to_the_owner_of_the_program() {
+        let command = v1::WorkspaceCommand { argv: words(&["env"]), ..Default::default() };
+        let done_when = v1::DoneWhen { commands: vec![command.clone()], ..Default::default() };
+        for task in [
+            task(|task| task.setup = vec![command.clone()]),
+            task(|task| task.done_when = Some(done_when.clone())),
+        ] {
             assert_eq!(allowed(&claude_kind(|_| ()), &task), WITH_ALL);
             assert_eq!(allowed(&shell("make test"), &task), WITH_ALL);
             assert_eq!(allowed(&shell(""), &task), ALWAYS);

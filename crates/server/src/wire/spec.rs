@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
+use std::time::Duration;
 
 use prost::Message;
 use rota_core::rank::Priority;
@@ -20,6 +21,11 @@ const MAX_AGENT_SECRETS: usize = 32;
 const MAX_GLOBS: usize = 64;
 const MAX_GLOB: usize = 256;
 const MAX_URL: usize = 2048;
+const MAX_COMMANDS: usize = 16;
+const MAX_ARGV: usize = 256;
+const MAX_ARGUMENTS: usize = 64 << 10;
+const MAX_COMMAND_TIME: Duration = Duration::from_hours(24);
+const MAX_ROUNDS: i32 = 20;
 
 /// A validated task.
 pub(crate) struct Checked {
@@ -51,6 +57,8 @@ pub(crate) fn check(
     check::labels("task.labels", &given.labels)?;
     check::length(&at("input"), &input_text(&spec), check::MAX_PROMPT)?;
     workspace(spec.workspace.as_ref())?;
+    commands(&at("setup"), &spec.setup)?;
+    done_when(&at("done_when"), spec.done_when.as_ref())?;
 
     let parent = match spec.parent_task.as_str() {
         "" => None,
@@ -212,6 +220,49 @@ fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
         return Err(invalid("task.spec.workspace.keep_files", "must be empty for a workspace in place"));
     }
     given.git.as_ref().map_or(Ok(()), repository)
+}
+
+/// Commands that a task sets for itself, or an agent for its tasks.
+pub(super) fn commands(field: &str, given: &[v1::WorkspaceCommand]) -> Result<(), Status> {
+    check::count(field, given.len(), MAX_COMMANDS)?;
+    for (index, command) in given.iter().enumerate() {
+        let at = format!("{field}[{index}]");
+        if command.argv.first().is_none_or(String::is_empty) {
+            return Err(invalid(format!("{at}.argv"), "must name a program"));
+        }
+        if command.argv.iter().any(|argument| argument.contains('\0')) {
+            return Err(invalid(format!("{at}.argv"), "must not contain a NUL byte"));
+        }
+        check::length(&format!("{at}.argv"), &command.argv.concat(), MAX_ARGUMENTS)?;
+        check::count(&format!("{at}.argv"), command.argv.len(), MAX_ARGV)?;
+        let timeout = time::from_duration(&format!("{at}.timeout"), command.timeout.as_ref())?;
+        if timeout.is_some_and(|timeout| timeout.is_zero() || timeout > MAX_COMMAND_TIME) {
+            return Err(invalid(format!("{at}.timeout"), "must be from 1 ms to 24 h"));
+        }
+        check::words(&format!("{at}.secrets"), &command.secrets, MAX_AGENT_SECRETS)?;
+    }
+    Ok(())
+}
+
+/// The same of what must hold at the end.
+pub(super) fn done_when(field: &str, given: Option<&v1::DoneWhen>) -> Result<(), Status> {
+    let Some(given) = given else { return Ok(()) };
+    if given.commands.is_empty() {
+        return Err(invalid(format!("{field}.commands"), "must not be empty"));
+    }
+    commands(&format!("{field}.commands"), &given.commands)?;
+    if given.max_rounds.is_some_and(|rounds| !(0..=MAX_ROUNDS).contains(&rounds)) {
+        return Err(invalid(format!("{field}.max_rounds"), format!("must be from 0 to {MAX_ROUNDS}")));
+    }
+    check::count(&format!("{field}.pinned_files"), given.pinned_files.len(), MAX_GLOBS)?;
+    for (index, glob) in given.pinned_files.iter().enumerate() {
+        let at = format!("{field}.pinned_files[{index}]");
+        check::length(&at, glob, MAX_GLOB)?;
+        if glob.is_empty() || glob.starts_with(['/', ':']) || glob.contains('\0') {
+            return Err(invalid(at, "must be a glob within the repository"));
+        }
+    }
+    Ok(())
 }
 
 fn repository(git: &v1::GitSource) -> Result<(), Status> {

@@ -41,20 +41,9 @@ pub(crate) async fn snapshot(
     crate::workspace::remove_all(folder.clone()).await;
     tokio::fs::create_dir(&folder).await.map_err(machine)?;
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let mut git = git.clone();
-    let index = path("index");
-    for (name, value) in [
-        ("GIT_DIR", git.directory.join(".git").to_string_lossy().into_owned()),
-        ("GIT_WORK_TREE", git.directory.to_string_lossy().into_owned()),
-        ("GIT_INDEX_FILE", index.clone()),
-        ("GIT_AUTHOR_NAME", "Rota".to_owned()),
-        ("GIT_AUTHOR_EMAIL", "rota@localhost".to_owned()),
-        ("GIT_COMMITTER_NAME", "Rota".to_owned()),
-        ("GIT_COMMITTER_EMAIL", "rota@localhost".to_owned()),
-    ] {
-        git.environment.0.insert(name.to_owned(), value);
-    }
-    let commit = commit(&git, base, Path::new(&index), stop).await;
+    let index = folder.join("index");
+    let git = with_index(git, &index);
+    let commit = commit(&git, base, &index, stop).await;
     // Not an artifact.
     let _ = tokio::fs::remove_file(&index).await;
     let commit = commit?;
@@ -89,8 +78,25 @@ pub(crate) async fn snapshot(
     Ok(changes)
 }
 
+/// Returns git with an index of its own, which commits in the name of the worker.
+pub(super) fn with_index(git: &Git, index: &Path) -> Git {
+    let mut git = git.clone();
+    for (name, value) in [
+        ("GIT_DIR", git.directory.join(".git").to_string_lossy().into_owned()),
+        ("GIT_WORK_TREE", git.directory.to_string_lossy().into_owned()),
+        ("GIT_INDEX_FILE", index.to_string_lossy().into_owned()),
+        ("GIT_AUTHOR_NAME", "Rota".to_owned()),
+        ("GIT_AUTHOR_EMAIL", "rota@localhost".to_owned()),
+        ("GIT_COMMITTER_NAME", "Rota".to_owned()),
+        ("GIT_COMMITTER_EMAIL", "rota@localhost".to_owned()),
+    ] {
+        git.environment.0.insert(name.to_owned(), value);
+    }
+    git
+}
+
 /// Returns the commit with everything that is in the work tree, which is the current one if nothing differs from it.
-async fn commit(
+pub(super) async fn commit(
     git: &Git,
     base: &Base,
     index: &Path,

@@ -9,6 +9,7 @@ pub mod scripted;
 pub(crate) mod structs;
 pub(crate) mod tail;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -30,8 +31,23 @@ pub struct Attempt {
     pub scratch: PathBuf,
     /// Complete environment of its processes; nothing is inherited.
     pub environment: Environment,
+    /// Names of the variables in `environment` that are secrets.
+    pub secret_names: BTreeSet<String>,
     /// Redactor for its secrets, for texts that the runtime truncates itself.
     pub redactor: Redactor,
+    /// Set if the agent continues after it had finished: its work is not done.
+    pub round: Option<Round>,
+}
+
+/// A round of an attempt after the first.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Conversation that continues: [`RunReport::conversation`] of the round before.
+    pub conversation: String,
+    /// What the agent is sent.
+    pub message: String,
+    /// Usage of the rounds before, which counts in those that follow.
+    pub used: Option<Usage>,
 }
 
 /// Channels between a runtime and the session while an attempt runs.
@@ -73,6 +89,8 @@ pub struct RunReport {
     pub usage: Option<Usage>,
     /// Session of the runtime that a later attempt can resume; empty for none.
     pub runtime_session: String,
+    /// Conversation that can go on within this attempt; empty for none.
+    pub conversation: String,
 }
 
 #[derive(Debug)]
@@ -90,14 +108,14 @@ pub enum RunOutcome {
 /// Executes attempts of one kind of runtime.
 #[async_trait]
 pub trait Runtime: Send + Sync {
-    /// Runs an attempt. When this returns, none of the attempt's processes is left.
-    async fn run(&self, attempt: Attempt, channels: Channels) -> RunReport;
+    /// Runs an attempt, or a further round of it. When this returns, none of the attempt's processes is left.
+    async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport;
 }
 
 impl RunReport {
     /// Creates a report without usage or session.
     pub fn new(outcome: RunOutcome) -> Self {
-        Self { outcome, usage: None, runtime_session: String::new() }
+        Self { outcome, usage: None, runtime_session: String::new(), conversation: String::new() }
     }
 
     /// Creates the report of a failure without usage or session.
@@ -117,6 +135,8 @@ pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failur
         | FailureClass::Crash
         | FailureClass::Protocol
         | FailureClass::Environment
+        | FailureClass::Setup
+        | FailureClass::Checks
         | FailureClass::WorkerLost => Severity::Medium,
         _ => Severity::High,
     };

@@ -17,6 +17,7 @@ use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::commands;
 use super::confinement::Confinement;
 use super::declared::Token;
 use super::git_settings::GitSettings;
@@ -29,9 +30,10 @@ use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
 use crate::artifacts::{self, Caller, Kept};
+use crate::git::Pins;
 use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, notice};
+use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure, notice};
 use crate::workspace::{AttemptDirs, Root};
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
@@ -108,7 +110,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let tools = ToolSpans::of(&assign).map(Mutex::new);
     let kept = Kept::of(&assign);
     let (events, mut received) = mpsc::channel(EVENT_BUFFER);
-    let channels = Channels { events, inputs, stop: handle.stop_signal() };
+    let mut channels = Channels { events, inputs, stop: handle.stop_signal() };
     let redaction = Redaction::default();
     let push = |kind| {
         if let Some(tools) = &tools {
@@ -127,7 +129,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     };
     let mut dirs = None;
     let mut report = {
-        let work = execute(&deps, &runtime, assign, channels, &mut dirs, &handle, &redaction);
+        let work = execute(&deps, runtime.as_ref(), assign, &mut channels, &mut dirs, &handle, &redaction);
         let work = AssertUnwindSafe(handle.group.scope(work)).catch_unwind();
         let report = drive(pin!(work), &mut received, &handle, &time_limits, &emit).await;
         match report {
@@ -231,9 +233,9 @@ fn far_future() -> Instant {
 
 async fn execute(
     deps: &AttemptDeps,
-    runtime: &Arc<dyn Runtime>,
+    runtime: &dyn Runtime,
     mut assign: Box<Assign>,
-    channels: Channels,
+    channels: &mut Channels,
     slot: &mut Option<AttemptDirs>,
     handle: &AttemptHandle,
     redaction: &Redaction,
@@ -252,7 +254,8 @@ async fn execute(
         let redactor = redaction.declare(assign.secrets.values());
         assign.secrets.clear();
         let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
-        (Attempt { assign, workspace, scratch, environment, redactor }, None)
+        let secret_names = Default::default();
+        (Attempt { assign, workspace, scratch, environment, secret_names, redactor, round: None }, None)
     };
     if let Some(runtime::Kind::Claude(claude)) = kind_mut(&mut attempt.assign)
         && claude.program.is_empty()
@@ -265,12 +268,19 @@ async fn execute(
             claude.program = program.to_string_lossy().into_owned();
         }
     }
+    let pins = match pins(&attempt, slot.as_ref(), channels).await {
+        Ok(pins) => pins,
+        Err(ended) => return RunReport::new(ended),
+    };
+    if let Err(ended) = commands::set_up(&attempt, channels).await {
+        return RunReport::new(ended);
+    }
     handle.start_silence_clock();
     // Without directories there are no processes. Counting costs more than all else of a script that only emits messages.
     let kills = (!attempt.scratch.as_os_str().is_empty()).then(OutOfMemoryKills::so_far);
     let events = channels.events.clone();
     let git = GitSettings::of(in_place(&attempt.assign).then(|| attempt.workspace.clone())).await;
-    let mut report = runtime.run(attempt, channels).await;
+    let mut report = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref()).await;
     if let Some(git) = git {
         git.report_changes(&events).await;
     }
@@ -283,6 +293,27 @@ async fn execute(
     }
 }
 
+/// Returns the files that checks see as they were, if the task has any. Puts the agent's files back, where a worker was lost while
+/// others were in their place.
+async fn pins(
+    attempt: &Attempt,
+    dirs: Option<&AttemptDirs>,
+    channels: &mut Channels,
+) -> Result<Option<Pins>, RunOutcome> {
+    let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.as_ref());
+    let patterns = done_when.map(|done_when| done_when.pinned_files.clone()).unwrap_or_default();
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let Some((git, base)) = dirs.and_then(|dirs| dirs.repository.clone()) else {
+        let text = "`doneWhen.pinnedFiles` needs a repository: `workspace.git`";
+        return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
+    };
+    let pins = Pins { git, base, patterns, folder: attempt.scratch.join("pins") };
+    pins.release(&mut channels.stop).await.map_err(commands::pinning_failed)?;
+    Ok(Some(pins))
+}
+
 /// Whether the attempt works in an existing directory.
 pub(super) fn in_place(assign: &Assign) -> bool {
     let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
@@ -291,8 +322,11 @@ pub(super) fn in_place(assign: &Assign) -> bool {
 
 /// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.
 pub(super) fn needs_directories(assign: &Assign) -> bool {
-    match assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref()) {
-        Some(runtime::Kind::Scripted(script)) => Scripted::needs_processes(script),
+    let Some(spec) = &assign.spec else { return true };
+    match spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()) {
+        Some(runtime::Kind::Scripted(script)) => {
+            Scripted::needs_processes(script) || !spec.setup.is_empty() || spec.done_when.is_some()
+        }
         _ => true,
     }
 }

@@ -146,6 +146,12 @@ impl AttemptHandle {
         self.changed.notify_one();
     }
 
+    /// Stops the silence timeout, for work that has limits of its own.
+    pub(super) fn stop_silence_clock(&self) {
+        self.state.lock().last_activity = None;
+        self.changed.notify_one();
+    }
+
     /// Stores an event, and notifies the session loop.
     pub(super) fn push(self: &Arc<Self>, event: Event) {
         let mut state = self.state.lock();

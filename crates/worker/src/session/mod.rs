@@ -2,6 +2,7 @@
 //! Knows nothing of what a runtime does.
 
 mod attempt;
+mod commands;
 mod confinement;
 mod connect;
 mod declared;

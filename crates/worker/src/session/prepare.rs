@@ -49,6 +49,7 @@ pub(super) async fn prepare(
         let _ = events.send(notice(Severity::Low, "secret_is_common_word", text)).await;
     }
     let used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
+    let secret_names = secrets.selected.keys().chain(assign.secrets.keys()).cloned().collect();
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
     let cloning = Cloning::of(&assign, deps.root.state(), secrets.of_repository, redactor.clone());
     if let Some(name) = deps.root.busy_workspace(&assign) {
@@ -67,7 +68,8 @@ pub(super) async fn prepare(
         dirs.repository = base.map(|base| (git, base));
     }
     let workspace = dirs.workspace.clone();
-    Ok(Prepared { attempt: Attempt { workspace, scratch, environment, assign, redactor }, secrets: used })
+    let attempt = Attempt { workspace, scratch, environment, secret_names, assign, redactor, round: None };
+    Ok(Prepared { attempt, secrets: used })
 }
 
 impl From<PrepareError> for RunOutcome {

@@ -104,13 +104,19 @@ impl Case {
             scratch,
             environment: Environment(self.environment.clone()),
             redactor: Redactor::default(),
+            secret_names: Default::default(),
+            round: None,
         };
         let (events_in, events) = mpsc::channel(10_000);
         let (inputs, inputs_out) = mpsc::channel(8);
         let (stop, stop_out) = watch::channel(None);
-        let channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
+        let mut channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
         let report =
-            spawn("test.attempt", OnExit::Done, async move { Claude::new().run(attempt, channels).await });
+            spawn(
+                "test.attempt",
+                OnExit::Done,
+                async move { Claude::new().run(&attempt, &mut channels).await },
+            );
         Run { report, events, seen: vec![], inputs, stop }
     }
 

@@ -2,6 +2,7 @@
 //! worker uses. Real git, over HTTP.
 
 mod apply;
+mod gates;
 mod push;
 
 use std::path::Path;

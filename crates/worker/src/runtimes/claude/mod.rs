@@ -68,7 +68,7 @@ impl std::fmt::Debug for Claude {
 
 #[async_trait]
 impl Runtime for Claude {
-    async fn run(&self, attempt: Attempt, mut channels: Channels) -> RunReport {
-        run::run(self.start.as_ref(), &attempt, &mut channels, self.root).await
+    async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
+        run::run(self.start.as_ref(), attempt, channels, self.root).await
     }
 }

@@ -1,6 +1,6 @@
 //! Options of an attempt, extracted from the assignment and validated. Pure; knows nothing of argv or files.
 
-use rota_proto::v1::{ClaudeRuntime, Failure, FailureClass, PermissionPolicy, WorkspaceMode, runtime};
+use rota_proto::v1::{ClaudeRuntime, Failure, FailureClass, PermissionPolicy, Usage, WorkspaceMode, runtime};
 use rota_proto::worker::v1::Assign;
 
 use crate::runtimes::{Environment, structs};
@@ -18,7 +18,7 @@ pub(super) struct Options {
     pub(super) claude: ClaudeRuntime,
     pub(super) mode: String,
     pub(super) policy: PermissionPolicy,
-    pub(super) max_turns: i32,
+    pub(super) max_turns: i64,
     pub(super) budget_micro_usd: i64,
     pub(super) schema: Option<String>,
     /// As JSON text, in the format of the CLI's configuration file.
@@ -62,7 +62,7 @@ impl Options {
         Ok(Self {
             mode,
             policy: claude.permission_policy(),
-            max_turns: limits.max_turns,
+            max_turns: limits.max_turns.into(),
             budget_micro_usd: limits.budget_micro_usd,
             schema,
             mcp,
@@ -70,6 +70,24 @@ impl Options {
             resume: Some(assign.resume_session.clone()).filter(|session| !session.is_empty()),
             claude,
         })
+    }
+}
+
+impl Options {
+    /// Returns the options of a round after others: limits are those of all of them. The CLI counts each process from zero.
+    pub(super) fn without(mut self, used: Option<&Usage>) -> Result<Self, Failure> {
+        let Some(used) = used else { return Ok(self) };
+        for (name, limit, used) in [
+            ("budget", &mut self.budget_micro_usd, used.cost_micro_usd),
+            ("turns", &mut self.max_turns, i64::from(used.turns)),
+        ] {
+            if *limit > 0 && *limit <= used {
+                let text = format!("the limit of {name} was reached before the work was done");
+                return Err(crate::runtimes::failure(FailureClass::Budget, text));
+            }
+            *limit = (*limit - used).max(0);
+        }
+        Ok(self)
     }
 }
 
@@ -91,7 +109,7 @@ pub(super) fn invalid(message: &str, hint: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{Runtime, TaskSpec, Workspace};
+    use rota_proto::v1::{Limits, Runtime, TaskSpec, Workspace};
 
     use super::*;
 
@@ -121,6 +139,25 @@ mod tests {
         assert!(failure.hint.contains("IS_SANDBOX"));
         Options::new(&mode("bypassPermissions"), &none, false).unwrap();
         Options::new(&mode("bypassPermissions"), &sandbox, true).unwrap();
+    }
+
+    #[test]
+    fn limits_are_those_of_all_rounds() {
+        let options = |budget_micro_usd, max_turns| {
+            let limits = Limits { budget_micro_usd, max_turns, ..Limits::default() };
+            let spec = TaskSpec { limits: Some(limits), ..TaskSpec::default() };
+            let assign = Assign { spec: Some(spec), ..Assign::default() };
+            Options::new(&assign, &Environment::default(), false).unwrap()
+        };
+        let used = Usage { cost_micro_usd: 40, turns: 4, ..Usage::default() };
+        let left = options(100, 10).without(Some(&used)).unwrap();
+        assert_eq!((left.budget_micro_usd, left.max_turns), (60, 6));
+        let none = options(0, 0).without(Some(&used)).unwrap();
+        assert_eq!((none.budget_micro_usd, none.max_turns), (0, 0), "no limit stays none");
+        for (budget, turns) in [(40, 0), (0, 4)] {
+            let failure = options(budget, turns).without(Some(&used)).unwrap_err();
+            assert_eq!(failure.class(), FailureClass::Budget);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::options::Options;
 use super::permission::PermissionQueue;
 use super::process::{Process, Start};
 use super::record::Record;
+use super::usage::UsageTotals;
 use super::{environment, events, prompt};
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Stop, stopped};
 use crate::supervise::{Error, Exit, Program};
@@ -27,7 +28,9 @@ pub(super) async fn run(
     channels: &mut Channels,
     root: bool,
 ) -> RunReport {
-    let options = match Options::new(&attempt.assign, &attempt.environment, root) {
+    let used = attempt.round.as_ref().and_then(|round| round.used.as_ref());
+    let options = Options::new(&attempt.assign, &attempt.environment, root);
+    let options = match options.and_then(|options| options.without(used)) {
         Ok(options) => options,
         Err(failure) => return failed(failure),
     };
@@ -36,7 +39,8 @@ pub(super) async fn run(
         let message = format!("failed to create the directories of the attempt: {error}");
         return failed(classify::failure(FailureClass::Environment, &message, ""));
     }
-    let given = options.resume.clone().map(Session::Resumed);
+    let going_on = attempt.round.as_ref().map(|round| round.conversation.clone());
+    let given = going_on.or_else(|| options.resume.clone()).map(Session::Resumed);
     if let Some(session) = given {
         match once(start, attempt, &options, &files, &session, channels).await {
             Some(report) => return report,
@@ -90,8 +94,11 @@ async fn once(
         let error = Error::Lost("the program's pipes are missing".to_owned());
         return Some(failed(classify::supervision_failure(&error)));
     };
-    let prompt = prompt::build(&attempt.assign, resumed);
-    let (record, permissions) = (Record::new(&attempt.workspace), PermissionQueue::new(options.policy));
+    let prompt = prompt::build(&attempt.assign, attempt.round.as_ref(), resumed);
+    let used = attempt.round.as_ref().and_then(|round| round.used.clone());
+    let mut record = Record::new(&attempt.workspace);
+    record.usage_totals = UsageTotals::after(used.unwrap_or_default());
+    let permissions = PermissionQueue::new(options.policy);
     let mut conversation = Conversation::new(record, permissions, &prompt, attempt.redactor.clone());
     let end = conversation.run(pipes, channels).await;
     let (exit, stop) = finish(process.as_mut(), end, channels).await;
@@ -132,7 +139,8 @@ async fn once(
         (Err(_), Some(by)) => RunOutcome::Stopped { by },
         (Err(failure), None) => RunOutcome::Failed(failure),
     };
-    Some(RunReport { outcome, usage: conversation.record.usage_totals.usage(), runtime_session })
+    let usage = conversation.record.usage_totals.usage();
+    Some(RunReport { outcome, usage, runtime_session, conversation: conversation.record.session })
 }
 
 /// Waits for the process to end, or ends it. Returns by what means, if it was stopped.

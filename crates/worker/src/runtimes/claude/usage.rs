@@ -13,9 +13,15 @@ pub(super) struct UsageTotals {
     models: BTreeMap<String, ModelUsage>,
     turns: i32,
     any: bool,
+    /// Usage of the rounds before.
+    earlier: Usage,
 }
 
 impl UsageTotals {
+    pub(super) fn after(earlier: Usage) -> Self {
+        Self { any: earlier != Usage::default(), earlier, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, line: &Finished) {
         self.any = true;
         self.turns = self.turns.saturating_add(line.num_turns.unwrap_or(0));
@@ -48,14 +54,16 @@ impl UsageTotals {
         }
         let sum = |part: fn(&ModelUsage) -> f64| self.models.values().map(part).sum::<f64>();
         let main = self.models.iter().max_by(|a, b| a.1.cost_usd.total_cmp(&b.1.cost_usd));
+        let earlier = &self.earlier;
         Some(Usage {
-            input_tokens: sum(|usage| usage.input_tokens) as i64,
-            output_tokens: sum(|usage| usage.output_tokens) as i64,
-            cache_read_tokens: sum(|usage| usage.cache_read_input_tokens) as i64,
-            cache_write_tokens: sum(|usage| usage.cache_creation_input_tokens) as i64,
-            cost_micro_usd: (sum(|usage| usage.cost_usd) * 1e6).round() as i64,
-            turns: self.turns,
-            model: main.map(|(model, _)| model.clone()).unwrap_or_default(),
+            input_tokens: earlier.input_tokens + sum(|usage| usage.input_tokens) as i64,
+            output_tokens: earlier.output_tokens + sum(|usage| usage.output_tokens) as i64,
+            cache_read_tokens: earlier.cache_read_tokens + sum(|usage| usage.cache_read_input_tokens) as i64,
+            cache_write_tokens: earlier.cache_write_tokens
+                + sum(|usage| usage.cache_creation_input_tokens) as i64,
+            cost_micro_usd: earlier.cost_micro_usd + (sum(|usage| usage.cost_usd) * 1e6).round() as i64,
+            turns: earlier.turns.saturating_add(self.turns),
+            model: main.map_or_else(|| earlier.model.clone(), |(model, _)| model.clone()),
         })
     }
 }
@@ -93,6 +101,17 @@ mod tests {
         assert_eq!((usage.input_tokens, usage.output_tokens), (30, 28));
         assert_eq!((usage.cache_read_tokens, usage.cache_write_tokens), (400, 12));
         assert_eq!((usage.cost_micro_usd, usage.turns, usage.model.as_str()), (750_002, 4, "big"));
+    }
+
+    #[test]
+    fn earlier_rounds_count() {
+        let mut usage_totals = UsageTotals::default();
+        usage_totals.add(&line(json!({"num_turns": 2, "modelUsage": {"big": of(10, 0.25)}})));
+        let mut next = UsageTotals::after(usage_totals.usage().unwrap());
+        assert_eq!(next.usage(), usage_totals.usage());
+        next.add(&line(json!({"num_turns": 1, "modelUsage": {"big": of(5, 0.5)}})));
+        let usage = next.usage().unwrap();
+        assert_eq!((usage.input_tokens, usage.turns, usage.cost_micro_usd), (15, 3, 750_000));
     }
 
     #[test]

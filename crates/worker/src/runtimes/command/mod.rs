@@ -2,6 +2,7 @@
 //! structured results come through a side channel or a result file.
 
 mod exit;
+mod once;
 mod output;
 mod side_channel;
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Channels, RunOutcome, RunReport, Runtime, context, notice, stopped};
 use crate::supervise::{self, Program};
+pub(crate) use once::{Ended, Ran, run_once};
 use output::{Budget, forward};
 
 /// Environment variable with the path of the side channel.
@@ -31,8 +33,8 @@ impl Command {
 
 #[async_trait]
 impl Runtime for Command {
-    async fn run(&self, attempt: Attempt, channels: Channels) -> RunReport {
-        let Some(spec) = spec(&attempt) else {
+    async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
+        let Some(spec) = spec(attempt) else {
             return RunReport::failed(FailureClass::Invalid, "the task's runtime is not `command`");
         };
         let Some((program, args)) = program(&spec) else {
@@ -59,15 +61,17 @@ fn program(spec: &CommandRuntime) -> Option<(String, Vec<String>)> {
 }
 
 async fn execute(
-    attempt: Attempt,
-    channels: Channels,
+    attempt: &Attempt,
+    channels: &mut Channels,
     spec: CommandRuntime,
     program: String,
     args: Vec<String>,
 ) -> RunReport {
-    let Attempt { assign, workspace, scratch, mut environment, redactor } = attempt;
-    let Channels { events, inputs, mut stop } = channels;
-    let side = match side_channel::SideChannel::open(&scratch) {
+    let Attempt { assign, workspace, scratch, environment, redactor, .. } = attempt;
+    let Channels { events, inputs, stop } = channels;
+    let events = &*events;
+    let mut environment = environment.clone();
+    let side = match side_channel::SideChannel::open(scratch) {
         Ok(side) => side,
         Err(error) => {
             let text = format!("failed to prepare the scratch directory: {error}");
@@ -75,10 +79,10 @@ async fn execute(
         }
     };
     environment.0.insert(EVENTS_VAR.to_owned(), side.path().to_string_lossy().into_owned());
-    let prompt = assign.spec.map(|spec| spec.prompt).unwrap_or_default();
-    let stdin = spec.stdin.clone().unwrap_or(prompt);
+    let prompt = assign.spec.as_ref().map(|spec| spec.prompt.as_str()).unwrap_or_default();
+    let stdin = spec.stdin.as_deref().unwrap_or(prompt);
 
-    let started = Program { program, args, environment, directory: workspace };
+    let started = Program { program, args, environment, directory: workspace.clone() };
     let mut running = match supervise::start(started).await {
         Ok(running) => running,
         Err(error) => return exit::not_started(&error),
@@ -89,16 +93,16 @@ async fn execute(
         let _closed = closed.clone().drop_guard();
         tokio::select! {
             exit = running.wait() => exit.map(|exit| (exit, None)),
-            stop = stopped(&mut stop) => running.end(stop.grace).await.map(|(exit, by)| (exit, Some(by))),
+            stop = stopped(stop) => running.end(stop.grace).await.map(|(exit, by)| (exit, Some(by))),
         }
     };
     let (ended, stdout, stderr, side_output, (), ()) = tokio::join!(
         outcome,
-        forward(stdout, OutputStream::Stdout, &events, &budget, &redactor),
-        forward(stderr, OutputStream::Stderr, &events, &budget, &redactor),
-        side.listen(&events, &closed),
+        forward(stdout, OutputStream::Stdout, events, &budget, redactor),
+        forward(stderr, OutputStream::Stderr, events, &budget, redactor),
+        side.listen(events, &closed),
         feed(input, stdin.as_bytes()),
-        refuse(inputs, &events, &closed),
+        refuse(inputs, events, &closed),
     );
     let (exit, by) = match ended {
         Ok(ended) => ended,
@@ -113,12 +117,12 @@ async fn execute(
         let text = format!("processes that outlived the program were killed: {}", exit.orphans);
         let _ = events.send(notice(Severity::Low, "orphans", text)).await;
     }
-    let outcome = match (by, context::read(&scratch).await) {
+    let outcome = match (by, context::read(scratch).await) {
         (Some(by), _) => RunOutcome::Stopped { by: by.as_str() },
         (None, Ok(written)) => exit::outcome(&spec, exit, side_output.result, written, &stdout, &stderr),
         (None, Err(error)) => exit::unreadable_result(&spec, exit, &error, &stdout, &stderr),
     };
-    RunReport { outcome, usage: side_output.usage, runtime_session: String::new() }
+    RunReport { usage: side_output.usage, ..RunReport::new(outcome) }
 }
 
 /// Writes the program's standard input. A program may exit without reading all of it.
@@ -130,7 +134,7 @@ async fn feed(stdin: Option<ChildStdin>, bytes: &[u8]) {
 
 /// Rejects input while the program runs: its standard input is complete at the start.
 async fn refuse(
-    mut inputs: mpsc::Receiver<rota_proto::v1::TaskInput>,
+    inputs: &mut mpsc::Receiver<rota_proto::v1::TaskInput>,
     events: &mpsc::Sender<event::Kind>,
     closed: &CancellationToken,
 ) {

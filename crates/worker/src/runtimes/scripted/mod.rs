@@ -40,9 +40,10 @@ impl Scripted {
 
 #[async_trait]
 impl Runtime for Scripted {
-    async fn run(&self, attempt: Attempt, channels: Channels) -> RunReport {
+    async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
         let Attempt { assign, environment, .. } = attempt;
-        let script = match assign.spec.and_then(|spec| spec.runtime).and_then(|runtime| runtime.kind) {
+        let runtime = assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref());
+        let script = match runtime.and_then(|runtime| runtime.kind.as_ref()) {
             Some(runtime::Kind::Scripted(script)) => script,
             _ => return RunReport::failed(FailureClass::Invalid, "the task has no script"),
         };
@@ -59,8 +60,8 @@ impl Runtime for Scripted {
             orphan_parents: Vec::new(),
         };
         let mut outcome = None;
-        for step in script.steps {
-            outcome = run.step(step).await;
+        for step in &script.steps {
+            outcome = run.step(step.clone()).await;
             if outcome.is_some() {
                 break;
             }
@@ -84,17 +85,17 @@ fn seeded(seed: u64, task: &str, attempt: i32) -> StdRng {
     StdRng::from_seed(bytes)
 }
 
-struct ScriptRun {
-    channels: Channels,
+struct ScriptRun<'a> {
+    channels: &'a mut Channels,
     random: StdRng,
-    environment: Environment,
+    environment: &'a Environment,
     attempt: i32,
     usage: Option<Usage>,
     /// Processes whose orphans live until the end of the attempt.
     orphan_parents: Vec<Running>,
 }
 
-impl ScriptRun {
+impl ScriptRun<'_> {
     /// Runs a step. Returns the outcome if the attempt ends with it.
     async fn step(&mut self, step: ScriptStep) -> Option<RunOutcome> {
         let event = match step.kind? {
@@ -243,7 +244,7 @@ impl ScriptRun {
             let text = format!("processes that outlived the script were killed: {killed}");
             let _ = self.channels.events.send(notice(Severity::Low, "orphans", text)).await;
         }
-        RunReport { outcome, usage: self.usage, runtime_session: String::new() }
+        RunReport { usage: self.usage, ..RunReport::new(outcome) }
     }
 }
 

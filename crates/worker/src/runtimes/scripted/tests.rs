@@ -11,7 +11,9 @@ async fn run(steps: Vec<Step>, attempt: i32, seed: u64) -> (RunReport, Vec<event
     let (events, mut received) = mpsc::channel(64);
     let (_inputs, inputs) = mpsc::channel(1);
     let (_stop, stop) = watch::channel(None);
-    let report = Scripted::new().run(scripted(steps, attempt, seed), Channels { events, inputs, stop }).await;
+    let mut channels = Channels { events, inputs, stop };
+    let report = Scripted::new().run(&scripted(steps, attempt, seed), &mut channels).await;
+    drop(channels);
     let mut events = Vec::new();
     while let Ok(kind) = received.try_recv() {
         events.push(kind);
@@ -29,6 +31,8 @@ fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
         scratch: Default::default(),
         environment: Environment::default(),
         redactor: Default::default(),
+        secret_names: Default::default(),
+        round: None,
     }
 }
 
@@ -97,7 +101,7 @@ async fn questions_and_delays_wait() {
     let steps = vec![Step::Ask("which?".into()), Step::Progress(1.0), endless];
     let run = async {
         let runtime = Scripted::new();
-        runtime.run(scripted(steps, 1, 0), Channels { events, inputs, stop }).await
+        runtime.run(&scripted(steps, 1, 0), &mut Channels { events, inputs, stop }).await
     };
     let steer = async {
         let Some(event::Kind::InputRequest(asked)) = received.recv().await else { panic!("no question") };

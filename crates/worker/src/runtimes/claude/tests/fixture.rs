@@ -108,6 +108,8 @@ impl Fixture {
             scratch: directory.path().join("scratch"),
             environment: Environment::default(),
             redactor,
+            secret_names: Default::default(),
+            round: None,
         };
         let (events_in, events) = mpsc::channel(room);
         let (inputs, inputs_out) = mpsc::channel(8);

@@ -1,0 +1,234 @@
+//! Commands that an attempt runs besides its agent: those that prepare its workspace, and those that it must pass to be done.
+
+use std::time::Duration;
+
+use rota_proto::v1::{DoneWhen, Failure, FailureClass, Progress, Severity, WorkspaceCommand, event};
+use tokio::sync::watch;
+
+use super::handle::AttemptHandle;
+use crate::git::{GitError, Pins};
+use crate::runtimes::command::{Ended, Ran, run_once};
+use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, failure, notice};
+use crate::supervise::{Environment, Program};
+
+/// Time of a command that has none of its own.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// Further rounds of tasks that do not set their number.
+const ROUNDS: i32 = 3;
+/// Bytes of each stream of a failed check that its agent gets.
+const MAX_FEEDBACK: usize = 16 << 10;
+/// The same in a failure message.
+const MAX_EXCERPT: usize = 1 << 10;
+
+/// Why a command is not the end of what has to be done.
+enum Failed {
+    /// It did not succeed: what happened, and its last output.
+    Command {
+        what: String,
+        stdout: String,
+        stderr: String,
+    },
+    Outcome(RunOutcome),
+}
+
+/// Prepares the workspace, one command after the other.
+pub(super) async fn set_up(attempt: &Attempt, channels: &mut Channels) -> Result<(), RunOutcome> {
+    let commands = attempt.assign.spec.as_ref().map_or(&[][..], |spec| &spec.setup);
+    for command in commands {
+        run(command, "preparing", attempt, channels).await.map_err(|failed| match failed {
+            Failed::Outcome(outcome) => outcome,
+            Failed::Command { what, stdout, stderr } => {
+                let text = with_excerpt(format!("setup: {what}"), &stdout, &stderr);
+                RunOutcome::Failed(failure(FailureClass::Setup, text))
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs the agent until its work passes the checks, as often as the task allows.
+pub(super) async fn run_until_done(
+    runtime: &dyn Runtime,
+    attempt: &mut Attempt,
+    channels: &mut Channels,
+    handle: &AttemptHandle,
+    pins: Option<&Pins>,
+) -> RunReport {
+    let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.clone());
+    let Some(done_when) = done_when.filter(|done_when| !done_when.commands.is_empty()) else {
+        return runtime.run(attempt, channels).await;
+    };
+    let rounds = done_when.max_rounds.unwrap_or(ROUNDS);
+    for round in 0.. {
+        let mut report = runtime.run(attempt, channels).await;
+        if !matches!(report.outcome, RunOutcome::Succeeded(_)) {
+            return report;
+        }
+        // Checks have limits of their own.
+        handle.stop_silence_clock();
+        let checked = check(&done_when, attempt, channels, pins).await;
+        handle.start_silence_clock();
+        let failed = match checked {
+            Ok(()) => {
+                let text = "the work has passed its checks";
+                let _ = channels.events.send(notice(Severity::Low, "checks_passed", text)).await;
+                return report;
+            }
+            Err(Failed::Outcome(outcome)) => return RunReport { outcome, ..report },
+            Err(Failed::Command { what, stdout, stderr }) => {
+                let text = with_excerpt(format!("the work is not done: {what}"), &stdout, &stderr);
+                let message = feedback(&what, &stdout, &stderr);
+                (failure(FailureClass::Checks, text), what, message)
+            }
+        };
+        let (failed, what, message) = failed;
+        if round >= rounds || report.conversation.is_empty() {
+            report.outcome = RunOutcome::Failed(failed);
+            return report;
+        }
+        let text = format!("{what}; the agent continues, round {} of {rounds}", round + 1);
+        let _ = channels.events.send(notice(Severity::Medium, "check_failed", text)).await;
+        attempt.round = Some(Round { conversation: report.conversation, message, used: report.usage });
+    }
+    unreachable!("the loop ends by itself")
+}
+
+/// Runs the checks, with the pinned files in their place.
+async fn check(
+    done_when: &DoneWhen,
+    attempt: &Attempt,
+    channels: &mut Channels,
+    pins: Option<&Pins>,
+) -> Result<(), Failed> {
+    if let Some(pins) = pins {
+        pins.put(&mut channels.stop).await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
+    }
+    let mut checked = Ok(());
+    for command in &done_when.commands {
+        checked = run(command, "checking", attempt, channels).await;
+        if checked.is_err() {
+            break;
+        }
+    }
+    if let Some(pins) = pins {
+        // Also where the attempt has to end: the files of the agent are what is kept.
+        let (_sender, mut never) = watch::channel(None);
+        pins.release(&mut never).await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
+    }
+    checked
+}
+
+pub(super) fn pinning_failed(error: GitError) -> RunOutcome {
+    match error {
+        GitError::Stopped => RunOutcome::Stopped { by: "interrupt" },
+        GitError::Failed { failure, .. } => RunOutcome::Failed(failure),
+    }
+}
+
+async fn run(
+    command: &WorkspaceCommand,
+    doing: &str,
+    attempt: &Attempt,
+    channels: &mut Channels,
+) -> Result<(), Failed> {
+    let line = command.argv.join(" ");
+    let step = Progress { step: format!("{doing}: {line}"), ..Progress::default() };
+    let _ = channels.events.send(event::Kind::Progress(step)).await;
+    let Some((program, args)) = command.argv.split_first() else { return Ok(()) };
+    let limit = command.timeout.and_then(|limit| Duration::try_from(limit).ok()).unwrap_or(TIMEOUT);
+    let program = Program {
+        program: program.clone(),
+        args: args.to_vec(),
+        environment: environment(command, attempt)
+            .map_err(|failed| Failed::Outcome(RunOutcome::Failed(failed)))?,
+        directory: attempt.workspace.clone(),
+    };
+    let Ran { ended, stdout, stderr } =
+        run_once(program, limit, &channels.events, &mut channels.stop, &attempt.redactor).await;
+    let what = match ended {
+        Ended::Exited(exit) => match (exit.code, exit.signal) {
+            (Some(0), _) => return Ok(()),
+            (Some(code), _) => format!("`{line}` ended with exit code {code}"),
+            (None, signal) => format!("`{line}` was ended by signal {}", signal.unwrap_or_default()),
+        },
+        Ended::TimedOut => format!("`{line}` took longer than {} s", limit.as_secs_f64()),
+        Ended::Failed(error) => format!("`{line}`: {error}"),
+        Ended::Stopped(by) => return Err(Failed::Outcome(RunOutcome::Stopped { by })),
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Err(Failed::Command { what, stdout: text(&stdout), stderr: text(&stderr) })
+}
+
+/// Returns the environment of a command: that of the attempt, with no secret that the command does not name.
+fn environment(command: &WorkspaceCommand, attempt: &Attempt) -> Result<Environment, Failure> {
+    let mut environment = attempt.environment.clone();
+    if let Some(missing) = command.secrets.iter().find(|name| !attempt.secret_names.contains(*name)) {
+        let text = format!(
+            "the command `{}` needs the secret {missing}, which the attempt does not have",
+            command.argv.join(" ")
+        );
+        return Err(failure(FailureClass::Invalid, text));
+    }
+    environment.0.retain(|name, _| !attempt.secret_names.contains(name) || command.secrets.contains(name));
+    Ok(environment)
+}
+
+/// Returns what the agent is sent.
+fn feedback(what: &str, stdout: &str, stderr: &str) -> String {
+    let mut message = format!("The task is not done: {what}. Fix this, then finish the task.");
+    for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
+        let text = last(text, MAX_FEEDBACK);
+        if !text.is_empty() {
+            message = format!("{message}\n\n<{name}>\n{text}\n</{name}>");
+        }
+    }
+    message
+}
+
+fn with_excerpt(text: String, stdout: &str, stderr: &str) -> String {
+    let excerpt = last(if stderr.is_empty() { stdout } else { stderr }, MAX_EXCERPT);
+    if excerpt.is_empty() { text } else { format!("{text}: {excerpt}") }
+}
+
+/// Returns the end of a text.
+fn last(text: &str, most: usize) -> &str {
+    let from = text.ceil_char_boundary(text.len().saturating_sub(most));
+    &text[from..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feedback_is_the_end_of_both_streams() {
+        let message = feedback("`make` ended with exit code 2", &"ä".repeat(MAX_FEEDBACK), "");
+        assert!(message.starts_with("The task is not done: `make` ended"), "{message}");
+        assert!(message.len() < MAX_FEEDBACK + 200 && message.ends_with("ä\n</stdout>"));
+        assert!(!message.contains("stderr"));
+    }
+
+    #[test]
+    fn commands_get_the_secrets_that_they_name() {
+        let variables = [("PATH", "/bin"), ("KEY", "k"), ("TOKEN", "t")];
+        let attempt = Attempt {
+            assign: Box::default(),
+            workspace: Default::default(),
+            scratch: Default::default(),
+            environment: Environment(variables.map(|(name, value)| (name.into(), value.into())).into()),
+            secret_names: ["KEY", "TOKEN"].map(str::to_owned).into(),
+            redactor: Default::default(),
+            round: None,
+        };
+        let names = |secrets: &[&str]| {
+            let secrets = secrets.iter().map(ToString::to_string).collect();
+            let command = WorkspaceCommand { argv: vec!["x".into()], secrets, ..Default::default() };
+            environment(&command, &attempt)
+                .map(|environment| environment.0.into_keys().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(names(&[]).unwrap(), "PATH");
+        assert_eq!(names(&["TOKEN"]).unwrap(), "PATH TOKEN");
+        // A variable that is no secret is none to ask for.
+        assert_eq!(names(&["PATH"]).unwrap_err().class(), FailureClass::Invalid);
+    }
+}
