@@ -13,7 +13,7 @@ use rota_telemetry::trace;
 
 use crate::seal::{self, Sealer};
 use crate::wire::overrides::{self, Forbidden};
-use crate::wire::{event, merge, time};
+use crate::wire::{event, failure, merge, time};
 
 /// Task that cannot be assigned to any worker of an agent.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,10 @@ pub(crate) fn assign(
         alias: task.alias.clone().unwrap_or_default(),
         namespace: task.namespace.to_string(),
         agent: agent.to_string(),
+        checkpoints: Some(wire::Checkpoints {
+            exist: task.has_artifacts && task.attempt() > 1,
+            last_failure: task.last_failure.as_deref().map(failure::to_wire),
+        }),
     })
 }
 

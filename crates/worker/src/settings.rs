@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
-use crate::session::{KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options};
+use crate::session::{
+    CHECKPOINT_INTERVAL, KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options,
+};
 
 /// Settings of `rota worker`.
 #[derive(Debug, Clone, Args, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +69,9 @@ pub struct Settings {
     /// Time for running attempts to finish on shutdown, after which they are requeued [default: unlimited]
     #[arg(long, value_name = "TIME")]
     pub drain_timeout: Option<HumanDuration>,
+    /// Time between checkpoints of running attempts, from which another worker can continue; 0s for none
+    #[arg(long, value_name = "TIME")]
+    pub checkpoint_interval: HumanDuration,
     /// Claude Code CLI of agents that name none [default: claude on the PATH]
     #[arg(long, value_name = "FILE")]
     pub claude_program: Option<PathBuf>,
@@ -92,6 +97,7 @@ impl Default for Settings {
             isolated_task: None,
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
+            checkpoint_interval: HumanDuration(CHECKPOINT_INTERVAL),
             claude_program: None,
         }
     }
@@ -122,6 +128,7 @@ impl Settings {
         options.min_free_disk = self.min_free_disk_mib.saturating_mul(1 << 20);
         options.min_free_memory = self.min_free_memory_mib.saturating_mul(1 << 20);
         options.orphan_timeout = self.orphan_timeout.0;
+        options.checkpoint_interval = self.checkpoint_interval.0;
         options.claude_program = self.claude_program;
         options
     }

@@ -112,6 +112,7 @@ impl Step<'_> {
             task.logged_bytes = task.logged_bytes.saturating_add(assignment.logged_bytes);
             task.worked = task.worked.saturating_add(assignment.worked(self.now));
             task.last_worker = Some(assignment.worker.clone());
+            task.last_failure = change.failure.clone().map(Box::new);
             let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);
             self.out.attempt_ended = Some(ended);
         }
@@ -120,6 +121,7 @@ impl Step<'_> {
             task.retry_at = None;
             task.confirm_by = None;
             task.lost = None;
+            task.last_failure = None;
             task.failure = change.failure.clone();
             self.out.ended = true;
         }

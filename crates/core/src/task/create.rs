@@ -72,6 +72,7 @@ impl Task {
             has_secrets: false,
             has_result: false,
             has_artifacts: false,
+            last_failure: None,
             result_size: 0,
         }
     }

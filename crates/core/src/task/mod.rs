@@ -263,6 +263,9 @@ pub struct Task {
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "none")]
     pub failure: Option<Failure>,
+    /// How the last attempt failed; absent if it did not, or was handed back.
+    #[serde(default, skip_serializing_if = "none")]
+    pub last_failure: Option<Box<Failure>>,
     /// Runtime session that the next attempt could resume.
     #[serde(default, skip_serializing_if = "none")]
     pub session: Option<RuntimeSession>,

@@ -19,6 +19,7 @@ pub(super) const MAX_ARTIFACTS: usize = 10_000;
 /// Bytes of an encoded list.
 const MAX_LIST: usize = 512 << 10;
 const MAX_NAME: usize = 1024;
+const MAX_CONVERSATION: usize = 256;
 const MAX_SKIPPED: usize = 100;
 /// Attempts of which a call returns the artifacts: the last ones.
 const MAX_ATTEMPTS: usize = 16;
@@ -56,6 +57,10 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
     }
     if let Some(changes) = &list.changes {
         check_changes(changes, &names).map_err(|reason| invalid(format!("{field}.changes"), reason))?;
+    }
+    let conversation = list.checkpoint.as_ref().map_or("", |checkpoint| &checkpoint.conversation);
+    if conversation.len() > MAX_CONVERSATION || conversation.chars().any(char::is_control) {
+        return Err(invalid(format!("{field}.checkpoint"), "must have a short conversation id"));
     }
     // What is not kept must not keep the rest from being kept.
     while list.encoded_len() > MAX_LIST && list.skipped.pop().is_some() {}

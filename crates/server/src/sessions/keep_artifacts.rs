@@ -11,7 +11,7 @@ use crate::artifacts;
 use crate::trust::identity::Identity;
 
 /// Folders of what an attempt may keep.
-const FOLDERS: [&str; 3] = ["output/", "workspace/", "git/"];
+const FOLDERS: [&str; 4] = ["output/", "workspace/", "git/", "checkpoint/"];
 
 /// Keeps a list, unless a part of it is not stored.
 pub(super) async fn keep(

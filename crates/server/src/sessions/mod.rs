@@ -2,6 +2,7 @@
 //! the attempt's fence.
 
 mod catch_up;
+mod checkpoint;
 mod decode;
 mod deps;
 mod elements;

@@ -42,6 +42,10 @@ pub(super) async fn get(
         let last = dependency.attempt();
         let lists = artifacts::of_task(store, &dependency, last..=last).await?;
         artifacts = lists.into_iter().next().and_then(|found| found.list);
+        // A conversation, which is nothing to build on.
+        if let Some(list) = &mut artifacts {
+            list.artifacts.retain(|artifact| !artifact.name.starts_with("checkpoint/"));
+        }
     }
     Ok(FetchPreviousResultResponse { result, artifacts })
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::Stream;
 use rota_proto::worker::v1::worker_service_server::WorkerService;
 use rota_proto::worker::v1::{
-    FetchPreviousResultRequest, FetchPreviousResultResponse, KeepArtifactsRequest, KeepArtifactsResponse,
-    SessionRequest, SessionResponse, session_request, session_response,
+    FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest, FetchPreviousResultResponse,
+    KeepArtifactsRequest, KeepArtifactsResponse, SessionRequest, SessionResponse, session_request,
+    session_response,
 };
 use rota_telemetry::{OnExit, finish, spawn};
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
-use super::{hello, inbound, keep_artifacts, previous_result, worker_loss};
+use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::identity::Identity;
@@ -68,6 +69,14 @@ impl WorkerService for Service {
     ) -> Result<Response<FetchPreviousResultResponse>, Status> {
         let identity = request.extensions().get::<Identity>();
         previous_result::get(&self.deps, identity, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<FetchCheckpointRequest>,
+    ) -> Result<Response<FetchCheckpointResponse>, Status> {
+        let identity = request.extensions().get::<Identity>();
+        checkpoint::get(&self.deps, identity, request.get_ref()).await.map(Response::new)
     }
 
     async fn keep_artifacts(

@@ -33,6 +33,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.worker.v1.WorkerService/Session", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
     ("/rota.worker.v1.WorkerService/KeepArtifacts", WORKERS),
+    ("/rota.worker.v1.WorkerService/FetchCheckpoint", WORKERS),
     ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_ADMINS),
     ("/rota.v1.ArtifactService/UploadParts", WORKERS_AND_ADMINS),
     ("/rota.v1.ArtifactService/DownloadParts", WORKERS_AND_ADMINS),
@@ -98,7 +99,11 @@ mod tests {
             &["GetLogFilter", "SetLogFilter", "ResetBreaker", "IssueWorkerToken", "Prune", "Backup"],
             ADMINS,
         ),
-        ("rota.worker.v1.WorkerService", &["Session", "FetchPreviousResult", "KeepArtifacts"], WORKERS),
+        (
+            "rota.worker.v1.WorkerService",
+            &["Session", "FetchPreviousResult", "KeepArtifacts", "FetchCheckpoint"],
+            WORKERS,
+        ),
         ("rota.v1.ArtifactService", &["FetchArtifacts"], ADMINS),
         (
             "rota.v1.ArtifactService",

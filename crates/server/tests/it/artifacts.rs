@@ -167,7 +167,7 @@ async fn list_of_skipped_files_is_cut() -> Result<()> {
         artifacts: Some(ArtifactList {
             artifacts: (0..560).map(empty).collect(),
             skipped: (0..100).map(skipped).collect(),
-            changes: None,
+            ..ArtifactList::default()
         }),
     };
     assert_eq!(keep(&one, &request).await?, KeepArtifactsResponse::default());

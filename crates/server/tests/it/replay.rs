@@ -235,6 +235,7 @@ impl Replay {
         wanted.fence = assign.fence;
         wanted.deadline = assign.deadline;
         wanted.time_left = assign.time_left;
+        wanted.checkpoints = assign.checkpoints.clone();
         wanted.traceparent = assign.traceparent.clone();
         assert_eq!(assign, *wanted);
         Ok(())

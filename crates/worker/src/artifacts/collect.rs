@@ -12,8 +12,11 @@ use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
 use rota_proto::PART_BYTES;
 use rota_proto::v1::{Changes, SkippedFile};
+use rota_telemetry::redact::Redactor;
 
+use super::checkpoint;
 use crate::git;
+use crate::runtimes::CheckpointFolder;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -37,6 +40,8 @@ const GIT: &str = ".git";
 pub(super) struct Found {
     pub(super) sources: Vec<Source>,
     pub(super) skipped: Vec<SkippedFile>,
+    /// Conversation of the checkpoint, if there is one.
+    pub(super) conversation: Option<String>,
     entries: usize,
     bytes: u64,
     list: usize,
@@ -69,6 +74,20 @@ pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet, changes:
 }
 
 impl Found {
+    /// Adds copies of the files that a later attempt can continue from.
+    pub(super) fn checkpoint(&mut self, folder: &CheckpointFolder, copies: &Path, redactor: &Redactor) {
+        match checkpoint::copy(folder, copies, redactor) {
+            Ok(None) => {}
+            Ok(Some(conversation)) => {
+                let skipped = self.skipped.len();
+                self.folder(copies, checkpoint::FOLDER, checkpoint::FOLDER, |_| true);
+                // A conversation without a part of it is none.
+                self.conversation = Some(conversation).filter(|_| self.skipped.len() == skipped);
+            }
+            Err(error) => self.skip(checkpoint::FOLDER.to_owned(), error.to_string()),
+        }
+    }
+
     /// Adds the files of a folder within `root` that are wanted, by their path within it. Artifacts have `prefix` before it.
     fn folder(&mut self, root: &Path, folder: &str, prefix: &str, wanted: impl Fn(&Path) -> bool) {
         let opened = Dir::open_ambient_dir(root, ambient_authority()).and_then(|root| {

@@ -27,6 +27,11 @@ impl Given {
         Self(vec![(PathBuf::new(), inputs)])
     }
 
+    /// Returns files that are given as they are named.
+    pub(crate) fn files(artifacts: Vec<Artifact>) -> Self {
+        Self(vec![(PathBuf::new(), artifacts)])
+    }
+
     /// Adds what a dependency has left: in `artifacts/` and a folder with its alias, or else its id.
     pub(crate) fn add(&mut self, previous: &PreviousResult, list: ArtifactList) {
         let by = |name: &str| Path::new("artifacts").join(name);

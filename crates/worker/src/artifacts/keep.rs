@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use backon::Retryable;
+use globset::GlobSet;
 use rota_client::artifacts::TransferError;
-use rota_proto::v1::{ArtifactList, Changes, Failure, FailureClass, Severity, SkippedFile, event};
+use rota_proto::v1::{
+    ArtifactList, Changes, Checkpoint, Failure, FailureClass, Severity, SkippedFile, event,
+};
 use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -26,7 +29,7 @@ const MAX_ROUNDS: usize = 3;
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// What an attempt keeps, taken from its assignment.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Kept {
     namespace: String,
     task_id: String,
@@ -58,14 +61,10 @@ pub(crate) async fn keep(
 ) -> Result<Vec<event::Kind>, Failure> {
     let limit = limit.max(MIN_TIME);
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
-    let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
     let mut notices = Vec::new();
     let all = async {
         let changes = changes(dirs, &mut notices).await?;
-        let look = {
-            let changes = changes.clone().unwrap_or_default();
-            move || collect(&scratch, &workspace, &keep, &changes)
-        };
+        let look = look(dirs, keep, changes.clone().unwrap_or_default());
         noted(store(caller, &kept, changes.clone(), look.clone(), &mut notices).await, &mut notices)?;
         let (Some(mut changes), Some(delivery)) = (changes, dirs.delivery.as_ref().filter(|_| deliver))
         else {
@@ -92,6 +91,40 @@ pub(crate) async fn keep(
         () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => Err(late("the attempt had to end")),
     };
     stored.map(|()| notices)
+}
+
+/// Stores the files of an attempt that runs, and from where another one can continue. `quiet` is held while the repository is looked
+/// at.
+pub(crate) async fn keep_checkpoint(
+    caller: &Caller,
+    kept: &Kept,
+    dirs: &AttemptDirs,
+    quiet: &tokio::sync::Mutex<()>,
+) -> Result<(), Failure> {
+    let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
+    let changes = {
+        let _quiet = quiet.lock().await;
+        changes(dirs, &mut Vec::new()).await?
+    };
+    let look = look(dirs, keep, changes.clone().unwrap_or_default());
+    store(caller, kept, changes, look, &mut Vec::new()).await.map_err(|status| called(&status))
+}
+
+/// Returns what finds the files of an attempt.
+fn look(
+    dirs: &AttemptDirs,
+    keep: GlobSet,
+    changes: Changes,
+) -> impl Fn() -> super::collect::Found + Clone + Send + use<> {
+    let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
+    let (checkpoint, copies) = (dirs.checkpoint.clone(), dirs.closed("copies"));
+    move || {
+        let mut found = collect(&scratch, &workspace, &keep, &changes);
+        if let Some((folder, redactor)) = &checkpoint {
+            found.checkpoint(folder, &copies, redactor);
+        }
+        found
+    }
 }
 
 /// Makes a notice of the error of a control plane that keeps none, or no more: the work counts all the same.
@@ -166,7 +199,9 @@ async fn store(
         })?;
         let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
         skipped.extend(later);
-        let list = ArtifactList { artifacts: uploaded.artifacts, skipped, changes: changes.clone() };
+        let checkpoint = found.conversation.map(|conversation| Checkpoint { conversation });
+        let changes = changes.clone();
+        let list = ArtifactList { artifacts: uploaded.artifacts, skipped, changes, checkpoint };
         let summary = summary(&list);
         let request = KeepArtifactsRequest {
             namespace: kept.namespace.clone(),

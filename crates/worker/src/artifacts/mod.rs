@@ -2,10 +2,11 @@
 //! durable before its result counts. Contents go to the control plane in parts (`rota_client::artifacts`).
 
 mod calls;
+mod checkpoint;
 mod collect;
 mod give;
 mod keep;
 
 pub(crate) use calls::{Caller, Retry};
 pub(crate) use give::Given;
-pub(crate) use keep::{Kept, keep};
+pub(crate) use keep::{Kept, keep, keep_checkpoint};

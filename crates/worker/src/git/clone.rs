@@ -191,7 +191,7 @@ async fn from_host(
 }
 
 /// Reference of the commit from which a task has started in a workspace that attempts share.
-fn base_reference(branch: &str) -> String {
+pub(super) fn base_reference(branch: &str) -> String {
     format!("refs/rota/base/{branch}")
 }
 

@@ -1,6 +1,7 @@
 //! Git: repositories that attempts work on, and what they leave in them. One bare cache per repository and credentials is
 //! fetched once for all attempts of a host (`cache`); each attempt has a clone of its own that borrows the cache's objects
-//! (`clone`); checks can see files as they were (`pinned`); at its end a snapshot becomes a bundle and a patch (`snapshot`), which is pushed if the
+//! (`clone`); checks can see files as they were (`pinned`), and a
+//! later attempt those of an earlier one (`restore`); at its end a snapshot becomes a bundle and a patch (`snapshot`), which is pushed if the
 //! task asks for it (`push`).
 //!
 //! All calls are of the `git` program under a supervisor: its behaviour with credentials, sparse checkouts and bundles is what
@@ -15,6 +16,7 @@ mod failure;
 mod identity;
 mod pinned;
 mod push;
+mod restore;
 mod run;
 mod snapshot;
 
@@ -27,6 +29,7 @@ pub(crate) use credential::Credential;
 pub(crate) use identity::write as write_identity;
 pub(crate) use pinned::Pins;
 pub(crate) use push::Delivery;
+pub(crate) use restore::restore;
 pub(crate) use run::{Git, GitError};
 pub(crate) use snapshot::{FOLDER, snapshot};
 

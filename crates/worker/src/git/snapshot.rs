@@ -21,6 +21,8 @@ pub(crate) const FOLDER: &str = "git";
 /// Names of the files in it.
 const BUNDLE: &str = "changes.bundle";
 const PATCH: &str = "changes.patch";
+/// Who commits what an agent has not.
+pub(super) const COMMITTER: &str = "Rota <rota@localhost>";
 /// Reference of the snapshot, in the repository and in the bundle.
 pub(super) const SNAPSHOT: &str = "refs/rota/changes";
 /// Bytes of a patch; the bundle has everything.

@@ -16,6 +16,10 @@ use super::structs;
 
 /// Environment variable with the directory of `task.json` and `previous_results.json`.
 pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
+/// Environment variable with the directory whose files the next attempt has, if this one is cut off.
+pub const CHECKPOINT_VAR: &str = "ROTA_CHECKPOINT";
+/// That directory, within the scratch directory.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// Environment variable with the directory in which `result.json` is expected.
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
 const MAX_RESULT_BYTES: u64 = 1 << 20;
@@ -50,6 +54,7 @@ pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()
     let context = context(scratch);
     fs::create_dir_all(&context).await?;
     fs::create_dir_all(output(scratch)).await?;
+    fs::create_dir_all(scratch.join(CHECKPOINT)).await?;
     let nothing = rota_proto::v1::TaskSpec::default();
     let spec = assign.spec.as_ref().unwrap_or(&nothing);
     let task = Task {

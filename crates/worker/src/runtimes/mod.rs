@@ -35,8 +35,51 @@ pub struct Attempt {
     pub secret_names: BTreeSet<String>,
     /// Redactor for its secrets, for texts that the runtime truncates itself.
     pub redactor: Redactor,
+    /// Id of the conversation that the runtime begins, if it has any.
+    pub conversation: String,
+    /// Set if the attempt continues the work of an earlier one.
+    pub continued: Option<Continued>,
     /// Set if the agent continues after it had finished: its work is not done.
     pub round: Option<Round>,
+}
+
+impl Attempt {
+    /// Creates an attempt without directories, secrets and conversation.
+    pub fn new(assign: Box<Assign>, redactor: Redactor) -> Self {
+        Self {
+            assign,
+            workspace: PathBuf::new(),
+            scratch: PathBuf::new(),
+            environment: Environment::default(),
+            secret_names: BTreeSet::new(),
+            redactor,
+            conversation: String::new(),
+            continued: None,
+            round: None,
+        }
+    }
+}
+
+/// Work of an earlier attempt that was cut off, whose checkpoint is in the directories of this one.
+#[derive(Debug)]
+pub struct Continued {
+    /// Its conversation; empty if the runtime has none.
+    pub conversation: String,
+    /// Why it was cut off.
+    pub reason: String,
+    /// Whether the files of the workspace are those of the checkpoint.
+    pub has_files: bool,
+}
+
+/// Where a runtime has what a later attempt can continue from.
+#[derive(Debug, Clone)]
+pub struct CheckpointFolder {
+    /// Directory that programs of the attempt cannot replace.
+    pub root: PathBuf,
+    /// Folder within, which they can.
+    pub within: PathBuf,
+    /// Conversations, of which the one that was written to last is kept: `{id}.jsonl`, and the folder `{id}`. None: everything is.
+    pub conversations: Vec<String>,
 }
 
 /// A round of an attempt after the first.
@@ -110,6 +153,11 @@ pub enum RunOutcome {
 pub trait Runtime: Send + Sync {
     /// Runs an attempt, or a further round of it. When this returns, none of the attempt's processes is left.
     async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport;
+
+    /// Returns where it has what a later attempt can continue from, if it can do so.
+    fn checkpoint(&self, _attempt: &Attempt) -> Option<CheckpointFolder> {
+        None
+    }
 }
 
 impl RunReport {

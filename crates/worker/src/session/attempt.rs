@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::commands;
 use super::confinement::Confinement;
+use super::continuing;
 use super::declared::Token;
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
@@ -30,10 +31,9 @@ use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
 use crate::artifacts::{self, Caller, Kept};
-use crate::git::Pins;
 use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, failure, notice};
+use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
 use crate::workspace::{AttemptDirs, Root};
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
@@ -71,6 +71,8 @@ pub(super) struct AttemptDeps {
     pub(super) caller: Caller,
     /// Time for which attempts are kept without a control plane.
     pub(super) keep_for: Duration,
+    /// Time between checkpoints; zero for none.
+    pub(super) checkpoint_interval: Duration,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) claude: Installed,
@@ -109,6 +111,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let number = assign.attempt;
     let tools = ToolSpans::of(&assign).map(Mutex::new);
     let kept = Kept::of(&assign);
+    let can_continue = assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.exist);
     let (events, mut received) = mpsc::channel(EVENT_BUFFER);
     let mut channels = Channels { events, inputs, stop: handle.stop_signal() };
     let redaction = Redaction::default();
@@ -149,7 +152,9 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     redaction.report(&mut report);
     // Of an attempt that was superseded nothing counts.
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
-    if let Some(dirs) = dirs.as_ref().filter(|_| counts) {
+    // An attempt that did not begin has nothing to keep, and an earlier one may have.
+    let begun = |dirs: &&AttemptDirs| dirs.started || !can_continue;
+    if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
         handle.lock().keeping = true;
         let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
         let keep = artifacts::keep(&deps.caller, kept, dirs, deliver, deps.keep_for, handle.stop_signal());
@@ -253,9 +258,7 @@ async fn execute(
     } else {
         let redactor = redaction.declare(assign.secrets.values());
         assign.secrets.clear();
-        let (workspace, scratch, environment) = (PathBuf::new(), PathBuf::new(), Environment::default());
-        let secret_names = Default::default();
-        (Attempt { assign, workspace, scratch, environment, secret_names, redactor, round: None }, None)
+        (Attempt::new(assign, redactor), None)
     };
     if let Some(runtime::Kind::Claude(claude)) = kind_mut(&mut attempt.assign)
         && claude.program.is_empty()
@@ -268,19 +271,39 @@ async fn execute(
             claude.program = program.to_string_lossy().into_owned();
         }
     }
-    let pins = match pins(&attempt, slot.as_ref(), channels).await {
+    if let Some(folder) = runtime.checkpoint(&attempt).filter(|_| attempt.assign.checkpoints.is_some())
+        && let Some(dirs) = slot
+    {
+        let (caller, mut stop) = (&deps.caller, handle.stop_signal());
+        let continued =
+            continuing::restore(caller, &attempt.assign, &folder, dirs, &channels.events, &mut stop).await;
+        match continued {
+            Ok(continued) => attempt.continued = continued,
+            Err(ended) => return RunReport::new(ended),
+        }
+        dirs.checkpoint = Some((folder, attempt.redactor.clone()));
+    }
+    let pins = match commands::pins(&attempt, slot.as_ref(), channels).await {
         Ok(pins) => pins,
         Err(ended) => return RunReport::new(ended),
     };
     if let Err(ended) = commands::set_up(&attempt, channels).await {
         return RunReport::new(ended);
     }
+    if let Some(dirs) = slot {
+        dirs.started = true;
+    }
     handle.start_silence_clock();
     // Without directories there are no processes. Counting costs more than all else of a script that only emits messages.
     let kills = (!attempt.scratch.as_os_str().is_empty()).then(OutOfMemoryKills::so_far);
     let events = channels.events.clone();
     let git = GitSettings::of(in_place(&attempt.assign).then(|| attempt.workspace.clone())).await;
-    let mut report = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref()).await;
+    let kept = Kept::of(&attempt.assign);
+    let quiet = tokio::sync::Mutex::new(());
+    let mut report = tokio::select! {
+        report = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet) => report,
+        never = continuing::checkpoints(deps, &kept, slot.as_ref(), &events, &quiet) => match never {},
+    };
     if let Some(git) = git {
         git.report_changes(&events).await;
     }
@@ -291,27 +314,6 @@ async fn execute(
         Some((folder, used)) => super::secrets::retry_after_rotation(report, &folder, &used).await,
         None => report,
     }
-}
-
-/// Returns the files that checks see as they were, if the task has any. Puts the agent's files back, where a worker was lost while
-/// others were in their place.
-async fn pins(
-    attempt: &Attempt,
-    dirs: Option<&AttemptDirs>,
-    channels: &mut Channels,
-) -> Result<Option<Pins>, RunOutcome> {
-    let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.as_ref());
-    let patterns = done_when.map(|done_when| done_when.pinned_files.clone()).unwrap_or_default();
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    let Some((git, base)) = dirs.and_then(|dirs| dirs.repository.clone()) else {
-        let text = "`doneWhen.pinnedFiles` needs a repository: `workspace.git`";
-        return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
-    };
-    let pins = Pins { git, base, patterns, folder: attempt.scratch.join("pins") };
-    pins.release(&mut channels.stop).await.map_err(commands::pinning_failed)?;
-    Ok(Some(pins))
 }
 
 /// Whether the attempt works in an existing directory.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use rota_proto::v1::{DoneWhen, Failure, FailureClass, Progress, Severity, WorkspaceCommand, event};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::handle::AttemptHandle;
 use crate::git::{GitError, Pins};
 use crate::runtimes::command::{Ended, Ran, run_once};
 use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, failure, notice};
 use crate::supervise::{Environment, Program};
+use crate::workspace::AttemptDirs;
 
 /// Time of a command that has none of its own.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -31,6 +32,27 @@ enum Failed {
     Outcome(RunOutcome),
 }
 
+/// Returns the files that checks see as they were, if the task has any. Puts the agent's files back, where a worker was lost while
+/// others were in their place.
+pub(super) async fn pins(
+    attempt: &Attempt,
+    dirs: Option<&AttemptDirs>,
+    channels: &mut Channels,
+) -> Result<Option<Pins>, RunOutcome> {
+    let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.as_ref());
+    let patterns = done_when.map(|done_when| done_when.pinned_files.clone()).unwrap_or_default();
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let Some((git, base)) = dirs.and_then(|dirs| dirs.repository.clone()) else {
+        let text = "`doneWhen.pinnedFiles` needs a repository: `workspace.git`";
+        return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
+    };
+    let pins = Pins { git, base, patterns, folder: attempt.scratch.join("pins") };
+    pins.release(&mut channels.stop).await.map_err(pinning_failed)?;
+    Ok(Some(pins))
+}
+
 /// Prepares the workspace, one command after the other.
 pub(super) async fn set_up(attempt: &Attempt, channels: &mut Channels) -> Result<(), RunOutcome> {
     let commands = attempt.assign.spec.as_ref().map_or(&[][..], |spec| &spec.setup);
@@ -46,13 +68,14 @@ pub(super) async fn set_up(attempt: &Attempt, channels: &mut Channels) -> Result
     Ok(())
 }
 
-/// Runs the agent until its work passes the checks, as often as the task allows.
+/// Runs the agent until its work passes the checks, as often as the task allows. `quiet` is held while files are not the agent's.
 pub(super) async fn run_until_done(
     runtime: &dyn Runtime,
     attempt: &mut Attempt,
     channels: &mut Channels,
     handle: &AttemptHandle,
     pins: Option<&Pins>,
+    quiet: &Mutex<()>,
 ) -> RunReport {
     let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.clone());
     let Some(done_when) = done_when.filter(|done_when| !done_when.commands.is_empty()) else {
@@ -66,7 +89,7 @@ pub(super) async fn run_until_done(
         }
         // Checks have limits of their own.
         handle.stop_silence_clock();
-        let checked = check(&done_when, attempt, channels, pins).await;
+        let checked = check(&done_when, attempt, channels, pins, quiet).await;
         handle.start_silence_clock();
         let failed = match checked {
             Ok(()) => {
@@ -99,7 +122,13 @@ async fn check(
     attempt: &Attempt,
     channels: &mut Channels,
     pins: Option<&Pins>,
+    quiet: &Mutex<()>,
 ) -> Result<(), Failed> {
+    // A checkpoint would have the pinned files in place of the agent's.
+    let _quiet = match pins {
+        Some(_) => Some(quiet.lock().await),
+        None => None,
+    };
     if let Some(pins) = pins {
         pins.put(&mut channels.stop).await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
     }
@@ -118,7 +147,7 @@ async fn check(
     checked
 }
 
-pub(super) fn pinning_failed(error: GitError) -> RunOutcome {
+fn pinning_failed(error: GitError) -> RunOutcome {
     match error {
         GitError::Stopped => RunOutcome::Stopped { by: "interrupt" },
         GitError::Failed { failure, .. } => RunOutcome::Failed(failure),
@@ -212,13 +241,9 @@ mod tests {
     fn commands_get_the_secrets_that_they_name() {
         let variables = [("PATH", "/bin"), ("KEY", "k"), ("TOKEN", "t")];
         let attempt = Attempt {
-            assign: Box::default(),
-            workspace: Default::default(),
-            scratch: Default::default(),
             environment: Environment(variables.map(|(name, value)| (name.into(), value.into())).into()),
             secret_names: ["KEY", "TOKEN"].map(str::to_owned).into(),
-            redactor: Default::default(),
-            round: None,
+            ..Attempt::new(Box::default(), Default::default())
         };
         let names = |secrets: &[&str]| {
             let secrets = secrets.iter().map(ToString::to_string).collect();

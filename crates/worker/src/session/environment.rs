@@ -39,6 +39,7 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     }
     set(context::CONTEXT_VAR, context::context(scratch).to_string_lossy().into_owned());
     set(context::OUTPUT_VAR, context::output(scratch).to_string_lossy().into_owned());
+    set(context::CHECKPOINT_VAR, scratch.join(context::CHECKPOINT).to_string_lossy().into_owned());
     set("ROTA_TASK_ID", assign.task_id.clone());
     set("ROTA_ATTEMPT", assign.attempt.to_string());
     set("ROTA_FENCE", assign.fence.to_string());

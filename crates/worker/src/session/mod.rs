@@ -5,6 +5,7 @@ mod attempt;
 mod commands;
 mod confinement;
 mod connect;
+mod continuing;
 mod declared;
 mod disconnected;
 mod environment;
@@ -45,6 +46,8 @@ use crate::runtimes::claude::{Claude, DEFAULT_PROGRAM};
 use crate::runtimes::command::Command;
 use crate::runtimes::scripted::Scripted;
 
+/// Default of [`Options::checkpoint_interval`]: what is lost with a worker.
+pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(180);
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -95,6 +98,8 @@ pub struct Options {
     pub min_free_memory: u64,
     /// Time without a control plane after which running attempts are ended.
     pub orphan_timeout: Duration,
+    /// Time between checkpoints of an attempt; zero for none.
+    pub checkpoint_interval: Duration,
     /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
     pub claude_program: Option<PathBuf>,
     /// Version of the worker's software, for example `rota/0.1.0`.
@@ -142,6 +147,7 @@ impl Options {
             min_free_disk: MIN_FREE_DISK,
             min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
             claude_program: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime_version: String::new(),

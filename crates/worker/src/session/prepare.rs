@@ -68,7 +68,14 @@ pub(super) async fn prepare(
         dirs.repository = base.map(|base| (git, base));
     }
     let workspace = dirs.workspace.clone();
-    let attempt = Attempt { workspace, scratch, environment, secret_names, assign, redactor, round: None };
+    let attempt = Attempt {
+        workspace,
+        scratch,
+        environment,
+        secret_names,
+        conversation: uuid::Uuid::new_v4().to_string(),
+        ..Attempt::new(assign, redactor)
+    };
     Ok(Prepared { attempt, secrets: used })
 }
 

@@ -140,6 +140,7 @@ impl Worker {
             status: readiness.subscribe(),
             deps: Arc::new(AttemptDeps {
                 keep_for: options.orphan_timeout,
+                checkpoint_interval: options.checkpoint_interval,
                 readiness,
                 caller: options.caller(),
                 root,

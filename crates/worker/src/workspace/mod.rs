@@ -1,6 +1,7 @@
 //! Workspaces and scratch directories of attempts. Creates them, clones into them, and removes them.
 //! Names from outside never become paths unchecked.
 
+mod dirs;
 pub(crate) mod last_use;
 mod lock;
 mod probe;
@@ -18,9 +19,10 @@ use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, Workspa
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 
-use crate::git::{self, Base, Borrowed, Cloning, Delivery, Git, GitError};
+use crate::git::{self, Cloning, GitError};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
+pub(crate) use dirs::{AttemptDirs, config_directory};
 use lock::unlocked;
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
@@ -46,23 +48,6 @@ pub(crate) struct Root {
     supervisors: PathBuf,
     /// Locked as long as this worker lives; none while an earlier process of its name still ends.
     owner: Mutex<Option<File>>,
-}
-
-/// Directories of one attempt, and the lock of a kept workspace.
-#[derive(Debug)]
-pub(crate) struct AttemptDirs {
-    pub(crate) workspace: PathBuf,
-    pub(crate) scratch: PathBuf,
-    own: PathBuf,
-    trash: PathBuf,
-    cleanup: WorkspaceCleanup,
-    /// Lock on a kept workspace, held while this is open.
-    lock: Option<File>,
-    /// The clone in the workspace, and how git is called in it.
-    pub(crate) repository: Option<(Git, Base)>,
-    /// What is needed to push the changes.
-    pub(crate) delivery: Option<Delivery>,
-    _borrowed: Option<Borrowed>,
 }
 
 /// Reason why no directories were prepared.
@@ -229,6 +214,7 @@ impl Root {
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
         let (mut lock, mut base, mut borrowed) = (None, None, None);
+        let mut fresh = wanted.mode() != WorkspaceMode::InPlace;
         if let Some(source) = &wanted.git {
             checked_source(source, &self.state).await?;
         }
@@ -246,6 +232,9 @@ impl Root {
                 let supervisors = kept.join(format!(".{name}.supervisors"));
                 drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
                 Group::lock_current(supervisors);
+                // Its settings and transcripts would be of others.
+                fresh = !tokio::fs::try_exists(&workspace).await?
+                    && config_directory(&workspace).is_none_or(|config| config.symlink_metadata().is_err());
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
                     let unfinished = kept.join(format!(".{name}.unfinished"));
@@ -289,50 +278,11 @@ impl Root {
             lock,
             repository,
             delivery: None,
+            fresh,
+            started: false,
+            checkpoint: None,
             _borrowed: borrowed,
         })
-    }
-}
-
-/// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
-/// within: a repository could bring settings and transcripts of its own.
-pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {
-    let name = workspace.file_name()?.to_string_lossy();
-    Some(workspace.with_file_name(format!(".{name}.claude")))
-}
-
-impl AttemptDirs {
-    /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
-    pub(crate) fn cli_config(&self) -> Option<PathBuf> {
-        let config = config_directory(&self.workspace).filter(|_| self.lock.is_some())?;
-        // One that cannot be created is reported by the runtime, which needs it.
-        let _ = std::fs::create_dir_all(&config);
-        config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
-        Some(config)
-    }
-
-    /// Returns a folder that no program of the attempt may open.
-    pub(crate) fn closed(&self, name: &str) -> PathBuf {
-        self.own.join(name)
-    }
-
-    /// Whether their disk takes files, found out where no program of the attempt may write.
-    pub(crate) async fn probe(&self) -> io::Result<()> {
-        probe_in_time(self.own.clone()).await
-    }
-
-    /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
-    /// that a large one does not delay the result.
-    pub(crate) fn clear(self, succeeded: bool) {
-        if let Some(lock) = &self.lock {
-            last_use::note(lock);
-        }
-        if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
-            remove::in_background(&self.workspace, &self.trash);
-            let _ = std::fs::remove_file(last_use::file_of(&self.workspace));
-        }
-        // Contains a fresh workspace that is always removed.
-        remove::in_background(&self.own, &self.trash);
     }
 }
 

@@ -105,6 +105,8 @@ impl Case {
             environment: Environment(self.environment.clone()),
             redactor: Redactor::default(),
             secret_names: Default::default(),
+            conversation: uuid::Uuid::new_v4().to_string(),
+            continued: None,
             round: None,
         };
         let (events_in, events) = mpsc::channel(10_000);

@@ -14,9 +14,9 @@ use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use rota_proto::worker::v1::{
-    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, Hello, KeepArtifactsRequest,
-    KeepArtifactsResponse, Report, Result as AttemptResult, ResumeAttempt, SessionRequest, SessionResponse,
-    Welcome, resume_attempt,
+    Assign, FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest,
+    FetchPreviousResultResponse, Hello, KeepArtifactsRequest, KeepArtifactsResponse, Report,
+    Result as AttemptResult, ResumeAttempt, SessionRequest, SessionResponse, Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Error, Options};
@@ -100,6 +100,13 @@ impl WorkerService for Service {
         _: Request<KeepArtifactsRequest>,
     ) -> Result<Response<KeepArtifactsResponse>, Status> {
         Ok(Response::new(KeepArtifactsResponse::default()))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        _: Request<FetchCheckpointRequest>,
+    ) -> Result<Response<FetchCheckpointResponse>, Status> {
+        Ok(Response::new(FetchCheckpointResponse::default()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! worker uses. Real git, over HTTP.
 
 mod apply;
+mod continuing;
 mod gates;
 mod push;
 
@@ -31,7 +32,10 @@ struct Site {
 
 /// Starts a control plane with a worker, and a host with a repository that needs the token.
 async fn site(slots: usize) -> Result<Site> {
-    let fixture = Fixture::start(Graces::LONG).await?;
+    site_of(Fixture::start(Graces::LONG).await?, slots).await
+}
+
+async fn site_of(fixture: Fixture, slots: usize) -> Result<Site> {
     workload::agent(&fixture.client()?).await?;
     let worker = fixture.worker(workload::AGENT, "w", slots).await?;
     let folder = tempfile::tempdir()?;

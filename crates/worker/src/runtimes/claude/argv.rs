@@ -11,12 +11,19 @@ use super::options::Options;
 pub(super) enum Session {
     Fresh(String),
     Resumed(String),
+    /// A new one that begins with all of another: what still writes into that one does not disturb it.
+    Forked {
+        from: String,
+        id: String,
+    },
 }
 
 impl Session {
+    /// Returns the id of the session that must exist, or of the one that begins.
     pub(super) fn id(&self) -> &str {
         match self {
             Session::Fresh(id) | Session::Resumed(id) => id,
+            Session::Forked { from, .. } => from,
         }
     }
 }
@@ -47,7 +54,17 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     match session {
         Session::Fresh(id) => option("session-id", id),
         Session::Resumed(id) => option("resume", id),
+        Session::Forked { from, id } => {
+            option("resume", from);
+            option("session-id", id);
+            args.push("--fork-session".to_owned());
+        }
     }
+    let mut option = |name: &str, value: &str| {
+        if !value.is_empty() {
+            args.push(format!("--{name}={value}"));
+        }
+    };
     option("permission-mode", &options.mode);
     option("model", &claude.model);
     option("fallback-model", &claude.fallback_model);

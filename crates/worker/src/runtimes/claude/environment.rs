@@ -5,7 +5,7 @@
 
 use rota_proto::worker::v1::Assign;
 
-use super::files::Files;
+use super::files::{Files, PROJECT};
 use crate::runtimes::Environment;
 
 /// Settings that an agent or a task may override in its `environment`.
@@ -69,6 +69,8 @@ pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Envi
         all.insert(name.to_owned(), value.to_owned());
     }
     all.insert("CLAUDE_CONFIG_DIR".to_owned(), path(&files.config));
+    // Undocumented. Without it, no checkpoint finds the transcripts, and tasks start over.
+    all.insert("CLAUDE_CODE_PROJECT_DIR_NAME".to_owned(), PROJECT.to_owned());
     all.insert("TMPDIR".to_owned(), path(&files.temporary));
     all.insert("CLAUDE_CODE_TMPDIR".to_owned(), path(&files.temporary));
     Environment(all)

@@ -18,13 +18,22 @@ pub(super) struct Files {
     pub(super) append_system_prompt: Option<PathBuf>,
 }
 
+/// Folder of transcripts in the configuration directory, whatever the directory that the CLI runs in.
+pub(super) const TRANSCRIPTS: &str = "projects/rota";
+/// Name of the folder, as the CLI is given it.
+pub(super) const PROJECT: &str = "rota";
+
+/// Returns the directory of settings and transcripts. `keep`: the workspace outlives the attempt.
+pub(super) fn config(keep: bool, workspace: &Path, scratch: &Path) -> PathBuf {
+    let kept = crate::workspace::config_directory(workspace).filter(|_| keep);
+    kept.unwrap_or_else(|| scratch.join("claude"))
+}
+
 impl Files {
     pub(super) fn new(options: &Options, workspace: &Path, scratch: &Path) -> Self {
-        let kept = crate::workspace::config_directory(workspace).filter(|_| options.keep);
-        let config = kept.unwrap_or_else(|| scratch.join("claude"));
         let file = |wanted: bool, name: &str| wanted.then(|| scratch.join(name));
         Self {
-            config,
+            config: config(options.keep, workspace, scratch),
             home: scratch.join("home"),
             temporary: scratch.join("tmp"),
             // Files, since arguments are limited in length and visible to every process of the machine.

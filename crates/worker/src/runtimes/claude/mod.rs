@@ -37,7 +37,7 @@ use async_trait::async_trait;
 pub(crate) use installed::Installed;
 pub use version::version;
 
-use crate::runtimes::{Attempt, Channels, RunReport, Runtime};
+use crate::runtimes::{Attempt, Channels, CheckpointFolder, RunReport, Runtime};
 
 /// Program of agents that name none.
 pub(crate) const DEFAULT_PROGRAM: &str = "claude";
@@ -70,5 +70,12 @@ impl std::fmt::Debug for Claude {
 impl Runtime for Claude {
     async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
         run::run(self.start.as_ref(), attempt, channels, self.root).await
+    }
+
+    fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
+        let own = [&attempt.conversation, &attempt.assign.resume_session];
+        let conversations = own.into_iter().filter(|id| !id.is_empty()).cloned().collect();
+        let root = files::config(options::keeps(&attempt.assign), &attempt.workspace, &attempt.scratch);
+        Some(CheckpointFolder { root, within: files::TRANSCRIPTS.into(), conversations })
     }
 }

@@ -66,7 +66,7 @@ impl Options {
             budget_micro_usd: limits.budget_micro_usd,
             schema,
             mcp,
-            keep: spec.workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::Keep),
+            keep: keeps(assign),
             resume: Some(assign.resume_session.clone()).filter(|session| !session.is_empty()),
             claude,
         })
@@ -89,6 +89,12 @@ impl Options {
         }
         Ok(self)
     }
+}
+
+/// Whether the workspace outlives the attempt.
+pub(super) fn keeps(assign: &Assign) -> bool {
+    let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
+    workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::Keep)
 }
 
 fn sandbox(environment: &Environment) -> bool {

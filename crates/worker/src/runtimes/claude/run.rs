@@ -39,10 +39,14 @@ pub(super) async fn run(
         let message = format!("failed to create the directories of the attempt: {error}");
         return failed(classify::failure(FailureClass::Environment, &message, ""));
     }
-    let going_on = attempt.round.as_ref().map(|round| round.conversation.clone());
-    let given = going_on.or_else(|| options.resume.clone()).map(Session::Resumed);
-    if let Some(session) = given {
-        match once(start, attempt, &options, &files, &session, channels).await {
+    let continued = attempt.continued.as_ref().map(|continued| &continued.conversation);
+    let given = match (&attempt.round, continued.filter(|from| !from.is_empty())) {
+        (Some(round), _) => Some(Session::Resumed(round.conversation.clone())),
+        (None, Some(from)) => Some(Session::Forked { from: from.clone(), id: attempt.conversation.clone() }),
+        (None, None) => options.resume.clone().map(Session::Resumed),
+    };
+    if let Some(session) = &given {
+        match once(start, attempt, &options, &files, session, channels).await {
             Some(report) => return report,
             None => {
                 let text = format!("session {} does not exist, starting a new one", session.id());
@@ -54,7 +58,12 @@ pub(super) async fn run(
             }
         }
     }
-    let fresh = Session::Fresh(uuid::Uuid::new_v4().to_string());
+    // That of an earlier round may be taken.
+    let id = match given {
+        Some(Session::Resumed(lost)) if lost == attempt.conversation => uuid::Uuid::new_v4().to_string(),
+        _ => attempt.conversation.clone(),
+    };
+    let fresh = Session::Fresh(id);
     match once(start, attempt, &options, &files, &fresh, channels).await {
         Some(report) => report,
         None => failed(classify::failure(
@@ -74,7 +83,7 @@ async fn once(
     session: &Session,
     channels: &mut Channels,
 ) -> Option<RunReport> {
-    let resumed = matches!(session, Session::Resumed(_));
+    let resumed = !matches!(session, Session::Fresh(_));
     let program = Program {
         program: if options.claude.program.is_empty() {
             super::DEFAULT_PROGRAM
@@ -94,7 +103,7 @@ async fn once(
         let error = Error::Lost("the program's pipes are missing".to_owned());
         return Some(failed(classify::supervision_failure(&error)));
     };
-    let prompt = prompt::build(&attempt.assign, attempt.round.as_ref(), resumed);
+    let prompt = prompt::build(attempt, resumed);
     let used = attempt.round.as_ref().and_then(|round| round.used.clone());
     let mut record = Record::new(&attempt.workspace);
     record.usage_totals = UsageTotals::after(used.unwrap_or_default());

@@ -13,7 +13,7 @@ use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Attempt, Channels, RunOutcome, RunReport, Runtime, context, notice, stopped};
+use super::{Attempt, Channels, CheckpointFolder, RunOutcome, RunReport, Runtime, context, notice, stopped};
 use crate::supervise::{self, Program};
 pub(crate) use once::{Ended, Ran, run_once};
 use output::{Budget, forward};
@@ -41,6 +41,11 @@ impl Runtime for Command {
             return RunReport::failed(FailureClass::Invalid, "neither `argv` nor `shell` is set");
         };
         Box::pin(execute(attempt, channels, spec, program, args)).await
+    }
+
+    fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
+        let (root, conversations) = (attempt.scratch.clone(), Vec::new());
+        Some(CheckpointFolder { root, within: context::CHECKPOINT.into(), conversations })
     }
 }
 

@@ -25,15 +25,8 @@ fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
     let steps = steps.into_iter().map(|kind| ScriptStep { kind: Some(kind) }).collect();
     let kind = Some(runtime::Kind::Scripted(ScriptedRuntime { steps, seed }));
     let spec = TaskSpec { runtime: Some(RuntimeSpec { kind }), ..TaskSpec::default() };
-    Attempt {
-        assign: Box::new(Assign { task_id: "t".to_owned(), attempt, spec: Some(spec), ..Assign::default() }),
-        workspace: Default::default(),
-        scratch: Default::default(),
-        environment: Environment::default(),
-        redactor: Default::default(),
-        secret_names: Default::default(),
-        round: None,
-    }
+    let assign = Assign { task_id: "t".to_owned(), attempt, spec: Some(spec), ..Assign::default() };
+    Attempt::new(Box::new(assign), Default::default())
 }
 
 fn failing(attempts: i32, probability: Option<f64>) -> Step {

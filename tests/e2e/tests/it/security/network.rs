@@ -28,7 +28,8 @@ async fn agents_have_the_policies_they_ask_for() {
     space.apply(&manifest("{}")).await;
     space.wait("agent/shell", "condition=Ready", "180s").await;
     let policy = space.get("networkpolicy/rota-egress-shell").await;
-    assert!(policy["spec"]["egress"].to_string().contains("169.254.169.254/32"), "{policy:#}");
+    let closed = &policy["spec"]["egress"][1]["to"][1]["ipBlock"]["except"];
+    assert!(closed.to_string().contains("169.254.0.0/16"), "{policy:#}");
     let pod = &space.get("pods --selector rota.dev/role=worker").await["items"][0];
     for (label, value) in policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap() {
         assert_eq!(&pod["metadata"]["labels"][label], value);

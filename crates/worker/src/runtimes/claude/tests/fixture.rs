@@ -109,6 +109,8 @@ impl Fixture {
             environment: Environment::default(),
             redactor,
             secret_names: Default::default(),
+            conversation: uuid::Uuid::new_v4().to_string(),
+            continued: None,
             round: None,
         };
         let (events_in, events) = mpsc::channel(room);

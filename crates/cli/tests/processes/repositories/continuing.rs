@@ -1,0 +1,155 @@
+//! Attempts that were cut off, and continue on another worker.
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use rota_proto::v1::{self, ArtifactList, TaskState, event};
+use rota_testkit::tasks;
+use serde_json::json;
+
+use super::{Site, site_of};
+use crate::{Fixture, Graces, claude, workload};
+
+/// Starts a site whose worker keeps checkpoints at this interval.
+async fn site_with(interval: &str) -> Result<Site> {
+    let mut fixture = Fixture::start(Graces::SHORT).await?;
+    fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", interval.to_owned())];
+    site_of(fixture, 1).await
+}
+
+impl Site {
+    /// Waits for a list of artifacts of the first attempt.
+    async fn kept(&self, task: &str, wanted: impl Fn(&ArtifactList) -> bool) -> Result<()> {
+        let client = self.fixture.client()?;
+        tasks::eventually("a checkpoint", async || {
+            let kept = client.fetch_artifacts(task).await?.attempts;
+            Ok(kept.into_iter().filter_map(|attempt| attempt.list).any(|list| wanted(&list)))
+        })
+        .await
+    }
+
+    /// Kills the worker, with all that it has on its disk, and starts another one.
+    async fn lose_worker(&mut self) -> Result<()> {
+        self._worker.signal(Signal::SIGKILL);
+        self._worker.wait().await;
+        std::fs::rename(self.fixture.state_dir(), self.fixture.dir().join("lost"))?;
+        self._worker = self.fixture.worker(workload::AGENT, "other", 1).await?;
+        Ok(())
+    }
+}
+
+fn codes(log: &[v1::Event]) -> Vec<&str> {
+    let code = |event: &'_ v1::Event| match &event.kind {
+        Some(event::Kind::Notice(notice)) => Some(notice.code.clone()),
+        _ => None,
+    };
+    let wanted = ["continued", "checkpoint_unusable", "session_lost"];
+    let found: Vec<_> = log.iter().filter_map(code).collect();
+    wanted.into_iter().filter(|wanted| found.iter().any(|code| code == wanted)).collect()
+}
+
+/// A program that keeps notes for its next attempt.
+#[tokio::test]
+async fn work_survives_the_loss_of_the_workers_disk() -> Result<()> {
+    let mut site = site_with("200ms").await?;
+    let client = site.fixture.client()?;
+    let line = "if test $ROTA_ATTEMPT = 1; then echo a > a; git add a; git commit -qm by-the-agent; echo b > b; echo more >> README.md; \
+                mkdir -p $ROTA_CHECKPOINT/deep; echo 50 > $ROTA_CHECKPOINT/deep/step; sleep 600; fi; \
+                cat $ROTA_CHECKPOINT/deep/step a b; git log -1 --format=%s; git status --porcelain; echo c > c";
+    let task = tasks::create(&client, site.task("cut", line)).await?;
+    site.kept(&task.name, |list| {
+        list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 3)
+    })
+    .await?;
+    site.lose_worker().await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
+    // What was committed is, and what was not is not.
+    let printed = workload::printed(&client, &task.name).await?;
+    assert_eq!(printed, "50\na\nb\nby-the-agent\n M README.md\n?? b\n");
+    assert_eq!(codes(&tasks::log(&client, &task.name).await?), ["continued"]);
+    assert_eq!(site.paths("cut").await?, ["README.md", "a", "b", "c"]);
+    Ok(())
+}
+
+/// Without a checkpoint in between, a worker that stops leaves one.
+#[tokio::test]
+async fn planned_stops_lose_nothing() -> Result<()> {
+    let mut site = site_with("0s").await?;
+    let client = site.fixture.client()?;
+    let line = "if test -e $ROTA_CHECKPOINT/step; then cat b; exit; fi; echo b > b; echo 1 > $ROTA_CHECKPOINT/step; echo working; sleep 600";
+    let task = tasks::create(&client, site.task("drained", line)).await?;
+    workload::prints(&client, &task.name, "working").await?;
+    site._worker.signal(Signal::SIGTERM);
+    tasks::eventually("the drain", async || Ok(site._worker.count("draining") > 0)).await?;
+    site._worker.signal(Signal::SIGTERM);
+    site._worker.wait().await;
+    std::fs::rename(site.fixture.state_dir(), site.fixture.dir().join("lost"))?;
+    site._worker = site.fixture.worker(workload::AGENT, "other", 1).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert!(workload::printed(&client, &task.name).await?.ends_with("b\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn attempts_that_fail_by_themselves_start_over() -> Result<()> {
+    let site = site_with("0s").await?;
+    let client = site.fixture.client()?;
+    let line = "ls $ROTA_CHECKPOINT; git status --porcelain; echo b > b; echo 1 > $ROTA_CHECKPOINT/step; test $ROTA_ATTEMPT = 2";
+    let mut task = site.task("fails", line);
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(10)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(&client, task).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "");
+    Ok(())
+}
+
+/// The real CLI continues the same conversation, in the middle of which its worker was lost with its disk.
+#[tokio::test]
+async fn conversations_continue_on_another_worker() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let program = tokio::task::spawn_blocking(claude::installed).await??;
+    let mut site = site_with("200ms").await?;
+    let client = site.fixture.client()?;
+    let until = site.fixture.dir().join("go-on");
+    let claude = v1::ClaudeRuntime { program, allowed_tools: vec!["Bash".to_owned()], ..Default::default() };
+    let bash = |line: &str| json!([{"name": "Bash", "input": {"command": line}}]);
+    let script = json!([
+        {"text": "First I write.", "tools": bash("echo half > file.txt")},
+        {"tools": bash(&format!("until test -e {}; do sleep 0.1; done", until.display()))},
+        {"tools": bash("cat file.txt")},
+        {"text": "It is all there."},
+    ]);
+    let mut task = site.task("talk", "");
+    let spec = task.spec.get_or_insert_default();
+    spec.runtime = Some(v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) });
+    spec.prompt = format!("Please do: MOCK{script}");
+    spec.environment = [("ANTHROPIC_BASE_URL".to_owned(), model.base_url())].into();
+    spec.secrets.insert("ANTHROPIC_API_KEY".to_owned(), format!("sk-ant-{}", uuid::Uuid::new_v4()));
+    let task = tasks::create(&client, task).await?;
+    model.until(|counts| counts.messages >= 2).await;
+    site.kept(&task.name, |list| {
+        list.checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.conversation.is_empty())
+            && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+    })
+    .await?;
+    site.lose_worker().await?;
+    std::fs::write(&until, "")?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    let log = tasks::log(&client, &task.name).await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?} {log:?}", status.failure);
+    assert_eq!(status.result.unwrap().text, "It is all there.");
+    assert_eq!(codes(&log), ["continued"]);
+    // The first step was never asked for again.
+    let first = model.requests().iter().filter(|request| request.step == Some(0)).count();
+    assert_eq!(first, 1, "{:?}", model.requests());
+    let outputs = log.iter().filter_map(|event| match &event.kind {
+        Some(event::Kind::ToolResult(result)) => Some(result.output.trim()),
+        _ => None,
+    });
+    assert_eq!(outputs.last(), Some("half"));
+    assert_eq!(site.paths("talk").await?, ["file.txt"]);
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The newest checkpoint of a task, on request of the worker that runs its next attempt.
+
+use rota_proto::worker::v1::{FetchCheckpointRequest, FetchCheckpointResponse};
+use tonic::Status;
+
+use super::deps::SessionDeps;
+use super::running::{self, Named};
+use crate::artifacts;
+use crate::trust::identity::Identity;
+
+/// Returns from where a running attempt can continue.
+pub(super) async fn get(
+    deps: &SessionDeps,
+    holder: Option<&Identity>,
+    request: &FetchCheckpointRequest,
+) -> Result<FetchCheckpointResponse, Status> {
+    let named = Named {
+        namespace: &request.namespace,
+        worker: &request.worker,
+        task_id: &request.task_id,
+        fence: request.fence,
+    };
+    let task = running::task(deps, holder, named, |_| true).await?;
+    let lists = artifacts::of_task(&deps.store, &task, 1..=u32::MAX).await?;
+    let lists = lists.into_iter().rev().filter_map(|attempt| attempt.list);
+    Ok(FetchCheckpointResponse { artifacts: lists.into_iter().find(|list| list.checkpoint.is_some()) })
+}

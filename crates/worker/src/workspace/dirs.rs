@@ -1,0 +1,77 @@
+//! Directories of one attempt: what is in them, and their removal.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rota_proto::v1::WorkspaceCleanup;
+use rota_telemetry::redact::Redactor;
+
+use super::{last_use, probe_in_time, remove};
+use crate::git::{Base, Borrowed, Delivery, Git};
+use crate::runtimes::CheckpointFolder;
+
+/// The directories, and the lock of a kept workspace.
+#[derive(Debug)]
+pub(crate) struct AttemptDirs {
+    pub(crate) workspace: PathBuf,
+    pub(crate) scratch: PathBuf,
+    pub(super) own: PathBuf,
+    pub(super) trash: PathBuf,
+    pub(super) cleanup: WorkspaceCleanup,
+    /// Lock on a kept workspace, held while this is open.
+    pub(super) lock: Option<File>,
+    /// The clone in the workspace, and how git is called in it.
+    pub(crate) repository: Option<(Git, Base)>,
+    /// What is needed to push the changes.
+    pub(crate) delivery: Option<Delivery>,
+    /// Whether the workspace was made for this attempt: no program has written it before.
+    pub(crate) fresh: bool,
+    /// Whether the agent was started in it.
+    pub(crate) started: bool,
+    /// What a later attempt can continue from, and what is redacted in it.
+    pub(crate) checkpoint: Option<(CheckpointFolder, Redactor)>,
+    pub(super) _borrowed: Option<Borrowed>,
+}
+
+/// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
+/// within: a repository could bring settings and transcripts of its own.
+pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {
+    let name = workspace.file_name()?.to_string_lossy();
+    Some(workspace.with_file_name(format!(".{name}.claude")))
+}
+
+impl AttemptDirs {
+    /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
+    pub(crate) fn cli_config(&self) -> Option<PathBuf> {
+        let config = config_directory(&self.workspace).filter(|_| self.lock.is_some())?;
+        // One that cannot be created is reported by the runtime, which needs it.
+        let _ = std::fs::create_dir_all(&config);
+        config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
+        Some(config)
+    }
+
+    /// Returns a folder that no program of the attempt may open.
+    pub(crate) fn closed(&self, name: &str) -> PathBuf {
+        self.own.join(name)
+    }
+
+    /// Whether their disk takes files, found out where no program of the attempt may write.
+    pub(crate) async fn probe(&self) -> io::Result<()> {
+        probe_in_time(self.own.clone()).await
+    }
+
+    /// Removes the directories that do not outlive the attempt: moves them away, and deletes them in the background, so
+    /// that a large one does not delay the result.
+    pub(crate) fn clear(self, succeeded: bool) {
+        if let Some(lock) = &self.lock {
+            last_use::note(lock);
+        }
+        if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
+            remove::in_background(&self.workspace, &self.trash);
+            let _ = std::fs::remove_file(last_use::file_of(&self.workspace));
+        }
+        // Contains a fresh workspace that is always removed.
+        remove::in_background(&self.own, &self.trash);
+    }
+}
