@@ -48,7 +48,7 @@ pub(super) struct Found {
 }
 
 /// Parses the globs of files to keep. The control plane has checked them.
-pub(super) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
+pub(crate) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
         set.add(GlobBuilder::new(glob).literal_separator(true).build()?);

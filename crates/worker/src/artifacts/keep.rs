@@ -106,6 +106,10 @@ pub(crate) async fn keep_checkpoint(
         let _quiet = quiet.lock().await;
         changes(dirs, &mut Vec::new()).await?
     };
+    // Perhaps it is being changed: an earlier checkpoint is worth more than one without files.
+    if changes.is_none() && dirs.repository.is_some() {
+        return Err(failure(FailureClass::Environment, "the repository cannot be looked at"));
+    }
     let look = look(dirs, keep, changes.clone().unwrap_or_default());
     store(caller, kept, changes, look, &mut Vec::new()).await.map_err(|status| called(&status))
 }

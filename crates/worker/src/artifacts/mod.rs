@@ -8,5 +8,6 @@ mod give;
 mod keep;
 
 pub(crate) use calls::{Caller, Retry};
+pub(crate) use collect::globs;
 pub(crate) use give::Given;
 pub(crate) use keep::{Kept, keep, keep_checkpoint};

@@ -1,18 +1,32 @@
-//! Files that checks see as they are in the commit that the task started from, whatever the agent has made of them. The
-//! agent's own are kept meanwhile, in the repository, so that the loss of this process does not lose them.
+//! Files that checks see as they are in the commit that the task started from, whatever the agent has made of them.
+//!
+//! The agent's files are moved away, and those of the commit are written by a repository that it has never touched: filters,
+//! attributes, ignored files and flags of its index mean nothing. Its files stay within its repository meanwhile, so that the loss
+//! of this process does not lose them.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use globset::GlobSet;
 use tokio::sync::watch;
 
 use super::clone::Base;
 use super::failure::Cause;
 use super::run::{Git, GitError};
-use super::snapshot;
+use crate::artifacts::globs;
 use crate::runtimes::Stop;
 
-/// Reference of the agent's files while others are in their place.
-const PINNED: &str = "refs/rota/pinned";
+/// Where the agent's files are while others are in their place.
+const AWAY: &str = ".git/rota-pinned/files";
+/// Shows that all of them are there.
+const COMPLETE: &str = ".git/rota-pinned/complete";
+const FOLDER: &str = ".git/rota-pinned";
+const MAX_ENTRIES: usize = 500_000;
+/// Bytes of the list of pinned files.
+const MAX_LIST: u64 = 64 << 20;
 
 /// Pinned files of a repository.
 #[derive(Debug)]
@@ -21,91 +35,236 @@ pub(crate) struct Pins {
     pub(crate) base: Base,
     /// Globs, from the root of the repository.
     pub(crate) patterns: Vec<String>,
-    /// Folder for the index and the list of files.
+    /// Objects that have the commit.
+    pub(crate) objects: PathBuf,
+    /// Folder for the repository that writes the files.
     pub(crate) folder: PathBuf,
 }
 
 impl Pins {
     /// Puts the files of the commit that the task started from in the place of the agent's.
     pub(crate) async fn put(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
-        let git = self.prepare().await?;
-        let commit = snapshot::commit(&git, &self.base, &self.index(), stop).await?;
-        git.run(&["update-ref", PINNED, &commit], stop).await?;
-        self.list(&git, &commit, stop).await?;
-        self.restore(&git, &self.base.commit, stop).await
+        let put = self.try_put(stop).await;
+        if put.is_err() {
+            self.release().await?;
+        }
+        put
+    }
+
+    async fn try_put(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
+        let git = self.repository(stop).await?;
+        git.run(&["read-tree", &self.base.commit], stop).await?;
+        let empty = git.run(&["hash-object", "-t", "tree", "/dev/null"], stop).await?;
+        let list = self.folder.join("files");
+        let output = format!("--output={}", list.display());
+        let patterns: Vec<_> = self.patterns.iter().map(|pattern| format!(":(glob){pattern}")).collect();
+        let fixed = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules"];
+        let args = fixed.into_iter().chain([output.as_str(), &empty, &self.base.commit, "--"]);
+        let args: Vec<_> = args.chain(patterns.iter().map(String::as_str)).collect();
+        git.run(&args, stop).await?;
+        let names = read_list(&list).await.map_err(|error| self.machine(&error))?;
+        let (workspace, globs, any) = (self.git.directory.clone(), self.globs()?, !names.is_empty());
+        let moved = tokio::task::spawn_blocking(move || move_away(&workspace, &globs, &names)).await;
+        self.moved(moved)?;
+        if !any {
+            return Ok(());
+        }
+        let source = format!("--source={}", self.base.commit);
+        let list = format!("--pathspec-from-file={}", list.display());
+        let args = ["--literal-pathspecs", "restore", &source, "--worktree", &list, "--pathspec-file-nul"];
+        git.run(&args, stop).await.map(drop)
     }
 
     /// Puts the agent's files back, if others are in their place.
-    pub(crate) async fn release(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
-        let git = self.prepare().await?;
-        let wanted = format!("{PINNED}^{{commit}}");
-        let commit = match git.run(&["rev-parse", "--verify", "--quiet", &wanted], stop).await {
-            Err(GitError::Failed { cause, .. }) if cause != Cause::Machine => return Ok(()),
-            found => found?,
-        };
-        git.run(&["read-tree", &commit], stop).await?;
-        self.list(&git, &commit, stop).await?;
-        // Files that only the first commit has are known to the index, so that they are removed.
-        self.restore(&git, &self.base.commit, stop).await?;
-        self.restore(&git, &commit, stop).await?;
-        git.run(&["update-ref", "-d", PINNED], stop).await.map(drop)
+    pub(crate) async fn release(&self) -> Result<(), GitError> {
+        let (workspace, globs) = (self.git.directory.clone(), self.globs()?);
+        self.moved(tokio::task::spawn_blocking(move || put_back(&workspace, &globs)).await)
     }
 
-    async fn prepare(&self) -> Result<Git, GitError> {
+    fn globs(&self) -> Result<GlobSet, GitError> {
+        globs(&self.patterns).map_err(|error| self.git.failed(Cause::Task, error.to_string()))
+    }
+
+    fn moved(&self, moved: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), GitError> {
+        moved.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.machine(&error))
+    }
+
+    fn machine(&self, error: &io::Error) -> GitError {
+        self.git.failed(Cause::Machine, format!("failed to exchange the pinned files: {error}"))
+    }
+
+    /// Creates the repository that writes the files, with settings and a home of its own.
+    async fn repository(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<Git, GitError> {
         crate::workspace::remove_all(self.folder.clone()).await;
-        tokio::fs::create_dir(&self.folder).await.map_err(|error| {
-            self.git.failed(Cause::Machine, format!("failed to prepare the pinned files: {error}"))
-        })?;
-        Ok(snapshot::with_index(&self.git, &self.index()))
-    }
-
-    fn index(&self) -> PathBuf {
-        self.folder.join("index")
-    }
-
-    fn list_file(&self) -> PathBuf {
-        self.folder.join("files")
-    }
-
-    /// Lists the pinned files that the agent has changed.
-    async fn list(
-        &self,
-        git: &Git,
-        commit: &str,
-        stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<(), GitError> {
-        let output = format!("--output={}", self.list_file().display());
-        let globs: Vec<_> = self.patterns.iter().map(|pattern| format!(":(glob){pattern}")).collect();
-        let fixed = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules"];
-        let args = fixed.into_iter().chain([output.as_str(), &self.base.commit, commit, "--"]);
-        let args: Vec<_> = args.chain(globs.iter().map(String::as_str)).collect();
-        git.run(&args, stop).await.map(drop)
-    }
-
-    /// Makes the listed files those of a commit.
-    async fn restore(
-        &self,
-        git: &Git,
-        commit: &str,
-        stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<(), GitError> {
-        let machine = |error: std::io::Error| {
-            self.git.failed(Cause::Machine, format!("failed to read the list of pinned files: {error}"))
-        };
-        if tokio::fs::symlink_metadata(self.list_file()).await.map_err(machine)?.len() == 0 {
-            return Ok(());
+        tokio::fs::create_dir(&self.folder).await.map_err(|error| self.machine(&error))?;
+        let mut git = Git { home: self.folder.clone(), ..self.git.within(&self.folder) };
+        git.run(&["init", "--quiet", "--template=", "repository"], stop).await?;
+        let own = self.folder.join("repository/.git");
+        let alternates = format!("{}\n", self.objects.display());
+        let written = tokio::fs::create_dir_all(own.join("objects/info")).await;
+        written.map_err(|error| self.machine(&error))?;
+        let written = tokio::fs::write(own.join("objects/info/alternates"), alternates).await;
+        written.map_err(|error| self.machine(&error))?;
+        for (name, path) in [("GIT_DIR", &own), ("GIT_WORK_TREE", &self.git.directory)] {
+            git.environment.0.insert(name.to_owned(), path.to_string_lossy().into_owned());
         }
-        let source = format!("--source={commit}");
-        let list = format!("--pathspec-from-file={}", self.list_file().display());
-        let args = [
-            "--literal-pathspecs",
-            "restore",
-            &source,
-            "--staged",
-            "--worktree",
-            &list,
-            "--pathspec-file-nul",
-        ];
-        git.run(&args, stop).await.map(drop)
+        Ok(git.within(&self.git.directory))
+    }
+}
+
+async fn read_list(list: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    use std::os::unix::ffi::OsStrExt;
+    if tokio::fs::symlink_metadata(list).await?.len() > MAX_LIST {
+        return Err(io::Error::other("there are too many"));
+    }
+    let names = tokio::fs::read(list).await?;
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(name))).collect())
+}
+
+/// Moves all pinned files away, and whatever is in the place of a folder of those that come.
+fn move_away(workspace: &Path, globs: &GlobSet, coming: &BTreeSet<PathBuf>) -> io::Result<()> {
+    let workspace = Dir::open_ambient_dir(workspace, ambient_authority())?;
+    put_back_in(&workspace, globs)?;
+    workspace.create_dir_all(AWAY)?;
+    let in_the_way = |path: &Path| {
+        let is_folder_of_one =
+            coming.range(path.to_owned()..).next().is_some_and(|name| name.starts_with(path));
+        is_folder_of_one || path.ancestors().any(|folder| coming.contains(folder))
+    };
+    for path in files(&workspace, |path| globs.is_match(path) || in_the_way(path))? {
+        rename(&workspace, &path, &Path::new(AWAY).join(&path))?;
+    }
+    workspace.write(COMPLETE, "")
+}
+
+/// Puts what was moved away back, in the place of what is there now.
+fn put_back(workspace: &Path, globs: &GlobSet) -> io::Result<()> {
+    put_back_in(&Dir::open_ambient_dir(workspace, ambient_authority())?, globs)
+}
+
+fn put_back_in(workspace: &Dir, globs: &GlobSet) -> io::Result<()> {
+    let away = match workspace.open_dir(AWAY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        away => away?,
+    };
+    // Otherwise those that are there are the agent's.
+    if workspace.symlink_metadata(COMPLETE).is_ok() {
+        for path in files(workspace, |path| globs.is_match(path))? {
+            workspace.remove_file(path)?;
+        }
+        workspace.remove_file(COMPLETE)?;
+    }
+    for path in files(&away, |_| true)? {
+        // A folder of files that were pinned may be where a link was.
+        if workspace.symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            workspace.remove_dir_all(&path)?;
+        }
+        rename(workspace, &Path::new(AWAY).join(&path), &path)?;
+    }
+    workspace.remove_dir_all(FOLDER)
+}
+
+fn rename(within: &Dir, from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        within.create_dir_all(parent)?;
+    }
+    within.rename(from, within, to)
+}
+
+/// Returns the files below a folder that are wanted, also ignored ones and links, but not those of its repository.
+fn files(folder: &Dir, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut folders, mut entries) = (Vec::new(), vec![PathBuf::new()], 0);
+    while let Some(path) = folders.pop() {
+        let listed = match path.as_os_str().is_empty() {
+            true => folder.entries()?,
+            false => folder.read_dir(&path)?,
+        };
+        for entry in listed {
+            let entry = entry?;
+            entries += 1;
+            if entries > MAX_ENTRIES {
+                return Err(io::Error::other("the workspace has too many files"));
+            }
+            let inner = path.join(entry.file_name());
+            if !entry.file_type()?.is_dir() {
+                found.extend(Some(inner).filter(|inner| wanted(inner)));
+            } else if inner != Path::new(".git") {
+                folders.push(inner);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn workspace(all: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in [(".git/HEAD", "x")].iter().chain(all) {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn names(root: &tempfile::TempDir) -> Vec<String> {
+        let folder = Dir::open_ambient_dir(root.path(), ambient_authority()).unwrap();
+        let mut names: Vec<_> =
+            files(&folder, |_| true).unwrap().iter().map(|path| path.display().to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_are_exchanged_and_put_back() {
+        let all = [("tests/a", "agent"), ("tests/deep/.git/b", "agent"), ("src/c", "agent")];
+        let root = workspace(&all);
+        let globs = globs(&["tests/**".to_owned()]).unwrap();
+        move_away(root.path(), &globs, &["tests/a".into()].into()).unwrap();
+        assert_eq!(names(&root), ["src/c"]);
+        fs::write(root.path().join("tests/a"), "base").unwrap();
+        fs::write(root.path().join("tests/made"), "by a check").unwrap();
+        put_back(root.path(), &globs).unwrap();
+        assert_eq!(names(&root), ["src/c", "tests/a", "tests/deep/.git/b"]);
+        assert_eq!(fs::read_to_string(root.path().join("tests/a")).unwrap(), "agent");
+        assert!(!root.path().join(FOLDER).exists());
+        put_back(root.path(), &globs).unwrap();
+    }
+
+    #[test]
+    fn interrupted_exchange_loses_nothing() {
+        let root = workspace(&[("tests/a", "agent"), ("tests/b", "agent")]);
+        let globs = globs(&["tests/**".to_owned()]).unwrap();
+        // While files were moved away.
+        fs::create_dir_all(root.path().join(AWAY).join("tests")).unwrap();
+        fs::rename(root.path().join("tests/a"), root.path().join(AWAY).join("tests/a")).unwrap();
+        put_back(root.path(), &globs).unwrap();
+        assert_eq!(names(&root), ["tests/a", "tests/b"]);
+        // While they were put back.
+        move_away(root.path(), &globs, &BTreeSet::new()).unwrap();
+        fs::remove_file(root.path().join(COMPLETE)).unwrap();
+        fs::rename(root.path().join(AWAY).join("tests/a"), root.path().join("tests/a")).unwrap();
+        put_back(root.path(), &globs).unwrap();
+        assert_eq!(names(&root), ["tests/a", "tests/b"]);
+    }
+
+    #[test]
+    fn links_in_place_of_folders_are_moved() {
+        let root = workspace(&[("own/run", "agent")]);
+        std::os::unix::fs::symlink("own", root.path().join("tests")).unwrap();
+        let globs = globs(&["tests/**".to_owned()]).unwrap();
+        move_away(root.path(), &globs, &["tests/run".into()].into()).unwrap();
+        assert_eq!(names(&root), ["own/run"]);
+        fs::create_dir(root.path().join("tests")).unwrap();
+        fs::write(root.path().join("tests/run"), "base").unwrap();
+        put_back(root.path(), &globs).unwrap();
+        assert_eq!(names(&root), ["own/run", "tests"]);
+        assert_eq!(fs::read_to_string(root.path().join("tests/run")).unwrap(), "agent");
     }
 }

@@ -130,6 +130,12 @@ pub(super) async fn commit(
         return Ok(head);
     }
     let message = format!("Changes of {}", base.branch);
+    // The same files are the same commit, so that they are stored once.
+    let date = git.run(&["show", "--no-patch", "--format=%cI", &head], stop).await?;
+    let mut git = git.clone();
+    for name in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
+        git.environment.0.insert(name.to_owned(), date.clone());
+    }
     git.run(&["commit-tree", "--no-gpg-sign", "-p", &head, "-m", &message, &tree], stop).await
 }
 

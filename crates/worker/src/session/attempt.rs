@@ -283,7 +283,7 @@ async fn execute(
         }
         dirs.checkpoint = Some((folder, attempt.redactor.clone()));
     }
-    let pins = match commands::pins(&attempt, slot.as_ref(), channels).await {
+    let pins = match commands::pins(&attempt, slot.as_ref()).await {
         Ok(pins) => pins,
         Err(ended) => return RunReport::new(ended),
     };

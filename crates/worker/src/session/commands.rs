@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rota_proto::v1::{DoneWhen, Failure, FailureClass, Progress, Severity, WorkspaceCommand, event};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use super::handle::AttemptHandle;
 use crate::git::{GitError, Pins};
@@ -34,22 +34,19 @@ enum Failed {
 
 /// Returns the files that checks see as they were, if the task has any. Puts the agent's files back, where a worker was lost while
 /// others were in their place.
-pub(super) async fn pins(
-    attempt: &Attempt,
-    dirs: Option<&AttemptDirs>,
-    channels: &mut Channels,
-) -> Result<Option<Pins>, RunOutcome> {
+pub(super) async fn pins(attempt: &Attempt, dirs: Option<&AttemptDirs>) -> Result<Option<Pins>, RunOutcome> {
     let done_when = attempt.assign.spec.as_ref().and_then(|spec| spec.done_when.as_ref());
     let patterns = done_when.map(|done_when| done_when.pinned_files.clone()).unwrap_or_default();
     if patterns.is_empty() {
         return Ok(None);
     }
-    let Some((git, base)) = dirs.and_then(|dirs| dirs.repository.clone()) else {
+    let repository = dirs.and_then(|dirs| Some((dirs.repository.clone()?, dirs.objects())));
+    let Some(((git, base), objects)) = repository else {
         let text = "`doneWhen.pinnedFiles` needs a repository: `workspace.git`";
         return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
     };
-    let pins = Pins { git, base, patterns, folder: attempt.scratch.join("pins") };
-    pins.release(&mut channels.stop).await.map_err(pinning_failed)?;
+    let pins = Pins { git, base, patterns, objects, folder: attempt.scratch.join("pins") };
+    pins.release().await.map_err(pinning_failed)?;
     Ok(Some(pins))
 }
 
@@ -141,8 +138,7 @@ async fn check(
     }
     if let Some(pins) = pins {
         // Also where the attempt has to end: the files of the agent are what is kept.
-        let (_sender, mut never) = watch::channel(None);
-        pins.release(&mut never).await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
+        pins.release().await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
     }
     checked
 }

@@ -31,7 +31,7 @@ pub(crate) struct AttemptDirs {
     pub(crate) started: bool,
     /// What a later attempt can continue from, and what is redacted in it.
     pub(crate) checkpoint: Option<(CheckpointFolder, Redactor)>,
-    pub(super) _borrowed: Option<Borrowed>,
+    pub(super) borrowed: Option<Borrowed>,
 }
 
 /// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
@@ -49,6 +49,12 @@ impl AttemptDirs {
         let _ = std::fs::create_dir_all(&config);
         config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
         Some(config)
+    }
+
+    /// Returns objects of the repository: those that no program of the attempt may write, if the clone borrows any.
+    pub(crate) fn objects(&self) -> PathBuf {
+        let borrowed = self.borrowed.as_ref().map(|borrowed| borrowed.path.join("objects"));
+        borrowed.unwrap_or_else(|| self.workspace.join(".git/objects"))
     }
 
     /// Returns a folder that no program of the attempt may open.

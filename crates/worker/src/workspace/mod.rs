@@ -281,7 +281,7 @@ impl Root {
             fresh,
             started: false,
             checkpoint: None,
-            _borrowed: borrowed,
+            borrowed,
         })
     }
 }

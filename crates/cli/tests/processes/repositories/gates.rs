@@ -144,7 +144,7 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
     std::fs::create_dir(user.join("tests"))?;
     std::fs::write(
         user.join("tests/run.sh"),
-        "test -e tests/old && ! test -e tests/new && grep -q right answer\n",
+        "test -e tests/old && ! test -e tests/new && ! test -e tests/hidden && grep -q right answer\n",
     )?;
     std::fs::write(user.join("tests/old"), "old\n")?;
     git(&user, &["add", "."]).await?;
@@ -153,7 +153,10 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
 
     let checks =
         v1::DoneWhen { pinned_files: vec!["tests/**".to_owned()], ..done_when(&["sh tests/run.sh"]) };
-    let easy = "echo exit 0 > tests/run.sh; rm tests/old; echo new > tests/new; git add .; ";
+    // What is ignored, and filters, hide nothing.
+    let easy = "echo exit 0 > tests/run.sh; rm tests/old; echo new > tests/new; echo 'tests/** filter=x' > .gitattributes; \
+                git config filter.x.smudge 'echo exit 0 #'; git config --global filter.x.smudge 'echo exit 0 #'; \
+                mkdir -p .git/info; echo tests/hidden > .git/info/exclude; echo x > tests/hidden; git add .; ";
     let task = |alias: &str, line: &str| {
         once(site.task(alias, &format!("{easy}{line}")), |spec| spec.done_when = Some(checks.clone()))
     };
@@ -162,7 +165,7 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
     site.succeed(task("right", "echo right > answer")).await?;
     for alias in ["wrong", "right"] {
         let paths = site.paths(alias).await?;
-        assert_eq!(paths, ["answer", "tests/new", "tests/old", "tests/run.sh"], "{alias}");
+        assert_eq!(paths, [".gitattributes", "answer", "tests/new", "tests/old", "tests/run.sh"], "{alias}");
     }
 
     // Nor are they lost with the worker.
