@@ -237,7 +237,7 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub max_turns: Option<i32>,
-    /// Maximum cost in US dollars, as a decimal string such as `"0.50"`.
+    /// Maximum cost of all attempts in US dollars, as a decimal string such as `"0.50"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<Usd>,
 }

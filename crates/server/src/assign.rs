@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
+use rota_core::failure::Class;
 use rota_core::task::{State, Task};
 use rota_core::{AgentName, WorkerName};
 use rota_proto::worker::v1 as wire;
@@ -22,6 +23,9 @@ pub(crate) enum Unassignable {
     Sealed(#[from] seal::Error),
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// Earlier attempts have used all that it may cost.
+    #[error("earlier attempts have spent the budget: {used} of {budget} millionths of a US dollar")]
+    Spent { used: i64, budget: i64 },
 }
 
 impl Unassignable {
@@ -30,6 +34,14 @@ impl Unassignable {
         match self {
             Self::Sealed(error) => error.hint().to_owned(),
             Self::Forbidden(error) => error.hint(),
+            Self::Spent { .. } => "create a task with a larger `limits.budgetUsd`".to_owned(),
+        }
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            Self::Sealed(_) | Self::Forbidden(_) => Class::Invalid,
+            Self::Spent { .. } => Class::Budget,
         }
     }
 }
@@ -53,6 +65,7 @@ pub(crate) fn assign(
         None => BTreeMap::new(),
     };
     merge::complete(&mut spec, agent_spec.unwrap_or(&v1::AgentSpec::default()), task);
+    leave_budget(&mut spec, task.usage.cost_micro_usd)?;
     let assignment = task.assignment.as_ref();
     let context = trace::TraceContext {
         trace_id: task.trace.trace_id,
@@ -82,6 +95,18 @@ pub(crate) fn assign(
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
         }),
     })
+}
+
+/// Reduces the budget of a complete spec to what earlier attempts have left: runtimes count each attempt from zero.
+fn leave_budget(spec: &mut v1::TaskSpec, used: i64) -> Result<(), Unassignable> {
+    let Some(limits) = spec.limits.as_mut().filter(|limits| limits.budget_micro_usd > 0) else {
+        return Ok(());
+    };
+    if used >= limits.budget_micro_usd {
+        return Err(Unassignable::Spent { used, budget: limits.budget_micro_usd });
+    }
+    limits.budget_micro_usd -= used;
+    Ok(())
 }
 
 fn previous(previous: &Previous) -> wire::PreviousResult {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::failure::{Class, Failure};
+use rota_core::failure::Failure;
 use rota_core::task::{AttemptRef, Body, Command, Completion, Desired, Loss, State, Task, WorkerRef};
 use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
@@ -97,7 +97,7 @@ impl Dispatcher {
         let Some(worker) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();
         tracing::warn!(%error, "failed to assign a task");
-        let mut failed = Failure::new(Class::Invalid, error.to_string());
+        let mut failed = Failure::new(error.class(), error.to_string());
         failed.hint = error.hint();
         self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
     }

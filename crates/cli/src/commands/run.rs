@@ -67,7 +67,7 @@ pub struct Run {
     /// Timeout of the task, such as 10m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: Option<HumanDuration>,
-    /// Maximum cost in US dollars, such as 0.50
+    /// Maximum cost of all attempts in US dollars, such as 0.50
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
     pub budget_usd: Option<Usd>,
     /// Maximum number of turns between the model and its tools

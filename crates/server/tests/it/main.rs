@@ -7,6 +7,7 @@ mod artifacts;
 mod auth;
 mod basic;
 mod breakers;
+mod budgets;
 mod cancel;
 mod chaos;
 mod claude;
