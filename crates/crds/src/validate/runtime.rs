@@ -177,8 +177,9 @@ impl Check<'_> {
         check.range("maxRounds", done_when.max_rounds, 0, 20);
         let mut list = check.field("pinnedFiles");
         for (index, glob) in done_when.pinned_files.iter().enumerate() {
-            let is_within = !glob.is_empty() && !glob.starts_with(['/', ':']) && !glob.contains('\0');
-            list.item(index).require(is_within, "must be a glob within the repository");
+            let is_within = Path::new(glob).components().all(|part| matches!(part, Component::Normal(_)));
+            let is_glob = !glob.is_empty() && !glob.ends_with('/') && !glob.contains('\0');
+            list.item(index).require(is_within && is_glob, "must be a glob within the repository");
         }
     }
 

@@ -10,7 +10,7 @@ use rota_core::agent::Agent;
 use rota_core::target::ISOLATED;
 use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::num;
-use rota_proto::{names, v1};
+use rota_proto::{names, v1, v1::runtime::Kind};
 use tonic::Status;
 
 use super::status::invalid;
@@ -39,6 +39,11 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     check::runtime("agent.spec.runtime", spec.runtime.as_ref())?;
     check::labels("agent.labels", &given.labels)?;
     check::length("agent.spec.description", &spec.description, check::MAX_TITLE)?;
+    let is_external =
+        matches!(spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()), Some(Kind::External(_)));
+    if is_external && (!spec.setup.is_empty() || spec.done_when.is_some()) {
+        return Err(invalid("agent.spec.setup", "workers of the runtime external run no commands of Rota"));
+    }
     spec::commands("agent.spec.setup", &spec.setup)?;
     spec::done_when("agent.spec.done_when", spec.done_when.as_ref())?;
     for (field, value, most) in [

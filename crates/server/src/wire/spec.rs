@@ -258,9 +258,14 @@ pub(super) fn done_when(field: &str, given: Option<&v1::DoneWhen>) -> Result<(),
     for (index, glob) in given.pinned_files.iter().enumerate() {
         let at = format!("{field}.pinned_files[{index}]");
         check::length(&at, glob, MAX_GLOB)?;
-        if glob.is_empty() || glob.starts_with(['/', ':']) || glob.contains('\0') {
-            return Err(invalid(at, "must be a glob within the repository"));
+        let is_within = Path::new(glob).components().all(|part| matches!(part, Component::Normal(_)));
+        if glob.is_empty() || !is_within || glob.ends_with('/') || glob.contains('\0') {
+            return Err(invalid(
+                at,
+                "must be a glob within the repository, of files: `tests/**`, not `tests/`",
+            ));
         }
+        globset::Glob::new(glob).map_err(|error| invalid(at, error.kind().to_string()))?;
     }
     Ok(())
 }

@@ -35,14 +35,14 @@ pub(crate) struct Pins {
     pub(crate) base: Base,
     /// Globs, from the root of the repository.
     pub(crate) patterns: Vec<String>,
-    /// Objects that have the commit.
+    /// Objects that have the commit, which the agent cannot write.
     pub(crate) objects: PathBuf,
     /// Folder for the repository that writes the files.
     pub(crate) folder: PathBuf,
 }
 
 impl Pins {
-    /// Puts the files of the commit that the task started from in the place of the agent's.
+    /// Puts the files of the commit that the task started from in the place of the agent's, or of what a check has made of them.
     pub(crate) async fn put(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
         let put = self.try_put(stop).await;
         if put.is_err() {
@@ -57,13 +57,13 @@ impl Pins {
         let empty = git.run(&["hash-object", "-t", "tree", "/dev/null"], stop).await?;
         let list = self.folder.join("files");
         let output = format!("--output={}", list.display());
-        let patterns: Vec<_> = self.patterns.iter().map(|pattern| format!(":(glob){pattern}")).collect();
-        let fixed = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules"];
-        let args = fixed.into_iter().chain([output.as_str(), &empty, &self.base.commit, "--"]);
-        let args: Vec<_> = args.chain(patterns.iter().map(String::as_str)).collect();
+        let args =
+            ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules", &output];
+        let args: Vec<_> = args.into_iter().chain([empty.as_str(), &self.base.commit, "--"]).collect();
         git.run(&args, stop).await?;
-        let names = read_list(&list).await.map_err(|error| self.machine(&error))?;
-        let (workspace, globs, any) = (self.git.directory.clone(), self.globs()?, !names.is_empty());
+        let globs = self.globs()?;
+        let names = pinned(&list, &globs).await.map_err(|error| self.failed(&error))?;
+        let (workspace, any) = (self.git.directory.clone(), !names.is_empty());
         let moved = tokio::task::spawn_blocking(move || move_away(&workspace, &globs, &names)).await;
         self.moved(moved)?;
         if !any {
@@ -86,25 +86,38 @@ impl Pins {
     }
 
     fn moved(&self, moved: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), GitError> {
-        moved.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.machine(&error))
+        moved.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.failed(&error))
     }
 
-    fn machine(&self, error: &io::Error) -> GitError {
-        self.git.failed(Cause::Machine, format!("failed to exchange the pinned files: {error}"))
+    fn failed(&self, error: &io::Error) -> GitError {
+        // What an agent can bring about, such as a folder that cannot be read, is not the machine's.
+        let cause = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::Other => {
+                Cause::Task
+            }
+            _ => Cause::Machine,
+        };
+        self.git.failed(cause, format!("failed to exchange the pinned files: {error}"))
     }
 
     /// Creates the repository that writes the files, with settings and a home of its own.
     async fn repository(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<Git, GitError> {
         crate::workspace::remove_all(self.folder.clone()).await;
-        tokio::fs::create_dir(&self.folder).await.map_err(|error| self.machine(&error))?;
+        tokio::fs::create_dir(&self.folder).await.map_err(|error| self.failed(&error))?;
         let mut git = Git { home: self.folder.clone(), ..self.git.within(&self.folder) };
         git.run(&["init", "--quiet", "--template=", "repository"], stop).await?;
         let own = self.folder.join("repository/.git");
         let alternates = format!("{}\n", self.objects.display());
         let written = tokio::fs::create_dir_all(own.join("objects/info")).await;
-        written.map_err(|error| self.machine(&error))?;
+        written.map_err(|error| self.failed(&error))?;
         let written = tokio::fs::write(own.join("objects/info/alternates"), alternates).await;
-        written.map_err(|error| self.machine(&error))?;
+        written.map_err(|error| self.failed(&error))?;
+        // These outrank the attributes in the workspace.
+        let plain = "* -text !eol -ident -filter !working-tree-encoding\n";
+        let written = tokio::fs::create_dir_all(own.join("info")).await;
+        written.map_err(|error| self.failed(&error))?;
+        let written = tokio::fs::write(own.join("info/attributes"), plain).await;
+        written.map_err(|error| self.failed(&error))?;
         for (name, path) in [("GIT_DIR", &own), ("GIT_WORK_TREE", &self.git.directory)] {
             git.environment.0.insert(name.to_owned(), path.to_string_lossy().into_owned());
         }
@@ -112,14 +125,19 @@ impl Pins {
     }
 }
 
-async fn read_list(list: &Path) -> io::Result<BTreeSet<PathBuf>> {
+/// Returns which files of a list are pinned, and leaves only those in it.
+async fn pinned(list: &Path, globs: &GlobSet) -> io::Result<BTreeSet<PathBuf>> {
     use std::os::unix::ffi::OsStrExt;
     if tokio::fs::symlink_metadata(list).await?.len() > MAX_LIST {
-        return Err(io::Error::other("there are too many"));
+        return Err(io::Error::other("there are too many files"));
     }
-    let names = tokio::fs::read(list).await?;
-    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(name))).collect())
+    let all = tokio::fs::read(list).await?;
+    let names = all.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let names = names.map(|name| Path::new(std::ffi::OsStr::from_bytes(name)));
+    let names: BTreeSet<_> = names.filter(|name| globs.is_match(name)).map(Path::to_owned).collect();
+    let bytes: Vec<_> = names.iter().flat_map(|name| [name.as_os_str().as_bytes(), &[0]].concat()).collect();
+    tokio::fs::write(list, bytes).await?;
+    Ok(names)
 }
 
 /// Moves all pinned files away, and whatever is in the place of a folder of those that come.

@@ -40,9 +40,9 @@ pub(super) async fn pins(attempt: &Attempt, dirs: Option<&AttemptDirs>) -> Resul
     if patterns.is_empty() {
         return Ok(None);
     }
-    let repository = dirs.and_then(|dirs| Some((dirs.repository.clone()?, dirs.objects())));
+    let repository = dirs.and_then(|dirs| Some((dirs.repository.clone()?, dirs.objects()?)));
     let Some(((git, base), objects)) = repository else {
-        let text = "`doneWhen.pinnedFiles` needs a repository: `workspace.git`";
+        let text = "`doneWhen.pinnedFiles` needs a fresh clone: `workspace.git`, without `depth`, `mode` and `cleanup`";
         return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
     };
     let pins = Pins { git, base, patterns, objects, folder: attempt.scratch.join("pins") };
@@ -126,12 +126,17 @@ async fn check(
         Some(_) => Some(quiet.lock().await),
         None => None,
     };
-    if let Some(pins) = pins {
-        pins.put(&mut channels.stop).await.map_err(|error| Failed::Outcome(pinning_failed(error)))?;
-    }
     let mut checked = Ok(());
     for command in &done_when.commands {
-        checked = run(command, "checking", attempt, channels).await;
+        // Before each: a command runs the agent's work, which may have changed them.
+        let put = match pins {
+            Some(pins) => pins.put(&mut channels.stop).await,
+            None => Ok(()),
+        };
+        checked = match put {
+            Ok(()) => run(command, "checking", attempt, channels).await,
+            Err(error) => Err(Failed::Outcome(pinning_failed(error))),
+        };
         if checked.is_err() {
             break;
         }

@@ -51,10 +51,9 @@ impl AttemptDirs {
         Some(config)
     }
 
-    /// Returns objects of the repository: those that no program of the attempt may write, if the clone borrows any.
-    pub(crate) fn objects(&self) -> PathBuf {
-        let borrowed = self.borrowed.as_ref().map(|borrowed| borrowed.path.join("objects"));
-        borrowed.unwrap_or_else(|| self.workspace.join(".git/objects"))
+    /// Returns objects of the repository that no program of the attempt may write, if the clone borrows any.
+    pub(crate) fn objects(&self) -> Option<PathBuf> {
+        self.borrowed.as_ref().map(|borrowed| borrowed.path.join("objects"))
     }
 
     /// Returns a folder that no program of the attempt may open.

@@ -138,8 +138,7 @@ async fn setup_prepares_the_workspace() -> Result<()> {
 /// An agent cannot pass by a change of the tests, and its changes of them are kept.
 #[tokio::test]
 async fn checks_see_pinned_files_as_they_were() -> Result<()> {
-    let mut site = site(1).await?;
-    let client = site.fixture.client()?;
+    let site = site(1).await?;
     let user = site.clone("user").await?;
     std::fs::create_dir(user.join("tests"))?;
     std::fs::write(
@@ -154,7 +153,7 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
     let checks =
         v1::DoneWhen { pinned_files: vec!["tests/**".to_owned()], ..done_when(&["sh tests/run.sh"]) };
     // What is ignored, and filters, hide nothing.
-    let easy = "echo exit 0 > tests/run.sh; rm tests/old; echo new > tests/new; echo 'tests/** filter=x' > .gitattributes; \
+    let easy = "echo exit 0 > tests/run.sh; rm tests/old; echo new > tests/new; echo 'tests/** filter=x text eol=crlf' > .gitattributes; \
                 git config filter.x.smudge 'echo exit 0 #'; git config --global filter.x.smudge 'echo exit 0 #'; \
                 mkdir -p .git/info; echo tests/hidden > .git/info/exclude; echo x > tests/hidden; git add .; ";
     let task = |alias: &str, line: &str| {
@@ -168,23 +167,17 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
         assert_eq!(paths, [".gitattributes", "answer", "tests/new", "tests/old", "tests/run.sh"], "{alias}");
     }
 
-    // Nor are they lost with the worker.
-    let line = "if test $ROTA_ATTEMPT = 1; then echo right > answer; else cat tests/new tests/run.sh; test -e tests/old || echo no old; fi";
-    let mut lost = site.task_with("lost", "", site.source(), |workspace| {
-        workspace.mode = v1::WorkspaceMode::Keep.into();
-    });
-    let spec = lost.spec.get_or_insert_default();
-    let easy = format!("test $ROTA_ATTEMPT != 1 || {{ {easy} }}; {line}");
-    spec.runtime = workload::shell(&easy, &[]).spec.unwrap().runtime;
-    let slow = "sh tests/run.sh; echo checking; test $ROTA_ATTEMPT = 2 || sleep 600";
-    spec.done_when = Some(v1::DoneWhen { commands: vec![command(slow)], ..checks.clone() });
-    let task = tasks::create(&client, lost).await?;
-    workload::prints(&client, &task.name, "checking").await?;
-    site._worker.signal(nix::sys::signal::Signal::SIGKILL);
-    site._worker = site.fixture.worker(workload::AGENT, "w", 1).await?;
-    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
-    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
-    let printed = workload::printed(&client, &task.name).await?;
-    assert!(printed.contains("new\nexit 0\nno old\n"), "{printed}");
+    // A command that runs the agent's work changes nothing for the next one.
+    let two = v1::DoneWhen {
+        pinned_files: vec!["**/*.{sh,txt}".to_owned(), "tests/**".to_owned()],
+        ..done_when(&["echo exit 0 > tests/run.sh", "sh tests/run.sh"])
+    };
+    let wrong = once(site.task("two", "echo wrong > answer"), |spec| spec.done_when = Some(two));
+    assert_eq!(site.failure(wrong).await?.class(), FailureClass::Checks);
+    // An agent could write the objects of a kept workspace.
+    let mut kept = task("kept", "true");
+    let spec = kept.spec.get_or_insert_default();
+    spec.workspace.get_or_insert_default().mode = v1::WorkspaceMode::Keep.into();
+    assert_eq!(site.failure(kept).await?.class(), FailureClass::Invalid);
     Ok(())
 }
