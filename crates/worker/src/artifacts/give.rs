@@ -23,8 +23,7 @@ pub(crate) struct Given(Vec<(PathBuf, Vec<Artifact>)>);
 impl Given {
     /// Returns the input of a task: in `input/`, as the names of its artifacts have it.
     pub(crate) fn input(assign: &Assign) -> Self {
-        let inputs = assign.spec.as_ref().map(|spec| spec.inputs.clone()).unwrap_or_default();
-        Self(vec![(PathBuf::new(), inputs)])
+        Self::files(assign.spec.as_ref().map(|spec| spec.inputs.clone()).unwrap_or_default())
     }
 
     /// Returns files that are given as they are named.

@@ -100,24 +100,24 @@ impl Pins {
         self.git.failed(cause, format!("failed to exchange the pinned files: {error}"))
     }
 
-    /// Creates the repository that writes the files, with settings and a home of its own.
+    /// Creates the repository that writes the files, with settings and a home of its own. Again each time: what runs in between
+    /// could have changed it.
     async fn repository(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<Git, GitError> {
         crate::workspace::remove_all(self.folder.clone()).await;
         tokio::fs::create_dir(&self.folder).await.map_err(|error| self.failed(&error))?;
         let mut git = Git { home: self.folder.clone(), ..self.git.within(&self.folder) };
         git.run(&["init", "--quiet", "--template=", "repository"], stop).await?;
         let own = self.folder.join("repository/.git");
+        // These attributes outrank those in the workspace.
+        let plain = "* -text !eol -ident -filter !working-tree-encoding\n".to_owned();
         let alternates = format!("{}\n", self.objects.display());
-        let written = tokio::fs::create_dir_all(own.join("objects/info")).await;
-        written.map_err(|error| self.failed(&error))?;
-        let written = tokio::fs::write(own.join("objects/info/alternates"), alternates).await;
-        written.map_err(|error| self.failed(&error))?;
-        // These outrank the attributes in the workspace.
-        let plain = "* -text !eol -ident -filter !working-tree-encoding\n";
-        let written = tokio::fs::create_dir_all(own.join("info")).await;
-        written.map_err(|error| self.failed(&error))?;
-        let written = tokio::fs::write(own.join("info/attributes"), plain).await;
-        written.map_err(|error| self.failed(&error))?;
+        for (folder, name, text) in
+            [("objects/info", "alternates", alternates), ("info", "attributes", plain)]
+        {
+            let folder = own.join(folder);
+            tokio::fs::create_dir_all(&folder).await.map_err(|error| self.failed(&error))?;
+            tokio::fs::write(folder.join(name), text).await.map_err(|error| self.failed(&error))?;
+        }
         for (name, path) in [("GIT_DIR", &own), ("GIT_WORK_TREE", &self.git.directory)] {
             git.environment.0.insert(name.to_owned(), path.to_string_lossy().into_owned());
         }

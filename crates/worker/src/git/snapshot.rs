@@ -81,7 +81,7 @@ pub(crate) async fn snapshot(
 }
 
 /// Returns git with an index of its own, which commits in the name of the worker.
-pub(super) fn with_index(git: &Git, index: &Path) -> Git {
+fn with_index(git: &Git, index: &Path) -> Git {
     let mut git = git.clone();
     for (name, value) in [
         ("GIT_DIR", git.directory.join(".git").to_string_lossy().into_owned()),
@@ -98,7 +98,7 @@ pub(super) fn with_index(git: &Git, index: &Path) -> Git {
 }
 
 /// Returns the commit with everything that is in the work tree, which is the current one if nothing differs from it.
-pub(super) async fn commit(
+async fn commit(
     git: &Git,
     base: &Base,
     index: &Path,

@@ -79,7 +79,8 @@ pub(super) async fn run_until_done(
         return runtime.run(attempt, channels).await;
     };
     let rounds = done_when.max_rounds.unwrap_or(ROUNDS);
-    for round in 0.. {
+    let mut round = 0;
+    loop {
         let mut report = runtime.run(attempt, channels).await;
         if !matches!(report.outcome, RunOutcome::Succeeded(_)) {
             return report;
@@ -88,7 +89,7 @@ pub(super) async fn run_until_done(
         handle.stop_silence_clock();
         let checked = check(&done_when, attempt, channels, pins, quiet).await;
         handle.start_silence_clock();
-        let failed = match checked {
+        let (failed, what, message) = match checked {
             Ok(()) => {
                 let text = "the work has passed its checks";
                 let _ = channels.events.send(notice(Severity::Low, "checks_passed", text)).await;
@@ -101,16 +102,15 @@ pub(super) async fn run_until_done(
                 (failure(FailureClass::Checks, text), what, message)
             }
         };
-        let (failed, what, message) = failed;
         if round >= rounds || report.conversation.is_empty() {
             report.outcome = RunOutcome::Failed(failed);
             return report;
         }
-        let text = format!("{what}; the agent continues, round {} of {rounds}", round + 1);
+        round += 1;
+        let text = format!("{what}; the agent continues, round {round} of {rounds}");
         let _ = channels.events.send(notice(Severity::Medium, "check_failed", text)).await;
         attempt.round = Some(Round { conversation: report.conversation, message, used: report.usage });
     }
-    unreachable!("the loop ends by itself")
 }
 
 /// Runs the checks, with the pinned files in their place.

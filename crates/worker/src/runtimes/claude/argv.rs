@@ -57,14 +57,8 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
         Session::Forked { from, id } => {
             option("resume", from);
             option("session-id", id);
-            args.push("--fork-session".to_owned());
         }
     }
-    let mut option = |name: &str, value: &str| {
-        if !value.is_empty() {
-            args.push(format!("--{name}={value}"));
-        }
-    };
     option("permission-mode", &options.mode);
     option("model", &claude.model);
     option("fallback-model", &claude.fallback_model);
@@ -91,6 +85,9 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     if options.budget_micro_usd > 0 {
         let (whole, part) = (options.budget_micro_usd / 1_000_000, options.budget_micro_usd % 1_000_000);
         option("max-budget-usd", &format!("{whole}.{part:06}"));
+    }
+    if matches!(session, Session::Forked { .. }) {
+        args.push("--fork-session".to_owned());
     }
     // Always set: MCP servers of the machine are not the task's.
     args.push("--strict-mcp-config".to_owned());

@@ -71,9 +71,7 @@ impl Options {
             claude,
         })
     }
-}
 
-impl Options {
     /// Returns the options of a round after others: limits are those of all of them. The CLI counts each process from zero.
     pub(super) fn without(mut self, used: Option<&Usage>) -> Result<Self, Failure> {
         let Some(used) = used else { return Ok(self) };
