@@ -1,4 +1,4 @@
-//! The newest checkpoint of a task, on request of the worker that runs its next attempt.
+//! What earlier attempts of a task have left, on request of the worker that runs its next one.
 
 use rota_proto::worker::v1::{FetchCheckpointRequest, FetchCheckpointResponse};
 use tonic::Status;
@@ -8,7 +8,7 @@ use super::running::{self, Named};
 use crate::artifacts;
 use crate::trust::identity::Identity;
 
-/// Returns from where a running attempt can continue.
+/// Returns from where a running attempt can continue, and the commits that it may replace at the host.
 pub(super) async fn get(
     deps: &SessionDeps,
     holder: Option<&Identity>,
@@ -22,6 +22,8 @@ pub(super) async fn get(
     };
     let task = running::task(deps, holder, named, |_| true).await?;
     let lists = artifacts::of_task(&deps.store, &task, 1..=u32::MAX).await?;
-    let lists = lists.into_iter().rev().filter_map(|attempt| attempt.list);
-    Ok(FetchCheckpointResponse { artifacts: lists.into_iter().find(|list| list.checkpoint.is_some()) })
+    let lists: Vec<_> = lists.into_iter().rev().filter_map(|attempt| attempt.list).collect();
+    let commits = lists.iter().filter_map(|list| Some(list.changes.as_ref()?.commit.clone())).collect();
+    let artifacts = lists.into_iter().find(|list| list.checkpoint.is_some());
+    Ok(FetchCheckpointResponse { artifacts, commits })
 }

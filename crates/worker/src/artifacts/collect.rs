@@ -61,9 +61,8 @@ pub(crate) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
 pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet, changes: &Changes) -> Found {
     let mut found = Found::default();
     let of_git = |name: &Path| {
-        [&changes.patch, &changes.bundle]
-            .into_iter()
-            .any(|file| Path::new(file) == Path::new(git::FOLDER).join(name))
+        let is = |file: &String| Path::new(file) == Path::new(git::FOLDER).join(name);
+        name == Path::new(git::ELSEWHERE) || is(&changes.patch) || is(&changes.bundle)
     };
     found.folder(scratch, git::FOLDER, git::FOLDER, of_git);
     found.folder(scratch, "output", "output", |name| name != Path::new(RESULT));

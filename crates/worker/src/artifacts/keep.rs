@@ -15,10 +15,11 @@ use tonic::{Code, Status};
 
 use super::calls::{Caller, Retry};
 use super::collect::{collect, globs};
-use crate::git::{self, GitError};
+use crate::git::{self, Cause, GitError, Snapshot};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
+const ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
 const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
@@ -27,6 +28,8 @@ const STOPPING_TIME: Duration = Duration::from_secs(20);
 const MAX_ROUNDS: usize = 3;
 
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
+const HINT_DELIVERY: &str =
+    "see in the log what the agent did to its repository; the other files of the attempt are kept";
 
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]
@@ -63,22 +66,42 @@ pub(crate) async fn keep(
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let mut notices = Vec::new();
     let all = async {
-        let changes = changes(dirs, &mut notices).await?;
+        let (changes, lost) = match changes(dirs).await {
+            Ok(changes) => (changes, None),
+            Err(lost) => (None, Some(lost)),
+        };
+        let mut changes = changes.map(|Snapshot { changes, elsewhere }| {
+            notices.push(notice(Severity::Low, "changes", describe(&changes)));
+            notices.extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", ELSEWHERE)));
+            changes
+        });
         let look = look(dirs, keep, changes.clone().unwrap_or_default());
-        noted(store(caller, &kept, changes.clone(), look.clone(), &mut notices).await, &mut notices)?;
-        let (Some(mut changes), Some(delivery)) = (changes, dirs.delivery.as_ref().filter(|_| deliver))
-        else {
+        let stored = store(caller, &kept, changes.clone(), look.clone(), &mut notices).await;
+        if noted(stored, &mut notices)? == Stored::Superseded {
             return Ok(());
+        }
+        let delivery = dirs.delivery.as_ref().filter(|_| deliver);
+        let (changes, delivery) = match (&mut changes, delivery, lost) {
+            // Another attempt does the work again.
+            (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure),
+            (None, Some(_), lost) => return Err(undelivered(lost)),
+            (None, None, lost) => {
+                let lost = lost.map(|lost| lost.failure.message);
+                notices.extend(lost.map(|text| notice(Severity::High, "changes_not_kept", text)));
+                return Ok(());
+            }
+            (Some(_), None, _) => return Ok(()),
+            (Some(changes), Some(delivery), _) => (changes, delivery),
         };
         if changes.commit == changes.base_commit {
             notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
             return Ok(());
         }
-        delivery.push(&changes, &dirs.scratch).await?;
+        delivery.push(changes, &dirs.scratch).await?;
         notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
         changes.pushed = true;
         // It was kept before, and the work is where it belongs.
-        let again = store(caller, &kept, Some(changes), look, &mut Vec::new()).await;
+        let again = store(caller, &kept, Some(changes.clone()), look, &mut Vec::new()).await;
         if let Err(failed) = noted(again, &mut notices) {
             notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
         }
@@ -104,14 +127,11 @@ pub(crate) async fn keep_checkpoint(
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let changes = {
         let _quiet = quiet.lock().await;
-        changes(dirs, &mut Vec::new()).await?
+        // Perhaps it is being changed: an earlier checkpoint is worth more than one without files.
+        changes(dirs).await.map_err(|lost| lost.failure)?.map(|snapshot| snapshot.changes)
     };
-    // Perhaps it is being changed: an earlier checkpoint is worth more than one without files.
-    if changes.is_none() && dirs.repository.is_some() {
-        return Err(failure(FailureClass::Environment, "the repository cannot be looked at"));
-    }
     let look = look(dirs, keep, changes.clone().unwrap_or_default());
-    store(caller, kept, changes, look, &mut Vec::new()).await.map_err(|status| called(&status))
+    store(caller, kept, changes, look, &mut Vec::new()).await.map(drop).map_err(|status| called(&status))
 }
 
 /// Returns what finds the files of an attempt.
@@ -132,15 +152,18 @@ fn look(
 }
 
 /// Makes a notice of the error of a control plane that keeps none, or no more: the work counts all the same.
-fn noted(stored: Result<(), Status>, notices: &mut Vec<event::Kind>) -> Result<(), Failure> {
-    let Err(status) = stored else { return Ok(()) };
+fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Result<Stored, Failure> {
+    let status = match stored {
+        Ok(stored) => return Ok(stored),
+        Err(status) => status,
+    };
     tracing::warn!(%status, "failed to store artifacts");
     let failed = called(&status);
     if !matches!(status.code(), Code::Unimplemented | Code::ResourceExhausted) {
         return Err(failed);
     }
     notices.push(notice(Severity::High, "artifacts_not_stored", failed.message));
-    Ok(())
+    Ok(Stored::Nowhere)
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
@@ -149,29 +172,41 @@ fn called(status: &Status) -> Failure {
     Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }
 }
 
-/// Takes the snapshot of the repository, if the workspace has one. What the agent has broken is named in a notice.
-async fn changes(dirs: &AttemptDirs, notices: &mut Vec<event::Kind>) -> Result<Option<Changes>, Failure> {
+/// Why a repository's changes are not known.
+struct Lost {
+    /// Otherwise the agent has broken it, or made it too large.
+    by_machine: bool,
+    failure: Failure,
+}
+
+/// Returns the failure of an attempt whose changes cannot be delivered, since there are none that are known.
+fn undelivered(lost: Option<Lost>) -> Failure {
+    let reason =
+        lost.map_or_else(|| "the workspace has no repository".to_owned(), |lost| lost.failure.message);
+    let text = format!("the work is not delivered: {reason}");
+    Failure { hint: HINT_DELIVERY.to_owned(), ..failure(FailureClass::Delivery, text) }
+}
+
+/// Takes the snapshot of the repository, if the workspace has one.
+async fn changes(dirs: &AttemptDirs) -> Result<Option<Snapshot>, Lost> {
     let Some((git, base)) = &dirs.repository else { return Ok(None) };
     // A request to end has its own limit, and may have come before.
     let (_sender, mut stop) = watch::channel(None);
-    let failed = match git::snapshot(git, base, &dirs.scratch, &mut stop).await {
-        Ok(changes) => {
-            notices.push(notice(Severity::Low, "changes", describe(&changes)));
-            return Ok(Some(changes));
+    let (cause, failed) = match git::snapshot(git, base, &dirs.scratch, &mut stop).await {
+        Ok(snapshot) => return Ok(Some(snapshot)),
+        Err(GitError::Stopped) => {
+            (Cause::Machine, failure(FailureClass::Environment, "the worker had to end"))
         }
-        Err(GitError::Stopped) => return Ok(None),
-        Err(GitError::Failed { failure, .. }) => failure,
+        Err(GitError::Failed { cause, failure }) => (cause, failure),
     };
-    match dirs.probe().await {
-        Ok(()) => {
-            notices.push(notice(Severity::High, "changes_not_kept", failed.message));
-            Ok(None)
-        }
+    let by_machine = cause == Cause::Machine;
+    Err(match dirs.probe().await {
+        Ok(()) => Lost { by_machine, failure: failed },
         Err(error) => {
             let text = format!("{}; the disk does not take files: {error}", failed.message);
-            Err(failure(FailureClass::Environment, text))
+            Lost { by_machine: true, failure: failure(FailureClass::Environment, text) }
         }
-    }
+    })
 }
 
 fn describe(changes: &Changes) -> String {
@@ -182,19 +217,29 @@ fn describe(changes: &Changes) -> String {
     format!("{branch} differs in {files} files: {insertions} lines added, {deletions} removed")
 }
 
+/// What has become of a list.
+#[derive(Debug, PartialEq, Eq)]
+enum Stored {
+    Kept,
+    /// The control plane keeps none, or no more.
+    Nowhere,
+    /// Another attempt has taken the place of this one, or none is wanted: what it did counts no more.
+    Superseded,
+}
+
 async fn store(
     caller: &Caller,
     kept: &Kept,
     changes: Option<Changes>,
     look: impl Fn() -> super::collect::Found + Clone + Send + 'static,
     notices: &mut Vec<event::Kind>,
-) -> Result<(), Status> {
+) -> Result<Stored, Status> {
     let internal = |error: tokio::task::JoinError| Status::internal(error.to_string());
     for _ in 0..MAX_ROUNDS {
         let found = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
         let mut skipped = found.skipped;
         if found.sources.is_empty() && skipped.is_empty() && changes.is_none() {
-            return Ok(());
+            return Ok(Stored::Kept);
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
         let uploaded = uploaded.map_err(|error| match error {
@@ -219,13 +264,12 @@ async fn store(
             service.keep_artifacts(Caller::request(request.clone())).await
         };
         let answer = match call.retry(Retry::backoff()).when(Retry::decide()).await {
-            // The fence was superseded: what the attempt did counts no more.
-            Err(status) if status.code() == Code::NotFound => return Ok(()),
+            Err(status) if status.code() == Code::NotFound => return Ok(Stored::Superseded),
             answer => answer?.into_inner(),
         };
         if answer.missing_parts.is_empty() {
             notices.extend(summary);
-            return Ok(());
+            return Ok(Stored::Kept);
         }
     }
     Err(Status::data_loss("the control plane has lost parts that it had stored"))

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::checks::{is_commit, is_reference, local_path};
 use super::credential::Credential;
-use super::failure::Cause;
+use super::failure::{Cause, is_damage};
 use super::run::{Git, GitError};
 use crate::runtimes::Stop;
 use crate::workspace::{Lock, last_use, locked};
@@ -30,6 +30,9 @@ const CREATED: &str = "rota";
 const MAX_DEPTH: usize = 64;
 /// References of the remote that every fetch updates.
 const RULES: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+
+/// A power cut must not leave empty objects and references, which is what git's defaults risk.
+const DURABLY: [&str; 2] = ["-c", "core.fsync=all"];
 
 /// The caches of a worker's host.
 #[derive(Debug, Clone)]
@@ -119,15 +122,21 @@ impl Caches {
         }
         File::create(&unfinished).map_err(io)?;
         let git = git.within(&path);
-        let base = fetch(&git, source, &wanted, stop).await;
-        if !matches!(base, Err(GitError::Stopped | GitError::Failed { cause: Cause::Machine, .. })) {
-            std::fs::remove_file(&unfinished).map_err(io)?;
-        }
-        let base = base?;
+        let base = match fetch(&git, source, &wanted, stop).await {
+            Err(GitError::Failed { failure, .. }) if is_alone && is_damage(&failure.message) => {
+                tracing::warn!(reason = failure.message, "making the cache of a repository again");
+                crate::workspace::discard(&path, &self.state);
+                create.create(&path).map_err(io)?;
+                fetch(&git, source, &wanted, stop).await?
+            }
+            base => base?,
+        };
         if is_alone {
             clean_up(&git, stop).await?;
             lock.lock_shared().map_err(io)?;
         }
+        // Only now: a call that was killed has left its files.
+        std::fs::remove_file(&unfinished).map_err(io)?;
         drop(fetching);
         Ok(Borrowed { path, base, _lock: lock })
     }
@@ -143,7 +152,7 @@ fn remove_leftovers(folder: &Path, depth: usize) -> std::io::Result<()> {
             if depth < MAX_DEPTH {
                 remove_leftovers(&entry.path(), depth + 1)?;
             }
-        } else if name.ends_with(".lock") || name.starts_with("tmp_") {
+        } else if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-") {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -213,8 +222,8 @@ async fn fetch(
         return Ok(base);
     }
     let rule = wanted.rule();
-    let mut args =
-        vec!["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--", &source.url];
+    let mut args = DURABLY.to_vec();
+    args.extend(["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--", &source.url]);
     args.extend(RULES);
     if !matches!(wanted, Wanted::Commit(_)) {
         args.extend(rule.as_deref());
@@ -225,8 +234,8 @@ async fn fetch(
     }
     if let (Wanted::Commit(_), Some(rule)) = (wanted, &rule) {
         // Of no branch and no tag.
-        git.run(&["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &source.url, rule], stop)
-            .await?;
+        let args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &source.url, rule];
+        git.run(&[&DURABLY[..], &args].concat(), stop).await?;
         if let Some(base) = find(&local, wanted, stop).await? {
             return Ok(base);
         }
@@ -277,8 +286,13 @@ mod tests {
         let at = |name: &str| cache.path().join(name);
         std::fs::create_dir_all(at("refs/remotes/origin")).unwrap();
         std::fs::create_dir_all(at("objects/pack")).unwrap();
-        let stale =
-            ["config.lock", "packed-refs.lock", "refs/remotes/origin/main.lock", "objects/pack/tmp_pack_x"];
+        let stale = [
+            "config.lock",
+            "packed-refs.lock",
+            "refs/remotes/origin/main.lock",
+            "objects/pack/tmp_pack_x",
+            "objects/pack/.tmp-1-pack-2",
+        ];
         let kept = ["config", "packed-refs", "refs/remotes/origin/main", "objects/pack/pack-1.pack"];
         stale.iter().chain(&kept).for_each(|name| std::fs::write(at(name), "").unwrap());
         remove_leftovers(cache.path(), 0).unwrap();

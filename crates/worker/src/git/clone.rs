@@ -13,6 +13,7 @@ use super::credential::Credential;
 use super::failure::Cause;
 use super::push::Delivery;
 use super::run::{Git, GitError, Network};
+use super::workflows;
 use crate::runtimes::{Environment, Stop};
 use crate::supervise::Jail;
 
@@ -80,15 +81,19 @@ impl Cloning {
         Ok((base, borrowed.filter(|_| shared)))
     }
 
-    /// Returns what is needed to push later, if the task asks for it. Asks the host for the task's branch.
+    /// Returns what is needed to push later, if the task asks for it. Asks the host for the task's branch. `cloned` is a clone that
+    /// nothing has changed yet.
     pub(crate) async fn delivery(
         &self,
         folder: PathBuf,
         jail: Option<Jail>,
+        cloned: Option<&(Git, Base)>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Delivery>, GitError> {
-        if self.source.push.is_none() {
-            return Ok(None);
+        let Some(push) = &self.source.push else { return Ok(None) };
+        if let Some((git, base)) = cloned {
+            // Not after all the work.
+            workflows::check(git, push, &base.commit, stop).await?;
         }
         let home = self.caches.home();
         let network = Some(Network { credential: self.credential.clone() });

@@ -50,6 +50,28 @@ const MESSAGES: [(&str, Cause); 26] = [
     ("no path specified", Cause::Task),
 ];
 
+/// Parts of messages of git about a repository that is damaged, or that a killed call has left locked.
+const DAMAGE: [&str; 12] = [
+    "not a git repository",
+    ".lock': file exists",
+    "object file",
+    "loose object",
+    "bad object",
+    "corrupt",
+    "packfile",
+    "pack index",
+    "bad config line",
+    "unable to resolve reference",
+    "is broken",
+    "did not send all necessary objects",
+];
+
+/// Whether a failure is one of this machine's repository, which can be made again.
+pub(super) fn is_damage(message: &str) -> bool {
+    let message = message.to_lowercase();
+    DAMAGE.iter().any(|part| message.contains(part))
+}
+
 impl Cause {
     /// Returns the cause of a failure with this output on standard error, if the machine is well. Hosts write there too: over
     /// HTTP in lines that git marks.

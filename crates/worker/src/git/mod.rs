@@ -8,6 +8,7 @@
 //! users know. None of them runs a hook, prompts, or takes variables of a task. Linked worktrees would share hooks, settings
 //! and the shallow file between attempts.
 
+mod bundle;
 mod cache;
 mod checks;
 mod clone;
@@ -19,6 +20,7 @@ mod push;
 mod restore;
 mod run;
 mod snapshot;
+mod workflows;
 
 use rota_proto::worker::v1::Assign;
 
@@ -26,12 +28,13 @@ pub(crate) use cache::Borrowed;
 pub(crate) use checks::local_path;
 pub(crate) use clone::{Base, Cloning};
 pub(crate) use credential::Credential;
+pub(crate) use failure::Cause;
 pub(crate) use identity::write as write_identity;
 pub(crate) use pinned::Pins;
 pub(crate) use push::Delivery;
 pub(crate) use restore::restore;
 pub(crate) use run::{Git, GitError};
-pub(crate) use snapshot::{FOLDER, snapshot};
+pub(crate) use snapshot::{ELSEWHERE, FOLDER, Snapshot, snapshot};
 
 /// Returns the repository of an attempt's workspace.
 pub(crate) fn source(assign: &Assign) -> Option<&rota_proto::v1::GitSource> {

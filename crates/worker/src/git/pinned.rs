@@ -90,13 +90,13 @@ impl Pins {
     }
 
     fn failed(&self, error: &io::Error) -> GitError {
-        // What an agent can bring about, such as a folder that cannot be read, is not the machine's.
-        let cause = match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::Other => {
-                Cause::Task
-            }
-            _ => Cause::Machine,
-        };
+        use nix::libc::{EIO, EMFILE, ENFILE, ENOMEM};
+        // All else an agent can bring about, such as a folder that is a link to itself.
+        let is_machine = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        ) || matches!(error.raw_os_error(), Some(EIO | EMFILE | ENFILE | ENOMEM));
+        let cause = if is_machine { Cause::Machine } else { Cause::Task };
         self.git.failed(cause, format!("failed to exchange the pinned files: {error}"))
     }
 

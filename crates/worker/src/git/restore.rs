@@ -5,10 +5,10 @@ use std::path::Path;
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
 
+use super::bundle::Bundle;
 use super::clone::{Base, base_reference};
-use super::failure::Cause;
 use super::run::{Git, GitError};
-use super::snapshot::{self, COMMITTER};
+use super::snapshot::COMMITTER;
 use crate::runtimes::Stop;
 
 /// Reference of what is restored.
@@ -37,26 +37,12 @@ async fn try_restore(
     changes: &Changes,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), GitError> {
-    let bundle = bundle.to_string_lossy();
-    let rule = format!("+{}:{RESTORED}", snapshot::SNAPSHOT);
-    let fetch = [
-        "-c",
-        "fetch.fsckObjects=true",
-        "fetch",
-        "--quiet",
-        "--no-tags",
-        "--no-write-fetch-head",
-        "--",
-        &bundle,
-        &rule,
-    ];
-    git.run(&fetch, stop).await?;
-    let found = git.run(&["rev-parse", "--verify", &format!("{RESTORED}^{{commit}}")], stop).await?;
-    if found != changes.commit {
-        return Err(git.failed(Cause::Task, "the checkpoint has another commit".to_owned()));
-    }
-    git.run(&["reset", "--quiet", "--hard", &found], stop).await?;
-    let by = git.run(&["log", "-1", "--format=%cn <%ce>", &found], stop).await?;
+    let bundle = Bundle { path: bundle.to_owned(), changes };
+    let (objects, folder) = (git.directory.join(".git/objects"), bundle.path.with_extension("received"));
+    bundle.unpack(git, &objects, &folder, RESTORED, stop).await?;
+    let found = changes.commit.as_str();
+    git.run(&["reset", "--quiet", "--hard", found], stop).await?;
+    let by = git.run(&["log", "-1", "--format=%cn <%ce>", found], stop).await?;
     if by == COMMITTER && found != changes.base_commit {
         // Made by the worker of what was not committed.
         git.run(&["reset", "--quiet", "--mixed", "HEAD^"], stop).await?;

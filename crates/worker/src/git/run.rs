@@ -26,8 +26,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(3);
 /// Bytes of the last output that a failure message contains, and of an answer.
 const MAX_OUTPUT: usize = 2 << 10;
 /// Variables of the worker that lead to hosts, and that name whom to trust.
-const INHERITED: [&str; 13] = [
-    "PATH",
+const INHERITED: [&str; 12] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
@@ -95,7 +94,9 @@ impl Git {
         };
         let mut environment = Environment::default();
         let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
-        let inherited = INHERITED.iter().filter_map(|name| Some((*name, rota_telemetry::env::var(name)?)));
+        // Settings of a repository can run programs of its agent, which would see them.
+        let inherited = INHERITED.iter().filter(|_| self.network.is_some()).chain(&["PATH"]);
+        let inherited = inherited.filter_map(|name| Some((*name, rota_telemetry::env::var(name)?)));
         inherited.for_each(|(name, value)| drop(set(name, value)));
         let home = self.home.to_string_lossy().into_owned();
         for (name, value) in [

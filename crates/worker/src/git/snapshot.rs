@@ -4,6 +4,7 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
@@ -18,16 +19,33 @@ use crate::runtimes::Stop;
 
 /// Folder of the scratch directory, and of the artifacts.
 pub(crate) const FOLDER: &str = "git";
-/// Names of the files in it.
+/// Commits that the snapshot does not have, in the folder.
+pub(crate) const ELSEWHERE: &str = "branches.bundle";
+/// Names of the other files in it.
 const BUNDLE: &str = "changes.bundle";
 const PATCH: &str = "changes.patch";
+const INDEX: &str = "index";
+/// Makes git look at all files, also at those that the agent has flagged not to be looked at. With a sparse checkout, one of the
+/// flags is git's own.
+const UNFLAG: &str = "alias.unflag=!git ls-files -z | git update-index -z --no-assume-unchanged --stdin && \
+    { test \"$(git config --type=bool core.sparseCheckout)\" = true || \
+    git ls-files -z | git update-index -z --no-skip-worktree --stdin; }";
 /// Who commits what an agent has not.
 pub(super) const COMMITTER: &str = "Rota <rota@localhost>";
 /// Reference of the snapshot, in the repository and in the bundle.
 pub(super) const SNAPSHOT: &str = "refs/rota/changes";
+const STASH: &str = "refs/stash";
 /// Bytes of a patch; the bundle has everything.
 const MAX_PATCH: u64 = 64 << 20;
 const MAX_INDEX: u64 = 1 << 30;
+
+/// What an attempt has left in its repository.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) changes: Changes,
+    /// Whether there are commits besides: on other branches, or stashed.
+    pub(crate) elsewhere: bool,
+}
 
 /// Makes the files in the scratch directory, and returns what they contain. `git` runs in the workspace.
 pub(crate) async fn snapshot(
@@ -35,20 +53,20 @@ pub(crate) async fn snapshot(
     base: &Base,
     scratch: &Path,
     stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<Changes, GitError> {
-    let machine =
-        |error: std::io::Error| git.failed(Cause::Machine, format!("failed to keep changes: {error}"));
-    let folder = scratch.join(FOLDER);
-    // An agent may have made it.
-    crate::workspace::remove_all(folder.clone()).await;
-    tokio::fs::create_dir(&folder).await.map_err(machine)?;
-    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let index = folder.join("index");
-    let git = with_index(git, &index);
-    let commit = commit(&git, base, &index, stop).await;
-    // Not an artifact.
-    let _ = tokio::fs::remove_file(&index).await;
-    let commit = commit?;
+) -> Result<Snapshot, GitError> {
+    let at = scratch.to_owned();
+    let folder = blocking(git, move || empty_folder(&at).map(Arc::new)).await?;
+    let path = |name: &str| scratch.join(FOLDER).join(name).to_string_lossy().into_owned();
+    let git = with_index(git, path(INDEX));
+    let commit = commit(&git, base, &folder, stop).await?;
+    let elsewhere = match elsewhere(&git, base, &commit, &path(ELSEWHERE), stop).await {
+        Ok(elsewhere) => elsewhere,
+        Err(GitError::Stopped) => return Err(GitError::Stopped),
+        Err(GitError::Failed { failure, .. }) => {
+            tracing::warn!(reason = failure.message, "failed to keep the commits of other branches");
+            false
+        }
+    };
     let mut changes = Changes {
         base_commit: base.commit.clone(),
         branch: base.branch.clone(),
@@ -56,11 +74,12 @@ pub(crate) async fn snapshot(
         ..Changes::default()
     };
     if changes.commit == changes.base_commit {
-        return Ok(changes);
+        return Ok(Snapshot { changes, elsewhere });
     }
     let (base, commit) = (changes.base_commit.clone(), changes.commit.clone());
     count(
-        &git.run(&["diff", "--shortstat", "--no-ext-diff", "--no-textconv", &base, &commit], stop).await?,
+        &git.run(&["diff-tree", "--shortstat", "--no-ext-diff", "--no-textconv", &base, &commit], stop)
+            .await?,
         &mut changes,
     );
     git.run(&["update-ref", SNAPSHOT, &commit], stop).await?;
@@ -68,25 +87,78 @@ pub(crate) async fn snapshot(
     git.run(&["bundle", "create", "--quiet", &path(BUNDLE), SNAPSHOT, &not_base], stop).await?;
     changes.bundle = format!("{FOLDER}/{BUNDLE}");
     let output = format!("--output={}", path(PATCH));
-    let args = ["diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"];
+    // A call that takes no settings of how differences look.
+    let args = ["diff-tree", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"];
     let args: Vec<_> = args.into_iter().chain([output.as_str(), &base, &commit]).collect();
-    git.run(&args, stop).await?;
-    let size = tokio::fs::symlink_metadata(path(PATCH)).await.map_err(machine)?.len();
-    if size <= MAX_PATCH {
-        changes.patch = format!("{FOLDER}/{PATCH}");
-    } else {
-        tokio::fs::remove_file(path(PATCH)).await.map_err(machine)?;
+    // The bundle has everything.
+    match git.run(&args, stop).await {
+        Err(GitError::Failed { cause, failure }) if cause != Cause::Machine => {
+            tracing::warn!(reason = failure.message, "failed to make the patch of an attempt");
+        }
+        made => {
+            made?;
+            let size = blocking(&git, move || Ok(folder.symlink_metadata(PATCH)?.len())).await?;
+            if size <= MAX_PATCH {
+                changes.patch = format!("{FOLDER}/{PATCH}");
+            }
+        }
     }
-    Ok(changes)
+    Ok(Snapshot { changes, elsewhere })
+}
+
+/// Does what blocks. Its errors are not the machine's unless that takes no files, of which the caller makes sure.
+async fn blocking<T: Send + 'static>(
+    git: &Git,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, GitError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|error| git.failed(Cause::Task, format!("failed to keep changes: {error}")))
+}
+
+/// Makes an empty folder in the scratch directory. What is there may be of an agent, which may work meanwhile: no link is followed.
+fn empty_folder(scratch: &Path) -> io::Result<Dir> {
+    let scratch = Dir::open_ambient_dir(scratch, ambient_authority())?;
+    match scratch.symlink_metadata(FOLDER) {
+        Ok(found) if found.is_dir() => scratch.remove_dir_all(FOLDER)?,
+        Ok(_) => scratch.remove_file(FOLDER)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    scratch.create_dir(FOLDER)?;
+    scratch.open_dir(FOLDER)
+}
+
+/// Bundles the commits that are not in the snapshot: those of other branches, of a rebase that is not complete, and stashed ones.
+/// Returns whether there are any.
+async fn elsewhere(
+    git: &Git,
+    base: &Base,
+    commit: &str,
+    bundle: &str,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<bool, GitError> {
+    let mut which = vec!["--branches"];
+    match git.run(&["rev-parse", "--verify", "--quiet", STASH], stop).await {
+        Ok(_) => which.push(STASH),
+        Err(GitError::Stopped) => return Err(GitError::Stopped),
+        Err(GitError::Failed { .. }) => {}
+    }
+    which.extend(["--not", commit, &base.commit, "--remotes=origin"]);
+    let call = |args: &[&'static str]| [args, &which[..]].concat();
+    if git.run(&call(&["rev-list", "--count"]), stop).await? == "0" {
+        return Ok(false);
+    }
+    let args: Vec<_> = ["bundle", "create", "--quiet", bundle].into_iter().chain(which).collect();
+    git.run(&args, stop).await.map(|_| true)
 }
 
 /// Returns git with an index of its own, which commits in the name of the worker.
-fn with_index(git: &Git, index: &Path) -> Git {
+fn with_index(git: &Git, index: String) -> Git {
     let mut git = git.clone();
     for (name, value) in [
         ("GIT_DIR", git.directory.join(".git").to_string_lossy().into_owned()),
         ("GIT_WORK_TREE", git.directory.to_string_lossy().into_owned()),
-        ("GIT_INDEX_FILE", index.to_string_lossy().into_owned()),
+        ("GIT_INDEX_FILE", index),
         ("GIT_AUTHOR_NAME", "Rota".to_owned()),
         ("GIT_AUTHOR_EMAIL", "rota@localhost".to_owned()),
         ("GIT_COMMITTER_NAME", "Rota".to_owned()),
@@ -97,30 +169,31 @@ fn with_index(git: &Git, index: &Path) -> Git {
     git
 }
 
-/// Returns the commit with everything that is in the work tree, which is the current one if nothing differs from it.
+/// Returns the commit with everything that is in the work tree, which is the current one if nothing differs from it. The base
+/// is before it, also where the agent has moved to an earlier commit.
 async fn commit(
     git: &Git,
     base: &Base,
-    index: &Path,
+    folder: &Arc<Dir>,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<String, GitError> {
     let head = match git.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], stop).await {
         Ok(head) => head,
-        Err(GitError::Stopped) => return Err(GitError::Stopped),
         // The agent has begun a history of its own, or has broken it.
-        Err(GitError::Failed { .. }) => base.commit.clone(),
+        Err(GitError::Failed { cause, .. }) if cause != Cause::Machine => base.commit.clone(),
+        Err(error) => return Err(error),
     };
+    let ahead = git.run(&["rev-list", "--count", &format!("{}..{head}", base.commit)], stop).await?;
+    let head = if ahead == "0" { base.commit.clone() } else { head };
     // The agent's own index knows which folders are not checked out.
-    let repository = git.directory.clone();
-    let to = index.to_owned();
-    let copied = tokio::task::spawn_blocking(move || copy_index(&repository, &to)).await;
-    let is_copied = matches!(copied, Ok(Ok(())));
-    let mut added = false;
-    if is_copied {
-        added = add(git, &["--sparse"], stop).await?;
-    }
+    let (repository, to) = (git.directory.clone(), Arc::clone(folder));
+    let copied = blocking(git, move || copy_index(&repository, &to)).await.is_ok();
+    let added = copied
+        && succeeded(git.run(&["-c", UNFLAG, "unflag"], stop).await)?
+        && add(git, &["--sparse"], stop).await?;
     if !added {
-        let _ = tokio::fs::remove_file(index).await;
+        let folder = Arc::clone(folder);
+        let _ = blocking(git, move || folder.remove_file(INDEX)).await;
         git.run(&["read-tree", &head], stop).await?;
         // Without files that cannot be read.
         add(git, &[], stop).await?;
@@ -142,21 +215,26 @@ async fn commit(
 /// Adds all files to the index. Returns whether none had to be left out.
 async fn add(git: &Git, more: &[&str], stop: &mut watch::Receiver<Option<Stop>>) -> Result<bool, GitError> {
     let args: Vec<_> = ["add", "--all", "--ignore-errors"].into_iter().chain(more.iter().copied()).collect();
-    match git.run(&args, stop).await {
+    succeeded(git.run(&args, stop).await)
+}
+
+/// Returns whether a call has succeeded that an agent can make fail.
+fn succeeded(ended: Result<String, GitError>) -> Result<bool, GitError> {
+    match ended {
         Err(GitError::Failed { cause, .. }) if cause != Cause::Machine => Ok(false),
-        added => added.map(|_| true),
+        ended => ended.map(|_| true),
     }
 }
 
 /// Copies the index of a repository. Its owner may have put anything in its place.
-fn copy_index(workspace: &Path, to: &Path) -> io::Result<()> {
+fn copy_index(workspace: &Path, to: &Dir) -> io::Result<()> {
     let repository = Dir::open_ambient_dir(workspace, ambient_authority())?.open_dir(".git")?;
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let from = repository.open_with("index", OpenOptions::new().read(true).custom_flags(flags.bits()))?;
     if !from.metadata()?.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
-    let mut to = std::fs::File::create_new(to)?;
+    let mut to = to.open_with(INDEX, OpenOptions::new().write(true).create_new(true))?;
     io::copy(&mut from.take(MAX_INDEX), &mut to).map(drop)
 }
 

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use backon::Retryable;
-use rota_proto::v1::{Artifact, ArtifactList, FailureClass, Severity, event};
-use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest};
+use rota_proto::v1::{Artifact, Failure, FailureClass, Severity, event};
+use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::attempt::AttemptDeps;
 use crate::artifacts::{self, Caller, Given, Kept, Retry};
-use crate::git::{self, GitError};
+use crate::git::{self, Delivery, GitError};
 use crate::runtimes::{CheckpointFolder, Continued, RunOutcome, Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -83,10 +83,8 @@ async fn bring(
     dirs: &mut AttemptDirs,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<Option<(String, bool)>, Unusable> {
-    let Some(list) = fetch(caller, assign).await.map_err(|status| Unusable::Reason(status.to_string()))?
-    else {
-        return Ok(None);
-    };
+    let left = fetch(caller, assign).await.map_err(|status| Unusable::Reason(status.to_string()))?;
+    let Some(list) = left.artifacts else { return Ok(None) };
     let Some(checkpoint) = list.checkpoint else { return Ok(None) };
     let mut has_files = false;
     if let (Some(changes), Some((git, base))) = (&list.changes, &mut dirs.repository)
@@ -153,8 +151,38 @@ pub(super) async fn checkpoints(
     }
 }
 
-/// Returns the artifacts of the newest checkpoint. Waits for a control plane that is away.
-async fn fetch(caller: &Caller, assign: &Assign) -> Result<Option<ArtifactList>, Status> {
+/// Makes sure that what the task's branch has at the host may be replaced: nothing, or what an earlier attempt has pushed.
+pub(super) async fn check_branch(
+    caller: &Caller,
+    assign: &Assign,
+    delivery: &Delivery,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<(), RunOutcome> {
+    if delivery.seen.is_empty() {
+        return Ok(());
+    }
+    let left = tokio::select! {
+        left = fetch(caller, assign) => left,
+        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
+    };
+    let failed = |class, text: String| RunOutcome::Failed(failure(class, text));
+    let left = left.map_err(|status| {
+        let text = format!("failed to ask what earlier attempts have pushed: {}", status.message());
+        failed(FailureClass::Environment, text)
+    })?;
+    if left.commits.contains(&delivery.seen) {
+        return Ok(());
+    }
+    let text = format!(
+        "branch {} of the repository has commit {}, which no earlier attempt of the task has left",
+        delivery.branch, delivery.seen
+    );
+    let hint = "delete the branch at the host, or give the task another id".to_owned();
+    Err(RunOutcome::Failed(Failure { hint, ..failure(FailureClass::Delivery, text) }))
+}
+
+/// Returns what earlier attempts have left. Waits for a control plane that is away.
+async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointResponse, Status> {
     let request = FetchCheckpointRequest {
         namespace: assign.namespace.clone(),
         worker: caller.worker.clone(),
@@ -162,6 +190,5 @@ async fn fetch(caller: &Caller, assign: &Assign) -> Result<Option<ArtifactList>,
         fence: assign.fence,
     };
     let call = || async { caller.service()?.fetch_checkpoint(Caller::request(request.clone())).await };
-    let answer = call.retry(Retry::backoff()).when(Retry::decide()).await?;
-    Ok(answer.into_inner().artifacts)
+    Ok(call.retry(Retry::backoff()).when(Retry::decide()).await?.into_inner())
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::attempt::{AttemptDeps, in_place};
 use super::confinement::Overlap;
+use super::continuing;
 use super::declared;
 use super::handle::AttemptHandle;
 use super::redact::Redaction;
@@ -113,8 +114,12 @@ async fn directories<'a>(
         let folder = dirs.closed("deliver");
         let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
         let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
-        let delivery = cloning.delivery(folder, jail, &mut handle.stop_signal()).await;
+        let mut stop = handle.stop_signal();
+        let delivery = cloning.delivery(folder, jail, dirs.repository.as_ref(), &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
+        if let Some(delivery) = &dirs.delivery {
+            continuing::check_branch(&deps.caller, assign, delivery, &mut stop).await?;
+        }
     }
     Ok(dirs)
 }

@@ -26,7 +26,7 @@ pub(crate) use dirs::{AttemptDirs, config_directory};
 use lock::unlocked;
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
-pub(crate) use remove::all as remove_all;
+pub(crate) use remove::{all as remove_all, discard};
 pub use sweep::{Unused, remove_unused, unused};
 
 /// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.

@@ -28,6 +28,25 @@ pub(super) fn now(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Moves a directory of a state directory, if it exists, away, and removes it in the background.
+pub(crate) fn discard(path: &Path, state: &Path) {
+    in_background(path, &state.join("trash"));
+}
+
+/// Removes a directory of a state directory, if it exists. Blocks. All or nothing: what remains when this process ends meanwhile is
+/// where nothing is looked for.
+pub(super) fn whole(path: &Path, state: &Path) -> io::Result<()> {
+    let trash = state.join("trash");
+    fs::create_dir_all(&trash)?;
+    let discarded = trash.join(uuid::Uuid::new_v4().simple().to_string());
+    match fs::rename(path, &discarded) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // It is on another file system.
+        Err(_) => now(path),
+        Ok(()) => now(&discarded),
+    }
+}
+
 /// Moves a directory, if it exists, into `trash`, and removes it there in the background.
 pub(super) fn in_background(path: &Path, trash: &Path) {
     let discarded = trash.join(uuid::Uuid::new_v4().simple().to_string());

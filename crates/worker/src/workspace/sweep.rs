@@ -91,7 +91,7 @@ pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
         }
         let config = config_directory(&found.path);
         for directory in config.iter().chain([&found.path]) {
-            if let Err(error) = remove::now(directory) {
+            if let Err(error) = remove::whole(directory, state) {
                 tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
                 return false;
             }

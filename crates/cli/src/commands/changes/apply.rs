@@ -20,8 +20,8 @@ Examples:
   rota apply-diff fix --directory ../project
   rota apply-diff fix --branch try-fix
 
-Changes files, and neither commits nor stages them. Where a file has changed meanwhile, the changes are merged: conflicts are
-marked in the files, as by `git merge`. The repository must have the commit that the task started from.";
+Changes files, and neither commits nor stages them. Where a file has changed meanwhile, the changes are merged if nothing is
+staged: conflicts are marked in the files, as by `git merge`. The repository must have the commit that the task started from.";
 
 /// Apply what an attempt of a task has changed to a git repository of this machine
 #[derive(Debug, Args)]
@@ -77,13 +77,20 @@ async fn bring(context: &Context, task: &str, found: &Found, tree: &Tree) -> any
     let patch = folder.path().join("changes.patch");
     let patch = patch.to_str().context("the temporary directory has no UTF-8 name")?;
     let output = format!("--output={patch}");
-    let args = ["diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", &output];
+    // A call that takes no settings of how differences look.
+    let args = ["diff-tree", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", &output];
     let between = [changes.base_commit.as_str(), changes.commit.as_str()];
     let args: Vec<_> = args.into_iter().chain(between).collect();
     tree.git(&args, &[]).await?;
     // As it is, if every file still has the lines around each change. Otherwise merged, which needs an index without changes.
     let plain = tree.call(&["apply", "--whitespace=nowarn", patch], &[]).await?;
     if !plain.succeeded {
+        // A merge takes place in the index, too.
+        if !tree.call(&["diff", "--cached", "--quiet"], &[]).await?.succeeded {
+            let failure = Failure::new(Exit::Failed, "the changes do not apply; no file was changed");
+            let hint = "they can be merged once nothing is staged: commit or stash your changes first";
+            return Err(failure.causes(plain.errors.lines().map(str::to_owned).collect()).hint(hint).into());
+        }
         let merged = tree.call(&["apply", "--3way", "--whitespace=nowarn", patch], &[]).await?;
         let conflicts = tree.git(&["diff", "--name-only", "--diff-filter=U"], &[]).await?;
         if !conflicts.is_empty() {
@@ -100,6 +107,7 @@ async fn bring(context: &Context, task: &str, found: &Found, tree: &Tree) -> any
             let failure = Failure::new(Exit::Failed, "the changes do not apply; no file was changed");
             return Err(failure.causes(merged.errors.lines().map(str::to_owned).collect()).hint(hint).into());
         }
+        tree.git(&["reset", "--quiet"], &[]).await?;
     }
     context.reporter.line(&format!(
         "changed {} files: {} lines added, {} removed",

@@ -36,6 +36,14 @@ async fn changes_are_applied_to_a_users_files() -> Result<()> {
     let marked = std::fs::read_to_string(user.join("README.md"))?;
     assert!(marked.contains("<<<<<<<") && marked.contains("TWO") && marked.contains('2'), "{marked}");
 
+    // What is staged is the user's, and no merge touches it.
+    git(&user, &["reset", "-q", "--hard"]).await?;
+    std::fs::write(user.join("src/main.rs"), "staged")?;
+    git(&user, &["add", "."]).await?;
+    let staged = apply().await;
+    assert!(staged.code == 1 && staged.err.contains("nothing is staged"), "{}", staged.err);
+    assert_eq!(git(&user, &["status", "--porcelain"]).await?, "M  src/main.rs");
+
     // A repository without the commit that the task started from.
     let other = site.fixture.dir().join("other");
     std::fs::create_dir(&other)?;

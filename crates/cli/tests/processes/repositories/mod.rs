@@ -190,6 +190,16 @@ async fn whatever_an_agent_did_is_kept() -> Result<()> {
             "README.md a",
         ),
         ("index", "echo a > a; echo garbage > .git/index", "a"),
+        (
+            "flagged",
+            "git update-index --assume-unchanged README.md; git update-index --skip-worktree src/main.rs; echo x > README.md; echo y > src/main.rs",
+            "README.md src/main.rs",
+        ),
+        (
+            "settings",
+            "git config diff.noprefix true; git config diff.context 0; echo x >> README.md",
+            "README.md",
+        ),
         ("failed", "echo a > a; exit 3", "a"),
         ("nothing", "true", ""),
         (
@@ -219,6 +229,13 @@ async fn whatever_an_agent_did_is_kept() -> Result<()> {
             );
         }
     }
+    // Nor is what the agent had on another branch lost.
+    let away =
+        "echo a > a; git add a; git checkout -qb other; git commit -qm a; git checkout -q -; echo c > c";
+    site.succeed(site.task("away", away)).await?;
+    assert_eq!(site.paths("away").await?, ["c"]);
+    let kept = site.fixture.rota(&["artifacts", "away"]).await.success();
+    assert!(kept.contains("git/branches.bundle"), "{kept}");
     let broken = site.run(site.task("broken", "rm -rf .git; echo a > a")).await?.0;
     assert_eq!(broken.state(), TaskState::Succeeded);
     let log = tasks::log(&site.fixture.client()?, "namespaces/default/tasks/broken").await?;
@@ -318,6 +335,9 @@ async fn caches_heal() -> Result<()> {
     }
     std::fs::write(cache.with_extension("unfinished"), "")?;
     assert_eq!(site.succeed(site.task("two", "git log -1 --format=%s")).await?, "second\n");
+    // After a power cut, files can be empty.
+    std::fs::write(cache.join("HEAD"), "")?;
+    assert_eq!(site.succeed(site.task("three", "git log -1 --format=%s")).await?, "second\n");
     Ok(())
 }
 

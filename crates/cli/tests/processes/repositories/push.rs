@@ -107,6 +107,61 @@ async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
     Ok(())
 }
 
+/// What an agent does to its repository neither passes for delivered nor reaches the host unchecked.
+#[tokio::test]
+async fn strange_repositories_are_not_taken_for_work() -> Result<()> {
+    let site = site(1).await?;
+    let client = site.fixture.client()?;
+    let user = site.clone("user").await?;
+    std::fs::write(user.join("second"), "")?;
+    for line in [&["add", "."][..], &["commit", "-qm", "second"], &["push", "-q", "origin", "HEAD:main"]] {
+        git(&user, line).await?;
+    }
+    // At an earlier commit, what came later is removed.
+    let task = tasks::create(&client, site.pushing("back", "git reset -q --hard HEAD~1")).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    let files = site.at_host(&format!("rota/{}", task.uid)).await.unwrap();
+    assert_eq!(files, ".gitignore\nREADME.md\nsrc/main.rs");
+
+    let hand_made = "blob=$(echo x | git hash-object -w --stdin); tree=$(printf '100644 blob %s\t.git\n' $blob | git mktree);                      git reset -q --soft $(git commit-tree -p HEAD -m x $tree)";
+    for (alias, line, wanted) in
+        [("destroyed", "rm -rf .git", "not delivered"), ("made", hand_made, "hasDotgit")]
+    {
+        let failure = site.run(site.pushing(alias, line)).await?.0.failure.unwrap();
+        assert_eq!(failure.class(), v1::FailureClass::Delivery, "{alias} {failure:?}");
+        assert!(failure.message.contains(wanted), "{alias} {failure:?}");
+    }
+
+    // A stranger proposes what the forge would run.
+    std::fs::create_dir_all(user.join(".github/workflows"))?;
+    std::fs::write(user.join(".github/workflows/ci.yml"), "on: push")?;
+    for line in
+        [&["add", "."][..], &["commit", "-qm", "ci"], &["push", "-q", "origin", "HEAD:refs/pull/7/head"]]
+    {
+        git(&user, line).await?;
+    }
+    let mut task = site.pushing("stranger", "echo a > a");
+    let workspace = task.spec.as_mut().and_then(|spec| spec.workspace.as_mut());
+    workspace.and_then(|workspace| workspace.git.as_mut()).unwrap().r#ref = "refs/pull/7/head".to_owned();
+    let failure = site.run(task).await?.0.failure.unwrap();
+    assert!(failure.message.contains(".github/workflows/ci.yml"), "{failure:?}");
+
+    // Someone has pushed to the branch before the attempt begins.
+    let until = site.fixture.dir().join("go-on");
+    let line = format!("echo waiting; until test -e {}; do sleep 0.05; done", until.display());
+    let first = tasks::create(&client, site.task("first", &line)).await?;
+    workload::prints(&client, &first.name, "waiting").await?;
+    let task = tasks::create(&client, site.pushing("taken", "echo a > a")).await?;
+    let branch = format!("rota/{}", task.uid);
+    git(&user, &["push", "-q", "origin", &format!("HEAD:refs/heads/{branch}")]).await?;
+    std::fs::write(&until, "")?;
+    let failure = tasks::ended(&client, &task.name).await?.status.unwrap().failure.unwrap();
+    assert_eq!(failure.class(), v1::FailureClass::Delivery, "{failure:?}");
+    assert!(failure.message.contains("no earlier attempt"), "{failure:?}");
+    Ok(())
+}
+
 /// A host that is away for a moment costs neither the work nor another attempt.
 #[tokio::test]
 async fn pushes_wait_for_their_host() -> Result<()> {
