@@ -13,7 +13,7 @@ use rota_telemetry::redact::{Redactor, StreamRedactor};
 use crate::runtimes::CheckpointFolder;
 
 /// Folder of the copies, and of the artifacts.
-pub(super) const FOLDER: &str = "checkpoint";
+pub(crate) const FOLDER: &str = "checkpoint";
 const MAX_FILES: usize = 1000;
 /// Bytes of all files; a conversation takes a few MiB.
 const MAX_BYTES: u64 = 256 << 20;
@@ -78,7 +78,7 @@ impl Copying<'_> {
                 true => self.folder.entries()?,
                 false => self.folder.read_dir(&path)?,
             };
-            for entry in entries.take(MAX_FILES) {
+            for entry in entries.take(MAX_FILES + 1) {
                 let entry = entry?;
                 let inner = path.join(entry.file_name());
                 let kind = entry.file_type()?;

@@ -19,7 +19,8 @@ use crate::git::{self, Cause, GitError, Snapshot};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
-const ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
+/// Notice of commits that only a bundle has.
+const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
 const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
@@ -72,7 +73,8 @@ pub(crate) async fn keep(
         };
         let mut changes = changes.map(|Snapshot { changes, elsewhere }| {
             notices.push(notice(Severity::Low, "changes", describe(&changes)));
-            notices.extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", ELSEWHERE)));
+            notices
+                .extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE)));
             changes
         });
         let look = look(dirs, keep, changes.clone().unwrap_or_default());

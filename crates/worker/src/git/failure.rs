@@ -51,14 +51,13 @@ const MESSAGES: [(&str, Cause); 26] = [
 ];
 
 /// Parts of messages of git about a repository that is damaged, or that a killed call has left locked.
-const DAMAGE: [&str; 12] = [
+const DAMAGE: [&str; 11] = [
     "not a git repository",
     ".lock': file exists",
     "object file",
     "loose object",
     "bad object",
-    "corrupt",
-    "packfile",
+    "/pack-",
     "pack index",
     "bad config line",
     "unable to resolve reference",
@@ -68,17 +67,21 @@ const DAMAGE: [&str; 12] = [
 
 /// Whether a failure is one of this machine's repository, which can be made again.
 pub(super) fn is_damage(message: &str) -> bool {
-    let message = message.to_lowercase();
+    // The name of the call is before what it has written.
+    let message = own_lines(message.split_once(": ").map_or(message, |(_, output)| output));
     DAMAGE.iter().any(|part| message.contains(part))
 }
 
+/// Returns what git itself has written, in lower case. Hosts write there too: over HTTP in lines that git marks.
+fn own_lines(output: &str) -> String {
+    let own: Vec<&str> = output.lines().filter(|line| !line.trim_start().starts_with("remote:")).collect();
+    own.join("\n").to_lowercase()
+}
+
 impl Cause {
-    /// Returns the cause of a failure with this output on standard error, if the machine is well. Hosts write there too: over
-    /// HTTP in lines that git marks.
+    /// Returns the cause of a failure with this output on standard error, if the machine is well.
     pub(crate) fn of(output: &str) -> Self {
-        let own: Vec<&str> =
-            output.lines().filter(|line| !line.trim_start().starts_with("remote:")).collect();
-        let output = own.join("\n").to_lowercase();
+        let output = own_lines(output);
         MESSAGES.iter().find(|(part, _)| output.contains(part)).map_or(Self::Host, |(_, cause)| *cause)
     }
 

@@ -13,6 +13,7 @@ use cap_std::fs::Dir;
 use globset::GlobSet;
 use tokio::sync::watch;
 
+use super::bundle::borrowing;
 use super::clone::Base;
 use super::failure::Cause;
 use super::run::{Git, GitError};
@@ -106,18 +107,12 @@ impl Pins {
         crate::workspace::remove_all(self.folder.clone()).await;
         tokio::fs::create_dir(&self.folder).await.map_err(|error| self.failed(&error))?;
         let mut git = Git { home: self.folder.clone(), ..self.git.within(&self.folder) };
-        git.run(&["init", "--quiet", "--template=", "repository"], stop).await?;
-        let own = self.folder.join("repository/.git");
+        let own = self.folder.join("repository");
+        tokio::fs::create_dir_all(own.join("info")).await.map_err(|error| self.failed(&error))?;
+        borrowing(&git.within(&own), &self.objects, stop).await?;
         // These attributes outrank those in the workspace.
-        let plain = "* -text !eol -ident -filter !working-tree-encoding\n".to_owned();
-        let alternates = format!("{}\n", self.objects.display());
-        for (folder, name, text) in
-            [("objects/info", "alternates", alternates), ("info", "attributes", plain)]
-        {
-            let folder = own.join(folder);
-            tokio::fs::create_dir_all(&folder).await.map_err(|error| self.failed(&error))?;
-            tokio::fs::write(folder.join(name), text).await.map_err(|error| self.failed(&error))?;
-        }
+        let plain = "* -text !eol -ident -filter !working-tree-encoding\n";
+        tokio::fs::write(own.join("info/attributes"), plain).await.map_err(|error| self.failed(&error))?;
         for (name, path) in [("GIT_DIR", &own), ("GIT_WORK_TREE", &self.git.directory)] {
             git.environment.0.insert(name.to_owned(), path.to_string_lossy().into_owned());
         }

@@ -18,6 +18,7 @@ use crate::supervise::{Group, Jail};
 /// Time for which a host that does not respond is tried again.
 const RETRY_FOR: Duration = Duration::from_secs(600);
 const MAX_DELAY: Duration = Duration::from_secs(30);
+
 /// What is needed to push once the attempt has ended.
 #[derive(Debug)]
 pub(crate) struct Delivery {

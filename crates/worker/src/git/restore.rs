@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::bundle::Bundle;
 use super::clone::{Base, base_reference};
 use super::run::{Git, GitError};
-use super::snapshot::COMMITTER;
+use super::snapshot::EMAIL;
 use crate::runtimes::Stop;
 
 /// Reference of what is restored.
@@ -42,8 +42,8 @@ async fn try_restore(
     bundle.unpack(git, &objects, &folder, RESTORED, stop).await?;
     let found = changes.commit.as_str();
     git.run(&["reset", "--quiet", "--hard", found], stop).await?;
-    let by = git.run(&["log", "-1", "--format=%cn <%ce>", found], stop).await?;
-    if by == COMMITTER && found != changes.base_commit {
+    let by = git.run(&["log", "-1", "--format=%ce", found], stop).await?;
+    if by == EMAIL && found != changes.base_commit {
         // Made by the worker of what was not committed.
         git.run(&["reset", "--quiet", "--mixed", "HEAD^"], stop).await?;
     }

@@ -31,7 +31,8 @@ const UNFLAG: &str = "alias.unflag=!git ls-files -z | git update-index -z --no-a
     { test \"$(git config --type=bool core.sparseCheckout)\" = true || \
     git ls-files -z | git update-index -z --no-skip-worktree --stdin; }";
 /// Who commits what an agent has not.
-pub(super) const COMMITTER: &str = "Rota <rota@localhost>";
+const NAME: &str = "Rota";
+pub(super) const EMAIL: &str = "rota@localhost";
 /// Reference of the snapshot, in the repository and in the bundle.
 pub(super) const SNAPSHOT: &str = "refs/rota/changes";
 const STASH: &str = "refs/stash";
@@ -138,10 +139,8 @@ async fn elsewhere(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<bool, GitError> {
     let mut which = vec!["--branches"];
-    match git.run(&["rev-parse", "--verify", "--quiet", STASH], stop).await {
-        Ok(_) => which.push(STASH),
-        Err(GitError::Stopped) => return Err(GitError::Stopped),
-        Err(GitError::Failed { .. }) => {}
+    if succeeded(git.run(&["rev-parse", "--verify", "--quiet", STASH], stop).await)? {
+        which.push(STASH);
     }
     which.extend(["--not", commit, &base.commit, "--remotes=origin"]);
     let call = |args: &[&'static str]| [args, &which[..]].concat();
@@ -159,10 +158,10 @@ fn with_index(git: &Git, index: String) -> Git {
         ("GIT_DIR", git.directory.join(".git").to_string_lossy().into_owned()),
         ("GIT_WORK_TREE", git.directory.to_string_lossy().into_owned()),
         ("GIT_INDEX_FILE", index),
-        ("GIT_AUTHOR_NAME", "Rota".to_owned()),
-        ("GIT_AUTHOR_EMAIL", "rota@localhost".to_owned()),
-        ("GIT_COMMITTER_NAME", "Rota".to_owned()),
-        ("GIT_COMMITTER_EMAIL", "rota@localhost".to_owned()),
+        ("GIT_AUTHOR_NAME", NAME.to_owned()),
+        ("GIT_AUTHOR_EMAIL", EMAIL.to_owned()),
+        ("GIT_COMMITTER_NAME", NAME.to_owned()),
+        ("GIT_COMMITTER_EMAIL", EMAIL.to_owned()),
     ] {
         git.environment.0.insert(name.to_owned(), value);
     }

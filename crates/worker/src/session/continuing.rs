@@ -101,7 +101,7 @@ async fn bring(
         has_files = true;
     }
     let of_checkpoint = |artifact: Artifact| {
-        let name = artifact.name.strip_prefix("checkpoint/")?.to_owned();
+        let name = artifact.name.strip_prefix(artifacts::CHECKPOINT)?.strip_prefix('/')?.to_owned();
         Some(Artifact { name, ..artifact })
     };
     let artifacts = list.artifacts.into_iter().filter_map(of_checkpoint).collect();
