@@ -55,6 +55,10 @@ pub enum Command {
     Cancel(cancel::Cancel),
     /// Run a finished task again
     Retry(retry::Retry),
+    /// Continue the conversation of a finished task, with its files, in a new task
+    Continue(Box<continuing::Continue>),
+    /// Continue from the newest checkpoint of a task that may still run, in a new task
+    Fork(Box<continuing::Fork>),
     /// Change a task's priority, labels or hold
     Update(update::Update),
     /// List the files that the attempts of a task have left, and those that it was given

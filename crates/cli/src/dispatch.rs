@@ -16,7 +16,7 @@ fn telemetry(command: &Command) -> Result<Option<otlp::Settings>, otlp::Error> {
         Command::Server(_) => of("rota-server"),
         Command::Worker(_) => of("rota-worker"),
         Command::Operator(_) => of("rota-operator"),
-        Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+        Command::Apply(_) | Command::Run(_) | Command::Retry(_) | Command::Continue(_) | Command::Fork(_) => {
             Ok(of("rota")?.map(otlp::Settings::traces_only))
         }
         _ => Ok(None),
@@ -29,7 +29,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     if let Err(error) = settings.and_then(|settings| settings.as_ref().map_or(Ok(()), export::init)) {
         match cli.command {
             // A task matters more than its trace.
-            Command::Apply(_) | Command::Run(_) | Command::Retry(_) => {
+            Command::Apply(_)
+            | Command::Run(_)
+            | Command::Retry(_)
+            | Command::Continue(_)
+            | Command::Fork(_) => {
                 tracing::warn!(%error, "trace export disabled");
             }
             _ => return Err(error.into()),
@@ -64,6 +68,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Attach(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,
+        Command::Continue(command) => command.run(context).await,
+        Command::Fork(command) => command.run(context).await,
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Artifacts(command) => command.run(context).await,
         Command::Download(command) => Box::pin(command.run(context)).await,

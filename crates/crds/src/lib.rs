@@ -57,7 +57,7 @@ pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use rota_settings::HumanDuration;
 pub use runtime::{
     ClaudeRuntime, CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime,
-    ScriptFailure, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
+    ScriptFailure, ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};

@@ -168,6 +168,29 @@ pub struct ScriptStep {
     /// Waits for a random time up to this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<HumanDuration>,
+    /// Writes a file into the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_file: Option<ScriptFile>,
+    /// Adds a line to the script's conversation, which later attempts and tasks continue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub remember: Option<String>,
+    /// Emits the conversation as a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<bool>,
+}
+
+/// File that a script writes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScriptFile {
+    /// Relative path of the file, below the workspace.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// Text that becomes the content of the file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65536))]
+    pub text: String,
 }
 
 /// Failure that a script simulates.

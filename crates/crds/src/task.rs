@@ -138,6 +138,13 @@ pub struct TaskSpec {
     /// Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<HumanDuration>,
+    /// Id or name of a task whose conversation and files this one continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub continue_from: Option<String>,
+    /// Continue a task that may still run, from its newest checkpoint. Requires `continueFrom`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fork: bool,
     /// Secrets of the agent that the attempt receives. Unset: all; an empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]

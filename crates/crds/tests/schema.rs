@@ -8,6 +8,9 @@ use serde_json::Value;
 /// Fields that deviate from the conventions: convention, path, reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("bool", "Task.spec.strict", "will never have a third value"),
+    ("bool", "Task.spec.fork", "will never have a third value"),
+    ("bool", "Agent.spec.runtime.scripted.steps[].recall", "a step of a script"),
+    ("bool", "Task.spec.runtime.scripted.steps[].recall", "a step of a script"),
     ("bool", "Agent.spec.runtime.scripted.steps[].hang", "a step of a script, for tests and demos"),
     ("bool", "Agent.spec.runtime.scripted.steps[].spawnOrphan", "a step of a script"),
     ("bool", "Agent.spec.runtime.scripted.steps[].killWorker", "a step of a script"),

@@ -60,6 +60,7 @@ pub(crate) fn assign(
     if let Some(agent_spec) = agent_spec {
         overrides::check(agent_spec, &spec)?;
     }
+    let continues = !spec.continue_from.is_empty();
     let secrets = match &dispatch.secrets {
         Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?,
         None => BTreeMap::new(),
@@ -93,6 +94,7 @@ pub(crate) fn assign(
         checkpoints: Some(wire::Checkpoints {
             exist: task.has_artifacts && task.attempt() > 1,
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
+            continues,
         }),
     })
 }

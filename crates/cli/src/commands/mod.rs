@@ -11,6 +11,7 @@ pub mod capabilities;
 pub mod changes;
 pub mod clean;
 pub mod completion;
+pub mod continuing;
 pub mod delete;
 pub mod describe;
 pub mod dev;

@@ -164,24 +164,7 @@ impl Run {
                 spec.inputs = inputs;
             }
         }
-        let task = context.client.create_task(request).await.context("failed to create the task")?;
-        if self.detach {
-            if context.out.is_human() {
-                context.out.line(&task.uid)?;
-            } else {
-                context.out.value(&task)?;
-            }
-            return Ok((None, Exit::Ok));
-        }
-        context.reporter.line(&format!("task {}", task.uid));
-        let to = if self.quiet { Destination::None } else { Destination::Stderr };
-        let mut view = View::new(context, to, false);
-        let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
-            return Ok((Some(task), Exit::Interrupted));
-        };
-        print_outcome(context, &ended, &view)?;
-        let exit = outcome(&ended);
-        Ok((Some(ended), exit))
+        create_and_follow(context, request, self.detach, self.quiet).await
     }
 
     fn request(
@@ -210,14 +193,7 @@ impl Run {
     }
 
     fn manifest(&self, start: Option<&changes::Start>) -> anyhow::Result<Manifest> {
-        let prompt = match self.prompt.as_deref() {
-            Some("-") => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
-                Some(text)
-            }
-            given => given.map(str::to_owned),
-        };
+        let prompt = prompt(self.prompt.as_deref())?;
         if prompt.as_deref().is_none_or(|text| text.trim().is_empty()) && self.argv.is_empty() {
             return Err(Failure::usage("no prompt and no program")
                 .hint("for example: rota run \"Write a haiku\", or rota run --command -- make")
@@ -280,6 +256,42 @@ impl Run {
         let path = path.ok_or_else(|| Failure::usage(format!("{} is not UTF-8", full.display())))?;
         Ok(Some(Workspace { mode: Some(WorkspaceMode::InPlace), path: Some(path), ..Workspace::default() }))
     }
+}
+
+/// Returns a prompt as it is given; `-` reads it from standard input.
+pub fn prompt(given: Option<&str>) -> anyhow::Result<Option<String>> {
+    let Some("-") = given else { return Ok(given.map(str::to_owned)) };
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
+    Ok(Some(text))
+}
+
+/// Creates a task, and prints its progress and its result unless `detach`. Returns the task, unless it was only created, and how
+/// the command ends.
+pub async fn create_and_follow(
+    context: &Context,
+    request: CreateTaskRequest,
+    detach: bool,
+    quiet: bool,
+) -> anyhow::Result<(Option<Task>, Exit)> {
+    let task = context.client.create_task(request).await.context("failed to create the task")?;
+    if detach {
+        if context.out.is_human() {
+            context.out.line(&task.uid)?;
+        } else {
+            context.out.value(&task)?;
+        }
+        return Ok((None, Exit::Ok));
+    }
+    context.reporter.line(&format!("task {}", task.uid));
+    let to = if quiet { Destination::None } else { Destination::Stderr };
+    let mut view = View::new(context, to, false);
+    let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
+        return Ok((Some(task), Exit::Interrupted));
+    };
+    print_outcome(context, &ended, &view)?;
+    let exit = outcome(&ended);
+    Ok((Some(ended), exit))
 }
 
 fn shell(lines: &[String]) -> Vec<WorkspaceCommand> {

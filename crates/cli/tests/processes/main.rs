@@ -13,6 +13,7 @@ mod claude;
 mod commands;
 mod compat;
 mod control_plane;
+mod conversations;
 mod dev;
 mod dry_run;
 mod errors;

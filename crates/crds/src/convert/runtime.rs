@@ -86,7 +86,13 @@ impl ScriptStep {
                 }))
             })
             .or_else(|| self.kill_worker.map(Kind::KillWorker))
-            .or_else(|| duration(self.jitter).map(Kind::Jitter));
+            .or_else(|| duration(self.jitter).map(Kind::Jitter))
+            .or_else(|| {
+                let file = self.write_file.as_ref()?;
+                Some(Kind::WriteFile(v1::ScriptFile { path: file.path.clone(), text: file.text.clone() }))
+            })
+            .or_else(|| self.remember.clone().map(Kind::Remember))
+            .or_else(|| self.recall.map(Kind::Recall));
         v1::ScriptStep { kind }
     }
 }

@@ -72,6 +72,8 @@ impl TaskSpec {
             owner: self.owner.clone().unwrap_or_default(),
             parent_task: self.parent_task.clone().unwrap_or_default(),
             strict: self.strict,
+            continue_from: self.continue_from.clone().unwrap_or_default(),
+            fork: self.fork,
             agent_secrets: self
                 .secret_names
                 .as_ref()
@@ -120,6 +122,8 @@ spec:
   owner: me
   parentTask: p
   strict: true
+  continueFrom: before
+  fork: true
 ",
         );
         assert_eq!(task.validate(), []);
@@ -150,7 +154,7 @@ spec:
                         {"delay": "1s"}, {"fail": {"class": "rate_limit", "attempts": 1}}]}},
                     "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
                     "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
-                    "owner": "me", "parentTask": "p", "strict": true,
+                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true,
                 },
             })
         );

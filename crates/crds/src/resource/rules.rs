@@ -40,6 +40,8 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "owner",
     "parentTask",
     "strict",
+    "continueFrom",
+    "fork",
     "isolation",
     "podOverrides",
     "secretNames",

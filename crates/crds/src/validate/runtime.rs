@@ -107,6 +107,9 @@ impl Check<'_> {
             ("usage", step.usage.is_some()),
             ("killWorker", step.kill_worker.is_some()),
             ("jitter", step.jitter.is_some()),
+            ("writeFile", step.write_file.is_some()),
+            ("remember", step.remember.is_some()),
+            ("recall", step.recall.is_some()),
         ]);
         if set == 0 {
             self.fail("must not be empty");

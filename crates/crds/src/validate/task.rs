@@ -61,6 +61,10 @@ impl Task {
             check.field("podOverrides").require(own_pod, "requires isolation Pod");
             check.field("podOverrides").overrides(overrides);
         }
+        if let Some(source) = &spec.continue_from {
+            check.field("continueFrom").dns_name(source, 63);
+        }
+        check.field("fork").require(!spec.fork || spec.continue_from.is_some(), "requires continueFrom");
         if let Some(parent) = &spec.parent_task {
             check.field("parentTask").dns_name(parent, 63);
         }

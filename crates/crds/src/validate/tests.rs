@@ -154,6 +154,8 @@ fn invalid_tasks_are_reported() {
             "must be between",
         ),
         ("{parentTask: A}", "spec.parentTask", "not a valid name"),
+        ("{continueFrom: A}", "spec.continueFrom", "not a valid name"),
+        ("{fork: true}", "spec.fork", "requires continueFrom"),
         ("{secretNames: [A-B]}", "spec.secretNames[0]", "not a valid variable name"),
         ("{secretNames: [A, A]}", "spec.secretNames[1]", "duplicate"),
         ("{ttlAfterFinished: 9years}", "spec.ttlAfterFinished", "must be between"),

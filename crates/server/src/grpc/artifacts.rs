@@ -38,7 +38,10 @@ impl ArtifactService for Service {
     ) -> Result<Response<v1::FetchArtifactsResponse>, Status> {
         let (namespace, named) = names::task("parent", &request.get_ref().parent)?;
         let task = self.store.task(&namespace, named).await?;
-        let attempts = artifacts::of_task(&self.store, &task, 0..=u32::MAX).await?;
+        let mut attempts = artifacts::of_task(&self.store, &task, 0..=u32::MAX).await?;
+        // Of a task that continues another: what that one has changed.
+        let input = attempts.iter_mut().filter(|found| found.attempt == 0);
+        input.filter_map(|found| found.list.as_mut()).for_each(|list| list.changes = None);
         Ok(Response::new(v1::FetchArtifactsResponse { attempts }))
     }
 

@@ -104,10 +104,15 @@ impl Creator {
             "" => TaskId(Uuid::now_v7()),
             text => text.parse().map_err(|_| status::invalid("task_id", "is not a UUID"))?,
         };
-        let Checked { mut task, payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
+        let Checked { mut task, mut payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
         task.retry_of = retry_of;
         let secrets = self.seal(&task.namespace, id, &secrets)?;
-        let inputs = self.inputs(&task.namespace, &payload.inputs).await?;
+        // One that succeeded before may continue a task that has been removed since.
+        let (source, unfounded) = match self.source(&task, &mut payload).await {
+            Ok(source) => (source, None),
+            Err(status) => (None, Some(status)),
+        };
+        let inputs = self.inputs(&task.namespace, &payload.inputs, source).await?;
         let (artifacts, inputs) = inputs.unzip();
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some();
@@ -129,6 +134,11 @@ impl Creator {
         {
             return Err(status::hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
         }
+        if let Some(status) = unfounded
+            && !self.exists(&command).await?
+        {
+            return Err(status);
+        }
         let space = self.store.space().filter(StoreSpace::is_nearly_full);
         if let Some(space) = space.filter(|_| !request.validate_only)
             && !self.exists(&command).await?
@@ -142,18 +152,24 @@ impl Creator {
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias, inputs } })
     }
 
-    /// Returns the list of a task's input, which is stored, and what keeps it until the commit.
+    /// Returns the list of a task's input, with the checkpoint that it continues. It is stored; the pin keeps it until the commit.
     async fn inputs(
         &self,
         namespace: &Namespace,
         inputs: &[v1::Artifact],
+        source: Option<v1::ArtifactList>,
     ) -> Result<Option<(Bytes, Pin)>, Status> {
-        if inputs.is_empty() {
+        if inputs.is_empty() && source.is_none() {
             return Ok(None);
         }
         let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), ..v1::ArtifactList::default() };
         artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
-        let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(inputs)).await?;
+        if let Some(source) = source {
+            let inputs = std::mem::replace(&mut list, source).artifacts;
+            list.artifacts.extend(inputs);
+            artifacts::check("task.spec.continue_from", &mut list, &["input/", "checkpoint/", "git/"])?;
+        }
+        let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(&list.artifacts)).await?;
         match missing.first() {
             Some(part) => Err(artifacts::status(rota_artifacts::Error::NotFound(*part))),
             None => Ok(Some((list.encode_to_vec().into(), pin))),

@@ -5,6 +5,7 @@ mod admin;
 mod agents;
 mod answers;
 mod artifacts;
+pub(crate) mod continuation;
 mod create;
 mod demand;
 mod drain;

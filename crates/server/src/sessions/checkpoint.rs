@@ -6,6 +6,7 @@ use tonic::Status;
 use super::deps::SessionDeps;
 use super::running::{self, Named};
 use crate::artifacts;
+use crate::grpc::continuation;
 use crate::trust::identity::Identity;
 
 /// Returns from where a running attempt can continue, and the commits that it may replace at the host.
@@ -21,9 +22,11 @@ pub(super) async fn get(
         fence: request.fence,
     };
     let task = running::task(deps, holder, named, |_| true).await?;
+    let input = artifacts::of_task(&deps.store, &task, 0..=0).await?;
+    let source = input.into_iter().filter_map(|input| input.list).find_map(continuation::checkpoint);
     let lists = artifacts::of_task(&deps.store, &task, 1..=u32::MAX).await?;
     let lists: Vec<_> = lists.into_iter().rev().filter_map(|attempt| attempt.list).collect();
     let commits = lists.iter().filter_map(|list| Some(list.changes.as_ref()?.commit.clone())).collect();
     let artifacts = lists.into_iter().find(|list| list.checkpoint.is_some());
-    Ok(FetchCheckpointResponse { artifacts, commits })
+    Ok(FetchCheckpointResponse { artifacts, commits, source })
 }

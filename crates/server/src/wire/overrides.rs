@@ -40,6 +40,8 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         inputs: _,
         target: _,
         depends_on: _,
+        continue_from: _,
+        fork: _,
         start_time: _,
         owner: _,
         parent_task: _,

@@ -22,6 +22,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
     ("TASK_ENDED", Code::FailedPrecondition, "The task has ended; a terminal state is final."),
     ("TASK_NOT_ENDED", Code::FailedPrecondition, "The task has not ended yet."),
+    (
+        "NO_CHECKPOINT",
+        Code::FailedPrecondition,
+        "The task has left nothing from which another one could continue.",
+    ),
     ("TASK_CANCELLING", Code::FailedPrecondition, "The task is being cancelled, which cannot be undone."),
     (
         "TASK_STATE_CONFLICT",

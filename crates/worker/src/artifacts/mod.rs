@@ -8,7 +8,7 @@ mod give;
 mod keep;
 
 pub(crate) use calls::{Caller, Retry};
-pub(crate) use checkpoint::FOLDER as CHECKPOINT;
+pub(crate) use checkpoint::{FOLDER as CHECKPOINT, place as place_checkpoint};
 pub(crate) use collect::globs;
 pub(crate) use give::Given;
 pub(crate) use keep::{Kept, keep, keep_checkpoint};

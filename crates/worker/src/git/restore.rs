@@ -14,8 +14,8 @@ use crate::runtimes::Stop;
 /// Reference of what is restored.
 const RESTORED: &str = "refs/rota/restored";
 
-/// Makes a clone that nothing has changed yet what the snapshot of an earlier attempt has, and measures changes against what that
-/// one started from. On errors, the clone is as it was.
+/// Makes a clone that nothing has changed yet what the snapshot of an earlier attempt has, on the clone's own branch, and measures
+/// changes against what that one started from. On errors, the clone is as it was.
 pub(crate) async fn restore(
     git: &Git,
     base: &mut Base,
@@ -23,7 +23,7 @@ pub(crate) async fn restore(
     changes: &Changes,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), GitError> {
-    let restored = try_restore(git, bundle, changes, stop).await;
+    let restored = try_restore(git, base, bundle, changes, stop).await;
     match &restored {
         Ok(()) => base.commit.clone_from(&changes.base_commit),
         Err(_) => drop(git.run(&["reset", "--quiet", "--hard", &base.commit], stop).await),
@@ -33,6 +33,7 @@ pub(crate) async fn restore(
 
 async fn try_restore(
     git: &Git,
+    base: &Base,
     bundle: &Path,
     changes: &Changes,
     stop: &mut watch::Receiver<Option<Stop>>,
@@ -48,5 +49,5 @@ async fn try_restore(
         git.run(&["reset", "--quiet", "--mixed", "HEAD^"], stop).await?;
     }
     git.run(&["update-ref", "-d", RESTORED], stop).await?;
-    git.run(&["update-ref", &base_reference(&changes.branch), &changes.base_commit], stop).await.map(drop)
+    git.run(&["update-ref", &base_reference(&base.branch), &changes.base_commit], stop).await.map(drop)
 }

@@ -37,7 +37,7 @@ pub struct Attempt {
     pub redactor: Redactor,
     /// Id of the conversation that the runtime begins, if it has any.
     pub conversation: String,
-    /// Set if the attempt continues the work of an earlier one.
+    /// Set if the attempt continues the work of an earlier one, or of another task.
     pub continued: Option<Continued>,
     /// Set if the agent continues after it had finished: its work is not done.
     pub round: Option<Round>,
@@ -60,15 +60,23 @@ impl Attempt {
     }
 }
 
-/// Work of an earlier attempt that was cut off, whose checkpoint is in the directories of this one.
+/// Work of an earlier attempt, or of another task, whose checkpoint is in the directories of this one.
 #[derive(Debug)]
 pub struct Continued {
     /// Its conversation; empty if the runtime has none.
     pub conversation: String,
-    /// Why it was cut off.
-    pub reason: String,
+    pub from: From,
     /// Whether the files of the workspace are those of the checkpoint.
     pub has_files: bool,
+}
+
+/// Origin of the work that an attempt continues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// That of an earlier attempt of the task, which was cut off for this reason.
+    CutOff(String),
+    /// That of another task: the prompt is what comes next in its conversation.
+    Task,
 }
 
 /// Where a runtime has what a later attempt can continue from.

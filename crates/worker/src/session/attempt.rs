@@ -327,7 +327,7 @@ pub(super) fn needs_directories(assign: &Assign) -> bool {
     let Some(spec) = &assign.spec else { return true };
     match spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()) {
         Some(runtime::Kind::Scripted(script)) => {
-            Scripted::needs_processes(script) || !spec.setup.is_empty() || spec.done_when.is_some()
+            Scripted::needs_directories(script) || !spec.setup.is_empty() || spec.done_when.is_some()
         }
         _ => true,
     }

@@ -5,15 +5,15 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use backon::Retryable;
-use rota_proto::v1::{Artifact, Failure, FailureClass, Severity, event};
+use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use super::attempt::AttemptDeps;
+use super::attempt::{AttemptDeps, in_place};
 use crate::artifacts::{self, Caller, Given, Kept, Retry};
 use crate::git::{self, Delivery, GitError};
-use crate::runtimes::{CheckpointFolder, Continued, RunOutcome, Stop, failure, notice, stopped};
+use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
 /// Whether the last attempt was cut off. One that has failed by itself would fail in the same way: the next one starts over.
@@ -34,12 +34,20 @@ fn was_cut_off(checkpoints: &Checkpoints) -> bool {
 
 /// Why a checkpoint is not restored.
 enum Unusable {
-    Reason(String),
+    Because(Failure),
     Outcome(RunOutcome),
 }
 
-/// Brings the newest checkpoint of the task into the directories of an attempt, whose programs have not started. Returns from where
-/// the attempt continues; `None` if it starts over.
+/// Where a checkpoint is restored to.
+struct Place<'a> {
+    caller: &'a Caller,
+    assign: &'a Assign,
+    folder: &'a CheckpointFolder,
+    dirs: &'a mut AttemptDirs,
+}
+
+/// Brings the newest checkpoint of the task into the directories of an attempt, whose programs have not started; if it has none
+/// that is of use, that of the task that it continues. Returns from where the attempt continues; `None` if it starts over.
 pub(super) async fn restore(
     caller: &Caller,
     assign: &Assign,
@@ -48,83 +56,166 @@ pub(super) async fn restore(
     events: &mpsc::Sender<event::Kind>,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<Option<Continued>, RunOutcome> {
-    let checkpoints = assign.checkpoints.as_ref().filter(|known| known.exist && was_cut_off(known));
-    let Some(checkpoints) = checkpoints.filter(|_| dirs.fresh) else { return Ok(None) };
+    let Some(checkpoints) = &assign.checkpoints else { return Ok(None) };
+    let cut_off = checkpoints.exist && was_cut_off(checkpoints);
+    let is_empty = dirs.fresh || in_place(assign);
+    // Its session is there as well.
+    let is_kept = cut_off && !is_empty && !assign.resume_session.is_empty();
+    let own = cut_off && is_empty;
+    if is_kept || !(own || checkpoints.continues) {
+        return Ok(None);
+    }
     let mut stop_of_git = stop.clone();
-    let restored = tokio::select! {
-        restored = bring(caller, assign, folder, dirs, &mut stop_of_git) => restored,
-        _ = stopped(stop) => Err(Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" })),
-    };
-    let (conversation, has_files) = match restored {
-        Ok(Some(restored)) => restored,
-        Ok(None) => return Ok(None),
-        Err(Unusable::Outcome(outcome)) => return Err(outcome),
-        Err(Unusable::Reason(reason)) => {
-            let text =
-                format!("the checkpoint of an earlier attempt cannot be used: {reason}; starting over");
-            let _ = events.send(notice(Severity::Medium, "checkpoint_unusable", text)).await;
+    let mut place = Place { caller, assign, folder, dirs };
+    tokio::select! {
+        restored = place.restore(checkpoints, own, events, &mut stop_of_git) => restored,
+        _ = stopped(stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
+    }
+}
+
+impl Place<'_> {
+    async fn restore(
+        &mut self,
+        checkpoints: &Checkpoints,
+        own: bool,
+        events: &mpsc::Sender<event::Kind>,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Option<Continued>, RunOutcome> {
+        let left = match fetch(self.caller, self.assign).await {
+            Ok(left) => left,
+            Err(status) => {
+                let text = format!("failed to ask for the checkpoint: {status}");
+                let failed = failure(FailureClass::Source, text);
+                return self.start_over(checkpoints, failed, events).await;
+            }
+        };
+        if let Some(list) = left.artifacts.filter(|_| own) {
+            match self.bring(list, stop).await {
+                Ok(Some((conversation, has_files))) => {
+                    let reason = match &checkpoints.last_failure {
+                        Some(failed) => failed.message.clone(),
+                        None => "its worker had to stop".to_owned(),
+                    };
+                    let text =
+                        format!("continuing the work of an earlier attempt, which was cut off: {reason}");
+                    let _ = events.send(notice(Severity::Low, "continued", text)).await;
+                    let from = From::CutOff(reason);
+                    return Ok(Some(Continued { conversation, from, has_files }));
+                }
+                Ok(None) => {}
+                Err(Unusable::Outcome(outcome)) => return Err(outcome),
+                Err(Unusable::Because(failed)) => {
+                    let text = format!(
+                        "the checkpoint of an earlier attempt cannot be used: {}; starting over",
+                        failed.message
+                    );
+                    let _ = events.send(notice(Severity::Medium, "checkpoint_unusable", text)).await;
+                }
+            }
+        }
+        if !checkpoints.continues {
             return Ok(None);
         }
-    };
-    let reason = match &checkpoints.last_failure {
-        Some(failed) => failed.message.clone(),
-        None => "its worker had to stop".to_owned(),
-    };
-    let text = format!("continuing the work of an earlier attempt, which was cut off: {reason}");
-    let _ = events.send(notice(Severity::Low, "continued", text)).await;
-    Ok(Some(Continued { conversation, reason, has_files }))
-}
-
-/// Returns the conversation, and whether the files are those of the checkpoint.
-async fn bring(
-    caller: &Caller,
-    assign: &Assign,
-    folder: &CheckpointFolder,
-    dirs: &mut AttemptDirs,
-    stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<Option<(String, bool)>, Unusable> {
-    let left = fetch(caller, assign).await.map_err(|status| Unusable::Reason(status.to_string()))?;
-    let Some(list) = left.artifacts else { return Ok(None) };
-    let Some(checkpoint) = list.checkpoint else { return Ok(None) };
-    let mut has_files = false;
-    if let (Some(changes), Some((git, base))) = (&list.changes, &mut dirs.repository)
-        && let Some(bundle) = list.artifacts.iter().find(|artifact| artifact.name == changes.bundle)
-    {
-        let at = dirs.scratch.join("restored");
-        download(caller, assign, vec![bundle.clone()], &at).await?;
-        git::restore(git, base, &at.join(&bundle.name), changes, stop).await.map_err(
-            |error| match error {
-                GitError::Stopped => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
-                GitError::Failed { failure, .. } => Unusable::Reason(failure.message),
-            },
-        )?;
-        has_files = true;
-    }
-    let of_checkpoint = |artifact: Artifact| {
-        let name = artifact.name.strip_prefix(artifacts::CHECKPOINT)?.strip_prefix('/')?.to_owned();
-        Some(Artifact { name, ..artifact })
-    };
-    let artifacts = list.artifacts.into_iter().filter_map(of_checkpoint).collect();
-    download(caller, assign, artifacts, &folder.root.join(&folder.within)).await?;
-    Ok(Some((checkpoint.conversation, has_files)))
-}
-
-async fn download(
-    caller: &Caller,
-    assign: &Assign,
-    artifacts: Vec<Artifact>,
-    to: &Path,
-) -> Result<(), Unusable> {
-    let failed = |text: String| RunOutcome::Failed(failure(FailureClass::Environment, text));
-    tokio::fs::create_dir_all(to).await.map_err(|error| {
-        Unusable::Outcome(failed(format!("failed to create the directories of the checkpoint: {error}")))
-    })?;
-    Given::files(artifacts).fetch(caller, &assign.namespace, to).await.map_err(|outcome| match outcome {
-        RunOutcome::Failed(failed) if failed.class() != FailureClass::Environment => {
-            Unusable::Reason(failed.message)
+        let restored = match left.source {
+            Some(list) => self.bring(list, stop).await,
+            None => Ok(None),
+        };
+        match restored {
+            Ok(Some((conversation, has_files))) => {
+                let text = "continuing the conversation of another task";
+                let _ = events.send(notice(Severity::Low, "continued", text)).await;
+                let has_files = has_files || in_place(self.assign) || !self.dirs.fresh;
+                Ok(Some(Continued { conversation, from: From::Task, has_files }))
+            }
+            Ok(None) => {
+                let failed = failure(FailureClass::Invalid, "there is no checkpoint of it");
+                self.start_over(checkpoints, failed, events).await
+            }
+            Err(Unusable::Outcome(outcome)) => Err(outcome),
+            Err(Unusable::Because(failed)) => self.start_over(checkpoints, failed, events).await,
         }
-        outcome => Unusable::Outcome(outcome),
-    })
+    }
+
+    /// Starts over, unless the task has no meaning without what it continues.
+    async fn start_over(
+        &self,
+        checkpoints: &Checkpoints,
+        failed: Failure,
+        events: &mpsc::Sender<event::Kind>,
+    ) -> Result<Option<Continued>, RunOutcome> {
+        if checkpoints.continues {
+            let message =
+                format!("the conversation of the other task cannot be continued: {}", failed.message);
+            return Err(RunOutcome::Failed(Failure { message, ..failed }));
+        }
+        let text =
+            format!("the checkpoint of an earlier attempt cannot be used: {}; starting over", failed.message);
+        let _ = events.send(notice(Severity::Medium, "checkpoint_unusable", text)).await;
+        Ok(None)
+    }
+
+    /// Returns the conversation, and whether the files are those of the checkpoint. On errors, the directories are as they were.
+    async fn bring(
+        &mut self,
+        list: ArtifactList,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Option<(String, bool)>, Unusable> {
+        let Some(checkpoint) = list.checkpoint else { return Ok(None) };
+        // Nothing that a program of the attempt could have put there is in the way.
+        let at = self.dirs.closed("restored");
+        crate::workspace::remove_all(at.clone()).await;
+        let changes = list.changes.unwrap_or_default();
+        let bundle = list.artifacts.iter().find(|artifact| artifact.name == changes.bundle).cloned();
+        let bundle = bundle.filter(|_| self.dirs.fresh && self.dirs.repository.is_some());
+        let of_checkpoint =
+            |artifact: &Artifact| Path::new(&artifact.name).starts_with(artifacts::CHECKPOINT);
+        let artifacts = list.artifacts.into_iter().filter(of_checkpoint);
+        self.download(artifacts.chain(bundle.clone()).collect(), &at).await?;
+        let mut has_files = false;
+        if let Some((git, base)) = self.dirs.repository.as_mut().filter(|_| self.dirs.fresh) {
+            if let Some(bundle) = bundle {
+                // Programs of the attempt may write there, as git does.
+                let inner = self.dirs.scratch.join("restored");
+                let _ = tokio::fs::create_dir_all(&inner).await;
+                let path = inner.join("changes.bundle");
+                let moved = tokio::fs::copy(at.join(&bundle.name), &path).await;
+                moved.map_err(|error| {
+                    let text = format!("failed to write the changes of the checkpoint: {error}");
+                    Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+                })?;
+                git::restore(git, base, &path, &changes, stop).await.map_err(|error| match error {
+                    GitError::Stopped => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
+                    GitError::Failed { failure, .. } => Unusable::Because(failure),
+                })?;
+                crate::workspace::remove_all(inner).await;
+                has_files = true;
+            } else {
+                // Nothing had changed.
+                has_files = changes.base_commit == base.commit;
+            }
+        }
+        let copied = artifacts::place_checkpoint(at.join(artifacts::CHECKPOINT), self.folder.clone());
+        copied.await.map_err(|error| {
+            let text = format!("failed to write the conversation of the checkpoint: {error}");
+            Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+        })?;
+        crate::workspace::remove_all(at).await;
+        Ok(Some((checkpoint.conversation, has_files)))
+    }
+
+    async fn download(&self, artifacts: Vec<Artifact>, to: &Path) -> Result<(), Unusable> {
+        let failed = |text: String| RunOutcome::Failed(failure(FailureClass::Environment, text));
+        tokio::fs::create_dir_all(to).await.map_err(|error| {
+            Unusable::Outcome(failed(format!("failed to create the directories of the checkpoint: {error}")))
+        })?;
+        let fetched = Given::files(artifacts).fetch(self.caller, &self.assign.namespace, to).await;
+        fetched.map_err(|outcome| match outcome {
+            RunOutcome::Failed(failed) if failed.class() != FailureClass::Environment => {
+                Unusable::Because(failed)
+            }
+            outcome => Unusable::Outcome(outcome),
+        })
+    }
 }
 
 /// Keeps checkpoints of an attempt that runs, now and then.

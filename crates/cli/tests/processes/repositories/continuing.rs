@@ -10,15 +10,15 @@ use super::{Site, site_of};
 use crate::{Fixture, Graces, claude, workload};
 
 /// Starts a site whose worker keeps checkpoints at this interval.
-async fn site_with(interval: &str) -> Result<Site> {
+pub(super) async fn site_with(interval: &str, slots: usize) -> Result<Site> {
     let mut fixture = Fixture::start(Graces::SHORT).await?;
     fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", interval.to_owned())];
-    site_of(fixture, 1).await
+    site_of(fixture, slots).await
 }
 
 impl Site {
     /// Waits for a list of artifacts of the first attempt.
-    async fn kept(&self, task: &str, wanted: impl Fn(&ArtifactList) -> bool) -> Result<()> {
+    pub(super) async fn kept(&self, task: &str, wanted: impl Fn(&ArtifactList) -> bool) -> Result<()> {
         let client = self.fixture.client()?;
         tasks::eventually("a checkpoint", async || {
             let kept = client.fetch_artifacts(task).await?.attempts;
@@ -28,7 +28,7 @@ impl Site {
     }
 
     /// Kills the worker, with all that it has on its disk, and starts another one.
-    async fn lose_worker(&mut self) -> Result<()> {
+    pub(super) async fn lose_worker(&mut self) -> Result<()> {
         self._worker.signal(Signal::SIGKILL);
         self._worker.wait().await;
         std::fs::rename(self.fixture.state_dir(), self.fixture.dir().join("lost"))?;
@@ -50,7 +50,7 @@ fn codes(log: &[v1::Event]) -> Vec<&str> {
 /// A program that keeps notes for its next attempt.
 #[tokio::test]
 async fn work_survives_the_loss_of_the_workers_disk() -> Result<()> {
-    let mut site = site_with("200ms").await?;
+    let mut site = site_with("200ms", 1).await?;
     let client = site.fixture.client()?;
     let line = "if test $ROTA_ATTEMPT = 1; then echo a > a; git add a; git commit -qm by-the-agent; echo b > b; echo more >> README.md; \
                 mkdir -p $ROTA_CHECKPOINT/deep; echo 50 > $ROTA_CHECKPOINT/deep/step; sleep 600; fi; \
@@ -74,7 +74,7 @@ async fn work_survives_the_loss_of_the_workers_disk() -> Result<()> {
 /// Without a checkpoint in between, a worker that stops leaves one.
 #[tokio::test]
 async fn planned_stops_lose_nothing() -> Result<()> {
-    let mut site = site_with("0s").await?;
+    let mut site = site_with("0s", 1).await?;
     let client = site.fixture.client()?;
     let line = "if test -e $ROTA_CHECKPOINT/step; then cat b; exit; fi; echo b > b; echo 1 > $ROTA_CHECKPOINT/step; echo working; sleep 600";
     let task = tasks::create(&client, site.task("drained", line)).await?;
@@ -93,7 +93,7 @@ async fn planned_stops_lose_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn attempts_that_fail_by_themselves_start_over() -> Result<()> {
-    let site = site_with("0s").await?;
+    let site = site_with("0s", 1).await?;
     let client = site.fixture.client()?;
     let line = "ls $ROTA_CHECKPOINT; git status --porcelain; echo b > b; echo 1 > $ROTA_CHECKPOINT/step; test $ROTA_ATTEMPT = 2";
     let mut task = site.task("fails", line);
@@ -111,7 +111,7 @@ async fn attempts_that_fail_by_themselves_start_over() -> Result<()> {
 async fn conversations_continue_on_another_worker() -> Result<()> {
     let model = rota_fake_model::Options::default().start().await?;
     let program = tokio::task::spawn_blocking(claude::installed).await??;
-    let mut site = site_with("200ms").await?;
+    let mut site = site_with("200ms", 1).await?;
     let client = site.fixture.client()?;
     let until = site.fixture.dir().join("go-on");
     let claude = v1::ClaudeRuntime { program, allowed_tools: vec!["Bash".to_owned()], ..Default::default() };

@@ -3,6 +3,7 @@
 
 mod apply;
 mod continuing;
+mod conversations;
 mod gates;
 mod push;
 

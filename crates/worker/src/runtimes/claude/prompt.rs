@@ -6,13 +6,14 @@
 //! - `<previous_results>`: for each task that this one depends on, a `<result task="…" state="…">` with its
 //!   text, and its data as JSON under `<data>`. A text is truncated to 32 KiB, all of them to 256 KiB.
 //!
-//! For an attempt that resumes the session of an earlier attempt, a line to that effect precedes it.
+//! For an attempt that resumes the session of an earlier attempt, a line to that effect precedes it. For a task that continues the
+//! conversation of another one, it is the next message there.
 
 use std::fmt::Write;
 
 use rota_proto::worker::v1::{Assign, PreviousResult};
 
-use crate::runtimes::{Attempt, Continued, sanitize, structs};
+use crate::runtimes::{Attempt, Continued, From, sanitize, structs};
 
 const MAX_RESULT_BYTES: usize = 32 * 1024;
 const MAX_RESULTS_BYTES: usize = 256 * 1024;
@@ -22,22 +23,36 @@ const MAX_REASON_BYTES: usize = 2 * 1024;
 /// Builds the message. `resumed`: the CLI continues an earlier session, which has the task already.
 pub(super) fn build(attempt: &Attempt, resumed: bool) -> String {
     let (round, continued) = (attempt.round.as_ref(), attempt.continued.as_ref());
-    match (round, continued) {
+    let cut_off_by = |continued: &Continued| match &continued.from {
+        From::CutOff(reason) => Some(cut_off(reason, continued.has_files)),
+        From::Task => None,
+    };
+    match (round, continued.and_then(cut_off_by)) {
         (Some(round), _) if resumed => round.message.clone(),
-        (None, Some(continued)) if resumed => cut_off(continued),
+        (None, Some(cut_off)) if resumed => cut_off,
         (Some(round), _) => format!("{}\n\n{LOST}\n\n{}", first(&attempt.assign, resumed), round.message),
-        (None, Some(continued)) => format!("{}\n\n{}", first(&attempt.assign, resumed), cut_off(continued)),
-        (None, None) => format!("{}{}", first(&attempt.assign, resumed), failed(&attempt.assign, resumed)),
+        (None, Some(cut_off)) => format!("{}\n\n{cut_off}", first(&attempt.assign, resumed)),
+        (None, None) => match continued {
+            Some(other) => {
+                let files = if other.has_files { "" } else { ELSEWHERE };
+                format!("{}{files}{}", first(&attempt.assign, false), failed(&attempt.assign, false))
+            }
+            None => format!("{}{}", first(&attempt.assign, resumed), failed(&attempt.assign, resumed)),
+        },
     }
 }
+
+/// What an agent gets besides the next message of its conversation, where its files are not.
+const ELSEWHERE: &str =
+    "\n\nYou are in another directory: files that you have worked on before may not be there.";
 
 /// What an agent that has lost its conversation gets besides its task.
 const LOST: &str = "You have worked on this before: see what is there already.";
 
-fn cut_off(continued: &Continued) -> String {
-    let mut reason = continued.reason.clone();
+fn cut_off(reason: &str, has_files: bool) -> String {
+    let mut reason = reason.to_owned();
     sanitize::truncate(&mut reason, MAX_REASON_BYTES);
-    let files = if continued.has_files {
+    let files = if has_files {
         "The files are as they were at the last checkpoint, which may be some minutes old."
     } else {
         "The files may not be as you left them."
@@ -164,8 +179,8 @@ mod tests {
 
     #[test]
     fn work_that_was_cut_off_continues() {
-        let reason = "the worker was lost".to_owned();
-        let continued = Continued { conversation: "c".to_owned(), reason, has_files: true };
+        let from = From::CutOff("the worker was lost".to_owned());
+        let continued = Continued { conversation: "c".to_owned(), from, has_files: true };
         let attempt = Attempt { continued: Some(continued), ..attempt(&assign(2)) };
         let message = build(&attempt, true);
         assert!(
@@ -180,8 +195,23 @@ mod tests {
         let mut assign = assign(2);
         let message = "the tests fail".to_owned();
         let last_failure = Some(rota_proto::v1::Failure { message, ..Default::default() });
-        assign.checkpoints = Some(rota_proto::worker::v1::Checkpoints { exist: false, last_failure });
+        assign.checkpoints = Some(rota_proto::worker::v1::Checkpoints { last_failure, ..Default::default() });
         assert!(build(&attempt(&assign), false).ends_with("you start over: the tests fail"));
+        let mut attempt = attempt(&assign);
+        attempt.continued =
+            Some(Continued { conversation: "c".to_owned(), from: From::Task, has_files: true });
+        assert_eq!(
+            build(&attempt, true),
+            "Do it.\n\nAn earlier attempt at this task failed, and you start over: the tests fail"
+        );
+    }
+
+    #[test]
+    fn prompt_is_next_message_of_continued_conversation() {
+        let continued = |has_files| Continued { conversation: "c".to_owned(), from: From::Task, has_files };
+        let attempt = |has_files| Attempt { continued: Some(continued(has_files)), ..attempt(&assign(1)) };
+        assert_eq!(build(&attempt(true), true), "Do it.");
+        assert!(build(&attempt(false), true).starts_with("Do it.\n\nYou are in another directory"));
     }
 
     #[test]

@@ -16,9 +16,12 @@ use super::process::{Process, Start};
 use super::record::Record;
 use super::usage::UsageTotals;
 use super::{environment, events, prompt};
-use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Stop, stopped};
+use crate::runtimes::{Attempt, Channels, Continued, From, RunOutcome, RunReport, Stop, stopped};
 use crate::supervise::{Error, Exit, Program};
 
+const NOT_CONTINUED: &str = "Claude Code does not continue the conversation of the other task";
+const NOT_CONTINUED_HINT: &str =
+    "see the log; create the task without `continueFrom`, with all that it needs in its prompt";
 /// Grace period for a CLI that does not exit after its last result.
 const EXIT_GRACE: Duration = Duration::from_secs(3);
 
@@ -48,6 +51,12 @@ pub(super) async fn run(
     if let Some(session) = &given {
         match once(start, attempt, &options, &files, session, channels).await {
             Some(report) => return report,
+            // Without the conversation, what is asked next has no meaning.
+            None if attempt.round.is_none()
+                && matches!(attempt.continued, Some(Continued { from: From::Task, .. })) =>
+            {
+                return failed(super::options::invalid(NOT_CONTINUED, NOT_CONTINUED_HINT));
+            }
             None => {
                 let text = format!("session {} does not exist, starting a new one", session.id());
                 let notice = events::notice(Severity::Medium, "session_lost", text);

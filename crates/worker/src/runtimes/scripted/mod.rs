@@ -1,6 +1,7 @@
 //! Runtime for deterministic scripts: for demos, load and tests. An empty script costs next to nothing;
 //! only the steps that concern processes start any.
 
+mod files;
 mod step;
 
 use std::time::Duration;
@@ -15,9 +16,13 @@ use rota_proto::v1::{
 };
 use tokio::time::sleep;
 
+use files::{CONVERSATION, FOLDER, Files};
 pub use step::{SUBCOMMAND, script_step_main};
 
-use super::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime, Stop, failure, notice, stopped};
+use super::{
+    Attempt, Channels, CheckpointFolder, Environment, RunOutcome, RunReport, Runtime, Stop, failure, notice,
+    stopped,
+};
 use crate::supervise::Running;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -29,19 +34,22 @@ impl Scripted {
         Self
     }
 
-    /// Whether a script starts processes, which need an environment.
-    pub(crate) fn needs_processes(script: &ScriptedRuntime) -> bool {
+    /// Whether a script starts processes, which need an environment, or has files.
+    pub(crate) fn needs_directories(script: &ScriptedRuntime) -> bool {
         let process = |step: &ScriptStep| {
             matches!(step.kind, Some(Step::Hang(true) | Step::Crash(_) | Step::SpawnOrphan(true)))
         };
-        script.steps.iter().any(process)
+        let file = |step: &ScriptStep| {
+            matches!(step.kind, Some(Step::WriteFile(_) | Step::Remember(_) | Step::Recall(_)))
+        };
+        script.steps.iter().any(|step| process(step) || file(step))
     }
 }
 
 #[async_trait]
 impl Runtime for Scripted {
     async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
-        let Attempt { assign, environment, .. } = attempt;
+        let Attempt { assign, environment, workspace, scratch, .. } = attempt;
         let runtime = assign.spec.as_ref().and_then(|spec| spec.runtime.as_ref());
         let script = match runtime.and_then(|runtime| runtime.kind.as_ref()) {
             Some(runtime::Kind::Scripted(script)) => script,
@@ -55,6 +63,7 @@ impl Runtime for Scripted {
             channels,
             random,
             environment,
+            files: Files { workspace, conversation: &scratch.join(FOLDER).join(CONVERSATION) },
             attempt: assign.attempt,
             usage: None,
             orphan_parents: Vec::new(),
@@ -68,6 +77,11 @@ impl Runtime for Scripted {
         }
         let outcome = outcome.unwrap_or_else(|| RunOutcome::Succeeded(TaskResult::default()));
         run.finish(outcome).await
+    }
+
+    fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
+        let scratch = Some(&attempt.scratch).filter(|scratch| !scratch.as_os_str().is_empty())?;
+        Some(CheckpointFolder { root: scratch.clone(), within: FOLDER.into(), conversations: Vec::new() })
     }
 }
 
@@ -89,6 +103,7 @@ struct ScriptRun<'a> {
     channels: &'a mut Channels,
     random: StdRng,
     environment: &'a Environment,
+    files: Files<'a>,
     attempt: i32,
     usage: Option<Usage>,
     /// Processes whose orphans live until the end of the attempt.
@@ -139,7 +154,15 @@ impl ScriptRun<'_> {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
                 return None;
             }
-            Step::Hang(false) | Step::SpawnOrphan(false) | Step::KillWorker(false) => return None,
+            Step::WriteFile(file) => return self.files.write(&file).await.err(),
+            Step::Remember(line) => return self.files.remember(&line).await.err(),
+            Step::Recall(true) => {
+                let text = self.files.conversation().await;
+                event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text })
+            }
+            Step::Hang(false) | Step::SpawnOrphan(false) | Step::KillWorker(false) | Step::Recall(false) => {
+                return None;
+            }
         };
         self.emit(event).await
     }

@@ -1,0 +1,168 @@
+//! `rota continue` and `rota fork`: tasks that continue the conversation of another one, set up as that one was.
+
+use clap::Args;
+use rota_crds::{HumanDuration, Usd};
+use rota_proto::labels::CLUSTER;
+use rota_proto::v1::{CreateTaskRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
+
+use super::pairs;
+use super::run::{create_and_follow, prompt};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+const CONTINUE_EXAMPLES: &str = "\
+Examples:
+  rota continue fix-parser \"And now add a test\"
+  rota continue 0198b6a2-6c1e-7f5e-9d3a-5f2d8c1b7e40 --detach \"Rebase it on main\"";
+
+const FORK_EXAMPLES: &str = "\
+Examples:
+  rota fork fix-parser \"Try it without a parser generator\"
+  rota fork fix-parser --name second-try";
+
+/// Prompt of a fork that is given none.
+const GO_ON: &str = "Continue.";
+
+/// Continue the conversation of a finished task, with its files, in a new task
+///
+/// The new task has the agent, the workspace, the limits and the environment of the old one, unless a flag sets another.
+#[derive(Debug, Args)]
+#[command(after_long_help = CONTINUE_EXAMPLES)]
+pub struct Continue {
+    /// Id or name of the task
+    pub task: String,
+    /// Next message of the conversation; `-` reads it from standard input
+    pub prompt: String,
+    #[command(flatten)]
+    pub new: New,
+}
+
+/// Continue from the newest checkpoint of a task that may still run, in a new task
+///
+/// The old task is not disturbed. The new one has its agent, workspace, limits and environment, unless a flag sets another.
+#[derive(Debug, Args)]
+#[command(after_long_help = FORK_EXAMPLES)]
+pub struct Fork {
+    /// Id or name of the task
+    pub task: String,
+    /// Next message of the conversation; `-` reads it from standard input [default: Continue.]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub new: New,
+}
+
+/// What differs from the old task.
+#[derive(Debug, Args)]
+pub struct New {
+    /// Name of the new task
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Agent that runs the new task, with the same kind of runtime
+    #[arg(long, short, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Timeout of the new task, such as 10m
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub timeout: Option<HumanDuration>,
+    /// Maximum cost of the new task in US dollars, such as 0.50
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
+    pub budget_usd: Option<Usd>,
+    /// Secret environment variable, taken from the environment of this command, since those of the old task are not copied; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub secret_env: Vec<String>,
+    /// Idempotency key: repeating the command with it returns the same task
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Print the new task's id and exit without waiting
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Print only the result, not the progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl Continue {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        self.new.run(context, &self.task, &self.prompt, false).await
+    }
+}
+
+impl Fork {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let prompt = self.prompt.as_deref().unwrap_or(GO_ON);
+        self.new.run(context, &self.task, prompt, true).await
+    }
+}
+
+impl New {
+    async fn run(&self, context: &Context, task: &str, given: &str, fork: bool) -> anyhow::Result<Exit> {
+        let prompt = prompt(Some(given))?.unwrap_or_default();
+        if prompt.trim().is_empty() {
+            return Err(Failure::usage("the message is empty").into());
+        }
+        let before = context.client.get_task(GetTaskRequest { name: context.task(task)? }).await?;
+        let request = self.request(context, before, prompt, fork)?;
+        create_and_follow(context, request, self.detach, self.quiet).await.map(|(_, exit)| exit)
+    }
+
+    fn request(
+        &self,
+        context: &Context,
+        before: Task,
+        prompt: String,
+        fork: bool,
+    ) -> anyhow::Result<CreateTaskRequest> {
+        let secrets = pairs::from_environment(&self.secret_env)?;
+        let given = before.spec.unwrap_or_default();
+        if let Some(missing) = given.secret_names.iter().find(|name| !secrets.contains_key(*name)) {
+            let text = format!("the task has the secret {missing}, which is not copied");
+            return Err(Failure::usage(text).hint(format!("pass it with --secret-env {missing}")).into());
+        }
+        let mut spec = TaskSpec {
+            prompt,
+            secrets,
+            continue_from: before.uid.clone(),
+            fork,
+            // Of the task itself, and not of what comes next.
+            title: String::new(),
+            input: None,
+            inputs: Vec::new(),
+            depends_on: Vec::new(),
+            start_time: None,
+            secret_names: Vec::new(),
+            ..given
+        };
+        if let Some(agent) = &self.agent {
+            let kind = rota_proto::v1::target::Kind::Agent(agent.clone());
+            spec.target = Some(rota_proto::v1::Target { kind: Some(kind) });
+        }
+        let limits = spec.limits.get_or_insert_default();
+        if let Some(timeout) = self.timeout {
+            limits.timeout = Some(pbjson_types::Duration::from(timeout.0));
+        }
+        if let Some(budget) = self.budget_usd {
+            limits.budget_micro_usd = budget.micro;
+        }
+        if let Some(workspace) = &mut spec.workspace
+            && workspace.mode() == WorkspaceMode::Keep
+            && workspace.path.is_empty()
+        {
+            // That of the old task.
+            workspace.path = before.uid;
+        }
+        let mut labels = before.labels;
+        // It has no resource: the operator would cancel it.
+        labels.remove(CLUSTER);
+        Ok(CreateTaskRequest {
+            parent: rota_proto::names::namespace(&context.namespace),
+            task: Some(Task {
+                alias: self.name.clone().unwrap_or_default(),
+                spec: Some(spec),
+                priority: before.priority,
+                labels,
+                ..Task::default()
+            }),
+            idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
+            ..CreateTaskRequest::default()
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! What a task continues: the newest checkpoint of another task, which is checked and kept with the input of the new one. So the other
+//! task may be removed, or go on.
+
+use prost::Message;
+use rota_core::TaskId;
+use rota_core::task::Task;
+use rota_proto::v1::{self, ArtifactList, runtime::Kind};
+use tonic::Status;
+
+use super::create::Creator;
+use crate::artifacts;
+use crate::wire::names::{self, TaskName};
+use crate::wire::status::{hinted, invalid};
+
+const FIELD: &str = "task.spec.continue_from";
+
+impl Creator {
+    /// Returns the checkpoint that a new task continues, if it continues any, and writes the id of its task into the spec.
+    pub(super) async fn source(
+        &self,
+        task: &Task,
+        spec: &mut v1::TaskSpec,
+    ) -> Result<Option<ArtifactList>, Status> {
+        if spec.continue_from.is_empty() {
+            return match spec.fork {
+                true => Err(invalid("task.spec.fork", "is only for a task with continue_from")),
+                false => Ok(None),
+            };
+        }
+        if let Some(kept) = self.kept_by(task).await? {
+            return Ok(Some(kept));
+        }
+        let name = match spec.continue_from.parse() {
+            Ok(id) => TaskName::Id(id),
+            Err(_) => TaskName::Alias(names::alias(FIELD, &spec.continue_from)?),
+        };
+        let source = self.store.task(&task.namespace, name).await?;
+        spec.continue_from = source.id.to_string();
+        if !source.state.is_final() && !spec.fork {
+            let text =
+                format!("task {} is {}; only an ended task can be continued", source.id, source.state.name());
+            let hint = "wait for its end, or fork it: `rota fork`, or `fork` in the spec";
+            return Err(hinted("TASK_NOT_ENDED", text, hint));
+        }
+        let payload = self.store.payload(&source).await?.unwrap_or_default();
+        let its = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
+        if let (Some(its), Some(own)) = (self.kind(&source, &its), self.kind(task, spec))
+            && its != own
+        {
+            return Err(invalid(
+                FIELD,
+                format!("task {} has the runtime {its}, and this one {own}", source.id),
+            ));
+        }
+        match self.checkpoint_of(&source).await? {
+            Some(list) => Ok(Some(list)),
+            None => Err(no_checkpoint(source.id)),
+        }
+    }
+
+    /// Returns what the task that this one repeats has continued.
+    async fn kept_by(&self, task: &Task) -> Result<Option<ArtifactList>, Status> {
+        let Some(id) = task.retry_of else { return Ok(None) };
+        let Some(before) = self.store.record(&task.namespace, id).await? else { return Ok(None) };
+        let lists = artifacts::of_task(&self.store, &before, 0..=0).await?;
+        Ok(lists.into_iter().filter_map(|input| input.list).find_map(checkpoint))
+    }
+
+    /// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself.
+    async fn checkpoint_of(&self, task: &Task) -> Result<Option<ArtifactList>, Status> {
+        let lists = artifacts::of_task(&self.store, task, 0..=u32::MAX).await?;
+        Ok(lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint))
+    }
+
+    /// Returns the kind of a task's runtime; `None` if its agent is not known.
+    fn kind(&self, task: &Task, spec: &v1::TaskSpec) -> Option<&'static str> {
+        let own = spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()).map(kind);
+        own.or_else(|| {
+            let agent = self.agents.get(&(task.namespace.clone(), task.target.agent()?.clone()))?;
+            agent.spec.runtime.as_ref()?.kind.as_ref().map(kind)
+        })
+    }
+}
+
+fn kind(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Claude(_) => "claude",
+        Kind::Command(_) => "command",
+        Kind::Scripted(_) => "scripted",
+        Kind::External(_) => "external",
+    }
+}
+
+/// Returns what of a list a later attempt continues from.
+pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
+    let checkpoint = list.checkpoint?;
+    let mut artifacts = list.artifacts;
+    let changes = list.changes.map(|changes| v1::Changes { patch: String::new(), pushed: false, ..changes });
+    let bundle = changes.as_ref().map(|changes| changes.bundle.clone()).unwrap_or_default();
+    artifacts.retain(|artifact| artifact.name.starts_with("checkpoint/") || artifact.name == bundle);
+    Some(ArtifactList { artifacts, changes, checkpoint: Some(checkpoint), ..ArtifactList::default() })
+}
+
+fn no_checkpoint(id: TaskId) -> Status {
+    let text = format!("task {id} has left no checkpoint to continue from");
+    let hint = "tasks of the runtimes `claude` and `command` leave one at the end of each attempt, and every few minutes before: \
+                see `rota artifacts`";
+    hinted("NO_CHECKPOINT", text, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{Artifact, Changes, Checkpoint};
+
+    use super::*;
+
+    #[test]
+    fn checkpoint_has_only_what_is_needed() {
+        let artifact = |name: &str| Artifact { name: name.to_owned(), ..Artifact::default() };
+        let names = ["checkpoint/c.jsonl", "git/changes.bundle", "git/changes.patch", "output/a"];
+        let changes = Changes {
+            patch: "git/changes.patch".to_owned(),
+            bundle: "git/changes.bundle".to_owned(),
+            pushed: true,
+            ..Changes::default()
+        };
+        let list = ArtifactList {
+            artifacts: names.map(artifact).into(),
+            changes: Some(changes),
+            checkpoint: Some(Checkpoint { conversation: "c".to_owned() }),
+            ..ArtifactList::default()
+        };
+        assert_eq!(checkpoint(ArtifactList { checkpoint: None, ..list.clone() }), None);
+        let kept = checkpoint(list).unwrap();
+        let names: Vec<_> = kept.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+        assert_eq!(names, ["checkpoint/c.jsonl", "git/changes.bundle"]);
+        let changes = kept.changes.unwrap();
+        assert!(changes.patch.is_empty() && !changes.pushed);
+    }
+}
