@@ -5,7 +5,9 @@
 //! of this process does not lose them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 use super::bundle::borrowing;
 use super::clone::Base;
 use super::failure::Cause;
+use super::pin_links::{self, Patterns};
 use super::run::{Git, GitError};
 use crate::artifacts::globs;
 use crate::runtimes::Stop;
@@ -25,9 +28,13 @@ const AWAY: &str = ".git/rota-pinned/files";
 /// Shows that all of them are there.
 const COMPLETE: &str = ".git/rota-pinned/complete";
 const FOLDER: &str = ".git/rota-pinned";
-const MAX_ENTRIES: usize = 500_000;
-/// Bytes of the list of pinned files.
-const MAX_LIST: u64 = 64 << 20;
+/// Mode that git has for links.
+const LINK: &[u8] = b"120000";
+pub(super) const MAX_ENTRIES: usize = 500_000;
+/// Bytes of the list of the commit's files.
+const MAX_LIST: u64 = 128 << 20;
+/// Searches for links, at most: one that is moved away can make another lead somewhere.
+const MAX_SEARCHES: usize = 8;
 
 /// Pinned files of a repository.
 #[derive(Debug)]
@@ -58,18 +65,21 @@ impl Pins {
         let empty = git.run(&["hash-object", "-t", "tree", "/dev/null"], stop).await?;
         let list = self.folder.join("files");
         let output = format!("--output={}", list.display());
-        let args =
-            ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules", &output];
+        let args = ["diff", "--raw", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules", &output];
         let args: Vec<_> = args.into_iter().chain([empty.as_str(), &self.base.commit, "--"]).collect();
         git.run(&args, stop).await?;
-        let globs = self.globs()?;
-        let names = pinned(&list, &globs).await.map_err(|error| self.failed(&error))?;
-        let (workspace, any) = (self.git.directory.clone(), !names.is_empty());
-        let moved = tokio::task::spawn_blocking(move || move_away(&workspace, &globs, &names)).await;
-        self.moved(moved)?;
-        if !any {
+        let (globs, patterns) = (self.globs()?, self.patterns()?);
+        let listed = listed(&list, &globs).await.map_err(|error| self.failed(&error))?;
+        let workspace = self.git.directory.clone();
+        let moved =
+            tokio::task::spawn_blocking(move || move_away(&workspace, &globs, &patterns, listed)).await;
+        let wanted = self.moved(moved)?;
+        if wanted.is_empty() {
             return Ok(());
         }
+        let bytes: Vec<_> =
+            wanted.iter().flat_map(|name| [name.as_os_str().as_bytes(), &[0]].concat()).collect();
+        tokio::fs::write(&list, bytes).await.map_err(|error| self.failed(&error))?;
         let source = format!("--source={}", self.base.commit);
         let list = format!("--pathspec-from-file={}", list.display());
         let args = ["--literal-pathspecs", "restore", &source, "--worktree", &list, "--pathspec-file-nul"];
@@ -86,7 +96,11 @@ impl Pins {
         globs(&self.patterns).map_err(|error| self.git.failed(Cause::Task, error.to_string()))
     }
 
-    fn moved(&self, moved: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), GitError> {
+    fn patterns(&self) -> Result<Patterns, GitError> {
+        Patterns::new(&self.patterns).map_err(|error| self.git.failed(Cause::Task, error.to_string()))
+    }
+
+    fn moved<T>(&self, moved: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, GitError> {
         moved.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.failed(&error))
     }
 
@@ -120,26 +134,46 @@ impl Pins {
     }
 }
 
-/// Returns which files of a list are pinned, and leaves only those in it.
-async fn pinned(list: &Path, globs: &GlobSet) -> io::Result<BTreeSet<PathBuf>> {
-    use std::os::unix::ffi::OsStrExt;
+/// Files of the commit that the task started from.
+#[derive(Debug, Default)]
+struct Listed {
+    pinned: BTreeSet<PathBuf>,
+    links: BTreeSet<PathBuf>,
+}
+
+/// Reads a list of the commit's files, which git has written.
+async fn listed(list: &Path, globs: &GlobSet) -> io::Result<Listed> {
     if tokio::fs::symlink_metadata(list).await?.len() > MAX_LIST {
         return Err(io::Error::other("there are too many files"));
     }
     let all = tokio::fs::read(list).await?;
-    let names = all.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    let names = names.map(|name| Path::new(std::ffi::OsStr::from_bytes(name)));
-    let names: BTreeSet<_> = names.filter(|name| globs.is_match(name)).map(Path::to_owned).collect();
-    let bytes: Vec<_> = names.iter().flat_map(|name| [name.as_os_str().as_bytes(), &[0]].concat()).collect();
-    tokio::fs::write(list, bytes).await?;
-    Ok(names)
+    let mut listed = Listed::default();
+    let mut fields = all.split(|byte| *byte == 0);
+    while let (Some(modes), Some(name)) = (fields.next(), fields.next()) {
+        let name = Path::new(OsStr::from_bytes(name));
+        if globs.is_match(name) {
+            listed.pinned.insert(name.to_owned());
+        }
+        if modes.split(|byte| *byte == b' ').nth(1) == Some(LINK) {
+            listed.links.insert(name.to_owned());
+        }
+    }
+    Ok(listed)
 }
 
-/// Moves all pinned files away, and whatever is in the place of a folder of those that come.
-fn move_away(workspace: &Path, globs: &GlobSet, coming: &BTreeSet<PathBuf>) -> io::Result<()> {
-    let workspace = Dir::open_ambient_dir(workspace, ambient_authority())?;
+/// Moves all pinned files away, whatever is in the place of a folder of those that come, and links that hide files. Returns the
+/// files of the commit that come.
+fn move_away(
+    workspace: &Path,
+    globs: &GlobSet,
+    patterns: &Patterns,
+    listed: Listed,
+) -> io::Result<BTreeSet<PathBuf>> {
+    let root = workspace;
+    let workspace = Dir::open_ambient_dir(root, ambient_authority())?;
     put_back_in(&workspace, globs)?;
     workspace.create_dir_all(AWAY)?;
+    let Listed { pinned: mut coming, links } = listed;
     let in_the_way = |path: &Path| {
         let is_folder_of_one =
             coming.range(path.to_owned()..).next().is_some_and(|name| name.starts_with(path));
@@ -148,7 +182,23 @@ fn move_away(workspace: &Path, globs: &GlobSet, coming: &BTreeSet<PathBuf>) -> i
     for path in files(&workspace, |path| globs.is_match(path) || in_the_way(path))? {
         rename(&workspace, &path, &Path::new(AWAY).join(&path))?;
     }
-    workspace.write(COMPLETE, "")
+    for search in 0.. {
+        let hiding = pin_links::hiding(root, patterns, &links)?;
+        if hiding.is_empty() {
+            break;
+        }
+        if search == MAX_SEARCHES {
+            return Err(io::Error::other("links lead to links that were moved away"));
+        }
+        for path in hiding {
+            rename(&workspace, &path, &Path::new(AWAY).join(&path))?;
+            if links.contains(&path) {
+                coming.insert(path);
+            }
+        }
+    }
+    workspace.write(COMPLETE, "")?;
+    Ok(coming)
 }
 
 /// Puts what was moved away back, in the place of what is there now.
@@ -226,6 +276,14 @@ mod tests {
         root
     }
 
+    fn away(root: &tempfile::TempDir, coming: &[&str]) -> GlobSet {
+        let all = ["tests/**".to_owned()];
+        let globs = globs(&all).unwrap();
+        let listed = Listed { pinned: coming.iter().map(PathBuf::from).collect(), ..Listed::default() };
+        move_away(root.path(), &globs, &Patterns::new(&all).unwrap(), listed).unwrap();
+        globs
+    }
+
     fn names(root: &tempfile::TempDir) -> Vec<String> {
         let folder = Dir::open_ambient_dir(root.path(), ambient_authority()).unwrap();
         let mut names: Vec<_> =
@@ -238,8 +296,7 @@ mod tests {
     fn files_are_exchanged_and_put_back() {
         let all = [("tests/a", "agent"), ("tests/deep/.git/b", "agent"), ("src/c", "agent")];
         let root = workspace(&all);
-        let globs = globs(&["tests/**".to_owned()]).unwrap();
-        move_away(root.path(), &globs, &["tests/a".into()].into()).unwrap();
+        let globs = away(&root, &["tests/a"]);
         assert_eq!(names(&root), ["src/c"]);
         fs::write(root.path().join("tests/a"), "base").unwrap();
         fs::write(root.path().join("tests/made"), "by a check").unwrap();
@@ -260,7 +317,7 @@ mod tests {
         put_back(root.path(), &globs).unwrap();
         assert_eq!(names(&root), ["tests/a", "tests/b"]);
         // While they were put back.
-        move_away(root.path(), &globs, &BTreeSet::new()).unwrap();
+        away(&root, &[]);
         fs::remove_file(root.path().join(COMPLETE)).unwrap();
         fs::rename(root.path().join(AWAY).join("tests/a"), root.path().join("tests/a")).unwrap();
         put_back(root.path(), &globs).unwrap();
@@ -271,8 +328,7 @@ mod tests {
     fn links_in_place_of_folders_are_moved() {
         let root = workspace(&[("own/run", "agent")]);
         std::os::unix::fs::symlink("own", root.path().join("tests")).unwrap();
-        let globs = globs(&["tests/**".to_owned()]).unwrap();
-        move_away(root.path(), &globs, &["tests/run".into()].into()).unwrap();
+        let globs = away(&root, &["tests/run"]);
         assert_eq!(names(&root), ["own/run"]);
         fs::create_dir(root.path().join("tests")).unwrap();
         fs::write(root.path().join("tests/run"), "base").unwrap();

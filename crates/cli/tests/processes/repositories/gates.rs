@@ -181,3 +181,37 @@ async fn checks_see_pinned_files_as_they_were() -> Result<()> {
     assert_eq!(site.failure(kept).await?.class(), FailureClass::Invalid);
     Ok(())
 }
+
+/// Behind a link to a folder, files have names that their own do not show.
+#[tokio::test]
+async fn links_hide_no_files_from_pins() -> Result<()> {
+    let site = site(1).await?;
+    let user = site.clone("user").await?;
+    std::fs::create_dir_all(user.join("src/a"))?;
+    std::fs::create_dir_all(user.join("src/shared"))?;
+    std::fs::write(user.join("src/a/test_one"), "grep -q right answer\n")?;
+    std::fs::write(user.join("src/shared/data"), "data\n")?;
+    std::os::unix::fs::symlink("shared", user.join("src/linked"))?;
+    // Stops at the first file that asks for it, as test frameworks do.
+    let all = "for file in src/*/test_*; do sh $file; case $? in 0) ;; 77) exit 0;; *) exit 1; esac; done; cat src/linked/data\n";
+    std::fs::write(user.join("run.sh"), all)?;
+    git(&user, &["add", "."]).await?;
+    git(&user, &["commit", "-q", "-m", "tests"]).await?;
+    git(&user, &["push", "-q", "origin", "HEAD:main"]).await?;
+
+    let pinned_files = vec!["src/*/test_*".to_owned(), "run.sh".to_owned()];
+    let checks = v1::DoneWhen { pinned_files, ..done_when(&["sh run.sh"]) };
+    let task =
+        |alias: &str, line: &str| once(site.task(alias, line), |spec| spec.done_when = Some(checks.clone()));
+    // One that is added, and one of the repository that leads elsewhere.
+    let hide = "mkdir own; echo exit 77 > own/test_0; ln -s ../own src/0; ln -sfn ../own src/linked; ";
+    let wrong = site.failure(task("wrong", &format!("{hide} echo wrong > answer"))).await?;
+    assert_eq!(wrong.class(), FailureClass::Checks, "{wrong:?}");
+    assert_eq!(site.succeed(task("right", &format!("{hide} echo right > answer"))).await?, "data\n");
+    for alias in ["wrong", "right"] {
+        assert_eq!(site.paths(alias).await?, ["answer", "own/test_0", "src/0", "src/linked"], "{alias}");
+    }
+    let outside = site.failure(task("outside", "mkdir \"$HOME/own\"; ln -s \"$HOME/own\" src/0")).await?;
+    assert!(outside.message.contains("src/0 is a link that leads out of the workspace"), "{outside:?}");
+    Ok(())
+}
