@@ -28,6 +28,7 @@
 
 #[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod agent;
+mod claude;
 mod convert;
 mod enums;
 mod meta;
@@ -45,6 +46,7 @@ mod task;
 mod validate;
 
 pub use agent::{Agent, AgentSecret, AgentSpec};
+pub use claude::{ClaudeRuntime, Effort, SettingSource};
 pub use enums::{
     DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, Overrides,
     PermissionMode, PermissionPolicy, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
@@ -56,8 +58,8 @@ pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use rota_settings::HumanDuration;
 pub use runtime::{
-    ClaudeRuntime, CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime,
-    ScriptFailure, ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
+    CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime, ScriptFailure,
+    ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};

@@ -7,8 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FailureClass, HumanDuration, Json, PermissionMode, PermissionPolicy, Usd, WorkflowFiles,
-    WorkspaceCleanup, WorkspaceMode,
+    ClaudeRuntime, FailureClass, HumanDuration, Json, Usd, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
 };
 
 /// How a worker executes a task. Exactly one field is set.
@@ -27,56 +26,6 @@ pub struct Runtime {
     /// Third-party worker, which decides itself how to execute tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRuntime>,
-}
-
-/// Claude Code CLI, run non-interactively.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClaudeRuntime {
-    /// Model name or alias. Defaults to the CLI's own default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub model: Option<String>,
-    /// Fallback model while `model` is overloaded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub fallback_model: Option<String>,
-    /// Available built-in tools. Defaults to all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
-    pub tools: Vec<String>,
-    /// Tools, or patterns such as `Bash(git *)`, that may be used without asking.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 1024)))]
-    pub allowed_tools: Vec<String>,
-    /// Tools, or patterns, that must not be used.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 1024)))]
-    pub disallowed_tools: Vec<String>,
-    /// Permission mode. Defaults to `acceptEdits`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permission_mode: Option<PermissionMode>,
-    /// System prompt that replaces the CLI's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262144))]
-    pub system_prompt: Option<String>,
-    /// Text appended to the CLI's system prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262144))]
-    pub append_system_prompt: Option<String>,
-    /// MCP servers by name, each in the format of the CLI's `--mcp-config`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mcp_servers: Option<Json>,
-    /// JSON schema of the answer, which becomes the data of the result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub json_schema: Option<Json>,
-    /// Answer to a tool use that no permission rule covers. Defaults to `Deny`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permission_policy: Option<PermissionPolicy>,
-    /// Path of the CLI. Defaults to `claude` on the worker's PATH.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
-    pub program: Option<String>,
 }
 
 /// Any program or shell command.

@@ -15,7 +15,7 @@ use crate::plan::{Plan, ReplyTarget};
 use crate::playback;
 use crate::reply::{Reply, estimate};
 use crate::request::Request;
-use crate::stats::{RequestRecord, Route};
+use crate::stats::{self, RequestRecord, Route};
 
 const MAX_MODEL_CHARS: usize = 128;
 
@@ -50,6 +50,8 @@ fn read(body: &[u8], record: &mut RequestRecord) -> Result<Request, ApiError> {
         .map_err(|error| ApiError::new(400, format!("invalid request: {error}")))?;
     record.model = request.model.chars().take(MAX_MODEL_CHARS).collect();
     record.stream = request.stream;
+    record.effort = request.output_config.effort.chars().take(MAX_MODEL_CHARS).collect();
+    record.marks = stats::marks(body);
     record.messages = request.messages.len();
     record.tools = request.tools.len();
     if request.messages.is_empty() {

@@ -12,6 +12,14 @@ pub(crate) struct Request {
     pub(crate) messages: Vec<Message>,
     #[serde(default)]
     pub(crate) tools: Vec<IgnoredAny>,
+    #[serde(default)]
+    pub(crate) output_config: OutputConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct OutputConfig {
+    #[serde(default)]
+    pub(crate) effort: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! Counters and the last requests, for tests to inspect. Bounded, and without prompts, answers and keys: only an
 //! allowlist of headers is kept.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
@@ -21,6 +21,9 @@ const RECORDED_HEADERS: [&str; 8] = [
     "x-stainless-timeout",
 ];
 const MAX_HEADER_CHARS: usize = 512;
+const MARK: &str = "MARK-";
+const MAX_MARKS: usize = 64;
+const MAX_MARK_CHARS: usize = 64;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Counts {
@@ -49,6 +52,10 @@ pub struct RequestRecord {
     /// Number of messages in the conversation.
     pub messages: usize,
     pub tools: usize,
+    /// Effort that the request asks for; empty if it names none.
+    pub effort: String,
+    /// Words of the request that begin with `MARK-`: tests put them where the model should read them, or should not.
+    pub marks: BTreeSet<String>,
     /// Number of assistant turns before this request.
     pub turns: usize,
     /// Index of the script's step, if one was played.
@@ -169,6 +176,14 @@ impl Stats {
         // The sender lives as long as `self`, so this cannot fail.
         self.counts.subscribe().wait_for(wanted).await.map(|counts| counts.clone()).unwrap_or_default()
     }
+}
+
+/// Selects the words of a body that begin with `MARK-`.
+pub(crate) fn marks(body: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(body);
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '-';
+    let words = text.match_indices(MARK).map(|(at, _)| text[at..].split(|char| !is_part(char)).next());
+    words.flatten().take(MAX_MARKS).map(|word| word.chars().take(MAX_MARK_CHARS).collect()).collect()
 }
 
 /// Selects the headers to be recorded.

@@ -6,6 +6,7 @@
 //! - [`v1`]: messages and gRPC services for users: tasks, agents, events, administration.
 //! - [`worker::v1`]: the session between control plane and workers.
 //! - [`names`]: resource names such as `namespaces/default/tasks/build`.
+//! - [`claude`]: what agents and tasks may set of the Claude Code CLI.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
 //! - [`labels`]: labels that have a meaning for the control plane.
@@ -28,6 +29,7 @@
 #![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
 pub mod causes;
+pub mod claude;
 pub mod labels;
 pub mod names;
 pub mod num;

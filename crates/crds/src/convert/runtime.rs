@@ -23,7 +23,7 @@ impl Runtime {
 }
 
 impl ClaudeRuntime {
-    fn to_api(&self) -> v1::ClaudeRuntime {
+    pub(crate) fn to_api(&self) -> v1::ClaudeRuntime {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         v1::ClaudeRuntime {
             model: text(&self.model),
@@ -38,6 +38,16 @@ impl ClaudeRuntime {
             json_schema: structure(&self.json_schema),
             permission_policy: self.permission_policy.map_or(0, |value| value.to_api().into()),
             program: text(&self.program),
+            setting_sources: self.setting_sources.iter().map(|source| source.as_str().to_owned()).collect(),
+            project_hooks: self.project_hooks.unwrap_or_default(),
+            project_mcp_servers: self.project_mcp_servers.unwrap_or_default(),
+            settings: structure(&self.settings),
+            agents: structure(&self.agents),
+            add_dirs: self.add_dirs.clone(),
+            effort: self.effort.map(|effort| effort.as_str().to_owned()).unwrap_or_default(),
+            betas: self.betas.clone(),
+            extra_args: self.extra_args.clone(),
+            plugin_dirs: self.plugin_dirs.clone(),
         }
     }
 }

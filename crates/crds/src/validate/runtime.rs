@@ -3,6 +3,8 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
+use rota_proto::claude::Problem;
+
 use super::Check;
 use crate::{
     DoneWhen, HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, Workspace, WorkspaceCommand,
@@ -13,6 +15,17 @@ const DAY: Duration = Duration::from_hours(24);
 const MAX_COMMANDS: usize = 16;
 const MAX_ARGUMENT: usize = 4096;
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// Returns the name of a field of the API as manifests have it.
+fn camel(field: &str) -> String {
+    let mut upper = false;
+    let convert = |char: char| {
+        let next = if upper { char.to_ascii_uppercase() } else { char };
+        upper = char == '_';
+        (char != '_').then_some(next)
+    };
+    field.chars().filter_map(convert).collect()
+}
 
 impl Check<'_> {
     pub(super) fn duration(
@@ -57,6 +70,13 @@ impl Check<'_> {
             }
             check.length("systemPrompt", claude.system_prompt.as_deref(), 256 * 1024);
             check.length("appendSystemPrompt", claude.append_system_prompt.as_deref(), 256 * 1024);
+            if let Some(Problem { field, index, message }) = claude.to_api().problem() {
+                let mut check = check.field(&camel(field));
+                match index {
+                    Some(index) => check.item(index).fail(message),
+                    None => check.fail(message),
+                }
+            }
         }
         if let Some(command) = &runtime.command {
             let mut check = check.field("command");

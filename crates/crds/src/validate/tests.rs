@@ -118,6 +118,12 @@ fn invalid_tasks_are_reported() {
         ("{workspace: {git: {url: x, depth: -1}}}", "spec.workspace.git.depth", "must be between"),
         ("{runtime: {claude: {}, command: {}}}", "spec.runtime", "claude and command"),
         ("{runtime: {claude: {allowedTools: ['']}}}", "spec.runtime.claude.allowedTools[0]", "empty"),
+        (
+            "{runtime: {claude: {projectMcpServers: true}}}",
+            "spec.runtime.claude.projectMcpServers",
+            "sources",
+        ),
+        ("{runtime: {claude: {extraArgs: [--model=x]}}}", "spec.runtime.claude.extraArgs[0]", "Rota sets"),
         ("{runtime: {command: {argv: [a], shell: b}}}", "spec.runtime.command", "argv and shell"),
         ("{runtime: {command: {argv: ['']}}}", "spec.runtime.command.argv[0]", "empty"),
         ("{runtime: {command: {retryExitCodes: [256]}}}", "spec.runtime.command.retryExitCodes[0]", "255"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rota_proto::claude::Problem;
 use rota_proto::v1;
 use tonic::Status;
 
@@ -59,8 +60,10 @@ pub(crate) fn environment(field: &str, variables: &BTreeMap<String, String>) -> 
 
 /// Checks the size of a program's arguments: those that no machine starts are not the worker's failure.
 pub(crate) fn runtime(field: &str, runtime: Option<&v1::Runtime>) -> Result<(), Status> {
-    let Some(v1::runtime::Kind::Command(command)) = runtime.and_then(|runtime| runtime.kind.as_ref()) else {
-        return Ok(());
+    let command = match runtime.and_then(|runtime| runtime.kind.as_ref()) {
+        Some(v1::runtime::Kind::Command(command)) => command,
+        Some(v1::runtime::Kind::Claude(claude)) => return claude_runtime(field, claude),
+        _ => return Ok(()),
     };
     let field = format!("{field}.command");
     count(&format!("{field}.argv"), command.argv.len(), MAX_ARGUMENTS)?;
@@ -72,6 +75,12 @@ pub(crate) fn runtime(field: &str, runtime: Option<&v1::Runtime>) -> Result<(), 
         length(&at, argument, MAX_ARGUMENT)?;
     }
     total(&format!("{field}.argv"), command.argv.iter().map(String::len).sum(), MAX_COMMAND)
+}
+
+fn claude_runtime(field: &str, claude: &v1::ClaudeRuntime) -> Result<(), Status> {
+    let Some(Problem { field: name, index, message }) = claude.problem() else { return Ok(()) };
+    let entry = index.map(|index| format!("[{index}]")).unwrap_or_default();
+    Err(invalid(format!("{field}.claude.{name}{entry}"), message))
 }
 
 fn total(field: &str, bytes: usize, most: usize) -> Result<(), Status> {

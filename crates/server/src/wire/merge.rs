@@ -93,6 +93,13 @@ fn claude(mut base: v1::ClaudeRuntime, own: v1::ClaudeRuntime) -> v1::ClaudeRunt
         base.permission_policy = own.permission_policy;
     }
     text(&mut base.program, own.program);
+    base.settings = own.settings.or(base.settings);
+    base.agents = own.agents.or(base.agents);
+    list(&mut base.add_dirs, own.add_dirs);
+    text(&mut base.effort, own.effort);
+    list(&mut base.betas, own.betas);
+    list(&mut base.plugin_dirs, own.plugin_dirs);
+    // The others are the agent's alone: a task that sets them is refused.
     base
 }
 

@@ -1,6 +1,8 @@
 //! What a task may set besides its work, as its agent decides (`AgentSpec.overrides`). The author of a task is not always
 //! the owner of the agent, its tools and its secrets.
 
+mod claude;
+
 use rota_proto::v1::{self, runtime::Kind};
 
 /// A field of a task that its agent does not let tasks set.
@@ -9,15 +11,17 @@ use rota_proto::v1::{self, runtime::Kind};
 pub(crate) struct Forbidden {
     /// Path within the task's spec.
     pub(crate) field: &'static str,
-    needed: v1::Overrides,
+    /// What the agent would have to let its tasks set; `None` if it cannot let them set this field.
+    needed: Option<v1::Overrides>,
 }
 
 impl Forbidden {
     /// Returns what the user can change to create the task.
     pub(crate) fn hint(&self) -> String {
         let needed = match self.needed {
-            v1::Overrides::Limits => "Limits",
-            _ => "All",
+            Some(v1::Overrides::Limits) => "Limits",
+            Some(_) => "All",
+            None => return format!("remove {} from the task, or set it in the agent", self.field),
         };
         format!(
             "remove {} from the task, set it in the agent, or set `overrides: {needed}` in the agent",
@@ -29,6 +33,11 @@ impl Forbidden {
 /// Checks a task against its agent. Names every field: a new one is decided on here.
 pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Forbidden> {
     let allowed = agent.overrides();
+    let base = agent.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
+    let own = task.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
+    if let Some(Kind::Claude(own)) = own {
+        claude::agent_only(base, own)?;
+    }
     if allowed == v1::Overrides::All {
         return Ok(());
     }
@@ -56,7 +65,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         secrets,
         secret_names,
         workspace: own_workspace,
-        runtime: own_runtime,
+        runtime: _,
         setup,
         done_when,
     } = task;
@@ -66,11 +75,13 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         let sets_retry = retry.is_some_and(|retry| retry != v1::RetryPolicy::default());
         forbid("retry", sets_retry, v1::Overrides::Limits)?;
     }
-    let base = agent.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
-    let own = own_runtime.as_ref().and_then(|runtime| runtime.kind.as_ref());
     if let Some(own) = own {
         runtime(base, own)?;
     }
+    // Who chooses the repository would choose the code that runs.
+    let runs_project_code = matches!(base, Some(Kind::Claude(claude)) if claude.runs_project_code());
+    let changes = own_workspace.is_some() && *own_workspace != agent.workspace;
+    forbid_unless_all("workspace", runs_project_code && changes)?;
     workspace(agent.workspace.as_ref(), own_workspace.as_ref())?;
     // Variables decide what a program loads, which server it calls and with which key.
     let bring = brings_program(base);
@@ -83,7 +94,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
 }
 
 fn forbid(field: &'static str, sets: bool, needed: v1::Overrides) -> Result<(), Forbidden> {
-    if sets { Err(Forbidden { field, needed }) } else { Ok(()) }
+    if sets { Err(Forbidden { field, needed: Some(needed) }) } else { Ok(()) }
 }
 
 fn forbid_unless_all(field: &'static str, sets: bool) -> Result<(), Forbidden> {
@@ -103,7 +114,7 @@ fn brings_program(agent: Option<&Kind>) -> bool {
 /// A task may fill in what its agent leaves open, as far as that gives it no other powers.
 fn runtime(agent: Option<&Kind>, task: &Kind) -> Result<(), Forbidden> {
     match (agent, task) {
-        (Some(Kind::Claude(agent)), Kind::Claude(task)) => claude(agent, task),
+        (Some(Kind::Claude(agent)), Kind::Claude(task)) => claude::check(agent, task),
         (Some(Kind::Command(agent)), Kind::Command(task)) => {
             let v1::CommandRuntime { argv, shell, stdin, retry_exit_codes, fatal_exit_codes } = task;
             let replaces = !argv.is_empty() || !shell.is_empty();
@@ -132,50 +143,6 @@ fn runtime(agent: Option<&Kind>, task: &Kind) -> Result<(), Forbidden> {
         }
         _ => forbid_unless_all("runtime", true),
     }
-}
-
-fn claude(agent: &v1::ClaudeRuntime, task: &v1::ClaudeRuntime) -> Result<(), Forbidden> {
-    let v1::ClaudeRuntime {
-        model,
-        fallback_model,
-        tools,
-        allowed_tools,
-        disallowed_tools,
-        permission_mode,
-        system_prompt,
-        append_system_prompt,
-        mcp_servers,
-        json_schema,
-        permission_policy,
-        program,
-    } = task;
-    let replaced = |own: &str, base: &str| !own.is_empty() && !base.is_empty() && own != base;
-    // The model is a matter of cost, which limits bound.
-    forbid_unless_all("runtime.claude.model", replaced(model, &agent.model))?;
-    let fallback = replaced(fallback_model, &agent.fallback_model);
-    forbid_unless_all("runtime.claude.fallback_model", fallback)?;
-    let schema = json_schema.is_some() && agent.json_schema.is_some();
-    forbid_unless_all("runtime.claude.json_schema", schema)?;
-    // Fewer tools, never more: no list means all of them.
-    let more = !agent.tools.is_empty() && tools.iter().any(|tool| !agent.tools.contains(tool));
-    forbid_unless_all("runtime.claude.tools", more)?;
-    let denied = disallowed_tools;
-    let fewer = !denied.is_empty() && agent.disallowed_tools.iter().any(|tool| !denied.contains(tool));
-    forbid_unless_all("runtime.claude.disallowed_tools", fewer)?;
-    let allowed = allowed_tools.iter().any(|tool| !agent.allowed_tools.contains(tool));
-    forbid_unless_all("runtime.claude.allowed_tools", allowed)?;
-    let differs = |own: &str, base: &str| !own.is_empty() && own != base;
-    let mode = differs(permission_mode, &agent.permission_mode);
-    forbid_unless_all("runtime.claude.permission_mode", mode)?;
-    let policy = *permission_policy != 0 && *permission_policy != agent.permission_policy;
-    forbid_unless_all("runtime.claude.permission_policy", policy)?;
-    let system = differs(system_prompt, &agent.system_prompt);
-    forbid_unless_all("runtime.claude.system_prompt", system)?;
-    let appended = differs(append_system_prompt, &agent.append_system_prompt);
-    forbid_unless_all("runtime.claude.append_system_prompt", appended)?;
-    let servers = mcp_servers.is_some() && *mcp_servers != agent.mcp_servers;
-    forbid_unless_all("runtime.claude.mcp_servers", servers)?;
-    forbid_unless_all("runtime.claude.program", differs(program, &agent.program))
 }
 
 /// A task may choose a fresh or kept directory and what is cloned into it, unless its agent does. Existing directories
@@ -287,6 +254,48 @@ mod tests {
         let fixed = claude_kind(|claude| claude.model = "haiku".into());
         let own = task(|task| task.runtime = Some(claude_kind(|own| own.model = "opus".into())));
         assert_eq!(allowed(&fixed, &own), WITH_ALL);
+    }
+
+    #[test]
+    fn trust_in_repositories_is_the_agents_alone() {
+        const NEVER: [bool; 4] = [false; 4];
+        let base = claude_kind(|claude| claude.setting_sources = words(&["project"]));
+        let with = |change: fn(&mut v1::ClaudeRuntime)| {
+            allowed(&base, &task(|task| task.runtime = Some(claude_kind(change))))
+        };
+        assert_eq!(with(|own| own.setting_sources = words(&["project"])), ALWAYS);
+        assert_eq!(with(|own| own.project_hooks = true), NEVER);
+        assert_eq!(with(|own| own.project_mcp_servers = true), NEVER);
+        assert_eq!(with(|own| own.extra_args = words(&["--brief"])), NEVER);
+        let own = claude_kind(|own| own.setting_sources = words(&["project"]));
+        let own = task(|task| task.runtime = Some(own));
+        assert_eq!(allowed(&claude_kind(|_| ()), &own), NEVER);
+        // Not by another runtime either.
+        assert_eq!(allowed(&shell(""), &own), NEVER);
+        let error = check(&agent(shell(""), All), &own).unwrap_err();
+        assert_eq!(
+            error.hint(),
+            "remove runtime.claude.setting_sources from the task, or set it in the agent"
+        );
+        assert_eq!(with(|own| own.settings = Some(Default::default())), WITH_ALL);
+        assert_eq!(with(|own| own.plugin_dirs = words(&["/opt/plugin"])), WITH_ALL);
+        assert_eq!(with(|own| own.effort = "max".into()), ALWAYS);
+    }
+
+    #[test]
+    fn repositories_whose_code_runs_are_the_agents() {
+        let elsewhere = task(|task| {
+            let git = v1::GitSource { url: "https://elsewhere/x.git".into(), ..Default::default() };
+            task.workspace = Some(v1::Workspace { git: Some(git), ..Default::default() });
+        });
+        let loads = |hooks| {
+            claude_kind(move |claude| {
+                claude.setting_sources = words(&["project"]);
+                claude.project_hooks = hooks;
+            })
+        };
+        assert_eq!(allowed(&loads(false), &elsewhere), ALWAYS);
+        assert_eq!(allowed(&loads(true), &elsewhere), WITH_ALL);
     }
 
     #[test]

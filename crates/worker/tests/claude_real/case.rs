@@ -45,6 +45,8 @@ pub(crate) struct Case {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) resume: String,
     pub(crate) attempt: i32,
+    /// Names of the variables that are secrets.
+    pub(crate) secret_names: std::collections::BTreeSet<String>,
 }
 
 pub(crate) struct Run {
@@ -74,6 +76,7 @@ impl Case {
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             resume: String::new(),
             attempt: 1,
+            secret_names: ["ANTHROPIC_API_KEY".to_owned()].into(),
         }
     }
 
@@ -104,7 +107,7 @@ impl Case {
             scratch,
             environment: Environment(self.environment.clone()),
             redactor: Redactor::default(),
-            secret_names: Default::default(),
+            secret_names: self.secret_names.clone(),
             conversation: uuid::Uuid::new_v4().to_string(),
             continued: None,
             round: None,

@@ -2,6 +2,8 @@
 //! Installs the CLI if necessary; without it the tests fail.
 
 mod case;
+mod project;
+mod set_up;
 
 use std::time::Duration;
 

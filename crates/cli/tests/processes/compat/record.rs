@@ -243,7 +243,7 @@ async fn calls_between_earlier_programs_are_recorded() -> Result<()> {
     let mut command = worker_command(&fixture, Some(&earlier()?), SCRIPTED, fixture.dir().join("token"));
     command.env("ROTA_ENDPOINT", format!("http://{addr}"));
     let process = Process::start(SCRIPTED, command);
-    work(&recorder, &client).await?;
+    Box::pin(work(&recorder, &client)).await?;
 
     let name = rota_proto::names::agent(tasks::NAMESPACE, SCRIPTED);
     client.drain_agent(v1::DrainAgentRequest { name, ..Default::default() }).await?;

@@ -39,8 +39,8 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
         "--input-format=stream-json",
         // Otherwise the CLI denies what no rule allows, without a request.
         "--permission-prompt-tool=stdio",
-        // Ignores the settings of the machine and the project.
-        "--setting-sources=",
+        // Ignores the settings of the machine, and those of the repository unless the agent trusts it.
+        if claude.loads_project() { "--setting-sources=project" } else { "--setting-sources=" },
         // Otherwise an appended prompt is ignored on resume.
         "--system-prompt-snapshot=off",
     ]
@@ -77,7 +77,19 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     };
     path("system-prompt-file", &files.system_prompt);
     path("append-system-prompt-file", &files.append_system_prompt);
+    // Of two servers with the same name, the later one counts.
+    path("mcp-config", &files.project_mcp);
     path("mcp-config", &files.mcp);
+    path("settings", &files.settings);
+    option("agents", options.agents.as_deref().unwrap_or_default());
+    option("effort", &claude.effort);
+    for (name, values) in
+        [("add-dir", &claude.add_dirs), ("betas", &claude.betas), ("plugin-dir", &claude.plugin_dirs)]
+    {
+        for value in values {
+            option(name, value);
+        }
+    }
     option("json-schema", options.schema.as_deref().unwrap_or_default());
     if options.max_turns > 0 {
         option("max-turns", &options.max_turns.to_string());
@@ -89,8 +101,9 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     if matches!(session, Session::Forked { .. }) {
         args.push("--fork-session".to_owned());
     }
-    // Always set: MCP servers of the machine are not the task's.
+    // Always set: MCP servers of the machine are not the task's, and those of the repository are passed if they are wanted.
     args.push("--strict-mcp-config".to_owned());
+    args.extend(claude.extra_args.iter().cloned());
     args
 }
 
@@ -101,6 +114,7 @@ mod tests {
     use rota_proto::v1::{ClaudeRuntime, Limits, Runtime, TaskSpec, runtime};
     use rota_proto::worker::v1::Assign;
 
+    use super::super::project::Project;
     use super::*;
     use crate::runtimes::{Environment, structs};
 
@@ -109,7 +123,9 @@ mod tests {
         let spec = TaskSpec { runtime: Some(runtime), limits: Some(limits), ..TaskSpec::default() };
         let assign = Assign { spec: Some(spec), ..Assign::default() };
         let options = Options::new(&assign, &Environment::default(), false).unwrap();
-        let files = Files::new(&options, Path::new("/w"), Path::new("/s"));
+        let project = Project { mcp: Some("/w/.mcp.json".into()), ..Project::default() };
+        let project = Some(&project).filter(|_| options.claude.loads_project());
+        let files = Files::new(&options, project, Path::new("/w"), Path::new("/s"));
         build(&options, &files, session)
     }
 
@@ -139,6 +155,14 @@ mod tests {
             append_system_prompt: "kind".to_owned(),
             mcp_servers: structs::from_json(serde_json::json!({"echo": {"command": "echo"}})),
             json_schema: structs::from_json(schema),
+            setting_sources: words(&["project"]),
+            project_mcp_servers: true,
+            agents: structs::from_json(serde_json::json!({"reviewer": {"prompt": "p"}})),
+            add_dirs: words(&["/srv/data"]),
+            effort: "low".to_owned(),
+            betas: words(&["a-1", "b-2"]),
+            extra_args: words(&["--brief"]),
+            plugin_dirs: words(&["/opt/plugin"]),
             ..ClaudeRuntime::default()
         };
         let limits = Limits { max_turns: 7, budget_micro_usd: 1_250_000, ..Limits::default() };
@@ -154,7 +178,18 @@ mod tests {
             "--disallowedTools=WebFetch",
             "--system-prompt-file=/s/system-prompt",
             "--append-system-prompt-file=/s/append-system-prompt",
+            "--mcp-config=/w/.mcp.json",
             "--mcp-config=/s/mcp.json",
+            "--setting-sources=project",
+            "--settings=/s/settings.json",
+            r#"--agents={"reviewer":{"prompt":"p"}}"#,
+            "--add-dir=/srv/data",
+            "--effort=low",
+            "--betas=a-1",
+            "--betas=b-2",
+            "--plugin-dir=/opt/plugin",
+            "--brief",
+            "--strict-mcp-config",
             r#"--json-schema={"maxProperties":3,"type":"object"}"#,
             "--max-turns=7",
             "--max-budget-usd=1.250000",

@@ -21,12 +21,21 @@ const DEFAULT_VARS: [(&str, &str); 6] = [
 ];
 
 /// Settings that the driver depends on.
-const FIXED_VARS: [(&str, &str); 2] = [
+const FIXED_VARS: [(&str, &str); 3] = [
     // One result per turn, timeouts that kill, and subagents that are awaited.
     ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
     // A failed start reports its reason in a result line.
     ("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1"),
+    // Settings, such as those of a repository, neither move requests nor replace credentials.
+    ("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST", "1"),
 ];
+
+/// Directories, which no setting moves either.
+const FIXED_DIRECTORIES: [&str; 4] =
+    ["CLAUDE_CONFIG_DIR", "CLAUDE_CODE_PROJECT_DIR_NAME", "TMPDIR", "CLAUDE_CODE_TMPDIR"];
+
+/// Variables that carry credentials for the model, which the CLI takes from no settings.
+const CREDENTIALS: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"];
 
 /// Settings that make the CLI export its spans, set only if a collector is configured.
 const TRACING_VARS: [(&str, &str); 4] = [
@@ -38,6 +47,16 @@ const TRACING_VARS: [(&str, &str); 4] = [
 
 /// Variables that configure a collector.
 const COLLECTOR_VARS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+/// Whether the driver depends on a variable.
+pub(super) fn is_fixed(name: &str) -> bool {
+    FIXED_DIRECTORIES.contains(&name) || FIXED_VARS.iter().any(|(fixed, _)| *fixed == name)
+}
+
+/// Whether a variable carries credentials for the model.
+pub(super) fn is_credential(name: &str) -> bool {
+    CREDENTIALS.contains(&name)
+}
 
 pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Environment {
     let mut all = given.0.clone();
@@ -92,7 +111,7 @@ mod tests {
         let assign = Assign { spec: Some(spec), traceparent: "00-a-b-01".to_owned(), ..Assign::default() };
         let given = Environment(given);
         let options = Options::new(&assign, &given, false).unwrap();
-        build(&given, &assign, &Files::new(&options, Path::new("/w"), Path::new("/s")))
+        build(&given, &assign, &Files::new(&options, None, Path::new("/w"), Path::new("/s")))
     }
 
     #[test]
@@ -112,6 +131,7 @@ mod tests {
         assert_eq!(get("TMPDIR"), Some("/s/tmp"));
         assert_eq!(get("CLAUDE_CONFIG_DIR"), Some("/s/claude"));
         assert_eq!(get("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"), Some("1"));
+        assert_eq!(get("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST"), Some("1"));
         assert_eq!(get("TRACEPARENT"), Some("00-a-b-01"));
         assert_eq!(get("CLAUDE_CODE_ENABLE_TELEMETRY"), None);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::fs;
 
 use super::options::Options;
+use super::project::Project;
 
 /// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
@@ -14,6 +15,9 @@ pub(super) struct Files {
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
     pub(super) mcp: Option<PathBuf>,
+    /// The repository's own, in the workspace.
+    pub(super) project_mcp: Option<PathBuf>,
+    pub(super) settings: Option<PathBuf>,
     pub(super) system_prompt: Option<PathBuf>,
     pub(super) append_system_prompt: Option<PathBuf>,
 }
@@ -30,7 +34,13 @@ pub(super) fn config(keep: bool, workspace: &Path, scratch: &Path) -> PathBuf {
 }
 
 impl Files {
-    pub(super) fn new(options: &Options, workspace: &Path, scratch: &Path) -> Self {
+    /// `project`: the set-up of the repository, if it is loaded.
+    pub(super) fn new(
+        options: &Options,
+        project: Option<&Project>,
+        workspace: &Path,
+        scratch: &Path,
+    ) -> Self {
         let file = |wanted: bool, name: &str| wanted.then(|| scratch.join(name));
         Self {
             config: config(options.keep, workspace, scratch),
@@ -38,6 +48,10 @@ impl Files {
             temporary: scratch.join("tmp"),
             // Files, since arguments are limited in length and visible to every process of the machine.
             mcp: file(options.mcp.is_some(), "mcp.json"),
+            project_mcp: project
+                .filter(|_| options.claude.project_mcp_servers)
+                .and_then(|project| project.mcp.clone()),
+            settings: file(project.is_some() || options.claude.settings.is_some(), "settings.json"),
             system_prompt: file(!options.claude.system_prompt.is_empty(), "system-prompt"),
             append_system_prompt: file(
                 !options.claude.append_system_prompt.is_empty(),
@@ -46,8 +60,8 @@ impl Files {
         }
     }
 
-    /// Creates the directories and files.
-    pub(super) async fn write(&self, options: &Options) -> std::io::Result<()> {
+    /// Creates the directories and files. `settings`: the CLI's, as JSON.
+    pub(super) async fn write(&self, options: &Options, settings: Option<&str>) -> std::io::Result<()> {
         for directory in [&self.config, &self.home, &self.temporary] {
             fs::create_dir_all(directory).await?;
         }
@@ -57,6 +71,7 @@ impl Files {
         }
         let texts = [
             (&self.mcp, options.mcp.as_deref().unwrap_or_default()),
+            (&self.settings, settings.unwrap_or_default()),
             (&self.system_prompt, options.claude.system_prompt.as_str()),
             (&self.append_system_prompt, options.claude.append_system_prompt.as_str()),
         ];
@@ -97,13 +112,13 @@ mod tests {
         };
         let assign = Assign { spec: Some(spec), ..Assign::default() };
         let options = Options::new(&assign, &Environment::default(), false).unwrap();
-        let files = Files::new(&options, &workspace, &directory.path().join("scratch"));
-        files.write(&options).await.unwrap();
+        let files = Files::new(&options, None, &workspace, &directory.path().join("scratch"));
+        files.write(&options, None).await.unwrap();
         assert!(!files.config.starts_with(&workspace), "{}", files.config.display());
         assert_eq!(std::fs::read_dir(&files.config).unwrap().count(), 0);
         // Nor can an agent that replaced it by a link.
         std::fs::remove_dir(&files.config).unwrap();
         std::os::unix::fs::symlink(&workspace, &files.config).unwrap();
-        assert!(files.write(&options).await.is_err());
+        assert!(files.write(&options, None).await.is_err());
     }
 }

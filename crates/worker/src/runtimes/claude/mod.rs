@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! options       settings of an attempt    argv, environment, files, prompt    input of the CLI
+//! project       set-up of a repository    settings                            what of it takes effect
 //! process       seam to `supervise`       reader, lines, control, send        wire format
 //! conversation  event loop                record, permission, usage           meaning of lines
 //! run           one attempt               classify                            result or failure class
@@ -20,11 +21,13 @@ mod lines;
 mod options;
 mod permission;
 mod process;
+mod project;
 mod prompt;
 mod reader;
 mod record;
 mod run;
 mod send;
+mod settings;
 mod surrogates;
 mod usage;
 mod version;

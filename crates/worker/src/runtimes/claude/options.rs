@@ -1,5 +1,6 @@
 //! Options of an attempt, extracted from the assignment and validated. Pure; knows nothing of argv or files.
 
+use rota_proto::claude::Problem;
 use rota_proto::v1::{ClaudeRuntime, Failure, FailureClass, PermissionPolicy, Usage, WorkspaceMode, runtime};
 use rota_proto::worker::v1::Assign;
 
@@ -9,8 +10,8 @@ use crate::runtimes::{Environment, structs};
 const PERMISSION_MODES: [&str; 7] =
     ["default", "manual", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions"];
 
-/// Maximum size of a schema, which is one argument; the kernel limits those to 128 KiB.
-const MAX_SCHEMA_BYTES: usize = 120 * 1024;
+/// Maximum size of a schema, and of all subagents, each of which is one argument; the kernel limits those to 128 KiB.
+const MAX_ARGUMENT_BYTES: usize = 120 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Options {
@@ -21,6 +22,8 @@ pub(super) struct Options {
     pub(super) max_turns: i64,
     pub(super) budget_micro_usd: i64,
     pub(super) schema: Option<String>,
+    /// Subagents by name, as JSON text.
+    pub(super) agents: Option<String>,
     /// As JSON text, in the format of the CLI's configuration file.
     pub(super) mcp: Option<String>,
     /// Whether the workspace outlives the attempt, so that the session can be resumed.
@@ -50,10 +53,13 @@ impl Options {
         if mode == "bypassPermissions" && root && !sandbox(environment) {
             return Err(bypass_as_root());
         }
-        let schema = claude.json_schema.as_ref().map(|schema| structs::to_json(schema).to_string());
-        if schema.as_ref().is_some_and(|schema| schema.len() > MAX_SCHEMA_BYTES) {
-            return Err(invalid("the JSON schema is too long", "keep it below 120 KiB"));
+        // The control plane checks agent and task each by itself.
+        if let Some(Problem { field, index, message }) = claude.problem() {
+            let entry = index.map(|index| format!("[{index}]")).unwrap_or_default();
+            return Err(invalid(&format!("runtime.claude.{field}{entry} {message}"), ""));
         }
+        let schema = argument("the JSON schema", claude.json_schema.as_ref())?;
+        let agents = argument("the list of subagents", claude.agents.as_ref())?;
         let mcp = claude
             .mcp_servers
             .as_ref()
@@ -65,6 +71,7 @@ impl Options {
             max_turns: limits.max_turns.into(),
             budget_micro_usd: limits.budget_micro_usd,
             schema,
+            agents,
             mcp,
             keep: keeps(assign),
             resume: Some(assign.resume_session.clone()).filter(|session| !session.is_empty()),
@@ -87,6 +94,15 @@ impl Options {
         }
         Ok(self)
     }
+}
+
+/// Returns a value that becomes one argument.
+fn argument(what: &str, value: Option<&pbjson_types::Struct>) -> Result<Option<String>, Failure> {
+    let text = value.map(|value| structs::to_json(value).to_string());
+    if text.as_ref().is_some_and(|text| text.len() > MAX_ARGUMENT_BYTES) {
+        return Err(invalid(&format!("{what} is too long"), "keep it below 120 KiB"));
+    }
+    Ok(text)
 }
 
 /// Whether the workspace outlives the attempt.

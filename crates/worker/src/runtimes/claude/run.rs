@@ -13,10 +13,13 @@ use super::files::Files;
 use super::options::Options;
 use super::permission::PermissionQueue;
 use super::process::{Process, Start};
+use super::project::Project;
 use super::record::Record;
 use super::usage::UsageTotals;
-use super::{environment, events, prompt};
-use crate::runtimes::{Attempt, Channels, Continued, From, RunOutcome, RunReport, Stop, stopped};
+use super::{environment, events, prompt, settings};
+use crate::runtimes::{
+    Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport, Stop, stopped,
+};
 use crate::supervise::{Error, Exit, Program};
 
 const NOT_CONTINUED: &str = "Claude Code does not continue the conversation of the other task";
@@ -37,8 +40,17 @@ pub(super) async fn run(
         Ok(options) => options,
         Err(failure) => return failed(failure),
     };
-    let files = Files::new(&options, &attempt.workspace, &attempt.scratch);
-    if let Err(error) = files.write(&options).await {
+    if let Some(missing) = missing_directory(&options).await {
+        return failed(missing);
+    }
+    let project = match set_up(attempt, &options, channels).await {
+        Ok(project) => project,
+        Err(failure) => return failed(failure),
+    };
+    let files = Files::new(&options, project.as_ref(), &attempt.workspace, &attempt.scratch);
+    let environment = environment::build(&attempt.environment, &attempt.assign, &files);
+    let settings = settings::build(&options, project.as_ref(), &environment, &attempt.secret_names);
+    if let Err(error) = files.write(&options, settings.as_deref()).await {
         let message = format!("failed to create the directories of the attempt: {error}");
         return failed(classify::failure(FailureClass::Environment, &message, ""));
     }
@@ -49,7 +61,7 @@ pub(super) async fn run(
         (None, None) => options.resume.clone().map(Session::Resumed),
     };
     if let Some(session) = &given {
-        match once(start, attempt, &options, &files, session, channels).await {
+        match once(start, attempt, &options, (&files, &environment), session, channels).await {
             Some(report) => return report,
             // Without the conversation, what is asked next has no meaning.
             None if attempt.round.is_none()
@@ -73,7 +85,7 @@ pub(super) async fn run(
         _ => attempt.conversation.clone(),
     };
     let fresh = Session::Fresh(id);
-    match once(start, attempt, &options, &files, &fresh, channels).await {
+    match once(start, attempt, &options, (&files, &environment), &fresh, channels).await {
         Some(report) => report,
         None => failed(classify::failure(
             FailureClass::Protocol,
@@ -83,12 +95,46 @@ pub(super) async fn run(
     }
 }
 
+/// Reads the set-up of the repository, if it is loaded, and reports what of it is left out.
+async fn set_up(
+    attempt: &Attempt,
+    options: &Options,
+    channels: &mut Channels,
+) -> Result<Option<Project>, Failure> {
+    let claude = &options.claude;
+    if !claude.loads_project() {
+        return Ok(None);
+    }
+    let project = Project::read(&attempt.workspace).await?;
+    let left_out = project.left_out(claude.project_hooks, claude.project_mcp_servers);
+    if let Some(text) = left_out.filter(|_| attempt.round.is_none()) {
+        let notice = events::notice(Severity::Low, "project_setup", text);
+        tokio::select! {
+            _ = channels.events.send(notice) => {}
+            _ = stopped(&mut channels.stop) => {}
+        }
+    }
+    Ok(Some(project))
+}
+
+/// Returns the failure for a directory of the agent that this machine does not have: the CLI would ignore that.
+async fn missing_directory(options: &Options) -> Option<Failure> {
+    for directory in options.claude.add_dirs.iter().chain(&options.claude.plugin_dirs) {
+        if !tokio::fs::metadata(directory).await.is_ok_and(|found| found.is_dir()) {
+            let text = format!("the agent's directory {directory} does not exist on this machine");
+            let hint = "create it where the worker runs, or remove it from the agent's addDirs or pluginDirs";
+            return Some(classify::failure(FailureClass::Start, &text, hint));
+        }
+    }
+    None
+}
+
 /// Runs the CLI once. `None` if the session to resume does not exist.
 async fn once(
     start: &dyn Start,
     attempt: &Attempt,
     options: &Options,
-    files: &Files,
+    (files, environment): (&Files, &Environment),
     session: &Session,
     channels: &mut Channels,
 ) -> Option<RunReport> {
@@ -101,7 +147,7 @@ async fn once(
         }
         .to_owned(),
         args: argv::build(options, files, session),
-        environment: environment::build(&attempt.environment, &attempt.assign, files),
+        environment: environment.clone(),
         directory: attempt.workspace.clone(),
     };
     let mut process = match start.start(program).await {
