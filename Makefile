@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test chaos compat coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test chaos compat transfers coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -36,6 +36,9 @@ chaos: ## Run Rota as processes with hundreds of tasks while everything around t
 
 compat: ## Let this version and an earlier one work together (make compat REVISION=dc61eb4), built from the history
 	@scripts/compat $(REVISION)
+
+transfers: ## Carry an artifact of 1 GiB over a killed control plane and an object store that was away (make transfers MIB=4096)
+	ROTA_TEST_TRANSFER_MIB=$(or $(MIB),1024) cargo test --locked -p rota-cli --test processes -- object_store --nocapture
 
 coverage: ## Run the tests with coverage and print the covered share of lines per crate; needs LLVM's tools
 	@scripts/coverage $(TESTS)

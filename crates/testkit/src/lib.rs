@@ -12,6 +12,7 @@
 //! - [`tasks`]: builders of agents and tasks, and waits for their states. Tests wait for states, never for time.
 //! - [`history`]: the checker.
 //! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
+//! - [`s3_server`]: an S3 server over a folder, which can be away or refuse a key.
 //! - [`recording`]: what workers and control planes of an earlier version sent each other; [`bytes_grpc`] sends it again.
 //!
 //! # Fault injection
@@ -57,6 +58,7 @@ pub mod output;
 pub mod proxy;
 pub mod raw;
 pub mod recording;
+pub mod s3_server;
 pub mod tasks;
 pub mod wire;
 mod worker_handle;
