@@ -23,6 +23,11 @@ impl Usage {
         *self == Self::default()
     }
 
+    /// Whether every number is zero.
+    pub fn adds_nothing(&self) -> bool {
+        Self { model: String::new(), ..self.clone() }.is_zero()
+    }
+
     /// Returns the maximum of each number: consecutive totals of an attempt never decrease.
     #[must_use]
     pub fn at_least(&self, other: &Self) -> Self {
@@ -62,6 +67,27 @@ impl Usage {
             cost_micro_usd: self.cost_micro_usd.saturating_add(other.cost_micro_usd),
             turns: self.turns.saturating_add(other.turns),
             model: if other.model.is_empty() { self.model.clone() } else { other.model.clone() },
+        }
+    }
+}
+
+/// Formats millionths of a US dollar, with two decimals at least.
+pub fn usd(micro: i64) -> String {
+    let (whole, part) = (micro / 1_000_000, micro.rem_euclid(1_000_000));
+    let digits = format!("{part:06}");
+    let (cents, rest) = digits.split_at(2);
+    format!("${whole}.{cents}{}", rest.trim_end_matches('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_keep_their_digits() {
+        let amounts = [(0, "$0.00"), (40, "$0.00004"), (1_250_000, "$1.25"), (2_300_100, "$2.3001")];
+        for (micro, text) in amounts {
+            assert_eq!(usd(micro), text);
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::failure::Failure;
-use rota_core::task::{AttemptRef, Body, Command, Completion, Desired, Loss, State, Task, WorkerRef};
+use rota_core::task::{
+    AttemptRef, Body, Command, Completion, Desired, Loss, STOPPING, State, Task, WorkerRef,
+};
 use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::worker::v1::{self as wire, session_response::Kind};
 use rota_proto::{num, v1};
@@ -62,6 +64,9 @@ impl Dispatcher {
                         && change.task.desired == Desired::Cancelled
                         && fields.iter().any(|field| field == "desired_state") =>
                 {
+                    self.send_cancel(&change.task, message);
+                }
+                Body::Notice { code, message, .. } if on_worker && *code == STOPPING => {
                     self.send_cancel(&change.task, message);
                 }
                 _ => {}

@@ -43,6 +43,7 @@
 mod artifacts;
 mod git;
 mod metrics;
+mod prices;
 pub mod runtimes;
 mod session;
 #[cfg(feature = "clap")]
@@ -53,6 +54,7 @@ mod workspace;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use prices::{Price, Prices, Tokens};
 pub use session::{Error, Options, PROTOCOL_VERSION, Runtimes};
 #[cfg(feature = "clap")]
 pub use settings::Settings;

@@ -75,6 +75,9 @@ pub struct Settings {
     /// Claude Code CLI of agents that name none [default: claude on the PATH]
     #[arg(long, value_name = "FILE")]
     pub claude_program: Option<PathBuf>,
+    /// File with prices of models, which precede the list prices and what Claude Code reports
+    #[arg(long, value_name = "FILE")]
+    pub prices_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -99,6 +102,7 @@ impl Default for Settings {
             drain_timeout: None,
             checkpoint_interval: HumanDuration(CHECKPOINT_INTERVAL),
             claude_program: None,
+            prices_file: None,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Settings {
         options.orphan_timeout = self.orphan_timeout.0;
         options.checkpoint_interval = self.checkpoint_interval.0;
         options.claude_program = self.claude_program;
+        options.prices_file = self.prices_file;
         options
     }
 }

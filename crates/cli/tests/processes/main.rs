@@ -24,6 +24,7 @@ mod hostile;
 mod interrupt;
 mod isolation;
 mod manifests;
+mod money;
 mod object_store;
 mod output;
 mod process;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::command::AttemptRef;
 use super::run::FenceCheck;
 use super::{
-    Body, Command, Desired, EndedAttempt, Event, QueueWait, Rejected, Reply, State, StateChange, Task,
-    Transition,
+    Body, Command, Desired, EndedAttempt, Event, QueueWait, Rejected, Reply, State, StateChange, Superseded,
+    Task, Transition,
 };
 use crate::{
     Timestamp,
@@ -49,6 +49,7 @@ impl Task {
             // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
+            Command::Stop { fence, stopping } => step.stop(fence, stopping)?,
             Command::Tick { away } => step.tick(away),
             Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
@@ -109,6 +110,15 @@ impl Step<'_> {
             && let Some(assignment) = task.assignment.take()
         {
             task.usage = task.usage.plus(&assignment.usage);
+            task.confirm_by = None;
+            if task.state != State::Succeeded {
+                task.supersede(Superseded {
+                    fence: task.fence,
+                    worker: assignment.worker.clone(),
+                    agent: assignment.agent.clone(),
+                    usage: assignment.usage.clone(),
+                });
+            }
             task.logged_bytes = task.logged_bytes.saturating_add(assignment.logged_bytes);
             task.worked = task.worked.saturating_add(assignment.worked(self.now));
             task.last_worker = Some(assignment.worker.clone());
@@ -144,6 +154,10 @@ impl Step<'_> {
         }
         if task.started_at.is_some() && task.worked >= task.timeout() {
             return self.time_out();
+        }
+        if let Some(failure) = task.over_budget().filter(|_| task.started_at.is_some()) {
+            let message = failure.message.clone();
+            return self.go(StateChange::new(State::Failed, "budget").message(message).failure(failure));
         }
         // A time that has passed is cleared; otherwise `due` would return it again and again.
         for time in [&mut task.retry_at, &mut task.not_before] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateChange};
+use super::{AttemptRef, State, StateChange, Stopping, Task};
 use crate::failure::Failure;
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
@@ -106,6 +106,9 @@ pub struct Assignment {
     /// When its worker last came back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
+    /// Set while the control plane waits for the end that it has requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Box<Stopping>>,
 }
 
 /// An attempt whose worker was lost. If the worker comes back before another one was assigned, it continues it.
@@ -118,6 +121,15 @@ pub struct LostAttempt {
     /// Whether the end was planned, hence is none of the task's worker losses.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub planned: bool,
+}
+
+impl Task {
+    /// Whether the attempt is the one that succeeded.
+    pub(super) fn has_succeeded_by(&self, attempt: &AttemptRef) -> bool {
+        self.state == State::Succeeded
+            && attempt.fence == self.fence
+            && self.last_worker.as_ref() == Some(&attempt.by.worker)
+    }
 }
 
 impl Assignment {

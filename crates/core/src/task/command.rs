@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, State};
+use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, State, Stopping};
 use crate::failure::Failure;
 use crate::rank::Priority;
 use crate::usage::Usage;
@@ -82,6 +82,12 @@ pub enum Command {
         /// When the worker was last there, if known: what it worked counts until then, or until its last report.
         seen: Option<Timestamp>,
         message: String,
+    },
+    /// Stops the running attempt, which is not to blame.
+    Stop {
+        /// The fence of the assignment.
+        fence: Fence,
+        stopping: Stopping,
     },
     /// Applies every deadline that has passed.
     Tick {
@@ -206,8 +212,10 @@ pub struct Transition {
     pub attempt_ended: Option<EndedAttempt>,
     /// The wait in the queue that ended.
     pub queue_wait: Option<QueueWait>,
-    /// Usage added to the attempt.
+    /// Usage added to the attempt, or to one that was superseded.
     pub used: Usage,
+    /// Agent of the superseded attempt that added it, if one did.
+    pub used_by: Option<AgentName>,
 }
 
 /// Reply to the sender of the command.

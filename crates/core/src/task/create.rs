@@ -52,6 +52,7 @@ impl Task {
             failures: 0,
             waits: 0,
             worker_losses: 0,
+            superseded: Vec::new(),
             losses: Vec::new(),
             unclear_losses: Vec::new(),
             hand_backs: 0,

@@ -3,7 +3,10 @@
 use super::apply::Step;
 use super::attempt::{HANDED_BACK, QUARANTINED, WORKER_LOST};
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
-use super::{Assignment, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, Task, WorkerRef};
+use super::{
+    Assignment, CONFIRM_SLACK, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, Task,
+    WorkerRef,
+};
 use crate::failure::{Class, Failure};
 use crate::{Fence, Timestamp, retry};
 use std::time::Duration;
@@ -172,6 +175,10 @@ impl Step<'_> {
         }
         let Some(lost) = task.lost.take() else { return };
         let LostAttempt { mut assignment, worked, planned } = *lost;
+        // It may have reported usage since.
+        if let Some(at) = task.superseded.iter().position(|one| one.fence == fence) {
+            assignment.usage = task.superseded.remove(at).usage;
+        }
         task.usage = task.usage.minus(&assignment.usage);
         task.logged_bytes = task.logged_bytes.saturating_sub(assignment.logged_bytes);
         task.worked = task.worked.saturating_sub(worked);
@@ -186,6 +193,9 @@ impl Step<'_> {
         // The span of the first part has ended and been exported.
         for (byte, other) in assignment.span_id.iter_mut().zip(by.epoch.0.to_be_bytes()) {
             *byte ^= other;
+        }
+        if assignment.stopping.is_some() {
+            task.confirm_by = Some(self.now + task.cancel_grace() + CONFIRM_SLACK);
         }
         let seq = assignment.attempt_seq;
         task.assignment = Some(assignment);

@@ -3,6 +3,7 @@
 
 mod apply;
 mod attempt;
+mod budget;
 mod command;
 mod create;
 mod dependency;
@@ -23,6 +24,7 @@ pub use attempt::{
     Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_BYTES_OF_TASK,
     MAX_LOGGED_REPORTS, Own, QueueWait,
 };
+pub use budget::{STOPPING, Stopping, Superseded};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
@@ -45,7 +47,7 @@ pub const CONFIRM_SLACK: Duration = Duration::from_secs(30);
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 
-/// Time limits, as far as a task or its agent sets them.
+/// Limits of time and cost, as far as a task or its agent sets them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -58,6 +60,9 @@ pub struct Limits {
     /// Time between the request to stop and the kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_grace: Option<Duration>,
+    /// Cost of all attempts, in millionths of a US dollar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_micro_usd: Option<i64>,
 }
 
 impl Limits {
@@ -177,7 +182,6 @@ pub struct Task {
     pub own: Own,
     /// Whether its agent exists; true if it names none.
     pub agent_known: bool,
-
     pub state: State,
     pub created_at: Timestamp,
     /// When it became ready. Kept when an attempt fails or its worker is lost, so that the task keeps its rank.
@@ -215,6 +219,9 @@ pub struct Task {
     /// The last attempt, if it ended with the loss of its worker and there was no other assignment since.
     #[serde(default, skip_serializing_if = "none")]
     pub lost: Option<Box<LostAttempt>>,
+    /// Attempts that left their workers without a success, oldest first: what they report late still counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
     /// Counted losses whose worker may come back, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<(Fence, WorkerName)>,
@@ -313,11 +320,6 @@ impl Task {
     /// Returns the number of the current or last attempt; 0 before the first.
     pub fn attempt(&self) -> u32 {
         self.assignment.as_ref().map_or(self.attempts, |assignment| assignment.attempt)
-    }
-
-    /// Returns the usage of all attempts, including the running one.
-    pub fn total_usage(&self) -> Usage {
-        self.assignment.as_ref().map_or_else(|| self.usage.clone(), |a| self.usage.plus(&a.usage))
     }
 
     /// Total time of all attempts on workers, without the time for which they wait for a person.

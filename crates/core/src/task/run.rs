@@ -77,6 +77,7 @@ impl Step<'_> {
             reported_at: None,
             resumed_at: None,
             work_ended: false,
+            stopping: None,
         });
         self.go(change);
         Ok(())
@@ -155,7 +156,7 @@ impl Step<'_> {
         items: Vec<Item>,
     ) -> Result<(), Rejected> {
         if let FenceCheck::Stale = self.check_fence(attempt)? {
-            self.reply(Reply::Stale);
+            self.late_report(attempt, &items);
             return Ok(());
         }
         let known = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
@@ -171,6 +172,7 @@ impl Step<'_> {
         for item in items.into_iter().skip(old) {
             self.report_item(item, before);
         }
+        self.check_budget();
         let seq = self.task.assignment.as_ref().map_or(0, |a| a.attempt_seq);
         self.reply(Reply::Reported(seq));
         Ok(())
@@ -231,8 +233,14 @@ impl Step<'_> {
     ) -> Result<(), Rejected> {
         if let FenceCheck::Stale = self.check_fence(attempt)? {
             // The worker missed the reply to the accepted success and repeats it: no late result.
-            if !(matches!(completion, Completion::Succeeded(_)) && self.has_succeeded_by(attempt)) {
-                self.note_stale(attempt);
+            if !(matches!(completion, Completion::Succeeded(_)) && self.task.has_succeeded_by(attempt)) {
+                if let Some(usage) = &usage {
+                    self.record_late_usage(attempt, usage);
+                }
+                // An end on request is no result.
+                if !matches!(completion, Completion::Stopped { .. }) {
+                    self.note_stale(attempt);
+                }
                 self.reply(Reply::Stale);
             }
             return Ok(());
@@ -253,6 +261,14 @@ impl Step<'_> {
             self.record_usage(&usage);
         }
         let task = &mut *self.task;
+        let stopping = task.assignment.as_mut().and_then(|assignment| assignment.stopping.take());
+        if let Some(stopping) = stopping
+            && task.desired != Desired::Cancelled
+            && !matches!(completion, Completion::Succeeded(_))
+        {
+            self.end_stopped(*stopping, completion);
+            return Ok(());
+        }
         match completion {
             // A cancelled task never succeeds: the caller was promised its cancellation.
             _ if task.desired == Desired::Cancelled => {
@@ -278,20 +294,6 @@ impl Step<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Raises the attempt's usage to the reported totals, and records the difference for the commit.
-    fn record_usage(&mut self, reported: &Usage) {
-        let Some(assignment) = &mut self.task.assignment else { return };
-        let total = assignment.usage.at_least(reported);
-        self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
-        assignment.usage = total;
-    }
-
-    fn has_succeeded_by(&self, attempt: &AttemptRef) -> bool {
-        self.task.state == State::Succeeded
-            && attempt.fence == self.task.fence
-            && self.task.last_worker.as_ref() == Some(&attempt.by.worker)
     }
 
     fn note_stale(&mut self, attempt: &AttemptRef) {
@@ -383,6 +385,9 @@ impl Step<'_> {
         if task.desired == Desired::Cancelled {
             let message = "the worker did not confirm the cancellation in time";
             self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
+        } else if let Some(stopping) = task.overdue_stop(self.now) {
+            let by = "the control plane".to_owned();
+            self.end_stopped(*stopping, Completion::Stopped { by });
         } else if task.state == State::Assigned {
             self.requeue("not_taken", "the worker did not accept the assignment in time");
         } else {

@@ -8,7 +8,8 @@ use rota_core::failure::{Class, Failure};
 use rota_core::target::Target;
 use rota_core::task::{
     AttemptRef, Body, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, Event,
-    EventEffect, Item, Limits, Loss, OnFailure, Rejected, Reply, State, Task, Transition, WorkerRef, create,
+    EventEffect, Item, Limits, Loss, OnFailure, Rejected, Reply, State, Stopping, Task, Transition,
+    WorkerRef, create,
 };
 use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, TaskId, Timestamp, WorkerName};
@@ -78,6 +79,11 @@ pub(crate) fn item(effect: EventEffect) -> Item {
 
 pub(crate) fn request(request: &str) -> Item {
     item(EventEffect::InputRequested { request: request.to_owned(), payload: Bytes::from_static(b"which?") })
+}
+
+pub(crate) fn stop(fence: Fence, requeue: bool) -> Command {
+    let failure = Failure::new(Class::Budget, "the budget is spent");
+    Command::Stop { fence, stopping: Stopping { failure, requeue } }
 }
 
 pub(crate) fn answer(request: &str) -> Command {

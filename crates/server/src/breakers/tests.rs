@@ -59,6 +59,7 @@ fn assignment(own: Own) -> Assignment {
         reported_at: None,
         resumed_at: None,
         work_ended: false,
+        stopping: None,
     }
 }
 

@@ -31,6 +31,10 @@ pub(super) async fn catch_up(
             } else if first && task.desired == Desired::Cancelled {
                 deps.dispatcher
                     .send_cancel(&task, "the task was cancelled while the worker was disconnected");
+            } else if first
+                && let Some(stopping) = task.assignment.as_ref().and_then(|a| a.stopping.as_deref())
+            {
+                deps.dispatcher.send_cancel(&task, &stopping.failure.message);
             }
             let known = sent.entry(attempt.id).or_default();
             if continues && task.inputs > *known {

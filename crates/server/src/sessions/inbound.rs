@@ -220,10 +220,15 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
             let command =
                 decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
-            // Of an abandoned attempt, only its end was awaited.
+            // Of an abandoned attempt, only its end was awaited, and what it has used.
             let cancelled =
                 matches!(&command, task::Command::Finish { completion: Completion::Stopped { .. }, .. });
-            if cancelled && deps.scheduler.is_abandoned(&opened.key, &opened.worker, id, fence) {
+            let reports_usage =
+                matches!(&command, task::Command::Finish { usage: Some(usage), .. } if !usage.adds_nothing());
+            if cancelled
+                && !reports_usage
+                && deps.scheduler.is_abandoned(&opened.key, &opened.worker, id, fence)
+            {
                 free(deps, opened, id, fence);
                 session(deps, opened)?.send(result_ack(id, fence, false));
                 return Ok(None);

@@ -37,6 +37,7 @@ pub(crate) fn from_state(state: v1::TaskState) -> Option<State> {
 
 pub(crate) fn usage(usage: &Usage) -> v1::Usage {
     v1::Usage {
+        partial: false,
         input_tokens: usage.input_tokens,
         output_tokens: usage.output_tokens,
         cache_read_tokens: usage.cache_read_tokens,

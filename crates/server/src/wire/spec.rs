@@ -143,6 +143,7 @@ pub(super) fn limits(field: &str, given: Option<&v1::Limits>) -> Result<Limits, 
         timeout,
         queue_timeout: read("queue_timeout", &given.queue_timeout)?,
         cancel_grace: read("cancel_grace", &given.cancel_grace)?,
+        budget_micro_usd: Some(given.budget_micro_usd).filter(|budget| *budget > 0),
     })
 }
 

@@ -105,13 +105,23 @@ pub async fn agent_recreated_in_one_batch(t: &mut Harness) {
 const SECOND: Duration = Duration::from_secs(1);
 
 fn impatient() -> Limits {
-    Limits { timeout: Some(SECOND * 100), queue_timeout: Some(SECOND * 5), cancel_grace: Some(SECOND) }
+    Limits {
+        timeout: Some(SECOND * 100),
+        queue_timeout: Some(SECOND * 5),
+        cancel_grace: Some(SECOND),
+        ..Limits::default()
+    }
 }
 
 pub async fn limits_apply_in_any_order(t: &mut Harness) {
     let before = t.plain().await.id;
     let mut own = t.task();
-    own.task.limits = Limits { timeout: Some(SECOND), queue_timeout: Some(SECOND * 50), cancel_grace: None };
+    own.task.limits = Limits {
+        timeout: Some(SECOND),
+        queue_timeout: Some(SECOND * 50),
+        cancel_grace: None,
+        ..Limits::default()
+    };
     let own = t.create(own).await.id;
     t.reopen().await;
     t.later(SECOND * 20);

@@ -75,8 +75,9 @@ impl Entry {
         if !out.used.is_zero() {
             let attempt = ended.as_ref().map(|ended| &ended.assignment).or(current);
             // Records of earlier versions do not name it; most tasks do.
-            let agent =
-                attempt.and_then(|attempt| attempt.agent.clone()).or_else(|| self.task.agent().cloned());
+            let agent = (out.used_by.take())
+                .or_else(|| attempt.and_then(|attempt| attempt.agent.clone()))
+                .or_else(|| self.task.agent().cloned());
             self.usage.push((agent, std::mem::take(&mut out.used)));
         }
         if let Some(wait) = out.queue_wait {

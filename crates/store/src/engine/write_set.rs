@@ -245,7 +245,9 @@ impl<B: Backend> Engine<B> {
                 if before != after {
                     write_set.queues.entry(entry.route).or_default().moved(before, after);
                 }
-                if entry.revision.is_none() && (reply != task::Reply::Stale || !out.events.is_empty()) {
+                if entry.revision.is_none()
+                    && (reply != task::Reply::Stale || !out.events.is_empty() || !out.used.is_zero())
+                {
                     write_set.revision += 1;
                     entry.revision = Some(write_set.revision);
                     write_set.order.push(key);

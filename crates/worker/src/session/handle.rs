@@ -171,7 +171,7 @@ impl AttemptHandle {
                 state.running_tools.remove(&result.call_id);
             }
             // The end of a turn, of which no tool is left.
-            Some(event::Kind::Usage(_)) => state.running_tools.clear(),
+            Some(event::Kind::Usage(usage)) if !usage.partial => state.running_tools.clear(),
             _ => {}
         }
         state.outbox.push(event);

@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::artifacts::Caller;
+use crate::prices::Prices;
 use crate::runtimes::Runtime;
 use crate::runtimes::claude::{Claude, DEFAULT_PROGRAM};
 use crate::runtimes::command::Command;
@@ -102,6 +103,8 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
     pub claude_program: Option<PathBuf>,
+    /// File with prices of models, which precede the list prices.
+    pub prices_file: Option<PathBuf>,
     /// Version of the worker's software, for example `rota/0.1.0`.
     pub version: String,
     /// Version of the agent's program, such as the CLI.
@@ -149,6 +152,7 @@ impl Options {
             orphan_timeout: ORPHAN_TIMEOUT,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             claude_program: None,
+            prices_file: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime_version: String::new(),
             runtimes: Runtimes::default(),
@@ -179,9 +183,14 @@ impl Options {
     }
 
     /// Runs the worker until it is drained: by the control plane, or because `shutdown` is cancelled.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         if !crate::workspace::is_name(&self.worker) {
             return Err(Error::Name(self.worker));
+        }
+        if let Some(path) = &self.prices_file {
+            let prices = Prices::with_file(path)?;
+            self.runtimes.claude =
+                self.runtimes.claude.map(|_| Arc::new(Claude::new().with_prices(prices)) as _);
         }
         worker::Worker::new(self)?.run(shutdown).await
     }
@@ -210,6 +219,8 @@ pub enum Error {
         /// Error of the file system.
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Prices(#[from] crate::prices::Error),
 }
 
 /// Runtimes by kind. Tasks of a kind that is missing are rejected, so that another worker gets them.

@@ -2,6 +2,7 @@
 //! Installs the CLI if necessary; without it the tests fail.
 
 mod case;
+mod money;
 mod project;
 mod set_up;
 

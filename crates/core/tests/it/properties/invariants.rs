@@ -63,7 +63,7 @@ impl Observer {
             losses: before.losses.clone(),
             unclear_losses: before.unclear_losses.clone(),
             worker_losses: after.worker_losses + u32::from(forgiven),
-            ..after.clone()
+            ..without_late_usage(before, done, after)
         };
         if is_foreign(before, command) {
             let same = unforgiven(after);
@@ -110,6 +110,20 @@ impl Observer {
             ));
         }
     }
+}
+
+/// Returns the record without what a superseded attempt has reported late, which may end the running one.
+fn without_late_usage(before: &Task, done: &Transition, after: &Task) -> Task {
+    let mut same = after.clone();
+    if !done.used.is_zero() {
+        same.usage.clone_from(&before.usage);
+        same.superseded.clone_from(&before.superseded);
+        same.confirm_by = before.confirm_by;
+        if let (Some(same), Some(before)) = (&mut same.assignment, &before.assignment) {
+            same.stopping.clone_from(&before.stopping);
+        }
+    }
+    same
 }
 
 /// Events are numbered consecutively, and the record has the last number.
@@ -201,7 +215,7 @@ fn finality(before: &Task, command: &Command, done: &Transition, after: &Task) {
         labels: before.labels.clone(),
         log_seq: before.log_seq,
         stale_noted: before.stale_noted,
-        ..after.clone()
+        ..without_late_usage(before, done, after)
     };
     assert_eq!(before, &same);
     for event in &done.events {
@@ -249,7 +263,8 @@ fn record(task: &Task) {
     if task.state.is_on_worker() {
         let waits_for_person = task.state == State::InputRequired && task.confirm_by.is_none();
         assert_eq!(task.due().is_some(), !waits_for_person, "{task:?}");
-        assert_eq!(task.confirm_by.is_some(), task.desired == Desired::Cancelled);
+        let stopping = task.assignment.as_ref().is_some_and(|assignment| assignment.stopping.is_some());
+        assert_eq!(task.confirm_by.is_some(), stopping || task.desired == Desired::Cancelled);
     }
     budgets(task);
     round_trip(task);

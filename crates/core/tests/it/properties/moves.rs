@@ -64,6 +64,8 @@ enum What {
     Cycle,
     AgentAppeared(Limits),
     AgentDeleted,
+    /// Of the current fence, and whether the task is queued again.
+    Stop(bool),
 }
 
 /// A command, and the movement of the clock before it in milliseconds.
@@ -149,6 +151,7 @@ impl Move {
             What::Cycle => Command::Cycle { path: vec![id(1), id(2)], omitted: 0 },
             What::AgentAppeared(defaults) => appeared(*defaults),
             What::AgentDeleted => Command::AgentDeleted,
+            What::Stop(requeue) => stop(harness.task.fence, *requeue),
         }
     }
 }
@@ -237,6 +240,7 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { What::Cycle } else { What::Tick }),
         3 => limits().prop_map(What::AgentAppeared),
         1 => Just(What::AgentDeleted),
+        1 => any::<bool>().prop_map(What::Stop),
     ];
     let clock = prop_oneof![6 => 0..3_000i64, 2 => 0..200_000i64, 1 => -100_000..0i64];
     (clock, what).prop_map(|(clock, what)| Move { clock, what })
@@ -244,13 +248,13 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
 
 fn limits() -> impl Strategy<Value = Limits> {
     let some = prop::option::weighted;
-    (some(0.7, 1..2000u64), some(0.4, 0..300u64), some(0.7, 0..60u64)).prop_map(
-        |(timeout, queue_timeout, cancel_grace)| Limits {
+    (some(0.7, 1..2000u64), some(0.4, 0..300u64), some(0.7, 0..60u64), prop::option::weighted(0.2, 1..300i64))
+        .prop_map(|(timeout, queue_timeout, cancel_grace, budget_micro_usd)| Limits {
+            budget_micro_usd,
             timeout: timeout.map(secs),
             queue_timeout: queue_timeout.map(secs),
             cancel_grace: cancel_grace.map(secs),
-        },
-    )
+        })
 }
 
 fn dependency() -> impl Strategy<Value = Dependency> {

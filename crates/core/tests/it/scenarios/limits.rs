@@ -7,8 +7,12 @@ use rota_core::task::{Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, EventEffec
 
 use crate::harness::*;
 
-const AGENTS: Limits =
-    Limits { timeout: Some(secs(100)), queue_timeout: Some(secs(60)), cancel_grace: Some(secs(3)) };
+const AGENTS: Limits = Limits {
+    timeout: Some(secs(100)),
+    queue_timeout: Some(secs(60)),
+    cancel_grace: Some(secs(3)),
+    budget_micro_usd: None,
+};
 
 fn given(to: &str, defaults: Limits) -> Command {
     Command::Assign { to: worker(to, EPOCH), agent: agent("coder"), span_id: [7; 8], defaults }
@@ -29,7 +33,12 @@ fn task_limits_override_agent_limits() {
         (secs(100), Some(secs(60)), secs(3))
     );
 
-    let limits = Limits { timeout: Some(secs(7)), queue_timeout: Some(secs(8)), cancel_grace: Some(secs(9)) };
+    let limits = Limits {
+        timeout: Some(secs(7)),
+        queue_timeout: Some(secs(8)),
+        cancel_grace: Some(secs(9)),
+        budget_micro_usd: None,
+    };
     let mut harness = Harness::new(Task { limits, ..plain() });
     harness.apply(appeared(AGENTS));
     harness.apply(given("w1", AGENTS));
@@ -77,7 +86,12 @@ fn limits_of_older_records_decode() {
     }
     let old = Old { timeout: secs(5), queue_timeout: None, cancel_grace: secs(6) };
     let packed = rmp_serde::to_vec_named(&old).unwrap();
-    let read = Limits { timeout: Some(secs(5)), queue_timeout: None, cancel_grace: Some(secs(6)) };
+    let read = Limits {
+        timeout: Some(secs(5)),
+        queue_timeout: None,
+        cancel_grace: Some(secs(6)),
+        budget_micro_usd: None,
+    };
     assert_eq!(rmp_serde::from_slice::<Limits>(&packed).unwrap(), read);
 }
 

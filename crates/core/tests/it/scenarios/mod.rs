@@ -1,5 +1,6 @@
 //! One scenario for each rule.
 
+mod budget;
 mod cancel;
 mod dependency;
 mod explain;

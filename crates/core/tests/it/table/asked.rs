@@ -18,7 +18,7 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 17] = [
+pub(super) const KINDS: [&str; 18] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
@@ -34,6 +34,7 @@ pub(super) const KINDS: [&str; 17] = [
     "Reject",
     "Report",
     "Resume",
+    "Stop",
     "Tick",
     "Update",
 ];
@@ -49,6 +50,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Finish { .. } => "Finish",
         Command::Resume { .. } => "Resume",
         Command::LoseWorker { .. } => "LoseWorker",
+        Command::Stop { .. } => "Stop",
         Command::Tick { .. } => "Tick",
         Command::ClockJumped { .. } => "ClockJumped",
         Command::Update { .. } => "Update",
@@ -226,4 +228,6 @@ fn others(list: &mut Vec<Asked>) {
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
     list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentDeleted));
+    list.push(asked("fails the task", false, |harness| stop(harness.task.fence, false)));
+    list.push(asked("queues the task", false, |harness| stop(harness.task.fence, true)));
 }

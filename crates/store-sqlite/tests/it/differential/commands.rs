@@ -194,6 +194,7 @@ fn create(make: &Make, view: &View) -> Create {
             timeout: (make.attempts > 1).then_some(Duration::from_secs(30)),
             queue_timeout: make.queue_timeout.map(Duration::from_secs),
             cancel_grace: None,
+            ..Limits::default()
         },
         retry: retry::Policy { max_attempts: make.attempts, ..retry::Policy::default() },
         not_before: make.not_before.map(|seconds| view.now + Duration::from_secs(seconds.unsigned_abs())),

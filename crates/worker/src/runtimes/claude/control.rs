@@ -1,7 +1,11 @@
 //! Types of the CLI's control requests. Knows nothing of how they are answered.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::counts::ModelUsage;
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "subtype", rename_all = "snake_case")]
@@ -26,6 +30,21 @@ pub(super) struct Response {
     pub(super) subtype: String,
     pub(super) request_id: String,
     pub(super) error: Option<String>,
+    pub(super) response: Option<Answer>,
+}
+
+/// What a successful request is answered with, as far as it is of interest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Answer {
+    pub(super) session: Option<SessionUsage>,
+}
+
+/// Usage of a session, including its earlier processes if it was resumed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SessionUsage {
+    pub(super) model_usage: BTreeMap<String, ModelUsage>,
 }
 
 /// Input of the tool `AskUserQuestion`.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::control::{Request, Response};
+pub(super) use super::counts::{MessageUsage, ModelUsage, StreamEvent};
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -28,6 +29,14 @@ pub(super) enum Line {
     CommandLifecycle {
         command_uuid: String,
         state: String,
+    },
+    /// A part of a message.
+    StreamEvent {
+        #[serde(default, deserialize_with = "super::counts::known_or_other")]
+        event: StreamEvent,
+        /// Set for messages of a subagent.
+        #[serde(default)]
+        parent_tool_use_id: Option<String>,
     },
     /// A tool is still running. Repeated every 30 s.
     ToolProgress(serde::de::IgnoredAny),
@@ -190,17 +199,6 @@ pub(super) struct Finished {
 #[serde(default)]
 pub(super) struct Denial {
     pub(super) tool_name: String,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct ModelUsage {
-    pub(super) input_tokens: f64,
-    pub(super) output_tokens: f64,
-    pub(super) cache_read_input_tokens: f64,
-    pub(super) cache_creation_input_tokens: f64,
-    #[serde(rename = "costUSD")]
-    pub(super) cost_usd: f64,
 }
 
 impl Content {

@@ -13,6 +13,7 @@ mod argv;
 mod classify;
 mod control;
 mod conversation;
+mod counts;
 mod environment;
 mod events;
 mod files;
@@ -40,6 +41,7 @@ use async_trait::async_trait;
 pub(crate) use installed::Installed;
 pub use version::version;
 
+use crate::prices::Prices;
 use crate::runtimes::{Attempt, Channels, CheckpointFolder, RunReport, Runtime};
 
 /// Program of agents that name none.
@@ -48,12 +50,23 @@ pub(crate) const DEFAULT_PROGRAM: &str = "claude";
 pub struct Claude {
     start: Box<dyn process::Start>,
     root: bool,
+    prices: Prices,
 }
 
 impl Claude {
     /// Creates the runtime, which runs the CLI under supervision.
     pub fn new() -> Self {
-        Self { start: Box::new(process::Supervised), root: nix::unistd::geteuid().is_root() }
+        Self {
+            start: Box::new(process::Supervised),
+            root: nix::unistd::geteuid().is_root(),
+            prices: Prices::default(),
+        }
+    }
+
+    /// Uses these prices where the CLI reports no cost.
+    #[must_use]
+    pub fn with_prices(self, prices: Prices) -> Self {
+        Self { prices, ..self }
     }
 }
 
@@ -72,7 +85,7 @@ impl std::fmt::Debug for Claude {
 #[async_trait]
 impl Runtime for Claude {
     async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
-        run::run(self.start.as_ref(), attempt, channels, self.root).await
+        run::run(self.start.as_ref(), attempt, channels, self.root, &self.prices).await
     }
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {

@@ -17,6 +17,7 @@ use super::project::Project;
 use super::record::Record;
 use super::usage::UsageTotals;
 use super::{environment, events, prompt, settings};
+use crate::prices::Prices;
 use crate::runtimes::{
     Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport, Stop, stopped,
 };
@@ -33,6 +34,7 @@ pub(super) async fn run(
     attempt: &Attempt,
     channels: &mut Channels,
     root: bool,
+    prices: &Prices,
 ) -> RunReport {
     let used = attempt.round.as_ref().and_then(|round| round.used.as_ref());
     let options = Options::new(&attempt.assign, &attempt.environment, root);
@@ -61,7 +63,7 @@ pub(super) async fn run(
         (None, None) => options.resume.clone().map(Session::Resumed),
     };
     if let Some(session) = &given {
-        match once(start, attempt, &options, (&files, &environment), session, channels).await {
+        match once(start, attempt, &options, (&files, &environment), session, channels, prices).await {
             Some(report) => return report,
             // Without the conversation, what is asked next has no meaning.
             None if attempt.round.is_none()
@@ -85,7 +87,7 @@ pub(super) async fn run(
         _ => attempt.conversation.clone(),
     };
     let fresh = Session::Fresh(id);
-    match once(start, attempt, &options, (&files, &environment), &fresh, channels).await {
+    match once(start, attempt, &options, (&files, &environment), &fresh, channels, prices).await {
         Some(report) => report,
         None => failed(classify::failure(
             FailureClass::Protocol,
@@ -137,6 +139,7 @@ async fn once(
     (files, environment): (&Files, &Environment),
     session: &Session,
     channels: &mut Channels,
+    prices: &Prices,
 ) -> Option<RunReport> {
     let resumed = !matches!(session, Session::Fresh(_));
     let program = Program {
@@ -161,7 +164,7 @@ async fn once(
     let prompt = prompt::build(attempt, resumed);
     let used = attempt.round.as_ref().and_then(|round| round.used.clone());
     let mut record = Record::new(&attempt.workspace);
-    record.usage_totals = UsageTotals::after(used.unwrap_or_default());
+    record.usage_totals = UsageTotals::after(used.unwrap_or_default(), prices.clone());
     let permissions = PermissionQueue::new(options.policy);
     let mut conversation = Conversation::new(record, permissions, &prompt, attempt.redactor.clone());
     let end = conversation.run(pipes, channels).await;

@@ -23,6 +23,12 @@ pub(super) fn interrupt(request_id: &str) -> Value {
     json!({"type": "control_request", "request_id": request_id, "request": {"subtype": "interrupt"}})
 }
 
+/// Request for the usage of the session so far. Answered while a turn runs, too.
+pub(super) fn get_usage(request_id: &str) -> Value {
+    let request = json!({"subtype": "get_usage", "skip_behaviors": true});
+    json!({"type": "control_request", "request_id": request_id, "request": request})
+}
+
 /// Response that allows a tool call with this input.
 pub(super) fn allow(request_id: &str, input: &Value) -> Value {
     answer(request_id, &json!({"behavior": "allow", "updatedInput": input}))

@@ -9,6 +9,7 @@ use super::super::lines::{Line, System};
 use super::super::permission::Effects;
 use super::super::reader::{MAX_LINE_BYTES, RawLine};
 use super::super::{events, send, surrogates};
+use super::live_usage;
 use super::{ACTIVITY_INTERVAL, Conversation, MAX_QUEUED_EVENTS, MAX_UNREADABLE_NOTICES};
 use crate::runtimes::sanitize;
 use tokio::time::Instant;
@@ -48,6 +49,10 @@ impl Conversation {
             RawLine::Text(mut text) => match parse(&text) {
                 // Known from the call without a result, whose time limit this must not extend.
                 Ok(Line::ToolProgress(_)) => return,
+                // A CLI that hangs may still answer.
+                Ok(Line::ControlResponse { response }) if live_usage::is_usage(&response) => {
+                    return self.usage_response(response);
+                }
                 Ok(line) => self.handle_line(line),
                 Err(error) => {
                     if let Some(id) = unreadable_request(&text) {
@@ -86,7 +91,9 @@ impl Conversation {
             Line::User(line) => self.record.user(&line.message),
             Line::Result(line) => {
                 self.idle = true;
-                self.record.result(*line)
+                let events = self.record.result(*line);
+                self.emit(events);
+                return self.report_unpriced();
             }
             Line::ControlRequest { request_id, request: Request::CanUseTool(request) } => {
                 let effects = self.permissions.ask(&request_id, &request);
@@ -103,6 +110,10 @@ impl Conversation {
                 let error = response.error.unwrap_or_default();
                 let text = format!("Claude Code rejected the request {}: {error}", response.request_id);
                 vec![events::notice(Severity::Low, "control_refused", text)]
+            }
+            Line::StreamEvent { event, parent_tool_use_id } => {
+                self.streamed(event, parent_tool_use_id.as_deref());
+                vec![]
             }
             Line::CommandLifecycle { command_uuid, state } => {
                 match state.as_str() {

@@ -3,6 +3,7 @@
 //! nothing of processes or of how an outcome is classified.
 
 mod handlers;
+mod live_usage;
 mod volume;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,6 +17,7 @@ use tokio_stream::StreamExt;
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::FramedRead;
 
+use self::live_usage::LiveUsage;
 use self::volume::LogVolume;
 use super::permission::PermissionQueue;
 use super::process::Pipes;
@@ -69,6 +71,7 @@ pub(super) struct Conversation {
     timer: Option<(Timer, Instant)>,
     last_event: Instant,
     log: LogVolume,
+    live_usage: LiveUsage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +102,11 @@ impl Conversation {
             timer: None,
             last_event: Instant::now(),
             log: LogVolume::default(),
+            live_usage: LiveUsage::default(),
         };
         conversation.send(&send::initialize("rota-initialize"));
+        // Before the first turn: the totals of a resumed session are those of earlier attempts.
+        conversation.request_usage();
         conversation.send_message(prompt);
         conversation
     }
@@ -118,6 +124,7 @@ impl Conversation {
             }
             let drained = self.queue.is_empty();
             let stopping = self.stopping.is_some();
+            let usage_at = self.live_usage.due().filter(|_| !self.idle && !self.closing && !stopping);
             let wake_at = self.timer.map_or_else(Instant::now, |(_, at)| at);
             tokio::select! {
                 piece = lines.next(), if drained || stopping => match piece {
@@ -148,6 +155,9 @@ impl Conversation {
                     if self.stop(stop) && stdin.is_none() {
                         self.timer = Some((Timer::Stop, Instant::now()));
                     }
+                }
+                () = tokio::time::sleep_until(usage_at.unwrap_or_else(Instant::now)), if usage_at.is_some() => {
+                    self.request_usage();
                 }
                 () = tokio::time::sleep_until(wake_at), if self.timer.is_some() => {
                     if let Some(end) = self.on_timer() {

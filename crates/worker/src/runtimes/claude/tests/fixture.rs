@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::super::process::{Pipes, Process, Start};
 use super::super::run;
+use crate::prices::Prices;
 use crate::runtimes::{Attempt, Channels, Environment, RunReport, Stop, StopCause};
 use crate::supervise::{EndedBy, Error, Exit, Program};
 
@@ -40,8 +41,18 @@ impl FakeCli {
         self.stdout.write_all(bytes).await.unwrap();
     }
 
-    /// Reads the next line of its input; `None` once that is closed.
+    /// Reads the next line of its input, except requests for usage; `None` once that is closed.
     pub(super) async fn read(&mut self) -> Option<Value> {
+        loop {
+            let line = self.any_line().await?;
+            if line["request"]["subtype"] != "get_usage" {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Reads the next line of its input; `None` once that is closed.
+    pub(super) async fn any_line(&mut self) -> Option<Value> {
         let line = self.stdin.next_line().await.unwrap()?;
         Some(serde_json::from_str(&line).unwrap())
     }
@@ -119,7 +130,7 @@ impl Fixture {
         let (starter, starts) = mpsc::channel(2);
         let mut channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
         let report = spawn("test.attempt", OnExit::Done, async move {
-            run::run(&FakeStart(starter), &attempt, &mut channels, false).await
+            run::run(&FakeStart(starter), &attempt, &mut channels, false, &Prices::default()).await
         });
         Self { starts, events, inputs, stop, report, _directory: directory }
     }

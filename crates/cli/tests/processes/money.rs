@@ -1,0 +1,127 @@
+//! What attempts have cost stays in the books, once, whichever process is killed.
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use rota_client::Client;
+use rota_proto::v1::{self, FailureClass, TaskState};
+use rota_testkit::{Proxy, history, tasks};
+
+use crate::{Fixture, Graces, workload};
+
+/// Reports what it has cost so far: 10 millionths after each step, which waits for a file.
+const SPENDS: &str = r#"
+exec 3>"$ROTA_EVENTS"
+cost=0
+for step in first second third; do
+    cost=$((cost + 10))
+    echo "{\"usage\":{\"costMicroUsd\":\"$cost\"}}" >&3
+    echo "step $step of $ROTA_ATTEMPT"
+    until [ -e "$GATES/$ROTA_ATTEMPT-$step" ]; do sleep 0.02; done
+done
+"#;
+
+struct Spender {
+    client: Client,
+    name: String,
+    gates: std::path::PathBuf,
+}
+
+impl Spender {
+    async fn start(fixture: &Fixture, budget: i64) -> Result<Self> {
+        let client = fixture.client()?;
+        let gates = fixture.dir().to_owned();
+        let mut task = workload::shell(SPENDS, &[("GATES", gates.to_str().unwrap())]);
+        let spec = task.spec.get_or_insert_default();
+        spec.limits.get_or_insert_default().budget_micro_usd = budget;
+        let name = tasks::create(&client, task).await?.name;
+        Ok(Self { client, name, gates })
+    }
+
+    async fn reaches(&self, step: &str) -> Result<()> {
+        workload::prints(&self.client, &self.name, step).await
+    }
+
+    fn open(&self, gate: &str) -> Result<()> {
+        Ok(std::fs::write(self.gates.join(gate), "")?)
+    }
+
+    async fn cost(&self) -> Result<i64> {
+        let status = tasks::get(&self.client, &self.name).await?.status.unwrap();
+        Ok(status.usage.unwrap_or_default().cost_micro_usd)
+    }
+
+    async fn costs(&self, cost: i64) -> Result<()> {
+        tasks::eventually(&format!("a cost of {cost}"), async || Ok(self.cost().await? == cost)).await
+    }
+
+    async fn ended(&self) -> Result<v1::TaskStatus> {
+        Ok(tasks::ended(&self.client, &self.name).await?.status.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn killed_control_plane_forgets_no_cost() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    workload::agent(&fixture.client()?).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let spender = Spender::start(&fixture, 0).await?;
+    spender.reaches("step first of 1\n").await?;
+    spender.costs(10).await?;
+    fixture.kill_server().await;
+    // Spent while no control plane runs.
+    spender.open("1-first")?;
+    spender.open("1-second")?;
+    fixture.start_server().await?;
+    spender.reaches("step third of 1\n").await?;
+    spender.costs(30).await?;
+    fixture.kill_server().await;
+    fixture.start_server().await?;
+    assert_eq!(spender.cost().await?, 30);
+    spender.open("1-third")?;
+    let status = spender.ended().await?;
+    assert_eq!((status.state(), status.usage.unwrap().cost_micro_usd), (TaskState::Succeeded, 30));
+    history::check(&spender.client, true).await?.check()
+}
+
+#[tokio::test]
+async fn attempts_of_lost_workers_count_once() -> Result<()> {
+    let fixture = Fixture::start(Graces::STRICT).await?;
+    workload::agent(&fixture.client()?).await?;
+    let proxy = Proxy::start(fixture.addr()).await?;
+    let late = fixture.worker_at(proxy.addr(), workload::AGENT, "late", 1).await?;
+    let spender = Spender::start(&fixture, 0).await?;
+    spender.reaches("step first of 1\n").await?;
+    spender.costs(10).await?;
+    late.signal(Signal::SIGSTOP);
+    let second = fixture.worker(workload::AGENT, "second", 1).await?;
+    spender.reaches("step first of 2\n").await?;
+    spender.costs(20).await?;
+    // The first attempt spends on, and its worker comes back.
+    spender.open("1-first")?;
+    late.signal(Signal::SIGCONT);
+    spender.costs(30).await?;
+    second.kill().await;
+    spender.reaches("step first of 3\n").await?;
+    for gate in ["3-first", "3-second", "3-third"] {
+        spender.open(gate)?;
+    }
+    let status = spender.ended().await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3));
+    assert_eq!(status.usage.unwrap().cost_micro_usd, 20 + 10 + 30);
+    history::check(&spender.client, true).await?.check()
+}
+
+#[tokio::test]
+async fn spent_budget_stops_a_program() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    workload::agent(&fixture.client()?).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let spender = Spender::start(&fixture, 20).await?;
+    spender.reaches("step first of 1\n").await?;
+    spender.open("1-first")?;
+    let status = spender.ended().await?;
+    let failure = status.failure.clone().unwrap();
+    assert_eq!((status.state(), failure.class()), (TaskState::Failed, FailureClass::Budget), "{failure:?}");
+    assert_eq!((status.attempt, status.usage.unwrap().cost_micro_usd), (1, 20));
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Money: usage of live and of superseded attempts, each counted once, and the end of a task whose budget is spent. Knows no
+//! prices.
+
+use serde::{Deserialize, Serialize};
+
+use super::apply::Step;
+use super::{
+    AttemptRef, Body, CONFIRM_SLACK, Completion, Desired, EventEffect, Item, Rejected, Reply, State,
+    StateChange, Task,
+};
+use crate::failure::{Class, Failure, Severity};
+use crate::usage::{Usage, usd};
+use crate::{AgentName, Fence, Timestamp, WorkerName};
+
+/// Attempts whose late usage is still counted, the last of each task.
+const MAX_SUPERSEDED: usize = 8;
+
+/// Why the control plane stops an attempt before its own end. A success that is reported nevertheless stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    pub failure: Failure,
+    /// Whether the task returns to the queue, instead of failing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requeue: bool,
+}
+
+/// An attempt that left its worker without a success. Its worker may still report what it has used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    pub fence: Fence,
+    pub worker: WorkerName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
+    /// Its usage, as far as the task counts it.
+    #[serde(default, skip_serializing_if = "Usage::is_zero")]
+    pub usage: Usage,
+}
+
+impl Task {
+    /// Returns the usage of all attempts, including the running one.
+    pub fn total_usage(&self) -> Usage {
+        self.assignment.as_ref().map_or_else(|| self.usage.clone(), |a| self.usage.plus(&a.usage))
+    }
+
+    /// Returns the limit of the cost of all attempts, in millionths of a US dollar; `None` for no limit.
+    pub fn budget_micro_usd(&self) -> Option<i64> {
+        self.limits.budget_micro_usd.or(self.defaults.budget_micro_usd)
+    }
+
+    /// Returns the failure of a task that has spent its budget.
+    pub(super) fn over_budget(&self) -> Option<Failure> {
+        let budget = self.budget_micro_usd()?;
+        let used = self.usage.cost_micro_usd + self.assignment.as_ref().map_or(0, |a| a.usage.cost_micro_usd);
+        if used < budget {
+            return None;
+        }
+        let message = format!("the task has spent its budget: {} of {}", usd(used), usd(budget));
+        let mut failure = Failure::new(Class::Budget, message);
+        failure.hint = "create a task with a larger `limits.budgetUsd`".to_owned();
+        Some(failure)
+    }
+
+    /// Takes why the attempt was stopped, if its worker has not confirmed the end in time.
+    pub(super) fn overdue_stop(&mut self, now: Timestamp) -> Option<Box<Stopping>> {
+        let overdue = self.confirm_by.is_some_and(|at| at <= now);
+        self.assignment.as_mut().filter(|_| overdue)?.stopping.take()
+    }
+
+    /// Remembers an attempt that leaves its worker without a success.
+    pub(super) fn supersede(&mut self, one: Superseded) {
+        self.superseded.push(one);
+        let forgotten = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+        self.superseded.drain(..forgotten);
+    }
+}
+
+impl Step<'_> {
+    /// Raises the attempt's usage to the reported totals, and records the difference for the commit.
+    pub(super) fn record_usage(&mut self, reported: &Usage) {
+        let Some(assignment) = &mut self.task.assignment else { return };
+        let total = assignment.usage.at_least(reported);
+        self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
+        assignment.usage = total;
+    }
+
+    /// Counts what a superseded attempt has used beyond what is counted. Totals of an attempt only grow, so that repeated and
+    /// reordered reports count once.
+    pub(super) fn record_late_usage(&mut self, attempt: &AttemptRef, reported: &Usage) {
+        let task = &mut *self.task;
+        let is_it = |one: &&mut Superseded| one.fence == attempt.fence && one.worker == attempt.by.worker;
+        let Some(late) = task.superseded.iter_mut().find(is_it) else { return };
+        let total = late.usage.at_least(reported);
+        let added = total.minus(&late.usage);
+        if added.adds_nothing() {
+            return;
+        }
+        late.usage = total;
+        task.usage = task.usage.plus(&added);
+        self.out.used = self.out.used.plus(&added);
+        self.out.used_by.clone_from(&late.agent);
+        self.check_budget();
+    }
+
+    /// Counts the usage in a report of a superseded attempt, and nothing else of it.
+    pub(super) fn late_report(&mut self, attempt: &AttemptRef, items: &[Item]) {
+        for item in items {
+            if let EventEffect::Usage(usage) = &item.effect {
+                self.record_late_usage(attempt, usage);
+            }
+        }
+        self.reply(Reply::Stale);
+    }
+
+    /// Stops the running attempt if the task has spent its budget.
+    pub(super) fn check_budget(&mut self) {
+        if self.task.state.is_on_worker()
+            && let Some(failure) = self.task.over_budget()
+        {
+            self.stop_attempt(Stopping { failure, requeue: false });
+        }
+    }
+
+    pub(super) fn stop(&mut self, fence: Fence, stopping: Stopping) -> Result<(), Rejected> {
+        if !self.task.state.is_on_worker() {
+            return Err(Rejected::State(self.task.state));
+        }
+        if fence == self.task.fence {
+            self.stop_attempt(stopping);
+        } else {
+            self.reply(Reply::Stale);
+        }
+        Ok(())
+    }
+
+    /// Requests the end of the attempt, once. One whose work has ended only stores what it left.
+    fn stop_attempt(&mut self, stopping: Stopping) {
+        let task = &mut *self.task;
+        let Some(assignment) = &mut task.assignment else { return };
+        if assignment.work_ended || assignment.stopping.is_some() || task.desired == Desired::Cancelled {
+            return;
+        }
+        let message = stopping.failure.message.clone();
+        assignment.stopping = Some(Box::new(stopping));
+        task.confirm_by = Some(self.now + task.cancel_grace() + CONFIRM_SLACK);
+        let code = STOPPING.into();
+        self.log(self.now, Body::Notice { severity: Severity::Medium, code, message });
+    }
+
+    /// Ends a stopped attempt, with what its worker reports as its failure, if it does.
+    pub(super) fn end_stopped(&mut self, stopping: Stopping, completion: Completion) {
+        let Stopping { mut failure, requeue } = stopping;
+        if let Completion::Failed(reported) = completion
+            && reported.class == Class::Budget
+        {
+            failure.message = reported.message;
+        }
+        let message = failure.message.clone();
+        let task = &mut *self.task;
+        let (to, count) = match requeue {
+            true => (State::Pending, &mut task.hand_backs),
+            false => (State::Failed, &mut task.failures),
+        };
+        *count += 1;
+        self.go(StateChange::new(to, "budget").message(message).failure(failure));
+        self.settle();
+    }
+}
+
+/// Code of the notice with which a running attempt is stopped.
+pub const STOPPING: &str = "budget_reached";

@@ -1,0 +1,152 @@
+//! Money: each attempt's usage counts once, whenever it is reported, and a task that has spent its budget ends.
+
+use rota_core::failure::{Class, Failure};
+use rota_core::task::{Command, Completion, EventEffect, Limits, STOPPING, State};
+use rota_core::usage::Usage;
+
+use crate::harness::*;
+
+fn costs(cost_micro_usd: i64) -> Usage {
+    Usage { cost_micro_usd, ..Usage::default() }
+}
+
+fn used(cost: i64) -> Vec<rota_core::task::Item> {
+    vec![item(EventEffect::Usage(costs(cost)))]
+}
+
+fn limited(budget: i64) -> Harness {
+    let limits = Limits { budget_micro_usd: Some(budget), ..Limits::default() };
+    Harness::new(rota_core::task::Task { limits, ..plain() })
+}
+
+fn crash() -> Completion {
+    Completion::Failed(Failure::new(Class::Crash, "it crashed"))
+}
+
+#[test]
+fn late_usage_of_superseded_attempt_counts_once() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, used(30)).unwrap();
+    let old = harness.live();
+    harness.lose(EPOCH);
+    harness.apply(assign("w2", EPOCH));
+    harness.accept();
+    harness.report(1, used(5)).unwrap();
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 35);
+    // Its worker comes back, with what it has used meanwhile; the message is repeated, and an older one arrives late.
+    for total in [50, 50, 40] {
+        let report = Command::Report { attempt: old.clone(), first: 2, items: used(total) };
+        harness.apply(report);
+        assert_eq!(harness.task.total_usage().cost_micro_usd, 55);
+    }
+    let stopped = Completion::Stopped { by: "kill".to_owned() };
+    let mut end = finish(old, stopped);
+    if let Command::Finish { usage, .. } = &mut end {
+        *usage = Some(costs(60));
+    }
+    harness.apply(end.clone());
+    harness.apply(end.clone());
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 65);
+    assert!(harness.notices().is_empty(), "an end on request is no late result");
+    harness.finish(succeeded());
+    harness.apply(end);
+    assert_eq!(harness.task.usage.cost_micro_usd, 65);
+}
+
+#[test]
+fn returned_attempt_keeps_its_usage() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, used(30)).unwrap();
+    let old = harness.live();
+    harness.lose(EPOCH);
+    let fence = old.fence;
+    harness.apply(Command::Report { attempt: old, first: 2, items: used(40) });
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 40);
+    harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence });
+    assert_eq!(harness.state(), State::Running);
+    harness.report(2, used(45)).unwrap();
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 45);
+}
+
+#[test]
+fn spent_budget_stops_the_attempt() {
+    let mut harness = limited(100);
+    harness.start();
+    harness.report(1, used(99)).unwrap();
+    assert!(harness.notices().is_empty());
+    harness.report(2, used(101)).unwrap();
+    harness.report(3, used(102)).unwrap();
+    assert_eq!((harness.state(), harness.notices()), (State::Running, vec![STOPPING]), "the worker ends it");
+    harness.finish(Completion::Stopped { by: "interrupt".to_owned() });
+    let failure = harness.task.failure.clone().unwrap();
+    assert_eq!((harness.state(), failure.class), (State::Failed, Class::Budget));
+    assert!(failure.message.contains("$0.000101 of $0.0001"), "{}", failure.message);
+}
+
+#[test]
+fn spent_budget_ends_the_task_however_the_attempt_ends() {
+    for end in [crash(), Completion::Stopped { by: "kill".to_owned() }] {
+        let mut harness = limited(100);
+        harness.start();
+        harness.report(1, used(100)).unwrap();
+        harness.finish(end);
+        assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
+    }
+    let mut silent = limited(100);
+    silent.start();
+    silent.report(1, used(100)).unwrap();
+    silent.wait(secs(41));
+    assert_eq!(silent.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
+    let mut lost = limited(100);
+    lost.start();
+    lost.report(1, used(100)).unwrap();
+    lost.lose(EPOCH);
+    assert_eq!(lost.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
+    let mut done = limited(100);
+    done.start();
+    done.report(1, used(100)).unwrap();
+    done.finish(succeeded());
+    assert_eq!(done.state(), State::Succeeded, "what is done is done");
+}
+
+#[test]
+fn budget_is_that_of_all_attempts() {
+    let mut harness = limited(100);
+    harness.start();
+    harness.report(1, used(60)).unwrap();
+    harness.finish(crash());
+    assert_eq!(harness.state(), State::Pending);
+    harness.wait(secs(3600)).start();
+    harness.report(1, used(39)).unwrap();
+    assert!(harness.notices().is_empty());
+    harness.report(2, used(40)).unwrap();
+    assert_eq!(harness.notices(), [STOPPING]);
+    harness.finish(crash());
+    assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
+}
+
+#[test]
+fn late_usage_stops_the_running_attempt() {
+    let mut harness = limited(100);
+    harness.start();
+    let old = harness.live();
+    harness.lose(EPOCH);
+    harness.apply(assign("w2", EPOCH));
+    harness.accept();
+    harness.report(1, used(50)).unwrap();
+    harness.apply(Command::Report { attempt: old, first: 1, items: used(50) });
+    assert_eq!(harness.notices(), [STOPPING]);
+}
+
+#[test]
+fn stopped_attempt_can_return_to_the_queue() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.apply(stop(harness.task.fence, true));
+    harness.finish(crash());
+    assert_eq!((harness.state(), harness.task.failures), (State::Queued, 0));
+    harness.start();
+    assert_eq!(harness.task.confirm_by, None);
+}
