@@ -178,3 +178,45 @@ async fn workers_check_the_version_of_their_cli() -> Result<()> {
     })
     .await
 }
+
+/// A budget over several attempts, each of which is killed after a message, is exceeded by less than one message.
+#[tokio::test]
+async fn budget_is_that_of_killed_attempts_too() -> Result<()> {
+    const MESSAGE: i64 = 300_000;
+    const BUDGET: i64 = 1_000_000;
+    let model = rota_fake_model::Options::default().start().await?;
+    let (cluster, _worker) = start_cluster(Backend::Memory).await?;
+    let client = cluster.client();
+    let gates = cluster.folder().join("gates");
+    std::fs::create_dir(&gates)?;
+    let command = format!(
+        "until [ -e {}/$ROTA_ATTEMPT ]; do perl -e 'select(undef,undef,undef,0.05)'; done; kill -9 $PPID",
+        gates.display()
+    );
+    let tool =
+        json!({"name": "Bash", "input": {"command": command, "description": "Wait, then kill the CLI"}});
+    // Opus 5.5: 20 dollars per million.
+    let usage = json!({"input_tokens": 0, "output_tokens": 15_000});
+    let script = json!(vec![json!({"tools": [tool], "usage": usage}); 8]);
+    let mut task = claude_task(&model, &script);
+    let spec = task.spec.get_or_insert_default();
+    spec.limits = Some(v1::Limits { budget_micro_usd: BUDGET, ..Default::default() });
+    spec.retry = Some(v1::RetryPolicy {
+        max_attempts: 8,
+        initial_backoff: Some(tasks::millis(1)),
+        ..Default::default()
+    });
+    let name = tasks::create(client, task).await?.name;
+    let cost = |status: &v1::TaskStatus| status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
+    for attempt in 1..=3 {
+        tasks::until(client, &name, |status| cost(status) == i64::from(attempt) * MESSAGE).await?;
+        std::fs::write(gates.join(attempt.to_string()), "")?;
+    }
+    let status = tasks::ended(client, &name).await?.status.unwrap_or_default();
+    let failure = status.failure.clone().unwrap_or_default();
+    assert_eq!((failure.class(), status.attempt), (FailureClass::Budget, 4), "{failure:?}");
+    assert!((BUDGET..BUDGET + MESSAGE).contains(&cost(&status)), "{status:?}");
+    let requests = i64::try_from(model.counts().messages)?;
+    assert_eq!(cost(&status), requests * MESSAGE, "every message is paid once");
+    Ok(())
+}
