@@ -92,6 +92,10 @@ pub struct ClaudeRuntime {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 4096)))]
     pub plugin_dirs: Vec<String>,
+    /// Fails an attempt in which tools were denied, with the class `Agent`, instead of letting it succeed with what the agent could do
+    /// without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_on_denied_tools: Option<bool>,
 }
 
 /// Source of settings that the Claude Code CLI loads.

@@ -84,6 +84,84 @@ const UNUSABLE: [&str; 27] = [
     "worktree",
 ];
 
+/// Who answers the model's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Anthropic's API, or a server with the same one.
+    Anthropic,
+    /// Amazon Bedrock, with keys or tokens of AWS.
+    Bedrock,
+    /// Google Vertex AI, with credentials of Google Cloud.
+    Vertex,
+    /// Microsoft Foundry, with keys of Azure.
+    Foundry,
+}
+
+impl Provider {
+    /// Returns the provider that variables choose. `is_set`: whether one of this name is set.
+    pub fn of(is_set: impl Fn(&str) -> bool) -> Self {
+        let chosen = [
+            ("CLAUDE_CODE_USE_BEDROCK", Self::Bedrock),
+            ("CLAUDE_CODE_USE_VERTEX", Self::Vertex),
+            ("CLAUDE_CODE_USE_FOUNDRY", Self::Foundry),
+        ];
+        chosen
+            .into_iter()
+            .find_map(|(name, provider)| is_set(name).then_some(provider))
+            .unwrap_or(Self::Anthropic)
+    }
+
+    /// Returns the name of the provider.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "the Anthropic API",
+            Self::Bedrock => "Amazon Bedrock",
+            Self::Vertex => "Google Vertex AI",
+            Self::Foundry => "Microsoft Foundry",
+        }
+    }
+
+    /// Returns the variables that carry the credentials, as text.
+    pub fn credentials(self) -> &'static str {
+        match self {
+            Self::Anthropic => {
+                "ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN, or CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`)"
+            }
+            Self::Bedrock => "AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            Self::Vertex => "GOOGLE_APPLICATION_CREDENTIALS (the path of a file)",
+            Self::Foundry => "ANTHROPIC_FOUNDRY_API_KEY",
+        }
+    }
+
+    /// Returns the settings that calls need besides: one name of each list.
+    pub fn needs(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Anthropic => &[],
+            Self::Bedrock => &[&["AWS_REGION"]],
+            Self::Vertex => &[&["ANTHROPIC_VERTEX_PROJECT_ID"], &["CLOUD_ML_REGION"]],
+            Self::Foundry => &[&["ANTHROPIC_FOUNDRY_RESOURCE", "ANTHROPIC_FOUNDRY_BASE_URL"]],
+        }
+    }
+}
+
+/// Variables whose value is a credential for the model.
+const CREDENTIALS: [&str; 9] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_CUSTOM_HEADERS",
+    "ANTHROPIC_FOUNDRY_API_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+];
+
+/// Returns whether the value of a variable is a credential for the model.
+pub fn is_credential(name: &str) -> bool {
+    CREDENTIALS.contains(&name)
+}
+
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -261,6 +339,16 @@ mod tests {
         assert_eq!(problem(|claude| claude.plugin_dirs = words(&["/a/../b"])).unwrap().0, "plugin_dirs");
         let agents = object("x", 3.0);
         assert_eq!(problem(|claude| claude.agents = Some(agents)).unwrap().0, "agents");
+    }
+
+    #[test]
+    fn variables_choose_the_provider() {
+        let of = |set: &str| Provider::of(|name| name == set);
+        assert_eq!(of("ANTHROPIC_API_KEY"), Provider::Anthropic);
+        assert_eq!(of("CLAUDE_CODE_USE_BEDROCK"), Provider::Bedrock);
+        assert_eq!(of("CLAUDE_CODE_USE_VERTEX"), Provider::Vertex);
+        assert_eq!(of("CLAUDE_CODE_USE_FOUNDRY"), Provider::Foundry);
+        assert!(is_credential("CLAUDE_CODE_OAUTH_TOKEN") && !is_credential("AWS_REGION"));
     }
 
     #[test]

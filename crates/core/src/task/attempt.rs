@@ -18,7 +18,7 @@ pub const MAX_LOGGED_BYTES: u64 = 256 << 20;
 pub const MAX_LOGGED_BYTES_OF_TASK: u64 = 1 << 30;
 
 /// Prefixes of environment variables that select the model or carry its credentials.
-const MODEL_VARIABLES: [&str; 2] = ["ANTHROPIC_", "CLAUDE_CODE_"];
+const MODEL_VARIABLES: [&str; 6] = ["ANTHROPIC_", "AWS_", "AZURE_", "CLAUDE_CODE_", "CLOUD_ML_", "GOOGLE_"];
 
 /// Parts of an attempt that come from the task instead of its agent. Failures of these are not the agent's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,5 +255,9 @@ mod tests {
         assert_eq!(of(false, true, &[]), (false, true));
         assert_eq!(of(false, false, &["ANTHROPIC_BASE_URL"]), (false, true));
         assert_eq!(of(false, false, &["CLAUDE_CODE_USE_BEDROCK"]), (false, true));
+        for name in ["AWS_BEARER_TOKEN_BEDROCK", "GOOGLE_APPLICATION_CREDENTIALS", "CLAUDE_CODE_OAUTH_TOKEN"]
+        {
+            assert_eq!(of(false, false, &[name]), (false, true), "{name}");
+        }
     }
 }

@@ -48,6 +48,7 @@ impl ClaudeRuntime {
             betas: self.betas.clone(),
             extra_args: self.extra_args.clone(),
             plugin_dirs: self.plugin_dirs.clone(),
+            fail_on_denied_tools: self.fail_on_denied_tools.unwrap_or_default(),
         }
     }
 }

@@ -99,6 +99,7 @@ fn claude(mut base: v1::ClaudeRuntime, own: v1::ClaudeRuntime) -> v1::ClaudeRunt
     text(&mut base.effort, own.effort);
     list(&mut base.betas, own.betas);
     list(&mut base.plugin_dirs, own.plugin_dirs);
+    base.fail_on_denied_tools |= own.fail_on_denied_tools;
     // The others are the agent's alone: a task that sets them is refused.
     base
 }

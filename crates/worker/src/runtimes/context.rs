@@ -7,12 +7,12 @@ use std::path::{Component, Path, PathBuf};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use nix::fcntl::OFlag;
-use rota_proto::v1::TaskResult;
+use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::Assign;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
 
-use super::structs;
+use super::{failure, structs};
 
 /// Environment variable with the directory of `task.json` and `previous_results.json`.
 pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
@@ -145,7 +145,42 @@ fn read_result(scratch: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Completes the result of an agent by what it wrote to `result.json`, if it did. A file that reports a failure, or that might
+/// but cannot be used, is one.
+pub(crate) async fn complete(scratch: &Path, result: TaskResult) -> Result<TaskResult, Failure> {
+    let written = match read(scratch).await {
+        Ok(Some(written)) => written,
+        Ok(None) => return Ok(result),
+        Err(error) => return Err(unusable(&error)),
+    };
+    if let Some(failed) = written.failure() {
+        return Err(failed);
+    }
+    let TaskResult { text, data, files, .. } = written.into_result();
+    let more: Vec<_> = files.into_iter().filter(|file| !result.files.contains(file)).collect();
+    Ok(TaskResult {
+        text: if text.is_empty() { result.text } else { text },
+        data: result.data.or(data),
+        files: result.files.into_iter().chain(more).collect(),
+        ..result
+    })
+}
+
+/// Returns the failure for a result file that cannot be used.
+pub(crate) fn unusable(error: &str) -> Failure {
+    let failed = failure(FailureClass::Agent, format!("output/result.json cannot be used: {error}"));
+    let hint = "write a JSON object of at most 1 MiB; large results belong in files of the workspace";
+    Failure { hint: hint.to_owned(), ..failed }
+}
+
 impl ResultFile {
+    /// Returns the failure that the file reports, if it does.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let text =
+            if self.summary.is_empty() { "result.json reports a failure" } else { self.summary.as_str() };
+        (!self.success).then(|| failure(FailureClass::Agent, text))
+    }
+
     /// Converts to a task's result.
     pub(crate) fn into_result(self) -> TaskResult {
         let mut text = self.summary;
@@ -195,6 +230,23 @@ mod tests {
         assert!(
             !serde_json::from_str::<ResultFile>(r#"{"success":false,"next_steps":"x"}"#).unwrap().success
         );
+    }
+
+    #[tokio::test]
+    async fn agents_complete_their_result_by_a_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        write(scratch.path(), &Assign::default()).await.unwrap();
+        let spoken =
+            || TaskResult { text: "spoken".to_owned(), files: vec!["a".to_owned()], ..Default::default() };
+        assert_eq!(complete(scratch.path(), spoken()).await.unwrap(), spoken());
+        let file = output(scratch.path()).join("result.json");
+        std::fs::write(&file, r#"{"data":{"n":1},"files_created":["a","b"]}"#).unwrap();
+        let result = complete(scratch.path(), spoken()).await.unwrap();
+        assert!(result.text == "spoken" && result.files == ["a", "b"] && result.data.is_some(), "{result:?}");
+        std::fs::write(&file, r#"{"success":false,"summary":"no access"}"#).unwrap();
+        assert_eq!(complete(scratch.path(), spoken()).await.unwrap_err().message, "no access");
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(complete(scratch.path(), spoken()).await.unwrap_err().class(), FailureClass::Agent);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rota_proto::claude::is_credential;
 use rota_proto::v1::runtime;
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::is_common_word;
@@ -45,6 +46,9 @@ pub(super) async fn values<'a>(
     let headers = HEADER_VARS.into_iter().filter_map(rota_telemetry::env::var);
     headers.for_each(|headers| of_headers(&headers, &mut values));
     let Some(spec) = &assign.spec else { return values };
+    // They belong among the secrets, and are not always there.
+    let open = spec.environment.iter().filter(|(name, _)| is_credential(name));
+    open.for_each(|(_, value)| add_credentials(value, &mut values));
     if let Some(runtime::Kind::Claude(claude)) =
         spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref())
         && let Some(servers) = &claude.mcp_servers

@@ -112,6 +112,11 @@ impl Case {
             continued: None,
             round: None,
         };
+        let context = attempt.scratch.join("context");
+        std::fs::create_dir_all(&context).expect("a directory");
+        std::fs::create_dir_all(attempt.scratch.join("output")).expect("a directory");
+        std::fs::write(context.join("task.json"), format!("{{\"attempt\": {}}}", self.attempt))
+            .expect("a file");
         let (events_in, events) = mpsc::channel(10_000);
         let (inputs, inputs_out) = mpsc::channel(8);
         let (stop, stop_out) = watch::channel(None);

@@ -1,9 +1,9 @@
 //! What an agent gives the CLI: settings, subagents, directories, plugins, effort, betas and further arguments.
 
-use rota_proto::v1::{ClaudeRuntime, FailureClass};
+use rota_proto::v1::{ClaudeRuntime, FailureClass, PermissionPolicy};
 use serde_json::{Value, json};
 
-use super::case::{Case, answers};
+use super::case::{Case, answers, codes};
 
 fn object(value: Value) -> Option<pbjson_types::Struct> {
     serde_json::from_value(value).expect("an object")
@@ -61,6 +61,44 @@ async fn agents_set_up_the_cli() {
     let requests = case.model.requests();
     assert!(requests[0].header("anthropic-beta").unwrap().contains("context-1m-2025-08-07"), "{requests:#?}");
     assert!(requests[0].effort == "low" && requests[0].marks.contains("MARK-CRITIC"), "{:?}", requests[0]);
+}
+
+#[tokio::test]
+async fn denied_tools_fail_by_choice() {
+    let mut case = Case::new().await;
+    let script = json!([{"tools": [{"name": "Bash", "input": {"command": "perl -e 1"}}]}, {"text": "done"}]);
+    case.succeeds(&script).await;
+    case.claude.fail_on_denied_tools = true;
+    let (failure, seen) = case.fails(&script).await;
+    assert!(failure.class() == FailureClass::Agent && failure.message.contains("Bash (1)"), "{failure:?}");
+    assert!(codes(&seen).contains(&"tools_denied"), "{seen:#?}");
+    case.claude.permission_policy = PermissionPolicy::Allow.into();
+    case.succeeds(&script).await;
+}
+
+#[tokio::test]
+async fn agents_read_their_input_and_write_their_result() {
+    let case = Case::new().await;
+    let scratch = case.directory.path().join("scratch");
+    let result = json!({"summary": "in short", "data": {"n": 1}, "files_created": ["a"]}).to_string();
+    let script = json!([
+        {"tools": [{"name": "Read", "input": {"file_path": scratch.join("context/task.json")}}]},
+        {"tools": [{"name": "Write", "input": {"file_path": scratch.join("output/result.json"), "content": result}}]},
+        {"text": "at length"},
+    ]);
+    let (result, seen) = case.succeeds(&script).await;
+    assert!(answers(&seen)[0].contains("\"attempt\": 1"), "{seen:#?}");
+    assert_eq!((result.text.as_str(), result.files.as_slice()), ("in short", &["a".to_owned()][..]));
+    assert_eq!(serde_json::to_value(result.data).unwrap(), json!({"n": 1.0}));
+}
+
+#[tokio::test]
+async fn oauth_tokens_are_sent_as_such() {
+    let mut case = Case::new().await;
+    let key = case.environment.remove("ANTHROPIC_API_KEY").unwrap();
+    case.environment.insert("CLAUDE_CODE_OAUTH_TOKEN".to_owned(), key);
+    case.succeeds(&json!([{"text": "done"}])).await;
+    assert!(case.model.requests().iter().all(|request| request.auth == rota_fake_model::Auth::Bearer));
 }
 
 #[tokio::test]

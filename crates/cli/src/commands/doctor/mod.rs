@@ -1,5 +1,6 @@
 //! `rota doctor`: checks everything that a task needs to run, and suggests fixes.
 
+mod claude;
 mod local;
 mod server;
 

@@ -1,6 +1,5 @@
 //! Checks of the control plane, its agents and workers.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use rota_client::discover::{Found, Origin};
@@ -8,14 +7,13 @@ use rota_client::{Client, Code};
 use rota_proto::names;
 use rota_proto::v1::{
     Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, StoreSpace,
-    SystemState, SystemStatus, Worker, runtime,
+    SystemState, SystemStatus, Worker,
 };
 use rota_telemetry::clock;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::Check;
-use super::local;
+use super::{Check, claude, local};
 use crate::output::{between, count, duration, moment, time};
 
 /// Timeout of a call.
@@ -241,8 +239,9 @@ pub async fn pools(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<
     let mut checks = agents_and_workers(&agents, &workers, breakers);
     // Otherwise the workers are on other machines.
     if found.origin == Origin::Dev {
-        checks.extend(local::claude(&claude_programs(&agents, &workers)).await);
+        checks.extend(local::claude(&claude::programs(&agents, &workers)).await);
     }
+    checks.extend(claude::incomplete_providers(&agents));
     checks
 }
 
@@ -356,23 +355,6 @@ fn unavailable(workers: &[Worker]) -> Vec<Check> {
         checks.push(Check::warn("workers", format!("{more} more get no tasks"), "see `rota workers`"));
     }
     checks
-}
-
-/// Returns the Claude CLI programs of agents, except of those with a worker that has found its own.
-fn claude_programs(agents: &[Agent], workers: &[Worker]) -> Vec<String> {
-    let has_program = |agent: &str| {
-        let mut theirs = workers.iter().filter(|worker| worker.agent == agent);
-        theirs.any(|worker| !worker.runtime_version.is_empty())
-    };
-    let programs = agents.iter().filter_map(|agent| {
-        let spec = agent.spec.as_ref()?;
-        let ours = spec.management() != Management::External && !has_program(names::last(&agent.name));
-        match spec.runtime.as_ref()?.kind.as_ref()? {
-            runtime::Kind::Claude(claude) if ours => Some(claude.program.clone()),
-            _ => None,
-        }
-    });
-    programs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

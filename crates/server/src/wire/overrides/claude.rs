@@ -45,6 +45,8 @@ pub(super) fn check(agent: &v1::ClaudeRuntime, task: &v1::ClaudeRuntime) -> Resu
         effort,
         betas,
         plugin_dirs,
+        // More care than the agent asks for.
+        fail_on_denied_tools: _,
     } = task;
     let replaced = |own: &str, base: &str| !own.is_empty() && !base.is_empty() && own != base;
     // The model is a matter of cost, which limits bound.

@@ -83,6 +83,9 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     path("settings", &files.settings);
     option("agents", options.agents.as_deref().unwrap_or_default());
     option("effort", &claude.effort);
+    for directory in &files.exchanged {
+        option("add-dir", &directory.to_string_lossy());
+    }
     for (name, values) in
         [("add-dir", &claude.add_dirs), ("betas", &claude.betas), ("plugin-dir", &claude.plugin_dirs)]
     {
@@ -136,7 +139,7 @@ mod tests {
             args.join(" "),
             "-p --output-format=stream-json --verbose --include-partial-messages --input-format=stream-json \
              --permission-prompt-tool=stdio --setting-sources= --system-prompt-snapshot=off \
-             --session-id=id --permission-mode=acceptEdits --strict-mcp-config"
+             --session-id=id --permission-mode=acceptEdits --add-dir=/s/context --add-dir=/s/output --strict-mcp-config"
         );
     }
 

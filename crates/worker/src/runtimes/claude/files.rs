@@ -6,6 +6,7 @@ use tokio::fs;
 
 use super::options::Options;
 use super::project::Project;
+use crate::runtimes::context;
 
 /// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(super) struct Files {
     pub(super) config: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
+    /// Input and output of the task, which the tools may use.
+    pub(super) exchanged: [PathBuf; 2],
     pub(super) mcp: Option<PathBuf>,
     /// The repository's own, in the workspace.
     pub(super) project_mcp: Option<PathBuf>,
@@ -46,6 +49,7 @@ impl Files {
             config: config(options.keep, workspace, scratch),
             home: scratch.join("home"),
             temporary: scratch.join("tmp"),
+            exchanged: [context::context(scratch), context::output(scratch)],
             // Files, since arguments are limited in length and visible to every process of the machine.
             mcp: file(options.mcp.is_some(), "mcp.json"),
             project_mcp: project

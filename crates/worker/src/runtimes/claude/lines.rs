@@ -105,6 +105,7 @@ pub(super) struct RateLimit {
 #[serde(default)]
 pub(super) struct Denied {
     pub(super) tool_name: String,
+    pub(super) tool_use_id: String,
     pub(super) message: Option<String>,
     pub(super) decision_reason: Option<String>,
 }
@@ -199,6 +200,7 @@ pub(super) struct Finished {
 #[serde(default)]
 pub(super) struct Denial {
     pub(super) tool_name: String,
+    pub(super) tool_use_id: String,
 }
 
 impl Content {

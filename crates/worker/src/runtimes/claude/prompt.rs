@@ -6,6 +6,8 @@
 //! - `<previous_results>`: for each task that this one depends on, a `<result task="…" state="…">` with its
 //!   text, and its data as JSON under `<data>`. A text is truncated to 32 KiB, all of them to 256 KiB.
 //!
+//! Then the directories of the attempt with the complete input, and for output and the result.
+//!
 //! For an attempt that resumes the session of an earlier attempt, a line to that effect precedes it. For a task that continues the
 //! conversation of another one, it is the next message there.
 
@@ -13,7 +15,7 @@ use std::fmt::Write;
 
 use rota_proto::worker::v1::{Assign, PreviousResult};
 
-use crate::runtimes::{Attempt, Continued, From, sanitize, structs};
+use crate::runtimes::{Attempt, Continued, From, context, sanitize, structs};
 
 const MAX_RESULT_BYTES: usize = 32 * 1024;
 const MAX_RESULTS_BYTES: usize = 256 * 1024;
@@ -22,6 +24,29 @@ const MAX_REASON_BYTES: usize = 2 * 1024;
 
 /// Builds the message. `resumed`: the CLI continues an earlier session, which has the task already.
 pub(super) fn build(attempt: &Attempt, resumed: bool) -> String {
+    format!("{}{}", work(attempt, resumed), directories(attempt))
+}
+
+/// Names the directories of the attempt, each of which has others. They are known in the rounds after the first.
+fn directories(attempt: &Attempt) -> String {
+    if attempt.round.is_some() || attempt.scratch.as_os_str().is_empty() {
+        return String::new();
+    }
+    let (context, output) = (context::context(&attempt.scratch), context::output(&attempt.scratch));
+    let (context, output) = (context.display(), output.display());
+    let previous = if attempt.assign.previous.is_empty() {
+        String::new()
+    } else {
+        format!(", {context}/previous_results.json the complete results that it builds on")
+    };
+    format!(
+        "\n\n(Outside of the working directory, {context}/task.json is this task{previous}. Files in {output} are kept; \
+         a file {output}/result.json, if you write one, is your result: \
+         {{\"success\": true, \"summary\": \"…\", \"data\": {{}}}}.)"
+    )
+}
+
+fn work(attempt: &Attempt, resumed: bool) -> String {
     let (round, continued) = (attempt.round.as_ref(), attempt.continued.as_ref());
     let cut_off_by = |continued: &Continued| match &continued.from {
         From::CutOff(reason) => Some(cut_off(reason, continued.has_files)),
@@ -212,6 +237,21 @@ mod tests {
         let attempt = |has_files| Attempt { continued: Some(continued(has_files)), ..attempt(&assign(1)) };
         assert_eq!(build(&attempt(true), true), "Do it.");
         assert!(build(&attempt(false), true).starts_with("Do it.\n\nYou are in another directory"));
+    }
+
+    #[test]
+    fn directories_are_named_once_per_attempt() {
+        let mut attempt = Attempt { scratch: "/s".into(), ..attempt(&assign(1)) };
+        let message = build(&attempt, false);
+        assert!(
+            message.starts_with("Do it.\n\n(Outside") && message.contains("/s/output/result.json"),
+            "{message}"
+        );
+        assert!(!message.contains("previous_results.json"));
+        attempt.assign.previous = vec![PreviousResult::default()];
+        assert!(build(&attempt, true).contains("/s/context/previous_results.json"));
+        attempt.round = Some(Round { message: "make check failed".to_owned(), ..Round::default() });
+        assert_eq!(build(&attempt, true), "make check failed");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rota_proto::claude::Provider;
 use rota_proto::v1::{Failure, FailureClass, Severity, TaskResult};
 use tokio::time::Instant;
 
@@ -18,6 +19,7 @@ use super::record::Record;
 use super::usage::UsageTotals;
 use super::{environment, events, prompt, settings};
 use crate::prices::Prices;
+use crate::runtimes::context;
 use crate::runtimes::{
     Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport, Stop, stopped,
 };
@@ -191,12 +193,20 @@ async fn once(
         exit,
         stderr: &stderr,
         schema: options.schema.is_some(),
+        fail_on_denied: options.claude.fail_on_denied_tools,
+        provider: Provider::of(|name| {
+            environment.0.get(name).is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
+        }),
         now: rota_telemetry::clock::unix_micros() as f64 / 1e6,
     };
     let classified = match &exit {
         Ok(exit) => classify::classify(&evidence(*exit)),
         Err(error) => classify::classify(&evidence(Exit { code: None, signal: None, orphans: 0 }))
             .map_err(|_| classify::supervision_failure(error)),
+    };
+    let classified = match classified {
+        Ok(result) => context::complete(&attempt.scratch, result).await,
+        failed => failed,
     };
     let outcome = match (classified, stop) {
         // A result that precedes the stop stands.

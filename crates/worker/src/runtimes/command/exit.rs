@@ -2,7 +2,7 @@
 
 use rota_proto::v1::{CommandRuntime, Failure, FailureClass, TaskResult};
 
-use crate::runtimes::context::ResultFile;
+use crate::runtimes::context::{self, ResultFile};
 use crate::runtimes::{RunOutcome, RunReport, failure};
 use crate::supervise::{Error, Exit};
 
@@ -40,14 +40,10 @@ pub(super) fn outcome(
     };
     match exit.code {
         Some(0) => match written {
-            Some(written) if !written.success => failed(
-                FailureClass::Agent,
-                if written.summary.is_empty() {
-                    "result.json reports a failure".to_owned()
-                } else {
-                    written.summary
-                },
-            ),
+            Some(written) if !written.success => {
+                let reported = written.failure().unwrap_or_default();
+                RunOutcome::Failed(Failure { exit_code: exit.code, signal: exit.signal, ..reported })
+            }
             written => {
                 let result = reported.or_else(|| written.map(ResultFile::into_result)).unwrap_or_default();
                 let text = if result.text.is_empty() && result.data.is_none() {
@@ -78,10 +74,7 @@ pub(super) fn unreadable_result(
     if exit.code != Some(0) {
         return outcome(spec, exit, None, None, stdout, stderr);
     }
-    let failed = failure(FailureClass::Agent, format!("output/result.json cannot be used: {error}"));
-    let hint =
-        "write a JSON object of at most 1 MiB; large results belong in files of the workspace".to_owned();
-    RunOutcome::Failed(Failure { hint, exit_code: exit.code, ..failed })
+    RunOutcome::Failed(Failure { exit_code: exit.code, ..context::unusable(error) })
 }
 
 /// Maps an exit code to a class, which implies the recovery: `AGENT` is retried, `INVALID` is not.

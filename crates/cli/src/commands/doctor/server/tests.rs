@@ -2,7 +2,9 @@
 
 use std::time::UNIX_EPOCH;
 
-use rota_proto::v1::{AgentSpec, AgentStatus, BackgroundTask, Cause, ClaudeRuntime, Runtime, StoreStatus};
+use rota_proto::v1::{
+    AgentSpec, AgentStatus, BackgroundTask, Cause, ClaudeRuntime, Runtime, StoreStatus, runtime,
+};
 
 use super::super::Verdict;
 use super::*;
@@ -170,9 +172,9 @@ fn addresses_come_from_endpoints() {
 #[test]
 fn cli_is_checked_unless_worker_has_it() {
     let managed = agent(Management::Managed, AgentStatus::default());
-    assert_eq!(claude_programs(std::slice::from_ref(&managed), &[]), [""]);
+    assert_eq!(claude::programs(std::slice::from_ref(&managed), &[]), [""]);
     let worker = Worker { agent: "coder".into(), runtime_version: "2".into(), ..Default::default() };
-    assert!(claude_programs(&[managed], &[worker]).is_empty());
+    assert!(claude::programs(&[managed], &[worker]).is_empty());
     let external = agent(Management::External, AgentStatus::default());
-    assert!(claude_programs(&[external], &[]).is_empty());
+    assert!(claude::programs(&[external], &[]).is_empty());
 }

@@ -1,6 +1,7 @@
 //! Classifies how a run ended: its result, or the class of its failure. Pure. Uses the last result line, failed
 //! model calls, the exit status and the tail of standard error; never the exit code alone.
 
+use rota_proto::claude::Provider;
 use rota_proto::v1::{Failure, FailureClass, Severity, TaskResult};
 use serde_json::Value;
 
@@ -11,9 +12,16 @@ use crate::runtimes::structs;
 use crate::supervise::{Error, Exit};
 
 const INSTALL_HINT: &str = "install Claude Code (for example `npm install -g @anthropic-ai/claude-code`), or name its path in the agent's `program`";
-const KEY_HINT: &str = "set ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN, or CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`) in the agent's environment or secrets, and check that it is valid for ANTHROPIC_BASE_URL";
 const CONNECTIVITY_HINT: &str =
     "check that the worker can reach the model's API (ANTHROPIC_BASE_URL, proxy, firewall)";
+
+fn key_hint(provider: Provider) -> String {
+    format!(
+        "set {} in the agent's environment or secrets, and check that it is valid for {}",
+        provider.credentials(),
+        provider.name()
+    )
+}
 
 /// Longest wait for a limit to be lifted: a week, the longest period of any.
 const MAX_RESET: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -25,6 +33,9 @@ pub(super) struct Evidence<'a> {
     pub(super) stderr: &'a str,
     /// Whether the task requires structured output.
     pub(super) schema: bool,
+    /// Whether an attempt in which tools were denied fails.
+    pub(super) fail_on_denied: bool,
+    pub(super) provider: Provider,
     /// Unix time of the end, in seconds.
     pub(super) now: f64,
 }
@@ -59,6 +70,11 @@ fn success(evidence: &Evidence<'_>, result: &Finished) -> Result<TaskResult, Fai
             message,
             "request it in the prompt, or simplify the schema",
         ));
+    }
+    if let Some(tools) = evidence.record.denied_tools().filter(|_| evidence.fail_on_denied) {
+        let message = format!("the agent finished, and tools that it called were denied: {tools}");
+        let hint = "allow them with `allowedTools` or `permissionPolicy`, or remove `failOnDeniedTools`";
+        return Err(failure(FailureClass::Agent, &message, hint));
     }
     let text = result.result.as_deref().filter(|text| !text.is_empty());
     let text = text.unwrap_or(&evidence.record.last_message);
@@ -126,7 +142,7 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
     let (class, hint) = match (status, code) {
         (_, "billing_error") => (FailureClass::Auth, "add credit to the account of the API key"),
         (Some(401 | 403), _) | (_, "authentication_failed" | "oauth_org_not_allowed") => {
-            (FailureClass::Auth, KEY_HINT)
+            (FailureClass::Auth, "")
         }
         (Some(429), _) | (None, "rate_limit") => (FailureClass::RateLimit, ""),
         (Some(404), _) | (None, "model_not_found") => {
@@ -136,7 +152,11 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
         (Some(_), _) | (None, "invalid_request") => (FailureClass::Invalid, ""),
         (None, _) => (FailureClass::Overload, CONNECTIVITY_HINT),
     };
-    let mut failure = failure(class, &non_empty_or(message, "a model call failed"), hint);
+    let hint = match class {
+        FailureClass::Auth if hint.is_empty() => key_hint(evidence.provider),
+        _ => hint.to_owned(),
+    };
+    let mut failure = failure(class, &non_empty_or(message, "a model call failed"), &hint);
     if class == FailureClass::RateLimit {
         failure.retry_after = retry_after(evidence, message);
     }

@@ -33,8 +33,12 @@ fn record(lines: &[Value]) -> Record {
     record
 }
 
+fn evidence<'a>(record: &'a Record, exit: Exit, stderr: &'a str, schema: bool) -> Evidence<'a> {
+    Evidence { record, exit, stderr, schema, fail_on_denied: false, provider: Provider::Anthropic, now: NOW }
+}
+
 fn classified(lines: &[Value], exit: Exit, stderr: &str, schema: bool) -> Result<TaskResult, Failure> {
-    classify(&Evidence { record: &record(lines), exit, stderr, schema, now: NOW })
+    classify(&evidence(&record(lines), exit, stderr, schema))
 }
 
 /// Lines that the CLI prints when a model call finally fails.
@@ -273,4 +277,33 @@ fn missing_program_hints_at_installation() {
     let source = std::io::Error::from_raw_os_error(nix::errno::Errno::E2BIG as i32);
     let failure = supervision_failure(&Error::Start { program: "claude".to_owned(), source });
     assert_eq!(failure.class(), FailureClass::Invalid, "no machine takes the arguments");
+}
+
+#[test]
+fn denied_tools_fail_the_attempt_by_choice() {
+    let denial = |id: &str, tool: &str| json!({"tool_name": tool, "tool_use_id": id});
+    let by_rule =
+        json!({"type": "system", "subtype": "permission_denied", "tool_name": "Bash", "tool_use_id": "t1"});
+    let result = json!({"type": "result", "subtype": "success", "is_error": false, "result": "done",
+        "permission_denials": [denial("t1", "Bash"), denial("t2", "Bash"), denial("t3", "Write")]});
+    let record = record(&[by_rule, result]);
+    let evidence = evidence(&record, OK, "", false);
+    assert_eq!(classify(&evidence).unwrap().text, "done");
+    let failed = classify(&Evidence { fail_on_denied: true, ..evidence }).unwrap_err();
+    assert_eq!(failed.class(), FailureClass::Agent);
+    assert!(failed.message.ends_with("denied: Bash (2), Write (1)"), "{failed:?}");
+}
+
+#[test]
+fn rejected_credentials_are_named() {
+    let record = record(&api(json!(403), "authentication_failed", "AWS authentication failed"));
+    for (provider, name) in [
+        (Provider::Anthropic, "CLAUDE_CODE_OAUTH_TOKEN"),
+        (Provider::Bedrock, "AWS_BEARER_TOKEN_BEDROCK"),
+        (Provider::Vertex, "GOOGLE_APPLICATION_CREDENTIALS"),
+        (Provider::Foundry, "ANTHROPIC_FOUNDRY_API_KEY"),
+    ] {
+        let failed = classify(&Evidence { provider, ..evidence(&record, BAD, "", false) }).unwrap_err();
+        assert!(failed.class() == FailureClass::Auth && failed.hint.contains(name), "{failed:?}");
+    }
 }

@@ -8,11 +8,13 @@ use rota_proto::v1::{MessageRole, Severity, event};
 use serde_json::Value;
 
 use super::events;
-use super::lines::{ApiRetry, Assistant, Block, Content, Denial, Finished, Init, Message, RateLimit, System};
+use super::lines::{ApiRetry, Assistant, Block, Content, Finished, Init, Message, RateLimit, System};
 use super::usage::UsageTotals;
 
 /// Maximum number of files listed in a result.
 const MAX_FILES: usize = 1000;
+/// Maximum number of denied calls that are counted.
+const MAX_DENIED: usize = 1000;
 
 /// A failed model call that the CLI does not retry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(super) struct Record {
     pub(super) last_message: String,
     pub(super) usage_totals: UsageTotals,
     pub(super) files: BTreeSet<String>,
+    /// Tools that were denied, by call: in all turns, by rules, by the policy or by a person.
+    denied: BTreeMap<String, String>,
     /// Description of the last tool call.
     pub(super) step: String,
     /// Files that pending tool calls write, by call id.
@@ -76,6 +80,7 @@ impl Record {
             System::PermissionDenied(denied) => {
                 let reason = denied.message.or(denied.decision_reason).unwrap_or_default();
                 let text = format!("{} denied: {reason}", denied.tool_name);
+                self.deny(&denied.tool_use_id, &denied.tool_name);
                 vec![events::notice(Severity::Low, "permission_denied", text)]
             }
             System::ModelFallback(line) => {
@@ -190,7 +195,13 @@ impl Record {
     pub(super) fn result(&mut self, line: Finished) -> Vec<event::Kind> {
         self.usage_totals.add(&line);
         self.refused |= line.stop_reason.as_deref() == Some("refusal");
-        let denied = denials(&line.permission_denials);
+        for denial in &line.permission_denials {
+            self.deny(&denial.tool_use_id, &denial.tool_name);
+        }
+        let denied = self.denied_tools().map(|tools| {
+            let text = format!("tool calls denied: {tools}; the result may be incomplete");
+            events::notice(Severity::Medium, "tools_denied", text)
+        });
         self.result = Some(line);
         self.usage_totals.usage().map(event::Kind::Usage).into_iter().chain(denied).collect()
     }
@@ -201,6 +212,23 @@ impl Record {
             Some(_) => vec![events::notice(Severity::Low, "rate_limit", "the account's limit is reached")],
             None => vec![],
         }
+    }
+
+    fn deny(&mut self, call: &str, tool: &str) {
+        if self.denied.len() < MAX_DENIED {
+            self.denied.insert(call.to_owned(), tool.to_owned());
+        }
+    }
+
+    /// Returns the tools that were denied with the number of their calls, as text. Its result may be that of an agent that could
+    /// not do its work.
+    pub(super) fn denied_tools(&self) -> Option<String> {
+        let mut tools: BTreeMap<&str, usize> = BTreeMap::new();
+        for tool in self.denied.values() {
+            *tools.entry(tool).or_default() += 1;
+        }
+        let counts: Vec<_> = tools.iter().map(|(tool, count)| format!("{tool} ({count})")).collect();
+        (!counts.is_empty()).then(|| counts.join(", "))
     }
 
     /// Returns the file within the workspace that a call writes.
@@ -214,17 +242,6 @@ impl Record {
         let path = if path.is_absolute() { path.strip_prefix(&self.workspace).ok()? } else { path };
         Some(path.to_string_lossy().into_owned())
     }
-}
-
-/// Reports the tool calls that were denied in a turn: its result may be that of an agent that could not do its work.
-fn denials(denied: &[Denial]) -> Option<event::Kind> {
-    let mut tools: BTreeMap<&str, usize> = BTreeMap::new();
-    for denial in denied {
-        *tools.entry(&denial.tool_name).or_default() += 1;
-    }
-    let counts: Vec<_> = tools.iter().map(|(tool, count)| format!("{tool} ({count})")).collect();
-    let text = format!("tool calls denied: {}; the result may be incomplete", counts.join(", "));
-    (!denied.is_empty()).then(|| events::notice(Severity::Medium, "tools_denied", text))
 }
 
 /// Describes a tool call for the progress event.

@@ -1,0 +1,71 @@
+//! Checks of the agents that run the Claude Code CLI.
+
+use std::collections::BTreeSet;
+
+use rota_proto::claude::Provider;
+use rota_proto::names;
+use rota_proto::v1::{Agent, Management, Worker, runtime};
+
+use super::Check;
+
+const MAX_CHECKS: usize = 10;
+
+/// Returns the Claude CLI programs of agents, except of those with a worker that has found its own.
+pub(super) fn programs(agents: &[Agent], workers: &[Worker]) -> Vec<String> {
+    let has_program = |agent: &str| {
+        let mut theirs = workers.iter().filter(|worker| worker.agent == agent);
+        theirs.any(|worker| !worker.runtime_version.is_empty())
+    };
+    let programs = agents.iter().filter_map(|agent| {
+        let spec = agent.spec.as_ref()?;
+        let ours = spec.management() != Management::External && !has_program(names::last(&agent.name));
+        match spec.runtime.as_ref()?.kind.as_ref()? {
+            runtime::Kind::Claude(claude) if ours => Some(claude.program.clone()),
+            _ => None,
+        }
+    });
+    programs.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Reports agents whose variables choose a provider, and lack what its calls need.
+pub(super) fn incomplete_providers(agents: &[Agent]) -> Vec<Check> {
+    let incomplete = agents.iter().filter_map(|agent| {
+        let spec = agent.spec.as_ref()?;
+        let runtime::Kind::Claude(_) = spec.runtime.as_ref()?.kind.as_ref()? else { return None };
+        let is_set = |name: &str| spec.environment.contains_key(name);
+        let provider = Provider::of(is_set);
+        let missing = provider.needs().iter().find(|names| !names.iter().any(|name| is_set(name)))?;
+        let message = format!(
+            "agent {} calls the model through {}, and its environment has no {}",
+            names::last(&agent.name),
+            provider.name(),
+            missing.join(" or ")
+        );
+        let hint =
+            format!("set it in the agent's environment; its credentials are {}", provider.credentials());
+        Some(Check::warn("claude", message, hint))
+    });
+    incomplete.take(MAX_CHECKS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{AgentSpec, ClaudeRuntime, Runtime};
+
+    use super::*;
+
+    #[test]
+    fn incomplete_providers_are_reported() {
+        let checks = |variables: &[&str]| {
+            let environment = variables.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+            let runtime = Runtime { kind: Some(runtime::Kind::Claude(ClaudeRuntime::default())) };
+            let spec = AgentSpec { runtime: Some(runtime), environment, ..Default::default() };
+            let name = "namespaces/default/agents/coder".to_owned();
+            incomplete_providers(&[Agent { name, spec: Some(spec), ..Default::default() }])
+        };
+        assert!(checks(&[]).is_empty() && checks(&["CLAUDE_CODE_USE_BEDROCK", "AWS_REGION"]).is_empty());
+        let found = checks(&["CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION"]);
+        assert!(found[0].message.ends_with("has no ANTHROPIC_VERTEX_PROJECT_ID"), "{found:?}");
+        assert_eq!(checks(&["CLAUDE_CODE_USE_FOUNDRY"]).len(), 1);
+    }
+}
