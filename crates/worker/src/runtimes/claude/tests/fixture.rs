@@ -61,7 +61,9 @@ impl FakeCli {
     pub(super) async fn opening(&mut self) -> String {
         assert_eq!(self.read().await.unwrap()["request"]["subtype"], "initialize");
         let prompt = self.read().await.unwrap();
-        assert_eq!(prompt["message"]["content"], "Do it.");
+        let message = prompt["message"]["content"].as_str().unwrap();
+        // The directories of the attempt follow.
+        assert!(message.starts_with("Do it.\n\n(Outside of the working directory"), "{message}");
         let uuid = prompt["uuid"].as_str().unwrap().to_owned();
         self.print(json!({"type": "system", "subtype": "init", "session_id": "s1", "model": "m"})).await;
         uuid
