@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 use rota_proto::v1::TaskState;
-use rota_testkit::s3_server::S3Server;
+use rota_testkit::s3_server::{S3Server, SECRET_KEY};
 use rota_testkit::tasks;
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ fn size_mib() -> usize {
     rota_telemetry::env::var("ROTA_TEST_TRANSFER_MIB").map_or(64, |size| size.parse().unwrap())
 }
 
-async fn start() -> Result<(S3Server, Fixture)> {
+async fn start(secret: &str) -> Result<(S3Server, Fixture)> {
     let mut fixture = Fixture::bare();
     let folder = fixture.dir().join("s3");
     fs::create_dir_all(&folder)?;
@@ -23,6 +23,7 @@ async fn start() -> Result<(S3Server, Fixture)> {
     s3.bucket("rota")?;
     fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS", "s3://rota/team/artifacts".to_owned()));
     fixture.server_environment.extend(s3.environment());
+    fixture.server_environment.push(("AWS_SECRET_ACCESS_KEY", secret.to_owned()));
     fixture.start_server().await?;
     Ok((s3, fixture))
 }
@@ -30,7 +31,7 @@ async fn start() -> Result<(S3Server, Fixture)> {
 /// A transfer continues where it ended, whichever of the two was away.
 #[tokio::test]
 async fn transfers_survive_a_killed_control_plane_and_an_absent_store() -> Result<()> {
-    let (s3, mut fixture) = start().await?;
+    let (s3, mut fixture) = start(SECRET_KEY).await?;
     let client = fixture.client()?;
     workload::agent(&client).await?;
     let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
@@ -62,10 +63,7 @@ async fn transfers_survive_a_killed_control_plane_and_an_absent_store() -> Resul
 /// A key that the store does not accept is named to who uploads, and costs no attempt.
 #[tokio::test]
 async fn refused_key_is_reported() -> Result<()> {
-    let (_s3, mut fixture) = start().await?;
-    fixture.stop_server().await;
-    fixture.server_environment.push(("AWS_SECRET_ACCESS_KEY", "another-password".to_owned()));
-    fixture.start_server().await?;
+    let (_s3, fixture) = start("another-password").await?;
     workload::agent(&fixture.client()?).await?;
     fs::write(fixture.dir().join("input"), "text")?;
     let run = ["run", "--agent", workload::AGENT, "--input", "input", "--command", "--", "true"];
