@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".rota.v1.DownloadPartsResponse.data")
         // The largest by far: unboxed, each message of a session would take its size.
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
+        // Rare, and a failure is the error of many calls.
+        .boxed(".rota.v1.Failure.limit")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

@@ -154,6 +154,12 @@ pub struct Failure {
     /// Remedy, for users; empty if none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// Limit of the model API that was reached, such as `five_hour`; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub limit: String,
+    /// Whether `retry_after` is the time until that limit ends, as the API named it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub limit_resets: bool,
 }
 
 impl Failure {
@@ -175,6 +181,8 @@ impl Failure {
             signal: None,
             retry_after: None,
             hint: String::new(),
+            limit: String::new(),
+            limit_resets: false,
         }
     }
 }

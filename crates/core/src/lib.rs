@@ -15,6 +15,7 @@
 //!   [`rank::rank`] orders the tasks of a queue.
 //! - [`failure::Class`] classifies failures, [`retry::Policy`] decides on retries, and [`breaker::Breaker`] is the circuit
 //!   breaker of an agent.
+//! - [`quota::CoolDown`] is what is known of a model credential that was limited or rejected.
 //! - [`scaling::plan`] is the autoscaling rule of worker pools.
 //! - [`task::explain`] derives the causes why a task is not running.
 //!
@@ -44,6 +45,7 @@ pub mod agent;
 pub mod breaker;
 pub mod failure;
 pub mod ids;
+pub mod quota;
 pub mod rank;
 pub mod retry;
 pub mod scaling;

@@ -9,7 +9,7 @@ use crate::task::Own;
 
 /// Rate-limited attempts that are retried; the total timeout usually ends a task long before.
 pub const MAX_WAITS: u32 = 100;
-/// Largest wait that a failing side may request; jitter adds up to a tenth.
+/// Largest wait that a failing side may request, but for the end of a limit that it named; jitter adds up to a tenth.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Retry policy of a task.
@@ -55,7 +55,7 @@ impl Policy {
             Recovery::Credentials if own.choice && waits > MAX_WAITS => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
-            Recovery::Wait if waits > MAX_WAITS => Decision::Stop,
+            Recovery::Wait if waits > MAX_WAITS && !failure.limit_resets => Decision::Stop,
             Recovery::Wait | Recovery::Credentials => Decision::Wait(self.after(failure, waits, jitter)),
         }
     }
@@ -63,6 +63,10 @@ impl Policy {
     fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
         let backoff = self.backoff(count, jitter);
         failure.retry_after.map_or(backoff, |requested| {
+            if failure.limit_resets {
+                // Slots bound how many tasks start then.
+                return requested.max(backoff / 2);
+            }
             let requested = requested.min(MAX_RETRY_AFTER);
             // Never earlier than requested, and not for all callers at the same time.
             (requested + part(requested / 10, jitter)).max(backoff / 2)
@@ -137,6 +141,13 @@ mod tests {
         {
             let wait = Decision::Wait(Duration::from_millis(millis));
             assert_eq!(Policy::default().decide(&failure, 1, 1, Own::default(), jitter), wait);
+        }
+        failure.limit_resets = true;
+        for days in [0, 7, 31] {
+            let wait = Duration::from_hours(24 * days) + Duration::from_secs(2400);
+            failure.retry_after = Some(wait);
+            let decided = Policy::default().decide(&failure, 1, 1, Own::default(), 1.0);
+            assert_eq!(decided, Decision::Wait(wait), "no cap, no jitter");
         }
     }
 }

@@ -60,6 +60,12 @@ fn read(body: &[u8], record: &mut RequestRecord) -> Result<Request, ApiError> {
     Ok(request)
 }
 
+fn unix_time() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "clients compare the end of a limit with their own clock")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 fn plan(
     app: &App,
     request: &Request,
@@ -70,7 +76,7 @@ fn plan(
     let conversation =
         Conversation::read(&request.messages).map_err(|error| ApiError::new(400, error.to_string()))?;
     record.turns = conversation.turns;
-    let to = ReplyTarget { request_id: id, stream: request.stream };
+    let to = ReplyTarget { request_id: id, stream: request.stream, now: unix_time() };
     let running = conversation.running.as_ref();
     let Some((running, step)) =
         running.and_then(|running| Some((running, running.script.steps.get(running.next)?)))

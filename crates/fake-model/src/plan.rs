@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::api_error::{self, ApiError};
 use crate::reply::Reply;
-use crate::script::{FaultKind, Malformed, Slow, Step};
+use crate::script::{FaultKind, Limit, Malformed, Slow, Step};
 use crate::sse::{self, Frame};
 use crate::stats::Outcome;
 
@@ -37,6 +37,8 @@ pub(crate) enum Op {
 pub(crate) struct ReplyTarget<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) stream: bool,
+    /// Unix time in seconds, from which the end of a limit is counted.
+    pub(crate) now: u64,
 }
 
 impl Plan {
@@ -63,10 +65,11 @@ impl Plan {
         to: ReplyTarget<'_>,
     ) -> Self {
         let delay = Duration::from_millis(step.delay_ms);
-        if let Some(FaultKind::Status { status, retry_after, should_retry, message }) = fault {
+        if let Some(FaultKind::Status { status, retry_after, should_retry, message, limit }) = fault {
             let message = message.as_deref().unwrap_or(api_error::default_message(*status));
             let mut plan = Self::error(&ApiError::new(*status, message), to.request_id);
             plan.headers.extend(retry_after.map(|secs| ("retry-after", secs.to_string())));
+            plan.headers.extend(limit.iter().flat_map(|limit| limit_headers(limit, to.now)));
             plan.headers.extend(should_retry.map(|retry| ("x-should-retry", retry.to_string())));
             return Self { delay, ..plan };
         }
@@ -81,6 +84,15 @@ impl Plan {
             vec![("content-type", content_type.to_owned()), ("cache-control", "no-cache".to_owned())];
         Self { status: 200, outcome, headers, delay, body }
     }
+}
+
+/// Returns the headers by which the API reports that a limit of a subscription is reached.
+fn limit_headers(limit: &Limit, now: u64) -> Vec<(&'static str, String)> {
+    vec![
+        ("anthropic-ratelimit-unified-status", "rejected".to_owned()),
+        ("anthropic-ratelimit-unified-reset", (now + limit.resets_in).to_string()),
+        ("anthropic-ratelimit-unified-representative-claim", limit.name.clone()),
+    ]
 }
 
 fn streamed(

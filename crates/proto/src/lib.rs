@@ -9,6 +9,7 @@
 //! - [`claude`]: what agents and tasks may set of the Claude Code CLI.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
+//! - [`credential`]: which model credential an environment holds, and its id.
 //! - [`labels`]: labels that have a meaning for the control plane.
 //! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
 //! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
@@ -30,6 +31,7 @@
 
 pub mod causes;
 pub mod claude;
+pub mod credential;
 pub mod labels;
 pub mod names;
 pub mod num;

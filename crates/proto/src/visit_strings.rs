@@ -42,10 +42,13 @@ pub fn in_event(kind: &mut event::Kind, visit: &mut dyn FnMut(&mut String)) {
     }
 }
 
-/// Visits the message and the hint of a failure.
+/// Visits the message, the hint and the limit's name of a failure.
 pub fn in_failure(failure: &mut Failure, visit: &mut dyn FnMut(&mut String)) {
     visit(&mut failure.message);
     visit(&mut failure.hint);
+    if let Some(limit) = &mut failure.limit {
+        visit(&mut limit.name);
+    }
 }
 
 /// Visits the model name of a usage report.

@@ -96,6 +96,8 @@ pub(crate) fn assign(
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
             continues,
         }),
+        credential_key: sealer.credential_key(&task.namespace).to_vec(),
+        own_credentials: task.credential.is_some(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Circuit breakers of agents, and of workers (`workers`). Observes how attempts end in the commit stream, and limits the admission of an agent's
+//! Circuit breakers of agents, and of workers (`workers`), and cool-downs of model credentials (`credentials`). Observes how attempts end in the commit stream, and limits the admission of an agent's
 //! tasks after consecutive infrastructure failures. State is in memory and resets on restart. The state machine is
 //! `rota_core::breaker`'s.
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prost::Message;
 use rota_core::breaker::{Breaker, Outcome, Policy, State};
+use rota_core::quota::CoolDown;
 use rota_core::task::{AttemptOutcome, Body};
 use rota_core::{AgentName, Fence, TaskId, Timestamp};
 use rota_proto::v1;
@@ -22,7 +23,9 @@ use crate::agents::AgentRegistry;
 use crate::clock::now;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::{Admission, Scheduler};
+use crate::store_client::StoreClient;
 use crate::wire::failure;
+use credentials::CoolDowns;
 
 /// The circuit breakers of all agents.
 #[derive(Debug)]
@@ -35,7 +38,8 @@ pub(crate) struct Breakers {
     /// Those of workers that are not as they were at the start.
     workers: Mutex<BTreeMap<WorkerKey, Breaker>>,
     suspicions: Mutex<workers::Suspicions>,
-    /// Wakes the timer: a breaker has opened.
+    cool_downs: Mutex<CoolDowns>,
+    /// Wakes the timer: a breaker has opened, or a credential begins to cool down.
     opened: Notify,
 }
 
@@ -89,6 +93,7 @@ impl Breakers {
             inner: Mutex::default(),
             workers: Mutex::default(),
             suspicions: Mutex::default(),
+            cool_downs: Mutex::default(),
             opened: Notify::new(),
         }
     }
@@ -111,6 +116,7 @@ impl Breakers {
     pub(crate) fn observe(&self, commit: &Commit) -> BreakerChanges {
         let mut changes = BreakerChanges::default();
         self.observe_workers(commit);
+        self.observe_credentials(commit);
         let mut ends = commit.attempts_ended.iter().peekable();
         for change in &commit.tasks {
             let ended = ends.peek().copied().filter(|end| end.task.id == change.task.id);
@@ -179,6 +185,12 @@ impl Breakers {
         let outcome = match (&attempt.failure, attempt.outcome) {
             (_, AttemptOutcome::Succeeded) if own.credentials => Outcome::Ignored,
             (_, AttemptOutcome::Succeeded) => Outcome::Success,
+            // Its cool-down is the credential's.
+            (Some(failure), _)
+                if CoolDown::concerns(failure) && attempt.assignment.model.credential.is_some() =>
+            {
+                Outcome::Ignored
+            }
             (Some(failure), _) => Outcome::of(failure, names_program(), own),
             (None, _) => Outcome::Ignored,
         };
@@ -231,12 +243,13 @@ impl Breakers {
             }
         }
         self.tick_workers();
+        self.tick_credentials();
     }
 
     /// Returns when the next breaker is due.
     fn next(&self) -> Option<Timestamp> {
         let agents = self.inner.lock().values().filter_map(Breaker::until).min();
-        agents.into_iter().chain(self.next_worker()).min()
+        agents.into_iter().chain(self.next_worker()).chain(self.next_credential()).min()
     }
 }
 
@@ -244,7 +257,12 @@ impl Breakers {
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Runs the timer of all breakers.
-pub(crate) async fn run(breakers: Arc<Breakers>, stop: CancellationToken, monitor: TaskMonitor) {
+pub(crate) async fn run(
+    breakers: Arc<Breakers>,
+    store: StoreClient,
+    stop: CancellationToken,
+    monitor: TaskMonitor,
+) {
     loop {
         let wait = async {
             match breakers.next() {
@@ -259,10 +277,12 @@ pub(crate) async fn run(breakers: Arc<Breakers>, stop: CancellationToken, monito
         }
         let activation = monitor.activate();
         breakers.tick();
+        breakers.end_cool_downs(&store).await;
         activation.succeeded();
     }
 }
 
+mod credentials;
 #[cfg(test)]
 mod tests;
 mod workers;

@@ -83,7 +83,10 @@ impl CommitApplier {
         match self.agents.apply(change) {
             AgentEffect::Deleted => return drop(self.breakers.reset(&key)),
             // The change may have fixed what opened the breaker.
-            AgentEffect::SpecChanged => drop(self.breakers.reset(&key)),
+            AgentEffect::SpecChanged => {
+                self.breakers.end_cool_downs_of(&key, false);
+                drop(self.breakers.reset(&key));
+            }
             AgentEffect::Created | AgentEffect::Unchanged => {}
         }
         // Workers may have joined before their agent was created.
@@ -95,6 +98,7 @@ impl CommitApplier {
     pub(crate) fn restore(&mut self, snapshot: Snapshot, sessions: &SessionDeps) {
         self.restored = Some(snapshot.revision);
         let next_due = snapshot.earliest_due();
+        self.breakers.restore_cool_downs(snapshot.cool_downs);
         self.agents.restore(snapshot.agents);
         self.scheduler.restore(snapshot.routes, snapshot.queued);
         self.metrics.restore(snapshot.on_workers.iter().map(|on| on.task.state));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::breaker::State as Breaker;
+use rota_core::quota::{CoolDown, Phase};
 use rota_core::target::{Route, Target};
 use rota_core::task::explain;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
+use crate::clock::now;
 use crate::keys::AgentKey;
 use crate::scheduler::{Scheduler, SchedulerView, WorkerView};
 
@@ -149,6 +151,11 @@ impl Demand {
     /// Returns how many of an agent's waiting tasks ask for workers. Those that its circuit breaker holds back would
     /// only keep more workers waiting.
     pub(crate) fn admitted(&self, agent: &AgentKey, queued: u64) -> u64 {
+        // Workers that wait for the same credential would do nothing either.
+        let cools = |one: &Arc<CoolDown>| !matches!(one.phase(now()), Phase::Probe | Phase::Over);
+        if self.breakers.cool_downs_of(agent).iter().any(cools) {
+            return 0;
+        }
         match self.breakers.state(agent) {
             Breaker::Closed => queued,
             Breaker::Open { .. } => 0,

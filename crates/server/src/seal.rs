@@ -11,18 +11,22 @@ use bytes::Bytes;
 use chacha20poly1305::aead::{Aead, KeyInit, OsRng, Payload};
 use chacha20poly1305::{AeadCore, Key, XChaCha20Poly1305, XNonce};
 use rota_core::{Namespace, TaskId};
+use rota_proto::credential;
 use zeroize::Zeroizing;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// Start of sealed secrets of the second form, too long to be the start of a nonce by chance.
 const VERSION: &[u8] = b"rota-sealed-2:";
+/// Label of the keys of hashes of credentials.
+const CREDENTIALS: &[u8] = b"rota-credentials-1:";
 /// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
 const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
 
 /// Encrypts and decrypts secrets with the server's key.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
+    key: Zeroizing<[u8; KEY_BYTES]>,
 }
 
 /// Failure of the key file, or of a decryption.
@@ -68,7 +72,12 @@ impl Sealer {
         let Some(key) = key.first_chunk::<KEY_BYTES>() else {
             return Err(Error::Incomplete { path: path.display().to_string(), bytes: key.len() });
         };
-        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key)) })
+        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key)), key: Zeroizing::new(*key) })
+    }
+
+    /// Returns the key of the hashes of a namespace's credentials: the same as long as the key file is.
+    pub(crate) fn credential_key(&self, namespace: &Namespace) -> Zeroizing<[u8; KEY_BYTES]> {
+        Zeroizing::new(credential::mac(&self.key[..], &[CREDENTIALS, namespace.as_str().as_bytes()]))
     }
 
     /// Encrypts a task's secrets: version, nonce, then ciphertext.
@@ -170,6 +179,9 @@ mod tests {
         assert!(sealer.open_sealed(&here, task, &sealed[VERSION.len()..]).is_err());
         let another = Sealer::open(&folder.join("another")).unwrap();
         assert!(another.open_sealed(&here, task, &sealed).is_err());
+        assert_eq!(Sealer::open(&path).unwrap().credential_key(&here), sealer.credential_key(&here));
+        assert_ne!(sealer.credential_key(&there), sealer.credential_key(&here));
+        assert_ne!(another.credential_key(&here), sealer.credential_key(&here));
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -12,8 +12,8 @@ use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId};
 use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
-    Budget, Claim, Command, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply, Resumed, Store,
-    StoreSpace,
+    Budget, Claim, Command, CredentialKey, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply,
+    Resumed, Store, StoreSpace,
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -266,6 +266,13 @@ impl StoreClient {
     /// Moves the deadlines of attempts after the clock jumped forward by more than the time that passed.
     pub(crate) async fn clock_jumped(&self, by: Duration) -> Result<usize, Status> {
         expect_reply!(self.one(Command::ClockJumped { by }).await?, Reply::Ticked(count) => count)
+    }
+
+    /// Ends cool-downs of credentials that are over, or any for which that is forced.
+    pub(crate) async fn end_cool_downs(&self, over: Vec<(CredentialKey, bool)>) -> Result<(), Status> {
+        let end = |((namespace, credential), force)| Command::EndCoolDown { namespace, credential, force };
+        self.apply(over.into_iter().map(end).collect()).await.map_err(status::store)?;
+        Ok(())
     }
 
     /// Removes some expired records. Returns how many, and whether there may be more.

@@ -7,6 +7,7 @@ use std::slice::from_ref;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rota_core::agent::Agent;
+use rota_core::quota::CoolDown;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
@@ -131,6 +132,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         away: away.and_then(Result::ok).unwrap_or_default(),
         undecodable,
         follow_ups,
+        cool_downs: records::<CoolDown>(connection, sql::COOL_DOWNS)?,
     })
 }
 

@@ -103,6 +103,8 @@ statements! {
     PUT_FOLLOW_UP = "INSERT OR REPLACE INTO follow_ups (number, record) VALUES (?, ?)";
     DELETE_FOLLOW_UP = "DELETE FROM follow_ups WHERE number = ?";
 
+    PUT_COOL_DOWN = "INSERT OR REPLACE INTO cool_downs (namespace, credential, record) VALUES (?, ?, ?)";
+    DELETE_COOL_DOWN = "DELETE FROM cool_downs WHERE namespace = ? AND credential = ?";
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
     SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
@@ -125,5 +127,6 @@ statements! {
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1 AND state <> 6";
     ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
+    COOL_DOWNS = "SELECT record FROM cool_downs ORDER BY namespace, credential";
     FOLLOW_UPS = "SELECT number, record FROM follow_ups ORDER BY number";
 }

@@ -165,6 +165,9 @@ impl Writer {
         for (namespace, name) in &changes.removed_agents {
             self.run(sql::DELETE_AGENT, params![namespace.as_str(), name.as_str()])?;
         }
+        for (namespace, credential) in &changes.removed_cool_downs {
+            self.run(sql::DELETE_COOL_DOWN, params![namespace.as_str(), credential.to_string()])?;
+        }
         for (namespace, worker) in &changes.removed_sessions {
             self.run(sql::DELETE_SESSION, params![namespace.as_str(), worker.as_str()])?;
         }
@@ -235,6 +238,11 @@ impl Writer {
         for agent in &changes.agents {
             let params = params![agent.namespace.as_str(), agent.name.as_str(), encode(&**agent)?];
             self.run(sql::PUT_AGENT, params)?;
+        }
+        for cool_down in &changes.cool_downs {
+            let credential = cool_down.credential.to_string();
+            let params = params![cool_down.namespace.as_str(), credential, encode(&**cool_down)?];
+            self.run(sql::PUT_COOL_DOWN, params)?;
         }
         for session in &changes.sessions {
             let ended = (!session.open).then_some(session.since.0);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
+use rota_core::quota::{CoolDown, CredentialId};
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
@@ -18,13 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, Span, StoreSpace, StoreStats};
 
-/// Missing object that a PENDING task waits for.
+/// Missing object, or credential, that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitKey {
     Id(TaskId),
     Alias(String),
     Agent(AgentName),
+    /// A credential that cools down.
+    Credential(CredentialId),
 }
 
 impl std::fmt::Display for WaitKey {
@@ -33,6 +36,7 @@ impl std::fmt::Display for WaitKey {
             Self::Id(id) => write!(f, "id/{id}"),
             Self::Alias(alias) => write!(f, "alias/{alias}"),
             Self::Agent(agent) => write!(f, "agent/{agent}"),
+            Self::Credential(credential) => write!(f, "credential/{credential}"),
         }
     }
 }
@@ -43,6 +47,7 @@ pub type ScopedId = (Namespace, TaskId);
 pub type NameKey = (Namespace, String);
 pub type SessionKey = (Namespace, WorkerName);
 pub type WaitsKey = (Namespace, WaitKey);
+pub type CredentialKey = (Namespace, CredentialId);
 
 /// Key of a list of artifacts: those of an attempt, or of a task's input, with number 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,6 +248,8 @@ pub enum FollowUp {
     Ended { task: TaskKey, id: TaskId, state: State, after: TaskKey, until: TaskKey },
     /// A task was created: tasks still wait for its id or alias.
     Found { waits: WaitsKey, task: TaskKey },
+    /// A credential may be used again: tasks still wait for it.
+    Lifted { waits: WaitsKey },
     /// Tasks have found this one: it may be in a cycle with them.
     Cycle { task: TaskKey },
     /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not
@@ -297,6 +304,8 @@ pub struct Changes {
     pub removed_dependents: Vec<TaskKey>,
     pub agents: Vec<Arc<Agent>>,
     pub removed_agents: Vec<(Namespace, AgentName)>,
+    pub cool_downs: Vec<Arc<CoolDown>>,
+    pub removed_cool_downs: Vec<CredentialKey>,
     pub sessions: Vec<Session>,
     pub removed_sessions: Vec<SessionKey>,
     /// New or continued follow-ups, by their number.
@@ -334,6 +343,8 @@ impl Changes {
             self.removed_dependents.len(),
             self.agents.len(),
             self.removed_agents.len(),
+            self.cool_downs.len(),
+            self.removed_cool_downs.len(),
             self.sessions.len(),
             self.removed_sessions.len(),
             self.follow_ups.len(),

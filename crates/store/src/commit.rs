@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
+use rota_core::quota::CoolDown;
 use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
@@ -24,6 +25,7 @@ pub struct Commit {
     /// Usage that attempts added, in the same order.
     pub usage: Vec<UsageAdded>,
     pub agents: Vec<AgentChange>,
+    pub cool_downs: Vec<CoolDownChange>,
     pub routes: Vec<(RouteId, Route)>,
     /// Removed routes, possibly including new ones.
     pub removed_routes: Vec<RouteId>,
@@ -46,6 +48,7 @@ impl Commit {
     pub fn changes_records(&self) -> bool {
         !(self.tasks.is_empty()
             && self.agents.is_empty()
+            && self.cool_downs.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty())
     }
@@ -129,6 +132,14 @@ pub struct UsageAdded {
     pub agent: Option<AgentName>,
     /// The difference, under the model that did most of the attempt.
     pub usage: Usage,
+}
+
+/// Change of the cool-down of one credential in one commit.
+#[derive(Debug, Clone)]
+pub struct CoolDownChange {
+    /// The cool-down; one that is over as it was.
+    pub cool_down: Arc<CoolDown>,
+    pub over: bool,
 }
 
 /// Change of one agent in one commit.

@@ -19,6 +19,7 @@ pub mod dry_run;
 pub mod follow_ups;
 mod harness;
 pub mod prune;
+pub mod quota;
 pub mod reading;
 pub mod sessions;
 pub mod timers;
@@ -85,6 +86,11 @@ macro_rules! conformance {
                 caller_chosen_ids_are_pruned large_logs_end_a_prune
                 revisions_are_never_reused keys_are_pruned_after_their_tasks ended_sessions_are_pruned
                 unused_routes_are_pruned route_used_in_same_batch_survives
+            }
+            quota {
+                tasks_wait_until_the_named_reset credentials_do_not_block_one_another
+                one_task_probes_a_limit_without_an_end failed_probes_wait_longer
+                queue_timeout_counts_no_cool_down lifted_limit_releases_a_long_queue
             }
             reading {
                 list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads

@@ -43,6 +43,7 @@ mod file_lock;
 pub mod memory;
 mod records;
 pub mod single_writer;
+mod snapshot;
 mod space;
 
 use std::fs::File;
@@ -54,17 +55,20 @@ use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
 
 pub use backend::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, DependentsPage, ExpiredPage, ExpiredRow,
-    ExpiredRows, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsKey, WaitsPage,
-    Written, stored_due,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage, ExpiredPage,
+    ExpiredRow, ExpiredRows, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader,
+    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsKey,
+    WaitsPage, Written, stored_due,
 };
-pub use commit::{AgentChange, AttemptEnded, Commit, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded};
+pub use commit::{
+    AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded,
+};
 pub use file_lock::{FileLock, LockError};
 pub use records::{
-    Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OnWorker, OpenSession, Page,
-    Prune, PutAgent, Refused, Reply, Resumed, Session, Snapshot, Span, StoreStats, encoded_size,
+    Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page, Prune,
+    PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
+pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
 
 /// Failure of a store. Nothing of the batch has happened.

@@ -1,6 +1,8 @@
 //! In-memory store: the reference implementation of [`Backend`] and [`Reader`]. Tests compare other stores with it, and
 //! use it where durability does not matter.
 
+mod oldest;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::slice::from_ref;
@@ -9,16 +11,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
+use rota_core::quota::CoolDown;
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
+use self::oldest::{keys, oldest};
 use crate::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, DependentsPage, Error, ExpiredPage,
-    ExpiredRow, ExpiredRows, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, LogSize,
-    NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span,
-    StateRow, StoreSpace, StoreStats, TaskRow, WaitsKey, WaitsPage, Written, stored_due,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, DependentsPage,
+    Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load,
+    Loaded, LogSize, NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey,
+    Snapshot, Span, StateRow, StoreSpace, StoreStats, TaskRow, WaitsKey, WaitsPage, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -48,6 +52,7 @@ struct Contents {
     agents: BTreeMap<(Namespace, AgentName), Agent>,
     sessions: BTreeMap<SessionKey, Session>,
     follow_ups: BTreeMap<u64, FollowUp>,
+    cool_downs: BTreeMap<CredentialKey, CoolDown>,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
@@ -61,23 +66,6 @@ impl Default for InMemoryStore {
         let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };
         Self { state: Arc::new(RwLock::new(contents)) }
     }
-}
-
-/// Returns the keys of the oldest entries that ended before a time.
-fn oldest<'a, K: Ord + Clone + 'a, V: 'a>(
-    all: impl IntoIterator<Item = (&'a K, &'a V)>,
-    before: Timestamp,
-    ended: impl Fn(&V) -> Option<Timestamp>,
-) -> Vec<(Timestamp, K)> {
-    let mut old: Vec<_> =
-        all.into_iter().filter_map(|(key, value)| Some((ended(value)?, key.clone()))).collect();
-    old.retain(|(at, _)| *at < before);
-    old.sort_unstable();
-    old
-}
-
-fn keys<K>(old: Vec<(Timestamp, K)>, limit: usize) -> Vec<K> {
-    old.into_iter().take(limit).map(|(_, key)| key).collect()
 }
 
 /// Returns about the stored size of a row of the log.
@@ -215,6 +203,11 @@ impl Contents {
         }
         self.follow_ups.retain(|number, _| !changes.removed_follow_ups.contains(number));
         self.follow_ups.extend(changes.follow_ups.iter().cloned());
+        self.cool_downs.retain(|key, _| !changes.removed_cool_downs.contains(key));
+        for cool_down in &changes.cool_downs {
+            let key = (cool_down.namespace.clone(), cool_down.credential);
+            self.cool_downs.insert(key, CoolDown::clone(cool_down));
+        }
         self.revision = changes.revision;
         self.last_route = changes.last_route;
         self.written_at = Some(changes.now);
@@ -394,6 +387,7 @@ impl Reader for InMemoryStore {
             written_at: state.written_at,
             away: state.away.clone(),
             undecodable: Vec::new(),
+            cool_downs: state.cool_downs.values().cloned().collect(),
             follow_ups: state.follow_ups.iter().map(|(number, one)| (*number, Ok(one.clone()))).collect(),
         })
     }

@@ -155,7 +155,24 @@ impl RawWorker {
 
     /// Accepts an assignment.
     pub fn accept(&self, assign: &Assign) {
-        self.send(Outgoing::Accept(Accept { task_id: assign.task_id.clone(), fence: assign.fence }));
+        let (task_id, fence) = (assign.task_id.clone(), assign.fence);
+        self.send(Outgoing::Accept(Accept { task_id, fence, ..Accept::default() }));
+    }
+
+    /// Reports the credential that the model calls of an attempt use.
+    pub fn use_credential(&self, assign: &Assign, credential: &str) {
+        let (task_id, fence, credential) = (assign.task_id.clone(), assign.fence, credential.to_owned());
+        self.send(Outgoing::Accept(Accept { task_id, fence, credential, ..Accept::default() }));
+    }
+
+    /// Reports that an attempt failed.
+    pub fn fail(&self, assign: &Assign, failure: v1::Failure) {
+        self.send(Outgoing::Result(AttemptResult {
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            kind: Some(result::Kind::Failed(failure)),
+            ..AttemptResult::default()
+        }));
     }
 
     /// Rejects an assignment.

@@ -20,8 +20,8 @@ pub use reporter::Reporter;
 pub use rows::{agents, capabilities, results, target, tasks, worker_state, workers};
 pub use table::{Paint, Table};
 pub use text::{
-    age, between, clean, count, duration, elapsed, failure, first_line, micros, moment, money, name, plain,
-    plain_lines, ran, reason, seconds, state, time, wait, word,
+    age, between, clean, cool_downs, count, duration, elapsed, failure, first_line, micros, moment, money,
+    name, plain, plain_lines, ran, reason, seconds, state, time, wait, word,
 };
 
 /// Format of data on standard output.

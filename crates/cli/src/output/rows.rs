@@ -3,7 +3,7 @@
 use rota_proto::names;
 use rota_proto::v1::{Agent, Capability, Task, Worker, runtime, target};
 
-use super::text::{age, elapsed, first_line, money, name, ran, reason, state};
+use super::text::{age, cool_downs, elapsed, first_line, money, name, ran, reason, state};
 use super::{Paint, Table};
 
 fn plain(text: impl Into<String>) -> (String, Paint) {
@@ -79,10 +79,12 @@ fn runtime_name(runtime: Option<&rota_proto::v1::Runtime>) -> &'static str {
 }
 
 pub fn agents(agents: &[Agent], all: bool) -> Table {
-    let mut table = new_table(
-        all,
-        &["NAME", "RUNTIME", "WORKERS", "BUSY", "FREE SLOTS", "QUEUED", "RUNNING", "CAPABILITIES", "AGE"],
-    );
+    let mut header =
+        vec!["NAME", "RUNTIME", "WORKERS", "BUSY", "FREE SLOTS", "QUEUED", "RUNNING", "CAPABILITIES", "AGE"];
+    let limited =
+        agents.iter().any(|agent| agent.status.as_ref().is_some_and(|it| !it.cool_downs.is_empty()));
+    header.extend(limited.then_some("LIMIT"));
+    let mut table = new_table(all, &header);
     for agent in agents {
         let (spec, status) =
             (agent.spec.clone().unwrap_or_default(), agent.status.clone().unwrap_or_default());
@@ -97,7 +99,8 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
             plain(spec.capabilities.join(",")),
             plain(age(agent.create_time.as_ref())),
         ];
-        table.row(namespace(all, &agent.name).into_iter().chain(row));
+        let limit = limited.then(|| plain(cool_downs(&status)));
+        table.row(namespace(all, &agent.name).into_iter().chain(row).chain(limit));
     }
     table
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pbjson_types::Timestamp;
-use rota_proto::v1::{Failure, Task, TaskState, TaskStatus, Wait};
+use rota_proto::v1::{AgentStatus, CoolDown, Failure, Task, TaskState, TaskStatus, Wait, WaitReason};
 use rota_telemetry::clock;
 
 /// Converts a timestamp to the time since the Unix epoch.
@@ -106,6 +106,12 @@ pub fn wait(wait: &Wait) -> String {
     format!("{what} {} {until}", wait.subject).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Formats the cool-downs of an agent's model credentials: which limit, and until when.
+pub fn cool_downs(status: &AgentStatus) -> String {
+    let one = |one: &CoolDown| format!("{} until {}", plain(&one.limit), time(one.until_time.as_ref()));
+    status.cool_downs.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// Formats a failure: class and message.
 pub fn failure(failure: &Failure) -> String {
     let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
@@ -118,6 +124,9 @@ pub fn reason(status: &TaskStatus) -> String {
         return first_line(&failure.message, 60);
     }
     if let Some(wait) = status.waiting.first() {
+        if wait.reason() == WaitReason::Quota {
+            return self::wait(wait);
+        }
         let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");
         return format!("{reason} {}", plain(&wait.subject)).trim_end().to_owned();
     }

@@ -30,6 +30,7 @@ mod output;
 mod process;
 mod procfs;
 mod queue;
+mod quota;
 mod redaction;
 mod reporting;
 mod repositories;

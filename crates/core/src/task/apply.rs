@@ -22,6 +22,15 @@ pub(super) struct Step<'a> {
 }
 
 impl Task {
+    /// Returns the latest time in the record.
+    fn last_known_time(&self) -> Timestamp {
+        let assigned = self.assignment.as_ref().map(|assignment| assignment.at);
+        [self.ready_at, self.started_at, self.ended_at, assigned]
+            .into_iter()
+            .flatten()
+            .fold(self.created_at, Ord::max)
+    }
+
     /// Executes one command. On an error the record is unchanged.
     pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<Transition, Rejected> {
         // A task's time never runs backwards, whatever the clock does.
@@ -31,6 +40,7 @@ impl Task {
         match command {
             // Reports of workers are checked by fence first, in every state.
             Command::Accept(attempt) => step.accept(&attempt)?,
+            Command::UseModel { attempt, access } => step.use_model(&attempt, access)?,
             Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
             Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
             Command::KeepArtifacts { attempt, list } => step.keep_artifacts(&attempt, list)?,
@@ -50,6 +60,10 @@ impl Task {
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
             Command::Stop { fence, stopping } => step.stop(fence, stopping)?,
+            Command::AwaitQuota { credential, limit, since, until } => {
+                step.await_quota(credential, limit, since, until);
+            }
+            Command::QuotaLifted { credential } => step.quota_lifted(credential),
             Command::Tick { away } => step.tick(away),
             Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
@@ -97,6 +111,9 @@ impl Step<'_> {
         change.from = Some(task.state);
         let attempt = task.attempt();
         let from = std::mem::replace(&mut task.state, change.to);
+        if task.state != State::Pending {
+            task.leave_quota(self.now);
+        }
         if from == State::Queued
             // In records of earlier versions, the time at which the task became ready is that of its first stay.
             && let Some(since) = task.queued_at.or(task.ready_at.filter(|_| task.refusals == 0 && task.worker_losses == 0))
@@ -166,7 +183,7 @@ impl Step<'_> {
         let blocked = !task.dependencies_over() || !task.agent_known || task.desired != Desired::Run;
         if blocked {
             // The rank is lost; otherwise the task could return with its queue timeout already exceeded.
-            (task.ready_at, task.away) = (None, Duration::ZERO);
+            (task.ready_at, task.away, task.cooled) = (None, Duration::ZERO, Duration::ZERO);
         }
         let ready = !blocked && task.not_before.is_none() && task.retry_at.is_none();
         match (task.state, ready) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, State, StateChange, Stopping, Task};
 use crate::failure::Failure;
+use crate::quota::ModelAccess;
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
 
@@ -76,6 +77,9 @@ pub struct Assignment {
     /// Parts that come from the task instead of the agent.
     #[serde(default, skip_serializing_if = "Own::is_none")]
     pub own: Own,
+    /// What its model calls use, as far as it is known.
+    #[serde(default, skip_serializing_if = "ModelAccess::is_unknown")]
+    pub model: ModelAccess,
     /// Highest `attempt_seq` in the log.
     #[serde(default)]
     pub attempt_seq: u64,
@@ -134,7 +138,7 @@ impl Task {
 
 impl Assignment {
     /// Returns a random number from 0 to 1, which came in with the assignment: decisions draw none themselves.
-    pub(super) fn jitter(&self) -> f64 {
+    pub fn jitter(&self) -> f64 {
         let [a, b, c, d, ..] = self.span_id;
         f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, State, Stopping};
 use crate::failure::Failure;
+use crate::quota::{CredentialId, ModelAccess};
 use crate::rank::Priority;
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, TaskId, Timestamp, WorkerName};
@@ -38,6 +39,11 @@ pub enum Command {
     },
     /// The worker accepts the assignment.
     Accept(AttemptRef),
+    /// The worker reports what the model calls of the attempt use.
+    UseModel {
+        attempt: AttemptRef,
+        access: ModelAccess,
+    },
     /// The worker rejects the assignment.
     Reject {
         attempt: AttemptRef,
@@ -122,6 +128,19 @@ pub enum Command {
         id: TaskId,
         state: State,
     },
+    /// The credential that the task would use cools down: it waits until then.
+    AwaitQuota {
+        credential: CredentialId,
+        /// Name of the limit, such as `five_hour`.
+        limit: String,
+        /// When the cool-down of the credential began.
+        since: Timestamp,
+        until: Timestamp,
+    },
+    /// The credential may be used again.
+    QuotaLifted {
+        credential: CredentialId,
+    },
     /// The task is part of a dependency cycle.
     Cycle {
         /// The first ids along the cycle, from this task.
@@ -182,6 +201,8 @@ pub enum EventEffect {
     InputResolved(String),
     /// The programs of the attempt have ended; the rest is not work.
     WorkEnded,
+    /// A model call has succeeded.
+    ModelWorked,
 }
 
 /// Completion of an attempt, as its worker reports it.
@@ -216,6 +237,8 @@ pub struct Transition {
     pub used: Usage,
     /// Agent of the superseded attempt that added it, if one did.
     pub used_by: Option<AgentName>,
+    /// Whether the attempt's model calls work.
+    pub model_worked: bool,
 }
 
 /// Reply to the sender of the command.

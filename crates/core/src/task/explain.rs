@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{DependencyState, Desired, Refusal, State, Task};
 use crate::failure::Failure;
+use crate::quota::{self, CredentialId};
 use crate::target::Target;
 use crate::{AgentName, TaskId, Timestamp, WorkerName};
 
@@ -21,6 +22,12 @@ pub enum Wait {
     StartTime(Timestamp),
     /// Backoff before the next attempt.
     RetryDelay(Timestamp),
+    /// Cool-down of the credential that it would use.
+    Quota {
+        credential: CredentialId,
+        limit: String,
+        until: Timestamp,
+    },
     Suspended,
 }
 
@@ -47,7 +54,10 @@ impl Task {
             waits.push(Wait::AgentMissing(agent.to_string()));
         }
         waits.extend(self.not_before.map(Wait::StartTime));
-        waits.extend(self.retry_at.map(Wait::RetryDelay));
+        waits.extend(self.retry_at.map(|until| match &self.quota {
+            Some(quota) => Wait::Quota { credential: quota.credential, limit: quota.limit.clone(), until },
+            None => Wait::RetryDelay(until),
+        }));
         waits
     }
 }
@@ -190,9 +200,29 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
             };
             cause("retry_delay", format!("the next attempt starts in {}{why}", seconds(now, at)), hint)
         }
+        Wait::Quota { credential, limit, until } => of_quota(credential, &limit, until, now),
         Wait::Suspended => {
             cause("suspended", "the task is suspended", "resume it with `rota update TASK --resume`")
         }
+    }
+}
+
+/// Returns the cause for a task whose credential cools down.
+pub fn of_quota(credential: CredentialId, limit: &str, until: Timestamp, now: Timestamp) -> Cause {
+    let wait = seconds(now, until);
+    match limit {
+        quota::INVALID => cause(
+            "credential_rejected",
+            format!("the model API rejects the credential {credential}; it is tried again in {wait}"),
+            "replace the key: the task continues by itself with the new one",
+        ),
+        _ => cause(
+            "rate_limit",
+            format!(
+                "the limit {limit} of the credential {credential} is reached; the task continues in {wait}"
+            ),
+            "wait, use another credential, or raise the limit",
+        ),
     }
 }
 

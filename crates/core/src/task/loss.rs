@@ -4,8 +4,8 @@ use super::apply::Step;
 use super::attempt::{HANDED_BACK, QUARANTINED, WORKER_LOST};
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
 use super::{
-    Assignment, CONFIRM_SLACK, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange, Task,
-    WorkerRef,
+    Assignment, CONFIRM_SLACK, Completion, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange,
+    Task, WorkerRef,
 };
 use crate::failure::{Class, Failure};
 use crate::{Fence, Timestamp, retry};
@@ -46,6 +46,22 @@ impl Task {
 }
 
 impl Step<'_> {
+    /// Ends the attempt of an overdue task whose worker has not reported in time.
+    pub(super) fn overdue(&mut self) {
+        let task = &mut *self.task;
+        if task.desired == Desired::Cancelled {
+            let message = "the worker did not confirm the cancellation in time";
+            self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
+        } else if let Some(stopping) = task.overdue_stop(self.now) {
+            let by = "the control plane".to_owned();
+            self.end_stopped(*stopping, Completion::Stopped { by });
+        } else if task.state == State::Assigned {
+            self.requeue("not_taken", "the worker did not accept the assignment in time");
+        } else {
+            self.time_out();
+        }
+    }
+
     pub(super) fn lose_worker(
         &mut self,
         session: &WorkerRef,

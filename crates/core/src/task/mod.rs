@@ -11,6 +11,7 @@ mod event;
 pub mod explain;
 mod input;
 mod loss;
+mod quota;
 mod run;
 mod state;
 mod update;
@@ -34,6 +35,7 @@ pub use event::{Body, Event, StateChange};
 pub use state::{Desired, State};
 
 use crate::failure::Failure;
+use crate::quota::{CredentialId, QuotaWait};
 use crate::rank::{self, Priority};
 use crate::target::{Route, Target};
 use crate::usage::Usage;
@@ -180,6 +182,9 @@ pub struct Task {
     /// Parts of its attempts that come from the task instead of its agent.
     #[serde(default, skip_serializing_if = "Own::is_none")]
     pub own: Own,
+    /// The model credential that it brings along, if any.
+    #[serde(default, skip_serializing_if = "none")]
+    pub credential: Option<CredentialId>,
     /// Whether its agent exists; true if it names none.
     pub agent_known: bool,
     pub state: State,
@@ -190,6 +195,12 @@ pub struct Task {
     /// Time since it became ready in which no worker could have taken it, as far as its queue timeout has asked for it.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub away: Duration,
+    /// Time since it became ready in which it waited for a credential that cools down.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub cooled: Duration,
+    /// The credential that it waits for, while PENDING.
+    #[serde(default, skip_serializing_if = "none")]
+    pub quota: Option<Box<QuotaWait>>,
     /// When it last joined the queue; `None` before the first time.
     #[serde(default, skip_serializing_if = "none")]
     pub queued_at: Option<Timestamp>,
@@ -378,23 +389,5 @@ impl Task {
             }
             State::Succeeded | State::Failed | State::Cancelled => None,
         }
-    }
-
-    /// Returns the end of its queue time. A task that has started once has none: it keeps its rank when its worker is
-    /// lost, and the time that it ran must not count.
-    fn queue_deadline(&self) -> Option<Timestamp> {
-        if self.started_at.is_some() {
-            return None;
-        }
-        Some(self.ready_at? + self.queue_timeout()? + self.away)
-    }
-
-    /// Returns the latest time in the record.
-    fn last_known_time(&self) -> Timestamp {
-        let assigned = self.assignment.as_ref().map(|assignment| assignment.at);
-        [self.ready_at, self.started_at, self.ended_at, assigned]
-            .into_iter()
-            .flatten()
-            .fold(self.created_at, Ord::max)
     }
 }

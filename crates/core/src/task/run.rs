@@ -9,6 +9,7 @@ use super::{
     StateChange, WorkerRef,
 };
 use crate::failure::{Class, Failure, Recovery, Severity};
+use crate::quota::ModelAccess;
 use crate::retry::{self, Decision};
 use crate::usage::Usage;
 use crate::{AgentName, Fence, Timestamp};
@@ -67,6 +68,7 @@ impl Step<'_> {
             started_at: None,
             span_id,
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
+            model: ModelAccess { credential: task.credential, backend: String::new() },
             attempt_seq: 0,
             logged_bytes: 0,
             unlogged: false,
@@ -202,6 +204,7 @@ impl Step<'_> {
                 assignment.open_input.push((request, payload));
             }
             EventEffect::WorkEnded => assignment.work_ended = true,
+            EventEffect::ModelWorked => self.out.model_worked = true,
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
         if !unlogged {
@@ -331,6 +334,8 @@ impl Step<'_> {
                 // However long the agent's credentials are invalid, waits for the model are left.
                 let endless = recovery == Recovery::Credentials && own.authenticates_as_agent();
                 let limit = if endless { LONGEST_BACKOFF_AFTER } else { u32::MAX };
+                // Nor does the end of a limit that is known count.
+                let waits = if failure.limit_resets { task.waits } else { waits };
                 task.waits = waits.min(task.waits.max(limit));
                 wait
             }
@@ -377,21 +382,5 @@ impl Step<'_> {
             _ => self.return_attempt(by, fence),
         }
         Ok(())
-    }
-
-    /// Ends the attempt of an overdue task whose worker has not reported in time.
-    pub(super) fn overdue(&mut self) {
-        let task = &mut *self.task;
-        if task.desired == Desired::Cancelled {
-            let message = "the worker did not confirm the cancellation in time";
-            self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
-        } else if let Some(stopping) = task.overdue_stop(self.now) {
-            let by = "the control plane".to_owned();
-            self.end_stopped(*stopping, Completion::Stopped { by });
-        } else if task.state == State::Assigned {
-            self.requeue("not_taken", "the worker did not accept the assignment in time");
-        } else {
-            self.time_out();
-        }
     }
 }

@@ -23,7 +23,14 @@ pub(crate) enum Times {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// An error status instead of an answer.
-    Status { status: u16, retry_after: Option<u64>, should_retry: Option<bool>, message: Option<String> },
+    Status {
+        status: u16,
+        retry_after: Option<u64>,
+        should_retry: Option<bool>,
+        message: Option<String>,
+        /// Limit of a subscription that was reached.
+        limit: Option<Limit>,
+    },
     /// The connection is cut after the headers and this many events.
     DropAfter(usize),
     /// Nothing more is sent after the headers and this many events, until either side closes the connection.
@@ -32,6 +39,15 @@ pub(crate) enum FaultKind {
     Malformed(Malformed),
     /// The stream starts, then ends with an `error` event of this type, such as `overloaded_error`.
     StreamError(String),
+}
+
+/// Limit of a subscription, as the `anthropic-ratelimit-unified-*` headers report it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limit {
+    /// Name of the limit, such as `five_hour`.
+    pub(crate) name: String,
+    pub(crate) resets_in: u64,
 }
 
 /// Violation of the answer's format.
@@ -59,6 +75,7 @@ struct Raw {
     retry_after: Option<u64>,
     should_retry: Option<bool>,
     message: Option<String>,
+    limit: Option<Limit>,
     drop_after: Option<usize>,
     hang_after: Option<usize>,
     malformed: Option<Malformed>,
@@ -69,12 +86,13 @@ impl TryFrom<Raw> for Fault {
     type Error = &'static str;
 
     fn try_from(raw: Raw) -> Result<Self, Self::Error> {
-        let Raw { times, status, retry_after, should_retry, message, .. } = raw;
-        if status.is_none() && (retry_after.is_some() || should_retry.is_some() || message.is_some()) {
-            return Err("retry_after, should_retry and message require status");
+        let Raw { times, status, retry_after, should_retry, message, limit, .. } = raw;
+        let details = [retry_after.is_some(), should_retry.is_some(), message.is_some(), limit.is_some()];
+        if status.is_none() && details.contains(&true) {
+            return Err("retry_after, should_retry, message and limit require status");
         }
         let kinds = [
-            status.map(|status| FaultKind::Status { status, retry_after, should_retry, message }),
+            status.map(|status| FaultKind::Status { status, retry_after, should_retry, message, limit }),
             raw.drop_after.map(FaultKind::DropAfter),
             raw.hang_after.map(FaultKind::HangAfter),
             raw.malformed.map(FaultKind::Malformed),

@@ -6,7 +6,7 @@ mod step;
 
 use std::time::Duration;
 
-pub(crate) use fault::{FaultKind, Malformed};
+pub(crate) use fault::{FaultKind, Limit, Malformed};
 use serde::Deserialize;
 pub(crate) use step::{Slow, Step, StopReason, Usage};
 

@@ -87,7 +87,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let monitor = |name, help| monitors.register(name, help);
     let commits = commits.run(monitor("commits", "Applies committed changes and dispatches ready tasks"));
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
-    let breakers = breakers::run(breakers, stop.clone(), monitor("breakers", help));
+    let breakers = breakers::run(breakers, store.clone(), stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
     let timer = timer::run(store.clone(), due, write_grace, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";

@@ -49,6 +49,7 @@ fn assignment(own: Own) -> Assignment {
         started_at: None,
         span_id: [1; 8],
         own,
+        model: Default::default(),
         attempt_seq: 0,
         logged_bytes: 0,
         unlogged: false,

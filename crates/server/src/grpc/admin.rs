@@ -217,6 +217,7 @@ impl AdminService for Admin {
         request: Request<v1::ResetBreakerRequest>,
     ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
         let key = wire::agent("name", &request.into_inner().name)?;
+        self.demand.breakers.end_cool_downs_of(&key, true);
         let known = self.demand.breakers.reset(&key);
         if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));

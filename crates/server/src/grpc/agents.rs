@@ -41,7 +41,10 @@ pub(crate) struct Agents {
 
 impl Agents {
     pub(super) fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
-        wire::to_wire(agent, demand::status(pool, self.agents.pools().message(key)))
+        wire::to_wire(
+            agent,
+            demand::status(pool, self.agents.pools().message(key), &self.demand.breakers.cool_downs_of(key)),
+        )
     }
 
     /// Returns an agent with the present status of its pool.

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use prost::Message;
 use rota_artifacts::Pin;
 use rota_core::agent::Agent;
+use rota_core::quota::CredentialId;
 use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
 use rota_core::{Namespace, TaskId};
-use rota_proto::v1;
+use rota_proto::{credential, v1};
 use rota_store::{Command, Create, PutAgent, Refused, Reply, StoreSpace};
 use rota_telemetry::{finish, trace, traces};
 use tonic::metadata::MetadataMap;
@@ -85,6 +86,18 @@ fn state(metadata: &MetadataMap) -> String {
 }
 
 impl Creator {
+    /// Returns the id of the model credential that a task brings along.
+    fn credential(
+        &self,
+        namespace: &Namespace,
+        spec: &v1::TaskSpec,
+        secrets: &BTreeMap<String, String>,
+    ) -> Option<CredentialId> {
+        let get = |name: &str| secrets.get(name).or_else(|| spec.environment.get(name)).map(String::as_str);
+        let value = credential::of_environment(get)?;
+        credential::id(&self.sealer.credential_key(namespace)[..], value).parse().ok()
+    }
+
     /// Checks one request, and reserves a free slot for its task where one fits.
     pub(super) async fn prepare(
         &self,
@@ -106,6 +119,7 @@ impl Creator {
         };
         let Checked { mut task, mut payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
         task.retry_of = retry_of;
+        task.credential = self.credential(&task.namespace, &payload, &secrets);
         let secrets = self.seal(&task.namespace, id, &secrets)?;
         // One that succeeded before may continue a task that has been removed since.
         let (source, unfounded) = match self.source(&task, &mut payload).await {

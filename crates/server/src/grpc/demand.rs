@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rota_core::Namespace;
 use rota_core::breaker::State as Breaker;
+use rota_core::quota::CoolDown;
 use rota_proto::num;
 use rota_proto::{names, v1};
 use tokio::time::timeout;
@@ -64,8 +65,13 @@ impl DemandMessages {
 }
 
 /// Returns the status of an agent. `message` comes from the component that starts its workers.
-pub(super) fn status(pool: Option<&PoolStatus>, message: String) -> v1::AgentStatus {
-    let Some(pool) = pool else { return v1::AgentStatus { message, ..Default::default() } };
+pub(super) fn status(
+    pool: Option<&PoolStatus>,
+    message: String,
+    cool_downs: &[Arc<CoolDown>],
+) -> v1::AgentStatus {
+    let cool_downs = cool_downs.iter().map(|one| cool_down(one)).collect();
+    let Some(pool) = pool else { return v1::AgentStatus { message, cool_downs, ..Default::default() } };
     let count = |fits: fn(&WorkerView) -> bool| {
         num::to_i32(pool.workers.iter().filter(|worker| worker.connected && fits(worker)).count())
     };
@@ -80,6 +86,17 @@ pub(super) fn status(pool: Option<&PoolStatus>, message: String) -> v1::AgentSta
         queued_tasks: num::to_i64(pool.queued),
         running_tasks: num::to_i64(running),
         message,
+        cool_downs,
+    }
+}
+
+fn cool_down(one: &CoolDown) -> v1::CoolDown {
+    v1::CoolDown {
+        credential: one.credential.to_string(),
+        limit: one.limit.clone(),
+        until_time: Some(time::timestamp(one.until)),
+        reset_known: one.reset_known,
+        message: one.message.clone(),
     }
 }
 

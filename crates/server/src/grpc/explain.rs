@@ -36,7 +36,7 @@ impl Explainer {
         let context = self.context(task).await?;
         let now = now();
         let mut causes = explain::causes(task, &context, now);
-        if let Some(cause) = self.breaker(task) {
+        if let Some(cause) = self.breaker(task).or_else(|| self.quota(task, &context)) {
             // Free slots do not matter then.
             causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
@@ -139,6 +139,17 @@ impl Explainer {
             message: breakers::describe(&agent, &breaker),
             hint: format!("fix the cause, or reset the breaker with: rota admin reset-breaker {agent}"),
         })
+    }
+
+    /// Returns the cause if a ready task waits for a credential of its agent's that cools down.
+    fn quota(&self, task: &Task, context: &Context) -> Option<explain::Cause> {
+        if task.state != State::Queued || context.capacity.free > 0 {
+            return None;
+        }
+        let agent = task.agent().cloned().or_else(|| self.demand.preferred(&task.route()))?;
+        let cool_downs = self.demand.breakers.cool_downs_of(&(task.namespace.clone(), agent));
+        let cool_down = cool_downs.iter().min_by_key(|one| one.until)?;
+        Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now()))
     }
 
     /// Returns the states of the dependencies that a task waits for.

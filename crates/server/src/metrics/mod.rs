@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     workers: Gauges<InState>,
     slots: Gauges<InState>,
     breakers: Gauges<Agent>,
+    cool_downs: Gauges<Agent>,
     breakers_opened: Counter,
     slot_mismatches: Counter,
     undecodable: Counter,
@@ -114,6 +115,7 @@ impl Metrics {
             workers: Family::default(),
             slots: Family::default(),
             breakers: Family::default(),
+            cool_downs: Family::default(),
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
             undecodable: Counter::default(),
@@ -167,6 +169,9 @@ impl Metrics {
         registry.register("rota_worker_sessions_ended", None, &[], help, &self.lost);
         let help = "Circuit breaker state (0 closed, 1 half-open, 2 open)";
         registry.register("rota_breaker_state", None, AGENT, help, &self.breakers);
+        let help = "Time in seconds until the model credential of an agent may be used again that has reached a limit, or is \
+                    rejected; 0 if there is none";
+        registry.register("rota_agent_cool_down", seconds(), AGENT, help, &self.cool_downs);
         let help = "Circuit breaker openings";
         registry.register("rota_breakers_opened", None, &[], help, &self.breakers_opened);
         let help = "Inconsistencies found in the scheduler's slot accounting; always 0 unless there is a bug";

@@ -107,6 +107,7 @@ impl Scraper {
             metrics.oldest.get_or_create(&agent).set(age);
         }
         metrics.breakers.clear();
+        metrics.cool_downs.clear();
         for agent in self.demand.agents.keys() {
             let state = match self.demand.breakers.state(&agent) {
                 Breaker::Closed => 0,
@@ -117,6 +118,12 @@ impl Scraper {
             let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
             let gauge = metrics.breakers.get_or_create(&label);
             gauge.set(gauge.get().max(state));
+            let ends =
+                self.demand.breakers.cool_downs_of(&agent).into_iter().map(|one| one.until.since(now()));
+            // One that is being probed has not ended.
+            let left = ends.map(|left| left.as_secs().max(1)).max().unwrap_or_default();
+            let gauge = metrics.cool_downs.get_or_create(&label);
+            gauge.set(gauge.get().max(num::to_i64(left)));
         }
         self.update_workers(snapshot);
         self.update_store();

@@ -29,6 +29,7 @@
 
 mod admission;
 mod capabilities;
+mod credentials;
 mod group;
 mod matching;
 mod queue;
@@ -129,6 +130,7 @@ impl Scheduler {
         let (session, purpose) = (entry.worker_ref(), Purpose::Creation(id));
         let worker_probe = state.reserve(&worker, purpose, 1);
         let probe = state.take_probe(&worker);
+        let quota_probe = state.take_quota_probe(&worker);
         let arrivals = state.arrivals;
         drop(state);
         let reserved = ReservedSlots {
@@ -139,6 +141,7 @@ impl Scheduler {
             queue: None,
             probe,
             worker_probe,
+            quota_probe,
             arrivals,
             passed_over: false,
         };
@@ -215,6 +218,7 @@ impl State {
         let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, shared, slots };
         let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);
+        let quota_probe = self.take_quota_probe(&worker);
         self.matching.change_queue(id, |queue| queue.planned += slots as u64);
         let queue = Some((id, generation));
         let reserved = ReservedSlots {
@@ -225,6 +229,7 @@ impl State {
             queue,
             probe,
             worker_probe,
+            quota_probe,
             arrivals: self.arrivals,
             passed_over: false,
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rota_core::task::WorkerRef;
 use rota_core::{AgentName, RouteId};
-use rota_store::Claim;
+use rota_store::{Claim, CredentialKey};
 
 use super::admission::Admission;
 use super::slots::Purpose;
@@ -38,6 +38,8 @@ pub(super) struct ReservedSlots {
     pub(super) probe: Option<AgentName>,
     /// Whether one of the slots is for the probe of the worker's own breaker.
     pub(super) worker_probe: bool,
+    /// The credential of the worker's agent, if one of the slots is for its probe.
+    pub(super) quota_probe: Option<CredentialKey>,
     /// Number of arrivals in all queues when the slots were reserved.
     pub(super) arrivals: u64,
     /// Whether all tasks that the claim found avoid the worker.
@@ -107,6 +109,11 @@ impl State {
             && let Some(agent) = &reserved.probe
         {
             self.return_probe(&(reserved.worker.0.clone(), agent.clone()));
+        }
+        if assigned == 0
+            && let Some(credential) = &reserved.quota_probe
+        {
+            self.return_quota_probe(credential);
         }
         if assigned == 0 && reserved.worker_probe {
             // Also in a newer session, which took the breaker's state along. Before the slots are free, so that they are not

@@ -31,6 +31,8 @@ impl Scheduler {
             .as_ref()
             .filter(|previous| previous.instance == entry.instance)
             .map_or(entry.admission, |previous| previous.admission);
+        let same = previous.as_ref().filter(|previous| previous.instance == entry.instance);
+        entry.credential = entry.credential.or_else(|| same.and_then(|previous| previous.credential));
         let gaps = previous.iter().flat_map(|previous| previous.gaps.iter());
         entry.gaps = gaps.filter(|(id, fence)| entry.slots.state(*id, *fence).is_some()).copied().collect();
         state.add_worker(entry);

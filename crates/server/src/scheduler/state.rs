@@ -12,6 +12,7 @@ use rota_store::TaskChange;
 use tokio::sync::Notify;
 
 use super::admission::Admission;
+use super::credentials::Credentials;
 use super::group::GroupKey;
 use super::matching::Matching;
 use super::slots::Purpose;
@@ -23,6 +24,7 @@ use crate::pulse::Pulse;
 pub(super) struct State {
     pub(super) workers: HashMap<WorkerKey, WorkerEntry>,
     pub(super) matching: Matching,
+    pub(super) credentials: Credentials,
     pub(super) mismatches: Counter,
     /// Marked when workers, their slots or their queues have changed, not when only statistics have.
     changed: Arc<Pulse>,
@@ -138,6 +140,7 @@ impl State {
         if self.matching.id(&Route { namespace: key.0.clone(), target }).is_some() {
             groups.push(GroupKey::Worker(entry.agent(), key.clone()));
         }
+        entry.quota = self.credentials.join(&entry);
         entry.groups.clear();
         for group in groups {
             let id = self.matching.join(group, &entry);
@@ -153,6 +156,7 @@ impl State {
 
     pub(super) fn remove_worker(&mut self, key: &WorkerKey) -> Option<WorkerEntry> {
         let entry = self.workers.remove(key)?;
+        self.credentials.leave(&entry);
         for group in &entry.groups {
             self.matching.move_worker(*group, key, entry.load(), None);
             if entry.is_able() {
@@ -299,6 +303,7 @@ impl State {
     /// Returns the number of slots of a worker that may be given out now.
     pub(super) fn available(&self, entry: &WorkerEntry) -> usize {
         let free = if entry.load().is_some() { entry.admission.limit(entry.free()) } else { 0 };
+        let free = entry.quota.limit(free);
         self.matching.admission(&entry.agent()).limit(free)
     }
 

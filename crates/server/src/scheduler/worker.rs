@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::quota::CredentialId;
 use rota_core::target::Profile;
 use rota_core::task::WorkerRef;
 use rota_core::{Epoch, Fence, TaskId, Timestamp};
@@ -137,6 +138,10 @@ pub(crate) struct WorkerEntry {
     pub(super) slots: Slots,
     /// Set by the worker's circuit breaker.
     pub(crate) admission: Admission,
+    /// Model credential of its agent that its last attempt used; `None` before the first.
+    pub(crate) credential: Option<CredentialId>,
+    /// Set by the cool-down of that credential.
+    pub(super) quota: Admission,
     /// Whether all tasks that wait for the worker avoid it.
     pub(super) held: bool,
     /// Grows with each use of any worker: of those with the same load, the one that was used least recently is next.
@@ -163,6 +168,8 @@ impl WorkerEntry {
             gaps: HashSet::new(),
             slots: Slots::default(),
             admission: Admission::Open,
+            credential: None,
+            quota: Admission::Open,
             held: false,
             used: 0,
             groups: Vec::new(),
@@ -211,7 +218,8 @@ impl WorkerEntry {
 
     /// Whether the worker may be given tasks as soon as it has a free slot.
     pub(super) fn is_able(&self) -> bool {
-        self.session.is_some() && !self.draining && self.is_ready() && self.admission.limit(1) > 0
+        let admitted = self.admission.limit(self.quota.limit(1)) > 0;
+        self.session.is_some() && !self.draining && self.is_ready() && admitted
     }
 
     /// Returns the place of the worker among those with free slots.

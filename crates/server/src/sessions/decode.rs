@@ -1,6 +1,7 @@
 //! Decoding of workers' messages into commands.
 
 use rota_core::failure::{Class, Failure};
+use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::task::{self, AttemptRef, Completion, WorkerRef};
 use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1::TaskResult;
@@ -21,6 +22,7 @@ const MAX_RESULT_TEXT: usize = 256 << 10;
 /// cut in two.
 const MAX_UNREDACTED: usize = MAX_RESULT_TEXT + (64 << 10);
 
+const MAX_BACKEND: usize = 256;
 /// Size up to which a message is decoded on the runtime's threads.
 const MAX_INLINE_BYTES: usize = 128 << 10;
 
@@ -117,6 +119,23 @@ fn bounded(mut result: TaskResult) -> Completion {
         return Completion::Failed(failed);
     }
     Completion::Succeeded((size > 0).then(|| result.encode_to_vec().into()))
+}
+
+/// Returns what the model calls of an attempt use, if its acceptance names it.
+pub(super) fn model_access(accept: wire::Accept) -> Result<Option<ModelAccess>, Status> {
+    let access = ModelAccess {
+        credential: credential("accept.credential", &accept.credential)?,
+        backend: failure::cut(accept.backend, MAX_BACKEND),
+    };
+    Ok(Some(access).filter(|access| !access.is_unknown()))
+}
+
+/// Parses the id of a credential.
+pub(super) fn credential(field: &str, id: &str) -> Result<Option<CredentialId>, Status> {
+    match id {
+        "" => Ok(None),
+        id => id.parse().map(Some).map_err(|_| invalid(field, "must have 16 hexadecimal digits")),
+    }
 }
 
 pub(super) fn by(worker: &WorkerRef, fence: Fence) -> AttemptRef {

@@ -69,6 +69,7 @@ pub(super) async fn open(
         identity::check(deps, identity, &key, &agent)?;
         identity::narrow(deps, identity, &key, &mut hello)?;
     }
+    let credential = decode::credential("hello.credential", &hello.credential)?;
     deps.hellos.check(&key)?;
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
@@ -121,6 +122,7 @@ pub(super) async fn open(
         let state = if attempt.live.is_some() { SlotState::Running } else { SlotState::Abandoned };
         entry.resume(attempt.id, attempt.fence, state);
     }
+    entry.credential = credential;
     entry.fetches_results = hello.protocol_version >= 2;
     (entry.own_capabilities, entry.slot_count, entry.draining) = (own, slots, hello.draining);
     (entry.session, entry.catching_up) = (Some(session.clone()), true);

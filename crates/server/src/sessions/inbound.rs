@@ -10,13 +10,13 @@ use prost::Message;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Completion};
 use rota_core::{Fence, TaskId};
-use rota_proto::num;
+use rota_proto::worker::v1::SessionRequest;
 use rota_proto::worker::v1::session_request::Kind;
-use rota_proto::worker::v1::{self as wire, SessionRequest, session_response};
 use rota_store::{Command, Error, Refused, Reply};
 use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
+use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
 use super::{decode, worker_state};
 use crate::clock::now;
@@ -62,6 +62,8 @@ impl Batch {
 #[derive(Clone)]
 enum After {
     Accepted(TaskId, Fence),
+    /// What its model calls use is known.
+    Identified(TaskId, Fence),
     Rejected(TaskId, Fence),
     Reported(TaskId, Fence),
     Finished(TaskId, Fence, AttemptResult),
@@ -71,6 +73,7 @@ impl After {
     fn attempt(&self) -> (TaskId, Fence) {
         match self {
             Self::Accepted(id, fence)
+            | Self::Identified(id, fence)
             | Self::Rejected(id, fence)
             | Self::Reported(id, fence)
             | Self::Finished(id, fence, _) => (*id, *fence),
@@ -195,7 +198,13 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
         Kind::Hello(_) => return Err(status::error("PROTOCOL_VIOLATION", "Hello must come only once")),
         Kind::Accept(accept) => {
             let (id, fence) = decode::attempt_ref("accept", &accept.task_id, accept.fence)?;
-            (of(id, task::Command::Accept(decode::by(&opened.worker, fence))), After::Accepted(id, fence))
+            let attempt = decode::by(&opened.worker, fence);
+            match decode::model_access(accept)? {
+                Some(access) => {
+                    (of(id, task::Command::UseModel { attempt, access }), After::Identified(id, fence))
+                }
+                None => (of(id, task::Command::Accept(attempt)), After::Accepted(id, fence)),
+            }
         }
         Kind::Reject(reject) => {
             let (id, fence) = decode::attempt_ref("reject", &reject.task_id, reject.fence)?;
@@ -303,7 +312,8 @@ fn answer(
             After::Accepted(id, _) if reply != Some(task::Reply::Stale) => {
                 record(deps, opened, "started", id)
             }
-            After::Accepted(id, fence) | After::Reported(id, fence) => {
+            After::Identified(..) if reply != Some(task::Reply::Stale) => {}
+            After::Accepted(id, fence) | After::Identified(id, fence) | After::Reported(id, fence) => {
                 deps.dispatcher.mark_abandoned(&opened.key, &opened.worker, id, fence, STALE_ATTEMPT_GRACE);
                 session.send(ack(id, fence, 0, true));
             }
@@ -375,18 +385,4 @@ fn finishing(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
 
 fn free(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
     deps.scheduler.release_attempt(&opened.key, &opened.worker, id, fence, now());
-}
-
-fn ack(id: TaskId, fence: Fence, seq: u64, stale: bool) -> session_response::Kind {
-    session_response::Kind::ReportAck(wire::ReportAck {
-        task_id: id.to_string(),
-        fence: num::to_i64(fence.0),
-        attempt_seq: num::to_i64(seq),
-        stale,
-    })
-}
-
-fn result_ack(id: TaskId, fence: Fence, accepted: bool) -> session_response::Kind {
-    let (task_id, fence) = (id.to_string(), num::to_i64(fence.0));
-    session_response::Kind::ResultAck(wire::ResultAck { task_id, fence, accepted })
 }

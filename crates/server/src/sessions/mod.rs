@@ -1,6 +1,7 @@
 //! Workers' sessions: one bidirectional call each. Hello comes first; afterwards every message about an attempt carries
 //! the attempt's fence.
 
+mod acknowledge;
 mod catch_up;
 mod checkpoint;
 mod decode;

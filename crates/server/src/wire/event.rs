@@ -96,6 +96,7 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             EventEffect::InputResolved(failure::cut(request.to_owned(), MAX_NAME))
         }
         Some(Kind::WorkEnded(_)) => EventEffect::WorkEnded,
+        Some(Kind::Message(_) | Kind::ToolCall(_)) => EventEffect::ModelWorked,
         _ => EventEffect::None,
     };
     event.log_seq = 0;

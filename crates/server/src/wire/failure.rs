@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure, Severity};
+use rota_core::quota;
 use rota_core::text::prefix;
 use rota_proto::v1;
 
@@ -55,6 +56,9 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
         signal: failure.signal,
         retry_after: failure.retry_after.map(time::duration),
         hint: failure.hint.clone(),
+        limit: (failure.limit_resets || !failure.limit.is_empty()).then(|| {
+            Box::new(v1::ReachedLimit { name: failure.limit.clone(), resets: failure.limit_resets })
+        }),
     }
 }
 
@@ -81,6 +85,10 @@ pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     converted.retry_after =
         failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
     converted.hint = cut(failure.hint, 1024);
+    if let Some(limit) = failure.limit {
+        converted.limit = cut(limit.name, quota::MAX_LIMIT_NAME);
+        converted.limit_resets = limit.resets && converted.retry_after.is_some();
+    }
     converted
 }
 

@@ -90,6 +90,7 @@ fn wait(wait: Wait) -> v1::Wait {
         Wait::AgentMissing(name) => (Reason::AgentMissing, name, None),
         Wait::StartTime(at) => (Reason::StartTime, String::new(), Some(at)),
         Wait::RetryDelay(at) => (Reason::RetryDelay, String::new(), Some(at)),
+        Wait::Quota { limit, until, .. } => (Reason::Quota, limit, Some(until)),
         Wait::Suspended => (Reason::Suspended, String::new(), None),
     };
     v1::Wait { reason: reason.into(), subject: what, until: until.map(time::timestamp) }

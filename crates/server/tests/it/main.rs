@@ -24,6 +24,7 @@ mod order;
 mod outages;
 mod overrides;
 mod protocol;
+mod quota;
 mod replay;
 mod reports;
 mod restart;

@@ -23,6 +23,7 @@ const NAMES: &[&str] = &[
     "process_virtual_memory_bytes",
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
+    "rota_agent_cool_down_seconds",
     "rota_breaker_state",
     "rota_breakers_opened_total",
     "rota_build_info",

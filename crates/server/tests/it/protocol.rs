@@ -27,7 +27,11 @@ async fn hello_is_required_first_and_once() -> Result<()> {
     for first in [
         Outgoing::Heartbeat(WorkerHeartbeat::default()),
         Outgoing::Draining(Draining::default()),
-        Outgoing::Accept(Accept { task_id: "0190aaaa-0000-7000-8000-000000000001".into(), fence: 1 }),
+        Outgoing::Accept(Accept {
+            task_id: "0190aaaa-0000-7000-8000-000000000001".into(),
+            fence: 1,
+            ..Accept::default()
+        }),
     ] {
         let status = RawSession::open(client, Some(first)).await?.end_status().await;
         assert_eq!(
@@ -136,7 +140,7 @@ async fn garbage_closes_only_its_connection() -> Result<()> {
     // Within a session, too: an invalid task id, and a negative fence.
     for (id, fence) in [("x", 1), ("0190aaaa-0000-7000-8000-000000000001", -1)] {
         let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-        worker.send(Outgoing::Accept(Accept { task_id: id.into(), fence }));
+        worker.send(Outgoing::Accept(Accept { task_id: id.into(), fence, ..Accept::default() }));
         assert_eq!(error_reason(&worker.session.end_status().await), "INVALID_FIELD");
     }
     let _worker = cluster.worker("echo", "one", 1)?;

@@ -236,6 +236,7 @@ impl Replay {
         wanted.deadline = assign.deadline;
         wanted.time_left = assign.time_left;
         wanted.checkpoints = assign.checkpoints.clone();
+        wanted.credential_key = assign.credential_key.clone();
         wanted.traceparent = assign.traceparent.clone();
         assert_eq!(assign, *wanted);
         Ok(())

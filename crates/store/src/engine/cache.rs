@@ -99,6 +99,13 @@ impl Waiting {
         self.0.entry(key).or_default().added.push(task);
     }
 
+    /// Removes one that waits no longer.
+    pub(super) fn remove(&mut self, key: WaitsKey, task: TaskKey) {
+        let waiters = self.0.entry(key).or_default();
+        waiters.added.retain(|added| *added != task);
+        waiters.removed.push(task);
+    }
+
     /// Removes and returns the first of those that wait for an object, lowest key first, and whether there are more.
     pub(super) fn take(&mut self, key: &WaitsKey) -> (Vec<TaskKey>, bool) {
         let Some(waiters) = self.0.get_mut(key) else { return (Vec::new(), false) };

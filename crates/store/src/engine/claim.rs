@@ -9,19 +9,49 @@ use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 const MAX_PASSED_OVER: usize = 256;
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+    pub(super) fn claim(
+        &mut self,
+        mut claim: Claim,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refused>, Error> {
         if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
         }
+        let (mut given, mut cooling, mut passed_over) = (0, 0, false);
+        // Tasks whose credentials cool down make room for the next ones.
+        loop {
+            let before = cooling;
+            self.give(&mut claim, now, [&mut given, &mut cooling], &mut passed_over)?;
+            if claim.slots == 0 || cooling == before || cooling >= MAX_PASSED_OVER {
+                break;
+            }
+        }
+        if given == 0 && passed_over {
+            return Ok(Ok(Reply::PassedOver.into()));
+        }
+        if given == 0 {
+            self.write_set.recounted.extend(claim.routes);
+        }
+        Ok(Ok(Reply::Claimed(given).into()))
+    }
+
+    /// Assigns the first ready tasks to the slots of a claim, which are used up. Counts those that were assigned, and those
+    /// that wait for their credentials from now on.
+    fn give(
+        &mut self,
+        claim: &mut Claim,
+        now: Timestamp,
+        [given, cooling]: [&mut usize; 2],
+        passed_over: &mut bool,
+    ) -> Result<(), Error> {
         let mut best = Vec::new();
-        let mut passed_over = false;
-        for &route in &claim.routes {
-            passed_over |= self.candidates(route, &claim, now, &mut best)?;
+        *passed_over = false;
+        for &route in &claim.routes.clone() {
+            *passed_over |= self.candidates(route, claim, now, &mut best)?;
         }
         best.sort_unstable();
         best.dedup();
         best.truncate(claim.slots);
-        let mut given = 0;
         for (_, key) in best {
             // Matching never crosses namespaces, whatever routes are claimed.
             let Some(task) = self.load(key)?.filter(|task| task.namespace == claim.namespace) else {
@@ -34,16 +64,16 @@ impl<B: Backend> Engine<B> {
                 self.without_agent(key);
                 continue;
             }
+            if self.cools_down(key, now)? {
+                *cooling += 1;
+                continue;
+            }
             let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
-            given += usize::from(self.apply(key, command, now)?.is_ok());
+            let assigned = usize::from(self.apply(key, command, now)?.is_ok());
+            *given += assigned;
+            claim.slots -= assigned;
         }
-        if given == 0 && passed_over {
-            return Ok(Ok(Reply::PassedOver.into()));
-        }
-        if given == 0 {
-            self.write_set.recounted.extend(claim.routes);
-        }
-        Ok(Ok(Reply::Claimed(given).into()))
+        Ok(())
     }
 
     /// Adds the first ready tasks of a route, in the current state of the batch. Returns whether some avoid the worker and

@@ -99,6 +99,10 @@ impl<B: Backend> Engine<B> {
                     let key = (put.agent.namespace.clone(), WaitKey::Agent(put.agent.name.clone()));
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
+                Command::EndCoolDown { namespace, credential, .. } => {
+                    let key = (namespace.clone(), WaitKey::Credential(*credential));
+                    load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
+                }
                 Command::DeleteAgent { .. } => {}
                 // A second one in the same batch finds the rows of the first.
                 Command::Prune(prune) => {

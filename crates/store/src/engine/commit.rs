@@ -174,6 +174,7 @@ impl<B: Backend> Engine<B> {
         let write_set = &mut self.write_set;
         write_set.write_names(&mut changes);
         commit.agents = std::mem::take(&mut write_set.agent_changes);
+        commit.cool_downs = std::mem::take(&mut write_set.cool_down_changes);
         let recounted = std::mem::take(&mut write_set.recounted).into_iter();
         let count = |route| Some((route, write_set.queues.get(&route)?.count()?));
         commit.queue_counts = recounted.filter_map(count).collect();
@@ -190,6 +191,12 @@ impl<B: Backend> Engine<B> {
             match agent {
                 Some(agent) => changes.agents.push(Arc::clone(agent)),
                 None => changes.removed_agents.push(key.clone()),
+            }
+        }
+        for (key, cool_down) in &write_set.cool_downs {
+            match cool_down {
+                Some(cool_down) => changes.cool_downs.push(Arc::clone(cool_down)),
+                None => changes.removed_cool_downs.push(key.clone()),
             }
         }
         let before = self.memory.revision;
@@ -214,6 +221,12 @@ impl<B: Backend> Engine<B> {
             match agent {
                 Some(agent) => memory.agents.insert(key, agent),
                 None => memory.agents.remove(&key),
+            };
+        }
+        for (key, cool_down) in write_set.cool_downs {
+            match cool_down {
+                Some(cool_down) => memory.cool_downs.insert(key, cool_down),
+                None => memory.cool_downs.remove(&key),
             };
         }
         for (key, session) in write_set.sessions {

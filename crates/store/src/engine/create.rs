@@ -74,8 +74,10 @@ impl<B: Backend> Engine<B> {
         }
         self.follow_up(now)?;
 
+        // A task whose own credential cools down waits, whether a slot is free or not.
         if let Some(to) = create.offer
             && self.write_set.get(key).is_some_and(|entry| entry.task.state == State::Queued)
+            && !self.cools_down(key, now)?
             && let Some(assign) = self.assignment(&namespace, to)
         {
             // After a rejection the task is in the queue.

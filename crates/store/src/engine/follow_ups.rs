@@ -56,7 +56,7 @@ impl StoredFollowUps {
                 FollowUp::Found { waits, .. } => {
                     self.found.entry(waits.clone()).or_default().insert(number);
                 }
-                FollowUp::Ended { .. } | FollowUp::Cycle { .. } => {}
+                FollowUp::Ended { .. } | FollowUp::Cycle { .. } | FollowUp::Lifted { .. } => {}
             }
             self.by_number.insert(number, follow_up);
         }
@@ -69,7 +69,7 @@ impl StoredFollowUps {
                 remove_number(&mut self.agents, (namespace.clone(), name.clone()), number);
             }
             FollowUp::Found { waits, .. } => remove_number(&mut self.found, waits.clone(), number),
-            FollowUp::Ended { .. } | FollowUp::Cycle { .. } => {}
+            FollowUp::Ended { .. } | FollowUp::Cycle { .. } | FollowUp::Lifted { .. } => {}
         }
         Some(follow_up)
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rota_core::agent::Agent;
+use rota_core::quota::CoolDown;
 use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
@@ -14,7 +15,7 @@ use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::{AgentKey, KeyMap, KeySet};
-use crate::{Changes, ScopedId, SessionKey, Snapshot, Written};
+use crate::{Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Written};
 
 /// A task on a worker.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub(super) struct Memory {
     pub(super) agents: BTreeMap<AgentKey, Arc<Agent>>,
     /// Open sessions, with the agent that each worker serves.
     pub(super) sessions: HashMap<SessionKey, (Epoch, AgentName)>,
+    pub(super) cool_downs: BTreeMap<CredentialKey, Arc<CoolDown>>,
     pub(super) routes: HashMap<Route, RouteId>,
     /// Routes whose tasks name an agent.
     agent_routes: HashMap<AgentKey, BTreeSet<RouteId>>,
@@ -63,6 +65,9 @@ impl Memory {
                 .collect(),
             sessions: sessions
                 .map(|session| ((session.namespace, session.worker), (session.epoch, session.agent)))
+                .collect(),
+            cool_downs: (snapshot.cool_downs.into_iter())
+                .map(|one| ((one.namespace.clone(), one.credential), Arc::new(one)))
                 .collect(),
             stored_due: snapshot.next_due,
             last_route: snapshot.last_route,

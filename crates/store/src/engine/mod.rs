@@ -22,6 +22,7 @@ mod links;
 mod memory;
 mod prune;
 mod queue;
+mod quota;
 mod sessions;
 mod visits;
 mod write_set;
@@ -198,6 +199,9 @@ impl<B: Backend> Engine<B> {
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
             Command::DeleteAgent { namespace, name } => Ok(self.delete_agent(namespace, name)),
+            Command::EndCoolDown { namespace, credential, force } => {
+                Ok(Ok(self.end_cool_down((namespace, credential), force, now)))
+            }
             Command::Prune(prune) => self.prune(prune),
         }
     }
@@ -226,6 +230,9 @@ impl<B: Backend> Engine<B> {
             if let Some(agent) = agent {
                 self.match_agent(key, &agent);
                 self.follow_up(now)?;
+            }
+            if self.await_agents_credential(key, now)? {
+                continue;
             }
             let ready_at = self.load(key)?.and_then(|task| task.ready_at);
             let away = ready_at.map_or(Duration::ZERO, |at| self.away.since(at));

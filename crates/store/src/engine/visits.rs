@@ -26,6 +26,7 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Agent { namespace, name, after, end })) => {
                 self.visit_agent(number, (namespace, name), (after, end))
             }
+            Some((number, FollowUp::Lifted { waits })) => self.visit_cooled(number, waits),
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             _ => Ok(()),
         }
@@ -99,7 +100,7 @@ impl<B: Backend> Engine<B> {
         let key = match &waits.1 {
             WaitKey::Id(id) => DependencyKey::Id(*id),
             WaitKey::Alias(alias) => DependencyKey::Alias(alias.clone()),
-            WaitKey::Agent(_) => {
+            WaitKey::Agent(_) | WaitKey::Credential(_) => {
                 self.write_set.pending.finish(number, None);
                 return Ok(());
             }
@@ -139,7 +140,7 @@ impl<B: Backend> Engine<B> {
                 }
                 self.write_set.aliases.get(&alias).copied()
             }
-            WaitKey::Agent(_) => None,
+            WaitKey::Agent(_) | WaitKey::Credential(_) => None,
         };
         match present {
             Some(present) => Ok(self.load(present)?.is_some().then_some(present)),
@@ -219,6 +220,18 @@ impl<B: Backend> Engine<B> {
                 end: None,
             });
         }
+        self.write_set.pending.finish(number, rest);
+        Ok(())
+    }
+
+    /// Resumes tasks that wait for a credential.
+    fn visit_cooled(&mut self, number: Option<u64>, waits: WaitsKey) -> Result<(), Error> {
+        let WaitKey::Credential(credential) = waits.1 else { return Ok(()) };
+        let (waiters, more) = self.take_waits(&waits)?;
+        self.load_all(&waiters)?;
+        let resume = |waiter| (waiter, Command::QuotaLifted { credential });
+        self.write_set.next.extend(waiters.into_iter().map(resume));
+        let rest = more.then_some(FollowUp::Lifted { waits });
         self.write_set.pending.finish(number, rest);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::agent::Agent;
+use rota_core::quota::CoolDown;
 use rota_core::target::Route;
 use rota_core::task::{self, Command, State, Task};
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
@@ -19,8 +20,8 @@ use super::prune::PruneCursor;
 use super::queue::{Queue, place};
 use super::{AgentKey, Engine, KeyMap, KeySet};
 use crate::{
-    AgentChange, Backend, Changes, Error, ExpiredRows, IdempotencyRow, Load, NameKey, Refused, ScopedId,
-    Session, SessionKey, Stored,
+    AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows, IdempotencyRow, Load,
+    NameKey, Refused, ScopedId, Session, SessionKey, Stored, WaitKey,
 };
 
 /// Owner of an idempotency key.
@@ -83,6 +84,9 @@ pub(super) struct WriteSet {
     /// Agents that the batch changed; `None` for a deleted one.
     pub(super) agents: BTreeMap<AgentKey, Option<Arc<Agent>>>,
     pub(super) agent_changes: Vec<AgentChange>,
+    /// Cool-downs that the batch changed; `None` for one that is over.
+    pub(super) cool_downs: BTreeMap<CredentialKey, Option<Arc<CoolDown>>>,
+    pub(super) cool_down_changes: Vec<CoolDownChange>,
     /// Open sessions that the batch changed; `None` for an ended one.
     pub(super) sessions: HashMap<SessionKey, Option<(Epoch, AgentName)>>,
     /// Routes that the batch changed; `None` for a removed one.
@@ -237,6 +241,7 @@ impl<B: Backend> Engine<B> {
         let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Err(self.absent_key(key))) };
         let assigning = matches!(command, Command::Assign { .. });
         let (before, was_on_worker) = (place(&entry.task), entry.task.assignment.is_some());
+        let waited = entry.task.quota.as_ref().map(|wait| wait.credential);
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
@@ -251,6 +256,16 @@ impl<B: Backend> Engine<B> {
                     write_set.revision += 1;
                     entry.revision = Some(write_set.revision);
                     write_set.order.push(key);
+                }
+                let waits = entry.task.quota.as_ref().map(|wait| wait.credential);
+                if waits != waited {
+                    let scoped = |id| (entry.task.namespace.clone(), WaitKey::Credential(id));
+                    if let Some(waited) = waited {
+                        write_set.waits.remove(scoped(waited), key);
+                    }
+                    if let Some(waits) = waits {
+                        write_set.waits.add(scoped(waits), key);
+                    }
                 }
                 entry.assigned |= assigning;
                 if !was_on_worker && let Some(assignment) = &entry.task.assignment {
@@ -283,6 +298,7 @@ impl<B: Backend> Engine<B> {
 
     /// Takes in the results of a command, and what follows from them.
     fn applied(&mut self, key: TaskKey, mut out: task::Transition) {
+        self.observe_credential(key, &out);
         let Some(entry) = self.write_set.entries.get_mut(&key) else { return };
         entry.record(&mut out);
         if entry.task.state == State::Queued

@@ -23,6 +23,7 @@ use super::continuing;
 use super::declared::Token;
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
+use super::model_access::ModelAccess;
 use super::out_of_memory::OutOfMemoryKills;
 use super::prepare;
 use super::previous_results;
@@ -60,6 +61,8 @@ pub(super) enum AttemptEvent {
     Accepted(AttemptKey),
     /// The machine cannot run the attempt, for this reason.
     Rejected(AttemptKey, String),
+    /// What the model calls of the attempt use.
+    UsesModel(AttemptKey, ModelAccess),
     EventsQueued(AttemptKey),
     /// The attempt has ended and none of its processes is left.
     Ended(AttemptKey, Box<AttemptResult>),
@@ -260,6 +263,10 @@ async fn execute(
         assign.secrets.clear();
         (Attempt::new(assign, redactor), None)
     };
+    if let Some(access) = ModelAccess::of(&attempt) {
+        let key = AttemptKey { task: attempt.assign.task_id.as_str().into(), fence: attempt.assign.fence };
+        let _ = deps.events.send(AttemptEvent::UsesModel(key, access));
+    }
     if let Some(runtime::Kind::Claude(claude)) = kind_mut(&mut attempt.assign)
         && claude.program.is_empty()
     {

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job, time_left};
 use super::handle::{AttemptHandle, StopReason};
+use super::model_access::ModelAccess;
 use super::outbox::{Bounds, Outbox};
 use super::spans;
 use super::worker::{AttemptEntry, Worker};
@@ -102,7 +103,18 @@ impl Worker {
 
     pub(super) fn accept(&mut self, key: AttemptKey) {
         let AttemptKey { task, fence } = key;
-        self.outgoing.push_message(Kind::Accept(Accept { task_id: task.to_string(), fence }));
+        let accept = Accept { task_id: task.to_string(), fence, ..Accept::default() };
+        self.outgoing.push_message(Kind::Accept(accept));
+    }
+
+    /// Reports what the model calls of an attempt use.
+    pub(super) fn uses_model(&mut self, key: &AttemptKey, access: ModelAccess) {
+        if !access.own {
+            self.credential.clone_from(&access.credential);
+        }
+        let ModelAccess { credential, backend, .. } = access;
+        let accept = Accept { task_id: key.task.to_string(), fence: key.fence, credential, backend };
+        self.outgoing.push_message(Kind::Accept(accept));
     }
 
     pub(super) fn reject(&mut self, task_id: String, fence: i64, reason: &str) {

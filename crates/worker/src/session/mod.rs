@@ -14,6 +14,7 @@ mod handle;
 mod heartbeat;
 mod inbound;
 mod memory;
+mod model_access;
 mod out_of_memory;
 mod outbound;
 mod outbox;

@@ -87,6 +87,8 @@ pub(super) struct Worker {
     pub(super) status: watch::Receiver<WorkerStatus>,
     /// Reason why attempts are not isolated.
     pub(super) not_isolated: Option<String>,
+    /// Id of the agent's credential that the last attempt used.
+    pub(super) credential: String,
 }
 
 /// Time between two searches for what other workers have left behind.
@@ -138,6 +140,7 @@ impl Worker {
         readiness.set_runtime_version(&options.runtime_version);
         Ok(Self {
             status: readiness.subscribe(),
+            credential: String::new(),
             deps: Arc::new(AttemptDeps {
                 keep_for: options.orphan_timeout,
                 checkpoint_interval: options.checkpoint_interval,
@@ -320,6 +323,7 @@ impl Worker {
                     entry.span.in_scope(|| self.reject(key.task.to_string(), key.fence, &reason));
                 }
             }
+            AttemptEvent::UsesModel(key, access) => self.uses_model(&key, access),
             AttemptEvent::EventsQueued(key) => self.queue(&key),
             AttemptEvent::Ended(key, result) => {
                 self.running -= 1;

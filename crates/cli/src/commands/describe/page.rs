@@ -8,8 +8,8 @@ use rota_telemetry::clock;
 
 use super::super::state_of;
 use crate::output::{
-    self, Paint, Table, age, between, micros, moment, money, name, plain_lines, ran, reason, state, time,
-    wait,
+    self, Paint, Table, age, between, cool_downs, micros, moment, money, name, plain_lines, ran, reason,
+    state, time, wait,
 };
 
 /// Lines of `Key: value`; empty values are omitted.
@@ -123,6 +123,7 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
         ),
     );
     page.line("Tasks", format!("{} queued, {} running", status.queued_tasks, status.running_tasks));
+    page.line("Limit", cool_downs(&status));
     page.line("Message", &status.message);
     page.line("Spec", format!("\n{}", yaml(&spec)?.trim_end()));
     Ok(page)

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rota_proto::v1::{Task, TaskState, TaskStatus};
+use rota_proto::v1::{Task, TaskState, TaskStatus, WaitReason};
 use serde::Serialize;
 
 use super::section::Section;
 use crate::commands::describe::flow::ApiDuration;
 use crate::commands::state_of;
-use crate::output::{between, count, duration, first_line, moment, money, name, state, target, word};
+use crate::output::{
+    between, count, duration, first_line, moment, money, name, plain, state, target, time, word,
+};
 
 /// Maximum number of tasks listed as slowest.
 const MAX_SLOWEST: usize = 10;
@@ -28,6 +30,8 @@ pub struct Report {
     by_agent: Vec<Spent>,
     by_model: Vec<Spent>,
     failures: Vec<Failures>,
+    /// Tasks that wait for a model credential, by limit.
+    limits: Vec<Limited>,
     slowest: Vec<Slow>,
 }
 
@@ -77,6 +81,15 @@ struct Failures {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Limited {
+    limit: String,
+    tasks: usize,
+    /// When the last of them continues.
+    until: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Slow {
     task: String,
     name: String,
@@ -92,6 +105,7 @@ impl Report {
         let mut retries = Retries::default();
         let (mut agents, mut models) = (BTreeMap::new(), BTreeMap::new());
         let mut failures: BTreeMap<String, Failures> = BTreeMap::new();
+        let mut limits: BTreeMap<String, Limited> = BTreeMap::new();
         let (mut waited, mut ran, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
         for task in tasks {
             let status = task.status.clone().unwrap_or_default();
@@ -103,6 +117,12 @@ impl Report {
             let model = status.usage.as_ref().map_or("", |usage| &usage.model);
             if !model.is_empty() {
                 spend(&mut models, model.to_owned(), task, &status);
+            }
+            if let Some(wait) = status.waiting.iter().find(|wait| wait.reason() == WaitReason::Quota) {
+                let new = || Limited { limit: wait.subject.clone(), tasks: 0, until: String::new() };
+                let one = limits.entry(wait.subject.clone()).or_insert_with(new);
+                one.tasks += 1;
+                one.until = time(wait.until.as_ref()).max(std::mem::take(&mut one.until));
             }
             if let Some(failure) = &status.failure {
                 let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
@@ -153,6 +173,7 @@ impl Report {
             by_agent: by_cost(agents),
             by_model: by_cost(models),
             failures,
+            limits: limits.into_values().collect(),
             slowest: slowest.into_iter().take(MAX_SLOWEST).map(slow).collect(),
         }
     }
@@ -190,6 +211,8 @@ impl Report {
             .failures
             .iter()
             .map(|one| vec![one.class.clone(), one.tasks.to_string(), one.example.clone()]);
+        let limits =
+            (self.limits.iter()).map(|one| vec![plain(&one.limit), one.tasks.to_string(), one.until.clone()]);
         let slowest = self.slowest.iter().map(|one| {
             vec![one.name.clone(), one.state.to_owned(), one.tries.to_string(), duration(one.ran.0)]
         });
@@ -200,6 +223,7 @@ impl Report {
             Section::new("By agent", &header("AGENT"), spent(&self.by_agent)),
             Section::new("By model", &header("MODEL"), spent(&self.by_model)),
             Section::new("Failures", &["CLASS", "TASKS", "EXAMPLE"], failures.collect()),
+            Section::new("Waiting for a limit", &["LIMIT", "TASKS", "UNTIL"], limits.collect()),
             Section::new("Slowest", &["TASK", "STATE", "ATTEMPTS", "FIRST START TO END"], slowest.collect()),
         ]
     }

@@ -130,6 +130,8 @@ impl View<'_> {
     fn pools(&self) -> Grid {
         let mut header =
             vec!["AGENT", "READY", "BUSY", "IDLE", "DRAINING", "QUEUED", "RUNNING", "FLOOR", "CEILING"];
+        let limited = self.snapshot.pools.iter().any(|pool| !pool.limit.is_empty());
+        header.extend(limited.then_some("LIMIT"));
         let rows = self.snapshot.pools.iter().map(|pool| {
             let name = match self.all_namespaces {
                 true => format!("{}/{}", pool.namespace, pool.agent),
@@ -145,6 +147,7 @@ impl View<'_> {
             };
             cells.extend(values.into_iter().enumerate().map(|(at, one)| (one.to_string(), style(at, one))));
             cells.extend([pool.floor, pool.ceiling].map(|one| (one.to_string(), Paint::Plain)));
+            cells.extend(limited.then(|| (pool.limit.clone(), Paint::Bad)));
             cells
         });
         let rows: Vec<_> = rows.collect();

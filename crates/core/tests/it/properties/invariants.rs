@@ -152,6 +152,7 @@ fn linked(events: &[Event], from: State, after: &Task) {
 fn word(command: &Command) -> Option<(&WorkerRef, Option<Fence>, bool)> {
     match command {
         Command::Accept(attempt)
+        | Command::UseModel { attempt, .. }
         | Command::Reject { attempt, .. }
         | Command::Report { attempt, .. }
         | Command::KeepArtifacts { attempt, .. }

@@ -1,6 +1,7 @@
 //! Every command, and every way in which a report can be stale.
 
 use rota_core::failure::{Class, Failure};
+use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::rank::Priority;
 use rota_core::task::{
     AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, Loss, State,
@@ -8,6 +9,8 @@ use rota_core::task::{
 use rota_core::{Epoch, Fence};
 
 use crate::harness::*;
+
+const CREDENTIAL: CredentialId = CredentialId([7; 8]);
 
 /// One row of the table.
 pub(super) struct Asked {
@@ -18,11 +21,12 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 18] = [
+pub(super) const KINDS: [&str; 21] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
     "Assign",
+    "AwaitQuota",
     "ClockJumped",
     "Cycle",
     "DependencyEnded",
@@ -31,12 +35,14 @@ pub(super) const KINDS: [&str; 18] = [
     "GiveInput",
     "KeepArtifacts",
     "LoseWorker",
+    "QuotaLifted",
     "Reject",
     "Report",
     "Resume",
     "Stop",
     "Tick",
     "Update",
+    "UseModel",
 ];
 
 /// Names a command. A new one does not compile without an arm here, and fails the tests without a row.
@@ -44,6 +50,9 @@ pub(super) fn kind(command: &Command) -> &'static str {
     match command {
         Command::Assign { .. } => "Assign",
         Command::Accept(_) => "Accept",
+        Command::UseModel { .. } => "UseModel",
+        Command::AwaitQuota { .. } => "AwaitQuota",
+        Command::QuotaLifted { .. } => "QuotaLifted",
         Command::Reject { .. } => "Reject",
         Command::Report { .. } => "Report",
         Command::KeepArtifacts { .. } => "KeepArtifacts",
@@ -107,6 +116,10 @@ fn rate_limited() -> Completion {
 pub(super) fn all() -> Vec<Asked> {
     let mut list = vec![asked("", false, |_| assign("w2", 1))];
     by_all(&mut list, "live fence", Command::Accept);
+    by_all(&mut list, "live fence", |attempt| Command::UseModel {
+        attempt,
+        access: ModelAccess { credential: Some(CREDENTIAL), backend: "api".to_owned() },
+    });
     by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
     by_all(&mut list, "live fence", |attempt| Command::KeepArtifacts { attempt, list: "list".into() });
@@ -225,6 +238,13 @@ fn others(list: &mut Vec<Asked>) {
     ] {
         list.push(asked(label, false, move |_| Command::DependencyEnded { id: id(number), state }));
     }
+    list.push(asked("", false, |harness| Command::AwaitQuota {
+        credential: CREDENTIAL,
+        limit: "five_hour".to_owned(),
+        since: harness.now,
+        until: harness.now + secs(3600),
+    }));
+    list.push(asked("", false, |_| Command::QuotaLifted { credential: CREDENTIAL }));
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
     list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentDeleted));

@@ -99,6 +99,8 @@ pub(super) struct RateLimit {
     pub(super) status: String,
     /// Unix time of its end, in seconds.
     pub(super) resets_at: Option<f64>,
+    /// Name of the limit, such as `five_hour`.
+    pub(super) rate_limit_type: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -62,6 +62,7 @@ fn pools_combine_agents_and_demand() {
         running: 4,
         floor: 1,
         ceiling: 5,
+        limit: String::new(),
     };
     assert_eq!(pools[0], coder);
     assert_eq!((pools[1].agent.as_str(), pools[1].running, pools[1].ceiling), ("deleted", 1, 0));

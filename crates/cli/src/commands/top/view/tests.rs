@@ -19,6 +19,7 @@ fn snapshot() -> Snapshot {
         running: ready,
         floor: 0,
         ceiling: 3,
+        limit: String::new(),
     };
     let task = |name: &str, is: TaskState, progress: Option<f64>, doing: &str| Task {
         task: format!("namespaces/default/tasks/{name}"),

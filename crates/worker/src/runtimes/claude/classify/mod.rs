@@ -2,7 +2,7 @@
 //! model calls, the exit status and the tail of standard error; never the exit code alone.
 
 use rota_proto::claude::Provider;
-use rota_proto::v1::{Failure, FailureClass, Severity, TaskResult};
+use rota_proto::v1::{Failure, FailureClass, ReachedLimit, Severity, TaskResult};
 use serde_json::Value;
 
 use super::lines::Finished;
@@ -23,8 +23,8 @@ fn key_hint(provider: Provider) -> String {
     )
 }
 
-/// Longest wait for a limit to be lifted: a week, the longest period of any.
-const MAX_RESET: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+/// Longest wait for a limit to be lifted: longer than the period of any, so that only nonsense is cut.
+const MAX_RESET: std::time::Duration = std::time::Duration::from_hours(32 * 24);
 
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
@@ -158,14 +158,25 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
     };
     let mut failure = failure(class, &non_empty_or(message, "a model call failed"), &hint);
     if class == FailureClass::RateLimit {
-        failure.retry_after = retry_after(evidence, message);
+        let (delay, resets) = retry_after(evidence, message);
+        let name = evidence.record.limit.as_ref().map_or("", |limit| &limit.rate_limit_type);
+        let resets = delay.is_some() && resets;
+        failure.limit =
+            (resets || !name.is_empty()).then(|| ReachedLimit { name: name.to_owned(), resets }.into());
+        failure.retry_after = delay;
     }
     failure
 }
 
-/// Time until the limit is lifted, or the delay that the API requested last, as far as the CLI reveals them.
-fn retry_after(evidence: &Evidence<'_>, message: &str) -> Option<pbjson_types::Duration> {
-    let until = evidence.record.limited_until.or_else(|| reset_time(message));
+/// Time until the limit is lifted, or the delay that the API requested last, as far as the CLI reveals them, and whether it is
+/// the first of the two.
+fn retry_after(evidence: &Evidence<'_>, message: &str) -> (Option<pbjson_types::Duration>, bool) {
+    let resets = evidence.record.limit.as_ref().and_then(|limit| limit.resets_at);
+    let until = resets.or_else(|| reset_time(message));
+    (delay(evidence, until), until.is_some())
+}
+
+fn delay(evidence: &Evidence<'_>, until: Option<f64>) -> Option<pbjson_types::Duration> {
     let seconds = match until {
         Some(until) => (until - evidence.now).max(1.0),
         None => {

@@ -224,7 +224,8 @@ fn schema_requires_structured_output() {
 fn rate_limit_carries_retry_delay() {
     let retry = |status: u16| json!({"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 1, "retry_delay_ms": 62_000, "error_status": status, "error": "rate_limit"});
     let lines = [vec![retry(429)], api(json!(429), "rate_limit", "slow down")].concat();
-    assert_eq!(classified(&lines, BAD, "", false).unwrap_err().retry_after.unwrap().seconds, 62);
+    let failure = classified(&lines, BAD, "", false).unwrap_err();
+    assert_eq!((failure.retry_after.unwrap().seconds, failure.limit), (62, None));
     let lines = [vec![retry(529)], api(json!(429), "rate_limit", "slow down")].concat();
     assert_eq!(classified(&lines, BAD, "", false).unwrap_err().retry_after, None);
 }
@@ -234,10 +235,17 @@ fn rate_limit_waits_until_reset() {
     let limit = |status: &str| json!({"type": "rate_limit_event", "rate_limit_info": {"status": status, "resetsAt": NOW as u64 + 7200, "rateLimitType": "five_hour"}});
     let limited = |first: Vec<Value>, text: &str| {
         let lines = [first, api(json!(429), "rate_limit", text)].concat();
-        classified(&lines, BAD, "", false).unwrap_err().retry_after.map(|delay| delay.seconds)
+        let failure = classified(&lines, BAD, "", false).unwrap_err();
+        let limit = failure.limit.map(|limit| *limit).unwrap_or_default();
+        assert_eq!(limit.resets, failure.retry_after.is_some());
+        let named = if lines.len() > 2 && limit.resets && text.contains("5-hour") { "five_hour" } else { "" };
+        assert_eq!(limit.name, named);
+        failure.retry_after.map(|delay| delay.seconds)
     };
     assert_eq!(limited(vec![limit("rejected")], "You've hit your 5-hour limit"), Some(7200));
     assert_eq!(limited(vec![limit("rejected"), limit("allowed")], "slow down"), None, "lifted since");
+    let text = json!({"type": "assistant", "message": {"content": [{"type": "text", "text": "hi"}]}, "parent_tool_use_id": null});
+    assert_eq!(limited(vec![limit("rejected"), text], "slow down"), None, "a later call succeeded");
     assert_eq!(limited(vec![limit("allowed_warning")], "slow down"), None);
     assert_eq!(limited(vec![], "Claude AI usage limit reached|1763850060"), Some(60));
     assert_eq!(limited(vec![], "Claude AI usage limit reached|1763840000"), Some(1), "it has passed");

@@ -35,8 +35,8 @@ pub(super) struct Record {
     pub(super) api_error: Option<ApiError>,
     /// Last retry of a model call, unless a later call succeeded.
     pub(super) retry: Option<ApiRetry>,
-    /// Unix time in seconds at which a limit that was reached is lifted.
-    pub(super) limited_until: Option<f64>,
+    /// The limit that was reached last, unless a later call succeeded.
+    pub(super) limit: Option<RateLimit>,
     pub(super) refused: bool,
     /// Number of lines, and of those that were unreadable.
     pub(super) lines: u64,
@@ -136,6 +136,7 @@ impl Record {
             return vec![events::notice(Severity::Medium, "api_error", text)];
         }
         self.retry = None;
+        self.limit = None;
         let mut events = vec![];
         let blocks = match &line.message.content {
             Content::Blocks(blocks) => blocks.as_slice(),
@@ -207,11 +208,11 @@ impl Record {
     }
 
     pub(super) fn rate_limit(&mut self, limit: &RateLimit) -> Vec<event::Kind> {
-        self.limited_until = limit.resets_at.filter(|_| limit.status == "rejected");
-        match self.limited_until {
-            Some(_) => vec![events::notice(Severity::Low, "rate_limit", "the account's limit is reached")],
-            None => vec![],
-        }
+        self.limit = Some(limit).filter(|limit| limit.status == "rejected").cloned();
+        let Some(limit) = &self.limit else { return vec![] };
+        let name =
+            if limit.rate_limit_type.is_empty() { "the account's limit" } else { &limit.rate_limit_type };
+        vec![events::notice(Severity::Low, "rate_limit", format!("{name} is reached"))]
     }
 
     fn deny(&mut self, call: &str, tool: &str) {

@@ -1,0 +1,107 @@
+//! Which model credential an environment holds, and its id: a keyed hash by which workers and control plane name a credential
+//! without its value.
+//!
+//! The id is the first 64 bits of an HMAC-SHA-256 under a key of the namespace, which the control plane derives from its key
+//! file. Without that key an id reveals nothing, not even about a guessed credential; with it, a credential of 128 random bits
+//! is as far from being guessed as before. 64 bits keep the few credentials of a namespace apart, and are too few to prove
+//! which credential made them.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// Bytes of a key of hashes.
+pub const KEY_BYTES: usize = 32;
+
+/// Variables that hold the credential of a provider, in the order of precedence, after the switch that selects it.
+const PROVIDERS: [(&str, &str, &[&str]); 4] = [
+    ("CLAUDE_CODE_USE_BEDROCK", "bedrock", &["AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY"]),
+    ("CLAUDE_CODE_USE_VERTEX", "vertex", &[]),
+    ("CLAUDE_CODE_USE_FOUNDRY", "foundry", &["ANTHROPIC_FOUNDRY_API_KEY"]),
+    ("", "api.anthropic.com", &["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"]),
+];
+
+/// Returns the HMAC-SHA-256 of a text.
+pub fn mac(key: &[u8], text: &[&[u8]]) -> [u8; 32] {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    text.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+/// Returns the id of a credential, in hexadecimal.
+pub fn id(key: &[u8], credential: &str) -> String {
+    let mac = mac(key, &[credential.trim().as_bytes()]);
+    mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn provider<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> (&'static str, &'static [&'static str]) {
+    let on = |switch: &str| {
+        switch.is_empty()
+            || get(switch).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no" | "off"))
+    };
+    let found = PROVIDERS.iter().find(|(switch, ..)| on(switch));
+    found.map_or(("", &[]), |(_, name, variables)| (*name, *variables))
+}
+
+/// Returns the model credential that programs use by an environment; `None` if it is in none of its variables.
+pub fn of_environment<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
+    let (_, variables) = provider(&get);
+    variables.iter().find_map(|name| get(name).filter(|value| !value.trim().is_empty()))
+}
+
+/// Returns the host or provider of the model API that programs use by an environment.
+pub fn backend<'a>(get: impl Fn(&str) -> Option<&'a str>) -> String {
+    let (name, _) = provider(&get);
+    let custom = get("ANTHROPIC_BASE_URL").filter(|_| name == PROVIDERS[3].1);
+    let host = |url: &str| {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        host.rsplit_once('@').map_or(host, |(_, host)| host).to_owned()
+    };
+    custom.map(host).filter(|host| !host.is_empty()).unwrap_or_else(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<&'a str> {
+        move |name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    #[test]
+    fn credential_follows_precedence() {
+        let all = [("ANTHROPIC_API_KEY", "key"), ("CLAUDE_CODE_OAUTH_TOKEN", "oauth"), ("OTHER", "x")];
+        assert_eq!(of_environment(env(&all)), Some("key"));
+        assert_eq!(of_environment(env(&all[1..])), Some("oauth"));
+        assert_eq!(of_environment(env(&all[2..])), None);
+        let bedrock = [("CLAUDE_CODE_USE_BEDROCK", "1"), ("ANTHROPIC_API_KEY", "key")];
+        assert_eq!(of_environment(env(&bedrock)), None);
+        assert_eq!(
+            of_environment(env(&[("CLAUDE_CODE_USE_BEDROCK", "0"), ("ANTHROPIC_API_KEY", "k")])),
+            Some("k")
+        );
+    }
+
+    #[test]
+    fn backend_is_host_or_provider() {
+        assert_eq!(backend(env(&[])), "api.anthropic.com");
+        for (url, host) in [
+            ("http://127.0.0.1:99/v1", "127.0.0.1:99"),
+            ("https://user:secret@proxy.example", "proxy.example"),
+            ("proxy.example/x", "proxy.example"),
+        ] {
+            assert_eq!(backend(env(&[("ANTHROPIC_BASE_URL", url)])), host);
+        }
+        let vertex = [("CLAUDE_CODE_USE_VERTEX", "1"), ("ANTHROPIC_BASE_URL", "http://x")];
+        assert_eq!(backend(env(&vertex)), "vertex");
+    }
+
+    #[test]
+    fn ids_depend_on_key_and_credential() {
+        let (one, two) = ([1; KEY_BYTES], [2; KEY_BYTES]);
+        assert_eq!(id(&one, "a").len(), 16);
+        assert_eq!(id(&one, "a"), id(&one, "a\n"), "a file may end with a line feed");
+        assert_ne!(id(&one, "a"), id(&one, "b"));
+        assert_ne!(id(&one, "a"), id(&two, "a"));
+    }
+}
