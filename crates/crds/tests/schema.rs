@@ -9,6 +9,8 @@ use serde_json::Value;
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("bool", "Task.spec.strict", "will never have a third value"),
     ("bool", "Task.spec.fork", "will never have a third value"),
+    ("bool", "Agent.spec.runtime.claude.failOnDeniedTools", "will never have a third value"),
+    ("bool", "Task.spec.runtime.claude.failOnDeniedTools", "will never have a third value"),
     ("bool", "Agent.spec.runtime.claude.projectHooks", "a switch of the CLI"),
     ("bool", "Agent.spec.runtime.claude.projectMcpServers", "a switch of the CLI"),
     ("bool", "Task.spec.runtime.claude.projectHooks", "a switch of the CLI"),

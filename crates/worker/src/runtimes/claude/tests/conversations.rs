@@ -214,10 +214,10 @@ async fn denied_tools_are_counted() {
     let mut fixture = Fixture::new(PermissionPolicy::Deny);
     let mut cli = fixture.cli().await;
     cli.opening().await;
-    let denied = |tool: &str| json!({"tool_name": tool, "tool_use_id": "t", "tool_input": {}});
+    let denied = |id: &str, tool: &str| json!({"tool_name": tool, "tool_use_id": id, "tool_input": {}});
     cli.print(
         json!({"type": "result", "subtype": "success", "is_error": false, "result": "done", "modelUsage": {},
-        "permission_denials": [denied("Bash"), denied("Edit"), denied("Bash")]}),
+        "permission_denials": [denied("t1", "Bash"), denied("t2", "Edit"), denied("t3", "Bash")]}),
     )
     .await;
     assert!(fixture.notice("tools_denied").await.contains("Bash (2), Edit (1)"));
