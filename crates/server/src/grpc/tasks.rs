@@ -119,7 +119,7 @@ impl TaskService for Tasks {
         let only_check = request.validate_only;
         let prepared = vec![self.creator.prepare(namespace, trace, request, None).await?];
         let mut answers = match only_check {
-            true => self.creator.dry_run(prepared, Vec::new()).await?,
+            true => Box::pin(self.creator.dry_run(prepared, Vec::new())).await?,
             false => self.creator.commit(prepared).await?,
         };
         let answer = answers.pop().unwrap_or_else(|| Err(no_reply()))?;

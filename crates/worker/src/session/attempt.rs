@@ -135,7 +135,9 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     };
     let mut dirs = None;
     let mut report = {
-        let work = execute(&deps, runtime.as_ref(), assign, &mut channels, &mut dirs, &handle, &redaction);
+        // Boxed, as is what keeps its work: each wrapper of the attempt would move them by value.
+        let work =
+            Box::pin(execute(&deps, runtime.as_ref(), assign, &mut channels, &mut dirs, &handle, &redaction));
         let work = AssertUnwindSafe(handle.group.scope(work)).catch_unwind();
         let report = drive(pin!(work), &mut received, &handle, &time_limits, &emit).await;
         match report {
@@ -160,7 +162,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
         handle.lock().keeping = true;
         let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
-        let keep = artifacts::keep(&deps.caller, kept, dirs, deliver, deps.keep_for, handle.stop_signal());
+        let keep =
+            Box::pin(artifacts::keep(&deps.caller, kept, dirs, deliver, deps.keep_for, handle.stop_signal()));
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {
