@@ -51,6 +51,8 @@ pub enum Command {
     Result(result::Result),
     /// Send input to a running task and answer its questions
     Attach(attach::Attach),
+    /// Answer a question of a task, or show what it asks
+    Answer(answer::Answer),
     /// Cancel tasks
     Cancel(cancel::Cancel),
     /// Run a finished task again
@@ -81,6 +83,8 @@ pub enum Command {
     Events(events::Events),
     /// List agents
     Agents(agents::Agents),
+    /// List the rules that people have allowed for an agent, or remove some
+    Permissions(permissions::Permissions),
     /// List workers, or show one in detail
     Workers(workers::Workers),
     /// List the capabilities available now

@@ -35,6 +35,7 @@ pub mod credential;
 pub mod labels;
 pub mod names;
 pub mod num;
+pub mod permission_rules;
 pub mod reasons;
 mod runtime;
 mod state;

@@ -35,7 +35,10 @@ pub fn in_event(kind: &mut event::Kind, visit: &mut dyn FnMut(&mut String)) {
             request.choices.iter_mut().for_each(visit);
         }
         event::Kind::InputReceived(received) => {
-            received.input.iter_mut().for_each(|input| visit(&mut input.text))
+            if let Some(input) = &mut received.input {
+                visit(&mut input.text);
+                visit(&mut input.updated_input_json);
+            }
         }
         event::Kind::Notice(notice) => visit(&mut notice.message),
         event::Kind::Change(change) => visit(&mut change.message),

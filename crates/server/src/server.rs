@@ -197,6 +197,7 @@ impl Server {
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),
+                inputs: grpc::Inputs { store: store.clone(), agents: Arc::clone(&agents) },
                 creator,
                 explainer: Explainer { store: store.clone(), demand: demand.clone() },
                 streams: streams.clone(),

@@ -281,14 +281,6 @@ impl StoreClient {
         expect_reply!(reply, Reply::Pruned { count, more } => (count, more))
     }
 
-    /// Resolves a task's name to its id. An alias means the newest task that has it.
-    pub(crate) async fn resolve(&self, namespace: &Namespace, name: TaskName) -> Result<TaskId, Status> {
-        match name {
-            TaskName::Id(id) => Ok(id),
-            TaskName::Alias(alias) => Ok(self.newest(namespace, alias).await?.id),
-        }
-    }
-
     async fn newest(&self, namespace: &Namespace, alias: String) -> Result<Task, Status> {
         let found = self.store.newest((namespace.clone(), alias.clone())).await.map_err(status::store)?;
         found.ok_or_else(|| {

@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 use clap::Args;
 use futures::StreamExt;
 use rota_proto::v1::{
-    Decision, Event, GetTaskRequest, InputKind, InputRequest, SendTaskInputRequest, Task, TaskInput, event,
+    Decision, Event, GetTaskRequest, InputKind, InputRequest, PermissionScope, SendTaskInputRequest, Task,
+    TaskInput, event,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -19,12 +20,14 @@ use crate::exit::Exit;
 const EXAMPLES: &str = "\
 Examples:
   rota attach build
-  echo \"use the new parser\" | rota attach build";
+  echo \"use the new parser\" | rota attach build
+  echo 'e {\"command\": \"npm test\"}' | rota attach build";
 
 /// Send input to a running task and answer its questions
 ///
-/// Each line of standard input is a message to the agent, or the answer to its oldest open question: `y` or
-/// `n`, optionally with a reason, for a permission, or text.
+/// Each line of standard input is a message to the agent, or the answer to its oldest open question: text, or for a
+/// permission `y` or `n`, optionally with a reason, `s` to allow its rules until the task ends, `e` with a JSON object to
+/// allow it with another input. `rota answer` has the same, and permissions for all tasks of an agent.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Attach {
@@ -116,7 +119,8 @@ enum Input {
 
 fn prompt(question: &InputRequest) -> &'static str {
     match question.kind() {
-        InputKind::Permission => "allow it? [y/n]",
+        InputKind::Permission if question.rules.is_empty() => "allow it? [y/n]",
+        InputKind::Permission => "allow it? [y/n, s: for this session]",
         _ => "your answer:",
     }
 }
@@ -172,12 +176,31 @@ impl Questions {
         let request_id = question.request_id.clone();
         let input = if question.kind() == InputKind::Permission {
             let (word, reason) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+            let allowed = TaskInput {
+                request_id: request_id.clone(),
+                decision: Decision::Allow.into(),
+                ..Default::default()
+            };
             let decision = match word.trim_end_matches([',', ':']).to_ascii_lowercase().as_str() {
+                "s" | "session" if !question.rules.is_empty() => {
+                    let rules = question.rules.iter().map(|offered| offered.rule.clone()).collect();
+                    self.open.pop_front();
+                    return Some(TaskInput { scope: PermissionScope::Session.into(), rules, ..allowed });
+                }
+                "e" | "edit" if !reason.trim().is_empty() => {
+                    self.open.pop_front();
+                    return Some(TaskInput { updated_input_json: reason.trim().to_owned(), ..allowed });
+                }
                 "y" | "yes" | "allow" => Decision::Allow,
                 "n" | "no" | "deny" => Decision::Deny,
                 _ => return None,
             };
-            TaskInput { request_id, decision: decision.into(), text: reason.trim().to_owned() }
+            TaskInput {
+                decision: decision.into(),
+                text: reason.trim().to_owned(),
+                request_id,
+                ..Default::default()
+            }
         } else {
             TaskInput { request_id, text: line.to_owned(), ..Default::default() }
         };
@@ -188,6 +211,8 @@ impl Questions {
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::v1::PermissionRule;
+
     use super::*;
 
     fn asks(id: &str, kind: InputKind) -> Event {
@@ -208,6 +233,15 @@ mod tests {
         assert_eq!(questions.next_unshown().unwrap().request_id, "p");
         assert!(questions.next_unshown().is_none());
         assert!(questions.answer("perhaps").is_none());
+        let mut offers = questions.open.front().cloned().unwrap();
+        offers.rules = vec![PermissionRule { rule: "Bash(ls *)".into(), ..Default::default() }];
+        let mut offering = Questions { open: [offers].into(), shown: None };
+        let session = offering.answer("s").unwrap();
+        assert_eq!(
+            (session.scope(), session.rules.as_slice()),
+            (PermissionScope::Session, &["Bash(ls *)".to_owned()][..])
+        );
+        assert!(questions.answer("s").is_none(), "no rule is offered");
         let input = questions.answer("no, too risky").unwrap();
         assert_eq!(
             (input.request_id.as_str(), input.decision(), input.text.as_str()),

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod agents;
+pub mod answer;
 pub mod apply;
 pub mod artifacts;
 pub mod attach;
@@ -25,6 +26,7 @@ pub mod inject;
 pub mod logs;
 pub mod operator;
 mod pairs;
+pub mod permissions;
 pub mod report;
 pub mod restore;
 pub mod result;

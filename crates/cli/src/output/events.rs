@@ -3,7 +3,8 @@
 
 use anstyle::{AnsiColor, Style};
 use rota_proto::v1::{
-    AgentMessage, Event, MessageRole, Notice, Severity, StateChange, TaskState, ToolResult, event,
+    AgentMessage, Event, MessageRole, Notice, PermissionScope, Severity, StateChange, TaskState, ToolResult,
+    event,
 };
 
 use super::question::question;
@@ -108,7 +109,17 @@ impl Printer {
                 let input = given.input.clone().unwrap_or_default();
                 let decision = input.decision().as_str_name().trim_start_matches("DECISION_").to_lowercase();
                 let decision = if decision == "unspecified" { String::new() } else { format!("{decision} ") };
-                self.style(AnsiColor::Magenta.on_default(), &format!("› {decision}{}", clean(&input.text)))
+                let mut text = format!("› {decision}{}", clean(&input.text));
+                match input.scope() {
+                    PermissionScope::Session => text.push_str("for this session: "),
+                    PermissionScope::Agent => text.push_str("for this agent: "),
+                    _ => {}
+                }
+                text.push_str(&clean(&input.rules.join(", ")));
+                if !input.updated_input_json.is_empty() {
+                    text.push_str(&format!("with another input: {}", clean(&input.updated_input_json)));
+                }
+                self.style(AnsiColor::Magenta.on_default(), &text)
             }
             event::Kind::Notice(notice) => self.notice(notice),
             event::Kind::Change(change) => {

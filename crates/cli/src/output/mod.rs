@@ -3,11 +3,11 @@
 
 mod color;
 mod events;
-mod question;
+pub mod question;
 mod reporter;
 mod rows;
 mod table;
-mod text;
+pub mod text;
 
 use std::io::{self, IsTerminal, Write};
 

@@ -40,6 +40,9 @@ fn permission(request: &InputRequest) -> String {
         }
         _ => {}
     }
+    for offered in &request.rules {
+        lines.push(format!("  rule: {} ({})", plain(&offered.rule), plain(&offered.description)));
+    }
     if !request.prompt.is_empty() {
         lines.push(format!("  why: {}", block(&request.prompt, "    ")));
     }

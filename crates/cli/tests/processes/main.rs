@@ -27,6 +27,7 @@ mod manifests;
 mod money;
 mod object_store;
 mod output;
+mod people;
 mod process;
 mod procfs;
 mod queue;

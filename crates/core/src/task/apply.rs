@@ -55,7 +55,7 @@ impl Task {
                 step.update(priority, labels, desired, reason)?;
             }
             // An accepted answer may be repeated even after the task has ended.
-            Command::GiveInput { request, payload } => step.give_input(&request, payload)?,
+            Command::GiveInput { request, payload, grant } => step.give_input(&request, payload, grant)?,
             // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,

@@ -117,6 +117,8 @@ pub enum Command {
         request: String,
         /// Encoded `TaskInput` of the API.
         payload: Bytes,
+        /// What it allows for longer than the call in question.
+        grant: Option<Grant>,
     },
     /// A missing dependency was created.
     DependencyFound {
@@ -155,6 +157,15 @@ pub enum Command {
     },
     /// The task's agent was deleted.
     AgentDeleted,
+}
+
+/// Permission that an answer gives for the rest of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The question as the caller knows it, encoded: an agent may have replaced it since.
+    pub asked: Bytes,
+    /// Rules that are allowed from now on.
+    pub rules: Vec<String>,
 }
 
 impl Command {

@@ -72,6 +72,7 @@ impl Task {
             session: None,
             inputs: 0,
             answered: Vec::new(),
+            granted: Vec::new(),
             log_seq: 0,
             has_secrets: false,
             has_result: false,

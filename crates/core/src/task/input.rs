@@ -6,12 +6,16 @@ use bytes::Bytes;
 use fnv::FnvHasher;
 
 use super::apply::Step;
-use super::{Answered, Body, EventEffect, Item, MAX_LOGGED_REPORTS, Rejected, Reply, State, StateChange};
+use super::{
+    Answered, Body, EventEffect, Grant, Item, MAX_LOGGED_REPORTS, Rejected, Reply, State, StateChange,
+};
 use crate::Timestamp;
 
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
 const MAX_OPEN_REQUESTS: usize = 32;
+/// Rules that are allowed for one task.
+const MAX_GRANTED: usize = 64;
 /// Reports after which an attempt whose log is full may still ask.
 const MAX_LATE_REPORTS: u64 = 10_000;
 
@@ -21,6 +25,10 @@ fn fingerprint(answer: &[u8]) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(answer);
     hasher.finish()
+}
+
+fn no_such_question(request: &str) -> Rejected {
+    Rejected::NoSuchQuestion(request.chars().take(80).collect())
 }
 
 impl Step<'_> {
@@ -64,7 +72,12 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn give_input(&mut self, request: &str, payload: Bytes) -> Result<(), Rejected> {
+    pub(super) fn give_input(
+        &mut self,
+        request: &str,
+        payload: Bytes,
+        grant: Option<Grant>,
+    ) -> Result<(), Rejected> {
         let task = &mut *self.task;
         let question =
             task.assignment.as_ref().and_then(|a| a.open_input.iter().position(|(id, _)| id == request));
@@ -89,8 +102,19 @@ impl Step<'_> {
         let seq = task.inputs + 1;
         if !request.is_empty() {
             let Some(question) = question else {
-                return Err(Rejected::NoSuchQuestion(request.chars().take(80).collect()));
+                return Err(no_such_question(request));
             };
+            if let Some(Grant { asked, rules }) = grant {
+                // What the person has seen is what is granted.
+                if assignment.open_input.get(question).is_none_or(|(_, payload)| *payload != asked) {
+                    return Err(no_such_question(request));
+                }
+                let new: Vec<_> = rules.into_iter().filter(|rule| !task.granted.contains(rule)).collect();
+                if task.granted.len() + new.len() > MAX_GRANTED {
+                    return Err(Rejected::TooMany("rules that are allowed for the task"));
+                }
+                task.granted.extend(new);
+            }
             assignment.open_input.remove(question);
             task.answered.retain(|known| known.request != request);
             if task.answered.len() >= MAX_OPEN_REQUESTS {

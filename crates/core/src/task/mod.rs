@@ -27,7 +27,7 @@ pub use attempt::{
 };
 pub use budget::{STOPPING, Stopping, Superseded};
 pub use command::{
-    AttemptRef, Command, Completion, EventEffect, Item, Loss, Rejected, Reply, Transition, WorkerRef,
+    AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
 pub use create::create;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
@@ -292,6 +292,9 @@ pub struct Task {
     /// Latest accepted answers, so that a caller that missed the reply may repeat its answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answered: Vec<Answered>,
+    /// Rules that people have allowed for the task, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted: Vec<String>,
     /// Last position of the task's log.
     #[serde(default)]
     pub log_seq: u64,

@@ -87,7 +87,7 @@ pub(crate) fn stop(fence: Fence, requeue: bool) -> Command {
 }
 
 pub(crate) fn answer(request: &str) -> Command {
-    Command::GiveInput { request: request.to_owned(), payload: Bytes::from_static(b"this one") }
+    Command::GiveInput { request: request.to_owned(), payload: Bytes::from_static(b"this one"), grant: None }
 }
 
 pub(crate) fn assign(name: &str, epoch: u64) -> Command {

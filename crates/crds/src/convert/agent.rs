@@ -21,6 +21,8 @@ impl Agent {
 impl AgentSpec {
     pub fn to_api(&self) -> v1::AgentSpec {
         v1::AgentSpec {
+            // No part of manifests: people allow them.
+            permission_rules: Vec::new(),
             runtime: Some(self.runtime.to_api()),
             capabilities: self.capabilities.clone(),
             description: self.description.clone().unwrap_or_default(),

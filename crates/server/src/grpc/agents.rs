@@ -14,7 +14,7 @@ use rota_store::PutAgent;
 use rota_telemetry::redact;
 use tonic::{Request, Response, Status};
 
-use super::answers::{masked, page, worker_to_wire};
+use super::answers::{PERMISSION_RULES, masked, page, worker_to_wire};
 use super::demand::DemandMessages;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
@@ -132,7 +132,10 @@ impl AgentService for Agents {
         let known = known.map(|known| wire::stored(&known.agent));
         if let Some(known) = &known {
             scope.check_agent(&name, &known.labels)?;
-            managed::check(&known.labels, &given.labels, &format!("agent {name}"), || {
+            // Its resource does not state them.
+            let stated = paths.is_empty() || paths.iter().any(|path| path != PERMISSION_RULES);
+            let labels = if stated { &given.labels } else { &known.labels };
+            managed::check(&known.labels, labels, &format!("agent {name}"), || {
                 format!(
                     "change the resource: kubectl -n {namespace} edit agent {name}; if its cluster no longer exists, \
                      delete the agent first"

@@ -9,6 +9,9 @@ use crate::scheduler::WorkerView;
 use crate::wire::status::invalid;
 use crate::wire::time;
 
+/// Path of the rules that people have allowed for an agent, which is no part of manifests.
+pub(super) const PERMISSION_RULES: &str = "spec.permission_rules";
+
 /// Returns a page of a list that is kept in memory and sorted by name: the entries after the name in the token.
 pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result<(Vec<T>, String), Status> {
     if size < 0 {
@@ -31,7 +34,12 @@ pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result
 
 /// Returns the agent with the fields that the mask names taken from `given`.
 pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Result<v1::Agent, Status> {
+    let rules = known.spec.as_ref().map(|spec| spec.permission_rules.clone()).unwrap_or_default();
     if paths.is_empty() || paths.iter().any(|path| path == "*") {
+        let mut given = given;
+        if let Some(spec) = &mut given.spec {
+            spec.permission_rules = rules;
+        }
         return Ok(given);
     }
     let mut agent = known;
@@ -40,7 +48,8 @@ pub(super) fn masked(known: v1::Agent, given: v1::Agent, paths: &[String]) -> Re
         let spec = agent.spec.get_or_insert_default();
         match path.as_str() {
             "labels" => agent.labels.clone_from(&given.labels),
-            "spec" => *spec = new,
+            "spec" => *spec = v1::AgentSpec { permission_rules: rules.clone(), ..new },
+            PERMISSION_RULES => spec.permission_rules = new.permission_rules,
             "spec.runtime" => spec.runtime = new.runtime,
             "spec.capabilities" => spec.capabilities = new.capabilities,
             "spec.description" => spec.description = new.description,

@@ -11,7 +11,7 @@ use rota_proto::v1::{
 use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::input;
+use super::input::Inputs;
 use super::streams::{Chunks, Outbox, Streams, send};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::{Next, Subscription, Topic, messages};
@@ -92,18 +92,18 @@ impl Follow {
 
 /// Watches a task and gives it input over one call.
 pub(super) fn attach(
-    store: StoreClient,
+    inputs: Inputs,
     streams: Streams,
     mut inbound: Streaming<AttachTaskRequest>,
 ) -> impl Stream<Item = Result<AttachTaskResponse, Status>> + Send {
     let inner = streams.clone();
     streams.serve("attach-task", STREAM_BUFFER, move |outbox| async move {
-        attached(&store, &inner, &mut inbound, &outbox).await
+        attached(&inputs, &inner, &mut inbound, &outbox).await
     })
 }
 
 async fn attached(
-    store: &StoreClient,
+    inputs: &Inputs,
     streams: &Streams,
     inbound: &mut Streaming<AttachTaskRequest>,
     outbox: &Outbox<AttachTaskResponse>,
@@ -113,7 +113,7 @@ async fn attached(
         return Err(invalid("watch", "must be the first message"));
     };
     let name = watch.name.clone();
-    let mut updates = pin!(one(store, streams, watch).await?);
+    let mut updates = pin!(one(&inputs.store, streams, watch).await?);
     let mut listening = true;
     loop {
         let kind = tokio::select! {
@@ -131,7 +131,7 @@ async fn attached(
                     listening = false;
                     continue;
                 }
-                Some(Some(attach_task_request::Kind::Input(input))) => match input::give(store, &name, &input).await {
+                Some(Some(attach_task_request::Kind::Input(input))) => match inputs.give(&name, &input).await {
                     Ok(_) => continue,
                     Err(status) => attach_task_response::Kind::Rejected(batch_error(&status)),
                 },

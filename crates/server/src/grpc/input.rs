@@ -1,27 +1,54 @@
 //! Input for tasks: answers to their requests, and messages while they run.
 
+use std::sync::Arc;
+
 use prost::Message;
 use rota_core::task;
 use rota_proto::v1;
 use tonic::Status;
 
+use super::grants;
+use crate::agents::AgentRegistry;
 use crate::store_client::{StoreClient, unexpected_reply};
 use crate::wire::status::invalid;
 use crate::wire::{check, names};
 
-/// Gives a task input. Returns its position among the inputs of the task.
-pub(super) async fn give(store: &StoreClient, name: &str, input: &v1::TaskInput) -> Result<u64, Status> {
-    check::length("input.text", &input.text, check::MAX_TEXT)?;
-    check::length("input.request_id", &input.request_id, 256)?;
-    if input.request_id.is_empty() && input.text.is_empty() {
-        return Err(invalid("input", "must have a request_id or a text"));
-    }
-    let (namespace, named) = names::task("name", name)?;
-    let id = store.resolve(&namespace, named).await?;
-    let payload = input.encode_to_vec().into();
-    let command = task::Command::GiveInput { request: input.request_id.clone(), payload };
-    match store.command(namespace, id, command, false).await? {
-        (_, task::Reply::InputSeq(seq)) => Ok(seq),
-        _ => Err(unexpected_reply()),
+const MAX_UPDATED_INPUT: usize = 16 << 10;
+
+/// Service methods that give tasks input, and the rules that answers allow.
+#[derive(Clone)]
+pub(crate) struct Inputs {
+    pub(crate) store: StoreClient,
+    pub(crate) agents: Arc<AgentRegistry>,
+}
+
+impl Inputs {
+    /// Gives a task input. Returns its position among the inputs of the task.
+    pub(super) async fn give(&self, name: &str, input: &v1::TaskInput) -> Result<u64, Status> {
+        check::length("input.text", &input.text, check::MAX_TEXT)?;
+        check::length("input.request_id", &input.request_id, 256)?;
+        check::length("input.updated_input_json", &input.updated_input_json, MAX_UPDATED_INPUT)?;
+        check::count("input.rules", input.rules.len(), rota_proto::permission_rules::MAX_SUGGESTED)?;
+        if input.request_id.is_empty() && input.text.is_empty() {
+            return Err(invalid("input", "must have a request_id or a text"));
+        }
+        let (namespace, named) = names::task("name", name)?;
+        let record = self.store.task(&namespace, named).await?;
+        let grant = grants::check(&record, input)?;
+        let payload = input.encode_to_vec().into();
+        let command = task::Command::GiveInput { request: input.request_id.clone(), payload, grant };
+        let (record, seq) = match self.store.command(namespace, record.id, command, false).await? {
+            (record, task::Reply::InputSeq(seq)) => (record, seq),
+            _ => return Err(unexpected_reply()),
+        };
+        // Only now: rules of an answer that counts. A caller that gets an error repeats the answer, and this.
+        if input.scope() == v1::PermissionScope::Agent {
+            let serves = record.assignment.as_ref().and_then(|assignment| assignment.agent.clone());
+            if let Some(agent) = serves.or_else(|| record.agent().cloned()) {
+                grants::keep(&self.store, &self.agents, (record.namespace.clone(), agent), &input.rules)
+                    .await?;
+            }
+        }
+        Ok(seq)
     }
 }

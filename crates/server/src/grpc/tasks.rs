@@ -17,9 +17,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::create::{self, Creator};
 use super::encoded::{self, Replaced};
 use super::explain::Explainer;
+use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{feed, follow, input, managed};
+use super::{feed, follow, managed};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
@@ -32,6 +33,7 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 pub(crate) struct Tasks {
     pub(crate) store: StoreClient,
     pub(crate) creator: Creator,
+    pub(crate) inputs: Inputs,
     pub(crate) explainer: Explainer,
     pub(crate) streams: Streams,
     /// How long ended tasks are kept.
@@ -318,7 +320,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::SendTaskInputResponse>, Status> {
         let request = request.into_inner();
         let input = request.input.ok_or_else(|| invalid("input", "is required"))?;
-        let seq = input::give(&self.store, &request.name, &input).await?;
+        let seq = self.inputs.give(&request.name, &input).await?;
         let input_seq = num::to_i64(seq);
         Ok(Response::new(v1::SendTaskInputResponse { input_seq }))
     }
@@ -328,7 +330,7 @@ impl TaskService for Tasks {
         request: Request<Streaming<AttachTaskRequest>>,
     ) -> Result<Response<Self::AttachTaskStream>, Status> {
         Ok(Response::new(Box::pin(follow::attach(
-            self.store.clone(),
+            self.inputs.clone(),
             self.streams.clone(),
             request.into_inner(),
         ))))

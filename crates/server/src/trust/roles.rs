@@ -138,6 +138,15 @@ mod tests {
         assert_eq!(calls, CALLS.iter().map(|(_, methods, _)| methods.len()).sum::<usize>());
     }
 
+    /// An answer may change what an agent allows.
+    #[test]
+    fn who_answers_may_change_agents() {
+        let of = |call: &str| allowed_roles(&format!("/rota.v1.{call}"));
+        for call in ["TaskService/SendTaskInput", "TaskService/AttachTask"] {
+            assert!(of(call).iter().all(|role| of("AgentService/UpdateAgent").contains(role)), "{call}");
+        }
+    }
+
     #[test]
     fn unlisted_calls_require_admin() {
         for path in [

@@ -19,6 +19,8 @@ use super::{check, spec, time};
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
 const MAX_WORKERS: i32 = 10_000;
+/// Rules that people have allowed for one agent.
+const MAX_RULES: usize = 128;
 /// Shorter than the time after which a cluster's operator replaces the pod of an absent worker.
 const RECONNECT_GRACE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(120);
 
@@ -46,6 +48,10 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     }
     spec::commands("agent.spec.setup", &spec.setup)?;
     spec::done_when("agent.spec.done_when", spec.done_when.as_ref())?;
+    check::count("agent.spec.permission_rules", spec.permission_rules.len(), MAX_RULES)?;
+    for (index, rule) in spec.permission_rules.iter().enumerate() {
+        crate::grpc::grants::for_agent(&format!("agent.spec.permission_rules[{index}]"), rule)?;
+    }
     for (field, value, most) in [
         ("slots", spec.slots, MAX_SLOTS),
         ("replicas", spec.replicas, MAX_WORKERS),

@@ -6,7 +6,9 @@ use rota_core::Timestamp;
 use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
 use rota_proto::num;
+use rota_proto::permission_rules as rules;
 use rota_proto::v1::{self, event::Kind};
+use rota_telemetry::redact;
 
 use super::{clean, failure, time};
 
@@ -75,7 +77,16 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
         }));
     }
     if let Some(kind) = &mut event.kind {
+        let asked = match kind {
+            Kind::InputRequest(request) => request.input_json.clone(),
+            _ => String::new(),
+        };
         clean::event(kind);
+        if let Kind::InputRequest(request) = kind {
+            request.input_incomplete |= request.input_json != asked || asked.len() > MAX_QUESTION;
+            request.rules = std::mem::take(&mut request.rules).into_iter().filter_map(offered).collect();
+            request.rules.truncate(rules::MAX_SUGGESTED);
+        }
     }
     let effect = match &mut event.kind {
         Some(Kind::Progress(progress)) => {
@@ -104,6 +115,14 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
     Item { at, payload: event.encode_to_vec().into(), effect }
 }
 
+/// Returns a rule that a person may allow, with words that are ours; `None` for a text that is none, or has a secret in it.
+fn offered(given: v1::PermissionRule) -> Option<v1::PermissionRule> {
+    let mut clean = given.rule.clone();
+    redact::text(&mut clean);
+    let (tool, content) = rules::parse(&given.rule).filter(|_| clean == given.rule)?;
+    Some(v1::PermissionRule { description: rules::describe(tool, content), rule: clean })
+}
+
 /// Returns a question as it is kept in its task's record while it is open: every list of tasks has it. The log has all of it.
 fn open_question(request: &v1::InputRequest) -> v1::InputRequest {
     let cut = |text: &str, max: usize| {
@@ -118,6 +137,8 @@ fn open_question(request: &v1::InputRequest) -> v1::InputRequest {
         tool: failure::cut(request.tool.clone(), MAX_NAME),
         input_json: cut(&request.input_json, MAX_QUESTION),
         choices: choices.map(|choice| failure::cut(choice.clone(), MAX_NAME)).collect(),
+        rules: request.rules.clone(),
+        input_incomplete: request.input_incomplete,
     }
 }
 

@@ -13,7 +13,15 @@ const CLAUDE_SILENCE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Completes a task's spec from its record and its agent's spec. Afterwards its runtime, limits, workspace and environment
 /// are complete.
 pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Task) {
+    let of_agent = permission_rules(agent, spec.runtime.as_ref());
     spec.runtime = Some(runtime(agent.runtime.clone().unwrap_or_default(), spec.runtime.take()));
+    if let Some(Kind::Claude(claude)) = spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut()) {
+        for rule in of_agent.iter().chain(&task.granted) {
+            if !claude.allowed_tools.contains(rule) {
+                claude.allowed_tools.push(rule.clone());
+            }
+        }
+    }
     if spec.workspace.is_none() {
         spec.workspace = Some(agent.workspace.clone().unwrap_or_default());
     }
@@ -37,6 +45,20 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     if limits.budget_micro_usd == 0 {
         limits.budget_micro_usd = defaults.budget_micro_usd;
     }
+}
+
+/// Returns the rules that people have allowed for the agent. None for a task that allows itself less than the agent does, or has
+/// a runtime of its own.
+fn permission_rules<'a>(agent: &'a v1::AgentSpec, own: Option<&v1::Runtime>) -> &'a [String] {
+    let of = |runtime: Option<&v1::Runtime>| match runtime.and_then(|runtime| runtime.kind.clone()) {
+        Some(Kind::Claude(claude)) => Some(claude),
+        _ => None,
+    };
+    let applies = of(agent.runtime.as_ref()).is_some()
+        && own.is_none_or(|own| {
+            own.kind.is_none() || of(Some(own)).is_some_and(|own| own.allowed_tools.is_empty())
+        });
+    if applies { &agent.permission_rules } else { &[] }
 }
 
 /// Returns what holds for both: a task can ask for more than its agent does, never for less.
@@ -142,6 +164,24 @@ mod tests {
         );
         assert_eq!(done_when(None, Some(done("b", None, "y"))).unwrap().commands.len(), 1);
         assert_eq!(done_when(Some(done("a", None, "x")), None).unwrap().commands.len(), 1);
+    }
+
+    #[test]
+    fn rules_of_agents_widen_no_task_that_allows_less() {
+        let claude = |allowed: &[&str]| {
+            let allowed_tools = allowed.iter().map(ToString::to_string).collect();
+            v1::Runtime {
+                kind: Some(Kind::Claude(v1::ClaudeRuntime { allowed_tools, ..Default::default() })),
+            }
+        };
+        let permission_rules_ = vec!["Bash(make *)".to_owned()];
+        let runtime = Some(claude(&["Read", "Glob"]));
+        let agent = v1::AgentSpec { runtime, permission_rules: permission_rules_, ..Default::default() };
+        assert_eq!(permission_rules(&agent, None).len(), 1);
+        assert_eq!(permission_rules(&agent, Some(&claude(&[]))).len(), 1);
+        assert!(permission_rules(&agent, Some(&claude(&["Read"]))).is_empty());
+        let other = v1::Runtime { kind: Some(Kind::Command(v1::CommandRuntime::default())) };
+        assert!(permission_rules(&agent, Some(&other)).is_empty());
     }
 
     #[test]

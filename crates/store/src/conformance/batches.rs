@@ -21,7 +21,14 @@ pub async fn commands_have_their_own_replies(t: &mut Harness) {
             ask(missing, task::Command::TICK),
             delete_agent("missing"),
             put_agent("a", "v2", Some(false)),
-            ask(ids[0], task::Command::GiveInput { request: String::new(), payload: b"hm".to_vec().into() }),
+            ask(
+                ids[0],
+                task::Command::GiveInput {
+                    request: String::new(),
+                    payload: b"hm".to_vec().into(),
+                    grant: None,
+                },
+            ),
             make(two),
         ])
         .await;

@@ -193,8 +193,12 @@ impl Run {
     }
 
     pub(crate) async fn answer(&self, request_id: &str, decision: Decision, text: &str) {
-        let input =
-            TaskInput { request_id: request_id.to_owned(), decision: decision.into(), text: text.to_owned() };
+        let input = TaskInput {
+            request_id: request_id.to_owned(),
+            decision: decision.into(),
+            text: text.to_owned(),
+            ..TaskInput::default()
+        };
         self.inputs.send(input).await.expect("it listens");
     }
 

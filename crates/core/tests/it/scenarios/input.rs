@@ -55,7 +55,11 @@ fn question_stops_the_time_when_it_is_asked() {
 
 #[test]
 fn answer_counts_once_and_is_repeatable() {
-    let other = || Command::GiveInput { request: "q1".to_owned(), payload: Bytes::from_static(b"that one") };
+    let other = || Command::GiveInput {
+        request: "q1".to_owned(),
+        payload: Bytes::from_static(b"that one"),
+        grant: None,
+    };
     let mut harness = asked(&["q1", "q2"]);
     harness.apply(answer("q2"));
     assert_eq!(harness.apply(answer("q1")), Reply::InputSeq(2));

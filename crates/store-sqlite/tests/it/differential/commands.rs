@@ -260,6 +260,7 @@ fn command(slot: u8, ask: &Ask, view: &View) -> task::Command {
         Ask::Input { answers } => task::Command::GiveInput {
             request: if *answers { "question".to_owned() } else { String::new() },
             payload: Bytes::from_static(b"input"),
+            grant: None,
         },
         Ask::Tick => task::Command::TICK,
     }

@@ -22,6 +22,25 @@ pub(super) struct CanUseTool {
     pub(super) input: Value,
     pub(super) description: Option<String>,
     pub(super) decision_reason: Option<String>,
+    #[serde(default)]
+    pub(super) permission_suggestions: Vec<Value>,
+}
+
+/// Suggestion of the CLI that adds rules.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AddRules {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) behavior: String,
+    pub(super) rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Rule {
+    pub(super) tool_name: String,
+    pub(super) rule_content: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

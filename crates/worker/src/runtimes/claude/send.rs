@@ -34,6 +34,20 @@ pub(super) fn allow(request_id: &str, input: &Value) -> Value {
     answer(request_id, &json!({"behavior": "allow", "updatedInput": input}))
 }
 
+/// Response that allows a tool call with this input, and others that a rule fits until the CLI ends. It writes none to a file.
+pub(super) fn allow_with_rules(request_id: &str, input: &Value, rules: &[String]) -> Value {
+    let rules: Vec<_> = rules
+        .iter()
+        .filter_map(|rule| rota_proto::permission_rules::parse(rule))
+        .map(|(tool, content)| match content {
+            Some(content) => json!({"toolName": tool, "ruleContent": content}),
+            None => json!({"toolName": tool}),
+        })
+        .collect();
+    let add = json!({"type": "addRules", "behavior": "allow", "destination": "session", "rules": rules});
+    answer(request_id, &json!({"behavior": "allow", "updatedInput": input, "updatedPermissions": [add]}))
+}
+
 /// Response that denies a tool call; the model reads `reason`.
 pub(super) fn deny(request_id: &str, reason: &str) -> Value {
     answer(request_id, &json!({"behavior": "deny", "message": reason}))

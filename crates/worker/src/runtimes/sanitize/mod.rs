@@ -21,6 +21,10 @@ const MAX_JSON_STRING_BYTES: usize = 1 << 10;
 
 /// Sanitizes an event, except output, which is redacted as a stream.
 pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
+    let asked = match kind {
+        event::Kind::InputRequest(request) => request.input_json.clone(),
+        _ => String::new(),
+    };
     visit_strings::in_event(kind, &mut |text| redactor.text(text));
     match kind {
         event::Kind::Progress(progress) => truncate(&mut progress.step, MAX_NAME_BYTES),
@@ -36,6 +40,13 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         }
         event::Kind::InputRequest(request) => {
             truncate(&mut request.prompt, MAX_DETAIL_BYTES);
+            request.input_incomplete |= asked.len() > MAX_TOOL_BYTES || request.input_json != asked;
+            // A rule that has a secret in it is none to be kept.
+            request.rules.retain(|offered| {
+                let mut clean = offered.rule.clone();
+                redactor.text(&mut clean);
+                clean == offered.rule
+            });
             let size = request.input_json.len();
             if size > MAX_TOOL_BYTES {
                 truncate_json(&mut request.input_json, MAX_TOOL_BYTES);

@@ -19,6 +19,8 @@ use super::control::{CanUseTool, Question, Questions};
 use super::events;
 use super::send;
 
+mod rules;
+
 const QUESTION_TOOL: &str = "AskUserQuestion";
 /// Maximum number of open requests of an attempt; the control plane fails an attempt with more.
 const MAX_OPEN: usize = 32;
@@ -114,7 +116,20 @@ impl PermissionQueue {
             // Only an explicit decision lets a tool run; a text does not.
             let allowed = input.decision() == Decision::Allow;
             effects.send.push(if allowed {
-                send::allow(id, &waiting.input)
+                match serde_json::from_str(&input.updated_input_json) {
+                    Ok(edited @ Value::Object(_)) => waiting.input = edited,
+                    // Checked by the control plane.
+                    _ if input.updated_input_json.is_empty() => {}
+                    _ => {
+                        effects.send.push(send::deny(id, "The user's answer could not be read."));
+                        self.settle(&waiting.requests(id), &mut effects);
+                        return effects;
+                    }
+                }
+                match input.rules.as_slice() {
+                    [] => send::allow(id, &waiting.input),
+                    rules => send::allow_with_rules(id, &waiting.input, rules),
+                }
             } else {
                 let reason = if input.text.is_empty() { "The user denied it." } else { &input.text };
                 send::deny(id, reason)
@@ -207,6 +222,8 @@ fn requests(id: &str, request: &CanUseTool, questions: &[Question]) -> Vec<Input
             tool: tool.to_owned(),
             input_json: request.input.to_string(),
             choices: vec![],
+            rules: rules::suggested(&request.permission_suggestions),
+            input_incomplete: false,
         }];
     }
     let question = |(number, question): (usize, &Question)| {

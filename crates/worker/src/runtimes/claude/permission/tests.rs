@@ -35,7 +35,12 @@ fn requested(effects: &Effects) -> Vec<&InputRequest> {
 }
 
 fn input(id: &str, decision: Decision, text: &str) -> TaskInput {
-    TaskInput { request_id: id.to_owned(), decision: decision.into(), text: text.to_owned() }
+    TaskInput {
+        request_id: id.to_owned(),
+        decision: decision.into(),
+        text: text.to_owned(),
+        ..TaskInput::default()
+    }
 }
 
 #[test]
@@ -71,6 +76,22 @@ fn user_decision_is_applied() {
         assert_eq!(behavior(&effects.send[0]), expected);
         assert!(permissions.waiting.is_empty());
     }
+}
+
+#[test]
+fn rules_and_edited_inputs_reach_the_cli() {
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.ask("r1", &bash());
+    let mut answer = input("r1", Decision::Allow, "");
+    answer.rules = vec!["Bash(make *)".to_owned()];
+    answer.updated_input_json = r#"{"command": "make -n"}"#.to_owned();
+    let response = permissions.answer(&answer).send[0]["response"]["response"].clone();
+    assert_eq!(response["updatedInput"], json!({"command": "make -n"}));
+    assert_eq!(response["updatedPermissions"][0]["destination"], "session");
+    assert_eq!(
+        response["updatedPermissions"][0]["rules"],
+        json!([{"toolName": "Bash", "ruleContent": "make *"}])
+    );
 }
 
 #[test]
