@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test chaos compat transfers coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test chaos compat transfers disk coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -39,6 +39,9 @@ compat: ## Let this version and an earlier one work together (make compat REVISI
 
 transfers: ## Carry an artifact of 1 GiB over a killed control plane and an object store that was away (make transfers MIB=4096)
 	ROTA_TEST_TRANSFER_MIB=$(or $(MIB),1024) cargo test --locked -p rota-cli --test processes -- object_store --nocapture
+
+disk: ## Let ten agents work on a repository of 1 GiB, and 200 attempts one after another leave nothing (make disk MIB=4096 ATTEMPTS=1000)
+	ROTA_TEST_REPOSITORY_MIB=$(or $(MIB),1024) ROTA_TEST_ATTEMPTS=$(or $(ATTEMPTS),200) cargo test --locked -p rota-cli --test processes -- repositories::disk --nocapture
 
 coverage: ## Run the tests with coverage and print the covered share of lines per crate; needs LLVM's tools
 	@scripts/coverage $(TESTS)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -12,9 +12,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures::TryStreamExt;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use tokio_util::io::ReaderStream;
 
 /// Bytes that a request may have.
 const MAX_BODY: usize = 256 << 20;
@@ -35,6 +37,7 @@ struct Shared {
     away: AtomicBool,
     /// Number of requests while it was away.
     refused: AtomicUsize,
+    served: AtomicU64,
 }
 
 impl GitHost {
@@ -47,6 +50,7 @@ impl GitHost {
             authorization: Mutex::new(None),
             away: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
         });
         let router = Router::new()
             .fallback(serve)
@@ -71,6 +75,11 @@ impl GitHost {
     /// Returns how many requests came while it was away.
     pub fn refused(&self) -> usize {
         self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes of all answers, by which a test sees how often a repository was fetched.
+    pub fn served(&self) -> u64 {
+        self.shared.served.load(Ordering::Relaxed)
     }
 
     /// Creates a repository with one commit of these files on `main`. Returns its URL.
@@ -131,7 +140,7 @@ async fn serve(
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")])
             .into_response();
     }
-    match answer(&shared.folder, &method, &uri, &headers, body).await {
+    match answer(&shared, &method, &uri, &headers, body).await {
         Ok(answer) => answer,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -139,7 +148,7 @@ async fn serve(
 
 /// Has git answer, by the protocol of CGI (RFC 3875).
 async fn answer(
-    folder: &Path,
+    shared: &Arc<Shared>,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
@@ -150,7 +159,7 @@ async fn answer(
     };
     let mut child = Command::new("git")
         .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", folder)
+        .env("GIT_PROJECT_ROOT", &shared.folder)
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("REQUEST_METHOD", method.as_str())
         .env("PATH_INFO", uri.path())
@@ -168,20 +177,31 @@ async fn answer(
         .kill_on_drop(true)
         .spawn()?;
     let mut stdin = child.stdin.take().context("standard input is a pipe")?;
-    let write = async move {
+    let mut stdout = BufReader::new(child.stdout.take().context("standard output is a pipe")?);
+    rota_telemetry::spawn("git-backend", rota_telemetry::OnExit::Done, async move {
         // It may have answered before it has read everything.
-        let _ = stdin.write_all(&body).await;
-    };
-    let (output, ()) = tokio::join!(child.wait_with_output(), write);
-    let output = output?.stdout;
-    let end = output.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer has headers")?;
+        let write = async move {
+            let _ = stdin.write_all(&body).await;
+        };
+        let (_, ()) = tokio::join!(child.wait(), write);
+    });
     let mut answer = Response::builder().status(StatusCode::OK);
-    for line in std::str::from_utf8(&output[..end])?.lines() {
+    loop {
+        let mut line = String::new();
+        ensure!(stdout.read_line(&mut line).await? > 0, "an answer has headers");
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
         let (name, value) = line.split_once(": ").context("a header has a value")?;
         answer = match name {
             "Status" => answer.status(value.split(' ').next().unwrap_or_default().parse::<u16>()?),
             _ => answer.header(name, value),
         };
     }
-    Ok(answer.body(Body::from(output[end + 4..].to_vec()))?)
+    let shared = Arc::clone(shared);
+    let output = ReaderStream::new(stdout).inspect_ok(move |bytes| {
+        shared.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    });
+    Ok(answer.body(Body::from_stream(output))?)
 }

@@ -4,6 +4,7 @@
 mod apply;
 mod continuing;
 mod conversations;
+mod disk;
 mod gates;
 mod push;
 
