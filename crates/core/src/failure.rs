@@ -100,6 +100,20 @@ impl Class {
         matches!(self, Self::Start | Self::Environment | Self::Crash | Self::Source)
     }
 
+    /// Whether the program came to its own end: the next attempt would fail in the same way if it continued.
+    pub fn is_own_end(self) -> bool {
+        matches!(
+            self,
+            Self::Agent
+                | Self::Refusal
+                | Self::Budget
+                | Self::Invalid
+                | Self::Protocol
+                | Self::Checks
+                | Self::Setup
+        )
+    }
+
     /// Returns the reaction to a failure of this class.
     pub fn recovery(self) -> Recovery {
         match self {

@@ -92,7 +92,7 @@ pub(crate) fn assign(
         namespace: task.namespace.to_string(),
         agent: agent.to_string(),
         checkpoints: Some(wire::Checkpoints {
-            exist: task.has_artifacts && task.attempt() > 1,
+            exist: task.has_artifacts && task.attempt() > task.concluded + 1,
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
             continues,
         }),

@@ -139,7 +139,13 @@ impl Step<'_> {
             task.logged_bytes = task.logged_bytes.saturating_add(assignment.logged_bytes);
             task.worked = task.worked.saturating_add(assignment.worked(self.now));
             task.last_worker = Some(assignment.worker.clone());
-            task.last_failure = change.failure.clone().map(Box::new);
+            // One that no worker has started leaves the reason of the one before.
+            if assignment.started_at.is_some() || change.failure.is_some() {
+                task.last_failure = change.failure.clone().map(Box::new);
+            }
+            if change.failure.as_ref().is_some_and(|failure| failure.class.is_own_end()) {
+                task.concluded = assignment.attempt;
+            }
             let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);
             self.out.attempt_ended = Some(ended);
         }

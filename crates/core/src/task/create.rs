@@ -78,6 +78,7 @@ impl Task {
             has_result: false,
             has_artifacts: false,
             last_failure: None,
+            concluded: 0,
             result_size: 0,
         }
     }

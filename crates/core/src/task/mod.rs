@@ -11,6 +11,7 @@ mod event;
 pub mod explain;
 mod input;
 mod loss;
+mod parts;
 mod quota;
 mod run;
 mod state;
@@ -32,6 +33,7 @@ pub use command::{
 pub use create::create;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
+pub use parts::{Answered, Refusal, RuntimeSession};
 pub use state::{Desired, State};
 
 use crate::failure::Failure;
@@ -95,31 +97,6 @@ pub struct Progress {
     /// Completed fraction, from 0 to 1.
     pub fraction: f64,
     pub step: String,
-}
-
-/// Session of a runtime that an ended attempt left on a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuntimeSession {
-    pub worker: WorkerName,
-    /// Name that the runtime gave it.
-    pub session: String,
-}
-
-/// Accepted answer to an input request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// Id of the input request.
-    pub request: String,
-    pub fingerprint: u64,
-    /// Position among the task's inputs.
-    pub seq: u64,
-}
-
-/// Assignment that its worker did not accept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    pub worker: WorkerName,
-    pub reason: String,
 }
 
 fn zero(value: &u64) -> bool {
@@ -284,6 +261,9 @@ pub struct Task {
     /// How the last attempt failed; absent if it did not, or was handed back.
     #[serde(default, skip_serializing_if = "none")]
     pub last_failure: Option<Box<Failure>>,
+    /// Number of the last attempt that came to its own end and failed: what it and those before have left is not continued.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub concluded: u32,
     /// Runtime session that the next attempt could resume.
     #[serde(default, skip_serializing_if = "none")]
     pub session: Option<RuntimeSession>,

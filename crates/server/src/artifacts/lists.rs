@@ -55,6 +55,12 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
             return Err(invalid(at("sha256"), "must be 64 hexadecimal digits in lower case"));
         }
     }
+    for (index, artifact) in list.artifacts.iter().enumerate() {
+        let mut folders = Path::new(&artifact.name).ancestors().skip(1).filter_map(Path::to_str);
+        if let Some(file) = folders.find(|folder| names.contains(folder)) {
+            return Err(invalid(format!("{field}[{index}].name"), format!("is below the file {file:?}")));
+        }
+    }
     if let Some(changes) = &list.changes {
         check_changes(changes, &names).map_err(|reason| invalid(format!("{field}.changes"), reason))?;
     }
@@ -180,6 +186,12 @@ mod tests {
         }
         assert!(checked(vec![artifact(&format!("output/{}", "x".repeat(MAX_NAME)))]).is_err());
         assert!(checked(vec![artifact("output/a"), artifact("output/a")]).is_err());
+        assert!(
+            checked(vec![artifact("output/a/b/c"), artifact("output/a-b"), artifact("output/a")]).is_err()
+        );
+        assert!(
+            checked(vec![artifact("output/a/b"), artifact("output/a/c"), artifact("output/a-b")]).is_ok()
+        );
     }
 
     #[test]

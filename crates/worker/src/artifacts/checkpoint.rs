@@ -1,15 +1,19 @@
 //! Copies of the files that a runtime continues from elsewhere, such as transcripts. Made where no program of the attempt may write,
 //! from folders where they may: no link is followed, and secrets are redacted.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::OFlag;
 use rota_telemetry::redact::{Redactor, StreamRedactor};
 
+use super::transcript;
 use crate::runtimes::CheckpointFolder;
 
 /// Folder of the copies, and of the artifacts.
@@ -17,12 +21,21 @@ pub(crate) const FOLDER: &str = "checkpoint";
 const MAX_FILES: usize = 1000;
 /// Bytes of all files; a conversation takes a few MiB.
 const MAX_BYTES: u64 = 256 << 20;
-/// Bytes of a line, which has an image at most.
-const MAX_LINE: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
+/// Copies of files that programs change meanwhile, the last of which counts.
+const MAX_COPIES: usize = 3;
 
-/// Copies the files to a folder, in place of earlier ones. Returns the conversation that they are of; `None` if there are none.
-pub(super) fn copy(from: &CheckpointFolder, to: &Path, redactor: &Redactor) -> io::Result<Option<String>> {
+/// Copies of the files that a later attempt continues from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Copied {
+    /// Conversation that they are of; empty if the runtime has none.
+    pub(super) conversation: String,
+    /// Digest of names and contents, to recognize what has not changed.
+    pub(super) digest: u64,
+}
+
+/// Copies the files to a folder, in place of earlier ones. Returns nothing if there are none.
+pub(super) fn copy(from: &CheckpointFolder, to: &Path, redactor: &Redactor) -> io::Result<Option<Copied>> {
     let opened =
         Dir::open_ambient_dir(&from.root, ambient_authority()).and_then(|root| root.open_dir(&from.within));
     let folder = match opened {
@@ -30,71 +43,77 @@ pub(super) fn copy(from: &CheckpointFolder, to: &Path, redactor: &Redactor) -> i
         opened => opened?,
     };
     let to = to.join(FOLDER);
-    match std::fs::remove_dir_all(&to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => std::fs::create_dir_all(&to)?,
-    }
-    let mut copying = Copying { folder: &folder, to: &to, redactor, files: 0, bytes: 0 };
-    if from.conversations.is_empty() {
-        copying.all(Path::new(""))?;
-        return Ok((copying.files > 0).then(String::new));
-    }
-    let Some(conversation) = newest(&folder, &from.conversations) else { return Ok(None) };
-    copying.file(&transcript(&conversation))?;
-    if folder.symlink_metadata(&conversation).is_ok_and(|found| found.is_dir()) {
-        copying.all(Path::new(&conversation))?;
-    }
-    Ok(Some(conversation))
-}
-
-/// Puts files into the folder that a runtime continues from, in place of others of these names. Programs may have written there
-/// before: no link leads out of the folder.
-pub(crate) async fn place(from: PathBuf, folder: CheckpointFolder) -> io::Result<()> {
-    let placed = tokio::task::spawn_blocking(move || place_all(&from, &folder));
-    placed.await.map_err(io::Error::other)?
-}
-
-fn place_all(from: &Path, folder: &CheckpointFolder) -> io::Result<()> {
-    std::fs::create_dir_all(&folder.root)?;
-    if !folder.root.symlink_metadata()?.is_dir() {
-        return Err(io::Error::other(format!("{} is a link", folder.root.display())));
-    }
-    let root = Dir::open_ambient_dir(&folder.root, ambient_authority())?;
-    root.create_dir_all(&folder.within)?;
-    let to = root.open_dir(&folder.within)?;
-    let mut folders = vec![PathBuf::new()];
-    while let Some(path) = folders.pop() {
-        let entries = match std::fs::read_dir(from.join(&path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let inner = path.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                to.create_dir_all(&inner)?;
-                folders.push(inner);
+    for copy in 1.. {
+        emptied(&to)?;
+        let mut copying = Copying::new(&folder, &to, redactor, !from.conversations.is_empty());
+        let conversation = if from.conversations.is_empty() {
+            let files = listed(&folder, Path::new(""))?;
+            files.keys().try_for_each(|path| copying.file(path).map(drop))?;
+            if copy < MAX_COPIES && files != listed(&folder, Path::new(""))? {
                 continue;
             }
-            match to.remove_file(&inner) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut copy = to.open_with(&inner, OpenOptions::new().write(true).create_new(true))?;
-            io::copy(&mut std::fs::File::open(from.join(&inner))?, &mut copy)?;
-        }
+            (copying.files > 0).then(String::new)
+        } else {
+            copying.conversation(from)?
+        };
+        let digest = copying.digest.finish();
+        return Ok(conversation.map(|conversation| Copied { conversation, digest }));
     }
-    Ok(())
+    Ok(None)
 }
 
-fn transcript(conversation: &str) -> PathBuf {
+fn emptied(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir_all(folder),
+    }
+}
+
+/// Returns what a call has found; `None` if it was removed meanwhile.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Version of a file: its inode, its size, and when it was changed.
+type Version = (u64, u64, i64, i64);
+
+/// Returns the files of a folder with all below it.
+fn listed(folder: &Dir, path: &Path) -> io::Result<BTreeMap<PathBuf, Version>> {
+    let (mut files, mut folders, mut count) = (BTreeMap::new(), vec![path.to_owned()], 0);
+    while let Some(path) = folders.pop() {
+        let entries = match path.as_os_str().is_empty() {
+            true => there(folder.entries())?,
+            false => there(folder.read_dir(&path))?,
+        };
+        for entry in entries.into_iter().flatten() {
+            let entry = entry?;
+            let inner = path.join(entry.file_name());
+            count += 1;
+            if count > 2 * MAX_FILES {
+                return Err(io::Error::other(format!("it has more than {MAX_FILES} files")));
+            }
+            let Some(found) = there(folder.symlink_metadata(&inner))? else { continue };
+            if found.is_dir() {
+                folders.push(inner);
+            } else if found.is_file() {
+                files.insert(inner, (found.ino(), found.len(), found.mtime(), found.mtime_nsec()));
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn file_of(conversation: &str) -> PathBuf {
     PathBuf::from(format!("{conversation}.jsonl"))
 }
 
 /// Returns which of these conversations was the last that was written to.
 fn newest(folder: &Dir, conversations: &[String]) -> Option<String> {
     let written = |conversation: &&String| -> Option<SystemTime> {
-        let found = folder.symlink_metadata(transcript(conversation)).ok().filter(|found| found.is_file())?;
+        let found = folder.symlink_metadata(file_of(conversation)).ok().filter(|found| found.is_file())?;
         found.modified().ok().map(cap_std::time::SystemTime::into_std)
     };
     let found = conversations.iter().filter(|conversation| written(conversation).is_some());
@@ -105,42 +124,43 @@ struct Copying<'a> {
     folder: &'a Dir,
     to: &'a Path,
     redactor: &'a Redactor,
+    /// Whether files of lines are transcripts, and not a program's own.
+    transcripts: bool,
     files: usize,
     bytes: u64,
+    digest: DefaultHasher,
 }
 
-impl Copying<'_> {
-    /// Copies a folder with all below it.
-    fn all(&mut self, path: &Path) -> io::Result<()> {
-        let mut folders = vec![path.to_owned()];
-        while let Some(path) = folders.pop() {
-            let entries = match path.as_os_str().is_empty() {
-                true => self.folder.entries()?,
-                false => self.folder.read_dir(&path)?,
-            };
-            for entry in entries.take(MAX_FILES + 1) {
-                let entry = entry?;
-                let inner = path.join(entry.file_name());
-                let kind = entry.file_type()?;
-                if kind.is_dir() {
-                    folders.push(inner);
-                } else if kind.is_file() {
-                    self.file(&inner)?;
-                }
-            }
-            if folders.len() > MAX_FILES {
-                return Err(io::Error::other("it has too many folders"));
-            }
-        }
-        Ok(())
+impl<'a> Copying<'a> {
+    fn new(folder: &'a Dir, to: &'a Path, redactor: &'a Redactor, transcripts: bool) -> Self {
+        Self { folder, to, redactor, transcripts, files: 0, bytes: 0, digest: DefaultHasher::new() }
     }
 
-    fn file(&mut self, path: &Path) -> io::Result<()> {
+    /// Copies the newest of the conversations. Returns which it is; `None` if no user has written in it.
+    fn conversation(&mut self, from: &CheckpointFolder) -> io::Result<Option<String>> {
+        let Some(conversation) = newest(self.folder, &from.conversations) else { return Ok(None) };
+        if !self.file(&file_of(&conversation))? {
+            return Ok(None);
+        }
+        // It names files in the folders of those that it has continued.
+        for name in from.folders.iter().chain([&conversation]) {
+            if there(self.folder.symlink_metadata(name))?.is_some_and(|found| found.is_dir()) {
+                listed(self.folder, Path::new(name))?
+                    .keys()
+                    .try_for_each(|path| self.file(path).map(drop))?;
+            }
+        }
+        Ok(Some(conversation))
+    }
+
+    /// Copies a file, unless it was removed meanwhile. Returns whether it has something to continue from.
+    fn file(&mut self, path: &Path) -> io::Result<bool> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let from = self.folder.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits()))?;
+        let opened = self.folder.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits()));
+        let Some(from) = there(opened)? else { return Ok(false) };
         let metadata = from.metadata()?;
         if !metadata.is_file() {
-            return Ok(());
+            return Ok(false);
         }
         let large = || io::Error::other(format!("it has more than {} MiB", MAX_BYTES >> 20));
         if self.bytes.saturating_add(metadata.len()) > MAX_BYTES {
@@ -154,38 +174,54 @@ impl Copying<'_> {
         if let Some(parent) = to.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        let mut to = std::fs::File::create_new(to)?;
-        // A line that is being written is not there yet.
-        let lines = path.extension().is_some_and(|extension| extension == "jsonl");
-        self.bytes += redacted(from.take(MAX_BYTES + 1 - self.bytes), &mut to, self.redactor, lines)?;
+        let to = std::fs::File::create_new(to)?;
+        let is_executable = metadata.permissions().mode() & 0o111 != 0;
+        if is_executable {
+            to.set_permissions(std::fs::Permissions::from_mode(0o700))?;
+        }
+        (path, is_executable).hash(&mut self.digest);
+        let mut to = Hashed { to, digest: &mut self.digest };
+        let from = from.take(MAX_BYTES + 1 - self.bytes);
+        let is_transcript =
+            self.transcripts && path.extension().is_some_and(|extension| extension == "jsonl");
+        let (bytes, is_begun) = match is_transcript {
+            true => transcript::copy(from, &mut to, self.redactor)?,
+            false => (redacted(from, &mut to, self.redactor)?, true),
+        };
+        self.bytes += bytes;
         if self.bytes > MAX_BYTES {
             return Err(large());
         }
-        Ok(())
+        Ok(is_begun)
     }
 }
 
-/// Copies bytes without secrets; of `lines`, only whole ones. Returns how many were read.
-fn redacted(mut from: impl Read, to: &mut impl Write, redactor: &Redactor, lines: bool) -> io::Result<u64> {
+/// Writes to a file, and into a digest.
+struct Hashed<'a> {
+    to: std::fs::File,
+    digest: &'a mut DefaultHasher,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.digest.write(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Copies bytes without secrets. Returns how many were read.
+fn redacted(mut from: impl Read, to: &mut impl Write, redactor: &Redactor) -> io::Result<u64> {
     let mut stream = StreamRedactor::new(redactor.clone());
-    let (mut chunk, mut line, mut count) = (vec![0; CHUNK], Vec::new(), 0);
+    let (mut chunk, mut count) = (vec![0; CHUNK], 0);
     loop {
         let read = from.read(&mut chunk)?;
         count += read as u64;
-        let clean = if read == 0 { stream.end() } else { stream.push(&chunk[..read]) };
-        match clean.iter().rposition(|byte| *byte == b'\n').filter(|_| lines) {
-            Some(at) => {
-                to.write_all(&line)?;
-                to.write_all(&clean[..=at])?;
-                line.clear();
-                line.extend_from_slice(&clean[at + 1..]);
-            }
-            None if lines => line.extend_from_slice(&clean),
-            None => to.write_all(&clean)?,
-        }
-        if line.len() > MAX_LINE {
-            return Err(io::Error::other(format!("a line has more than {} MiB", MAX_LINE >> 20)));
-        }
+        to.write_all(&if read == 0 { stream.end() } else { stream.push(&chunk[..read]) })?;
         if read == 0 {
             return Ok(count);
         }
@@ -193,17 +229,18 @@ fn redacted(mut from: impl Read, to: &mut impl Write, redactor: &Redactor, lines
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
 
     use super::*;
 
-    fn folder(root: &Path, conversations: &[&str]) -> CheckpointFolder {
+    pub(in crate::artifacts) fn folder(root: &Path, conversations: &[&str]) -> CheckpointFolder {
         let conversations = conversations.iter().map(ToString::to_string).collect();
-        CheckpointFolder { root: root.to_owned(), within: "projects/rota".into(), conversations }
+        let folders = vec!["before".to_owned()];
+        CheckpointFolder { root: root.to_owned(), within: "projects/rota".into(), conversations, folders }
     }
 
-    fn all(path: &Path) -> Vec<String> {
+    pub(in crate::artifacts) fn all(path: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![path.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -226,46 +263,27 @@ mod tests {
         let wanted = folder(root.path(), &["old", "new", "none"]);
         assert_eq!(copy(&wanted, &to, &Redactor::default()).unwrap(), None);
         fs::create_dir_all(from.join("new/tool-results")).unwrap();
-        fs::write(from.join("old.jsonl"), "{}\n").unwrap();
+        fs::write(from.join("old.jsonl"), "{\"type\":\"user\"}\n").unwrap();
         fs::write(from.join("other.jsonl"), "{}\n").unwrap();
         let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
         fs::File::options().write(true).open(from.join("old.jsonl")).unwrap().set_modified(long_ago).unwrap();
-        fs::write(from.join("new.jsonl"), "{\"key\":\"a-secret-value\"}\n{\"cut\":").unwrap();
+        fs::write(from.join("new.jsonl"), "{\"type\":\"user\",\"key\":\"a-secret-value\"}\n{\"cut\":")
+            .unwrap();
         fs::write(from.join("new/tool-results/a.txt"), "no line").unwrap();
+        fs::create_dir_all(from.join("before")).unwrap();
+        fs::write(from.join("before/b.txt"), "b").unwrap();
         std::os::unix::fs::symlink("/etc/hostname", from.join("new/link")).unwrap();
         for _ in 0..2 {
             let copied = copy(&wanted, &to, &Redactor::new(["a-secret-value"])).unwrap();
-            assert_eq!(copied.as_deref(), Some("new"));
+            assert_eq!(copied.unwrap().conversation, "new");
         }
         let to = to.join(FOLDER);
-        assert_eq!(all(&to), ["new.jsonl", "new/tool-results/a.txt"]);
-        assert_eq!(fs::read_to_string(to.join("new.jsonl")).unwrap(), "{\"key\":\"[redacted]\"}\n");
+        assert_eq!(all(&to), ["before/b.txt", "new.jsonl", "new/tool-results/a.txt"]);
+        assert_eq!(
+            fs::read_to_string(to.join("new.jsonl")).unwrap(),
+            "{\"key\":\"[redacted]\",\"type\":\"user\"}\n"
+        );
         assert_eq!(fs::read_to_string(to.join("new/tool-results/a.txt")).unwrap(), "no line");
-    }
-
-    #[test]
-    fn files_are_placed_within_their_folder() {
-        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let from = root.path().join("from");
-        fs::create_dir_all(from.join("c/tool-results")).unwrap();
-        fs::write(from.join("c.jsonl"), "new").unwrap();
-        fs::write(from.join("c/tool-results/a"), "a").unwrap();
-        let wanted = folder(&root.path().join("config"), &[]);
-        let to = root.path().join("config/projects/rota");
-        place_all(&from, &wanted).unwrap();
-        assert_eq!(all(&to), ["c.jsonl", "c/tool-results/a"]);
-        // What an agent has made of them since.
-        fs::remove_file(to.join("c.jsonl")).unwrap();
-        std::os::unix::fs::symlink(outside.path().join("c.jsonl"), to.join("c.jsonl")).unwrap();
-        place_all(&from, &wanted).unwrap();
-        assert_eq!(fs::read_to_string(to.join("c.jsonl")).unwrap(), "new");
-        fs::remove_dir_all(to.join("c")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), to.join("c")).unwrap();
-        place_all(&from, &wanted).unwrap_err();
-        fs::remove_dir_all(&to).unwrap();
-        std::os::unix::fs::symlink(outside.path(), &to).unwrap();
-        place_all(&from, &wanted).unwrap_err();
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -283,10 +301,60 @@ mod tests {
         large.set_len(MAX_BYTES + 1).unwrap();
         let error = copy(&folder(root.path(), &[]), &to, &Redactor::default()).unwrap_err();
         assert!(error.to_string().contains("256 MiB"), "{error}");
-        large.set_len(MAX_LINE as u64 + 1).unwrap();
+        large.set_len(transcript::MAX_LINE as u64 + 1).unwrap();
         fs::rename(root.path().join("projects/rota/c.bin"), root.path().join("projects/rota/c.jsonl"))
             .unwrap();
         let error = copy(&folder(root.path(), &["c"]), &to, &Redactor::default()).unwrap_err();
         assert!(error.to_string().contains("16 MiB"), "{error}");
+    }
+
+    #[test]
+    fn files_that_vanish_are_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let from = root.path().join("from");
+        fs::create_dir_all(from.join("deep")).unwrap();
+        let opened = Dir::open_ambient_dir(&from, ambient_authority()).unwrap();
+        let (to, redactor) = (root.path().join("to"), Redactor::default());
+        let mut copying = Copying::new(&opened, &to, &redactor, false);
+        fs::write(from.join("deep/a.tmp"), "").unwrap();
+        let before = listed(&opened, Path::new("")).unwrap();
+        fs::rename(from.join("deep/a.tmp"), from.join("deep/a")).unwrap();
+        for path in before.keys() {
+            assert!(!copying.file(path).unwrap());
+        }
+        // So it is looked for again.
+        assert_ne!(before, listed(&opened, Path::new("")).unwrap());
+        assert!(listed(&opened, Path::new("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn conversations_begin_with_a_user() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("projects/rota")).unwrap();
+        fs::write(root.path().join("projects/rota/c.jsonl"), "{\"type\":\"summary\"}\n").unwrap();
+        let wanted = folder(root.path(), &["c"]);
+        assert_eq!(copy(&wanted, &root.path().join("to"), &Redactor::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn digests_are_of_names_contents_and_modes() {
+        let root = tempfile::tempdir().unwrap();
+        let (to, from) = (root.path().join("to"), root.path().join("projects/rota"));
+        let wanted = folder(root.path(), &[]);
+        fs::create_dir_all(&from).unwrap();
+        let digest = || copy(&wanted, &to, &Redactor::default()).unwrap().unwrap().digest;
+        let mut digests = Vec::new();
+        fs::write(from.join("a"), "a").unwrap();
+        digests.extend([digest(), digest()]);
+        assert_eq!(digests[0], digests[1]);
+        fs::set_permissions(from.join("a"), fs::Permissions::from_mode(0o755)).unwrap();
+        digests.push(digest());
+        assert_eq!(fs::metadata(to.join("checkpoint/a")).unwrap().permissions().mode() & 0o111, 0o100);
+        fs::write(from.join("a"), "b").unwrap();
+        digests.push(digest());
+        fs::rename(from.join("a"), from.join("b")).unwrap();
+        digests.push(digest());
+        let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(distinct.len(), 4);
     }
 }

@@ -12,11 +12,9 @@ use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
 use rota_proto::PART_BYTES;
 use rota_proto::v1::{Changes, SkippedFile};
-use rota_telemetry::redact::Redactor;
 
 use super::checkpoint;
 use crate::git;
-use crate::runtimes::CheckpointFolder;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -45,6 +43,8 @@ pub(super) struct Found {
     entries: usize,
     bytes: u64,
     list: usize,
+    /// Files that are not kept; `skipped` names some of them.
+    lost: usize,
 }
 
 /// Parses the globs of files to keep. The control plane has checked them.
@@ -56,15 +56,24 @@ pub(crate) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
     set.build()
 }
 
-/// Finds the files of `output/` below the scratch directory, those with changes of the repository, and those of the workspace
-/// that a glob matches.
-pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet, changes: &Changes) -> Found {
-    let mut found = Found::default();
+/// Finds the files with changes of the repository below the scratch directory.
+fn of_git(found: &mut Found, scratch: &Path, changes: &Changes) {
     let of_git = |name: &Path| {
         let is = |file: &String| Path::new(file) == Path::new(git::FOLDER).join(name);
         name == Path::new(git::ELSEWHERE) || is(&changes.patch) || is(&changes.bundle)
     };
     found.folder(scratch, git::FOLDER, git::FOLDER, of_git);
+}
+
+/// Finds those, the files of `output/`, and those of the workspace that a glob matches.
+pub(super) fn collect(
+    mut found: Found,
+    scratch: &Path,
+    workspace: &Path,
+    keep: &GlobSet,
+    changes: &Changes,
+) -> Found {
+    of_git(&mut found, scratch, changes);
     found.folder(scratch, "output", "output", |name| name != Path::new(RESULT));
     if !keep.is_empty() {
         found.folder(workspace, ".", "workspace", |name| keep.is_match(name));
@@ -73,18 +82,20 @@ pub(super) fn collect(scratch: &Path, workspace: &Path, keep: &GlobSet, changes:
 }
 
 impl Found {
-    /// Adds copies of the files that a later attempt can continue from.
-    pub(super) fn checkpoint(&mut self, folder: &CheckpointFolder, copies: &Path, redactor: &Redactor) {
-        match checkpoint::copy(folder, copies, redactor) {
-            Ok(None) => {}
-            Ok(Some(conversation)) => {
-                let skipped = self.skipped.len();
-                self.folder(copies, checkpoint::FOLDER, checkpoint::FOLDER, |_| true);
-                // A conversation without a part of it is none.
-                self.conversation = Some(conversation).filter(|_| self.skipped.len() == skipped);
-            }
-            Err(error) => self.skip(checkpoint::FOLDER.to_owned(), error.to_string()),
-        }
+    /// Finds the copies of what a later attempt continues from: before all others, which cannot leave them no room.
+    pub(super) fn checkpoint(copies: &Path, conversation: String) -> Self {
+        let mut found = Self::default();
+        found.folder(copies, checkpoint::FOLDER, checkpoint::FOLDER, |_| true);
+        // A conversation without a part of it is none.
+        found.conversation = Some(conversation).filter(|_| found.lost == 0);
+        found.entries = 0;
+        found
+    }
+
+    /// Adds only the files with changes of the repository.
+    pub(super) fn with_changes(mut self, scratch: &Path, changes: &Changes) -> Self {
+        of_git(&mut self, scratch, changes);
+        self
     }
 
     /// Adds the files of a folder within `root` that are wanted, by their path within it. Artifacts have `prefix` before it.
@@ -176,6 +187,7 @@ impl Found {
     }
 
     pub(super) fn skip(&mut self, name: String, reason: impl Into<String>) {
+        self.lost += 1;
         if self.skipped.len() < MAX_SKIPPED {
             let cut = |text: String| text.chars().take(MAX_SHOWN).collect();
             self.skipped.push(SkippedFile { name: cut(name), reason: cut(reason.into()) });
@@ -239,7 +251,7 @@ mod tests {
             fs::write(workspace.join(file), file).unwrap();
         }
         let keep = globs(&["dist/**/*.js".into(), "*.log".into()]).unwrap();
-        let found = collect(&scratch, &workspace, &keep, &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &keep, &Changes::default());
         assert_eq!(
             names(&found),
             [
@@ -257,7 +269,12 @@ mod tests {
         let mut text = String::new();
         (found.sources[0].open)().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "a.txt");
-        assert!(collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default()).sources.len() == 4);
+        assert!(
+            collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default())
+                .sources
+                .len()
+                == 4
+        );
     }
 
     #[test]
@@ -270,7 +287,7 @@ mod tests {
         nix::unistd::mkfifo(&output.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::write(output.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
         fs::write(output.join("new\nline"), "").unwrap();
-        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert_eq!(names(&found), [""; 0]);
         assert_eq!(reason(&found, "output/link"), Some("is a symbolic link"));
         assert_eq!(reason(&found, "output/folder"), Some("is a symbolic link"));
@@ -287,7 +304,7 @@ mod tests {
         for file in ["a", "b", "deep/c"] {
             fs::write(output.join(file), "").unwrap();
         }
-        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
         fs::remove_file(output.join("a")).unwrap();
         symlink(&secret, output.join("a")).unwrap();
         fs::remove_file(output.join("b")).unwrap();
@@ -304,11 +321,13 @@ mod tests {
         let (root, scratch, workspace) = directories();
         fs::remove_dir_all(scratch.join("output")).unwrap();
         assert!(
-            collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default()).skipped.is_empty(),
+            collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default())
+                .skipped
+                .is_empty(),
             "there is none"
         );
         symlink(root.path(), scratch.join("output")).unwrap();
-        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert_eq!(reason(&found, "output"), Some("is not a folder"));
     }
 
@@ -322,7 +341,7 @@ mod tests {
         for number in 0..6000 {
             fs::write(output.join(format!("deep/{number}")), "").unwrap();
         }
-        let found = collect(&scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
         assert!(reason(&found, "output/sparse").unwrap().contains("4 GiB"));
         assert!(names(&found).contains(&"output/text") && found.sources.len() < 6000);
         assert_eq!(found.skipped.len(), MAX_SKIPPED);

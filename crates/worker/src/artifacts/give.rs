@@ -1,6 +1,7 @@
 //! Files that an attempt is given: its task's input, and what the tasks that it depends on have left.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,14 @@ impl Given {
             for artifact in list {
                 let path = context.join(folder).join(&artifact.name);
                 let broken = |error: std::io::Error| {
-                    failed(FailureClass::Environment, format!("failed to write {}: {error}", artifact.name))
+                    // The names do not fit each other: no machine could have these files.
+                    let class = match error.kind() {
+                        ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                            FailureClass::Invalid
+                        }
+                        _ => FailureClass::Environment,
+                    };
+                    failed(class, format!("failed to write {}: {error}", artifact.name))
                 };
                 if !is_below(folder.join(&artifact.name).as_path()) {
                     return Err(failed(

@@ -1,12 +1,13 @@
 //! Keeps what an attempt leaves behind: uploads it, and has the control plane keep the list, before the result is sent.
 
+use std::path::Path;
 use std::time::Duration;
 
 use backon::Retryable;
 use globset::GlobSet;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{
-    ArtifactList, Changes, Checkpoint, Failure, FailureClass, Severity, SkippedFile, event,
+    Artifact, ArtifactList, Changes, Checkpoint, Failure, FailureClass, Severity, SkippedFile, event,
 };
 use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::calls::{Caller, Retry};
+use super::checkpoint::{self, Copied};
 use super::collect::{collect, globs};
 use crate::git::{self, Cause, GitError, Snapshot};
 use crate::runtimes::{Stop, failure, notice, stopped};
@@ -31,6 +33,16 @@ const MAX_ROUNDS: usize = 3;
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
 const HINT_DELIVERY: &str =
     "see in the log what the agent did to its repository; the other files of the attempt are kept";
+
+/// Newest checkpoint of an attempt that the control plane has kept.
+#[derive(Debug, Clone)]
+pub(crate) struct LastCheckpoint {
+    checkpoint: Checkpoint,
+    /// Artifacts with the files below `checkpoint/`.
+    artifacts: Vec<Artifact>,
+    /// Digest of the copies, and the commit of the snapshot.
+    state: (u64, String),
+}
 
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]
@@ -67,6 +79,12 @@ pub(crate) async fn keep(
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let mut notices = Vec::new();
     let all = async {
+        // Before the snapshot: a conversation that is newer than the files would name what is not there.
+        let copied = copied(dirs).await;
+        let copied = copied.unwrap_or_else(|reason| {
+            notices.push(notice(Severity::Medium, "checkpoint_failed", reason));
+            None
+        });
         let (changes, lost) = match changes(dirs).await {
             Ok(changes) => (changes, None),
             Err(lost) => (None, Some(lost)),
@@ -77,8 +95,8 @@ pub(crate) async fn keep(
                 .extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE)));
             changes
         });
-        let look = look(dirs, keep, changes.clone().unwrap_or_default());
-        let stored = store(caller, &kept, changes.clone(), look.clone(), &mut notices).await;
+        let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied);
+        let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
         if noted(stored, &mut notices)? == Stored::Superseded {
             return Ok(());
         }
@@ -103,7 +121,7 @@ pub(crate) async fn keep(
         notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
         changes.pushed = true;
         // It was kept before, and the work is where it belongs.
-        let again = store(caller, &kept, Some(changes.clone()), look, &mut Vec::new()).await;
+        let again = store(caller, &kept, dirs, Some(changes.clone()), look, false, &mut Vec::new()).await;
         if let Err(failed) = noted(again, &mut notices) {
             notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
         }
@@ -118,38 +136,73 @@ pub(crate) async fn keep(
     stored.map(|()| notices)
 }
 
-/// Stores the files of an attempt that runs, and from where another one can continue. `quiet` is held while the repository is looked
-/// at.
+/// Stores from where another attempt can continue the work of one that runs, unless nothing has changed. `quiet` is held while the
+/// repository is looked at. On errors, the checkpoint before stays.
 pub(crate) async fn keep_checkpoint(
     caller: &Caller,
     kept: &Kept,
     dirs: &AttemptDirs,
     quiet: &tokio::sync::Mutex<()>,
 ) -> Result<(), Failure> {
-    let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
+    let failed = |reason: String| failure(FailureClass::Environment, reason);
+    let copied = copied(dirs).await.map_err(failed)?;
+    let last = dirs.last_checkpoint.lock().as_ref().map(|last| last.state.clone());
+    if copied.is_none() && last.is_some() {
+        return Ok(());
+    }
     let changes = {
         let _quiet = quiet.lock().await;
         // Perhaps it is being changed: an earlier checkpoint is worth more than one without files.
         changes(dirs).await.map_err(|lost| lost.failure)?.map(|snapshot| snapshot.changes)
     };
-    let look = look(dirs, keep, changes.clone().unwrap_or_default());
-    store(caller, kept, changes, look, &mut Vec::new()).await.map(drop).map_err(|status| called(&status))
+    let commit = changes.as_ref().map(|changes| changes.commit.clone()).unwrap_or_default();
+    let state = copied.as_ref().map(|copied| (copied.digest, commit));
+    if state.is_some() && state == last {
+        return Ok(());
+    }
+    let whole = copied.is_some();
+    let look = look(dirs, None, changes.clone().unwrap_or_default(), copied);
+    store(caller, kept, dirs, changes, look, whole, &mut Vec::new())
+        .await
+        .map(drop)
+        .map_err(|status| called(&status))
 }
 
-/// Returns what finds the files of an attempt.
+/// Copies what a later attempt continues from. The error is for people.
+async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, String> {
+    let Some((folder, redactor)) = dirs.checkpoint.clone() else { return Ok(None) };
+    let copies = dirs.closed("copies");
+    let copy = tokio::task::spawn_blocking(move || checkpoint::copy(&folder, &copies, &redactor)).await;
+    let copied = copy.map_err(|error| error.to_string())?;
+    copied.map_err(|error| format!("what a later attempt would continue from cannot be copied: {error}"))
+}
+
+/// What is found, with the state that a checkpoint of it has.
+struct Looked {
+    found: super::collect::Found,
+    digest: u64,
+}
+
+/// Returns what finds the files of an attempt; without globs, only those of a checkpoint.
 fn look(
     dirs: &AttemptDirs,
-    keep: GlobSet,
+    keep: Option<GlobSet>,
     changes: Changes,
-) -> impl Fn() -> super::collect::Found + Clone + Send + use<> {
+    copied: Option<Copied>,
+) -> impl Fn() -> Looked + Clone + Send + use<> {
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
-    let (checkpoint, copies) = (dirs.checkpoint.clone(), dirs.closed("copies"));
+    let copies = dirs.closed("copies");
     move || {
-        let mut found = collect(&scratch, &workspace, &keep, &changes);
-        if let Some((folder, redactor)) = &checkpoint {
-            found.checkpoint(folder, &copies, redactor);
-        }
-        found
+        let digest = copied.as_ref().map_or(0, |copied| copied.digest);
+        let found = match &copied {
+            Some(copied) => super::collect::Found::checkpoint(&copies, copied.conversation.clone()),
+            None => super::collect::Found::default(),
+        };
+        let found = match &keep {
+            Some(keep) => collect(found, &scratch, &workspace, keep, &changes),
+            None => found.with_changes(&scratch, &changes),
+        };
+        Looked { found, digest }
     }
 }
 
@@ -229,16 +282,19 @@ enum Stored {
     Superseded,
 }
 
+/// Stores what is found, and has the control plane keep the list. `whole`: not without a checkpoint.
 async fn store(
     caller: &Caller,
     kept: &Kept,
+    dirs: &AttemptDirs,
     changes: Option<Changes>,
-    look: impl Fn() -> super::collect::Found + Clone + Send + 'static,
+    look: impl Fn() -> Looked + Clone + Send + 'static,
+    whole: bool,
     notices: &mut Vec<event::Kind>,
 ) -> Result<Stored, Status> {
     let internal = |error: tokio::task::JoinError| Status::internal(error.to_string());
     for _ in 0..MAX_ROUNDS {
-        let found = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
+        let Looked { found, digest } = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
         let mut skipped = found.skipped;
         if found.sources.is_empty() && skipped.is_empty() && changes.is_none() {
             return Ok(Stored::Kept);
@@ -248,11 +304,30 @@ async fn store(
             TransferError::Call(error) => Status::new(error.code, error.to_string()),
             error => Status::internal(error.to_string()),
         })?;
+        let is_part = |name: &str| Path::new(name).starts_with(checkpoint::FOLDER);
+        let lost = uploaded.skipped.iter().any(|(name, _)| is_part(name));
         let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
         skipped.extend(later);
-        let checkpoint = found.conversation.map(|conversation| Checkpoint { conversation });
-        let changes = changes.clone();
-        let list = ArtifactList { artifacts: uploaded.artifacts, skipped, changes, checkpoint };
+        let own = found.conversation.filter(|_| !lost).map(|conversation| Checkpoint { conversation });
+        if whole && own.is_none() {
+            let reason = skipped.iter().find(|skipped| is_part(&skipped.name));
+            let reason = reason.map_or_else(String::new, |skipped| format!(": {}", skipped.reason));
+            return Err(Status::internal(format!("a part of the checkpoint cannot be kept{reason}")));
+        }
+        let (mut artifacts, mut checkpoint) = (uploaded.artifacts, own.clone());
+        // An older one is better than none.
+        let last = dirs.last_checkpoint.lock().clone();
+        if let (None, Some(last)) = (&checkpoint, last) {
+            artifacts.retain(|artifact| !is_part(&artifact.name));
+            artifacts.extend(last.artifacts);
+            checkpoint = Some(last.checkpoint);
+        }
+        let of_checkpoint = own.map(|checkpoint| LastCheckpoint {
+            checkpoint,
+            artifacts: artifacts.iter().filter(|artifact| is_part(&artifact.name)).cloned().collect(),
+            state: (digest, changes.as_ref().map(|changes| changes.commit.clone()).unwrap_or_default()),
+        });
+        let list = ArtifactList { artifacts, skipped, changes: changes.clone(), checkpoint };
         let summary = summary(&list);
         let request = KeepArtifactsRequest {
             namespace: kept.namespace.clone(),
@@ -270,6 +345,9 @@ async fn store(
             answer => answer?.into_inner(),
         };
         if answer.missing_parts.is_empty() {
+            if of_checkpoint.is_some() {
+                *dirs.last_checkpoint.lock() = of_checkpoint;
+            }
             notices.extend(summary);
             return Ok(Stored::Kept);
         }

@@ -6,9 +6,12 @@ mod checkpoint;
 mod collect;
 mod give;
 mod keep;
+mod place;
+mod transcript;
 
 pub(crate) use calls::{Caller, Retry};
-pub(crate) use checkpoint::{FOLDER as CHECKPOINT, place as place_checkpoint};
+pub(crate) use checkpoint::FOLDER as CHECKPOINT;
 pub(crate) use collect::globs;
 pub(crate) use give::Given;
-pub(crate) use keep::{Kept, keep, keep_checkpoint};
+pub(crate) use keep::{Kept, LastCheckpoint, keep, keep_checkpoint};
+pub(crate) use place::place as place_checkpoint;

@@ -38,6 +38,12 @@ impl Bundle<'_> {
         tokio::fs::create_dir_all(folder).await.map_err(|error| machine(git, &error))?;
         let unchecked = git.within(folder);
         borrowing(&unchecked, objects, stop).await?;
+        // Without the list of commits whose parents are missing, git looks for them.
+        let shallow = objects.with_file_name("shallow");
+        match tokio::fs::copy(shallow, folder.join("shallow")).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(machine(git, &error)),
+            _ => {}
+        }
         unchecked.run(&["update-ref", BASE, &self.changes.base_commit], stop).await?;
         let (path, rule) = (self.path.to_string_lossy(), format!("+{SNAPSHOT}:{SNAPSHOT}"));
         let args = ["fetch", "--quiet", "--no-tags", "--", &path, &rule];

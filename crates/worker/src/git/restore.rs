@@ -26,7 +26,11 @@ pub(crate) async fn restore(
     let restored = try_restore(git, base, bundle, changes, stop).await;
     match &restored {
         Ok(()) => base.commit.clone_from(&changes.base_commit),
-        Err(_) => drop(git.run(&["reset", "--quiet", "--hard", &base.commit], stop).await),
+        Err(_) => {
+            drop(git.run(&["reset", "--quiet", "--hard", &base.commit], stop).await);
+            // New files are untracked once the last commit was undone.
+            drop(git.run(&["clean", "--quiet", "-ffdx"], stop).await);
+        }
     }
     restored
 }

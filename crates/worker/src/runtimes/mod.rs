@@ -80,7 +80,7 @@ pub enum From {
 }
 
 /// Where a runtime has what a later attempt can continue from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CheckpointFolder {
     /// Directory that programs of the attempt cannot replace.
     pub root: PathBuf,
@@ -88,6 +88,8 @@ pub struct CheckpointFolder {
     pub within: PathBuf,
     /// Conversations, of which the one that was written to last is kept: `{id}.jsonl`, and the folder `{id}`. None: everything is.
     pub conversations: Vec<String>,
+    /// Further folders that are kept: of conversations that this one has continued.
+    pub folders: Vec<String>,
 }
 
 /// A round of an attempt after the first.

@@ -281,12 +281,13 @@ async fn execute(
             claude.program = program.to_string_lossy().into_owned();
         }
     }
-    if let Some(folder) = runtime.checkpoint(&attempt).filter(|_| attempt.assign.checkpoints.is_some())
+    if let Some(mut folder) = runtime.checkpoint(&attempt).filter(|_| attempt.assign.checkpoints.is_some())
         && let Some(dirs) = slot
     {
         let (caller, mut stop) = (&deps.caller, handle.stop_signal());
         let continued =
-            continuing::restore(caller, &attempt.assign, &folder, dirs, &channels.events, &mut stop).await;
+            continuing::restore(caller, &attempt.assign, &mut folder, dirs, &channels.events, &mut stop)
+                .await;
         match continued {
             Ok(continued) => attempt.continued = continued,
             Err(ended) => return RunReport::new(ended),
@@ -310,10 +311,8 @@ async fn execute(
     let git = GitSettings::of(in_place(&attempt.assign).then(|| attempt.workspace.clone())).await;
     let kept = Kept::of(&attempt.assign);
     let quiet = tokio::sync::Mutex::new(());
-    let mut report = tokio::select! {
-        report = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet) => report,
-        never = continuing::checkpoints(deps, &kept, slot.as_ref(), &events, &quiet) => match never {},
-    };
+    let work = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet);
+    let mut report = continuing::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, work).await;
     if let Some(git) = git {
         git.report_changes(&events).await;
     }
@@ -327,7 +326,7 @@ async fn execute(
 }
 
 /// Whether the attempt works in an existing directory.
-pub(super) fn in_place(assign: &Assign) -> bool {
+pub(crate) fn in_place(assign: &Assign) -> bool {
     let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
     workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
 }

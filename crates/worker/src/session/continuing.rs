@@ -1,13 +1,17 @@
 //! Checkpoints of attempts that run, and continuing the work of one that was cut off: brings its conversation and its changes to
 //! this worker.
 
-use std::convert::Infallible;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
 
 use backon::Retryable;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::attempt::{AttemptDeps, in_place};
@@ -28,9 +32,16 @@ fn was_cut_off(checkpoints: &Checkpoints) -> bool {
                 | FailureClass::Invalid
                 | FailureClass::Protocol
                 | FailureClass::Checks
+                // It would fail again with what the agent has changed.
+                | FailureClass::Setup
         )
     )
 }
+
+/// Times that a checkpoint takes until the next one begins, at least.
+const PACE: u32 = 10;
+/// Time for a checkpoint that has begun before the end of an attempt.
+const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a checkpoint is not restored.
 enum Unusable {
@@ -42,7 +53,7 @@ enum Unusable {
 struct Place<'a> {
     caller: &'a Caller,
     assign: &'a Assign,
-    folder: &'a CheckpointFolder,
+    folder: &'a mut CheckpointFolder,
     dirs: &'a mut AttemptDirs,
 }
 
@@ -51,7 +62,7 @@ struct Place<'a> {
 pub(super) async fn restore(
     caller: &Caller,
     assign: &Assign,
-    folder: &CheckpointFolder,
+    folder: &mut CheckpointFolder,
     dirs: &mut AttemptDirs,
     events: &mpsc::Sender<event::Kind>,
     stop: &mut watch::Receiver<Option<Stop>>,
@@ -161,6 +172,13 @@ impl Place<'_> {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<(String, bool)>, Unusable> {
         let Some(checkpoint) = list.checkpoint else { return Ok(None) };
+        let is_own_kind = checkpoint.conversation.is_empty() == self.folder.conversations.is_empty();
+        if !is_own_kind
+            || !checkpoint.conversation.is_empty() && uuid::Uuid::parse_str(&checkpoint.conversation).is_err()
+        {
+            let text = "it is not of this runtime";
+            return Err(Unusable::Because(failure(FailureClass::Invalid, text)));
+        }
         // Nothing that a program of the attempt could have put there is in the way.
         let at = self.dirs.closed("restored");
         crate::workspace::remove_all(at.clone()).await;
@@ -169,8 +187,14 @@ impl Place<'_> {
         let bundle = bundle.filter(|_| self.dirs.fresh && self.dirs.repository.is_some());
         let of_checkpoint =
             |artifact: &Artifact| Path::new(&artifact.name).starts_with(artifacts::CHECKPOINT);
-        let artifacts = list.artifacts.into_iter().filter(of_checkpoint);
-        self.download(artifacts.chain(bundle.clone()).collect(), &at).await?;
+        let artifacts: Vec<_> = list.artifacts.into_iter().filter(of_checkpoint).collect();
+        let folder_of = |artifact: &Artifact| {
+            let mut parts = Path::new(&artifact.name).components().skip(1);
+            let first = parts.next()?.as_os_str().to_string_lossy().into_owned();
+            parts.next().map(|_| first)
+        };
+        let folders: BTreeSet<_> = artifacts.iter().filter_map(folder_of).collect();
+        self.download(artifacts.into_iter().chain(bundle.clone()).collect(), &at).await?;
         let mut has_files = false;
         if let Some((git, base)) = self.dirs.repository.as_mut().filter(|_| self.dirs.fresh) {
             if let Some(bundle) = bundle {
@@ -200,6 +224,7 @@ impl Place<'_> {
             Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
         })?;
         crate::workspace::remove_all(at).await;
+        self.folder.folders = folders.into_iter().collect();
         Ok(Some((checkpoint.conversation, has_files)))
     }
 
@@ -218,27 +243,55 @@ impl Place<'_> {
     }
 }
 
-/// Keeps checkpoints of an attempt that runs, now and then.
-pub(super) async fn checkpoints(
+/// Does the work of an attempt, of which checkpoints are kept meanwhile. One that has begun at the end is completed: a list that
+/// arrives late would replace that of the end.
+pub(super) async fn with_checkpoints<T>(
     deps: &AttemptDeps,
     kept: &Kept,
     dirs: Option<&AttemptDirs>,
     events: &mpsc::Sender<event::Kind>,
     quiet: &tokio::sync::Mutex<()>,
-) -> Infallible {
-    let interval = deps.checkpoint_interval;
-    let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else {
-        return std::future::pending().await;
+    work: impl Future<Output = T>,
+) -> T {
+    let end = CancellationToken::new();
+    let work = async {
+        let done = work.await;
+        end.cancel();
+        done
     };
-    let mut noticed = false;
-    loop {
-        tokio::time::sleep(interval).await;
+    let (mut work, mut checkpoints) = (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, &end)));
+    tokio::select! {
+        done = &mut work => {
+            // One that takes longer is given up.
+            let _ = tokio::time::timeout(LAST_CHECKPOINT_TIMEOUT, checkpoints).await;
+            done
+        }
+        () = &mut checkpoints => work.await,
+    }
+}
+
+/// Keeps checkpoints of an attempt that runs, now and then, until its `end`.
+async fn checkpoints(
+    deps: &AttemptDeps,
+    kept: &Kept,
+    dirs: Option<&AttemptDirs>,
+    events: &mpsc::Sender<event::Kind>,
+    quiet: &tokio::sync::Mutex<()>,
+    end: &CancellationToken,
+) {
+    let interval = deps.checkpoint_interval;
+    let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
+    let (mut noticed, mut wait) = (false, interval);
+    while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+        let began = Instant::now();
         if let Err(failed) = artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await {
             tracing::warn!(error = failed.message, "failed to keep a checkpoint");
             if !std::mem::replace(&mut noticed, true) {
                 let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
             }
         }
+        // Large ones are rarer.
+        wait = interval.max(began.elapsed() * PACE);
     }
 }
 

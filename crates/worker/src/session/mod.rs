@@ -29,6 +29,7 @@ mod spans;
 mod spill;
 mod worker;
 
+pub(crate) use attempt::in_place;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

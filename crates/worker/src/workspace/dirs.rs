@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rota_proto::v1::WorkspaceCleanup;
 use rota_telemetry::redact::Redactor;
 
 use super::{last_use, probe_in_time, remove};
+use crate::artifacts::LastCheckpoint;
 use crate::git::{Base, Borrowed, Delivery, Git};
 use crate::runtimes::CheckpointFolder;
 
@@ -31,6 +33,8 @@ pub(crate) struct AttemptDirs {
     pub(crate) started: bool,
     /// What a later attempt can continue from, and what is redacted in it.
     pub(crate) checkpoint: Option<(CheckpointFolder, Redactor)>,
+    /// The last one that is kept.
+    pub(crate) last_checkpoint: Mutex<Option<LastCheckpoint>>,
     pub(super) borrowed: Option<Borrowed>,
 }
 

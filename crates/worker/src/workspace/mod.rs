@@ -281,6 +281,7 @@ impl Root {
             fresh,
             started: false,
             checkpoint: None,
+            last_checkpoint: Default::default(),
             borrowed,
         })
     }

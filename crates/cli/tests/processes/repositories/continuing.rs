@@ -3,6 +3,7 @@
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_proto::v1::{self, ArtifactList, TaskState, event};
+use rota_testkit::git_host::git;
 use rota_testkit::tasks;
 use serde_json::json;
 
@@ -151,5 +152,56 @@ async fn conversations_continue_on_another_worker() -> Result<()> {
     });
     assert_eq!(outputs.last(), Some("half"));
     assert_eq!(site.paths("talk").await?, ["file.txt"]);
+    Ok(())
+}
+
+/// A checkpoint that fails to be made leaves the one before.
+#[tokio::test]
+async fn failed_checkpoints_leave_the_last_one() -> Result<()> {
+    let mut site = site_with("200ms", 1).await?;
+    let client = site.fixture.client()?;
+    let go_on = site.fixture.dir().join("go-on");
+    let line = format!(
+        "if test $ROTA_ATTEMPT = 1; then echo 50 > $ROTA_CHECKPOINT/step; until test -e {}; do sleep 0.1; done; \
+         truncate -s 300M $ROTA_CHECKPOINT/large; sleep 600; fi; ls $ROTA_CHECKPOINT",
+        go_on.display()
+    );
+    let task = tasks::create(&client, site.task("cut", &line)).await?;
+    site.kept(&task.name, |list| list.checkpoint.is_some()).await?;
+    std::fs::write(&go_on, "")?;
+    tasks::eventually("a failed checkpoint", async || {
+        let log = tasks::log(&client, &task.name).await?;
+        Ok(tasks::notices(&log).iter().any(|code| code == "checkpoint_failed"))
+    })
+    .await?;
+    site.lose_worker().await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "step\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn shallow_clones_continue() -> Result<()> {
+    let mut site = site_with("200ms", 1).await?;
+    let client = site.fixture.client()?;
+    // A commit whose parent is not cloned.
+    let clone = site.clone("user").await?;
+    std::fs::write(clone.join("second"), "second")?;
+    git(&clone, &["add", "."]).await?;
+    git(&clone, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "second"]).await?;
+    git(&clone, &["push", "--quiet", "origin", "HEAD"]).await?;
+    let line = "if test $ROTA_ATTEMPT = 1; then echo a > a; echo 1 > $ROTA_CHECKPOINT/step; sleep 600; fi; cat a second; git rev-list --count HEAD";
+    let source = v1::GitSource { depth: 1, ..site.source() };
+    let task = tasks::create(&client, site.task_with("cut", line, source, |_| ())).await?;
+    site.kept(&task.name, |list| {
+        list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+    })
+    .await?;
+    site.lose_worker().await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(codes(&tasks::log(&client, &task.name).await?), ["continued"]);
+    assert_eq!(workload::printed(&client, &task.name).await?, "a\nsecond1\n");
     Ok(())
 }

@@ -92,6 +92,6 @@ impl Runtime for Claude {
         let own = [&attempt.conversation, &attempt.assign.resume_session];
         let conversations = own.into_iter().filter(|id| !id.is_empty()).cloned().collect();
         let root = files::config(options::keeps(&attempt.assign), &attempt.workspace, &attempt.scratch);
-        Some(CheckpointFolder { root, within: files::TRANSCRIPTS.into(), conversations })
+        Some(CheckpointFolder { root, within: files::TRANSCRIPTS.into(), conversations, folders: Vec::new() })
     }
 }

@@ -48,8 +48,9 @@ fn directories(attempt: &Attempt) -> String {
 
 fn work(attempt: &Attempt, resumed: bool) -> String {
     let (round, continued) = (attempt.round.as_ref(), attempt.continued.as_ref());
+    let moved = moved(attempt);
     let cut_off_by = |continued: &Continued| match &continued.from {
-        From::CutOff(reason) => Some(cut_off(reason, continued.has_files)),
+        From::CutOff(reason) => Some(format!("{}{moved}", cut_off(reason, continued.has_files))),
         From::Task => None,
     };
     match (round, continued.and_then(cut_off_by)) {
@@ -60,11 +61,22 @@ fn work(attempt: &Attempt, resumed: bool) -> String {
         (None, None) => match continued {
             Some(other) => {
                 let files = if other.has_files { "" } else { ELSEWHERE };
-                format!("{}{files}{}", first(&attempt.assign, false), failed(&attempt.assign, false))
+                format!("{}{files}{moved}{}", first(&attempt.assign, false), failed(&attempt.assign, false))
             }
             None => format!("{}{}", first(&attempt.assign, resumed), failed(&attempt.assign, resumed)),
         },
     }
+}
+
+/// Returns a note about where files are: paths in the conversation are of the directories of an earlier attempt.
+fn moved(attempt: &Attempt) -> String {
+    if attempt.workspace.as_os_str().is_empty() || crate::session::in_place(&attempt.assign) {
+        return String::new();
+    }
+    let path = attempt.workspace.display();
+    format!(
+        "\n\nYour working directory is now {path}: paths of it that you have used before are no longer right."
+    )
 }
 
 /// What an agent gets besides the next message of its conversation, where its files are not.
@@ -78,7 +90,8 @@ fn cut_off(reason: &str, has_files: bool) -> String {
     let mut reason = reason.to_owned();
     sanitize::truncate(&mut reason, MAX_REASON_BYTES);
     let files = if has_files {
-        "The files are as they were at the last checkpoint, which may be some minutes old."
+        "The files are as they were at the last checkpoint, which may be some minutes old, without those that git ignores, \
+         other branches and stashed changes."
     } else {
         "The files may not be as you left them."
     };

@@ -44,8 +44,8 @@ impl Runtime for Command {
     }
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
-        let (root, conversations) = (attempt.scratch.clone(), Vec::new());
-        Some(CheckpointFolder { root, within: context::CHECKPOINT.into(), conversations })
+        let root = attempt.scratch.clone();
+        Some(CheckpointFolder { root, within: context::CHECKPOINT.into(), ..CheckpointFolder::default() })
     }
 }
 

@@ -81,7 +81,7 @@ impl Runtime for Scripted {
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
         let scratch = Some(&attempt.scratch).filter(|scratch| !scratch.as_os_str().is_empty())?;
-        Some(CheckpointFolder { root: scratch.clone(), within: FOLDER.into(), conversations: Vec::new() })
+        Some(CheckpointFolder { root: scratch.clone(), within: FOLDER.into(), ..CheckpointFolder::default() })
     }
 }
 
