@@ -61,6 +61,8 @@ pub enum Command {
     Continue(Box<continuing::Continue>),
     /// Continue from the newest checkpoint of a task that may still run, in a new task
     Fork(Box<continuing::Fork>),
+    /// List threads: tasks that run one after the other and continue one conversation
+    Threads(threads::Threads),
     /// Change a task's priority, labels or hold
     Update(update::Update),
     /// List the files that the attempts of a task have left, and those that it was given

@@ -71,6 +71,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Retry(command) => command.run(context).await,
         Command::Continue(command) => command.run(context).await,
         Command::Fork(command) => command.run(context).await,
+        Command::Threads(command) => command.run(context).await,
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Artifacts(command) => command.run(context).await,
         Command::Download(command) => Box::pin(command.run(context)).await,

@@ -48,6 +48,8 @@ calls! {
     repeat tasks.get_task(GetTaskRequest) -> v1::Task;
     /// Returns one page of tasks, newest first. [`Client::all_tasks`] reads all pages.
     repeat tasks.list_tasks(ListTasksRequest) -> v1::ListTasksResponse;
+    /// Returns one page of threads, by namespace and name.
+    repeat tasks.list_threads(ListThreadsRequest) -> v1::ListThreadsResponse;
     /// Updates the mutable fields of a task: priority, labels, desired state.
     repeat tasks.update_task(UpdateTaskRequest) -> v1::Task;
     /// Requests cancellation of a task. A running attempt ends later.

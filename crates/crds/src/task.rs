@@ -142,6 +142,10 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub continue_from: Option<String>,
+    /// Thread of the task. The tasks of a thread run one after the other, each continuing the conversation of those before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub thread: Option<String>,
     /// Continue a task that may still run, from its newest checkpoint. Requires `continueFrom`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fork: bool,

@@ -95,6 +95,7 @@ pub(crate) fn assign(
             exist: task.has_artifacts && task.attempt() > task.concluded + 1,
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
             continues,
+            thread: task.thread.is_some(),
         }),
         credential_key: sealer.credential_key(&task.namespace).to_vec(),
         own_credentials: task.credential.is_some(),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rota_core::{TaskId, TaskKey, Timestamp};
 use rota_store::{
     Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, ReadyPage,
-    ReadyRow, Session, TaskRow, WaitsPage,
+    ReadyRow, Session, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
 };
 use rusqlite::{OptionalExtension, Params, Row, params};
 
@@ -75,6 +75,7 @@ impl Writer {
         };
         if let Some(before) = page.ended_before {
             rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
+            rows.threads = self.idle_threads(params![(before - THREAD_TTL).0, limit])?;
             let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
             (rows.tasks, rows.more_tasks) = self.ended_tasks(page, params![before.0, ended, key])?;
         }
@@ -103,6 +104,10 @@ impl Writer {
             tasks.push(ExpiredRow { ended_at, row });
         }
         Ok((tasks, false))
+    }
+
+    fn idle_threads(&self, params: impl Params) -> Result<Vec<(NameKey, Stored<Thread>)>, Error> {
+        readers::all(&self.connection, sql::IDLE_THREADS, params, readers::thread_row)?.into_iter().collect()
     }
 
     /// Reads pairs of a namespace and a name, which were valid when they were stored.
@@ -140,6 +145,12 @@ impl Writer {
                 readers::state_row,
             )?,
             idempotency_keys: self.idempotency_keys(&load.idempotency_keys)?,
+            threads: self.rows(
+                sql::THREAD,
+                &load.threads,
+                |(n, name)| (n.as_str(), name),
+                |row| Ok(stored::<Thread>(row.get_ref(0)?.as_blob()?)),
+            )?,
             sessions: self.rows(
                 sql::SESSION,
                 &load.sessions,

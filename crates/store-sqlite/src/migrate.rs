@@ -30,6 +30,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/007_store_id.sql")),
         M::up(include_str!("migrations/008_artifacts.sql")),
         M::up(include_str!("migrations/009_cool_downs.sql")),
+        M::up(include_str!("migrations/010_threads.sql")),
     ])
 }
 

@@ -14,7 +14,7 @@ use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey,
     OnWorker, Page, Reader, ScopedId, Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored,
-    TaskRow,
+    TaskRow, Thread,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -41,6 +41,14 @@ pub(crate) fn all<T>(
     let mut statement = connection.prepare_cached(sql).map_err(|error| explain(&error))?;
     let rows = statement.query_map(params, read).map_err(|error| explain(&error))?;
     rows.collect::<Result<_, _>>().map_err(|error| explain(&error))
+}
+
+/// Reads a thread with its name, which was valid when it was stored.
+pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Stored<Thread>), Error>> {
+    let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
+    let thread = stored::<Thread>(row.get_ref(2)?.as_blob()?);
+    let namespace = namespace.parse().map_err(|_| Error::Corrupt("a stored name is not valid".to_owned()));
+    Ok(namespace.map(|namespace| ((namespace, name), thread)))
 }
 
 fn body(connection: &Connection, sql: &str, key: TaskKey) -> Result<Option<Bytes>, Error> {
@@ -193,6 +201,25 @@ impl Reader for Readers {
         self.with(|connection| {
             named(one(connection, sql::TASK_BY_ALIAS, params![namespace.as_str(), alias], task_row)?)
         })
+    }
+
+    fn thread(&self, (namespace, name): &NameKey) -> Result<Option<Thread>, Error> {
+        let found = self.with(|connection| {
+            one(connection, sql::THREAD, params![namespace.as_str(), name], |row| {
+                Ok(stored::<Thread>(row.get_ref(0)?.as_blob()?))
+            })
+        })?;
+        found.transpose().map_err(Error::Corrupt)
+    }
+
+    fn threads(&self, after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error> {
+        let params = params![after.0.as_str(), after.1, signed(limit as u64)];
+        let rows = self.with(|connection| all(connection, sql::THREADS, params, thread_row))?;
+        // One that cannot be decoded is missing from the list, and does not hide the others.
+        let decoded = |row: Result<(NameKey, Stored<Thread>), Error>| {
+            row.ok().and_then(|(name, thread)| Some((name, thread.ok()?)))
+        };
+        Ok(rows.into_iter().filter_map(decoded).collect())
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

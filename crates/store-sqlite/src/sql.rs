@@ -92,6 +92,13 @@ statements! {
     ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE orphaned < ? ORDER BY orphaned, namespace, key LIMIT ?";
     DELETE_KEY = "DELETE FROM idempotency_keys WHERE namespace = ? AND key = ?";
 
+    THREAD = "SELECT record FROM threads WHERE namespace = ? AND name = ?";
+    THREADS = "SELECT namespace, name, record FROM threads WHERE (namespace, name) > (?1, ?2)
+               ORDER BY namespace, name LIMIT ?3";
+    PUT_THREAD = "INSERT OR REPLACE INTO threads (namespace, name, idle, record) VALUES (?, ?, ?, ?)";
+    IDLE_THREADS = "SELECT namespace, name, record FROM threads WHERE idle < ? ORDER BY idle, namespace, name LIMIT ?";
+    DELETE_THREAD = "DELETE FROM threads WHERE namespace = ? AND name = ?";
+
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
     WAITERS = "SELECT waiter FROM waits WHERE namespace = ? AND key = ? ORDER BY waiter LIMIT ?";
     DELETE_WAIT = "DELETE FROM waits WHERE namespace = ? AND key = ? AND waiter = ?";

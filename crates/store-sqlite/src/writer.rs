@@ -159,6 +159,9 @@ impl Writer {
         for (namespace, key) in &changes.removed_keys {
             self.run(sql::DELETE_KEY, params![namespace.as_str(), key])?;
         }
+        for (namespace, name) in &changes.removed_threads {
+            self.run(sql::DELETE_THREAD, params![namespace.as_str(), name])?;
+        }
         for ((namespace, key), waiter) in &changes.removed_waits {
             self.run(sql::DELETE_WAIT, params![namespace.as_str(), key.to_string(), signed(waiter.0)])?;
         }
@@ -225,6 +228,10 @@ impl Writer {
         }
         for ((namespace, name), id, key) in &changes.idempotency_keys {
             self.run(sql::PUT_KEY, params![namespace.as_str(), name, id.0, signed(key.0)])?;
+        }
+        for ((namespace, name), thread) in &changes.threads {
+            let idle = thread.idle_since().map(|at| at.0);
+            self.run(sql::PUT_THREAD, params![namespace.as_str(), name, idle, encode(thread)?])?;
         }
         for ((namespace, key), waiter) in &changes.waits {
             self.run(sql::PUT_WAIT, params![namespace.as_str(), key.to_string(), signed(waiter.0)])?;

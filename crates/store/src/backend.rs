@@ -17,7 +17,9 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Budget, Error, FeedPage, Filter, Page, Session, Snapshot, Span, StoreSpace, StoreStats};
+use crate::{
+    Budget, Error, FeedPage, Filter, FollowUp, Page, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
+};
 
 /// Missing object, or credential, that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ impl std::fmt::Display for WaitKey {
         }
     }
 }
+
+/// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
+pub const THREAD_TTL: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
 /// A task's id in its namespace.
 pub type ScopedId = (Namespace, TaskId);
@@ -78,6 +83,7 @@ pub struct Load {
     pub aliases: Vec<NameKey>,
     pub dependents: Vec<DependentsPage>,
     pub idempotency_keys: Vec<NameKey>,
+    pub threads: Vec<NameKey>,
     pub waits: Vec<WaitsPage>,
     pub sessions: Vec<SessionKey>,
     pub ready: Vec<ReadyPage>,
@@ -220,6 +226,7 @@ pub struct Loaded {
     pub aliases: Vec<(NameKey, StateRow)>,
     pub dependents: Vec<Vec<TaskRow>>,
     pub idempotency_keys: Vec<(NameKey, IdempotencyRow)>,
+    pub threads: Vec<(NameKey, Stored<Thread>)>,
     pub waits: Vec<Vec<TaskKey>>,
     pub sessions: Vec<(SessionKey, Stored<Session>)>,
     pub ready: Vec<Vec<ReadyRow>>,
@@ -235,32 +242,9 @@ pub struct ExpiredRows {
     /// Whether there may be more tasks.
     pub more_tasks: bool,
     pub keys: Vec<NameKey>,
+    /// Threads that no task has used since [`THREAD_TTL`] before the bound for tasks.
+    pub threads: Vec<(NameKey, Stored<Thread>)>,
     pub sessions: Vec<SessionKey>,
-}
-
-/// Consequences of a command that did not fit into its commit. Later commits continue them, in pieces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FollowUp {
-    /// A task has ended: its dependents after this key, up to the last one that was created before the end, have not been
-    /// notified. Later ones were created with the end. The id and state are those of the task, whose record may be
-    /// undecodable by now.
-    Ended { task: TaskKey, id: TaskId, state: State, after: TaskKey, until: TaskKey },
-    /// A task was created: tasks still wait for its id or alias.
-    Found { waits: WaitsKey, task: TaskKey },
-    /// A credential may be used again: tasks still wait for it.
-    Lifted { waits: WaitsKey },
-    /// Tasks have found this one: it may be in a cycle with them.
-    Cycle { task: TaskKey },
-    /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not
-    /// been updated.
-    Agent {
-        namespace: Namespace,
-        name: AgentName,
-        after: Option<RoutePlace>,
-        /// Where it began, if not at the first place: after the last one it continues at the first, up to here.
-        end: Option<RoutePlace>,
-    },
 }
 
 /// What one write changes, atomically. Removals happen before additions of the same kind.
@@ -294,6 +278,8 @@ pub struct Changes {
     pub aliases: Vec<(NameKey, TaskKey)>,
     pub idempotency_keys: Vec<(NameKey, TaskId, TaskKey)>,
     pub removed_keys: Vec<NameKey>,
+    pub threads: Vec<(NameKey, Thread)>,
+    pub removed_threads: Vec<NameKey>,
     /// Tasks that wait for a missing object.
     pub waits: Vec<(WaitsKey, TaskKey)>,
     /// Tasks that no longer wait for an object.
@@ -337,6 +323,8 @@ impl Changes {
             self.aliases.len(),
             self.idempotency_keys.len(),
             self.removed_keys.len(),
+            self.threads.len(),
+            self.removed_threads.len(),
             self.waits.len(),
             self.removed_waits.len(),
             self.edges.len(),
@@ -382,6 +370,8 @@ pub trait Reader: Send + Sync + 'static {
     fn concurrency(&self) -> usize;
     fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error>;
     fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error>;
+    fn thread(&self, name: &NameKey) -> Result<Option<Thread>, Error>;
+    fn threads(&self, after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     /// Returns the lists of artifacts with these keys, in order.

@@ -22,6 +22,7 @@ pub mod prune;
 pub mod quota;
 pub mod reading;
 pub mod sessions;
+pub mod threads;
 pub mod timers;
 pub mod workers;
 
@@ -91,6 +92,9 @@ macro_rules! conformance {
                 tasks_wait_until_the_named_reset credentials_do_not_block_one_another
                 one_task_probes_a_limit_without_an_end failed_probes_wait_longer
                 queue_timeout_counts_no_cool_down lifted_limit_releases_a_long_queue
+            }
+            threads {
+                tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread
             }
             reading {
                 list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads

@@ -40,11 +40,13 @@ mod commit;
 pub mod conformance;
 pub mod engine;
 mod file_lock;
+mod follow_up;
 pub mod memory;
 mod records;
 pub mod single_writer;
 mod snapshot;
 mod space;
+mod thread;
 
 use std::fs::File;
 
@@ -56,20 +58,22 @@ use tokio::sync::mpsc;
 
 pub use backend::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage, ExpiredPage,
-    ExpiredRow, ExpiredRows, FollowUp, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader,
-    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsKey,
+    ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader, ReadyPage,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitKey, WaitsKey,
     WaitsPage, Written, stored_due,
 };
 pub use commit::{
     AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded,
 };
 pub use file_lock::{FileLock, LockError};
+pub use follow_up::FollowUp;
 pub use records::{
     Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
+pub use thread::Thread;
 
 /// Failure of a store. Nothing of the batch has happened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -124,6 +128,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the newest task of an alias.
     async fn newest(&self, alias: NameKey) -> Result<Option<Task>, Error>;
+
+    /// Returns a thread of tasks.
+    async fn thread(&self, name: NameKey) -> Result<Option<Thread>, Error>;
+
+    /// Returns threads with later names than `after`, by namespace and name.
+    async fn threads(&self, after: NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
 
     /// Returns the payload of a task.
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;

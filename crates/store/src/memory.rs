@@ -1,10 +1,12 @@
 //! In-memory store: the reference implementation of [`Backend`] and [`Reader`]. Tests compare other stores with it, and
 //! use it where durability does not matter.
 
+mod expired;
 mod oldest;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
+use std::ops::Bound;
 use std::slice::from_ref;
 use std::sync::Arc;
 
@@ -17,12 +19,11 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
-use self::oldest::{keys, oldest};
 use crate::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, DependentsPage,
-    Error, ExpiredPage, ExpiredRow, ExpiredRows, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load,
-    Loaded, LogSize, NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey,
-    Snapshot, Span, StateRow, StoreSpace, StoreStats, TaskRow, WaitsKey, WaitsPage, Written, stored_due,
+    Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page,
+    Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreSpace,
+    StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -44,6 +45,7 @@ struct Contents {
     written_at: Option<Timestamp>,
     away: Vec<Span>,
     aliases: HashMap<NameKey, TaskKey>,
+    threads: BTreeMap<NameKey, Thread>,
     /// With the id of the task, and the time at which it was removed.
     idempotency_keys: BTreeMap<NameKey, (TaskId, TaskKey, Option<Timestamp>)>,
     waits: BTreeSet<(WaitsKey, TaskKey)>,
@@ -66,13 +68,6 @@ impl Default for InMemoryStore {
         let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };
         Self { state: Arc::new(RwLock::new(contents)) }
     }
-}
-
-/// Returns about the stored size of a row of the log.
-fn row_size(events: &[Event]) -> LogSize {
-    let mut budget = Budget::UNLIMITED;
-    budget.spend(events);
-    LogSize { rows: 1, bytes: (Budget::UNLIMITED.bytes - budget.bytes) as u64 }
 }
 
 impl Contents {
@@ -122,31 +117,6 @@ impl Contents {
         due.into_iter().take(limit).map(|(_, key)| key).collect()
     }
 
-    fn expired(&self, page: &ExpiredPage) -> ExpiredRows {
-        let ended = |session: &Session| (!session.open).then_some(session.since);
-        let sessions = keys(oldest(&self.sessions, page.left_before, ended), page.limit);
-        let Some(before) = page.ended_before else {
-            return ExpiredRows { sessions, ..ExpiredRows::default() };
-        };
-        let tasks = oldest(&self.tasks, before, |(task, _)| task.ended_at).into_iter();
-        let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
-        let mut rows = ExpiredRows { sessions, keys: keys(orphans, page.limit), ..ExpiredRows::default() };
-        let mut logs = LogSize::default();
-        for (ended_at, key) in tasks.filter(|place| page.after.is_none_or(|after| *place > after)) {
-            if rows.tasks.len() == page.limit || logs.exceeds(page.logs) {
-                rows.more_tasks = true;
-                break;
-            }
-            let Some(row) = self.row(key) else { continue };
-            if !row.has_dependents {
-                let log = self.log.values().filter(|(task, _)| *task == key);
-                log.for_each(|(_, events)| logs.add(row_size(events)));
-            }
-            rows.tasks.push(ExpiredRow { ended_at, row });
-        }
-        rows
-    }
-
     fn remove(&mut self, task: &Task, now: Timestamp) {
         let key = task.key;
         self.tasks.remove(&key);
@@ -187,6 +157,8 @@ impl Contents {
         for (name, id, key) in &changes.idempotency_keys {
             self.idempotency_keys.insert(name.clone(), (*id, *key, None));
         }
+        self.threads.retain(|name, _| !changes.removed_threads.contains(name));
+        self.threads.extend(changes.threads.iter().cloned());
         for waiter in &changes.removed_waits {
             self.waits.remove(waiter);
         }
@@ -244,6 +216,7 @@ impl Backend for InMemoryStore {
                 let (id, key, _) = state.idempotency_keys.get(name)?;
                 Some(IdempotencyRow { id: *id, task: state.row(*key) })
             }),
+            threads: rows(&load.threads, |name| state.threads.get(name).cloned().map(Ok)),
             waits: load.waits.iter().map(|page| state.waiters(page)).collect(),
             sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
             ready: load.ready.iter().map(|page| state.ready(page)).collect(),
@@ -280,6 +253,16 @@ impl Reader for InMemoryStore {
         let state = self.state.read();
         let found = state.aliases.get(alias).and_then(|key| state.tasks.get(key));
         Ok(found.map(|(task, _)| task.clone()))
+    }
+
+    fn thread(&self, name: &NameKey) -> Result<Option<Thread>, Error> {
+        Ok(self.state.read().threads.get(name).cloned())
+    }
+
+    fn threads(&self, after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error> {
+        let state = self.state.read();
+        let later = state.threads.range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(later.take(limit).map(|(name, thread)| (name.clone(), thread.clone())).collect())
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

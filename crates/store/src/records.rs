@@ -267,6 +267,7 @@ pub struct Filter {
     pub labels: BTreeMap<String, String>,
     pub owner: Option<String>,
     pub alias: Option<String>,
+    pub thread: Option<String>,
     pub parent: Option<TaskId>,
     /// Inclusive lower bound of the creation time.
     pub created_after: Option<Timestamp>,
@@ -286,6 +287,7 @@ impl Filter {
             && self.labels.iter().all(|(key, value)| task.labels.get(key) == Some(value))
             && self.owner.as_ref().is_none_or(|owner| task.owner == *owner)
             && self.alias.as_ref().is_none_or(|alias| task.alias.as_ref() == Some(alias))
+            && self.thread.as_ref().is_none_or(|thread| task.thread.as_ref() == Some(thread))
             && self.parent.is_none_or(|parent| task.parent == Some(parent))
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)

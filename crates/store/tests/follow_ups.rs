@@ -38,7 +38,8 @@ fn create(number: usize, change: impl FnOnce(&mut Task)) -> Command {
 }
 
 fn after(number: usize, key: DependencyKey) -> Command {
-    let dependency = Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing };
+    let dependency =
+        Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing, of_thread: false };
     create(number, |task| task.dependencies = vec![dependency])
 }
 

@@ -210,8 +210,12 @@ fn dependents(count: usize) -> Vec<Command> {
         };
         let key = task::DependencyKey::Id(id(0));
         let on_failure = task::OnFailure::Fail;
-        create.task.dependencies =
-            vec![task::Dependency { key, on_failure, state: task::DependencyState::Missing }];
+        create.task.dependencies = vec![task::Dependency {
+            key,
+            on_failure,
+            state: task::DependencyState::Missing,
+            of_thread: false,
+        }];
         Command::Create(create)
     };
     (1..=count).map(dependent).collect()
@@ -275,8 +279,12 @@ fn large_follow_up_continues_in_pieces_between_other_commands() {
             unreachable!()
         };
         let (key, on_failure) = (task::DependencyKey::Id(id(number)), task::OnFailure::Fail);
-        dependent.task.dependencies =
-            vec![task::Dependency { key, on_failure, state: task::DependencyState::Missing }];
+        dependent.task.dependencies = vec![task::Dependency {
+            key,
+            on_failure,
+            state: task::DependencyState::Missing,
+            of_thread: false,
+        }];
         let own = create(number, Target::Agent(agent(0)), None);
         let batch = vec![own, Command::Create(dependent), cancel(number), cancel(number + 10_000)];
         engine.backend().calls = Calls::default();
@@ -301,7 +309,7 @@ fn needing(number: usize, keys: impl IntoIterator<Item = task::DependencyKey>) -
     let on_failure = task::OnFailure::Fail;
     let state = task::DependencyState::Missing;
     create.task.dependencies =
-        keys.into_iter().map(|key| task::Dependency { key, on_failure, state }).collect();
+        keys.into_iter().map(|key| task::Dependency { key, on_failure, state, of_thread: false }).collect();
     Command::Create(create)
 }
 

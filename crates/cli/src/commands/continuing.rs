@@ -127,6 +127,7 @@ impl New {
             input: None,
             inputs: Vec::new(),
             depends_on: Vec::new(),
+            thread: String::new(),
             start_time: None,
             secret_names: Vec::new(),
             ..given

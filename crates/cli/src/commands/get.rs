@@ -14,6 +14,7 @@ Examples:
   rota get tasks --state running,queued
   rota get tasks --label team=web --limit 10 -o json
   rota get task build -o yaml
+  rota get tasks --thread docs
   rota get agents
   rota get workers --agent coder";
 
@@ -35,6 +36,9 @@ pub struct Get {
     /// Only tasks or workers of this agent
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
+    /// Only tasks of this thread
+    #[arg(long, value_name = "NAME")]
+    pub thread: Option<String>,
     /// Maximum number of tasks
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub limit: usize,
@@ -120,6 +124,7 @@ impl Get {
             states: self.state.iter().map(|state| state.to_api().into()).collect(),
             agent: self.agent.clone().unwrap_or_default(),
             labels: pairs::map(&self.label),
+            thread: self.thread.clone().unwrap_or_default(),
             ..TaskFilter::default()
         };
         let request = ListTasksRequest {

@@ -36,6 +36,7 @@ mod serve;
 pub mod server;
 mod signals;
 mod storage;
+pub mod threads;
 pub mod top;
 mod track;
 pub mod update;

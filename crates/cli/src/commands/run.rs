@@ -25,6 +25,7 @@ Examples:
   rota run --agent coder --workspace . \"Fix the failing test\"
   rota run --agent coder --workspace . --apply \"Fix the failing test\"
   rota run --agent coder --workspace . --apply --done-when \"make test\" \"Fix the failing test\"
+  rota run --agent coder --thread docs \"Then describe it in the docs\"
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
   rota run --agent shell --command -- make check
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
@@ -85,6 +86,9 @@ pub struct Run {
     /// Comma-separated tasks that must succeed first; may be repeated
     #[arg(long, value_name = "TASK", value_delimiter = ',')]
     pub depends_on: Vec<String>,
+    /// Thread of the task, whose tasks run one after the other and continue one conversation
+    #[arg(long, value_name = "NAME")]
+    pub thread: Option<String>,
     /// Environment variable of the task; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub env: Vec<Pair>,
@@ -229,6 +233,7 @@ impl Run {
                     .iter()
                     .map(|task| Dependency { task: task.clone(), on_failure: None })
                     .collect(),
+                thread: self.thread.clone(),
                 priority: self.priority,
                 limits: (limits != Limits::default()).then_some(limits),
                 retry: (retry != RetryPolicy::default()).then_some(retry),

@@ -1,7 +1,7 @@
 //! Tables of tasks, agents, workers, capabilities and results.
 
 use rota_proto::names;
-use rota_proto::v1::{Agent, Capability, Task, Worker, runtime, target};
+use rota_proto::v1::{Agent, Capability, Task, TaskState, Thread, Worker, runtime, target};
 
 use super::text::{age, cool_downs, elapsed, first_line, money, name, ran, reason, state};
 use super::{Paint, Table};
@@ -101,6 +101,29 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
         ];
         let limit = limited.then(|| plain(cool_downs(&status)));
         table.row(namespace(all, &agent.name).into_iter().chain(row).chain(limit));
+    }
+    table
+}
+
+pub fn threads(threads: &[Thread], all: bool) -> Table {
+    let mut table = new_table(all, &["NAME", "TASKS", "OPEN", "LAST", "TOKENS", "COST", "USED"]);
+    for thread in threads {
+        let usage = thread.usage.clone().unwrap_or_default();
+        // One that was removed has no state.
+        let last = match thread.last_state() {
+            TaskState::Unspecified => plain(""),
+            known => (state(known).to_owned(), known.into()),
+        };
+        let row = [
+            plain(names::last(&thread.name)),
+            plain(thread.tasks.to_string()),
+            plain(thread.open_tasks.to_string()),
+            last,
+            plain((usage.input_tokens + usage.output_tokens).to_string()),
+            plain(money(usage.cost_micro_usd)),
+            plain(age(thread.use_time.as_ref())),
+        ];
+        table.row(namespace(all, &thread.name).into_iter().chain(row));
     }
     table
 }

@@ -1,7 +1,7 @@
 //! Tasks that continue others, with scripts in place of a model.
 
 use anyhow::Result;
-use rota_proto::v1::{Event, event};
+use rota_proto::v1::{Event, TaskState, event};
 use rota_testkit::tasks;
 
 use crate::{Fixture, Graces};
@@ -71,5 +71,48 @@ async fn scripts_continue_what_they_remember() -> Result<()> {
         }
         fixture.apply("bad.yaml", &manifest).await.failed(code, words);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tasks_of_a_thread_continue_each_other() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agents.yaml", AGENTS).await.success();
+    let _workers = [fixture.worker("actor", "one", 2).await?, fixture.worker("actor", "two", 2).await?];
+    let thread = "  thread: talk\n";
+    let hold = "{remember: one}, {ask: May it end?}, {usage: {outputTokens: 5, costUsd: '0.01'}}";
+    for (name, steps) in [
+        ("first", hold),
+        ("second", "{recall: true}, {fail: {class: Invalid}}"),
+        ("third", "{recall: true}, {remember: three}"),
+    ] {
+        fixture.apply(&format!("{name}.yaml"), &task(name, thread, steps)).await.success();
+    }
+    let client = fixture.client()?;
+    let first =
+        tasks::until_state(&client, "namespaces/default/tasks/first", TaskState::InputRequired).await?;
+    let explained = fixture.rota(&["explain", "second"]).await.success();
+    assert!(explained.contains(&format!("waits for task {} of thread talk", first.uid)), "{explained}");
+    let listed = fixture.rota(&["threads"]).await.success();
+    let row = listed.lines().find(|row| row.starts_with("talk")).unwrap();
+    assert!(row.contains(" 3 ") && row.contains("Pending"), "{listed}");
+    tasks::answer(&client, &first.name, "yes").await?;
+    fixture.rota(&["wait", "third", "--timeout", "1m"]).await.success();
+    assert_eq!(messages(&fixture, "second").await?, ["one\n"]);
+    assert_eq!(messages(&fixture, "third").await?, ["one\n"]);
+    fixture.apply("fourth.yaml", &task("fourth", thread, "{recall: true}")).await.success();
+    fixture.rota(&["wait", "fourth", "--timeout", "1m"]).await.success();
+    assert_eq!(messages(&fixture, "fourth").await?, ["one\nthree\n"]);
+    let listed = fixture.rota(&["threads", "-o", "json"]).await.json();
+    let talk = &listed["threads"][0];
+    assert_eq!(
+        (talk["tasks"].as_str(), talk["lastState"].as_str()),
+        (Some("4"), Some("TASK_STATE_SUCCEEDED"))
+    );
+    assert_eq!(talk["usage"]["costMicroUsd"], "10000");
+    let table = fixture.rota(&["get", "tasks", "--thread", "talk"]).await.success();
+    assert_eq!(table.lines().count(), 5, "{table}");
+    let other = "apiVersion: rota.dev/v1alpha1\nkind: Task\nmetadata: {name: other}\nspec: {agent: shell, thread: talk}\n";
+    fixture.apply("other.yaml", other).await.failed(1, &["spec.thread", "runtime scripted"]);
     Ok(())
 }

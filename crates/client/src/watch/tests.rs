@@ -114,6 +114,7 @@ impl TaskService for Fake {
         batch_create_tasks(v1::BatchCreateTasksRequest) -> v1::BatchCreateTasksResponse;
         get_task(v1::GetTaskRequest) -> v1::Task;
         list_tasks(v1::ListTasksRequest) -> v1::ListTasksResponse;
+        list_threads(v1::ListThreadsRequest) -> v1::ListThreadsResponse;
         update_task(v1::UpdateTaskRequest) -> v1::Task;
         cancel_task(v1::CancelTaskRequest) -> v1::Task;
         retry_task(v1::RetryTaskRequest) -> v1::Task;

@@ -43,7 +43,9 @@ impl Task {
             Command::UseModel { attempt, access } => step.use_model(&attempt, access)?,
             Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
             Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
-            Command::KeepArtifacts { attempt, list } => step.keep_artifacts(&attempt, list)?,
+            Command::KeepArtifacts { attempt, list, checkpoint } => {
+                step.keep_artifacts(&attempt, list, checkpoint)?;
+            }
             Command::Finish { attempt, last, completion, usage, session, jitter } => {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
@@ -68,6 +70,7 @@ impl Task {
             Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
+            Command::ThreadPassedOn { id, next } => step.thread_passed_on(id, next),
             Command::Cycle { path, omitted } => step.cycle(&path, omitted)?,
             Command::AgentAppeared { defaults } => {
                 step.task.agent_known = true;
@@ -89,13 +92,19 @@ impl Task {
 }
 
 impl Step<'_> {
-    pub(super) fn keep_artifacts(&mut self, attempt: &AttemptRef, list: Bytes) -> Result<(), Rejected> {
+    pub(super) fn keep_artifacts(
+        &mut self,
+        attempt: &AttemptRef,
+        list: Bytes,
+        checkpoint: bool,
+    ) -> Result<(), Rejected> {
         if let FenceCheck::Stale = self.check_fence(attempt)? {
             self.reply(Reply::Stale);
             return Ok(());
         }
         self.start();
         self.task.has_artifacts = true;
+        self.task.has_checkpoint |= checkpoint;
         self.out.artifacts = Some(list);
         Ok(())
     }

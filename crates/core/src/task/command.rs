@@ -61,6 +61,8 @@ pub enum Command {
         attempt: AttemptRef,
         /// Encoded `ArtifactList` of the API.
         list: Bytes,
+        /// Whether another attempt or task can continue from it.
+        checkpoint: bool,
     },
     /// The attempt has ended, with all of its processes.
     Finish {
@@ -142,6 +144,12 @@ pub enum Command {
     /// The credential may be used again.
     QuotaLifted {
         credential: CredentialId,
+    },
+    /// The task before this one in its thread has ended before the one that it waited for itself: this one waits for that.
+    ThreadPassedOn {
+        /// The task that has ended.
+        id: TaskId,
+        next: TaskId,
     },
     /// The task is part of a dependency cycle.
     Cycle {

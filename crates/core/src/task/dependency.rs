@@ -54,9 +54,18 @@ pub struct Dependency {
     /// What happens if it does not succeed.
     pub on_failure: OnFailure,
     pub state: DependencyState,
+    /// Whether it is the task before this one in its thread, whose result is not passed on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_thread: bool,
 }
 
 impl Dependency {
+    /// Returns the dependency on the task before in a thread, which runs.
+    pub fn of_thread(id: TaskId) -> Self {
+        let state = DependencyState::Waiting(id);
+        Self { key: DependencyKey::Id(id), on_failure: OnFailure::Continue, state, of_thread: true }
+    }
+
     /// Returns the id of the task, once it exists.
     pub fn id(&self) -> Option<TaskId> {
         match self.state {
@@ -71,6 +80,14 @@ impl Dependency {
 }
 
 impl Task {
+    /// Returns the task of its thread that it waits for.
+    pub fn waits_in_thread(&self) -> Option<TaskId> {
+        self.dependencies.iter().find_map(|dependency| match dependency.state {
+            DependencyState::Waiting(id) if dependency.of_thread => Some(id),
+            _ => None,
+        })
+    }
+
     /// Whether every dependency has ended.
     pub(super) fn dependencies_over(&self) -> bool {
         self.dependencies.iter().all(Dependency::is_over)
@@ -121,6 +138,15 @@ impl Step<'_> {
         }
         self.settle();
         Ok(())
+    }
+
+    pub(super) fn thread_passed_on(&mut self, id: TaskId, next: TaskId) {
+        for dependency in &mut self.task.dependencies {
+            if dependency.of_thread && dependency.state == DependencyState::Waiting(id) {
+                *dependency = Dependency::of_thread(next);
+            }
+        }
+        // It may also depend on it otherwise.
     }
 
     pub(super) fn cycle(&mut self, path: &[TaskId], omitted: usize) -> Result<(), Rejected> {

@@ -1,6 +1,8 @@
 //! Explanation of why a task is not running: causes from its record, then from the scheduler's view of workers and
 //! queues.
 
+mod unavailable;
+
 use std::collections::BTreeMap;
 
 use super::{DependencyState, Desired, Refusal, State, Task};
@@ -15,6 +17,11 @@ pub enum Wait {
     Dependency {
         /// Id or alias, as the dependency was declared.
         name: String,
+        id: TaskId,
+    },
+    /// Task before it in its thread.
+    Thread {
+        thread: String,
         id: TaskId,
     },
     DependencyMissing(String),
@@ -44,6 +51,9 @@ impl Task {
         for dependency in &self.dependencies {
             match dependency.state {
                 DependencyState::Missing => waits.push(Wait::DependencyMissing(dependency.key.to_string())),
+                DependencyState::Waiting(id) if dependency.of_thread => {
+                    waits.push(Wait::Thread { thread: self.thread.clone().unwrap_or_default(), id });
+                }
                 DependencyState::Waiting(id) => {
                     waits.push(Wait::Dependency { name: dependency.key.to_string(), id });
                 }
@@ -182,6 +192,14 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
                 format!("see `rota explain {id}`"),
             )
         }
+        Wait::Thread { thread, id } => {
+            let state = context.dependencies.get(&id).map(|state| format!(" ({})", state.name()));
+            cause(
+                "thread",
+                format!("waits for task {id} of thread {thread}{}", state.unwrap_or_default()),
+                format!("see `rota explain {id}`"),
+            )
+        }
         Wait::DependencyMissing(name) => cause(
             "dependency_missing",
             format!("dependency {name} does not exist yet"),
@@ -317,7 +335,7 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
             "start another worker, or wait until they are replaced",
         ));
     } else if capacity.free == 0 {
-        causes.extend(unavailable(&who, capacity, context));
+        causes.extend(unavailable::causes(&who, capacity, context));
         let available = capacity.workers.saturating_sub(capacity.unavailable);
         if available > 0 {
             causes.push(cause(
@@ -344,28 +362,6 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
         let (position, ahead) = (capacity.ahead + 1, capacity.ahead);
         let message = format!("position {position} in the queue: {ahead} tasks of the same route are first");
         causes.push(cause("behind", message, ""));
-    }
-    causes
-}
-
-/// Explains which workers get no tasks, before how busy the others are.
-fn unavailable(who: &str, capacity: RouteCapacity, context: &Context) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    if capacity.suspended > 0 {
-        let (count, all) = (capacity.suspended, capacity.workers);
-        causes.push(cause(
-            "worker_breaker_open",
-            format!("{count} of the {all} workers for {who} get no tasks: their circuit breakers are open after consecutive failures of the worker itself"),
-            "see `rota workers`, and repair or restart these workers",
-        ));
-    }
-    if let (true, Some((worker, reason))) = (capacity.not_ready > 0, &context.not_ready) {
-        let (count, all) = (capacity.not_ready, capacity.workers);
-        causes.push(cause(
-            "worker_not_ready",
-            format!("{count} of the {all} workers for {who} take no tasks; worker {worker}: {reason}"),
-            format!("see `rota workers {worker}`, and repair its machine: it takes tasks again by itself"),
-        ));
     }
     causes
 }

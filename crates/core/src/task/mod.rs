@@ -132,6 +132,9 @@ pub struct Task {
     /// Task that this one is part of.
     #[serde(default, skip_serializing_if = "none")]
     pub parent: Option<TaskId>,
+    /// Thread that it belongs to: its tasks run one after the other, each continuing the conversation of those before it.
+    #[serde(default, skip_serializing_if = "none")]
+    pub thread: Option<String>,
     /// Task that this one repeats.
     #[serde(default, skip_serializing_if = "none")]
     pub retry_of: Option<TaskId>,
@@ -287,6 +290,9 @@ pub struct Task {
     /// Whether artifacts are stored for it: of its input, or of an attempt.
     #[serde(default, skip_serializing_if = "no")]
     pub has_artifacts: bool,
+    /// Whether an attempt has left a checkpoint, from which another task can continue.
+    #[serde(default, skip_serializing_if = "no")]
+    pub has_checkpoint: bool,
     /// Size of the result in bytes; zero in records of earlier versions.
     #[serde(default, skip_serializing_if = "zero")]
     pub result_size: u64,

@@ -60,12 +60,17 @@ pub(crate) fn capabilities() -> Target {
 
 pub(crate) fn after(number: u128, on_failure: OnFailure) -> Dependency {
     let id = id(number);
-    Dependency { key: DependencyKey::Id(id), on_failure, state: DependencyState::Waiting(id) }
+    Dependency {
+        key: DependencyKey::Id(id),
+        on_failure,
+        state: DependencyState::Waiting(id),
+        of_thread: false,
+    }
 }
 
 pub(crate) fn missing(alias: &str, on_failure: OnFailure) -> Dependency {
     let key = DependencyKey::Alias(alias.to_owned());
-    Dependency { key, on_failure, state: DependencyState::Missing }
+    Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false }
 }
 
 pub(crate) fn update(desired: Desired) -> Command {

@@ -74,6 +74,7 @@ impl TaskSpec {
             strict: self.strict,
             continue_from: self.continue_from.clone().unwrap_or_default(),
             fork: self.fork,
+            thread: self.thread.clone().unwrap_or_default(),
             agent_secrets: self
                 .secret_names
                 .as_ref()
@@ -124,9 +125,11 @@ spec:
   strict: true
   continueFrom: before
   fork: true
+  thread: talk
 ",
         );
-        assert_eq!(task.validate(), []);
+        let wrong: Vec<_> = task.validate().iter().map(|wrong| wrong.field.clone()).collect();
+        assert_eq!(wrong, ["spec.thread"], "the only exclusive ones");
         let request = task.to_request("default", "x");
         assert_eq!(
             (request.parent.as_str(), request.idempotency_key.as_str()),
@@ -154,7 +157,7 @@ spec:
                         {"delay": "1s"}, {"fail": {"class": "rate_limit", "attempts": 1}}]}},
                     "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
                     "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
-                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true,
+                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk",
                 },
             })
         );

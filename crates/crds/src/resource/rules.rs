@@ -42,6 +42,7 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "strict",
     "continueFrom",
     "fork",
+    "thread",
     "isolation",
     "podOverrides",
     "secretNames",

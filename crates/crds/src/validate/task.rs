@@ -64,6 +64,10 @@ impl Task {
         if let Some(source) = &spec.continue_from {
             check.field("continueFrom").dns_name(source, 63);
         }
+        if let Some(thread) = &spec.thread {
+            check.field("thread").dns_name(thread, 63);
+            check.field("thread").require(spec.continue_from.is_none(), "excludes continueFrom");
+        }
         check.field("fork").require(!spec.fork || spec.continue_from.is_some(), "requires continueFrom");
         if let Some(parent) = &spec.parent_task {
             check.field("parentTask").dns_name(parent, 63);

@@ -161,6 +161,8 @@ fn invalid_tasks_are_reported() {
         ),
         ("{parentTask: A}", "spec.parentTask", "not a valid name"),
         ("{continueFrom: A}", "spec.continueFrom", "not a valid name"),
+        ("{thread: A}", "spec.thread", "not a valid name"),
+        ("{thread: a, continueFrom: b}", "spec.thread", "excludes"),
         ("{fork: true}", "spec.fork", "requires continueFrom"),
         ("{secretNames: [A-B]}", "spec.secretNames[0]", "not a valid variable name"),
         ("{secretNames: [A, A]}", "spec.secretNames[1]", "duplicate"),

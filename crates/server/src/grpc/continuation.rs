@@ -9,8 +9,9 @@ use tonic::Status;
 
 use super::create::Creator;
 use crate::artifacts;
+use crate::store_client::StoreClient;
 use crate::wire::names::{self, TaskName};
-use crate::wire::status::{hinted, invalid};
+use crate::wire::status::{self, hinted, invalid};
 
 const FIELD: &str = "task.spec.continue_from";
 
@@ -21,6 +22,12 @@ impl Creator {
         task: &Task,
         spec: &mut v1::TaskSpec,
     ) -> Result<Option<ArtifactList>, Status> {
+        if let Some(thread) = &task.thread {
+            if !spec.continue_from.is_empty() {
+                return Err(invalid(FIELD, "excludes a thread, whose tasks continue each other"));
+            }
+            self.check_thread(task, thread, spec).await?;
+        }
         if spec.continue_from.is_empty() {
             return match spec.fork {
                 true => Err(invalid("task.spec.fork", "is only for a task with continue_from")),
@@ -42,17 +49,8 @@ impl Creator {
             let hint = "wait for its end, or fork it: `rota fork`, or `fork` in the spec";
             return Err(hinted("TASK_NOT_ENDED", text, hint));
         }
-        let payload = self.store.payload(&source).await?.unwrap_or_default();
-        let its = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
-        if let (Some(its), Some(own)) = (self.kind(&source, &its), self.kind(task, spec))
-            && its != own
-        {
-            return Err(invalid(
-                FIELD,
-                format!("task {} has the runtime {its}, and this one {own}", source.id),
-            ));
-        }
-        match self.checkpoint_of(&source).await? {
+        self.check_kinds(FIELD, &source, task, spec).await?;
+        match checkpoint_of(&self.store, &source).await? {
             Some(list) => Ok(Some(list)),
             None => Err(no_checkpoint(source.id)),
         }
@@ -66,10 +64,35 @@ impl Creator {
         Ok(lists.into_iter().filter_map(|input| input.list).find_map(checkpoint))
     }
 
-    /// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself.
-    async fn checkpoint_of(&self, task: &Task) -> Result<Option<ArtifactList>, Status> {
-        let lists = artifacts::of_task(&self.store, task, 0..=u32::MAX).await?;
-        Ok(lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint))
+    /// Fails if the conversation of a thread cannot be continued by a task.
+    async fn check_thread(&self, task: &Task, thread: &str, spec: &v1::TaskSpec) -> Result<(), Status> {
+        let name = (task.namespace.clone(), thread.to_owned());
+        let Some(thread) = self.store.reads().thread(name).await.map_err(status::store)? else {
+            return Ok(());
+        };
+        let id = thread.conversation.map_or(thread.last, |(_, id)| id);
+        match self.store.record(&task.namespace, id).await? {
+            Some(before) => self.check_kinds("task.spec.thread", &before, task, spec).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if two tasks have different kinds of runtimes, as far as their agents are known.
+    async fn check_kinds(
+        &self,
+        field: &str,
+        before: &Task,
+        task: &Task,
+        spec: &v1::TaskSpec,
+    ) -> Result<(), Status> {
+        let payload = self.store.payload(before).await?.unwrap_or_default();
+        let its = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
+        match (self.kind(before, &its), self.kind(task, spec)) {
+            (Some(its), Some(own)) if its != own => {
+                Err(invalid(field, format!("task {} has the runtime {its}, and this one {own}", before.id)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the kind of a task's runtime; `None` if its agent is not known.
@@ -80,6 +103,12 @@ impl Creator {
             agent.spec.runtime.as_ref()?.kind.as_ref().map(kind)
         })
     }
+}
+
+/// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself.
+pub(crate) async fn checkpoint_of(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
+    let lists = artifacts::of_task(store, task, 0..=u32::MAX).await?;
+    Ok(lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint))
 }
 
 fn kind(kind: &Kind) -> &'static str {

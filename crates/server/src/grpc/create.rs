@@ -129,7 +129,7 @@ impl Creator {
         let inputs = self.inputs(&task.namespace, &payload.inputs, source).await?;
         let (artifacts, inputs) = inputs.unzip();
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
-        let waits = !task.dependencies.is_empty() || task.not_before.is_some();
+        let waits = !task.dependencies.is_empty() || task.not_before.is_some() || task.thread.is_some();
         let forbidden = self.forbidden(&task, &payload);
         let offers = !request.validate_only && !waits && forbidden.is_none();
         let reservation = if offers { self.scheduler.reserve(&route, id) } else { None };

@@ -156,7 +156,7 @@ impl Explainer {
     async fn dependencies(&self, task: &Task) -> Result<BTreeMap<TaskId, State>, Status> {
         let mut states = BTreeMap::new();
         let ids = task.waits().into_iter().filter_map(|wait| match wait {
-            Wait::Dependency { id, .. } => Some(id),
+            Wait::Dependency { id, .. } | Wait::Thread { id, .. } => Some(id),
             _ => None,
         });
         for id in ids.take(MAX_NAMED) {

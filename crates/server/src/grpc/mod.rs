@@ -22,6 +22,7 @@ mod pools;
 mod storage;
 mod streams;
 mod tasks;
+mod threads;
 pub(crate) mod traced;
 mod watch_agents;
 

@@ -20,7 +20,7 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{feed, follow, managed};
+use super::{feed, follow, managed, threads};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
@@ -216,6 +216,13 @@ impl TaskService for Tasks {
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 
+    async fn list_threads(
+        &self,
+        request: Request<v1::ListThreadsRequest>,
+    ) -> Result<Response<v1::ListThreadsResponse>, Status> {
+        threads::list(&self.store, request.get_ref()).await.map(Response::new)
+    }
+
     async fn update_task(
         &self,
         request: Request<v1::UpdateTaskRequest>,
@@ -368,6 +375,7 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         labels: given.labels,
         owner: text(given.owner),
         alias: text(given.alias),
+        thread: text(given.thread),
         parent: text(given.parent_task)
             .map(|id| id.parse().map_err(|_| invalid("filter.parent_task", "is not a task's id")))
             .transpose()?,

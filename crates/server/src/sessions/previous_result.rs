@@ -29,8 +29,9 @@ pub(super) async fn get(
         task_id: &request.task_id,
         fence: request.fence,
     };
-    let task =
-        running::task(deps, holder, named, |task| task.dependencies.iter().any(|one| needs(one.state)));
+    let task = running::task(deps, holder, named, |task| {
+        task.dependencies.iter().any(|one| !one.of_thread && needs(one.state))
+    });
     let task = task.await?;
     let dependency = store.record(&task.namespace, id).await?.ok_or_else(absent)?;
     let result = store.result(&dependency).await?;

@@ -71,7 +71,7 @@ mod tests {
         ),
         (
             "rota.v1.TaskService",
-            &["BatchCreateTasks", "RetryTask", "WatchTask", "SendTaskInput", "AttachTask"],
+            &["BatchCreateTasks", "RetryTask", "ListThreads", "WatchTask", "SendTaskInput", "AttachTask"],
             ADMINS,
         ),
         (

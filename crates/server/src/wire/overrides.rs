@@ -51,6 +51,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         depends_on: _,
         continue_from: _,
         fork: _,
+        thread: _,
         start_time: _,
         owner: _,
         parent_task: _,

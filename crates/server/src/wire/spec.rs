@@ -68,6 +68,10 @@ pub(crate) fn check(
         "" => None,
         alias => Some(names::alias("task.alias", alias)?),
     };
+    let thread = match spec.thread.as_str() {
+        "" => None,
+        thread => Some(names::alias(&at("thread"), thread)?),
+    };
     let priority = given.priority.map_or(Some(Priority::NORMAL), Priority::new);
     let priority = priority.ok_or_else(|| invalid("task.priority", "must be from 0 to 10"))?;
     if spec.title.is_empty() {
@@ -83,6 +87,7 @@ pub(crate) fn check(
         title: spec.title.clone(),
         owner: spec.owner.clone(),
         parent,
+        thread,
         labels: given.labels.into_iter().collect(),
         priority,
         desired: v1::DesiredState::try_from(given.desired_state)
@@ -194,7 +199,7 @@ fn dependencies(given: &[v1::Dependency]) -> Result<Vec<Dependency>, Status> {
             v1::OnDependencyFailure::Continue => OnFailure::Continue,
             v1::OnDependencyFailure::Cancel => OnFailure::Cancel,
         };
-        dependencies.push(Dependency { key, on_failure, state: DependencyState::Missing });
+        dependencies.push(Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false });
     }
     Ok(dependencies)
 }

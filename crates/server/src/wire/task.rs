@@ -52,6 +52,7 @@ fn brief(task: &Task) -> v1::TaskSpec {
         title: task.title.clone(),
         owner: task.owner.clone(),
         target: Some(super::target::to_wire(&task.target)),
+        thread: task.thread.clone().unwrap_or_default(),
         parent_task: task.parent.map(|id| id.to_string()).unwrap_or_default(),
         isolation: if task.target.is_own() { v1::Isolation::Pod.into() } else { 0 },
         ..v1::TaskSpec::default()
@@ -86,6 +87,7 @@ fn wait(wait: Wait) -> v1::Wait {
     use v1::WaitReason as Reason;
     let (reason, what, until) = match wait {
         Wait::Dependency { name, .. } => (Reason::Dependency, name, None),
+        Wait::Thread { id, .. } => (Reason::Dependency, id.to_string(), None),
         Wait::DependencyMissing(name) => (Reason::DependencyMissing, name, None),
         Wait::AgentMissing(name) => (Reason::AgentMissing, name, None),
         Wait::StartTime(at) => (Reason::StartTime, String::new(), Some(at)),

@@ -99,7 +99,8 @@ fn damaged_task_is_not_taken_for_a_missing_one() {
     again.key = Some("0".to_owned());
     let Command::Create(mut dependent) = create(2, 10) else { unreachable!() };
     let (key, on_failure) = (DependencyKey::Id(id(0)), OnFailure::Fail);
-    dependent.task.dependencies = vec![Dependency { key, on_failure, state: DependencyState::Missing }];
+    dependent.task.dependencies =
+        vec![Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false }];
     let batch = vec![Command::Create(again), Command::Create(dependent), create(0, 10)];
     for reply in run(&mut engine, batch, NOW).replies {
         assert!(matches!(reply, Err(Refused::Corrupt { .. })), "{reply:?}");
@@ -171,7 +172,8 @@ fn damaged_end_reaches_its_dependents() {
     let dependent = |number| {
         let Command::Create(mut dependent) = create(number, 10) else { unreachable!() };
         let (key, on_failure) = (DependencyKey::Id(id(0)), OnFailure::Fail);
-        dependent.task.dependencies = vec![Dependency { key, on_failure, state: DependencyState::Missing }];
+        dependent.task.dependencies =
+            vec![Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false }];
         Command::Create(dependent)
     };
     let mut batch = vec![create(0, 10)];

@@ -22,7 +22,7 @@ fn counts(engine: &mut Engine<Writer>) -> Vec<(&'static str, u32)> {
 }
 
 fn on(key: DependencyKey) -> Dependency {
-    Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing }
+    Dependency { key, on_failure: OnFailure::Fail, state: DependencyState::Missing, of_thread: false }
 }
 
 fn cancel(number: u128) -> Command {

@@ -78,6 +78,7 @@ fn add_dependents(old: &Connection) {
         old.query_row("SELECT record FROM tasks WHERE id = ?", [bytes(WAITING)], |row| row.get(0)).unwrap();
     let mut task: Task = rmp_serde::from_slice(&record).unwrap();
     let need = |id, state| Dependency {
+        of_thread: false,
         key: DependencyKey::Id(TaskId(Uuid::from_u128(id))),
         on_failure: OnFailure::Fail,
         state,

@@ -236,7 +236,11 @@ pub async fn artifacts_are_listed_by_attempt_until_the_prune(t: &mut Harness) {
     assert!(t.create(create).await.has_artifacts);
     let worker = t.hello("w").await;
     let task = started(t, &worker).await;
-    let keep = |attempt, list: &'static str| Command::KeepArtifacts { attempt, list: list.into() };
+    let keep = |attempt, list: &'static str| Command::KeepArtifacts {
+        attempt,
+        list: list.into(),
+        checkpoint: false,
+    };
     t.ask(task.id, keep(attempt_of(&task), "early")).await.unwrap();
     t.ask(task.id, keep(attempt_of(&task), "late")).await.unwrap();
     t.finish(&task, Completion::Failed(Failure::new(Class::Crash, "it fell"))).await.unwrap();

@@ -395,5 +395,5 @@ pub(super) fn on_alias(alias: &str) -> Dependency {
 }
 
 pub(super) fn depend(key: DependencyKey, on_failure: OnFailure) -> Dependency {
-    Dependency { key, on_failure, state: DependencyState::Missing }
+    Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false }
 }

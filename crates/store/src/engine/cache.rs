@@ -29,6 +29,16 @@ impl<K: Eq + Hash + Clone + Ord, V> Cells<K, V> {
         self.0.get(key)?.value.as_ref()
     }
 
+    /// Whether a row, or that there is none, is known.
+    pub(super) fn knows(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Takes in that there is no row, unless one is known.
+    pub(super) fn learn_absent(&mut self, key: K) {
+        self.0.entry(key).or_insert(Cell { value: None, changed: false });
+    }
+
     pub(super) fn learn(&mut self, rows: impl IntoIterator<Item = (K, V)>) {
         for (key, value) in rows {
             self.0.entry(key).or_insert(Cell { value: Some(value), changed: false });

@@ -10,10 +10,11 @@ use super::Engine;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::memory::Live;
 use super::prune::MAX_LOGS;
+use super::threads;
 use super::write_set::Found;
 use crate::{
     Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, ScopedId,
-    SessionKey, StateRow, Stored, TaskRow, WaitKey, WaitsPage,
+    SessionKey, StateRow, Stored, TaskRow, Thread, WaitKey, WaitsPage,
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
@@ -23,7 +24,7 @@ pub(super) const FIRST_DEPENDENTS: usize = 16;
 fn may_end(command: &task::Command) -> bool {
     use task::Command::{
         Accept, AgentAppeared, AgentDeleted, Assign, DependencyEnded, DependencyFound, GiveInput, Report,
-        Resume,
+        Resume, ThreadPassedOn,
     };
     match command {
         Accept(_)
@@ -33,7 +34,8 @@ fn may_end(command: &task::Command) -> bool {
         | DependencyFound { .. }
         | GiveInput { .. }
         | Report { .. }
-        | Resume { .. } => false,
+        | Resume { .. }
+        | ThreadPassedOn { .. } => false,
         DependencyEnded { state, .. } => *state != State::Succeeded,
         _ => true,
     }
@@ -123,7 +125,7 @@ impl<B: Backend> Engine<B> {
             ids.sort_unstable();
             ids.dedup();
         }
-        for names in [&mut load.aliases, &mut load.idempotency_keys] {
+        for names in [&mut load.aliases, &mut load.idempotency_keys, &mut load.threads] {
             names.sort_unstable();
             names.dedup();
         }
@@ -142,6 +144,7 @@ impl<B: Backend> Engine<B> {
             load.ids.extend(find((task.namespace.clone(), task.id)));
             load.waits.push(first_waiters(task, WaitKey::Id(task.id)));
         }
+        load.threads.extend(threads::thread_of(task));
         if let Some(key) = &create.key {
             load.idempotency_keys.push((task.namespace.clone(), key.clone()));
         }
@@ -203,6 +206,7 @@ impl<B: Backend> Engine<B> {
         let keys = loaded.idempotency_keys.iter().map(|(key, row)| (key.clone(), row.into()));
         self.write_set.idempotency_keys.learn(keys);
         self.write_set.session_rows.learn(loaded.sessions);
+        self.learn_threads(load, loaded.threads);
         for (page, rows) in load.waits.iter().zip(loaded.waits) {
             self.write_set.waits.learn(page, rows);
         }
@@ -248,6 +252,18 @@ impl<B: Backend> Engine<B> {
             }
         }
         pages
+    }
+
+    fn learn_threads(&mut self, load: &Load, rows: Vec<(NameKey, Stored<Thread>)>) {
+        for (name, row) in rows {
+            match row {
+                Ok(thread) => self.write_set.threads.learn([(name, thread)]),
+                Err(reason) => drop(self.write_set.undecodable_threads.insert(name, reason)),
+            }
+        }
+        for name in &load.threads {
+            self.write_set.threads.learn_absent(name.clone());
+        }
     }
 
     /// Takes in the states of tasks that new ones depend on.

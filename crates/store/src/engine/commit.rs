@@ -39,7 +39,8 @@ fn is_assigned(entry: &Entry) -> bool {
 
 /// Returns the dependencies of a task that have ended.
 fn ended_dependencies(task: &Task) -> impl Iterator<Item = ScopedId> {
-    task.dependencies.iter().filter_map(|dependency| match dependency.state {
+    let passed_on = task.dependencies.iter().filter(|dependency| !dependency.of_thread);
+    passed_on.filter_map(|dependency| match dependency.state {
         DependencyState::Ended(id, _) => Some((task.namespace.clone(), id)),
         _ => None,
     })
@@ -261,13 +262,15 @@ impl WriteSet {
         let keys = self.idempotency_keys.changed().into_iter();
         changes.idempotency_keys =
             keys.filter_map(|(key, owner)| Some((key, owner.id, owner.task?))).collect();
+        changes.threads = self.threads.changed();
         changes.sessions = self.session_rows.changed().into_iter().filter_map(|(_, row)| row.ok()).collect();
         let [removed_waits, waits] = self.waits.changed();
         // In addition to those of pruned tasks.
         changes.removed_waits.extend(removed_waits);
         changes.waits = waits;
         let is_over = |key: &TaskKey| self.get(*key).is_some_and(|entry| entry.task.state.is_final());
-        changes.edges.retain(|(_, dependent)| !is_over(dependent));
+        // An edge to itself keeps the last conversation of a thread.
+        changes.edges.retain(|(task, dependent)| task == dependent || !is_over(dependent));
         changes.edges.sort_unstable();
         changes.edges.dedup();
     }

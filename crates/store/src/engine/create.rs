@@ -45,6 +45,9 @@ impl<B: Backend> Engine<B> {
         if let Err(refused) = self.resolve(&mut create)? {
             return Ok(Err(refused));
         }
+        if let Err(refused) = self.join_thread(&mut create.task)? {
+            return Ok(Err(refused));
+        }
         let id = create.task.id;
         create.task.has_secrets = create.secrets.is_some();
         create.task.has_artifacts = create.artifacts.is_some();
@@ -53,6 +56,7 @@ impl<B: Backend> Engine<B> {
         let (task, out) = task::create(create.task, now);
         let key = self.add(task, out, create.payload);
         self.link(key);
+        self.add_to_thread(key, now);
         if let Some(secrets) = secrets {
             self.write_set.secrets.insert(key, secrets);
         }

@@ -36,7 +36,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    fn add_edge(&mut self, on: TaskKey, dependent: TaskKey) {
+    pub(super) fn add_edge(&mut self, on: TaskKey, dependent: TaskKey) {
         self.hold(on);
         match self.write_set.entries.get_mut(&on) {
             Some(entry) => {
@@ -76,13 +76,16 @@ impl<B: Backend> Engine<B> {
     pub(super) fn ended(&mut self, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
         let (needs, needed) = (!entry.task.dependencies.is_empty() && !entry.new, entry.has_dependents);
-        let (id, state) = (entry.task.id, entry.task.state);
+        let (id, state, before) = (entry.task.id, entry.task.state, entry.task.waits_in_thread());
+        if entry.task.thread.is_some() {
+            self.write_set.ended_in_threads.push(key);
+        }
         if needs {
             self.write_set.changes.removed_dependents.push(key);
         }
         if needed {
             let until = TaskKey(self.write_set.revision);
-            let ended = FollowUp::Ended { task: key, id, state, after: TaskKey(0), until };
+            let ended = FollowUp::Ended { task: key, id, state, after: TaskKey(0), until, before };
             self.write_set.pending.push(ended);
         }
     }

@@ -24,6 +24,7 @@ mod prune;
 mod queue;
 mod quota;
 mod sessions;
+mod threads;
 mod visits;
 mod write_set;
 
@@ -173,6 +174,7 @@ impl<B: Backend> Engine<B> {
         if continues {
             self.continue_follow_ups(now)?;
         }
+        self.settle_threads(now)?;
         if !self.dry {
             self.complete_assignments()?;
         }

@@ -41,7 +41,9 @@ impl<B: Backend> Engine<B> {
             // A second one in the same batch: the next batch continues where the first has ended.
             return Ok(Ok(Reply::Pruned { count: 0, more: true }.into()));
         };
-        let more = [expired.sessions.len(), expired.keys.len()].into_iter().any(|count| count >= prune.limit);
+        let more = [expired.sessions.len(), expired.keys.len(), expired.threads.len()]
+            .into_iter()
+            .any(|count| count >= prune.limit);
         let mut count = 0;
         for key in expired.sessions {
             if self.write_set.session_rows.remove(&key) {
@@ -52,6 +54,15 @@ impl<B: Backend> Engine<B> {
         for key in expired.keys {
             if self.write_set.idempotency_keys.remove(&key) {
                 self.write_set.changes.removed_keys.push(key);
+                count += 1;
+            }
+        }
+        for (name, thread) in expired.threads {
+            // One that cannot be decoded keeps nothing that is known.
+            if self.write_set.threads.remove(&name) {
+                let kept = thread.ok().and_then(|thread| thread.conversation);
+                self.write_set.changes.removed_dependents.extend(kept.map(|(key, _)| key));
+                self.write_set.changes.removed_threads.push(name);
                 count += 1;
             }
         }

@@ -2,7 +2,7 @@
 //! commands.
 
 use rota_core::task::{Command, DependencyKey, State};
-use rota_core::{RouteId, TaskKey, Timestamp};
+use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 
 use super::collect::FIRST_DEPENDENTS;
 use super::follow_ups::MAX_FOLLOW_UPS;
@@ -38,7 +38,7 @@ impl<B: Backend> Engine<B> {
         let (mut load, mut visits) = (Load::default(), Vec::new());
         for (number, follow_up) in ends {
             let FollowUp::Ended { task, after, until, .. } = follow_up else { continue };
-            let known = if after == TaskKey(0) { self.notify_new_dependents(task) } else { None };
+            let known = if after == TaskKey(0) { self.notify_new_dependents(task)? } else { None };
             if known.is_none() {
                 load.dependents.push(DependentsPage { task, after, until, limit });
             }
@@ -46,7 +46,7 @@ impl<B: Backend> Engine<B> {
         }
         let mut pages = self.fetch(&load)?.dependents.into_iter();
         for (number, follow_up, known) in visits {
-            let FollowUp::Ended { task, id, state, until, .. } = follow_up else { continue };
+            let FollowUp::Ended { task, id, state, until, before, .. } = follow_up else { continue };
             let (dependents, whole) = known.unwrap_or_else(|| {
                 let page = pages.next().unwrap_or_default();
                 let whole = page.len() < limit;
@@ -54,12 +54,11 @@ impl<B: Backend> Engine<B> {
             });
             let last = dependents.last().copied();
             self.write_set.pending.spend(dependents.len());
-            let notice = |dependent| (dependent, Command::DependencyEnded { id, state });
-            self.write_set.next.extend(dependents.into_iter().map(notice));
+            self.notify(dependents, id, state, before)?;
             match last.filter(|_| !whole) {
                 None => self.write_set.pending.finish(number, None),
                 Some(after) => {
-                    let rest = FollowUp::Ended { task, id, state, after, until };
+                    let rest = FollowUp::Ended { task, id, state, after, until, before };
                     self.write_set.pending.go_on(number, rest);
                 }
             }
@@ -69,17 +68,43 @@ impl<B: Backend> Engine<B> {
 
     /// Notifies the dependents that the batch has added. Returns the first stored ones, if they are known, and whether
     /// they are all.
-    fn notify_new_dependents(&mut self, task: TaskKey) -> Option<(Vec<TaskKey>, bool)> {
-        let entry = self.write_set.entries.get_mut(&task)?;
-        let (id, state) = (entry.task.id, entry.task.state);
-        let added = std::mem::take(&mut entry.new_dependents).into_iter();
-        self.write_set.next.extend(added.map(|added| (added, Command::DependencyEnded { id, state })));
-        if entry.new {
-            return Some((Vec::new(), true));
+    fn notify_new_dependents(&mut self, task: TaskKey) -> Result<Option<(Vec<TaskKey>, bool)>, Error> {
+        let Some(entry) = self.write_set.entries.get_mut(&task) else { return Ok(None) };
+        let (id, state, before) = (entry.task.id, entry.task.state, entry.task.waits_in_thread());
+        let (added, is_new) = (std::mem::take(&mut entry.new_dependents), entry.new);
+        self.notify(added, id, state, before)?;
+        if is_new {
+            return Ok(Some((Vec::new(), true)));
         }
-        let stored = self.write_set.dependents.remove(&task)?;
+        let Some(stored) = self.write_set.dependents.remove(&task) else { return Ok(None) };
         let whole = stored.len() < FIRST_DEPENDENTS;
-        Some((stored, whole))
+        Ok(Some((stored, whole)))
+    }
+
+    /// Notifies dependents of the end of a task. If that has still waited for one `before` it in its thread, the task behind it
+    /// waits for that one.
+    fn notify(
+        &mut self,
+        dependents: Vec<TaskKey>,
+        id: TaskId,
+        state: State,
+        before: Option<TaskId>,
+    ) -> Result<(), Error> {
+        for dependent in dependents {
+            if let Some(before) = before
+                && let Some(task) = self.load(dependent)?
+                && task.waits_in_thread() == Some(id)
+            {
+                let namespace = task.namespace.clone();
+                if let Some((key, next)) = self.unended(&namespace, before)? {
+                    self.add_edge(key, dependent);
+                    self.write_set.next.push_back((dependent, Command::ThreadPassedOn { id, next }));
+                }
+            }
+            // Not what waits for another one now.
+            self.write_set.next.push_back((dependent, Command::DependencyEnded { id, state }));
+        }
+        Ok(())
     }
 
     /// Notifies tasks that wait for an id or an alias which task it is.

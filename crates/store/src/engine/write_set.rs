@@ -21,7 +21,7 @@ use super::queue::{Queue, place};
 use super::{AgentKey, Engine, KeyMap, KeySet};
 use crate::{
     AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows, IdempotencyRow, Load,
-    NameKey, Refused, ScopedId, Session, SessionKey, Stored, WaitKey,
+    NameKey, Refused, ScopedId, Session, SessionKey, Stored, Thread, WaitKey,
 };
 
 /// Owner of an idempotency key.
@@ -72,6 +72,11 @@ pub(super) struct WriteSet {
     pub(super) aliases: Cells<NameKey, TaskKey>,
     pub(super) idempotency_keys: Cells<NameKey, KeyOwner>,
     pub(super) session_rows: Cells<SessionKey, Stored<Session>>,
+    pub(super) threads: Cells<NameKey, Thread>,
+    /// Threads that cannot be decoded, with the reason.
+    pub(super) undecodable_threads: HashMap<NameKey, String>,
+    /// Tasks of threads that have ended in the batch.
+    pub(super) ended_in_threads: Vec<TaskKey>,
     pub(super) waits: Waiting,
     /// Dependents of tasks that commands of the batch may end.
     pub(super) dependents: KeyMap<Vec<TaskKey>>,

@@ -20,7 +20,7 @@ use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page,
-    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats,
+    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats, Thread,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -152,6 +152,14 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn newest(&self, alias: NameKey) -> Result<Option<Task>, Error> {
         self.read(move |reads| reads.newest(&alias)).await
+    }
+
+    async fn thread(&self, name: NameKey) -> Result<Option<Thread>, Error> {
+        self.read(move |reads| reads.thread(&name)).await
+    }
+
+    async fn threads(&self, after: NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error> {
+        self.read(move |reads| reads.threads(&after, limit)).await
     }
 
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

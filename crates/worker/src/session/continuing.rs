@@ -73,7 +73,7 @@ pub(super) async fn restore(
     // Its session is there as well.
     let is_kept = cut_off && !is_empty && !assign.resume_session.is_empty();
     let own = cut_off && is_empty;
-    if is_kept || !(own || checkpoints.continues) {
+    if is_kept || !(own || checkpoints.continues || checkpoints.thread) {
         return Ok(None);
     }
     let mut stop_of_git = stop.clone();
@@ -124,7 +124,8 @@ impl Place<'_> {
                 }
             }
         }
-        if !checkpoints.continues {
+        // The first of a thread begins its conversation.
+        if !checkpoints.continues && left.source.is_none() {
             return Ok(None);
         }
         let restored = match left.source {
@@ -154,7 +155,7 @@ impl Place<'_> {
         failed: Failure,
         events: &mpsc::Sender<event::Kind>,
     ) -> Result<Option<Continued>, RunOutcome> {
-        if checkpoints.continues {
+        if checkpoints.continues || checkpoints.thread {
             let message =
                 format!("the conversation of the other task cannot be continued: {}", failed.message);
             return Err(RunOutcome::Failed(Failure { message, ..failed }));

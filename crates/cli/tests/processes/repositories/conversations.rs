@@ -124,3 +124,26 @@ async fn forks_leave_the_running_task_alone() -> Result<()> {
     assert_eq!(outputs(&log).last(), Some(&"half"));
     Ok(())
 }
+
+#[tokio::test]
+async fn threads_continue_on_any_worker() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let mut site = site_with("0s", 1).await?;
+    let client = site.fixture.client()?;
+    for (index, line) in ["echo one > file", "echo two >> file", "cat file"].into_iter().enumerate() {
+        let script = json!([{"tools": bash(line)}, {"text": "Done."}]);
+        let mut task = site.talk(&model, &format!("t{index}"), &script).await?;
+        task.spec.get_or_insert_default().thread = "docs".to_owned();
+        let task = tasks::create(&client, task).await?;
+        let ended = tasks::ended(&client, &task.name).await?.status.unwrap();
+        assert_eq!(ended.state(), TaskState::Succeeded, "{:?}", ended.failure);
+        if index == 0 {
+            site.lose_worker().await?;
+        }
+    }
+    let log = tasks::log(&client, "namespaces/default/tasks/t2").await?;
+    assert_eq!(outputs(&log), ["one\ntwo"]);
+    let turns: Vec<_> = model.requests().iter().map(|request| request.turns).collect();
+    assert_eq!(turns, [0, 1, 2, 3, 4, 5]);
+    Ok(())
+}

@@ -93,9 +93,11 @@ impl Move {
                 let first = (known + 1).saturating_add_signed(*shift);
                 Command::Report { attempt: who.attempt_of(harness), first, items: items.clone() }
             }
-            What::KeepArtifacts(who) => {
-                Command::KeepArtifacts { attempt: who.attempt_of(harness), list: "list".into() }
-            }
+            What::KeepArtifacts(who) => Command::KeepArtifacts {
+                attempt: who.attempt_of(harness),
+                list: "list".into(),
+                checkpoint: true,
+            },
             What::Finish(who, completion, usage, session, jitter) => Command::Finish {
                 attempt: who.attempt_of(harness),
                 last: if *session {

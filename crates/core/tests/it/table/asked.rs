@@ -21,7 +21,7 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 21] = [
+pub(super) const KINDS: [&str; 22] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
@@ -40,6 +40,7 @@ pub(super) const KINDS: [&str; 21] = [
     "Report",
     "Resume",
     "Stop",
+    "ThreadPassedOn",
     "Tick",
     "Update",
     "UseModel",
@@ -66,6 +67,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::GiveInput { .. } => "GiveInput",
         Command::DependencyFound { .. } => "DependencyFound",
         Command::DependencyEnded { .. } => "DependencyEnded",
+        Command::ThreadPassedOn { .. } => "ThreadPassedOn",
         Command::Cycle { .. } => "Cycle",
         Command::AgentAppeared { .. } => "AgentAppeared",
         Command::AgentDeleted => "AgentDeleted",
@@ -122,7 +124,11 @@ pub(super) fn all() -> Vec<Asked> {
     });
     by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
-    by_all(&mut list, "live fence", |attempt| Command::KeepArtifacts { attempt, list: "list".into() });
+    by_all(&mut list, "live fence", |attempt| Command::KeepArtifacts {
+        attempt,
+        list: "list".into(),
+        checkpoint: true,
+    });
     finishes(&mut list);
     sessions(&mut list);
     list.push(asked("no deadline has passed", false, |_| Command::TICK));
@@ -245,6 +251,7 @@ fn others(list: &mut Vec<Asked>) {
         until: harness.now + secs(3600),
     }));
     list.push(asked("", false, |_| Command::QuotaLifted { credential: CREDENTIAL }));
+    list.push(asked("", false, |_| Command::ThreadPassedOn { id: id(2), next: id(3) }));
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
     list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentDeleted));

@@ -25,7 +25,7 @@ fn pending_task() -> Task {
     let later = Some(Timestamp(1_000_000));
     let dependency = |key: &str, state| {
         let key = DependencyKey::Alias(key.to_owned());
-        Dependency { key, on_failure: OnFailure::Fail, state }
+        Dependency { key, on_failure: OnFailure::Fail, state, of_thread: false }
     };
     Task {
         desired: Desired::Suspended,

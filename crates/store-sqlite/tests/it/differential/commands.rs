@@ -177,6 +177,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
 fn create(make: &Make, view: &View) -> Create {
     let space = namespace(make.namespace);
     let dependencies = make.dependencies.iter().map(|(by_alias, which, policy)| Dependency {
+        of_thread: false,
         key: if *by_alias {
             DependencyKey::Alias(format!("x{}", which % 3))
         } else {
@@ -187,6 +188,8 @@ fn create(make: &Make, view: &View) -> Create {
     });
     let task = Task {
         alias: make.alias.map(|alias| format!("x{alias}")),
+        // Some of them.
+        thread: make.slot.is_multiple_of(3).then(|| format!("t{}", make.slot % 2)),
         title: format!("task {}", make.slot),
         priority: Priority::new(make.priority).unwrap(),
         desired: desired(make.desired),

@@ -1,0 +1,114 @@
+//! Threads: the index of their last tasks and conversations, and the order in which their tasks run.
+//!
+//! The last task with a conversation has an edge to itself as long as it is the last one: it is not pruned before the thread.
+
+use rota_core::task::{Dependency, Task};
+use rota_core::{TaskId, TaskKey, Timestamp};
+
+use super::Engine;
+use super::write_set::Found;
+use crate::{Backend, Error, Load, NameKey, Refused, Thread};
+
+/// Returns the thread of a task.
+pub(super) fn thread_of(task: &Task) -> Option<NameKey> {
+    Some((task.namespace.clone(), task.thread.clone()?))
+}
+
+impl<B: Backend> Engine<B> {
+    /// Makes a new task wait for the last one of its thread, unless that has ended.
+    pub(super) fn join_thread(&mut self, new: &mut Task) -> Result<Result<(), Refused>, Error> {
+        let Some(name) = thread_of(new) else { return Ok(Ok(())) };
+        if let Some(reason) = self.load_thread(&name)? {
+            return Ok(Err(Refused::Corrupt { what: format!("thread {}", name.1), reason }));
+        }
+        let tail = self.write_set.threads.get(&name).and_then(|thread| thread.tail);
+        let before = match tail {
+            // It may have ended in this batch.
+            Some((key, id)) => {
+                self.load(key)?;
+                self.write_set.ids.entry((new.namespace.clone(), id)).or_insert(Found::Task(key));
+                self.unended(&new.namespace, id)?
+            }
+            None => None,
+        };
+        if let Some((key, id)) = before {
+            self.write_set.ids.entry((new.namespace.clone(), id)).or_insert(Found::Task(key));
+            new.dependencies.push(Dependency::of_thread(id));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Adds a new task to its thread.
+    pub(super) fn add_to_thread(&mut self, key: TaskKey, now: Timestamp) {
+        let Some(task) = self.write_set.get(key).map(|entry| entry.task.clone()) else { return };
+        let Some(name) = thread_of(&task) else { return };
+        let (last, own) = (task.id, (!task.state.is_final()).then_some((key, task.id)));
+        let thread = match self.write_set.threads.get(&name).cloned() {
+            Some(known) => {
+                let tail = own.or(known.tail);
+                Thread { tasks: known.tasks + 1, open: known.open + 1, last, tail, used_at: now, ..known }
+            }
+            None => {
+                let usage = Default::default();
+                Thread { tasks: 1, open: 1, last, tail: own, conversation: None, usage, used_at: now }
+            }
+        };
+        self.write_set.threads.put(name, thread);
+    }
+
+    /// Takes in the ends of tasks of threads.
+    pub(super) fn settle_threads(&mut self, now: Timestamp) -> Result<(), Error> {
+        for key in std::mem::take(&mut self.write_set.ended_in_threads) {
+            let Some(task) = self.write_set.get(key).map(|entry| entry.task.clone()) else { continue };
+            let Some(name) = thread_of(&task) else { continue };
+            // One that cannot be decoded, or was removed, has no conversation to keep.
+            if self.load_thread(&name)?.is_some() {
+                continue;
+            }
+            let Some(mut thread) = self.write_set.threads.get(&name).cloned() else { continue };
+            thread.open = thread.open.saturating_sub(1);
+            thread.usage = thread.usage.plus(&task.usage);
+            thread.used_at = now;
+            if thread.tail.is_some_and(|(tail, _)| tail == key) {
+                thread.tail = match task.waits_in_thread() {
+                    Some(before) => self.unended(&name.0, before)?,
+                    None => None,
+                };
+            }
+            if task.has_checkpoint {
+                let before = thread.conversation.replace((key, task.id));
+                self.write_set.changes.removed_dependents.extend(before.map(|(before, _)| before));
+                self.write_set.changes.edges.push((key, key));
+            }
+            self.write_set.threads.put(name, thread);
+        }
+        Ok(())
+    }
+
+    /// Returns the task of a thread that has not ended, of those that come before one that has.
+    pub(super) fn unended(
+        &mut self,
+        namespace: &rota_core::Namespace,
+        mut id: TaskId,
+    ) -> Result<Option<(TaskKey, TaskId)>, Error> {
+        loop {
+            let Some(key) = self.find(&(namespace.clone(), id))? else { return Ok(None) };
+            let Some(task) = self.load(key)? else { return Ok(None) };
+            if !task.state.is_final() {
+                return Ok(Some((key, id)));
+            }
+            match task.waits_in_thread() {
+                Some(before) => id = before,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Loads a thread, unless it is known. Returns why it cannot be decoded, if it cannot.
+    fn load_thread(&mut self, name: &NameKey) -> Result<Option<String>, Error> {
+        if !self.write_set.threads.knows(name) {
+            self.fetch(&Load { threads: vec![name.clone()], ..Load::default() })?;
+        }
+        Ok(self.write_set.undecodable_threads.get(name).cloned())
+    }
+}

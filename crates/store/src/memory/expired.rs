@@ -1,0 +1,46 @@
+//! What a prune reads: the oldest rows of each kind.
+
+use rota_core::task::Event;
+
+use super::Contents;
+use super::oldest::{keys, oldest};
+use crate::{Budget, ExpiredPage, ExpiredRow, ExpiredRows, LogSize, Session, THREAD_TTL, Thread};
+
+/// Returns about the stored size of a row of the log.
+fn row_size(events: &[Event]) -> LogSize {
+    let mut budget = Budget::UNLIMITED;
+    budget.spend(events);
+    LogSize { rows: 1, bytes: (Budget::UNLIMITED.bytes - budget.bytes) as u64 }
+}
+
+impl Contents {
+    pub(super) fn expired(&self, page: &ExpiredPage) -> ExpiredRows {
+        let ended = |session: &Session| (!session.open).then_some(session.since);
+        let sessions = keys(oldest(&self.sessions, page.left_before, ended), page.limit);
+        let Some(before) = page.ended_before else {
+            return ExpiredRows { sessions, ..ExpiredRows::default() };
+        };
+        let tasks = oldest(&self.tasks, before, |(task, _)| task.ended_at).into_iter();
+        let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
+        let mut rows = ExpiredRows { sessions, keys: keys(orphans, page.limit), ..ExpiredRows::default() };
+        let idle = oldest(&self.threads, before - THREAD_TTL, Thread::idle_since);
+        rows.threads = keys(idle, page.limit)
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), Ok(self.threads.get(&name)?.clone()))))
+            .collect();
+        let mut logs = LogSize::default();
+        for (ended_at, key) in tasks.filter(|place| page.after.is_none_or(|after| *place > after)) {
+            if rows.tasks.len() == page.limit || logs.exceeds(page.logs) {
+                rows.more_tasks = true;
+                break;
+            }
+            let Some(row) = self.row(key) else { continue };
+            if !row.has_dependents {
+                let log = self.log.values().filter(|(task, _)| *task == key);
+                log.for_each(|(_, events)| logs.add(row_size(events)));
+            }
+            rows.tasks.push(ExpiredRow { ended_at, row });
+        }
+        rows
+    }
+}
