@@ -41,9 +41,13 @@ struct Shared {
 }
 
 impl GitHost {
-    /// Starts a host of the bare repositories in a folder.
+    /// Starts a host of the bare repositories in a folder, at an address of loopback.
     pub async fn start(folder: &Path) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(folder, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(folder: &Path, address: SocketAddr) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),

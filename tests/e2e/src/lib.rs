@@ -5,6 +5,7 @@
 mod audit;
 mod command;
 mod control;
+mod model;
 mod outage;
 mod pod_watch;
 mod procfs;
@@ -14,6 +15,7 @@ mod until;
 pub use audit::{Audit, Call};
 pub use command::{Output, run, run_with};
 pub use control::Control;
+pub use model::MODEL;
 pub use outage::Outage;
 pub use pod_watch::{PodWatch, is_active, startup_seconds};
 pub use procfs::processes;

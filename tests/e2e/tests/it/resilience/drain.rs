@@ -6,7 +6,7 @@ use rota_telemetry::{OnExit, spawn};
 use super::{AGENT, TEST_TIMEOUT, tasks, wait_until_draining};
 
 /// Cordoned node, which is uncordoned when dropped.
-struct Cordoned(String);
+pub(super) struct Cordoned(pub(super) String);
 
 impl Drop for Cordoned {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! Resilience group: lost components, lost and evicted workers, drained nodes, a
 //! restored store.
 
+mod delivery;
 mod drain;
 mod failover;
 mod restore;

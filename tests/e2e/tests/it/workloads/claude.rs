@@ -1,32 +1,7 @@
 //! The Claude Code CLI in a worker pod, against a scripted model API in another pod.
 
-use rota_e2e::{Control, Space, run};
+use rota_e2e::{Control, MODEL, Space, run};
 use serde_json::{Value, json};
-
-const MODEL: &str = "apiVersion: v1
-kind: Pod
-metadata: {name: model, labels: {app: model}}
-spec:
-  automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-  containers:
-    - name: model
-      image: rota-fake-model:dev
-      args: [--listen, '0.0.0.0:8787', --allow-remote]
-      ports: [{containerPort: 8787}]
-      readinessProbe: {tcpSocket: {port: 8787}, periodSeconds: 1}
-      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: model}
-spec: {selector: {app: model}, ports: [{port: 8787}]}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: model-key}
-stringData: {key: no-key-is-needed}
-";
 
 const AGENT: &str = "apiVersion: rota.dev/v1alpha1
 kind: Agent
