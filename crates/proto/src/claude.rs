@@ -54,32 +54,59 @@ const SET: [&str; 37] = [
 ];
 
 /// Options that end the run, take it elsewhere, or break what Rota depends on.
-const UNUSABLE: [&str; 27] = [
+const UNUSABLE: [&str; 54] = [
+    "agent",
+    "agent-id",
+    "agent-name",
+    "agent-type",
     "allow-dangerously-skip-permissions",
+    "attach-serve",
     "await-initialize",
     "background",
     "bare",
     "bg",
     "chrome",
     "cloud",
+    "cwd",
+    "dangerously-load-development-channels",
     "dangerously-skip-permissions",
+    "debug-file",
     "desktop",
+    "enable-auto-mode",
     "environment",
+    "from-link",
     "from-pr",
     "help",
     "ide",
     "ignore-persisted-trust",
+    "inherit-permission-mode",
+    "init",
+    "init-only",
     "initialize-fields",
+    "maintenance",
     "managed-settings",
     "managed-settings-in-initialize",
     "no-session-persistence",
+    "parent-session-id",
+    "plugin-dir-no-mcp",
     "plugin-url",
+    "prefill",
+    "project-config-root",
+    "rc",
+    "remote",
     "remote-control",
+    "remote-control-session-name-prefix",
     "replay-user-messages",
     "restricted",
+    "rewind-files",
     "safe-mode",
+    "sdk-url",
+    "session-tunnel",
+    "team-name",
+    "teammate-mode",
     "teleport",
     "tmux",
+    "trust-workspace",
     "version",
     "worktree",
 ];
@@ -98,8 +125,10 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// Returns the provider that variables choose. `is_set`: whether one of this name is set.
-    pub fn of(is_set: impl Fn(&str) -> bool) -> Self {
+    /// Returns the provider that variables choose, as the CLI reads them.
+    pub fn of<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let is_on =
+            |name: &str| get(name).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no" | "off"));
         let chosen = [
             ("CLAUDE_CODE_USE_BEDROCK", Self::Bedrock),
             ("CLAUDE_CODE_USE_VERTEX", Self::Vertex),
@@ -107,7 +136,7 @@ impl Provider {
         ];
         chosen
             .into_iter()
-            .find_map(|(name, provider)| is_set(name).then_some(provider))
+            .find_map(|(name, provider)| is_on(name).then_some(provider))
             .unwrap_or(Self::Anthropic)
     }
 
@@ -310,6 +339,9 @@ mod tests {
             ("--settings={}", "which Rota sets"),
             ("--allowedTools=Bash", "which Rota sets"),
             ("--dangerously-skip-permissions", "cannot use"),
+            ("--rc", "cannot use"),
+            ("--init-only", "cannot use"),
+            ("--debug-file=/x", "cannot use"),
             ("-p", "--NAME"),
             ("--", "--NAME"),
             ("--=x", "--NAME"),
@@ -343,11 +375,14 @@ mod tests {
 
     #[test]
     fn variables_choose_the_provider() {
-        let of = |set: &str| Provider::of(|name| name == set);
+        let of = |set: &str| Provider::of(|name| (name == set).then_some("1"));
         assert_eq!(of("ANTHROPIC_API_KEY"), Provider::Anthropic);
         assert_eq!(of("CLAUDE_CODE_USE_BEDROCK"), Provider::Bedrock);
         assert_eq!(of("CLAUDE_CODE_USE_VERTEX"), Provider::Vertex);
         assert_eq!(of("CLAUDE_CODE_USE_FOUNDRY"), Provider::Foundry);
+        for off in ["", "0", "false", "no", "off"] {
+            assert_eq!(Provider::of(|_| Some(off)), Provider::Anthropic, "{off}");
+        }
         assert!(is_credential("CLAUDE_CODE_OAUTH_TOKEN") && !is_credential("AWS_REGION"));
     }
 

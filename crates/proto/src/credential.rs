@@ -9,16 +9,22 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use crate::claude::Provider;
+
 /// Bytes of a key of hashes.
 pub const KEY_BYTES: usize = 32;
 
-/// Variables that hold the credential of a provider, in the order of precedence, after the switch that selects it.
-const PROVIDERS: [(&str, &str, &[&str]); 4] = [
-    ("CLAUDE_CODE_USE_BEDROCK", "bedrock", &["AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY"]),
-    ("CLAUDE_CODE_USE_VERTEX", "vertex", &[]),
-    ("CLAUDE_CODE_USE_FOUNDRY", "foundry", &["ANTHROPIC_FOUNDRY_API_KEY"]),
-    ("", "api.anthropic.com", &["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"]),
-];
+/// Returns the name of a provider's host, and the variables that hold its credential in the order of precedence.
+fn credentials(provider: Provider) -> (&'static str, &'static [&'static str]) {
+    match provider {
+        Provider::Bedrock => ("bedrock", &["AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY"]),
+        Provider::Vertex => ("vertex", &[]),
+        Provider::Foundry => ("foundry", &["ANTHROPIC_FOUNDRY_API_KEY"]),
+        Provider::Anthropic => {
+            ("api.anthropic.com", &["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
+        }
+    }
+}
 
 /// Returns the HMAC-SHA-256 of a text.
 pub fn mac(key: &[u8], text: &[&[u8]]) -> [u8; 32] {
@@ -33,25 +39,17 @@ pub fn id(key: &[u8], credential: &str) -> String {
     mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn provider<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> (&'static str, &'static [&'static str]) {
-    let on = |switch: &str| {
-        switch.is_empty()
-            || get(switch).is_some_and(|value| !matches!(value, "" | "0" | "false" | "no" | "off"))
-    };
-    let found = PROVIDERS.iter().find(|(switch, ..)| on(switch));
-    found.map_or(("", &[]), |(_, name, variables)| (*name, *variables))
-}
-
 /// Returns the model credential that programs use by an environment; `None` if it is in none of its variables.
 pub fn of_environment<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
-    let (_, variables) = provider(&get);
+    let (_, variables) = credentials(Provider::of(&get));
     variables.iter().find_map(|name| get(name).filter(|value| !value.trim().is_empty()))
 }
 
 /// Returns the host or provider of the model API that programs use by an environment.
 pub fn backend<'a>(get: impl Fn(&str) -> Option<&'a str>) -> String {
-    let (name, _) = provider(&get);
-    let custom = get("ANTHROPIC_BASE_URL").filter(|_| name == PROVIDERS[3].1);
+    let provider = Provider::of(&get);
+    let (name, _) = credentials(provider);
+    let custom = get("ANTHROPIC_BASE_URL").filter(|_| provider == Provider::Anthropic);
     let host = |url: &str| {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();

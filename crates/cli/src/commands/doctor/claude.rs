@@ -33,7 +33,7 @@ pub(super) fn incomplete_providers(agents: &[Agent]) -> Vec<Check> {
         let spec = agent.spec.as_ref()?;
         let runtime::Kind::Claude(_) = spec.runtime.as_ref()?.kind.as_ref()? else { return None };
         let is_set = |name: &str| spec.environment.contains_key(name);
-        let provider = Provider::of(is_set);
+        let provider = Provider::of(|name| spec.environment.get(name).map(String::as_str));
         let missing = provider.needs().iter().find(|names| !names.iter().any(|name| is_set(name)))?;
         let message = format!(
             "agent {} calls the model through {}, and its environment has no {}",
@@ -42,7 +42,7 @@ pub(super) fn incomplete_providers(agents: &[Agent]) -> Vec<Check> {
             missing.join(" or ")
         );
         let hint =
-            format!("set it in the agent's environment; its credentials are {}", provider.credentials());
+            format!("set it in the agent's environment, unless it is among its secrets, which are not visible here; its credentials are {}", provider.credentials());
         Some(Check::warn("claude", message, hint))
     });
     incomplete.take(MAX_CHECKS).collect()

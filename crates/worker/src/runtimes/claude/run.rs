@@ -194,9 +194,7 @@ async fn once(
         stderr: &stderr,
         schema: options.schema.is_some(),
         fail_on_denied: options.claude.fail_on_denied_tools,
-        provider: Provider::of(|name| {
-            environment.0.get(name).is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
-        }),
+        provider: Provider::of(|name| environment.0.get(name).map(String::as_str)),
         now: rota_telemetry::clock::unix_micros() as f64 / 1e6,
     };
     let classified = match &exit {
