@@ -114,6 +114,18 @@ fn yes() -> bool {
     true
 }
 
+/// Removes `result.json`, so that it is not the result of what follows. Returns whether there was one.
+pub(crate) async fn remove_result(scratch: &Path) -> bool {
+    let scratch = scratch.to_owned();
+    let remove = move || {
+        // Of the attempt's own directories alone, whatever its programs have made of them.
+        let root = Dir::open_ambient_dir(scratch, ambient_authority()).ok()?;
+        let path = Path::new("output").join("result.json");
+        root.remove_file(&path).or_else(|_| root.remove_dir_all(&path)).ok()
+    };
+    tokio::task::spawn_blocking(remove).await.ok().flatten().is_some()
+}
+
 /// Reads `result.json`, if there is one. The error is the reason why it is unusable.
 pub(crate) async fn read(scratch: &Path) -> Result<Option<ResultFile>, String> {
     let scratch = scratch.to_owned();
@@ -247,6 +259,23 @@ mod tests {
         assert_eq!(complete(scratch.path(), spoken()).await.unwrap_err().message, "no access");
         std::fs::write(&file, "{").unwrap();
         assert_eq!(complete(scratch.path(), spoken()).await.unwrap_err().class(), FailureClass::Agent);
+    }
+
+    #[tokio::test]
+    async fn result_of_an_earlier_round_is_removed() {
+        let (scratch, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(scratch.path(), &Assign::default()).await.unwrap();
+        assert!(!remove_result(scratch.path()).await);
+        let file = output(scratch.path()).join("result.json");
+        std::fs::write(&file, r#"{"summary": "of the first"}"#).unwrap();
+        assert!(remove_result(scratch.path()).await && read(scratch.path()).await.unwrap().is_none());
+        std::fs::create_dir(&file).unwrap();
+        assert!(remove_result(scratch.path()).await && !file.exists());
+        // Not through a link.
+        std::fs::write(outside.path().join("result.json"), "{}").unwrap();
+        std::fs::remove_dir(output(scratch.path())).unwrap();
+        std::os::unix::fs::symlink(outside.path(), output(scratch.path())).unwrap();
+        assert!(!remove_result(scratch.path()).await && outside.path().join("result.json").exists());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::handle::AttemptHandle;
 use crate::git::{GitError, Pins};
 use crate::runtimes::command::{Ended, Ran, run_once};
-use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, failure, notice};
+use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, context, failure, notice};
 use crate::supervise::{Environment, Program};
 use crate::workspace::AttemptDirs;
 
@@ -20,6 +20,10 @@ const ROUNDS: i32 = 3;
 const MAX_FEEDBACK: usize = 16 << 10;
 /// The same in a failure message.
 const MAX_EXCERPT: usize = 1 << 10;
+
+/// What an agent gets besides, if it has written a result that it may correct.
+const WRITE_AGAIN: &str =
+    "\n\nYour result.json was about the work before this. It is removed: write it again when you are done.";
 
 /// Why a command is not the end of what has to be done.
 enum Failed {
@@ -89,7 +93,7 @@ pub(super) async fn run_until_done(
         handle.stop_silence_clock();
         let checked = check(&done_when, attempt, channels, pins, quiet).await;
         handle.start_silence_clock();
-        let (failed, what, message) = match checked {
+        let (failed, what, mut message) = match checked {
             Ok(()) => {
                 let text = "the work has passed its checks";
                 let _ = channels.events.send(notice(Severity::Low, "checks_passed", text)).await;
@@ -109,6 +113,9 @@ pub(super) async fn run_until_done(
         round += 1;
         let text = format!("{what}; the agent continues, round {round} of {rounds}");
         let _ = channels.events.send(notice(Severity::Medium, "check_failed", text)).await;
+        if context::remove_result(&attempt.scratch).await {
+            message.push_str(WRITE_AGAIN);
+        }
         attempt.round = Some(Round { conversation: report.conversation, message, used: report.usage });
     }
 }
