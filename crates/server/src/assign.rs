@@ -59,6 +59,7 @@ pub(crate) fn assign(
     let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
     if let Some(agent_spec) = agent_spec {
         overrides::check(agent_spec, &spec)?;
+        overrides::check_source(agent_spec, task.continues_other_agent)?;
     }
     let continues = !spec.continue_from.is_empty();
     let secrets = match &dispatch.secrets {

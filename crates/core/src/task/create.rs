@@ -34,6 +34,7 @@ impl Task {
             dependencies: Vec::new(),
             trace: Trace::default(),
             own: Own::default(),
+            continues_other_agent: false,
             credential: None,
             agent_known: false,
             state: State::Pending,

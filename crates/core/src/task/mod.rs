@@ -162,6 +162,9 @@ pub struct Task {
     /// Parts of its attempts that come from the task instead of its agent.
     #[serde(default, skip_serializing_if = "Own::is_none")]
     pub own: Own,
+    /// Whether it continues a task that another agent ran, or may have run: conversation and files are then its author's choice.
+    #[serde(default, skip_serializing_if = "no")]
+    pub continues_other_agent: bool,
     /// The model credential that it brings along, if any.
     #[serde(default, skip_serializing_if = "none")]
     pub credential: Option<CredentialId>,

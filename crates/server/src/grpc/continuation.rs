@@ -8,6 +8,7 @@ use rota_proto::v1::{self, ArtifactList, runtime::Kind};
 use tonic::Status;
 
 use super::create::Creator;
+use super::managed::Scope;
 use crate::artifacts;
 use crate::store_client::StoreClient;
 use crate::wire::names::{self, TaskName};
@@ -16,17 +17,22 @@ use crate::wire::status::{self, hinted, invalid};
 const FIELD: &str = "task.spec.continue_from";
 
 impl Creator {
-    /// Returns the checkpoint that a new task continues, if it continues any, and writes the id of its task into the spec.
+    /// Returns the checkpoint that a new task continues, if it continues any, and writes the id of its task into the spec, and into
+    /// the task whether that was one of another agent.
     pub(super) async fn source(
         &self,
-        task: &Task,
+        scope: Scope,
+        task: &mut Task,
         spec: &mut v1::TaskSpec,
     ) -> Result<Option<ArtifactList>, Status> {
-        if let Some(thread) = &task.thread {
+        if let Some(thread) = task.thread.clone() {
             if !spec.continue_from.is_empty() {
                 return Err(invalid(FIELD, "excludes a thread, whose tasks continue each other"));
             }
-            self.check_thread(task, thread, spec).await?;
+            if let Some(before) = self.check_thread(task, &thread, spec).await? {
+                let before = scope.check(before)?;
+                task.continues_other_agent = is_of_other_agent(&before, task);
+            }
         }
         if spec.continue_from.is_empty() {
             return match spec.fork {
@@ -34,20 +40,26 @@ impl Creator {
                 false => Ok(None),
             };
         }
-        if let Some(kept) = self.kept_by(task).await? {
+        if let Some((kept, of_other)) = self.kept_by(task).await? {
+            task.continues_other_agent = of_other;
             return Ok(Some(kept));
         }
         let name = match spec.continue_from.parse() {
             Ok(id) => TaskName::Id(id),
             Err(_) => TaskName::Alias(names::alias(FIELD, &spec.continue_from)?),
         };
-        let source = self.store.task(&task.namespace, name).await?;
+        let source = scope.check(self.store.task(&task.namespace, name).await?)?;
+        task.continues_other_agent = is_of_other_agent(&source, task);
         spec.continue_from = source.id.to_string();
         if !source.state.is_final() && !spec.fork {
             let text =
                 format!("task {} is {}; only an ended task can be continued", source.id, source.state.name());
             let hint = "wait for its end, or fork it: `rota fork`, or `fork` in the spec";
             return Err(hinted("TASK_NOT_ENDED", text, hint));
+        }
+        if self.kind(task, spec).is_none() && task.target.agent().is_none() {
+            // Whatever takes it might not understand the checkpoint.
+            return Err(invalid(FIELD, "is only for a task with an agent by name, or with a runtime"));
         }
         self.check_kinds(FIELD, &source, task, spec).await?;
         match checkpoint_of(&self.store, &source).await? {
@@ -56,25 +68,32 @@ impl Creator {
         }
     }
 
-    /// Returns what the task that this one repeats has continued.
-    async fn kept_by(&self, task: &Task) -> Result<Option<ArtifactList>, Status> {
+    /// Returns what the task that this one repeats has continued, and whether that was a task of another agent.
+    async fn kept_by(&self, task: &Task) -> Result<Option<(ArtifactList, bool)>, Status> {
         let Some(id) = task.retry_of else { return Ok(None) };
         let Some(before) = self.store.record(&task.namespace, id).await? else { return Ok(None) };
         let lists = artifacts::of_task(&self.store, &before, 0..=0).await?;
-        Ok(lists.into_iter().filter_map(|input| input.list).find_map(checkpoint))
+        let kept = lists.into_iter().filter_map(|input| input.list).find_map(checkpoint);
+        Ok(kept.map(|list| (list, before.continues_other_agent)))
     }
 
-    /// Fails if the conversation of a thread cannot be continued by a task.
-    async fn check_thread(&self, task: &Task, thread: &str, spec: &v1::TaskSpec) -> Result<(), Status> {
+    /// Returns the task of a thread whose conversation a task continues, if there is one. Fails if it cannot.
+    async fn check_thread(
+        &self,
+        task: &Task,
+        thread: &str,
+        spec: &v1::TaskSpec,
+    ) -> Result<Option<Task>, Status> {
         let name = (task.namespace.clone(), thread.to_owned());
         let Some(thread) = self.store.reads().thread(name).await.map_err(status::store)? else {
-            return Ok(());
+            return Ok(None);
         };
         let id = thread.conversation.map_or(thread.last, |(_, id)| id);
-        match self.store.record(&task.namespace, id).await? {
-            Some(before) => self.check_kinds("task.spec.thread", &before, task, spec).await,
-            None => Ok(()),
+        let before = self.store.record(&task.namespace, id).await?;
+        if let Some(before) = &before {
+            self.check_kinds("task.spec.thread", before, task, spec).await?;
         }
+        Ok(before)
     }
 
     /// Fails if two tasks have different kinds of runtimes, as far as their agents are known.
@@ -109,6 +128,12 @@ impl Creator {
 pub(crate) async fn checkpoint_of(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
     let lists = artifacts::of_task(store, task, 0..=u32::MAX).await?;
     Ok(lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint))
+}
+
+/// Whether a task was run by another agent than that of the task which continues it, or may have been: of one for capabilities, the
+/// agent that has run it is not recorded.
+pub(crate) fn is_of_other_agent(before: &Task, task: &Task) -> bool {
+    before.target.agent().is_none() || before.target.agent() != task.target.agent()
 }
 
 fn kind(kind: &Kind) -> &'static str {

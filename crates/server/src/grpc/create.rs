@@ -18,6 +18,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+use super::managed::Scope;
 use super::traced;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
@@ -98,13 +99,14 @@ impl Creator {
         credential::id(&self.sealer.credential_key(namespace)[..], value).parse().ok()
     }
 
-    /// Checks one request, and reserves a free slot for its task where one fits.
+    /// Checks one request of a caller who sees the tasks of `scope`, and reserves a free slot for its task where one fits.
     pub(super) async fn prepare(
         &self,
         namespace: Namespace,
         trace: Trace,
         request: v1::CreateTaskRequest,
         retry_of: Option<TaskId>,
+        scope: Scope,
     ) -> Result<Prepared, Status> {
         check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
         let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
@@ -122,7 +124,7 @@ impl Creator {
         task.credential = self.credential(&task.namespace, &payload, &secrets);
         let secrets = self.seal(&task.namespace, id, &secrets)?;
         // One that succeeded before may continue a task that has been removed since.
-        let (source, unfounded) = match self.source(&task, &mut payload).await {
+        let (source, unfounded) = match self.source(scope, &mut task, &mut payload).await {
             Ok(source) => (source, None),
             Err(status) => (None, Some(status)),
         };
@@ -194,7 +196,9 @@ impl Creator {
     fn forbidden(&self, task: &Task, payload: &v1::TaskSpec) -> Option<Forbidden> {
         let agent = task.target.agent()?;
         let known = self.agents.get(&(task.namespace.clone(), agent.clone()))?;
-        overrides::check(&known.spec, payload).err()
+        overrides::check(&known.spec, payload)
+            .and_then(|()| overrides::check_source(&known.spec, task.continues_other_agent))
+            .err()
     }
 
     /// Whether the creation is the repetition of one that succeeded, while the agent allowed more.

@@ -119,7 +119,7 @@ impl TaskService for Tasks {
         scope.check_new(request.task.as_ref().map_or(&BTreeMap::new(), |task| &task.labels))?;
         let namespace = names::parent("parent", &request.parent)?;
         let only_check = request.validate_only;
-        let prepared = vec![self.creator.prepare(namespace, trace, request, None).await?];
+        let prepared = vec![self.creator.prepare(namespace, trace, request, None, scope).await?];
         let mut answers = match only_check {
             true => Box::pin(self.creator.dry_run(prepared, Vec::new())).await?,
             false => self.creator.commit(prepared).await?,
@@ -134,7 +134,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::BatchCreateTasksRequest>,
     ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
-        let trace = create::trace(&request);
+        let (trace, scope) = (create::trace(&request), Scope::of(&request));
         let request = request.into_inner();
         let parent = names::parent("parent", &request.parent)?;
         check::count("requests", request.requests.len(), MAX_BATCH)?;
@@ -161,7 +161,7 @@ impl TaskService for Tasks {
                 continue;
             }
             let trace = task::Trace { span_id: rand::random(), ..trace.clone() };
-            match self.creator.prepare(parent.clone(), trace, one, None).await {
+            match self.creator.prepare(parent.clone(), trace, one, None, scope).await {
                 Ok(ready) => {
                     places.push(index);
                     prepared.push(ready);
@@ -257,7 +257,7 @@ impl TaskService for Tasks {
     }
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Result<Response<v1::Task>, Status> {
-        let trace = create::trace(&request);
+        let (trace, scope) = (create::trace(&request), Scope::of(&request));
         let request = request.into_inner();
         let (namespace, named) = names::task("name", &request.name)?;
         let old = self.store.task(&namespace, named).await?;
@@ -288,7 +288,7 @@ impl TaskService for Tasks {
             task_id: String::new(),
             validate_only: false,
         };
-        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id)).await?;
+        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id), scope).await?;
         let mut answers = self.creator.commit(vec![prepared]).await?;
         let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)

@@ -11,7 +11,9 @@ use super::running::{self, Named};
 use crate::artifacts;
 use crate::grpc::continuation;
 use crate::trust::identity::Identity;
-use crate::wire::status;
+use crate::watchers::is_managed;
+use crate::wire::overrides;
+use crate::wire::status::{self, error, hinted};
 
 /// Returns from where a running attempt can continue, and the commits that it may replace at the host.
 pub(super) async fn get(
@@ -47,5 +49,17 @@ async fn of_thread(deps: &SessionDeps, task: &Task) -> Result<Option<ArtifactLis
     let found = deps.store.reads().thread((task.namespace.clone(), thread)).await.map_err(status::store)?;
     let Some((_, id)) = found.and_then(|thread| thread.conversation) else { return Ok(None) };
     let Some(before) = deps.store.record(&task.namespace, id).await? else { return Ok(None) };
+    // Known only now: what the thread had at the creation of the task was checked then.
+    let agent = task.target.agent().filter(|_| !task.continues_other_agent);
+    let agent = agent.and_then(|agent| deps.agents.get(&(task.namespace.clone(), agent.clone())));
+    let of_other = continuation::is_of_other_agent(&before, task) && !task.continues_other_agent;
+    if let Some(forbidden) =
+        overrides::check_source(&agent.map(|known| known.spec).unwrap_or_default(), of_other).err()
+    {
+        return Err(hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
+    }
+    if is_managed(task) && !is_managed(&before) {
+        return Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", before.id)));
+    }
     continuation::checkpoint_of(&deps.store, &before).await
 }

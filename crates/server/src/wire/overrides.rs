@@ -49,6 +49,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         inputs: _,
         target: _,
         depends_on: _,
+        // By `check_source`, which knows whose task it is.
         continue_from: _,
         fork: _,
         thread: _,
@@ -92,6 +93,12 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     // Programs, which may choose among the secrets.
     forbid_unless_all("setup", !setup.is_empty() && !bring)?;
     forbid_unless_all("done_when", done_when.is_some() && !bring)
+}
+
+/// Checks what a task continues against its agent: conversation and files of another agent's task are an author's choice, of which
+/// the agent would run commands, hooks and tests.
+pub(crate) fn check_source(agent: &v1::AgentSpec, of_other_agent: bool) -> Result<(), Forbidden> {
+    forbid_unless_all("continue_from", of_other_agent && agent.overrides() != v1::Overrides::All)
 }
 
 fn forbid(field: &'static str, sets: bool, needed: v1::Overrides) -> Result<(), Forbidden> {

@@ -11,6 +11,7 @@ mod budgets;
 mod cancel;
 mod chaos;
 mod claude;
+mod continuation;
 mod dependencies;
 mod idempotency;
 mod input;

@@ -49,6 +49,12 @@ async fn operator_sees_tasks_of_clusters_only() -> Result<()> {
             .await
             .unwrap_err();
         assert_eq!(refused.reason.as_deref(), Some("ROLE_FORBIDDEN"), "{refused}");
+        // Nor can it be continued.
+        let mut continuing = of_cluster(tasks::task("absent"));
+        continuing.spec.get_or_insert_default().continue_from =
+            private.rsplit('/').next().unwrap().to_owned();
+        let refused = tasks::create(&operator, continuing).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("does not exist in any cluster"), "{refused:#}");
         let all = v1::ListTasksRequest { parent: "namespaces/-".to_owned(), ..Default::default() };
         let listed = operator.all_tasks(all, None).await?;
         assert_eq!(

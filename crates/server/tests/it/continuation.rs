@@ -1,0 +1,108 @@
+//! What a task may continue: conversation and files of another agent's task are a choice that not every agent leaves to tasks.
+
+use anyhow::Result;
+use rota_proto::names;
+use rota_proto::v1::{self, Artifact, ArtifactList, Checkpoint, FailureClass, Overrides};
+use rota_proto::worker::v1::KeepArtifactsRequest;
+use rota_testkit::raw::{RawWorker, hello};
+use rota_testkit::{Backend, Cluster, tasks};
+use sha2::{Digest, Sha256};
+
+async fn agent(cluster: &Cluster, name: &str, overrides: Overrides) -> Result<()> {
+    let spec = v1::AgentSpec {
+        runtime: Some(tasks::script([])),
+        capabilities: vec!["acting".to_owned()],
+        management: v1::Management::External.into(),
+        overrides: overrides.into(),
+        ..Default::default()
+    };
+    let agent =
+        v1::Agent { name: names::agent(tasks::NAMESPACE, name), spec: Some(spec), ..Default::default() };
+    let request = v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
+    cluster.client().update_agent(request).await?;
+    Ok(())
+}
+
+/// Runs a task of an agent to its end, which leaves a checkpoint.
+async fn source(cluster: &Cluster, agent: &str) -> Result<v1::Task> {
+    let mut worker = RawWorker::join(cluster.client(), hello(agent, "leaves", 1)).await?;
+    let task = tasks::create(cluster.client(), tasks::task(agent)).await?;
+    let assign = worker.take().await?;
+    // Of no content, so that nothing has to be stored.
+    let conversation = Artifact {
+        name: "checkpoint/c.jsonl".to_owned(),
+        sha256: hex::encode(Sha256::digest("")),
+        ..Artifact::default()
+    };
+    let list = ArtifactList {
+        artifacts: vec![conversation],
+        checkpoint: Some(Checkpoint { conversation: "c".to_owned() }),
+        ..ArtifactList::default()
+    };
+    let request = KeepArtifactsRequest {
+        namespace: "default".to_owned(),
+        worker: "leaves".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        artifacts: Some(list),
+    };
+    cluster.client().workers().keep_artifacts(request).await?;
+    worker.succeed(&assign, 0, "done");
+    assert!(worker.result_ack().await?);
+    Ok(task)
+}
+
+fn continuing(mut task: v1::Task, source: &v1::Task) -> v1::Task {
+    task.spec.get_or_insert_default().continue_from = source.uid.clone();
+    task
+}
+
+fn capable() -> v1::Task {
+    let words = v1::CapabilitySet { capabilities: vec!["acting".to_owned()] };
+    let target = v1::Target { kind: Some(v1::target::Kind::Capabilities(words)) };
+    let runtime = Some(tasks::script([]));
+    let spec = v1::TaskSpec { target: Some(target), runtime, ..tasks::task("").spec.unwrap_or_default() };
+    v1::Task { spec: Some(spec), ..Default::default() }
+}
+
+#[tokio::test]
+async fn other_agents_tasks_are_continued_by_choice() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        agent(&cluster, "open", Overrides::All).await?;
+        agent(&cluster, "fixed", Overrides::Limits).await?;
+        let source = source(&cluster, "open").await?;
+        let creation = |task: v1::Task| v1::CreateTaskRequest {
+            parent: names::namespace(tasks::NAMESPACE),
+            task: Some(continuing(task, &source)),
+            ..Default::default()
+        };
+        let refused = client.create_task(creation(tasks::task("fixed"))).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("OVERRIDE_FORBIDDEN"), "{refused}");
+        assert!(refused.to_string().contains("continue_from"), "{refused}");
+        assert!(refused.hint.unwrap().contains("overrides: All"));
+        // Its own, whatever it lets tasks set.
+        agent(&cluster, "open", Overrides::None).await?;
+        client.create_task(creation(tasks::task("open"))).await?;
+        agent(&cluster, "fixed", Overrides::All).await?;
+        let task = client.create_task(creation(tasks::task("fixed"))).await?;
+        // What has changed since, and what was not known, is found when it is assigned.
+        agent(&cluster, "fixed", Overrides::Limits).await?;
+        let unknown = client.create_task(creation(tasks::task("late"))).await?;
+        let mut unclear = creation(capable());
+        unclear.task.as_mut().unwrap().spec.as_mut().unwrap().runtime = None;
+        let refused = client.create_task(unclear).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("INVALID_FIELD"), "{refused}");
+        let any = client.create_task(creation(capable())).await?;
+        agent(&cluster, "late", Overrides::None).await?;
+        let _fixed = cluster.worker("fixed", "one", 1)?;
+        let _late = cluster.worker("late", "two", 1)?;
+        for task in [&task, &unknown, &any] {
+            let failure = tasks::ended(client, &task.name).await?.status.unwrap().failure.unwrap();
+            assert_eq!(failure.class(), FailureClass::Invalid, "{failure:?}");
+            assert!(failure.message.contains("continue_from"), "{failure:?}");
+        }
+    }
+    Ok(())
+}
