@@ -3,7 +3,7 @@
 use clap::Args;
 use rota_crds::{HumanDuration, Usd};
 use rota_proto::labels::CLUSTER;
-use rota_proto::v1::{CreateTaskRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
+use rota_proto::v1::{CreateTaskRequest, GetAgentRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
 
 use super::pairs;
 use super::run::{create_and_follow, prompt};
@@ -47,6 +47,9 @@ pub struct Fork {
     pub task: String,
     /// Next message of the conversation; `-` reads it from standard input [default: Continue.]
     pub prompt: Option<String>,
+    /// Fork although both tasks would work in the same directory at the same time
+    #[arg(long)]
+    pub in_place: bool,
     #[command(flatten)]
     pub new: New,
 }
@@ -82,31 +85,64 @@ pub struct New {
 
 impl Continue {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        self.new.run(context, &self.task, &self.prompt, false).await
+        let before = self.new.before(context, &self.task).await?;
+        self.new.run(context, before, &self.prompt, false).await
     }
 }
 
 impl Fork {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let prompt = self.prompt.as_deref().unwrap_or(GO_ON);
-        self.new.run(context, &self.task, prompt, true).await
+        let before = self.new.before(context, &self.task).await?;
+        if !self.in_place && shares_directory(context, &before).await? {
+            let text = format!(
+                "task {} works in an existing directory, in which its fork would work too",
+                self.task
+            );
+            let hint = "wait for its end, or fork it nevertheless with --in-place";
+            return Err(Failure::usage(text).hint(hint.to_owned()).into());
+        }
+        self.new.run(context, before, prompt, true).await
     }
 }
 
+/// Whether another task with the same set-up works in the directory of this one, which may still run.
+async fn shares_directory(context: &Context, task: &Task) -> anyhow::Result<bool> {
+    if task.status.as_ref().is_some_and(|status| status.state().is_final()) {
+        return Ok(false);
+    }
+    let spec = task.spec.as_ref();
+    let mode = match spec.and_then(|spec| spec.workspace.as_ref()) {
+        Some(own) => own.mode(),
+        None => match spec.and_then(|spec| spec.target.as_ref()?.kind.as_ref()) {
+            Some(rota_proto::v1::target::Kind::Agent(agent)) => {
+                let agent = context.client.get_agent(GetAgentRequest { name: context.agent(agent)? }).await?;
+                let workspace = agent.spec.and_then(|spec| spec.workspace).unwrap_or_default();
+                workspace.mode()
+            }
+            _ => WorkspaceMode::Unspecified,
+        },
+    };
+    Ok(mode == WorkspaceMode::InPlace)
+}
+
 impl New {
-    async fn run(&self, context: &Context, task: &str, given: &str, fork: bool) -> anyhow::Result<Exit> {
+    async fn before(&self, context: &Context, task: &str) -> anyhow::Result<Task> {
+        Ok(context.client.get_task(GetTaskRequest { name: context.task(task)? }).await?)
+    }
+
+    async fn run(&self, context: &Context, before: Task, given: &str, fork: bool) -> anyhow::Result<Exit> {
         let prompt = prompt(Some(given))?.unwrap_or_default();
         if prompt.trim().is_empty() {
             return Err(Failure::usage("the message is empty").into());
         }
-        let before = context.client.get_task(GetTaskRequest { name: context.task(task)? }).await?;
-        let request = self.request(context, before, prompt, fork)?;
+        let request = self.request(&context.namespace, before, prompt, fork)?;
         create_and_follow(context, request, self.detach, self.quiet).await.map(|(_, exit)| exit)
     }
 
     fn request(
         &self,
-        context: &Context,
+        namespace: &str,
         before: Task,
         prompt: String,
         fork: bool,
@@ -145,16 +181,19 @@ impl New {
         }
         if let Some(workspace) = &mut spec.workspace
             && workspace.mode() == WorkspaceMode::Keep
-            && workspace.path.is_empty()
         {
-            // That of the old task.
-            workspace.path = before.uid;
+            if fork {
+                // One of its own: the old task may still work in that one.
+                workspace.path = String::new();
+            } else if workspace.path.is_empty() {
+                workspace.path = before.uid;
+            }
         }
         let mut labels = before.labels;
         // It has no resource: the operator would cancel it.
         labels.remove(CLUSTER);
         Ok(CreateTaskRequest {
-            parent: rota_proto::names::namespace(&context.namespace),
+            parent: rota_proto::names::namespace(namespace),
             task: Some(Task {
                 alias: self.name.clone().unwrap_or_default(),
                 spec: Some(spec),
@@ -165,5 +204,37 @@ impl New {
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
             ..CreateTaskRequest::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::Workspace;
+
+    use super::*;
+
+    fn directory(fork: bool, path: &str) -> String {
+        let workspace =
+            Workspace { mode: WorkspaceMode::Keep.into(), path: path.to_owned(), ..Workspace::default() };
+        let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
+        let before = Task { uid: "old".to_owned(), spec: Some(spec), ..Task::default() };
+        let new = New {
+            name: None,
+            agent: None,
+            timeout: None,
+            budget_usd: None,
+            secret_env: Vec::new(),
+            idempotency_key: None,
+            detach: false,
+            quiet: false,
+        };
+        let request = new.request("default", before, "Go on.".to_owned(), fork).unwrap();
+        request.task.unwrap().spec.unwrap().workspace.unwrap().path
+    }
+
+    #[test]
+    fn forks_keep_a_directory_of_their_own() {
+        assert_eq!([directory(false, ""), directory(false, "kept")], ["old", "kept"]);
+        assert_eq!([directory(true, ""), directory(true, "kept")], ["", ""]);
     }
 }
