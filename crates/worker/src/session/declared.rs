@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use rota_proto::claude::is_credential;
-use rota_proto::v1::runtime;
+use rota_proto::v1::{ClaudeRuntime, runtime};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::is_common_word;
 use secrecy::{ExposeSecret, SecretString};
@@ -51,9 +51,8 @@ pub(super) async fn values<'a>(
     open.for_each(|(_, value)| add_credentials(value, &mut values));
     if let Some(runtime::Kind::Claude(claude)) =
         spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref())
-        && let Some(servers) = &claude.mcp_servers
     {
-        of_mcp_servers(&structs::to_json(servers), &mut values);
+        of_claude(claude, &mut values);
     }
     if let Some(source) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()) {
         values.extend(of_url(&source.url));
@@ -77,6 +76,25 @@ async fn read(path: &Path) -> Option<String> {
 fn of_headers(headers: &str, values: &mut Vec<String>) {
     for (_, value) in headers.split(',').filter_map(|header| header.split_once('=')) {
         add_credentials(&value.replace("%20", " "), values);
+    }
+}
+
+/// Adds the tokens in settings of Claude Code: of MCP servers, also of subagents, and credentials among its variables.
+fn of_claude(claude: &ClaudeRuntime, values: &mut Vec<String>) {
+    if let Some(servers) = &claude.mcp_servers {
+        of_mcp_servers(&structs::to_json(servers), values);
+    }
+    let agents = claude.agents.as_ref().map(structs::to_json).unwrap_or_default();
+    for servers in agents.as_object().into_iter().flatten().filter_map(|(_, agent)| agent.get("mcpServers")) {
+        // One object, or a list of names and objects.
+        let single = std::slice::from_ref(servers);
+        let each = servers.as_array().map_or(single, Vec::as_slice);
+        each.iter().for_each(|servers| of_mcp_servers(servers, values));
+    }
+    let settings = claude.settings.as_ref().map(structs::to_json).unwrap_or_default();
+    let variables = settings.get("env").and_then(Value::as_object).into_iter().flatten();
+    for (_, value) in variables.filter(|(name, _)| is_credential(name)) {
+        value.as_str().into_iter().for_each(|value| add_credentials(value, values));
     }
 }
 
@@ -113,7 +131,7 @@ fn of_url(url: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{ClaudeRuntime, GitSource, Runtime, TaskSpec, Workspace};
+    use rota_proto::v1::{GitSource, Runtime, TaskSpec, Workspace};
     use serde_json::json;
 
     use super::*;
@@ -125,7 +143,14 @@ mod tests {
         let token = Token { value: None, file: Some(file.path().to_owned()) };
         let servers = json!({"x": {"env": {"KEY": "mcp-key-1", "MODE": "production", "DIR": "/var/lib"},
             "headers": {"Authorization": "Bearer mcp-token-2"}}});
-        let claude = ClaudeRuntime { mcp_servers: structs::from_json(servers), ..ClaudeRuntime::default() };
+        let server = |token: &str| json!({"s": {"env": {"TOKEN": token}}});
+        let agents = json!({"a": {"mcpServers": server("agent-4")}, "b": {"mcpServers": ["named", server("agent-5")]}});
+        let claude = ClaudeRuntime {
+            mcp_servers: structs::from_json(servers),
+            agents: structs::from_json(agents),
+            settings: structs::from_json(json!({"env": {"ANTHROPIC_AUTH_TOKEN": "auth-6", "MODE": "x"}})),
+            ..ClaudeRuntime::default()
+        };
         let git = GitSource { url: "https://token-3@git.example/x".to_owned(), ..GitSource::default() };
         let spec = TaskSpec {
             runtime: Some(Runtime { kind: Some(runtime::Kind::Claude(claude)) }),
@@ -136,7 +161,17 @@ mod tests {
         let found = values(&token, ["of-agent".to_owned()].iter(), &assign).await;
         assert_eq!(
             found,
-            ["of-agent", "worker-token\n", "mcp-key-1", "Bearer mcp-token-2", "mcp-token-2", "token-3"]
+            [
+                "of-agent",
+                "worker-token\n",
+                "mcp-key-1",
+                "Bearer mcp-token-2",
+                "mcp-token-2",
+                "agent-4",
+                "agent-5",
+                "auth-6",
+                "token-3"
+            ]
         );
         let mut headers = Vec::new();
         of_headers("x-key=abc,authorization=Bearer%20def", &mut headers);

@@ -4,6 +4,7 @@
 mod case;
 mod money;
 mod project;
+mod project_settings;
 mod set_up;
 
 use std::time::Duration;

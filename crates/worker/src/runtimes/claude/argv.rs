@@ -5,6 +5,7 @@
 
 use super::files::Files;
 use super::options::Options;
+use super::project::Project;
 
 /// Session that the CLI starts or resumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,13 @@ impl Session {
     }
 }
 
-pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<String> {
+/// `project`: the set-up of the repository, if it is loaded.
+pub(super) fn build(
+    options: &Options,
+    project: Option<&Project>,
+    files: &Files,
+    session: &Session,
+) -> Vec<String> {
     let claude = &options.claude;
     let mut args: Vec<String> = [
         "-p",
@@ -70,6 +77,9 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     for tool in &claude.disallowed_tools {
         option("disallowedTools", tool);
     }
+    for name in project.into_iter().flat_map(|project| &project.subagents) {
+        option("disallowedTools", &format!("Agent({name})"));
+    }
     let mut path = |name: &str, path: &Option<std::path::PathBuf>| {
         if let Some(path) = path {
             option(name, &path.to_string_lossy());
@@ -81,7 +91,7 @@ pub(super) fn build(options: &Options, files: &Files, session: &Session) -> Vec<
     path("mcp-config", &files.project_mcp);
     path("mcp-config", &files.mcp);
     path("settings", &files.settings);
-    option("agents", options.agents.as_deref().unwrap_or_default());
+    path("agents", &files.agents);
     option("effort", &claude.effort);
     for directory in &files.exchanged {
         option("add-dir", &directory.to_string_lossy());
@@ -117,7 +127,6 @@ mod tests {
     use rota_proto::v1::{ClaudeRuntime, Limits, Runtime, TaskSpec, runtime};
     use rota_proto::worker::v1::Assign;
 
-    use super::super::project::Project;
     use super::*;
     use crate::runtimes::{Environment, structs};
 
@@ -126,10 +135,14 @@ mod tests {
         let spec = TaskSpec { runtime: Some(runtime), limits: Some(limits), ..TaskSpec::default() };
         let assign = Assign { spec: Some(spec), ..Assign::default() };
         let options = Options::new(&assign, &Environment::default(), false).unwrap();
-        let project = Project { mcp: Some("/w/.mcp.json".into()), ..Project::default() };
+        let project = Project {
+            mcp: Some("/w/.mcp.json".into()),
+            subagents: vec!["helper".to_owned()],
+            ..Project::default()
+        };
         let project = Some(&project).filter(|_| options.claude.loads_project());
         let files = Files::new(&options, project, Path::new("/w"), Path::new("/s"));
-        build(&options, &files, session)
+        build(&options, project, &files, session)
     }
 
     #[test]
@@ -185,7 +198,8 @@ mod tests {
             "--mcp-config=/s/mcp.json",
             "--setting-sources=project",
             "--settings=/s/settings.json",
-            r#"--agents={"reviewer":{"prompt":"p"}}"#,
+            "--agents=/s/agents.json",
+            "--disallowedTools=Agent(helper)",
             "--add-dir=/srv/data",
             "--effort=low",
             "--betas=a-1",

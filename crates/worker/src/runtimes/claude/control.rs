@@ -11,8 +11,24 @@ use super::counts::ModelUsage;
 #[serde(tag = "subtype", rename_all = "snake_case")]
 pub(super) enum Request {
     CanUseTool(CanUseTool),
+    HookCallback(HookCallback),
     #[serde(other)]
     Other,
+}
+
+/// A hook that was registered with the opening request.
+#[derive(Debug, Deserialize)]
+pub(super) struct HookCallback {
+    #[serde(default)]
+    pub(super) input: ConfigChange,
+}
+
+/// Input of the hook for a set-up that has changed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ConfigChange {
+    /// Which one, such as `project_settings` or `skills`.
+    pub(super) source: String,
 }
 
 #[derive(Debug, Deserialize)]

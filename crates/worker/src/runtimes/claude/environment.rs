@@ -48,9 +48,14 @@ const TRACING_VARS: [(&str, &str); 4] = [
 /// Variables that configure a collector.
 const COLLECTOR_VARS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
+/// Returns the variables that the driver depends on.
+pub(super) fn fixed() -> impl Iterator<Item = &'static str> {
+    FIXED_DIRECTORIES.into_iter().chain(FIXED_VARS.into_iter().map(|(name, _)| name))
+}
+
 /// Whether the driver depends on a variable.
 pub(super) fn is_fixed(name: &str) -> bool {
-    FIXED_DIRECTORIES.contains(&name) || FIXED_VARS.iter().any(|(fixed, _)| *fixed == name)
+    fixed().any(|fixed| fixed == name)
 }
 
 /// Whether a variable carries credentials for the model.

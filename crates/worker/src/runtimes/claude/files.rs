@@ -21,6 +21,7 @@ pub(super) struct Files {
     /// The repository's own, in the workspace.
     pub(super) project_mcp: Option<PathBuf>,
     pub(super) settings: Option<PathBuf>,
+    pub(super) agents: Option<PathBuf>,
     pub(super) system_prompt: Option<PathBuf>,
     pub(super) append_system_prompt: Option<PathBuf>,
 }
@@ -56,12 +57,18 @@ impl Files {
                 .filter(|_| options.claude.project_mcp_servers)
                 .and_then(|project| project.mcp.clone()),
             settings: file(project.is_some() || options.claude.settings.is_some(), "settings.json"),
+            agents: file(options.agents.is_some(), "agents.json"),
             system_prompt: file(!options.claude.system_prompt.is_empty(), "system-prompt"),
             append_system_prompt: file(
                 !options.claude.append_system_prompt.is_empty(),
                 "append-system-prompt",
             ),
         }
+    }
+
+    /// Returns the directory of the CLI's memory, where it has it by itself.
+    pub(super) fn memory(&self) -> PathBuf {
+        self.config.join(TRANSCRIPTS).join("memory")
     }
 
     /// Creates the directories and files. `settings`: the CLI's, as JSON.
@@ -76,6 +83,7 @@ impl Files {
         let texts = [
             (&self.mcp, options.mcp.as_deref().unwrap_or_default()),
             (&self.settings, settings.unwrap_or_default()),
+            (&self.agents, options.agents.as_deref().unwrap_or_default()),
             (&self.system_prompt, options.claude.system_prompt.as_str()),
             (&self.append_system_prompt, options.claude.append_system_prompt.as_str()),
         ];
@@ -88,7 +96,7 @@ impl Files {
     }
 }
 
-/// Writes a file that only this user can read: settings of MCP servers may contain tokens.
+/// Writes a file that only this user can read: settings of MCP servers, those of subagents too, may contain tokens.
 async fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use tokio::io::AsyncWriteExt;
     let mut file =

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! options       settings of an attempt    argv, environment, files, prompt    input of the CLI
-//! project       set-up of a repository    settings                            what of it takes effect
+//! project       set-up of a repository    subagents, untrusted, settings      what of it takes effect
 //! process       seam to `supervise`       reader, lines, control, send        wire format
 //! conversation  event loop                record, permission, usage           meaning of lines
 //! run           one attempt               classify                            result or failure class
@@ -29,7 +29,9 @@ mod record;
 mod run;
 mod send;
 mod settings;
+mod subagents;
 mod surrogates;
+mod untrusted;
 mod usage;
 mod version;
 

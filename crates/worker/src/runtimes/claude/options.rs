@@ -10,7 +10,7 @@ use crate::runtimes::{Environment, structs};
 const PERMISSION_MODES: [&str; 7] =
     ["default", "manual", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions"];
 
-/// Maximum size of a schema, and of all subagents, each of which is one argument; the kernel limits those to 128 KiB.
+/// Maximum size of a schema, which is one argument; the kernel limits those to 128 KiB.
 const MAX_ARGUMENT_BYTES: usize = 120 * 1024;
 
 #[derive(Debug)]
@@ -58,8 +58,11 @@ impl Options {
             let entry = index.map(|index| format!("[{index}]")).unwrap_or_default();
             return Err(invalid(&format!("runtime.claude.{field}{entry} {message}"), ""));
         }
-        let schema = argument("the JSON schema", claude.json_schema.as_ref())?;
-        let agents = argument("the list of subagents", claude.agents.as_ref())?;
+        let schema = claude.json_schema.as_ref().map(|schema| structs::to_json(schema).to_string());
+        if schema.as_ref().is_some_and(|text| text.len() > MAX_ARGUMENT_BYTES) {
+            return Err(invalid("the JSON schema is too long", "keep it below 120 KiB"));
+        }
+        let agents = claude.agents.as_ref().map(|agents| structs::to_json(agents).to_string());
         let mcp = claude
             .mcp_servers
             .as_ref()
@@ -94,15 +97,6 @@ impl Options {
         }
         Ok(self)
     }
-}
-
-/// Returns a value that becomes one argument.
-fn argument(what: &str, value: Option<&pbjson_types::Struct>) -> Result<Option<String>, Failure> {
-    let text = value.map(|value| structs::to_json(value).to_string());
-    if text.as_ref().is_some_and(|text| text.len() > MAX_ARGUMENT_BYTES) {
-        return Err(invalid(&format!("{what} is too long"), "keep it below 120 KiB"));
-    }
-    Ok(text)
 }
 
 /// Whether the workspace outlives the attempt.

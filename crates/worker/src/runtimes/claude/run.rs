@@ -31,6 +31,15 @@ const NOT_CONTINUED_HINT: &str =
 /// Grace period for a CLI that does not exit after its last result.
 const EXIT_GRACE: Duration = Duration::from_secs(3);
 
+/// What the CLI is started with, whatever its session.
+struct SetUp<'a> {
+    options: &'a Options,
+    /// That of the repository, if it is loaded.
+    project: Option<&'a Project>,
+    files: &'a Files,
+    environment: &'a Environment,
+}
+
 pub(super) async fn run(
     start: &dyn Start,
     attempt: &Attempt,
@@ -47,17 +56,23 @@ pub(super) async fn run(
     if let Some(missing) = missing_directory(&options).await {
         return failed(missing);
     }
-    let project = match set_up(attempt, &options, channels).await {
+    let project = match read_project(attempt, &options, channels).await {
         Ok(project) => project,
         Err(failure) => return failed(failure),
     };
     let files = Files::new(&options, project.as_ref(), &attempt.workspace, &attempt.scratch);
     let environment = environment::build(&attempt.environment, &attempt.assign, &files);
-    let settings = settings::build(&options, project.as_ref(), &environment, &attempt.secret_names);
+    let settings =
+        match settings::build(&options, project.as_ref(), &files, &environment, &attempt.secret_names) {
+            Ok(settings) => settings,
+            Err(failure) => return failed(failure),
+        };
     if let Err(error) = files.write(&options, settings.as_deref()).await {
         let message = format!("failed to create the directories of the attempt: {error}");
         return failed(classify::failure(FailureClass::Environment, &message, ""));
     }
+    let set_up =
+        SetUp { options: &options, project: project.as_ref(), files: &files, environment: &environment };
     let continued = attempt.continued.as_ref().map(|continued| &continued.conversation);
     let given = match (&attempt.round, continued.filter(|from| !from.is_empty())) {
         (Some(round), _) => Some(Session::Resumed(round.conversation.clone())),
@@ -65,7 +80,7 @@ pub(super) async fn run(
         (None, None) => options.resume.clone().map(Session::Resumed),
     };
     if let Some(session) = &given {
-        match once(start, attempt, &options, (&files, &environment), session, channels, prices).await {
+        match once(start, attempt, &set_up, session, channels, prices).await {
             Some(report) => return report,
             // Without the conversation, what is asked next has no meaning.
             None if attempt.round.is_none()
@@ -89,7 +104,7 @@ pub(super) async fn run(
         _ => attempt.conversation.clone(),
     };
     let fresh = Session::Fresh(id);
-    match once(start, attempt, &options, (&files, &environment), &fresh, channels, prices).await {
+    match once(start, attempt, &set_up, &fresh, channels, prices).await {
         Some(report) => report,
         None => failed(classify::failure(
             FailureClass::Protocol,
@@ -99,8 +114,8 @@ pub(super) async fn run(
     }
 }
 
-/// Reads the set-up of the repository, if it is loaded, and reports what of it is left out.
-async fn set_up(
+/// Reads the set-up of the repository, if it is loaded, and reports what of it is left out, and what it chooses.
+async fn read_project(
     attempt: &Attempt,
     options: &Options,
     channels: &mut Channels,
@@ -109,9 +124,9 @@ async fn set_up(
     if !claude.loads_project() {
         return Ok(None);
     }
-    let project = Project::read(&attempt.workspace).await?;
+    let project = Project::read(&attempt.workspace, options).await?;
     let left_out = project.left_out(claude.project_hooks, claude.project_mcp_servers);
-    if let Some(text) = left_out.filter(|_| attempt.round.is_none()) {
+    for text in left_out.into_iter().chain(project.chosen(claude)).filter(|_| attempt.round.is_none()) {
         let notice = events::notice(Severity::Low, "project_setup", text);
         tokio::select! {
             _ = channels.events.send(notice) => {}
@@ -137,8 +152,7 @@ async fn missing_directory(options: &Options) -> Option<Failure> {
 async fn once(
     start: &dyn Start,
     attempt: &Attempt,
-    options: &Options,
-    (files, environment): (&Files, &Environment),
+    &SetUp { options, project, files, environment }: &SetUp<'_>,
     session: &Session,
     channels: &mut Channels,
     prices: &Prices,
@@ -151,7 +165,7 @@ async fn once(
             &options.claude.program
         }
         .to_owned(),
-        args: argv::build(options, files, session),
+        args: argv::build(options, project, files, session),
         environment: environment.clone(),
         directory: attempt.workspace.clone(),
     };
@@ -167,8 +181,10 @@ async fn once(
     let used = attempt.round.as_ref().and_then(|round| round.used.clone());
     let mut record = Record::new(&attempt.workspace);
     record.usage_totals = UsageTotals::after(used.unwrap_or_default(), prices.clone());
+    let keep_set_up = project.is_some() && !options.claude.project_hooks;
     let permissions = PermissionQueue::new(options.policy);
-    let mut conversation = Conversation::new(record, permissions, &prompt, attempt.redactor.clone());
+    let mut conversation =
+        Conversation::new(record, permissions, &prompt, keep_set_up, attempt.redactor.clone());
     let end = conversation.run(pipes, channels).await;
     let (exit, stop) = finish(process.as_mut(), end, channels).await;
     drop(process);

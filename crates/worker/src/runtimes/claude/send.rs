@@ -1,6 +1,11 @@
 //! Lines sent to the CLI. Knows their format, and nothing of when they are sent.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+
+/// Time for an answer to a hook: longer than any attempt.
+const HOOK_TIMEOUT: Duration = Duration::from_hours(20 * 24);
 
 /// User message; its `uuid` makes the CLI report the message's life cycle.
 pub(super) fn user(text: &str, uuid: &str) -> Value {
@@ -13,9 +18,21 @@ pub(super) fn user(text: &str, uuid: &str) -> Value {
     })
 }
 
-/// Opening request. The CLI works without it; its refusal is an early sign of an incompatible protocol.
-pub(super) fn initialize(request_id: &str) -> Value {
-    json!({"type": "control_request", "request_id": request_id, "request": {"subtype": "initialize"}})
+/// Opening request. The CLI works without it; its refusal is an early sign of an incompatible protocol. `keep_set_up`: the CLI asks
+/// before it applies settings, or loads subagents and skills, that changed while it runs.
+pub(super) fn initialize(request_id: &str, keep_set_up: bool) -> Value {
+    let mut request = json!({"subtype": "initialize"});
+    if keep_set_up {
+        // Without an answer in time, it would apply them.
+        let hook = json!({"hookCallbackIds": ["set-up"], "timeout": HOOK_TIMEOUT.as_secs()});
+        request["hooks"] = json!({"ConfigChange": [hook]});
+    }
+    json!({"type": "control_request", "request_id": request_id, "request": request})
+}
+
+/// Response to the question whether a changed set-up takes effect: it does not.
+pub(super) fn block(request_id: &str) -> Value {
+    answer(request_id, &json!({"decision": "block", "reason": "the set-up is that of the start"}))
 }
 
 /// Request to interrupt the running turn.

@@ -200,7 +200,10 @@ fn no_result(evidence: &Evidence<'_>) -> Failure {
     let tail = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
     let Exit { code, signal, .. } = evidence.exit;
     if stderr.contains("Invalid MCP configuration") {
-        return invalid(stderr, "check the agent's mcp_servers");
+        return invalid(
+            stderr,
+            "check the agent's `mcpServers`, and the repository's .mcp.json if it is loaded",
+        );
     }
     if stderr.contains("cannot be used with root") {
         return bypass_as_root();

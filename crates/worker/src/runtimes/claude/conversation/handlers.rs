@@ -99,6 +99,15 @@ impl Conversation {
                 let effects = self.permissions.ask(&request_id, &request);
                 return self.apply(effects);
             }
+            Line::ControlRequest { request_id, request: Request::HookCallback(hook) } => {
+                self.send(&send::block(&request_id));
+                // Subagents and skills are mostly the agent's own work.
+                let settings = hook.input.source != "skills";
+                let first = settings && !std::mem::replace(&mut self.settings_changed, true);
+                let text =
+                    "settings of the repository changed while the agent runs; it keeps those of its start";
+                first.then(|| events::notice(Severity::Medium, "project_setup", text)).into_iter().collect()
+            }
             Line::ControlRequest { request_id, request: Request::Other } => {
                 return self.send(&send::unsupported(&request_id));
             }

@@ -72,6 +72,8 @@ pub(super) struct Conversation {
     last_event: Instant,
     log: LogVolume,
     live_usage: LiveUsage,
+    /// Whether a change of the repository's settings was reported.
+    settings_changed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +84,12 @@ enum Timer {
 }
 
 impl Conversation {
+    /// `keep_set_up`: the set-up of the repository stays what it was at the start.
     pub(super) fn new(
         record: Record,
         permissions: PermissionQueue,
         prompt: &str,
+        keep_set_up: bool,
         redactor: Redactor,
     ) -> Self {
         let mut conversation = Self {
@@ -103,8 +107,9 @@ impl Conversation {
             last_event: Instant::now(),
             log: LogVolume::default(),
             live_usage: LiveUsage::default(),
+            settings_changed: false,
         };
-        conversation.send(&send::initialize("rota-initialize"));
+        conversation.send(&send::initialize("rota-initialize", keep_set_up));
         // Before the first turn: the totals of a resumed session are those of earlier attempts.
         conversation.request_usage();
         conversation.send_message(prompt);

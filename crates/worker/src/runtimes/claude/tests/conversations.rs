@@ -239,3 +239,26 @@ async fn tool_progress_does_not_extend_a_tool() {
     assert!(matches!(first, event::Kind::Progress(_)), "{first:?}");
     assert!(fixture.events.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn changed_set_up_is_refused_and_reported_once() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    for (id, source) in [("h1", "skills"), ("h2", "project_settings"), ("h3", "project_settings")] {
+        let input = json!({"hook_event_name": "ConfigChange", "source": source, "file_path": "/w/x"});
+        let request = json!({"subtype": "hook_callback", "callback_id": "set-up", "input": input});
+        cli.print(json!({"type": "control_request", "request_id": id, "request": request})).await;
+        let answer = cli.read().await.unwrap();
+        assert_eq!(answer["response"]["request_id"], id);
+        assert_eq!(answer["response"]["response"]["decision"], "block");
+    }
+    cli.result("done").await;
+    cli.exit(0);
+    assert!(fixture.notice("project_setup").await.contains("keeps those of its start"));
+    let mut others = 0;
+    while let Some(event) = fixture.events.recv().await {
+        others += u32::from(matches!(event, event::Kind::Notice(notice) if notice.code == "project_setup"));
+    }
+    assert_eq!(others, 0);
+}
