@@ -38,7 +38,7 @@ use crate::store_client::StoreClient;
 use crate::trust::auth::Authenticator;
 use crate::trust::worker_token::WorkerTokens;
 use crate::trust::{accept, auth, tls};
-use crate::watchers::Watchers;
+use crate::watchers::{Deltas, Watchers};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
@@ -117,6 +117,7 @@ impl Server {
         let watchers = Arc::new(Watchers::new(Lineage::begin(&snapshot)));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
+        let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let health = Arc::new(Health::new(
@@ -144,6 +145,7 @@ impl Server {
             agents: Arc::clone(&agents),
             breakers: Arc::clone(&breakers),
             dispatcher: Arc::clone(&dispatcher),
+            deltas: Arc::clone(&deltas),
             metrics: Arc::clone(&metrics),
             hellos: Arc::default(),
             timing: options.timing.clone(),
@@ -185,7 +187,7 @@ impl Server {
             },
         );
 
-        let streams = Streams { watchers, stop: stop.clone() };
+        let streams = Streams { watchers, deltas, stop: stop.clone() };
         let creator = Creator {
             store: store.clone(),
             scheduler,

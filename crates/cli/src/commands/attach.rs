@@ -43,13 +43,14 @@ impl Attach {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         let (mut input, mut last) = (Input::Open, None);
         let mut interrupt = Interrupt::listen()?;
-        let mut watch = context.client.watch_task(task.name.clone(), 0);
+        let mut watch = view.watch(context, &task.name, 0);
         loop {
             tokio::select! {
                 answer = watch.next() => {
                     let Some(answer) = answer else { break };
                     let answer = answer?;
                     view.show(context, &answer.events)?;
+                    view.show_deltas(context, &answer.deltas)?;
                     answer.events.iter().for_each(|event| questions.apply(event));
                     last = answer.task.or(last);
                     // The task lists its open questions; the log also holds answered ones.

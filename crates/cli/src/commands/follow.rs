@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use futures::StreamExt;
-use rota_proto::v1::{Event, Task};
+use rota_client::watch::Watch;
+use rota_proto::v1::{Event, MessageDelta, Task, WatchTaskResponse};
 
 use super::print_continues;
 use super::signals::Interrupt;
@@ -28,6 +29,7 @@ pub enum Destination {
 pub struct View {
     to: Destination,
     raw: bool,
+    times: bool,
     pub printer: Printer,
 }
 
@@ -38,7 +40,24 @@ impl View {
             _ => (context.reporter.colored(), context.reporter.is_terminal()),
         };
         let raw = to == Destination::Stdout && !context.out.is_human();
-        Self { to, raw, printer: Printer::new(colored, times, terminal) }
+        Self { to, raw, times, printer: Printer::new(colored, times, terminal) }
+    }
+
+    /// Opens the log of a task after a position, with parts of messages if they can be shown.
+    pub fn watch(&self, context: &Context, name: &str, after: i64) -> Watch<WatchTaskResponse> {
+        let streams = self.to != Destination::None && !self.raw && !self.times;
+        match streams {
+            true => context.client.watch_task_streamed(name, after),
+            false => context.client.watch_task(name, after),
+        }
+    }
+
+    pub fn show_deltas(&mut self, context: &Context, deltas: &[MessageDelta]) -> anyhow::Result<()> {
+        for delta in deltas {
+            let bytes = self.printer.print_delta(delta);
+            self.write(context, &bytes)?;
+        }
+        Ok(())
     }
 
     pub fn show(&mut self, context: &Context, events: &[Event]) -> anyhow::Result<()> {
@@ -104,7 +123,7 @@ pub async fn to_end(
     view: &mut View,
 ) -> anyhow::Result<Option<Task>> {
     let mut interrupt = Interrupt::listen()?;
-    let mut watch = context.client.watch_task(name, after);
+    let mut watch = view.watch(context, name, after);
     let mut last: Option<Task> = None;
     let mut waiting = Waiting::new();
     loop {
@@ -128,6 +147,7 @@ pub async fn to_end(
                 let answer = answer?;
                 waiting.task_changed();
                 view.show(context, &answer.events)?;
+                view.show_deltas(context, &answer.deltas)?;
                 last = answer.task.or(last);
             }
             None => break,

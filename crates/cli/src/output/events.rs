@@ -3,11 +3,12 @@
 
 use anstyle::{AnsiColor, Style};
 use rota_proto::v1::{
-    AgentMessage, Event, MessageRole, Notice, PermissionScope, Severity, StateChange, TaskState, ToolResult,
-    event,
+    AgentMessage, Event, MessageDelta, MessageRole, Notice, PermissionScope, Severity, StateChange,
+    TaskState, ToolResult, event,
 };
 
 use super::question::question;
+use super::streamed::{Added, Streamed};
 use super::text::{clean, first_line, money, plain, state, time};
 
 /// Formatter of events. Tracks whether the last line is still open.
@@ -20,11 +21,13 @@ pub struct Printer {
     open_line: bool,
     /// Last message or output, to detect that the result has been shown.
     last: String,
+    streamed: Streamed,
 }
 
 impl Printer {
     pub fn new(colored: bool, times: bool, terminal: bool) -> Self {
-        Self { colored, times, terminal, open_line: false, last: String::new() }
+        let (last, streamed) = (String::new(), Streamed::default());
+        Self { colored, times, terminal, open_line: false, last, streamed }
     }
 
     /// Whether a text was shown last.
@@ -35,8 +38,25 @@ impl Printer {
     /// Formats an event, line breaks included.
     pub fn print(&mut self, event: &Event) -> Vec<u8> {
         let Some(kind) = &event.kind else { return Vec::new() };
+        if self.streamed.defers(event) {
+            return Vec::new();
+        }
+        if let event::Kind::Message(message) = kind
+            && let Some(rest) = self.streamed.complete(event.attempt, message)
+        {
+            let text = clean(rest);
+            let mut bytes = self.style(message_style(message.role()), &text).into_bytes();
+            self.open_line = true;
+            if message.role() == MessageRole::Assistant {
+                self.last.clone_from(&message.text);
+            }
+            bytes.extend(self.finish());
+            return bytes;
+        }
         if let event::Kind::Output(output) = kind {
-            return self.output(&output.data, output.dropped_bytes);
+            let mut bytes = if self.streamed.is_open() { self.finish() } else { Vec::new() };
+            bytes.extend(self.output(&output.data, output.dropped_bytes));
+            return bytes;
         }
         let Some(text) = self.line(kind) else { return Vec::new() };
         let mut bytes = self.finish();
@@ -49,9 +69,32 @@ impl Printer {
         bytes
     }
 
-    /// Ends a line that is still open.
+    /// Formats a part of a message, which the whole one completes.
+    pub fn print_delta(&mut self, delta: &MessageDelta) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.streamed.add(delta) {
+            Added::Nothing => return bytes,
+            Added::First => {
+                bytes.extend(self.finish());
+                self.streamed.begin(delta);
+            }
+            Added::Next => {}
+        }
+        self.open_line = true;
+        bytes.extend(self.style(message_style(delta.role()), &clean(&delta.text)).into_bytes());
+        bytes
+    }
+
+    /// Ends a line that is still open, and prints what waited for its end.
     pub fn finish(&mut self) -> Vec<u8> {
-        if std::mem::take(&mut self.open_line) { vec![b'\n'] } else { Vec::new() }
+        let mut bytes = Vec::new();
+        if std::mem::take(&mut self.open_line) {
+            bytes.push(b'\n');
+        }
+        for event in self.streamed.interrupt() {
+            bytes.extend(self.print(&event));
+        }
+        bytes
     }
 
     fn output(&mut self, data: &[u8], dropped: i64) -> Vec<u8> {
@@ -160,7 +203,7 @@ impl Printer {
     fn message(&mut self, message: &AgentMessage) -> String {
         let text = clean(&message.text);
         match message.role() {
-            MessageRole::Thinking => self.style(Style::new().dimmed().italic(), &text),
+            MessageRole::Thinking => self.style(message_style(MessageRole::Thinking), &text),
             MessageRole::User => self.style(AnsiColor::Magenta.on_default(), &format!("› {text}")),
             _ => {
                 self.last.clone_from(&message.text);
@@ -193,6 +236,13 @@ impl Printer {
 
     fn style(&self, style: Style, text: &str) -> String {
         if self.colored { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+fn message_style(role: MessageRole) -> Style {
+    match role {
+        MessageRole::Thinking => Style::new().dimmed().italic(),
+        _ => Style::new(),
     }
 }
 

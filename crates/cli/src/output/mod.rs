@@ -6,6 +6,7 @@ mod events;
 pub mod question;
 mod reporter;
 mod rows;
+mod streamed;
 mod table;
 pub mod text;
 

@@ -1,11 +1,12 @@
 //! Commands that follow a log across restarts of the control plane.
 
 use anyhow::Result;
+use rota_proto::v1::{self, event};
 use rota_testkit::{history, tasks};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::process::Process;
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, claude, workload};
 
 const COUNTS: &str = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo \"line $i\"; sleep 0.01; done\n\
                       until [ -e \"$GATE\" ]; do sleep 0.02; done; echo end";
@@ -89,5 +90,57 @@ async fn logs_resume_from_position() -> Result<()> {
         Process::start("events", fixture.command(&["events", "--since", "nonsense", "-o", "jsonl"]));
     assert!(lost.prints("resync").await.contains("\"token\""));
     lost.kill().await;
+    history::check(&client, true).await?.check()
+}
+
+/// A message of the real CLI is printed while the model writes it, and no more once it is stored.
+#[tokio::test]
+async fn logs_and_attach_print_messages_while_they_are_written() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let program = tokio::task::spawn_blocking(claude::installed).await??;
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let task = |script: &Value| {
+        let mut task = tasks::task(workload::AGENT);
+        let spec = task.spec.get_or_insert_default();
+        let claude = v1::ClaudeRuntime { program: program.clone(), ..Default::default() };
+        spec.runtime = Some(v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) });
+        spec.prompt = format!("Please do: MOCK{script}");
+        let key = uuid::Uuid::new_v4().to_string();
+        let environment = [("ANTHROPIC_BASE_URL", model.base_url()), ("ANTHROPIC_API_KEY", key)];
+        spec.environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+        task
+    };
+    let lines: Vec<_> = (1..=20).map(|number| format!("line {number} \u{1b}]52;c;cm0K\u{7}.")).collect();
+    let text = lines.join("\n");
+    let slow = json!({"every_ms": 20, "chars": 8});
+
+    // The model stops in the middle, for much longer than the test waits.
+    let half = json!([{"text": text, "slow": slow, "pause": {"after": 30, "ms": 3_600_000}}]);
+    let stuck = tasks::create(&client, task(&half)).await?;
+    let mut logs = Process::start("logs", fixture.command(&["logs", "-f", &stuck.uid]));
+    let mut attach = Process::start("attach", fixture.command(&["attach", &stuck.uid]));
+    let mut raw = Process::start("raw", fixture.command(&["logs", "-f", &stuck.uid, "-o", "jsonl"]));
+    for process in [&mut logs, &mut attach] {
+        let line = process.prints("line 2 ").await;
+        assert!(!line.contains('\u{1b}') && !line.contains('\u{7}'), "{line:?}");
+    }
+    let stored = tasks::log(&client, &stuck.name).await?;
+    assert!(!stored.iter().any(|event| matches!(event.kind, Some(event::Kind::Message(_)))), "{stored:?}");
+    raw.prints("runtime_started").await;
+    assert_eq!(raw.count("line 2 "), 0, "programs read whole messages");
+    tasks::cancel(&client, &stuck.name).await?;
+    for process in [logs, attach, raw] {
+        process.ended().await;
+    }
+
+    let whole = tasks::create(&client, task(&json!([{"text": text, "slow": slow}]))).await?;
+    let logs = Process::start("logs", fixture.command(&["logs", "-f", &whole.uid])).ended().await;
+    assert_eq!(logs.status.code(), Some(0), "{logs:?}");
+    let printed: Vec<_> = logs.output.lines().filter(|line| line.starts_with("line ")).collect();
+    assert_eq!(printed.len(), 20, "{logs:?}");
+    assert!(!logs.output.contains('\u{1b}'), "{logs:?}");
     history::check(&client, true).await?.check()
 }

@@ -20,7 +20,12 @@ pub type Watch<T> = Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>;
 impl Client {
     /// Watches a task: every log entry after the sequence number `after`, each once and in order, until the task ends.
     pub fn watch_task(&self, name: impl Into<String>, after: i64) -> Watch<v1::WatchTaskResponse> {
-        engine::run(self.clone(), sources::Task::new(name.into(), after))
+        engine::run(self.clone(), sources::Task::new(name.into(), after, false))
+    }
+
+    /// As [`Client::watch_task`], with parts of messages before they are complete. Parts may be missing, and messages never are.
+    pub fn watch_task_streamed(&self, name: impl Into<String>, after: i64) -> Watch<v1::WatchTaskResponse> {
+        engine::run(self.clone(), sources::Task::new(name.into(), after, true))
     }
 
     /// Watches all tasks of a namespace from a resume token on; an empty token starts now. Entries may repeat and are

@@ -16,13 +16,14 @@ type OpenFuture<T> = BoxFuture<'static, Result<Response<Streaming<T>>, Status>>;
 pub(super) struct Task {
     name: String,
     after: i64,
+    deltas: bool,
     /// Last log sequence number, known once the task has ended.
     last: Option<i64>,
 }
 
 impl Task {
-    pub(super) fn new(name: String, after: i64) -> Self {
-        Self { name, after, last: None }
+    pub(super) fn new(name: String, after: i64, deltas: bool) -> Self {
+        Self { name, after, deltas, last: None }
     }
 }
 
@@ -30,7 +31,8 @@ impl Source for Task {
     type Message = v1::WatchTaskResponse;
 
     fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
-        let request = v1::WatchTaskRequest { name: self.name.clone(), after_log_seq: self.after };
+        let request =
+            v1::WatchTaskRequest { name: self.name.clone(), after_log_seq: self.after, deltas: self.deltas };
         let mut tasks = client.tasks();
         async move { tasks.watch_task(request).await }.boxed()
     }

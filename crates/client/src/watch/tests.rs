@@ -143,6 +143,7 @@ async fn client(fake: &Fake) -> Client {
 
 fn update(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
     v1::WatchTaskResponse {
+        deltas: vec![],
         events: seqs.iter().map(|seq| Event { log_seq: *seq, ..Default::default() }).collect(),
         task: Some(v1::Task {
             name: "namespaces/default/tasks/id-1".into(),

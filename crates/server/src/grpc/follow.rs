@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 use super::input::Inputs;
 use super::streams::{Chunks, Outbox, Streams, send};
 use crate::store_client::{LOG_PAGE, StoreClient};
-use crate::watchers::{Next, Subscription, Topic, messages};
+use crate::watchers::{Follower, Next, Subscription, Topic, messages};
 use crate::wire::names;
 use crate::wire::status::{error, invalid};
 
@@ -35,7 +35,19 @@ pub(super) async fn one(
     let subscription = streams.watchers.subscribe(Topic::Task(task.key));
     let (id, key) = (task.id, task.key);
     let store = store.clone();
-    let source = Follow { store, subscription, namespace, id, key, seen, behind: true, ended: false };
+    let follower = request.deltas.then(|| streams.deltas.follow(namespace.clone(), id));
+    let source = Follow {
+        store,
+        subscription,
+        follower,
+        namespace,
+        id,
+        key,
+        seen,
+        begun: false,
+        behind: true,
+        ended: false,
+    };
     Ok(streams.chunks(source))
 }
 
@@ -43,11 +55,15 @@ pub(super) async fn one(
 struct Follow {
     store: StoreClient,
     subscription: Subscription,
+    /// Set if the caller wants parts of messages.
+    follower: Option<Follower>,
     namespace: Namespace,
     id: TaskId,
     key: TaskKey,
     /// Position of the last log entry that was sent.
     seen: u64,
+    /// Whether the store was read once.
+    begun: bool,
     /// Whether the store is read before anything is taken from the buffer.
     behind: bool,
     ended: bool,
@@ -59,7 +75,12 @@ impl Chunks for Follow {
             return Ok(None);
         }
         if !self.behind {
-            match self.subscription.next(self.seen).await {
+            let next = tokio::select! {
+                biased;
+                next = self.subscription.next(self.seen) => next,
+                part = next_part(&mut self.follower) => return Ok(Some(part)),
+            };
+            match next {
                 Next::Chunk(chunk, end) => {
                     self.seen = end;
                     return Ok(Some(chunk));
@@ -76,6 +97,12 @@ impl Follow {
     async fn read(&mut self) -> Result<Bytes, Status> {
         let task = self.store.record(&self.namespace, self.id).await?.filter(|found| found.key == self.key);
         let task = task.ok_or_else(|| error("TASK_NOT_FOUND", "the task's record was removed"))?;
+        if let Some(follower) = &mut self.follower {
+            if !std::mem::replace(&mut self.begun, true) {
+                follower.begin(&task);
+            }
+            follower.skip();
+        }
         let mut events = self.store.events(&task, self.seen, LOG_PAGE).await?;
         // Entries committed between the two reads are left for the next round, which sends them with their own record:
         // each entry is sent once, and must not come with an older record.
@@ -87,6 +114,14 @@ impl Follow {
         let mut chunk = Vec::new();
         messages::log(&mut chunk, &task, events.iter(), result.as_ref());
         Ok(chunk.into())
+    }
+}
+
+/// Waits for the next part of a message, if parts are wanted.
+async fn next_part(follower: &mut Option<Follower>) -> Bytes {
+    match follower {
+        Some(follower) => follower.next().await,
+        None => std::future::pending().await,
     }
 }
 

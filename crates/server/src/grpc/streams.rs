@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::watchers::Watchers;
+use crate::watchers::{Deltas, Watchers};
 use crate::wire::status::error;
 
 /// Messages of a stream on their way to the caller.
@@ -33,6 +33,7 @@ pub(super) trait Chunks: Send + 'static {
 #[derive(Clone)]
 pub(crate) struct Streams {
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) deltas: Arc<Deltas>,
     pub(crate) stop: CancellationToken,
 }
 

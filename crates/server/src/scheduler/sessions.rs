@@ -163,6 +163,12 @@ impl Scheduler {
         });
     }
 
+    /// Returns whether an attempt runs.
+    pub(crate) fn runs(&self, key: &WorkerKey, session: &WorkerRef, id: TaskId, fence: Fence) -> bool {
+        let state = |entry: &WorkerEntry| entry.slots.state(id, fence);
+        self.inspect_session(key, session, state).flatten() == Some(SlotState::Running)
+    }
+
     /// Returns whether an attempt is abandoned.
     pub(crate) fn is_abandoned(
         &self,

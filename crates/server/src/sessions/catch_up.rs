@@ -36,6 +36,12 @@ pub(super) async fn catch_up(
             {
                 deps.dispatcher.send_cancel(&task, &stopping.failure.message);
             }
+            if first
+                && continues
+                && let Some(session) = deps.scheduler.session_of(&task)
+            {
+                deps.deltas.ask(&opened.key, attempt.id, attempt.fence, &session);
+            }
             let known = sent.entry(attempt.id).or_default();
             if continues && task.inputs > *known {
                 resend_inputs(deps, &task, *known).await?;

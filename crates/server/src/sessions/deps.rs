@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
+use crate::watchers::Deltas;
 
 /// Handles that every session uses. Clones are cheap.
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub(crate) struct SessionDeps {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) deltas: Arc<Deltas>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hellos: Arc<HelloRate>,
     pub(crate) timing: Timing,

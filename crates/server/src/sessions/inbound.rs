@@ -252,6 +252,15 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             };
             (of(id, command), After::Finished(id, fence, result))
         }
+        Kind::Streamed(streamed) => {
+            let (id, fence) = decode::attempt_ref("streamed", &streamed.task_id, streamed.fence)?;
+            if let Some(delta) = streamed.delta
+                && deps.scheduler.runs(&opened.key, &opened.worker, id, fence)
+            {
+                deps.deltas.publish(&opened.key.0, id, delta);
+            }
+            return Ok(None);
+        }
         Kind::Heartbeat(_) | Kind::Draining(_) | Kind::Status(_) => {
             worker_state::take(deps, opened, kind);
             return Ok(None);
@@ -309,7 +318,8 @@ fn answer(
             After::Reported(id, fence) if let Some(task::Reply::Reported(seq)) = reply => {
                 session.send(ack(id, fence, seq, false));
             }
-            After::Accepted(id, _) if reply != Some(task::Reply::Stale) => {
+            After::Accepted(id, fence) if reply != Some(task::Reply::Stale) => {
+                deps.deltas.ask(&opened.key, id, fence, &session);
                 record(deps, opened, "started", id)
             }
             After::Identified(..) if reply != Some(task::Reply::Stale) => {}

@@ -46,7 +46,10 @@ pub(crate) fn log<'a>(
     result: Option<&Bytes>,
 ) {
     let events = events.map(event::to_wire).collect();
-    append(out, &v1::WatchTaskResponse { events, task: Some(wire::to_wire(task, None, result)) });
+    append(
+        out,
+        &v1::WatchTaskResponse { events, task: Some(wire::to_wire(task, None, result)), deltas: vec![] },
+    );
 }
 
 /// Appends a message, encoded and with its prefix.

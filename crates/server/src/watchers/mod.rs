@@ -6,6 +6,7 @@
 //! is full does the commit itself do that. Knows the messages (`messages`), but no streams and no store.
 
 mod buffer;
+mod deltas;
 mod lane;
 pub(crate) mod messages;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::buffer::{Buffer, Taken};
+pub(crate) use self::deltas::{Deltas, Follower};
 use self::lane::{Change, Lane};
 use crate::lineage::Lineage;
 

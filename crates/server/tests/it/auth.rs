@@ -138,7 +138,7 @@ async fn grpc_web_calls_succeed() -> Result<()> {
     assert!(trailers.contains("grpc-status:0"), "{trailers:?}");
     // A stream works, too, up to its end.
     tasks::cancel(cluster.client(), &made.name).await?;
-    let watch = v1::WatchTaskRequest { name: made.name.clone(), after_log_seq: 0 };
+    let watch = v1::WatchTaskRequest { name: made.name.clone(), after_log_seq: 0, ..Default::default() };
     let (messages, _) = parse_frames(&call(WORD, watch.encode_to_vec(), "WatchTask").await?.bytes().await?)?;
     let last = v1::WatchTaskResponse::decode(&messages.last().context("no answer")?[..])?;
     assert_eq!(last.task.context("no task")?.status.unwrap().state(), TaskState::Cancelled);

@@ -19,7 +19,7 @@ fn installed_cli() -> Result<String> {
 }
 
 /// Starts a control plane, and a worker with the CLI.
-async fn start_cluster(backend: Backend) -> Result<(Cluster, WorkerHandle)> {
+pub(crate) async fn start_cluster(backend: Backend) -> Result<(Cluster, WorkerHandle)> {
     start_cluster_with(backend, v1::PermissionPolicy::Allow).await
 }
 
@@ -37,7 +37,7 @@ async fn start_cluster_with(
 }
 
 /// Returns a task for the CLI that uses the given model.
-fn claude_task(model: &rota_fake_model::Handle, script: &serde_json::Value) -> v1::Task {
+pub(crate) fn claude_task(model: &rota_fake_model::Handle, script: &serde_json::Value) -> v1::Task {
     let mut task = tasks::task("coder");
     let spec = task.spec.get_or_insert_default();
     spec.prompt = format!("Please do: MOCK{script}");

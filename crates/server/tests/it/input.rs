@@ -75,7 +75,11 @@ async fn attached_stream_answers_input_request() -> Result<()> {
     let send = |kind| {
         let _ = out.send(v1::AttachTaskRequest { kind: Some(kind) });
     };
-    send(ask::Kind::Watch(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 }));
+    send(ask::Kind::Watch(v1::WatchTaskRequest {
+        name: task.name.clone(),
+        after_log_seq: 0,
+        ..Default::default()
+    }));
     let input = |request: &str| {
         let input = v1::TaskInput { request_id: request.into(), text: "yes".into(), ..Default::default() };
         ask::Kind::Input(input)

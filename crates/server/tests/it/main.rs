@@ -33,6 +33,7 @@ mod secrets;
 mod shutdown;
 mod sick_workers;
 mod status;
+mod streaming;
 mod traces;
 mod trust;
 mod validate_only;

@@ -170,7 +170,7 @@ impl Replay {
                 let name = names::agent(NAMESPACE, AGENT);
                 self.client().drain_agent(v1::DrainAgentRequest { name, ..Default::default() }).await?;
             }
-            ToWorker::Welcome(_) | ToWorker::Assign(_) | ToWorker::ResultAck(_) => {}
+            ToWorker::Welcome(_) | ToWorker::Assign(_) | ToWorker::ResultAck(_) | ToWorker::Follow(_) => {}
         }
         let received = session.like(&recorded).await?;
         match (recorded, received) {

@@ -31,7 +31,7 @@ async fn shutdown_completes_with_open_streams() -> Result<()> {
     let name = task.name.clone();
     let mut one = client
         .tasks()
-        .watch_task(v1::WatchTaskRequest { name: name.clone(), after_log_seq: 0 })
+        .watch_task(v1::WatchTaskRequest { name: name.clone(), after_log_seq: 0, ..Default::default() })
         .await?
         .into_inner();
     let mut many = client
@@ -47,7 +47,11 @@ async fn shutdown_completes_with_open_streams() -> Result<()> {
         .await?
         .into_inner();
     let first = v1::AttachTaskRequest {
-        kind: Some(v1::attach_task_request::Kind::Watch(v1::WatchTaskRequest { name, after_log_seq: 0 })),
+        kind: Some(v1::attach_task_request::Kind::Watch(v1::WatchTaskRequest {
+            name,
+            after_log_seq: 0,
+            ..Default::default()
+        })),
     };
     let inbound = tokio_stream::once(first).chain(futures::stream::pending());
     let mut attached = client.tasks().attach_task(inbound).await?.into_inner();

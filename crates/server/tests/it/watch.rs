@@ -36,8 +36,10 @@ async fn task_watch_starts_at_any_position() -> Result<()> {
         }
         assert_eq!(seen, (after + 1..=last).collect::<Vec<_>>());
     }
-    let refused =
-        client.tasks().watch_task(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: -1 }).await;
+    let refused = client
+        .tasks()
+        .watch_task(v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: -1, ..Default::default() })
+        .await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
     history::check(client, true).await?.check()
 }
@@ -80,7 +82,7 @@ async fn slow_watcher_misses_and_delays_nothing() -> Result<()> {
     let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
     // It opens the stream, and reads only after the end.
     let slow = cluster.another_client()?;
-    let request = v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 };
+    let request = v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0, ..Default::default() };
     let mut stream = slow.tasks().watch_task(request).await?.into_inner();
     let first = stream.message().await?.context("nothing came")?;
     let mut many = slow

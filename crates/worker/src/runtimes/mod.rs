@@ -4,6 +4,7 @@
 pub mod claude;
 pub mod command;
 pub mod context;
+pub mod deltas;
 pub(crate) mod sanitize;
 pub mod scripted;
 pub(crate) mod structs;
@@ -108,6 +109,8 @@ pub struct Round {
 pub struct Channels {
     /// Events, in order. Bounded: a runtime that is faster than the control plane has to wait.
     pub events: mpsc::Sender<event::Kind>,
+    /// Parts of the messages among them, before they are complete.
+    pub deltas: deltas::Deltas,
     /// Input from users: answers, decisions and messages.
     pub inputs: mpsc::Receiver<TaskInput>,
     /// Request to end. On `Some` the runtime ends all of its processes within the grace period and returns.

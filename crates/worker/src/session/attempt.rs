@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{
-    Event, FailureClass, Limits, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
+    Event, FailureClass, Limits, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
 };
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
@@ -63,6 +63,8 @@ pub(super) enum AttemptEvent {
     Rejected(AttemptKey, String),
     /// What the model calls of the attempt use.
     UsesModel(AttemptKey, ModelAccess),
+    /// A part of a message, for callers that follow.
+    Streamed(AttemptKey, MessageDelta),
     EventsQueued(AttemptKey),
     /// The attempt has ended and none of its processes is left.
     Ended(AttemptKey, Box<AttemptResult>),
@@ -116,7 +118,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let kept = Kept::of(&assign);
     let can_continue = assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.exist);
     let (events, mut received) = mpsc::channel(EVENT_BUFFER);
-    let mut channels = Channels { events, inputs, stop: handle.stop_signal() };
+    handle.deltas.set_attempt(number);
+    let mut channels = Channels { events, deltas: handle.deltas.clone(), inputs, stop: handle.stop_signal() };
     let redaction = Redaction::default();
     let push = |kind| {
         if let Some(tools) = &tools {
@@ -221,6 +224,7 @@ async fn drive<F: Future>(
             output = &mut work => return Some(output),
             Some(kind) = received.recv(), if listens => emit(kind),
             () = handle.changed.notified() => {}
+            () = handle.stream(), if handle.streams() => {}
             () = sleep_until(wake.unwrap_or_else(far_future)) => {
                 let now = Instant::now();
                 if stopping {

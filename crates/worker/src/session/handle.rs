@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::attempt::{AttemptEvent, AttemptKey};
 use super::outbox::Outbox;
 use super::spill::SpillJob;
+use crate::runtimes::deltas::Deltas;
 use crate::runtimes::{Stop, StopCause};
 use crate::supervise::Group;
 
@@ -53,11 +54,13 @@ pub(super) struct AttemptHandle {
     stop: watch::Sender<Option<Stop>>,
     /// Wakes the attempt's task, for example when the outbox has room again.
     pub(super) changed: Notify,
-    key: AttemptKey,
+    pub(super) key: AttemptKey,
     /// Where the session loop learns that there are events to send.
-    notifications: mpsc::UnboundedSender<AttemptEvent>,
+    pub(super) notifications: mpsc::UnboundedSender<AttemptEvent>,
     /// Process group of the attempt's programs.
     pub(super) group: Group,
+    /// Parts of the message that its agent is writing.
+    pub(super) deltas: Deltas,
 }
 
 #[derive(Debug)]
@@ -105,7 +108,8 @@ impl AttemptHandle {
         };
         let (changed, group) = (Notify::new(), Group::default());
         let state = Mutex::new(state);
-        Self { state, stop: watch::Sender::new(None), changed, key, notifications, group }
+        let (stop, deltas) = (watch::Sender::new(None), Deltas::default());
+        Self { state, stop, changed, key, notifications, group, deltas }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AttemptState> {
@@ -186,7 +190,7 @@ impl AttemptHandle {
         let was_full = state.outbox.is_full();
         state.outbox.ack(seq);
         self.serve_outbox(&mut state);
-        if was_full && !state.outbox.is_full() {
+        if was_full && !state.outbox.is_full() || self.deltas.is_followed() && state.outbox.is_acked() {
             self.changed.notify_one();
         }
     }

@@ -54,6 +54,7 @@ impl Worker {
             }
             Received::Cancel(cancel) => self.cancel(cancel),
             Received::Input(input) => self.input(input),
+            Received::Follow(follow) => self.follow(&follow),
             Received::Drain(drain) => self.drain(&drain.reason),
             // Receipt alone counts for a heartbeat; a second Welcome is ignored.
             Received::Heartbeat(_) | Received::Welcome(_) => {}

@@ -27,6 +27,7 @@ mod result;
 mod secrets;
 mod spans;
 mod spill;
+mod streaming;
 mod worker;
 
 pub(crate) use attempt::in_place;

@@ -237,6 +237,11 @@ impl Outbox {
         self.sent < self.acked + self.memory.len()
     }
 
+    /// Whether every event is durable.
+    pub(super) fn is_acked(&self) -> bool {
+        self.acked == self.last
+    }
+
     /// Whether every event was sent.
     pub(super) fn is_fully_sent(&self) -> bool {
         self.sent == self.last

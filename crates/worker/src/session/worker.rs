@@ -187,7 +187,10 @@ impl Worker {
                     tracing::warn!(reason, running = self.running, "session lost, reconnecting");
                     self.disconnected_at = Some(Instant::now());
                     self.outgoing.clear();
-                    self.attempts.values_mut().for_each(|entry| entry.queued = false);
+                    for entry in self.attempts.values_mut() {
+                        entry.queued = false;
+                        entry.handle.set_followed(false);
+                    }
                     if began.elapsed() >= STABLE_SESSION_AFTER {
                         self.reconnect_delays = backoff();
                     }
@@ -324,6 +327,7 @@ impl Worker {
                 }
             }
             AttemptEvent::UsesModel(key, access) => self.uses_model(&key, access),
+            AttemptEvent::Streamed(key, delta) => self.stream(&key, delta),
             AttemptEvent::EventsQueued(key) => self.queue(&key),
             AttemptEvent::Ended(key, result) => {
                 self.running -= 1;

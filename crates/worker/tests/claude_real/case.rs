@@ -14,6 +14,7 @@ use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::runtimes::claude::Claude;
+use rota_worker::runtimes::deltas::Deltas;
 use rota_worker::runtimes::{
     Attempt, Channels, Environment, RunOutcome, RunReport, Runtime as _, Stop, StopCause,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Case {
     pub(crate) claude: ClaudeRuntime,
     pub(crate) limits: Limits,
     pub(crate) environment: BTreeMap<String, String>,
+    /// Variables that the task sets itself.
+    pub(crate) own_environment: BTreeMap<String, String>,
     pub(crate) resume: String,
     pub(crate) attempt: i32,
     /// Names of the variables that are secrets.
@@ -74,6 +77,7 @@ impl Case {
             claude: ClaudeRuntime { program: CLI.clone(), ..ClaudeRuntime::default() },
             limits: Limits::default(),
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            own_environment: BTreeMap::new(),
             resume: String::new(),
             attempt: 1,
             secret_names: ["ANTHROPIC_API_KEY".to_owned()].into(),
@@ -93,6 +97,7 @@ impl Case {
             prompt: format!("Please do: MOCK{script}"),
             runtime: Some(Runtime { kind: Some(runtime::Kind::Claude(self.claude.clone())) }),
             limits: Some(self.limits),
+            environment: self.own_environment.clone(),
             workspace: Some(Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() }),
             ..TaskSpec::default()
         };
@@ -105,7 +110,10 @@ impl Case {
             }),
             workspace: self.workspace(),
             scratch,
-            environment: Environment(self.environment.clone()),
+            environment: Environment({
+                let (all, own) = (self.environment.clone(), self.own_environment.clone());
+                all.into_iter().chain(own).collect()
+            }),
             redactor: Redactor::default(),
             secret_names: self.secret_names.clone(),
             conversation: uuid::Uuid::new_v4().to_string(),
@@ -120,7 +128,8 @@ impl Case {
         let (events_in, events) = mpsc::channel(10_000);
         let (inputs, inputs_out) = mpsc::channel(8);
         let (stop, stop_out) = watch::channel(None);
-        let mut channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
+        let mut channels =
+            Channels { events: events_in, deltas: Deltas::default(), inputs: inputs_out, stop: stop_out };
         let report =
             spawn(
                 "test.attempt",

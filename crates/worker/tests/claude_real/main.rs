@@ -3,6 +3,7 @@
 
 mod case;
 mod money;
+mod progress;
 mod project;
 mod project_settings;
 mod set_up;

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
-use crate::watchers::{MAX_BUFFER_BYTES, Watchers};
+use crate::scheduler::Scheduler;
+use crate::watchers::{Deltas, MAX_BUFFER_BYTES, Watchers};
 
 const NAMESPACES: [&str; 2] = ["n", "m"];
 
@@ -53,7 +54,9 @@ impl Fixture {
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
         let commits = store.commits().unwrap();
-        let streams = Streams { watchers: Arc::new(Watchers::default()), stop: CancellationToken::new() };
+        let deltas = Arc::new(Deltas::new(Arc::new(Scheduler::new(Counter::default()))));
+        let streams =
+            Streams { watchers: Arc::new(Watchers::default()), deltas, stop: CancellationToken::new() };
         Self {
             store: StoreClient::new(Arc::new(store), Counter::default()),
             commits,

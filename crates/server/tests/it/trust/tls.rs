@@ -44,7 +44,7 @@ async fn renewed_certificate_is_served_and_streams_survive() -> Result<()> {
     // One connection, and a stream on it that does not reconnect by itself.
     let client = client_trusting(&cluster, &old)?;
     let task = tasks::create(&client, tasks::task("missing")).await?;
-    let watch = v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0 };
+    let watch = v1::WatchTaskRequest { name: task.name.clone(), after_log_seq: 0, ..Default::default() };
     let mut watch = client.tasks().watch_task(watch).await?.into_inner();
     watch.message().await?.context("nothing came")?;
 

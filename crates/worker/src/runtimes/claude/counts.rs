@@ -1,5 +1,6 @@
 //! Counts of tokens, and costs, in the CLI's lines: by model, and of a message as it is streamed. Knows no prices.
 
+use rota_proto::v1::MessageRole;
 use serde::Deserialize;
 
 use crate::prices::Tokens;
@@ -32,9 +33,59 @@ pub(super) enum StreamEvent {
         usage: MessageUsage,
     },
     MessageStop,
+    ContentBlockStart {
+        content_block: BlockStart,
+    },
+    ContentBlockDelta {
+        delta: BlockDelta,
+    },
     #[default]
     #[serde(other)]
     Other,
+}
+
+/// Kind of a block that begins.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum BlockStart {
+    Text,
+    Thinking,
+    #[serde(other)]
+    Other,
+}
+
+/// Part of a block, of which only texts are streamed.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum BlockDelta {
+    TextDelta {
+        text: String,
+    },
+    ThinkingDelta {
+        thinking: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+impl BlockStart {
+    /// Returns the author of the message that the block becomes, if it becomes one.
+    pub(super) fn role(&self) -> Option<MessageRole> {
+        match self {
+            Self::Text => Some(MessageRole::Assistant),
+            Self::Thinking => Some(MessageRole::Thinking),
+            Self::Other => None,
+        }
+    }
+}
+
+impl BlockDelta {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::TextDelta { text } | Self::ThinkingDelta { thinking: text } => text,
+            Self::Other => "",
+        }
+    }
 }
 
 /// Reads a part that may have any form.

@@ -9,7 +9,7 @@ use super::files::{Files, PROJECT};
 use crate::runtimes::Environment;
 
 /// Settings that an agent or a task may override in its `environment`.
-const DEFAULT_VARS: [(&str, &str); 6] = [
+const DEFAULT_VARS: [(&str, &str); 8] = [
     ("DISABLE_TELEMETRY", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
@@ -18,6 +18,10 @@ const DEFAULT_VARS: [(&str, &str); 6] = [
     ("API_TIMEOUT_MS", "300000"),
     // Tools of MCP servers have practically no limit otherwise; the CLI itself limits commands to ten minutes.
     ("MCP_TOOL_TIMEOUT", "1800000"),
+    // The agent keeps a to-do list, from which its progress is known. Undocumented: without it there is only the last tool call.
+    (concat!("CLAUDE_CODE_ENABLE_TO", "DO_TOOLS"), "1"),
+    // As `TodoWrite`: a conversation that continues elsewhere lacks the files of the other tools.
+    ("CLAUDE_CODE_ENABLE_TASKS", "0"),
 ];
 
 /// Settings that the driver depends on.

@@ -6,16 +6,15 @@ use rota_proto::v1::{
 use serde_json::Value;
 
 pub(super) fn message(role: MessageRole, text: &str) -> event::Kind {
-    event::Kind::Message(AgentMessage { role: role.into(), text: text.to_owned() })
+    event::Kind::Message(AgentMessage { role: role.into(), text: text.to_owned(), number: 0 })
 }
 
 pub(super) fn notice(severity: Severity, code: &str, message: impl AsRef<str>) -> event::Kind {
     crate::runtimes::notice(severity, code, message.as_ref())
 }
 
-/// Progress with a step only: a fraction is unknown.
-pub(super) fn step(step: &str) -> event::Kind {
-    event::Kind::Progress(Progress { fraction: 0.0, step: step.to_owned() })
+pub(super) fn progress(fraction: f64, step: &str) -> event::Kind {
+    event::Kind::Progress(Progress { fraction, step: step.to_owned() })
 }
 
 pub(super) fn call(id: &str, tool: &str, input: &Value) -> event::Kind {

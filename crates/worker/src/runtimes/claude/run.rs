@@ -184,7 +184,8 @@ async fn once(
     let keep_set_up = project.is_some() && !options.claude.project_hooks;
     let permissions = PermissionQueue::new(options.policy);
     let mut conversation =
-        Conversation::new(record, permissions, &prompt, keep_set_up, attempt.redactor.clone());
+        Conversation::new(record, permissions, &prompt, keep_set_up, attempt.redactor.clone())
+            .streaming(channels.deltas.clone());
     let end = conversation.run(pipes, channels).await;
     let (exit, stop) = finish(process.as_mut(), end, channels).await;
     drop(process);

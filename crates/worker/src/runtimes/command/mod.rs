@@ -73,7 +73,7 @@ async fn execute(
     args: Vec<String>,
 ) -> RunReport {
     let Attempt { assign, workspace, scratch, environment, redactor, .. } = attempt;
-    let Channels { events, inputs, stop } = channels;
+    let Channels { events, inputs, stop, .. } = channels;
     let events = &*events;
     let mut environment = environment.clone();
     let side = match side_channel::SideChannel::open(scratch) {

@@ -133,7 +133,7 @@ impl Lines {
             let _ = events.send(event::Kind::Usage(usage)).await;
         }
         if let Some(text) = line.message {
-            let message = AgentMessage { role: MessageRole::Assistant.into(), text };
+            let message = AgentMessage { role: MessageRole::Assistant.into(), text, number: 0 };
             let _ = events.send(event::Kind::Message(message)).await;
         }
         if let Some(call) = line.tool_call {

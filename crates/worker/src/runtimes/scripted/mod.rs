@@ -127,7 +127,7 @@ impl ScriptRun<'_> {
                 dropped_bytes: 0,
             }),
             Step::Message(text) => {
-                event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text })
+                event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text, number: 0 })
             }
             Step::Succeed(text) => {
                 return Some(RunOutcome::Succeeded(TaskResult { text, ..TaskResult::default() }));
@@ -158,7 +158,7 @@ impl ScriptRun<'_> {
             Step::Remember(line) => return self.files.remember(&line).await.err(),
             Step::Recall(true) => {
                 let text = self.files.conversation().await;
-                event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text })
+                event::Kind::Message(AgentMessage { role: MessageRole::Assistant.into(), text, number: 0 })
             }
             Step::Hang(false) | Step::SpawnOrphan(false) | Step::KillWorker(false) | Step::Recall(false) => {
                 return None;

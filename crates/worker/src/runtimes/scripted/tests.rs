@@ -6,12 +6,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::runtimes::StopCause;
+use crate::runtimes::deltas::Deltas;
 
 async fn run(steps: Vec<Step>, attempt: i32, seed: u64) -> (RunReport, Vec<event::Kind>) {
     let (events, mut received) = mpsc::channel(64);
     let (_inputs, inputs) = mpsc::channel(1);
     let (_stop, stop) = watch::channel(None);
-    let mut channels = Channels { events, inputs, stop };
+    let mut channels = Channels { events, deltas: Deltas::default(), inputs, stop };
     let report = Scripted::new().run(&scripted(steps, attempt, seed), &mut channels).await;
     drop(channels);
     let mut events = Vec::new();
@@ -94,7 +95,9 @@ async fn questions_and_delays_wait() {
     let steps = vec![Step::Ask("which?".into()), Step::Progress(1.0), endless];
     let run = async {
         let runtime = Scripted::new();
-        runtime.run(&scripted(steps, 1, 0), &mut Channels { events, inputs, stop }).await
+        runtime
+            .run(&scripted(steps, 1, 0), &mut Channels { events, deltas: Deltas::default(), inputs, stop })
+            .await
     };
     let steer = async {
         let Some(event::Kind::InputRequest(asked)) = received.recv().await else { panic!("no question") };

@@ -69,8 +69,8 @@ impl Conversation {
             RawLine::NotUtf8 => self.unreadable("malformed_line", "a line is not UTF-8"),
         }
         if self.queue.len() == before && self.last_event.elapsed() >= ACTIVITY_INTERVAL {
-            let step = if self.record.step.is_empty() { "working" } else { &self.record.step };
-            self.emit([events::step(step)]);
+            let progress = self.record.progress();
+            self.emit([progress]);
         }
     }
 
@@ -87,7 +87,11 @@ impl Conversation {
                 self.idle &= !matches!(line, System::Init(_));
                 self.record.system(line)
             }
-            Line::Assistant(line) => self.record.assistant(&line),
+            Line::Assistant(line) => {
+                let mut events = self.record.assistant(&line);
+                self.number(&mut events);
+                events
+            }
             Line::User(line) => self.record.user(&line.message),
             Line::Result(line) => {
                 self.idle = true;

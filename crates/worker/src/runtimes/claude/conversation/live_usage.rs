@@ -67,8 +67,8 @@ impl Conversation {
         self.report_usage();
     }
 
-    /// Takes a streamed part of a message. At its end the CLI has added up what it cost.
-    pub(super) fn streamed(&mut self, event: StreamEvent, agent: Option<&str>) {
+    /// Counts a streamed part of a message. At its end the CLI has added up what it cost.
+    pub(super) fn count_streamed(&mut self, event: StreamEvent, agent: Option<&str>) {
         if !self.record.usage_totals.stream(event, agent) {
             return;
         }

@@ -4,6 +4,7 @@
 
 mod handlers;
 mod live_usage;
+mod streaming;
 mod volume;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -24,6 +25,7 @@ use super::process::Pipes;
 use super::reader::{LineDecoder, MAX_LINE_BYTES};
 use super::record::Record;
 use super::send;
+use crate::runtimes::deltas::Deltas;
 use crate::runtimes::tail::Tail;
 use crate::runtimes::{Channels, Stop, stopped};
 
@@ -74,6 +76,7 @@ pub(super) struct Conversation {
     live_usage: LiveUsage,
     /// Whether a change of the repository's settings was reported.
     settings_changed: bool,
+    deltas: Deltas,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,12 +111,19 @@ impl Conversation {
             log: LogVolume::default(),
             live_usage: LiveUsage::default(),
             settings_changed: false,
+            deltas: Deltas::default(),
         };
         conversation.send(&send::initialize("rota-initialize", keep_set_up));
         // Before the first turn: the totals of a resumed session are those of earlier attempts.
         conversation.request_usage();
         conversation.send_message(prompt);
         conversation
+    }
+
+    /// Sets where messages are streamed to while the CLI receives them.
+    #[must_use]
+    pub(super) fn streaming(self, deltas: Deltas) -> Self {
+        Self { deltas, ..self }
     }
 
     /// Runs the conversation to its end.

@@ -1,12 +1,15 @@
 //! Turns the CLI's lines into events, and records the evidence for classifying the outcome. Pure; sends
 //! nothing and knows nothing of pipes.
 
+mod todos;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rota_proto::v1::{MessageRole, Severity, event};
 use serde_json::Value;
 
+use self::todos::Todos;
 use super::events;
 use super::lines::{ApiRetry, Assistant, Block, Content, Finished, Init, Message, RateLimit, System};
 use super::usage::UsageTotals;
@@ -48,7 +51,8 @@ pub(super) struct Record {
     /// Tools that were denied, by call: in all turns, by rules, by the policy or by a person.
     denied: BTreeMap<String, String>,
     /// Description of the last tool call.
-    pub(super) step: String,
+    step: String,
+    todos: Todos,
     /// Files that pending tool calls write, by call id.
     writing: BTreeMap<String, String>,
 }
@@ -156,7 +160,13 @@ impl Record {
                 Block::ToolUse { id, name, input } => {
                     events.push(events::call(id, name, input));
                     self.step = step(name, input);
-                    events.push(events::step(&self.step));
+                    if line.parent_tool_use_id.is_none() {
+                        self.todos.call(id, name, input);
+                    }
+                    // A list is more than the tool that is used for one of its items.
+                    if self.todos.progress().is_none() {
+                        events.push(self.progress());
+                    }
                     if let Some(file) = self.written(name, input) {
                         self.writing.insert(id.clone(), file);
                     }
@@ -165,6 +175,15 @@ impl Record {
             }
         }
         events
+    }
+
+    /// Returns the progress by the agent's to-do list, or else by its last tool call, of which no fraction is known.
+    pub(super) fn progress(&self) -> event::Kind {
+        match self.todos.progress() {
+            Some((fraction, step)) => events::progress(fraction, &step),
+            None if self.step.is_empty() => events::progress(0.0, "working"),
+            None => events::progress(0.0, &self.step),
+        }
     }
 
     /// Records a message, unless it is a subagent's, which the log has as the result of the calling tool.
@@ -183,6 +202,9 @@ impl Record {
             let is_error = is_error.unwrap_or(false);
             let output = content.as_ref().map(Content::text).unwrap_or_default();
             events.push(events::result(tool_use_id, &output, is_error));
+            if self.todos.result(tool_use_id, &output, is_error) {
+                events.push(self.progress());
+            }
             if let Some(file) = self.writing.remove(tool_use_id)
                 && !is_error
                 && self.files.len() < MAX_FILES

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::super::process::{Pipes, Process, Start};
 use super::super::run;
 use crate::prices::Prices;
+use crate::runtimes::deltas::Deltas;
 use crate::runtimes::{Attempt, Channels, Environment, RunReport, Stop, StopCause};
 use crate::supervise::{EndedBy, Error, Exit, Program};
 
@@ -130,7 +131,8 @@ impl Fixture {
         let (inputs, inputs_out) = mpsc::channel(8);
         let (stop, stop_out) = watch::channel(None);
         let (starter, starts) = mpsc::channel(2);
-        let mut channels = Channels { events: events_in, inputs: inputs_out, stop: stop_out };
+        let mut channels =
+            Channels { events: events_in, deltas: Deltas::default(), inputs: inputs_out, stop: stop_out };
         let report = spawn("test.attempt", OnExit::Done, async move {
             run::run(&FakeStart(starter), &attempt, &mut channels, false, &Prices::default()).await
         });

@@ -45,7 +45,9 @@ impl Streamed {
                 self.turns = self.turns.saturating_add(i32::from(agent.is_none()));
                 true
             }
-            StreamEvent::Other => false,
+            StreamEvent::ContentBlockStart { .. }
+            | StreamEvent::ContentBlockDelta { .. }
+            | StreamEvent::Other => false,
         }
     }
 
