@@ -69,6 +69,8 @@ pub enum Command {
     Artifacts(artifacts::Artifacts),
     /// Download the files that an attempt of a task has left
     Download(artifacts::Download),
+    /// Print the transcript of a task: messages, tool calls with their results, subagents, cost
+    Transcript(transcript::Transcript),
     /// Show what an attempt of a task has changed in its repository
     Diff(changes::Diff),
     /// Apply what an attempt of a task has changed to a git repository of this machine

@@ -74,6 +74,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Threads(command) => command.run(context).await,
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Artifacts(command) => command.run(context).await,
+        Command::Transcript(command) => Box::pin(command.run(context)).await,
         Command::Download(command) => Box::pin(command.run(context)).await,
         Command::Diff(command) => command.run(context).await,
         Command::ApplyDiff(command) => Box::pin(command.run(context)).await,

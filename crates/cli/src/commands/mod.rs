@@ -39,6 +39,7 @@ mod storage;
 pub mod threads;
 pub mod top;
 mod track;
+pub mod transcript;
 pub mod update;
 pub mod version;
 pub mod wait;

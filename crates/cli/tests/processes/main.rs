@@ -42,8 +42,10 @@ mod small_disk;
 mod terminal;
 mod top;
 mod traces;
+mod transcript;
 mod waiting;
 mod worker;
 mod workload;
+mod workspaces;
 
 use fixture::{Fixture, Graces};

@@ -1,0 +1,88 @@
+//! Entries of a task's log: what a runtime without a transcript has left, and what came after a checkpoint. Knows no files.
+
+use std::collections::BTreeMap;
+
+use rota_proto::v1::{Event, MessageRole, ToolCall, event};
+use serde_json::Value;
+
+use super::model::{Author, Call, Entry, Message, Outcome, Text, known};
+use super::session::readable;
+use crate::output::time;
+
+/// Returns the events of an attempt that are not in its transcript yet: those after the last one that is.
+pub(super) fn after<'a>(events: &'a [Event], entries: &[Entry]) -> &'a [Event] {
+    let (calls, results, texts) = known(entries);
+    let is_known = |event: &Event| match &event.kind {
+        Some(event::Kind::ToolCall(call)) => calls.contains(call.call_id.as_str()),
+        Some(event::Kind::ToolResult(result)) => results.contains(result.call_id.as_str()),
+        Some(event::Kind::Message(message)) => texts.contains(message.text.as_str()),
+        _ => false,
+    };
+    let from = events.iter().rposition(is_known).map_or(0, |last| last + 1);
+    events.get(from..).unwrap_or_default()
+}
+
+/// Adds events to entries. Returns whether there were any of interest.
+pub(super) fn add(events: &[Event], entries: &mut Vec<Entry>, full: bool) -> bool {
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if let Entry::Call(call) = entry {
+            calls.insert(call.id.clone(), at);
+        }
+    }
+    let mut added = false;
+    for event in events {
+        let time = time(event.time.as_ref());
+        added |= match &event.kind {
+            Some(event::Kind::Message(message)) => {
+                let author = match message.role() {
+                    MessageRole::Thinking => Author::Thinking,
+                    MessageRole::User => Author::User,
+                    _ => Author::Assistant,
+                };
+                entries.push(Entry::Message(Message {
+                    author,
+                    text: message.text.clone(),
+                    time,
+                    usage: None,
+                }));
+                true
+            }
+            Some(event::Kind::InputReceived(received)) => {
+                let text = received.input.as_ref().map(|input| input.text.clone()).unwrap_or_default();
+                let shown = !text.is_empty();
+                if shown {
+                    entries.push(Entry::Message(Message { author: Author::User, text, time, usage: None }));
+                }
+                shown
+            }
+            Some(event::Kind::ToolCall(call)) => {
+                calls.insert(call.call_id.clone(), entries.len());
+                entries.push(Entry::Call(of_call(call, time, full)));
+                true
+            }
+            Some(event::Kind::ToolResult(result)) => {
+                let at = calls.get(&result.call_id).and_then(|at| entries.get_mut(*at));
+                if let Some(Entry::Call(call)) = at {
+                    let text = Text::new(&result.output, full);
+                    call.result = Some(Outcome { text, is_error: result.is_error, artifact: String::new() });
+                }
+                true
+            }
+            _ => false,
+        };
+    }
+    added
+}
+
+fn of_call(call: &ToolCall, time: String, full: bool) -> Call {
+    let input = serde_json::from_str::<Value>(&call.input_json);
+    let input = input.map_or_else(|_| call.input_json.clone(), |input| readable(&input));
+    Call {
+        id: call.call_id.clone(),
+        tool: call.tool.clone(),
+        input: Text::new(&input, full),
+        time,
+        ..Call::default()
+    }
+}
