@@ -256,6 +256,10 @@ pub struct Workspace {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub keep_files: Vec<String>,
+    /// For `InPlace`: attempts of other tasks that share the directory too may work in it at the same time. Otherwise an
+    /// attempt waits until it has the directory for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 /// Command that the worker runs in the workspace besides the agent: as the programs of the attempt, within the same walls.

@@ -98,6 +98,9 @@ pub struct Run {
     /// Working directory on the worker's machine [default: a new directory]
     #[arg(long, short, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
+    /// Work in --workspace at the same time as other tasks with this flag [default: one task at a time]
+    #[arg(long, requires = "workspace", conflicts_with = "apply")]
+    pub shared: bool,
     /// Work on a copy of the git repository around --workspace, files as they are now, and change them when the task succeeds
     #[arg(long, requires = "workspace", conflicts_with = "detach")]
     pub apply: bool,
@@ -259,7 +262,12 @@ impl Run {
             .with_context(|| format!("failed to resolve the workspace {}", given.display()))?;
         let path = full.to_str().map(str::to_owned);
         let path = path.ok_or_else(|| Failure::usage(format!("{} is not UTF-8", full.display())))?;
-        Ok(Some(Workspace { mode: Some(WorkspaceMode::InPlace), path: Some(path), ..Workspace::default() }))
+        Ok(Some(Workspace {
+            mode: Some(WorkspaceMode::InPlace),
+            path: Some(path),
+            shared: self.shared.then_some(true),
+            ..Workspace::default()
+        }))
     }
 }
 

@@ -184,6 +184,7 @@ impl Workspace {
             }),
             cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),
             keep_files: self.keep_files.clone(),
+            shared: self.shared.unwrap_or_default(),
         }
     }
 }

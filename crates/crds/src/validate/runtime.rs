@@ -227,6 +227,8 @@ impl Check<'_> {
         }
         if mode == WorkspaceMode::InPlace {
             check.require(workspace.git.is_none(), "InPlace and git are mutually exclusive");
+        } else {
+            check.field("shared").require(workspace.shared.is_none(), "is only for InPlace");
         }
         let Some(git) = &workspace.git else { return };
         let mut check = check.field("git");

@@ -225,6 +225,9 @@ fn workspace(given: Option<&v1::Workspace>) -> Result<(), Status> {
     if in_place && !given.keep_files.is_empty() {
         return Err(invalid("task.spec.workspace.keep_files", "must be empty for a workspace in place"));
     }
+    if given.shared && !in_place {
+        return Err(invalid("task.spec.workspace.shared", "must not be set except for a workspace in place"));
+    }
     given.git.as_ref().map_or(Ok(()), repository)
 }
 

@@ -81,6 +81,17 @@ impl Cloning {
         Ok((base, borrowed.filter(|_| shared)))
     }
 
+    /// Copies what the `.worktreeinclude` of a user's own checkout names into a clone of it. Returns what was copied, for the log.
+    pub(crate) async fn include(&self, workspace: &Path) -> Result<Option<String>, GitError> {
+        let Some(checkout) = super::local_path(&self.source.url) else { return Ok(None) };
+        let to = workspace.to_owned();
+        let copied = tokio::task::spawn_blocking(move || super::include::copy(&checkout, &to)).await;
+        copied.map_err(std::io::Error::other).flatten().map_err(|error| {
+            let git = self.git(workspace, workspace);
+            git.failed(Cause::Machine, format!("the files of {}: {error}", super::include::FILE))
+        })
+    }
+
     /// Returns what is needed to push later, if the task asks for it. Asks the host for the task's branch. `cloned` is a clone that
     /// nothing has changed yet.
     pub(crate) async fn delivery(

@@ -15,6 +15,7 @@ mod clone;
 mod credential;
 mod failure;
 mod identity;
+mod include;
 mod pin_links;
 mod pinned;
 mod push;

@@ -54,10 +54,14 @@ pub(super) async fn prepare(
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
     let cloning = Cloning::of(&assign, deps.root.state(), secrets.of_repository, redactor.clone());
     if let Some(name) = deps.root.busy_workspace(&assign) {
-        let text = format!("waiting for workspace {name:?}, which another attempt uses");
+        let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
+        let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");
         let _ = events.send(notice(Severity::Low, "workspace_busy", text)).await;
     }
     let dirs = directories(deps, &assign, cloning.as_ref(), slot, handle).await?;
+    if let Some(text) = dirs.included.take() {
+        let _ = events.send(notice(Severity::Low, "files_included", text)).await;
+    }
     give(deps, given, &assign, &scratch, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
     if let Some(cloning) = &cloning

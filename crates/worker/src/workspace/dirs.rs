@@ -23,6 +23,10 @@ pub(crate) struct AttemptDirs {
     pub(super) cleanup: WorkspaceCleanup,
     /// Lock on a kept workspace, held while this is open.
     pub(super) lock: Option<File>,
+    /// Lock on a directory that existed before, held while this is open.
+    pub(super) _in_place: Option<File>,
+    /// Which files of a user's own checkout were copied into the workspace, for the log.
+    pub(crate) included: Option<String>,
     /// The clone in the workspace, and how git is called in it.
     pub(crate) repository: Option<(Git, Base)>,
     /// What is needed to push the changes.

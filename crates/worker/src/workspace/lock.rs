@@ -35,7 +35,15 @@ pub(crate) async fn locked(
     kind: Lock,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> io::Result<Option<File>> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    acquire(File::options().create(true).truncate(false).write(true).open(path)?, kind, stop).await
+}
+
+/// Waits for the lock on an open file or directory.
+pub(super) async fn acquire(
+    file: File,
+    kind: Lock,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> io::Result<Option<File>> {
     loop {
         let held = match kind {
             Lock::Shared => file.try_lock_shared(),

@@ -2,6 +2,7 @@
 //! Names from outside never become paths unchecked.
 
 mod dirs;
+mod in_place;
 pub(crate) mod last_use;
 mod lock;
 mod probe;
@@ -172,9 +173,12 @@ impl Root {
         directories
     }
 
-    /// Returns the name of the kept workspace of an attempt, if another attempt uses it.
+    /// Returns the name of the kept workspace of an attempt, or its directory, if another attempt uses it.
     pub(crate) fn busy_workspace<'a>(&self, assign: &'a Assign) -> Option<&'a str> {
         let wanted = assign.spec.as_ref()?.workspace.as_ref()?;
+        if wanted.mode() == WorkspaceMode::InPlace {
+            return in_place::is_busy(wanted).then_some(wanted.path.as_str());
+        }
         let name = if wanted.path.is_empty() { &assign.task_id } else { &wanted.path };
         if wanted.mode() != WorkspaceMode::Keep || !is_name(name) || !is_name(&assign.namespace) {
             return None;
@@ -213,13 +217,17 @@ impl Root {
         }
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
-        let (mut lock, mut base, mut borrowed) = (None, None, None);
+        let (mut lock, mut held, mut base, mut borrowed, mut included) = (None, None, None, None, None);
         let mut fresh = wanted.mode() != WorkspaceMode::InPlace;
         if let Some(source) = &wanted.git {
             checked_source(source, &self.state).await?;
         }
         let workspace = match wanted.mode() {
-            WorkspaceMode::InPlace => in_place(&wanted.path, &self.state).await?,
+            WorkspaceMode::InPlace => {
+                let directory = in_place::directory(&wanted.path, &self.state).await?;
+                held = in_place::hold(&directory, &wanted, &self.state, stop).await?;
+                directory
+            }
             WorkspaceMode::Keep => {
                 let name = if wanted.path.is_empty() { &assign.task_id } else { &wanted.path };
                 let kept = self.state.join("kept").join(checked(&assign.namespace)?);
@@ -242,6 +250,7 @@ impl Root {
                     tokio::fs::create_dir(&unfinished).await?;
                     if let Some(cloning) = cloning {
                         cloning.into(&unfinished, false, stop).await?;
+                        included = cloning.include(&unfinished).await?;
                     }
                     tokio::fs::rename(&unfinished, &workspace).await?;
                 }
@@ -259,6 +268,7 @@ impl Root {
                 if let Some(cloning) = cloning {
                     let made = cloning.into(&workspace, workspace.starts_with(&own), stop).await?;
                     (base, borrowed) = (Some(made.0), made.1);
+                    included = cloning.include(&workspace).await?;
                 }
                 workspace
             }
@@ -276,6 +286,8 @@ impl Root {
             trash,
             cleanup,
             lock,
+            _in_place: held,
+            included,
             repository,
             delivery: None,
             fresh,
@@ -303,20 +315,6 @@ fn checked(name: &str) -> Result<&str, PrepareError> {
 pub(crate) fn is_name(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(fine)
-}
-
-async fn in_place(path: &str, state: &Path) -> Result<PathBuf, PrepareError> {
-    let path = PathBuf::from(path);
-    let fits = path.is_absolute() && tokio::fs::metadata(&path).await.is_ok_and(|found| found.is_dir());
-    if fits && is_within(&path, state).await {
-        let text = format!("workspace {} is in the worker's state directory", path.display());
-        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
-    }
-    if fits {
-        return Ok(path);
-    }
-    let text = format!("workspace {} is not an absolute path of a directory on this worker", path.display());
-    Err(PrepareError::Failed(failure(FailureClass::Invalid, text)))
 }
 
 /// Whether a path leads into the worker's state, which has the workspaces of other tasks.

@@ -14,6 +14,7 @@ fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64
         git: None,
         cleanup: cleanup.into(),
         keep_files: Vec::new(),
+        shared: false,
     };
     Assign {
         task_id: "t1".to_owned(),
@@ -234,4 +235,40 @@ async fn unused_workspaces_are_removed() {
     assert_eq!(remove_unused(state.path(), later).len(), 2);
     assert!(used_path.exists());
     assert!(!unused_path.exists() && !failed_path.exists() && !config.exists());
+}
+
+#[tokio::test]
+async fn directory_in_place_is_exclusive_unless_shared() {
+    let (state, other, project) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Workers with nothing in common but the machine.
+    let one = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    let two = Root::open(other.path().to_owned(), "default", "v", None).unwrap();
+    let path = project.path().to_str().unwrap();
+    let place = |fence, shared| {
+        let mut made = assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, fence);
+        made.spec.as_mut().unwrap().workspace.as_mut().unwrap().shared = shared;
+        made
+    };
+    let alone = place(1, false);
+    assert_eq!(one.busy_workspace(&alone), None);
+    let first = prepared(&one, &alone).await.unwrap();
+    for shared in [false, true] {
+        let (stopper, mut stop) = watch::channel(None);
+        let second = place(2, shared);
+        assert_eq!(two.busy_workspace(&second), Some(path));
+        let mut waiting = Box::pin(two.prepare(&second, None, &mut stop));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        stopper
+            .send_replace(Some(Stop { cause: crate::runtimes::StopCause::Cancelled, grace: Duration::ZERO }));
+        assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
+    }
+    drop(first);
+    let first = prepared(&two, &place(3, true)).await.unwrap();
+    let second = prepared(&one, &place(4, true)).await.unwrap();
+    assert_eq!(one.busy_workspace(&alone), Some(path));
+    drop((first, second));
+    assert_eq!(one.busy_workspace(&alone), None);
+    prepared(&one, &alone).await.unwrap();
+    assert_eq!(std::fs::read_dir(project.path()).unwrap().count(), 0, "nothing is written there");
 }
