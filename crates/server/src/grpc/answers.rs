@@ -104,6 +104,7 @@ pub(super) fn worker_to_wire(worker: &WorkerView, now: Timestamp) -> v1::Worker 
         recent_activity: recent_activity.collect(),
         version: stats.version,
         runtime_version: stats.runtime_version,
+        runtime_missing: stats.runtime_missing,
         isolated: stats.isolated,
         not_isolated_reason: stats.not_isolated_reason,
         breaker: String::new(),

@@ -55,6 +55,7 @@ pub(crate) struct WorkerStats {
     pub(crate) cancelled: u64,
     pub(crate) version: String,
     pub(crate) runtime_version: String,
+    pub(crate) runtime_missing: Vec<String>,
     /// Whether its attempts are isolated, or why not, by its own statement.
     pub(crate) isolated: bool,
     pub(crate) not_isolated_reason: String,
@@ -88,6 +89,7 @@ impl WorkerStats {
             cancelled: 0,
             version: String::new(),
             runtime_version: String::new(),
+            runtime_missing: Vec::new(),
             isolated: false,
             not_isolated_reason: String::new(),
             not_ready_reason: String::new(),

@@ -33,6 +33,7 @@ use crate::wire::{check, failure, names, time};
 const PROTOCOL_VERSIONS: RangeInclusive<i32> = 1..=2;
 const MAX_SLOTS: i32 = 1024;
 const MAX_CAPABILITIES: usize = 64;
+const MAX_MISSING: usize = 16;
 
 /// Opens the session that a Hello asks for.
 pub(super) async fn open(
@@ -133,6 +134,7 @@ pub(super) async fn open(
     entry.stats.not_isolated_reason = failure::cut(hello.not_isolated_reason, 256);
     entry.stats.not_ready_reason = failure::cut(hello.not_ready_reason, 256);
     entry.stats.runtime_version = failure::cut(hello.runtime_version, 128);
+    entry.stats.runtime_missing = missing(hello.runtime_missing);
     tracing::info!(worker = %worker, agent = %entry.profile.agent, epoch = epoch.0, resumed = entry.attempts(), "worker joined");
     let agent = (entry.profile.namespace.clone(), entry.profile.agent.clone());
     let registered = deps.scheduler.register(entry);
@@ -171,6 +173,11 @@ pub(super) async fn open(
         }));
     }
     Ok(opened)
+}
+
+/// Limits what a worker reports of its program.
+pub(super) fn missing(given: Vec<String>) -> Vec<String> {
+    given.into_iter().take(MAX_MISSING).map(|what| failure::cut(what, 256)).collect()
 }
 
 fn welcome(

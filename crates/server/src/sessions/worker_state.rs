@@ -3,6 +3,7 @@
 use rota_proto::worker::v1::session_request::Kind;
 
 use super::deps::{Opened, SessionDeps};
+use super::hello;
 use crate::clock::now;
 use crate::wire::failure;
 
@@ -33,6 +34,7 @@ pub(super) fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) {
                 }
                 entry.stats.not_ready_reason = reason;
                 entry.stats.runtime_version = failure::cut(status.runtime_version, 128);
+                entry.stats.runtime_missing = hello::missing(status.runtime_missing);
             });
         }
         _ => {}

@@ -39,6 +39,7 @@ impl Worker {
             running: running.collect(),
             version: options.version.clone(),
             runtime_version: status.runtime_version,
+            runtime_missing: status.runtime_missing,
             draining: self.draining,
             isolated_task: options.isolated_task.clone(),
             last_epoch: self.epoch.unwrap_or_default(),

@@ -70,6 +70,16 @@ impl Readiness {
         });
     }
 
+    /// Sets the parts that the agent's program lacks.
+    pub(super) fn set_runtime_missing(&self, missing: Vec<String>) {
+        missing.iter().for_each(|what| tracing::warn!(what, "Claude Code lacks a part"));
+        self.status.send_if_modified(|status| {
+            let changed = status.runtime_missing != missing;
+            status.runtime_missing = missing;
+            changed
+        });
+    }
+
     /// Checks the machine. Returns what keeps it from running attempts; empty if nothing does.
     pub(super) async fn check(&self) -> String {
         let found = self.obstacle().await.unwrap_or_default();

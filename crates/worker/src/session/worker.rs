@@ -108,6 +108,14 @@ fn sweep_others(deps: &Arc<AttemptDeps>, keep: Duration) {
     });
 }
 
+/// Tries out what is used of the CLI, while the worker takes its first tasks.
+fn probe_claude(deps: Arc<AttemptDeps>) {
+    spawn("claude-probe", OnExit::Done, async move {
+        let missing = deps.claude.missing(deps.root.state()).await;
+        deps.readiness.set_runtime_missing(missing);
+    });
+}
+
 enum SessionEnd {
     /// Drained, with nothing left to deliver.
     Done,
@@ -178,6 +186,9 @@ impl Worker {
         self.deps.root.supervisors_ended().await;
         self.deps.readiness.check().await;
         Readiness::watch(Arc::downgrade(&self.deps.readiness));
+        if !self.options.runtime_version.is_empty() {
+            probe_claude(Arc::clone(&self.deps));
+        }
         while let Some(connection) = self.open_session(&shutdown).await? {
             let began = Instant::now();
             match self.run_session(connection, &shutdown).await {

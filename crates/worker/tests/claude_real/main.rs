@@ -3,6 +3,7 @@
 
 mod case;
 mod money;
+mod probe;
 mod progress;
 mod project;
 mod project_settings;

@@ -164,6 +164,9 @@ pub fn of_worker(worker: &Worker, tasks: &[Task], colored: bool) -> Page {
     page.line("Attempts", format!("{good} succeeded, {bad} failed, {} cancelled{rate}", worker.cancelled));
     page.line("Version", &worker.version);
     page.line("Runtime", &worker.runtime_version);
+    for missing in &worker.runtime_missing {
+        page.line("Lacks", missing);
+    }
     page.line("Isolated", isolation(worker));
     let of = |id: &str| tasks.iter().find(|task| task.uid == id);
     let called = |id: &str| of(id).map_or_else(|| id.to_owned(), |task| name(task).to_owned());

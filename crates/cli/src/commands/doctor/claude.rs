@@ -1,6 +1,6 @@
 //! Checks of the agents that run the Claude Code CLI.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_proto::claude::Provider;
 use rota_proto::names;
@@ -48,11 +48,45 @@ pub(super) fn incomplete_providers(agents: &[Agent]) -> Vec<Check> {
     incomplete.take(MAX_CHECKS).collect()
 }
 
+/// Reports versions of the CLI that lack something that workers use, once each.
+pub(super) fn incomplete_programs(workers: &[Worker]) -> Vec<Check> {
+    let lacking = workers.iter().filter(|worker| !worker.runtime_missing.is_empty());
+    let by_version: BTreeMap<&str, &Worker> =
+        lacking.map(|worker| (worker.runtime_version.as_str(), worker)).collect();
+    let check = |(version, worker): (&str, &Worker)| {
+        let message = format!(
+            "Claude Code {version} of worker {} lacks {}",
+            names::last(&worker.name),
+            worker.runtime_missing.join("; ")
+        );
+        Check::warn(
+            "claude",
+            message,
+            "use the version that this Rota was tested with, where attempts fail for it",
+        )
+    };
+    by_version.into_iter().take(MAX_CHECKS).map(check).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use rota_proto::v1::{AgentSpec, ClaudeRuntime, Runtime};
 
     use super::*;
+
+    #[test]
+    fn parts_that_a_version_lacks_are_reported_once() {
+        let worker = |version: &str, missing: &[&str]| Worker {
+            name: "namespaces/default/workers/one".to_owned(),
+            runtime_version: version.to_owned(),
+            runtime_missing: missing.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        let lacks = ["the to-do list: progress is the last call of a tool"];
+        let found = incomplete_programs(&[worker("2.1", &lacks), worker("2.1", &lacks), worker("2.2", &[])]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.contains("2.1 of worker one lacks the to-do list"), "{found:?}");
+    }
 
     #[test]
     fn incomplete_providers_are_reported() {

@@ -29,6 +29,20 @@ impl Session {
     }
 }
 
+/// Options that no setting of an agent or a task changes.
+pub(super) const FIXED: [&str; 7] = [
+    "-p",
+    "--output-format=stream-json",
+    "--verbose",
+    // A long answer would be silent until it is complete.
+    "--include-partial-messages",
+    "--input-format=stream-json",
+    // Otherwise the CLI denies what no rule allows, without a request.
+    "--permission-prompt-tool=stdio",
+    // Otherwise an appended prompt is ignored on resume.
+    "--system-prompt-snapshot=off",
+];
+
 /// `project`: the set-up of the repository, if it is loaded.
 pub(super) fn build(
     options: &Options,
@@ -37,22 +51,11 @@ pub(super) fn build(
     session: &Session,
 ) -> Vec<String> {
     let claude = &options.claude;
-    let mut args: Vec<String> = [
-        "-p",
-        "--output-format=stream-json",
-        "--verbose",
-        // A long answer would be silent until it is complete.
-        "--include-partial-messages",
-        "--input-format=stream-json",
-        // Otherwise the CLI denies what no rule allows, without a request.
-        "--permission-prompt-tool=stdio",
-        // Ignores the settings of the machine, and those of the repository unless the agent trusts it.
-        if claude.loads_project() { "--setting-sources=project" } else { "--setting-sources=" },
-        // Otherwise an appended prompt is ignored on resume.
-        "--system-prompt-snapshot=off",
-    ]
-    .map(str::to_owned)
-    .into();
+    let mut args: Vec<String> = FIXED.map(str::to_owned).into();
+    // Ignores the settings of the machine, and those of the repository unless the agent trusts it.
+    args.push(
+        if claude.loads_project() { "--setting-sources=project" } else { "--setting-sources=" }.to_owned(),
+    );
     let mut option = |name: &str, value: &str| {
         if !value.is_empty() {
             args.push(format!("--{name}={value}"));
@@ -151,7 +154,7 @@ mod tests {
         assert_eq!(
             args.join(" "),
             "-p --output-format=stream-json --verbose --include-partial-messages --input-format=stream-json \
-             --permission-prompt-tool=stdio --setting-sources= --system-prompt-snapshot=off \
+             --permission-prompt-tool=stdio --system-prompt-snapshot=off --setting-sources= \
              --session-id=id --permission-mode=acceptEdits --add-dir=/s/context --add-dir=/s/output --strict-mcp-config"
         );
     }

@@ -67,6 +67,11 @@ pub(super) fn is_credential(name: &str) -> bool {
     CREDENTIALS.contains(&name)
 }
 
+/// Returns the variables that do not depend on an attempt.
+pub(super) fn fixed() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DEFAULT_VARS.into_iter().chain(FIXED_VARS)
+}
+
 pub(super) fn build(given: &Environment, assign: &Assign, files: &Files) -> Environment {
     let mut all = given.0.clone();
     let named = assign.spec.as_ref().map(|spec| &spec.environment);

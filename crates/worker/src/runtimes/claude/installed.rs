@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use rota_proto::v1::{Failure, FailureClass};
 use semver::Version;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::{DEFAULT_PROGRAM, version};
+use super::{DEFAULT_PROGRAM, probe, version};
 use crate::runtimes::failure;
 
 /// The first version of the CLI that knows all options which [`argv`](super::argv) uses: `--system-prompt-snapshot` is the
@@ -22,11 +23,24 @@ pub(crate) struct Installed {
 }
 
 /// What changes when the file of a program is replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
     file: PathBuf,
     modified: Option<SystemTime>,
     bytes: u64,
+}
+
+impl Identity {
+    /// Returns that of a program; a package manager replaces the target of a link.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let file = path.canonicalize().ok()?;
+        let metadata = file.metadata().ok()?;
+        Some(Self { file, modified: metadata.modified().ok(), bytes: metadata.len() })
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
 }
 
 impl Installed {
@@ -63,10 +77,15 @@ impl Installed {
                 .map(|entry| entry.join(&self.program))
                 .find(|path| path.is_file())?
         };
-        // A package manager replaces the target of a link.
-        let file = path.canonicalize().ok()?;
-        let metadata = file.metadata().ok()?;
-        Some(Identity { file, modified: metadata.modified().ok(), bytes: metadata.len() })
+        Identity::of(&path)
+    }
+
+    /// Returns which of the parts that the driver uses the CLI lacks, tried out once per version; none without a CLI.
+    pub(crate) async fn missing(&self, state: &Path) -> Vec<String> {
+        match self.identity() {
+            Some(identity) => probe::missing(&identity, state).await,
+            None => Vec::new(),
+        }
     }
 }
 

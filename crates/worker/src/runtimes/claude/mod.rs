@@ -21,6 +21,7 @@ mod installed;
 mod lines;
 mod options;
 mod permission;
+mod probe;
 mod process;
 mod project;
 mod prompt;
@@ -45,6 +46,12 @@ pub use version::version;
 
 use crate::prices::Prices;
 use crate::runtimes::{Attempt, Channels, CheckpointFolder, RunReport, Runtime};
+
+/// Returns which parts that this driver uses a program lacks, each with what becomes of attempts. Tried out once per version, without a
+/// model; `state` keeps the result.
+pub async fn missing(program: &std::path::Path, state: &std::path::Path) -> Vec<String> {
+    Installed::new(Some(program.to_owned())).missing(state).await
+}
 
 /// Program of agents that name none.
 pub(crate) const DEFAULT_PROGRAM: &str = "claude";
