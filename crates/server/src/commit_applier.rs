@@ -17,6 +17,7 @@ use crate::dispatcher::Dispatcher;
 use crate::health::Health;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::scheduler::{Scheduler, SlotState, WorkerEntry};
 use crate::sessions::{self, SessionDeps};
 use crate::spans;
@@ -32,6 +33,7 @@ pub(crate) struct CommitApplier {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) store: StoreClient,
     /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
     pub(crate) restored: Option<u64>,
@@ -76,6 +78,7 @@ impl CommitApplier {
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         // Last: a watcher that reads after it was notified must find what the commit changed.
         self.watchers.publish(&commit);
+        self.notifier.observe(&commit);
     }
 
     fn apply_agent_change(&self, change: &AgentChange) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::notify::NotificationsError;
 use crate::seal;
 
 /// Failure of a control plane.
@@ -15,6 +16,8 @@ pub enum Error {
     InUse,
     #[error(transparent)]
     Seal(#[from] seal::Error),
+    #[error("failed to set up notifications: {0}")]
+    Notifications(#[from] NotificationsError),
     #[error("failed to set up TLS: {0}")]
     Tls(String),
     #[error("failed to load the token file: {0}")]

@@ -1,6 +1,7 @@
 //! Health of this replica: whether it can do its work, and why not. Checked on request only; concurrent requests share
 //! one check. Knows nothing of how the answer is served.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
+use crate::notify::Notifier;
 use crate::store_client::{self, StoreClient, StoreProblem};
+use crate::wire;
 
 /// What to do about a store that is nearly full.
 pub(crate) const SPACE_HINT: &str = "enlarge its volume, or remove old records with `rota admin prune`";
@@ -68,6 +71,7 @@ pub(crate) struct Health {
     store: StoreClient,
     background_tasks: BackgroundTasks,
     demand: Demand,
+    notifier: Arc<Notifier>,
     stop: CancellationToken,
     /// 0 before the first commit.
     last_commit: AtomicI64,
@@ -89,6 +93,7 @@ impl Health {
         store: StoreClient,
         background_tasks: BackgroundTasks,
         demand: Demand,
+        notifier: Arc<Notifier>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -96,6 +101,7 @@ impl Health {
             store,
             background_tasks,
             demand,
+            notifier,
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -205,6 +211,18 @@ impl Health {
                     worker.unavailable_reason()
                 ),
                 hint: format!("see `rota workers -n {namespace}`, and repair or restart these workers"),
+            }
+        }));
+        causes.extend(self.notifier.problems().map(|(receiver, since, error)| {
+            Cause {
+                state: State::Degraded,
+                code: "notifications_failing",
+                message: format!(
+                    "notifications do not reach the receiver {receiver}, since {}: {error}",
+                    wire::time::rfc3339(since)
+                ),
+                hint: "check its URL and its secret in the file of --notifications; deliveries are retried"
+                    .to_owned(),
             }
         }));
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.state));

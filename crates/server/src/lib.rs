@@ -22,7 +22,8 @@
 //! 2. the `scheduler` moves queues and turns reserved slots into running attempts;
 //! 3. the `agents` registry takes in changed agents;
 //! 4. the `dispatcher` sends assignments, cancels and inputs to the sessions of their workers;
-//! 5. `watchers` receive references to what changed, which they encode and relay on their own time.
+//! 5. `watchers` receive references to what changed, which they encode and relay on their own time;
+//! 6. `notify` queues what receivers outside of Rota are notified of, and delivers it on its own time.
 //!
 //! Afterwards the scheduler plans claims for what is ready. A claim is a command like any other: its tasks arrive with
 //! the next commit. A `barrier` orders a message behind all commits made before it.
@@ -52,6 +53,7 @@ mod http;
 mod keys;
 mod lineage;
 mod metrics;
+mod notify;
 mod options;
 mod pools;
 mod pulse;
@@ -70,6 +72,7 @@ mod wire;
 
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
+pub use notify::{Notifications, NotificationsError, Receiver};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use rota_artifacts::Parts;
 pub use server::{Bound, Server};

@@ -13,6 +13,8 @@ use rota_store::Store;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
+use crate::notify::Notifications;
+
 /// Default address of the gRPC listener: reachable only from this machine.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub limits: Limits,
     /// Policy of the agents' circuit breakers.
     pub breakers: Policy,
+    /// Receivers of notifications outside of Rota.
+    pub notifications: Notifications,
     /// Registry of background tasks; may be shared with other components of the process.
     pub background_tasks: BackgroundTasks,
 }

@@ -30,6 +30,7 @@ use crate::health::Health;
 use crate::http::{self, Pages};
 use crate::lineage::Lineage;
 use crate::metrics::{Metrics, Scraper};
+use crate::notify::Notifier;
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
@@ -120,10 +121,12 @@ impl Server {
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
+        let notifier = Arc::new(Notifier::open(options.notifications, &snapshot, &metrics)?);
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),
             demand.clone(),
+            Arc::clone(&notifier),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {
@@ -162,6 +165,7 @@ impl Server {
             agents: Arc::clone(&agents),
             dispatcher,
             watchers: Arc::clone(&watchers),
+            notifier: Arc::clone(&notifier),
             store: store.clone(),
             restored: None,
             timer,
@@ -183,6 +187,7 @@ impl Server {
                 write_grace: options.timing.reconnect_grace,
                 due,
                 artifacts: artifacts.clone(),
+                notifier,
                 stop: stop.clone(),
             },
         );

@@ -16,6 +16,7 @@ use rota_telemetry::{BackgroundTasks, env};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::notify::{Notifications, NotificationsError, Receiver};
 use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
@@ -44,6 +45,10 @@ pub struct Settings {
     /// MiB that the artifacts of a namespace may take, compressed; 0 for no limit
     #[arg(long, value_name = "COUNT")]
     pub artifacts_quota_mib: u64,
+    /// TOML file with the receivers of notifications (webhooks, Slack) about tasks that wait for a person, have failed or have
+    /// nearly spent their budget; read at the start
+    #[arg(long, value_name = "FILE")]
+    pub notifications: Option<PathBuf>,
     /// File with the admin token that clients must present
     #[arg(skip)]
     #[schemars(extend("x-flag" = "--token-file"))]
@@ -115,6 +120,7 @@ impl Default for Settings {
             data_dir: env::rota_home().join("server"),
             artifacts: None,
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
+            notifications: None,
             token_file: None,
             tls_certificate: None,
             tls_key: None,
@@ -172,6 +178,8 @@ pub enum SettingsError {
     IncompleteTls,
     #[error("failed to write {path}: {source}", path = .path.display())]
     Owner { path: PathBuf, source: std::io::Error },
+    #[error("notifications: {0}")]
+    Notifications(#[from] NotificationsError),
     #[error("artifacts: {0}")]
     Artifacts(#[from] rota_artifacts::Error),
     /// The token that names the issuer is unreadable.
@@ -229,6 +237,10 @@ impl Settings {
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
             },
             limits: Limits::default(),
+            notifications: Notifications {
+                receivers: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
+                cursors: self.data_dir.join("notifications"),
+            },
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
         })

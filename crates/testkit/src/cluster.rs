@@ -333,7 +333,6 @@ fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptio
 }
 
 type Started = (SocketAddr, Option<SocketAddr>, Weak<dyn Store>, WorkerTokens);
-
 type Ran = (Running, SocketAddr, Option<SocketAddr>);
 
 async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
@@ -362,6 +361,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 store,
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
                 artifacts_quota: 0,
+                notifications: rota_server::Notifications::default(),
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
                 isolates: true,

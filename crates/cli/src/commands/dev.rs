@@ -73,6 +73,10 @@ pub struct Settings {
     /// Further directory that confined attempts may write; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_write: Vec<PathBuf>,
+    /// TOML file with the receivers of notifications (webhooks, Slack) about tasks that wait for a person, have failed or have
+    /// nearly spent their budget; read at the start
+    #[arg(long, value_name = "FILE")]
+    notifications: Option<PathBuf>,
     /// Time without a session after which the tasks of a worker are requeued
     #[arg(long, value_name = "TIME")]
     reconnect_grace: HumanDuration,
@@ -94,6 +98,7 @@ impl Default for Settings {
             unconfined: false,
             allow_read: Vec::new(),
             allow_write: Vec::new(),
+            notifications: None,
             reconnect_grace: HumanDuration(timing.reconnect_grace),
             // Its own workers end with it; only workers of other machines reconnect, and they do so immediately.
             recovery_grace: HumanDuration(Duration::from_secs(10)),
@@ -122,6 +127,8 @@ impl Dev {
             );
             return Err(Failure::usage(message).hint("use `rota server` to serve other machines").into());
         }
+        let receivers = config.notifications.as_deref().map(rota_server::Receiver::load).transpose();
+        let receivers = receivers.map_err(|error| Failure::usage(format!("notifications: {error}")))?;
         let reporter = Reporter::new(globals.color);
         let shutdown = signals::Shutdown::listen()?;
         private::directory(&config.data_dir)?;
@@ -140,6 +147,10 @@ impl Dev {
             store,
             artifacts: rota_server::Parts::in_folder(&data_dir.join("artifacts"))?,
             artifacts_quota: 0,
+            notifications: rota_server::Notifications {
+                receivers: receivers.unwrap_or_default(),
+                cursors: data_dir.join("notifications"),
+            },
             key_file: data_dir.join("secrets.key"),
             replica: "dev".to_owned(),
             isolates: false,

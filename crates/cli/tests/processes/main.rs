@@ -25,6 +25,7 @@ mod interrupt;
 mod isolation;
 mod manifests;
 mod money;
+mod notifications;
 mod object_store;
 mod output;
 mod people;

@@ -14,6 +14,8 @@ use crate::{AgentName, Fence, Timestamp, WorkerName};
 
 /// Attempts whose late usage is still counted, the last of each task.
 const MAX_SUPERSEDED: usize = 8;
+/// Part of a task's budget after which the log notes it.
+const WARNING_PERCENT: i128 = 80;
 
 /// Why the control plane stops an attempt before its own end. A success that is reported nevertheless stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +83,21 @@ impl Step<'_> {
         let total = assignment.usage.at_least(reported);
         self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
         assignment.usage = total;
+        self.note_spending();
+    }
+
+    /// Notes in the log, once, that most of the task's budget is spent.
+    fn note_spending(&mut self) {
+        let task = &mut *self.task;
+        let Some(budget) = task.budget_micro_usd().filter(|_| !task.nearly_spent) else { return };
+        let used = task.total_usage().cost_micro_usd;
+        if used >= budget || i128::from(used) * 100 < i128::from(budget) * WARNING_PERCENT {
+            return;
+        }
+        task.nearly_spent = true;
+        let message = format!("the task has spent {} of its budget of {}", usd(used), usd(budget));
+        let code = NEARLY_SPENT_BY_TASK.into();
+        self.log(self.now, Body::Notice { severity: Severity::Medium, code, message });
     }
 
     /// Counts what a superseded attempt has used beyond what is counted. Totals of an attempt only grow, so that repeated and
@@ -98,6 +115,7 @@ impl Step<'_> {
         task.usage = task.usage.plus(&added);
         self.out.used = self.out.used.plus(&added);
         self.out.used_by.clone_from(&late.agent);
+        self.note_spending();
         self.check_budget();
     }
 
@@ -168,3 +186,5 @@ impl Step<'_> {
 
 /// Code of the notice with which a running attempt is stopped.
 pub const STOPPING: &str = "budget_reached";
+/// Code of the notice that most of the budget of a task is spent.
+pub const NEARLY_SPENT_BY_TASK: &str = "task_budget_nearly_spent";

@@ -75,6 +75,7 @@ impl Task {
             inputs: 0,
             answered: Vec::new(),
             granted: Vec::new(),
+            nearly_spent: false,
             log_seq: 0,
             has_secrets: false,
             has_result: false,

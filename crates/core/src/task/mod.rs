@@ -26,7 +26,7 @@ pub use attempt::{
     Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_BYTES_OF_TASK,
     MAX_LOGGED_REPORTS, Own, QueueWait,
 };
-pub use budget::{STOPPING, Stopping, Superseded};
+pub use budget::{NEARLY_SPENT_BY_TASK, STOPPING, Stopping, Superseded};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
@@ -281,6 +281,9 @@ pub struct Task {
     /// Rules that people have allowed for the task, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub granted: Vec<String>,
+    /// Whether its log has the notice that most of its budget is spent.
+    #[serde(default, skip_serializing_if = "no")]
+    pub nearly_spent: bool,
     /// Last position of the task's log.
     #[serde(default)]
     pub log_seq: u64,

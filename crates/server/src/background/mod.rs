@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
+use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
@@ -62,6 +63,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) artifacts: Artifacts,
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -79,6 +81,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         watchers,
         breakers,
         artifacts,
+        notifier,
         retention,
         write_grace,
         due,
@@ -92,6 +95,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let timer = timer::run(store.clone(), due, write_grace, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
+    let notifications = notifier.run(store.clone(), stop.clone());
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
@@ -108,6 +112,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("prune", spawn("prune", OnExit::Done, prune)),
         ("space", spawn("space", OnExit::Done, space)),
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
+        ("notifications", spawn("notifications", OnExit::Done, notifications)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

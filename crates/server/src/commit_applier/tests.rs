@@ -78,7 +78,8 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
     let breakers = Arc::new(Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents)));
     let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
-    let health = Health::new(store.clone(), background_tasks, demand, CancellationToken::new());
+    let health =
+        Health::new(store.clone(), background_tasks, demand, Arc::default(), CancellationToken::new());
     let folder = tempfile::tempdir().unwrap();
     let dispatcher = Dispatcher {
         store: store.clone(),
@@ -90,6 +91,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     scheduler.restore(vec![(ROUTE, route())], Vec::new());
     let inbox = register_worker(&scheduler);
     let applier = CommitApplier {
+        notifier: Arc::default(),
         health: Arc::new(health),
         metrics,
         breakers,

@@ -64,6 +64,18 @@ pub(crate) struct Class {
     pub(crate) class: String,
 }
 
+/// Receiver of notifications; the admin chooses their names, and there are few.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Receiver {
+    pub(crate) receiver: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Notified {
+    pub(crate) receiver: String,
+    pub(crate) outcome: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Opened {
     pub(crate) kind: &'static str,

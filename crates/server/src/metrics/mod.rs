@@ -20,7 +20,9 @@ pub use rota_telemetry::metrics::Descriptor;
 use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
-use self::labels::{Agent, Bounds, Class, InState, Model, Opened, Outcome, State, Token, Version};
+use self::labels::{
+    Agent, Bounds, Class, InState, Model, Notified, Opened, Outcome, Receiver, State, Token, Version,
+};
 pub(crate) use self::scrape::Scraper;
 
 type Histograms = Family<Agent, Histogram, fn() -> Histogram>;
@@ -74,6 +76,8 @@ pub(crate) struct Metrics {
     write_failures: Counter,
     writes_failing: Gauge,
     space: Space,
+    notified: Counters<Notified>,
+    notifications_waiting: Gauges<Receiver>,
 }
 
 /// Room of the store, by kind of bytes.
@@ -122,6 +126,8 @@ impl Metrics {
             write_failures: Counter::default(),
             writes_failing: Gauge::default(),
             space: Space::default(),
+            notified: Family::default(),
+            notifications_waiting: Family::default(),
         };
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
@@ -194,6 +200,11 @@ impl Metrics {
         registry.register("rota_store_free", bytes(), &[], help, free);
         let help = "Size of the volume of the store; 0 if it has no files";
         registry.register("rota_store_volume", bytes(), &[], help, volume);
+        let help = "Deliveries of notifications, by outcome: delivered, retried, or dropped after the receiver refused them";
+        registry.register("rota_notifications", None, &["receiver", "outcome"], help, &self.notified);
+        let help = "Notifications that wait for their delivery, as far as they are in memory";
+        let waiting = &self.notifications_waiting;
+        registry.register("rota_notifications_waiting", None, &["receiver"], help, waiting);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(
@@ -238,6 +249,17 @@ impl Metrics {
     /// Counts circuit breakers that opened.
     pub(crate) fn breakers_opened(&self, count: u64) {
         self.breakers_opened.inc_by(count);
+    }
+
+    /// Counts a delivery of a notification.
+    pub(crate) fn notified(&self, receiver: &str, outcome: &'static str) {
+        self.notified.get_or_create(&Notified { receiver: receiver.to_owned(), outcome }).inc();
+    }
+
+    /// Records how many notifications wait for a receiver.
+    pub(crate) fn notifications_waiting(&self, receiver: &str, count: usize) {
+        let label = Receiver { receiver: receiver.to_owned() };
+        self.notifications_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts a session that ended for good.

@@ -18,6 +18,12 @@ pub(crate) fn timestamp(at: Timestamp) -> pbjson_types::Timestamp {
     }
 }
 
+/// Returns a time as text, in UTC.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    let timestamp = timestamp(at);
+    prost_types::Timestamp { seconds: timestamp.seconds, nanos: timestamp.nanos }.to_string()
+}
+
 pub(crate) fn from_timestamp(at: &pbjson_types::Timestamp) -> Timestamp {
     Timestamp(at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos) / 1000))
 }

@@ -24,6 +24,7 @@ const NAMES: &[&str] = &[
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
     "rota_agent_cool_down_seconds",
+    "rota_notifications_waiting",
     "rota_breaker_state",
     "rota_breakers_opened_total",
     "rota_build_info",

@@ -119,6 +119,7 @@ fn without_late_usage(before: &Task, done: &Transition, after: &Task) -> Task {
         same.usage.clone_from(&before.usage);
         same.superseded.clone_from(&before.superseded);
         same.confirm_by = before.confirm_by;
+        same.nearly_spent = before.nearly_spent;
         if let (Some(same), Some(before)) = (&mut same.assignment, &before.assignment) {
             same.stopping.clone_from(&before.stopping);
         }

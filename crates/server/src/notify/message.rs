@@ -1,0 +1,231 @@
+//! Occasions for notifications in the log of a task, and the messages about them. What agents wrote is cut, and has been redacted
+//! when it was stored.
+
+use std::fmt::Write as _;
+
+use rota_core::failure::Failure;
+use rota_core::task::{Body, Event, State, Task};
+use rota_core::text::prefix;
+use rota_core::{Namespace, TaskKey};
+use rota_proto::v1::{self, event::Kind};
+use rota_store::{FeedEntry, TaskChange};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::wire;
+
+/// Bytes of each text in a message.
+const MAX_TEXT: usize = 2 << 10;
+const MAX_CHOICES: usize = 20;
+/// Codes of notices that most of a budget is spent: of a task, of its agent or its namespace.
+const NEARLY_SPENT: [&str; 2] = ["task_budget_nearly_spent", "budget_nearly_spent"];
+
+/// What a notification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Occasion {
+    /// The agent asks a question.
+    Question,
+    /// The agent asks for the permission to use a tool.
+    Permission,
+    /// The task has failed for good.
+    Failed,
+    /// 80 % of a budget are spent.
+    Budget,
+}
+
+impl Occasion {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Question => "task.question",
+            Self::Permission => "task.permission",
+            Self::Failed => "task.failed",
+            Self::Budget => "task.budget",
+        }
+    }
+}
+
+/// One notification, the same for every receiver.
+#[derive(Debug)]
+pub(super) struct Notification {
+    pub(super) task: TaskKey,
+    pub(super) namespace: Namespace,
+    pub(super) occasion: Occasion,
+    pub(super) task_id: String,
+    revision: u64,
+    log_seq: u64,
+    time: String,
+    data: Data,
+}
+
+#[derive(Debug, Serialize)]
+struct Data {
+    namespace: String,
+    task: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    alias: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    title: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    agent: String,
+    attempt: u32,
+    /// The question, why the task failed, or which budget is nearly spent.
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Request>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    failure_class: String,
+    /// Command that answers, or shows more.
+    command: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Request {
+    id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    tool: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    input: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    choices: Vec<String>,
+}
+
+fn cut(text: &str) -> String {
+    let kept = prefix(text, MAX_TEXT);
+    if kept.len() < text.len() { format!("{kept} …") } else { kept.to_owned() }
+}
+
+/// Returns the notifications of a change. Reports are decoded only where a task waits for a person.
+pub(super) fn of_change(change: &TaskChange) -> impl Iterator<Item = Notification> {
+    let asks = |event: &Event| matches!(&event.body, Body::State(step) if step.to == State::InputRequired);
+    let asks = change.task.state == State::InputRequired || change.events.iter().any(asks);
+    let events = change.events.iter().filter(move |event| asks || !matches!(event.body, Body::Report(_)));
+    events.filter_map(|event| of_event(&change.task, event, change.revision))
+}
+
+/// Returns the notifications of an entry of the store's feed.
+pub(super) fn of_entry(entry: &FeedEntry) -> impl Iterator<Item = Notification> {
+    let task = entry.task.as_ref();
+    entry.events.iter().filter_map(move |event| of_event(task?, event, entry.revision))
+}
+
+fn of_event(task: &Task, event: &Event, revision: u64) -> Option<Notification> {
+    match &event.body {
+        Body::State(step) if step.to == State::Failed => {
+            let failure = step.failure.as_ref();
+            let message = failure.map_or(step.message.as_str(), |failure| &failure.message);
+            Some(build(task, event, revision, Occasion::Failed, message, None, failure))
+        }
+        Body::Notice { code, message, .. } if NEARLY_SPENT.contains(&&**code) => {
+            Some(build(task, event, revision, Occasion::Budget, message, None, None))
+        }
+        Body::Report(_) => {
+            let Kind::InputRequest(asked) = wire::event::to_wire(event).kind? else { return None };
+            let occasion = match asked.kind() {
+                v1::InputKind::Permission => Occasion::Permission,
+                _ => Occasion::Question,
+            };
+            let request = Request {
+                id: cut(&asked.request_id),
+                tool: cut(&asked.tool),
+                input: cut(&asked.input_json),
+                choices: asked.choices.iter().take(MAX_CHOICES).map(|choice| cut(choice)).collect(),
+            };
+            Some(build(task, event, revision, occasion, &asked.prompt, Some(request), None))
+        }
+        _ => None,
+    }
+}
+
+fn build(
+    task: &Task,
+    event: &Event,
+    revision: u64,
+    occasion: Occasion,
+    message: &str,
+    request: Option<Request>,
+    failure: Option<&Failure>,
+) -> Notification {
+    let (id, namespace) = (task.id.to_string(), &task.namespace);
+    let command = match occasion {
+        Occasion::Question => format!("rota answer {id} -n {namespace} TEXT"),
+        Occasion::Permission => format!("rota answer {id} -n {namespace} --allow"),
+        Occasion::Failed | Occasion::Budget => format!("rota describe {id} -n {namespace}"),
+    };
+    let data = Data {
+        namespace: namespace.to_string(),
+        task: id.clone(),
+        alias: task.alias.clone().unwrap_or_default(),
+        title: cut(&task.title),
+        agent: task.agent().map(ToString::to_string).unwrap_or_default(),
+        attempt: event.attempt,
+        message: cut(message),
+        request,
+        failure_class: failure.map(|failure| wire::failure::class_name(failure.class)).unwrap_or_default(),
+        command,
+    };
+    Notification {
+        task: task.key,
+        namespace: namespace.clone(),
+        occasion,
+        task_id: id,
+        revision,
+        log_seq: event.log_seq,
+        time: wire::time::rfc3339(event.at),
+        data,
+    }
+}
+
+impl Notification {
+    /// Returns the id, which is the same each time that it is sent.
+    pub(super) fn id(&self) -> String {
+        format!("msg_{}_{}", self.task_id, self.log_seq)
+    }
+
+    /// Returns its place in the feed.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.revision, self.log_seq)
+    }
+
+    /// Returns the body of a webhook.
+    pub(super) fn webhook(&self, link: Option<&str>) -> Value {
+        let mut body = json!({"type": self.occasion.name(), "timestamp": self.time, "data": self.data});
+        if let (Some(link), Some(data)) = (link, body["data"].as_object_mut()) {
+            data.insert("link".to_owned(), link.into());
+        }
+        body
+    }
+
+    /// Returns the body for an incoming webhook of Slack. Nothing that an agent wrote is formatted, or mentions anyone.
+    pub(super) fn slack(&self, link: Option<&str>) -> Value {
+        let data = &self.data;
+        let name = [&data.alias, &data.title, &data.task].into_iter().find(|name| !name.is_empty());
+        let what = match self.occasion {
+            Occasion::Question => "asks a question",
+            Occasion::Permission => "asks for permission",
+            Occasion::Failed => "has failed",
+            Occasion::Budget => "has nearly spent a budget",
+        };
+        let name = escape(prefix(name.map_or("", String::as_str), 100));
+        let mut text = format!("*{name}* in {} {what}", self.namespace);
+        if let Some(link) = link {
+            let _ = write!(text, " (<{}|open>)", escape(link).replace('|', "%7C"));
+        }
+        let mut quoted = vec![data.message.as_str()];
+        if let Some(request) = &data.request {
+            quoted.extend([request.tool.as_str(), request.input.as_str()]);
+            quoted.extend(request.choices.iter().map(String::as_str));
+        }
+        quoted.retain(|text| !text.trim().is_empty());
+        if !quoted.is_empty() {
+            let _ = write!(text, "\n```{}```", escape(&quoted.join("\n")).replace('`', "'"));
+        }
+        let _ = write!(text, "\n`{}`", data.command);
+        json!({"text": text})
+    }
+}
+
+/// Escapes the characters that Slack interprets.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

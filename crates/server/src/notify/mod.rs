@@ -1,0 +1,96 @@
+//! Notifications: messages to receivers outside of Rota (webhooks, Slack) about tasks that wait for a person, have failed for
+//! good, or have nearly spent their budget. At least once, and in the order of its log for each task.
+//!
+//! A commit leaves its occasions in the bounded queue of each receiver. What no longer fits, and what was committed before a
+//! start, is read from the feed of the store, from a durable position on. A receiver that is slow or down delays no other one,
+//! and neither commits nor watchers. Knows the records, and no transport of Rota's own.
+
+mod address;
+mod cursor;
+mod deliver;
+mod message;
+mod queue;
+mod receivers;
+mod sign;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::Timestamp;
+use rota_store::{Commit, Snapshot};
+use tokio_util::sync::CancellationToken;
+
+use self::cursor::Cursor;
+use self::deliver::Delivery;
+use self::queue::Queue;
+pub use self::receivers::{NotificationsError, Receiver};
+use crate::clock::now;
+use crate::metrics::Metrics;
+use crate::store_client::StoreClient;
+
+/// Time for which a receiver must have been failing before it counts as a problem of this replica.
+const PROBLEM_AFTER: Duration = Duration::from_secs(30);
+
+/// Receivers of notifications, and where their positions are kept.
+#[derive(Debug, Clone, Default)]
+pub struct Notifications {
+    pub receivers: Vec<Receiver>,
+    /// Directory of the files with the position of each receiver.
+    pub cursors: PathBuf,
+}
+
+/// The receivers with their queues.
+#[derive(Default)]
+pub(crate) struct Notifier {
+    deliveries: Vec<Delivery>,
+}
+
+impl Notifier {
+    /// Opens the position of each receiver; one without begins with the next commit.
+    pub(crate) fn open(
+        options: Notifications,
+        snapshot: &Snapshot,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, NotificationsError> {
+        let Notifications { receivers, cursors } = options;
+        if !receivers.is_empty() || cursors.exists() {
+            cursor::remove_others(&cursors, &receivers)?;
+        }
+        let open = |receiver: Receiver| {
+            let (cursor, revision) = Cursor::open(&cursors, &receiver.name, snapshot)?;
+            let queue = Queue::new(revision, snapshot.revision);
+            Delivery::new(receiver, queue, cursor, Arc::clone(metrics))
+        };
+        Ok(Self { deliveries: receivers.into_iter().map(open).collect::<Result<_, _>>()? })
+    }
+
+    /// Takes in the occasions of a commit. Costs nothing without receivers, and never waits.
+    pub(crate) fn observe(&self, commit: &Commit) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        let found: Vec<_> = commit.tasks.iter().flat_map(message::of_change).map(Arc::new).collect();
+        for delivery in &self.deliveries {
+            delivery.observe(commit.revision, &found);
+        }
+    }
+
+    /// Delivers to all receivers until `stop` is cancelled.
+    pub(crate) async fn run(self: Arc<Self>, store: StoreClient, stop: CancellationToken) {
+        let all = self.deliveries.iter().map(|delivery| delivery.run(&store));
+        stop.run_until_cancelled(futures::future::join_all(all)).await;
+        if self.deliveries.is_empty() {
+            stop.cancelled().await;
+        }
+    }
+
+    /// Returns the receivers that have been failing for a while, with the last error of each.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = (&str, Timestamp, String)> {
+        let before = now() - PROBLEM_AFTER;
+        let problem = move |delivery: &'_ Delivery| delivery.problem().filter(|(since, _)| *since <= before);
+        self.deliveries.iter().filter_map(move |delivery| {
+            problem(delivery).map(|(since, error)| (delivery.name(), since, error))
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! Bounded queue of one receiver, and its position: what was taken in and is not delivered holds the position back. Knows no
+//! transport.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rota_store::{Budget, FeedPage};
+use tokio::sync::Notify;
+
+use super::message::{self, Notification};
+use super::receivers::Receiver;
+use crate::store_client::StoreClient;
+
+/// Notifications that wait in memory; further ones are read from the store later.
+const MAX_WAITING: usize = 256;
+/// Revisions without an occasion after which the position moves on.
+const MAX_BEHIND: u64 = 10_000;
+const PAGE: Budget = Budget { entries: 128, bytes: 1 << 20 };
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    waiting: VecDeque<Arc<Notification>>,
+    /// Revision and log position of everything that was taken in and is not delivered.
+    open: BTreeSet<(u64, u64)>,
+    /// Revision up to which everything was taken in.
+    reached: u64,
+    /// Last revision that was observed.
+    observed: u64,
+    /// Revision after which the store is read, while something in it was not taken in.
+    behind: Option<u64>,
+    /// Last revision that the store must have been read up to.
+    skipped: u64,
+    /// Position at the last look at it.
+    position: u64,
+}
+
+enum Step {
+    Take(Arc<Notification>),
+    /// Read the store after a revision; `skipped` is the last one that is known to be in it.
+    Read {
+        after: u64,
+        skipped: u64,
+    },
+    Wait,
+}
+
+impl Inner {
+    fn add(&mut self, one: Arc<Notification>) {
+        self.open.insert(one.place());
+        self.waiting.push_back(one);
+    }
+
+    fn position(&self) -> u64 {
+        self.open.first().map_or(self.reached, |(revision, _)| revision.saturating_sub(1).min(self.reached))
+    }
+}
+
+impl Queue {
+    /// Creates a queue of a receiver that has everything up to a position; the store is at `revision`.
+    pub(super) fn new(position: u64, revision: u64) -> Self {
+        let inner = Inner {
+            waiting: VecDeque::new(),
+            open: BTreeSet::new(),
+            reached: position,
+            observed: revision,
+            behind: (position < revision).then_some(position),
+            skipped: revision,
+            position,
+        };
+        Self { inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    /// Takes in the occasions of a commit, as far as there is room.
+    pub(super) fn observe(&self, revision: u64, wanted: impl Iterator<Item = Arc<Notification>>) {
+        let mut inner = self.inner.lock();
+        inner.observed = inner.observed.max(revision);
+        let mut changed = false;
+        for one in wanted {
+            changed = true;
+            let at = one.place().0;
+            if inner.behind.is_none() && inner.waiting.len() >= MAX_WAITING {
+                inner.behind = Some(at.saturating_sub(1));
+            }
+            if inner.behind.is_some() {
+                inner.skipped = inner.skipped.max(at);
+            } else if at > inner.reached {
+                inner.add(one);
+            }
+            // Otherwise it was read from the store before.
+        }
+        if inner.behind.is_none() {
+            inner.reached = inner.reached.max(revision);
+        }
+        let idle = inner.observed.saturating_sub(inner.position) > MAX_BEHIND;
+        drop(inner);
+        if changed || idle {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Returns the next notification; waits until there is one.
+    pub(super) async fn next(
+        &self,
+        receiver: &Receiver,
+        store: &StoreClient,
+    ) -> Result<Arc<Notification>, rota_store::Error> {
+        loop {
+            let step = {
+                let mut inner = self.inner.lock();
+                if let Some(next) = inner.waiting.pop_front() {
+                    Step::Take(next)
+                } else if let Some(after) = inner.behind {
+                    Step::Read { after, skipped: inner.skipped }
+                } else {
+                    inner.reached = inner.reached.max(inner.observed);
+                    Step::Wait
+                }
+            };
+            match step {
+                Step::Take(next) => return Ok(next),
+                Step::Read { after, skipped } => {
+                    let page = store.reads().feed(after, PAGE).await?;
+                    self.read(after, skipped, page, receiver);
+                }
+                Step::Wait => self.wake.notified().await,
+            }
+        }
+    }
+
+    /// Takes in a page of the store's feed.
+    fn read(&self, after: u64, skipped: u64, page: FeedPage, receiver: &Receiver) {
+        let last = page.entries.last().map_or(after, |entry| entry.revision);
+        // The last page has everything that was committed before it was read.
+        let through = if page.more { last } else { last.max(skipped) };
+        let found = page.entries.iter().flat_map(message::of_entry);
+        let mut inner = self.inner.lock();
+        for one in found.filter(|one| receiver.wants(&one.namespace, one.occasion)) {
+            if !inner.open.contains(&one.place()) {
+                inner.add(Arc::new(one));
+            }
+        }
+        inner.reached = inner.reached.max(through);
+        inner.behind = (page.more || inner.skipped > through).then_some(through);
+    }
+
+    /// Forgets a delivered notification, or one that was given up.
+    pub(super) fn done(&self, one: &Notification) {
+        self.inner.lock().open.remove(&one.place());
+    }
+
+    /// Returns the revision up to which everything was delivered.
+    pub(super) fn position(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.position = inner.position();
+        inner.position
+    }
+
+    /// Returns the number of notifications in memory that are not delivered.
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().open.len()
+    }
+}
