@@ -89,6 +89,18 @@ string_enum! {
 }
 
 string_enum! {
+    /// Forge whose API is spoken.
+    ForgeProvider => ForgeProvider {
+        /// GitHub, also its Enterprise Server.
+        Github,
+        /// GitLab, also where it is hosted by its users.
+        Gitlab,
+        /// Gitea, and Forgejo with the same API.
+        Gitea,
+    }
+}
+
+string_enum! {
     /// Behavior of a disconnected worker whose lease has expired: its tasks may have been reassigned.
     OnDisconnect => OnDisconnect {
         /// Continue until the orphan timeout; a late result is rejected if the task was reassigned.

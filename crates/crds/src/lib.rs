@@ -48,8 +48,8 @@ mod validate;
 pub use agent::{Agent, AgentSecret, AgentSpec};
 pub use claude::{ClaudeRuntime, Effort, SettingSource};
 pub use enums::{
-    DesiredState, FailureClass, Isolation, Management, OnDependencyFailure, OnDisconnect, Overrides,
-    PermissionMode, PermissionPolicy, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
+    DesiredState, FailureClass, ForgeProvider, Isolation, Management, OnDependencyFailure, OnDisconnect,
+    Overrides, PermissionMode, PermissionPolicy, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
 pub use network::{Egress, PodNetwork};
@@ -58,8 +58,8 @@ pub use parse::{Error, Position, parse};
 pub use pod::{ImagePullPolicy, PodOverrides, PodTemplate, SecretReference};
 pub use rota_settings::HumanDuration;
 pub use runtime::{
-    CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, Push, RetryPolicy, Runtime, ScriptFailure,
-    ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
+    CommandRuntime, DoneWhen, ExternalRuntime, GitSource, Limits, PullRequest, Push, RetryPolicy, Runtime,
+    ScriptFailure, ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use task::{Dependency, Task, TaskSpec};

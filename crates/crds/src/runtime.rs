@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClaudeRuntime, FailureClass, HumanDuration, Json, Usd, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
+    ClaudeRuntime, FailureClass, ForgeProvider, HumanDuration, Json, Usd, WorkflowFiles, WorkspaceCleanup,
+    WorkspaceMode,
 };
 
 /// How a worker executes a task. Exactly one field is set.
@@ -334,6 +335,52 @@ pub struct Push {
     /// Changes of files that decide what a forge runs, such as those in `.github/workflows`. Defaults to `Refuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_files: Option<WorkflowFiles>,
+    /// Opens a pull or merge request for the branch once it is pushed, or updates the one that is open. The task succeeds only
+    /// if that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequest>,
+}
+
+/// Pull or merge request of a forge. Texts may contain `${title}`, `${prompt}`, `${result}`, `${task}`, `${name}`, `${agent}`, `${branch}`
+/// and `${cost}`. Mentions and references in their values have no effect.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullRequest {
+    /// Forge of the repository. Defaults to the one in the name of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ForgeProvider>,
+    /// Branch to merge into. Defaults to the branch that `ref` names, or else the default branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub base: Option<String>,
+    /// Whether it is opened as a draft. Defaults to false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<bool>,
+    /// Title. Defaults to the title of the task, or else the first line of its prompt; one that is open then keeps its title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub title: Option<String>,
+    /// Body. Defaults to result, title, id and cost of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub body: Option<String>,
+    /// Labels that are added to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    pub labels: Vec<String>,
+    /// Names of users who are asked to review; those of teams with a slash, as `org/team`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    pub reviewers: Vec<String>,
+    /// Name of a secret of the agent or the task with a token of the forge's API. Defaults to `credentialsFrom`. The worker alone
+    /// uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub token_from: Option<String>,
+    /// Address of the API. Defaults to the usual one of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub api_url: Option<String>,
 }
 
 /// Environment variables of attempts, by name.

@@ -6,7 +6,7 @@
 
 use pbjson_types::{Struct, Value, value};
 
-use crate::v1::{Failure, TaskResult, Usage, event};
+use crate::v1::{Delivery, Failure, TaskResult, Usage, event};
 
 /// Visits the strings of an event.
 pub fn in_event(kind: &mut event::Kind, visit: &mut dyn FnMut(&mut String)) {
@@ -59,11 +59,22 @@ pub fn in_usage(usage: &mut Usage, visit: &mut dyn FnMut(&mut String)) {
     visit(&mut usage.model);
 }
 
-/// Visits the text, the file names and the structured data of a result, including the names of its fields.
+/// Visits the text, the file names, the structured data of a result, including the names of its fields, and its delivery.
 pub fn in_result(result: &mut TaskResult, visit: &mut dyn FnMut(&mut String)) {
     visit(&mut result.text);
     result.files.iter_mut().for_each(&mut *visit);
     result.data.iter_mut().for_each(|data| in_struct(data, visit));
+    result.delivery.iter_mut().for_each(|delivery| in_delivery(delivery, visit));
+}
+
+fn in_delivery(delivery: &mut Delivery, visit: &mut dyn FnMut(&mut String)) {
+    visit(&mut delivery.branch);
+    visit(&mut delivery.commit);
+    visit(&mut delivery.base_commit);
+    if let Some(opened) = &mut delivery.pull_request {
+        visit(&mut opened.url);
+        visit(&mut opened.base);
+    }
 }
 
 fn in_struct(data: &mut Struct, visit: &mut dyn FnMut(&mut String)) {

@@ -12,6 +12,7 @@
 //! - [`tasks`]: builders of agents and tasks, and waits for their states. Tests wait for states, never for time.
 //! - [`history`]: the checker.
 //! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
+//! - [`forge`]: the APIs of GitHub, GitLab and Gitea for pull requests, which can refuse, limit and fail.
 //! - [`s3_server`]: an S3 server over a folder, which can be away or refuse a key.
 //! - [`recording`]: what workers and control planes of an earlier version sent each other; [`bytes_grpc`] sends it again.
 //!
@@ -52,6 +53,7 @@
 pub mod bytes_grpc;
 pub mod cluster;
 pub mod collector;
+pub mod forge;
 pub mod git_host;
 pub mod history;
 pub mod output;

@@ -95,9 +95,14 @@ impl Get {
             (Kind::Tasks, None) => self.tasks(context).await,
             (Kind::Tasks, Some(given)) => {
                 let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
-                match context.out.is_human() {
-                    true => context.out.table(&output::tasks(&[task], false))?,
-                    false => context.out.value(&task)?,
+                if !context.out.is_human() {
+                    context.out.value(&task)?;
+                    return Ok(Exit::Ok);
+                }
+                let request = output::pull_request(&task).map(str::to_owned);
+                context.out.table(&output::tasks(&[task], false))?;
+                if let Some(url) = request {
+                    context.reporter.line(&format!("pull request: {url}"));
                 }
                 Ok(Exit::Ok)
             }

@@ -18,7 +18,7 @@ pub use color::Color;
 pub use events::Printer;
 pub use question::question;
 pub use reporter::Reporter;
-pub use rows::{agents, capabilities, results, target, tasks, threads, worker_state, workers};
+pub use rows::{agents, capabilities, pull_request, results, target, tasks, threads, worker_state, workers};
 pub use table::{Paint, Table};
 pub use text::{
     age, between, clean, cool_downs, count, duration, elapsed, failure, first_line, micros, moment, money,

@@ -210,3 +210,8 @@ pub fn results(tasks: &[Task]) -> Table {
     }
     table
 }
+/// Returns the page of a task's pull or merge request.
+pub fn pull_request(task: &Task) -> Option<&str> {
+    let delivery = task.status.as_ref()?.result.as_ref()?.delivery.as_ref()?;
+    Some(&delivery.pull_request.as_ref()?.url)
+}

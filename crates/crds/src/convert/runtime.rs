@@ -4,8 +4,8 @@ use rota_proto::v1::{self, runtime, script_step};
 
 use super::{duration, structure};
 use crate::{
-    ClaudeRuntime, CommandRuntime, DoneWhen, Limits, RetryPolicy, Runtime, ScriptFailure, ScriptStep,
-    ScriptedRuntime, Usd, Workspace, WorkspaceCommand,
+    ClaudeRuntime, CommandRuntime, DoneWhen, Limits, PullRequest, RetryPolicy, Runtime, ScriptFailure,
+    ScriptStep, ScriptedRuntime, Usd, Workspace, WorkspaceCommand,
 };
 
 impl Runtime {
@@ -167,6 +167,22 @@ impl DoneWhen {
     }
 }
 
+impl PullRequest {
+    pub fn to_api(&self) -> v1::PullRequest {
+        v1::PullRequest {
+            provider: self.provider.map_or(0, |value| value.to_api().into()),
+            base: self.base.clone().unwrap_or_default(),
+            draft: self.draft.unwrap_or_default(),
+            title: self.title.clone().unwrap_or_default(),
+            body: self.body.clone().unwrap_or_default(),
+            labels: self.labels.clone(),
+            reviewers: self.reviewers.clone(),
+            token_from: self.token_from.clone().unwrap_or_default(),
+            api_url: self.api_url.clone().unwrap_or_default(),
+        }
+    }
+}
+
 impl Workspace {
     pub fn to_api(&self) -> v1::Workspace {
         v1::Workspace {
@@ -180,6 +196,7 @@ impl Workspace {
                 credentials_from: git.credentials_from.clone().unwrap_or_default(),
                 push: git.push.as_ref().map(|push| v1::Push {
                     workflow_files: push.workflow_files.map_or(0, |value| value.to_api().into()),
+                    pull_request: push.pull_request.as_ref().map(PullRequest::to_api),
                 }),
             }),
             cleanup: self.cleanup.map_or(0, |value| value.to_api().into()),

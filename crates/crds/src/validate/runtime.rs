@@ -256,6 +256,10 @@ impl Check<'_> {
             git.push.is_none() || git.depth.unwrap_or_default() == 0,
             "push needs all commits: it must not be set with depth",
         );
+        if let Some(name) = git.push.as_ref().and_then(|push| push.pull_request.as_ref()?.token_from.as_ref())
+        {
+            check.field("push").field("pullRequest").field("tokenFrom").variable(name);
+        }
         let mut sparse = check.field("sparse");
         for (index, folder) in git.sparse.iter().enumerate() {
             let is_within = Path::new(folder).components().all(|part| matches!(part, Component::Normal(_)));

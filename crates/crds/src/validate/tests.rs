@@ -28,6 +28,7 @@ fn valid_manifests_have_no_violations() {
         "{capabilities: [code, a_b], dependsOn: [{task: x}, {task: z, onFailure: Continue}]}",
         "{workspace: {mode: InPlace, path: /src/app}}",
         "{workspace: {mode: Keep, path: thread-1, git: {url: 'https://host/x.git', ref: main, depth: 1}}}",
+        "{workspace: {git: {url: 'https://host/o/x.git', push: {pullRequest: {provider: Gitea, draft: true, labels: [a b], tokenFrom: T}}}}}",
         "{runtime: {command: {stdin: ''}}, limits: {timeout: 5m, cancelGrace: 0s, budgetUsd: '0.50'}}",
         "{startTime: '2030-01-01T00:00:00Z', retry: {maxAttempts: 1}, secrets: {A: b}, strict: true}",
     ] {
@@ -112,6 +113,11 @@ fn invalid_tasks_are_reported() {
         ("{workspace: {mode: Keep, path: a/b}}", "spec.workspace.path", "not a valid name"),
         ("{workspace: {mode: InPlace, path: /a, git: {url: x}}}", "spec.workspace", "exclusive"),
         ("{workspace: {git: {url: ''}}}", "spec.workspace.git.url", "empty"),
+        (
+            "{workspace: {git: {url: x, push: {pullRequest: {tokenFrom: 1-x}}}}}",
+            "spec.workspace.git.push.pullRequest.tokenFrom",
+            "",
+        ),
         ("{workspace: {git: {url: --upload-pack=x}}}", "spec.workspace.git.url", "'-'"),
         ("{workspace: {git: {url: 'https://u:p@host/x'}}}", "spec.workspace.git.url", "password"),
         ("{workspace: {git: {url: x, ref: -f}}}", "spec.workspace.git.ref", "must be a branch"),

@@ -149,7 +149,7 @@ fn kind(kind: &Kind) -> &'static str {
 pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
     let checkpoint = list.checkpoint?;
     let mut artifacts = list.artifacts;
-    let changes = list.changes.map(|changes| v1::Changes { patch: String::new(), pushed: false, ..changes });
+    let changes = list.changes.map(|changes| v1::Changes { patch: String::new(), ..changes });
     let bundle = changes.as_ref().map(|changes| changes.bundle.clone()).unwrap_or_default();
     artifacts.retain(|artifact| artifact.name.starts_with("checkpoint/") || artifact.name == bundle);
     Some(ArtifactList { artifacts, changes, checkpoint: Some(checkpoint), ..ArtifactList::default() })
@@ -189,6 +189,6 @@ mod tests {
         let names: Vec<_> = kept.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
         assert_eq!(names, ["checkpoint/c.jsonl", "git/changes.bundle"]);
         let changes = kept.changes.unwrap();
-        assert!(changes.patch.is_empty() && !changes.pushed);
+        assert!(changes.patch.is_empty() && changes.pushed, "the branch is known");
     }
 }

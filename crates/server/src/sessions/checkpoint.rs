@@ -36,11 +36,26 @@ pub(super) async fn get(
     };
     let lists = artifacts::of_task(&deps.store, &task, 1..=u32::MAX).await?;
     let lists: Vec<_> = lists.into_iter().rev().filter_map(|left| Some((left.attempt, left.list?))).collect();
-    let commits = lists.iter().filter_map(|(_, list)| Some(list.changes.as_ref()?.commit.clone())).collect();
+    let mut commits = commits(lists.iter().map(|(_, list)| list));
+    commits.extend(self::commits(source.iter()));
+    // What it repeats had the same branch, if it continues the work of another task.
+    if source.is_some()
+        && let Some(id) = task.retry_of
+        && let Some(before) = deps.store.record(&task.namespace, id).await?
+    {
+        let lists = artifacts::of_task(&deps.store, &before, 1..=u32::MAX).await?;
+        let lists: Vec<_> = lists.into_iter().filter_map(|attempt| attempt.list).collect();
+        commits.extend(self::commits(lists.iter()));
+    }
     let concluded = num::to_i32(task.concluded);
     let mut later = lists.into_iter().filter(|(attempt, _)| *attempt > concluded).map(|(_, list)| list);
     let artifacts = later.find(|list| list.checkpoint.is_some());
     Ok(FetchCheckpointResponse { artifacts, commits, source })
+}
+
+/// Returns the last commits of lists.
+fn commits<'a>(lists: impl Iterator<Item = &'a ArtifactList>) -> Vec<String> {
+    lists.filter_map(|list| Some(list.changes.as_ref()?.commit.clone())).collect()
 }
 
 /// Returns the checkpoint that the tasks of a thread continue, which stays the same while one of them runs.

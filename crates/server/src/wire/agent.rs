@@ -14,7 +14,7 @@ use rota_proto::{names, v1, v1::runtime::Kind};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, spec, time};
+use super::{check, pull_request, spec, time};
 
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
@@ -51,6 +51,9 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     check::count("agent.spec.permission_rules", spec.permission_rules.len(), MAX_RULES)?;
     for (index, rule) in spec.permission_rules.iter().enumerate() {
         crate::grpc::grants::for_agent(&format!("agent.spec.permission_rules[{index}]"), rule)?;
+    }
+    if let Some(git) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()) {
+        pull_request::check("agent.spec", git)?;
     }
     for (field, value, most) in [
         ("slots", spec.slots, MAX_SLOTS),

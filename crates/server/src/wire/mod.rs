@@ -8,6 +8,7 @@ pub(crate) mod failure;
 pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod overrides;
+mod pull_request;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod target;

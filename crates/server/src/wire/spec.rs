@@ -13,7 +13,7 @@ use rota_proto::v1;
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, failure, names, target, task, time};
+use super::{check, failure, names, pull_request, target, task, time};
 
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_ATTEMPTS: i32 = 100;
@@ -289,6 +289,7 @@ fn repository(git: &v1::GitSource) -> Result<(), Status> {
             "needs all commits: it must not be set with depth",
         ));
     }
+    pull_request::check("task.spec", git)?;
     check::length("task.spec.workspace.git.url", &git.url, MAX_URL)?;
     check::length("task.spec.workspace.git.ref", &git.r#ref, MAX_GLOB)?;
     check::length("task.spec.workspace.git.credentials_from", &git.credentials_from, MAX_GLOB)?;

@@ -64,14 +64,14 @@ async fn assert_drains_in_order(backend: Backend, suspended: bool) -> Result<()>
 #[tokio::test]
 async fn full_queue_drains_by_rank() -> Result<()> {
     for backend in [Backend::Memory, Backend::Sqlite] {
-        assert_drains_in_order(backend, false).await?;
+        Box::pin(assert_drains_in_order(backend, false)).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn resumed_task_ranks_from_its_release() -> Result<()> {
-    assert_drains_in_order(Backend::Memory, true).await
+    Box::pin(assert_drains_in_order(Backend::Memory, true)).await
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use backon::Retryable;
 use globset::GlobSet;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{
-    Artifact, ArtifactList, Changes, Checkpoint, Failure, FailureClass, Severity, SkippedFile, event,
+    Artifact, ArtifactList, Changes, Checkpoint, Delivery, DeliveryOutcome, Failure, FailureClass, Severity,
+    SkippedFile, event,
 };
 use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use tonic::{Code, Status};
 use super::calls::{Caller, Retry};
 use super::checkpoint::{self, Copied};
 use super::collect::{collect, globs};
-use crate::git::{self, Cause, GitError, Snapshot};
+use crate::git::{self, Cause, GitError, Snapshot, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -66,15 +67,16 @@ impl Kept {
 }
 
 /// Stores the files of an attempt, for which it has as long as `limit` without a control plane, and delivers its changes if it
-/// succeeded and its task asks for it. Returns notices for its log. The error is why its result must not count.
+/// succeeded (`work`) and its task asks for it. Returns notices for its log, and what has become of the changes. The error is why
+/// its result must not count.
 pub(crate) async fn keep(
     caller: &Caller,
     kept: Kept,
     dirs: &AttemptDirs,
-    deliver: bool,
+    work: Option<Work>,
     limit: Duration,
     mut stop: watch::Receiver<Option<Stop>>,
-) -> Result<Vec<event::Kind>, Failure> {
+) -> Result<(Vec<event::Kind>, Option<Delivery>), Failure> {
     let limit = limit.max(MIN_TIME);
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let mut notices = Vec::new();
@@ -98,9 +100,9 @@ pub(crate) async fn keep(
         let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied);
         let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
         if noted(stored, &mut notices)? == Stored::Superseded {
-            return Ok(());
+            return Ok(None);
         }
-        let delivery = dirs.delivery.as_ref().filter(|_| deliver);
+        let delivery = dirs.delivery.as_ref().zip(work);
         let (changes, delivery) = match (&mut changes, delivery, lost) {
             // Another attempt does the work again.
             (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure),
@@ -108,14 +110,20 @@ pub(crate) async fn keep(
             (None, None, lost) => {
                 let lost = lost.map(|lost| lost.failure.message);
                 notices.extend(lost.map(|text| notice(Severity::High, "changes_not_kept", text)));
-                return Ok(());
+                return Ok(None);
             }
-            (Some(_), None, _) => return Ok(()),
+            (Some(_), None, _) => return Ok(None),
             (Some(changes), Some(delivery), _) => (changes, delivery),
+        };
+        let (delivery, work) = delivery;
+        let mut delivered = Delivery {
+            outcome: DeliveryOutcome::NoChange.into(),
+            base_commit: changes.base_commit.clone(),
+            ..Delivery::default()
         };
         if changes.commit == changes.base_commit {
             notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
-            return Ok(());
+            return Ok(Some(delivered));
         }
         delivery.push(changes, &dirs.scratch).await?;
         notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
@@ -125,7 +133,21 @@ pub(crate) async fn keep(
         if let Err(failed) = noted(again, &mut notices) {
             notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
         }
-        Ok(())
+        delivered.set_outcome(DeliveryOutcome::Delivered);
+        delivered.branch.clone_from(&changes.branch);
+        delivered.commit.clone_from(&changes.commit);
+        if let Some(request) = &delivery.request {
+            let (opened, missing) = request.open(&changes.branch, &work).await?;
+            let what = if opened.created { "opened" } else { "updated" };
+            let text = format!("{what} {}, to be merged into {}", opened.url, opened.base);
+            notices.push(notice(Severity::Low, "pull_request", text));
+            if !missing.is_empty() {
+                let text = format!("the pull request is open without {}", missing.join("; "));
+                notices.push(notice(Severity::Medium, "pull_request_incomplete", text));
+            }
+            delivered.pull_request = Some(opened);
+        }
+        Ok(Some(delivered))
     };
     let late = |reason: &str| called(&Status::deadline_exceeded(reason));
     let stored = tokio::select! {
@@ -133,7 +155,7 @@ pub(crate) async fn keep(
         () = sleep(limit) => Err(late(&format!("it took longer than {limit:?}"))),
         () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => Err(late("the attempt had to end")),
     };
-    stored.map(|()| notices)
+    stored.map(|delivered| (notices, delivered))
 }
 
 /// Stores from where another attempt can continue the work of one that runs, unless nothing has changed. `quiet` is held while the

@@ -8,10 +8,11 @@ use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
 
 use super::cache::{Borrowed, Caches};
-use super::checks::{branch, is_commit, is_reference};
+use super::checks::{is_commit, is_reference};
 use super::credential::Credential;
 use super::failure::Cause;
 use super::push::Delivery;
+use super::request::Request;
 use super::run::{Git, GitError, Network};
 use super::workflows;
 use crate::runtimes::{Environment, Stop};
@@ -37,17 +38,18 @@ pub(crate) struct Cloning {
 }
 
 impl Cloning {
-    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers.
+    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers, `branch` that of the work.
     pub(crate) fn of(
         assign: &Assign,
         state: &Path,
         credential: Option<Credential>,
         redactor: Redactor,
+        branch: String,
     ) -> Option<Self> {
         let source = super::source(assign)?.clone();
         let caches = Caches::new(state);
         let cache = caches.path(assign, &source, credential.as_ref());
-        Some(Self { source, caches, cache, branch: branch(&assign.task_id), credential, redactor })
+        Some(Self { source, caches, cache, branch, credential, redactor })
     }
 
     /// Returns the directories that git may write besides the workspace, while no program of the attempt runs.
@@ -99,6 +101,7 @@ impl Cloning {
         folder: PathBuf,
         jail: Option<Jail>,
         cloned: Option<&(Git, Base)>,
+        mut request: Option<Request>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Delivery>, GitError> {
         let Some(push) = &self.source.push else { return Ok(None) };
@@ -110,11 +113,26 @@ impl Cloning {
         let network = Some(Network { credential: self.credential.clone() });
         let git = Git { network, ..self.git(&home, &home) };
         let reference = format!("refs/heads/{}", self.branch);
-        let found = git.run(&["ls-remote", "--", &self.source.url, &reference], stop).await?;
-        let seen = found.split_whitespace().next().unwrap_or_default().to_owned();
+        let name = self.source.r#ref.as_str();
+        let is_base = |name: &str| is_reference(name) && !is_commit(name) && !name.starts_with("rota/");
+        let base = (request.as_ref().is_some_and(|request| !request.names_base()) && is_base(name))
+            .then(|| format!("refs/heads/{name}"));
+        let mut args = vec!["ls-remote", "--", &self.source.url, &reference];
+        args.extend(base.as_deref());
+        let found = git.run(&args, stop).await?;
+        let at = |wanted: &str| {
+            let mut lines = found.lines().filter_map(|line| line.split_once('\t'));
+            lines.find(|(_, name)| *name == wanted).map(|(commit, _)| commit.to_owned())
+        };
+        let seen = at(&reference).unwrap_or_default();
+        if let (Some(request), Some(base)) = (&mut request, &base)
+            && at(base).is_some()
+        {
+            name.clone_into(&mut request.base);
+        }
         let (source, branch) = (self.source.clone(), self.branch.clone());
         let (caches, cache) = (self.caches.clone(), self.cache.clone());
-        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail }))
+        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail, request }))
     }
 
     /// Returns what the changes of the task are measured against in a workspace that existed before.

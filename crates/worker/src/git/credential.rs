@@ -3,7 +3,10 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rota_forge::{AppKey, AppTokens, TokenSource};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
@@ -18,9 +21,19 @@ const KEY_BEGINS: &str = "-----BEGIN";
 /// Prints the credentials that the environment has, if git asks for some.
 const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$ROTA_GIT_USER" "$ROTA_GIT_PASSWORD"; }; f"#;
 
-/// Where the credentials of a repository are.
+/// Credentials of a repository, or of its forge's API.
 #[derive(Debug, Clone)]
-pub(crate) enum Credential {
+pub(crate) struct Credential {
+    place: Place,
+    app: Arc<Mutex<Option<OfApp>>>,
+}
+
+/// Tokens of an app, and the digest of the secret with its key.
+type OfApp = (String, Arc<AppTokens>);
+
+/// Place where credentials are kept.
+#[derive(Debug, Clone)]
+enum Place {
     /// A file of the agent's secrets, which is replaced when they are rotated.
     File(PathBuf),
     /// A secret of the task.
@@ -38,32 +51,73 @@ pub(super) struct Access {
 }
 
 impl Credential {
+    pub(crate) fn file(path: PathBuf) -> Self {
+        Self { place: Place::File(path), app: Arc::default() }
+    }
+
+    pub(crate) fn value(value: SecretString) -> Self {
+        Self { place: Place::Value(value), app: Arc::default() }
+    }
+
+    /// Returns the value of one that came with the task.
+    pub(crate) fn given(&self) -> Option<&SecretString> {
+        match &self.place {
+            Place::Value(value) => Some(value),
+            Place::File(_) => None,
+        }
+    }
+
+    /// Returns what a call uses: the value, or a token that the key of an app makes. After one was `refused`, another.
+    pub(super) async fn current(&self, url: &str, refused: bool) -> Result<SecretString, rota_forge::Error> {
+        let value = self.read().await.map_err(|error| rota_forge::Error::Token(error.to_string()))?;
+        let Some(key) = AppKey::parse(value.expose_secret()) else { return Ok(value) };
+        let key = key.map_err(rota_forge::Error::Refused)?;
+        let digest = format!("{:x}", Sha256::digest(value.expose_secret()));
+        let tokens = {
+            let mut app = self.app.lock();
+            match app.as_ref().filter(|(of, _)| *of == digest) {
+                Some((_, tokens)) => Arc::clone(tokens),
+                None => {
+                    let tokens = Arc::new(AppTokens::new(key, url, &settings())?);
+                    *app = Some((digest, Arc::clone(&tokens)));
+                    tokens
+                }
+            }
+        };
+        tokens.token(refused).await
+    }
+
     /// Returns what distinguishes the repositories that this opens: contents of private ones are for holders of the same
     /// credentials only. The same after a rotation by the agent.
     pub(super) fn identity(&self, agent: &str) -> String {
-        match self {
-            Self::File(path) => {
+        match &self.place {
+            Place::File(path) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 format!("agent {agent} {name}")
             }
-            Self::Value(value) => format!("value {:x}", Sha256::digest(value.expose_secret())),
+            Place::Value(value) => format!("value {:x}", Sha256::digest(value.expose_secret())),
         }
     }
 
     async fn read(&self) -> io::Result<SecretString> {
-        match self {
-            Self::File(path) => {
+        match &self.place {
+            Place::File(path) => {
                 let text = tokio::fs::read_to_string(path).await?;
                 Ok(text.into())
             }
-            Self::Value(value) => Ok(value.clone()),
+            Place::Value(value) => Ok(value.clone()),
         }
     }
 
     /// Returns the settings with which git uses the credentials for a URL, and for no other host. A private key is written to
     /// a file in `home`, which git may read.
     pub(super) async fn access(&self, url: &str, home: &Path) -> io::Result<Access> {
-        let value = self.read().await?;
+        let value = self.current(url, false).await.map_err(|error| match error {
+            rota_forge::Error::Token(_) => io::Error::other(error),
+            rota_forge::Error::Refused(_) => io::Error::new(io::ErrorKind::InvalidInput, error),
+            // Not the worker's machine, and not the task: the host, as when it refuses them itself.
+            error => io::Error::new(io::ErrorKind::ConnectionRefused, error),
+        })?;
         let text = value.expose_secret().trim();
         let mut access = Access::default();
         if text.starts_with(KEY_BEGINS) {
@@ -84,6 +138,12 @@ impl Credential {
         }
         Ok(access)
     }
+}
+
+/// Returns how forges are reached: as git reaches hosts.
+pub(super) fn settings() -> rota_forge::Settings {
+    let path = rota_telemetry::env::var_os("GIT_SSL_CAINFO");
+    rota_forge::Settings { ca: path.and_then(|path| std::fs::read(path).ok()) }
 }
 
 /// Writes the settings of SSH into a file in `home`, and returns it with the command that uses it. SSH never prompts, notices a
@@ -122,7 +182,7 @@ mod tests {
     async fn tokens_are_for_their_host_and_read_for_each_call() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("TOKEN");
-        let credential = Credential::File(file.clone());
+        let credential = Credential::file(file.clone());
         for (value, user, password) in [("first\n", TOKEN_USER, "first"), ("me:second", "me", "second")] {
             std::fs::write(&file, value).unwrap();
             let access = credential.access("https://git.example/a.git", folder.path()).await.unwrap();
@@ -137,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn keys_are_files_for_the_time_of_a_call() {
         let home = tempfile::tempdir().unwrap();
-        let credential = Credential::Value(format!("{KEY_BEGINS} x").into());
+        let credential = Credential::value(format!("{KEY_BEGINS} x").into());
         let access = credential.access("git@git.example:a.git", home.path()).await.unwrap();
         let key = access.key.as_ref().unwrap().to_path_buf();
         assert_eq!(std::fs::read_to_string(&key).unwrap(), format!("{KEY_BEGINS} x\n"));
@@ -154,10 +214,10 @@ mod tests {
 
     #[test]
     fn identity_outlives_rotation_and_holds_no_value() {
-        let file = Credential::File("/secrets/TOKEN".into());
+        let file = Credential::file("/secrets/TOKEN".into());
         assert_eq!(file.identity("default/coder"), "agent default/coder TOKEN");
-        let identity = Credential::Value("very-secret".to_owned().into()).identity("default/coder");
+        let identity = Credential::value("very-secret".to_owned().into()).identity("default/coder");
         assert!(!identity.contains("very-secret"));
-        assert_ne!(identity, Credential::Value("other".to_owned().into()).identity("default/coder"));
+        assert_ne!(identity, Credential::value("other".to_owned().into()).identity("default/coder"));
     }
 }

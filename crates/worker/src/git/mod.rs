@@ -19,6 +19,7 @@ mod include;
 mod pin_links;
 mod pinned;
 mod push;
+mod request;
 mod restore;
 mod run;
 mod snapshot;
@@ -27,13 +28,14 @@ mod workflows;
 use rota_proto::worker::v1::Assign;
 
 pub(crate) use cache::Borrowed;
-pub(crate) use checks::local_path;
+pub(crate) use checks::{branch, is_branch, local_path};
 pub(crate) use clone::{Base, Cloning};
 pub(crate) use credential::Credential;
 pub(crate) use failure::Cause;
 pub(crate) use identity::write as write_identity;
 pub(crate) use pinned::Pins;
 pub(crate) use push::Delivery;
+pub(crate) use request::{Request, Work};
 pub(crate) use restore::restore;
 pub(crate) use run::{Git, GitError};
 pub(crate) use snapshot::{ELSEWHERE, FOLDER, Snapshot, snapshot};
@@ -41,6 +43,13 @@ pub(crate) use snapshot::{ELSEWHERE, FOLDER, Snapshot, snapshot};
 /// Returns the repository of an attempt's workspace.
 pub(crate) fn source(assign: &Assign) -> Option<&rota_proto::v1::GitSource> {
     assign.spec.as_ref()?.workspace.as_ref()?.git.as_ref()
+}
+
+/// Returns the names of the secrets for a repository, and for the API of its forge; empty for none.
+pub(crate) fn secrets_of(source: &rota_proto::v1::GitSource) -> [String; 2] {
+    let asked = source.push.as_ref().and_then(|push| push.pull_request.as_ref());
+    let of_api = asked.map_or(String::new(), |asked| asked.token_from.clone());
+    [source.credentials_from.clone(), of_api]
 }
 
 /// Whether repositories can be cloned. A program that fails is reported by its attempt.

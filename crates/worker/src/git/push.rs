@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::bundle::{self, Bundle};
 use super::cache::Caches;
 use super::failure::Cause;
+use super::request::Request;
 use super::run::{Git, GitError};
 use super::workflows;
 use crate::runtimes::{Stop, failure};
@@ -35,6 +36,8 @@ pub(crate) struct Delivery {
     pub(crate) seen: String,
     /// What git may open while it pushes.
     pub(super) jail: Option<Jail>,
+    /// Pull or merge request that follows.
+    pub(crate) request: Option<Request>,
 }
 
 impl Delivery {
@@ -84,7 +87,7 @@ impl Delivery {
         git.run(&["update-ref", "refs/rota/base", &changes.base_commit], stop).await?;
         let bundle = Bundle { path: scratch.join(&changes.bundle), changes };
         bundle.unpack(&git, &objects, &self.folder.join("received"), "refs/rota/changes", stop).await?;
-        let push = self.source.push.unwrap_or_default();
+        let push = self.source.push.clone().unwrap_or_default();
         workflows::check(&git, &push, &changes.commit, stop).await?;
         let lease = format!("--force-with-lease=refs/heads/{}:{}", self.branch, self.seen);
         let rule = format!("{}:refs/heads/{}", changes.commit, self.branch);

@@ -153,8 +153,12 @@ impl Git {
         let failed = |cause, text: String| self.failed(cause, format!("git {what}: {text}"));
         let (environment, _access, _settings) = self.environment().await.map_err(|error| {
             let text = format!("failed to use the credentials of the repository: {error}");
-            let is_task = error.kind() == std::io::ErrorKind::InvalidInput;
-            failed(if is_task { Cause::Task } else { Cause::Machine }, text)
+            let cause = match error.kind() {
+                std::io::ErrorKind::InvalidInput => Cause::Task,
+                std::io::ErrorKind::ConnectionRefused => Cause::Host,
+                _ => Cause::Machine,
+            };
+            failed(cause, text)
         })?;
         let program = Program {
             program: "git".to_owned(),

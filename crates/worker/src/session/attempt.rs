@@ -32,6 +32,7 @@ use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
 use crate::artifacts::{self, Caller, Kept};
+use crate::git::Work;
 use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
@@ -164,9 +165,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let begun = |dirs: &&AttemptDirs| dirs.started || !can_continue;
     if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
         handle.lock().keeping = true;
-        let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
-        let keep =
-            Box::pin(artifacts::keep(&deps.caller, kept, dirs, deliver, deps.keep_for, handle.stop_signal()));
+        let (work, stop) = (Work::of(&report), handle.stop_signal());
+        let keep = Box::pin(artifacts::keep(&deps.caller, kept, dirs, work, deps.keep_for, stop));
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {
@@ -177,7 +177,12 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             }
         };
         match ended {
-            Ok(notices) => notices.into_iter().for_each(push),
+            Ok((notices, delivery)) => {
+                notices.into_iter().for_each(push);
+                if let RunOutcome::Succeeded(result) = &mut report.outcome {
+                    result.delivery = delivery;
+                }
+            }
             Err(failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
                 report.outcome = RunOutcome::Failed(failed);
             }

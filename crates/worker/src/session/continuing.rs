@@ -296,6 +296,33 @@ async fn checkpoints(
     }
 }
 
+/// Returns the branch of an attempt: its task's own, or that which the task that it continues has pushed to, so that a pull request
+/// stays the same.
+pub(super) async fn branch(
+    caller: &Caller,
+    assign: &Assign,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<String, RunOutcome> {
+    let own = git::branch(&assign.task_id);
+    let follows = |checkpoints: &Checkpoints| checkpoints.continues || checkpoints.thread;
+    let continues = assign.checkpoints.as_ref().is_some_and(follows);
+    let forks = assign.spec.as_ref().is_some_and(|spec| spec.fork);
+    if !continues || forks || git::source(assign).is_none_or(|source| source.push.is_none()) {
+        return Ok(own);
+    }
+    let left = tokio::select! {
+        left = fetch(caller, assign) => left,
+        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
+    };
+    let left = left.map_err(|status| {
+        let text = format!("failed to ask where the task that it continues has pushed: {}", status.message());
+        RunOutcome::Failed(failure(FailureClass::Environment, text))
+    })?;
+    let changes = left.source.and_then(|source| source.changes);
+    let pushed = changes.filter(|changes| changes.pushed && git::is_branch(&changes.branch));
+    Ok(pushed.map_or(own, |changes| changes.branch))
+}
+
 /// Makes sure that what the task's branch has at the host may be replaced: nothing, or what an earlier attempt has pushed.
 pub(super) async fn check_branch(
     caller: &Caller,

@@ -16,7 +16,7 @@ use super::handle::AttemptHandle;
 use super::redact::Redaction;
 use super::secrets;
 use crate::artifacts::Given;
-use crate::git::{self, Cloning};
+use crate::git::{self, Cloning, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
 use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, PrepareError};
@@ -52,13 +52,17 @@ pub(super) async fn prepare(
     let used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
     let secret_names = secrets.selected.keys().chain(assign.secrets.keys()).cloned().collect();
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
-    let cloning = Cloning::of(&assign, deps.root.state(), secrets.of_repository, redactor.clone());
+    let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
+    let of_repository = secrets.of_repository.clone();
+    let cloning = Cloning::of(&assign, deps.root.state(), of_repository, redactor.clone(), branch);
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
         let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");
         let _ = events.send(notice(Severity::Low, "workspace_busy", text)).await;
     }
-    let dirs = directories(deps, &assign, cloning.as_ref(), slot, handle).await?;
+    let of_forge = secrets.of_forge.or(secrets.of_repository);
+    let request = Request::of(&assign, of_forge, &redactor).map_err(RunOutcome::Failed)?;
+    let dirs = directories(deps, &assign, cloning.as_ref(), request, slot, handle).await?;
     if let Some(text) = dirs.included.take() {
         let _ = events.send(notice(Severity::Low, "files_included", text)).await;
     }
@@ -98,6 +102,7 @@ async fn directories<'a>(
     deps: &AttemptDeps,
     assign: &Assign,
     cloning: Option<&Cloning>,
+    request: Option<Request>,
     slot: &'a mut Option<AttemptDirs>,
     handle: &AttemptHandle,
 ) -> Result<&'a mut AttemptDirs, RunOutcome> {
@@ -119,7 +124,7 @@ async fn directories<'a>(
         let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
         let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();
-        let delivery = cloning.delivery(folder, jail, dirs.repository.as_ref(), &mut stop).await;
+        let delivery = cloning.delivery(folder, jail, dirs.repository.as_ref(), request, &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
         if let Some(delivery) = &dirs.delivery {
             continuing::check_branch(&deps.caller, assign, delivery, &mut stop).await?;

@@ -26,6 +26,8 @@ pub(super) struct Secrets {
     pub(super) withheld: Vec<String>,
     /// The one that opens the repository, which is among those withheld.
     pub(super) of_repository: Option<Credential>,
+    /// The one for the API of its forge, likewise.
+    pub(super) of_forge: Option<Credential>,
 }
 
 /// Reads the agent's secrets, and separates those that the task selects from the others, and the one of its repository from
@@ -35,12 +37,19 @@ pub(super) async fn read(folder: Option<&Path>, assign: &mut Assign) -> Result<S
         Some(folder) => names(folder).await.map_err(|error| unreadable("directory", &error))?,
         None => Vec::new(),
     };
-    let of_repository = of_repository(folder, &available, assign)?;
-    let name = git::source(assign).map_or(String::new(), |source| source.credentials_from.clone());
+    let [name, of_api] = git::source(assign).map(git::secrets_of).unwrap_or_default();
+    let of_repository = credential(folder, &available, &name, assign)?;
+    let of_forge = match of_api == name {
+        true => of_repository.clone(),
+        false => credential(folder, &available, &of_api, assign)?,
+    };
+    for name in [&name, &of_api] {
+        assign.secrets.remove(name);
+    }
     let chosen = assign.spec.as_ref().and_then(|spec| spec.agent_secrets.as_ref());
     let wanted = chosen.map_or(&available, |chosen| &chosen.names);
     let mut values = BTreeMap::new();
-    for name in wanted.iter().filter(|wanted| **wanted != name) {
+    for name in wanted.iter().filter(|wanted| **wanted != name && **wanted != of_api) {
         match folder.filter(|_| available.contains(name)) {
             Some(folder) => {
                 let value = value(&folder.join(name)).await.map_err(|error| unreadable(name, &error))?;
@@ -58,28 +67,28 @@ pub(super) async fn read(folder: Option<&Path>, assign: &mut Assign) -> Result<S
             withheld.extend(value(&folder.join(name)).await);
         }
     }
-    if let Some(Credential::Value(value)) = &of_repository {
-        withheld.push(value.expose_secret().to_owned());
+    for credential in [&of_repository, &of_forge].into_iter().flatten() {
+        withheld.extend(credential.given().map(|value| value.expose_secret().to_owned()));
     }
-    Ok(Secrets { selected: values, withheld, of_repository })
+    Ok(Secrets { selected: values, withheld, of_repository, of_forge })
 }
 
-/// Takes the credentials of the repository from the task's secrets, or finds them among the agent's.
-fn of_repository(
+/// Returns the credentials of this name: from the task's secrets, or among the agent's.
+fn credential(
     folder: Option<&Path>,
     available: &[String],
-    assign: &mut Assign,
+    name: &String,
+    assign: &Assign,
 ) -> Result<Option<Credential>, Failure> {
-    let name = git::source(assign).map(|source| source.credentials_from.clone()).unwrap_or_default();
     if name.is_empty() {
         return Ok(None);
     }
-    if let Some(value) = assign.secrets.remove(&name) {
-        return Ok(Some(Credential::Value(value.into())));
+    if let Some(value) = assign.secrets.get(name) {
+        return Ok(Some(Credential::value(value.clone().into())));
     }
-    match folder.filter(|_| available.contains(&name)) {
-        Some(folder) => Ok(Some(Credential::File(folder.join(name)))),
-        None => Err(unknown(&name, available)),
+    match folder.filter(|_| available.contains(name)) {
+        Some(folder) => Ok(Some(Credential::file(folder.join(name)))),
+        None => Err(unknown(name, available)),
     }
 }
 
@@ -220,14 +229,14 @@ mod tests {
         let secrets = read(Some(folder.path()), &mut assign).await.ok().unwrap();
         assert_eq!(secrets.selected.keys().collect::<Vec<_>>(), ["KEY"]);
         assert_eq!(secrets.withheld, ["t"]);
-        assert!(matches!(secrets.of_repository, Some(Credential::File(path)) if path.ends_with("TOKEN")));
+        assert!(secrets.of_repository.is_some_and(|credential| credential.given().is_none()));
 
         // The task's own comes first.
         assign.secrets = [("TOKEN".to_owned(), "own".to_owned())].into();
         let secrets = read(Some(folder.path()), &mut assign).await.ok().unwrap();
         assert!(assign.secrets.is_empty());
         assert!(secrets.withheld.contains(&"own".to_owned()));
-        assert!(matches!(secrets.of_repository, Some(Credential::Value(_))));
+        assert!(secrets.of_repository.is_some_and(|credential| credential.given().is_some()));
         assert!(read(None, &mut assign).await.err().unwrap().message.contains("TOKEN"));
     }
 

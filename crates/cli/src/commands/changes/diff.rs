@@ -2,12 +2,14 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use rota_proto::v1::GetTaskRequest;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::find;
 use crate::commands::artifacts;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,7 +53,7 @@ impl Diff {
                 changes.branch, changes.files, changes.insertions, changes.deletions, changes.commit
             );
             context.out.line(&text)?;
-            return Ok(Exit::Ok);
+            return self.request(context).await;
         }
         let Some(patch) = found.artifact(&changes.patch) else {
             let message = "the patch is too large to be kept".to_owned();
@@ -66,6 +68,17 @@ impl Diff {
         let mut to = tokio::io::stdout();
         tokio::io::copy(&mut file, &mut to).await?;
         to.flush().await?;
+        self.request(context).await
+    }
+
+    /// Prints where the work is to be merged. A task that has been removed has its changes for a while longer.
+    async fn request(&self, context: &Context) -> anyhow::Result<Exit> {
+        let name = context.task(&self.task)?;
+        if let Ok(task) = context.client.get_task(GetTaskRequest { name }).await
+            && let Some(url) = output::pull_request(&task)
+        {
+            context.reporter.line(&format!("pull request: {url}"));
+        }
         Ok(Exit::Ok)
     }
 }

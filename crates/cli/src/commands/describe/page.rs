@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rota_proto::names;
-use rota_proto::v1::{Agent, Task, Worker};
+use rota_proto::v1::{Agent, DeliveryOutcome, Task, Worker};
 use rota_telemetry::clock;
 
 use super::super::state_of;
@@ -100,6 +100,14 @@ pub fn of_task(task: &Task) -> Page {
     if let Some(result) = &status.result {
         page.line("Result", &result.text);
         page.line("Files", result.files.join("\n"));
+        if let Some(delivery) = &result.delivery {
+            let what = match delivery.outcome() {
+                DeliveryOutcome::Delivered => format!("{} at {}", delivery.branch, delivery.commit),
+                _ => "no change".to_owned(),
+            };
+            page.line("Delivered", what);
+            page.line("Pull request", output::pull_request(task).unwrap_or_default());
+        }
     }
     page
 }

@@ -7,6 +7,7 @@ mod conversations;
 mod disk;
 mod gates;
 mod push;
+mod requests;
 
 use std::path::Path;
 

@@ -73,7 +73,7 @@ async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
     let workflow = "mkdir -p .github/workflows; echo on: push > .github/workflows/ci.yml";
     refused("ci", site.pushing("ci", workflow), ".github/workflows/ci.yml").await?;
     let source = v1::GitSource {
-        push: Some(v1::Push { workflow_files: v1::WorkflowFiles::Allow.into() }),
+        push: Some(v1::Push { workflow_files: v1::WorkflowFiles::Allow.into(), ..v1::Push::default() }),
         ..site.source()
     };
     site.succeed(site.task_with("allowed", workflow, source, |_| ())).await?;

@@ -1,0 +1,73 @@
+//! Pull requests of Gitea and Forgejo, whose API has much of GitHub's.
+
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::github::Pull;
+use crate::http::Http;
+use crate::{Error, Found, Repository, Wanted};
+
+/// Prefix of titles of drafts.
+const DRAFT: &str = "WIP: ";
+
+fn title(wanted: &Wanted, draft: bool) -> String {
+    if draft { format!("{DRAFT}{}", wanted.title) } else { wanted.title.clone() }
+}
+
+pub(crate) async fn find(http: &Http, repository: &Repository, branch: &str) -> Result<Option<Found>, Error> {
+    let pulls: Vec<Pull> = http.list(&format!("repos/{}/pulls?state=open&limit=50", repository.path)).await?;
+    Ok(pulls.into_iter().find(|pull| pull.is_of(branch)).map(Into::into))
+}
+
+pub(crate) async fn create(
+    http: &Http,
+    repository: &Repository,
+    wanted: &Wanted,
+) -> Result<Option<Found>, Error> {
+    let body = json!({"title": title(wanted, wanted.draft), "head": wanted.branch, "base": wanted.base, "body": wanted.body});
+    let path = format!("repos/{}/pulls", repository.path);
+    let created = http.create::<Pull>(&path, &body, |status, _| status == StatusCode::CONFLICT).await?;
+    Ok(created.map(Into::into))
+}
+
+pub(crate) async fn update(
+    http: &Http,
+    repository: &Repository,
+    found: &Found,
+    wanted: &Wanted,
+) -> Result<Found, Error> {
+    let mut body = json!({"body": wanted.body});
+    if wanted.retitle {
+        body["title"] = title(wanted, found.draft).into();
+    }
+    if !wanted.base.is_empty() && wanted.base != found.base {
+        body["base"] = wanted.base.clone().into();
+    }
+    let path = format!("repos/{}/pulls/{}", repository.path, found.number);
+    Ok(http.send::<Pull>(Method::PATCH, &path, Some(&body)).await?.into())
+}
+
+#[derive(Debug, Deserialize)]
+struct Label {
+    id: i64,
+    name: String,
+}
+
+/// Labels have numbers. Returns the names that the repository has not.
+pub(crate) async fn label(
+    http: &Http,
+    repository: &Repository,
+    found: &Found,
+    labels: &[String],
+) -> Result<Vec<String>, Error> {
+    let known: Vec<Label> = http.list(&format!("repos/{}/labels?limit=50", repository.path)).await?;
+    let ids: Vec<_> =
+        known.iter().filter(|label| labels.contains(&label.name)).map(|label| label.id).collect();
+    if !ids.is_empty() {
+        let path = format!("repos/{}/issues/{}/labels", repository.path, found.number);
+        http.send::<Value>(Method::POST, &path, Some(&json!({"labels": ids}))).await?;
+    }
+    let is_unknown = |name: &&String| !known.iter().any(|label| label.name == **name);
+    Ok(labels.iter().filter(is_unknown).cloned().collect())
+}

@@ -1,0 +1,309 @@
+//! Calls of a forge's API over HTTP: retries, limits, pages and redirects. Knows no forge but how each takes a token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+use url::Url;
+
+use crate::{Error, Provider, TokenSource};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_RESPONSE: usize = 8 << 20;
+const MAX_PAGES: usize = 20;
+const MAX_REDIRECTS: usize = 5;
+/// Bytes of a message of a forge.
+const MAX_MESSAGE: usize = 1 << 10;
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Longest wait that a forge can ask for. Callers have given up by then.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How hosts are reached. Proxies are those of the environment.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Certificates that are trusted instead of the machine's, in PEM.
+    pub ca: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: Client,
+    provider: Provider,
+    api: Url,
+    tokens: Arc<dyn TokenSource>,
+    /// When calls are no longer repeated.
+    until: Instant,
+}
+
+/// What an answer means that is no success.
+enum Answer {
+    /// The forge refuses the token.
+    Unauthorized(String),
+    /// To be tried again, after this time if the forge names one.
+    Later(Option<Duration>, String),
+    Final(StatusCode, String),
+}
+
+impl Http {
+    pub(crate) fn new(
+        provider: Provider,
+        api: Url,
+        tokens: Arc<dyn TokenSource>,
+        settings: &Settings,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let client = client(settings)?;
+        Ok(Self { client, provider, api, tokens, until: Instant::now() + patience })
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    /// Returns all entries of a list, whose pages stay at the host.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
+        let (mut all, mut next) = (Vec::new(), Some(self.url(path)?));
+        for _ in 0..MAX_PAGES {
+            let Some(url) = next else { return Ok(all) };
+            let response = self.call(Method::GET, url, None::<&()>).await?.map_err(refused)?;
+            next = next_page(response.headers()).filter(|url| url.origin() == self.api.origin());
+            all.append(&mut json(response).await?);
+        }
+        Err(Error::Refused(format!("the forge lists more than {MAX_PAGES} pages")))
+    }
+
+    /// Calls with a body, and returns the answer.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Error> {
+        json(self.call(method, self.url(path)?, body).await?.map_err(refused)?).await
+    }
+
+    /// Creates something. Returns none if the answer is that it exists.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        exists: impl Fn(StatusCode, &str) -> bool,
+    ) -> Result<Option<T>, Error> {
+        match self.call(Method::POST, self.url(path)?, Some(body)).await? {
+            Ok(response) => Ok(Some(json(response).await?)),
+            Err((status, text)) if exists(status, &text) => Ok(None),
+            Err(failed) => Err(refused(failed)),
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.api.join(path).map_err(|error| Error::Refused(format!("{path} is no path: {error}")))
+    }
+
+    /// Calls until there is an answer that another call would not change.
+    async fn call(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&impl Serialize>,
+    ) -> Result<Result<Response, (StatusCode, String)>, Error> {
+        let (mut reread, mut backoff) = (false, MIN_BACKOFF);
+        loop {
+            let token = match self.tokens.token(reread).await {
+                // One that is made by a forge that is away.
+                Err(Error::Away(text)) => Err(Answer::Later(None, text)),
+                token => Ok(token?),
+            };
+            let answer = match token {
+                Ok(token) => self.once(method.clone(), url.clone(), body, &token).await,
+                Err(later) => Err(later),
+            };
+            let (wait, text) = match answer {
+                Ok(response) => return Ok(Ok(response)),
+                Err(Answer::Unauthorized(_)) if !reread => {
+                    reread = true;
+                    continue;
+                }
+                Err(Answer::Unauthorized(text)) => return Err(Error::Credentials(text)),
+                Err(Answer::Final(status, text)) => return Ok(Err((status, text))),
+                Err(Answer::Later(wait, text)) => (wait, text),
+            };
+            let wait = wait.unwrap_or(backoff);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            if Instant::now() + wait > self.until {
+                return Err(Error::Away(format!("{text}; the next call would be in {} s", wait.as_secs())));
+            }
+            tracing::debug!(reason = text, wait = ?wait, "calling the forge again");
+            sleep(wait).await;
+        }
+    }
+
+    async fn once(
+        &self,
+        method: Method,
+        mut url: Url,
+        body: Option<&impl Serialize>,
+        token: &SecretString,
+    ) -> Result<Response, Answer> {
+        for _ in 0..MAX_REDIRECTS {
+            let mut request = self
+                .client
+                .request(method.clone(), url.clone())
+                .header(header::AUTHORIZATION, self.authorization(token)?);
+            if self.provider == Provider::GitHub {
+                request = request
+                    .header(header::ACCEPT, "application/vnd.github+json")
+                    .header("x-github-api-version", "2022-11-28");
+            }
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await.map_err(|error| Answer::Later(None, cause(&error)))?;
+            let Some(next) = location(&response) else { return self.judge(response).await };
+            if next.origin() != self.api.origin() {
+                let host = next.host_str().unwrap_or_default();
+                let text =
+                    format!("{} refers to another host, {host}, which does not get the token", self.host());
+                return Err(Answer::Final(response.status(), text));
+            }
+            url = next;
+        }
+        Err(Answer::Final(StatusCode::LOOP_DETECTED, format!("{} redirects in a circle", self.host())))
+    }
+
+    fn authorization(&self, token: &SecretString) -> Result<HeaderValue, Answer> {
+        let text = token.expose_secret().trim();
+        // As git takes it, with a user.
+        let text = text.split_once(':').map_or(text, |(_, token)| token);
+        let scheme = if self.provider == Provider::Gitea { "token" } else { "Bearer" };
+        let invalid =
+            |_| Answer::Final(StatusCode::UNAUTHORIZED, "the token has characters that none has".to_owned());
+        let mut value = HeaderValue::try_from(format!("{scheme} {text}")).map_err(invalid)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn host(&self) -> &str {
+        self.api.host_str().unwrap_or_default()
+    }
+
+    async fn judge(&self, response: Response) -> Result<Response, Answer> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let wait = asked_wait(response.headers());
+        let text = format!("{} answers {}: {}", self.host(), status.as_u16(), message(response).await);
+        Err(match status {
+            StatusCode::UNAUTHORIZED => Answer::Unauthorized(text),
+            StatusCode::TOO_MANY_REQUESTS => Answer::Later(wait, text),
+            StatusCode::FORBIDDEN if wait.is_some() || text.contains("rate limit") => {
+                Answer::Later(wait, text)
+            }
+            StatusCode::REQUEST_TIMEOUT => Answer::Later(None, text),
+            _ if status.is_server_error() => Answer::Later(wait, text),
+            _ => Answer::Final(status, text),
+        })
+    }
+}
+
+/// Returns a client that follows no redirect: none takes a token to another host.
+pub(crate) fn client(settings: &Settings) -> Result<Client, Error> {
+    let failed = |error: reqwest::Error| Error::Refused(format!("the client of the forge: {error}"));
+    let mut builder = Client::builder()
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("rota/", env!("CARGO_PKG_VERSION")));
+    if let Some(pem) = &settings.ca {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem).map_err(failed)?);
+    }
+    builder.build().map_err(failed)
+}
+
+fn refused((status, text): (StatusCode, String)) -> Error {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Credentials(text),
+        _ => Error::Refused(text),
+    }
+}
+
+/// Returns how long a forge asks to wait: by `Retry-After`, or until the limit is new if nothing of it remains.
+fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    if let Some(seconds) = number("retry-after") {
+        return Some(Duration::from_secs(seconds).min(MAX_WAIT));
+    }
+    let remaining = number("x-ratelimit-remaining").or_else(|| number("ratelimit-remaining"))?;
+    let reset = number("x-ratelimit-reset").or_else(|| number("ratelimit-reset"))?;
+    let now = rota_telemetry::clock::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+    // A second more, since both clocks are cut.
+    (remaining == 0).then(|| Duration::from_secs(reset.saturating_add(1)).saturating_sub(now).min(MAX_WAIT))
+}
+
+/// Returns where a redirect leads.
+fn location(response: &Response) -> Option<Url> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    response.url().join(response.headers().get(header::LOCATION)?.to_str().ok()?).ok()
+}
+
+/// Returns the next page of a list, as the header `Link` has it.
+fn next_page(headers: &HeaderMap) -> Option<Url> {
+    let links = headers.get(header::LINK)?.to_str().ok()?;
+    let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+    Url::parse(next.split_once('<')?.1.split_once('>')?.0).ok()
+}
+
+async fn body(mut response: Response) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| Error::Away(cause(&error)))? {
+        all.extend_from_slice(&piece);
+        if all.len() > MAX_RESPONSE {
+            return Err(Error::Refused(format!("the forge answers with more than {MAX_RESPONSE} bytes")));
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
+    let body = body(response).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Error::Refused(format!("the forge answers what its API does not: {error}")))
+}
+
+/// Returns the message of an error, in one of the forms of the three forges.
+async fn message(response: Response) -> String {
+    let body = body(response).await.unwrap_or_default();
+    let text = match serde_json::from_slice::<serde_json::Value>(&body) {
+        Ok(serde_json::Value::Object(fields)) => {
+            let parts = ["message", "error", "error_description", "errors"]
+                .iter()
+                .filter_map(|name| fields.get(*name));
+            let texts = parts.map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
+            texts.collect::<Vec<_>>().join(": ")
+        }
+        _ => String::from_utf8_lossy(&body).into_owned(),
+    };
+    cut(text.trim(), MAX_MESSAGE).to_owned()
+}
+
+/// Returns the beginning of a text.
+pub(crate) fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let host = error.url().and_then(Url::host_str).unwrap_or("the forge");
+    format!("{host} does not respond: {innermost}")
+}

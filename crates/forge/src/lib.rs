@@ -1,0 +1,233 @@
+//! Forges: pull requests of GitHub and Gitea, merge requests of GitLab. Knows their APIs, and neither tasks nor git.
+//!
+//! A [`Repository`] is found by its URL, and a [`Forge`] makes calls for it with a token that a [`TokenSource`] returns, which is asked
+//! again when a token is refused. [`Forge::deliver`] opens the request of a branch, or updates the one that is open.
+//!
+//! - `http`: one call, with everything that can go wrong: a refused token, rate limits with their waits, servers that fail, pages. A token
+//!   is never sent to another host than the API's.
+//! - `app`: tokens of a GitHub App, made from its private key.
+//! - [`template`]: texts of requests, with [`neutral`] values: what an agent writes notifies and closes nothing.
+//! - `github`, `gitlab`, `gitea`: the calls of each, in its own types. To add a forge, write another of these and a [`Provider`].
+//!
+//! The crates that exist for these APIs bring HTTP clients of their own; see `docs/dev/decisions/0018-forges.md`.
+
+mod app;
+mod gitea;
+mod github;
+mod gitlab;
+mod http;
+pub mod neutral;
+mod repository;
+pub mod template;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+pub use app::{AppKey, AppTokens};
+use http::Http;
+pub use http::Settings;
+pub use repository::{Provider, Repository};
+
+/// Bytes of the address of a page.
+const MAX_PAGE_URL: usize = 2048;
+
+/// Why a call to a forge did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The forge does not respond, fails, or asks to wait longer than a caller does.
+    #[error("{0}")]
+    Away(String),
+    /// The forge refuses the token.
+    #[error("{0}")]
+    Credentials(String),
+    /// The forge refuses what it is asked for.
+    #[error("{0}")]
+    Refused(String),
+    /// The token cannot be read or made.
+    #[error("failed to read the token: {0}")]
+    Token(String),
+}
+
+/// Source of the tokens of a forge.
+#[async_trait]
+pub trait TokenSource: std::fmt::Debug + Send + Sync {
+    /// Returns a token. After one was `refused` it is read or made again.
+    async fn token(&self, refused: bool) -> Result<SecretString, Error>;
+}
+
+/// A token that does not change.
+#[async_trait]
+impl TokenSource for SecretString {
+    async fn token(&self, _refused: bool) -> Result<SecretString, Error> {
+        Ok(self.clone())
+    }
+}
+
+/// Pull or merge request to open.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub branch: String,
+    /// Branch to merge into; empty for the default branch.
+    pub base: String,
+    pub title: String,
+    /// Whether one that is open gets this title as well.
+    pub retitle: bool,
+    pub body: String,
+    /// Whether it is opened as a draft. One that is open stays what it is.
+    pub draft: bool,
+    pub labels: Vec<String>,
+    /// Names of users; of teams with a slash.
+    pub reviewers: Vec<String>,
+}
+
+/// Pull or merge request that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    pub number: i64,
+    /// Address of the page that users open.
+    pub url: String,
+    /// Branch that it is to be merged into.
+    pub base: String,
+    /// Whether it was opened now.
+    pub created: bool,
+    /// What the forge did not accept, such as unknown reviewers.
+    pub missing: Vec<String>,
+}
+
+/// A request as each forge lists it.
+#[derive(Debug, Clone)]
+struct Found {
+    number: i64,
+    url: String,
+    base: String,
+    draft: bool,
+}
+
+#[derive(Debug)]
+pub struct Forge {
+    http: Http,
+    repository: Repository,
+}
+
+impl Forge {
+    /// `patience` is the time for which a forge that does not respond is asked again, in all.
+    pub fn new(
+        repository: Repository,
+        tokens: Arc<dyn TokenSource>,
+        settings: &Settings,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let http = Http::new(repository.provider, repository.api.clone(), tokens, settings, patience)?;
+        Ok(Self { http, repository })
+    }
+
+    /// Opens a request for a branch, or updates the one that is open.
+    pub async fn deliver(&self, wanted: &Wanted) -> Result<Opened, Error> {
+        let mut wanted = wanted.clone();
+        let found = self.find(&wanted.branch).await?;
+        if wanted.base.is_empty() && found.is_none() {
+            wanted.base = self.default_branch().await?;
+        }
+        let (found, created) = match found {
+            Some(found) => (self.update(&found, &wanted).await?, false),
+            None => match self.create(&wanted).await? {
+                Some(created) => (created, true),
+                // Opened meanwhile, or by a call whose answer was lost.
+                None => {
+                    let exists = || {
+                        let branch = &wanted.branch;
+                        Error::Refused(format!("the forge reports a request of {branch}, and lists none"))
+                    };
+                    let found = self.find(&wanted.branch).await?.ok_or_else(exists)?;
+                    (self.update(&found, &wanted).await?, false)
+                }
+            },
+        };
+        let missing = self.decorate(&found, &wanted).await?;
+        let Found { number, url, base, .. } = found;
+        let url = page(url)?;
+        Ok(Opened { number, url, base, created, missing })
+    }
+
+    async fn find(&self, branch: &str) -> Result<Option<Found>, Error> {
+        match self.repository.provider {
+            Provider::GitHub => github::find(&self.http, &self.repository, branch).await,
+            Provider::GitLab => gitlab::find(&self.http, &self.repository, branch).await,
+            Provider::Gitea => gitea::find(&self.http, &self.repository, branch).await,
+        }
+    }
+
+    async fn default_branch(&self) -> Result<String, Error> {
+        #[derive(serde::Deserialize)]
+        struct Project {
+            default_branch: String,
+        }
+        let path = match self.repository.provider {
+            Provider::GitLab => gitlab::project(&self.repository),
+            Provider::GitHub | Provider::Gitea => format!("repos/{}", self.repository.path),
+        };
+        Ok(self.http.get::<Project>(&path).await?.default_branch)
+    }
+
+    /// Returns none if there is one already.
+    async fn create(&self, wanted: &Wanted) -> Result<Option<Found>, Error> {
+        match self.repository.provider {
+            Provider::GitHub => github::create(&self.http, &self.repository, wanted).await,
+            Provider::GitLab => gitlab::create(&self.http, &self.repository, wanted).await,
+            Provider::Gitea => gitea::create(&self.http, &self.repository, wanted).await,
+        }
+    }
+
+    async fn update(&self, found: &Found, wanted: &Wanted) -> Result<Found, Error> {
+        match self.repository.provider {
+            Provider::GitHub => github::update(&self.http, &self.repository, found, wanted).await,
+            Provider::GitLab => gitlab::update(&self.http, &self.repository, found, wanted).await,
+            Provider::Gitea => gitea::update(&self.http, &self.repository, found, wanted).await,
+        }
+    }
+
+    /// Sets labels and reviewers. Returns what the forge did not accept, without which the request is open all the same.
+    async fn decorate(&self, found: &Found, wanted: &Wanted) -> Result<Vec<String>, Error> {
+        let mut missing = Vec::new();
+        if !wanted.labels.is_empty() {
+            let set = match self.repository.provider {
+                Provider::GitHub => github::label(&self.http, &self.repository, found, &wanted.labels).await,
+                Provider::GitLab => gitlab::label(&self.http, &self.repository, found, &wanted.labels).await,
+                Provider::Gitea => gitea::label(&self.http, &self.repository, found, &wanted.labels).await,
+            };
+            note("labels", set, &mut missing)?;
+        }
+        if !wanted.reviewers.is_empty() {
+            let names = &wanted.reviewers;
+            let set = match self.repository.provider {
+                Provider::GitHub | Provider::Gitea => {
+                    github::request_review(&self.http, &self.repository, found, names).await
+                }
+                Provider::GitLab => gitlab::request_review(&self.http, &self.repository, found, names).await,
+            };
+            note("reviewers", set, &mut missing)?;
+        }
+        Ok(missing)
+    }
+}
+
+/// Returns the address of a page that a forge names, if it can be shown to users.
+fn page(url: String) -> Result<String, Error> {
+    let is_page = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+    if url.len() > MAX_PAGE_URL || !url::Url::parse(&url).is_ok_and(|url| is_page(&url)) {
+        return Err(Error::Refused("the forge names no address of the request's page".to_owned()));
+    }
+    Ok(url)
+}
+
+fn note(what: &str, set: Result<Vec<String>, Error>, missing: &mut Vec<String>) -> Result<(), Error> {
+    match set {
+        Ok(unknown) => missing.extend(unknown.iter().map(|name| format!("{what}: {name} is unknown"))),
+        Err(Error::Refused(text) | Error::Credentials(text)) => missing.push(format!("{what}: {text}")),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
