@@ -309,6 +309,11 @@ pub struct GitSource {
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub reference: Option<String>,
+    /// Task of `dependsOn` from whose work the clone starts: from the commit that it has pushed, or else from the changes that it
+    /// has left. Not with `ref` or `depth`, and not of an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub ref_from: Option<String>,
     /// Commits of history to fetch, from the host for each attempt. Defaults to all, which the workers of a machine share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

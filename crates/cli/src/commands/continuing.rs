@@ -168,6 +168,10 @@ impl New {
             secret_names: Vec::new(),
             ..given
         };
+        if let Some(git) = spec.workspace.as_mut().and_then(|workspace| workspace.git.as_mut()) {
+            // Its files are those of the conversation.
+            git.ref_from.clear();
+        }
         if let Some(agent) = &self.agent {
             let kind = rota_proto::v1::target::Kind::Agent(agent.clone());
             spec.target = Some(rota_proto::v1::Target { kind: Some(kind) });

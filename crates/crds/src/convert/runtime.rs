@@ -193,6 +193,7 @@ impl Workspace {
                 r#ref: git.reference.clone().unwrap_or_default(),
                 depth: git.depth.unwrap_or_default(),
                 sparse: git.sparse.clone(),
+                ref_from: git.ref_from.clone().unwrap_or_default(),
                 credentials_from: git.credentials_from.clone().unwrap_or_default(),
                 push: git.push.as_ref().map(|push| v1::Push {
                     workflow_files: push.workflow_files.map_or(0, |value| value.to_api().into()),

@@ -30,6 +30,11 @@ impl Agent {
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
         check.workspace("workspace", spec.workspace.as_ref());
+        let git = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref());
+        check.field("workspace").field("git").field("refFrom").require(
+            git.is_none_or(|git| git.ref_from.is_none()),
+            "is only for tasks, which have dependencies",
+        );
         check.commands("setup", &spec.setup);
         check.done_when("doneWhen", spec.done_when.as_ref());
         if let Some(max) =

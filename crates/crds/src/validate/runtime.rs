@@ -249,6 +249,10 @@ impl Check<'_> {
             );
         }
         check.range("depth", git.depth, 0, i32::MAX);
+        check.require(
+            git.ref_from.is_none() || (git.reference.is_none() && git.depth.unwrap_or_default() == 0),
+            "refFrom must not be set with ref or depth",
+        );
         if let Some(name) = &git.credentials_from {
             check.field("credentialsFrom").variable(name);
         }

@@ -36,6 +36,12 @@ impl Task {
             check.field("secrets").field(name).fail("is also set in environment");
         }
         check.workspace("workspace", spec.workspace.as_ref());
+        if let Some(from) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()?.ref_from.as_ref()) {
+            check.field("workspace").field("git").field("refFrom").require(
+                spec.depends_on.iter().any(|dependency| dependency.task == *from),
+                "must be a task of dependsOn",
+            );
+        }
         check.commands("setup", &spec.setup);
         check.done_when("doneWhen", spec.done_when.as_ref());
         check.runtime("runtime", spec.runtime.as_ref(), false);

@@ -28,6 +28,7 @@ fn valid_manifests_have_no_violations() {
         "{capabilities: [code, a_b], dependsOn: [{task: x}, {task: z, onFailure: Continue}]}",
         "{workspace: {mode: InPlace, path: /src/app}}",
         "{workspace: {mode: Keep, path: thread-1, git: {url: 'https://host/x.git', ref: main, depth: 1}}}",
+        "{workspace: {git: {url: x, refFrom: z}}, dependsOn: [{task: z}]}",
         "{workspace: {git: {url: 'https://host/o/x.git', push: {pullRequest: {provider: Gitea, draft: true, labels: [a b], tokenFrom: T}}}}}",
         "{runtime: {command: {stdin: ''}}, limits: {timeout: 5m, cancelGrace: 0s, budgetUsd: '0.50'}}",
         "{startTime: '2030-01-01T00:00:00Z', retry: {maxAttempts: 1}, secrets: {A: b}, strict: true}",
@@ -113,6 +114,8 @@ fn invalid_tasks_are_reported() {
         ("{workspace: {mode: Keep, path: a/b}}", "spec.workspace.path", "not a valid name"),
         ("{workspace: {mode: InPlace, path: /a, git: {url: x}}}", "spec.workspace", "exclusive"),
         ("{workspace: {git: {url: ''}}}", "spec.workspace.git.url", "empty"),
+        ("{workspace: {git: {url: x, refFrom: z}}}", "spec.workspace.git.refFrom", "dependsOn"),
+        ("{workspace: {git: {url: x, ref: y, refFrom: z}}, dependsOn: [{task: z}]}", "spec.workspace.git", "with ref"),
         (
             "{workspace: {git: {url: x, push: {pullRequest: {tokenFrom: 1-x}}}}}",
             "spec.workspace.git.push.pullRequest.tokenFrom",

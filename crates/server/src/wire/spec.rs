@@ -57,6 +57,11 @@ pub(crate) fn check(
     check::labels("task.labels", &given.labels)?;
     check::length(&at("input"), &input_text(&spec), check::MAX_PROMPT)?;
     workspace(spec.workspace.as_ref())?;
+    let git = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref());
+    let from = git.map_or("", |git| git.ref_from.as_str());
+    if !from.is_empty() && !spec.depends_on.iter().any(|dependency| dependency.task == from) {
+        return Err(invalid(at("workspace.git.ref_from"), "must be a task of depends_on"));
+    }
     commands(&at("setup"), &spec.setup)?;
     done_when(&at("done_when"), spec.done_when.as_ref())?;
 
@@ -288,6 +293,9 @@ fn repository(git: &v1::GitSource) -> Result<(), Status> {
             "task.spec.workspace.git.push",
             "needs all commits: it must not be set with depth",
         ));
+    }
+    if !git.ref_from.is_empty() && (!git.r#ref.is_empty() || git.depth > 0) {
+        return Err(invalid("task.spec.workspace.git.ref_from", "must not be set with ref or depth"));
     }
     pull_request::check("task.spec", git)?;
     check::length("task.spec.workspace.git.url", &git.url, MAX_URL)?;

@@ -1,12 +1,12 @@
 //! Files that an attempt is given: its task's input, and what the tasks that it depends on have left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rota_client::artifacts::TransferError;
-use rota_proto::v1::{Artifact, ArtifactList, FailureClass};
+use rota_proto::v1::{Artifact, ArtifactList, Changes, FailureClass};
 use rota_proto::worker::v1::{Assign, PreviousResult};
 use tokio::fs;
 
@@ -19,7 +19,11 @@ const MAX_BYTES: u64 = 8 << 30;
 
 /// Artifacts of an assignment, with the folders that they go to, below the context directory.
 #[derive(Debug, Default)]
-pub(crate) struct Given(Vec<(PathBuf, Vec<Artifact>)>);
+pub(crate) struct Given {
+    files: Vec<(PathBuf, Vec<Artifact>)>,
+    /// Changes of repositories that dependencies have left, by the ids of their tasks, with the folders of their artifacts.
+    changes: HashMap<String, (PathBuf, Changes)>,
+}
 
 impl Given {
     /// Returns the input of a task: in `input/`, as the names of its artifacts have it.
@@ -29,15 +33,24 @@ impl Given {
 
     /// Returns files that are given as they are named.
     pub(crate) fn files(artifacts: Vec<Artifact>) -> Self {
-        Self(vec![(PathBuf::new(), artifacts)])
+        Self { files: vec![(PathBuf::new(), artifacts)], changes: HashMap::new() }
     }
 
     /// Adds what a dependency has left: in `artifacts/` and a folder with its alias, or else its id.
     pub(crate) fn add(&mut self, previous: &PreviousResult, list: ArtifactList) {
         let by = |name: &str| Path::new("artifacts").join(name);
-        let taken = |folder: &PathBuf| self.0.iter().any(|(other, _)| other == folder);
+        let taken = |folder: &PathBuf| self.files.iter().any(|(other, _)| other == folder);
         let alias = Some(by(&previous.alias)).filter(|folder| !previous.alias.is_empty() && !taken(folder));
-        self.0.push((alias.unwrap_or_else(|| by(&previous.task_id)), list.artifacts));
+        let folder = alias.unwrap_or_else(|| by(&previous.task_id));
+        if let Some(changes) = list.changes {
+            self.changes.insert(previous.task_id.clone(), (folder.clone(), changes));
+        }
+        self.files.push((folder, list.artifacts));
+    }
+
+    /// Returns what a dependency has changed in its repository, and the folder of its artifacts.
+    pub(crate) fn changes(&self, task_id: &str) -> Option<&(PathBuf, Changes)> {
+        self.changes.get(task_id)
     }
 
     /// Downloads everything into the context directory.
@@ -47,7 +60,7 @@ impl Given {
         namespace: &str,
         context: &Path,
     ) -> Result<(), RunOutcome> {
-        let all = || self.0.iter().flat_map(|(_, artifacts)| artifacts);
+        let all = || self.files.iter().flat_map(|(_, artifacts)| artifacts);
         let failed = |class, text: String| RunOutcome::Failed(failure(class, text));
         let bytes: u64 = all().map(|artifact| u64::try_from(artifact.size).unwrap_or_default()).sum();
         if bytes > MAX_BYTES {
@@ -60,7 +73,7 @@ impl Given {
         let away = |error: tonic::Status| failed(FailureClass::Source, error.message().to_owned());
         let artifacts = caller.artifacts(namespace).map_err(away)?;
         let mut made = HashSet::new();
-        for (folder, list) in &self.0 {
+        for (folder, list) in &self.files {
             for artifact in list {
                 let path = context.join(folder).join(&artifact.name);
                 let broken = |error: std::io::Error| {

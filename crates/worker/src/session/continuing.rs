@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::attempt::{AttemptDeps, in_place};
 use crate::artifacts::{self, Caller, Given, Kept, Retry};
-use crate::git::{self, Delivery, GitError};
+use crate::git::{self, Delivery, GitError, Unrestored};
 use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -199,20 +199,17 @@ impl Place<'_> {
         let mut has_files = false;
         if let Some((git, base)) = self.dirs.repository.as_mut().filter(|_| self.dirs.fresh) {
             if let Some(bundle) = bundle {
-                // Programs of the attempt may write there, as git does.
-                let inner = self.dirs.scratch.join("restored");
-                let _ = tokio::fs::create_dir_all(&inner).await;
-                let path = inner.join("changes.bundle");
-                let moved = tokio::fs::copy(at.join(&bundle.name), &path).await;
-                moved.map_err(|error| {
-                    let text = format!("failed to write the changes of the checkpoint: {error}");
-                    Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+                let (from, scratch) = (at.join(&bundle.name), &self.dirs.scratch);
+                let restored = git::restore_from(git, base, &from, scratch, &changes, false, stop).await;
+                restored.map_err(|error| match error {
+                    Unrestored::Write(text) => {
+                        Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+                    }
+                    Unrestored::Git(GitError::Stopped) => {
+                        Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" })
+                    }
+                    Unrestored::Git(GitError::Failed { failure, .. }) => Unusable::Because(failure),
                 })?;
-                git::restore(git, base, &path, &changes, stop).await.map_err(|error| match error {
-                    GitError::Stopped => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
-                    GitError::Failed { failure, .. } => Unusable::Because(failure),
-                })?;
-                crate::workspace::remove_all(inner).await;
                 has_files = true;
             } else {
                 // Nothing had changed.

@@ -26,6 +26,7 @@ mod redact;
 mod result;
 mod secrets;
 mod spans;
+mod start;
 mod spill;
 mod streaming;
 mod worker;

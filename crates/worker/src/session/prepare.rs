@@ -15,6 +15,7 @@ use super::declared;
 use super::handle::AttemptHandle;
 use super::redact::Redaction;
 use super::secrets;
+use super::start;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
@@ -52,6 +53,7 @@ pub(super) async fn prepare(
     let used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
     let secret_names = secrets.selected.keys().chain(assign.secrets.keys()).cloned().collect();
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
+    let start = start::find(&mut assign, &given).map_err(RunOutcome::Failed)?;
     let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
     let cloning = Cloning::of(&assign, deps.root.state(), of_repository, redactor.clone(), branch);
@@ -68,6 +70,9 @@ pub(super) async fn prepare(
     }
     give(deps, given, &assign, &scratch, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
+    if let Some(start) = start {
+        start.apply(dirs, &mut handle.stop_signal()).await?;
+    }
     if let Some(cloning) = &cloning
         && dirs.repository.is_none()
     {

@@ -16,7 +16,7 @@ impl Site {
     }
 
     /// Returns the files of a branch at the host; none without such a branch.
-    async fn at_host(&self, branch: &str) -> Option<String> {
+    pub(super) async fn at_host(&self, branch: &str) -> Option<String> {
         git(&self.host.path("project"), &["ls-tree", "-r", "--name-only", branch]).await.ok()
     }
 
