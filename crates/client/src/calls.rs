@@ -91,6 +91,10 @@ calls! {
     repeat admin.set_log_filter(SetLogFilterRequest) -> v1::LogFilter;
     /// Closes an agent's circuit breaker immediately.
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
+    /// Sets or removes the budget of a namespace.
+    repeat admin.set_namespace_budget(SetNamespaceBudgetRequest) -> v1::BudgetStatus;
+    /// Returns what agents and namespaces have spent, with their budgets.
+    repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
     /// Issues a token for workers outside of a cluster.
     repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
     /// Removes some records of tasks that ended long ago. Call it again while there are more.

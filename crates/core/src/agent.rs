@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::spending::Budget;
 use crate::task::Limits;
 use crate::{AgentName, Namespace, Timestamp};
 
@@ -19,6 +20,9 @@ pub struct Agent {
     /// Limits of tasks that set none themselves.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub defaults: Limits,
+    /// Limits of the cost of all its tasks together.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Encoded `Agent` of the API without output-only fields; opaque to the core and the store.

@@ -16,6 +16,7 @@
 //! - [`failure::Class`] classifies failures, [`retry::Policy`] decides on retries, and [`breaker::Breaker`] is the circuit
 //!   breaker of an agent.
 //! - [`quota::CoolDown`] is what is known of a model credential that was limited or rejected.
+//! - [`spending::Account`] has the books of an agent or a namespace, against its budget.
 //! - [`scaling::plan`] is the autoscaling rule of worker pools.
 //! - [`task::explain`] derives the causes why a task is not running.
 //!
@@ -49,6 +50,7 @@ pub mod quota;
 pub mod rank;
 pub mod retry;
 pub mod scaling;
+pub mod spending;
 pub mod target;
 pub mod task;
 pub mod text;

@@ -8,7 +8,7 @@ use crate::runtime::Environment;
 use crate::status::AgentStatus;
 use crate::{
     DoneWhen, HumanDuration, Ignored, Limits, Management, ObjectMeta, OnDisconnect, Overrides, PodTemplate,
-    Runtime, Workspace, WorkspaceCommand,
+    Runtime, Usd, WhenExhausted, Workspace, WorkspaceCommand,
 };
 
 /// Kind of worker and its pool.
@@ -99,6 +99,9 @@ pub struct AgentSpec {
     /// Limits of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_limits: Option<Limits>,
+    /// Limits of the cost of all its tasks together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Workspace of tasks that do not set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
@@ -128,6 +131,21 @@ pub struct AgentSpec {
     /// Template of the worker pods. Ignored by `rota dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodTemplate>,
+}
+
+/// Limits of the cost of all tasks of an agent together, per day and month of UTC. At least one is required.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Budget {
+    /// Cost in a day in US dollars, as a decimal string such as `"20.00"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_usd: Option<Usd>,
+    /// Cost in a month in US dollars, as a decimal string such as `"400.00"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_usd: Option<Usd>,
+    /// What becomes of new tasks while the budget is exhausted. Defaults to `Queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_exhausted: Option<WhenExhausted>,
 }
 
 /// Value of a Kubernetes Secret, passed to attempts as an environment variable.

@@ -55,6 +55,16 @@ string_enum! {
 }
 
 string_enum! {
+    /// What becomes of new tasks while a budget is exhausted.
+    WhenExhausted => WhenExhausted {
+        /// They wait for the next day or month.
+        Queue,
+        /// They are refused until the next day or month.
+        Refuse,
+    }
+}
+
+string_enum! {
     /// Kind of directory in which an attempt runs.
     WorkspaceMode => WorkspaceMode {
         /// A new empty directory for each attempt.

@@ -45,11 +45,12 @@ mod status;
 mod task;
 mod validate;
 
-pub use agent::{Agent, AgentSecret, AgentSpec};
+pub use agent::{Agent, AgentSecret, AgentSpec, Budget};
 pub use claude::{ClaudeRuntime, Effort, SettingSource};
 pub use enums::{
     DesiredState, FailureClass, ForgeProvider, Isolation, Management, OnDependencyFailure, OnDisconnect,
-    Overrides, PermissionMode, PermissionPolicy, WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
+    Overrides, PermissionMode, PermissionPolicy, WhenExhausted, WorkflowFiles, WorkspaceCleanup,
+    WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
 pub use network::{Egress, PodNetwork};

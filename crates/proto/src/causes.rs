@@ -5,6 +5,7 @@ pub const ALL_DRAINING: &str = "all_draining";
 pub const AT_CEILING: &str = "at_ceiling";
 pub const BEHIND: &str = "behind";
 pub const BREAKER_OPEN: &str = "breaker_open";
+pub const BUDGET_SPENT: &str = "budget_spent";
 pub const BUSY_WITH: &str = "busy_with";
 pub const DEPENDENCY: &str = "dependency";
 pub const DEPENDENCY_MISSING: &str = "dependency_missing";

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
+use rota_core::spending::{Budget, Scope};
 use rota_core::target::Route;
 use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
-use rota_store::AgentChange;
+use rota_store::{AccountChange, AccountKey, AgentChange};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::accounts::{self, Accounts, Known};
+use crate::clock::now;
 use crate::keys::AgentKey;
 use crate::pools::Pools;
 use crate::pulse::Pulse;
@@ -21,6 +24,9 @@ use crate::wire::agent;
 
 /// Deleted agents of which is known when they were deleted.
 const MAX_DELETED: usize = 1024;
+
+/// Share of a budget at which a warning is due.
+const NEARLY_SPENT: f64 = 0.8;
 
 /// Number of a change of any agent. Grows by 1.
 pub(crate) type ChangeNumber = u64;
@@ -50,6 +56,7 @@ pub(crate) enum AgentEffect {
 pub(crate) struct AgentRegistry {
     agents: RwLock<Agents>,
     pools: Pools,
+    accounts: Accounts,
     changes: Mutex<()>,
     changed: Pulse,
     /// Policy of agents without one.
@@ -208,6 +215,56 @@ impl AgentRegistry {
         best.map(|((_, name), _)| name.clone())
     }
 
+    /// Returns the books of agents and namespaces.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Returns the account of an agent or a namespace, with its budget.
+    pub(crate) fn account(&self, key: &AccountKey) -> (Known, Budget) {
+        let known = self.accounts.get_or_new(key);
+        let budget = match &key.1 {
+            Scope::Namespace => known.0.budget,
+            Scope::Agent(agent) => {
+                self.get(&(key.0.clone(), agent.clone())).map(|known| known.agent.budget).unwrap_or_default()
+            }
+        };
+        (known, budget)
+    }
+
+    /// Returns the accounts of a namespace, or all, that have spent something or have a budget, with their budgets.
+    pub(crate) fn accounts_of(&self, namespace: Option<&Namespace>) -> Vec<(Known, Budget)> {
+        let limited = self.list(namespace).0.into_iter().filter(|(_, known)| !known.agent.budget.is_empty());
+        let limited = limited.map(|((namespace, agent), _)| (namespace, Scope::Agent(agent)));
+        let mut keys = self.accounts.keys(namespace);
+        keys.extend(limited);
+        keys.sort_unstable();
+        keys.dedup();
+        keys.iter().map(|key| self.account(key)).collect()
+    }
+
+    /// Takes in committed changes of books.
+    pub(crate) fn apply_account(&self, change: &AccountChange) {
+        let before = self.accounts.apply(change);
+        let account = &change.account;
+        let key = (account.namespace.clone(), account.scope.clone());
+        let (_, budget) = self.account(&key);
+        if budget.is_empty() {
+            return;
+        }
+        let now = now();
+        let before = before.map_or_else(Vec::new, |(before, _)| accounts::used(&before, &budget, now));
+        for (period, used) in accounts::used(account, &budget, now) {
+            let before = before.iter().find(|(of, _)| *of == period).map_or(0.0, |(_, used)| *used);
+            let (namespace, period) = (&account.namespace, period.name());
+            if before < 1.0 && used >= 1.0 {
+                tracing::warn!(%namespace, scope = %account.scope, period, "a budget is spent");
+            } else if before < NEARLY_SPENT && used >= NEARLY_SPENT {
+                tracing::warn!(%namespace, scope = %account.scope, period, "most of a budget is spent");
+            }
+        }
+    }
+
     /// Returns what is known of the agents' pools.
     pub(crate) fn pools(&self) -> &Pools {
         &self.pools
@@ -232,6 +289,7 @@ mod tests {
             generation: 1,
             capabilities: BTreeSet::new(),
             defaults: Limits::default(),
+            budget: Default::default(),
             created_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             payload: bytes::Bytes::new(),

@@ -72,6 +72,10 @@ impl CommitApplier {
         for change in &commit.agents {
             self.apply_agent_change(change);
         }
+        // After those, since the budgets of agents are a part of their specs.
+        for change in &commit.accounts {
+            self.agents.apply_account(change);
+        }
         for (change, recipient) in commit.tasks.iter().zip(recipients) {
             self.dispatcher.send_change(change, recipient);
         }
@@ -98,9 +102,10 @@ impl CommitApplier {
 
     /// Restores what was there before this control plane started. Workers have the recovery grace period to come back;
     /// then their sessions expire.
-    pub(crate) fn restore(&mut self, snapshot: Snapshot, sessions: &SessionDeps) {
+    pub(crate) fn restore(&mut self, mut snapshot: Snapshot, sessions: &SessionDeps) {
         self.restored = Some(snapshot.revision);
         let next_due = snapshot.earliest_due();
+        self.agents.accounts().restore(&mut snapshot);
         self.breakers.restore_cool_downs(snapshot.cool_downs);
         self.agents.restore(snapshot.agents);
         self.scheduler.restore(snapshot.routes, snapshot.queued);

@@ -36,6 +36,7 @@
 //! - Matching of tasks and workers: `scheduler`, whose module documentation is the place to start reading.
 //! - Wiring: `server.rs`, and nowhere else.
 
+mod accounts;
 mod agents;
 mod artifacts;
 mod assign;

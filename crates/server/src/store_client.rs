@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use rota_core::agent::Agent;
+use rota_core::spending::{self, Account};
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId};
 use rota_store::engine::MIN_OUTAGE;
@@ -223,6 +224,15 @@ impl StoreClient {
     pub(crate) async fn put_agent(&self, put: PutAgent, dry_run: bool) -> Result<Arc<Agent>, Status> {
         let reply = self.one_or_dry_run(Command::PutAgent(put), dry_run).await?;
         expect_reply!(reply, Reply::Agent(agent) => agent)
+    }
+
+    pub(crate) async fn put_budget(
+        &self,
+        namespace: Namespace,
+        budget: spending::Budget,
+    ) -> Result<Arc<Account>, Status> {
+        let reply = self.one(Command::PutBudget { namespace, budget }).await?;
+        expect_reply!(reply, Reply::Account(account) => account)
     }
 
     pub(crate) async fn delete_agent(&self, key: &AgentKey) -> Result<(), Status> {

@@ -31,6 +31,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/008_artifacts.sql")),
         M::up(include_str!("migrations/009_cool_downs.sql")),
         M::up(include_str!("migrations/010_threads.sql")),
+        M::up(include_str!("migrations/011_accounts.sql")),
     ])
 }
 

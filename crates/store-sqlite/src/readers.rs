@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
@@ -141,6 +142,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         undecodable,
         follow_ups,
         cool_downs: records::<CoolDown>(connection, sql::COOL_DOWNS)?,
+        accounts: records::<Account>(connection, sql::ACCOUNTS)?,
     })
 }
 

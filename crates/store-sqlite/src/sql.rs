@@ -112,6 +112,7 @@ statements! {
 
     PUT_COOL_DOWN = "INSERT OR REPLACE INTO cool_downs (namespace, credential, record) VALUES (?, ?, ?)";
     DELETE_COOL_DOWN = "DELETE FROM cool_downs WHERE namespace = ? AND credential = ?";
+    PUT_ACCOUNT = "INSERT OR REPLACE INTO accounts (namespace, agent, record) VALUES (?, ?, ?)";
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
     SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
@@ -135,5 +136,6 @@ statements! {
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1 AND state <> 6";
     ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
     COOL_DOWNS = "SELECT record FROM cool_downs ORDER BY namespace, credential";
+    ACCOUNTS = "SELECT record FROM accounts ORDER BY namespace, agent";
     FOLLOW_UPS = "SELECT number, record FROM follow_ups ORDER BY number";
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rota_core::RouteId;
 use rota_core::task::Task;
+use rota_core::{AgentName, RouteId};
 use rota_store::{Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, stored_due};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use tokio::time::Instant;
@@ -250,6 +250,10 @@ impl Writer {
             let credential = cool_down.credential.to_string();
             let params = params![cool_down.namespace.as_str(), credential, encode(&**cool_down)?];
             self.run(sql::PUT_COOL_DOWN, params)?;
+        }
+        for account in &changes.accounts {
+            let agent = account.scope.agent().map(AgentName::as_str).unwrap_or_default();
+            self.run(sql::PUT_ACCOUNT, params![account.namespace.as_str(), agent, encode(&**account)?])?;
         }
         for session in &changes.sessions {
             let ended = (!session.open).then_some(session.since.0);

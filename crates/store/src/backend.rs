@@ -12,36 +12,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::quota::{CoolDown, CredentialId};
+use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     Budget, Error, FeedPage, Filter, FollowUp, Page, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
+    WaitKey,
 };
-
-/// Missing object, or credential, that a PENDING task waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitKey {
-    Id(TaskId),
-    Alias(String),
-    Agent(AgentName),
-    /// A credential that cools down.
-    Credential(CredentialId),
-}
-
-impl std::fmt::Display for WaitKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "id/{id}"),
-            Self::Alias(alias) => write!(f, "alias/{alias}"),
-            Self::Agent(agent) => write!(f, "agent/{agent}"),
-            Self::Credential(credential) => write!(f, "credential/{credential}"),
-        }
-    }
-}
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
 pub const THREAD_TTL: std::time::Duration = std::time::Duration::from_hours(30 * 24);
@@ -53,6 +32,8 @@ pub type NameKey = (Namespace, String);
 pub type SessionKey = (Namespace, WorkerName);
 pub type WaitsKey = (Namespace, WaitKey);
 pub type CredentialKey = (Namespace, CredentialId);
+/// Key of the books of an agent, or of a namespace.
+pub type AccountKey = (Namespace, Scope);
 
 /// Key of a list of artifacts: those of an attempt, or of a task's input, with number 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -292,6 +273,7 @@ pub struct Changes {
     pub removed_agents: Vec<(Namespace, AgentName)>,
     pub cool_downs: Vec<Arc<CoolDown>>,
     pub removed_cool_downs: Vec<CredentialKey>,
+    pub accounts: Vec<Arc<Account>>,
     pub sessions: Vec<Session>,
     pub removed_sessions: Vec<SessionKey>,
     /// New or continued follow-ups, by their number.
@@ -333,6 +315,7 @@ impl Changes {
             self.removed_agents.len(),
             self.cool_downs.len(),
             self.removed_cool_downs.len(),
+            self.accounts.len(),
             self.sessions.len(),
             self.removed_sessions.len(),
             self.follow_ups.len(),

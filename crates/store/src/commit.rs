@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
@@ -26,6 +27,7 @@ pub struct Commit {
     pub usage: Vec<UsageAdded>,
     pub agents: Vec<AgentChange>,
     pub cool_downs: Vec<CoolDownChange>,
+    pub accounts: Vec<AccountChange>,
     pub routes: Vec<(RouteId, Route)>,
     /// Removed routes, possibly including new ones.
     pub removed_routes: Vec<RouteId>,
@@ -49,6 +51,7 @@ impl Commit {
         !(self.tasks.is_empty()
             && self.agents.is_empty()
             && self.cool_downs.is_empty()
+            && self.accounts.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty())
     }
@@ -140,6 +143,14 @@ pub struct CoolDownChange {
     /// The cool-down; one that is over as it was.
     pub cool_down: Arc<CoolDown>,
     pub over: bool,
+}
+
+/// Change of the books of an agent or a namespace, or of what is reserved, in one commit.
+#[derive(Debug, Clone)]
+pub struct AccountChange {
+    pub account: Arc<Account>,
+    /// What running attempts may still spend, in millionths of a US dollar.
+    pub reserved: i64,
 }
 
 /// Change of one agent in one commit.

@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod attempts;
 pub mod batches;
+pub mod budgets;
 pub mod claims;
 pub mod create;
 pub mod cycles;
@@ -95,6 +96,10 @@ macro_rules! conformance {
             }
             threads {
                 tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread
+            }
+            budgets {
+                books_are_kept_with_the_usage tasks_beyond_a_budget_wait_for_the_next_day namespace_limits_all_its_agents
+                reached_limit_stops_running_attempts exhausted_budget_can_refuse_tasks long_queue_waits_in_pieces
             }
             reading {
                 list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs ahead_counts_lower_ranks stats_count_pending_and_heads

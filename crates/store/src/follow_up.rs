@@ -1,10 +1,38 @@
-//! Consequences of commands that later commits continue.
+//! Consequences of a command for other tasks that later commits continue, and what tasks wait for.
 
+use rota_core::quota::CredentialId;
+use rota_core::spending::Scope;
 use rota_core::task::State;
 use rota_core::{AgentName, Namespace, TaskId, TaskKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{RoutePlace, WaitsKey};
+
+/// Missing object, credential or budget that a PENDING task waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitKey {
+    Id(TaskId),
+    Alias(String),
+    Agent(AgentName),
+    /// A credential that cools down.
+    Credential(CredentialId),
+    /// A budget that has no room.
+    Budget(Scope),
+}
+
+impl std::fmt::Display for WaitKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "id/{id}"),
+            Self::Alias(alias) => write!(f, "alias/{alias}"),
+            Self::Agent(agent) => write!(f, "agent/{agent}"),
+            Self::Credential(credential) => write!(f, "credential/{credential}"),
+            Self::Budget(Scope::Namespace) => f.write_str("budget"),
+            Self::Budget(Scope::Agent(agent)) => write!(f, "budget/{agent}"),
+        }
+    }
+}
 
 /// Consequences of a command that did not fit into its commit. Later commits continue them, in pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +53,10 @@ pub enum FollowUp {
     },
     /// A task was created: tasks still wait for its id or alias.
     Found { waits: WaitsKey, task: TaskKey },
-    /// A credential may be used again: tasks still wait for it.
+    /// A credential may be used again, or a budget was changed: tasks still wait for it.
     Lifted { waits: WaitsKey },
+    /// An attempt has left something of a budget for which tasks wait.
+    Funded { waits: WaitsKey },
     /// Tasks have found this one: it may be in a cycle with them.
     Cycle { task: TaskKey },
     /// An agent was created, changed or deleted: ready tasks after this place, and tasks that wait for the agent, have not

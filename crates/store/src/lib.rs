@@ -57,16 +57,17 @@ use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
 
 pub use backend::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage, ExpiredPage,
-    ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitKey, WaitsKey,
-    WaitsPage, Written, stored_due,
+    AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader,
+    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage,
+    Written, stored_due,
 };
 pub use commit::{
-    AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, Previous, QueueLeft, TaskChange, UsageAdded,
+    AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, Previous, QueueLeft,
+    TaskChange, UsageAdded,
 };
 pub use file_lock::{FileLock, LockError};
-pub use follow_up::FollowUp;
+pub use follow_up::{FollowUp, WaitKey};
 pub use records::{
     Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,

@@ -14,16 +14,17 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, DependentsPage,
-    Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page,
-    Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow, StoreSpace,
-    StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, Written, stored_due,
+    AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey,
+    DependentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey,
+    OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow,
+    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -55,6 +56,7 @@ struct Contents {
     sessions: BTreeMap<SessionKey, Session>,
     follow_ups: BTreeMap<u64, FollowUp>,
     cool_downs: BTreeMap<CredentialKey, CoolDown>,
+    accounts: BTreeMap<AccountKey, Account>,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
@@ -179,6 +181,10 @@ impl Contents {
         for cool_down in &changes.cool_downs {
             let key = (cool_down.namespace.clone(), cool_down.credential);
             self.cool_downs.insert(key, CoolDown::clone(cool_down));
+        }
+        for account in &changes.accounts {
+            let key = (account.namespace.clone(), account.scope.clone());
+            self.accounts.insert(key, Account::clone(account));
         }
         self.revision = changes.revision;
         self.last_route = changes.last_route;
@@ -371,6 +377,7 @@ impl Reader for InMemoryStore {
             away: state.away.clone(),
             undecodable: Vec::new(),
             cool_downs: state.cool_downs.values().cloned().collect(),
+            accounts: state.accounts.values().cloned().collect(),
             follow_ups: state.follow_ups.iter().map(|(number, one)| (*number, Ok(one.clone()))).collect(),
         })
     }

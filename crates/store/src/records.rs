@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::failure::Failure;
 use rota_core::quota::CredentialId;
+use rota_core::spending::{self, Account, BudgetWait};
 use rota_core::task::{self, Body, Event, Loss, State, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,11 @@ pub enum Command {
         namespace: Namespace,
         credential: CredentialId,
         force: bool,
+    },
+    /// Sets the budget of a namespace.
+    PutBudget {
+        namespace: Namespace,
+        budget: spending::Budget,
     },
     Prune(Prune),
 }
@@ -169,6 +175,7 @@ pub enum Reply {
     Session(Epoch, Vec<Resumed>),
     Ended(usize),
     Agent(Arc<Agent>),
+    Account(Arc<Account>),
     Deleted,
     Pruned {
         count: usize,
@@ -218,6 +225,9 @@ pub enum Refused {
         what: String,
         reason: String,
     },
+    /// A budget is spent that refuses new tasks.
+    #[error("{} is spent", .0.describe())]
+    BudgetSpent(BudgetWait),
     #[error("the worker has a newer session")]
     Superseded,
     /// Another process has taken the worker's name while it was disconnected.

@@ -2,6 +2,7 @@
 
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
@@ -35,6 +36,8 @@ pub struct Snapshot {
     /// Follow-ups that are left, by number. One that cannot be decoded is left alone.
     pub follow_ups: Vec<(u64, Stored<FollowUp>)>,
     pub cool_downs: Vec<CoolDown>,
+    /// Books of agents and namespaces.
+    pub accounts: Vec<Account>,
 }
 
 impl Snapshot {

@@ -116,6 +116,7 @@ fn put_agent(seconds: u64) -> Command {
         generation: 0,
         capabilities: [].into(),
         defaults: task::Limits { queue_timeout, ..task::Limits::default() },
+        budget: Default::default(),
         created_at: NOW,
         updated_at: NOW,
         payload: Bytes::new(),

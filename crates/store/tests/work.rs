@@ -88,6 +88,7 @@ fn put_agent(number: usize) -> Command {
         generation: 0,
         capabilities: [].into(),
         defaults: task::Limits::default(),
+        budget: Default::default(),
         created_at: NOW,
         updated_at: NOW,
         payload: Bytes::new(),

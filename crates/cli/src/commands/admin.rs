@@ -8,6 +8,7 @@ use rota_proto::v1::{
 };
 use rota_settings::HumanDuration;
 
+use super::budgets::{Budgets, SetBudget};
 use super::storage::{Backup, Prune};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -21,6 +22,8 @@ Examples:
   rota admin log-filter info,rota_server=debug
   rota admin breakers
   rota admin reset-breaker coder
+  rota admin budgets
+  rota -n team-a admin set-budget --daily-usd 50 --monthly-usd 900
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
   rota admin prune --older-than 7d
   rota admin backup rota.sqlite
@@ -54,6 +57,10 @@ pub enum What {
         #[arg(value_name = "AGENT")]
         agent: String,
     },
+    /// List what agents and namespaces have spent today and this month, with their budgets
+    Budgets(Budgets),
+    /// Set the budget of the namespace, which all its agents share
+    SetBudget(SetBudget),
     /// Print a new token with which workers of an agent open sessions; it is not stored
     CreateWorkerToken(CreateWorkerToken),
     /// Remove the records of tasks that ended some time ago; those that other tasks need stay
@@ -89,6 +96,8 @@ impl Admin {
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
+            What::Budgets(budgets) => budgets.run(context).await,
+            What::SetBudget(budget) => budget.run(context).await,
             What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
             What::Prune(prune) => prune.run(context).await,
             What::Backup(backup) => backup.run(context).await,

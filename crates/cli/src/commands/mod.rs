@@ -7,6 +7,7 @@ pub mod apply;
 pub mod artifacts;
 pub mod attach;
 pub mod bench;
+mod budgets;
 pub mod cancel;
 pub mod capabilities;
 pub mod changes;

@@ -21,8 +21,8 @@ pub use reporter::Reporter;
 pub use rows::{agents, capabilities, pull_request, results, target, tasks, threads, worker_state, workers};
 pub use table::{Paint, Table};
 pub use text::{
-    age, between, clean, cool_downs, count, duration, elapsed, failure, first_line, micros, moment, money,
-    name, plain, plain_lines, ran, reason, seconds, state, time, wait, word,
+    age, between, clean, count, duration, elapsed, failure, first_line, limits, micros, moment, money, name,
+    plain, plain_lines, ran, reason, seconds, spent, state, time, wait, word,
 };
 
 /// Format of data on standard output.

@@ -3,7 +3,7 @@
 use rota_proto::names;
 use rota_proto::v1::{Agent, Capability, Task, TaskState, Thread, Worker, runtime, target};
 
-use super::text::{age, cool_downs, elapsed, first_line, money, name, ran, reason, state};
+use super::text::{age, elapsed, first_line, limits, money, name, ran, reason, state};
 use super::{Paint, Table};
 
 fn plain(text: impl Into<String>) -> (String, Paint) {
@@ -81,8 +81,7 @@ fn runtime_name(runtime: Option<&rota_proto::v1::Runtime>) -> &'static str {
 pub fn agents(agents: &[Agent], all: bool) -> Table {
     let mut header =
         vec!["NAME", "RUNTIME", "WORKERS", "BUSY", "FREE SLOTS", "QUEUED", "RUNNING", "CAPABILITIES", "AGE"];
-    let limited =
-        agents.iter().any(|agent| agent.status.as_ref().is_some_and(|it| !it.cool_downs.is_empty()));
+    let limited = agents.iter().any(|agent| agent.status.as_ref().is_some_and(|it| !limits(it).is_empty()));
     header.extend(limited.then_some("LIMIT"));
     let mut table = new_table(all, &header);
     for agent in agents {
@@ -99,7 +98,7 @@ pub fn agents(agents: &[Agent], all: bool) -> Table {
             plain(spec.capabilities.join(",")),
             plain(age(agent.create_time.as_ref())),
         ];
-        let limit = limited.then(|| plain(cool_downs(&status)));
+        let limit = limited.then(|| plain(limits(&status)));
         table.row(namespace(all, &agent.name).into_iter().chain(row).chain(limit));
     }
     table

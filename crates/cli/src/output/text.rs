@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pbjson_types::Timestamp;
-use rota_proto::v1::{AgentStatus, CoolDown, Failure, Task, TaskState, TaskStatus, Wait, WaitReason};
+use rota_proto::v1::{
+    AgentStatus, BudgetStatus, CoolDown, Failure, Task, TaskState, TaskStatus, Wait, WaitReason,
+};
 use rota_telemetry::clock;
 
 /// Converts a timestamp to the time since the Unix epoch.
@@ -107,9 +109,32 @@ pub fn wait(wait: &Wait) -> String {
 }
 
 /// Formats the cool-downs of an agent's model credentials: which limit, and until when.
-pub fn cool_downs(status: &AgentStatus) -> String {
+fn cool_downs(status: &AgentStatus) -> String {
     let one = |one: &CoolDown| format!("{} until {}", plain(&one.limit), time(one.until_time.as_ref()));
     status.cool_downs.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Formats the limits that hold back an agent's tasks: of its model credentials, and of its budgets.
+pub fn limits(status: &AgentStatus) -> String {
+    let budgets = [(&status.budget, "budget"), (&status.namespace_budget, "budget of the namespace")];
+    let exhausted = budgets.into_iter().filter_map(|(budget, what)| {
+        let until = budget.as_ref()?.exhausted_until.as_ref()?;
+        Some(format!("{what} until {}", time(Some(until))))
+    });
+    let cool_downs = Some(cool_downs(status)).filter(|text| !text.is_empty());
+    cool_downs.into_iter().chain(exhausted).collect::<Vec<_>>().join(", ")
+}
+
+/// Formats what is spent of a budget in a day and a month.
+pub fn spent(status: &BudgetStatus) -> String {
+    let budget = status.budget.unwrap_or_default();
+    let dollars = |micro| format!("${}", rota_crds::Usd { micro });
+    let of = |spent, limit, period: &str| match limit {
+        0 => format!("{} {period}", dollars(spent)),
+        limit => format!("{} of {} {period}", dollars(spent), dollars(limit)),
+    };
+    let day = of(status.spent_today_micro_usd, budget.daily_micro_usd, "today");
+    format!("{day}, {}", of(status.spent_this_month_micro_usd, budget.monthly_micro_usd, "this month"))
 }
 
 /// Formats a failure: class and message.
@@ -124,7 +149,7 @@ pub fn reason(status: &TaskStatus) -> String {
         return first_line(&failure.message, 60);
     }
     if let Some(wait) = status.waiting.first() {
-        if wait.reason() == WaitReason::Quota {
+        if matches!(wait.reason(), WaitReason::Quota | WaitReason::Budget) {
             return self::wait(wait);
         }
         let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_client::Client;
-use rota_proto::v1::{self, FailureClass, TaskState};
+use rota_proto::v1::{self, FailureClass, TaskState, WaitReason};
 use rota_testkit::{Proxy, history, tasks};
 
 use crate::{Fixture, Graces, workload};
@@ -124,4 +124,59 @@ async fn spent_budget_stops_a_program() -> Result<()> {
     assert_eq!((status.state(), failure.class()), (TaskState::Failed, FailureClass::Budget), "{failure:?}");
     assert_eq!((status.attempt, status.usage.unwrap().cost_micro_usd), (1, 20));
     Ok(())
+}
+
+/// Two tasks of an agent with a budget: what the first has spent when the control plane is killed holds back the second.
+#[tokio::test]
+async fn killed_control_plane_forgets_no_budget() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    let agent = |daily: &str| {
+        format!(
+            "apiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {{name: shell}}\n\
+             spec: {{runtime: {{command: {{}}}}, overrides: All, budget: {{dailyUsd: '{daily}'}}}}\n"
+        )
+    };
+    fixture.apply("agent.yaml", &agent("0.00003")).await.success();
+    let _worker = fixture.worker(workload::AGENT, "one", 2).await?;
+    let first = Spender::start(&fixture, 0).await?;
+    first.reaches("step first of 1\n").await?;
+    first.costs(10).await?;
+    fixture.kill_server().await;
+    // Spent while no control plane runs.
+    first.open("1-first")?;
+    first.open("1-second")?;
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    // The budget is spent: the attempt is stopped, and its task waits for tomorrow.
+    let waits = |status: &v1::TaskStatus| status.waiting.iter().any(|one| one.reason() == WaitReason::Budget);
+    let waiting = tasks::until(&client, &first.name, waits).await?.status.unwrap();
+    assert_eq!((waiting.state(), waiting.usage.unwrap().cost_micro_usd), (TaskState::Pending, 30));
+    fixture.kill_server().await;
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    let second = tasks::create(&client, workload::shell("true", &[])).await?.name;
+    tasks::until(&client, &second, waits).await?;
+    let id = second.rsplit('/').next().unwrap().to_owned();
+    let explained = fixture.rota(&["explain", &id]).await.success();
+    assert!(explained.contains("the daily budget of agent shell"), "{explained}");
+    let budgets = fixture.rota(&["admin", "budgets"]).await.success();
+    assert!(budgets.contains("$0.00003  $0.00003"), "{budgets}");
+    for command in
+        [&["agents"][..], &["top", "--once"], &["get", "tasks"], &["report"], &["describe", "agent", "shell"]]
+    {
+        let shown = fixture.rota(command).await.success();
+        assert!(shown.contains("budget") && shown.contains("T00:00:00"), "{command:?}: {shown}");
+    }
+    // More money wakes both.
+    fixture.apply("agent.yaml", &agent("1")).await.success();
+    assert_eq!(tasks::ended(&client, &second).await?.status.unwrap().state(), TaskState::Succeeded);
+    for gate in ["2-first", "2-second", "2-third"] {
+        first.open(gate)?;
+    }
+    let status = tasks::ended(&client, &first.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.usage.unwrap().cost_micro_usd), (TaskState::Succeeded, 60));
+    let money = ["-o", "json", "admin", "set-budget", "--daily-usd", "0.0001", "--when-exhausted", "refuse"];
+    let set = fixture.rota(&money).await.success();
+    assert!(set.contains("\"spentTodayMicroUsd\": \"60\""), "{set}");
+    history::check(&client, true).await?.check()
 }

@@ -58,14 +58,21 @@ impl Task {
             }
             // An accepted answer may be repeated even after the task has ended.
             Command::GiveInput { request, payload, grant } => step.give_input(&request, payload, grant)?,
+            // What has brought the budget there may have been the end of the task.
+            Command::WarnOfBudget { message } => step.warn_of_budget(message),
             // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
-            Command::Assign { to, agent, span_id, defaults } => step.assign(to, agent, span_id, defaults)?,
+            Command::Assign { to, agent, span_id, defaults, reserved } => {
+                step.assign(to, agent, span_id, defaults)?;
+                step.reserve(reserved);
+            }
             Command::Stop { fence, stopping } => step.stop(fence, stopping)?,
             Command::AwaitQuota { credential, limit, since, until } => {
                 step.await_quota(credential, limit, since, until);
             }
             Command::QuotaLifted { credential } => step.quota_lifted(credential),
+            Command::AwaitBudget(wait) => step.await_budget(wait),
+            Command::BudgetLifted { scope } => step.budget_lifted(&scope),
             Command::Tick { away } => step.tick(away),
             Command::ClockJumped { by } => step.clock_jumped(by),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
@@ -121,7 +128,7 @@ impl Step<'_> {
         let attempt = task.attempt();
         let from = std::mem::replace(&mut task.state, change.to);
         if task.state != State::Pending {
-            task.leave_quota(self.now);
+            task.leave_waits(self.now);
         }
         if from == State::Queued
             // In records of earlier versions, the time at which the task became ready is that of its first stay.

@@ -89,6 +89,9 @@ pub struct Assignment {
     /// Whether its last reports are left out of the log, as an entry of the log states.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unlogged: bool,
+    /// What the attempt has reserved of the budgets of its agent and its namespace, in millionths of a US dollar.
+    #[serde(default, skip_serializing_if = "no_cost")]
+    pub reserved: i64,
     /// What the attempt has used so far.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
     pub usage: Usage,
@@ -127,6 +130,10 @@ pub struct LostAttempt {
     pub planned: bool,
 }
 
+fn no_cost(micro_usd: &i64) -> bool {
+    *micro_usd == 0
+}
+
 impl Task {
     /// Whether the attempt is the one that succeeded.
     pub(super) fn has_succeeded_by(&self, attempt: &AttemptRef) -> bool {
@@ -137,6 +144,11 @@ impl Task {
 }
 
 impl Assignment {
+    /// Returns what is left of its reservation.
+    pub fn unspent(&self) -> i64 {
+        self.reserved.saturating_sub(self.usage.cost_micro_usd).max(0)
+    }
+
     /// Returns a random number from 0 to 1, which came in with the assignment: decisions draw none themselves.
     pub fn jitter(&self) -> f64 {
         let [a, b, c, d, ..] = self.span_id;

@@ -9,6 +9,7 @@ use super::{
     StateChange, Task,
 };
 use crate::failure::{Class, Failure, Severity};
+use crate::spending::{BudgetWait, Scope};
 use crate::usage::{Usage, usd};
 use crate::{AgentName, Fence, Timestamp, WorkerName};
 
@@ -21,9 +22,9 @@ const WARNING_PERCENT: i128 = 80;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
     pub failure: Failure,
-    /// Whether the task returns to the queue, instead of failing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub requeue: bool,
+    /// The budget of its agent or namespace for which the task waits then, instead of failing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<BudgetWait>,
 }
 
 /// An attempt that left its worker without a success. Its worker may still report what it has used.
@@ -134,7 +135,7 @@ impl Step<'_> {
         if self.task.state.is_on_worker()
             && let Some(failure) = self.task.over_budget()
         {
-            self.stop_attempt(Stopping { failure, requeue: false });
+            self.stop_attempt(Stopping { failure, wait: None });
         }
     }
 
@@ -166,7 +167,7 @@ impl Step<'_> {
 
     /// Ends a stopped attempt, with what its worker reports as its failure, if it does.
     pub(super) fn end_stopped(&mut self, stopping: Stopping, completion: Completion) {
-        let Stopping { mut failure, requeue } = stopping;
+        let Stopping { mut failure, wait } = stopping;
         if let Completion::Failed(reported) = completion
             && reported.class == Class::Budget
         {
@@ -174,13 +175,56 @@ impl Step<'_> {
         }
         let message = failure.message.clone();
         let task = &mut *self.task;
-        let (to, count) = match requeue {
-            true => (State::Pending, &mut task.hand_backs),
-            false => (State::Failed, &mut task.failures),
+        let Some(wait) = wait else {
+            task.failures += 1;
+            return self.go(StateChange::new(State::Failed, "budget").message(message).failure(failure));
         };
-        *count += 1;
-        self.go(StateChange::new(to, "budget").message(message).failure(failure));
+        // Not the task is to blame: this counts against nothing but endless repetition.
+        task.hand_backs += 1;
+        task.retry_at = Some(wait.until);
+        let mut change = StateChange::new(State::Pending, "budget").message(message).failure(failure);
+        change.retry_at = task.retry_at;
+        self.go(change);
+        if wait.until > self.now {
+            self.task.budget_wait = Some(Box::new(BudgetWait { since: self.now, ..wait }));
+        }
         self.settle();
+    }
+
+    /// Reserves a part of the budgets of its agent and its namespace for the attempt that begins.
+    pub(super) fn reserve(&mut self, micro_usd: i64) {
+        if let Some(assignment) = &mut self.task.assignment {
+            assignment.reserved = micro_usd;
+        }
+    }
+
+    /// Lets a ready task wait for a budget.
+    pub(super) fn await_budget(&mut self, wait: BudgetWait) {
+        let task = &mut *self.task;
+        if task.state != State::Queued || wait.until <= self.now {
+            return;
+        }
+        let message = format!("{} has no room for the task", wait.describe());
+        let mut change = StateChange::new(State::Pending, BUDGET_SPENT).message(message);
+        change.retry_at = Some(wait.until);
+        task.retry_at = Some(wait.until);
+        task.budget_wait = Some(Box::new(wait));
+        self.go(change);
+    }
+
+    pub(super) fn budget_lifted(&mut self, scope: &Scope) {
+        let task = &mut *self.task;
+        if task.state == State::Pending && task.budget_wait.as_ref().is_some_and(|wait| wait.scope == *scope)
+        {
+            task.leave_waits(self.now);
+            task.retry_at = None;
+            self.settle();
+        }
+    }
+
+    pub(super) fn warn_of_budget(&mut self, message: String) {
+        let code = NEARLY_SPENT.into();
+        self.log(self.now, Body::Notice { severity: Severity::High, code, message });
     }
 }
 
@@ -188,3 +232,7 @@ impl Step<'_> {
 pub const STOPPING: &str = "budget_reached";
 /// Code of the notice that most of the budget of a task is spent.
 pub const NEARLY_SPENT_BY_TASK: &str = "task_budget_nearly_spent";
+/// Code of the notice that most of the budget of an agent or a namespace is spent.
+pub const NEARLY_SPENT: &str = "budget_nearly_spent";
+/// Reason of the step by which a ready task begins to wait for a budget.
+const BUDGET_SPENT: &str = "budget_spent";

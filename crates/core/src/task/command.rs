@@ -9,6 +9,7 @@ use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, Stat
 use crate::failure::Failure;
 use crate::quota::{CredentialId, ModelAccess};
 use crate::rank::Priority;
+use crate::spending::{BudgetWait, Scope};
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, TaskId, Timestamp, WorkerName};
 
@@ -36,6 +37,8 @@ pub enum Command {
         span_id: [u8; 8],
         /// Limits that the worker's agent sets.
         defaults: Limits,
+        /// What is reserved for it of the budgets of its agent and its namespace, in millionths of a US dollar.
+        reserved: i64,
     },
     /// The worker accepts the assignment.
     Accept(AttemptRef),
@@ -91,7 +94,7 @@ pub enum Command {
         seen: Option<Timestamp>,
         message: String,
     },
-    /// Stops the running attempt, which is not to blame.
+    /// Stops the running attempt, whose budget, or that of its agent or namespace, is spent.
     Stop {
         /// The fence of the assignment.
         fence: Fence,
@@ -150,6 +153,16 @@ pub enum Command {
         /// The task that has ended.
         id: TaskId,
         next: TaskId,
+    },
+    /// The budgets of the task's agent and namespace have no room for it: it waits for the next period.
+    AwaitBudget(BudgetWait),
+    /// A budget may have room again.
+    BudgetLifted {
+        scope: Scope,
+    },
+    /// The task's usage has brought a budget near its limit.
+    WarnOfBudget {
+        message: String,
     },
     /// The task is part of a dependency cycle.
     Cycle {

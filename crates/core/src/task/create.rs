@@ -43,6 +43,7 @@ impl Task {
             away: Duration::ZERO,
             cooled: Duration::ZERO,
             quota: None,
+            budget_wait: None,
             queued_at: None,
             started_at: None,
             ended_at: None,

@@ -1,13 +1,16 @@
 //! Explanation of why a task is not running: causes from its record, then from the scheduler's view of workers and
 //! queues.
 
+mod limits;
 mod unavailable;
 
 use std::collections::BTreeMap;
 
+pub use self::limits::of_quota;
 use super::{DependencyState, Desired, Refusal, State, Task};
 use crate::failure::Failure;
-use crate::quota::{self, CredentialId};
+use crate::quota::CredentialId;
+use crate::spending::BudgetWait;
 use crate::target::Target;
 use crate::{AgentName, TaskId, Timestamp, WorkerName};
 
@@ -35,6 +38,8 @@ pub enum Wait {
         limit: String,
         until: Timestamp,
     },
+    /// Budget of its agent or namespace that has no room for it.
+    Budget(BudgetWait),
     Suspended,
 }
 
@@ -64,9 +69,12 @@ impl Task {
             waits.push(Wait::AgentMissing(agent.to_string()));
         }
         waits.extend(self.not_before.map(Wait::StartTime));
-        waits.extend(self.retry_at.map(|until| match &self.quota {
-            Some(quota) => Wait::Quota { credential: quota.credential, limit: quota.limit.clone(), until },
-            None => Wait::RetryDelay(until),
+        waits.extend(self.retry_at.map(|until| match (&self.quota, &self.budget_wait) {
+            (Some(quota), _) => {
+                Wait::Quota { credential: quota.credential, limit: quota.limit.clone(), until }
+            }
+            (None, Some(wait)) => Wait::Budget(BudgetWait::clone(wait)),
+            (None, None) => Wait::RetryDelay(until),
         }));
         waits
     }
@@ -219,28 +227,10 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
             cause("retry_delay", format!("the next attempt starts in {}{why}", seconds(now, at)), hint)
         }
         Wait::Quota { credential, limit, until } => of_quota(credential, &limit, until, now),
+        Wait::Budget(wait) => limits::of_budget(&wait, now),
         Wait::Suspended => {
             cause("suspended", "the task is suspended", "resume it with `rota update TASK --resume`")
         }
-    }
-}
-
-/// Returns the cause for a task whose credential cools down.
-pub fn of_quota(credential: CredentialId, limit: &str, until: Timestamp, now: Timestamp) -> Cause {
-    let wait = seconds(now, until);
-    match limit {
-        quota::INVALID => cause(
-            "credential_rejected",
-            format!("the model API rejects the credential {credential}; it is tried again in {wait}"),
-            "replace the key: the task continues by itself with the new one",
-        ),
-        _ => cause(
-            "rate_limit",
-            format!(
-                "the limit {limit} of the credential {credential} is reached; the task continues in {wait}"
-            ),
-            "wait, use another credential, or raise the limit",
-        ),
     }
 }
 

@@ -26,7 +26,7 @@ pub use attempt::{
     Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_BYTES_OF_TASK,
     MAX_LOGGED_REPORTS, Own, QueueWait,
 };
-pub use budget::{NEARLY_SPENT_BY_TASK, STOPPING, Stopping, Superseded};
+pub use budget::{NEARLY_SPENT, NEARLY_SPENT_BY_TASK, STOPPING, Stopping, Superseded};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
@@ -39,6 +39,7 @@ pub use state::{Desired, State};
 use crate::failure::Failure;
 use crate::quota::{CredentialId, QuotaWait};
 use crate::rank::{self, Priority};
+use crate::spending::BudgetWait;
 use crate::target::{Route, Target};
 use crate::usage::Usage;
 use crate::{AgentName, Fence, Namespace, TaskId, TaskKey, Timestamp, WorkerName, retry};
@@ -178,12 +179,15 @@ pub struct Task {
     /// Time since it became ready in which no worker could have taken it, as far as its queue timeout has asked for it.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub away: Duration,
-    /// Time since it became ready in which it waited for a credential that cools down.
+    /// Time since it became ready in which it waited for a credential that cools down, or for a budget.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub cooled: Duration,
     /// The credential that it waits for, while PENDING.
     #[serde(default, skip_serializing_if = "none")]
     pub quota: Option<Box<QuotaWait>>,
+    /// The budget that it waits for, while PENDING.
+    #[serde(default, skip_serializing_if = "none")]
+    pub budget_wait: Option<Box<BudgetWait>>,
     /// When it last joined the queue; `None` before the first time.
     #[serde(default, skip_serializing_if = "none")]
     pub queued_at: Option<Timestamp>,

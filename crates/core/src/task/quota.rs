@@ -14,16 +14,17 @@ impl Task {
     /// Returns the end of its queue time. A task that has started once has none: it keeps its rank when its worker is
     /// lost, and the time that it ran must not count.
     pub(super) fn queue_deadline(&self) -> Option<Timestamp> {
-        if self.started_at.is_some() || self.quota.is_some() {
+        if self.started_at.is_some() || self.quota.is_some() || self.budget_wait.is_some() {
             return None;
         }
         Some(self.ready_at? + self.queue_timeout()? + self.away + self.cooled)
     }
 
-    /// Ends the wait for a credential.
-    pub(super) fn leave_quota(&mut self, now: Timestamp) {
-        if let Some(wait) = self.quota.take() {
-            self.cooled = self.cooled.saturating_add(now.since(wait.since));
+    /// Ends the wait for a credential or a budget.
+    pub(super) fn leave_waits(&mut self, now: Timestamp) {
+        let (quota, budget) = (self.quota.take(), self.budget_wait.take());
+        for since in quota.map(|wait| wait.since).into_iter().chain(budget.map(|wait| wait.since)) {
+            self.cooled = self.cooled.saturating_add(now.since(since));
         }
     }
 }
@@ -79,7 +80,7 @@ impl Step<'_> {
         if task.state == State::Pending
             && task.quota.as_ref().is_some_and(|wait| wait.credential == credential)
         {
-            task.leave_quota(self.now);
+            task.leave_waits(self.now);
             task.retry_at = None;
             self.settle();
         }

@@ -72,6 +72,7 @@ impl Step<'_> {
             attempt_seq: 0,
             logged_bytes: 0,
             unlogged: false,
+            reserved: 0,
             usage: Usage::default(),
             open_input: Vec::new(),
             paused_at: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::failure::{Class, Failure};
+use rota_core::spending::{BudgetWait, Period, Scope};
 use rota_core::target::Target;
 use rota_core::task::{
     AttemptRef, Body, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, Event,
@@ -88,7 +89,14 @@ pub(crate) fn request(request: &str) -> Item {
 
 pub(crate) fn stop(fence: Fence, requeue: bool) -> Command {
     let failure = Failure::new(Class::Budget, "the budget is spent");
-    Command::Stop { fence, stopping: Stopping { failure, requeue } }
+    let wait = requeue.then(budget_wait);
+    Command::Stop { fence, stopping: Stopping { failure, wait } }
+}
+
+/// A budget that has room again two hours after the start.
+pub(crate) fn budget_wait() -> BudgetWait {
+    let (since, until) = (START, START + secs(7200));
+    BudgetWait { scope: Scope::Namespace, period: Period::Day, since, until }
 }
 
 pub(crate) fn answer(request: &str) -> Command {
@@ -101,6 +109,7 @@ pub(crate) fn assign(name: &str, epoch: u64) -> Command {
         agent: agent("coder"),
         span_id: [255; 8],
         defaults: Limits::default(),
+        reserved: 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use rota_proto::{names, v1};
 
 use super::duration;
-use crate::{Agent, AgentSpec};
+use crate::{Agent, AgentSpec, Budget};
 
 impl Agent {
     /// Converts the agent. `namespace` applies if the manifest has none.
@@ -14,6 +14,16 @@ impl Agent {
             spec: Some(self.spec.to_api()),
             labels: self.metadata.labels.clone(),
             ..Default::default()
+        }
+    }
+}
+
+impl Budget {
+    pub fn to_api(&self) -> v1::Budget {
+        v1::Budget {
+            daily_micro_usd: self.daily_usd.map_or(0, |usd| usd.micro),
+            monthly_micro_usd: self.monthly_usd.map_or(0, |usd| usd.micro),
+            when_exhausted: self.when_exhausted.map_or(0, |value| value.to_api().into()),
         }
     }
 }
@@ -34,6 +44,7 @@ impl AgentSpec {
             reconnect_grace: duration(self.reconnect_grace),
             environment: self.environment.clone(),
             default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
+            budget: self.budget.as_ref().map(Budget::to_api),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
             setup: self.setup.iter().map(crate::WorkspaceCommand::to_api).collect(),
             done_when: self.done_when.as_ref().map(crate::DoneWhen::to_api),

@@ -74,6 +74,12 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
         "!has(self.maxReplicas) || !has(self.spareWorkers) || self.spareWorkers <= self.maxReplicas",
         "spareWorkers must not be above maxReplicas",
     ),
+    (
+        Kind::Agent,
+        "spec.budget",
+        "has(self.dailyUsd) || has(self.monthlyUsd)",
+        "dailyUsd or monthlyUsd is required",
+    ),
     (Kind::Agent, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
     (Kind::Agent, "spec.workspace.git.url", GIT, GIT_MESSAGE),
     (Kind::Task, "", "size(self.metadata.name) <= 63", "the name of a task must have at most 63 characters"),

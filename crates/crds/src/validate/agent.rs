@@ -29,6 +29,14 @@ impl Agent {
         check.duration("idleTimeout", spec.idle_timeout, Duration::ZERO, Duration::from_hours(7 * 24));
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
+        if let Some(budget) = &spec.budget {
+            let limits = [budget.daily_usd, budget.monthly_usd];
+            let limited = limits.iter().flatten().any(|usd| usd.micro > 0);
+            let zero = limits.iter().flatten().any(|usd| usd.micro == 0);
+            check
+                .field("budget")
+                .require(limited && !zero, "dailyUsd or monthlyUsd is required, and must be above 0");
+        }
         check.workspace("workspace", spec.workspace.as_ref());
         let git = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref());
         check.field("workspace").field("git").field("refFrom").require(

@@ -38,6 +38,16 @@ fn valid_manifests_have_no_violations() {
     assert_eq!(violations("Task", "{generateName: build-}", "{}"), [""; 0]);
     let agent = "{runtime: {claude: {}}, replicas: 1, maxReplicas: 3, capabilities: [code]}";
     assert_eq!(violations("Agent", "{name: a, namespace: team-1}", agent), [""; 0]);
+    let budget = "{runtime: {external: {}}, budget: {dailyUsd: '0.50', whenExhausted: Refuse}}";
+    assert_eq!(violations("Agent", "{name: a}", budget), [""; 0]);
+}
+
+#[test]
+fn empty_budget_is_reported() {
+    for budget in ["{}", "{dailyUsd: '0'}", "{dailyUsd: '1', monthlyUsd: '0'}"] {
+        let spec = format!("{{runtime: {{external: {{}}}}, budget: {budget}}}");
+        assert_violation("Agent", "{name: a}", &spec, "spec.budget", "above 0");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rota_core::text::prefix;
 use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
 use rota_proto::causes::{
-    BEHIND, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
+    BEHIND, BUDGET_SPENT, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
     WORKER_BREAKER_OPEN, WORKER_NOT_READY, WORKERS_CANNOT_START,
 };
 use rota_proto::v1::{self, TaskState, WaitReason};
@@ -62,6 +62,7 @@ pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::C
     let message = match cause.code.as_str() {
         START_TIME => until(WaitReason::StartTime).map(|time| format!("the task starts at {time}")),
         RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("the task is retried at {time}")),
+        BUDGET_SPENT => budget_spent(&status),
         NO_FREE_SLOT => Some("all slots of the eligible workers are busy".to_owned()),
         WORKER_BREAKER_OPEN => {
             Some("eligible workers get no tasks after consecutive failures of their own".to_owned())
@@ -70,6 +71,13 @@ pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::C
         _ => None,
     };
     WaitExplanation { reason: camel_case(&cause.code), message: message.unwrap_or(cause.message) }
+}
+
+/// Names the budget that a task waits for, and until when.
+fn budget_spent(status: &v1::TaskStatus) -> Option<String> {
+    let wait = status.waiting.iter().find(|wait| wait.reason() == WaitReason::Budget)?;
+    let Time(until) = wait.until.as_ref().and_then(time)?;
+    Some(format!("{} has no room for the task until {until}, unless running tasks leave some", wait.subject))
 }
 
 /// Returns the part of a message that names a worker and its reason, without the counts before it.

@@ -122,7 +122,13 @@ fn assigned_task() -> Task {
     let (namespace, agent) = agent_key();
     let new = Task::new(TaskId(Uuid::from_u128(1)), namespace, Target::Agent(agent.clone()));
     let (mut task, _) = task::create(Task { agent_known: true, ..new }, now());
-    let command = Command::Assign { to: worker_ref(), agent, span_id: [1; 8], defaults: Limits::default() };
+    let command = Command::Assign {
+        to: worker_ref(),
+        agent,
+        span_id: [1; 8],
+        defaults: Limits::default(),
+        reserved: 0,
+    };
     task.apply(command, now()).unwrap();
     task
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::breaker::{Breaker, State as BreakerState};
+use rota_core::spending::Scope;
 use rota_core::task::State as TaskState;
 use rota_proto::names;
 use rota_proto::num;
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
 use crate::wire::status::{error, invalid};
-use crate::wire::{check, failure, names as wire, time};
+use crate::wire::{budget, check, failure, names as wire, time};
 
 /// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
@@ -200,6 +201,32 @@ impl AdminService for Admin {
         let token = token.map_err(|error| Status::internal(error.to_string()))?;
         let token = token.expose_secret().to_owned();
         Ok(Response::new(v1::IssueWorkerTokenResponse { token, expire_time }))
+    }
+
+    async fn set_namespace_budget(
+        &self,
+        request: Request<v1::SetNamespaceBudgetRequest>,
+    ) -> Result<Response<v1::BudgetStatus>, Status> {
+        let request = request.into_inner();
+        let namespace = wire::parent("name", &request.name)?;
+        let budget = budget::check("budget", request.budget.as_ref())?;
+        let account = self.store.put_budget(namespace.clone(), budget).await?;
+        tracing::info!(%namespace, ?budget, "the budget of a namespace was set");
+        let (_, reserved) = self.demand.agents.accounts().get_or_new(&(namespace, Scope::Namespace));
+        Ok(Response::new(budget::status(&account, &budget, reserved, now())))
+    }
+
+    async fn list_budgets(
+        &self,
+        request: Request<v1::ListBudgetsRequest>,
+    ) -> Result<Response<v1::ListBudgetsResponse>, Status> {
+        let namespace = wire::parent_or_all("parent", &request.into_inner().parent)?;
+        let now = now();
+        let known = self.demand.agents.accounts_of(namespace.as_ref()).into_iter();
+        let budgets = known
+            .map(|((account, reserved), limits)| budget::status(&account, &limits, reserved, now))
+            .collect();
+        Ok(Response::new(v1::ListBudgetsResponse { budgets }))
     }
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {

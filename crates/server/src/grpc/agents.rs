@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pbjson_types::Empty;
 use rota_core::agent::Agent;
+use rota_core::spending;
 use rota_core::task::Loss;
 use rota_core::{AgentName, Namespace};
 use rota_proto::num;
@@ -26,7 +27,7 @@ use crate::demand::{Demand, PoolStatus};
 use crate::keys::AgentKey;
 use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
-use crate::wire::{agent as wire, names};
+use crate::wire::{agent as wire, budget, names};
 
 #[derive(Clone)]
 pub(crate) struct Agents {
@@ -41,10 +42,24 @@ pub(crate) struct Agents {
 
 impl Agents {
     pub(super) fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
-        wire::to_wire(
-            agent,
-            demand::status(pool, self.agents.pools().message(key), &self.demand.breakers.cool_downs_of(key)),
-        )
+        let mut status =
+            demand::status(pool, self.agents.pools().message(key), &self.demand.breakers.cool_downs_of(key));
+        [status.budget, status.namespace_budget] = self.budgets(key, agent);
+        wire::to_wire(agent, status)
+    }
+
+    /// Returns what an agent has spent, and what its namespace has if that has a budget.
+    fn budgets(&self, key: &AgentKey, agent: &Agent) -> [Option<v1::BudgetStatus>; 2] {
+        let (namespace, accounts, now) = (key.0.clone(), self.agents.accounts(), now());
+        let of_agent = (namespace.clone(), spending::Scope::Agent(key.1.clone()));
+        let own = accounts.get(&of_agent);
+        let own = own.or_else(|| (!agent.budget.is_empty()).then(|| accounts.get_or_new(&of_agent)));
+        let all =
+            accounts.get(&(namespace, spending::Scope::Namespace)).filter(|(all, _)| !all.budget.is_empty());
+        [
+            own.map(|(own, reserved)| budget::status(&own, &agent.budget, reserved, now)),
+            all.map(|(all, reserved)| budget::status(&all, &all.budget, reserved, now)),
+        ]
     }
 
     /// Returns an agent with the present status of its pool.

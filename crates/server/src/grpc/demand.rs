@@ -87,6 +87,7 @@ pub(super) fn status(
         running_tasks: num::to_i64(running),
         message,
         cool_downs,
+        ..Default::default()
     }
 }
 

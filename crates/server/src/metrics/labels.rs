@@ -77,6 +77,14 @@ pub(crate) struct Notified {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Budget {
+    pub(crate) namespace: String,
+    /// Name of the agent; empty for the budget of a namespace.
+    pub(crate) agent: String,
+    pub(crate) period: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Opened {
     pub(crate) kind: &'static str,
 }

@@ -21,7 +21,7 @@ use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
 use self::labels::{
-    Agent, Bounds, Class, InState, Model, Notified, Opened, Outcome, Receiver, State, Token, Version,
+    Agent, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, State, Token, Version,
 };
 pub(crate) use self::scrape::Scraper;
 
@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     slots: Gauges<InState>,
     breakers: Gauges<Agent>,
     cool_downs: Gauges<Agent>,
+    budgets: Family<Budget, Gauge<f64, AtomicU64>>,
     breakers_opened: Counter,
     slot_mismatches: Counter,
     undecodable: Counter,
@@ -120,6 +121,7 @@ impl Metrics {
             slots: Family::default(),
             breakers: Family::default(),
             cool_downs: Family::default(),
+            budgets: Family::default(),
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
             undecodable: Counter::default(),
@@ -178,6 +180,14 @@ impl Metrics {
         let help = "Time in seconds until the model credential of an agent may be used again that has reached a limit, or is \
                     rejected; 0 if there is none";
         registry.register("rota_agent_cool_down", seconds(), AGENT, help, &self.cool_downs);
+        let help = "Spent share of the budget of an agent, or of a namespace (no agent), in the current day or month of UTC";
+        registry.register(
+            "rota_budget_used_ratio",
+            None,
+            &["namespace", "agent", "period"],
+            help,
+            &self.budgets,
+        );
         let help = "Circuit breaker openings";
         registry.register("rota_breakers_opened", None, &[], help, &self.breakers_opened);
         let help = "Inconsistencies found in the scheduler's slot accounting; always 0 unless there is a bug";

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::commits::name;
-use super::labels::{Agent, InState, State as StateLabel};
+use super::labels::{Agent, Budget, InState, State as StateLabel};
+use crate::accounts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::WorkerView;
@@ -25,6 +26,8 @@ use crate::store_client::StoreClient;
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Queues whose first task is read per scrape.
 const MAX_QUEUES: usize = 500;
+/// Budgets that have a label.
+const MAX_BUDGETS: usize = 1000;
 
 /// Updates the gauges when the metrics are read.
 #[derive(Clone)]
@@ -126,7 +129,24 @@ impl Scraper {
             gauge.set(gauge.get().max(num::to_i64(left)));
         }
         self.update_workers(snapshot);
+        self.update_budgets();
         self.update_store();
+    }
+
+    fn update_budgets(&self) {
+        self.metrics.budgets.clear();
+        let limited =
+            self.demand.agents.accounts_of(None).into_iter().filter(|(_, budget)| !budget.is_empty());
+        for ((account, _), budget) in limited.take(MAX_BUDGETS) {
+            for (period, used) in accounts::used(&account, &budget, now()) {
+                let label = Budget {
+                    namespace: account.namespace.to_string(),
+                    agent: account.scope.agent().map(ToString::to_string).unwrap_or_default(),
+                    period: period.name(),
+                };
+                self.metrics.budgets.get_or_create(&label).set(used);
+            }
+        }
     }
 
     fn update_store(&self) {

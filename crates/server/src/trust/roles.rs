@@ -96,7 +96,16 @@ mod tests {
         ("rota.v1.AdminService", &["GetSystemStatus", "ListBackgroundTasks"], OPERATORS),
         (
             "rota.v1.AdminService",
-            &["GetLogFilter", "SetLogFilter", "ResetBreaker", "IssueWorkerToken", "Prune", "Backup"],
+            &[
+                "GetLogFilter",
+                "SetLogFilter",
+                "ResetBreaker",
+                "SetNamespaceBudget",
+                "ListBudgets",
+                "IssueWorkerToken",
+                "Prune",
+                "Backup",
+            ],
             ADMINS,
         ),
         (

@@ -14,7 +14,7 @@ use rota_proto::{names, v1, v1::runtime::Kind};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{check, pull_request, spec, time};
+use super::{budget, check, pull_request, spec, time};
 
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
@@ -79,9 +79,11 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
         return Err(invalid(field, "must be from 1 s to 2 min"));
     }
     let defaults = spec::limits("agent.spec.default_limits", spec.default_limits.as_ref())?;
+    let budget = budget::check("agent.spec.budget", spec.budget.as_ref())?;
     let capabilities = spec.capabilities.iter().cloned().collect();
     let kept = v1::Agent { spec: Some(spec), labels: given.labels, ..v1::Agent::default() };
-    Ok(Agent { capabilities, defaults, payload: kept.encode_to_vec().into(), ..named(namespace, name) })
+    let payload = kept.encode_to_vec().into();
+    Ok(Agent { capabilities, defaults, budget, payload, ..named(namespace, name) })
 }
 
 /// Returns an agent of which only the name is known.
@@ -92,6 +94,7 @@ pub(crate) fn named(namespace: Namespace, name: AgentName) -> Agent {
         generation: 0,
         capabilities: BTreeSet::new(),
         defaults: Default::default(),
+        budget: Default::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Bytes::new(),

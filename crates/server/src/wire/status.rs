@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use rota_core::spending::Period;
 use rota_core::task::Rejected;
 use rota_proto::reasons;
 use rota_store::{Error, Refused};
@@ -35,6 +36,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("INPUT_REQUEST_NOT_FOUND", Code::FailedPrecondition, "No pending input request has that id."),
     ("LIMIT_REACHED", Code::ResourceExhausted, "A limit of the system was reached."),
+    (
+        "BUDGET_EXHAUSTED",
+        Code::ResourceExhausted,
+        "The budget of the agent or the namespace is spent, and refuses new tasks.",
+    ),
     (
         "STORE_NEARLY_FULL",
         Code::Unavailable,
@@ -206,6 +212,11 @@ pub(crate) fn refused(refused: Refused) -> Status {
             };
             details.add_bad_request_violation(field, refused.to_string());
             return with("REFERENCE_NOT_FOUND", refused.to_string(), details);
+        }
+        Refused::BudgetSpent(wait) => {
+            let next = if wait.period == Period::Day { "day" } else { "month" };
+            let hint = format!("wait until the next {next} of UTC begins, or raise the budget");
+            return hinted("BUDGET_EXHAUSTED", refused.to_string(), hint);
         }
         Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",

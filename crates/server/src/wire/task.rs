@@ -93,6 +93,7 @@ fn wait(wait: Wait) -> v1::Wait {
         Wait::StartTime(at) => (Reason::StartTime, String::new(), Some(at)),
         Wait::RetryDelay(at) => (Reason::RetryDelay, String::new(), Some(at)),
         Wait::Quota { limit, until, .. } => (Reason::Quota, limit, Some(until)),
+        Wait::Budget(wait) => (Reason::Budget, wait.describe(), Some(wait.until)),
         Wait::Suspended => (Reason::Suspended, String::new(), None),
     };
     v1::Wait { reason: reason.into(), subject: what, until: until.map(time::timestamp) }

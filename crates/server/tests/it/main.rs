@@ -1,6 +1,7 @@
 //! Integration tests of the control plane: whole clusters inside one process.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod agent_budgets;
 mod agents;
 mod api;
 mod artifacts;

@@ -27,6 +27,7 @@ const NAMES: &[&str] = &[
     "rota_notifications_waiting",
     "rota_breaker_state",
     "rota_breakers_opened_total",
+    "rota_budget_used_ratio",
     "rota_build_info",
     "rota_cost_usd_total",
     "rota_dispatch_latency_seconds",
@@ -167,10 +168,14 @@ async fn every_event_is_counted() -> Result<()> {
 }
 
 /// The page, the reference and the list above have the same names. A waiting task adds the age of
-/// its queue, which has no samples while nothing waits.
+/// its queue, which has no samples while nothing waits, and a budget the share of it that is spent.
 async fn assert_names(cluster: &Cluster) -> Result<()> {
     tasks::agent(cluster.client(), "idle", tasks::script([]), &[]).await?;
     tasks::create(cluster.client(), tasks::task("idle")).await?;
+    let (name, budget) =
+        ("namespaces/default".to_owned(), v1::Budget { daily_micro_usd: 1, ..Default::default() });
+    let budget = v1::SetNamespaceBudgetRequest { name, budget: Some(budget) };
+    cluster.client().set_namespace_budget(budget).await?;
     expect_lines(cluster, &[r#"rota_queue_tasks{namespace="default",agent="idle"} 1"#]).await?;
     let (kind, plain) = fetch_page(cluster, "*/*").await?;
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");

@@ -25,6 +25,7 @@ fn put(number: usize) -> Command {
         generation: 0,
         capabilities: Default::default(),
         defaults: Default::default(),
+        budget: Default::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Default::default(),

@@ -42,6 +42,7 @@ fn agent(name: &str) -> Command {
         generation: 0,
         capabilities: [].into(),
         defaults: task::Limits::default(),
+        budget: Default::default(),
         created_at: NOW,
         updated_at: NOW,
         payload: Bytes::new(),

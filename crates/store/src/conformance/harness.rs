@@ -320,6 +320,7 @@ pub(super) fn put_agent(name: &str, payload: &'static str, must_exist: Option<bo
         generation: 0,
         capabilities: ["code".to_owned()].into(),
         defaults: Limits::default(),
+        budget: Default::default(),
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         payload: Bytes::from_static(payload.as_bytes()),

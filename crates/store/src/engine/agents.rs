@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rota_core::spending::Scope;
 use rota_core::task::{State, Task};
 use rota_core::{AgentName, Namespace, Timestamp};
 
@@ -22,7 +23,8 @@ impl<B: Backend> Engine<B> {
             Some(old)
                 if old.payload == agent.payload
                     && old.capabilities == agent.capabilities
-                    && old.defaults == agent.defaults =>
+                    && old.defaults == agent.defaults
+                    && old.budget == agent.budget =>
             {
                 return Ok(Reply::Agent(Arc::clone(old)).into());
             }
@@ -39,6 +41,9 @@ impl<B: Backend> Engine<B> {
         let agent = Arc::new(agent);
         self.write_set.agents.insert(key.clone(), Some(Arc::clone(&agent)));
         self.write_set.agent_changes.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
+        if existing.as_ref().is_none_or(|old| old.budget != agent.budget) {
+            self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())));
+        }
         if existing.is_none_or(|old| old.defaults != agent.defaults) {
             self.update_ready_tasks(&key);
         }
@@ -52,6 +57,7 @@ impl<B: Backend> Engine<B> {
         };
         self.write_set.agents.insert(key.clone(), None);
         self.write_set.agent_changes.push(AgentChange { agent, deleted: true });
+        self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())));
         self.update_ready_tasks(&key);
         Ok(Reply::Deleted.into())
     }

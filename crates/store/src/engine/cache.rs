@@ -105,6 +105,16 @@ impl Waiting {
         self.0.get(key).and_then(|waiters| waiters.stored.as_deref()).unwrap_or_default()
     }
 
+    /// Returns those that wait for an object, as far as they are known, lowest key first, and whether there are more.
+    pub(super) fn present(&self, key: &WaitsKey) -> (Vec<TaskKey>, bool) {
+        let Some(waiters) = self.0.get(key) else { return (Vec::new(), false) };
+        let stored = waiters.stored.iter().flatten().filter(|task| !waiters.removed.contains(task));
+        let mut tasks: Vec<_> = stored.chain(&waiters.added).copied().collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        (tasks, waiters.more)
+    }
+
     pub(super) fn add(&mut self, key: WaitsKey, task: TaskKey) {
         self.0.entry(key).or_default().added.push(task);
     }

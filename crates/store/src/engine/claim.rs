@@ -2,6 +2,7 @@
 
 use rota_core::{RouteId, Timestamp};
 
+use super::budgets::Funds;
 use super::{Answer, Engine};
 use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
@@ -68,7 +69,19 @@ impl<B: Backend> Engine<B> {
                 *cooling += 1;
                 continue;
             }
-            let Some(command) = self.assignment(&claim.namespace, claim.worker.clone()) else { break };
+            let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { break };
+            let reserved = match self.fund(key, &agent, now)? {
+                Funds::Enough(reserved) => reserved,
+                Funds::Waits => {
+                    *cooling += 1;
+                    continue;
+                }
+                Funds::Elsewhere => {
+                    *passed_over = true;
+                    continue;
+                }
+            };
+            let command = self.assignment(&claim.namespace, claim.worker.clone(), agent, reserved);
             let assigned = usize::from(self.apply(key, command, now)?.is_ok());
             *given += assigned;
             claim.slots -= assigned;

@@ -172,10 +172,13 @@ impl<B: Backend> Engine<B> {
             report(entry, &mut commit);
             commit.tasks.push(TaskChange { task, route, before: entry.before, events, revision, dispatch });
         }
+        let accounts = self.changed_accounts();
         let write_set = &mut self.write_set;
         write_set.write_names(&mut changes);
         commit.agents = std::mem::take(&mut write_set.agent_changes);
         commit.cool_downs = std::mem::take(&mut write_set.cool_down_changes);
+        commit.accounts = accounts;
+        changes.accounts = write_set.accounts.values().cloned().collect();
         let recounted = std::mem::take(&mut write_set.recounted).into_iter();
         let count = |route| Some((route, write_set.queues.get(&route)?.count()?));
         commit.queue_counts = recounted.filter_map(count).collect();
@@ -230,6 +233,7 @@ impl<B: Backend> Engine<B> {
                 None => memory.cool_downs.remove(&key),
             };
         }
+        memory.accounts.extend(write_set.accounts);
         for (key, session) in write_set.sessions {
             match session {
                 Some(session) => memory.sessions.insert(key, session),

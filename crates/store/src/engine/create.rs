@@ -3,6 +3,7 @@
 use rota_core::Timestamp;
 use rota_core::task::{self, DependencyKey, DependencyState, State};
 
+use super::budgets::Funds;
 use super::write_set::{Found, KeyOwner};
 use super::{Answer, Engine};
 use crate::{Backend, Create, Error, FollowUp, Refused, WaitKey};
@@ -45,6 +46,9 @@ impl<B: Backend> Engine<B> {
         if let Err(refused) = self.resolve(&mut create)? {
             return Ok(Err(refused));
         }
+        if let Some(refused) = self.refuses(&create.task, now) {
+            return Ok(Err(refused));
+        }
         if let Err(refused) = self.join_thread(&mut create.task)? {
             return Ok(Err(refused));
         }
@@ -82,8 +86,10 @@ impl<B: Backend> Engine<B> {
         if let Some(to) = create.offer
             && self.write_set.get(key).is_some_and(|entry| entry.task.state == State::Queued)
             && !self.cools_down(key, now)?
-            && let Some(assign) = self.assignment(&namespace, to)
+            && let Some(agent) = self.agent_of(&namespace, &to)
+            && let Funds::Enough(reserved) = self.fund(key, &agent, now)?
         {
+            let assign = self.assignment(&namespace, to, agent, reserved);
             // After a rejection the task is in the queue.
             let _ = self.apply(key, assign, now)?;
         }

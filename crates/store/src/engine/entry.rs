@@ -57,6 +57,16 @@ impl Entry {
         }
     }
 
+    /// Returns the agent whose attempt has used what a command reports.
+    pub(super) fn spender(&self, out: &task::Transition) -> Option<AgentName> {
+        let attempt = out.attempt_ended.as_ref().map(|ended| &ended.assignment);
+        let attempt = attempt.or(self.task.assignment.as_ref());
+        // Records of earlier versions do not name it; most tasks do.
+        (out.used_by.clone())
+            .or_else(|| attempt.and_then(|attempt| attempt.agent.clone()))
+            .or_else(|| self.task.agent().cloned())
+    }
+
     /// Records the results of a command for the commit.
     pub(super) fn record(&mut self, out: &mut task::Transition) {
         if self.events.is_empty() {
@@ -71,15 +81,10 @@ impl Entry {
         if let (Some(list), Some(attempt)) = (out.artifacts.take(), current) {
             self.artifacts.push((attempt.attempt, list));
         }
-        let ended = out.attempt_ended.take();
         if !out.used.is_zero() {
-            let attempt = ended.as_ref().map(|ended| &ended.assignment).or(current);
-            // Records of earlier versions do not name it; most tasks do.
-            let agent = (out.used_by.take())
-                .or_else(|| attempt.and_then(|attempt| attempt.agent.clone()))
-                .or_else(|| self.task.agent().cloned());
-            self.usage.push((agent, std::mem::take(&mut out.used)));
+            self.usage.push((self.spender(out), std::mem::take(&mut out.used)));
         }
+        let ended = out.attempt_ended.take();
         if let Some(wait) = out.queue_wait {
             self.queue_waits.push((wait, current.and_then(|current| current.agent.clone())));
         }

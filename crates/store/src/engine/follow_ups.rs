@@ -56,7 +56,10 @@ impl StoredFollowUps {
                 FollowUp::Found { waits, .. } => {
                     self.found.entry(waits.clone()).or_default().insert(number);
                 }
-                FollowUp::Ended { .. } | FollowUp::Cycle { .. } | FollowUp::Lifted { .. } => {}
+                FollowUp::Ended { .. }
+                | FollowUp::Cycle { .. }
+                | FollowUp::Lifted { .. }
+                | FollowUp::Funded { .. } => {}
             }
             self.by_number.insert(number, follow_up);
         }
@@ -69,7 +72,10 @@ impl StoredFollowUps {
                 remove_number(&mut self.agents, (namespace.clone(), name.clone()), number);
             }
             FollowUp::Found { waits, .. } => remove_number(&mut self.found, waits.clone(), number),
-            FollowUp::Ended { .. } | FollowUp::Cycle { .. } | FollowUp::Lifted { .. } => {}
+            FollowUp::Ended { .. }
+            | FollowUp::Cycle { .. }
+            | FollowUp::Lifted { .. }
+            | FollowUp::Funded { .. } => {}
         }
         Some(follow_up)
     }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
+use super::budgets::reservation;
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::{AgentKey, KeyMap, KeySet};
-use crate::{Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Written};
+use crate::{AccountKey, Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Written};
 
 /// A task on a worker.
 #[derive(Debug, Clone)]
@@ -39,6 +41,9 @@ pub(super) struct Memory {
     /// Open sessions, with the agent that each worker serves.
     pub(super) sessions: HashMap<SessionKey, (Epoch, AgentName)>,
     pub(super) cool_downs: BTreeMap<CredentialKey, Arc<CoolDown>>,
+    pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
+    /// What the tasks on workers may still spend of what they have reserved, in millionths of a US dollar.
+    pub(super) reserved: HashMap<AccountKey, i64>,
     pub(super) routes: HashMap<Route, RouteId>,
     /// Routes whose tasks name an agent.
     agent_routes: HashMap<AgentKey, BTreeSet<RouteId>>,
@@ -68,6 +73,9 @@ impl Memory {
                 .collect(),
             cool_downs: (snapshot.cool_downs.into_iter())
                 .map(|one| ((one.namespace.clone(), one.credential), Arc::new(one)))
+                .collect(),
+            accounts: (snapshot.accounts.into_iter())
+                .map(|one| ((one.namespace.clone(), one.scope.clone()), Arc::new(one)))
                 .collect(),
             stored_due: snapshot.next_due,
             last_route: snapshot.last_route,
@@ -174,6 +182,7 @@ impl Memory {
         let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
         if let Some(old) = self.live.remove(&key) {
             let old = old.task;
+            self.reserve(&old, -1);
             if let Some(due) = old.due() {
                 self.timers.remove(&(due, key));
             }
@@ -191,6 +200,19 @@ impl Memory {
         }
     }
 
+    /// Adds what a task on a worker has reserved, or takes it back.
+    fn reserve(&mut self, task: &Task, sign: i64) {
+        let Some((agent, micro)) = reservation(task) else { return };
+        for scope in [Scope::Agent(agent.clone()), Scope::Namespace] {
+            let key = (task.namespace.clone(), scope);
+            let sum = self.reserved.entry(key.clone()).or_default();
+            *sum += sign * micro;
+            if *sum == 0 {
+                self.reserved.remove(&key);
+            }
+        }
+    }
+
     fn leave(&mut self, worker: SessionKey, key: TaskKey) {
         if let Some(tasks) = self.by_worker.get_mut(&worker) {
             tasks.remove(&key);
@@ -201,6 +223,7 @@ impl Memory {
     }
 
     fn keep(&mut self, live: Live) {
+        self.reserve(&live.task, 1);
         let task = &live.task;
         if let Some(assignment) = &task.assignment {
             let worker = (task.namespace.clone(), assignment.worker.clone());

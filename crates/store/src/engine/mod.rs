@@ -8,6 +8,7 @@
 
 mod agents;
 mod away;
+mod budgets;
 mod cache;
 mod claim;
 mod collect;
@@ -204,6 +205,7 @@ impl<B: Backend> Engine<B> {
             Command::EndCoolDown { namespace, credential, force } => {
                 Ok(Ok(self.end_cool_down((namespace, credential), force, now)))
             }
+            Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget))),
             Command::Prune(prune) => self.prune(prune),
         }
     }

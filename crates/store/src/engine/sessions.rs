@@ -135,17 +135,23 @@ impl<B: Backend> Engine<B> {
         known.is_some_and(|(epoch, _)| *epoch == session.epoch)
     }
 
-    /// Returns an assignment to a worker, with the limits of its agent; `None` unless the session is open and the
-    /// worker's newest.
-    pub(super) fn assignment(&mut self, namespace: &Namespace, to: WorkerRef) -> Option<Command> {
+    /// Returns the agent that a worker serves, if the session is its present one.
+    pub(super) fn agent_of(&self, namespace: &Namespace, to: &WorkerRef) -> Option<AgentName> {
         let (epoch, agent) = self.session(&(namespace.clone(), to.worker.clone()))?;
-        if *epoch != to.epoch {
-            return None;
-        }
-        let agent = agent.clone();
+        (*epoch == to.epoch).then(|| agent.clone())
+    }
+
+    /// Returns the command that assigns a task to a worker, with the limits of its agent.
+    pub(super) fn assignment(
+        &mut self,
+        namespace: &Namespace,
+        to: WorkerRef,
+        agent: AgentName,
+        reserved: i64,
+    ) -> Command {
         let known = self.agent(&(namespace.clone(), agent.clone()));
         let defaults = known.map(|known| known.defaults).unwrap_or_default();
-        Some(Command::Assign { to, agent, span_id: self.random(), defaults })
+        Command::Assign { to, agent, span_id: self.random(), defaults, reserved }
     }
 
     /// Returns the tasks on a worker in the current state of the batch, oldest first.

@@ -26,7 +26,8 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Agent { namespace, name, after, end })) => {
                 self.visit_agent(number, (namespace, name), (after, end))
             }
-            Some((number, FollowUp::Lifted { waits })) => self.visit_cooled(number, waits),
+            Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits),
+            Some((number, FollowUp::Funded { waits })) => self.visit_funded(number, waits, now),
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             _ => Ok(()),
         }
@@ -125,7 +126,7 @@ impl<B: Backend> Engine<B> {
         let key = match &waits.1 {
             WaitKey::Id(id) => DependencyKey::Id(*id),
             WaitKey::Alias(alias) => DependencyKey::Alias(alias.clone()),
-            WaitKey::Agent(_) | WaitKey::Credential(_) => {
+            WaitKey::Agent(_) | WaitKey::Credential(_) | WaitKey::Budget(_) => {
                 self.write_set.pending.finish(number, None);
                 return Ok(());
             }
@@ -165,7 +166,7 @@ impl<B: Backend> Engine<B> {
                 }
                 self.write_set.aliases.get(&alias).copied()
             }
-            WaitKey::Agent(_) | WaitKey::Credential(_) => None,
+            WaitKey::Agent(_) | WaitKey::Credential(_) | WaitKey::Budget(_) => None,
         };
         match present {
             Some(present) => Ok(self.load(present)?.is_some().then_some(present)),
@@ -249,13 +250,19 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Resumes tasks that wait for a credential.
-    fn visit_cooled(&mut self, number: Option<u64>, waits: WaitsKey) -> Result<(), Error> {
-        let WaitKey::Credential(credential) = waits.1 else { return Ok(()) };
+    /// Resumes tasks that wait for a credential, or for a budget.
+    fn visit_lifted(&mut self, number: Option<u64>, waits: WaitsKey) -> Result<(), Error> {
+        let resume = match &waits.1 {
+            WaitKey::Credential(credential) => Command::QuotaLifted { credential: *credential },
+            WaitKey::Budget(scope) => Command::BudgetLifted { scope: scope.clone() },
+            WaitKey::Id(_) | WaitKey::Alias(_) | WaitKey::Agent(_) => return Ok(()),
+        };
         let (waiters, more) = self.take_waits(&waits)?;
         self.load_all(&waiters)?;
-        let resume = |waiter| (waiter, Command::QuotaLifted { credential });
-        self.write_set.next.extend(waiters.into_iter().map(resume));
+        self.write_set.next.extend(waiters.into_iter().map(|waiter| (waiter, resume.clone())));
+        if !more {
+            self.no_more_waits(&waits);
+        }
         let rest = more.then_some(FollowUp::Lifted { waits });
         self.write_set.pending.finish(number, rest);
         Ok(())

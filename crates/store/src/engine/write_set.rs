@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{self, Command, State, Task};
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rustc_hash::FxHashMap;
 
+use super::budgets::reservation;
 use super::cache::{Cells, Waiting};
 use super::cycles::CycleSearch;
 use super::entry::Entry;
@@ -20,8 +22,8 @@ use super::prune::PruneCursor;
 use super::queue::{Queue, place};
 use super::{AgentKey, Engine, KeyMap, KeySet};
 use crate::{
-    AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows, IdempotencyRow, Load,
-    NameKey, Refused, ScopedId, Session, SessionKey, Stored, Thread, WaitKey,
+    AccountKey, AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows,
+    IdempotencyRow, Load, NameKey, Refused, ScopedId, Session, SessionKey, Stored, Thread, WaitKey,
 };
 
 /// Owner of an idempotency key.
@@ -46,6 +48,12 @@ pub(super) enum Found {
     Absent,
     /// The record cannot be decoded, for this reason.
     Undecodable(String),
+}
+
+/// Returns the credential or the budget that a task waits for.
+fn waits_for(task: &Task) -> Option<WaitKey> {
+    let budget = task.budget_wait.as_ref().map(|wait| WaitKey::Budget(wait.scope.clone()));
+    task.quota.as_ref().map(|wait| WaitKey::Credential(wait.credential)).or(budget)
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +100,10 @@ pub(super) struct WriteSet {
     /// Cool-downs that the batch changed; `None` for one that is over.
     pub(super) cool_downs: BTreeMap<CredentialKey, Option<Arc<CoolDown>>>,
     pub(super) cool_down_changes: Vec<CoolDownChange>,
+    /// Books that the batch changed.
+    pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
+    /// By how much the batch changes what is reserved, in millionths of a US dollar.
+    pub(super) reserved: BTreeMap<AccountKey, i64>,
     /// Open sessions that the batch changed; `None` for an ended one.
     pub(super) sessions: HashMap<SessionKey, Option<(Epoch, AgentName)>>,
     /// Routes that the batch changed; `None` for a removed one.
@@ -246,7 +258,8 @@ impl<B: Backend> Engine<B> {
         let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Err(self.absent_key(key))) };
         let assigning = matches!(command, Command::Assign { .. });
         let (before, was_on_worker) = (place(&entry.task), entry.task.assignment.is_some());
-        let waited = entry.task.quota.as_ref().map(|wait| wait.credential);
+        let waited = waits_for(&entry.task);
+        let reserved = reservation(&entry.task).map(|(agent, micro)| (agent.clone(), micro));
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
@@ -262,9 +275,9 @@ impl<B: Backend> Engine<B> {
                     entry.revision = Some(write_set.revision);
                     write_set.order.push(key);
                 }
-                let waits = entry.task.quota.as_ref().map(|wait| wait.credential);
+                let waits = waits_for(&entry.task);
                 if waits != waited {
-                    let scoped = |id| (entry.task.namespace.clone(), WaitKey::Credential(id));
+                    let scoped = |waits| (entry.task.namespace.clone(), waits);
                     if let Some(waited) = waited {
                         write_set.waits.remove(scoped(waited), key);
                     }
@@ -277,6 +290,8 @@ impl<B: Backend> Engine<B> {
                     let worker = (entry.task.namespace.clone(), assignment.worker.clone());
                     write_set.assigned_to.entry(worker).or_default().push(key);
                 }
+                self.observe_reservation(reserved, key);
+                self.observe_cost(key, &out, now);
                 self.applied(key, out);
                 Ok(Ok(reply))
             }

@@ -8,7 +8,7 @@ use rota_telemetry::clock;
 
 use super::super::state_of;
 use crate::output::{
-    self, Paint, Table, age, between, cool_downs, micros, moment, money, name, plain_lines, ran, reason,
+    self, Paint, Table, age, between, limits, micros, moment, money, name, plain_lines, ran, reason, spent,
     state, time, wait,
 };
 
@@ -131,7 +131,9 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
         ),
     );
     page.line("Tasks", format!("{} queued, {} running", status.queued_tasks, status.running_tasks));
-    page.line("Limit", cool_downs(&status));
+    page.line("Limit", limits(&status));
+    page.line("Spent", status.budget.as_ref().map(spent).unwrap_or_default());
+    page.line("Of namespace", status.namespace_budget.as_ref().map(spent).unwrap_or_default());
     page.line("Message", &status.message);
     page.line("Spec", format!("\n{}", yaml(&spec)?.trim_end()));
     Ok(page)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rota_proto::v1::{Task, TaskState, TaskStatus, WaitReason};
+use rota_proto::v1::{Task, TaskState, TaskStatus, Wait, WaitReason};
 use serde::Serialize;
 
 use super::section::Section;
@@ -118,7 +118,8 @@ impl Report {
             if !model.is_empty() {
                 spend(&mut models, model.to_owned(), task, &status);
             }
-            if let Some(wait) = status.waiting.iter().find(|wait| wait.reason() == WaitReason::Quota) {
+            let is_limit = |wait: &&Wait| matches!(wait.reason(), WaitReason::Quota | WaitReason::Budget);
+            if let Some(wait) = status.waiting.iter().find(is_limit) {
                 let new = || Limited { limit: wait.subject.clone(), tasks: 0, until: String::new() };
                 let one = limits.entry(wait.subject.clone()).or_insert_with(new);
                 one.tasks += 1;

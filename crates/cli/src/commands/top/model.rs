@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::super::state_of;
 use super::view_options::{ViewOptions, cost};
-use crate::output::{between, cool_downs, moment, name, reason, state, target};
+use crate::output::{between, limits, moment, name, reason, state, target};
 
 /// Maximum number of tasks kept; running tasks are always kept.
 pub const MAX_TASKS: usize = 5000;
@@ -200,7 +200,7 @@ fn pool(agent: &Agent, demand: Option<&Demand>) -> Pool {
         running: demand.running,
         floor,
         ceiling: scaling::ceiling(floor, spec.max_replicas.map(small)),
-        limit: agent.status.as_ref().map(cool_downs).unwrap_or_default(),
+        limit: agent.status.as_ref().map(limits).unwrap_or_default(),
     }
 }
 

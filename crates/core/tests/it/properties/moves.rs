@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
 use rota_core::retry::Policy;
+use rota_core::spending::{BudgetWait, Scope};
 use rota_core::task::{
     AttemptRef, Command, Completion, Dependency, DependencyKey, DependencyState, Desired, EventEffect, Item,
     Limits, Loss, OnFailure, Progress, State, Task,
@@ -66,6 +67,8 @@ enum What {
     AgentDeleted,
     /// Of the current fence, and whether the task is queued again.
     Stop(bool),
+    AwaitBudget,
+    BudgetLifted,
 }
 
 /// A command, and the movement of the clock before it in milliseconds.
@@ -82,7 +85,13 @@ impl Move {
         match &self.what {
             What::Assign(number, epoch, defaults) => {
                 let to = worker(&format!("w{number}"), *epoch);
-                Command::Assign { to, agent: agent("coder"), span_id: [1; 8], defaults: *defaults }
+                Command::Assign {
+                    to,
+                    agent: agent("coder"),
+                    span_id: [1; 8],
+                    defaults: *defaults,
+                    reserved: 0,
+                }
             }
             What::Accept(who) => Command::Accept(who.attempt_of(harness)),
             What::Reject(who) => {
@@ -154,6 +163,11 @@ impl Move {
             What::AgentAppeared(defaults) => appeared(*defaults),
             What::AgentDeleted => Command::AgentDeleted,
             What::Stop(requeue) => stop(harness.task.fence, *requeue),
+            What::AwaitBudget => {
+                let until = harness.now + secs(60);
+                Command::AwaitBudget(BudgetWait { since: harness.now, until, ..budget_wait() })
+            }
+            What::BudgetLifted => Command::BudgetLifted { scope: Scope::Namespace },
         }
     }
 }
@@ -243,6 +257,8 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         3 => limits().prop_map(What::AgentAppeared),
         1 => Just(What::AgentDeleted),
         1 => any::<bool>().prop_map(What::Stop),
+        2 => Just(What::AwaitBudget),
+        1 => Just(What::BudgetLifted),
     ];
     let clock = prop_oneof![6 => 0..3_000i64, 2 => 0..200_000i64, 1 => -100_000..0i64];
     (clock, what).prop_map(|(clock, what)| Move { clock, what })

@@ -1,7 +1,9 @@
 //! Money: each attempt's usage counts once, whenever it is reported, and a task that has spent its budget ends.
 
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{Command, Completion, EventEffect, Limits, STOPPING, State};
+use rota_core::spending::{BudgetWait, Scope};
+use rota_core::task::explain::Wait;
+use rota_core::task::{Assignment, Command, Completion, EventEffect, Limits, STOPPING, State};
 use rota_core::usage::Usage;
 
 use crate::harness::*;
@@ -141,12 +143,57 @@ fn late_usage_stops_the_running_attempt() {
 }
 
 #[test]
-fn stopped_attempt_can_return_to_the_queue() {
+fn spent_budget_of_the_agent_returns_the_task_to_the_queue() {
     let mut harness = Harness::new(plain());
     harness.start();
     harness.apply(stop(harness.task.fence, true));
+    assert_eq!(harness.notices(), [STOPPING]);
     harness.finish(crash());
-    assert_eq!((harness.state(), harness.task.failures), (State::Queued, 0));
+    assert_eq!((harness.state(), harness.task.failures), (State::Pending, 0));
+    assert_eq!(harness.task.waits(), [Wait::Budget(budget_wait())]);
+    harness.wait(secs(7200));
+    assert_eq!((harness.state(), harness.task.budget_wait.is_some()), (State::Queued, false));
     harness.start();
     assert_eq!(harness.task.confirm_by, None);
+}
+
+#[test]
+fn wait_for_a_budget_costs_no_queue_time() {
+    let limits = Limits { queue_timeout: Some(secs(60)), ..Limits::default() };
+    let mut harness = Harness::new(rota_core::task::Task { limits, ..plain() });
+    harness.wait(secs(50));
+    let wait = BudgetWait { since: harness.now, ..budget_wait() };
+    harness.apply(Command::AwaitBudget(wait));
+    assert_eq!(harness.state(), State::Pending);
+    harness.apply(Command::BudgetLifted { scope: Scope::Agent(agent("coder")) });
+    assert_eq!(harness.state(), State::Pending, "of another budget");
+    harness.wait(secs(3000));
+    let ready = harness.task.ready_at;
+    harness.apply(Command::BudgetLifted { scope: Scope::Namespace });
+    assert_eq!((harness.state(), harness.task.ready_at), (State::Queued, ready));
+    harness.wait(secs(9));
+    assert_eq!(harness.state(), State::Queued);
+    harness.wait(secs(2));
+    assert_eq!(harness.state(), State::Failed);
+}
+
+#[test]
+fn reservation_shrinks_with_the_usage() {
+    let mut harness = Harness::new(plain());
+    let mut assign = assign("w1", EPOCH);
+    if let Command::Assign { reserved, .. } = &mut assign {
+        *reserved = 100;
+    }
+    harness.apply(assign);
+    harness.accept();
+    let unspent = |harness: &Harness| harness.task.assignment.as_ref().map(Assignment::unspent);
+    assert_eq!(unspent(&harness), Some(100));
+    harness.report(1, used(70)).unwrap();
+    assert_eq!(unspent(&harness), Some(30));
+    harness.report(2, used(170)).unwrap();
+    assert_eq!(unspent(&harness), Some(0));
+    harness.finish(succeeded());
+    // The end of the task may be what has brought the budget near its limit.
+    harness.apply(Command::WarnOfBudget { message: "most of it".to_owned() });
+    assert_eq!(harness.notices(), ["budget_nearly_spent"]);
 }

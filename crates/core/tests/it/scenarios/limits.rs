@@ -15,7 +15,7 @@ const AGENTS: Limits = Limits {
 };
 
 fn given(to: &str, defaults: Limits) -> Command {
-    Command::Assign { to: worker(to, EPOCH), agent: agent("coder"), span_id: [7; 8], defaults }
+    Command::Assign { to: worker(to, EPOCH), agent: agent("coder"), span_id: [7; 8], defaults, reserved: 0 }
 }
 
 #[test]

@@ -339,7 +339,7 @@ fn consecutive_rejections_back_off() {
     // Jitter: between half and all of the wait.
     let given = |span_id| {
         let (to, agent) = (worker("w1", EPOCH), agent("coder"));
-        Command::Assign { to, agent, span_id, defaults: Limits::default() }
+        Command::Assign { to, agent, span_id, defaults: Limits::default(), reserved: 0 }
     };
     for (span_id, wait) in [([0; 8], 15_000), ([0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0], 22_499)] {
         harness.apply(given(span_id));

@@ -3,6 +3,7 @@
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::rank::Priority;
+use rota_core::spending::{BudgetWait, Scope};
 use rota_core::task::{
     AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, Loss, State,
 };
@@ -21,12 +22,14 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 22] = [
+pub(super) const KINDS: [&str; 25] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
     "Assign",
+    "AwaitBudget",
     "AwaitQuota",
+    "BudgetLifted",
     "ClockJumped",
     "Cycle",
     "DependencyEnded",
@@ -44,6 +47,7 @@ pub(super) const KINDS: [&str; 22] = [
     "Tick",
     "Update",
     "UseModel",
+    "WarnOfBudget",
 ];
 
 /// Names a command. A new one does not compile without an arm here, and fails the tests without a row.
@@ -54,6 +58,9 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::UseModel { .. } => "UseModel",
         Command::AwaitQuota { .. } => "AwaitQuota",
         Command::QuotaLifted { .. } => "QuotaLifted",
+        Command::AwaitBudget(_) => "AwaitBudget",
+        Command::BudgetLifted { .. } => "BudgetLifted",
+        Command::WarnOfBudget { .. } => "WarnOfBudget",
         Command::Reject { .. } => "Reject",
         Command::Report { .. } => "Report",
         Command::KeepArtifacts { .. } => "KeepArtifacts",
@@ -252,6 +259,13 @@ fn others(list: &mut Vec<Asked>) {
     }));
     list.push(asked("", false, |_| Command::QuotaLifted { credential: CREDENTIAL }));
     list.push(asked("", false, |_| Command::ThreadPassedOn { id: id(2), next: id(3) }));
+    list.push(asked("", false, |harness| {
+        let wait = budget_wait();
+        Command::AwaitBudget(BudgetWait { since: harness.now, until: harness.now + secs(3600), ..wait })
+    }));
+    list.push(asked("", false, |_| Command::BudgetLifted { scope: Scope::Namespace }));
+    let message = || "the namespace has spent most of its budget".to_owned();
+    list.push(asked("", false, move |_| Command::WarnOfBudget { message: message() }));
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
     list.push(asked("", false, |_| appeared(Limits::default())));
     list.push(asked("", false, |_| Command::AgentDeleted));

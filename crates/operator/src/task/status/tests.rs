@@ -101,6 +101,23 @@ fn start_time_is_absolute() {
 }
 
 #[test]
+fn spent_budget_is_named_with_its_end() {
+    let mut record = record(TaskState::Pending);
+    let until = Some(pbjson_types::Timestamp { seconds: 86_400, nanos: 0 });
+    let subject = "the daily budget of agent coder".to_owned();
+    record.status.as_mut().unwrap().waiting.push(v1::Wait {
+        reason: WaitReason::Budget.into(),
+        subject,
+        until,
+    });
+    let why = explain_wait(&Task::default(), &record, vec![cause("budget_spent", "or in 9 s")]);
+    assert_eq!(why.reason, "BudgetSpent");
+    assert!(
+        why.message.starts_with("the daily budget of agent coder has no room for the task until 1970-01-02")
+    );
+}
+
+#[test]
 fn conditions_keep_their_transition_time() {
     let mut task = Task::default();
     task.status = Some(build(&task, &record(TaskState::Running), None, Timestamp::from_second(1).unwrap()));

@@ -65,7 +65,7 @@ pub(super) fn change(task: Task, route: RouteId, before: Option<State>, assigned
 
 pub(super) fn assign(task: &mut Task, to: WorkerRef) {
     let agent = agent_name(model::agent(number(&(namespace(), to.worker.clone()))));
-    let command = Command::Assign { to, agent, span_id: [1; 8], defaults: Limits::default() };
+    let command = Command::Assign { to, agent, span_id: [1; 8], defaults: Limits::default(), reserved: 0 };
     task.apply(command, now()).unwrap();
 }
 

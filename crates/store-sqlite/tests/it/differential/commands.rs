@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
+use rota_core::spending::Budget;
 use rota_core::target::Target;
 use rota_core::task::{
     self, AttemptRef, Completion, Dependency, DependencyKey, DependencyState, Desired, EventEffect, Item,
@@ -157,6 +158,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                     timeout: (*payload > 1).then_some(Duration::from_secs(3)),
                     ..Limits::default()
                 },
+                budget: Budget { daily: (*payload > 1).then_some(20), ..Budget::default() },
                 created_at: Timestamp(0),
                 updated_at: Timestamp(0),
                 payload: Bytes::from(vec![*payload]),
@@ -250,7 +252,7 @@ fn command(slot: u8, ask: &Ask, view: &View) -> task::Command {
                 4 => Completion::Failed(Failure::new(Class::RateLimit, "slowly")),
                 _ => Completion::Stopped { by: "SIGTERM".to_owned() },
             },
-            usage: (*completion == 1).then(|| Usage { turns: 3, ..Usage::default() }),
+            usage: (*completion == 1).then(|| Usage { turns: 3, cost_micro_usd: 7, ..Usage::default() }),
             session: if *completion == 3 { "session".to_owned() } else { String::new() },
             jitter: 0.25,
         },
