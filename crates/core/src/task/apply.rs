@@ -150,6 +150,7 @@ impl Step<'_> {
                     worker: assignment.worker.clone(),
                     agent: assignment.agent.clone(),
                     usage: assignment.usage.clone(),
+                    unaccepted: assignment.started_at.is_none(),
                 });
             }
             task.logged_bytes = task.logged_bytes.saturating_add(assignment.logged_bytes);

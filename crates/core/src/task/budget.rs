@@ -37,6 +37,9 @@ pub struct Superseded {
     /// Its usage, as far as the task counts it.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
     pub usage: Usage,
+    /// Whether its worker had not accepted it: it has hardly spent anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unaccepted: bool,
 }
 
 impl Task {
@@ -53,7 +56,7 @@ impl Task {
     /// Returns the failure of a task that has spent its budget.
     pub(super) fn over_budget(&self) -> Option<Failure> {
         let budget = self.budget_micro_usd()?;
-        let used = self.usage.cost_micro_usd + self.assignment.as_ref().map_or(0, |a| a.usage.cost_micro_usd);
+        let used = self.total_usage().cost_micro_usd;
         if used < budget {
             return None;
         }
@@ -72,8 +75,10 @@ impl Task {
     /// Remembers an attempt that leaves its worker without a success.
     pub(super) fn supersede(&mut self, one: Superseded) {
         self.superseded.push(one);
-        let forgotten = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
-        self.superseded.drain(..forgotten);
+        if self.superseded.len() > MAX_SUPERSEDED {
+            let least = self.superseded.iter().position(|one| one.unaccepted);
+            self.superseded.remove(least.unwrap_or_default());
+        }
     }
 }
 

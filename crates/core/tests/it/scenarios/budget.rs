@@ -197,3 +197,33 @@ fn reservation_shrinks_with_the_usage() {
     harness.apply(Command::WarnOfBudget { message: "most of it".to_owned() });
     assert_eq!(harness.notices(), ["budget_nearly_spent"]);
 }
+
+#[test]
+fn assignments_that_were_not_accepted_push_out_no_attempt() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, used(30)).unwrap();
+    let old = harness.live();
+    harness.lose(EPOCH);
+    for _ in 0..9 {
+        harness.wait(secs(60));
+        harness.apply(assign("w2", EPOCH));
+        let attempt = harness.live();
+        harness.apply(Command::Reject { attempt, reason: "no room".to_owned() });
+    }
+    harness.apply(Command::Report { attempt: old, first: 2, items: used(50) });
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 50);
+}
+
+#[test]
+fn absurd_late_usage_stops_the_running_attempt() {
+    let mut harness = limited(100);
+    harness.start();
+    let old = harness.live();
+    harness.lose(EPOCH);
+    harness.apply(assign("w2", EPOCH));
+    harness.accept();
+    harness.report(1, used(1)).unwrap();
+    harness.apply(Command::Report { attempt: old, first: 1, items: used(i64::MAX) });
+    assert_eq!(harness.notices(), [STOPPING]);
+}
