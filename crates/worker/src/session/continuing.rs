@@ -20,7 +20,8 @@ use crate::git::{self, Delivery, GitError, Unrestored};
 use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
-/// Whether the last attempt was cut off. One that has failed by itself would fail in the same way: the next one starts over.
+/// Whether the last attempt was cut off, also by a budget of its agent or namespace: one that has spent its own has no next attempt.
+/// One that has failed by itself would fail in the same way: the next one starts over.
 fn was_cut_off(checkpoints: &Checkpoints) -> bool {
     let class = checkpoints.last_failure.as_ref().map(rota_proto::v1::Failure::class);
     !matches!(
@@ -28,7 +29,6 @@ fn was_cut_off(checkpoints: &Checkpoints) -> bool {
         Some(
             FailureClass::Agent
                 | FailureClass::Refusal
-                | FailureClass::Budget
                 | FailureClass::Invalid
                 | FailureClass::Protocol
                 | FailureClass::Checks

@@ -12,6 +12,8 @@ use super::Conversation;
 
 /// Time after which the CLI is asked again, if no message has ended since.
 const INTERVAL: Duration = Duration::from_secs(20);
+/// Consecutive requests without an answer after which the CLI is taken not to know them.
+const MAX_UNANSWERED: u32 = 3;
 /// Prefix of the ids of requests.
 const REQUEST: &str = "rota-usage-";
 
@@ -21,6 +23,8 @@ pub(super) struct LiveUsage {
     asked_at: Instant,
     /// Whether the CLI has not answered the last request yet.
     waits: bool,
+    /// Consecutive requests that the CLI has not answered.
+    unanswered: u32,
     /// Whether the CLI does not know the request.
     refused: bool,
     /// What the last event has reported.
@@ -29,7 +33,7 @@ pub(super) struct LiveUsage {
 
 impl Default for LiveUsage {
     fn default() -> Self {
-        Self { requests: 0, asked_at: Instant::now(), waits: false, refused: false, sent: None }
+        Self { requests: 0, asked_at: Instant::now(), waits: false, unanswered: 0, refused: false, sent: None }
     }
 }
 
@@ -49,7 +53,12 @@ impl Conversation {
     pub(super) fn request_usage(&mut self) {
         let live = &mut self.live_usage;
         live.asked_at = Instant::now();
-        if !live.refused {
+        live.unanswered += u32::from(live.waits);
+        if live.unanswered >= MAX_UNANSWERED && !live.refused {
+            live.refused = true;
+            self.record.usage_totals.unanswered();
+            self.report_usage();
+        } else if !live.refused {
             live.requests += 1;
             live.waits = true;
             let id = format!("{REQUEST}{}", live.requests);
@@ -58,11 +67,14 @@ impl Conversation {
     }
 
     pub(super) fn usage_response(&mut self, response: Response) {
-        self.live_usage.waits = false;
+        (self.live_usage.waits, self.live_usage.unanswered) = (false, 0);
         let session = response.response.and_then(|answer| answer.session);
         match session.filter(|_| response.subtype == "success") {
             Some(session) => self.record.usage_totals.session(session.model_usage),
-            None => self.live_usage.refused = true,
+            None => {
+                self.live_usage.refused = true;
+                self.record.usage_totals.unanswered();
+            }
         }
         self.report_usage();
     }

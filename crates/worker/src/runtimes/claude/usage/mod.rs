@@ -25,6 +25,8 @@ pub(super) struct UsageTotals {
     earlier: Usage,
     /// Totals of the session before what is not confirmed yet. Those of a resumed session begin with its earlier attempts.
     base: Option<Models>,
+    /// Whether the CLI reports totals on request: its own costs are not mixed with estimates, since usage only grows.
+    answers: bool,
     /// Not confirmed, as the CLI reports it.
     reported: Models,
     /// Not confirmed, according to its messages.
@@ -40,10 +42,16 @@ impl UsageTotals {
 
     /// Takes the totals of the session, which the CLI has reported on request. The first are those before the first turn.
     pub(super) fn session(&mut self, totals: Models) {
+        self.answers = true;
         match &self.base {
             None => self.base = Some(totals),
             Some(base) => self.reported = difference(&totals, base),
         }
+    }
+
+    /// Takes in that the CLI answers no more requests: its messages are followed instead.
+    pub(super) fn unanswered(&mut self) {
+        self.answers = false;
     }
 
     /// Takes a part of a message, or its end. Returns whether a message has ended.
@@ -79,7 +87,7 @@ impl UsageTotals {
 
     /// Returns the sums, once there is something to count.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let since = if self.reported.is_empty() { self.streamed.models() } else { &self.reported };
+        let since = self.since();
         let partial = !since.is_empty();
         if !self.any && !partial {
             return None;
@@ -92,15 +100,14 @@ impl UsageTotals {
         let cost = |(model, usage): (&String, &ModelUsage)| self.cost_usd(model, usage);
         let main = models.iter().max_by(|a, b| cost(*a).total_cmp(&cost(*b)));
         let earlier = &self.earlier;
+        let plus = |earlier: i64, sum: f64| earlier.saturating_add(sum as i64);
         let turns = if partial { self.streamed.turns() } else { 0 };
         Some(Usage {
-            input_tokens: earlier.input_tokens + sum(|usage| usage.input_tokens) as i64,
-            output_tokens: earlier.output_tokens + sum(|usage| usage.output_tokens) as i64,
-            cache_read_tokens: earlier.cache_read_tokens + sum(|usage| usage.cache_read_input_tokens) as i64,
-            cache_write_tokens: earlier.cache_write_tokens
-                + sum(|usage| usage.cache_creation_input_tokens) as i64,
-            cost_micro_usd: earlier.cost_micro_usd
-                + (models.iter().map(cost).sum::<f64>() * 1e6).round() as i64,
+            input_tokens: plus(earlier.input_tokens, sum(|usage| usage.input_tokens)),
+            output_tokens: plus(earlier.output_tokens, sum(|usage| usage.output_tokens)),
+            cache_read_tokens: plus(earlier.cache_read_tokens, sum(|usage| usage.cache_read_input_tokens)),
+            cache_write_tokens: plus(earlier.cache_write_tokens, sum(|usage| usage.cache_creation_input_tokens)),
+            cost_micro_usd: plus(earlier.cost_micro_usd, (models.iter().map(cost).sum::<f64>() * 1e6).round()),
             turns: earlier.turns.saturating_add(self.turns).saturating_add(turns),
             model: main.map_or_else(|| earlier.model.clone(), |(model, _)| model.clone()),
             partial,
@@ -109,12 +116,18 @@ impl UsageTotals {
 
     /// Returns the models without a price, of which the CLI reports no cost either, each once.
     pub(super) fn unpriced(&mut self) -> Vec<String> {
-        let all = self.models.iter().chain(&self.reported).chain(self.streamed.models());
+        let all = self.models.iter().chain(self.since());
         let unknown = all.filter(|(model, usage)| !usage.is_priced() && self.prices.of(model).is_none());
         let unknown: BTreeSet<_> = unknown.map(|(model, _)| model.clone()).collect();
         let new: Vec<_> = unknown.difference(&self.unpriced).cloned().collect();
         self.unpriced.extend(new.iter().cloned());
         new
+    }
+
+    /// Returns what is not confirmed.
+    fn since(&self) -> &Models {
+        let reports = self.answers || !self.reported.is_empty();
+        if reports { &self.reported } else { self.streamed.models() }
     }
 
     /// Returns the cost of a model: by the user's own price, else as the CLI reports it, else by the list.
@@ -238,6 +251,20 @@ mod tests {
         assert_eq!((totals.unpriced(), totals.unpriced()), (vec!["else".to_owned()], vec![]));
         totals.add(&line(json!({"num_turns": 1, "modelUsage": {"big": of(5, 0.5)}})));
         assert_eq!(totals.usage().unwrap().cost_micro_usd, 500_000, "the result is exact");
+    }
+
+    #[test]
+    fn message_in_progress_is_not_estimated_where_the_cli_reports_costs() {
+        let event = |event: serde_json::Value| serde_json::from_value::<StreamEvent>(event).unwrap();
+        let mut totals = UsageTotals::default();
+        totals.session(session(json!({"big": of(1000, 9.0)})));
+        let message = json!({"id": "m1", "model": "unheard-of", "usage": {"output_tokens": 100}});
+        totals.stream(event(json!({"type": "message_start", "message": message})), None);
+        totals.session(session(json!({"big": of(1000, 9.0)})));
+        assert_eq!((totals.usage(), totals.unpriced()), (None, vec![]), "it would be the dearest price");
+        totals.unanswered();
+        assert!(totals.usage().unwrap().cost_micro_usd > 0);
+        assert_eq!(totals.unpriced(), ["unheard-of"]);
     }
 
     #[test]
