@@ -114,6 +114,11 @@ impl Class {
         )
     }
 
+    /// Whether another model may do better.
+    pub fn may_be_of_model(self) -> bool {
+        matches!(self, Self::Agent | Self::Checks | Self::Hang)
+    }
+
     /// Returns the reaction to a failure of this class.
     pub fn recovery(self) -> Recovery {
         match self {

@@ -77,6 +77,9 @@ pub struct Run {
     /// Maximum number of attempts, the first included
     #[arg(long, value_name = "COUNT")]
     pub max_attempts: Option<i32>,
+    /// Model of the attempts after one that failed by its work; may be repeated, for the attempts after two, three and so on
+    #[arg(long, value_name = "NAME")]
+    pub escalate: Vec<String>,
     /// Model, for agents of the claude runtime
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -212,7 +215,11 @@ impl Run {
             budget_usd: self.budget_usd,
             ..Limits::default()
         };
-        let retry = RetryPolicy { max_attempts: self.max_attempts, ..RetryPolicy::default() };
+        let retry = RetryPolicy {
+            max_attempts: self.max_attempts,
+            escalate: self.escalate.clone(),
+            ..RetryPolicy::default()
+        };
         let claude =
             self.model.clone().map(|model| ClaudeRuntime { model: Some(model), ..Default::default() });
         let command = self.command.then(|| CommandRuntime { argv: self.argv.clone(), ..Default::default() });

@@ -160,7 +160,11 @@ impl Step<'_> {
             if assignment.started_at.is_some() || change.failure.is_some() {
                 task.last_failure = change.failure.clone().map(Box::new);
             }
-            if change.failure.as_ref().is_some_and(|failure| failure.class.is_own_end()) {
+            // A budget of the agent or the namespace has only cut it off.
+            let is_own = |failure: &Failure| {
+                failure.class.is_own_end() && (failure.class != Class::Budget || task.state.is_final())
+            };
+            if change.failure.as_ref().is_some_and(is_own) {
                 task.concluded = assignment.attempt;
             }
             let ended = EndedAttempt::new(from, &change, assignment, task.fence, self.now);

@@ -56,6 +56,7 @@ impl Task {
             lost: None,
             last_worker: None,
             failures: 0,
+            own_failures: 0,
             waits: 0,
             worker_losses: 0,
             superseded: Vec::new(),

@@ -4,6 +4,7 @@
 mod apply;
 mod attempt;
 mod budget;
+mod clocks;
 mod command;
 mod create;
 mod dependency;
@@ -235,6 +236,9 @@ pub struct Task {
     /// Failed attempts that count against the retry policy.
     #[serde(default)]
     pub failures: u32,
+    /// Those of them after which another model may do better.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub own_failures: u32,
     /// Rate-limited attempts, which do not.
     #[serde(default)]
     pub waits: u32,
@@ -332,39 +336,9 @@ impl Task {
         self.assignment.as_ref().map_or(self.attempts, |assignment| assignment.attempt)
     }
 
-    /// Total time of all attempts on workers, without the time for which they wait for a person.
-    pub fn timeout(&self) -> Duration {
-        self.limits.timeout.or(self.defaults.timeout).unwrap_or(DEFAULT_TIMEOUT)
-    }
-
-    /// Longest time from ready to started; `None` for no limit.
-    pub fn queue_timeout(&self) -> Option<Duration> {
-        self.limits.queue_timeout.or(self.defaults.queue_timeout)
-    }
-
-    /// Time between the request to stop and the kill.
-    pub fn cancel_grace(&self) -> Duration {
-        self.limits.cancel_grace.or(self.defaults.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE)
-    }
-
     /// Whether the task is left to other workers. Not for long: they may be busy for hours.
     pub fn avoids(&self, worker: &WorkerName, now: Timestamp) -> bool {
         self.avoid.as_ref() == Some(worker) && self.queued_at.is_some_and(|at| now < at + AVOID_TIME)
-    }
-
-    /// Returns what is left of its total time for the next attempt, or for the current one since its start.
-    pub fn time_left(&self) -> Duration {
-        self.timeout().saturating_sub(self.worked)
-    }
-
-    /// Returns the end of its total time; `None` while no attempt works: it waits for a person, or only stores what is left.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
-        if assignment.work_ended {
-            return None;
-        }
-        let started = assignment.started_at.unwrap_or(assignment.at);
-        Some(started + self.time_left() + assignment.paused)
     }
 
     /// Returns when [`Command::Tick`] next has an effect; `None` for a task that only waits for others, or for a person.

@@ -329,6 +329,7 @@ impl Step<'_> {
         let wait = match decision {
             Decision::Retry(wait) => {
                 task.failures = failures;
+                task.own_failures += u32::from(failure.class.may_be_of_model());
                 wait
             }
             Decision::Wait(wait) => {

@@ -143,6 +143,7 @@ impl RetryPolicy {
             max_worker_losses: self.max_worker_losses,
             initial_backoff: duration(self.initial_backoff),
             max_backoff: duration(self.max_backoff),
+            escalate: self.escalate.clone(),
         }
     }
 }

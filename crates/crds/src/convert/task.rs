@@ -112,7 +112,7 @@ spec:
   priority: HIGH
   desiredState: Suspended
   limits: {timeout: 5m, silenceTimeout: 1m, queueTimeout: 1h, cancelGrace: 3s, maxTurns: 9, budgetUsd: '0.50'}
-  retry: {maxAttempts: 2, maxWorkerLosses: 0, initialBackoff: 1s, maxBackoff: 2s}
+  retry: {maxAttempts: 2, maxWorkerLosses: 0, initialBackoff: 1s, maxBackoff: 2s, escalate: [sonnet, opus]}
   startTime: 2030-01-01T00:00:00.5Z
   environment: {A: b}
   secrets: {S: t}
@@ -148,7 +148,8 @@ spec:
                     "dependsOn": [{"task": "plan", "onFailure": "ON_DEPENDENCY_FAILURE_CONTINUE"}],
                     "limits": {"timeout": "300s", "silenceTimeout": "60s", "queueTimeout": "3600s",
                         "cancelGrace": "3s", "maxTurns": 9, "budgetMicroUsd": "500000"},
-                    "retry": {"maxAttempts": 2, "maxWorkerLosses": 0, "initialBackoff": "1s", "maxBackoff": "2s"},
+                    "retry": {"maxAttempts": 2, "maxWorkerLosses": 0, "initialBackoff": "1s", "maxBackoff": "2s",
+                        "escalate": ["sonnet", "opus"]},
                     "startTime": "2030-01-01T00:00:00.500+00:00",
                     "environment": {"A": "b"}, "secrets": {"S": "t"},
                     "workspace": {"mode": "WORKSPACE_MODE_KEEP", "path": "w",

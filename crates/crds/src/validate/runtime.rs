@@ -167,6 +167,11 @@ impl Check<'_> {
         check.range("maxWorkerLosses", retry.max_worker_losses, 0, 100);
         check.duration("initialBackoff", retry.initial_backoff, MIN_TIMEOUT, DAY);
         check.duration("maxBackoff", retry.max_backoff, MIN_TIMEOUT, DAY);
+        check.field("escalate").require(retry.escalate.len() <= 8, "must have at most 8 entries");
+        for (index, model) in retry.escalate.iter().enumerate() {
+            let valid = (1..=128).contains(&model.len());
+            check.field("escalate").item(index).require(valid, "must have 1 to 128 bytes");
+        }
         if let (Some(first), Some(most)) = (retry.initial_backoff, retry.max_backoff)
             && most < first
         {

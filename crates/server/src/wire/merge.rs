@@ -16,6 +16,9 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     let of_agent = permission_rules(agent, spec.runtime.as_ref());
     spec.runtime = Some(runtime(agent.runtime.clone().unwrap_or_default(), spec.runtime.take()));
     if let Some(Kind::Claude(claude)) = spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut()) {
+        if let Some(model) = escalated(spec.retry.as_ref(), task) {
+            claude.model.clone_from(model);
+        }
         for rule in of_agent.iter().chain(&task.granted) {
             if !claude.allowed_tools.contains(rule) {
                 claude.allowed_tools.push(rule.clone());
@@ -45,6 +48,13 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     if limits.budget_micro_usd == 0 {
         limits.budget_micro_usd = defaults.budget_micro_usd;
     }
+}
+
+/// Returns the model that the task asks for after attempts that failed by their work.
+fn escalated<'a>(retry: Option<&'a v1::RetryPolicy>, task: &Task) -> Option<&'a String> {
+    let models = &retry?.escalate;
+    let last = usize::try_from(task.own_failures).ok()?.min(models.len());
+    models.get(last.checked_sub(1)?)
 }
 
 /// Returns the rules that people have allowed for the agent. None for a task that allows itself less than the agent does, or has

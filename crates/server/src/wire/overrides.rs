@@ -38,6 +38,11 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     if let Some(Kind::Claude(own)) = own {
         claude::agent_only(base, own)?;
     }
+    let escalates = task.retry.as_ref().map_or(&[][..], |retry| &retry.escalate);
+    // Only Claude has a model that could be another one.
+    if !escalates.is_empty() && !matches!(base, None | Some(Kind::Claude(_))) {
+        return Err(Forbidden { field: "retry.escalate", needed: None });
+    }
     if allowed == v1::Overrides::All {
         return Ok(());
     }
@@ -74,12 +79,15 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     if allowed == v1::Overrides::None {
         let sets_limits = limits.is_some_and(|limits| limits != v1::Limits::default());
         forbid("limits", sets_limits, v1::Overrides::Limits)?;
-        let sets_retry = retry.is_some_and(|retry| retry != v1::RetryPolicy::default());
+        let sets_retry = retry.as_ref().is_some_and(|retry| *retry != v1::RetryPolicy::default());
         forbid("retry", sets_retry, v1::Overrides::Limits)?;
     }
     if let Some(own) = own {
         runtime(base, own)?;
     }
+    let model = if let Some(Kind::Claude(claude)) = base { claude.model.as_str() } else { "" };
+    let others = !model.is_empty() && escalates.iter().any(|other| other != model);
+    forbid_unless_all("retry.escalate", others)?;
     // Who chooses the repository would choose the code that runs.
     let runs_project_code = matches!(base, Some(Kind::Claude(claude)) if claude.runs_project_code());
     let changes = own_workspace.is_some() && *own_workspace != agent.workspace;

@@ -17,6 +17,10 @@ use super::{check, failure, names, pull_request, target, task, time};
 
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_ATTEMPTS: i32 = 100;
+/// Models that a task may escalate to.
+const MAX_ESCALATIONS: usize = 8;
+/// Bytes of the name of such a model.
+const MAX_MODEL: usize = 128;
 const MAX_AGENT_SECRETS: usize = 32;
 const MAX_GLOBS: usize = 64;
 const MAX_GLOB: usize = 256;
@@ -106,7 +110,9 @@ pub(crate) fn check(
         own: Own::of(
             spec.runtime.is_some(),
             !secrets.is_empty(),
-            spec.agent_secrets.is_some() || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
+            spec.agent_secrets.is_some()
+                || spec.retry.as_ref().is_some_and(|retry| !retry.escalate.is_empty())
+                || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
             spec.environment.keys().map(String::as_str),
         ),
         has_secrets: !secrets.is_empty(),
@@ -175,6 +181,14 @@ fn retry(given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {
             ));
         }
         policy.max_worker_losses = losses.unsigned_abs();
+    }
+    check::count(&format!("{field}.escalate"), given.escalate.len(), MAX_ESCALATIONS)?;
+    for (index, model) in given.escalate.iter().enumerate() {
+        let field = format!("{field}.escalate[{index}]");
+        if model.is_empty() {
+            return Err(invalid(field, "must name a model"));
+        }
+        check::length(&field, model, MAX_MODEL)?;
     }
     let initial = time::from_duration(&format!("{field}.initial_backoff"), given.initial_backoff.as_ref())?;
     let most = time::from_duration(&format!("{field}.max_backoff"), given.max_backoff.as_ref())?;

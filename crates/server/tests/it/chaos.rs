@@ -41,6 +41,7 @@ fn random_task(random: &mut StdRng) -> v1::Task {
         max_worker_losses: Some(10),
         initial_backoff: Some(tasks::millis(random.random_range(0..20))),
         max_backoff: Some(tasks::millis(50)),
+        escalate: Vec::new(),
     });
     task
 }

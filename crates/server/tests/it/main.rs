@@ -14,6 +14,7 @@ mod chaos;
 mod claude;
 mod continuation;
 mod dependencies;
+mod escalation;
 mod idempotency;
 mod input;
 mod isolation;

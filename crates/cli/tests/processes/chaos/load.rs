@@ -73,6 +73,7 @@ impl Load {
             max_worker_losses: Some(50),
             initial_backoff: Some(tasks::millis(self.random.random_range(0..20))),
             max_backoff: Some(tasks::millis(50)),
+            escalate: Vec::new(),
         });
         // None of a run comes near them, unless a clock that jumps counts as time on a worker.
         let timeout = Some(tasks::millis(20 * 60 * 1000));

@@ -110,3 +110,14 @@ fn time_to_store_what_is_left_is_no_work() {
     harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
     assert_eq!(late(harness), State::Running);
 }
+
+#[test]
+fn attempt_that_only_stores_what_is_left_has_a_limit() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
+    harness.wait(secs(23 * 3600));
+    assert_eq!(harness.state(), State::Running, "the storage may be down for long");
+    harness.wait(secs(3600));
+    assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Timeout));
+}

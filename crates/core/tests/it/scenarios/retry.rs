@@ -229,3 +229,22 @@ fn silent_worker_is_timed_out() {
     harness.wait(harness.task.cancel_grace() + CONFIRM_SLACK);
     assert_eq!((harness.state(), harness.task.failure.unwrap().class), (State::Failed, Class::Timeout));
 }
+
+#[test]
+fn only_failures_of_the_work_count_for_another_model() {
+    let mut new = plain();
+    new.retry.max_attempts = 10;
+    let mut harness = Harness::new(new);
+    for (class, counted) in [
+        (Class::Agent, 1),
+        (Class::Crash, 1),
+        (Class::Environment, 1),
+        (Class::Overload, 1),
+        (Class::Checks, 2),
+        (Class::Hang, 3),
+    ] {
+        harness.start().finish(failed(class));
+        assert_eq!(harness.task.own_failures, counted, "{class:?}");
+        harness.wait(secs(3600));
+    }
+}

@@ -33,7 +33,14 @@ pub(super) struct LiveUsage {
 
 impl Default for LiveUsage {
     fn default() -> Self {
-        Self { requests: 0, asked_at: Instant::now(), waits: false, unanswered: 0, refused: false, sent: None }
+        Self {
+            requests: 0,
+            asked_at: Instant::now(),
+            waits: false,
+            unanswered: 0,
+            refused: false,
+            sent: None,
+        }
     }
 }
 

@@ -106,8 +106,14 @@ impl UsageTotals {
             input_tokens: plus(earlier.input_tokens, sum(|usage| usage.input_tokens)),
             output_tokens: plus(earlier.output_tokens, sum(|usage| usage.output_tokens)),
             cache_read_tokens: plus(earlier.cache_read_tokens, sum(|usage| usage.cache_read_input_tokens)),
-            cache_write_tokens: plus(earlier.cache_write_tokens, sum(|usage| usage.cache_creation_input_tokens)),
-            cost_micro_usd: plus(earlier.cost_micro_usd, (models.iter().map(cost).sum::<f64>() * 1e6).round()),
+            cache_write_tokens: plus(
+                earlier.cache_write_tokens,
+                sum(|usage| usage.cache_creation_input_tokens),
+            ),
+            cost_micro_usd: plus(
+                earlier.cost_micro_usd,
+                (models.iter().map(cost).sum::<f64>() * 1e6).round(),
+            ),
             turns: earlier.turns.saturating_add(self.turns).saturating_add(turns),
             model: main.map_or_else(|| earlier.model.clone(), |(model, _)| model.clone()),
             partial,
