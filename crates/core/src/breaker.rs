@@ -375,7 +375,7 @@ mod tests {
                 matches!(class, Class::RateLimit | Class::Overload),
                 class == Class::Start,
             ];
-            let own = |program, credentials, choice| Own { program, credentials, choice };
+            let own = |program, credentials, choice| Own { program, credentials, choice, ..Own::default() };
             assert_eq!(counts(true, own(false, false, false)), auth || limit || start, "{class:?}");
             assert_eq!(counts(false, own(false, false, false)), auth || limit, "{class:?}");
             assert_eq!(counts(true, own(true, false, false)), auth || limit, "{class:?}");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retry::{MAX_RESET, MIN_FREE_RESET, MIN_RESET};
+
 /// Class of a failure, which decides the recovery and what the circuit breaker makes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -182,6 +184,17 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Returns the time until the limit ends that the attempt has reached, if the model API named an end that is ahead.
+    pub fn resets_in(&self) -> Option<Duration> {
+        let resets = self.retry_after.filter(|_| self.limit_resets)?.min(MAX_RESET);
+        (resets >= MIN_RESET).then_some(resets)
+    }
+
+    /// Whether the wait for the end of its limit counts as none of the waits that a task has.
+    pub fn waits_free(&self) -> bool {
+        self.resets_in().is_some_and(|resets| resets >= MIN_FREE_RESET)
+    }
+
     /// Returns a failure with the default severity of its class.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         let severity = match class {

@@ -1,8 +1,9 @@
 //! Cool-downs of model credentials: how long the tasks that use a credential wait after the model API limited or rejected
 //! it. Pure; knows no keys, only their hashes, and no workers.
 //!
-//! A limit whose end the API named lasts until then. Otherwise the wait grows from a minute to half an hour, and one task
-//! probes the credential at the end of each wait: [`Phase`].
+//! A limit whose end the API named lasts until then, unless one of the tasks that probe it every hour shows that it is over.
+//! Otherwise the wait grows from a minute to half an hour, and one task probes the credential at the end of each wait:
+//! [`Phase`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Class, Failure};
-use crate::retry::backoff;
+use crate::retry::{MAX_RESET, backoff};
 use crate::text::prefix;
 use crate::{AgentName, Fence, Namespace, TaskId, Timestamp};
 
@@ -24,6 +25,11 @@ pub const MAX_WAIT: Duration = Duration::from_mins(30);
 const MAX_REJECTED_WAIT: Duration = Duration::from_mins(5);
 /// Time after which a probe that has shown nothing is replaced by another.
 pub const PROBE_TIMEOUT: Duration = Duration::from_mins(10);
+/// Longest time between two probes. Also of a limit whose end is known: it may be raised, or the end be wrong.
+pub const PROBE_INTERVAL: Duration = Duration::from_hours(1);
+/// Cool-downs of one namespace, and those among them of credentials that tasks bring along.
+pub const MAX_COOL_DOWNS: usize = 256;
+pub const MAX_OWN_COOL_DOWNS: usize = 192;
 /// Bytes of the name of a limit, and of a message.
 pub const MAX_LIMIT_NAME: usize = 64;
 const MAX_MESSAGE: usize = 512;
@@ -77,21 +83,28 @@ impl From<CredentialId> for String {
 }
 
 /// What the model calls of an attempt use, as its worker reports it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelAccess {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialId>,
-    /// Host or provider of the model API; empty if unknown.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub backend: String,
+    /// The same credential at its back end: another id for each host or provider of the model API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_backend: Option<CredentialId>,
 }
 
 impl ModelAccess {
-    /// Whether neither credential nor back end is known.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// The credential that a cool-down of an attempt would be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsedCredential {
+    pub id: CredentialId,
+    /// Whether the task brought it along. Otherwise it is the agent's, at its back end.
+    pub own: bool,
 }
 
 /// What a waiting task waits for: a credential that cools down.
@@ -102,6 +115,9 @@ pub struct QuotaWait {
     pub limit: String,
     /// Since when the task waits for it.
     pub since: Timestamp,
+    /// When it continues at the latest: the task may be one that tries earlier.
+    #[serde(default)]
+    pub until: Timestamp,
 }
 
 /// A credential that the model API has limited or rejected.
@@ -113,10 +129,14 @@ pub struct CoolDown {
     pub limit: String,
     /// What the API answered last.
     pub message: String,
-    /// Whether the API named the end. If not, tasks probe the credential.
+    /// Whether the API named the end, at which all tasks continue.
     pub reset_known: bool,
     pub since: Timestamp,
+    /// The end, or if it is not known, that of the present wait.
     pub until: Timestamp,
+    /// From when on a task may probe the credential.
+    #[serde(default)]
+    pub probe_at: Timestamp,
     /// Consecutive waits, without a success between them.
     pub waits: u32,
     /// Agents whose tasks have met it with the agent's own credential.
@@ -138,7 +158,7 @@ pub struct Probe {
 /// What a credential may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// No task may use it until this time.
+    /// No task may use it until this time, when one may probe it, or all may use it.
     Cooling(Timestamp),
     /// One task may use it, as a probe.
     Probe,
@@ -170,8 +190,7 @@ impl CoolDown {
             _ if failure.limit.is_empty() => "requests",
             _ => prefix(&failure.limit, MAX_LIMIT_NAME),
         };
-        let reset_known = failure.limit_resets && failure.retry_after.is_some();
-        let requested = failure.retry_after.unwrap_or_default();
+        let requested = failure.retry_after.unwrap_or_default().min(MAX_RESET);
         let mut next = known.cloned().unwrap_or_else(|| Self {
             namespace: namespace.clone(),
             credential,
@@ -180,41 +199,47 @@ impl CoolDown {
             reset_known: false,
             since: now,
             until: now,
+            probe_at: now,
             waits: 0,
             agents: BTreeSet::new(),
             probe: None,
         });
+        // It was running when the wait began, and fails for the same reason.
+        let old = known.is_some_and(|known| assigned_at < known.probe_at);
         let cooling = known.is_some_and(|known| now < known.until);
-        if reset_known {
-            // The longer of two limits holds.
-            let until = now + requested;
-            if cooling && next.reset_known && next.until >= until {
-                return next;
+        let set = |next: &mut Self, reset_known, until| {
+            limit.clone_into(&mut next.limit);
+            prefix(&failure.message, MAX_MESSAGE).clone_into(&mut next.message);
+            (next.reset_known, next.until) = (reset_known, until);
+        };
+        match failure.resets_in() {
+            // Of what attempts report that ran concurrently, the longer limit holds.
+            Some(resets) if old && next.reset_known && next.until >= now + resets => return next,
+            Some(resets) => set(&mut next, true, now + resets),
+            None if old => return next,
+            // The probe failed, and the API did not repeat the end.
+            None if next.reset_known && cooling => {}
+            None => {
+                next.waits = if next.reset_known { 1 } else { next.waits.saturating_add(1) };
+                let most = if failure.class == Class::Auth { MAX_REJECTED_WAIT } else { MAX_WAIT };
+                let wait = backoff(INITIAL_WAIT * 2, most, next.waits, jitter).max(INITIAL_WAIT);
+                set(&mut next, false, now + wait.max(requested));
             }
-            (next.reset_known, next.until) = (true, until);
-        } else if cooling || known.is_some_and(|known| assigned_at < known.until) {
-            // It was running when the wait began, and fails for the same reason.
-            return next;
-        } else {
-            next.waits = if next.reset_known { 1 } else { next.waits.saturating_add(1) };
-            let most = if failure.class == Class::Auth { MAX_REJECTED_WAIT } else { MAX_WAIT };
-            let wait = backoff(INITIAL_WAIT * 2, most, next.waits, jitter).max(INITIAL_WAIT);
-            (next.reset_known, next.until) = (false, now + wait.max(requested));
         }
-        limit.clone_into(&mut next.limit);
-        prefix(&failure.message, MAX_MESSAGE).clone_into(&mut next.message);
+        next.probe_at = if next.reset_known { next.until.min(now + PROBE_INTERVAL) } else { next.until };
         next.probe = None;
         next
     }
 
     /// Returns what the credential may be used for.
     pub fn phase(&self, now: Timestamp) -> Phase {
-        match &self.probe {
-            _ if now < self.until => Phase::Cooling(self.until),
-            _ if self.reset_known => Phase::Over,
-            Some(probe) if now < probe.since + PROBE_TIMEOUT => {
-                Phase::ProbeInFlight(probe.since + PROBE_TIMEOUT)
-            }
+        if self.reset_known && now >= self.until {
+            return Phase::Over;
+        }
+        match self.probe.map(|probe| probe.since + PROBE_TIMEOUT) {
+            Some(end) if now < end && self.reset_known => Phase::ProbeInFlight(end.min(self.until)),
+            Some(end) if now < end => Phase::ProbeInFlight(end),
+            _ if now < self.probe_at => Phase::Cooling(self.probe_at),
             _ => Phase::Probe,
         }
     }
@@ -222,6 +247,8 @@ impl CoolDown {
     /// Returns until when a task waits that would use the credential now; `None` if it may.
     pub fn wait(&self, now: Timestamp) -> Option<Timestamp> {
         match self.phase(now) {
+            // The next task that comes may probe it.
+            Phase::Cooling(_) | Phase::ProbeInFlight(_) if self.reset_known => Some(self.until),
             Phase::Cooling(until) | Phase::ProbeInFlight(until) => Some(until),
             Phase::Probe | Phase::Over => None,
         }
@@ -229,7 +256,13 @@ impl CoolDown {
 
     /// Whether an attempt that worked shows that the credential does again: not one that was running when the wait began.
     pub fn is_disproved_by(&self, assigned_at: Timestamp) -> bool {
-        assigned_at >= self.until
+        assigned_at >= self.probe_at
+    }
+
+    /// Lets a task probe the credential now.
+    pub fn probe_now(&mut self, now: Timestamp) {
+        self.probe_at = self.probe_at.min(now);
+        self.probe = None;
     }
 }
 
@@ -271,7 +304,7 @@ mod tests {
         let week = 7 * 24 * 3600;
         let cool_down = after(None, &limited(Some(week), "seven_day"), 0, 10);
         assert_eq!((cool_down.until, cool_down.limit.as_str()), (at(10 + week as i64), "seven_day"));
-        assert_eq!(cool_down.phase(at(9 + week as i64)), Phase::Cooling(cool_down.until));
+        assert_eq!(cool_down.wait(at(11)), Some(cool_down.until));
         assert_eq!(cool_down.phase(cool_down.until), Phase::Over);
         // Another attempt of the same credential reports a shorter one.
         assert_eq!(after(Some(&cool_down), &limited(Some(60), "five_hour"), 0, 20), cool_down);
@@ -301,6 +334,45 @@ mod tests {
         cool_down.probe = Some(Probe { task: TaskId(uuid::Uuid::nil()), fence: Fence(1), since: at(120) });
         assert_eq!(cool_down.wait(at(120)), Some(at(720)));
         assert_eq!(cool_down.phase(at(720)), Phase::Probe);
+    }
+
+    #[test]
+    fn named_reset_is_probed_every_hour() {
+        let (hour, day) = (3600_i64, 24 * 3600_i64);
+        let limited = |seconds: Option<i64>| limited(seconds.map(|seconds| seconds as u64), "seven_day");
+        let mut cool_down = after(None, &limited(Some(7 * day)), 0, 0);
+        for probes in 1..=5 {
+            let now = probes * hour;
+            assert_eq!(cool_down.phase(at(now - 1)), Phase::Cooling(at(now)));
+            assert_eq!(cool_down.phase(at(now)), Phase::Probe);
+            // With the end, with another, or without one.
+            let failure = match probes {
+                1 => limited(Some(7 * day - now)),
+                2 => limited(Some(2 * day)),
+                _ => limited(None),
+            };
+            cool_down = after(Some(&cool_down), &failure, now, now);
+            let end = if probes == 1 { 7 * day } else { 2 * hour + 2 * day };
+            assert_eq!((cool_down.until, cool_down.reset_known), (at(end), true));
+        }
+        let mut early = cool_down.clone();
+        early.probe_now(at(5 * hour + 1));
+        assert_eq!((early.phase(at(5 * hour + 1)), early.until), (Phase::Probe, cool_down.until));
+    }
+
+    #[test]
+    fn resets_are_bounded_and_ahead() {
+        let most = after(None, &limited(Some(u64::MAX), "x"), 0, 0);
+        assert_eq!(most.until, at(32 * 24 * 3600));
+        // One that has passed is no end: the waits grow.
+        let mut last = after(None, &limited(Some(1), "five_hour"), 0, 0);
+        for waits in 2..=5 {
+            let now = last.until.0 / 1_000_000;
+            let next = after(Some(&last), &limited(Some(1), "five_hour"), now, now);
+            assert_eq!((next.waits, next.reset_known), (waits, false));
+            assert!(next.until.since(at(now)) > last.until.since(last.since) / 2);
+            last = next;
+        }
     }
 
     #[test]

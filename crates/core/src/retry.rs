@@ -12,6 +12,13 @@ pub const MAX_WAITS: u32 = 100;
 /// Largest wait that a failing side may request, but for the end of a limit that it named; jitter adds up to a tenth.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest time to the end of a limit: longer than the period of any, so that only nonsense is cut.
+pub const MAX_RESET: Duration = Duration::from_hours(32 * 24);
+/// Shortest time to the end of a limit. One that comes earlier has probably passed, by another clock.
+pub const MIN_RESET: Duration = Duration::from_secs(3);
+/// Time to the end of a limit from which on the wait for it is none of the waits that a task has.
+pub const MIN_FREE_RESET: Duration = Duration::from_mins(1);
+
 /// Retry policy of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -55,7 +62,7 @@ impl Policy {
             Recovery::Credentials if own.choice && waits > MAX_WAITS => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
-            Recovery::Wait if waits > MAX_WAITS && !failure.limit_resets => Decision::Stop,
+            Recovery::Wait if waits > MAX_WAITS && !failure.waits_free() => Decision::Stop,
             Recovery::Wait | Recovery::Credentials => Decision::Wait(self.after(failure, waits, jitter)),
         }
     }
@@ -63,9 +70,9 @@ impl Policy {
     fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
         let backoff = self.backoff(count, jitter);
         failure.retry_after.map_or(backoff, |requested| {
-            if failure.limit_resets {
+            if let Some(resets) = failure.resets_in() {
                 // Slots bound how many tasks start then.
-                return requested.max(backoff / 2);
+                return resets.max(backoff / 2);
             }
             let requested = requested.min(MAX_RETRY_AFTER);
             // Never earlier than requested, and not for all callers at the same time.
@@ -113,7 +120,7 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             let [none, choice, all] = [(false, false), (false, true), (true, false)]
-                .map(|(credentials, choice)| Own { credentials, choice, program: false });
+                .map(|(credentials, choice)| Own { credentials, choice, ..Own::default() });
             let first = policy.decide(&failure, 1, 1, none, 0.5);
             match class.recovery() {
                 Recovery::Retry | Recovery::Elsewhere => {
@@ -148,6 +155,19 @@ mod tests {
             failure.retry_after = Some(wait);
             let decided = Policy::default().decide(&failure, 1, 1, Own::default(), 1.0);
             assert_eq!(decided, Decision::Wait(wait), "no cap, no jitter");
+        }
+        failure.retry_after = Some(Duration::from_secs(u64::MAX));
+        assert_eq!(Policy::default().decide(&failure, 1, 1, Own::default(), 1.0), Decision::Wait(MAX_RESET));
+    }
+
+    #[test]
+    fn resets_that_have_passed_end_the_task_in_time() {
+        let mut failure = Failure::new(Class::RateLimit, "x");
+        failure.limit_resets = true;
+        for (seconds, ends) in [(1, true), (30, true), (3600, false)] {
+            failure.retry_after = Some(Duration::from_secs(seconds));
+            let decided = Policy::default().decide(&failure, 1, MAX_WAITS + 1, Own::default(), 1.0);
+            assert_eq!(decided == Decision::Stop, ends, "{seconds}");
         }
     }
 }

@@ -39,6 +39,13 @@ pub fn id(key: &[u8], credential: &str) -> String {
     mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Returns the id of a credential at a back end, of which the API may have limits of its own.
+pub fn at_backend(key: &[u8], id: [u8; 8], backend: &str) -> [u8; 8] {
+    let mut at = [0; 8];
+    at.copy_from_slice(&mac(key, &[&id, b"@", backend.as_bytes()])[..8]);
+    if backend.is_empty() { id } else { at }
+}
+
 /// Returns the model credential that programs use by an environment; `None` if it is in none of its variables.
 pub fn of_environment<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
     let (_, variables) = credentials(Provider::of(&get));
@@ -101,5 +108,8 @@ mod tests {
         assert_eq!(id(&one, "a"), id(&one, "a\n"), "a file may end with a line feed");
         assert_ne!(id(&one, "a"), id(&one, "b"));
         assert_ne!(id(&one, "a"), id(&two, "a"));
+        let [bare, here, there] = ["", "here", "there"].map(|backend| at_backend(&one, [7; 8], backend));
+        assert_eq!(bare, [7; 8]);
+        assert!(here != bare && here != there && here != at_backend(&two, [7; 8], "here"));
     }
 }

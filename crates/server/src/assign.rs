@@ -99,7 +99,7 @@ pub(crate) fn assign(
             thread: task.thread.is_some(),
         }),
         credential_key: sealer.credential_key(&task.namespace).to_vec(),
-        own_credentials: task.credential.is_some(),
+        own_credentials: !task.uses_agents_credential(),
     })
 }
 

@@ -187,7 +187,7 @@ impl Breakers {
             (_, AttemptOutcome::Succeeded) => Outcome::Success,
             // Its cool-down is the credential's.
             (Some(failure), _)
-                if CoolDown::concerns(failure) && attempt.assignment.model.credential.is_some() =>
+                if CoolDown::concerns(failure) && ended.task.credential_of(&attempt.assignment).is_some() =>
             {
                 Outcome::Ignored
             }

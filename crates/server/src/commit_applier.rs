@@ -88,10 +88,13 @@ impl CommitApplier {
     fn apply_agent_change(&self, change: &AgentChange) {
         let key: AgentKey = (change.agent.namespace.clone(), change.agent.name.clone());
         match self.agents.apply(change) {
-            AgentEffect::Deleted => return drop(self.breakers.reset(&key)),
+            AgentEffect::Deleted => {
+                self.breakers.leave_cool_downs(&key);
+                return drop(self.breakers.reset(&key));
+            }
             // The change may have fixed what opened the breaker.
             AgentEffect::SpecChanged => {
-                self.breakers.end_cool_downs_of(&key, false);
+                self.breakers.credentials_may_differ(&key);
                 drop(self.breakers.reset(&key));
             }
             AgentEffect::Created | AgentEffect::Unchanged => {}

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::breaker::State as Breaker;
-use rota_core::quota::{CoolDown, Phase};
 use rota_core::target::{Route, Target};
 use rota_core::task::explain;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
@@ -15,9 +14,8 @@ use tokio::time::Instant;
 
 use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
-use crate::clock::now;
 use crate::keys::AgentKey;
-use crate::scheduler::{Scheduler, SchedulerView, WorkerView};
+use crate::scheduler::{Admission, Scheduler, SchedulerView, WorkerView};
 
 /// Least time between two snapshots.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -142,7 +140,10 @@ impl Demand {
             Target::Task { .. } => None,
             Target::Worker(worker) => self.scheduler.agent_of(&route.namespace, worker),
             Target::Capabilities(words) => {
-                let paused = |key: &AgentKey| self.breakers.state(key) != Breaker::Closed;
+                let waits = |key: &AgentKey| {
+                    matches!(self.scheduler.quota(key), Admission::Closed | Admission::ProbeInFlight)
+                };
+                let paused = |key: &AgentKey| self.breakers.state(key) != Breaker::Closed || waits(key);
                 self.agents.best_match(route, words, paused)
             }
         }
@@ -152,10 +153,11 @@ impl Demand {
     /// only keep more workers waiting.
     pub(crate) fn admitted(&self, agent: &AgentKey, queued: u64) -> u64 {
         // Workers that wait for the same credential would do nothing either.
-        let cools = |one: &Arc<CoolDown>| !matches!(one.phase(now()), Phase::Probe | Phase::Over);
-        if self.breakers.cool_downs_of(agent).iter().any(cools) {
-            return 0;
-        }
+        let queued = match self.scheduler.quota(agent) {
+            Admission::Open => queued,
+            Admission::Probe => queued.min(1),
+            Admission::ProbeInFlight | Admission::Closed => 0,
+        };
         match self.breakers.state(agent) {
             Breaker::Closed => queued,
             Breaker::Open { .. } => 0,
@@ -277,6 +279,30 @@ mod tests {
             demand.snapshot().await;
         }
         assert_eq!(demand.scheduler.views(), 10, "nothing has changed");
+    }
+
+    #[test]
+    fn cool_down_limits_demand() {
+        let (demand, agent) = (demand(), (Namespace::new("n").unwrap(), AgentName::new("agent").unwrap()));
+        let [one, two] = [1, 2].map(|number| rota_core::quota::CredentialId([number; 8]));
+        for (admission, admitted) in [
+            (Admission::Closed, 0),
+            (Admission::Probe, 1),
+            (Admission::ProbeInFlight, 0),
+            (Admission::Open, 9),
+            (Admission::Closed, 0),
+        ] {
+            let agents = if admission == Admission::Open { [].into() } else { [agent.1.clone()].into() };
+            demand.scheduler.set_cool_down(&(agent.0.clone(), one), admission, &agents);
+            assert_eq!(demand.admitted(&agent, 9), admitted, "{admission:?}");
+        }
+        register(&demand, 1);
+        let worker = (agent.0.clone(), WorkerName::new("worker-1").unwrap());
+        assert_eq!(demand.admitted(&agent, 9), 0, "the worker has named no credential");
+        demand.scheduler.set_credential(&worker, one);
+        assert_eq!(demand.admitted(&agent, 9), 0);
+        demand.scheduler.set_credential(&worker, two);
+        assert_eq!(demand.admitted(&agent, 9), 9, "its worker uses another credential");
     }
 
     #[test]

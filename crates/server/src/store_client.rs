@@ -1,6 +1,7 @@
 //! The way from the server to its store: writes whose outcome health observes, and replies turned into the type that the
 //! command promises. Knows no rules; must not interpret records.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use prometheus_client::metrics::counter::Counter;
 use rota_core::agent::Agent;
 use rota_core::spending::{self, Account};
 use rota_core::task::{self, Event, Task};
-use rota_core::{Epoch, Namespace, TaskId};
+use rota_core::{Epoch, Namespace, TaskId, Timestamp};
 use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
-    Budget, Claim, Command, CredentialKey, EndSession, Error, OpenSession, Prune, PutAgent, Refused, Reply,
-    Resumed, Store, StoreSpace,
+    Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune, PutAgent,
+    Refused, Reply, Resumed, Store, StoreSpace,
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -278,11 +279,16 @@ impl StoreClient {
         expect_reply!(self.one(Command::ClockJumped { by }).await?, Reply::Ticked(count) => count)
     }
 
-    /// Ends cool-downs of credentials that are over, or any for which that is forced.
-    pub(crate) async fn end_cool_downs(&self, over: Vec<(CredentialKey, bool)>) -> Result<(), Status> {
-        let end = |((namespace, credential), force)| Command::EndCoolDown { namespace, credential, force };
+    /// Ends cool-downs of credentials.
+    pub(crate) async fn end_cool_downs(&self, over: Vec<(CredentialKey, CoolDownEnd)>) -> Result<(), Status> {
+        let end = |((namespace, credential), how)| Command::EndCoolDown { namespace, credential, how };
         self.apply(over.into_iter().map(end).collect()).await.map_err(status::store)?;
         Ok(())
+    }
+
+    /// Names the agents that wait for their credentials, and since when they do.
+    pub(crate) async fn hold_agents(&self, held: BTreeMap<AgentKey, Timestamp>) -> Result<(), Status> {
+        self.one(Command::HoldAgents(held)).await.map(|_| ())
     }
 
     /// Removes some expired records. Returns how many, and whether there may be more.

@@ -21,6 +21,7 @@ pub mod follow_ups;
 mod harness;
 pub mod prune;
 pub mod quota;
+pub mod quota_probes;
 pub mod reading;
 pub mod sessions;
 pub mod threads;
@@ -93,6 +94,13 @@ macro_rules! conformance {
                 tasks_wait_until_the_named_reset credentials_do_not_block_one_another
                 one_task_probes_a_limit_without_an_end failed_probes_wait_longer
                 queue_timeout_counts_no_cool_down lifted_limit_releases_a_long_queue
+                queue_timeout_counts_no_wait_of_an_agent queue_timeout_counts_no_wait_that_is_over
+            }
+            quota_probes {
+                one_task_of_an_agent_probes own_key_does_not_use_up_the_probe
+                rejected_probe_that_chose_its_model_is_replaced probe_without_a_sign_is_replaced
+                endpoint_of_a_task_is_not_the_agents named_reset_is_probed_and_left
+                cool_downs_of_a_namespace_are_bounded
             }
             threads {
                 tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread

@@ -69,8 +69,8 @@ pub use commit::{
 pub use file_lock::{FileLock, LockError};
 pub use follow_up::{FollowUp, WaitKey};
 pub use records::{
-    Budget, Claim, Command, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page, Prune,
-    PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
+    Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page,
+    Prune, PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;

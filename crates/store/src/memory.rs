@@ -177,7 +177,9 @@ impl Contents {
         }
         self.follow_ups.retain(|number, _| !changes.removed_follow_ups.contains(number));
         self.follow_ups.extend(changes.follow_ups.iter().cloned());
-        self.cool_downs.retain(|key, _| !changes.removed_cool_downs.contains(key));
+        for key in &changes.removed_cool_downs {
+            self.cool_downs.remove(key);
+        }
         for cool_down in &changes.cool_downs {
             let key = (cool_down.namespace.clone(), cool_down.credential);
             self.cool_downs.insert(key, CoolDown::clone(cool_down));

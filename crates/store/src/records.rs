@@ -42,18 +42,33 @@ pub enum Command {
         namespace: Namespace,
         name: AgentName,
     },
-    /// Ends the cool-down of a credential: one whose end the model API named, once it has passed, or any by `force`.
+    /// Ends the cool-down of a credential, or what it holds back.
     EndCoolDown {
         namespace: Namespace,
         credential: CredentialId,
-        force: bool,
+        how: CoolDownEnd,
     },
     /// Sets the budget of a namespace.
     PutBudget {
         namespace: Namespace,
         budget: spending::Budget,
     },
+    /// Agents all of whose workers wait for their credentials, as of now, and since when they do if the engine does not know:
+    /// queue timeouts do not count that time.
+    HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),
     Prune(Prune),
+}
+
+/// How a cool-down ends, or for whom.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CoolDownEnd {
+    /// The end that the model API named may have passed.
+    Passed,
+    Forced,
+    /// No worker of the agent uses the credential any more.
+    Left(AgentName),
+    /// The credential may have been replaced: a task may try.
+    Probe,
 }
 
 impl Command {
@@ -118,6 +133,8 @@ pub struct Claim {
     /// Those of them that another worker serves too: their tasks that avoid this worker are left to it.
     pub shared: Vec<RouteId>,
     pub slots: usize,
+    /// The credential of the worker's agent, if it cools down: the first task that uses it is its probe, if one may.
+    pub probes: Option<CredentialId>,
 }
 
 /// Opening of a worker's session.

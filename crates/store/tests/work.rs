@@ -158,6 +158,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
         worker: worker(1),
         routes: vec![RouteId(u32::try_from(size).unwrap())],
         shared: Vec::new(),
+        probes: None,
         slots: 4,
     };
     let replies = step(vec![Command::Claim(claim)]);
@@ -187,6 +188,7 @@ fn large_batch_loads_and_writes_once() {
         worker: worker(0),
         routes: vec![RouteId(1)],
         shared: Vec::new(),
+        probes: None,
         slots: 200,
     };
     let (claimed, _) = calls(&mut engine, vec![Command::Claim(claim)]);

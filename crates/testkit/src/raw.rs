@@ -165,6 +165,13 @@ impl RawWorker {
         self.send(Outgoing::Accept(Accept { task_id, fence, credential, ..Accept::default() }));
     }
 
+    /// Names the credential and the back end that an attempt uses.
+    pub fn use_backend(&self, assign: &Assign, credential: &str, backend: &str) {
+        let (task_id, fence) = (assign.task_id.clone(), assign.fence);
+        let (credential, backend) = (credential.to_owned(), backend.to_owned());
+        self.send(Outgoing::Accept(Accept { task_id, fence, credential, backend }));
+    }
+
     /// Reports that an attempt failed.
     pub fn fail(&self, assign: &Assign, failure: v1::Failure) {
         self.send(Outgoing::Result(AttemptResult {

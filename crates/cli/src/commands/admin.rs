@@ -51,11 +51,14 @@ pub enum What {
     },
     /// List circuit breakers of agents with recent infrastructure failures
     Breakers,
-    /// Close an agent's circuit breaker immediately
+    /// Close an agent's circuit breaker immediately, and end the cool-downs of its credentials
     ResetBreaker {
         /// Name of the agent
-        #[arg(value_name = "AGENT")]
-        agent: String,
+        #[arg(value_name = "AGENT", required_unless_present = "credential")]
+        agent: Option<String>,
+        /// End the cool-down of one credential instead, by the id that `rota explain` prints
+        #[arg(long, value_name = "ID", conflicts_with = "agent")]
+        credential: Option<String>,
     },
     /// List what agents and namespaces have spent today and this month, with their budgets
     Budgets(Budgets),
@@ -95,7 +98,10 @@ impl Admin {
             What::BackgroundTasks => background_tasks(context).await,
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
-            What::ResetBreaker { agent } => reset_breaker(context, &agent).await,
+            What::ResetBreaker { agent, credential } => match (agent, credential) {
+                (_, Some(credential)) => end_cool_down(context, credential).await,
+                (agent, None) => reset_breaker(context, &agent.unwrap_or_default()).await,
+            },
             What::Budgets(budgets) => budgets.run(context).await,
             What::SetBudget(budget) => budget.run(context).await,
             What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
@@ -238,9 +244,21 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+async fn end_cool_down(context: &Context, credential: String) -> anyhow::Result<Exit> {
+    let name = format!("namespaces/{}", context.namespace);
+    let request = ResetBreakerRequest { name, credential: credential.clone() };
+    let response = context.client.reset_breaker(request).await?;
+    if context.out.is_human() {
+        context.reporter.line(&format!("cool-down of the credential {credential} ended"));
+    } else {
+        context.out.value(&response)?;
+    }
+    Ok(Exit::Ok)
+}
+
 async fn reset_breaker(context: &Context, agent: &str) -> anyhow::Result<Exit> {
     let name = context.agent(agent)?;
-    let before = context.client.reset_breaker(ResetBreakerRequest { name }).await?;
+    let before = context.client.reset_breaker(ResetBreakerRequest { name, ..Default::default() }).await?;
     if !context.out.is_human() {
         context.out.value(&before)?;
     } else if before.breaker.is_some() {

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{Fixture, Graces, claude};
 
 const AGENT: &str = "namespaces/default/agents/limited";
+const TOKEN: &str = "not-a-real-token";
 
 fn prompt(steps: &serde_json::Value) -> v1::Task {
     let mut task = tasks::task("limited");
@@ -26,7 +27,7 @@ async fn reached_limit_of_a_subscription_holds_tasks_back() -> Result<()> {
         runtime: Some(v1::Runtime { kind: Some(runtime) }),
         environment: [
             ("ANTHROPIC_BASE_URL".to_owned(), model.base_url()),
-            ("CLAUDE_CODE_OAUTH_TOKEN".to_owned(), "not-a-real-token".to_owned()),
+            ("CLAUDE_CODE_OAUTH_TOKEN".to_owned(), TOKEN.to_owned()),
         ]
         .into(),
         ..Default::default()
@@ -58,14 +59,14 @@ async fn reached_limit_of_a_subscription_holds_tasks_back() -> Result<()> {
     }
     let id = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
     let explained = fixture.rota(&["explain", &id(&names[3])]).await.success();
-    assert!(explained.contains("five_hour"), "{explained}");
+    assert!(explained.contains("five_hour") && !explained.contains(TOKEN), "{explained}");
     for command in [&["agents"][..], &["describe", "agent", "limited"], &["top", "--once"]] {
         let shown = fixture.rota(command).await.success();
         assert!(shown.contains("five_hour until"), "{command:?}: {shown}");
+        assert!(!shown.contains(TOKEN), "{command:?}: {shown}");
     }
     let report = fixture.rota(&["report"]).await.success();
-    assert!(report.contains("five_hour"), "{report}");
-    // The key is nowhere; its hash is.
+    assert!(report.contains("five_hour") && !report.contains(TOKEN), "{report}");
     let request = v1::GetAgentRequest { name: AGENT.to_owned() };
     let status = client.agents().get_agent(request).await?.into_inner().status.unwrap_or_default();
     assert_eq!((status.cool_downs.len(), status.cool_downs[0].reset_known), (1, true));

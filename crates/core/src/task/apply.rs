@@ -67,8 +67,8 @@ impl Task {
                 step.reserve(reserved);
             }
             Command::Stop { fence, stopping } => step.stop(fence, stopping)?,
-            Command::AwaitQuota { credential, limit, since, until } => {
-                step.await_quota(credential, limit, since, until);
+            Command::AwaitQuota { credential, limit, since, until, retry_at } => {
+                step.await_quota(credential, limit, since, until, retry_at);
             }
             Command::QuotaLifted { credential } => step.quota_lifted(credential),
             Command::AwaitBudget(wait) => step.await_budget(wait),

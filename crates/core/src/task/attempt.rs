@@ -21,6 +21,19 @@ pub const MAX_LOGGED_BYTES_OF_TASK: u64 = 1 << 30;
 /// Prefixes of environment variables that select the model or carry its credentials.
 const MODEL_VARIABLES: [&str; 6] = ["ANTHROPIC_", "AWS_", "AZURE_", "CLAUDE_CODE_", "CLOUD_ML_", "GOOGLE_"];
 
+/// Variables that hold a credential: no other of these prefixes does nothing but that.
+const CREDENTIAL_VARIABLES: [&str; 7] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_FOUNDRY_API_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_SECRET_ACCESS_KEY",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+];
+/// Prefixes of other variables that lead model calls elsewhere: of the runtime of Claude Code, and of the loader.
+const ROUTE_VARIABLES: [&str; 6] = ["BUN_", "LD_", "NODE_", "PATH", "SSL_", "HOME"];
+
 /// Parts of an attempt that come from the task instead of its agent. Failures of these are not the agent's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -32,18 +45,30 @@ pub struct Own {
     /// The task chooses the model, or which of the agent's secrets it gets: its choice may be what the model API rejects.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub choice: bool,
+    /// The task sets variables that may lead model calls to another API than the agent's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub endpoint: bool,
 }
 
 impl Own {
     /// Derives the task's own parts from its spec.
     pub fn of<'a>(
         runtime: bool,
-        secrets: bool,
         choice: bool,
+        secrets: impl IntoIterator<Item = &'a str>,
         variables: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let selects_model = |name: &str| MODEL_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
-        Self { program: runtime, credentials: secrets || variables.into_iter().any(selects_model), choice }
+        let mut own = Self { program: runtime, choice, ..Self::default() };
+        for (name, secret) in secrets
+            .into_iter()
+            .map(|name| (name, true))
+            .chain(variables.into_iter().map(|name| (name, false)))
+        {
+            own.credentials |= secret || selects_model(name);
+            own.endpoint |= leads_elsewhere(name, selects_model(name));
+        }
+        own
     }
 
     /// Whether the agent is to blame if the model API rejects its credentials.
@@ -55,6 +80,14 @@ impl Own {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Whether a variable may lead model calls to another API.
+fn leads_elsewhere(name: &str, selects_model: bool) -> bool {
+    let routes = || ROUTE_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
+    let proxy = || name.to_ascii_uppercase().ends_with("_PROXY");
+    let of_model = selects_model && !CREDENTIAL_VARIABLES.contains(&name);
+    of_model || routes() || proxy() || name == "CLAUDE_CONFIG_DIR"
 }
 
 /// The assignment of a task to a worker.
@@ -260,12 +293,13 @@ mod tests {
 
     #[test]
     fn own_parts_follow_from_the_spec() {
-        let of = |runtime, secrets, variables: &[&'static str]| {
-            let own = Own::of(runtime, secrets, false, variables.iter().copied());
+        let of = |runtime, secrets: bool, variables: &[&'static str]| {
+            let secrets = secrets.then_some("TOKEN");
+            let own = Own::of(runtime, false, secrets, variables.iter().copied());
             assert_eq!(own.authenticates_as_agent(), !own.credentials);
             (own.program, own.credentials)
         };
-        assert!(!Own::of(false, false, true, []).authenticates_as_agent());
+        assert!(!Own::of(false, true, [], []).authenticates_as_agent());
         assert_eq!(of(false, false, &["PATH", "MY_ANTHROPIC_KEY"]), (false, false));
         assert_eq!(of(true, false, &[]), (true, false));
         assert_eq!(of(false, true, &[]), (false, true));
@@ -274,6 +308,21 @@ mod tests {
         for name in ["AWS_BEARER_TOKEN_BEDROCK", "GOOGLE_APPLICATION_CREDENTIALS", "CLAUDE_CODE_OAUTH_TOKEN"]
         {
             assert_eq!(of(false, false, &[name]), (false, true), "{name}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_no_credentials() {
+        for (name, elsewhere) in [
+            ("ANTHROPIC_BASE_URL", true),
+            ("CLAUDE_CODE_USE_BEDROCK", true),
+            ("https_proxy", true),
+            ("NODE_OPTIONS", true),
+            ("ANTHROPIC_API_KEY", false),
+            ("GITHUB_TOKEN", false),
+        ] {
+            assert_eq!(Own::of(false, false, [], [name]).endpoint, elsewhere, "{name}");
+            assert_eq!(Own::of(false, false, [name], []).endpoint, elsewhere, "{name}");
         }
     }
 }

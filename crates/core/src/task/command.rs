@@ -135,14 +135,17 @@ pub enum Command {
         id: TaskId,
         state: State,
     },
-    /// The credential that the task would use cools down: it waits until then.
+    /// The credential that the task would use cools down: it waits.
     AwaitQuota {
         credential: CredentialId,
         /// Name of the limit, such as `five_hour`.
         limit: String,
         /// When the cool-down of the credential began.
         since: Timestamp,
+        /// When it ends, as far as it is known.
         until: Timestamp,
+        /// When the task may try.
+        retry_at: Timestamp,
     },
     /// The credential may be used again.
     QuotaLifted {
@@ -271,6 +274,8 @@ pub struct Transition {
     pub used_by: Option<AgentName>,
     /// Whether the attempt's model calls work.
     pub model_worked: bool,
+    /// Whether the worker has named what the attempt's model calls use.
+    pub identified: bool,
 }
 
 /// Reply to the sender of the command.

@@ -70,9 +70,11 @@ impl Task {
         }
         waits.extend(self.not_before.map(Wait::StartTime));
         waits.extend(self.retry_at.map(|until| match (&self.quota, &self.budget_wait) {
-            (Some(quota), _) => {
-                Wait::Quota { credential: quota.credential, limit: quota.limit.clone(), until }
-            }
+            (Some(quota), _) => Wait::Quota {
+                credential: quota.credential,
+                limit: quota.limit.clone(),
+                until: until.max(quota.until),
+            },
             (None, Some(wait)) => Wait::Budget(BudgetWait::clone(wait)),
             (None, None) => Wait::RetryDelay(until),
         }));

@@ -3,14 +3,37 @@
 use super::apply::Step;
 use super::command::AttemptRef;
 use super::run::FenceCheck;
-use super::{Rejected, Reply, State, StateChange, Task};
+use super::{Assignment, Own, Rejected, Reply, State, StateChange, Task};
 use crate::Timestamp;
-use crate::quota::{CredentialId, ModelAccess, QuotaWait};
+use crate::quota::{CredentialId, ModelAccess, QuotaWait, UsedCredential};
 
 /// Reason of the step by which a ready task begins to wait.
 const COOLING_DOWN: &str = "cooling_down";
 
+impl Own {
+    /// Whether the task decides what its model calls reach: they show nothing of its agent's credential.
+    pub fn leaves_agents_api(&self) -> bool {
+        self.program || self.endpoint
+    }
+}
+
 impl Task {
+    /// Returns the credential that an attempt of the task uses, as far as its limits concern others.
+    pub fn credential_of(&self, assignment: &Assignment) -> Option<UsedCredential> {
+        let named = assignment.model.credential?;
+        // Variables of the agent may take precedence over those of the task.
+        if self.credential == Some(named) {
+            return Some(UsedCredential { id: named, own: true });
+        }
+        let id = assignment.model.at_backend.unwrap_or(named);
+        (!assignment.own.leaves_agents_api()).then_some(UsedCredential { id, own: false })
+    }
+
+    /// Whether the task would use the credential of its agent, as far as it is known before it starts.
+    pub fn uses_agents_credential(&self) -> bool {
+        self.credential.is_none() && !self.own.leaves_agents_api()
+    }
+
     /// Returns the end of its queue time. A task that has started once has none: it keeps its rank when its worker is
     /// lost, and the time that it ran must not count.
     pub(super) fn queue_deadline(&self) -> Option<Timestamp> {
@@ -35,14 +58,10 @@ impl Step<'_> {
             FenceCheck::Stale => self.reply(Reply::Stale),
             FenceCheck::Live => {
                 self.start();
-                let task = &mut *self.task;
-                // Variables of the agent may take precedence over those of the task.
-                if task.credential.is_some() {
-                    task.credential = access.credential.or(task.credential);
-                }
-                if let Some(assignment) = &mut task.assignment {
+                if let Some(assignment) = &mut self.task.assignment {
                     assignment.model = access;
                 }
+                self.out.identified = true;
             }
         }
         Ok(())
@@ -55,22 +74,25 @@ impl Step<'_> {
         limit: String,
         since: Timestamp,
         until: Timestamp,
+        retry_at: Timestamp,
     ) {
         let task = &mut *self.task;
         let ready = task.state == State::Queued;
         let waits = task.state == State::Pending && task.retry_at.is_some();
-        if until <= self.now || !(ready || waits) {
+        if retry_at <= self.now || !(ready || waits) {
             return;
         }
         // In the queue it has waited for the credential too.
         let since =
             task.queued_at.filter(|_| ready).map_or(self.now, |queued| queued.max(since).min(self.now));
         let message = format!("its credential {credential} has reached the limit {limit}");
-        task.retry_at = task.retry_at.max(Some(until));
-        task.quota = Some(Box::new(QuotaWait { credential, limit, since }));
+        // A failed attempt waits until the end by itself.
+        let retry_at = if until > retry_at { Some(retry_at) } else { task.retry_at.max(Some(retry_at)) };
+        task.retry_at = retry_at;
+        task.quota = Some(Box::new(QuotaWait { credential, limit, since, until }));
         if ready {
             let mut change = StateChange::new(State::Pending, COOLING_DOWN).message(message);
-            change.retry_at = Some(until);
+            change.retry_at = retry_at;
             self.go(change);
         }
     }

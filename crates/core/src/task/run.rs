@@ -68,7 +68,7 @@ impl Step<'_> {
             started_at: None,
             span_id,
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
-            model: ModelAccess { credential: task.credential, backend: String::new() },
+            model: ModelAccess { credential: task.credential, at_backend: None },
             attempt_seq: 0,
             logged_bytes: 0,
             unlogged: false,
@@ -337,7 +337,7 @@ impl Step<'_> {
                 let endless = recovery == Recovery::Credentials && own.authenticates_as_agent();
                 let limit = if endless { LONGEST_BACKOFF_AFTER } else { u32::MAX };
                 // Nor does the end of a limit that is known count.
-                let waits = if failure.limit_resets { task.waits } else { waits };
+                let waits = if failure.waits_free() { task.waits } else { waits };
                 task.waits = waits.min(task.waits.max(limit));
                 wait
             }

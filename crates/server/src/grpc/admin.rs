@@ -243,13 +243,35 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ResetBreakerRequest>,
     ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
-        let key = wire::agent("name", &request.into_inner().name)?;
-        self.demand.breakers.end_cool_downs_of(&key, true);
+        let request = request.into_inner();
+        if !request.credential.is_empty() {
+            return self.end_cool_down(&request).await;
+        }
+        let key = wire::agent("name", &request.name)?;
+        self.demand.breakers.end_cool_downs_of(&key, &self.store).await?;
         let known = self.demand.breakers.reset(&key);
         if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));
         }
         Ok(Response::new(v1::ResetBreakerResponse { breaker: known.map(|known| breaker((key, known))) }))
+    }
+}
+
+impl Admin {
+    async fn end_cool_down(
+        &self,
+        request: &v1::ResetBreakerRequest,
+    ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
+        let credential = request.credential.parse();
+        let credential = credential.map_err(|_| invalid("credential", "must have 16 hexadecimal digits"))?;
+        let key = (wire::parent("name", &request.name)?, credential);
+        if !self.demand.breakers.end_cool_down(key, &self.store).await? {
+            return Err(error(
+                "COOL_DOWN_NOT_FOUND",
+                format!("the credential {credential} does not cool down"),
+            ));
+        }
+        Ok(Response::new(v1::ResetBreakerResponse::default()))
     }
 }
 

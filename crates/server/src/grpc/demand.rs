@@ -2,13 +2,12 @@
 
 mod difference;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::Namespace;
-use rota_core::breaker::State as Breaker;
 use rota_core::quota::CoolDown;
 use rota_proto::num;
 use rota_proto::{names, v1};
@@ -18,6 +17,7 @@ use tonic::Status;
 
 use super::streams::{Streams, send};
 use crate::demand::{Demand, IsolatedTask, PoolStatus, Snapshot};
+use crate::keys::AgentKey;
 use crate::scheduler::WorkerView;
 use crate::store_client::StoreClient;
 use crate::wire::time;
@@ -128,16 +128,16 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
 }
 
 fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) -> Vec<v1::IsolatedDemand> {
-    // A circuit breaker also holds back the workers of single tasks, unless they have joined already.
-    let mut probed = HashSet::new();
+    // What holds an agent back also holds back the workers of single tasks, unless they have joined already.
+    let mut admitted: HashMap<AgentKey, u64> = HashMap::new();
     let wanted = move |task: &&IsolatedTask| {
         let agent = (task.namespace.clone(), task.agent.clone());
-        task.worker.is_some()
-            || match demand.breakers.state(&agent) {
-                Breaker::Closed => true,
-                Breaker::Open { .. } => false,
-                Breaker::HalfOpen { .. } => probed.insert(agent),
-            }
+        task.worker.is_some() || {
+            let left = admitted.entry(agent).or_insert_with_key(|agent| demand.admitted(agent, u64::MAX));
+            let admits = *left > 0;
+            *left = left.saturating_sub(1);
+            admits
+        }
     };
     (snapshot.isolated.iter())
         .filter(wanted)

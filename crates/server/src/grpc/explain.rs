@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
+use crate::scheduler::Admission;
 use crate::store_client::StoreClient;
 use crate::wire::{status, task as wire};
 
@@ -147,7 +148,12 @@ impl Explainer {
             return None;
         }
         let agent = task.agent().cloned().or_else(|| self.demand.preferred(&task.route()))?;
-        let cool_downs = self.demand.breakers.cool_downs_of(&(task.namespace.clone(), agent));
+        let key = (task.namespace.clone(), agent);
+        // Other workers, or other credentials of these, do not wait.
+        if self.demand.scheduler.quota(&key) == Admission::Open {
+            return None;
+        }
+        let cool_downs = self.demand.breakers.cool_downs_of(&key);
         let cool_down = cool_downs.iter().min_by_key(|one| one.until)?;
         Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now()))
     }

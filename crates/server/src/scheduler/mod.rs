@@ -124,13 +124,13 @@ impl Scheduler {
         }
         let worker = state.matching.least_loaded(queue)?;
         let entry = state.workers.get(&worker)?;
-        if state.has_backlog(entry) {
+        // A probe of its credential is claimed.
+        if state.has_backlog(entry) || entry.quota == Admission::Probe {
             return None;
         }
         let (session, purpose) = (entry.worker_ref(), Purpose::Creation(id));
         let worker_probe = state.reserve(&worker, purpose, 1);
         let probe = state.take_probe(&worker);
-        let quota_probe = state.take_quota_probe(&worker);
         let arrivals = state.arrivals;
         drop(state);
         let reserved = ReservedSlots {
@@ -141,7 +141,7 @@ impl Scheduler {
             queue: None,
             probe,
             worker_probe,
-            quota_probe,
+            quota_probe: None,
             arrivals,
             passed_over: false,
         };
@@ -215,10 +215,17 @@ impl State {
         let (slots, session) = (self.available(entry).min(fair), entry.worker_ref());
         let routes = self.queued_routes(entry);
         let shared = routes.iter().copied().filter(|id| self.matching.is_shared(*id)).collect();
-        let claim = Claim { namespace: worker.0.clone(), worker: session.clone(), routes, shared, slots };
         let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);
         let quota_probe = self.take_quota_probe(&worker);
+        let claim = Claim {
+            namespace: worker.0.clone(),
+            worker: session.clone(),
+            routes,
+            shared,
+            slots,
+            probes: quota_probe.as_ref().map(|(_, credential)| *credential),
+        };
         self.matching.change_queue(id, |queue| queue.planned += slots as u64);
         let queue = Some((id, generation));
         let reserved = ReservedSlots {

@@ -110,7 +110,7 @@ impl State {
         {
             self.return_probe(&(reserved.worker.0.clone(), agent.clone()));
         }
-        if assigned == 0
+        if assigned > 0
             && let Some(credential) = &reserved.quota_probe
         {
             self.return_quota_probe(credential);

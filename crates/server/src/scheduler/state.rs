@@ -140,7 +140,7 @@ impl State {
         if self.matching.id(&Route { namespace: key.0.clone(), target }).is_some() {
             groups.push(GroupKey::Worker(entry.agent(), key.clone()));
         }
-        entry.quota = self.credentials.join(&entry);
+        self.credentials.join(&mut entry);
         entry.groups.clear();
         for group in groups {
             let id = self.matching.join(group, &entry);
@@ -303,7 +303,7 @@ impl State {
     /// Returns the number of slots of a worker that may be given out now.
     pub(super) fn available(&self, entry: &WorkerEntry) -> usize {
         let free = if entry.load().is_some() { entry.admission.limit(entry.free()) } else { 0 };
-        let free = entry.quota.limit(free);
+        let free = entry.quota_limit(free);
         self.matching.admission(&entry.agent()).limit(free)
     }
 

@@ -5,6 +5,7 @@ mod check;
 mod fixture;
 mod model;
 mod op;
+mod quota;
 mod store;
 mod work;
 mod world;

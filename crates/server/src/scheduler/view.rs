@@ -100,7 +100,7 @@ impl State {
             epoch: entry.epoch,
             instance: entry.instance.clone(),
             slots: entry.slot_count,
-            free: if entry.is_ready() { entry.quota.limit(entry.admission.limit(entry.free())) } else { 0 },
+            free: if entry.is_ready() { entry.quota_limit(entry.admission.limit(entry.free())) } else { 0 },
             // A task whose superseded attempt has not ended yet is listed twice: both occupy a slot.
             tasks: entry.slots.iter_attempts().map(|(id, ..)| id).collect(),
             connected: entry.session.is_some(),

@@ -144,6 +144,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) credential: Option<CredentialId>,
     /// Set by the cool-down of that credential.
     pub(super) quota: Admission,
+    /// Whether the worker has not named a credential, while one of its agent's cools down: it gets a single task.
+    pub(super) unproven: bool,
     /// Whether all tasks that wait for the worker avoid it.
     pub(super) held: bool,
     /// Grows with each use of any worker: of those with the same load, the one that was used least recently is next.
@@ -172,6 +174,7 @@ impl WorkerEntry {
             admission: Admission::Open,
             credential: None,
             quota: Admission::Open,
+            unproven: false,
             held: false,
             used: 0,
             groups: Vec::new(),
@@ -218,9 +221,18 @@ impl WorkerEntry {
         self.stats.not_ready_reason.is_empty()
     }
 
+    /// Returns how many of the free slots its credential lets be given out.
+    pub(super) fn quota_limit(&self, free: usize) -> usize {
+        match self.unproven {
+            true if self.slots.occupied() > 0 => 0,
+            true => free.min(1),
+            false => self.quota.limit(free),
+        }
+    }
+
     /// Whether the worker may be given tasks as soon as it has a free slot.
     pub(super) fn is_able(&self) -> bool {
-        let admitted = self.admission.limit(self.quota.limit(1)) > 0;
+        let admitted = self.admission.limit(self.quota_limit(1)) > 0;
         self.session.is_some() && !self.draining && self.is_ready() && admitted
     }
 

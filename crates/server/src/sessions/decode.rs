@@ -3,6 +3,7 @@
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::task::{self, AttemptRef, Completion, WorkerRef};
+use rota_core::text::prefix;
 use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1 as wire;
@@ -122,12 +123,24 @@ fn bounded(mut result: TaskResult) -> Completion {
 }
 
 /// Returns what the model calls of an attempt use, if its acceptance names it.
-pub(super) fn model_access(accept: wire::Accept) -> Result<Option<ModelAccess>, Status> {
+pub(super) fn model_access(key: &[u8], id: &str, backend: &str) -> Result<Option<ModelAccess>, Status> {
     let access = ModelAccess {
-        credential: credential("accept.credential", &accept.credential)?,
-        backend: failure::cut(accept.backend, MAX_BACKEND),
+        credential: credential("credential", id)?,
+        at_backend: credential_at("credential", key, id, backend)?,
     };
     Ok(Some(access).filter(|access| !access.is_unknown()))
+}
+
+/// Returns the id of a credential at its back end.
+pub(super) fn credential_at(
+    field: &str,
+    key: &[u8],
+    id: &str,
+    backend: &str,
+) -> Result<Option<CredentialId>, Status> {
+    let known = credential(field, id)?;
+    Ok(known
+        .map(|id| CredentialId(rota_proto::credential::at_backend(key, id.0, prefix(backend, MAX_BACKEND)))))
 }
 
 /// Parses the id of a credential.

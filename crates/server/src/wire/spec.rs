@@ -109,10 +109,10 @@ pub(crate) fn check(
         trace,
         own: Own::of(
             spec.runtime.is_some(),
-            !secrets.is_empty(),
             spec.agent_secrets.is_some()
                 || spec.retry.as_ref().is_some_and(|retry| !retry.escalate.is_empty())
                 || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
+            secrets.keys().map(String::as_str),
             spec.environment.keys().map(String::as_str),
         ),
         has_secrets: !secrets.is_empty(),

@@ -21,6 +21,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("AGENT_NOT_FOUND", Code::NotFound, "The agent does not exist."),
     ("AGENT_EXISTS", Code::AlreadyExists, "An agent of that name already exists."),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
+    ("COOL_DOWN_NOT_FOUND", Code::NotFound, "The credential does not cool down."),
     ("TASK_ENDED", Code::FailedPrecondition, "The task has ended; a terminal state is final."),
     ("TASK_NOT_ENDED", Code::FailedPrecondition, "The task has not ended yet."),
     (

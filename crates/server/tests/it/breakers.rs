@@ -111,7 +111,9 @@ async fn breaker_opens_reports_and_resets() -> Result<()> {
     assert!(page.contains(r#"rota_breaker_state{namespace="default",agent="coder"} 2"#), "{page}");
     assert!(page.contains("rota_breakers_opened_total 1"), "{page}");
 
-    let reset = async |name: &str| client.reset_breaker(v1::ResetBreakerRequest { name: name.into() }).await;
+    let reset = async |name: &str| {
+        client.reset_breaker(v1::ResetBreakerRequest { name: name.into(), ..Default::default() }).await
+    };
     let before = reset(AGENT).await?.breaker.context("it was not open")?;
     assert_eq!(before.state(), BreakerState::Open);
     tasks::until_state(client, &waits, TaskState::Succeeded).await?;
@@ -254,7 +256,7 @@ async fn missing_program_opens_breaker() -> Result<()> {
     let now = wait_for_breaker(client, Some(BreakerState::Open)).await?;
     assert_eq!(now.breakers[0].failure_class(), v1::FailureClass::Start);
     // The worker's breaker opened too. A reset closes both.
-    client.reset_breaker(v1::ResetBreakerRequest { name: AGENT.into() }).await?;
+    client.reset_breaker(v1::ResetBreakerRequest { name: AGENT.into(), ..Default::default() }).await?;
     assert_eq!(tasks::workers(client).await?.first().context("no worker")?.breaker, "");
     Ok(())
 }

@@ -205,3 +205,139 @@ async fn restart_finds_tasks_that_wait_for_their_own_key() -> Result<()> {
     }
     Ok(())
 }
+
+/// Returns the waiting tasks of the agent that ask for workers.
+async fn demand(client: &Client) -> Result<i64> {
+    let request = v1::WatchDemandRequest { parent: "namespaces/default".to_owned(), ..Default::default() };
+    let mut stream = client.agents().watch_demand(request).await?.into_inner();
+    let first = stream.message().await?.context("no demand")?;
+    Ok(first.demands.iter().filter(|one| one.agent.ends_with("/coder")).map(|one| one.queued).sum())
+}
+
+async fn change_agent(client: &Client) -> Result<()> {
+    let name = "namespaces/default/agents/coder".to_owned();
+    let mut agent = client.agents().get_agent(v1::GetAgentRequest { name }).await?.into_inner();
+    let spec = agent.spec.get_or_insert_default();
+    spec.environment.insert("ANTHROPIC_API_KEY".to_owned(), "fake-two".to_owned());
+    let request = v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() };
+    client.agents().update_agent(request).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn changed_agent_is_tried_by_one_task() -> Result<()> {
+    let cluster = start(Backend::Memory).await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("coder", "w", 4)).await?;
+    create(client, 1).await?;
+    hit_limit(&mut worker, ONE, limited(Some(NEVER))).await?;
+    until_cooling(client, 1).await?;
+    worker.close().await;
+    let names = create(client, 5).await?;
+    tasks::eventually("no demand", async || Ok(demand(client).await? == 0)).await?;
+    change_agent(client).await?;
+    tasks::eventually("demand", async || Ok(demand(client).await? == 1)).await?;
+    let mut worker = RawWorker::join(client, raw::hello("coder", "new", 4)).await?;
+    let first = worker.take().await?;
+    worker.use_credential(&first, TWO);
+    // It uses another one: all continue, also the task that has met the limit.
+    until_cooling(client, 0).await?;
+    worker.succeed(&first, 0, "done");
+    for _ in 0..names.len() {
+        let assign = worker.take().await?;
+        worker.use_credential(&assign, TWO);
+        worker.succeed(&assign, 0, "done");
+    }
+    for name in &names {
+        tasks::ended(client, name).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn queue_timeouts_wait_with_the_credential() -> Result<()> {
+    let cluster = start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "other", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("coder", "w", 1)).await?;
+    create(client, 1).await?;
+    hit_limit(&mut worker, ONE, limited(Some(NEVER))).await?;
+    until_cooling(client, 1).await?;
+    let with_timeout = async |agent: &str| -> Result<String> {
+        let mut task = tasks::task(agent);
+        let limits = task.spec.get_or_insert_default().limits.get_or_insert_default();
+        limits.queue_timeout = Some(tasks::millis(1000));
+        Ok(tasks::create(client, task).await?.name)
+    };
+    let held = with_timeout("coder").await?;
+    let other = with_timeout("other").await?;
+    assert_eq!(tasks::ended(client, &other).await?.status.context("no status")?.state(), TaskState::Failed);
+    // It is not parked either: a worker with another credential takes it.
+    let state = tasks::get(client, &held).await?.status.context("no status")?.state();
+    assert_eq!(state, TaskState::Queued);
+    let mut hello = raw::hello("coder", "two", 1);
+    hello.credential = TWO.to_owned();
+    let mut two = RawWorker::join(client, hello).await?;
+    assert!(held.ends_with(&two.take().await?.task_id));
+    Ok(())
+}
+
+#[tokio::test]
+async fn cool_down_of_a_key_of_a_task_can_be_ended() -> Result<()> {
+    let cluster = start(Backend::Memory).await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("coder", "w", 1)).await?;
+    let first = with_key(client, "fake-one").await?;
+    let assign = worker.take().await?;
+    let id = rota_proto::credential::id(&assign.credential_key, "fake-one");
+    // Where the key is used does not matter for those who bring it along.
+    worker.use_backend(&assign, &id, "gateway");
+    worker.fail(&assign, limited(Some(NEVER)));
+    assert!(worker.result_ack().await?);
+    let second = with_key(client, "fake-one").await?;
+    for name in [&first, &second] {
+        tasks::until_state(client, name, TaskState::Pending).await?;
+    }
+    let end = v1::ResetBreakerRequest { name: "namespaces/default".to_owned(), credential: id };
+    client.reset_breaker(end.clone()).await?;
+    for name in [&first, &second] {
+        let assign = worker.take().await?;
+        assert!(name.ends_with(&assign.task_id));
+        worker.succeed(&assign, 0, "done");
+    }
+    let again = client.reset_breaker(end).await.unwrap_err();
+    assert!(again.to_string().contains("does not cool down"), "{again}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn endpoint_of_a_task_leaves_the_agent_alone() -> Result<()> {
+    let cluster = start(Backend::Memory).await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("coder", "w", 1)).await?;
+    let mut task = tasks::task("coder");
+    let environment = &mut task.spec.get_or_insert_default().environment;
+    environment.insert("ANTHROPIC_BASE_URL".to_owned(), "http://mine".to_owned());
+    let name = tasks::create(client, task).await?.name;
+    let assign = worker.take().await?;
+    assert!(assign.own_credentials);
+    worker.use_backend(&assign, ONE, "mine");
+    worker.fail(&assign, limited(Some(NEVER)));
+    assert!(worker.result_ack().await?);
+    let waiting = tasks::until_state(client, &name, TaskState::Pending).await?;
+    assert_eq!(waiting.status.context("no status")?.waiting[0].reason(), WaitReason::RetryDelay);
+    assert!(cool_downs(client).await?.is_empty());
+    // The same id at two back ends: two credentials.
+    create(client, 2).await?;
+    for backend in ["direct", "gateway"] {
+        let assign = worker.take().await?;
+        worker.use_backend(&assign, ONE, backend);
+        worker.fail(&assign, limited(Some(NEVER)));
+        assert!(worker.result_ack().await?);
+        worker.close().await;
+        worker = RawWorker::join(client, raw::hello("coder", backend, 1)).await?;
+    }
+    let found = until_cooling(client, 2).await?;
+    assert!(found[0].credential != found[1].credential && found.iter().all(|one| one.credential != ONE));
+    Ok(())
+}

@@ -43,6 +43,7 @@ fn claim(slots: usize) -> Command {
         worker,
         routes: vec![RouteId(1)],
         shared: Vec::new(),
+        probes: None,
         slots,
     })
 }

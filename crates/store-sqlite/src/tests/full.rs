@@ -36,6 +36,7 @@ fn batch(turn: u128, payload: usize) -> Vec<Command> {
             epoch: rota_core::Epoch(u64::try_from(turn).unwrap() + 1),
         },
         shared: Vec::new(),
+        probes: None,
         routes: vec![rota_core::RouteId(1)],
         slots: 1,
     };

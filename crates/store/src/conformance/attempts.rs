@@ -214,8 +214,14 @@ pub async fn reassigned_in_one_batch(t: &mut Harness) {
     let task = t.claim(&one, 1).await.remove(0);
     let routes = vec![t.route(to_agent("a")).await];
     let reject = Command::Reject { attempt: attempt_of(&task), reason: "no room".to_owned() };
-    let claim =
-        Claim { namespace: namespace("n"), worker: two.clone(), routes, shared: Vec::new(), slots: 1 };
+    let claim = Claim {
+        namespace: namespace("n"),
+        worker: two.clone(),
+        routes,
+        shared: Vec::new(),
+        slots: 1,
+        probes: None,
+    };
     let replies = t.batch(vec![ask(task.id, reject), crate::Command::Claim(claim)]).await;
     assert!(matches!(replies[1], Ok(Reply::Claimed(1))), "{replies:?}");
     let ended = last(t);

@@ -48,7 +48,14 @@ pub async fn task_is_claimed_once(t: &mut Harness) {
     let route = t.route(to_agent("a")).await;
     let claim = |by: &task::WorkerRef| {
         let (namespace, worker) = (namespace("n"), by.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route, route], shared: Vec::new(), slots: 2 })
+        Command::Claim(Claim {
+            namespace,
+            worker,
+            routes: vec![route, route],
+            shared: Vec::new(),
+            slots: 2,
+            probes: None,
+        })
     };
     let replies = t.batch(vec![claim(&one), claim(&two), claim(&one)]).await;
     let counts: Vec<_> = replies.iter().map(|reply| matches!(reply, Ok(Reply::Claimed(2)))).collect();
@@ -77,7 +84,14 @@ pub async fn tasks_of_same_batch_are_claimable(t: &mut Harness) {
     let ids = [high.task.id, old.id, low.task.id];
     let claim = |slots| {
         let (namespace, worker) = (namespace("n"), worker.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route], shared: Vec::new(), slots })
+        Command::Claim(Claim {
+            namespace,
+            worker,
+            routes: vec![route],
+            shared: Vec::new(),
+            slots,
+            probes: None,
+        })
     };
     t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
     for (fence, id) in [1, 1, 1].into_iter().zip(ids) {
@@ -100,6 +114,7 @@ pub async fn only_newest_session_claims(t: &mut Harness) {
             worker: by,
             routes: vec![route],
             shared: Vec::new(),
+            probes: None,
             slots: 1,
         };
         assert_eq!(t.one(Command::Claim(claim)).await.unwrap_err(), Refused::Superseded);
@@ -203,7 +218,7 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
     t.ask(first.id, reject).await.unwrap();
     let claim = |worker: &WorkerRef, shared| {
         let (namespace, worker) = (namespace("n"), worker.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route], shared, slots: 1 })
+        Command::Claim(Claim { namespace, worker, routes: vec![route], shared, slots: 1, probes: None })
     };
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));
     // A task behind it does not avoid the worker.

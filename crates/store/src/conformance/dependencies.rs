@@ -158,8 +158,14 @@ pub async fn result_reaches_dependent_of_same_batch(t: &mut Harness) {
     };
     // Released and claimed in the batch that ends the first.
     let routes = vec![t.route(to_agent("a")).await];
-    let claim =
-        Claim { namespace: namespace("n"), worker: worker.clone(), routes, shared: Vec::new(), slots: 1 };
+    let claim = Claim {
+        namespace: namespace("n"),
+        worker: worker.clone(),
+        routes,
+        shared: Vec::new(),
+        slots: 1,
+        probes: None,
+    };
     t.batch(vec![ask(first.id, finish(attempt_of(&given[0]), done())), Command::Claim(claim)]).await;
     assert_eq!(previous(t, dependent.id), [(first.id, Some(Bytes::from_static(b"42")))]);
     // Created and assigned in the batch that ends the second.

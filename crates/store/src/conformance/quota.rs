@@ -1,21 +1,22 @@
-//! Cool-downs of credentials that tasks bring along.
+//! Cool-downs of credentials that tasks bring along, and queue timeouts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::CredentialId;
 use rota_core::task::{self, Completion, State, Task, WorkerRef};
-use rota_core::{TaskId, Timestamp};
+use rota_core::{AgentName, TaskId, Timestamp};
 
 use super::harness::{Harness, namespace, to_agent};
-use crate::Command;
+use crate::{Command, CoolDownEnd};
 
-const ONE: CredentialId = CredentialId([1; 8]);
-const TWO: CredentialId = CredentialId([2; 8]);
-const RESET: Duration = Duration::from_mins(40);
+pub(super) const ONE: CredentialId = CredentialId([1; 8]);
+pub(super) const TWO: CredentialId = CredentialId([2; 8]);
+pub(super) const RESET: Duration = Duration::from_mins(40);
 
-fn limited(resets: Option<Duration>) -> Completion {
+pub(super) fn limited(resets: Option<Duration>) -> Completion {
     let failure = Failure {
         retry_after: resets,
         limit_resets: resets.is_some(),
@@ -25,7 +26,7 @@ fn limited(resets: Option<Duration>) -> Completion {
     Completion::Failed(failure)
 }
 
-async fn add(t: &mut Harness, credential: CredentialId) -> TaskId {
+pub(super) async fn add(t: &mut Harness, credential: CredentialId) -> TaskId {
     t.later(Duration::from_millis(1));
     let mut create = t.task();
     create.task.credential = Some(credential);
@@ -41,13 +42,13 @@ async fn several(t: &mut Harness, count: usize, credential: CredentialId) -> Vec
     ids
 }
 
-async fn start(t: &mut Harness) -> WorkerRef {
+pub(super) async fn start(t: &mut Harness) -> WorkerRef {
     t.agent("a").await;
     t.hello("w").await
 }
 
 /// Claims a task, which fails.
-async fn fail_next(t: &mut Harness, worker: &WorkerRef, completion: Completion) -> Arc<Task> {
+pub(super) async fn fail_next(t: &mut Harness, worker: &WorkerRef, completion: Completion) -> Arc<Task> {
     let task = t.claim(worker, 1).await.remove(0);
     t.finish(&task, completion).await.unwrap();
     task
@@ -58,13 +59,13 @@ async fn until(t: &Harness, id: TaskId) -> Timestamp {
 }
 
 /// Ends every follow-up that is left.
-async fn settle(t: &mut Harness) {
+pub(super) async fn settle(t: &mut Harness) {
     for _ in 0..20 {
         t.batch(Vec::new()).await;
     }
 }
 
-async fn cool_downs(t: &Harness) -> usize {
+pub(super) async fn cool_downs(t: &Harness) -> usize {
     t.store.snapshot().await.unwrap().cool_downs.len()
 }
 
@@ -95,7 +96,7 @@ pub async fn tasks_wait_until_the_named_reset(t: &mut Harness) {
     t.later(RESET - Duration::from_secs(1));
     assert_eq!((t.tick().await, t.claim(&worker, 60).await.len(), cool_downs(t).await), (0, 0, 1));
     t.later(Duration::from_secs(1));
-    let end = Command::EndCoolDown { namespace: namespace("n"), credential: ONE, force: false };
+    let end = Command::EndCoolDown { namespace: namespace("n"), credential: ONE, how: CoolDownEnd::Passed };
     t.one(end).await.unwrap();
     assert_eq!(cool_downs(t).await, 0);
     let given = t.claim(&worker, 60).await;
@@ -211,10 +212,48 @@ pub async fn lifted_limit_releases_a_long_queue(t: &mut Harness) {
         queued.into_iter().find(|(id, _)| *id == route).map_or(0, |(_, count)| count)
     };
     assert_eq!(queued(t).await, 0);
-    let end = Command::EndCoolDown { namespace: namespace("n"), credential: ONE, force: true };
+    let end = Command::EndCoolDown { namespace: namespace("n"), credential: ONE, how: CoolDownEnd::Forced };
     t.one(end).await.unwrap();
     settle(t).await;
     assert_eq!(queued(t).await, 601);
     assert!(t.commits.iter().all(|commit| commit.tasks.len() <= 256));
     assert_eq!(t.claim(&worker, 601).await.len(), 601);
+}
+
+pub async fn queue_timeout_counts_no_wait_of_an_agent(t: &mut Harness) {
+    let worker = start(t).await;
+    let mut create = t.task();
+    create.task.limits.queue_timeout = Some(Duration::from_mins(10));
+    let id = t.create(create).await.id;
+    let agent = (namespace("n"), AgentName::new("a").unwrap());
+    let held = Command::HoldAgents(BTreeMap::from([(agent, t.now())]));
+    t.one(held).await.unwrap();
+    t.later(Duration::from_hours(5));
+    t.tick().await;
+    // It waits in the queue, where another worker of its agent may take it.
+    assert_eq!(t.state(id).await, State::Queued);
+    t.one(Command::HoldAgents(BTreeMap::new())).await.unwrap();
+    t.later(Duration::from_mins(9));
+    t.tick().await;
+    assert_eq!(t.state(id).await, State::Queued);
+    t.later(Duration::from_mins(2));
+    t.tick().await;
+    assert_eq!((t.state(id).await, t.claim(&worker, 1).await.len()), (State::Failed, 0));
+}
+
+pub async fn queue_timeout_counts_no_wait_that_is_over(t: &mut Harness) {
+    start(t).await;
+    let mut create = t.task();
+    create.task.limits.queue_timeout = Some(Duration::from_mins(10));
+    let id = t.create(create).await.id;
+    let agent = (namespace("n"), AgentName::new("a").unwrap());
+    t.one(Command::HoldAgents(BTreeMap::from([(agent, t.now())]))).await.unwrap();
+    t.later(Duration::from_mins(9));
+    t.one(Command::HoldAgents(BTreeMap::new())).await.unwrap();
+    t.later(Duration::from_mins(2));
+    t.tick().await;
+    assert_eq!(t.state(id).await, State::Queued);
+    t.later(Duration::from_mins(9));
+    t.tick().await;
+    assert_eq!(t.state(id).await, State::Failed);
 }

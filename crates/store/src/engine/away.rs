@@ -13,7 +13,7 @@ use crate::{Snapshot, Span};
 const MAX_SPANS: usize = 128;
 
 /// Time after a span in which workers connect again, which does not count either.
-const RESUME_TIME: Duration = Duration::from_secs(30);
+pub(super) const RESUME_TIME: Duration = Duration::from_secs(30);
 
 /// Shortest outage that is added; shorter ones delay no deadline noticeably.
 pub const MIN_OUTAGE: Duration = Duration::from_secs(1);
@@ -81,16 +81,32 @@ impl Away {
         (self.changed, self.failing_since) = (false, None);
     }
 
-    /// Returns how much of the time since then does not count.
-    pub(super) fn since(&self, then: Timestamp) -> Duration {
-        let later = self.spans.iter().rev().take_while(|span| span.until > then);
-        later.map(|span| span.until.since(span.from.max(then))).sum()
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.spans.iter().copied()
     }
+}
+
+/// Returns the time since then that is in any of some spans.
+pub(super) fn total(spans: impl Iterator<Item = Span>, then: Timestamp) -> Duration {
+    let mut spans: Vec<_> = spans.filter(|span| span.until > then).collect();
+    spans.sort_unstable_by_key(|span| span.from);
+    let (mut counted, mut sum) = (then, Duration::ZERO);
+    for span in spans {
+        sum += span.until.since(span.from.max(counted));
+        counted = counted.max(span.until);
+    }
+    sum
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Away {
+        fn since(&self, then: Timestamp) -> Duration {
+            total(self.spans(), then)
+        }
+    }
 
     fn at(second: u64) -> Timestamp {
         Timestamp(1_000_000_000_000) + Duration::from_secs(second)

@@ -3,6 +3,7 @@
 use rota_core::{RouteId, Timestamp};
 
 use super::budgets::Funds;
+use super::quota::Use;
 use super::{Answer, Engine};
 use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
@@ -69,6 +70,12 @@ impl<B: Backend> Engine<B> {
                 *cooling += 1;
                 continue;
             }
+            let Some(task) = self.load(key)? else { continue };
+            let task = task.clone();
+            let of_agent = self.use_of(&task, claim.probes, now);
+            if of_agent == Use::Forbidden {
+                continue;
+            }
             let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { break };
             let reserved = match self.fund(key, &agent, now)? {
                 Funds::Enough(reserved) => reserved,
@@ -83,6 +90,9 @@ impl<B: Backend> Engine<B> {
             };
             let command = self.assignment(&claim.namespace, claim.worker.clone(), agent, reserved);
             let assigned = usize::from(self.apply(key, command, now)?.is_ok());
+            if let (Use::AsProbe, 1, Some(credential)) = (of_agent, assigned, claim.probes) {
+                self.begin_probe(key, credential, now);
+            }
             *given += assigned;
             claim.slots -= assigned;
         }

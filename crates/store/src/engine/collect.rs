@@ -87,7 +87,7 @@ impl<B: Backend> Engine<B> {
                     }
                 }
                 // Tasks on workers are in memory.
-                Command::ClockJumped { .. } => {}
+                Command::ClockJumped { .. } | Command::HoldAgents(_) => {}
                 Command::OpenSession(open) => {
                     let worker = (open.namespace.clone(), open.worker.clone());
                     let running = open.running.iter().map(|(id, _)| (open.namespace.clone(), *id));

@@ -19,6 +19,7 @@ mod dry_run;
 mod entry;
 mod failures;
 mod follow_ups;
+mod held;
 mod links;
 mod memory;
 mod prune;
@@ -42,6 +43,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::away::Away;
 pub use self::away::MIN_OUTAGE;
 use self::failures::Failures;
+use self::held::Held;
 use self::memory::Memory;
 use self::prune::PruneCursor;
 use self::write_set::WriteSet;
@@ -68,6 +70,7 @@ pub struct Engine<B> {
     /// what happened meanwhile.
     absent: HashSet<SessionKey>,
     away: Away,
+    held: Held,
     /// Whether the batch is a dry run, which leaves memory as it is.
     dry: bool,
     /// Whether memory may differ from the database after a failed batch, and has not been reloaded yet.
@@ -93,6 +96,7 @@ impl<B: Backend> Engine<B> {
             failures: Failures::default(),
             absent: HashSet::new(),
             away: Away::default(),
+            held: Held::default(),
             dry: false,
             stale: true,
         };
@@ -202,8 +206,12 @@ impl<B: Backend> Engine<B> {
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
             Command::DeleteAgent { namespace, name } => Ok(self.delete_agent(namespace, name)),
-            Command::EndCoolDown { namespace, credential, force } => {
-                Ok(Ok(self.end_cool_down((namespace, credential), force, now)))
+            Command::EndCoolDown { namespace, credential, how } => {
+                Ok(Ok(self.end_cool_down(&(namespace, credential), &how, now)))
+            }
+            Command::HoldAgents(held) => {
+                self.held.update(held, now);
+                Ok(Ok(Reply::Deleted.into()))
             }
             Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget))),
             Command::Prune(prune) => self.prune(prune),
@@ -235,11 +243,11 @@ impl<B: Backend> Engine<B> {
                 self.match_agent(key, &agent);
                 self.follow_up(now)?;
             }
-            if self.await_agents_credential(key, now)? {
+            // It may have waited for its own credential since, and no claim has reached it.
+            if self.cools_down(key, now)? {
                 continue;
             }
-            let ready_at = self.load(key)?.and_then(|task| task.ready_at);
-            let away = ready_at.map_or(Duration::ZERO, |at| self.away.since(at));
+            let away = self.waited_in_vain(key, now)?;
             // Another command of the batch may have ended it.
             let _ = self.apply(key, task::Command::Tick { away }, now)?;
         }

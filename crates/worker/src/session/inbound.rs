@@ -111,8 +111,17 @@ impl Worker {
     /// Reports what the model calls of an attempt use.
     pub(super) fn uses_model(&mut self, key: &AttemptKey, access: ModelAccess) {
         if !access.own {
-            self.credential.clone_from(&access.credential);
+            self.access.clone_from(&access);
         }
+        if let Some(entry) = self.attempts.get_mut(key) {
+            entry.access = Some(access);
+        }
+        self.name_model(key);
+    }
+
+    /// Names what the model calls of an attempt use, if that is known: in each session, since a message may be lost with one.
+    pub(super) fn name_model(&mut self, key: &AttemptKey) {
+        let Some(access) = self.attempts.get(key).and_then(|entry| entry.access.clone()) else { return };
         let ModelAccess { credential, backend, .. } = access;
         let accept = Accept { task_id: key.task.to_string(), fence: key.fence, credential, backend };
         self.outgoing.push_message(Kind::Accept(accept));
@@ -189,6 +198,9 @@ impl Worker {
 
     /// Applies the resume instructions of a new session, on which nothing counts as sent yet.
     pub(super) fn resume(&mut self, resume: Vec<ResumeAttempt>) {
+        for key in self.attempts.keys().cloned().collect::<Vec<_>>() {
+            self.name_model(&key);
+        }
         for (key, entry) in &mut self.attempts {
             entry.result_sent = false;
             entry.handle.resume(0);

@@ -7,7 +7,7 @@ use rota_proto::v1::runtime::Kind;
 use crate::runtimes::Attempt;
 
 /// What the model calls of an attempt use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ModelAccess {
     /// Id of the credential; empty if it is in no variable.
     pub(super) credential: String,

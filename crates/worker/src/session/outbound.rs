@@ -46,7 +46,8 @@ impl Worker {
             isolated,
             not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
             not_ready_reason: status.not_ready_reason,
-            credential: self.credential.clone(),
+            credential: self.access.credential.clone(),
+            backend: self.access.backend.clone(),
         }
     }
 

@@ -22,6 +22,7 @@ use super::declared::Token;
 use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
+use super::model_access::ModelAccess;
 use super::outgoing::OutgoingQueue;
 use super::readiness::Readiness;
 use super::{Error, Options};
@@ -45,6 +46,8 @@ pub(super) struct AttemptEntry {
     pub(super) result_sent: bool,
     /// Whether the attempt is in `Worker::outgoing`.
     pub(super) queued: bool,
+    /// What its model calls use, once that is known.
+    pub(super) access: Option<ModelAccess>,
     pub(super) span: tracing::Span,
 }
 
@@ -55,7 +58,7 @@ impl AttemptEntry {
         span: tracing::Span,
     ) -> Self {
         let (ended, result, result_sent, queued) = (false, None, false, false);
-        Self { handle, inputs, last_input: 0, ended, result, result_sent, queued, span }
+        Self { handle, inputs, last_input: 0, ended, result, result_sent, queued, access: None, span }
     }
 }
 
@@ -87,8 +90,8 @@ pub(super) struct Worker {
     pub(super) status: watch::Receiver<WorkerStatus>,
     /// Reason why attempts are not isolated.
     pub(super) not_isolated: Option<String>,
-    /// Id of the agent's credential that the last attempt used.
-    pub(super) credential: String,
+    /// What the last attempt used of the agent's.
+    pub(super) access: ModelAccess,
 }
 
 /// Time between two searches for what other workers have left behind.
@@ -148,7 +151,7 @@ impl Worker {
         readiness.set_runtime_version(&options.runtime_version);
         Ok(Self {
             status: readiness.subscribe(),
-            credential: String::new(),
+            access: ModelAccess::default(),
             deps: Arc::new(AttemptDeps {
                 keep_for: options.orphan_timeout,
                 checkpoint_interval: options.checkpoint_interval,

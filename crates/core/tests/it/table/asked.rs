@@ -127,7 +127,7 @@ pub(super) fn all() -> Vec<Asked> {
     by_all(&mut list, "live fence", Command::Accept);
     by_all(&mut list, "live fence", |attempt| Command::UseModel {
         attempt,
-        access: ModelAccess { credential: Some(CREDENTIAL), backend: "api".to_owned() },
+        access: ModelAccess { credential: Some(CREDENTIAL), at_backend: None },
     });
     by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
@@ -256,6 +256,7 @@ fn others(list: &mut Vec<Asked>) {
         limit: "five_hour".to_owned(),
         since: harness.now,
         until: harness.now + secs(3600),
+        retry_at: harness.now + secs(3600),
     }));
     list.push(asked("", false, |_| Command::QuotaLifted { credential: CREDENTIAL }));
     list.push(asked("", false, |_| Command::ThreadPassedOn { id: id(2), next: id(3) }));

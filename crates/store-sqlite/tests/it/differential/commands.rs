@@ -121,6 +121,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                 namespace: namespace(*space),
                 worker: view.session(*space, *worker, *old),
                 shared: if *old { Vec::new() } else { routes.clone().collect() },
+                probes: None,
                 routes: routes.collect(),
                 slots: *slots,
             })

@@ -1,0 +1,120 @@
+//! Times in which all workers of an agent waited for their credentials: as little could take its tasks as while Rota was away,
+//! so queue timeouts do not count them. In memory: after a restart the server names the agents that wait still.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use rota_core::target::Target;
+use rota_core::task::{State, Task};
+use rota_core::{AgentName, TaskKey, Timestamp};
+
+use super::away::{RESUME_TIME, total};
+use super::{AgentKey, Engine};
+use crate::{Backend, Error, Span};
+
+/// Spans of one agent that are kept; older ones count again.
+const MAX_SPANS: usize = 32;
+/// Agents with spans that are kept, besides those that wait.
+const MAX_AGENTS: usize = 4096;
+
+#[derive(Debug, Default)]
+struct OfAgent {
+    spans: VecDeque<Span>,
+    since: Option<Timestamp>,
+}
+
+/// The times of each agent.
+#[derive(Debug, Default)]
+pub(super) struct Held(HashMap<AgentKey, OfAgent>);
+
+impl Held {
+    /// Takes in which agents wait now, all of them, and since when those that are not known to.
+    pub(super) fn update(&mut self, mut held: BTreeMap<AgentKey, Timestamp>, now: Timestamp) {
+        for (agent, known) in &mut self.0 {
+            match (known.since, held.remove(agent)) {
+                (None, Some(since)) => known.since = Some(since.min(now)),
+                (Some(since), None) => {
+                    known.since = None;
+                    known.spans.push_back(Span { from: since, until: now + RESUME_TIME });
+                    if known.spans.len() > MAX_SPANS {
+                        known.spans.pop_front();
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.0.len() + held.len() > MAX_AGENTS {
+            self.0.retain(|_, known| known.since.is_some());
+        }
+        for (agent, since) in held {
+            self.0.insert(agent, OfAgent { since: Some(since.min(now)), ..OfAgent::default() });
+        }
+    }
+
+    fn of(&self, agent: &AgentKey, now: Timestamp) -> Vec<Span> {
+        let Some(known) = self.0.get(agent) else { return Vec::new() };
+        let open = known.since.map(|from| Span { from, until: now + RESUME_TIME });
+        known.spans.iter().copied().chain(open).collect()
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// Returns how much of the time since a task became ready does not count, since no worker could take it.
+    pub(super) fn waited_in_vain(&mut self, key: TaskKey, now: Timestamp) -> Result<Duration, Error> {
+        let Some(task) = self.load(key)? else { return Ok(Duration::ZERO) };
+        let Some(ready_at) = task.ready_at else { return Ok(Duration::ZERO) };
+        let task = task.clone();
+        let away = |held: Vec<Span>| total(self.away.spans().chain(held), ready_at);
+        if task.state != State::Queued || self.held.0.is_empty() {
+            return Ok(away(Vec::new()));
+        }
+        let agents = self.agents_of(&task).into_iter();
+        Ok(agents.map(|agent| away(self.held.of(&agent, now))).min().unwrap_or_else(|| away(Vec::new())))
+    }
+
+    /// Returns the agents whose workers may take a task.
+    fn agents_of(&self, task: &Task) -> Vec<AgentKey> {
+        let of = |agent: &AgentName| (task.namespace.clone(), agent.clone());
+        match &task.target {
+            Target::Agent(agent) | Target::Task { agent, .. } => vec![of(agent)],
+            Target::Worker(worker) => {
+                let session = self.memory.sessions.get(&(task.namespace.clone(), worker.clone()));
+                session.map(|(_, agent)| of(agent)).into_iter().collect()
+            }
+            Target::Capabilities(wanted) => {
+                let agents = self.memory.agents.iter().filter(|(key, _)| key.0 == task.namespace);
+                let fit =
+                    agents.filter(|(_, agent)| wanted.iter().all(|one| agent.capabilities.contains(one)));
+                fit.map(|(key, _)| key.clone()).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::Namespace;
+
+    use super::*;
+
+    #[test]
+    fn spans_end_and_are_bounded() {
+        let at = |minute: i64| Timestamp(minute * 60_000_000);
+        let agent = |name: &str| (Namespace::new("n").unwrap(), AgentName::new(name).unwrap());
+        let mut held = Held::default();
+        let a = || BTreeMap::from([(agent("a"), at(0))]);
+        held.update(a(), at(1));
+        held.update(a(), at(5));
+        let minutes = |held: &Held, then, now| {
+            total(held.of(&agent("a"), at(now)).into_iter(), at(then)).as_secs() / 60
+        };
+        assert_eq!((minutes(&held, 0, 9), minutes(&held, 4, 9), minutes(&held, 20, 9)), (9, 5, 0));
+        held.update(BTreeMap::new(), at(9));
+        assert_eq!((minutes(&held, 0, 30), minutes(&held, 8, 30)), (9, 1));
+        for round in 0..100 {
+            held.update(BTreeMap::from([(agent("a"), at(40 + round * 2))]), at(40 + round * 2));
+            held.update(BTreeMap::new(), at(41 + round * 2));
+        }
+        assert_eq!(held.of(&agent("a"), at(400)).len(), MAX_SPANS);
+    }
+}
