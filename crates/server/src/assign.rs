@@ -97,6 +97,7 @@ pub(crate) fn assign(
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
             continues,
             thread: task.thread.is_some(),
+            attempt: if task.checkpointed > task.concluded { num::to_i32(task.checkpointed) } else { 0 },
         }),
         credential_key: sealer.credential_key(&task.namespace).to_vec(),
         own_credentials: !task.uses_agents_credential(),

@@ -72,6 +72,9 @@ pub struct Settings {
     /// Time between checkpoints of running attempts, from which another worker can continue; 0s for none
     #[arg(long, value_name = "TIME")]
     pub checkpoint_interval: HumanDuration,
+    /// Do not keep the checkpoints of attempts that have succeeded, from which other tasks could continue
+    #[arg(long)]
+    pub discard_conversations: bool,
     /// Claude Code CLI of agents that name none [default: claude on the PATH]
     #[arg(long, value_name = "FILE")]
     pub claude_program: Option<PathBuf>,
@@ -101,6 +104,7 @@ impl Default for Settings {
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
             checkpoint_interval: HumanDuration(CHECKPOINT_INTERVAL),
+            discard_conversations: false,
             claude_program: None,
             prices_file: None,
         }
@@ -133,6 +137,7 @@ impl Settings {
         options.min_free_memory = self.min_free_memory_mib.saturating_mul(1 << 20);
         options.orphan_timeout = self.orphan_timeout.0;
         options.checkpoint_interval = self.checkpoint_interval.0;
+        options.discard_conversations = self.discard_conversations;
         options.claude_program = self.claude_program;
         options.prices_file = self.prices_file;
         options

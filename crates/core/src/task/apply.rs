@@ -43,8 +43,8 @@ impl Task {
             Command::UseModel { attempt, access } => step.use_model(&attempt, access)?,
             Command::Reject { attempt, reason } => step.reject(&attempt, &reason)?,
             Command::Report { attempt, first, items } => step.report(&attempt, first, items)?,
-            Command::KeepArtifacts { attempt, list, checkpoint } => {
-                step.keep_artifacts(&attempt, list, checkpoint)?;
+            Command::KeepArtifacts { attempt, list, checkpoint, unusable } => {
+                step.keep_artifacts(&attempt, list, checkpoint, unusable)?;
             }
             Command::Finish { attempt, last, completion, usage, session, jitter } => {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
@@ -104,6 +104,7 @@ impl Step<'_> {
         attempt: &AttemptRef,
         list: Bytes,
         checkpoint: bool,
+        unusable: bool,
     ) -> Result<(), Rejected> {
         if let FenceCheck::Stale = self.check_fence(attempt)? {
             self.reply(Reply::Stale);
@@ -111,7 +112,13 @@ impl Step<'_> {
         }
         self.start();
         self.task.has_artifacts = true;
-        self.task.has_checkpoint |= checkpoint;
+        let attempt = self.task.attempt();
+        if checkpoint {
+            self.task.checkpointed = attempt;
+        }
+        if unusable {
+            self.task.concluded = attempt;
+        }
         self.out.artifacts = Some(list);
         Ok(())
     }

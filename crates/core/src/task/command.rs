@@ -66,6 +66,8 @@ pub enum Command {
         list: Bytes,
         /// Whether another attempt or task can continue from it.
         checkpoint: bool,
+        /// Whether the attempt cannot continue what it was given: neither can a later one.
+        unusable: bool,
     },
     /// The attempt has ended, with all of its processes.
     Finish {

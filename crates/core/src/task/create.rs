@@ -82,7 +82,7 @@ impl Task {
             has_secrets: false,
             has_result: false,
             has_artifacts: false,
-            has_checkpoint: false,
+            checkpointed: 0,
             last_failure: None,
             concluded: 0,
             result_size: 0,

@@ -275,7 +275,7 @@ pub struct Task {
     /// How the last attempt failed; absent if it did not, or was handed back.
     #[serde(default, skip_serializing_if = "none")]
     pub last_failure: Option<Box<Failure>>,
-    /// Number of the last attempt that came to its own end and failed: what it and those before have left is not continued.
+    /// Number of the last attempt that came to its own end and failed, or could not continue: what it and those before have left is not continued.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub concluded: u32,
     /// Runtime session that the next attempt could resume.
@@ -304,9 +304,9 @@ pub struct Task {
     /// Whether artifacts are stored for it: of its input, or of an attempt.
     #[serde(default, skip_serializing_if = "no")]
     pub has_artifacts: bool,
-    /// Whether an attempt has left a checkpoint, from which another task can continue.
-    #[serde(default, skip_serializing_if = "no")]
-    pub has_checkpoint: bool,
+    /// Number of the last attempt that has left a checkpoint; 0 for none.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub checkpointed: u32,
     /// Size of the result in bytes; zero in records of earlier versions.
     #[serde(default, skip_serializing_if = "zero")]
     pub result_size: u64,

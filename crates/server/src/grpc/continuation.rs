@@ -14,6 +14,8 @@ use crate::store_client::StoreClient;
 use crate::wire::names::{self, TaskName};
 use crate::wire::status::{self, hinted, invalid};
 
+/// Commits of other branches, and stashed ones.
+const BRANCHES: &str = "git/branches.bundle";
 const FIELD: &str = "task.spec.continue_from";
 
 impl Creator {
@@ -147,11 +149,12 @@ fn kind(kind: &Kind) -> &'static str {
 
 /// Returns what of a list a later attempt continues from.
 pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
-    let checkpoint = list.checkpoint?;
+    let checkpoint = list.checkpoint.filter(|checkpoint| !checkpoint.unusable)?;
     let mut artifacts = list.artifacts;
     let changes = list.changes.map(|changes| v1::Changes { patch: String::new(), ..changes });
     let bundle = changes.as_ref().map(|changes| changes.bundle.clone()).unwrap_or_default();
-    artifacts.retain(|artifact| artifact.name.starts_with("checkpoint/") || artifact.name == bundle);
+    let wanted = |name: &str| name.starts_with("checkpoint/") || name == bundle || name == BRANCHES;
+    artifacts.retain(|artifact| wanted(&artifact.name));
     Some(ArtifactList { artifacts, changes, checkpoint: Some(checkpoint), ..ArtifactList::default() })
 }
 
@@ -181,10 +184,12 @@ mod tests {
         let list = ArtifactList {
             artifacts: names.map(artifact).into(),
             changes: Some(changes),
-            checkpoint: Some(Checkpoint { conversation: "c".to_owned() }),
+            checkpoint: Some(Checkpoint { conversation: "c".to_owned(), unusable: false }),
             ..ArtifactList::default()
         };
         assert_eq!(checkpoint(ArtifactList { checkpoint: None, ..list.clone() }), None);
+        let unusable = Some(Checkpoint { unusable: true, ..Checkpoint::default() });
+        assert_eq!(checkpoint(ArtifactList { checkpoint: unusable, ..list.clone() }), None);
         let kept = checkpoint(list).unwrap();
         let names: Vec<_> = kept.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
         assert_eq!(names, ["checkpoint/c.jsonl", "git/changes.bundle"]);

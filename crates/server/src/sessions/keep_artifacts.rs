@@ -38,8 +38,10 @@ pub(super) async fn keep(
     let assignment = task.assignment.ok_or_else(absent)?;
     let by = WorkerRef { worker: assignment.worker, epoch: assignment.epoch };
     let attempt = AttemptRef { by, fence: task.fence };
-    let checkpoint = list.checkpoint.is_some();
-    let command = Command::KeepArtifacts { attempt, list: list.encode_to_vec().into(), checkpoint };
+    let unusable = list.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.unusable);
+    let checkpoint = list.checkpoint.is_some() && !unusable;
+    let list = list.encode_to_vec().into();
+    let command = Command::KeepArtifacts { attempt, list, checkpoint, unusable };
     let kept = deps.store.command(task.namespace, task.id, command, false).await;
     drop(pin);
     match kept?.1 {

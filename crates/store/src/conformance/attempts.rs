@@ -246,6 +246,7 @@ pub async fn artifacts_are_listed_by_attempt_until_the_prune(t: &mut Harness) {
         attempt,
         list: list.into(),
         checkpoint: false,
+        unusable: false,
     };
     t.ask(task.id, keep(attempt_of(&task), "early")).await.unwrap();
     t.ask(task.id, keep(attempt_of(&task), "late")).await.unwrap();

@@ -24,7 +24,8 @@ async fn run(t: &mut Harness, worker: &WorkerRef, checkpoint: bool, completion: 
     let task = t.claim(worker, 9).await.remove(0);
     if checkpoint {
         let attempt = attempt_of(&task);
-        t.ask(task.id, Command::KeepArtifacts { attempt, list: "list".into(), checkpoint }).await.unwrap();
+        let keep = Command::KeepArtifacts { attempt, list: "list".into(), checkpoint, unusable: false };
+        t.ask(task.id, keep).await.unwrap();
     }
     t.finish(&task, completion).await.unwrap();
     t.later(Duration::from_secs(1));

@@ -75,7 +75,7 @@ impl<B: Backend> Engine<B> {
                     None => None,
                 };
             }
-            if task.has_checkpoint {
+            if task.checkpointed > 0 {
                 let before = thread.conversation.replace((key, task.id));
                 self.write_set.changes.removed_dependents.extend(before.map(|(before, _)| before));
                 self.write_set.changes.edges.push((key, key));

@@ -52,6 +52,8 @@ pub(crate) struct Kept {
     task_id: String,
     fence: i64,
     globs: Vec<String>,
+    /// Whether the attempt could not continue what it was given.
+    pub(crate) unusable: bool,
 }
 
 impl Kept {
@@ -62,6 +64,7 @@ impl Kept {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             globs: workspace.map(|workspace| workspace.keep_files.clone()).unwrap_or_default(),
+            unusable: false,
         }
     }
 }
@@ -330,7 +333,9 @@ async fn store(
         let lost = uploaded.skipped.iter().any(|(name, _)| is_part(name));
         let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
         skipped.extend(later);
-        let own = found.conversation.filter(|_| !lost).map(|conversation| Checkpoint { conversation });
+        let unusable = kept.unusable;
+        let own = found.conversation.filter(|_| !lost);
+        let own = own.map(|conversation| Checkpoint { conversation, unusable });
         if whole && own.is_none() {
             let reason = skipped.iter().find(|skipped| is_part(&skipped.name));
             let reason = reason.map_or_else(String::new, |skipped| format!(": {}", skipped.reason));
@@ -342,7 +347,7 @@ async fn store(
         if let (None, Some(last)) = (&checkpoint, last) {
             artifacts.retain(|artifact| !is_part(&artifact.name));
             artifacts.extend(last.artifacts);
-            checkpoint = Some(last.checkpoint);
+            checkpoint = Some(Checkpoint { unusable: kept.unusable, ..last.checkpoint });
         }
         let of_checkpoint = own.map(|checkpoint| LastCheckpoint {
             checkpoint,

@@ -75,7 +75,7 @@ pub(super) async fn borrowing(
 }
 
 /// No host has a part in these calls.
-fn by_agent(error: GitError) -> GitError {
+pub(super) fn by_agent(error: GitError) -> GitError {
     match error {
         GitError::Failed { cause: Cause::Host, failure } => GitError::Failed { cause: Cause::Task, failure },
         error => error,

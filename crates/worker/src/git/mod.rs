@@ -36,7 +36,7 @@ pub(crate) use identity::write as write_identity;
 pub(crate) use pinned::Pins;
 pub(crate) use push::Delivery;
 pub(crate) use request::{Request, Work};
-pub(crate) use restore::{Unrestored, restore_from};
+pub(crate) use restore::{Unrestored, restore_elsewhere, restore_from};
 pub(crate) use run::{Git, GitError};
 pub(crate) use snapshot::{ELSEWHERE, FOLDER, Snapshot, snapshot};
 

@@ -5,12 +5,16 @@ use std::path::Path;
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, borrowing, by_agent};
 use super::clone::{Base, base_reference};
+use super::failure::Cause;
 use super::run::{Git, GitError};
-use super::snapshot::EMAIL;
+use super::snapshot::{EMAIL, message};
 use crate::runtimes::Stop;
 
+/// References of other branches, and of what was stashed, until they are restored.
+const ELSEWHERE: &str = "refs/rota/elsewhere/";
+const MAX_BRANCHES: usize = 1000;
 /// Reference of what is restored.
 const RESTORED: &str = "refs/rota/restored";
 
@@ -65,6 +69,60 @@ async fn restore(
     restored
 }
 
+/// Brings other branches back, and the newest of what was stashed, as far as their commits are in a bundle. Those that exist stay.
+pub(crate) async fn restore_elsewhere(
+    git: &Git,
+    bundle: &Path,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<(), GitError> {
+    // Checked on the way, as the snapshot is.
+    let folder = bundle.with_extension("received");
+    if let Err(error) = tokio::fs::create_dir_all(&folder).await {
+        return Err(git.failed(Cause::Machine, format!("failed to create a directory: {error}")));
+    }
+    let unchecked = git.within(&folder);
+    borrowing(&unchecked, &git.directory.join(".git/objects"), stop).await?;
+    let _ = tokio::fs::copy(git.directory.join(".git/shallow"), folder.join("shallow")).await;
+    let head = git.run(&["rev-parse", "--verify", "HEAD^{commit}"], stop).await?;
+    unchecked.run(&["update-ref", "refs/rota/head", &head], stop).await?;
+    for reference in git
+        .run(&["for-each-ref", "--format=%(objectname)", "refs/remotes/origin"], stop)
+        .await?
+        .lines()
+        .take(MAX_BRANCHES)
+    {
+        unchecked.run(&["update-ref", &format!("refs/rota/origin/{reference}"), reference], stop).await?;
+    }
+    let (path, from) = (bundle.to_string_lossy(), folder.to_string_lossy());
+    let rules = [format!("+refs/heads/*:{ELSEWHERE}heads/*"), format!("+refs/stash*:{ELSEWHERE}stash*")];
+    let args = ["fetch", "--quiet", "--no-tags", "--", &path, &rules[0], &rules[1]];
+    unchecked.run(&args, stop).await.map_err(by_agent)?;
+    let rule = format!("+{ELSEWHERE}*:{ELSEWHERE}*");
+    let args =
+        ["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"];
+    let args: Vec<_> = args.into_iter().chain([&*from, &rule]).collect();
+    git.run(&args, stop).await.map_err(by_agent)?;
+    crate::workspace::remove_all(folder.clone()).await;
+    let found = git.run(&["for-each-ref", "--format=%(refname)", ELSEWHERE], stop).await?;
+    for reference in found.lines().take(MAX_BRANCHES) {
+        let restored = match reference.strip_prefix(ELSEWHERE).and_then(|name| name.strip_prefix("heads/")) {
+            Some(branch) => git.run(&["branch", "--no-track", "--", branch, reference], stop).await,
+            None => {
+                git.run(
+                    &["stash", "store", "--message", "stashed before the work was cut off", reference],
+                    stop,
+                )
+                .await
+            }
+        };
+        if let Err(GitError::Stopped) = restored {
+            return Err(GitError::Stopped);
+        }
+        git.run(&["update-ref", "-d", reference], stop).await?;
+    }
+    Ok(())
+}
+
 async fn try_restore(
     git: &Git,
     base: &Base,
@@ -78,8 +136,9 @@ async fn try_restore(
     bundle.unpack(git, &objects, &folder, RESTORED, stop).await?;
     let found = changes.commit.as_str();
     git.run(&["reset", "--quiet", "--hard", found], stop).await?;
-    let by = git.run(&["log", "-1", "--format=%ce", found], stop).await?;
-    if !as_commits && by == EMAIL && found != changes.base_commit {
+    let by = git.run(&["log", "-1", "--format=%ae %ce %s", found], stop).await?;
+    let by_worker = by == format!("{EMAIL} {EMAIL} {}", message(&changes.branch));
+    if !as_commits && by_worker && found != changes.base_commit {
         // Made by the worker of what was not committed.
         git.run(&["reset", "--quiet", "--mixed", "HEAD^"], stop).await?;
     }

@@ -201,7 +201,7 @@ async fn commit(
     if tree == git.run(&["rev-parse", "--verify", &format!("{head}^{{tree}}")], stop).await? {
         return Ok(head);
     }
-    let message = format!("Changes of {}", base.branch);
+    let message = message(&base.branch);
     // The same files are the same commit, so that they are stored once.
     let date = git.run(&["show", "--no-patch", "--format=%cI", &head], stop).await?;
     let mut git = git.clone();
@@ -209,6 +209,11 @@ async fn commit(
         git.environment.0.insert(name.to_owned(), date.clone());
     }
     git.run(&["commit-tree", "--no-gpg-sign", "-p", &head, "-m", &message, &tree], stop).await
+}
+
+/// Returns the message of the commit with what was not committed.
+pub(super) fn message(branch: &str) -> String {
+    format!("Changes of {branch}")
 }
 
 /// Adds all files to the index. Returns whether none had to be left out.

@@ -147,6 +147,8 @@ pub struct RunReport {
     pub runtime_session: String,
     /// Conversation that can go on within this attempt; empty for none.
     pub conversation: String,
+    /// Whether it continued an earlier conversation, in which nothing was answered any more.
+    pub unanswered: bool,
 }
 
 #[derive(Debug)]
@@ -176,7 +178,13 @@ pub trait Runtime: Send + Sync {
 impl RunReport {
     /// Creates a report without usage or session.
     pub fn new(outcome: RunOutcome) -> Self {
-        Self { outcome, usage: None, runtime_session: String::new(), conversation: String::new() }
+        Self {
+            outcome,
+            usage: None,
+            runtime_session: String::new(),
+            conversation: String::new(),
+            unanswered: false,
+        }
     }
 
     /// Creates the report of a failure without usage or session.

@@ -79,6 +79,8 @@ pub(super) struct AttemptDeps {
     pub(super) keep_for: Duration,
     /// Time between checkpoints; zero for none.
     pub(super) checkpoint_interval: Duration,
+    /// Whether attempts that succeed leave no checkpoint.
+    pub(super) discard_conversations: bool,
     pub(super) root: Root,
     pub(super) claude_program: Option<PathBuf>,
     pub(super) claude: Installed,
@@ -116,7 +118,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let time_limits = TimeLimits::new(&assign, &limits);
     let number = assign.attempt;
     let tools = ToolSpans::of(&assign).map(Mutex::new);
-    let kept = Kept::of(&assign);
+    let mut kept = Kept::of(&assign);
     let can_continue = assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.exist);
     let (events, mut received) = mpsc::channel(EVENT_BUFFER);
     handle.deltas.set_attempt(number);
@@ -163,8 +165,14 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     // An attempt that did not begin has nothing to keep, and an earlier one may have.
     let begun = |dirs: &&AttemptDirs| dirs.started || !can_continue;
+    let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
+    if let Some(dirs) = dirs.as_mut().filter(|_| deliver && deps.discard_conversations) {
+        dirs.discard_checkpoint();
+    }
     if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
         handle.lock().keeping = true;
+        // Whatever was silent would be so again.
+        kept.unusable = report.unanswered && handle.lock().stop_reason == Some(StopReason::Silence);
         let (work, stop) = (Work::of(&report), handle.stop_signal());
         let keep = Box::pin(artifacts::keep(&deps.caller, kept, dirs, work, deps.keep_for, stop));
         let mut keep = pin!(handle.group.scope(keep));
@@ -311,7 +319,7 @@ async fn execute(
         return RunReport::new(ended);
     }
     if let Some(dirs) = slot {
-        dirs.started = true;
+        dirs.start(&attempt.assign);
     }
     handle.start_silence_clock();
     // Without directories there are no processes. Counting costs more than all else of a script that only emits messages.
@@ -321,7 +329,8 @@ async fn execute(
     let kept = Kept::of(&attempt.assign);
     let quiet = tokio::sync::Mutex::new(());
     let work = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet);
-    let mut report = continuing::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, work).await;
+    let mut report =
+        continuing::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, handle, work).await;
     if let Some(git) = git {
         git.report_changes(&events).await;
     }

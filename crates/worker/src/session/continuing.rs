@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::attempt::{AttemptDeps, in_place};
+use super::handle::AttemptHandle;
 use crate::artifacts::{self, Caller, Given, Kept, Retry};
 use crate::git::{self, Delivery, GitError, Unrestored};
 use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
@@ -72,7 +73,7 @@ pub(super) async fn restore(
     let is_empty = dirs.fresh || in_place(assign);
     // Its session is there as well.
     let is_kept = cut_off && !is_empty && !assign.resume_session.is_empty();
-    let own = cut_off && is_empty;
+    let own = cut_off && (is_empty || dirs.own_work);
     if is_kept || !(own || checkpoints.continues || checkpoints.thread) {
         return Ok(None);
     }
@@ -185,7 +186,11 @@ impl Place<'_> {
         crate::workspace::remove_all(at.clone()).await;
         let changes = list.changes.unwrap_or_default();
         let bundle = list.artifacts.iter().find(|artifact| artifact.name == changes.bundle).cloned();
-        let bundle = bundle.filter(|_| self.dirs.fresh && self.dirs.repository.is_some());
+        let is_fresh = self.dirs.fresh && self.dirs.repository.is_some();
+        let bundle = bundle.filter(|_| is_fresh);
+        let elsewhere = Path::new(git::FOLDER).join(git::ELSEWHERE);
+        let branches = list.artifacts.iter().find(|artifact| Path::new(&artifact.name) == elsewhere).cloned();
+        let branches = branches.filter(|_| is_fresh);
         let of_checkpoint =
             |artifact: &Artifact| Path::new(&artifact.name).starts_with(artifacts::CHECKPOINT);
         let artifacts: Vec<_> = list.artifacts.into_iter().filter(of_checkpoint).collect();
@@ -195,9 +200,12 @@ impl Place<'_> {
             parts.next().map(|_| first)
         };
         let folders: BTreeSet<_> = artifacts.iter().filter_map(folder_of).collect();
-        self.download(artifacts.into_iter().chain(bundle.clone()).collect(), &at).await?;
+        let artifacts = artifacts.into_iter().chain(bundle.clone()).chain(branches.clone());
+        self.download(artifacts.collect(), &at).await?;
         let mut has_files = false;
         if let Some((git, base)) = self.dirs.repository.as_mut().filter(|_| self.dirs.fresh) {
+            // Programs of the attempt may write there, as git does.
+            let inner = self.dirs.scratch.join("restored");
             if let Some(bundle) = bundle {
                 let (from, scratch) = (at.join(&bundle.name), &self.dirs.scratch);
                 let restored = git::restore_from(git, base, &from, scratch, &changes, false, stop).await;
@@ -205,15 +213,26 @@ impl Place<'_> {
                     Unrestored::Write(text) => {
                         Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
                     }
-                    Unrestored::Git(GitError::Stopped) => {
-                        Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" })
-                    }
-                    Unrestored::Git(GitError::Failed { failure, .. }) => Unusable::Because(failure),
+                    Unrestored::Git(error) => unusable(error),
                 })?;
                 has_files = true;
             } else {
                 // Nothing had changed.
                 has_files = changes.base_commit == base.commit;
+            }
+            if let Some(branches) = branches.filter(|_| has_files) {
+                let path = inner.join("branches.bundle");
+                copy(&at.join(&branches.name), &path).await?;
+                let restored = git::restore_elsewhere(git, &path, stop).await;
+                crate::workspace::remove_all(inner).await;
+                match restored {
+                    Err(GitError::Stopped) => return Err(unusable(GitError::Stopped)),
+                    // What is left of them is among the artifacts of the earlier attempt.
+                    Err(GitError::Failed { failure, .. }) => {
+                        tracing::warn!(reason = failure.message, "failed to restore other branches");
+                    }
+                    Ok(()) => {}
+                }
             }
         }
         let copied = artifacts::place_checkpoint(at.join(artifacts::CHECKPOINT), self.folder.clone());
@@ -241,6 +260,24 @@ impl Place<'_> {
     }
 }
 
+fn unusable(error: GitError) -> Unusable {
+    match error {
+        GitError::Stopped => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
+        GitError::Failed { failure, .. } => Unusable::Because(failure),
+    }
+}
+
+/// Copies a bundle to a folder in which git may work.
+async fn copy(from: &Path, to: &Path) -> Result<(), Unusable> {
+    if let Some(folder) = to.parent() {
+        let _ = tokio::fs::create_dir_all(folder).await;
+    }
+    tokio::fs::copy(from, to).await.map(drop).map_err(|error| {
+        let text = format!("failed to write the changes of the checkpoint: {error}");
+        Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+    })
+}
+
 /// Does the work of an attempt, of which checkpoints are kept meanwhile. One that has begun at the end is completed: a list that
 /// arrives late would replace that of the end.
 pub(super) async fn with_checkpoints<T>(
@@ -249,6 +286,7 @@ pub(super) async fn with_checkpoints<T>(
     dirs: Option<&AttemptDirs>,
     events: &mpsc::Sender<event::Kind>,
     quiet: &tokio::sync::Mutex<()>,
+    handle: &AttemptHandle,
     work: impl Future<Output = T>,
 ) -> T {
     let end = CancellationToken::new();
@@ -257,7 +295,7 @@ pub(super) async fn with_checkpoints<T>(
         end.cancel();
         done
     };
-    let (mut work, mut checkpoints) = (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, &end)));
+    let (mut work, mut checkpoints) = (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, handle, &end)));
     tokio::select! {
         done = &mut work => {
             // One that takes longer is given up.
@@ -275,12 +313,17 @@ async fn checkpoints(
     dirs: Option<&AttemptDirs>,
     events: &mpsc::Sender<event::Kind>,
     quiet: &tokio::sync::Mutex<()>,
+    handle: &AttemptHandle,
     end: &CancellationToken,
 ) {
     let interval = deps.checkpoint_interval;
     let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
     let (mut noticed, mut wait) = (false, interval);
     while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+        // Its git would be frozen as well.
+        if handle.is_paused() {
+            continue;
+        }
         let began = Instant::now();
         if let Err(failed) = artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await {
             tracing::warn!(error = failed.message, "failed to keep a checkpoint");

@@ -261,6 +261,10 @@ impl AttemptHandle {
         self.group.set_paused(paused);
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.state.lock().paused
+    }
+
     /// Returns when the total time is over that would end at a time without waiting; `None` while it does not run.
     pub(super) fn deadline(&self, at: Instant) -> Option<Instant> {
         let state = self.state.lock();

@@ -105,6 +105,8 @@ pub struct Options {
     pub orphan_timeout: Duration,
     /// Time between checkpoints of an attempt; zero for none.
     pub checkpoint_interval: Duration,
+    /// Whether the checkpoints of attempts that have succeeded are not kept.
+    pub discard_conversations: bool,
     /// Claude Code CLI of agents that name none; by default `claude` on the PATH.
     pub claude_program: Option<PathBuf>,
     /// File with prices of models, which precede the list prices.
@@ -155,6 +157,7 @@ impl Options {
             min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,
             checkpoint_interval: CHECKPOINT_INTERVAL,
+            discard_conversations: false,
             claude_program: None,
             prices_file: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),

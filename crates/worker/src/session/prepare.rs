@@ -68,6 +68,13 @@ pub(super) async fn prepare(
     if let Some(text) = dirs.included.take() {
         let _ = events.send(notice(Severity::Low, "files_included", text)).await;
     }
+    if let Some(aside) = &dirs.set_aside {
+        let text = format!(
+            "the kept workspace was behind the newest checkpoint of the task, or incomplete: it is now {}",
+            aside.display()
+        );
+        let _ = events.send(notice(Severity::Medium, "workspace_set_aside", text)).await;
+    }
     give(deps, given, &assign, &scratch, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
     if let Some(start) = start {

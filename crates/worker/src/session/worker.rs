@@ -155,6 +155,7 @@ impl Worker {
             deps: Arc::new(AttemptDeps {
                 keep_for: options.orphan_timeout,
                 checkpoint_interval: options.checkpoint_interval,
+                discard_conversations: options.discard_conversations,
                 readiness,
                 caller: options.caller(),
                 root,

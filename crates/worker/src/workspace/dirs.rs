@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rota_proto::v1::WorkspaceCleanup;
+use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 
+use super::kept_by::KeptBy;
 use super::{last_use, probe_in_time, remove};
 use crate::artifacts::LastCheckpoint;
 use crate::git::{Base, Borrowed, Delivery, Git};
@@ -33,6 +35,10 @@ pub(crate) struct AttemptDirs {
     pub(crate) delivery: Option<Delivery>,
     /// Whether the workspace was made for this attempt: no program has written it before.
     pub(crate) fresh: bool,
+    /// Whether it is a kept one that has the work of the task's last attempt.
+    pub(crate) own_work: bool,
+    /// Where the kept workspace is that was behind the task's newest checkpoint.
+    pub(crate) set_aside: Option<PathBuf>,
     /// Whether the agent was started in it.
     pub(crate) started: bool,
     /// What a later attempt can continue from, and what is redacted in it.
@@ -50,6 +56,22 @@ pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {
 }
 
 impl AttemptDirs {
+    /// Notes that the agent is started in the workspace, which has from now on the work of this attempt.
+    pub(crate) fn start(&mut self, assign: &Assign) {
+        self.started = true;
+        if self.lock.is_some()
+            && let Err(error) = KeptBy::new(&assign.task_id, assign.attempt, true).write(&self.workspace)
+        {
+            tracing::warn!(%error, "failed to note whose work a workspace has");
+        }
+    }
+
+    /// Lets the list of artifacts that is kept next have no checkpoint.
+    pub(crate) fn discard_checkpoint(&mut self) {
+        self.checkpoint = None;
+        *self.last_checkpoint.lock() = None;
+    }
+
     /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
     pub(crate) fn cli_config(&self) -> Option<PathBuf> {
         let config = config_directory(&self.workspace).filter(|_| self.lock.is_some())?;

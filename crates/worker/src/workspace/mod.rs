@@ -3,6 +3,7 @@
 
 mod dirs;
 mod in_place;
+mod kept_by;
 pub(crate) mod last_use;
 mod lock;
 mod probe;
@@ -24,6 +25,7 @@ use crate::git::{self, Cloning, GitError};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
 pub(crate) use dirs::{AttemptDirs, config_directory};
+use kept_by::KeptBy;
 use lock::unlocked;
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
@@ -218,6 +220,7 @@ impl Root {
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
         let (mut lock, mut held, mut base, mut borrowed, mut included) = (None, None, None, None, None);
+        let (mut kept_by, mut set_aside) = (None, None);
         let mut fresh = wanted.mode() != WorkspaceMode::InPlace;
         if let Some(source) = &wanted.git {
             checked_source(source, &self.state).await?;
@@ -241,6 +244,13 @@ impl Root {
                 drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
                 Group::lock_current(supervisors);
                 // Its settings and transcripts would be of others.
+                let newest = assign.checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.attempt);
+                kept_by = KeptBy::read(&workspace);
+                if kept_by.as_ref().is_some_and(|kept_by| kept_by.is_behind(&assign.task_id, newest))
+                    && tokio::fs::try_exists(&workspace).await?
+                {
+                    set_aside = Some(kept_by::set_aside(&workspace).await?);
+                }
                 fresh = !tokio::fs::try_exists(&workspace).await?
                     && config_directory(&workspace).is_none_or(|config| config.symlink_metadata().is_err());
                 if !tokio::fs::try_exists(&workspace).await? {
@@ -252,6 +262,9 @@ impl Root {
                         cloning.into(&unfinished, false, stop).await?;
                         included = cloning.include(&unfinished).await?;
                     }
+                    // What an earlier attempt has left is still to be restored.
+                    kept_by = None;
+                    KeptBy::new(&assign.task_id, assign.attempt, false).write(&workspace)?;
                     tokio::fs::rename(&unfinished, &workspace).await?;
                 }
                 workspace
@@ -291,6 +304,8 @@ impl Root {
             repository,
             delivery: None,
             fresh,
+            own_work: kept_by.is_some_and(|kept_by: KeptBy| kept_by.is_of(&assign.task_id)),
+            set_aside,
             started: false,
             checkpoint: None,
             last_checkpoint: Default::default(),

@@ -30,15 +30,24 @@ impl Site {
 
     /// Kills the worker, with all that it has on its disk, and starts another one.
     pub(super) async fn lose_worker(&mut self) -> Result<()> {
+        self.replace_worker("lost", "other", None).await
+    }
+
+    /// Kills the worker, keeps its disk as `to`, and starts another one, with the disk of an earlier one if there is one.
+    async fn replace_worker(&mut self, to: &str, name: &str, from: Option<&str>) -> Result<()> {
         self._worker.signal(Signal::SIGKILL);
         self._worker.wait().await;
-        std::fs::rename(self.fixture.state_dir(), self.fixture.dir().join("lost"))?;
-        self._worker = self.fixture.worker(workload::AGENT, "other", 1).await?;
+        let state = self.fixture.state_dir();
+        std::fs::rename(&state, self.fixture.dir().join(to))?;
+        if let Some(from) = from {
+            std::fs::rename(self.fixture.dir().join(from), &state)?;
+        }
+        self._worker = self.fixture.worker(workload::AGENT, name, 1).await?;
         Ok(())
     }
 }
 
-fn codes(log: &[v1::Event]) -> Vec<&str> {
+pub(super) fn codes(log: &[v1::Event]) -> Vec<&str> {
     let code = |event: &'_ v1::Event| match &event.kind {
         Some(event::Kind::Notice(notice)) => Some(notice.code.clone()),
         _ => None,
@@ -203,5 +212,78 @@ async fn shallow_clones_continue() -> Result<()> {
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     assert_eq!(codes(&tasks::log(&client, &task.name).await?), ["continued"]);
     assert_eq!(workload::printed(&client, &task.name).await?, "a\nsecond1\n");
+    Ok(())
+}
+
+/// What other branches have, and what was stashed, is there again.
+#[tokio::test]
+async fn branches_and_stashes_come_back() -> Result<()> {
+    let mut site = site_with("200ms", 1).await?;
+    let client = site.fixture.client()?;
+    let line = "if test $ROTA_ATTEMPT = 1; then echo stashed >> README.md; git stash -q; \
+                git checkout -qb side; echo s > s; git add s; git commit -qm on-the-side; git checkout -q -; \
+                echo a > a; echo 1 > $ROTA_CHECKPOINT/step; sleep 600; fi; \
+                git log -1 --format=%s side; git stash pop -q; tail -1 README.md; cat a; git branch --list | wc -l";
+    let task = tasks::create(&client, site.task("cut", line)).await?;
+    site.kept(&task.name, |list| {
+        list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+    })
+    .await?;
+    site.lose_worker().await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "on-the-side\nstashed\na\n2\n");
+    Ok(())
+}
+
+/// A kept workspace that has missed an attempt does not pass for the newest work.
+#[tokio::test]
+async fn kept_workspaces_that_are_behind_are_set_aside() -> Result<()> {
+    let mut site = site_with("200ms", 1).await?;
+    let client = site.fixture.client()?;
+    let line = "echo $ROTA_ATTEMPT > file$ROTA_ATTEMPT; echo $ROTA_ATTEMPT > $ROTA_CHECKPOINT/step; \
+                if test $ROTA_ATTEMPT != 3; then sleep 600; fi; cat file*";
+    let task = site.task_with("kept", line, site.source(), |workspace| {
+        workspace.set_mode(v1::WorkspaceMode::Keep);
+    });
+    let task = tasks::create(&client, task).await?;
+    let files = |wanted| {
+        move |list: &ArtifactList| {
+            list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == wanted)
+        }
+    };
+    site.kept(&task.name, files(1)).await?;
+    site.replace_worker("first-disk", "other", None).await?;
+    site.kept(&task.name, files(2)).await?;
+    site.replace_worker("second-disk", "third", Some("first-disk")).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    let log = tasks::log(&client, &task.name).await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{:?} {log:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "1\n2\n3\n");
+    assert!(tasks::notices(&log).iter().any(|code| code == "workspace_set_aside"), "{log:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn conversations_of_successes_can_be_discarded() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::SHORT).await?;
+    fixture.environment = vec![
+        ("ROTA_WORKER_CHECKPOINT_INTERVAL", "200ms".to_owned()),
+        ("ROTA_WORKER_DISCARD_CONVERSATIONS", "true".to_owned()),
+    ];
+    let site = site_of(fixture, 1).await?;
+    let client = site.fixture.client()?;
+    let go_on = site.fixture.dir().join("go-on");
+    let line = format!(
+        "echo 1 > $ROTA_CHECKPOINT/step; until test -e {}; do sleep 0.1; done; echo done > done",
+        go_on.display()
+    );
+    let task = tasks::create(&client, site.task("short", &line)).await?;
+    site.kept(&task.name, |list| list.checkpoint.is_some()).await?;
+    std::fs::write(&go_on, "")?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    site.kept(&task.name, |list| list.checkpoint.is_none() && list.changes.is_some()).await?;
+    assert_eq!(site.paths("short").await?, ["done"]);
     Ok(())
 }

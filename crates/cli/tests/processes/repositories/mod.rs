@@ -9,6 +9,7 @@ mod gates;
 mod push;
 mod requests;
 mod start;
+mod starting_over;
 
 use std::path::Path;
 

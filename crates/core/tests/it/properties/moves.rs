@@ -106,6 +106,7 @@ impl Move {
                 attempt: who.attempt_of(harness),
                 list: "list".into(),
                 checkpoint: true,
+                unusable: false,
             },
             What::Finish(who, completion, usage, session, jitter) => Command::Finish {
                 attempt: who.attempt_of(harness),

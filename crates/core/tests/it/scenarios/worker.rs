@@ -376,3 +376,23 @@ fn own_end_is_remembered_over_rejections_and_losses() {
     harness.start().lose(EPOCH);
     assert_eq!((failure(&harness), harness.task.concluded), (Some(Class::WorkerLost), 1));
 }
+
+#[test]
+fn attempts_that_cannot_continue_let_the_next_start_over() {
+    let mut harness = Harness::new(plain());
+    let keep = |harness: &Harness, unusable| Command::KeepArtifacts {
+        attempt: harness.live(),
+        list: "list".into(),
+        checkpoint: true,
+        unusable,
+    };
+    let known = |harness: &Harness| (harness.task.checkpointed, harness.task.concluded);
+    harness.start();
+    harness.apply(keep(&harness, false));
+    assert_eq!(known(&harness), (1, 0));
+    harness.finish(failed(Class::Hang));
+    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.start();
+    harness.apply(keep(&harness, true));
+    assert_eq!(known(&harness), (2, 2));
+}

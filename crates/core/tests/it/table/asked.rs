@@ -135,6 +135,7 @@ pub(super) fn all() -> Vec<Asked> {
         attempt,
         list: "list".into(),
         checkpoint: true,
+        unusable: false,
     });
     finishes(&mut list);
     sessions(&mut list);

@@ -39,6 +39,8 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 
 pub(crate) use installed::Installed;
@@ -98,9 +100,13 @@ impl Runtime for Claude {
     }
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
-        let own = [&attempt.conversation, &attempt.assign.resume_session];
+        let second = run::second_conversation(&attempt.conversation);
+        let own = [&attempt.conversation, &second, &attempt.assign.resume_session];
         let conversations = own.into_iter().filter(|id| !id.is_empty()).cloned().collect();
-        let root = files::config(options::keeps(&attempt.assign), &attempt.workspace, &attempt.scratch);
-        Some(CheckpointFolder { root, within: files::TRANSCRIPTS.into(), conversations, folders: Vec::new() })
+        let config = files::config(options::keeps(&attempt.assign), &attempt.workspace, &attempt.scratch);
+        // The agent cannot replace the directory above.
+        let (root, name) = (config.parent()?.to_owned(), config.file_name()?);
+        let within = Path::new(name).join(files::TRANSCRIPTS);
+        Some(CheckpointFolder { root, within, conversations, folders: Vec::new() })
     }
 }

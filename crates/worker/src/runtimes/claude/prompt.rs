@@ -90,8 +90,8 @@ fn cut_off(reason: &str, has_files: bool) -> String {
     let mut reason = reason.to_owned();
     sanitize::truncate(&mut reason, MAX_REASON_BYTES);
     let files = if has_files {
-        "The files are as they were at the last checkpoint, which may be some minutes old, without those that git ignores, \
-         other branches and stashed changes."
+        "The files are as they were at the last checkpoint, which may be some minutes old, without those that git ignores. \
+         Of stashed changes there are only the newest."
     } else {
         "The files may not be as you left them."
     };

@@ -79,34 +79,42 @@ pub(super) async fn run(
         (None, Some(from)) => Some(Session::Forked { from: from.clone(), id: attempt.conversation.clone() }),
         (None, None) => options.resume.clone().map(Session::Resumed),
     };
+    let mut id = attempt.conversation.clone();
     if let Some(session) = &given {
         match once(start, attempt, &set_up, session, channels, prices).await {
-            Some(report) => return report,
+            Ok(report) => return report,
             // Without the conversation, what is asked next has no meaning.
-            None if attempt.round.is_none()
-                && matches!(attempt.continued, Some(Continued { from: From::Task, .. })) =>
+            Err(NotContinued::Missing)
+                if attempt.round.is_none()
+                    && matches!(attempt.continued, Some(Continued { from: From::Task, .. })) =>
             {
                 return failed(super::options::invalid(NOT_CONTINUED, NOT_CONTINUED_HINT));
             }
-            None => {
-                let text = format!("session {} does not exist, starting a new one", session.id());
-                let notice = events::notice(Severity::Medium, "session_lost", text);
+            Err(why) => {
+                let notice = match why {
+                    NotContinued::Missing => {
+                        let text = format!("session {} does not exist, starting a new one", session.id());
+                        events::notice(Severity::Medium, "session_lost", text)
+                    }
+                    NotContinued::Refused(why) => {
+                        let text = format!(
+                            "an earlier attempt's conversation cannot be continued: {why}; starting over"
+                        );
+                        events::notice(Severity::Medium, "checkpoint_unusable", text)
+                    }
+                };
                 tokio::select! {
                     _ = channels.events.send(notice) => {}
                     _ = stopped(&mut channels.stop) => {}
                 }
+                id = free_conversation(attempt, session);
             }
         }
     }
-    // That of an earlier round may be taken.
-    let id = match given {
-        Some(Session::Resumed(lost)) if lost == attempt.conversation => uuid::Uuid::new_v4().to_string(),
-        _ => attempt.conversation.clone(),
-    };
     let fresh = Session::Fresh(id);
     match once(start, attempt, &set_up, &fresh, channels, prices).await {
-        Some(report) => report,
-        None => failed(classify::failure(
+        Ok(report) => report,
+        Err(_) => failed(classify::failure(
             FailureClass::Protocol,
             "Claude Code reported a missing session for a run without one",
             "",
@@ -148,7 +156,50 @@ async fn missing_directory(options: &Options) -> Option<Failure> {
     None
 }
 
-/// Runs the CLI once. `None` if the session to resume does not exist.
+/// Why a conversation was not continued.
+enum NotContinued {
+    /// The CLI does not have it.
+    Missing,
+    /// The CLI or the model ended before the first answer, for this reason.
+    Refused(String),
+}
+
+/// Returns the id of a conversation that does not exist yet, after one that was not continued.
+fn free_conversation(attempt: &Attempt, session: &Session) -> String {
+    let second = second_conversation(&attempt.conversation);
+    match session {
+        Session::Fresh(_) => attempt.conversation.clone(),
+        Session::Resumed(lost) if *lost == attempt.conversation => second,
+        // It was begun with what was not continued.
+        Session::Forked { .. } => second,
+        Session::Resumed(lost) if *lost == second => uuid::Uuid::new_v4().to_string(),
+        Session::Resumed(_) => attempt.conversation.clone(),
+    }
+}
+
+/// Returns the id of the conversation of an attempt that does not continue its first one, whose checkpoints are kept as well.
+pub(super) fn second_conversation(first: &str) -> String {
+    let first = uuid::Uuid::parse_str(first).unwrap_or_else(|_| uuid::Uuid::new_v4());
+    uuid::Uuid::from_u128(first.as_u128() ^ 1).to_string()
+}
+
+/// Whether a failure before the first answer may be due to the conversation that was continued. A CLI that ends without a line counts
+/// as not started.
+fn may_be_of_conversation(class: FailureClass) -> bool {
+    use FailureClass as Class;
+    matches!(
+        class,
+        Class::Agent
+            | Class::Crash
+            | Class::Hang
+            | Class::Invalid
+            | Class::Protocol
+            | Class::Refusal
+            | Class::Start
+    )
+}
+
+/// Runs the CLI once. Fails if it does not continue the session.
 async fn once(
     start: &dyn Start,
     attempt: &Attempt,
@@ -156,7 +207,7 @@ async fn once(
     session: &Session,
     channels: &mut Channels,
     prices: &Prices,
-) -> Option<RunReport> {
+) -> Result<RunReport, NotContinued> {
     let resumed = !matches!(session, Session::Fresh(_));
     let program = Program {
         program: if options.claude.program.is_empty() {
@@ -171,11 +222,11 @@ async fn once(
     };
     let mut process = match start.start(program).await {
         Ok(process) => process,
-        Err(error) => return Some(failed(classify::supervision_failure(&error))),
+        Err(error) => return Ok(failed(classify::supervision_failure(&error))),
     };
     let Some(pipes) = process.pipes() else {
         let error = Error::Lost("the program's pipes are missing".to_owned());
-        return Some(failed(classify::supervision_failure(&error)));
+        return Ok(failed(classify::supervision_failure(&error)));
     };
     let prompt = prompt::build(attempt, resumed);
     let used = attempt.round.as_ref().and_then(|round| round.used.clone());
@@ -192,7 +243,7 @@ async fn once(
 
     let stderr = conversation.stderr.text();
     if stop.is_none() && resumed && classify::is_session_lost(&conversation.record, &stderr) {
-        return None;
+        return Err(NotContinued::Missing);
     }
     while channels.inputs.try_recv().is_ok() {
         let text = "message dropped: the agent had already finished";
@@ -231,8 +282,23 @@ async fn once(
         (Err(_), Some(by)) => RunOutcome::Stopped { by },
         (Err(failure), None) => RunOutcome::Failed(failure),
     };
+    let is_continued = attempt.round.is_none()
+        && match session {
+            Session::Fresh(_) => false,
+            Session::Resumed(_) => attempt.assign.attempt > 1,
+            Session::Forked { .. } => {
+                attempt.continued.as_ref().is_some_and(|continued| continued.from != From::Task)
+            }
+        };
+    let unanswered = is_continued && !conversation.record.answered;
+    if let RunOutcome::Failed(failure) = &outcome
+        && unanswered
+        && may_be_of_conversation(failure.class())
+    {
+        return Err(NotContinued::Refused(failure.message.clone()));
+    }
     let usage = conversation.record.usage_totals.usage();
-    Some(RunReport { outcome, usage, runtime_session, conversation: conversation.record.session })
+    Ok(RunReport { outcome, usage, runtime_session, unanswered, conversation: conversation.record.session })
 }
 
 /// Waits for the process to end, or ends it. Returns by what means, if it was stopped.

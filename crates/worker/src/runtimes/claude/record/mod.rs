@@ -44,6 +44,8 @@ pub(super) struct Record {
     /// Number of lines, and of those that were unreadable.
     pub(super) lines: u64,
     pub(super) unreadable: u64,
+    /// Whether the model has answered at all.
+    pub(super) answered: bool,
     /// The assistant's last message, for a result without a text.
     pub(super) last_message: String,
     pub(super) usage_totals: UsageTotals,
@@ -141,6 +143,7 @@ impl Record {
         }
         self.retry = None;
         self.limit = None;
+        self.answered = true;
         let mut events = vec![];
         let blocks = match &line.message.content {
             Content::Blocks(blocks) => blocks.as_slice(),

@@ -1,0 +1,78 @@
+//! Attempts after one that was cut off which cannot continue its conversation.
+
+use anyhow::Result;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::tasks;
+use serde_json::json;
+
+use super::Site;
+use super::continuing::{codes, site_with};
+use super::conversations::bash;
+use crate::claude;
+
+impl Site {
+    /// Loses the worker of a task of Claude, whose CLI then does this where it is to continue the conversation. Returns what becomes
+    /// of the task.
+    async fn refuse(
+        &mut self,
+        model: &rota_fake_model::Handle,
+        refusal: &str,
+    ) -> Result<(v1::TaskStatus, Vec<v1::Event>)> {
+        let program = tokio::task::spawn_blocking(claude::installed).await??;
+        let client = self.fixture.client()?;
+        let (until, wrapper) = (self.fixture.dir().join("go-on"), self.fixture.dir().join("claude"));
+        let text =
+            format!("#!/bin/sh\ncase \"$*\" in *--fork-session*) {refusal};; esac\nexec {program} \"$@\"\n");
+        std::fs::write(&wrapper, text)?;
+        std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let script = json!([
+            {"tools": bash("echo half > file.txt")},
+            {"tools": bash(&format!("until test -e {}; do sleep 0.1; done", until.display()))},
+            {"text": "It is all there."},
+        ]);
+        let mut task = self.talk(model, "refused", &script).await?;
+        let spec = task.spec.get_or_insert_default();
+        spec.limits.get_or_insert_default().silence_timeout = Some(tasks::millis(5000));
+        spec.retry = Some(v1::RetryPolicy { initial_backoff: Some(tasks::millis(10)), ..Default::default() });
+        let kind = spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut());
+        if let Some(v1::runtime::Kind::Claude(claude)) = kind {
+            claude.program = wrapper.to_string_lossy().into_owned();
+        }
+        let task = tasks::create(&client, task).await?;
+        self.kept(&task.name, |list| {
+            list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+        })
+        .await?;
+        self.lose_worker().await?;
+        std::fs::write(&until, "")?;
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        Ok((status, tasks::log(&client, &task.name).await?))
+    }
+}
+
+/// The CLI, or the model, does not take the conversation of an earlier attempt.
+#[tokio::test]
+async fn refused_conversations_start_over() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    // Too long for it.
+    let refusing = rota_fake_model::Options { max_body: 1, ..Default::default() }.start().await?;
+    for refusal in
+        ["echo broken >&2; exit 7".to_owned(), format!("export ANTHROPIC_BASE_URL={}", refusing.base_url())]
+    {
+        let (status, log) = site_with("200ms", 1).await?.refuse(&model, &refusal).await?;
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{refusal} {log:?}");
+        assert_eq!(codes(&log), ["continued", "checkpoint_unusable"], "{refusal}");
+    }
+    Ok(())
+}
+
+/// The attempt after one that was silent from the start does not continue again.
+#[tokio::test]
+async fn silent_conversations_are_continued_once() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let (status, log) = site_with("200ms", 1).await?.refuse(&model, "exec sleep 600").await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{log:?}");
+    let continued = tasks::notices(&log).iter().filter(|code| *code == "continued").count();
+    assert_eq!(continued, 1, "{log:?}");
+    Ok(())
+}
