@@ -101,6 +101,11 @@ pub(crate) fn assign(
         }),
         credential_key: sealer.credential_key(&task.namespace).to_vec(),
         own_credentials: !task.uses_agents_credential(),
+        messages: task
+            .messages
+            .iter()
+            .filter_map(|message| v1::TaskInput::decode(&message[..]).ok())
+            .collect(),
     })
 }
 

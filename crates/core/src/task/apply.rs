@@ -183,6 +183,7 @@ impl Step<'_> {
             task.confirm_by = None;
             task.lost = None;
             task.last_failure = None;
+            task.messages.clear();
             task.failure = change.failure.clone();
             self.out.ended = true;
         }

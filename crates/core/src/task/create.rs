@@ -85,6 +85,7 @@ impl Task {
             checkpointed: 0,
             last_failure: None,
             concluded: 0,
+            messages: Vec::new(),
             result_size: 0,
         }
     }

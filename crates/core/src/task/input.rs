@@ -19,6 +19,10 @@ const MAX_GRANTED: usize = 64;
 /// Reports after which an attempt whose log is full may still ask.
 const MAX_LATE_REPORTS: u64 = 10_000;
 
+/// Messages to running attempts that a later one gets, and their bytes: the newest.
+const MAX_MESSAGES: usize = 32;
+const MAX_MESSAGE_BYTES: usize = 80 << 10;
+
 /// Returns the digest of an answer, by which one that is sent again is recognized. It is stored, hence FNV-1a: the same on
 /// every machine and in every version.
 fn fingerprint(answer: &[u8]) -> u64 {
@@ -122,6 +126,15 @@ impl Step<'_> {
             }
             let fingerprint = fingerprint(&payload);
             task.answered.push(Answered { request: request.to_owned(), fingerprint, seq });
+        } else {
+            task.messages.push(payload.clone());
+            let is_over = |messages: &[Bytes]| {
+                messages.len() > MAX_MESSAGES
+                    || messages.iter().map(Bytes::len).sum::<usize>() > MAX_MESSAGE_BYTES
+            };
+            while is_over(&task.messages) {
+                task.messages.remove(0);
+            }
         }
         task.inputs = seq;
         self.log(self.now, Body::Input { seq, payload });

@@ -21,6 +21,7 @@ mod update;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{
@@ -278,6 +279,9 @@ pub struct Task {
     /// Number of the last attempt that came to its own end and failed, or could not continue: what it and those before have left is not continued.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub concluded: u32,
+    /// Messages to its attempts, which a later one gets that does not know them. Bounded; the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Bytes>,
     /// Runtime session that the next attempt could resume.
     #[serde(default, skip_serializing_if = "none")]
     pub session: Option<RuntimeSession>,

@@ -15,3 +15,4 @@ pub(crate) use collect::globs;
 pub(crate) use give::Given;
 pub(crate) use keep::{Kept, LastCheckpoint, keep, keep_checkpoint};
 pub(crate) use place::place as place_checkpoint;
+pub(crate) use transcript::unheard;

@@ -2,6 +2,7 @@
 //! has them, and never across two of them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 
 use rota_telemetry::redact::{PLACEHOLDER, Redactor};
 use serde::de::IgnoredAny;
@@ -9,6 +10,9 @@ use serde_json::{Value, json};
 
 /// Bytes of a line, which has an image at most.
 pub(super) const MAX_LINE: usize = 16 << 20;
+
+/// Bytes of a message that is looked for within longer texts.
+const MIN_PART: usize = 16;
 
 /// Copies the whole lines of a transcript: one that is being written is not there yet. Returns how many bytes were read, and whether
 /// a message of a user is among them.
@@ -29,6 +33,39 @@ pub(super) fn copy(from: impl Read, to: &mut impl Write, redactor: &Redactor) ->
             to.write_all(b"\n")?;
             is_begun |= is_of_user;
         }
+    }
+}
+
+/// Returns which of the messages a transcript does not have. One that cannot be read has none.
+pub(crate) async fn unheard(transcript: &Path, messages: Vec<String>) -> Vec<String> {
+    if messages.is_empty() {
+        return messages;
+    }
+    let transcript = transcript.to_owned();
+    let search = tokio::task::spawn_blocking(move || unheard_in(&transcript, messages));
+    search.await.unwrap_or_default()
+}
+
+fn unheard_in(transcript: &Path, mut messages: Vec<String>) -> Vec<String> {
+    let Ok(file) = std::fs::File::open(transcript) else { return messages };
+    for line in BufReader::new(file).split(b'\n') {
+        let Ok(line) = line else { return messages };
+        let Ok(value) = serde_json::from_slice::<Value>(&line) else { continue };
+        if value.get("type").is_none_or(|kind| kind != "assistant") {
+            messages.retain(|message| !has(&value, message));
+        }
+    }
+    messages
+}
+
+/// Whether a text of a value has a message. Short ones occur in others, and are found where nothing else is.
+fn has(value: &Value, message: &str) -> bool {
+    match value {
+        Value::String(text) if message.len() < MIN_PART => text.trim() == message.trim(),
+        Value::String(text) => text.contains(message),
+        Value::Array(values) => values.iter().any(|value| has(value, message)),
+        Value::Object(fields) => fields.values().any(|value| has(value, message)),
+        _ => false,
     }
 }
 
@@ -123,6 +160,17 @@ mod tests {
         assert_eq!(found[5], json!({"[redacted]": ["[redacted]", 1.5, null, "[redacted]"]}));
         assert_eq!(found[4]["message"]["content"], "a line\nine-letters and \nine-letters\\[redacted]");
         assert!(!copied.contains("googleapis"), "{copied}");
+    }
+
+    #[tokio::test]
+    async fn messages_are_found_in_transcripts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = json!({"attachment": {"type": "queued_command", "prompt": "Use \"tabs\",\nplease."}});
+        let own = json!({"type": "assistant", "message": {"content": "Be brief."}});
+        std::fs::write(file.path(), format!("no json\n{line}\n{own}\n")).unwrap();
+        let messages = || vec!["Use \"tabs\",\nplease.".to_owned(), "Be brief.".to_owned()];
+        assert_eq!(unheard(file.path(), messages()).await, ["Be brief."]);
+        assert_eq!(unheard(Path::new("/nowhere"), messages()).await, messages());
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Continued {
     pub from: From,
     /// Whether the files of the workspace are those of the checkpoint.
     pub has_files: bool,
+    /// Messages to earlier attempts that the conversation does not have.
+    pub unheard: Vec<String>,
 }
 
 /// Origin of the work that an attempt continues.

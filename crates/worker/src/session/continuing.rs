@@ -50,6 +50,15 @@ enum Unusable {
     Outcome(RunOutcome),
 }
 
+/// A checkpoint that was restored.
+struct Brought {
+    conversation: String,
+    /// Whether the files are those of the checkpoint.
+    has_files: bool,
+    /// Messages to earlier attempts that the conversation does not have.
+    unheard: Vec<String>,
+}
+
 /// Where a checkpoint is restored to.
 struct Place<'a> {
     caller: &'a Caller,
@@ -103,7 +112,7 @@ impl Place<'_> {
         };
         if let Some(list) = left.artifacts.filter(|_| own) {
             match self.bring(list, stop).await {
-                Ok(Some((conversation, has_files))) => {
+                Ok(Some(Brought { conversation, has_files, unheard })) => {
                     let reason = match &checkpoints.last_failure {
                         Some(failed) => failed.message.clone(),
                         None => "its worker had to stop".to_owned(),
@@ -112,7 +121,7 @@ impl Place<'_> {
                         format!("continuing the work of an earlier attempt, which was cut off: {reason}");
                     let _ = events.send(notice(Severity::Low, "continued", text)).await;
                     let from = From::CutOff(reason);
-                    return Ok(Some(Continued { conversation, from, has_files }));
+                    return Ok(Some(Continued { conversation, from, has_files, unheard }));
                 }
                 Ok(None) => {}
                 Err(Unusable::Outcome(outcome)) => return Err(outcome),
@@ -134,11 +143,11 @@ impl Place<'_> {
             None => Ok(None),
         };
         match restored {
-            Ok(Some((conversation, has_files))) => {
+            Ok(Some(Brought { conversation, has_files, unheard })) => {
                 let text = "continuing the conversation of another task";
                 let _ = events.send(notice(Severity::Low, "continued", text)).await;
                 let has_files = has_files || in_place(self.assign) || !self.dirs.fresh;
-                Ok(Some(Continued { conversation, from: From::Task, has_files }))
+                Ok(Some(Continued { conversation, from: From::Task, has_files, unheard }))
             }
             Ok(None) => {
                 let failed = failure(FailureClass::Invalid, "there is no checkpoint of it");
@@ -167,12 +176,12 @@ impl Place<'_> {
         Ok(None)
     }
 
-    /// Returns the conversation, and whether the files are those of the checkpoint. On errors, the directories are as they were.
+    /// Brings a checkpoint. On errors, the directories are as they were.
     async fn bring(
         &mut self,
         list: ArtifactList,
         stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<Option<(String, bool)>, Unusable> {
+    ) -> Result<Option<Brought>, Unusable> {
         let Some(checkpoint) = list.checkpoint else { return Ok(None) };
         let is_own_kind = checkpoint.conversation.is_empty() == self.folder.conversations.is_empty();
         if !is_own_kind
@@ -235,6 +244,9 @@ impl Place<'_> {
                 }
             }
         }
+        let transcript = at.join(artifacts::CHECKPOINT).join(format!("{}.jsonl", checkpoint.conversation));
+        let messages: Vec<_> = self.assign.messages.iter().map(|message| message.text.clone()).collect();
+        let unheard = artifacts::unheard(&transcript, messages).await;
         let copied = artifacts::place_checkpoint(at.join(artifacts::CHECKPOINT), self.folder.clone());
         copied.await.map_err(|error| {
             let text = format!("failed to write the conversation of the checkpoint: {error}");
@@ -242,7 +254,7 @@ impl Place<'_> {
         })?;
         crate::workspace::remove_all(at).await;
         self.folder.folders = folders.into_iter().collect();
-        Ok(Some((checkpoint.conversation, has_files)))
+        Ok(Some(Brought { conversation: checkpoint.conversation, has_files, unheard }))
     }
 
     async fn download(&self, artifacts: Vec<Artifact>, to: &Path) -> Result<(), Unusable> {
@@ -295,7 +307,8 @@ pub(super) async fn with_checkpoints<T>(
         end.cancel();
         done
     };
-    let (mut work, mut checkpoints) = (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, handle, &end)));
+    let (mut work, mut checkpoints) =
+        (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, handle, &end)));
     tokio::select! {
         done = &mut work => {
             // One that takes longer is given up.

@@ -1,4 +1,4 @@
-//! Attempts after one that was cut off which cannot continue its conversation.
+//! Attempts after one that was cut off which cannot continue its conversation, and what people have sent to it.
 
 use anyhow::Result;
 use rota_proto::v1::{self, TaskState};
@@ -74,5 +74,52 @@ async fn silent_conversations_are_continued_once() -> Result<()> {
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{log:?}");
     let continued = tasks::notices(&log).iter().filter(|code| *code == "continued").count();
     assert_eq!(continued, 1, "{log:?}");
+    Ok(())
+}
+
+/// What people have sent to an attempt reaches the next one, once.
+#[tokio::test]
+async fn messages_reach_the_next_attempt() -> Result<()> {
+    // Without and with the conversation in which the first message is.
+    for (interval, codes_of_next) in [("0s", &[][..]), ("200ms", &["continued"][..])] {
+        let model = rota_fake_model::Options::default().start().await?;
+        let mut site = site_with(interval, 1).await?;
+        let client = site.fixture.client()?;
+        let [first, second] = ["one", "two"].map(|name| site.fixture.dir().join(name));
+        let wait =
+            |path: &std::path::Path| bash(&format!("until test -e {}; do sleep 0.1; done", path.display()));
+        let script = json!([{"tools": wait(&first)}, {"tools": wait(&second)}, {"text": "Done."}]);
+        let task = tasks::create(&client, site.talk(&model, "talk", &script).await?).await?;
+        model.until(|counts| counts.messages >= 1).await;
+        let steer = async |text: &str| {
+            let input = v1::TaskInput { text: text.to_owned(), ..Default::default() };
+            client
+                .send_task_input(v1::SendTaskInputRequest { name: task.name.clone(), input: Some(input) })
+                .await
+        };
+        steer("Please note MARK-first in all that you do.").await?;
+        std::fs::write(&first, "")?;
+        model.until(|counts| counts.messages >= 2).await;
+        if interval != "0s" {
+            site.kept(&task.name, |list| list.checkpoint.is_some()).await?;
+        }
+        site.lose_worker().await?;
+        std::fs::write(&second, "")?;
+        let before = model.requests().len();
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let log = tasks::log(&client, &task.name).await?;
+        assert_eq!(
+            (status.state(), status.attempt),
+            (TaskState::Succeeded, 2),
+            "{:?} {log:?}",
+            status.failure
+        );
+        assert_eq!(codes(&log), codes_of_next);
+        let requests = model.requests();
+        assert!(
+            requests[before..].iter().all(|request| request.marks.contains("MARK-first")),
+            "{requests:?}"
+        );
+    }
     Ok(())
 }

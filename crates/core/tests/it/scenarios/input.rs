@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::Timestamp;
+use rota_core::failure::Class;
 use rota_core::task::{Body, Command, EventEffect, Item, Rejected, Reply, State};
 
 use crate::harness::*;
@@ -178,4 +179,28 @@ fn inputs_are_numbered_and_bounded() {
     assert_eq!(harness.try_apply(answer("")).unwrap_err(), Rejected::TooMany("inputs"));
     let attempt = harness.live();
     harness.apply(Command::Accept(attempt));
+}
+
+fn message(text: String) -> Command {
+    Command::GiveInput { request: String::new(), payload: Bytes::from(text), grant: None }
+}
+
+#[test]
+fn messages_are_kept_for_later_attempts() {
+    let mut harness = Harness::new(plain());
+    harness.start().apply(message("one".to_owned()));
+    harness.finish(failed(Class::Crash));
+    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.start().apply(message("two".to_owned()));
+    assert_eq!(harness.task.messages, ["one", "two"]);
+    for number in 0..40 {
+        harness.apply(message(number.to_string()));
+    }
+    assert_eq!((harness.task.messages.len(), &harness.task.messages[0][..]), (32, &b"8"[..]));
+    harness.apply(message("x".repeat(64 << 10)));
+    assert_eq!(harness.task.messages.len(), 32);
+    harness.apply(message("y".repeat(20 << 10)));
+    assert_eq!(harness.task.messages.len(), 1);
+    harness.finish(succeeded());
+    assert!(harness.task.messages.is_empty());
 }

@@ -24,7 +24,25 @@ const MAX_REASON_BYTES: usize = 2 * 1024;
 
 /// Builds the message. `resumed`: the CLI continues an earlier session, which has the task already.
 pub(super) fn build(attempt: &Attempt, resumed: bool) -> String {
-    format!("{}{}", work(attempt, resumed), directories(attempt))
+    format!("{}{}{}", work(attempt, resumed), messages(attempt, resumed), directories(attempt))
+}
+
+/// Repeats what people have sent to earlier attempts, as far as the conversation does not have it.
+fn messages(attempt: &Attempt, resumed: bool) -> String {
+    let unheard: Vec<&str> = match &attempt.continued {
+        _ if attempt.round.is_some() => return String::new(),
+        Some(continued) if resumed => continued.unheard.iter().map(String::as_str).collect(),
+        // It has got them itself.
+        None if resumed => return String::new(),
+        _ => attempt.assign.messages.iter().map(|message| message.text.as_str()).collect(),
+    };
+    if unheard.is_empty() {
+        return String::new();
+    }
+    let texts: String = unheard.iter().map(|text| format!("\n<message>\n{text}\n</message>")).collect();
+    format!(
+        "\n\nWhile an earlier attempt worked on this, it was sent these messages, which hold for you as well:{texts}"
+    )
 }
 
 /// Names the directories of the attempt, each of which has others. They are known in the rounds after the first.
@@ -218,7 +236,8 @@ mod tests {
     #[test]
     fn work_that_was_cut_off_continues() {
         let from = From::CutOff("the worker was lost".to_owned());
-        let continued = Continued { conversation: "c".to_owned(), from, has_files: true };
+        let continued =
+            Continued { conversation: "c".to_owned(), from, has_files: true, unheard: Vec::new() };
         let attempt = Attempt { continued: Some(continued), ..attempt(&assign(2)) };
         let message = build(&attempt, true);
         assert!(
@@ -229,6 +248,22 @@ mod tests {
     }
 
     #[test]
+    fn messages_reach_later_attempts() {
+        let message = |text: &str| rota_proto::v1::TaskInput { text: text.to_owned(), ..Default::default() };
+        let mut assign = assign(2);
+        assign.messages = vec![message("Use tabs."), message("Be brief.")];
+        let prompt = build(&attempt(&assign), false);
+        assert!(prompt.contains("<message>\nUse tabs.\n</message>\n<message>\nBe brief.\n"), "{prompt}");
+        let from = From::CutOff("the worker was lost".to_owned());
+        let unheard = vec!["Be brief.".to_owned()];
+        let continued = Continued { conversation: "c".to_owned(), from, has_files: true, unheard };
+        let attempt = Attempt { continued: Some(continued), ..attempt(&assign) };
+        let prompt = build(&attempt, true);
+        assert!(prompt.contains("Be brief.") && !prompt.contains("Use tabs."), "{prompt}");
+        assert!(build(&attempt, false).contains("Use tabs."));
+    }
+
+    #[test]
     fn next_attempt_learns_why_the_last_one_failed() {
         let mut assign = assign(2);
         let message = "the tests fail".to_owned();
@@ -236,8 +271,12 @@ mod tests {
         assign.checkpoints = Some(rota_proto::worker::v1::Checkpoints { last_failure, ..Default::default() });
         assert!(build(&attempt(&assign), false).ends_with("you start over: the tests fail"));
         let mut attempt = attempt(&assign);
-        attempt.continued =
-            Some(Continued { conversation: "c".to_owned(), from: From::Task, has_files: true });
+        attempt.continued = Some(Continued {
+            conversation: "c".to_owned(),
+            from: From::Task,
+            has_files: true,
+            unheard: Vec::new(),
+        });
         assert_eq!(
             build(&attempt, true),
             "Do it.\n\nAn earlier attempt at this task failed, and you start over: the tests fail"
@@ -246,7 +285,12 @@ mod tests {
 
     #[test]
     fn prompt_is_next_message_of_continued_conversation() {
-        let continued = |has_files| Continued { conversation: "c".to_owned(), from: From::Task, has_files };
+        let continued = |has_files| Continued {
+            conversation: "c".to_owned(),
+            from: From::Task,
+            has_files,
+            unheard: Vec::new(),
+        };
         let attempt = |has_files| Attempt { continued: Some(continued(has_files)), ..attempt(&assign(1)) };
         assert_eq!(build(&attempt(true), true), "Do it.");
         assert!(build(&attempt(false), true).starts_with("Do it.\n\nYou are in another directory"));
