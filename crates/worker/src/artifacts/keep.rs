@@ -321,7 +321,7 @@ async fn store(
     for _ in 0..MAX_ROUNDS {
         let Looked { found, digest } = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
         let mut skipped = found.skipped;
-        if found.sources.is_empty() && skipped.is_empty() && changes.is_none() {
+        if found.sources.is_empty() && skipped.is_empty() && changes.is_none() && !kept.unusable {
             return Ok(Stored::Kept);
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
@@ -347,8 +347,11 @@ async fn store(
         if let (None, Some(last)) = (&checkpoint, last) {
             artifacts.retain(|artifact| !is_part(&artifact.name));
             artifacts.extend(last.artifacts);
-            checkpoint = Some(Checkpoint { unusable: kept.unusable, ..last.checkpoint });
+            checkpoint = Some(Checkpoint { unusable, ..last.checkpoint });
         }
+        // Also if there is nothing to continue from.
+        let checkpoint =
+            checkpoint.or_else(|| unusable.then(|| Checkpoint { unusable, ..Checkpoint::default() }));
         let of_checkpoint = own.map(|checkpoint| LastCheckpoint {
             checkpoint,
             artifacts: artifacts.iter().filter(|artifact| is_part(&artifact.name)).cloned().collect(),
