@@ -92,7 +92,7 @@ calls! {
     /// Closes an agent's circuit breaker immediately.
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
     /// Sets or removes the budget of a namespace.
-    repeat admin.set_namespace_budget(SetNamespaceBudgetRequest) -> v1::BudgetStatus;
+    repeat admin.set_namespace_budget(SetNamespaceBudgetRequest) -> v1::SetNamespaceBudgetResponse;
     /// Returns what agents and namespaces have spent, with their budgets.
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
     /// Issues a token for workers outside of a cluster.
@@ -158,6 +158,21 @@ impl Client {
             let page = self.list_tasks(request.clone()).await?;
             all.extend(page.tasks);
             all.truncate(limit.unwrap_or(usize::MAX));
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Reads all pages of [`Client::list_budgets`]. `namespaces/-` means all namespaces.
+    pub async fn all_budgets(&self, parent: &str) -> Result<Vec<v1::BudgetStatus>, Error> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListBudgetsRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
+        loop {
+            let page = self.list_budgets(request.clone()).await?;
+            all.extend(page.budgets);
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }

@@ -9,6 +9,10 @@ use serde_json::Value;
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("bool", "Task.spec.strict", "will never have a third value"),
     ("bool", "Task.spec.fork", "will never have a third value"),
+    ("bool", "Agent.spec.workspace.shared", "will never have a third value"),
+    ("bool", "Task.spec.workspace.shared", "will never have a third value"),
+    ("bool", "Agent.spec.workspace.git.push.pullRequest.draft", "a switch of forges"),
+    ("bool", "Task.spec.workspace.git.push.pullRequest.draft", "a switch of forges"),
     ("bool", "Agent.spec.runtime.claude.failOnDeniedTools", "will never have a third value"),
     ("bool", "Task.spec.runtime.claude.failOnDeniedTools", "will never have a third value"),
     ("bool", "Agent.spec.runtime.claude.projectHooks", "a switch of the CLI"),

@@ -279,7 +279,7 @@ impl StoreClient {
         expect_reply!(self.one(Command::ClockJumped { by }).await?, Reply::Ticked(count) => count)
     }
 
-    /// Ends cool-downs of credentials.
+    /// Ends cool-downs of credentials, each in its way; those that are unknown are left out.
     pub(crate) async fn end_cool_downs(&self, over: Vec<(CredentialKey, CoolDownEnd)>) -> Result<(), Status> {
         let end = |((namespace, credential), how)| Command::EndCoolDown { namespace, credential, how };
         self.apply(over.into_iter().map(end).collect()).await.map_err(status::store)?;

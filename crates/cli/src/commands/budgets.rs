@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use rota_crds::Usd;
 use rota_proto::names;
-use rota_proto::v1::{self, BudgetStatus, ListBudgetsRequest, SetNamespaceBudgetRequest};
+use rota_proto::v1::{self, BudgetStatus, SetNamespaceBudgetRequest};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -42,8 +42,7 @@ enum WhenExhausted {
 
 impl Budgets {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let request = ListBudgetsRequest { parent: context.parent(self.all_namespaces) };
-        let budgets = context.client.list_budgets(request).await?.budgets;
+        let budgets = context.client.all_budgets(&context.parent(self.all_namespaces)).await?;
         if !context.out.is_human() {
             context.out.list("budgets", &budgets)?;
             return Ok(Exit::Ok);
@@ -96,7 +95,7 @@ impl SetBudget {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let budget = self.budget()?;
         let request = SetNamespaceBudgetRequest { name: context.parent(false), budget };
-        let status = context.client.set_namespace_budget(request).await?;
+        let status = context.client.set_namespace_budget(request).await?.status.unwrap_or_default();
         if !context.out.is_human() {
             context.out.value(&status)?;
             return Ok(Exit::Ok);

@@ -15,7 +15,7 @@ spec: {management: External, runtime: {scripted: {}}}
 apiVersion: rota.dev/v1alpha1
 kind: Agent
 metadata: {name: shell}
-spec: {management: External, runtime: {command: {}}}
+spec: {management: External, runtime: {command: {}}, overrides: All}
 ";
 
 fn task(name: &str, more: &str, steps: &str) -> String {

@@ -73,7 +73,7 @@ async fn transcript_has_subagents_tools_and_costs() -> Result<()> {
         "tokens in",
         "≈ $",
         "> All \\<b>done\\</b>.",
-        "more bytes",
+        "rota download",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }

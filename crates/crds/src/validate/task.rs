@@ -36,7 +36,9 @@ impl Task {
             check.field("secrets").field(name).fail("is also set in environment");
         }
         check.workspace("workspace", spec.workspace.as_ref());
-        if let Some(from) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()?.ref_from.as_ref()) {
+        if let Some(from) =
+            spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()?.ref_from.as_ref())
+        {
             check.field("workspace").field("git").field("refFrom").require(
                 spec.depends_on.iter().any(|dependency| dependency.task == *from),
                 "must be a task of dependsOn",

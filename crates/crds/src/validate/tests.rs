@@ -125,7 +125,11 @@ fn invalid_tasks_are_reported() {
         ("{workspace: {mode: InPlace, path: /a, git: {url: x}}}", "spec.workspace", "exclusive"),
         ("{workspace: {git: {url: ''}}}", "spec.workspace.git.url", "empty"),
         ("{workspace: {git: {url: x, refFrom: z}}}", "spec.workspace.git.refFrom", "dependsOn"),
-        ("{workspace: {git: {url: x, ref: y, refFrom: z}}, dependsOn: [{task: z}]}", "spec.workspace.git", "with ref"),
+        (
+            "{workspace: {git: {url: x, ref: main, refFrom: z}}, dependsOn: [{task: z}]}",
+            "spec.workspace.git",
+            "with ref",
+        ),
         (
             "{workspace: {git: {url: x, push: {pullRequest: {tokenFrom: 1-x}}}}}",
             "spec.workspace.git.push.pullRequest.tokenFrom",

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Storage;
+use super::answers::page;
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
@@ -206,27 +207,32 @@ impl AdminService for Admin {
     async fn set_namespace_budget(
         &self,
         request: Request<v1::SetNamespaceBudgetRequest>,
-    ) -> Result<Response<v1::BudgetStatus>, Status> {
+    ) -> Result<Response<v1::SetNamespaceBudgetResponse>, Status> {
         let request = request.into_inner();
         let namespace = wire::parent("name", &request.name)?;
         let budget = budget::check("budget", request.budget.as_ref())?;
         let account = self.store.put_budget(namespace.clone(), budget).await?;
         tracing::info!(%namespace, ?budget, "the budget of a namespace was set");
         let (_, reserved) = self.demand.agents.accounts().get_or_new(&(namespace, Scope::Namespace));
-        Ok(Response::new(budget::status(&account, &budget, reserved, now())))
+        let status = Some(budget::status(&account, &budget, reserved, now()));
+        Ok(Response::new(v1::SetNamespaceBudgetResponse { status }))
     }
 
     async fn list_budgets(
         &self,
         request: Request<v1::ListBudgetsRequest>,
     ) -> Result<Response<v1::ListBudgetsResponse>, Status> {
-        let namespace = wire::parent_or_all("parent", &request.into_inner().parent)?;
+        let request = request.into_inner();
+        let namespace = wire::parent_or_all("parent", &request.parent)?;
         let now = now();
         let known = self.demand.agents.accounts_of(namespace.as_ref()).into_iter();
         let budgets = known
             .map(|((account, reserved), limits)| budget::status(&account, &limits, reserved, now))
-            .collect();
-        Ok(Response::new(v1::ListBudgetsResponse { budgets }))
+            .map(|status| (status.name.clone(), status));
+        let mut budgets: Vec<_> = budgets.collect();
+        budgets.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let (budgets, next_page_token) = page(budgets, request.page_size, &request.page_token)?;
+        Ok(Response::new(v1::ListBudgetsResponse { budgets, next_page_token }))
     }
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use rota_core::failure::Failure;
-use rota_core::task::{Body, Event, State, Task};
+use rota_core::task::{self, Body, Event, State, Task};
 use rota_core::text::prefix;
 use rota_core::{Namespace, TaskKey};
 use rota_proto::v1::{self, event::Kind};
@@ -18,7 +18,7 @@ use crate::wire;
 const MAX_TEXT: usize = 2 << 10;
 const MAX_CHOICES: usize = 20;
 /// Codes of notices that most of a budget is spent: of a task, of its agent or its namespace.
-const NEARLY_SPENT: [&str; 2] = ["task_budget_nearly_spent", "budget_nearly_spent"];
+const NEARLY_SPENT: [&str; 2] = [task::NEARLY_SPENT_BY_TASK, task::NEARLY_SPENT];
 
 /// What a notification is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

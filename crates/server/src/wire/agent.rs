@@ -55,7 +55,10 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     if let Some(git) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()) {
         pull_request::check("agent.spec", git)?;
         if !git.ref_from.is_empty() {
-            return Err(invalid("agent.spec.workspace.git.ref_from", "is only for tasks, which have dependencies"));
+            return Err(invalid(
+                "agent.spec.workspace.git.ref_from",
+                "is only for tasks, which have dependencies",
+            ));
         }
     }
     for (field, value, most) in [

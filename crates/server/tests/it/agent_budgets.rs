@@ -25,7 +25,8 @@ async fn limit(client: &Client, budget: v1::Budget) -> Result<()> {
 
 async fn limit_namespace(client: &Client, budget: Option<v1::Budget>) -> Result<v1::BudgetStatus> {
     let name = "namespaces/default".to_owned();
-    Ok(client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget }).await?)
+    let set = client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget }).await?;
+    Ok(set.status.unwrap_or_default())
 }
 
 async fn create(client: &Client) -> Result<String> {
@@ -164,7 +165,10 @@ async fn exhausted_budget_of_a_namespace_refuses_tasks() -> Result<()> {
     let refused = client.tasks().create_task(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert_eq!(refused.message(), "the daily budget of the namespace is spent");
-    let listed = client.list_budgets(v1::ListBudgetsRequest { parent: "namespaces/-".into() }).await?.budgets;
+    let listed = client
+        .list_budgets(v1::ListBudgetsRequest { parent: "namespaces/-".into(), ..Default::default() })
+        .await?
+        .budgets;
     let spent: Vec<_> =
         listed.iter().map(|one| (one.name.as_str(), one.spent_this_month_micro_usd)).collect();
     assert_eq!(spent, [("namespaces/default", 50), (AGENT, 50)]);

@@ -58,7 +58,10 @@ async fn spent_budget_stops_a_running_attempt() -> Result<()> {
     let failure = status.failure.clone().unwrap();
     assert_eq!((status.state(), failure.class()), (TaskState::Failed, FailureClass::Budget), "{failure:?}");
     assert_eq!((status.attempt, status.usage.unwrap().cost_micro_usd), (1, 101));
-    assert_eq!(tasks::notices(&tasks::log(client, &name).await?), ["budget_reached"]);
+    assert_eq!(
+        tasks::notices(&tasks::log(client, &name).await?),
+        ["task_budget_nearly_spent", "budget_reached"]
+    );
     Ok(())
 }
 

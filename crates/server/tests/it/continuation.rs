@@ -36,7 +36,7 @@ async fn source(cluster: &Cluster, agent: &str) -> Result<v1::Task> {
     };
     let list = ArtifactList {
         artifacts: vec![conversation],
-        checkpoint: Some(Checkpoint { conversation: "c".to_owned() }),
+        checkpoint: Some(Checkpoint { conversation: "c".to_owned(), ..Checkpoint::default() }),
         ..ArtifactList::default()
     };
     let request = KeepArtifactsRequest {

@@ -237,6 +237,7 @@ impl Replay {
         wanted.time_left = assign.time_left;
         wanted.checkpoints = assign.checkpoints.clone();
         wanted.credential_key = assign.credential_key.clone();
+        wanted.own_credentials = assign.own_credentials;
         wanted.traceparent = assign.traceparent.clone();
         assert_eq!(assign, *wanted);
         Ok(())

@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use super::calls::{Caller, Retry};
 use super::checkpoint::{self, Copied};
 use super::collect::{collect, globs};
+use super::summary::summary;
 use crate::git::{self, Cause, GitError, Snapshot, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
@@ -383,22 +384,4 @@ async fn store(
         }
     }
     Err(Status::data_loss("the control plane has lost parts that it had stored"))
-}
-
-fn summary(list: &ArtifactList) -> Option<event::Kind> {
-    if list.artifacts.is_empty() && list.skipped.is_empty() {
-        return None;
-    }
-    let count = list.artifacts.len();
-    let bytes: i64 = list.artifacts.iter().map(|artifact| artifact.size).sum();
-    let mut text = format!("stored {count} {}, {bytes} bytes", if count == 1 { "file" } else { "files" });
-    let severity = match list.skipped.first() {
-        None => Severity::Low,
-        Some(first) => {
-            let others = list.skipped.len();
-            text = format!("{text}; not {others}, such as {}: {}", first.name, first.reason);
-            Severity::Medium
-        }
-    };
-    Some(notice(severity, "artifacts_stored", text))
 }

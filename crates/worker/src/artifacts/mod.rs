@@ -7,6 +7,7 @@ mod collect;
 mod give;
 mod keep;
 mod place;
+mod summary;
 mod transcript;
 
 pub(crate) use calls::{Caller, Retry};

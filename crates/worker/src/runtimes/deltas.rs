@@ -164,10 +164,10 @@ mod tests {
         let first = deltas.next().await;
         assert_eq!((first.attempt, first.number, first.offset, first.text.as_str()), (2, 1, 0, "one "));
         deltas.push("two ");
-        deltas.push("three");
+        deltas.push("three.");
         assert!(deltas.next().now_or_never().is_none(), "the first part was just taken");
         let second = deltas.next().await;
-        assert_eq!((second.number, second.offset, second.text.as_str()), (1, 4, "two three"));
+        assert_eq!((second.number, second.offset, second.text.as_str()), (1, 4, "two three."));
         assert_eq!(deltas.complete(MessageRole::Thinking), 0);
         assert_eq!(deltas.complete(MessageRole::Assistant), 1);
         assert_eq!(deltas.complete(MessageRole::Assistant), 0);

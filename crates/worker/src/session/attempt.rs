@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,26 +16,24 @@ use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::checkpoints;
 use super::commands;
-use super::confinement::Confinement;
 use super::continuing;
-use super::declared::Token;
+use super::deps::AttemptDeps;
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
 use super::model_access::ModelAccess;
 use super::out_of_memory::OutOfMemoryKills;
 use super::prepare;
 use super::previous_results;
-use super::readiness::Readiness;
 use super::redact::Redaction;
 use super::result;
 use super::spans::ToolSpans;
-use crate::artifacts::{self, Caller, Kept};
+use crate::artifacts::{self, Kept};
 use crate::git::Work;
-use crate::runtimes::claude::Installed;
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
-use crate::workspace::{AttemptDirs, Root};
+use crate::workspace::AttemptDirs;
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
 pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -69,26 +66,6 @@ pub(super) enum AttemptEvent {
     EventsQueued(AttemptKey),
     /// The attempt has ended and none of its processes is left.
     Ended(AttemptKey, Box<AttemptResult>),
-}
-
-/// Dependencies shared by all attempts of a worker.
-pub(super) struct AttemptDeps {
-    pub(super) readiness: Arc<Readiness>,
-    pub(super) caller: Caller,
-    /// Time for which attempts are kept without a control plane.
-    pub(super) keep_for: Duration,
-    /// Time between checkpoints; zero for none.
-    pub(super) checkpoint_interval: Duration,
-    /// Whether attempts that succeed leave no checkpoint.
-    pub(super) discard_conversations: bool,
-    pub(super) root: Root,
-    pub(super) claude_program: Option<PathBuf>,
-    pub(super) claude: Installed,
-    pub(super) secrets_dir: Option<PathBuf>,
-    /// Absent if attempts are not confined.
-    pub(super) confinement: Option<Confinement>,
-    pub(super) token: Token,
-    pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
 }
 
 /// An assignment with everything needed to run it.
@@ -330,7 +307,7 @@ async fn execute(
     let quiet = tokio::sync::Mutex::new(());
     let work = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet);
     let mut report =
-        continuing::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, handle, work).await;
+        checkpoints::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, handle, work).await;
     if let Some(git) = git {
         git.report_changes(&events).await;
     }

@@ -1,22 +1,16 @@
-//! Checkpoints of attempts that run, and continuing the work of one that was cut off: brings its conversation and its changes to
-//! this worker.
+//! Continuing the work of an attempt that was cut off: brings its conversation and its changes to this worker.
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::pin::pin;
-use std::time::Duration;
 
 use backon::Retryable;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::attempt::{AttemptDeps, in_place};
-use super::handle::AttemptHandle;
-use crate::artifacts::{self, Caller, Given, Kept, Retry};
+use super::attempt::in_place;
+use crate::artifacts::{self, Caller, Given, Retry};
 use crate::git::{self, Delivery, GitError, Unrestored};
 use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
@@ -38,11 +32,6 @@ fn was_cut_off(checkpoints: &Checkpoints) -> bool {
         )
     )
 }
-
-/// Times that a checkpoint takes until the next one begins, at least.
-const PACE: u32 = 10;
-/// Time for a checkpoint that has begun before the end of an attempt.
-const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a checkpoint is not restored.
 enum Unusable {
@@ -288,65 +277,6 @@ async fn copy(from: &Path, to: &Path) -> Result<(), Unusable> {
         let text = format!("failed to write the changes of the checkpoint: {error}");
         Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
     })
-}
-
-/// Does the work of an attempt, of which checkpoints are kept meanwhile. One that has begun at the end is completed: a list that
-/// arrives late would replace that of the end.
-pub(super) async fn with_checkpoints<T>(
-    deps: &AttemptDeps,
-    kept: &Kept,
-    dirs: Option<&AttemptDirs>,
-    events: &mpsc::Sender<event::Kind>,
-    quiet: &tokio::sync::Mutex<()>,
-    handle: &AttemptHandle,
-    work: impl Future<Output = T>,
-) -> T {
-    let end = CancellationToken::new();
-    let work = async {
-        let done = work.await;
-        end.cancel();
-        done
-    };
-    let (mut work, mut checkpoints) =
-        (pin!(work), pin!(checkpoints(deps, kept, dirs, events, quiet, handle, &end)));
-    tokio::select! {
-        done = &mut work => {
-            // One that takes longer is given up.
-            let _ = tokio::time::timeout(LAST_CHECKPOINT_TIMEOUT, checkpoints).await;
-            done
-        }
-        () = &mut checkpoints => work.await,
-    }
-}
-
-/// Keeps checkpoints of an attempt that runs, now and then, until its `end`.
-async fn checkpoints(
-    deps: &AttemptDeps,
-    kept: &Kept,
-    dirs: Option<&AttemptDirs>,
-    events: &mpsc::Sender<event::Kind>,
-    quiet: &tokio::sync::Mutex<()>,
-    handle: &AttemptHandle,
-    end: &CancellationToken,
-) {
-    let interval = deps.checkpoint_interval;
-    let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
-    let (mut noticed, mut wait) = (false, interval);
-    while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-        // Its git would be frozen as well.
-        if handle.is_paused() {
-            continue;
-        }
-        let began = Instant::now();
-        if let Err(failed) = artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await {
-            tracing::warn!(error = failed.message, "failed to keep a checkpoint");
-            if !std::mem::replace(&mut noticed, true) {
-                let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
-            }
-        }
-        // Large ones are rarer.
-        wait = interval.max(began.elapsed() * PACE);
-    }
 }
 
 /// Returns the branch of an attempt: its task's own, or that which the task that it continues has pushed to, so that a pull request

@@ -2,11 +2,13 @@
 //! Knows nothing of what a runtime does.
 
 mod attempt;
+mod checkpoints;
 mod commands;
 mod confinement;
 mod connect;
 mod continuing;
 mod declared;
+mod deps;
 mod disconnected;
 mod environment;
 mod git_settings;
@@ -26,8 +28,8 @@ mod redact;
 mod result;
 mod secrets;
 mod spans;
-mod start;
 mod spill;
+mod start;
 mod streaming;
 mod worker;
 

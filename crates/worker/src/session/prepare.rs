@@ -8,10 +8,11 @@ use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::mpsc;
 
-use super::attempt::{AttemptDeps, in_place};
+use super::attempt::in_place;
 use super::confinement::Overlap;
 use super::continuing;
 use super::declared;
+use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
 use super::redact::Redaction;
 use super::secrets;

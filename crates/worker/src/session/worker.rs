@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{AttemptDeps, AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
+use super::attempt::{AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
 use super::confinement::Confinement;
 use super::connect::{Connection, is_replaced};
 use super::declared::Token;
+use super::deps::AttemptDeps;
 use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};

@@ -71,7 +71,8 @@ async fn kept_workspace_is_reused_and_exclusive() {
     let state = tempfile::tempdir().unwrap();
     let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let keep = |fence| assign(WorkspaceMode::Keep, "thread-1", WorkspaceCleanup::Always, fence);
-    let first = prepared(&root, &keep(1)).await.unwrap();
+    let mut first = prepared(&root, &keep(1)).await.unwrap();
+    first.start(&keep(1));
     std::fs::write(first.workspace.join("note"), "x").unwrap();
 
     // The second attempt waits for the first, and can be stopped meanwhile.

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use rota_core::retry::MAX_WAITS;
 use rota_core::task::{
-    Body, Command, Desired, Event, NEARLY_SPENT, Rejected, Reply, State, StateChange, Task, Transition,
-    WorkerRef,
+    Body, Command, Desired, Event, NEARLY_SPENT, NEARLY_SPENT_BY_TASK, Rejected, Reply, State, StateChange,
+    Task, Transition, WorkerRef,
 };
 use rota_core::usage::Usage;
 use rota_core::{Fence, Timestamp};
@@ -224,7 +224,9 @@ fn finality(before: &Task, command: &Command, done: &Transition, after: &Task) {
     for event in &done.events {
         match &event.body {
             Body::Change { fields, .. } => assert_eq!(fields, &["labels"]),
-            Body::Notice { code, .. } => assert!(["stale_result", NEARLY_SPENT].contains(&&**code)),
+            Body::Notice { code, .. } => {
+                assert!(["stale_result", NEARLY_SPENT, NEARLY_SPENT_BY_TASK].contains(&&**code))
+            }
             other => panic!("{command:?} on an ended task: {other:?}"),
         }
     }

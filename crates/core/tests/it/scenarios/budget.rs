@@ -3,7 +3,9 @@
 use rota_core::failure::{Class, Failure};
 use rota_core::spending::{BudgetWait, Scope};
 use rota_core::task::explain::Wait;
-use rota_core::task::{Assignment, Command, Completion, EventEffect, Limits, STOPPING, State};
+use rota_core::task::{
+    Assignment, Command, Completion, EventEffect, Limits, NEARLY_SPENT_BY_TASK, STOPPING, State,
+};
 use rota_core::usage::Usage;
 
 use crate::harness::*;
@@ -77,10 +79,14 @@ fn spent_budget_stops_the_attempt() {
     let mut harness = limited(100);
     harness.start();
     harness.report(1, used(99)).unwrap();
-    assert!(harness.notices().is_empty());
+    assert_eq!(harness.notices(), [NEARLY_SPENT_BY_TASK]);
     harness.report(2, used(101)).unwrap();
     harness.report(3, used(102)).unwrap();
-    assert_eq!((harness.state(), harness.notices()), (State::Running, vec![STOPPING]), "the worker ends it");
+    assert_eq!(
+        (harness.state(), harness.notices()),
+        (State::Running, vec![NEARLY_SPENT_BY_TASK, STOPPING]),
+        "the worker ends it"
+    );
     harness.finish(Completion::Stopped { by: "interrupt".to_owned() });
     let failure = harness.task.failure.clone().unwrap();
     assert_eq!((harness.state(), failure.class), (State::Failed, Class::Budget));
@@ -122,9 +128,9 @@ fn budget_is_that_of_all_attempts() {
     assert_eq!(harness.state(), State::Pending);
     harness.wait(secs(3600)).start();
     harness.report(1, used(39)).unwrap();
-    assert!(harness.notices().is_empty());
+    assert_eq!(harness.notices(), [NEARLY_SPENT_BY_TASK]);
     harness.report(2, used(40)).unwrap();
-    assert_eq!(harness.notices(), [STOPPING]);
+    assert_eq!(harness.notices(), [NEARLY_SPENT_BY_TASK, STOPPING]);
     harness.finish(crash());
     assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
 }

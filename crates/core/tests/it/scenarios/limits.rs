@@ -118,6 +118,6 @@ fn attempt_that_only_stores_what_is_left_has_a_limit() {
     harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
     harness.wait(secs(23 * 3600));
     assert_eq!(harness.state(), State::Running, "the storage may be down for long");
-    harness.wait(secs(3600));
+    harness.wait(secs(3700));
     assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Timeout));
 }

@@ -68,7 +68,7 @@ pub(super) fn is_credential(name: &str) -> bool {
 }
 
 /// Returns the variables that do not depend on an attempt.
-pub(super) fn fixed() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(super) fn of_every_attempt() -> impl Iterator<Item = (&'static str, &'static str)> {
     DEFAULT_VARS.into_iter().chain(FIXED_VARS)
 }
 

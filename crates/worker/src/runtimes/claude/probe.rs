@@ -75,7 +75,7 @@ async fn run(program: &Path, state: &Path) -> std::io::Result<Seen> {
     let mut command = Command::new(program);
     command.args(argv::FIXED).args(["--setting-sources=", "--strict-mcp-config", "--max-turns=1"]);
     command.arg(format!("--session-id={SESSION}"));
-    command.env_clear().envs(environment::fixed());
+    command.env_clear().envs(environment::of_every_attempt());
     command.envs([
         ("ANTHROPIC_API_KEY", "probe"),
         ("ANTHROPIC_BASE_URL", NOWHERE),
@@ -97,7 +97,8 @@ async fn run(program: &Path, state: &Path) -> std::io::Result<Seen> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     // Open until the turn is over: the CLI ends when it is closed.
     let mut stdin = stdin.ok_or(std::io::ErrorKind::BrokenPipe)?;
-    let lines = [send::initialize("initialize"), send::get_usage("usage"), send::user("probe", SESSION)];
+    let lines =
+        [send::initialize("initialize", true), send::get_usage("usage"), send::user("probe", SESSION)];
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     // A program that ends before it reads prints the reason.
     let _ = stdin.write_all(text.as_bytes()).await;

@@ -172,7 +172,7 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
 /// the first of the two.
 fn retry_after(evidence: &Evidence<'_>, message: &str) -> (Option<pbjson_types::Duration>, bool) {
     let resets = evidence.record.limit.as_ref().and_then(|limit| limit.resets_at);
-    // One that has passed says nothing of when the limit ends.
+    // Once it has passed, the end of the limit is unknown.
     let until = resets.or_else(|| reset_time(message)).filter(|until| *until > evidence.now);
     (delay(evidence, until), until.is_some())
 }

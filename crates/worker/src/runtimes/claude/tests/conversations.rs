@@ -97,7 +97,10 @@ async fn unsupported_requests_are_answered() {
     let mut fixture = Fixture::new(PermissionPolicy::Deny);
     let mut cli = fixture.cli().await;
     cli.opening().await;
-    cli.print(json!({"type": "control_request", "request_id": "r2", "request": {"subtype": "hook_callback", "callback_id": "h"}})).await;
+    cli.print(
+        json!({"type": "control_request", "request_id": "r2", "request": {"subtype": "from_the_future"}}),
+    )
+    .await;
     assert_eq!(cli.read().await.unwrap()["response"]["subtype"], "error");
     cli.print(can_use("r3")).await;
     assert_eq!(cli.read().await.unwrap()["response"]["response"]["behavior"], "deny");
