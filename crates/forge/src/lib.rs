@@ -33,6 +33,8 @@ pub use repository::{Provider, Repository};
 
 /// Bytes of the address of a page.
 const MAX_PAGE_URL: usize = 2048;
+/// Bytes of the name of a branch.
+const MAX_BRANCH: usize = 256;
 
 /// Why a call to a forge did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -148,7 +150,7 @@ impl Forge {
         };
         let missing = self.decorate(&found, &wanted).await?;
         let Found { number, url, base, .. } = found;
-        let url = page(url)?;
+        let (url, base) = (page(&url)?, branch(base)?);
         Ok(Opened { number, url, base, created, missing })
     }
 
@@ -169,7 +171,7 @@ impl Forge {
             Provider::GitLab => gitlab::project(&self.repository),
             Provider::GitHub | Provider::Gitea => format!("repos/{}", self.repository.path),
         };
-        Ok(self.http.get::<Project>(&path).await?.default_branch)
+        branch(self.http.get::<Project>(&path).await?.default_branch)
     }
 
     /// Returns none if there is one already.
@@ -214,13 +216,23 @@ impl Forge {
     }
 }
 
-/// Returns the address of a page that a forge names, if it can be shown to users.
-fn page(url: String) -> Result<String, Error> {
-    let is_page = |url: &url::Url| matches!(url.scheme(), "http" | "https");
-    if url.len() > MAX_PAGE_URL || !url::Url::parse(&url).is_ok_and(|url| is_page(&url)) {
-        return Err(Error::Refused("the forge names no address of the request's page".to_owned()));
+/// Returns the address of a page that a forge names, if it can be shown to users: encoded, and without a user name, which could
+/// pass for the host.
+fn page(given: &str) -> Result<String, Error> {
+    let is_page = |url: &url::Url| {
+        matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+    };
+    let parsed = url::Url::parse(given).ok().filter(is_page).map(String::from);
+    let short = parsed.filter(|url| url.len() <= MAX_PAGE_URL);
+    short.ok_or_else(|| Error::Refused("the forge names no address of the request's page".to_owned()))
+}
+
+/// Returns the name of a branch that a forge gives, if it can be one.
+fn branch(given: String) -> Result<String, Error> {
+    if given.len() > MAX_BRANCH || given.chars().any(|char| char.is_control() || char.is_whitespace()) {
+        return Err(Error::Refused("the forge names a branch that cannot be one".to_owned()));
     }
-    Ok(url)
+    Ok(given)
 }
 
 fn note(what: &str, set: Result<Vec<String>, Error>, missing: &mut Vec<String>) -> Result<(), Error> {
@@ -230,4 +242,24 @@ fn note(what: &str, set: Result<Vec<String>, Error>, missing: &mut Vec<String>) 
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_forges_can_be_shown() {
+        assert_eq!(page("https://forge/o/r/pull/1").unwrap(), "https://forge/o/r/pull/1");
+        assert!(!page("https://forge/\u{1b}[2J").unwrap().contains('\u{1b}'));
+        for bad in
+            ["https://github.com@evil/1", "javascript:alert(1)", &format!("https://x/{}", "a".repeat(3000))]
+        {
+            assert!(page(bad).is_err(), "{bad}");
+        }
+        assert_eq!(branch("release/1.2".to_owned()).unwrap(), "release/1.2");
+        for bad in ["a".repeat(3 << 20), "a\u{1b}b".to_owned(), "a b".to_owned()] {
+            assert!(branch(bad).is_err());
+        }
+    }
 }

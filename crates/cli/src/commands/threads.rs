@@ -10,8 +10,7 @@ use crate::output;
 const EXAMPLES: &str = "\
 Examples:
   rota threads
-  rota threads -A -o json
-  rota get tasks --thread docs";
+  rota threads -A -o json";
 
 /// List threads: tasks that run one after the other and continue one conversation
 #[derive(Debug, Args)]
