@@ -9,8 +9,8 @@ use crate::usage::usd;
 use crate::{AgentName, Namespace, Timestamp};
 
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
-/// Share of a limit at which a warning is due, in percent.
-const WARNING_PERCENT: i64 = 80;
+/// Share of a limit, or of the budget of a task, at which a warning is due, in percent.
+pub const WARNING_PERCENT: u8 = 80;
 /// Weight of the costs so far, against that of one more attempt, in what an attempt usually costs.
 const USUAL_WEIGHT: i64 = 7;
 
@@ -255,7 +255,7 @@ impl Account {
             let (spent, scope) = (self.spent(period, now), self.scope.clone());
             let Some(limit) = budget.limit(period) else { continue };
             let book = self.book_mut(period);
-            if !book.warned && spent.saturating_mul(100) >= limit.saturating_mul(WARNING_PERCENT) {
+            if !book.warned && spent.saturating_mul(100) >= limit.saturating_mul(WARNING_PERCENT.into()) {
                 book.warned = true;
                 let text = format!(
                     "{scope} has spent {} of its {} budget of {}",

@@ -4,16 +4,12 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::github::Pull;
+use crate::github::{self, Pull};
 use crate::http::Http;
 use crate::{Error, Found, Repository, Wanted};
 
 /// Prefix of titles of drafts.
 const DRAFT: &str = "WIP: ";
-
-fn title(wanted: &Wanted, draft: bool) -> String {
-    if draft { format!("{DRAFT}{}", wanted.title) } else { wanted.title.clone() }
-}
 
 pub(crate) async fn find(http: &Http, repository: &Repository, branch: &str) -> Result<Option<Found>, Error> {
     let pulls: Vec<Pull> = http.list(&format!("repos/{}/pulls?state=open&limit=50", repository.path)).await?;
@@ -25,7 +21,7 @@ pub(crate) async fn create(
     repository: &Repository,
     wanted: &Wanted,
 ) -> Result<Option<Found>, Error> {
-    let body = json!({"title": title(wanted, wanted.draft), "head": wanted.branch, "base": wanted.base, "body": wanted.body});
+    let body = json!({"title": wanted.marked(DRAFT, wanted.draft), "head": wanted.branch, "base": wanted.base, "body": wanted.body});
     let path = format!("repos/{}/pulls", repository.path);
     let created = http.create::<Pull>(&path, &body, |status, _| status == StatusCode::CONFLICT).await?;
     Ok(created.map(Into::into))
@@ -37,15 +33,8 @@ pub(crate) async fn update(
     found: &Found,
     wanted: &Wanted,
 ) -> Result<Found, Error> {
-    let mut body = json!({"body": wanted.body});
-    if wanted.retitle {
-        body["title"] = title(wanted, found.draft).into();
-    }
-    if !wanted.base.is_empty() && wanted.base != found.base {
-        body["base"] = wanted.base.clone().into();
-    }
-    let path = format!("repos/{}/pulls/{}", repository.path, found.number);
-    Ok(http.send::<Pull>(Method::PATCH, &path, Some(&body)).await?.into())
+    let title = wanted.marked(DRAFT, found.draft);
+    github::update(http, repository, found, &Wanted { title, ..wanted.clone() }).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -42,10 +42,6 @@ fn requests(repository: &Repository) -> String {
     format!("{}/merge_requests", project(repository))
 }
 
-fn title(wanted: &Wanted, draft: bool) -> String {
-    if draft { format!("{DRAFT}{}", wanted.title) } else { wanted.title.clone() }
-}
-
 pub(crate) async fn find(http: &Http, repository: &Repository, branch: &str) -> Result<Option<Found>, Error> {
     let query = format!("state=opened&per_page=100&source_branch={}", encoded(branch));
     let merges: Vec<Merge> = http.list(&format!("{}?{query}", requests(repository))).await?;
@@ -61,7 +57,7 @@ pub(crate) async fn create(
     let body = json!({
         "source_branch": wanted.branch,
         "target_branch": wanted.base,
-        "title": title(wanted, wanted.draft),
+        "title": wanted.marked(DRAFT, wanted.draft),
         "description": wanted.body,
     });
     let exists = |status, _: &str| status == StatusCode::CONFLICT;
@@ -76,7 +72,7 @@ pub(crate) async fn update(
 ) -> Result<Found, Error> {
     let mut body = json!({"description": wanted.body});
     if wanted.retitle {
-        body["title"] = title(wanted, found.draft).into();
+        body["title"] = wanted.marked(DRAFT, found.draft).into();
     }
     if !wanted.base.is_empty() && wanted.base != found.base {
         body["target_branch"] = wanted.base.clone().into();

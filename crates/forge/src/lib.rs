@@ -85,6 +85,13 @@ pub struct Wanted {
     pub reviewers: Vec<String>,
 }
 
+impl Wanted {
+    /// Returns the title, with the mark that makes a request a draft where the forge has no field for it.
+    fn marked(&self, mark: &str, draft: bool) -> String {
+        format!("{}{}", if draft { mark } else { "" }, self.title)
+    }
+}
+
 /// Pull or merge request that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use rota_core::agent::Agent;
-use rota_core::spending::{Budget, Scope};
+use rota_core::spending::{Budget, Scope, WARNING_PERCENT};
 use rota_core::target::Route;
 use rota_core::{AgentName, Namespace};
 use rota_proto::v1;
@@ -24,9 +24,6 @@ use crate::wire::agent;
 
 /// Deleted agents of which is known when they were deleted.
 const MAX_DELETED: usize = 1024;
-
-/// Share of a budget at which a warning is due.
-const NEARLY_SPENT: f64 = 0.8;
 
 /// Number of a change of any agent. Grows by 1.
 pub(crate) type ChangeNumber = u64;
@@ -252,14 +249,14 @@ impl AgentRegistry {
         if budget.is_empty() {
             return;
         }
-        let now = now();
+        let (now, nearly) = (now(), f64::from(WARNING_PERCENT) / 100.0);
         let before = before.map_or_else(Vec::new, |(before, _)| accounts::used(&before, &budget, now));
         for (period, used) in accounts::used(account, &budget, now) {
             let before = before.iter().find(|(of, _)| *of == period).map_or(0.0, |(_, used)| *used);
             let (namespace, period) = (&account.namespace, period.name());
             if before < 1.0 && used >= 1.0 {
                 tracing::warn!(%namespace, scope = %account.scope, period, "a budget is spent");
-            } else if before < NEARLY_SPENT && used >= NEARLY_SPENT {
+            } else if before < nearly && used >= nearly {
                 tracing::warn!(%namespace, scope = %account.scope, period, "most of a budget is spent");
             }
         }

@@ -9,14 +9,12 @@ use super::{
     StateChange, Task,
 };
 use crate::failure::{Class, Failure, Severity};
-use crate::spending::{BudgetWait, Scope};
+use crate::spending::{BudgetWait, Scope, WARNING_PERCENT};
 use crate::usage::{Usage, usd};
 use crate::{AgentName, Fence, Timestamp, WorkerName};
 
 /// Attempts whose late usage is still counted, the last of each task.
 const MAX_SUPERSEDED: usize = 8;
-/// Part of a task's budget after which the log notes it.
-const WARNING_PERCENT: i128 = 80;
 
 /// Why the control plane stops an attempt before its own end. A success that is reported nevertheless stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ impl Step<'_> {
         let task = &mut *self.task;
         let Some(budget) = task.budget_micro_usd().filter(|_| !task.nearly_spent) else { return };
         let used = task.total_usage().cost_micro_usd;
-        if used >= budget || i128::from(used) * 100 < i128::from(budget) * WARNING_PERCENT {
+        if used >= budget || i128::from(used) * 100 < i128::from(budget) * i128::from(WARNING_PERCENT) {
             return;
         }
         task.nearly_spent = true;

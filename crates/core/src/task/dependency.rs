@@ -141,12 +141,12 @@ impl Step<'_> {
     }
 
     pub(super) fn thread_passed_on(&mut self, id: TaskId, next: TaskId) {
+        // It may also depend on it otherwise.
         for dependency in &mut self.task.dependencies {
             if dependency.of_thread && dependency.state == DependencyState::Waiting(id) {
                 *dependency = Dependency::of_thread(next);
             }
         }
-        // It may also depend on it otherwise.
     }
 
     pub(super) fn cycle(&mut self, path: &[TaskId], omitted: usize) -> Result<(), Rejected> {

@@ -123,7 +123,11 @@ fn bounded(mut result: TaskResult) -> Completion {
 }
 
 /// Returns what the model calls of an attempt use, if its acceptance names it.
-pub(super) fn model_access(key: &[u8], id: &str, backend: &str) -> Result<Option<ModelAccess>, Status> {
+pub(super) fn model_access<K: std::ops::Deref<Target = [u8; 32]>>(
+    key: impl FnOnce() -> K,
+    id: &str,
+    backend: &str,
+) -> Result<Option<ModelAccess>, Status> {
     let access = ModelAccess {
         credential: credential("credential", id)?,
         at_backend: credential_at("credential", key, id, backend)?,
@@ -131,16 +135,17 @@ pub(super) fn model_access(key: &[u8], id: &str, backend: &str) -> Result<Option
     Ok(Some(access).filter(|access| !access.is_unknown()))
 }
 
-/// Returns the id of a credential at its back end.
-pub(super) fn credential_at(
+/// Returns the id of a credential at its back end. The `key` is derived only for one that is named.
+pub(super) fn credential_at<K: std::ops::Deref<Target = [u8; 32]>>(
     field: &str,
-    key: &[u8],
+    key: impl FnOnce() -> K,
     id: &str,
     backend: &str,
 ) -> Result<Option<CredentialId>, Status> {
-    let known = credential(field, id)?;
-    Ok(known
-        .map(|id| CredentialId(rota_proto::credential::at_backend(key, id.0, prefix(backend, MAX_BACKEND)))))
+    let at = |id: CredentialId| {
+        CredentialId(rota_proto::credential::at_backend(&key()[..], id.0, prefix(backend, MAX_BACKEND)))
+    };
+    Ok(credential(field, id)?.map(at))
 }
 
 /// Parses the id of a credential.

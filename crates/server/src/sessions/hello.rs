@@ -70,9 +70,8 @@ pub(super) async fn open(
         identity::check(deps, identity, &key, &agent)?;
         identity::narrow(deps, identity, &key, &mut hello)?;
     }
-    let hashes = deps.dispatcher.sealer.credential_key(&key.0);
-    let credential =
-        decode::credential_at("hello.credential", &hashes[..], &hello.credential, &hello.backend)?;
+    let hashes = || deps.dispatcher.sealer.credential_key(&key.0);
+    let credential = decode::credential_at("hello.credential", hashes, &hello.credential, &hello.backend)?;
     deps.hellos.check(&key)?;
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;

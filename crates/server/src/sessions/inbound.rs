@@ -199,8 +199,8 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
         Kind::Accept(accept) => {
             let (id, fence) = decode::attempt_ref("accept", &accept.task_id, accept.fence)?;
             let attempt = decode::by(&opened.worker, fence);
-            let key = deps.dispatcher.sealer.credential_key(&opened.key.0);
-            match decode::model_access(&key[..], &accept.credential, &accept.backend)? {
+            let key = || deps.dispatcher.sealer.credential_key(&opened.key.0);
+            match decode::model_access(key, &accept.credential, &accept.backend)? {
                 Some(access) => {
                     (of(id, task::Command::UseModel { attempt, access }), After::Identified(id, fence))
                 }

@@ -67,16 +67,14 @@ impl Deltas {
 
     /// Passes on a part, which a worker has sent for an attempt that it runs. Costs nothing for each watcher but its wake-up.
     pub(crate) fn publish(&self, namespace: &Namespace, id: TaskId, mut delta: v1::MessageDelta) {
-        let topics = self.topics.lock();
-        let Some(topic) = topics.get(&(namespace.clone(), id)) else { return };
-        if delta.text.len() > MAX_PART_BYTES {
-            return;
-        }
+        // Redaction takes its time, and all tasks share the lock.
+        let parts = self.topics.lock().get(&(namespace.clone(), id)).map(|topic| topic.parts.clone());
+        let Some(parts) = parts.filter(|_| delta.text.len() <= MAX_PART_BYTES) else { return };
         rota_telemetry::redact::text(&mut delta.text);
         let mut part = Vec::new();
         let deltas = vec![delta];
         messages::append(&mut part, &v1::WatchTaskResponse { deltas, ..v1::WatchTaskResponse::default() });
-        let _ = topic.parts.send(part.into());
+        let _ = parts.send(part.into());
     }
 
     fn unfollow(&self, key: &Key) {

@@ -1,5 +1,7 @@
 //! Claims: assigns ready tasks to a worker, best rank first over all of its routes.
 
+use std::sync::Arc;
+
 use rota_core::{RouteId, Timestamp};
 
 use super::budgets::Funds;
@@ -54,6 +56,7 @@ impl<B: Backend> Engine<B> {
         best.sort_unstable();
         best.dedup();
         best.truncate(claim.slots);
+        let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { return Ok(()) };
         for (_, key) in best {
             // Matching never crosses namespaces, whatever routes are claimed.
             let Some(task) = self.load(key)?.filter(|task| task.namespace == claim.namespace) else {
@@ -70,13 +73,11 @@ impl<B: Backend> Engine<B> {
                 *cooling += 1;
                 continue;
             }
-            let Some(task) = self.load(key)? else { continue };
-            let task = task.clone();
+            let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { continue };
             let of_agent = self.use_of(&task, claim.probes, now);
             if of_agent == Use::Forbidden {
                 continue;
             }
-            let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { break };
             let reserved = match self.fund(key, &agent, now)? {
                 Funds::Enough(reserved) => reserved,
                 Funds::Waits => {
@@ -88,7 +89,7 @@ impl<B: Backend> Engine<B> {
                     continue;
                 }
             };
-            let command = self.assignment(&claim.namespace, claim.worker.clone(), agent, reserved);
+            let command = self.assignment(&claim.namespace, claim.worker.clone(), agent.clone(), reserved);
             let assigned = usize::from(self.apply(key, command, now)?.is_ok());
             if let (Use::AsProbe, 1, Some(credential)) = (of_agent, assigned, claim.probes) {
                 self.begin_probe(key, credential, now);

@@ -2,6 +2,7 @@
 //! so queue timeouts do not count them. In memory: after a restart the server names the agents that wait still.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::target::Target;
@@ -61,9 +62,11 @@ impl Held {
 impl<B: Backend> Engine<B> {
     /// Returns how much of the time since a task became ready does not count, since no worker could take it.
     pub(super) fn waited_in_vain(&mut self, key: TaskKey, now: Timestamp) -> Result<Duration, Error> {
-        let Some(task) = self.load(key)? else { return Ok(Duration::ZERO) };
-        let Some(ready_at) = task.ready_at else { return Ok(Duration::ZERO) };
-        let task = task.clone();
+        self.load(key)?;
+        let task = self.write_set.get(key).map(|entry| Arc::clone(&entry.task));
+        let Some((task, ready_at)) = task.and_then(|task| Some((Arc::clone(&task), task.ready_at?))) else {
+            return Ok(Duration::ZERO);
+        };
         let away = |held: Vec<Span>| total(self.away.spans().chain(held), ready_at);
         if task.state != State::Queued || self.held.0.is_empty() {
             return Ok(away(Vec::new()));

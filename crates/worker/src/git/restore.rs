@@ -1,6 +1,6 @@
 //! Brings what an earlier attempt has left into a clone: its commits, and what it had not committed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
@@ -15,6 +15,8 @@ use crate::runtimes::Stop;
 /// References of other branches, and of what was stashed, until they are restored.
 const ELSEWHERE: &str = "refs/rota/elsewhere/";
 const MAX_BRANCHES: usize = 1000;
+/// Folder within the scratch directory, while bundles are restored.
+const FOLDER: &str = "restored";
 /// Reference of what is restored.
 const RESTORED: &str = "refs/rota/restored";
 
@@ -35,15 +37,20 @@ pub(crate) async fn restore_from(
     as_commits: bool,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), Unrestored> {
-    // Programs of the attempt may write there, as git does.
-    let inner = scratch.join("restored");
-    let _ = tokio::fs::create_dir_all(&inner).await;
-    let path = inner.join("changes.bundle");
+    let path = for_git(bundle, scratch).await?;
+    let restored = restore(git, base, &path, changes, as_commits, stop).await;
+    crate::workspace::remove_all(scratch.join(FOLDER)).await;
+    restored.map_err(Unrestored::Git)
+}
+
+/// Copies a bundle to where git may work with it, as programs of the attempt may.
+async fn for_git(bundle: &Path, scratch: &Path) -> Result<PathBuf, Unrestored> {
+    let folder = scratch.join(FOLDER);
+    let _ = tokio::fs::create_dir_all(&folder).await;
+    let path = folder.join("copy.bundle");
     let copied = tokio::fs::copy(bundle, &path).await;
     copied.map_err(|error| Unrestored::Write(format!("failed to write the changes to restore: {error}")))?;
-    restore(git, base, &path, changes, as_commits, stop).await.map_err(Unrestored::Git)?;
-    crate::workspace::remove_all(inner).await;
-    Ok(())
+    Ok(path)
 }
 
 /// Makes a clone that nothing has changed yet what the snapshot of an earlier attempt has, on the clone's own branch, and measures
@@ -69,8 +76,21 @@ async fn restore(
     restored
 }
 
-/// Brings other branches back, and the newest of what was stashed, as far as their commits are in a bundle. Those that exist stay.
+/// Brings other branches back, and the newest of what was stashed, as far as their commits are in a bundle that programs of the
+/// attempt may not open. Those that exist stay.
 pub(crate) async fn restore_elsewhere(
+    git: &Git,
+    bundle: &Path,
+    scratch: &Path,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<(), Unrestored> {
+    let path = for_git(bundle, scratch).await?;
+    let restored = try_restore_elsewhere(git, &path, stop).await;
+    crate::workspace::remove_all(scratch.join(FOLDER)).await;
+    restored.map_err(Unrestored::Git)
+}
+
+async fn try_restore_elsewhere(
     git: &Git,
     bundle: &Path,
     stop: &mut watch::Receiver<Option<Stop>>,

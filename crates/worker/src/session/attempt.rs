@@ -306,6 +306,8 @@ async fn execute(
     let kept = Kept::of(&attempt.assign);
     let quiet = tokio::sync::Mutex::new(());
     let work = commands::run_until_done(runtime, &mut attempt, channels, handle, pins.as_ref(), &quiet);
+    // Passed on as a pointer.
+    let work = Box::pin(work);
     let mut report =
         checkpoints::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, handle, work).await;
     if let Some(git) = git {

@@ -202,34 +202,24 @@ impl Place<'_> {
         self.download(artifacts.collect(), &at).await?;
         let mut has_files = false;
         if let Some((git, base)) = self.dirs.repository.as_mut().filter(|_| self.dirs.fresh) {
-            // Programs of the attempt may write there, as git does.
-            let inner = self.dirs.scratch.join("restored");
+            let scratch = &self.dirs.scratch;
             if let Some(bundle) = bundle {
-                let (from, scratch) = (at.join(&bundle.name), &self.dirs.scratch);
+                let from = at.join(&bundle.name);
                 let restored = git::restore_from(git, base, &from, scratch, &changes, false, stop).await;
-                restored.map_err(|error| match error {
-                    Unrestored::Write(text) => {
-                        Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
-                    }
-                    Unrestored::Git(error) => unusable(error),
-                })?;
+                restored.map_err(unusable)?;
                 has_files = true;
             } else {
                 // Nothing had changed.
                 has_files = changes.base_commit == base.commit;
             }
             if let Some(branches) = branches.filter(|_| has_files) {
-                let path = inner.join("branches.bundle");
-                copy(&at.join(&branches.name), &path).await?;
-                let restored = git::restore_elsewhere(git, &path, stop).await;
-                crate::workspace::remove_all(inner).await;
-                match restored {
-                    Err(GitError::Stopped) => return Err(unusable(GitError::Stopped)),
+                let from = at.join(&branches.name);
+                match git::restore_elsewhere(git, &from, scratch, stop).await {
                     // What is left of them is among the artifacts of the earlier attempt.
-                    Err(GitError::Failed { failure, .. }) => {
+                    Err(Unrestored::Git(GitError::Failed { failure, .. })) => {
                         tracing::warn!(reason = failure.message, "failed to restore other branches");
                     }
-                    Ok(()) => {}
+                    restored => restored.map_err(unusable)?,
                 }
             }
         }
@@ -261,22 +251,14 @@ impl Place<'_> {
     }
 }
 
-fn unusable(error: GitError) -> Unusable {
+fn unusable(error: Unrestored) -> Unusable {
     match error {
-        GitError::Stopped => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
-        GitError::Failed { failure, .. } => Unusable::Because(failure),
+        Unrestored::Write(text) => {
+            Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+        }
+        Unrestored::Git(GitError::Stopped) => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
+        Unrestored::Git(GitError::Failed { failure, .. }) => Unusable::Because(failure),
     }
-}
-
-/// Copies a bundle to a folder in which git may work.
-async fn copy(from: &Path, to: &Path) -> Result<(), Unusable> {
-    if let Some(folder) = to.parent() {
-        let _ = tokio::fs::create_dir_all(folder).await;
-    }
-    tokio::fs::copy(from, to).await.map(drop).map_err(|error| {
-        let text = format!("failed to write the changes of the checkpoint: {error}");
-        Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
-    })
 }
 
 /// Returns the branch of an attempt: its task's own, or that which the task that it continues has pushed to, so that a pull request

@@ -60,7 +60,7 @@ pub(super) async fn hold(
     // Programs of a killed worker may still work in it.
     let folder = state.join("in-place");
     tokio::fs::create_dir_all(&folder).await?;
-    let name = hex(&Sha256::digest(path.canonicalize()?.as_os_str().as_encoded_bytes()));
+    let name = format!("{:x}", Sha256::digest(path.canonicalize()?.as_os_str().as_encoded_bytes()));
     let [alone, sharing] = ["alone", "sharing"].map(|how| folder.join(format!("{name}.{how}")));
     let (own, others) = match kind(wanted) {
         Lock::Exclusive => (alone.clone(), vec![alone, sharing]),
@@ -71,8 +71,4 @@ pub(super) async fn hold(
     }
     Group::lock_current(own);
     Ok(Some(held))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

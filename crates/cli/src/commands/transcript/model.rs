@@ -162,7 +162,7 @@ pub(super) fn remove_repeated(entries: &mut Vec<Entry>, before: &[Entry]) -> usi
     same
 }
 
-/// Returns the ids of all calls with a result, and the texts of all messages.
+/// Returns the ids of all calls, of those with a result, and the texts of all messages.
 pub(super) fn known(entries: &[Entry]) -> (HashSet<&str>, HashSet<&str>, HashSet<&str>) {
     let (mut calls, mut results, mut texts) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut left: Vec<&Entry> = entries.iter().collect();
