@@ -33,6 +33,11 @@ fn usage(folder: &Path) -> Result<(usize, u64)> {
     Ok((entries, bytes))
 }
 
+/// Waits until the workers have removed, in the background, what ended attempts have left.
+async fn emptied(trash: &Path) -> Result<()> {
+    tasks::eventually("an empty trash", async || Ok(fs::read_dir(trash)?.next().is_none())).await
+}
+
 #[tokio::test]
 async fn large_repositories_are_fetched_once() -> Result<()> {
     let mib = setting("ROTA_TEST_REPOSITORY_MIB", 16) as u64;
@@ -62,6 +67,7 @@ async fn large_repositories_are_fetched_once() -> Result<()> {
     let fetched = site.host.served() - before;
     assert!(fetched >= mib << 20, "the worker has fetched it: {fetched} bytes");
     assert!(fetched < (mib << 20) * 3 / 2, "once: {fetched} bytes");
+    emptied(&site.fixture.state_dir().join("trash")).await?;
     let (_, bytes) = usage(&site.fixture.state_dir())?;
     assert!(bytes < (mib << 20) * 3 / 2, "only the cache is left: {bytes} bytes");
     Ok(())
@@ -95,9 +101,7 @@ async fn attempts_leave_nothing() -> Result<()> {
                 assert_eq!(state, wanted);
             }
         }
-        // Removed in the background.
-        let removed = async || Ok(fs::read_dir(state.join("trash"))?.next().is_none());
-        tasks::eventually("an empty trash", removed).await?;
+        emptied(&state.join("trash")).await?;
         left.push(usage(&state)?);
     }
     let [(entries, bytes), (later_entries, later_bytes)] = left[..] else { unreachable!("two halves") };
