@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
-
 const FILES: [&str; 7] = [
     "rota/v1/artifact.proto",
     "rota/v1/event.proto",
@@ -22,10 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={}", root.display());
     let mut compiler = protox::Compiler::new([&root])?;
     compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
-    let set = compiler.file_descriptor_set();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let bytes = set.encode_to_vec();
+    // With the HTTP paths: the decoded form has no options of other packages.
+    let bytes = compiler.encode_file_descriptor_set();
     std::fs::write(out.join("descriptors.bin"), &bytes)?;
+    let mut set = compiler.file_descriptor_set();
+    set.file.retain(|file| file.package() != "google.api");
 
     tonic_prost_build::configure()
         .compile_well_known_types(true)

@@ -22,7 +22,7 @@ if ! cmp -s "$here/requirements.txt" "$made/requirements.txt"; then
 fi
 # Generated on each run: it takes a second, and the protos may have changed. Replaced atomically for workers that are running.
 new=$(mktemp -d "$made/stubs.XXXXXX")
-files=$(cd "$proto" && find rota -name '*.proto')
+files=$(cd "$proto" && find google rota -name '*.proto')
 # shellcheck disable=SC2086 # one word a file
 (cd "$proto" && "$made/venv/bin/python" -m grpc_tools.protoc -I. \
     --python_out="$new" --grpc_python_out="$new" $files)

@@ -29,6 +29,8 @@ pub enum Error {
     BackgroundTaskExited(&'static str),
     #[error("failed to set up reflection: {0}")]
     Reflection(String),
+    #[error("failed to build the HTTP paths of the API: {0}")]
+    Gateway(#[source] rota_gateway::Error),
 }
 
 impl Error {

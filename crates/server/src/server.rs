@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_gateway::Gateway;
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
@@ -294,12 +295,16 @@ impl Bound {
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
+        let gateway = Gateway::new().map_err(Error::Gateway)?;
+
         let router = tonic::transport::Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(limits.streams)
             .max_connection_age(limits.connection_age)
+            // First: what it makes of requests passes all others.
+            .layer(rota_gateway::Layer(gateway))
             .layer(auth::Layer(Arc::new(authenticator)))
             .layer(ending::Layer(stop.clone()))
             .layer(tonic_web::GrpcWebLayer::new())

@@ -7,6 +7,7 @@ use crate::protos::upper_snake;
 pub(super) fn page() -> String {
     let rows: Vec<_> = rota_server::REASONS
         .iter()
+        .chain(rota_gateway::REASONS)
         .map(|(reason, code, meaning)| {
             vec![
                 format!("`{reason}`"),

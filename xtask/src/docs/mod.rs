@@ -58,6 +58,7 @@ fn pages(rota: &Path) -> anyhow::Result<Files> {
     pages.push(("manifests.md", manifests::page()?));
     pages.push(("agent.schema.json", manifests::schema::<rota_crds::Agent>()?));
     pages.push(("task.schema.json", manifests::schema::<rota_crds::Task>()?));
+    pages.push(("openapi.json", serde_json::to_string_pretty(&rota_gateway::openapi()?)? + "\n"));
     pages.push(("README.md", index()));
     Ok(pages.into_iter().map(|(name, text)| (format!("{FOLDER}/{name}"), text)).collect())
 }
@@ -68,6 +69,7 @@ fn index() -> String {
          - [Command line](cli.md): all commands and options\n\
          - [Configuration](config.md): all keys with their defaults\n\
          - [API](api.md): services and messages of `rota.v1`\n\
+         - [OpenAPI](openapi.json): the same over HTTP and JSON, in OpenAPI 3.1; see [HTTP API](../http-api.md)\n\
          - [Worker protocol](worker-protocol.md): the session between a worker and the control plane\n\
          - [Errors](errors.md): reasons of failed calls\n\
          - [Failures](failures.md): classes of failed attempts, and how each is handled\n\

@@ -21,6 +21,7 @@ mod fixture;
 mod following;
 mod full_volume;
 mod hostile;
+mod http_api;
 mod interrupt;
 mod isolation;
 mod manifests;

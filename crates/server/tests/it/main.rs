@@ -15,6 +15,7 @@ mod claude;
 mod continuation;
 mod dependencies;
 mod escalation;
+mod http_api;
 mod idempotency;
 mod input;
 mod isolation;

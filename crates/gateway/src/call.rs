@@ -1,0 +1,213 @@
+//! HTTP requests as calls of the gRPC services behind this layer.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::{BoxFuture, Either, ready};
+use futures::{FutureExt, stream};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
+use prost::Message;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::request::{self, FIELDS_OF_HEADERS, Parameters};
+use crate::routes::{self, Found, Route};
+use crate::stream::{Format, PREFIX_LENGTH};
+use crate::{Gateway, OPENAPI, PREFIX, response, status};
+
+/// Largest body of a request.
+const MAX_BODY: usize = 8 << 20;
+/// Time to receive the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Size from which a body is converted on a thread of its own.
+const LARGE: usize = 64 << 10;
+/// Headers that the services know: who calls, from where, in which trace, and for how long.
+const PASSED: &[&str] = &[
+    "authorization",
+    "host",
+    "origin",
+    "user-agent",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "grpc-timeout",
+];
+
+/// Answers requests below [`PREFIX`] and passes all others on.
+#[derive(Debug, Clone)]
+pub struct Layer(pub Arc<Gateway>);
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Service<S>;
+
+    fn layer(&self, inner: S) -> Service<S> {
+        Service { gateway: Arc::clone(&self.0), inner }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Service<S> {
+    gateway: Arc<Gateway>,
+    inner: S,
+}
+
+impl<S> tower::Service<Request<Body>> for Service<S>
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !request.uri().path().starts_with(PREFIX) {
+            return Either::Left(self.inner.call(request));
+        }
+        let gateway = Arc::clone(&self.gateway);
+        match gateway.convert(request) {
+            Err(answer) => Either::Right(ready(Ok(*answer)).boxed()),
+            Ok((request, call)) => {
+                let answered = self.inner.call(request);
+                Either::Right(
+                    async move { Ok(response::convert(&gateway, call, answered.await?).await) }.boxed(),
+                )
+            }
+        }
+    }
+}
+
+/// What is needed to convert the response of a call.
+pub(crate) struct Call {
+    pub(crate) output: prost_reflect::MessageDescriptor,
+    /// Form of the response, if it is a stream.
+    pub(crate) format: Option<Format>,
+}
+
+impl Gateway {
+    /// Returns the gRPC request of an HTTP request, or the response if it calls nothing.
+    fn convert(&self, request: Request<Body>) -> Result<(Request<Body>, Call), Box<Response<Body>>> {
+        let refuse = |status: Box<Status>| Box::new(status::response(&self.pool, &status));
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        if path == OPENAPI && parts.method == Method::GET {
+            return Err(Box::new(response::json(self.openapi.clone())));
+        }
+        let (route, values) = match self.routes.find(&parts.method, path) {
+            Found::Route(route, values) => (route, values),
+            Found::Methods(methods) => return Err(Box::new(self.wrong_method(&parts.method, &methods))),
+            Found::Nothing => {
+                let hint = format!("GET {OPENAPI} describes all calls");
+                return Err(refuse(status::error(
+                    "PATH_UNKNOWN",
+                    &format!("no call has the path {path}"),
+                    &hint,
+                )));
+            }
+        };
+        let named = |(name, field): &(&str, &'static str)| {
+            Some((*field, parts.headers.get(*name)?.to_str().ok()?.to_owned()))
+        };
+        let parameters = Parameters {
+            path: values.into_iter().map(|(field, value)| (field.to_owned(), value)).collect(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: FIELDS_OF_HEADERS.iter().filter_map(named).collect(),
+        };
+        if route.body != routes::Body::None && !body.is_end_stream() && !is_json(&parts.headers) {
+            let hint = "set the header `Content-Type: application/json`";
+            return Err(refuse(status::error(
+                "MEDIA_TYPE_UNSUPPORTED",
+                "the body is not declared as JSON",
+                hint,
+            )));
+        }
+        let format = route.call.is_server_streaming().then(|| Format::of(&parts.headers));
+        let call = Call { output: route.call.output(), format };
+
+        let mut headers = HeaderMap::new();
+        for name in PASSED {
+            if let Some(value) = parts.headers.get(*name) {
+                headers.insert(*name, value.clone());
+            }
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.path_and_query = Some(route.path.clone());
+        parts.uri = http::Uri::from_parts(uri).unwrap_or_default();
+        parts.headers = headers;
+        parts.method = Method::POST;
+        // The services speak gRPC, which has no other version.
+        parts.version = Version::HTTP_2;
+        Ok((Request::from_parts(parts, message(route.clone(), parameters, body)), call))
+    }
+
+    fn wrong_method(&self, given: &Method, methods: &[&Method]) -> Response<Body> {
+        let allowed = methods.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ");
+        let text = format!("the path has no method {given}");
+        let status = status::error("METHOD_UNSUPPORTED", &text, &format!("use {allowed}"));
+        let mut response = status::response(&self.pool, &status);
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Returns a body that has the request's message. It is read and converted when it is polled.
+fn message(route: Route, parameters: Parameters, body: Body) -> Body {
+    let framed = async move {
+        let body = if route.body == routes::Body::None { Bytes::new() } else { read(body).await? };
+        let is_large = body.len() >= LARGE;
+        let convert = move || request::message(&route, &parameters, &body).map(|message| frame(&message));
+        let framed = match is_large {
+            true => tokio::task::spawn_blocking(convert)
+                .await
+                .unwrap_or_else(|_| Err(Box::new(Status::internal("the conversion of the body failed")))),
+            false => convert(),
+        };
+        framed.map(Frame::data)
+    };
+    let framed = framed.map(|framed: Result<_, Box<Status>>| framed.map_err(|status| *status));
+    Body::new(StreamBody::new(stream::once(framed.boxed())))
+}
+
+async fn read(body: Body) -> Result<Bytes, Box<Status>> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("the body has more than {MAX_BODY} bytes");
+            Err(status::error("BODY_TOO_LARGE", &text, ""))
+        }
+        Ok(Err(error)) => Err(Box::new(Status::cancelled(format!("the body was cut off: {error}")))),
+        Err(_) => {
+            let text = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+            Err(status::error("BODY_TOO_SLOW", &text, ""))
+        }
+    }
+}
+
+/// Returns a message with the prefix that gRPC gives each: a flag for compression, and the length.
+fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX_LENGTH + length);
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    framed.put(message.encode_to_vec().as_slice());
+    framed.freeze()
+}

@@ -1,0 +1,157 @@
+//! Messages from HTTP requests: the body in JSON, parameters of the query, and variables of the path.
+
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::{Map, Value};
+use tonic::Status;
+
+use crate::routes::{Body, Route};
+use crate::status::invalid;
+
+/// The parts of a request besides its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameters {
+    /// Fields of the path, by their names in the protos.
+    pub(crate) path: Vec<(String, String)>,
+    /// Query of the URL, with its percent-encoding.
+    pub(crate) query: String,
+    /// Fields that headers have, by their names in the protos.
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+/// Headers that have the value of a field, if the request has one of that name.
+pub(crate) const FIELDS_OF_HEADERS: &[(&str, &str)] = &[
+    ("idempotency-key", "idempotency_key"),
+    // Server-sent events continue from the last id that the client has received.
+    ("last-event-id", "after_log_seq"),
+    ("last-event-id", "token"),
+];
+
+/// Returns the message of a request.
+pub(crate) fn message(
+    route: &Route,
+    parameters: &Parameters,
+    body: &[u8],
+) -> Result<DynamicMessage, Box<Status>> {
+    let input = route.call.input();
+    let mut root = match &route.body {
+        Body::None if body.is_empty() => Map::new(),
+        Body::None => return Err(invalid("the call takes no body", "leave the body away")),
+        Body::Message if body.is_empty() => Map::new(),
+        Body::Message => match json(body)? {
+            Value::Object(object) => object,
+            _ => return Err(invalid("the body is not a JSON object", "send an object")),
+        },
+        Body::Field(field) => {
+            let field = input
+                .get_field_by_name(field)
+                .ok_or_else(|| Box::new(Status::internal("the body's field does not exist")))?;
+            let value = if body.is_empty() { Value::Object(Map::new()) } else { json(body)? };
+            Map::from_iter([(field.json_name().to_owned(), value)])
+        }
+    };
+    if route.body != Body::Message {
+        for (name, value) in url::form_urlencoded::parse(parameters.query.as_bytes()) {
+            insert(&mut root, &input, &name, &value, Source::Query)?;
+        }
+    } else if !parameters.query.is_empty() {
+        return Err(invalid(
+            "the call has all of its fields in the body, and takes no parameters",
+            "move the parameters into the JSON object of the body",
+        ));
+    }
+    for (name, value) in &parameters.headers {
+        if let Some(field) = input.get_field_by_name(name)
+            && !root.contains_key(field.json_name())
+        {
+            insert(&mut root, &input, name, value, Source::Query)?;
+        }
+    }
+    for (name, value) in &parameters.path {
+        insert(&mut root, &input, name, value, Source::Path)?;
+    }
+    DynamicMessage::deserialize(input, Value::Object(root))
+        .map_err(|error| invalid(&format!("the request is invalid: {error}"), NAMES))
+}
+
+const NAMES: &str = "GET /api/v1/openapi.json describes all calls and their fields";
+
+fn json(body: &[u8]) -> Result<Value, Box<Status>> {
+    serde_json::from_slice(body).map_err(|error| invalid(&format!("the body is no valid JSON: {error}"), ""))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Path,
+    Query,
+}
+
+/// Puts a value in its place: `filter.owner=me`, `filter.labels[team]=web`. A field of the path replaces that of the body.
+fn insert(
+    root: &mut Map<String, Value>,
+    message: &MessageDescriptor,
+    name: &str,
+    value: &str,
+    source: Source,
+) -> Result<(), Box<Status>> {
+    let unknown = || invalid(&format!("parameter {name:?} is unknown"), NAMES);
+    // The key of a map may contain dots.
+    let (fields, key) = match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
+        Some((fields, key)) => (fields, Some(key)),
+        None => (name, None),
+    };
+    let (mut object, mut message, mut path) = (root, message.clone(), fields.split('.').peekable());
+    while let Some(part) = path.next() {
+        let field = message
+            .get_field_by_json_name(part)
+            .or_else(|| message.get_field_by_name(part))
+            .ok_or_else(unknown)?;
+        let json_name = field.json_name().to_owned();
+        if path.peek().is_some() {
+            let Kind::Message(next) = field.kind() else { return Err(unknown()) };
+            if field.is_list() || field.is_map() {
+                return Err(unknown());
+            }
+            let next_object = object.entry(json_name).or_insert_with(|| Value::Object(Map::new()));
+            object = next_object.as_object_mut().ok_or_else(unknown)?;
+            message = next;
+            continue;
+        }
+        let leaf = leaf(&field, name, value)?;
+        if field.is_map() {
+            let map = object.entry(json_name).or_insert_with(|| Value::Object(Map::new()));
+            let (Some(map), Some(key)) = (map.as_object_mut(), key) else { return Err(unknown()) };
+            map.insert(key.to_owned(), leaf);
+        } else if key.is_some() {
+            return Err(unknown());
+        } else if field.is_list() {
+            let list = object.entry(json_name).or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut().ok_or_else(unknown)?.push(leaf);
+        } else if object.insert(json_name, leaf).is_some() && source == Source::Query {
+            return Err(invalid(&format!("parameter {name:?} is given twice"), ""));
+        }
+    }
+    Ok(())
+}
+
+/// Converts the text of a parameter to JSON. Numbers stay text, as the JSON form of protobuf allows.
+fn leaf(field: &FieldDescriptor, name: &str, value: &str) -> Result<Value, Box<Status>> {
+    let kind = match field.kind() {
+        Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind(),
+        kind => kind,
+    };
+    Ok(match kind {
+        Kind::Bool => match value {
+            "true" | "" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            _ => return Err(invalid(&format!("parameter {name:?} is neither true nor false"), "")),
+        },
+        Kind::Enum(_) if value.parse::<i32>().is_ok() => {
+            value.parse::<i32>().map_or(Value::Null, Value::from)
+        }
+        Kind::Message(message) if !message.full_name().starts_with("google.protobuf.") => {
+            let hint = format!("name one of its fields, for example {name}.x=…");
+            return Err(invalid(&format!("parameter {name:?} has fields of its own"), &hint));
+        }
+        _ => Value::String(value.to_owned()),
+    })
+}

@@ -1,0 +1,100 @@
+//! HTTP paths of all calls, from the `google.api.http` options of the protos.
+
+use http::Method;
+use http::uri::PathAndQuery;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+
+use crate::Error;
+use crate::template::Template;
+
+/// One HTTP form of a call.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) template: Template,
+    pub(crate) body: Body,
+    pub(crate) call: MethodDescriptor,
+    /// Path of the call in gRPC.
+    pub(crate) path: PathAndQuery,
+}
+
+/// What the body of a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Body {
+    None,
+    Message,
+    Field(String),
+}
+
+/// All HTTP forms, those with a verb first: an id may contain a colon.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes {
+    routes: Vec<Route>,
+}
+
+pub(crate) enum Found<'a> {
+    Route(&'a Route, Vec<(&'a str, String)>),
+    /// The path exists, for other methods.
+    Methods(Vec<&'a Method>),
+    Nothing,
+}
+
+impl Routes {
+    pub(crate) fn new(pool: &DescriptorPool) -> Result<Self, Error> {
+        let option =
+            pool.get_extension_by_name("google.api.http").ok_or(Error::Descriptors("google.api.http"))?;
+        let mut routes = Vec::new();
+        for call in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+            let options = call.options();
+            if options.has_extension(&option)
+                && let Some(rule) = options.get_extension(&option).as_message()
+            {
+                add(&mut routes, &call, rule)?;
+            }
+        }
+        routes.sort_by_key(|route| route.template.verb.is_none());
+        Ok(Self { routes })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter()
+    }
+
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
+        let mut others = Vec::new();
+        for route in &self.routes {
+            let Some(values) = route.template.values(path) else { continue };
+            if route.method == *method {
+                return Found::Route(route, values);
+            }
+            others.push(&route.method);
+        }
+        if others.is_empty() { Found::Nothing } else { Found::Methods(others) }
+    }
+}
+
+fn add(routes: &mut Vec<Route>, call: &MethodDescriptor, rule: &DynamicMessage) -> Result<(), Error> {
+    let text = |name: &str| rule.get_field_by_name(name)?.as_str().map(str::to_owned);
+    let methods = ["get", "put", "post", "delete", "patch"];
+    let has = |name: &&str| rule.has_field_by_name(name);
+    let method = methods.into_iter().find(has).ok_or(Error::Descriptors("a method"))?;
+    routes.push(Route {
+        method: Method::from_bytes(method.to_uppercase().as_bytes())
+            .map_err(|_| Error::Descriptors("a method"))?,
+        template: Template::parse(&text(method).unwrap_or_default())?,
+        body: match text("body").unwrap_or_default() {
+            body if body.is_empty() => Body::None,
+            body if body == "*" => Body::Message,
+            field => Body::Field(field),
+        },
+        path: format!("/{}/{}", call.parent_service().full_name(), call.name())
+            .parse()
+            .map_err(|_| Error::Descriptors("a path"))?,
+        call: call.clone(),
+    });
+    let more = rule.get_field_by_name("additional_bindings");
+    for rule in more.iter().filter_map(|list| list.as_list()).flatten().filter_map(|rule| rule.as_message()) {
+        add(routes, call, rule)?;
+    }
+    Ok(())
+}
