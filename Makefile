@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test chaos compat transfers disk coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: help demo demo-claude test chaos compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -42,6 +42,9 @@ transfers: ## Carry an artifact of 1 GiB over a killed control plane and an obje
 
 disk: ## Let ten agents work on a repository of 1 GiB, and 200 attempts one after another leave nothing (make disk MIB=4096 ATTEMPTS=1000)
 	ROTA_TEST_REPOSITORY_MIB=$(or $(MIB),1024) ROTA_TEST_ATTEMPTS=$(or $(ATTEMPTS),200) cargo test --locked -p rota-cli --test processes -- repositories::disk --nocapture
+
+http-fuzz: ## Send thousands of requests generated from the OpenAPI document to the HTTP API (make http-fuzz EXAMPLES=1000)
+	@scripts/http-fuzz $(EXAMPLES)
 
 coverage: ## Run the tests with coverage and print the covered share of lines per crate; needs LLVM's tools
 	@scripts/coverage $(TESTS)
