@@ -1,0 +1,202 @@
+//! What authors write, and what hostile ones do.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::{Error, Expression, MAX_LENGTH, Template, Values, fill, references};
+
+fn values() -> Values {
+    let steps = json!({
+        "test": {"state": "SUCCEEDED", "result": {"passed": 12, "names": ["a", "b"], "ratio": 0.5}},
+        "docs": {"state": "SKIPPED", "result": null},
+        "fix-it": {"state": "FAILED", "result": null},
+    });
+    Values::default()
+        .inputs(json!({"env": "prod", "modules": ["x", "y", "z"], "big": 9_007_199_254_740_993_i64}))
+        .steps(steps.as_object().cloned().unwrap_or_default())
+        .workflow(json!({"id": "7", "name": "deploy"}))
+        .item(1, json!({"path": "src"}))
+        .round(2)
+}
+
+fn result(text: &str) -> Result<Value, Error> {
+    Expression::parse(text)?.evaluate(&values())
+}
+
+#[test]
+fn expressions_see_values() {
+    for (text, expected) in [
+        ("inputs.env == 'prod' && round > 1", json!(true)),
+        ("${{ steps.test.result.passed + 1 }}", json!(13)),
+        ("steps['fix-it'].state", json!("FAILED")),
+        ("inputs.big", json!(9_007_199_254_740_993_i64)),
+        ("steps.test.result.ratio * 2.0", json!(1.0)),
+        ("steps.docs.result == null", json!(true)),
+        ("has(steps.test.result.missing)", json!(false)),
+        ("inputs.modules.filter(m, m != 'y').map(m, m + '/src')", json!(["x/src", "z/src"])),
+        ("inputs.modules.exists(m, m == 'z')", json!(true)),
+        ("inputs.modules.join(', ')", json!("x, y, z")),
+        ("json(steps.test.result.names)", json!("[\"a\",\"b\"]")),
+        ("{'a': item.path, 'b': [index]}", json!({"a": "src", "b": [1]})),
+        ("size(inputs.modules) == 3 ? 'three' : 'other'", json!("three")),
+        ("inputs.env.matches('^pr') && 'x' in inputs.modules", json!(true)),
+        ("string(1) + json(true)", json!("1true")),
+    ] {
+        assert_eq!(result(text), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn templates_keep_types_or_make_text() {
+    let filled = |text: &str| Template::parse(text).and_then(|template| template.evaluate(&values()));
+    assert_eq!(filled("plain"), Ok(json!("plain")));
+    assert_eq!(filled("${{ inputs.modules }}"), Ok(json!(["x", "y", "z"])));
+    assert_eq!(
+        filled("n=${{ steps.test.result.passed }}, ${{ inputs.modules }}!"),
+        Ok(json!("n=12, [\"x\",\"y\",\"z\"]!"))
+    );
+    assert_eq!(filled("none: ${{ steps.docs.result }}."), Ok(json!("none: .")));
+    assert_eq!(filled("${{ {'a': {'b': '}}'}} }}"), Ok(json!({"a": {"b": "}}"}})));
+    assert_eq!(filled("$ { $${x} }}"), Ok(json!("$ { $${x} }}")));
+    assert_eq!(filled("${{ 'open"), Err(Error::Open(" 'open".into())));
+    let tree = json!({"prompt": "Fix ${{ item.path }}", "list": [1, "${{ round }}"], "${{ x }}": null});
+    assert_eq!(fill(&tree, &values()), Ok(json!({"prompt": "Fix src", "list": [1, 2], "${{ x }}": null})));
+}
+
+#[test]
+fn references_name_what_is_used() {
+    let used =
+        references(&json!(["${{ steps.a.result + steps['b-c'].state }}", "${{ inputs.x[round] }}"])).unwrap();
+    assert_eq!(used.steps.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b-c"]);
+    assert_eq!(used.inputs.iter().map(String::as_str).collect::<Vec<_>>(), ["x"]);
+    assert!(used.round && !used.item && !used.all_steps);
+    for all in ["steps[item].state", "steps.all(s, true)", "size(steps)"] {
+        assert!(Expression::parse(all).unwrap().references().all_steps, "{all}");
+    }
+    // A variable of a macro may have the name of a root.
+    let local = Expression::parse("inputs.x.map(steps, steps.y)").unwrap();
+    assert!(local.references().steps.is_empty() && !local.references().all_steps);
+}
+
+#[test]
+fn mistakes_are_named() {
+    let message = |text: &str| result(text).unwrap_err().to_string();
+    assert!(
+        message("input.env").ends_with("\"input\" is unknown; did you mean \"inputs\"?"),
+        "{}",
+        message("input.env")
+    );
+    assert!(message("sizes(inputs.x)").contains("did you mean \"size\"?"));
+    assert!(message("1 +").contains("is invalid"), "{}", message("1 +"));
+    assert!(message("inputs.missing").contains("No such key: missing"), "{}", message("inputs.missing"));
+    assert!(message("1 / 0").contains("failed"));
+    assert!(message("9223372036854775807 + 1").contains("failed"));
+    let condition = Expression::parse("inputs.env").unwrap().evaluate_bool(&values());
+    assert_eq!(
+        condition.unwrap_err().to_string(),
+        "result of expression \"inputs.env\" is a text, and must be true or false"
+    );
+    assert!(Expression::parse("inputs.env").unwrap().evaluate_list(&values()).is_err());
+    // Not supported by the evaluator, which would panic.
+    assert!(message("Message{field: 1}").contains("is unknown"));
+    assert!(message("timestamp('2020-01-01T00:00:00Z')").contains("is unknown"));
+}
+
+#[test]
+fn hostile_expressions_are_refused() {
+    let large: Vec<_> = (0..20_000).map(|n| json!({"n": n, "text": "x".repeat(20)})).collect();
+    let values = Values::default().inputs(json!({"list": large, "text": "a".repeat(1 << 19)}));
+    let refused = |text: &str| {
+        let result = Expression::parse(text).and_then(|expression| expression.evaluate(&values));
+        match result {
+            Err(
+                Error::TooCostly { .. }
+                | Error::TooLarge { .. }
+                | Error::TooDeep
+                | Error::TooLong(_)
+                | Error::Syntax { .. },
+            ) => {}
+            other => panic!("{}: {:.200?}", text.chars().take(60).collect::<String>(), other),
+        }
+    };
+    refused("inputs.list.map(a, inputs.list.map(b, inputs.list.map(c, 1)))");
+    refused("inputs.list.all(a, inputs.list.all(b, true))");
+    refused("inputs.list.map(a, inputs.list + inputs.list)");
+    refused("[1,2,3,4,5,6,7,8].map(a, inputs.text + inputs.text)");
+    refused("inputs.text.matches('(a+)+$(b+)+' + inputs.text)");
+    refused("inputs.list.map(a, a.text).join(inputs.text)");
+    refused(&format!("{}1{}", "(".repeat(300), ")".repeat(300)));
+    refused(&format!("{}1{}", "[".repeat(300), "]".repeat(300)));
+    refused(&format!("{}true", "!".repeat(3000)));
+    refused(&format!("{}1", "-".repeat(3000)));
+    refused(&format!("1{}", "+1".repeat(1500)));
+    refused(&"x.".repeat(2000));
+    refused(&"[1].map(a, ".repeat(20));
+    refused(&format!("'{}'", "x".repeat(MAX_LENGTH)));
+    refused("inputs.text + inputs.text + inputs.text");
+    // What is harmless passes.
+    for text in [
+        "size(inputs.list)",
+        "inputs.list[7].n",
+        "inputs.list.all(a, a.n >= 0)",
+        "inputs.text.startsWith('a')",
+    ] {
+        let result = Expression::parse(text).and_then(|expression| expression.evaluate(&values));
+        assert!(result.is_ok(), "{text}: {result:.200?}");
+    }
+    // At the bounds the stack is enough.
+    for (open, close) in [
+        ("(", ")"),
+        ("[", "]"),
+        ("{'a': ", "}"),
+        ("[1].map(a, ", ")"),
+        ("size([", "])"),
+        ("true ? (", ") : 1"),
+    ] {
+        for depth in 1..=12 {
+            let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let _result = Expression::parse(&text).and_then(|expression| expression.evaluate(&values));
+        }
+    }
+    for (start, more) in [
+        ("1", " + 1"),
+        ("inputs", ".a"),
+        ("true", " && true"),
+        ("1", " in [1]"),
+        ("[1]", " + [1]"),
+        ("", "!"),
+        ("1", " == 1"),
+    ] {
+        for count in [10, 50, 90, 190, 195] {
+            let text = format!("{start}{}", more.repeat(count));
+            let _result = Expression::parse(&text).and_then(|expression| expression.evaluate(&values));
+        }
+    }
+    let many = json!(vec!["${{ inputs.text }}"; 8]);
+    assert!(matches!(fill(&many, &values), Err(Error::TooLarge { .. })));
+}
+
+proptest! {
+    /// Whatever is written ends without a panic, and what evaluates has a result of a bounded size.
+    #[test]
+    fn no_text_panics(text in "[a-z0-9 .,()\\[\\]{}!?:+*/%<>=&|'\"-]{0,60}", wrapped in any::<bool>()) {
+        let text = if wrapped { format!("inputs.modules.map(x, {text})") } else { text };
+        if let Ok(expression) = Expression::parse(&text) {
+            let _result = expression.evaluate(&values());
+        }
+        let _template = Template::parse(&text);
+    }
+
+    /// Pieces that parse more often than random characters.
+    #[test]
+    fn no_expression_panics(pieces in prop::collection::vec(prop::sample::select(vec![
+        "inputs", ".modules", ".env", "[0]", "[-1]", "['x']", "+", "-", "*", "/", "%", "==", "<", "&&", "||", "!", "?", ":", "(", ")",
+        "1", "1u", "1.5", "'a'", "b'a'", "null", "true", "in", "size(", "string(", "int(", ".map(x,", ".filter(x,", ".all(x,",
+        "x", "item", "index", "round", "steps", ".join(", "json(", "matches(", "{", "}", "[", "]", ",", "has(", "min(", "max(", "double(", "uint(",
+    ]), 0..14)) {
+        let text = pieces.concat();
+        if let Ok(expression) = Expression::parse(&text) {
+            let _result = expression.evaluate(&values());
+        }
+    }
+}
