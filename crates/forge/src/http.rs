@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
+use rota_telemetry::redact::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -165,7 +166,7 @@ impl Http {
                 request = request.json(body);
             }
             let response = request.send().await.map_err(|error| Answer::Later(None, cause(&error)))?;
-            let Some(next) = location(&response) else { return self.judge(response).await };
+            let Some(next) = location(&response) else { return self.judge(response, token).await };
             if next.origin() != self.api.origin() {
                 let host = next.host_str().unwrap_or_default();
                 let text =
@@ -178,9 +179,7 @@ impl Http {
     }
 
     fn authorization(&self, token: &SecretString) -> Result<HeaderValue, Answer> {
-        let text = token.expose_secret().trim();
-        // As git takes it, with a user.
-        let text = text.split_once(':').map_or(text, |(_, token)| token);
+        let text = bare(token);
         let scheme = if self.provider == Provider::Gitea { "token" } else { "Bearer" };
         let invalid =
             |_| Answer::Final(StatusCode::UNAUTHORIZED, "the token has characters that none has".to_owned());
@@ -193,13 +192,13 @@ impl Http {
         self.api.host_str().unwrap_or_default()
     }
 
-    async fn judge(&self, response: Response) -> Result<Response, Answer> {
+    async fn judge(&self, response: Response, token: &SecretString) -> Result<Response, Answer> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let wait = asked_wait(response.headers());
-        let text = format!("{} answers {}: {}", self.host(), status.as_u16(), message(response).await);
+        let text = format!("{} answers {}: {}", self.host(), status.as_u16(), message(response, token).await);
         Err(match status {
             StatusCode::UNAUTHORIZED => Answer::Unauthorized(text),
             StatusCode::TOO_MANY_REQUESTS => Answer::Later(wait, text),
@@ -278,10 +277,11 @@ pub(crate) async fn json<T: DeserializeOwned>(response: Response) -> Result<T, E
         .map_err(|error| Error::Refused(format!("the forge answers what its API does not: {error}")))
 }
 
-/// Returns the message of an error, in one of the forms of the three forges.
-async fn message(response: Response) -> String {
+/// Returns the message of an error, in one of the forms of the three forges. Some, and proxies before them, repeat the call, with
+/// its token.
+async fn message(response: Response, token: &SecretString) -> String {
     let body = body(response).await.unwrap_or_default();
-    let text = match serde_json::from_slice::<serde_json::Value>(&body) {
+    let mut text = match serde_json::from_slice::<serde_json::Value>(&body) {
         Ok(serde_json::Value::Object(fields)) => {
             let parts = ["message", "error", "error_description", "errors"]
                 .iter()
@@ -291,7 +291,15 @@ async fn message(response: Response) -> String {
         }
         _ => String::from_utf8_lossy(&body).into_owned(),
     };
+    // Before the cut, which could leave a part of it.
+    Redactor::new([token.expose_secret(), bare(token)]).text(&mut text);
     cut(text.trim(), MAX_MESSAGE).to_owned()
+}
+
+/// Returns the token of a secret that may have a user before it, as git takes it.
+fn bare(token: &SecretString) -> &str {
+    let text = token.expose_secret().trim();
+    text.split_once(':').map_or(text, |(_, token)| token)
 }
 
 /// Returns the beginning of a text.

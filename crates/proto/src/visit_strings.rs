@@ -67,7 +67,8 @@ pub fn in_result(result: &mut TaskResult, visit: &mut dyn FnMut(&mut String)) {
     result.delivery.iter_mut().for_each(|delivery| in_delivery(delivery, visit));
 }
 
-fn in_delivery(delivery: &mut Delivery, visit: &mut dyn FnMut(&mut String)) {
+/// Visits branches, commits and the address of the request.
+pub fn in_delivery(delivery: &mut Delivery, visit: &mut dyn FnMut(&mut String)) {
     visit(&mut delivery.branch);
     visit(&mut delivery.commit);
     visit(&mut delivery.base_commit);

@@ -152,6 +152,19 @@ async fn refused_tokens_are_read_again() -> Result<()> {
     Ok(())
 }
 
+/// Also where the text is cut.
+#[tokio::test]
+async fn repeated_tokens_are_redacted() -> Result<()> {
+    let fake = Fake::start(Kind::Gitea, TOKEN).await?;
+    let client = client(Provider::Gitea, &fake)?;
+    for before in (0..1030).step_by(10) {
+        fake.fault(Method::GET, Fault::Forbids(format!("{}token {TOKEN}", "x".repeat(before))));
+        let failed = client.deliver(&wanted("First")).await.unwrap_err().to_string();
+        assert!(failed.contains("403") && !failed.contains(&TOKEN[..6]), "{failed}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn limits_are_waited_for_if_they_are_short() -> Result<()> {
     for (kind, provider) in KINDS {

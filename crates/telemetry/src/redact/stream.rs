@@ -21,7 +21,7 @@ impl StreamRedactor {
     /// Accepts a chunk and returns the redacted bytes that are safe to publish.
     pub fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(chunk);
-        let (bytes, declared) = (&self.held, self.redactor.0.all());
+        let (bytes, declared) = (&self.held, self.redactor.0.declared.all());
         let keys = shapes::scan(bytes, false);
         let mut safe = declared.start_of_partial_match(bytes).min(keys.partial);
         // A possible beginning may also be the end of a whole secret, which must not be cut in two.

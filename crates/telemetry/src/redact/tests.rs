@@ -278,6 +278,33 @@ fn hostile(piece: &str, length: usize) -> Vec<u8> {
 }
 
 #[test]
+fn learned_values_are_redacted_too() {
+    let redactor = Redactor::new(["declared-value"]);
+    let clone = redactor.clone();
+    for value in ["first-made-value", "declared-value", "first-made-value"] {
+        redactor.learn(value);
+    }
+    let redacted = |text: &str| {
+        let mut text = text.to_owned();
+        clone.text(&mut text);
+        text
+    };
+    assert_eq!(redacted("declared-value first-made-value"), "[redacted] [redacted]");
+    let mut result = "first-made-value".to_owned();
+    clone.result(&mut result);
+    assert_eq!(result, "[redacted]");
+    let guard = redactor.register();
+    redactor.learn("second-made-value");
+    assert_eq!(bytes(b"log of second-made-value").as_ref(), b"log of [redacted]");
+    drop(guard);
+    // Those that have expired are forgotten.
+    for number in 0..MAX_LEARNED {
+        redactor.learn(&format!("made-later-{number:04}"));
+    }
+    assert_eq!(redacted("first-made-value made-later-0000"), "first-made-value [redacted]");
+}
+
+#[test]
 fn work_is_linear_in_the_input() {
     const LENGTH: usize = 16 << 10;
     for piece in hostile_pieces() {

@@ -52,6 +52,8 @@ pub enum Fault {
     MovedTo(String),
     /// It answers with this many bytes.
     Large(usize),
+    /// It forbids the call, with this text.
+    Forbids(String),
 }
 
 /// A pull or merge request.
@@ -300,6 +302,7 @@ fn respond(site: &mut Site, method: &Method, uri: &Uri, headers: &HeaderMap, bod
             return answer.body(Body::empty()).unwrap_or_default();
         }
         Some(Fault::Large(bytes)) => return plain(StatusCode::OK, &"[".repeat(*bytes)),
+        Some(Fault::Forbids(text)) => return plain(StatusCode::FORBIDDEN, text),
         Some(Fault::Lost | Fault::ListsNone) | None => {}
     }
     if !makes_token && !site.accepts(authorization) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rota_forge::{AppKey, AppTokens, TokenSource};
+use rota_telemetry::redact::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
@@ -67,8 +68,24 @@ impl Credential {
         }
     }
 
-    /// Returns what a call uses: the value, or a token that the key of an app makes. After one was `refused`, another.
-    pub(super) async fn current(&self, url: &str, refused: bool) -> Result<SecretString, rota_forge::Error> {
+    /// Returns what a call uses: the value, or a token that the key of an app makes. After one was `refused`, another. The redactor
+    /// learns it.
+    pub(super) async fn current(
+        &self,
+        url: &str,
+        refused: bool,
+        redactor: &Redactor,
+    ) -> Result<SecretString, rota_forge::Error> {
+        let value = self.made(url, refused).await?;
+        let text = value.expose_secret().trim();
+        redactor.learn(text);
+        if let Some((_, password)) = text.split_once(':').filter(|_| !text.starts_with(KEY_BEGINS)) {
+            redactor.learn(password);
+        }
+        Ok(value)
+    }
+
+    async fn made(&self, url: &str, refused: bool) -> Result<SecretString, rota_forge::Error> {
         let value = self.read().await.map_err(|error| rota_forge::Error::Token(error.to_string()))?;
         let Some(key) = AppKey::parse(value.expose_secret()) else { return Ok(value) };
         let key = key.map_err(rota_forge::Error::Refused)?;
@@ -111,8 +128,8 @@ impl Credential {
 
     /// Returns the settings with which git uses the credentials for a URL, and for no other host. A private key is written to
     /// a file in `home`, which git may read.
-    pub(super) async fn access(&self, url: &str, home: &Path) -> io::Result<Access> {
-        let value = self.current(url, false).await.map_err(|error| match error {
+    pub(super) async fn access(&self, url: &str, home: &Path, redactor: &Redactor) -> io::Result<Access> {
+        let value = self.current(url, false, redactor).await.map_err(|error| match error {
             rota_forge::Error::Token(_) => io::Error::other(error),
             rota_forge::Error::Refused(_) => io::Error::new(io::ErrorKind::InvalidInput, error),
             // Not the worker's machine, and not the task: the host, as when it refuses them itself.
@@ -182,23 +199,31 @@ mod tests {
     async fn tokens_are_for_their_host_and_read_for_each_call() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("TOKEN");
-        let credential = Credential::file(file.clone());
-        for (value, user, password) in [("first\n", TOKEN_USER, "first"), ("me:second", "me", "second")] {
+        let (credential, redactor) = (Credential::file(file.clone()), Redactor::default());
+        for (value, user, password) in
+            [("first-one\n", TOKEN_USER, "first-one"), ("me:second", "me", "second")]
+        {
             std::fs::write(&file, value).unwrap();
-            let access = credential.access("https://git.example/a.git", folder.path()).await.unwrap();
+            let access =
+                credential.access("https://git.example/a.git", folder.path(), &redactor).await.unwrap();
             assert_eq!(access.environment.0["ROTA_GIT_USER"], user);
             assert_eq!(access.environment.0["ROTA_GIT_PASSWORD"], password);
             assert_eq!(access.settings[0].0, "credential.https://git.example.helper");
             assert!(access.key.is_none());
+            // Not known before, as after a rotation.
+            let mut text = format!("fatal: {password} is refused");
+            redactor.text(&mut text);
+            assert_eq!(text, "fatal: [redacted] is refused");
         }
-        assert!(credential.access("ssh://git.example/a.git", folder.path()).await.is_err());
+        assert!(credential.access("ssh://git.example/a.git", folder.path(), &redactor).await.is_err());
     }
 
     #[tokio::test]
     async fn keys_are_files_for_the_time_of_a_call() {
         let home = tempfile::tempdir().unwrap();
         let credential = Credential::value(format!("{KEY_BEGINS} x").into());
-        let access = credential.access("git@git.example:a.git", home.path()).await.unwrap();
+        let access =
+            credential.access("git@git.example:a.git", home.path(), &Redactor::default()).await.unwrap();
         let key = access.key.as_ref().unwrap().to_path_buf();
         assert_eq!(std::fs::read_to_string(&key).unwrap(), format!("{KEY_BEGINS} x\n"));
         let (settings, command) = ssh(home.path(), Some(&key)).unwrap();

@@ -60,12 +60,13 @@ impl Work {
 struct Tokens {
     credential: Credential,
     url: String,
+    redactor: Redactor,
 }
 
 #[async_trait]
 impl TokenSource for Tokens {
     async fn token(&self, refused: bool) -> Result<SecretString, Error> {
-        self.credential.current(&self.url, refused).await
+        self.credential.current(&self.url, refused, &self.redactor).await
     }
 }
 
@@ -101,7 +102,7 @@ impl Request {
             sanitize::text(redactor, text, MAX_VALUE);
         }
         Ok(Some(Self {
-            tokens: Tokens { credential, url: source.url.clone() },
+            tokens: Tokens { credential, url: source.url.clone(), redactor: redactor.clone() },
             asked,
             repository,
             title,

@@ -89,7 +89,7 @@ impl Git {
     /// Returns the variables of a call, and the files that they name, which live as long as what is returned.
     async fn environment(&self) -> std::io::Result<(Environment, Access, Option<TempPath>)> {
         let access = match self.network.as_ref().and_then(|network| network.credential.as_ref()) {
-            Some(credential) => credential.access(&self.url, &self.home).await?,
+            Some(credential) => credential.access(&self.url, &self.home, &self.redactor).await?,
             None => Access::default(),
         };
         let mut environment = Environment::default();

@@ -162,16 +162,18 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             }
         };
         match ended {
-            Ok((notices, delivery)) => {
-                notices.into_iter().for_each(push);
+            Ok((notices, mut delivery)) => {
+                notices.into_iter().for_each(emit);
+                delivery.iter_mut().for_each(|delivery| redaction.delivery(delivery));
                 if let RunOutcome::Succeeded(result) = &mut report.outcome {
                     result.delivery = delivery;
                 }
             }
-            Err(failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
+            Err(mut failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
+                redaction.failure(&mut failed);
                 report.outcome = RunOutcome::Failed(failed);
             }
-            Err(failed) => push(notice(Severity::High, "artifacts_not_stored", failed.message)),
+            Err(failed) => emit(notice(Severity::High, "artifacts_not_stored", failed.message)),
         }
     }
     // Those that looked at the workspace.

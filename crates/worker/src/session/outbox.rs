@@ -10,9 +10,10 @@ use std::path::PathBuf;
 
 use prost::Message;
 use rota_proto::num::to_i64;
-use rota_proto::v1::{Event, event};
+use rota_proto::v1::{Event, Severity, event};
 
 use super::spill::{Spill, SpillDone, SpillJob, SpillWork};
+use crate::runtimes::notice;
 
 /// Sizes in bytes at which an outbox spills, and at which it is full.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,9 @@ impl Default for Bounds {
         Self { memory: 4 << 20, file: 256 << 20 }
     }
 }
+
+/// Bytes of one event. A session sends one in a message of its own if it has to, which must fit.
+const MAX_EVENT_BYTES: usize = 512 << 10;
 
 /// Bytes that the attempts of one worker spill together.
 const MAX_WORKER_SPILL: u64 = 1 << 30;
@@ -125,7 +129,8 @@ impl Outbox {
         self.file_size >= self.bounds.file || in_memory >= 2 * self.bounds.memory
     }
 
-    /// Appends an event. A full outbox counts output instead of keeping it; other events are always kept.
+    /// Appends an event. A full outbox counts output instead of keeping it; other events are always kept, and replaced by a notice
+    /// if they are too large.
     pub(super) fn push(&mut self, mut event: Event) {
         if let Some(event::Kind::Output(output)) = &mut event.kind {
             if self.is_full() {
@@ -136,7 +141,14 @@ impl Outbox {
             output.dropped_bytes = output.dropped_bytes.saturating_add(std::mem::take(&mut self.dropped));
         }
         self.last += 1;
-        let size = event.encoded_len();
+        let mut size = event.encoded_len();
+        // Whatever has bounds of its own is smaller.
+        if size > MAX_EVENT_BYTES {
+            let text = format!("an event of {size} bytes was left out: it has more than {MAX_EVENT_BYTES}");
+            tracing::warn!(text);
+            event.kind = Some(notice(Severity::Medium, "event_too_large", text));
+            size = event.encoded_len();
+        }
         self.tail.push((event, size));
         self.fill_memory();
     }

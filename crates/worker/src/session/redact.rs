@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rota_proto::v1::{Output, OutputStream, event};
+use rota_proto::v1::{Delivery, Failure, Output, OutputStream, event};
 use rota_proto::visit_strings;
 use rota_telemetry::redact::{RedactionGuard, Redactor, StreamRedactor};
 
@@ -89,6 +89,15 @@ impl Redaction {
             .usage
             .iter_mut()
             .for_each(|usage| visit_strings::in_usage(usage, &mut |text| redactor.text(text)));
+    }
+
+    /// Redacts why the files of an attempt could not be stored or delivered.
+    pub(super) fn failure(&self, failure: &mut Failure) {
+        sanitize::failure(&self.0.lock().redactor, failure);
+    }
+
+    pub(super) fn delivery(&self, delivery: &mut Delivery) {
+        sanitize::delivery(&self.0.lock().redactor, delivery);
     }
 }
 

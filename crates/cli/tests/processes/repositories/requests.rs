@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rota_proto::v1::{self, DeliveryOutcome, FailureClass, ForgeProvider, TaskState};
+use rota_proto::v1::{self, DeliveryOutcome, FailureClass, ForgeProvider, TaskState, event};
 use rota_testkit::forge::{App, Fault, Forge, Kind, Method, PATH};
 use rota_testkit::git_host::{GitHost, git};
 use rota_testkit::tasks;
@@ -194,8 +194,16 @@ async fn work_without_its_request_has_not_succeeded() -> Result<()> {
     let site = site_with("0s", 1).await?;
     let client = site.fixture.client()?;
     let place = Place::new(Kind::Gitea).await?;
+    // Of a proxy that repeats all that it was given.
+    let repeated = format!("not with {TOKEN}, nor with {API_TOKEN}");
     for (alias, fault, base, wanted) in [
         ("base", None, "missing", "404"),
+        (
+            "repeats",
+            Some(Fault::Forbids(repeated.clone())),
+            "main",
+            "not with [redacted], nor with [redacted]",
+        ),
         ("hours", Some(Fault::Limited(7200)), "main", "rate limit"),
         ("moved", Some(Fault::MovedTo("http://127.0.0.1:9/".to_owned())), "main", "another host"),
     ] {
@@ -213,13 +221,28 @@ async fn work_without_its_request_has_not_succeeded() -> Result<()> {
         assert_eq!(place.files(&format!("rota/{}", task.uid)).await?, "README.md\na", "{alias}");
     }
     assert!(place.forge.requests().is_empty());
+    // The first list is empty anyway; the next one is of labels.
+    place.forge.fault(Method::GET, Fault::ListsNone);
+    place.forge.fault(Method::GET, Fault::Forbids(repeated));
+    let mut task = site.task("unlabelled", "echo a > a");
+    place.ask(Kind::Gitea, &mut task, |asked| asked.base = "main".to_owned());
+    let task = tasks::create(&client, task).await?;
+    assert!(site.delivery(&task.name).await?.pull_request.is_some());
+    let log = tasks::log(&client, &task.name).await?;
+    let text = log.iter().find_map(|event| match &event.kind {
+        Some(event::Kind::Notice(notice)) if notice.code == "pull_request_incomplete" => {
+            Some(notice.message.as_str())
+        }
+        _ => None,
+    });
+    assert!(text.is_some_and(|text| text.ends_with("not with [redacted], nor with [redacted]")), "{text:?}");
     // The worker asks for no more than the branch that the task names.
     let mut task = site.task("nothing", "true");
     place.ask(Kind::Gitea, &mut task, |_| ());
     let task = tasks::create(&client, task).await?;
     let delivery = site.delivery(&task.name).await?;
     assert_eq!((delivery.outcome(), delivery.pull_request), (DeliveryOutcome::NoChange, None));
-    assert!(place.forge.requests().is_empty());
+    assert_eq!(place.forge.requests().len(), 1);
     assert_eq!(workload::printed(&client, &task.name).await?, "");
     Ok(())
 }

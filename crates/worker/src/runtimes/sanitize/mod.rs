@@ -1,8 +1,8 @@
 //! Sanitizes texts that leave a runtime: redacts secrets, then truncates. In the other order, truncation would
 //! leave a part of a secret that is not recognized. Knows nothing of where texts come from.
 
-use rota_proto::v1::{Failure, TaskResult, event};
-use rota_proto::visit_strings;
+use rota_proto::v1::{Delivery, Failure, TaskResult, event};
+use rota_proto::{permission_rules, visit_strings};
 use rota_telemetry::redact::Redactor;
 use serde_json::Value;
 
@@ -16,6 +16,8 @@ const MAX_RESULT_BYTES: usize = 256 << 10;
 const MAX_DETAIL_BYTES: usize = 4 << 10;
 /// Limit for a progress step, and for the name and id of a tool call.
 const MAX_NAME_BYTES: usize = 256;
+/// Limit for the choices of an input request.
+const MAX_CHOICES: usize = 64;
 /// Limit for strings inside JSON that is too long.
 const MAX_JSON_STRING_BYTES: usize = 1 << 10;
 
@@ -40,13 +42,17 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         }
         event::Kind::InputRequest(request) => {
             truncate(&mut request.prompt, MAX_DETAIL_BYTES);
+            truncate(&mut request.tool, MAX_NAME_BYTES);
+            request.choices.truncate(MAX_CHOICES);
+            request.choices.iter_mut().for_each(|choice| truncate(choice, MAX_JSON_STRING_BYTES));
             request.input_incomplete |= asked.len() > MAX_TOOL_BYTES || request.input_json != asked;
             // A rule that has a secret in it is none to be kept.
             request.rules.retain(|offered| {
                 let mut clean = offered.rule.clone();
                 redactor.text(&mut clean);
-                clean == offered.rule
+                clean == offered.rule && clean.len() <= permission_rules::MAX_RULE
             });
+            request.rules.truncate(permission_rules::MAX_SUGGESTED);
             let size = request.input_json.len();
             if size > MAX_TOOL_BYTES {
                 truncate_json(&mut request.input_json, MAX_TOOL_BYTES);
@@ -71,8 +77,11 @@ pub(crate) fn result(redactor: &Redactor, result: &mut TaskResult) {
 }
 
 pub(crate) fn failure(redactor: &Redactor, failure: &mut Failure) {
-    visit_strings::in_failure(failure, &mut |text| redactor.text(text));
-    truncate(&mut failure.message, MAX_DETAIL_BYTES);
+    visit_strings::in_failure(failure, &mut |part| text(redactor, part, MAX_DETAIL_BYTES));
+}
+
+pub(crate) fn delivery(redactor: &Redactor, delivery: &mut Delivery) {
+    visit_strings::in_delivery(delivery, &mut |part| text(redactor, part, MAX_DETAIL_BYTES));
 }
 
 /// Sanitizes a text that becomes part of another.

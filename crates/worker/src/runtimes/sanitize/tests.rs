@@ -1,6 +1,6 @@
 //! Tests of sanitizing long texts, with secrets generated for each run.
 
-use rota_proto::v1::{AgentMessage, InputRequest, Notice, Progress, ToolCall, ToolResult};
+use rota_proto::v1::{AgentMessage, InputRequest, Notice, PermissionRule, Progress, ToolCall, ToolResult};
 use serde_json::json;
 
 use super::*;
@@ -109,6 +109,28 @@ fn truncated_json_stays_valid() {
         serde_json::from_str::<Value>(&text).unwrap();
     }
     assert_eq!(truncated(json!({"a": 1})), r#"{"a":1}"#);
+}
+
+#[test]
+fn questions_and_failures_are_bounded() {
+    let long = "x".repeat(100_000);
+    let rule = PermissionRule { rule: long.clone(), ..PermissionRule::default() };
+    let short = PermissionRule { rule: "Read".to_owned(), ..PermissionRule::default() };
+    let request = InputRequest {
+        tool: long.clone(),
+        choices: vec![long.clone(); 1000],
+        rules: [vec![rule], vec![short.clone(); 100]].concat(),
+        ..InputRequest::default()
+    };
+    let mut kind = event::Kind::InputRequest(request);
+    event(&Redactor::default(), &mut kind);
+    let event::Kind::InputRequest(request) = kind else { panic!() };
+    let choices: usize = request.choices.iter().map(String::len).sum();
+    assert!(request.tool.len() <= MAX_NAME_BYTES && choices <= MAX_CHOICES * MAX_JSON_STRING_BYTES);
+    assert_eq!(request.rules, vec![short; permission_rules::MAX_SUGGESTED]);
+    let mut failed = Failure { message: long.clone(), hint: long, ..Failure::default() };
+    failure(&Redactor::default(), &mut failed);
+    assert!(failed.message.len().max(failed.hint.len()) <= MAX_DETAIL_BYTES);
 }
 
 #[test]

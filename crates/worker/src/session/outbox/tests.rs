@@ -25,6 +25,28 @@ fn many_slots_share_the_disk() {
     assert_eq!(Bounds::of_worker(1024).file * 1024, MAX_WORKER_SPILL);
 }
 
+/// One that no message takes would be sent again in every session.
+#[test]
+fn events_too_large_become_notices() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::new(directory.path().to_owned(), Bounds::default());
+    outbox.push(event(1, MAX_EVENT_BYTES - 100));
+    outbox.push(event(2, 3 << 20));
+    outbox.push(event(3, 10));
+    let codes: Vec<_> = std::iter::from_fn(|| outbox.next(1))
+        .flat_map(|(_, batch)| batch)
+        .map(|event| {
+            assert!(event.encoded_len() <= MAX_EVENT_BYTES);
+            match event.kind {
+                Some(event::Kind::Notice(notice)) => notice.code,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(codes, ["1", "event_too_large", "3"]);
+    assert_eq!(outbox.last(), 3);
+}
+
 /// Does everything that is to be done with the file.
 fn serve(outbox: &mut Outbox) {
     let mut job = outbox.start_job();
