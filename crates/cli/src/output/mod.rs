@@ -21,8 +21,8 @@ pub use reporter::Reporter;
 pub use rows::{agents, capabilities, pull_request, results, target, tasks, threads, worker_state, workers};
 pub use table::{Paint, Table};
 pub use text::{
-    age, between, clean, count, duration, elapsed, failure, first_line, limits, micros, moment, money, name,
-    plain, plain_lines, ran, reason, seconds, spent, state, time, wait, word,
+    age, between, clean, count, duration, elapsed, escaped_json, failure, first_line, is_hidden, limits,
+    micros, moment, money, name, plain, plain_lines, ran, reason, seconds, spent, state, time, wait, word,
 };
 
 /// Format of data on standard output.
@@ -87,9 +87,9 @@ impl Out {
         // Converted to a JSON value first, so that YAML has the same mapping.
         let value = serde_json::to_value(value)?;
         let text = match self.format {
-            Format::Jsonl => serde_json::to_string(&value)?,
+            Format::Jsonl => escaped_json(&serde_json::to_string(&value)?),
             Format::Yaml => serde_saphyr::to_string(&value)?.trim_end().to_owned(),
-            Format::Table | Format::Json => serde_json::to_string_pretty(&value)?,
+            Format::Table | Format::Json => escaped_json(&serde_json::to_string_pretty(&value)?),
         };
         Ok(self.line(&text)?)
     }

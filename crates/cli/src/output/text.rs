@@ -194,6 +194,25 @@ pub fn plain_lines(text: &str) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a character is a control, or changes the direction of text.
+pub fn is_hidden(next: char) -> bool {
+    next.is_control() || matches!(next, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes what JSON allows in its strings, and terminals act on.
+pub fn escaped_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for next in text.chars() {
+        match next {
+            // Between values.
+            '\n' => escaped.push(next),
+            next if is_hidden(next) => escaped.push_str(&format!("\\u{:04x}", u32::from(next))),
+            next => escaped.push(next),
+        }
+    }
+    escaped
+}
+
 fn sanitize(text: &str, streamed: bool) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text.chars();
@@ -275,6 +294,16 @@ mod tests {
         assert_eq!(plain("a\u{202e}b\u{2066}c\u{2069}"), "abc");
         assert_eq!(plain_lines("a\r\nb\rc\n"), "a\nb c");
         assert_eq!(first_line("\u{1b}[1mone\u{1b}[0m\rtwo", 20), "one two");
+    }
+
+    #[test]
+    fn json_is_for_terminals_too() {
+        let value = serde_json::json!({"a": "x\u{9b}2J\u{202e}\u{7f}ä\n"});
+        for text in [value.to_string(), format!("{value:#}")] {
+            let escaped = escaped_json(&text);
+            assert!(escaped.contains(r"x\u009b2J\u202e\u007fä\n"), "{escaped}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::model::{Author, Call, Entry, Transcript, Usage};
+use crate::output::escaped_json;
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -35,7 +36,7 @@ pub(super) fn write(transcript: &Transcript) -> serde_json::Result<String> {
 }
 
 fn put(line: &Line<'_>, out: &mut String) -> serde_json::Result<()> {
-    out.push_str(&serde_json::to_string(line)?);
+    out.push_str(&escaped_json(&serde_json::to_string(line)?));
     out.push('\n');
     Ok(())
 }

@@ -69,9 +69,13 @@ fn call(call: &Call, task: &str) -> String {
     out
 }
 
-/// Returns the command that downloads an artifact.
+/// Returns the command that downloads an artifact, whose name the agent may have chosen, for a shell.
 pub(super) fn download(task: &str, artifact: &str) -> String {
-    format!("rota download {task} {artifact}")
+    let is_word = |next: char| next.is_ascii_alphanumeric() || "/._-".contains(next);
+    match artifact.chars().all(is_word) {
+        true => format!("rota download {task} {artifact}"),
+        false => format!("rota download {task} '{}'", artifact.replace('\'', r"'\''")),
+    }
 }
 
 fn text(text: &Text, task: &str) -> String {

@@ -1,14 +1,23 @@
 //! Texts of agents, made harmless: for terminals, and within Markdown.
 
-use pulldown_cmark::{Event, Parser, Tag};
+use std::collections::BTreeSet;
+
+use pulldown_cmark::{Event, Options, Parser, Tag};
+
+use crate::output::is_hidden;
+
+/// Extensions of Markdown that forges have.
+const OF_FORGES: Options = Options::ENABLE_TABLES
+    .union(Options::ENABLE_FOOTNOTES)
+    .union(Options::ENABLE_STRIKETHROUGH)
+    .union(Options::ENABLE_TASKLISTS)
+    .union(Options::ENABLE_GFM);
+/// Rounds in which a quotation is to become harmless.
+const MAX_ROUNDS: usize = 8;
 
 /// Removes control characters, except line breaks and tabs, and those that change the direction of text.
 pub(super) fn text(text: &str) -> String {
-    let harmless = |next: &char| {
-        matches!(next, '\n' | '\t')
-            || !next.is_control() && !matches!(next, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().filter(harmless).collect()
+    text.chars().filter(|next| matches!(next, '\n' | '\t') || !is_hidden(*next)).collect()
 }
 
 /// Returns a text as one line.
@@ -38,27 +47,39 @@ pub(super) fn fenced(given: &str) -> String {
 /// Returns Markdown of an agent as a quotation: no block of it continues behind its end, and it has neither HTML nor images, which would
 /// load something.
 pub(super) fn quoted(given: &str) -> String {
-    let text = text(given);
-    let mut escapes = Vec::new();
-    for (event, range) in Parser::new(&text).into_offset_iter() {
-        match event {
-            Event::Html(_) | Event::InlineHtml(_) => {
-                let inner = text.get(range.clone()).unwrap_or_default();
-                escapes.extend(inner.match_indices('<').map(|(at, _)| range.start + at));
-            }
-            Event::Start(Tag::Image { .. }) => escapes.push(range.start),
-            _ => {}
+    let quote = |text: &str| {
+        let lines = text.lines().map(|line| format!("> {line}").trim_end().to_owned());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    // The width of a tab depends on what is before it.
+    let mut all = quote(&text(given).replace('\t', "    "));
+    // What was within HTML is Markdown once that is escaped.
+    for _ in 0..MAX_ROUNDS {
+        let found = loading(&all);
+        if found.is_empty() {
+            return all;
+        }
+        for at in found.into_iter().rev() {
+            all.insert(at, '\\');
         }
     }
-    escapes.sort_unstable();
-    escapes.dedup();
-    let mut safe = String::with_capacity(text.len() + escapes.len());
-    let mut from = 0;
-    for at in escapes {
-        safe.push_str(text.get(from..at).unwrap_or_default());
-        safe.push('\\');
-        from = at;
+    quote(&fenced(given))
+}
+
+/// Finds where HTML and images begin, for programs that know CommonMark alone, and for those that know tables and other extensions.
+fn loading(text: &str) -> BTreeSet<usize> {
+    let mut found = BTreeSet::new();
+    for options in [Options::empty(), OF_FORGES, Options::all()] {
+        for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
+            match event {
+                Event::Html(_) | Event::InlineHtml(_) => {
+                    let inner = text.get(range.clone()).unwrap_or_default();
+                    found.extend(inner.match_indices('<').map(|(at, _)| range.start + at));
+                }
+                Event::Start(Tag::Image { .. }) => drop(found.insert(range.start)),
+                _ => {}
+            }
+        }
     }
-    safe.push_str(text.get(from..).unwrap_or_default());
-    safe.lines().map(|line| format!("> {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    found
 }

