@@ -99,7 +99,7 @@ impl Get {
                     context.out.value(&task)?;
                     return Ok(Exit::Ok);
                 }
-                let request = output::pull_request(&task).map(str::to_owned);
+                let request = output::pull_request(&task);
                 context.out.table(&output::tasks(&[task], false))?;
                 if let Some(url) = request {
                     context.reporter.line(&format!("pull request: {url}"));

@@ -209,8 +209,27 @@ pub fn results(tasks: &[Task]) -> Table {
     }
     table
 }
-/// Returns the page of a task's pull or merge request.
-pub fn pull_request(task: &Task) -> Option<&str> {
+
+/// Returns the page of a task's pull or merge request, as a worker has reported it.
+pub fn pull_request(task: &Task) -> Option<String> {
     let delivery = task.status.as_ref()?.result.as_ref()?.delivery.as_ref()?;
-    Some(&delivery.pull_request.as_ref()?.url)
+    Some(super::text::plain(&delivery.pull_request.as_ref()?.url))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::{Delivery, OpenedRequest, TaskResult, TaskStatus};
+
+    use super::*;
+
+    #[test]
+    fn address_of_request_is_plain() {
+        let url = "https://forge.example/1\u{1b}]52;c;cm0K\u{7}\u{1b}[2J\u{202e}".to_owned();
+        let opened = OpenedRequest { url, ..OpenedRequest::default() };
+        let delivery = Some(Delivery { pull_request: Some(opened), ..Delivery::default() });
+        let result = Some(TaskResult { delivery, ..TaskResult::default() });
+        let task = Task { status: Some(TaskStatus { result, ..TaskStatus::default() }), ..Task::default() };
+        let shown = pull_request(&task).unwrap();
+        assert!(shown.starts_with("https://forge.example/1") && !shown.chars().any(crate::output::is_hidden));
+    }
 }
