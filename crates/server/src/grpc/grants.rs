@@ -25,6 +25,12 @@ pub(super) fn check(task: &Task, input: &v1::TaskInput) -> Result<Option<Grant>,
     if !lasting && input.rules.is_empty() && input.updated_input_json.is_empty() {
         return Ok(None);
     }
+    if input.request_id.is_empty() {
+        return Err(invalid(
+            "input.request_id",
+            "must name the question, for a scope, rules or another input",
+        ));
+    }
     if input.decision() != v1::Decision::Allow {
         return Err(invalid("input.decision", "must be ALLOW, for a scope, rules or another input"));
     }

@@ -41,8 +41,12 @@ impl Inputs {
             (record, task::Reply::InputSeq(seq)) => (record, seq),
             _ => return Err(unexpected_reply()),
         };
-        // Only now: rules of an answer that counts. A caller that gets an error repeats the answer, and this.
+        // Only now: rules of an answer that counts. A caller that gets an error repeats the answer, and this, when the question is
+        // closed: its rules are those that the task was granted.
         if input.scope() == v1::PermissionScope::Agent {
+            if !input.rules.iter().all(|rule| record.granted.contains(rule)) {
+                return Err(invalid("input.rules", "are not those of the answer that was given"));
+            }
             let serves = record.assignment.as_ref().and_then(|assignment| assignment.agent.clone());
             if let Some(agent) = serves.or_else(|| record.agent().cloned()) {
                 grants::keep(&self.store, &self.agents, (record.namespace.clone(), agent), &input.rules)

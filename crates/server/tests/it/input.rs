@@ -156,3 +156,58 @@ async fn input_for_disconnected_worker_arrives_in_order() -> Result<()> {
     assert!(worker.result_ack().await?);
     history::check(client, true).await?.check()
 }
+
+/// What an answer allows for longer is what its question offered.
+#[tokio::test]
+async fn rules_come_from_a_question() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "one", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    let asked = v1::InputRequest {
+        request_id: "q1".to_owned(),
+        kind: v1::InputKind::Permission.into(),
+        rules: vec![v1::PermissionRule { rule: "Bash(ls *)".to_owned(), ..Default::default() }],
+        ..Default::default()
+    };
+    let asked = v1::Event { kind: Some(v1::event::Kind::InputRequest(asked)), ..Default::default() };
+    worker.report(&assign, 1, vec![asked]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    let allow = |request: &str, text: &str, rule: &str| v1::TaskInput {
+        request_id: request.to_owned(),
+        text: text.to_owned(),
+        decision: v1::Decision::Allow.into(),
+        scope: v1::PermissionScope::Agent.into(),
+        rules: vec![rule.to_owned()],
+        ..Default::default()
+    };
+    let rules = async || -> Result<Vec<String>> {
+        let name = rota_proto::names::agent(tasks::NAMESPACE, "echo");
+        let agent = client.get_agent(v1::GetAgentRequest { name }).await?;
+        Ok(agent.spec.unwrap_or_default().permission_rules)
+    };
+    let send = async |input| {
+        let request = v1::SendTaskInputRequest { name: task.name.clone(), input: Some(input) };
+        client.send_task_input(request).await.map(|answer| answer.input_seq)
+    };
+    // A message is no answer.
+    let mut changed = v1::TaskInput { updated_input_json: "{}".to_owned(), ..allow("", "hi", "") };
+    (changed.scope, changed.rules) = (v1::PermissionScope::Once.into(), vec![]);
+    for message in [allow("", "hi", "Bash(curl *)"), allow("", "hi", "Bash(ls *)"), changed] {
+        let refused = send(message).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("INVALID_FIELD"), "{refused:?}");
+        assert_eq!(refused.fields[0].field, "input.request_id");
+    }
+    assert!(send(allow("q1", "", "Bash(curl *)")).await.is_err());
+    assert!(rules().await?.is_empty());
+    // The second one is repeated by a client that did not receive the response.
+    for _ in 0..2 {
+        assert_eq!(send(allow("q1", "", "Bash(ls *)")).await?, 1);
+        assert_eq!(rules().await?, ["Bash(ls *)"]);
+    }
+    assert!(send(allow("q1", "", "Bash(curl *)")).await.is_err());
+    assert_eq!(rules().await?, ["Bash(ls *)"]);
+    Ok(())
+}
