@@ -100,6 +100,13 @@ fn read(text: &str, mode: &str) -> Subagent {
     // Keys in quotes, or of several lines, and what refers to another place: only with one of these, a word can be hidden.
     let odd = |line: &&str| line.trim_start().starts_with(['"', '\'', '?', '*', '&', '!', '{', '[']);
     let odd = head.iter().any(odd);
+    // Brings in keys of another place, which can be hidden in a value.
+    let merges = |line: &&str| {
+        line.trim_start().strip_prefix("<<").is_some_and(|rest| rest.trim_start().starts_with(':'))
+    };
+    if head.iter().any(merges) {
+        return Subagent::Unclear;
+    }
     let mentions: usize = head.iter().map(|line| line.matches("permissionMode").count()).sum();
     if mentions == 0 {
         let hides = odd && head.iter().any(|line| line.contains('\\'));
@@ -157,6 +164,8 @@ mod tests {
     #[test]
     fn what_is_not_plain_is_refused() {
         for unclear in [
+            "name: helper\n<<: {\"permission\\x4dode\": bypassPermissions}",
+            "name: helper\nbase: &base {\"permission\\x4dode\": bypassPermissions}\n<< : *base",
             "name: helper\n\"permission\\x4dode\": acceptEdits",
             "{name: helper, permissionMode: acceptEdits}",
             "name: helper\n? \"permission\\\n  Mode\"\n: acceptEdits",
