@@ -173,24 +173,6 @@ impl Provider {
     }
 }
 
-/// Variables whose value is a credential for the model.
-const CREDENTIALS: [&str; 9] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_CUSTOM_HEADERS",
-    "ANTHROPIC_FOUNDRY_API_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_BEARER_TOKEN_BEDROCK",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "CLAUDE_CODE_OAUTH_TOKEN",
-];
-
-/// Returns whether the value of a variable is a credential for the model.
-pub fn is_credential(name: &str) -> bool {
-    CREDENTIALS.contains(&name)
-}
-
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -383,7 +365,6 @@ mod tests {
         for off in ["", "0", "false", "no", "off"] {
             assert_eq!(Provider::of(|_| Some(off)), Provider::Anthropic, "{off}");
         }
-        assert!(is_credential("CLAUDE_CODE_OAUTH_TOKEN") && !is_credential("AWS_REGION"));
     }
 
     #[test]

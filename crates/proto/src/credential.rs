@@ -14,16 +14,34 @@ use crate::claude::Provider;
 /// Bytes of a key of hashes.
 pub const KEY_BYTES: usize = 32;
 
-/// Returns the name of a provider's host, and the variables that hold its credential in the order of precedence.
-fn credentials(provider: Provider) -> (&'static str, &'static [&'static str]) {
-    match provider {
-        Provider::Bedrock => ("bedrock", &["AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY"]),
-        Provider::Vertex => ("vertex", &[]),
-        Provider::Foundry => ("foundry", &["ANTHROPIC_FOUNDRY_API_KEY"]),
-        Provider::Anthropic => {
-            ("api.anthropic.com", &["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
-        }
-    }
+/// Variables that hold a credential for the model and do nothing else, with the provider that takes them: those of one provider
+/// in the order of precedence.
+const VARIABLES: [(Provider, &str); 6] = [
+    (Provider::Anthropic, "ANTHROPIC_AUTH_TOKEN"),
+    (Provider::Anthropic, "ANTHROPIC_API_KEY"),
+    (Provider::Anthropic, "CLAUDE_CODE_OAUTH_TOKEN"),
+    (Provider::Bedrock, "AWS_BEARER_TOKEN_BEDROCK"),
+    (Provider::Bedrock, "AWS_SECRET_ACCESS_KEY"),
+    (Provider::Foundry, "ANTHROPIC_FOUNDRY_API_KEY"),
+];
+/// Others, which hold a part of one.
+const PARTS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"];
+/// Variable that may hold a credential among other headers.
+const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+
+/// Returns the variables that hold a credential of a provider, in the order of precedence.
+pub fn variables(provider: Provider) -> impl Iterator<Item = &'static str> {
+    VARIABLES.into_iter().filter(move |(of, _)| *of == provider).map(|(_, name)| name)
+}
+
+/// Whether a variable holds a credential for the model, and does nothing else.
+pub fn is_credential(name: &str) -> bool {
+    VARIABLES.iter().any(|(_, known)| *known == name) || PARTS.contains(&name)
+}
+
+/// Whether the value of a variable has a credential for the model.
+pub fn has_credential(name: &str) -> bool {
+    is_credential(name) || name == HEADERS
 }
 
 /// Returns the HMAC-SHA-256 of a text.
@@ -48,14 +66,18 @@ pub fn at_backend(key: &[u8], id: [u8; 8], backend: &str) -> [u8; 8] {
 
 /// Returns the model credential that programs use by an environment; `None` if it is in none of its variables.
 pub fn of_environment<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
-    let (_, variables) = credentials(Provider::of(&get));
-    variables.iter().find_map(|name| get(name).filter(|value| !value.trim().is_empty()))
+    variables(Provider::of(&get)).find_map(|name| get(name).filter(|value| !value.trim().is_empty()))
 }
 
 /// Returns the host or provider of the model API that programs use by an environment.
 pub fn backend<'a>(get: impl Fn(&str) -> Option<&'a str>) -> String {
     let provider = Provider::of(&get);
-    let (name, _) = credentials(provider);
+    let name = match provider {
+        Provider::Anthropic => "api.anthropic.com",
+        Provider::Bedrock => "bedrock",
+        Provider::Vertex => "vertex",
+        Provider::Foundry => "foundry",
+    };
     let custom = get("ANTHROPIC_BASE_URL").filter(|_| provider == Provider::Anthropic);
     let host = |url: &str| {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -85,6 +107,23 @@ mod tests {
             of_environment(env(&[("CLAUDE_CODE_USE_BEDROCK", "0"), ("ANTHROPIC_API_KEY", "k")])),
             Some("k")
         );
+    }
+
+    #[test]
+    fn settings_are_no_credentials() {
+        let of_anthropic = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"];
+        assert_eq!(variables(Provider::Anthropic).collect::<Vec<_>>(), of_anthropic);
+        assert_eq!(variables(Provider::Vertex).count(), 0);
+        for (name, is, has) in [
+            ("AWS_SESSION_TOKEN", true, true),
+            ("ANTHROPIC_FOUNDRY_API_KEY", true, true),
+            // Leads calls elsewhere as well.
+            ("ANTHROPIC_CUSTOM_HEADERS", false, true),
+            ("ANTHROPIC_BASE_URL", false, false),
+            ("AWS_REGION", false, false),
+        ] {
+            assert_eq!((is_credential(name), has_credential(name)), (is, has), "{name}");
+        }
     }
 
     #[test]

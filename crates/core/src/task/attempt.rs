@@ -21,16 +21,6 @@ pub const MAX_LOGGED_BYTES_OF_TASK: u64 = 1 << 30;
 /// Prefixes of environment variables that select the model or carry its credentials.
 const MODEL_VARIABLES: [&str; 6] = ["ANTHROPIC_", "AWS_", "AZURE_", "CLAUDE_CODE_", "CLOUD_ML_", "GOOGLE_"];
 
-/// Variables that hold a credential: no other of these prefixes does nothing but that.
-const CREDENTIAL_VARIABLES: [&str; 7] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_FOUNDRY_API_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_BEARER_TOKEN_BEDROCK",
-    "AWS_SECRET_ACCESS_KEY",
-    "CLAUDE_CODE_OAUTH_TOKEN",
-];
 /// Prefixes of other variables that lead model calls elsewhere: of the runtime of Claude Code, and of the loader.
 const ROUTE_VARIABLES: [&str; 6] = ["BUN_", "LD_", "NODE_", "PATH", "SSL_", "HOME"];
 
@@ -51,10 +41,12 @@ pub struct Own {
 }
 
 impl Own {
-    /// Derives the task's own parts from its spec.
+    /// Derives the task's own parts from its spec. `is_credential`: whether a variable holds a credential for the model, and does
+    /// nothing else.
     pub fn of<'a>(
         runtime: bool,
         choice: bool,
+        is_credential: fn(&str) -> bool,
         secrets: impl IntoIterator<Item = &'a str>,
         variables: impl IntoIterator<Item = &'a str>,
     ) -> Self {
@@ -66,7 +58,7 @@ impl Own {
             .chain(variables.into_iter().map(|name| (name, false)))
         {
             own.credentials |= secret || selects_model(name);
-            own.endpoint |= leads_elsewhere(name, selects_model(name));
+            own.endpoint |= leads_elsewhere(name, selects_model(name) && !is_credential(name));
         }
         own
     }
@@ -83,10 +75,9 @@ impl Own {
 }
 
 /// Whether a variable may lead model calls to another API.
-fn leads_elsewhere(name: &str, selects_model: bool) -> bool {
+fn leads_elsewhere(name: &str, of_model: bool) -> bool {
     let routes = || ROUTE_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
     let proxy = || name.to_ascii_uppercase().ends_with("_PROXY");
-    let of_model = selects_model && !CREDENTIAL_VARIABLES.contains(&name);
     of_model || routes() || proxy() || name == "CLAUDE_CONFIG_DIR"
 }
 
@@ -291,15 +282,19 @@ pub struct QueueWait {
 mod tests {
     use super::*;
 
+    fn is_key(name: &str) -> bool {
+        name == "ANTHROPIC_API_KEY"
+    }
+
     #[test]
     fn own_parts_follow_from_the_spec() {
         let of = |runtime, secrets: bool, variables: &[&'static str]| {
             let secrets = secrets.then_some("TOKEN");
-            let own = Own::of(runtime, false, secrets, variables.iter().copied());
+            let own = Own::of(runtime, false, is_key, secrets, variables.iter().copied());
             assert_eq!(own.authenticates_as_agent(), !own.credentials);
             (own.program, own.credentials)
         };
-        assert!(!Own::of(false, true, [], []).authenticates_as_agent());
+        assert!(!Own::of(false, true, is_key, [], []).authenticates_as_agent());
         assert_eq!(of(false, false, &["PATH", "MY_ANTHROPIC_KEY"]), (false, false));
         assert_eq!(of(true, false, &[]), (true, false));
         assert_eq!(of(false, true, &[]), (false, true));
@@ -321,8 +316,8 @@ mod tests {
             ("ANTHROPIC_API_KEY", false),
             ("GITHUB_TOKEN", false),
         ] {
-            assert_eq!(Own::of(false, false, [], [name]).endpoint, elsewhere, "{name}");
-            assert_eq!(Own::of(false, false, [name], []).endpoint, elsewhere, "{name}");
+            assert_eq!(Own::of(false, false, is_key, [], [name]).endpoint, elsewhere, "{name}");
+            assert_eq!(Own::of(false, false, is_key, [name], []).endpoint, elsewhere, "{name}");
         }
     }
 }

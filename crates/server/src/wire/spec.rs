@@ -112,6 +112,7 @@ pub(crate) fn check(
             spec.agent_secrets.is_some()
                 || spec.retry.as_ref().is_some_and(|retry| !retry.escalate.is_empty())
                 || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
+            rota_proto::credential::is_credential,
             secrets.keys().map(String::as_str),
             spec.environment.keys().map(String::as_str),
         ),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rota_proto::claude::is_credential;
+use rota_proto::credential::has_credential;
 use rota_proto::v1::{ClaudeRuntime, runtime};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::is_common_word;
@@ -47,7 +47,7 @@ pub(super) async fn values<'a>(
     headers.for_each(|headers| of_headers(&headers, &mut values));
     let Some(spec) = &assign.spec else { return values };
     // They belong among the secrets, and are not always there.
-    let open = spec.environment.iter().filter(|(name, _)| is_credential(name));
+    let open = spec.environment.iter().filter(|(name, _)| has_credential(name));
     open.for_each(|(_, value)| add_credentials(value, &mut values));
     if let Some(runtime::Kind::Claude(claude)) =
         spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref())
@@ -93,7 +93,7 @@ fn of_claude(claude: &ClaudeRuntime, values: &mut Vec<String>) {
     }
     let settings = claude.settings.as_ref().map(structs::to_json).unwrap_or_default();
     let variables = settings.get("env").and_then(Value::as_object).into_iter().flatten();
-    for (_, value) in variables.filter(|(name, _)| is_credential(name)) {
+    for (_, value) in variables.filter(|(name, _)| has_credential(name)) {
         value.as_str().into_iter().for_each(|value| add_credentials(value, values));
     }
 }

@@ -38,9 +38,6 @@ const FIXED_VARS: [(&str, &str); 3] = [
 const FIXED_DIRECTORIES: [&str; 4] =
     ["CLAUDE_CONFIG_DIR", "CLAUDE_CODE_PROJECT_DIR_NAME", "TMPDIR", "CLAUDE_CODE_TMPDIR"];
 
-/// Variables that carry credentials for the model, which the CLI takes from no settings.
-const CREDENTIALS: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"];
-
 /// Settings that make the CLI export its spans, set only if a collector is configured.
 const TRACING_VARS: [(&str, &str); 4] = [
     ("CLAUDE_CODE_ENABLE_TELEMETRY", "1"),
@@ -60,11 +57,6 @@ pub(super) fn fixed() -> impl Iterator<Item = &'static str> {
 /// Whether the driver depends on a variable.
 pub(super) fn is_fixed(name: &str) -> bool {
     fixed().any(|fixed| fixed == name)
-}
-
-/// Whether a variable carries credentials for the model.
-pub(super) fn is_credential(name: &str) -> bool {
-    CREDENTIALS.contains(&name)
 }
 
 /// Returns the variables that do not depend on an attempt.

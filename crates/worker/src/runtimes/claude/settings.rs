@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use rota_proto::claude::Provider;
+use rota_proto::credential::variables;
 use rota_proto::v1::Failure;
 use serde_json::{Map, Value};
 
-use super::environment::{fixed, is_credential, is_fixed};
+use super::environment::{fixed, is_fixed};
 use super::files::Files;
 use super::options::Options;
 use super::project::Project;
@@ -28,12 +30,13 @@ pub(super) fn build(
         _ if project.is_none() => return Ok(None),
         _ => Map::new(),
     };
-    let (mut settings, mut variables) = (Map::new(), Map::new());
+    let (mut settings, mut overrides) = (Map::new(), Map::new());
     if let Some(project) = project {
         settings = untrusted::settings(&files.memory());
         // The CLI keeps credentials out of all settings, so that they need not be in a file.
+        let is_credential = |name: &str| variables(Provider::Anthropic).any(|known| known == name);
         let keep_out = |name: &str| secrets.contains(name) && is_credential(name);
-        variables = project.overrides(&environment.0, claude.project_hooks, fixed(), keep_out)?;
+        overrides = project.overrides(&environment.0, claude.project_hooks, fixed(), keep_out)?;
     }
     // What the agent sets precedes both.
     settings.extend(own);
@@ -42,10 +45,10 @@ pub(super) fn build(
     }
     if let Some(Value::Object(own)) = settings.remove("env") {
         let own = own.into_iter().filter(|(name, _)| !is_fixed(name));
-        variables.extend(own);
+        overrides.extend(own);
     }
-    if !variables.is_empty() {
-        settings.insert("env".to_owned(), Value::Object(variables));
+    if !overrides.is_empty() {
+        settings.insert("env".to_owned(), Value::Object(overrides));
     }
     Ok(Some(Value::Object(settings).to_string()))
 }
