@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::BufRead;
 
+use rota_worker::runtimes::claude::{Block, Content};
 use rota_worker::{Prices, Tokens};
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,39 +36,6 @@ struct Body {
     model: String,
     content: Option<Content>,
     usage: Option<Counts>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Blocks(Vec<Block>),
-    Other(serde::de::IgnoredAny),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        text: String,
-    },
-    Thinking {
-        thinking: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        #[serde(default)]
-        input: Value,
-    },
-    ToolResult {
-        tool_use_id: String,
-        content: Option<Content>,
-        #[serde(default)]
-        is_error: Option<bool>,
-    },
-    #[serde(other)]
-    Other,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -234,22 +202,6 @@ fn find<'a>(entries: &'a mut [Entry], id: &str) -> Option<&'a mut Call> {
         }
     }
     None
-}
-
-impl Content {
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Blocks(blocks) => {
-                let text = |block: &Block| match block {
-                    Block::Text { text } => text.clone(),
-                    _ => "[not text]".to_owned(),
-                };
-                blocks.iter().map(text).collect::<Vec<_>>().join("\n")
-            }
-            Self::Other(_) => String::new(),
-        }
-    }
 }
 
 /// Formats the input of a tool: a single text as it is, others as JSON.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::blocks::Content;
 use super::control::{Request, Response};
 pub(super) use super::counts::{MessageUsage, ModelUsage, StreamEvent};
 
@@ -142,37 +143,6 @@ pub(super) struct Message {
     pub(super) content: Content,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Content {
-    Text(String),
-    Blocks(Vec<Block>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Block {
-    Text {
-        text: String,
-    },
-    Thinking {
-        thinking: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        #[serde(default)]
-        input: Value,
-    },
-    ToolResult {
-        tool_use_id: String,
-        content: Option<Content>,
-        is_error: Option<bool>,
-    },
-    #[serde(other)]
-    Other,
-}
-
 /// Line at the end of a turn, with its result.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -203,25 +173,6 @@ pub(super) struct Finished {
 pub(super) struct Denial {
     pub(super) tool_name: String,
     pub(super) tool_use_id: String,
-}
-
-impl Content {
-    /// Returns the text, with a placeholder for each block of another kind.
-    pub(super) fn text(&self) -> String {
-        match self {
-            Content::Text(text) => text.clone(),
-            Content::Blocks(blocks) => {
-                let texts: Vec<&str> = blocks
-                    .iter()
-                    .map(|block| match block {
-                        Block::Text { text } => text.as_str(),
-                        _ => "[not text]",
-                    })
-                    .collect();
-                texts.join("\n")
-            }
-        }
-    }
 }
 
 impl SystemLine {

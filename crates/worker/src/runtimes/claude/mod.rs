@@ -4,12 +4,13 @@
 //! ```text
 //! options       settings of an attempt    argv, environment, files, prompt    input of the CLI
 //! project       set-up of a repository    subagents, untrusted, settings      what of it takes effect
-//! process       seam to `supervise`       reader, lines, control, send        wire format
+//! process       seam to `supervise`       reader, lines, blocks, control, send    wire format
 //! conversation  event loop                record, permission, usage           meaning of lines
 //! run           one attempt               classify                            result or failure class
 //! ```
 
 mod argv;
+mod blocks;
 mod classify;
 mod control;
 mod conversation;
@@ -43,6 +44,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+pub use blocks::{Block, Content};
 pub(crate) use installed::Installed;
 pub use version::version;
 

@@ -10,8 +10,9 @@ use rota_proto::v1::{MessageRole, Severity, event};
 use serde_json::Value;
 
 use self::todos::Todos;
+use super::blocks::{Block, Content};
 use super::events;
-use super::lines::{ApiRetry, Assistant, Block, Content, Finished, Init, Message, RateLimit, System};
+use super::lines::{ApiRetry, Assistant, Finished, Init, Message, RateLimit, System};
 use super::usage::UsageTotals;
 
 /// Maximum number of files listed in a result.
@@ -151,6 +152,7 @@ impl Record {
                 self.record_message(text, line.parent_tool_use_id.is_some(), &mut events);
                 &[]
             }
+            Content::Other(_) => &[],
         };
         for block in blocks {
             match block {
