@@ -13,6 +13,7 @@ use crate::api_error::ApiError;
 use crate::attempts::Attempts;
 use crate::plan::Plan;
 use crate::playback;
+use crate::refusal::Refusals;
 use crate::stats::{self, RequestRecord, Route, Stats};
 
 /// State of the server that every handler has.
@@ -20,6 +21,7 @@ use crate::stats::{self, RequestRecord, Route, Stats};
 pub(crate) struct App {
     pub(crate) stats: Arc<Stats>,
     pub(crate) attempts: Arc<Attempts>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) stop: CancellationToken,
 }
 

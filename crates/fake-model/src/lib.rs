@@ -46,6 +46,7 @@ mod messages;
 mod options;
 mod plan;
 mod playback;
+mod refusal;
 mod reply;
 mod request;
 mod routes;
@@ -56,5 +57,6 @@ mod stats;
 
 pub use error::Error;
 pub use options::Options;
+pub use refusal::Refusal;
 pub use server::{Handle, Server};
 pub use stats::{Auth, Counts, Outcome, RequestRecord, Route};

@@ -31,6 +31,9 @@ pub(crate) async fn handle(
         Ok(request) => request,
         Err(error) => return reject(app, error, record).await,
     };
+    if let Err(error) = app.refusals.check(&headers) {
+        return reject(app, error, record).await;
+    }
     let Some(active) = app.stats.begin() else {
         return reject(app, ApiError::new(529, "too many concurrent answers"), record).await;
     };

@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::app::App;
 use crate::attempts::Attempts;
+use crate::refusal::{Refusal, Refusals};
 use crate::routes;
 use crate::stats::Stats;
 use crate::{Counts, Error, Options, RequestRecord};
@@ -32,6 +33,7 @@ pub struct Handle {
     addr: SocketAddr,
     stats: Arc<Stats>,
     attempts: Arc<Attempts>,
+    refusals: Arc<Refusals>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -43,6 +45,7 @@ impl Server {
             addr,
             stats: Arc::new(Stats::new(options.max_records, options.max_active)),
             attempts: Arc::new(Attempts::new(options.max_attempts)),
+            refusals: Arc::default(),
             stop: CancellationToken::new(),
             ended: ended.clone(),
         };
@@ -58,7 +61,8 @@ impl Server {
         let Self { listener, max_body, handle, ended } = self;
         let _ended = ended;
         let stop = handle.stop.clone();
-        let app = App { stats: handle.stats, attempts: handle.attempts, stop: handle.stop };
+        let Handle { stats, attempts, refusals, .. } = handle;
+        let app = App { stats, attempts, refusals, stop: handle.stop };
         let serving = axum::serve(listener, routes::router(app, max_body))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::select! {
@@ -86,6 +90,11 @@ impl Handle {
     /// Returns the number of requests, by status and outcome, and of active answers.
     pub fn counts(&self) -> Counts {
         self.stats.counts()
+    }
+
+    /// Refuses requests for messages from now on, or no longer.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        self.refusals.set(refusal);
     }
 
     /// Waits until the counts satisfy a condition, and returns them. Has no timeout.

@@ -17,6 +17,7 @@ mod conversations;
 mod dev;
 mod dry_run;
 mod errors;
+mod faked_clock;
 mod fixture;
 mod following;
 mod full_volume;

@@ -1,5 +1,6 @@
 //! Faults of answers: their kinds, how often they happen, and the answer that follows.
 
+use rota_fake_model::Refusal;
 use serde_json::{Value, json};
 
 use crate::support::{Model, events, joined, script};
@@ -25,6 +26,24 @@ async fn faults_happen_as_often_as_scripted() {
     assert_eq!((counts.requests, counts.by_status[&429], counts.by_status[&403]), (9, 2, 3));
     let attempts: Vec<_> = model.handle.requests().iter().map(|request| request.attempt).collect();
     assert_eq!(attempts, [0, 1, 2, 3, 4, 5, 0, 1, 2]);
+}
+
+#[tokio::test]
+async fn refused_keys_get_no_answer() {
+    let model = Model::start().await;
+    let body = json!({"messages": [script(&json!([{"text": "ok"}]))]});
+    let status = async |header: &str, value: &str| {
+        let response = model.post("/v1/messages").header(header, value).json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.headers().get("x-should-retry").is_some())
+    };
+    model.handle.refuse(Some(Refusal { status: 401, except: Some("good".to_owned()) }));
+    assert_eq!(status("x-api-key", "bad").await, (401, true));
+    assert_eq!(status("x-api-key", "good").await, (200, false));
+    assert_eq!(status("authorization", "Bearer good").await, (200, false));
+    model.handle.refuse(Some(Refusal { status: 429, except: None }));
+    assert_eq!(status("x-api-key", "good").await, (429, true));
+    model.handle.refuse(None);
+    assert_eq!(status("x-api-key", "bad").await, (200, false));
 }
 
 #[tokio::test]

@@ -17,10 +17,8 @@ use super::background::Background;
 use super::load::{CLAUDE, SCRIPTED};
 use crate::process::Process;
 use crate::small_disk::SmallDisk;
-use crate::{Fixture, Graces, claude, workload};
+use crate::{Fixture, Graces, claude, faked_clock, workload};
 
-/// Path of the library in Debian's package `faketime`, below the directory of an architecture.
-const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 const STORE: &str = "256m";
 const FULL: &str = "1m";
 /// Worker whose disk is full.
@@ -93,30 +91,16 @@ impl Clock {
     }
 }
 
-/// Returns the library that gives a process a clock of its own.
-fn faketime() -> Result<String> {
-    let mut places = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path().join(FAKETIME));
-    let found = places.find(|path| path.exists()).context("install Debian's package faketime")?;
-    Ok(found.display().to_string())
-}
-
-/// Environment of a process with a clock of its own.
-fn faked(library: &str, more: [(&'static str, String); 2]) -> Vec<(&'static str, String)> {
-    let [first, second] = more;
-    let always = [("LD_PRELOAD", library), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")];
-    always.map(|(name, value)| (name, value.to_owned())).into_iter().chain([first, second]).collect()
-}
-
 impl World {
     pub(crate) async fn start() -> Result<Self> {
-        let library = faketime()?;
+        let library = faked_clock::library()?;
         let claude = tokio::task::spawn_blocking(claude::installed).await??;
         let programs = Programs { claude, faketime: library.clone() };
         let model = rota_fake_model::Options::default().start().await?;
         let mut fixture = Fixture::on_small_disk(Graces::CHAOS, STORE).await?;
         let clock = Clock { file: fixture.dir().join("clock"), hours: 0 };
         clock.set()?;
-        fixture.server_environment = faked(
+        fixture.server_environment = faked_clock::environment(
             &library,
             [
                 ("FAKETIME_TIMESTAMP_FILE", clock.file.display().to_string()),
@@ -209,7 +193,7 @@ fn start(fixture: &Fixture, recipe: Recipe, proxy: &Proxy, programs: &Programs) 
     command.env("ROTA_ENDPOINT", format!("http://{}", proxy.addr()));
     command.env("ROTA_TOKEN_FILE", fixture.dir().join(format!("{name}.token")));
     if let Some(clock) = clock {
-        command.envs(faked(
+        command.envs(faked_clock::environment(
             &programs.faketime,
             [("FAKETIME", clock.to_owned()), ("FAKETIME_CACHE_DURATION", "1".to_owned())],
         ));
