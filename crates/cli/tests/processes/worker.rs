@@ -173,3 +173,28 @@ async fn restarted_worker_waits_for_programs_of_its_predecessor() -> Result<()> 
     assert_eq!(second_attempt_after_a_kill(in_place, "first").await?, "alone");
     Ok(())
 }
+
+/// One that no message takes would be sent again in every session.
+#[tokio::test]
+async fn results_that_no_message_takes_fail() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    let dense = "printf 1; yes ,1 | head -n 400000 | tr -d '\\n'";
+    let many = "printf '{}'; yes ',{}' | head -n 200000 | tr -d '\\n'";
+    let deep = "yes [ | head -n 60 | tr -d '\\n'; yes ] | head -n 60 | tr -d '\\n'";
+    for (data, wanted) in
+        [(dense, "bytes"), (many, "lists and values"), (deep, "within one another"), ("printf 1", "")]
+    {
+        let line = format!(
+            "{{ printf '{{\"data\": {{\"a\": ['; {data}; printf ']}}}}'; }} > \"$ROTA_OUTPUT/result.json\""
+        );
+        let name = tasks::create(&client, workload::shell(&line, &[])).await?.name;
+        let status = tasks::ended(&client, &name).await?.status.unwrap();
+        let message = status.failure.as_ref().map(|failed| failed.message.as_str()).unwrap_or_default();
+        assert_eq!((message.contains(wanted), message.is_empty()), (true, wanted.is_empty()), "{status:?}");
+        assert_eq!(status.attempt, 1, "{message}");
+    }
+    Ok(())
+}

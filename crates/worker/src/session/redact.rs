@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_proto::v1::{Delivery, Failure, Output, OutputStream, event};
-use rota_proto::visit_strings;
 use rota_telemetry::redact::{RedactionGuard, Redactor, StreamRedactor};
 
 use crate::runtimes::{RunOutcome, RunReport, sanitize};
 
 /// Maximum size of one output event.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
+
+/// Maximum size of the id of a runtime's session.
+const MAX_SESSION_BYTES: usize = 256;
 
 /// Removes an attempt's secrets from its events and its report.
 #[derive(Debug, Default)]
@@ -81,14 +83,18 @@ impl Redaction {
         let state = self.0.lock();
         let redactor = &state.redactor;
         match &mut report.outcome {
-            RunOutcome::Succeeded(result) => sanitize::result(redactor, result),
+            RunOutcome::Succeeded(result) => {
+                sanitize::result(redactor, result);
+                if let Some(failed) = sanitize::too_large(result) {
+                    report.outcome = RunOutcome::Failed(failed);
+                }
+            }
             RunOutcome::Failed(failure) => sanitize::failure(redactor, failure),
             RunOutcome::Stopped { .. } => {}
         }
-        report
-            .usage
-            .iter_mut()
-            .for_each(|usage| visit_strings::in_usage(usage, &mut |text| redactor.text(text)));
+        report.usage.iter_mut().for_each(|usage| sanitize::usage(redactor, usage));
+        // The control plane keeps no more of it.
+        report.runtime_session.truncate(report.runtime_session.floor_char_boundary(MAX_SESSION_BYTES));
     }
 
     /// Redacts why the files of an attempt could not be stored or delivered.

@@ -1,10 +1,14 @@
 //! Sanitizes texts that leave a runtime: redacts secrets, then truncates. In the other order, truncation would
 //! leave a part of a secret that is not recognized. Knows nothing of where texts come from.
 
-use rota_proto::v1::{Delivery, Failure, TaskResult, event};
+mod size;
+
+use rota_proto::v1::{Delivery, Failure, TaskResult, Usage, event};
 use rota_proto::{permission_rules, visit_strings};
 use rota_telemetry::redact::Redactor;
 use serde_json::Value;
+
+pub(crate) use self::size::too_large;
 
 /// Limit for a message of the agent.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -62,9 +66,9 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
             }
         }
         event::Kind::Notice(notice) => truncate(&mut notice.message, MAX_DETAIL_BYTES),
+        event::Kind::Usage(usage) => truncate(&mut usage.model, MAX_NAME_BYTES),
         event::Kind::State(_)
         | event::Kind::Output(_)
-        | event::Kind::Usage(_)
         | event::Kind::InputReceived(_)
         | event::Kind::Change(_)
         | event::Kind::WorkEnded(_) => {}
@@ -78,6 +82,10 @@ pub(crate) fn result(redactor: &Redactor, result: &mut TaskResult) {
 
 pub(crate) fn failure(redactor: &Redactor, failure: &mut Failure) {
     visit_strings::in_failure(failure, &mut |part| text(redactor, part, MAX_DETAIL_BYTES));
+}
+
+pub(crate) fn usage(redactor: &Redactor, usage: &mut Usage) {
+    visit_strings::in_usage(usage, &mut |part| text(redactor, part, MAX_NAME_BYTES));
 }
 
 pub(crate) fn delivery(redactor: &Redactor, delivery: &mut Delivery) {
