@@ -11,6 +11,8 @@ use crate::{AgentName, Namespace, Timestamp};
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 /// Share of a limit, or of the budget of a task, at which a warning is due, in percent.
 pub const WARNING_PERCENT: u8 = 80;
+/// Largest limit, and largest amount that an attempt reserves: a million US dollars.
+pub const MAX_LIMIT_MICRO_USD: i64 = 1_000_000_000_000;
 /// Weight of the costs so far, against that of one more attempt, in what an attempt usually costs.
 const USUAL_WEIGHT: i64 = 7;
 

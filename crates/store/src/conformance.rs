@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod attempts;
 pub mod batches;
+pub mod budget_waits;
 pub mod budgets;
 pub mod claims;
 pub mod create;
@@ -104,6 +105,14 @@ macro_rules! conformance {
             }
             threads {
                 tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread
+            }
+            budget_waits {
+                raised_budget_continues_what_is_being_stopped lost_attempt_returns_under_a_raised_budget
+                stopped_task_is_left_to_another_agent task_without_another_agent_waits
+                task_of_agents_without_money_waits dear_task_hides_no_cheaper_one
+                unknown_cost_starts_alone dear_budget_reserves_what_is_left
+                suspended_task_takes_no_room unused_room_is_given_again room_is_offered_again_later
+                lowered_budget_wakes_nothing
             }
             budgets {
                 books_are_kept_with_the_usage tasks_beyond_a_budget_wait_for_the_next_day namespace_limits_all_its_agents

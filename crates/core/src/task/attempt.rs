@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{AttemptRef, State, StateChange, Stopping, Task};
 use crate::failure::Failure;
 use crate::quota::ModelAccess;
+use crate::spending::MAX_LIMIT_MICRO_USD;
 use crate::usage::Usage;
 use crate::{AgentName, Epoch, Fence, Timestamp, WorkerName};
 
@@ -170,7 +171,8 @@ impl Task {
 impl Assignment {
     /// Returns what is left of its reservation.
     pub fn unspent(&self) -> i64 {
-        self.reserved.saturating_sub(self.usage.cost_micro_usd).max(0)
+        // Sums of such amounts never overflow, also of records that were written before the bound existed.
+        self.reserved.saturating_sub(self.usage.cost_micro_usd).clamp(0, MAX_LIMIT_MICRO_USD)
     }
 
     /// Returns a random number from 0 to 1, which came in with the assignment: decisions draw none themselves.

@@ -210,6 +210,8 @@ impl Step<'_> {
         for (byte, other) in assignment.span_id.iter_mut().zip(by.epoch.0.to_be_bytes()) {
             *byte ^= other;
         }
+        // The budget that has stopped it may have been raised since: the caller knows, and stops it again otherwise.
+        assignment.stopping.take_if(|stopping| stopping.wait.is_some());
         if assignment.stopping.is_some() {
             task.confirm_by = Some(self.now + task.cancel_grace() + CONFIRM_SLACK);
         }

@@ -14,24 +14,24 @@ use crate::{Command, Refused, Reply};
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn daily(limit: i64) -> Budget {
+pub(super) fn daily(limit: i64) -> Budget {
     Budget { daily: Some(limit), ..Budget::default() }
 }
 
-async fn limit_agent(t: &mut Harness, budget: Budget) {
+pub(super) async fn limit_agent(t: &mut Harness, budget: Budget) {
     let Command::PutAgent(mut put) = put_agent("a", "v1", None) else { panic!("no agent") };
     put.agent.budget = budget;
     t.one(Command::PutAgent(put)).await.unwrap();
 }
 
-async fn limit_namespace(t: &mut Harness, budget: Budget) {
+pub(super) async fn limit_namespace(t: &mut Harness, budget: Budget) {
     match t.one(Command::PutBudget { namespace: namespace("n"), budget }).await {
         Ok(Reply::Account(account)) => assert_eq!(account.budget, budget),
         other => panic!("no account: {other:?}"),
     }
 }
 
-async fn several(t: &mut Harness, count: usize) -> Vec<TaskId> {
+pub(super) async fn several(t: &mut Harness, count: usize) -> Vec<TaskId> {
     let mut ids = Vec::new();
     for _ in 0..count {
         t.later(Duration::from_millis(1));
@@ -44,13 +44,13 @@ fn cost(cost_micro_usd: i64) -> Usage {
     Usage { cost_micro_usd, ..Usage::default() }
 }
 
-async fn spend(t: &mut Harness, task: &Task, first: u64, total: i64) {
+pub(super) async fn spend(t: &mut Harness, task: &Task, first: u64, total: i64) {
     let items = vec![Item { at: t.now(), payload: "used".into(), effect: EventEffect::Usage(cost(total)) }];
     let report = task::Command::Report { attempt: attempt_of(task), first, items };
     t.ask(task.id, report).await.unwrap();
 }
 
-async fn end(t: &mut Harness, task: &Task, total: i64, completion: Completion) {
+pub(super) async fn end(t: &mut Harness, task: &Task, total: i64, completion: Completion) {
     let attempt = attempt_of(task);
     let (usage, session, jitter) = (Some(cost(total)), String::new(), 0.5);
     t.ask(task.id, task::Command::Finish { attempt, last: 0, completion, usage, session, jitter })
@@ -58,16 +58,16 @@ async fn end(t: &mut Harness, task: &Task, total: i64, completion: Completion) {
         .unwrap();
 }
 
-async fn succeed(t: &mut Harness, task: &Task, total: i64) {
+pub(super) async fn succeed(t: &mut Harness, task: &Task, total: i64) {
     end(t, task, total, Completion::Succeeded(None)).await;
 }
 
-async fn account(t: &Harness, scope: Scope) -> Account {
+pub(super) async fn account(t: &Harness, scope: Scope) -> Account {
     let accounts = t.store.snapshot().await.unwrap().accounts;
     accounts.into_iter().find(|account| account.scope == scope).expect("no account")
 }
 
-fn agent() -> Scope {
+pub(super) fn agent() -> Scope {
     Scope::Agent(AgentName::new("a").unwrap())
 }
 
@@ -77,13 +77,13 @@ async fn spent(t: &Harness) -> [i64; 2] {
     [account(t, agent()).await, account(t, Scope::Namespace).await].map(|one| one.spent(Period::Day, now))
 }
 
-async fn start(t: &mut Harness, agent: Budget, all: Budget) -> WorkerRef {
+pub(super) async fn start(t: &mut Harness, agent: Budget, all: Budget) -> WorkerRef {
     limit_agent(t, agent).await;
     limit_namespace(t, all).await;
     t.hello("w").await
 }
 
-async fn claim(t: &mut Harness, worker: &WorkerRef, slots: usize) -> Vec<Arc<Task>> {
+pub(super) async fn claim(t: &mut Harness, worker: &WorkerRef, slots: usize) -> Vec<Arc<Task>> {
     t.claim(worker, slots).await
 }
 
@@ -92,7 +92,7 @@ fn tomorrow(t: &Harness) -> Timestamp {
 }
 
 /// Lets an agent learn what its attempts usually cost.
-async fn learn(t: &mut Harness, worker: &WorkerRef, usual: i64) {
+pub(super) async fn learn(t: &mut Harness, worker: &WorkerRef, usual: i64) {
     t.plain().await;
     let task = claim(t, worker, 1).await.remove(0);
     succeed(t, &task, usual).await;

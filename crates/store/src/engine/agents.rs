@@ -42,7 +42,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.agents.insert(key.clone(), Some(Arc::clone(&agent)));
         self.write_set.agent_changes.push(AgentChange { agent: Arc::clone(&agent), deleted: false });
         if existing.as_ref().is_none_or(|old| old.budget != agent.budget) {
-            self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())));
+            self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())), now);
         }
         if existing.is_none_or(|old| old.defaults != agent.defaults) {
             self.update_ready_tasks(&key);
@@ -50,14 +50,19 @@ impl<B: Backend> Engine<B> {
         Ok(Reply::Agent(agent).into())
     }
 
-    pub(super) fn delete_agent(&mut self, namespace: Namespace, name: AgentName) -> Result<Answer, Refused> {
+    pub(super) fn delete_agent(
+        &mut self,
+        namespace: Namespace,
+        name: AgentName,
+        now: Timestamp,
+    ) -> Result<Answer, Refused> {
         let key = (namespace, name);
         let Some(agent) = self.agent(&key).cloned() else {
             return Err(Refused::NoAgent(key.1));
         };
         self.write_set.agents.insert(key.clone(), None);
         self.write_set.agent_changes.push(AgentChange { agent, deleted: true });
-        self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())));
+        self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())), now);
         self.update_ready_tasks(&key);
         Ok(Reply::Deleted.into())
     }

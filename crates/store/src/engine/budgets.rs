@@ -1,37 +1,20 @@
-//! Budgets of agents and namespaces: every cost is booked in the commit that reports it, every assignment reserves what it
-//! usually costs, and what finds no room waits. What is reserved is in memory, and follows from the tasks on workers.
+//! Books of agents and namespaces: every cost is booked in the commit that reports it, and stops attempts once a limit is
+//! reached. What is reserved is in memory, and follows from the tasks on workers. `funding` has what waits.
 
 use std::sync::Arc;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::spending::{Account, Budget, BudgetWait, Scope, WhenExhausted};
-use rota_core::task::{AttemptOutcome, Command, EndedAttempt, State, Stopping, Task, Transition};
+use rota_core::spending::{Account, Budget, BudgetWait, Scope};
+use rota_core::target::Target;
+use rota_core::task::{AttemptOutcome, Command, EndedAttempt, Stopping, Task, Transition};
 use rota_core::usage::usd;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{
-    AccountChange, AccountKey, Backend, Error, FollowUp, Load, Refused, Reply, WaitKey, WaitsKey, WaitsPage,
-};
+use crate::{AccountChange, AccountKey, Backend, Reply, WaitKey, WaitsKey};
 
 /// Tasks on workers that are stopped when a limit is reached. Further ones are stopped by their own next report.
 const MAX_STOPPED: usize = 256;
-/// Waiting tasks among which those with the best ranks continue when a budget has room again.
-const MAX_CANDIDATES: usize = 64;
-/// Largest number of tasks that continue when a budget has room again.
-const MAX_LIFTED: usize = 16;
-
-/// What the budgets have for an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Funds {
-    /// Room for it, of which this is reserved.
-    Enough(i64),
-    /// Nothing: the task waits from now on.
-    Waits,
-    /// Nothing of the worker's agent: another one may take the task.
-    Elsewhere,
-}
-
 /// Returns what the attempt of a task has reserved and not spent, and whose attempt it is.
 pub(super) fn reservation(task: &Task) -> Option<(&AgentName, i64)> {
     let assignment = task.assignment.as_ref()?;
@@ -40,18 +23,18 @@ pub(super) fn reservation(task: &Task) -> Option<(&AgentName, i64)> {
 }
 
 /// Returns the keys of the accounts of an agent, and of its namespace.
-fn keys(namespace: &Namespace, agent: Option<&AgentName>) -> impl Iterator<Item = AccountKey> {
+pub(super) fn keys(namespace: &Namespace, agent: Option<&AgentName>) -> impl Iterator<Item = AccountKey> {
     let agent = agent.cloned().map(|agent| (namespace.clone(), Scope::Agent(agent)));
     agent.into_iter().chain([(namespace.clone(), Scope::Namespace)])
 }
 
 impl<B: Backend> Engine<B> {
     /// Returns an account in the current state of the batch.
-    fn account(&self, key: &AccountKey) -> Option<&Arc<Account>> {
+    pub(super) fn account(&self, key: &AccountKey) -> Option<&Arc<Account>> {
         self.write_set.accounts.get(key).or_else(|| self.memory.accounts.get(key))
     }
 
-    fn account_mut(&mut self, key: &AccountKey) -> &mut Account {
+    pub(super) fn account_mut(&mut self, key: &AccountKey) -> &mut Account {
         let known = self.account(key).cloned();
         let entry = self.write_set.accounts.entry(key.clone());
         Arc::make_mut(
@@ -61,11 +44,11 @@ impl<B: Backend> Engine<B> {
         )
     }
 
-    fn account_or_new(&self, key: &AccountKey) -> Arc<Account> {
+    pub(super) fn account_or_new(&self, key: &AccountKey) -> Arc<Account> {
         self.account(key).cloned().unwrap_or_else(|| Arc::new(Account::new(key.0.clone(), key.1.clone())))
     }
 
-    fn budget(&self, key: &AccountKey) -> Budget {
+    pub(super) fn budget(&self, key: &AccountKey) -> Budget {
         match &key.1 {
             Scope::Namespace => self.account(key).map(|account| account.budget),
             Scope::Agent(agent) => self.agent(&(key.0.clone(), agent.clone())).map(|agent| agent.budget),
@@ -74,68 +57,9 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Returns what running attempts may still spend of a budget.
-    fn reserved(&self, key: &AccountKey) -> i64 {
+    pub(super) fn reserved(&self, key: &AccountKey) -> i64 {
         let changed = self.write_set.reserved.get(key).copied().unwrap_or_default();
         self.memory.reserved.get(key).copied().unwrap_or_default().saturating_add(changed)
-    }
-
-    /// Returns what a task is expected to cost: as much as usual, or what is left of its own budget if that is less.
-    fn expected_cost(&self, task: &Task, agent: Option<&AgentName>) -> i64 {
-        let usual = agent.and_then(|agent| {
-            let account = self.account(&(task.namespace.clone(), Scope::Agent(agent.clone())))?;
-            Some(account.usual).filter(|usual| *usual > 0)
-        });
-        let left =
-            task.budget_micro_usd().map(|budget| budget.saturating_sub(task.usage.cost_micro_usd).max(0));
-        usual.into_iter().chain(left).min().unwrap_or_default()
-    }
-
-    /// Looks whether the budgets have room for a ready task on a worker of an agent. If not, the task waits, unless
-    /// another agent may take it.
-    pub(super) fn fund(&mut self, key: TaskKey, agent: &AgentName, now: Timestamp) -> Result<Funds, Error> {
-        self.load(key)?;
-        let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else {
-            return Ok(Funds::Enough(0));
-        };
-        let limited: Vec<_> = keys(&task.namespace, Some(agent))
-            .map(|key| (self.budget(&key), key))
-            .filter(|(budget, _)| !budget.is_empty())
-            .collect();
-        if limited.is_empty() {
-            return Ok(Funds::Enough(0));
-        }
-        let cost = self.expected_cost(&task, Some(agent));
-        let waits = limited.iter().filter_map(|(budget, key)| {
-            let account = self.account_or_new(key);
-            let period = account.blocked(budget, self.reserved(key), cost, now)?;
-            Some(account.wait(period, now))
-        });
-        // It waits for another agent's budget as little as for its own worker.
-        let bound = |wait: &BudgetWait| wait.scope == Scope::Namespace || task.agent() == Some(agent);
-        let (bound, other): (Vec<_>, Vec<_>) = waits.partition(bound);
-        let Some(wait) = bound.into_iter().max_by_key(|wait| wait.until) else {
-            return Ok(if other.is_empty() { Funds::Enough(cost) } else { Funds::Elsewhere });
-        };
-        let id = (task.namespace.clone(), wait.scope.clone());
-        if !self.account_or_new(&id).waiting {
-            self.account_mut(&id).waiting = true;
-        }
-        let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
-        Ok(Funds::Waits)
-    }
-
-    /// Returns why a new task is refused, if a budget is spent that wants that.
-    pub(super) fn refuses(&self, task: &Task, now: Timestamp) -> Option<Refused> {
-        keys(&task.namespace, task.agent()).find_map(|key| {
-            let budget = self.budget(&key);
-            if budget.is_empty() || budget.when_exhausted != WhenExhausted::Refuse {
-                return None;
-            }
-            let account = self.account_or_new(&key);
-            // What is only reserved may become free again.
-            let period = account.blocked(&budget, 0, self.expected_cost(task, task.agent()), now)?;
-            Some(Refused::BudgetSpent(account.wait(period, now)))
-        })
     }
 
     /// Takes in what a command has changed about the reservation of a task.
@@ -149,7 +73,8 @@ impl<B: Backend> Engine<B> {
         let before = before.map(|(agent, micro)| (agent, -micro));
         for (agent, micro) in before.into_iter().chain(after) {
             for key in keys(&namespace, Some(&agent)) {
-                *self.write_set.reserved.entry(key).or_default() += micro;
+                let sum = self.write_set.reserved.entry(key).or_default();
+                *sum = sum.saturating_add(micro);
             }
         }
     }
@@ -180,12 +105,7 @@ impl<B: Backend> Engine<B> {
         if id.1 != Scope::Namespace && cost > 0 && is_whole {
             self.account_mut(id).observe_attempt(cost);
         }
-        if self.account(id).is_some_and(|account| account.waiting) {
-            let funded = FollowUp::Funded { waits: waits(id) };
-            if !self.write_set.pending.queue.iter().any(|(_, queued)| *queued == funded) {
-                self.write_set.pending.push(funded);
-            }
-        }
+        self.offer_room(id);
     }
 
     /// Adds a cost to an account. Once its limit is reached, attempts are stopped: that of the task that reports it, and
@@ -197,8 +117,6 @@ impl<B: Backend> Engine<B> {
         account.add(cost, now);
         let warning = account.take_warning(&budget, now);
         let exhausted = account.exhausted(&budget, now);
-        // The tasks that are stopped wait for it.
-        account.waiting |= exhausted.is_some();
         let stopping = exhausted.map(|period| stopping(account, &budget, account.wait(period, now), now));
         if let Some(message) = warning {
             self.write_set.next.push_back((key, Command::WarnOfBudget { message }));
@@ -214,8 +132,21 @@ impl<B: Backend> Engine<B> {
             let entry = self.write_set.get(key).map(|entry| &entry.task);
             let Some(task) = entry.or_else(|| self.memory.get(key).map(|live| &live.task)) else { continue };
             if task.state.is_on_worker() {
-                let stop = Command::Stop { fence: task.fence, stopping: stopping.clone() };
+                let stop = stop(task, &stopping, now);
                 self.write_set.next.push_back((key, stop));
+            }
+        }
+    }
+
+    /// Stops an attempt that its worker continues, if a budget is still spent.
+    pub(super) fn stop_continued(&mut self, key: TaskKey, now: Timestamp) {
+        let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { return };
+        let agent = task.assignment.as_ref().and_then(|assignment| assignment.agent.as_ref());
+        for id in keys(&task.namespace, agent) {
+            let (budget, account) = (self.budget(&id), self.account_or_new(&id));
+            if let Some(period) = account.exhausted(&budget, now) {
+                let stopping = stopping(&account, &budget, account.wait(period, now), now);
+                self.write_set.next.push_back((key, stop(&task, &stopping, now)));
             }
         }
     }
@@ -229,83 +160,13 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Sets the budget of a namespace.
-    pub(super) fn put_budget(&mut self, namespace: Namespace, budget: Budget) -> Answer {
+    pub(super) fn put_budget(&mut self, namespace: Namespace, budget: Budget, now: Timestamp) -> Answer {
         let id = (namespace, Scope::Namespace);
         if self.budget(&id) != budget {
             self.account_mut(&id).budget = budget;
-            self.budget_changed(&id);
+            self.budget_changed(&id, now);
         }
         Reply::Account(self.account_or_new(&id)).into()
-    }
-
-    /// Lets everything continue that waits for a budget, which has changed.
-    pub(super) fn budget_changed(&mut self, id: &AccountKey) {
-        let Some(account) = self.account(id).cloned() else { return };
-        self.account_mut(id).forget_warnings();
-        if account.waiting {
-            self.write_set.pending.push(FollowUp::Lifted { waits: waits(id) });
-        }
-    }
-
-    /// Takes in that the last task continues that has waited for a budget.
-    pub(super) fn no_more_waits(&mut self, waits: &WaitsKey) {
-        let WaitKey::Budget(scope) = &waits.1 else { return };
-        let id = (waits.0.clone(), scope.clone());
-        if self.account(&id).is_some_and(|account| account.waiting) {
-            self.account_mut(&id).waiting = false;
-        }
-    }
-
-    /// Lets as many of the tasks continue that wait for a budget as it has room for: those with the best ranks among the
-    /// oldest.
-    pub(super) fn visit_funded(
-        &mut self,
-        number: Option<u64>,
-        waits: WaitsKey,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.write_set.pending.finish(number, None);
-        let WaitKey::Budget(scope) = &waits.1 else { return Ok(()) };
-        let scope = scope.clone();
-        let most = self.fundable(&(waits.0.clone(), scope.clone()), now);
-        if most == 0 {
-            return Ok(());
-        }
-        if !self.write_set.waits.knows(&waits) {
-            let page = WaitsPage { key: waits.clone(), limit: MAX_CANDIDATES };
-            self.fetch(&Load { waits: vec![page], ..Load::default() })?;
-        }
-        let (waiters, more) = self.write_set.waits.present(&waits);
-        self.write_set.pending.spend(waiters.len().max(1));
-        self.load_all(&waiters)?;
-        let mut ranked = Vec::new();
-        for key in waiters {
-            let waits = |task: &&Task| {
-                task.state == State::Pending
-                    && task.budget_wait.as_ref().is_some_and(|wait| wait.scope == scope)
-            };
-            ranked.extend(self.load(key)?.filter(waits).map(|task| (task.rank(), key)));
-        }
-        if ranked.is_empty() && !more {
-            self.no_more_waits(&waits);
-        }
-        ranked.sort_unstable();
-        let lifted = ranked.into_iter().take(most);
-        let lift = |(_, key)| (key, Command::BudgetLifted { scope: scope.clone() });
-        self.write_set.next.extend(lifted.map(lift));
-        Ok(())
-    }
-
-    /// Returns how many tasks may continue with the room that a budget has.
-    fn fundable(&self, id: &AccountKey, now: Timestamp) -> usize {
-        let (account, budget, reserved) = (self.account_or_new(id), self.budget(id), self.reserved(id));
-        if account.blocked(&budget, reserved, account.usual, now).is_some() {
-            return 0;
-        }
-        match (account.room(&budget, reserved, now), account.usual) {
-            (Some(room), usual @ 1..) => usize::try_from(room / usual).unwrap_or(0).clamp(1, MAX_LIFTED),
-            _ => MAX_LIFTED,
-        }
     }
 
     /// Returns the accounts that the batch has changed, with what is reserved.
@@ -323,7 +184,7 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-fn waits(id: &AccountKey) -> WaitsKey {
+pub(super) fn waits(id: &AccountKey) -> WaitsKey {
     (id.0.clone(), WaitKey::Budget(id.1.clone()))
 }
 
@@ -333,4 +194,18 @@ fn stopping(account: &Account, budget: &Budget, wait: BudgetWait, now: Timestamp
     let limit = usd(budget.limit(wait.period).unwrap_or_default());
     let message = format!("{} is spent: {spent} of {limit}", wait.describe());
     Stopping { failure: Failure::new(Class::Budget, message), wait: Some(wait) }
+}
+
+/// Returns the command that stops the attempt of a task. Its wait ends immediately if another agent may take the task.
+fn stop(task: &Task, stopping: &Stopping, now: Timestamp) -> Command {
+    let mut stopping = stopping.clone();
+    if let Some(wait) = stopping.wait.as_mut().filter(|wait| !is_bound(task, &wait.scope)) {
+        wait.until = now;
+    }
+    Command::Stop { fence: task.fence, stopping }
+}
+
+/// Whether only the agent of a budget may take a task, as far as the task names it or its worker.
+pub(super) fn is_bound(task: &Task, scope: &Scope) -> bool {
+    *scope == Scope::Namespace || task.agent().is_some() || matches!(task.target, Target::Worker(_))
 }

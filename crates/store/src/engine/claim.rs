@@ -4,13 +4,31 @@ use std::sync::Arc;
 
 use rota_core::{RouteId, Timestamp};
 
-use super::budgets::Funds;
+use super::funding::Funds;
 use super::quota::Use;
-use super::{Answer, Engine};
+use super::{Answer, Engine, KeySet};
 use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
-/// Tasks of one route that avoid the worker and are passed over.
+/// Tasks of one route that avoid the worker and are passed over, and tasks of all routes that get no slot otherwise.
 const MAX_PASSED_OVER: usize = 256;
+
+/// What a claim has done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    given: usize,
+    /// Tasks that wait for a credential or a budget from now on.
+    waiting: usize,
+    /// Ready tasks that are left to other agents, which have money.
+    left: KeySet,
+    /// Whether ready tasks were passed over.
+    passed_over: bool,
+}
+
+impl Progress {
+    fn skipped(&self) -> usize {
+        self.waiting + self.left.len()
+    }
+}
 
 impl<B: Backend> Engine<B> {
     pub(super) fn claim(
@@ -21,43 +39,42 @@ impl<B: Backend> Engine<B> {
         if !self.has_session(&claim.namespace, &claim.worker) {
             return Ok(Err(Refused::Superseded));
         }
-        let (mut given, mut cooling, mut passed_over) = (0, 0, false);
-        // Tasks whose credentials cool down make room for the next ones.
+        let mut progress = Progress::default();
+        // Tasks that wait from now on, and those that are left to other agents, make room for the next ones.
         loop {
-            let before = cooling;
-            self.give(&mut claim, now, [&mut given, &mut cooling], &mut passed_over)?;
-            if claim.slots == 0 || cooling == before || cooling >= MAX_PASSED_OVER {
+            let before = progress.skipped();
+            self.give(&mut claim, now, &mut progress)?;
+            let skipped = progress.skipped();
+            if claim.slots == 0 || skipped == before || skipped >= MAX_PASSED_OVER {
                 break;
             }
         }
-        if given == 0 && passed_over {
+        if progress.given == 0 && progress.passed_over {
             return Ok(Ok(Reply::PassedOver.into()));
         }
-        if given == 0 {
+        if progress.given == 0 {
             self.write_set.recounted.extend(claim.routes);
         }
-        Ok(Ok(Reply::Claimed(given).into()))
+        Ok(Ok(Reply::Claimed(progress.given).into()))
     }
 
-    /// Assigns the first ready tasks to the slots of a claim, which are used up. Counts those that were assigned, and those
-    /// that wait for their credentials from now on.
-    fn give(
-        &mut self,
-        claim: &mut Claim,
-        now: Timestamp,
-        [given, cooling]: [&mut usize; 2],
-        passed_over: &mut bool,
-    ) -> Result<(), Error> {
+    /// Assigns the first ready tasks to the slots of a claim, which are used up.
+    fn give(&mut self, claim: &mut Claim, now: Timestamp, progress: &mut Progress) -> Result<(), Error> {
         let mut best = Vec::new();
-        *passed_over = false;
+        progress.passed_over = !progress.left.is_empty();
+        // Where many are left to other agents, more are looked at each time.
+        let most = claim.slots.max(progress.left.len());
         for &route in &claim.routes.clone() {
-            *passed_over |= self.candidates(route, claim, now, &mut best)?;
+            progress.passed_over |= self.candidates(route, claim, most, now, &progress.left, &mut best)?;
         }
         best.sort_unstable();
         best.dedup();
-        best.truncate(claim.slots);
+        best.truncate(most);
         let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { return Ok(()) };
         for (_, key) in best {
+            if claim.slots == 0 {
+                break;
+            }
             // Matching never crosses namespaces, whatever routes are claimed.
             let Some(task) = self.load(key)?.filter(|task| task.namespace == claim.namespace) else {
                 continue;
@@ -70,7 +87,7 @@ impl<B: Backend> Engine<B> {
                 continue;
             }
             if self.cools_down(key, now)? {
-                *cooling += 1;
+                progress.waiting += 1;
                 continue;
             }
             let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { continue };
@@ -81,11 +98,12 @@ impl<B: Backend> Engine<B> {
             let reserved = match self.fund(key, &agent, now)? {
                 Funds::Enough(reserved) => reserved,
                 Funds::Waits => {
-                    *cooling += 1;
+                    progress.waiting += 1;
                     continue;
                 }
                 Funds::Elsewhere => {
-                    *passed_over = true;
+                    progress.left.insert(key);
+                    progress.passed_over = true;
                     continue;
                 }
             };
@@ -94,23 +112,25 @@ impl<B: Backend> Engine<B> {
             if let (Use::AsProbe, 1, Some(credential)) = (of_agent, assigned, claim.probes) {
                 self.begin_probe(key, credential, now);
             }
-            *given += assigned;
+            progress.given += assigned;
             claim.slots -= assigned;
         }
         Ok(())
     }
 
-    /// Adds the first ready tasks of a route, in the current state of the batch. Returns whether some avoid the worker and
-    /// were passed over.
+    /// Adds the first ready tasks of a route, in the current state of the batch, but for those that are left to other agents.
+    /// Returns whether some avoid the worker and were passed over.
     fn candidates(
         &mut self,
         route: RouteId,
         claim: &Claim,
+        most: usize,
         now: Timestamp,
+        left: &KeySet,
         best: &mut Vec<Place>,
     ) -> Result<bool, Error> {
         let shared = claim.shared.contains(&route);
-        let mut slots = claim.slots;
+        let mut slots = most + left.len();
         loop {
             let queue = self.write_set.queues.entry(route).or_default();
             if let Some(wanted) = queue.wanted(slots) {
@@ -119,24 +139,20 @@ impl<B: Backend> Engine<B> {
                 continue;
             }
             let found: Vec<_> = queue.best(slots).collect();
-            if !shared {
-                best.extend(found);
-                return Ok(false);
-            }
-            let mut fit = Vec::with_capacity(claim.slots);
-            for place in &found {
-                let task = self.load(place.1)?;
-                if !task.is_some_and(|task| task.avoids(&claim.worker.worker, now)) {
+            let (mut fit, mut avoiding) = (Vec::with_capacity(most), 0);
+            for place in found.iter().filter(|place| !left.contains(&place.1)) {
+                if shared && self.load(place.1)?.is_some_and(|task| task.avoids(&claim.worker.worker, now)) {
+                    avoiding += 1;
+                } else {
                     fit.push(*place);
                 }
             }
-            let avoiding = found.len() - fit.len();
             let whole = found.len() < slots;
-            if fit.len() >= claim.slots || whole || avoiding >= MAX_PASSED_OVER {
-                best.extend(fit.into_iter().take(claim.slots));
+            if fit.len() >= most || whole || avoiding >= MAX_PASSED_OVER {
+                best.extend(fit.into_iter().take(most));
                 return Ok(avoiding > 0);
             }
-            slots = claim.slots + avoiding;
+            slots = most + left.len() + avoiding;
         }
     }
 }

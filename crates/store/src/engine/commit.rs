@@ -233,7 +233,9 @@ impl<B: Backend> Engine<B> {
                 None => memory.cool_downs.remove(&key),
             };
         }
-        memory.accounts.extend(write_set.accounts);
+        for (key, account) in write_set.accounts {
+            memory.put_account(key, account);
+        }
         for (key, session) in write_set.sessions {
             match session {
                 Some(session) => memory.sessions.insert(key, session),

@@ -3,7 +3,7 @@
 use rota_core::Timestamp;
 use rota_core::task::{self, DependencyKey, DependencyState, State};
 
-use super::budgets::Funds;
+use super::funding::Funds;
 use super::write_set::{Found, KeyOwner};
 use super::{Answer, Engine};
 use crate::{Backend, Create, Error, FollowUp, Refused, WaitKey};

@@ -16,6 +16,7 @@ use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use super::budgets::reservation;
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
+use super::funding::OFFER_INTERVAL;
 use super::{AgentKey, KeyMap, KeySet};
 use crate::{AccountKey, Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Written};
 
@@ -42,6 +43,10 @@ pub(super) struct Memory {
     pub(super) sessions: HashMap<SessionKey, (Epoch, AgentName)>,
     pub(super) cool_downs: BTreeMap<CredentialKey, Arc<CoolDown>>,
     pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
+    /// Those for which tasks may wait.
+    pub(super) waiting: BTreeSet<AccountKey>,
+    /// When unused room of these was last offered.
+    pub(super) offered_at: Timestamp,
     /// What the tasks on workers may still spend of what they have reserved, in millionths of a US dollar.
     pub(super) reserved: HashMap<AccountKey, i64>,
     pub(super) routes: HashMap<Route, RouteId>,
@@ -74,15 +79,15 @@ impl Memory {
             cool_downs: (snapshot.cool_downs.into_iter())
                 .map(|one| ((one.namespace.clone(), one.credential), Arc::new(one)))
                 .collect(),
-            accounts: (snapshot.accounts.into_iter())
-                .map(|one| ((one.namespace.clone(), one.scope.clone()), Arc::new(one)))
-                .collect(),
             stored_due: snapshot.next_due,
             last_route: snapshot.last_route,
             revision: snapshot.revision,
             unreported: snapshot.undecodable.into_iter().map(|(key, id, why)| (key, (id, why))).collect(),
             ..Self::default()
         };
+        for account in snapshot.accounts {
+            memory.put_account((account.namespace.clone(), account.scope.clone()), Arc::new(account));
+        }
         let follow_ups = snapshot.follow_ups.into_iter();
         memory.follow_ups.add(follow_ups.filter_map(|(number, one)| Some((number, one.ok()?))));
         for (id, route) in snapshot.routes {
@@ -140,7 +145,22 @@ impl Memory {
     /// Returns the next deadline of any task.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let first = self.timers.first().map(|(at, _)| *at);
-        first.into_iter().chain(self.stored_due).min()
+        first.into_iter().chain(self.stored_due).chain(self.next_offer()).min()
+    }
+
+    /// Returns when the unused room of budgets is offered next to tasks that wait.
+    pub(super) fn next_offer(&self) -> Option<Timestamp> {
+        (!self.waiting.is_empty()).then(|| self.offered_at + OFFER_INTERVAL)
+    }
+
+    /// Takes in the current books of an account.
+    pub(super) fn put_account(&mut self, key: AccountKey, account: Arc<Account>) {
+        if account.waiting {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(&key);
+        }
+        self.accounts.insert(key, account);
     }
 
     /// Takes in what a write has made durable, except records.
@@ -206,7 +226,7 @@ impl Memory {
         for scope in [Scope::Agent(agent.clone()), Scope::Namespace] {
             let key = (task.namespace.clone(), scope);
             let sum = self.reserved.entry(key.clone()).or_default();
-            *sum += sign * micro;
+            *sum = sum.saturating_add(sign * micro);
             if *sum == 0 {
                 self.reserved.remove(&key);
             }

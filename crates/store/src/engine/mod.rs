@@ -19,6 +19,7 @@ mod dry_run;
 mod entry;
 mod failures;
 mod follow_ups;
+mod funding;
 mod held;
 mod links;
 mod memory;
@@ -205,7 +206,7 @@ impl<B: Backend> Engine<B> {
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
-            Command::DeleteAgent { namespace, name } => Ok(self.delete_agent(namespace, name)),
+            Command::DeleteAgent { namespace, name } => Ok(self.delete_agent(namespace, name, now)),
             Command::EndCoolDown { namespace, credential, how } => {
                 Ok(Ok(self.end_cool_down(&(namespace, credential), &how, now)))
             }
@@ -213,7 +214,7 @@ impl<B: Backend> Engine<B> {
                 self.held.update(held, now);
                 Ok(Ok(Reply::Deleted.into()))
             }
-            Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget))),
+            Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget, now))),
             Command::Prune(prune) => self.prune(prune),
         }
     }
@@ -251,6 +252,7 @@ impl<B: Backend> Engine<B> {
             // Another command of the batch may have ended it.
             let _ = self.apply(key, task::Command::Tick { away }, now)?;
         }
+        self.offer_unused_room(now);
         Ok(Ok(Reply::Ticked(count).into()))
     }
 

@@ -41,7 +41,10 @@ impl<B: Backend> Engine<B> {
                 Some(task) if self.is_of_agent(task, &open.agent)? => {
                     let command = Command::Resume { by: by.clone(), fence };
                     match self.apply(task, command, now)? {
-                        Ok(task::Reply::Reported(seq)) => Some((task, seq)),
+                        Ok(task::Reply::Reported(seq)) => {
+                            self.stop_continued(task, now);
+                            Some((task, seq))
+                        }
                         _ => None,
                     }
                 }

@@ -26,7 +26,7 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Agent { namespace, name, after, end })) => {
                 self.visit_agent(number, (namespace, name), (after, end))
             }
-            Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits),
+            Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits, now),
             Some((number, FollowUp::Funded { waits })) => self.visit_funded(number, waits, now),
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             _ => Ok(()),
@@ -250,8 +250,14 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Resumes tasks that wait for a credential, or for a budget.
-    fn visit_lifted(&mut self, number: Option<u64>, waits: WaitsKey) -> Result<(), Error> {
+    /// Resumes tasks that wait for a credential, or for a budget, as long as that has room.
+    fn visit_lifted(&mut self, number: Option<u64>, waits: WaitsKey, now: Timestamp) -> Result<(), Error> {
+        if let WaitKey::Budget(scope) = &waits.1
+            && self.fundable(&(waits.0.clone(), scope.clone()), now) == 0
+        {
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        }
         let resume = match &waits.1 {
             WaitKey::Credential(credential) => Command::QuotaLifted { credential: *credential },
             WaitKey::Budget(scope) => Command::BudgetLifted { scope: scope.clone() },

@@ -276,22 +276,34 @@ impl<B: Backend> Engine<B> {
                     write_set.order.push(key);
                 }
                 let waits = waits_for(&entry.task);
+                let mut begun = None;
                 if waits != waited {
                     let scoped = |waits| (entry.task.namespace.clone(), waits);
                     if let Some(waited) = waited {
                         write_set.waits.remove(scoped(waited), key);
                     }
                     if let Some(waits) = waits {
+                        if let WaitKey::Budget(scope) = &waits {
+                            begun = Some((entry.task.namespace.clone(), scope.clone()));
+                        }
                         write_set.waits.add(scoped(waits), key);
                     }
                 }
+                let left = before.is_some() && after.is_none() && entry.task.assignment.is_none();
                 entry.assigned |= assigning;
                 if !was_on_worker && let Some(assignment) = &entry.task.assignment {
                     let worker = (entry.task.namespace.clone(), assignment.worker.clone());
                     write_set.assigned_to.entry(worker).or_default().push(key);
                 }
+                // Before its end is observed: the budget may have room again.
+                if let Some(account) = begun {
+                    self.begin_wait(&account);
+                }
                 self.observe_reservation(reserved, key);
                 self.observe_cost(key, &out, now);
+                if left {
+                    self.left_queue(key);
+                }
                 self.applied(key, out);
                 Ok(Ok(reply))
             }

@@ -1,0 +1,266 @@
+//! Waits for budgets: who waits for which one, and when they continue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::spending::{Budget, Scope, WhenExhausted};
+use rota_core::target::Target;
+use rota_core::task::{Completion, Desired, State, Task, WorkerRef};
+use rota_core::{AgentName, TaskId, WorkerName};
+
+use super::budgets::{
+    account, agent, claim, daily, end, learn, limit_agent, limit_namespace, several, spend, start, succeed,
+};
+use super::harness::{
+    Harness, ask, attempt_of, end_session, namespace, open_session, put_agent, to_agent, want,
+};
+use crate::{Claim, Command, Reply};
+
+fn stopped() -> Completion {
+    Completion::Stopped { by: "interrupt".to_owned() }
+}
+
+fn any_with_code() -> Target {
+    Target::Capabilities(["code".to_owned()].into())
+}
+
+async fn create(t: &mut Harness, target: Target, budget: Option<i64>) -> TaskId {
+    t.later(Duration::from_millis(1));
+    let mut create = t.task();
+    create.task.target = target;
+    create.task.limits.budget_micro_usd = budget;
+    t.create(create).await.id
+}
+
+/// Connects a worker of agent `b`, which can do the same as agent `a`.
+async fn other_agent(t: &mut Harness, budget: Budget) -> WorkerRef {
+    let Command::PutAgent(mut put) = put_agent("b", "v1", None) else { panic!("no agent") };
+    put.agent.budget = budget;
+    t.one(Command::PutAgent(put)).await.unwrap();
+    let Command::OpenSession(mut open) = open_session("w2", "process 1", Vec::new()) else { panic!() };
+    open.agent = AgentName::new("b").unwrap();
+    match t.one(Command::OpenSession(open)).await {
+        Ok(Reply::Session(epoch, _)) => WorkerRef { worker: WorkerName::new("w2").unwrap(), epoch },
+        other => panic!("no session: {other:?}"),
+    }
+}
+
+/// Claims tasks of one target. Returns the tasks that were given.
+async fn claim_of(t: &mut Harness, by: &WorkerRef, target: Target, slots: usize) -> Vec<TaskId> {
+    let route = t.route(target).await;
+    let before = t.commits.len();
+    let claim = Claim {
+        namespace: namespace("n"),
+        worker: by.clone(),
+        routes: vec![route],
+        shared: Vec::new(),
+        slots,
+        probes: None,
+    };
+    t.one(Command::Claim(claim)).await.unwrap();
+    let changes = t.commits[before..].iter().flat_map(|commit| &commit.tasks);
+    changes.filter(|change| change.dispatch.is_some()).map(|change| change.task.id).collect()
+}
+
+async fn wait_of(t: &Harness, id: TaskId) -> Option<Scope> {
+    let task = t.read(id).await;
+    assert_eq!(task.budget_wait.is_some(), task.state == State::Pending, "{:?}", task.state);
+    task.budget_wait.map(|wait| wait.scope)
+}
+
+pub async fn raised_budget_continues_what_is_being_stopped(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    several(t, 2).await;
+    let given = claim(t, &worker, 2).await;
+    spend(t, &given[0], 1, 101).await;
+    limit_agent(t, daily(1000)).await;
+    for task in &given {
+        let now = t.read(task.id).await;
+        assert!(now.assignment.unwrap().stopping.is_some(), "it is not being stopped");
+        end(t, task, 0, stopped()).await;
+    }
+    assert_eq!(claim(t, &worker, 2).await.len(), 2);
+}
+
+pub async fn lost_attempt_returns_under_a_raised_budget(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    let ids = several(t, 2).await;
+    let given = claim(t, &worker, 2).await;
+    for task in &given {
+        let attempt = attempt_of(task);
+        let accept = rota_core::task::Command::Accept(attempt);
+        t.one(ask(task.id, accept)).await.unwrap();
+    }
+    spend(t, &given[0], 1, 101).await;
+    t.one(end_session(&worker)).await.unwrap();
+    let running = async |t: &mut Harness| {
+        let named = given.iter().map(|task| (task.id, task.fence)).collect();
+        let (worker, _) = t.hello_again("w", "process 1", named).await;
+        let mut stopping = Vec::new();
+        for id in &ids {
+            stopping.push(t.read(*id).await.assignment.map(|live| live.stopping.is_some()));
+        }
+        (worker, stopping)
+    };
+    let (worker, stopping) = running(t).await;
+    assert_eq!(stopping, [Some(true), Some(true)], "the limit is still reached");
+    t.one(end_session(&worker)).await.unwrap();
+    limit_agent(t, daily(1000)).await;
+    assert_eq!(running(t).await.1, [Some(false), Some(false)]);
+}
+
+pub async fn stopped_task_is_left_to_another_agent(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    let rich = other_agent(t, Budget::default()).await;
+    let id = create(t, any_with_code(), None).await;
+    assert_eq!(claim_of(t, &worker, any_with_code(), 1).await, [id]);
+    let task = t.read(id).await;
+    spend(t, &task, 1, 101).await;
+    end(t, &task, 0, stopped()).await;
+    assert_eq!(wait_of(t, id).await, None);
+    assert_eq!(claim_of(t, &worker, any_with_code(), 1).await, []);
+    assert_eq!(claim_of(t, &rich, any_with_code(), 1).await, [id]);
+}
+
+pub async fn task_without_another_agent_waits(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    learn(t, &worker, 100).await;
+    for target in [Target::Worker(worker.worker.clone()), any_with_code()] {
+        let id = create(t, target.clone(), None).await;
+        assert_eq!(claim_of(t, &worker, target, 1).await, []);
+        assert_eq!(wait_of(t, id).await, Some(agent()));
+    }
+}
+
+pub async fn task_of_agents_without_money_waits(t: &mut Harness) {
+    let monthly = Budget { monthly: Some(100), ..Budget::default() };
+    let worker = start(t, monthly, Budget::default()).await;
+    let other = other_agent(t, daily(100)).await;
+    for by in [&worker, &other] {
+        let id = create(t, any_with_code(), None).await;
+        assert_eq!(claim_of(t, by, any_with_code(), 1).await, [id]);
+        let task = t.read(id).await;
+        succeed(t, &task, 100).await;
+    }
+    let id = create(t, any_with_code(), None).await;
+    assert_eq!(claim_of(t, &worker, any_with_code(), 1).await, []);
+    let first = Scope::Agent(AgentName::new("b").unwrap());
+    assert_eq!(wait_of(t, id).await, Some(first), "it has money again before the other");
+}
+
+pub async fn dear_task_hides_no_cheaper_one(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    other_agent(t, Budget::default()).await;
+    learn(t, &worker, 60).await;
+    let mut ids = Vec::new();
+    for budget in [None, None, None, Some(5)] {
+        ids.push(create(t, any_with_code(), budget).await);
+    }
+    assert_eq!(claim_of(t, &worker, any_with_code(), 1).await, ids[3..]);
+    assert_eq!(t.read(ids[0]).await.state, State::Queued, "it is left to the other agent");
+}
+
+pub async fn unknown_cost_starts_alone(t: &mut Harness) {
+    let worker = start(t, daily(100), daily(90)).await;
+    t.plain().await;
+    let task = claim(t, &worker, 1).await.remove(0);
+    spend(t, &task, 1, 1).await;
+    t.cancel(task.id).await;
+    end(t, &task, 1, stopped()).await;
+    for _ in 0..3 {
+        create(t, to_agent("a"), Some(1000)).await;
+    }
+    let given = claim(t, &worker, 3).await;
+    assert_eq!(given.len(), 1, "the cost of one attempt becomes known first");
+    let last = t.commits.last().unwrap();
+    assert!(last.accounts.iter().all(|change| change.reserved == 89), "{:?}", last.accounts);
+    // What it leaves is enough for two.
+    succeed(t, &given[0], 20).await;
+    assert_eq!(claim(t, &worker, 3).await.len(), 2);
+}
+
+pub async fn dear_budget_reserves_what_is_left(t: &mut Harness) {
+    let refuse = Budget { when_exhausted: WhenExhausted::Refuse, ..daily(100) };
+    let worker = start(t, refuse, Budget::default()).await;
+    let id = create(t, to_agent("a"), Some(i64::MAX)).await;
+    assert_eq!(claim(t, &worker, 1).await.len(), 1);
+    let reserved = |t: &Harness| t.commits.last().unwrap().accounts[0].reserved;
+    assert_eq!(reserved(t), 100, "no more than the limit");
+    let task = t.read(id).await;
+    spend(t, &task, 1, 60).await;
+    assert_eq!(reserved(t), 40);
+    create(t, to_agent("a"), Some(i64::MAX)).await;
+}
+
+/// Lets three tasks wait while an attempt runs. Returns it, and the others.
+async fn three_wait(t: &mut Harness, worker: &WorkerRef) -> (Arc<Task>, Vec<TaskId>) {
+    learn(t, worker, 5).await;
+    let ids = several(t, 4).await;
+    let mut given = claim(t, worker, 4).await;
+    assert_eq!(given.len(), 1);
+    for id in &ids[1..] {
+        assert_eq!(wait_of(t, *id).await, Some(agent()));
+    }
+    (given.remove(0), ids[1..].to_vec())
+}
+
+async fn claimed(t: &mut Harness, worker: &WorkerRef) -> Vec<TaskId> {
+    claim(t, worker, 4).await.iter().map(|task| task.id).collect()
+}
+
+pub async fn suspended_task_takes_no_room(t: &mut Harness) {
+    let worker = start(t, daily(10), Budget::default()).await;
+    let (running, waiting) = three_wait(t, &worker).await;
+    t.ask(waiting[0], want(Desired::Suspended)).await.unwrap();
+    succeed(t, &running, 1).await;
+    assert_eq!(claimed(t, &worker).await, waiting[1..2]);
+    t.ask(waiting[0], want(Desired::Run)).await.unwrap();
+    assert_eq!(t.state(waiting[0]).await, State::Queued);
+}
+
+pub async fn unused_room_is_given_again(t: &mut Harness) {
+    let worker = start(t, daily(10), Budget::default()).await;
+    let (running, waiting) = three_wait(t, &worker).await;
+    succeed(t, &running, 1).await;
+    assert_eq!(t.state(waiting[0]).await, State::Queued);
+    t.cancel(waiting[0]).await;
+    assert_eq!(claimed(t, &worker).await, waiting[1..2]);
+}
+
+pub async fn room_is_offered_again_later(t: &mut Harness) {
+    let worker = start(t, daily(10), Budget::default()).await;
+    let (running, waiting) = three_wait(t, &worker).await;
+    succeed(t, &running, 1).await;
+    // The first one has no worker, say.
+    t.later(Duration::from_secs(61));
+    t.tick().await;
+    assert_eq!(t.state(waiting[1]).await, State::Queued);
+    assert_eq!(wait_of(t, waiting[2]).await, Some(agent()));
+    // While an attempt runs its end does that.
+    assert_eq!(claimed(t, &worker).await, waiting[..1]);
+    t.later(Duration::from_secs(61));
+    t.tick().await;
+    assert!(wait_of(t, waiting[2]).await.is_some());
+}
+
+pub async fn lowered_budget_wakes_nothing(t: &mut Harness) {
+    let worker = start(t, daily(100), daily(100)).await;
+    learn(t, &worker, 100).await;
+    let ids = several(t, 300).await;
+    for _ in 0..2 {
+        assert_eq!(claim(t, &worker, 1).await.len(), 0);
+    }
+    t.commits.clear();
+    limit_agent(t, daily(50)).await;
+    limit_namespace(t, daily(60)).await;
+    t.batch(Vec::new()).await;
+    assert_eq!(t.commits.iter().map(|commit| commit.tasks.len()).sum::<usize>(), 0);
+    assert!(account(t, agent()).await.waiting || account(t, Scope::Namespace).await.waiting);
+    // More money wakes all of them.
+    limit_agent(t, Budget::default()).await;
+    limit_namespace(t, Budget::default()).await;
+    for _ in 0..4 {
+        t.batch(Vec::new()).await;
+    }
+    assert_eq!(t.state(ids[299]).await, State::Queued);
+}
