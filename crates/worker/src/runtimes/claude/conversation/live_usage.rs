@@ -25,7 +25,7 @@ pub(super) struct LiveUsage {
     waits: bool,
     /// Consecutive requests that the CLI has not answered.
     unanswered: u32,
-    /// Whether the CLI does not know the request.
+    /// Whether the CLI is not asked: it does not know the request, or has not answered several.
     refused: bool,
     /// What the last event has reported.
     sent: Option<Usage>,
@@ -77,7 +77,11 @@ impl Conversation {
         (self.live_usage.waits, self.live_usage.unanswered) = (false, 0);
         let session = response.response.and_then(|answer| answer.session);
         match session.filter(|_| response.subtype == "success") {
-            Some(session) => self.record.usage_totals.session(session.model_usage),
+            Some(session) => {
+                // One that was only busy is asked again.
+                self.live_usage.refused = false;
+                self.record.usage_totals.session(session.model_usage);
+            }
             None => {
                 self.live_usage.refused = true;
                 self.record.usage_totals.unanswered();

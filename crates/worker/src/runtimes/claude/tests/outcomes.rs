@@ -76,6 +76,26 @@ async fn stop_interrupts_and_keeps_usage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn cli_that_was_busy_is_asked_for_usage_again() {
+    let mut fixture = Fixture::new(PermissionPolicy::Deny);
+    let mut cli = fixture.cli().await;
+    cli.opening().await;
+    let mut last = None;
+    while let Ok(line) = tokio::time::timeout(Duration::from_secs(120), cli.any_line()).await {
+        let line = line.unwrap();
+        assert_eq!(line["request"]["subtype"], "get_usage");
+        last = Some(line["request_id"].clone());
+    }
+    let session = json!({"session": {"model_usage": {}}});
+    let response = json!({"subtype": "success", "request_id": last.unwrap(), "response": session});
+    cli.print(json!({"type": "control_response", "response": response})).await;
+    let next = tokio::time::timeout(Duration::from_secs(120), cli.any_line()).await;
+    assert_eq!(next.expect("it is not asked").unwrap()["request"]["subtype"], "get_usage");
+    fixture.stop(CANCEL_GRACE);
+    assert!(matches!(fixture.report().await.outcome, RunOutcome::Stopped { .. }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn unresponsive_cli_is_killed() {
     let mut fixture = Fixture::new(PermissionPolicy::Deny);
     let mut cli = fixture.cli().await;

@@ -97,8 +97,13 @@ impl UsageTotals {
             models.entry(model.clone()).or_default().add(usage);
         }
         let sum = |part: fn(&ModelUsage) -> f64| models.values().map(part).sum::<f64>();
-        let cost = |(model, usage): (&String, &ModelUsage)| self.cost_usd(model, usage);
-        let main = models.iter().max_by(|a, b| cost(*a).total_cmp(&cost(*b)));
+        // Apart: the CLI's own costs, and tokens that have none yet.
+        let parts = [&self.models, since];
+        let cost = |model: &String| {
+            let usages = parts.iter().filter_map(|part| part.get(model));
+            usages.map(|usage| self.cost_usd(model, usage)).sum::<f64>()
+        };
+        let main = models.keys().max_by(|a, b| cost(a).total_cmp(&cost(b)));
         let earlier = &self.earlier;
         let plus = |earlier: i64, sum: f64| earlier.saturating_add(sum as i64);
         let turns = if partial { self.streamed.turns() } else { 0 };
@@ -112,10 +117,10 @@ impl UsageTotals {
             ),
             cost_micro_usd: plus(
                 earlier.cost_micro_usd,
-                (models.iter().map(cost).sum::<f64>() * 1e6).round(),
+                (models.keys().map(cost).sum::<f64>() * 1e6).round(),
             ),
             turns: earlier.turns.saturating_add(self.turns).saturating_add(turns),
-            model: main.map_or_else(|| earlier.model.clone(), |(model, _)| model.clone()),
+            model: main.map_or_else(|| earlier.model.clone(), Clone::clone),
             partial,
         })
     }
@@ -130,10 +135,15 @@ impl UsageTotals {
         new
     }
 
-    /// Returns what is not confirmed.
+    /// Returns what is not confirmed. Once the CLI does not answer any more, its messages count as soon as they exceed its last
+    /// answer: the two may name the models differently, and are not mixed.
     fn since(&self) -> &Models {
-        let reports = self.answers || !self.reported.is_empty();
-        if reports { &self.reported } else { self.streamed.models() }
+        let (reported, streamed) = (&self.reported, self.streamed.models());
+        if self.answers || self.cost_of(reported) > self.cost_of(streamed) { reported } else { streamed }
+    }
+
+    fn cost_of(&self, models: &Models) -> f64 {
+        models.iter().map(|(model, usage)| self.cost_usd(model, usage)).sum()
     }
 
     /// Returns the cost of a model: by the user's own price, else as the CLI reports it, else by the list.
@@ -271,6 +281,39 @@ mod tests {
         totals.unanswered();
         assert!(totals.usage().unwrap().cost_micro_usd > 0);
         assert_eq!(totals.unpriced(), ["unheard-of"]);
+    }
+
+    #[test]
+    fn messages_are_followed_once_the_cli_stops_answering() {
+        let mut totals = UsageTotals::default();
+        let message = |totals: &mut UsageTotals, id: &str| {
+            let usage = json!({"input_tokens": 100_000, "output_tokens": 10_000});
+            let message = json!({"id": id, "model": "claude-opus-5-5", "usage": usage});
+            for event in
+                [json!({"type": "message_start", "message": message}), json!({"type": "message_stop"})]
+            {
+                totals.stream(serde_json::from_value(event).unwrap(), None);
+            }
+            totals.usage().map_or(0, |usage| usage.cost_micro_usd)
+        };
+        totals.session(session(json!({"claude-opus-5-5": of(10, 1.0)})));
+        message(&mut totals, "m1");
+        totals.session(session(json!({"claude-opus-5-5": of(100_010, 1.1)})));
+        totals.unanswered();
+        let mut cost = totals.usage().unwrap().cost_micro_usd;
+        assert!(cost >= 100_000, "it never falls");
+        for id in ["m2", "m3"] {
+            let next = message(&mut totals, id);
+            assert!(next > cost, "{next} after {cost}");
+            cost = next;
+        }
+        // Late answers, then nothing again.
+        totals.session(session(json!({"claude-opus-5-5": of(100_010, 1.1)})));
+        totals.unanswered();
+        let totals_of_turn = json!({"num_turns": 1, "modelUsage": {"claude-opus-5-5": of(300_010, 9.0)}});
+        totals.add(&line(totals_of_turn));
+        let confirmed = totals.usage().unwrap().cost_micro_usd;
+        assert!(message(&mut totals, "m4") > confirmed, "the next turn counts as well");
     }
 
     #[test]
