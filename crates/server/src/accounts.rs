@@ -9,6 +9,8 @@ use rota_core::spending::{Account, Budget, Period, Scope};
 use rota_core::{Namespace, Timestamp};
 use rota_store::{AccountChange, AccountKey, Snapshot};
 
+use crate::keys::AgentKey;
+
 /// An account, and what is reserved of its budget.
 pub(crate) type Known = (Arc<Account>, i64);
 
@@ -28,7 +30,7 @@ impl Accounts {
             let agent = assignment.agent.clone().map(Scope::Agent);
             for scope in agent.into_iter().chain([Scope::Namespace]) {
                 if let Some((_, reserved)) = known.get_mut(&(task.namespace.clone(), scope)) {
-                    *reserved += assignment.unspent();
+                    *reserved = reserved.saturating_add(assignment.unspent());
                 }
             }
         }
@@ -41,6 +43,12 @@ impl Accounts {
 
     pub(crate) fn get(&self, key: &AccountKey) -> Option<Known> {
         self.0.read().get(key).cloned()
+    }
+
+    /// Whether an agent's budget has no room for another of its attempts.
+    pub(crate) fn is_poor(&self, agent: &AgentKey, budget: &Budget, now: Timestamp) -> bool {
+        let key = (agent.0.clone(), Scope::Agent(agent.1.clone()));
+        !budget.is_empty() && self.get(&key).is_some_and(|known| is_poor(&known, budget, now))
     }
 
     /// Returns the account, or an empty one.
@@ -58,6 +66,11 @@ impl Accounts {
 
 fn key(account: &Account) -> AccountKey {
     (account.namespace.clone(), account.scope.clone())
+}
+
+/// Whether a budget has no room for another attempt of its account.
+pub(crate) fn is_poor((account, reserved): &Known, budget: &Budget, now: Timestamp) -> bool {
+    account.blocked(budget, *reserved, account.usual, now).is_some()
 }
 
 /// Returns the spent share of the limits of a budget, by period.

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use rota_core::agent::Agent;
 use rota_core::spending::{Budget, Scope, WARNING_PERCENT};
 use rota_core::target::Route;
-use rota_core::{AgentName, Namespace};
+use rota_core::{AgentName, Namespace, Timestamp};
 use rota_proto::v1;
 use rota_store::{AccountChange, AccountKey, AgentChange};
 use tokio::sync::{Mutex, MutexGuard};
@@ -196,19 +196,22 @@ impl AgentRegistry {
     }
 
     /// Returns the agent best suited to tasks that name only capabilities: of those that have all of them one that is
-    /// not `paused`, and of these the one with the fewest other capabilities.
+    /// not `paused` and has money, and of these the one with the fewest other capabilities.
     pub(crate) fn best_match(
         &self,
         route: &Route,
         capabilities: &BTreeSet<String>,
         paused: impl Fn(&AgentKey) -> bool,
+        now: Timestamp,
     ) -> Option<AgentName> {
         let agents = self.agents.read();
         let fitting = agents.known.iter().filter(|((namespace, _), known)| {
             *namespace == route.namespace && capabilities.is_subset(&known.agent.capabilities)
         });
-        let best =
-            fitting.min_by_key(|(key, known)| (paused(key), known.agent.capabilities.len(), key.1.clone()));
+        let poor = |key: &AgentKey, known: &KnownAgent| self.accounts.is_poor(key, &known.agent.budget, now);
+        let best = fitting.min_by_key(|(key, known)| {
+            (paused(key) || poor(key, known), known.agent.capabilities.len(), key.1.clone())
+        });
         best.map(|((_, name), _)| name.clone())
     }
 
@@ -240,16 +243,19 @@ impl AgentRegistry {
         keys.iter().map(|key| self.account(key)).collect()
     }
 
-    /// Takes in committed changes of books.
-    pub(crate) fn apply_account(&self, change: &AccountChange) {
+    /// Takes in committed changes of books. Returns whether an agent has no room for another attempt any more, or has some
+    /// again.
+    pub(crate) fn apply_account(&self, change: &AccountChange) -> bool {
         let before = self.accounts.apply(change);
         let account = &change.account;
         let key = (account.namespace.clone(), account.scope.clone());
         let (_, budget) = self.account(&key);
         if budget.is_empty() {
-            return;
+            return false;
         }
         let (now, nearly) = (now(), f64::from(WARNING_PERCENT) / 100.0);
+        let was_poor = before.as_ref().is_some_and(|known| accounts::is_poor(known, &budget, now));
+        let is_poor = accounts::is_poor(&(Arc::clone(account), change.reserved), &budget, now);
         let before = before.map_or_else(Vec::new, |(before, _)| accounts::used(&before, &budget, now));
         for (period, used) in accounts::used(account, &budget, now) {
             let before = before.iter().find(|(of, _)| *of == period).map_or(0.0, |(_, used)| *used);
@@ -260,6 +266,7 @@ impl AgentRegistry {
                 tracing::warn!(%namespace, scope = %account.scope, period, "most of a budget is spent");
             }
         }
+        was_poor != is_poor
     }
 
     /// Returns what is known of the agents' pools.
@@ -274,7 +281,6 @@ fn key(agent: &Agent) -> AgentKey {
 
 #[cfg(test)]
 mod tests {
-    use rota_core::Timestamp;
     use rota_core::task::Limits;
 
     use super::*;

@@ -74,7 +74,10 @@ impl CommitApplier {
         }
         // After those, since the budgets of agents are a part of their specs.
         for change in &commit.accounts {
-            self.agents.apply_account(change);
+            if self.agents.apply_account(change) {
+                // Tasks may count for another agent now.
+                self.scheduler.demand_changed();
+            }
         }
         for (change, recipient) in commit.tasks.iter().zip(recipients) {
             self.dispatcher.send_change(change, recipient);
@@ -95,6 +98,8 @@ impl CommitApplier {
             // The change may have fixed what opened the breaker.
             AgentEffect::SpecChanged => {
                 self.breakers.credentials_may_differ(&key);
+                // Its budget may have changed.
+                self.scheduler.demand_changed();
                 drop(self.breakers.reset(&key));
             }
             AgentEffect::Created | AgentEffect::Unchanged => {}

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::agents::AgentRegistry;
 use crate::breakers::Breakers;
+use crate::clock::now;
 use crate::keys::AgentKey;
 use crate::scheduler::{Admission, Scheduler, SchedulerView, WorkerView};
 
@@ -144,7 +145,7 @@ impl Demand {
                     matches!(self.scheduler.quota(key), Admission::Closed | Admission::ProbeInFlight)
                 };
                 let paused = |key: &AgentKey| self.breakers.state(key) != Breaker::Closed || waits(key);
-                self.agents.best_match(route, words, paused)
+                self.agents.best_match(route, words, paused, now())
             }
         }
     }
@@ -236,11 +237,13 @@ impl Snapshot {
 mod tests {
     use prometheus_client::metrics::counter::Counter;
     use rota_core::Epoch;
+    use rota_core::agent::Agent;
     use rota_core::breaker::Policy;
+    use rota_core::spending::{Account, Budget, Scope};
     use rota_core::target::Profile;
+    use rota_store::{AccountChange, AgentChange};
 
     use super::*;
-    use crate::clock::now;
     use crate::scheduler::WorkerEntry;
 
     fn demand() -> Demand {
@@ -303,6 +306,42 @@ mod tests {
         assert_eq!(demand.admitted(&agent, 9), 0);
         demand.scheduler.set_credential(&worker, two);
         assert_eq!(demand.admitted(&agent, 9), 9, "its worker uses another credential");
+    }
+
+    #[test]
+    fn demand_prefers_agents_with_money() {
+        let demand = demand();
+        let namespace = Namespace::new("n").unwrap();
+        let budget = Budget { daily: Some(100), ..Budget::default() };
+        for (name, capabilities) in [("coder", vec!["code"]), ("rich", vec!["code", "review"])] {
+            let agent = Agent {
+                namespace: namespace.clone(),
+                name: AgentName::new(name).unwrap(),
+                generation: 1,
+                capabilities: capabilities.into_iter().map(str::to_owned).collect(),
+                defaults: Default::default(),
+                budget: if name == "coder" { budget } else { Budget::default() },
+                created_at: now(),
+                updated_at: now(),
+                payload: bytes::Bytes::new(),
+            };
+            demand.agents.apply(&AgentChange { agent: Arc::new(agent), deleted: false });
+        }
+        let target = Target::Capabilities(["code".to_owned()].into());
+        let route = Route { namespace: namespace.clone(), target };
+        let preferred = || demand.preferred(&route).map(|name| name.to_string());
+        assert_eq!(preferred().as_deref(), Some("coder"), "it has the fewest other capabilities");
+        let mut account = Account::new(namespace, Scope::Agent(AgentName::new("coder").unwrap()));
+        let mut change = |cost, reserved| {
+            account.add(cost, now());
+            demand.agents.apply_account(&AccountChange { account: Arc::new(account.clone()), reserved })
+        };
+        assert!(!change(99, 0), "it has some left");
+        assert_eq!(preferred().as_deref(), Some("coder"));
+        assert!(change(0, 2), "the snapshot of the demand is outdated");
+        assert_eq!(preferred().as_deref(), Some("rich"));
+        assert!(!change(1, 1));
+        assert_eq!(preferred().as_deref(), Some("rich"));
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Scheduler {
         self.state().version
     }
 
+    /// Notes a change of the pools that waiting tasks count for.
+    pub(crate) fn demand_changed(&self) {
+        self.state().mark_changed();
+    }
+
     /// Copies the state of all workers and queues.
     pub(crate) fn view(&self) -> SchedulerView {
         let mut state = self.state();

@@ -1,23 +1,20 @@
 //! Budgets of agents and namespaces: wire ⇄ core.
 
 use rota_core::Timestamp;
-use rota_core::spending::{Account, Budget, Period, Scope, WhenExhausted};
+use rota_core::spending::{Account, Budget, MAX_LIMIT_MICRO_USD, Period, Scope, WhenExhausted};
 use rota_proto::{names, v1};
 use tonic::Status;
 
 use super::status::invalid;
 use super::time;
 
-/// Largest limit: a million US dollars.
-const MAX_MICRO_USD: i64 = 1_000_000_000_000;
-
 /// Validates a budget. Limits of zero limit nothing.
 pub(crate) fn check(field: &str, given: Option<&v1::Budget>) -> Result<Budget, Status> {
     let Some(given) = given else { return Ok(Budget::default()) };
     let limit = |name: &str, micro_usd: i64| match micro_usd {
         0 => Ok(None),
-        1..=MAX_MICRO_USD => Ok(Some(micro_usd)),
-        _ => Err(invalid(format!("{field}.{name}"), format!("must be from 0 to {MAX_MICRO_USD}"))),
+        1..=MAX_LIMIT_MICRO_USD => Ok(Some(micro_usd)),
+        _ => Err(invalid(format!("{field}.{name}"), format!("must be from 0 to {MAX_LIMIT_MICRO_USD}"))),
     };
     let when = v1::WhenExhausted::try_from(given.when_exhausted)
         .map_err(|_| invalid(format!("{field}.when_exhausted"), "is unknown"))?;

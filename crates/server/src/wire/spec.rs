@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use rota_core::rank::Priority;
+use rota_core::spending::MAX_LIMIT_MICRO_USD;
 use rota_core::task::{Dependency, DependencyKey, DependencyState, Limits, OnFailure, Own, Task, Trace};
 use rota_core::{Namespace, TaskId, retry};
 use rota_proto::v1;
@@ -146,8 +147,9 @@ pub(super) fn limits(field: &str, given: Option<&v1::Limits>) -> Result<Limits, 
     if given.max_turns < 0 {
         return Err(invalid(format!("{field}.max_turns"), "must not be negative"));
     }
-    if given.budget_micro_usd < 0 {
-        return Err(invalid(format!("{field}.budget_micro_usd"), "must not be negative"));
+    if !(0..=MAX_LIMIT_MICRO_USD).contains(&given.budget_micro_usd) {
+        let range = format!("must be from 0 to {MAX_LIMIT_MICRO_USD}");
+        return Err(invalid(format!("{field}.budget_micro_usd"), range));
     }
     let silence = read("silence_timeout", &given.silence_timeout)?;
     let timeout = read("timeout", &given.timeout)?;

@@ -74,6 +74,7 @@ const TASKS: &[(&str, Change)] = &[
     ("task.spec.limits.queue_timeout", |t| limits(t).queue_timeout = duration(i64::MAX, 0)),
     ("task.spec.limits.cancel_grace", |t| limits(t).cancel_grace = duration(i64::MIN, 0)),
     ("task.spec.limits.max_turns", |t| limits(t).max_turns = -1),
+    ("task.spec.limits.budget_micro_usd", |t| limits(t).budget_micro_usd = 1_000_000_000_001),
     ("task.spec.limits.budget_micro_usd", |t| limits(t).budget_micro_usd = -1),
     ("task.spec.retry.max_attempts", |t| retry(t).max_attempts = -1),
     ("task.spec.retry.max_attempts", |t| retry(t).max_attempts = 101),
