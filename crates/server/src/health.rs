@@ -221,7 +221,7 @@ impl Health {
                     "notifications do not reach the receiver {receiver}, since {}: {error}",
                     wire::time::rfc3339(since)
                 ),
-                hint: "check its URL and its secret in the file of --notifications; deliveries are retried"
+                hint: "check its URL and its secret in the file of --notifications; what the receiver does not refuse is retried for 24 h"
                     .to_owned(),
             }
         }));

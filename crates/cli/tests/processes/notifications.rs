@@ -29,6 +29,8 @@ enum Behavior {
     Answer(u16),
     /// Refuses the first delivery of each message.
     RefuseOnce,
+    /// Fails with messages of tasks whose alias begins with this, and accepts others.
+    FailWith(&'static str),
     Hang,
 }
 
@@ -130,6 +132,8 @@ async fn serve(
             Behavior::Answer(status) => status,
             Behavior::RefuseOnce if again => 200,
             Behavior::RefuseOnce => 503,
+            Behavior::FailWith(alias) if body.contains(&format!("\"alias\":\"{alias}")) => 500,
+            Behavior::FailWith(_) => 200,
             Behavior::Hang => 0,
         };
         requests.send_modify(|all| all.push(Received { headers, body, status }));
@@ -181,7 +185,7 @@ fn of(kind: &str) -> impl Fn(&Received) -> bool {
 #[tokio::test]
 async fn receivers_are_notified_of_what_they_ask_for() -> Result<()> {
     let hanging = Hook::start(Behavior::Hang).await?;
-    let refusing = Hook::start(Behavior::Answer(403)).await?;
+    let refusing = Hook::start(Behavior::Answer(422)).await?;
     let oncall = Hook::start(Behavior::RefuseOnce).await?;
     let chat = Hook::start(Behavior::Answer(200)).await?;
     let link = "occasions = [\"question\"]\nlink = \"https://console.example/{namespace}/{task}\"";
@@ -263,5 +267,24 @@ async fn killed_control_plane_loses_no_notification() -> Result<()> {
     hook.until(is("four")).await?;
     let after = hook.accepted();
     assert!(after.len() <= before + 2, "at most the last one is repeated: {after:?}");
+    Ok(())
+}
+
+/// Messages with which a receiver fails delay those of no other task.
+#[tokio::test]
+async fn failing_messages_delay_no_others() -> Result<()> {
+    let hook = Hook::start(Behavior::FailWith("poison")).await?;
+    let fixture = start(&[("oncall", "webhook", &hook, "occasions = [\"failed\"]")]).await?;
+    let client = fixture.client()?;
+    tasks::agent(&client, AGENT, tasks::script([]), &[]).await?;
+    let _worker = fixture.worker(AGENT, "w", 8).await?;
+    // More than are sent at a time.
+    for number in 0..41 {
+        let alias = if number == 40 { "sound".to_owned() } else { format!("poison-{number}") };
+        let name =
+            tasks::create(&client, task(&alias, [Step::Fail(v1::ScriptFailure::default())])).await?.name;
+        tasks::ended(&client, &name).await?;
+    }
+    hook.until(|one| one.body.contains("\"alias\":\"sound\"") && one.status == 200).await?;
     Ok(())
 }

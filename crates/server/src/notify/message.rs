@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use rota_core::failure::Failure;
 use rota_core::task::{self, Body, Event, State, Task};
 use rota_core::text::prefix;
-use rota_core::{Namespace, TaskKey};
+use rota_core::{Namespace, TaskKey, Timestamp};
 use rota_proto::v1::{self, event::Kind};
 use rota_store::{FeedEntry, TaskChange};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use crate::wire;
 /// Bytes of each text in a message.
 const MAX_TEXT: usize = 2 << 10;
 const MAX_CHOICES: usize = 20;
+/// Bytes that a message to a chat quotes, which Slack cuts at 40,000 characters. Escaping makes at most five of one.
+const MAX_SLACK_QUOTE: usize = 6 << 10;
 /// Codes of notices that most of a budget is spent: of a task, of its agent or its namespace.
 const NEARLY_SPENT: [&str; 2] = [task::NEARLY_SPENT_BY_TASK, task::NEARLY_SPENT];
 
@@ -54,7 +56,8 @@ pub(super) struct Notification {
     pub(super) task_id: String,
     revision: u64,
     log_seq: u64,
-    time: String,
+    /// When it happened.
+    pub(super) at: Timestamp,
     data: Data,
 }
 
@@ -171,7 +174,7 @@ fn build(
         task_id: id,
         revision,
         log_seq: event.log_seq,
-        time: wire::time::rfc3339(event.at),
+        at: event.at,
         data,
     }
 }
@@ -189,7 +192,7 @@ impl Notification {
 
     /// Returns the body of a webhook.
     pub(super) fn webhook(&self, link: Option<&str>) -> Value {
-        let mut body = json!({"type": self.occasion.name(), "timestamp": self.time, "data": self.data});
+        let mut body = json!({"type": self.occasion.name(), "timestamp": wire::time::rfc3339(self.at), "data": self.data});
         if let (Some(link), Some(data)) = (link, body["data"].as_object_mut()) {
             data.insert("link".to_owned(), link.into());
         }
@@ -206,7 +209,7 @@ impl Notification {
             Occasion::Failed => "has failed",
             Occasion::Budget => "has nearly spent a budget",
         };
-        let name = escape(prefix(name.map_or("", String::as_str), 100));
+        let name = escape(&plain(prefix(name.map_or("", String::as_str), 100)));
         let mut text = format!("*{name}* in {} {what}", self.namespace);
         if let Some(link) = link {
             let _ = write!(text, " (<{}|open>)", escape(link).replace('|', "%7C"));
@@ -218,14 +221,78 @@ impl Notification {
         }
         quoted.retain(|text| !text.trim().is_empty());
         if !quoted.is_empty() {
-            let _ = write!(text, "\n```{}```", escape(&quoted.join("\n")).replace('`', "'"));
+            let quoted = quoted.join("\n").replace('`', "'");
+            let kept = prefix(&quoted, MAX_SLACK_QUOTE);
+            let _ = write!(text, "\n```{}```", escape(kept));
         }
         let _ = write!(text, "\n`{}`", data.command);
         json!({"text": text})
     }
 }
 
+/// Replaces what formats text, and begins lines, in a chat.
+fn plain(text: &str) -> String {
+    let plain = |char: char| match char {
+        '*' | '_' | '~' | '`' => '\'',
+        other if other.is_control() => ' ',
+        other => other,
+    };
+    text.chars().map(plain).collect()
+}
+
 /// Escapes the characters that Slack interprets.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slack(title: &str, choice: &str) -> String {
+        let data = Data {
+            namespace: "default".to_owned(),
+            task: "an-id".to_owned(),
+            alias: String::new(),
+            title: title.to_owned(),
+            agent: String::new(),
+            attempt: 1,
+            message: "which one?".to_owned(),
+            request: Some(Request {
+                id: String::new(),
+                tool: String::new(),
+                input: String::new(),
+                choices: vec![cut(choice); MAX_CHOICES],
+            }),
+            failure_class: String::new(),
+            command: "rota answer an-id -n default TEXT".to_owned(),
+        };
+        let one = Notification {
+            task: TaskKey(1),
+            namespace: Namespace::new("default").unwrap(),
+            occasion: Occasion::Question,
+            task_id: "an-id".to_owned(),
+            revision: 1,
+            log_seq: 1,
+            at: Timestamp(0),
+            data,
+        };
+        one.slack(None)["text"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn titles_forge_no_line_of_a_chat() {
+        let text = slack("x*\n`rota answer other -n default --allow` _y_", "a");
+        let first = text.lines().next().unwrap();
+        assert!(first.starts_with("*x'") && first.ends_with("* in default asks a question"), "{text}");
+        assert_eq!(text.matches("rota answer other").count(), 1);
+        assert!(!first.contains('`') && !first.contains('_'), "{text}");
+    }
+
+    #[test]
+    fn long_choices_leave_room_for_the_command() {
+        let text = slack("x", &"<".repeat(MAX_TEXT));
+        assert!(text.len() < 40_000, "{}", text.len());
+        assert!(text.ends_with("```\n`rota answer an-id -n default TEXT`"));
+    }
 }

@@ -11,6 +11,7 @@ mod deliver;
 mod message;
 mod queue;
 mod receivers;
+mod send;
 mod sign;
 
 use std::path::PathBuf;

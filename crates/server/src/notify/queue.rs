@@ -14,7 +14,7 @@ use crate::store_client::StoreClient;
 
 /// Notifications that wait in memory; further ones are read from the store later.
 const MAX_WAITING: usize = 256;
-/// Revisions without an occasion after which the position moves on.
+/// Revisions without an occasion after which the position is kept.
 const MAX_BEHIND: u64 = 10_000;
 const PAGE: Budget = Budget { entries: 128, bytes: 1 << 20 };
 
@@ -77,8 +77,10 @@ impl Queue {
         Self { inner: Mutex::new(inner), wake: Notify::new() }
     }
 
-    /// Takes in the occasions of a commit, as far as there is room.
-    pub(super) fn observe(&self, revision: u64, wanted: impl Iterator<Item = Arc<Notification>>) {
+    /// Takes in the occasions of a commit, as far as there is room. Returns whether the position has moved on so far without any
+    /// that it is to be kept.
+    #[must_use]
+    pub(super) fn observe(&self, revision: u64, wanted: impl Iterator<Item = Arc<Notification>>) -> bool {
         let mut inner = self.inner.lock();
         inner.observed = inner.observed.max(revision);
         let mut changed = false;
@@ -98,11 +100,12 @@ impl Queue {
         if inner.behind.is_none() {
             inner.reached = inner.reached.max(revision);
         }
-        let idle = inner.observed.saturating_sub(inner.position) > MAX_BEHIND;
+        let moved = inner.position().saturating_sub(inner.position) > MAX_BEHIND;
         drop(inner);
-        if changed || idle {
+        if changed {
             self.wake.notify_one();
         }
+        moved
     }
 
     /// Returns the next notification; waits until there is one.
@@ -165,5 +168,19 @@ impl Queue {
     /// Returns the number of notifications in memory that are not delivered.
     pub(super) fn len(&self) -> usize {
         self.inner.lock().open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_of_quiet_receiver_moves_on() {
+        let queue = Queue::new(7, 7);
+        let moved: Vec<_> = (8..=20_010).filter(|at| queue.observe(*at, std::iter::empty())).collect();
+        assert_eq!(moved.first(), Some(&(7 + MAX_BEHIND + 1)), "it is kept after so many");
+        assert_eq!(queue.position(), 20_010);
+        assert!(!queue.observe(20_011, std::iter::empty()), "it was kept");
     }
 }
