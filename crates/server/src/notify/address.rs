@@ -13,9 +13,25 @@ const METADATA: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
+/// Returns the address of version 4 that a gateway is asked for with an address of version 6: by NAT64 with the prefixes of
+/// RFC 6052 and RFC 8215, or by 6to4.
+fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let join = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Some(Ipv4Addr::new(a, b, c, d))
+    };
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, .., high, low] => join(high, low),
+        [0x2002, high, low, ..] => join(high, low),
+        _ => None,
+    }
+}
+
 /// Whether an address is refused.
 pub(super) fn is_refused(address: IpAddr) -> bool {
     let address = address.to_canonical();
+    let address = embedded(address).map_or(address, IpAddr::V4);
     let local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
@@ -52,6 +68,9 @@ mod tests {
             "169.254.169.254",
             "169.254.170.2",
             "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
             "fe80::1",
             "fd00:ec2::254",
             "100.100.100.200",
@@ -61,7 +80,9 @@ mod tests {
         ] {
             assert!(is_refused(refused.parse().unwrap()), "{refused}");
         }
-        for allowed in ["127.0.0.1", "::1", "10.0.0.7", "192.168.1.9", "fd12::7", "8.8.8.8"] {
+        for allowed in
+            ["127.0.0.1", "::1", "10.0.0.7", "192.168.1.9", "fd12::7", "8.8.8.8", "64:ff9b::808:808"]
+        {
             assert!(!is_refused(allowed.parse().unwrap()), "{allowed}");
         }
     }
