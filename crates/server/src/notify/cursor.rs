@@ -1,5 +1,5 @@
 //! Durable position of a receiver: the revision up to which everything was delivered, in a file of its own. A position that is
-//! too old repeats notifications, and never loses one.
+//! too old repeats notifications, and never loses one. A file that cannot be read as one begins with the next commit.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -56,7 +56,12 @@ impl Cursor {
         let path = dir.join(format!("{name}.{EXTENSION}"));
         let cursor = Self { path: path.clone(), store: snapshot.store };
         let known = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Position>(&bytes).ok(),
+            Ok(bytes) => serde_json::from_slice::<Position>(&bytes)
+                .inspect_err(|error| {
+                    let path = path.display();
+                    tracing::error!(receiver = name, %path, %error, "the position of a receiver is damaged: it gets what happens from now on");
+                })
+                .ok(),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(&path)(error)),
         };
