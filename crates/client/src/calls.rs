@@ -93,6 +93,8 @@ calls! {
     repeat admin.reset_breaker(ResetBreakerRequest) -> v1::ResetBreakerResponse;
     /// Sets or removes the budget of a namespace.
     repeat admin.set_namespace_budget(SetNamespaceBudgetRequest) -> v1::SetNamespaceBudgetResponse;
+    /// Replaces what an agent or a namespace has spent.
+    repeat admin.correct_spending(CorrectSpendingRequest) -> v1::CorrectSpendingResponse;
     /// Returns what agents and namespaces have spent, with their budgets.
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
     /// Issues a token for workers outside of a cluster.

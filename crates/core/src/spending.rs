@@ -245,6 +245,13 @@ impl Account {
         };
     }
 
+    /// Replaces what was spent in the period that contains a time. What an attempt usually costs is learned again: it may come
+    /// from the same mistake.
+    pub fn correct(&mut self, period: Period, micro_usd: i64, now: Timestamp) {
+        *self.book_mut(period) = Spent { period: period.number(now), micro_usd, warned: false };
+        self.usual = 0;
+    }
+
     /// Lets warnings of the current periods come once more, for a changed budget.
     pub fn forget_warnings(&mut self) {
         (self.day.warned, self.month.warned) = (false, false);

@@ -14,8 +14,8 @@ use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp};
 use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
-    Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune, PutAgent,
-    Refused, Reply, Resumed, Store, StoreSpace,
+    AccountKey, Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune,
+    PutAgent, Refused, Reply, Resumed, Store, StoreSpace,
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -233,6 +233,16 @@ impl StoreClient {
         budget: spending::Budget,
     ) -> Result<Arc<Account>, Status> {
         let reply = self.one(Command::PutBudget { namespace, budget }).await?;
+        expect_reply!(reply, Reply::Account(account) => account)
+    }
+
+    /// Replaces what an agent or a namespace has spent today and this month.
+    pub(crate) async fn correct_account(
+        &self,
+        (namespace, scope): AccountKey,
+        [today, this_month]: [Option<i64>; 2],
+    ) -> Result<Arc<Account>, Status> {
+        let reply = self.one(Command::CorrectAccount { namespace, scope, today, this_month }).await?;
         expect_reply!(reply, Reply::Account(account) => account)
     }
 

@@ -53,6 +53,13 @@ pub enum Command {
         namespace: Namespace,
         budget: spending::Budget,
     },
+    /// Replaces what an agent or a namespace has spent today and this month, where the books are wrong.
+    CorrectAccount {
+        namespace: Namespace,
+        scope: spending::Scope,
+        today: Option<i64>,
+        this_month: Option<i64>,
+    },
     /// Agents all of whose workers wait for their credentials, as of now, and since when they do if the engine does not know:
     /// queue timeouts do not count that time.
     HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),

@@ -8,7 +8,7 @@ use rota_proto::v1::{
 };
 use rota_settings::HumanDuration;
 
-use super::budgets::{Budgets, SetBudget};
+use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::storage::{Backup, Prune};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -24,6 +24,7 @@ Examples:
   rota admin reset-breaker coder
   rota admin budgets
   rota -n team-a admin set-budget --daily-usd 50 --monthly-usd 900
+  rota -n team-a admin correct-spending --agent coder --today-usd 3.20
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
   rota admin prune --older-than 7d
   rota admin backup rota.sqlite
@@ -64,6 +65,8 @@ pub enum What {
     Budgets(Budgets),
     /// Set the budget of the namespace, which all its agents share
     SetBudget(SetBudget),
+    /// Correct what the namespace or one of its agents has spent, where a wrong report has spoiled the books
+    CorrectSpending(CorrectSpending),
     /// Print a new token with which workers of an agent open sessions; it is not stored
     CreateWorkerToken(CreateWorkerToken),
     /// Remove the records of tasks that ended some time ago; those that other tasks need stay
@@ -104,6 +107,7 @@ impl Admin {
             },
             What::Budgets(budgets) => budgets.run(context).await,
             What::SetBudget(budget) => budget.run(context).await,
+            What::CorrectSpending(correction) => correction.run(context).await,
             What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
             What::Prune(prune) => prune.run(context).await,
             What::Backup(backup) => backup.run(context).await,

@@ -1,9 +1,9 @@
-//! `rota admin budgets` and `rota admin set-budget`: what agents and namespaces have spent, and what namespaces may spend.
+//! `rota admin budgets`, `set-budget` and `correct-spending`: what agents and namespaces have spent, and what namespaces may spend.
 
 use clap::{Args, ValueEnum};
 use rota_crds::Usd;
 use rota_proto::names;
-use rota_proto::v1::{self, BudgetStatus, SetNamespaceBudgetRequest};
+use rota_proto::v1::{self, BudgetStatus, CorrectSpendingRequest, SetNamespaceBudgetRequest};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -30,6 +30,19 @@ pub struct SetBudget {
     /// Remove the budget of the namespace, which then spends without a limit
     #[arg(long, conflicts_with_all = ["daily_usd", "monthly_usd", "when_exhausted"])]
     none: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CorrectSpending {
+    /// Agent whose spending is corrected [default: the namespace, of all its agents together]
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
+    /// Cost of this day of UTC, in US dollars [default: as it is]
+    #[arg(long, value_name = "USD", required_unless_present = "this_month_usd")]
+    today_usd: Option<Usd>,
+    /// Cost of this month of UTC, in US dollars [default: as it is]
+    #[arg(long, value_name = "USD")]
+    this_month_usd: Option<Usd>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -89,6 +102,37 @@ fn row(one: &BudgetStatus) -> [(String, Paint); 9] {
         plain(output::money(one.usual_micro_usd)),
         (time(one.exhausted_until.as_ref()), Paint::Bad),
     ]
+}
+
+impl CorrectSpending {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let name = match &self.agent {
+            Some(agent) => names::agent(&context.namespace, agent),
+            None => context.parent(false),
+        };
+        let micro = |usd: Option<Usd>| usd.map(|usd| usd.micro);
+        let request = CorrectSpendingRequest {
+            name,
+            spent_today_micro_usd: micro(self.today_usd),
+            spent_this_month_micro_usd: micro(self.this_month_usd),
+        };
+        let status = context.client.correct_spending(request).await?.status.unwrap_or_default();
+        if !context.out.is_human() {
+            context.out.value(&status)?;
+            return Ok(Exit::Ok);
+        }
+        let what = match &self.agent {
+            Some(agent) => format!("agent {agent}"),
+            None => format!("namespace {}", context.namespace),
+        };
+        let usd = |micro| Usd { micro };
+        context.reporter.line(&format!(
+            "spending of {what} corrected: ${} today, ${} this month",
+            usd(status.spent_today_micro_usd),
+            usd(status.spent_this_month_micro_usd)
+        ));
+        Ok(Exit::Ok)
+    }
 }
 
 impl SetBudget {

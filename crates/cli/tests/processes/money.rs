@@ -178,5 +178,9 @@ async fn killed_control_plane_forgets_no_budget() -> Result<()> {
     let money = ["-o", "json", "admin", "set-budget", "--daily-usd", "0.0001", "--when-exhausted", "refuse"];
     let set = fixture.rota(&money).await.success();
     assert!(set.contains("\"spentTodayMicroUsd\": \"60\""), "{set}");
+    let correct = ["admin", "correct-spending", "--today-usd", "0.00002", "--this-month-usd", "1"];
+    fixture.rota(&correct).await.success();
+    let listed = fixture.rota(&["-o", "json", "admin", "budgets"]).await.success();
+    assert!(listed.contains("\"spentThisMonthMicroUsd\": \"1000000\""), "{listed}");
     history::check(&client, true).await?.check()
 }

@@ -1,6 +1,8 @@
 //! Money: usage of live and of superseded attempts, each counted once, and the end of a task whose budget is spent. Knows no
 //! prices.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::apply::Step;
@@ -15,6 +17,13 @@ use crate::{AgentName, Fence, Timestamp, WorkerName};
 
 /// Attempts whose late usage is still counted, the last of each task.
 const MAX_SUPERSEDED: usize = 8;
+
+/// Cost of an attempt beyond which a report is taken as wrong, unless the task may spend more: ten thousand US dollars.
+const MAX_COST: i64 = 10_000_000_000;
+/// Times the budget of a task that its attempts may report before the rest is taken as wrong, and the least such bound: a
+/// hundred US dollars. A message of a model that was in progress may cost more than a small budget.
+const MAX_EXCESS: i64 = 10;
+const MIN_COST_BOUND: i64 = 100_000_000;
 
 /// Why the control plane stops an attempt before its own end. A success that is reported nevertheless stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +60,15 @@ impl Task {
         self.limits.budget_micro_usd.or(self.defaults.budget_micro_usd)
     }
 
+    /// Returns how much of the cost of an attempt is counted, of which `counted` is already.
+    fn max_cost(&self, counted: i64) -> i64 {
+        let of_task = self.budget_micro_usd().map_or(i64::MAX, |budget| {
+            let others = self.total_usage().cost_micro_usd.saturating_sub(counted);
+            budget.saturating_mul(MAX_EXCESS).max(MIN_COST_BOUND).saturating_sub(others)
+        });
+        of_task.min(MAX_COST.max(self.budget_micro_usd().unwrap_or_default())).max(counted)
+    }
+
     /// Returns the failure of a task that has spent its budget.
     pub(super) fn over_budget(&self) -> Option<Failure> {
         let budget = self.budget_micro_usd()?;
@@ -83,11 +101,32 @@ impl Task {
 impl Step<'_> {
     /// Raises the attempt's usage to the reported totals, and records the difference for the commit.
     pub(super) fn record_usage(&mut self, reported: &Usage) {
+        let Some(counted) = self.task.assignment.as_ref().map(|assignment| assignment.usage.cost_micro_usd)
+        else {
+            return;
+        };
+        let reported = self.plausible(reported, counted);
         let Some(assignment) = &mut self.task.assignment else { return };
-        let total = assignment.usage.at_least(reported);
+        let total = assignment.usage.at_least(&reported);
         self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
         assignment.usage = total;
         self.note_spending();
+    }
+
+    /// Returns reported totals of an attempt of which `counted` is known, without a cost that it can hardly have: one report
+    /// of a program is not to spend the money of all others.
+    fn plausible<'a>(&mut self, reported: &'a Usage, counted: i64) -> Cow<'a, Usage> {
+        let most = self.task.max_cost(counted);
+        let cost = reported.cost_micro_usd;
+        if cost <= most {
+            return Cow::Borrowed(reported);
+        }
+        if counted < most {
+            let message =
+                format!("the worker reports a cost of {}, of which {} are counted", usd(cost), usd(most));
+            self.log(self.now, Body::Notice { severity: Severity::High, code: IMPLAUSIBLE.into(), message });
+        }
+        Cow::Owned(Usage { cost_micro_usd: most, ..reported.clone() })
     }
 
     /// Notes in the log, once, that most of the task's budget is spent.
@@ -107,10 +146,14 @@ impl Step<'_> {
     /// Counts what a superseded attempt has used beyond what is counted. Totals of an attempt only grow, so that repeated and
     /// reordered reports count once.
     pub(super) fn record_late_usage(&mut self, attempt: &AttemptRef, reported: &Usage) {
+        let task = &*self.task;
+        let is_it = |one: &Superseded| one.fence == attempt.fence && one.worker == attempt.by.worker;
+        let Some(at) = task.superseded.iter().position(is_it) else { return };
+        let Some(counted) = task.superseded.get(at).map(|late| late.usage.cost_micro_usd) else { return };
+        let reported = self.plausible(reported, counted);
         let task = &mut *self.task;
-        let is_it = |one: &&mut Superseded| one.fence == attempt.fence && one.worker == attempt.by.worker;
-        let Some(late) = task.superseded.iter_mut().find(is_it) else { return };
-        let total = late.usage.at_least(reported);
+        let Some(late) = task.superseded.get_mut(at) else { return };
+        let total = late.usage.at_least(&reported);
         let added = total.minus(&late.usage);
         if added.adds_nothing() {
             return;
@@ -233,6 +276,8 @@ impl Step<'_> {
 
 /// Code of the notice with which a running attempt is stopped.
 pub const STOPPING: &str = "budget_reached";
+/// Code of the notice that a worker has reported a cost that no attempt has.
+const IMPLAUSIBLE: &str = "implausible_cost";
 /// Code of the notice that most of the budget of a task is spent.
 pub const NEARLY_SPENT_BY_TASK: &str = "task_budget_nearly_spent";
 /// Code of the notice that most of the budget of an agent or a namespace is spent.

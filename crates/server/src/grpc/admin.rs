@@ -11,6 +11,7 @@ use rota_proto::names;
 use rota_proto::num;
 use rota_proto::v1::admin_service_server::AdminService;
 use rota_proto::v1::{self, BackgroundTaskState, SystemState};
+use rota_store::Refused;
 use rota_telemetry::{background_tasks, log};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
@@ -26,7 +27,7 @@ use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
-use crate::wire::status::{error, invalid};
+use crate::wire::status::{error, invalid, refused};
 use crate::wire::{budget, check, failure, names as wire, time};
 
 /// Longest log filter that is accepted.
@@ -216,6 +217,48 @@ impl AdminService for Admin {
         let (_, reserved) = self.demand.agents.accounts().get_or_new(&(namespace, Scope::Namespace));
         let status = Some(budget::status(&account, &budget, reserved, now()));
         Ok(Response::new(v1::SetNamespaceBudgetResponse { status }))
+    }
+
+    async fn correct_spending(
+        &self,
+        request: Request<v1::CorrectSpendingRequest>,
+    ) -> Result<Response<v1::CorrectSpendingResponse>, Status> {
+        let request = request.into_inner();
+        let key = wire::account("name", &request.name)?;
+        if let Scope::Agent(agent) = &key.1
+            && !self.demand.agents.contains(&(key.0.clone(), agent.clone()))
+            && self.demand.agents.accounts().get(&key).is_none()
+        {
+            return Err(refused(Refused::NoAgent(agent.clone())));
+        }
+        let fields = [
+            ("spent_today_micro_usd", request.spent_today_micro_usd),
+            ("spent_this_month_micro_usd", request.spent_this_month_micro_usd),
+        ];
+        for (field, spent) in fields {
+            budget::check_spent(field, spent)?;
+        }
+        let spent = fields.map(|(_, spent)| spent);
+        if spent == [None, None] {
+            return Err(invalid("spent_today_micro_usd", "is required, or that of the month"));
+        }
+        let before = self.demand.agents.accounts().get_or_new(&key).0;
+        let account = self.store.correct_account(key.clone(), spent).await?;
+        let ((_, reserved), budget) = self.demand.agents.account(&key);
+        let (before, status) = (
+            budget::status(&before, &budget, reserved, now()),
+            budget::status(&account, &budget, reserved, now()),
+        );
+        tracing::warn!(
+            namespace = %key.0,
+            scope = %key.1,
+            today_before = before.spent_today_micro_usd,
+            this_month_before = before.spent_this_month_micro_usd,
+            today = status.spent_today_micro_usd,
+            this_month = status.spent_this_month_micro_usd,
+            "what was spent was corrected, in millionths of a US dollar"
+        );
+        Ok(Response::new(v1::CorrectSpendingResponse { status: Some(status) }))
     }
 
     async fn list_budgets(

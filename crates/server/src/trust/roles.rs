@@ -101,6 +101,7 @@ mod tests {
                 "SetLogFilter",
                 "ResetBreaker",
                 "SetNamespaceBudget",
+                "CorrectSpending",
                 "ListBudgets",
                 "IssueWorkerToken",
                 "Prune",

@@ -28,6 +28,14 @@ pub(crate) fn check(field: &str, given: Option<&v1::Budget>) -> Result<Budget, S
     })
 }
 
+/// Validates a correction of what was spent.
+pub(crate) fn check_spent(field: &str, given: Option<i64>) -> Result<(), Status> {
+    match given {
+        None | Some(0..=MAX_LIMIT_MICRO_USD) => Ok(()),
+        Some(_) => Err(invalid(field, format!("must be from 0 to {MAX_LIMIT_MICRO_USD}"))),
+    }
+}
+
 fn to_wire(budget: &Budget) -> v1::Budget {
     let when = match budget.when_exhausted {
         WhenExhausted::Queue => v1::WhenExhausted::Queue,

@@ -1,5 +1,6 @@
 //! Parsing of the resource names in requests.
 
+use rota_core::spending::Scope;
 use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 use rota_proto::names;
 use tonic::Status;
@@ -66,6 +67,15 @@ pub(crate) fn alias(field: &str, text: &str) -> Result<String, Status> {
 pub(crate) fn agent(field: &str, name: &str) -> Result<(Namespace, AgentName), Status> {
     let (space, id) = split(field, name, "agents")?;
     Ok((space, agent_id(field, id)?))
+}
+
+/// Parses the name of an agent, or of a namespace, as that of its budget.
+pub(crate) fn account(field: &str, name: &str) -> Result<(Namespace, Scope), Status> {
+    if names::parse_namespace(name).is_some() {
+        return Ok((parent(field, name)?, Scope::Namespace));
+    }
+    let (space, agent) = agent(field, name)?;
+    Ok((space, Scope::Agent(agent)))
 }
 
 pub(crate) fn agent_id(field: &str, id: &str) -> Result<AgentName, Status> {

@@ -212,3 +212,48 @@ async fn tasks_for_any_agent_go_to_one_with_money() -> Result<()> {
     end(&mut other, &assign, 10).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn wrong_report_spoils_no_month() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client().clone();
+    limit(&client, v1::Budget::default()).await?;
+    let monthly = v1::Budget { monthly_micro_usd: 900_000_000, ..Default::default() };
+    limit_namespace(&client, Some(monthly)).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("coder", "w", 2)).await?;
+    let mut task = tasks::task("coder");
+    task.spec.get_or_insert_default().limits.get_or_insert_default().budget_micro_usd = 20_000_000;
+    tasks::create(&client, task).await?;
+    let assign = worker.take().await?;
+    end(&mut worker, &assign, i64::MAX).await?;
+    let name = "namespaces/default".to_owned();
+    let listed = client.all_budgets(&name).await?;
+    assert!(listed.iter().all(|one| one.spent_today_micro_usd == 200_000_000), "{listed:?}");
+    // The namespace has money left. One without a budget of its own may spend it all, and the books can be corrected.
+    create(&client).await?;
+    let assign = worker.take().await?;
+    end(&mut worker, &assign, i64::MAX).await?;
+    let waits = create(&client).await?;
+    waiting(&client, &waits).await?;
+    let correct = |name: &str, today, month| v1::CorrectSpendingRequest {
+        name: name.to_owned(),
+        spent_today_micro_usd: today,
+        spent_this_month_micro_usd: month,
+    };
+    for (request, code) in [
+        (correct(&name, None, None), Code::InvalidArgument),
+        (correct(&name, Some(-1), None), Code::InvalidArgument),
+        (correct("namespaces/default/agents/none", Some(0), None), Code::NotFound),
+    ] {
+        let refused = client.correct_spending(request).await.unwrap_err();
+        assert_eq!(refused.code, code, "{refused:?}");
+    }
+    let corrected = client.correct_spending(correct(AGENT, Some(1), Some(2))).await?.status;
+    let corrected = corrected.context("no status")?;
+    assert_eq!((corrected.spent_today_micro_usd, corrected.spent_this_month_micro_usd), (1, 2));
+    assert_eq!(corrected.usual_micro_usd, 0);
+    client.correct_spending(correct(&name, None, Some(3))).await?;
+    let assign = worker.take().await?;
+    assert!(waits.ends_with(&assign.task_id), "the task continues");
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::spending::{Budget, Scope, WhenExhausted};
+use rota_core::spending::{Budget, Period, Scope, WhenExhausted};
 use rota_core::target::Target;
 use rota_core::task::{Completion, Desired, State, Task, WorkerRef};
 use rota_core::{AgentName, TaskId, WorkerName};
@@ -263,4 +263,27 @@ pub async fn lowered_budget_wakes_nothing(t: &mut Harness) {
         t.batch(Vec::new()).await;
     }
     assert_eq!(t.state(ids[299]).await, State::Queued);
+}
+
+pub async fn corrected_books_wake_tasks(t: &mut Harness) {
+    let worker = start(t, Budget::default(), Budget { monthly: Some(100), ..Budget::default() }).await;
+    learn(t, &worker, 5_000_000_000).await;
+    let id = t.plain().await.id;
+    assert_eq!(claim(t, &worker, 1).await.len(), 0);
+    assert_eq!(wait_of(t, id).await, Some(Scope::Namespace));
+    for (scope, today, this_month) in [
+        (agent(), Some(0), Some(0)),
+        (Scope::Namespace, None, Some(99)),
+        (Scope::Namespace, Some(7), Some(30)),
+    ] {
+        let namespace = namespace("n");
+        let correct = Command::CorrectAccount { namespace, scope, today, this_month };
+        assert!(matches!(t.one(correct).await, Ok(Reply::Account(_))));
+    }
+    t.reopen().await;
+    let (worker, _) = t.hello_again("w", "process 1", Vec::new()).await;
+    let (known, now) = (account(t, Scope::Namespace).await, t.now());
+    assert_eq!([Period::Day, Period::Month].map(|period| known.spent(period, now)), [7, 30]);
+    assert_eq!(account(t, agent()).await.usual, 0, "it is learned again");
+    assert_eq!(claim(t, &worker, 1).await.len(), 1);
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rota_core::failure::{Class, Failure};
-use rota_core::spending::{Account, Budget, BudgetWait, Scope};
+use rota_core::spending::{Account, Budget, BudgetWait, Period, Scope};
 use rota_core::target::Target;
 use rota_core::task::{AttemptOutcome, Command, EndedAttempt, Stopping, Task, Transition};
 use rota_core::usage::usd;
@@ -166,6 +166,22 @@ impl<B: Backend> Engine<B> {
             self.account_mut(&id).budget = budget;
             self.budget_changed(&id, now);
         }
+        Reply::Account(self.account_or_new(&id)).into()
+    }
+
+    /// Replaces what an account has spent today and this month, and lets continue what waits for its budget.
+    pub(super) fn correct_account(
+        &mut self,
+        id: AccountKey,
+        spent: [Option<i64>; 2],
+        now: Timestamp,
+    ) -> Answer {
+        for (period, spent) in Period::ALL.into_iter().zip(spent) {
+            if let Some(spent) = spent {
+                self.account_mut(&id).correct(period, spent, now);
+            }
+        }
+        self.budget_changed(&id, now);
         Reply::Account(self.account_or_new(&id)).into()
     }
 

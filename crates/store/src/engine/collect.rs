@@ -105,7 +105,7 @@ impl<B: Backend> Engine<B> {
                     let key = (namespace.clone(), WaitKey::Credential(*credential));
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
-                Command::DeleteAgent { .. } | Command::PutBudget { .. } => {}
+                Command::DeleteAgent { .. } | Command::PutBudget { .. } | Command::CorrectAccount { .. } => {}
                 // A second one in the same batch finds the rows of the first.
                 Command::Prune(prune) => {
                     load.expired.get_or_insert(ExpiredPage {

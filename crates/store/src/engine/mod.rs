@@ -214,6 +214,9 @@ impl<B: Backend> Engine<B> {
                 self.held.update(held, now);
                 Ok(Ok(Reply::Deleted.into()))
             }
+            Command::CorrectAccount { namespace, scope, today, this_month } => {
+                Ok(Ok(self.correct_account((namespace, scope), [today, this_month], now)))
+            }
             Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget, now))),
             Command::Prune(prune) => self.prune(prune),
         }

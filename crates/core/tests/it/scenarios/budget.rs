@@ -231,5 +231,32 @@ fn absurd_late_usage_stops_the_running_attempt() {
     harness.accept();
     harness.report(1, used(1)).unwrap();
     harness.apply(Command::Report { attempt: old, first: 1, items: used(i64::MAX) });
-    assert_eq!(harness.notices(), [STOPPING]);
+    assert_eq!(harness.notices(), ["implausible_cost", STOPPING]);
+}
+
+#[test]
+fn implausible_costs_are_not_counted() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    for _ in 0..2 {
+        let seq = harness.task.assignment.as_ref().map_or(0, |assignment| assignment.attempt_seq) + 1;
+        harness.report(seq, used(i64::MAX)).unwrap();
+        assert_eq!(harness.task.total_usage().cost_micro_usd, 10_000_000_000);
+    }
+    assert_eq!(harness.notices(), ["implausible_cost"]);
+    // A task with a budget spends no multiple of it.
+    let mut harness = limited(50_000_000);
+    harness.start();
+    let old = harness.live();
+    harness.report(1, used(40_000_000)).unwrap();
+    harness.lose(EPOCH);
+    harness.apply(Command::Report { attempt: old.clone(), first: 2, items: used(i64::MAX) });
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 500_000_000);
+    harness.apply(Command::Report { attempt: old, first: 2, items: used(i64::MAX) });
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 500_000_000);
+    // What a message of a model may cost is counted, however small the budget is.
+    let mut harness = limited(1);
+    harness.start();
+    harness.report(1, used(90_000_000)).unwrap();
+    assert_eq!(harness.task.total_usage().cost_micro_usd, 90_000_000);
 }
