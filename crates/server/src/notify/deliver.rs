@@ -20,7 +20,7 @@ use super::cursor::Cursor;
 use super::message::Notification;
 use super::queue::Queue;
 use super::receivers::{NotificationsError, Receiver};
-use super::send::{About, LONGEST_WAIT, Unsent, client, send};
+use super::send::{About, MAX_WAIT, Unsent, client, send};
 use crate::clock::now;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
@@ -163,7 +163,7 @@ impl Delivery {
         let backoff = ExponentialBuilder::new()
             .with_jitter()
             .with_min_delay(FIRST_WAIT)
-            .with_max_delay(LONGEST_WAIT)
+            .with_max_delay(MAX_WAIT)
             .without_max_times()
             .with_total_delay(Some(GIVE_UP_AFTER.saturating_sub(age).max(MIN_TIME)));
         let (began, refusals) = (Instant::now(), AtomicU32::new(0));

@@ -56,7 +56,7 @@ pub(super) struct Notification {
     pub(super) task_id: String,
     revision: u64,
     log_seq: u64,
-    /// When it happened.
+    /// Time of the occasion, which bounds the attempts to deliver it.
     pub(super) at: Timestamp,
     data: Data,
 }

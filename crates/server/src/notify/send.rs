@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a receiver to answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait that a receiver is granted.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
 /// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 512;
 /// Bytes of a part of a URL that is left out of answers; shorter ones occur by chance.
@@ -38,7 +38,7 @@ pub(super) enum About {
     Message,
     /// The receiver failed while it handled this notification.
     Either,
-    /// The receiver takes none.
+    /// The receiver, its URL or its keys: others fail as well.
     Receiver,
 }
 
@@ -67,7 +67,7 @@ fn about(status: StatusCode) -> About {
     }
 }
 
-/// Sends a notification once.
+/// Sends a notification to its receiver once, without retries.
 pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notification) -> Result<(), Unsent> {
     // Small files, read again so that they can be replaced.
     let files = receiver.clone();
@@ -94,7 +94,7 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
         return Ok(());
     }
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = after.map(Duration::from_secs).map(|after| after.min(LONGEST_WAIT));
+    let after = after.map(Duration::from_secs).map(|after| after.min(MAX_WAIT));
     let text = tokio::time::timeout(CONNECT_TIMEOUT, beginning(response)).await.unwrap_or_default();
     let text = without_url(text, &url);
     let message = if text.is_empty() {

@@ -231,7 +231,7 @@ pub async fn room_is_offered_again_later(t: &mut Harness) {
     let worker = start(t, daily(10), Budget::default()).await;
     let (running, waiting) = three_wait(t, &worker).await;
     succeed(t, &running, 1).await;
-    // The first one has no worker, say.
+    // No worker has taken the first one.
     t.later(Duration::from_secs(61));
     t.tick().await;
     assert_eq!(t.state(waiting[1]).await, State::Queued);
