@@ -98,3 +98,54 @@ fn add(routes: &mut Vec<Route>, call: &MethodDescriptor, rule: &DynamicMessage) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls without an HTTP form: messages in both directions, streams of the client, and contents in parts.
+    const WITHOUT: &[&str] = &["AttachTask", "UploadParts", "DownloadParts", "FindMissingParts", "Backup"];
+
+    #[test]
+    fn every_call_has_a_path() {
+        let pool = crate::pool().unwrap();
+        let routes = Routes::new(&pool).unwrap();
+        let ours = pool.services().filter(|service| service.full_name().starts_with("rota.v1."));
+        for call in ours.flat_map(|service| service.methods().collect::<Vec<_>>()) {
+            let forms: Vec<_> = routes.iter().filter(|route| route.call == call).collect();
+            assert_eq!(forms.is_empty(), WITHOUT.contains(&call.name()), "{}", call.full_name());
+            for route in forms {
+                let variables = route.template.variables.iter().map(|variable| variable.field.as_str());
+                let body = match &route.body {
+                    Body::Field(field) => Some(field.as_str()),
+                    _ => None,
+                };
+                for path in variables.chain(body) {
+                    let mut message = Some(call.input());
+                    for part in path.split('.') {
+                        let field = message.as_ref().and_then(|message| message.get_field_by_name(part));
+                        let field = field.unwrap_or_else(|| panic!("{}: no {path}", call.full_name()));
+                        message = field.kind().as_message().cloned();
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_is_hidden_by_another() {
+        let routes = Routes::new(&crate::pool().unwrap()).unwrap();
+        for route in routes.iter() {
+            let segments = route.template.segments.iter().map(|segment| match segment {
+                crate::template::Segment::Literal(literal) => literal.clone(),
+                crate::template::Segment::Any => "x".to_owned(),
+            });
+            let verb = route.template.verb.iter().map(|verb| format!(":{verb}")).collect::<String>();
+            let path = format!("/{}{verb}", segments.collect::<Vec<_>>().join("/"));
+            match routes.find(&route.method, &path) {
+                Found::Route(found, _) => assert_eq!(found.call, route.call, "{path}"),
+                _ => panic!("{path} is not found"),
+            }
+        }
+    }
+}
