@@ -265,6 +265,32 @@ pub async fn lowered_budget_wakes_nothing(t: &mut Harness) {
     assert_eq!(t.state(ids[299]).await, State::Queued);
 }
 
+pub async fn full_budget_ends_the_wake_up(t: &mut Harness) {
+    let monthly = |limit| Budget { monthly: Some(limit), ..Budget::default() };
+    let worker = start(t, Budget::default(), monthly(100)).await;
+    learn(t, &worker, 100).await;
+    let ids = several(t, 1500).await;
+    for _ in 0..6 {
+        assert_eq!(claim(t, &worker, 1).await.len(), 0);
+    }
+    assert_eq!(wait_of(t, ids[1499]).await, Some(Scope::Namespace));
+    t.commits.clear();
+    // Room for two, as their agent shows.
+    limit_namespace(t, monthly(350)).await;
+    let mut given = claimed(t, &worker).await;
+    for _ in 0..9 {
+        given.extend(claimed(t, &worker).await);
+        t.batch(Vec::new()).await;
+    }
+    assert_eq!(given, ids[..2]);
+    let changes = t.commits.iter().map(|commit| commit.tasks.len()).sum::<usize>();
+    assert!(changes < 1200, "{changes} changes of 1500 tasks");
+    // The end of an attempt wakes the next ones.
+    let task = t.read(given[0]).await;
+    succeed(t, &task, 10).await;
+    assert_eq!(claimed(t, &worker).await.len(), 1);
+}
+
 pub async fn corrected_books_wake_tasks(t: &mut Harness) {
     let worker = start(t, Budget::default(), Budget { monthly: Some(100), ..Budget::default() }).await;
     learn(t, &worker, 5_000_000_000).await;

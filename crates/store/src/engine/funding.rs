@@ -94,6 +94,7 @@ impl<B: Backend> Engine<B> {
                 None => return Ok(Funds::Elsewhere),
             },
         };
+        self.write_set.full.insert((task.namespace.clone(), wait.scope.clone()));
         let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
         Ok(Funds::Waits)
     }

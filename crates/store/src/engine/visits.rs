@@ -252,11 +252,13 @@ impl<B: Backend> Engine<B> {
 
     /// Resumes tasks that wait for a credential, or for a budget, as long as that has room.
     fn visit_lifted(&mut self, number: Option<u64>, waits: WaitsKey, now: Timestamp) -> Result<(), Error> {
-        if let WaitKey::Budget(scope) = &waits.1
-            && self.fundable(&(waits.0.clone(), scope.clone()), now) == 0
-        {
-            self.write_set.pending.finish(number, None);
-            return Ok(());
+        if let WaitKey::Budget(scope) = &waits.1 {
+            let id = (waits.0.clone(), scope.clone());
+            // Those that continued have used the room up: more of them would only return.
+            if self.write_set.full.contains(&id) || self.fundable(&id, now) == 0 {
+                self.write_set.pending.finish(number, None);
+                return Ok(());
+            }
         }
         let resume = match &waits.1 {
             WaitKey::Credential(credential) => Command::QuotaLifted { credential: *credential },

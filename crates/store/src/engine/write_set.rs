@@ -102,6 +102,8 @@ pub(super) struct WriteSet {
     pub(super) cool_down_changes: Vec<CoolDownChange>,
     /// Books that the batch changed.
     pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
+    /// Budgets that had no room for a ready task of the batch.
+    pub(super) full: BTreeSet<AccountKey>,
     /// By how much the batch changes what is reserved, in millionths of a US dollar.
     pub(super) reserved: BTreeMap<AccountKey, i64>,
     /// Open sessions that the batch changed; `None` for an ended one.
