@@ -28,8 +28,8 @@ impl Default for Bounds {
     }
 }
 
-/// Bytes of one event. A session sends one in a message of its own if it has to, which must fit.
-const MAX_EVENT_BYTES: usize = 512 << 10;
+/// Bytes of one event, as the control plane takes them. A message of a session must fit one.
+const MAX_EVENT_BYTES: usize = 256 << 10;
 
 /// Bytes that the attempts of one worker spill together.
 const MAX_WORKER_SPILL: u64 = 1 << 30;
@@ -146,7 +146,7 @@ impl Outbox {
         if size > MAX_EVENT_BYTES {
             let text = format!("an event of {size} bytes was left out: it has more than {MAX_EVENT_BYTES}");
             tracing::warn!(text);
-            event.kind = Some(notice(Severity::Medium, "event_too_large", text));
+            event.kind = Some(notice(Severity::Medium, "report_dropped", text));
             size = event.encoded_len();
         }
         self.tail.push((event, size));

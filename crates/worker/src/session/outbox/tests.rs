@@ -43,7 +43,7 @@ fn events_too_large_become_notices() {
             }
         })
         .collect();
-    assert_eq!(codes, ["1", "event_too_large", "3"]);
+    assert_eq!(codes, ["1", "report_dropped", "3"]);
     assert_eq!(outbox.last(), 3);
 }
 
