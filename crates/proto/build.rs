@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "rota/v1/artifact.proto",
     "rota/v1/event.proto",
     "rota/v1/runtime.proto",
     "rota/v1/task.proto",
+    "rota/v1/workflow.proto",
     "rota/v1/agent.proto",
     "rota/v1/admin.proto",
     "rota/worker/v1/worker.proto",
@@ -37,6 +38,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
         // Rare, and a failure is the error of many calls.
         .boxed(".rota.v1.Failure.limit")
+        // A step with a task is many times as large as one that waits.
+        .boxed(".rota.v1.WorkflowStep.kind.task")
+        .boxed(".rota.v1.WorkflowStep.compensate")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

@@ -8,6 +8,10 @@ use crate::protos::{PACKAGE, comment, ours};
 /// Calls whose response is not what their AIP or `<Rpc>Response` gives, with the message and the reason.
 const RESPONSES: &[(&str, &str, &str)] = &[
     ("CancelTask", "Task", "a state change of a resource returns the resource (AIP-216)"),
+    ("CancelWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
+    ("PauseWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
+    ("ResumeWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
+    ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
     ("RetryTask", "Task", "it creates a resource and returns it, as Create does (AIP-133)"),
 ];
