@@ -11,6 +11,8 @@
 //!   record unchanged.
 //! - [`task::Command`] lists everything that can happen to a task. [`task::Transition`] holds what the store writes (log
 //!   entries, a result) and what readers of commits need (the end of an attempt, a wait in the queue, added usage).
+//! - [`workflow::Workflow`] and [`workflow::Step`] are the records of a workflow, with their own state machine next to that of
+//!   tasks: it counts needs, rounds and items, and knows no expressions.
 //! - [`target::Route`] is the queue on which a ready task waits; [`target::Profile::covers`] matches workers with routes.
 //!   [`rank::rank`] orders the tasks of a queue.
 //! - [`failure::Class`] classifies failures, [`retry::Policy`] decides on retries, and [`breaker::Breaker`] is the circuit
@@ -56,6 +58,9 @@ pub mod task;
 pub mod text;
 pub mod time;
 pub mod usage;
+pub mod workflow;
 
-pub use ids::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, WorkerName};
+pub use ids::{
+    AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, WorkerName, WorkflowId, WorkflowKey,
+};
 pub use time::Timestamp;

@@ -19,7 +19,7 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 
 use crate::{
     Budget, Error, FeedPage, Filter, FollowUp, Page, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
-    WaitKey,
+    WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -71,6 +71,7 @@ pub struct Load {
     /// Tasks that are not on a worker, with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
     pub expired: Option<ExpiredPage>,
+    pub workflows: WorkflowLoad,
 }
 
 impl Load {
@@ -214,6 +215,7 @@ pub struct Loaded {
     /// Due tasks, earliest deadline first.
     pub due: Vec<TaskRow>,
     pub expired: ExpiredRows,
+    pub workflows: WorkflowLoaded,
 }
 
 /// Expired rows of each kind, oldest first.
@@ -279,13 +281,15 @@ pub struct Changes {
     /// New or continued follow-ups, by their number.
     pub follow_ups: Vec<(u64, FollowUp)>,
     pub removed_follow_ups: Vec<u64>,
+    pub workflows: WorkflowChanges,
 }
 
 impl Changes {
     /// Whether space becomes free by it, or a task has ended, now or later: worth the reserve of a full volume.
     pub fn end_something(&self) -> bool {
         let ended = |(task, _): &(Arc<Task>, RouteId)| task.state.is_final();
-        !self.removed.is_empty() || !self.removed_secrets.is_empty() || self.updated.iter().any(ended)
+        !self.workflows.removed.is_empty()
+            || !self.removed.is_empty() || !self.removed_secrets.is_empty() || self.updated.iter().any(ended)
     }
 
     /// Whether there is anything to write.
@@ -321,7 +325,7 @@ impl Changes {
             self.follow_ups.len(),
             self.removed_follow_ups.len(),
         ];
-        counts.into_iter().any(|count| count > 0)
+        counts.into_iter().any(|count| count > 0) || self.workflows.has_rows()
     }
 }
 
@@ -355,6 +359,7 @@ pub trait Reader: Send + Sync + 'static {
     fn newest(&self, alias: &NameKey) -> Result<Option<Task>, Error>;
     fn thread(&self, name: &NameKey) -> Result<Option<Thread>, Error>;
     fn threads(&self, after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
+    fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error>;
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     /// Returns the lists of artifacts with these keys, in order.

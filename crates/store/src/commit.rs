@@ -10,6 +10,7 @@ use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
+use rota_core::workflow::{Step, Workflow};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
 /// Changes of one transaction, with the facts that only the engine sees.
@@ -28,6 +29,9 @@ pub struct Commit {
     pub agents: Vec<AgentChange>,
     pub cool_downs: Vec<CoolDownChange>,
     pub accounts: Vec<AccountChange>,
+    /// Changed workflows and steps, in order of first touch.
+    pub workflows: Vec<Arc<Workflow>>,
+    pub steps: Vec<Arc<Step>>,
     pub routes: Vec<(RouteId, Route)>,
     /// Removed routes, possibly including new ones.
     pub removed_routes: Vec<RouteId>,
@@ -52,6 +56,8 @@ impl Commit {
             && self.agents.is_empty()
             && self.cool_downs.is_empty()
             && self.accounts.is_empty()
+            && self.workflows.is_empty()
+            && self.steps.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty())
     }

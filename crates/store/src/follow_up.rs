@@ -3,10 +3,10 @@
 use rota_core::quota::CredentialId;
 use rota_core::spending::Scope;
 use rota_core::task::State;
-use rota_core::{AgentName, Namespace, TaskId, TaskKey};
+use rota_core::{AgentName, Namespace, TaskId, TaskKey, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{RoutePlace, WaitsKey};
+use crate::{RoutePlace, TaskPlace, WaitsKey};
 
 /// Missing object, credential or budget that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,4 +68,23 @@ pub enum FollowUp {
         /// Where it began, if not at the first place: after the last one it continues at the first, up to here.
         end: Option<RoutePlace>,
     },
+    /// A step of a workflow has ended: the steps that need it, from this index on, have not been notified.
+    StepEnded { workflow: WorkflowKey, step: u32, from: u32 },
+    /// Held steps of a workflow may start.
+    ReleaseSteps { workflow: WorkflowKey },
+    /// A workflow has stopped: started steps from this index on have not been notified.
+    HaltSteps { workflow: WorkflowKey, from: u32 },
+    /// Tasks of a workflow behind this place have not been cancelled, suspended or resumed.
+    StepTasks { workflow: WorkflowKey, after: Option<TaskPlace>, hold: TaskHold },
+    /// A workflow was deleted, or its retention is over: its tasks behind this place, and its own rows, are left.
+    RemoveWorkflow { workflow: WorkflowKey, after: Option<TaskPlace> },
+}
+
+/// What the tasks of a workflow are asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskHold {
+    Cancel,
+    Suspend,
+    Resume,
 }

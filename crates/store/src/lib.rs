@@ -47,6 +47,7 @@ pub mod single_writer;
 mod snapshot;
 mod space;
 mod thread;
+mod workflows;
 
 use std::fs::File;
 
@@ -67,7 +68,7 @@ pub use commit::{
     TaskChange, UsageAdded,
 };
 pub use file_lock::{FileLock, LockError};
-pub use follow_up::{FollowUp, WaitKey};
+pub use follow_up::{FollowUp, TaskHold, WaitKey};
 pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page,
     Prune, PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
@@ -75,6 +76,11 @@ pub use records::{
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
+pub use workflows::{
+    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT,
+    WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
+    WorkflowRows, WorkflowScopedId, place_of, stored_end, stored_task_end,
+};
 
 /// Failure of a store. Nothing of the batch has happened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -135,6 +141,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns threads with later names than `after`, by namespace and name.
     async fn threads(&self, after: NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
+
+    /// Reads workflows, their steps and their tasks.
+    async fn workflows(&self, query: WorkflowQuery) -> Result<WorkflowRows, Error>;
 
     /// Returns the payload of a task.
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;

@@ -10,8 +10,11 @@ use rota_core::failure::Failure;
 use rota_core::quota::CredentialId;
 use rota_core::spending::{self, Account, BudgetWait};
 use rota_core::task::{self, Body, Event, Loss, State, Task, WorkerRef};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
+use rota_core::workflow::{self, Step, Workflow};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName, WorkflowId};
 use serde::{Deserialize, Serialize};
+
+use crate::WorkflowCommand;
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -64,6 +67,7 @@ pub enum Command {
     /// queue timeouts do not count that time.
     HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),
     Prune(Prune),
+    Workflow(Box<WorkflowCommand>),
 }
 
 /// How a cool-down ends, or for whom.
@@ -96,6 +100,7 @@ impl Command {
             Self::Task { command: task::Command::GiveInput { payload, .. }, .. } => payload.len(),
             Self::Task { command: task::Command::KeepArtifacts { list, .. }, .. } => list.len(),
             Self::PutAgent(put) => put.agent.payload.len(),
+            Self::Workflow(command) => command.payload_bytes(),
             _ => 0,
         }
     }
@@ -200,6 +205,12 @@ pub enum Reply {
     Ended(usize),
     Agent(Arc<Agent>),
     Account(Arc<Account>),
+    /// The workflow after the command; with `created`, a new one.
+    Workflow {
+        workflow: Arc<Workflow>,
+        created: bool,
+    },
+    Step(Arc<Step>),
     Deleted,
     Pruned {
         count: usize,
@@ -252,6 +263,11 @@ pub enum Refused {
     /// A budget is spent that refuses new tasks.
     #[error("{} is spent", .0.describe())]
     BudgetSpent(BudgetWait),
+    #[error("workflow {0} does not exist")]
+    NoWorkflow(WorkflowId),
+    /// Rejected by the state machine of workflows.
+    #[error(transparent)]
+    Workflow(workflow::Rejected),
     #[error("the worker has a newer session")]
     Superseded,
     /// Another process has taken the worker's name while it was disconnected.
@@ -303,6 +319,8 @@ pub struct Filter {
     pub alias: Option<String>,
     pub thread: Option<String>,
     pub parent: Option<TaskId>,
+    /// Workflow that created the tasks.
+    pub workflow: Option<WorkflowId>,
     /// Inclusive lower bound of the creation time.
     pub created_after: Option<Timestamp>,
     /// Exclusive upper bound of the creation time.
@@ -323,6 +341,7 @@ impl Filter {
             && self.alias.as_ref().is_none_or(|alias| task.alias.as_ref() == Some(alias))
             && self.thread.as_ref().is_none_or(|thread| task.thread.as_ref() == Some(thread))
             && self.parent.is_none_or(|parent| task.parent == Some(parent))
+            && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)
     }

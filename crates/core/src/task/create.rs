@@ -22,6 +22,7 @@ impl Task {
             owner: String::new(),
             parent: None,
             thread: None,
+            step: None,
             retry_of: None,
             labels: BTreeMap::new(),
             target,

@@ -44,6 +44,7 @@ use crate::rank::{self, Priority};
 use crate::spending::BudgetWait;
 use crate::target::{Route, Target};
 use crate::usage::Usage;
+use crate::workflow::StepRef;
 use crate::{AgentName, Fence, Namespace, TaskId, TaskKey, Timestamp, WorkerName, retry};
 
 /// Time for a worker to accept an assignment, after which the task is queued again.
@@ -138,6 +139,9 @@ pub struct Task {
     /// Thread that it belongs to: its tasks run one after the other, each continuing the conversation of those before it.
     #[serde(default, skip_serializing_if = "none")]
     pub thread: Option<String>,
+    /// Place in the workflow that created it.
+    #[serde(default, skip_serializing_if = "none")]
+    pub step: Option<Box<StepRef>>,
     /// Task that this one repeats.
     #[serde(default, skip_serializing_if = "none")]
     pub retry_of: Option<TaskId>,

@@ -6,3 +6,4 @@ mod harness;
 mod properties;
 mod scenarios;
 mod table;
+mod workflow;

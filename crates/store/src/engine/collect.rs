@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rota_core::task::{self, DependencyKey, State, Task};
+use rota_core::workflow::Step;
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::Engine;
@@ -14,7 +15,7 @@ use super::threads;
 use super::write_set::Found;
 use crate::{
     Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, ScopedId,
-    SessionKey, StateRow, Stored, TaskRow, Thread, WaitKey, WaitsPage,
+    SessionKey, StateRow, Stored, TaskRow, Thread, WaitKey, WaitsPage, WorkflowLoad, WorkflowLoaded,
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
@@ -55,6 +56,16 @@ pub(super) struct Pages {
     pub(super) dependents: Vec<Vec<TaskKey>>,
     /// With the rank of each.
     pub(super) ready: Vec<Vec<(i64, TaskKey)>>,
+    /// Indexes of steps that need another one, with whether they run although that has not succeeded.
+    pub(super) needing: Vec<Vec<(u32, bool)>>,
+    pub(super) held: Vec<Vec<u32>>,
+    pub(super) active: Vec<Vec<u32>>,
+    pub(super) step_tasks: Vec<Vec<TaskRow>>,
+}
+
+fn indexes(pages: &[Vec<Stored<Step>>]) -> Vec<Vec<u32>> {
+    let index = |step: &Stored<Step>| step.as_ref().ok().map(|step| step.index);
+    pages.iter().map(|page| page.iter().filter_map(index).collect()).collect()
 }
 
 impl<B: Backend> Engine<B> {
@@ -82,6 +93,7 @@ impl<B: Backend> Engine<B> {
                 Command::Tick { limit } => {
                     let most = load.due.map_or(0, |(_, most)| most);
                     load.due = Some((now, most.max(*limit)));
+                    load.workflows.due = load.due;
                     for key in self.memory.due(now, *limit, &self.absent) {
                         self.collect_end(key, &mut load);
                     }
@@ -115,7 +127,10 @@ impl<B: Backend> Engine<B> {
                         limit: prune.limit,
                         logs: MAX_LOGS,
                     });
+                    let before = prune.ended_before.map(|before| (before, prune.limit));
+                    load.workflows.expired = load.workflows.expired.or(before);
                 }
+                Command::Workflow(command) => self.collect_workflow(command, &mut load),
             }
         }
         let claimed = slots.into_iter().filter(|(_, wanted)| *wanted > 0);
@@ -133,10 +148,19 @@ impl<B: Backend> Engine<B> {
         load.waits.dedup();
         load.dependents.sort_unstable_by_key(|page| page.task);
         load.dependents.dedup();
+        let WorkflowLoad { keys, ids, names, steps, .. } = &mut load.workflows;
+        keys.sort_unstable();
+        keys.dedup();
+        ids.sort_unstable_by(|a, b| (&a.0, a.1.0).cmp(&(&b.0, b.1.0)));
+        ids.dedup();
+        names.sort_unstable();
+        names.dedup();
+        steps.sort_unstable();
+        steps.dedup();
         load
     }
 
-    fn collect_create(&self, create: &Create, load: &mut Load) {
+    pub(super) fn collect_create(&self, create: &Create, load: &mut Load) {
         let task = &create.task;
         let find = |id| (self.memory.find(&id).is_none()).then_some(id);
         // No other task names an id that was chosen at random for this creation.
@@ -161,6 +185,9 @@ impl<B: Backend> Engine<B> {
 
     /// Adds what the end of a task on a worker needs.
     fn collect_end(&self, key: TaskKey, load: &mut Load) {
+        if let Some(step) = self.memory.get(key).and_then(|live| live.task.step.as_ref()) {
+            Self::collect_step(step, load);
+        }
         // Complete records: the others are loaded when they are visited.
         if load.dependents.len() < MAX_FOLLOW_UPS / FIRST_DEPENDENTS
             && self.memory.get(key).is_some_and(|live| live.has_dependents)
@@ -188,6 +215,7 @@ impl<B: Backend> Engine<B> {
 
     fn learn(&mut self, load: &Load, loaded: Loaded) -> Pages {
         let mut pages = Pages::default();
+        self.learn_workflows(load, loaded.workflows, &mut pages);
         for (id, row) in loaded.ids {
             let found = match &row.task {
                 _ if self.write_set.removed.contains(&row.key) => Found::Absent,
@@ -254,6 +282,15 @@ impl<B: Backend> Engine<B> {
         pages
     }
 
+    fn learn_workflows(&mut self, load: &Load, mut loaded: WorkflowLoaded, pages: &mut Pages) {
+        let needing = |(step, goes_on): &(Stored<Step>, bool)| Some((step.as_ref().ok()?.index, *goes_on));
+        pages.needing =
+            loaded.dependents.iter().map(|page| page.iter().filter_map(needing).collect()).collect();
+        (pages.held, pages.active) = (indexes(&loaded.held), indexes(&loaded.active));
+        pages.step_tasks = std::mem::take(&mut loaded.tasks);
+        self.write_set.workflows.learn(&load.workflows, &mut loaded);
+    }
+
     fn learn_threads(&mut self, load: &Load, rows: Vec<(NameKey, Stored<Thread>)>) {
         for (name, row) in rows {
             match row {
@@ -305,7 +342,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Takes a stored record into the batch, unless the batch or memory has it.
-    fn receive(&mut self, row: TaskRow) {
+    pub(super) fn receive(&mut self, row: TaskRow) {
         if self.knows(row.key) {
             return;
         }

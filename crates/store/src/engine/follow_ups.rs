@@ -59,7 +59,12 @@ impl StoredFollowUps {
                 FollowUp::Ended { .. }
                 | FollowUp::Cycle { .. }
                 | FollowUp::Lifted { .. }
-                | FollowUp::Funded { .. } => {}
+                | FollowUp::Funded { .. }
+                | FollowUp::StepEnded { .. }
+                | FollowUp::ReleaseSteps { .. }
+                | FollowUp::HaltSteps { .. }
+                | FollowUp::StepTasks { .. }
+                | FollowUp::RemoveWorkflow { .. } => {}
             }
             self.by_number.insert(number, follow_up);
         }
@@ -75,7 +80,12 @@ impl StoredFollowUps {
             FollowUp::Ended { .. }
             | FollowUp::Cycle { .. }
             | FollowUp::Lifted { .. }
-            | FollowUp::Funded { .. } => {}
+            | FollowUp::Funded { .. }
+            | FollowUp::StepEnded { .. }
+            | FollowUp::ReleaseSteps { .. }
+            | FollowUp::HaltSteps { .. }
+            | FollowUp::StepTasks { .. }
+            | FollowUp::RemoveWorkflow { .. } => {}
         }
         Some(follow_up)
     }
@@ -158,6 +168,10 @@ impl<B: Backend> Engine<B> {
             while let Some((key, command)) = self.write_set.next.pop_front() {
                 // One that no longer applies, for example to a cancelled dependent, is dropped.
                 let _ = self.apply(key, command, now)?;
+            }
+            if !self.write_set.workflows.calls.is_empty() {
+                self.call_steps(now)?;
+                continue;
             }
             if self.write_set.pending.queue.is_empty() || self.write_set.pending.budget == 0 {
                 return Ok(());

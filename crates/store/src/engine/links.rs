@@ -80,6 +80,9 @@ impl<B: Backend> Engine<B> {
         if entry.task.thread.is_some() {
             self.write_set.ended_in_threads.push(key);
         }
+        if let Some(step) = entry.task.step.clone() {
+            self.step_task_ended(&step, state);
+        }
         if needs {
             self.write_set.changes.removed_dependents.push(key);
         }

@@ -29,6 +29,8 @@ mod quota;
 mod sessions;
 mod threads;
 mod visits;
+mod workflow_visits;
+mod workflows;
 mod write_set;
 
 use std::collections::HashSet;
@@ -218,7 +220,8 @@ impl<B: Backend> Engine<B> {
                 Ok(Ok(self.correct_account((namespace, scope), [today, this_month], now)))
             }
             Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget, now))),
-            Command::Prune(prune) => self.prune(prune),
+            Command::Prune(prune) => self.prune(prune, now),
+            Command::Workflow(command) => self.workflow_command(*command, now),
         }
     }
 
@@ -236,7 +239,7 @@ impl<B: Backend> Engine<B> {
         let mut due = self.memory.due(now, limit, &self.absent);
         due.extend(self.write_set.due.take().unwrap_or_default());
         due.truncate(limit);
-        let count = due.len();
+        let mut count = due.len();
         for key in due {
             // The agent may have raised a limit by which the task would fail, and not reached it yet.
             let agent = self
@@ -256,6 +259,7 @@ impl<B: Backend> Engine<B> {
             let _ = self.apply(key, task::Command::Tick { away }, now)?;
         }
         self.offer_unused_room(now);
+        count += self.tick_workflows(now)?;
         Ok(Ok(Reply::Ticked(count).into()))
     }
 

@@ -36,7 +36,7 @@ fn waited_for(task: &Task) -> impl Iterator<Item = WaitKey> {
 }
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn prune(&mut self, prune: Prune) -> Result<Result<Answer, Refused>, Error> {
+    pub(super) fn prune(&mut self, prune: Prune, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
         let Some(expired) = self.write_set.expired.take() else {
             // A second one in the same batch: the next batch continues where the first has ended.
             return Ok(Ok(Reply::Pruned { count: 0, more: true }.into()));
@@ -71,6 +71,9 @@ impl<B: Backend> Engine<B> {
         let (routes, route) =
             if next.is_some() { (0, self.prune_cursor.route) } else { self.prune_routes(prune.limit)? };
         count += tasks + routes;
+        let workflows = self.prune_workflows(now)?;
+        count += workflows;
+        let more = more || workflows >= prune.limit;
         let more = more || next.is_some() || routes >= prune.limit;
         self.write_set.prune_cursor = Some(PruneCursor { route, expired: next });
         Ok(Ok(Reply::Pruned { count, more }.into()))
@@ -101,7 +104,7 @@ impl<B: Backend> Engine<B> {
         (count, last.filter(|_| more))
     }
 
-    fn remove(&mut self, task: Arc<Task>) {
+    pub(super) fn remove(&mut self, task: Arc<Task>) {
         let changes = &mut self.write_set.changes;
         let waits = waited_for(&task).map(|key| ((task.namespace.clone(), key), task.key));
         changes.removed_waits.extend(waits);

@@ -20,6 +20,7 @@ use super::follow_ups::Pending;
 use super::memory::Live;
 use super::prune::PruneCursor;
 use super::queue::{Queue, place};
+use super::workflows::WorkflowSet;
 use super::{AgentKey, Engine, KeyMap, KeySet};
 use crate::{
     AccountKey, AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows,
@@ -88,6 +89,7 @@ pub(super) struct WriteSet {
     pub(super) waits: Waiting,
     /// Dependents of tasks that commands of the batch may end.
     pub(super) dependents: KeyMap<Vec<TaskKey>>,
+    pub(super) workflows: WorkflowSet,
     /// Due tasks that are not on workers, earliest deadline first; `None` if not loaded.
     pub(super) due: Option<Vec<TaskKey>>,
     /// What a prune found; `None` if not loaded.
@@ -138,7 +140,7 @@ impl WriteSet {
     }
 
     /// Takes the next revision, for a first change of a record.
-    fn next_revision(&mut self) -> u64 {
+    pub(super) fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
     }

@@ -162,6 +162,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
         self.read(move |reads| reads.threads(&after, limit)).await
     }
 
+    async fn workflows(&self, query: WorkflowQuery) -> Result<WorkflowRows, Error> {
+        self.read(move |reads| reads.workflows(&query)).await
+    }
+
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
         self.read(move |reads| reads.payload(key)).await
     }

@@ -1,0 +1,318 @@
+//! Commands on steps.
+
+use super::{
+    COMPENSATION, Change, Follow, Kind, Rejected, State, Step, StepCommand, StepState, TaskEnd, Workflow,
+    message,
+};
+use crate::Timestamp;
+
+const STOPPED: &str = "the workflow has stopped";
+
+/// One command on a step.
+struct Move<'a> {
+    workflow: &'a mut Workflow,
+    step: &'a mut Step,
+    now: Timestamp,
+    out: Change,
+}
+
+impl Workflow {
+    /// Executes a command on a step of this workflow. A rejected command changes nothing.
+    pub fn apply_to(
+        &mut self,
+        step: &mut Step,
+        command: StepCommand,
+        now: Timestamp,
+    ) -> Result<Change, Rejected> {
+        let mut step_move = Move { workflow: self, step, now, out: Change::default() };
+        step_move.apply(command)?;
+        Ok(step_move.out)
+    }
+}
+
+impl Move<'_> {
+    fn apply(&mut self, command: StepCommand) -> Result<(), Rejected> {
+        let state = self.step.state;
+        match command {
+            StepCommand::NeedEnded { satisfied } => self.need_ended(satisfied),
+            StepCommand::Release => {
+                if state == StepState::Held {
+                    self.workflow.start_or_hold(self.step, self.now);
+                }
+            }
+            StepCommand::Skip => {
+                self.is_current(StepState::Ready, 1)?;
+                self.step.by_condition = true;
+                self.end(StepState::Skipped, "its condition does not hold");
+            }
+            StepCommand::Start { round, total, parallel, prompt } => {
+                self.is_current(StepState::Ready, round)?;
+                if self.workflow.is_phase_of(self.step) {
+                    self.start(total, parallel, prompt);
+                } else {
+                    self.halt();
+                }
+            }
+            StepCommand::Created { count } => {
+                self.step.created = self.step.created.saturating_add(count).min(self.step.total);
+            }
+            StepCommand::Fail { round, message } => {
+                if !state.is_active() || round != self.step.round {
+                    return Err(Rejected::Outdated);
+                }
+                self.fail(&message);
+            }
+            StepCommand::TaskEnded { round: COMPENSATION, end } => {
+                if self.step.compensation == Some(StepState::Running) {
+                    self.compensated(end == TaskEnd::Succeeded);
+                }
+            }
+            StepCommand::TaskEnded { round, end } => {
+                if state == StepState::Running && round == self.step.round {
+                    self.task_ended(end);
+                }
+            }
+            StepCommand::Finish { round, again } => {
+                self.is_current(StepState::Ending, round)?;
+                if again { self.repeat() } else { self.end(StepState::Succeeded, "") }
+            }
+            StepCommand::Decide { approves, message } => {
+                if !matches!(self.step.kind, Kind::Approval { .. }) {
+                    return Err(Rejected::NoApproval);
+                }
+                if state != StepState::Running {
+                    return Err(Rejected::State(state));
+                }
+                if approves {
+                    self.close(&message);
+                } else {
+                    self.end(StepState::Failed, &message);
+                }
+            }
+            StepCommand::Signal => {
+                if !matches!(self.step.kind, Kind::Signal { .. }) {
+                    return Err(Rejected::NoSignal);
+                }
+                if state.is_final() || self.step.signalled {
+                    return Err(Rejected::State(state));
+                }
+                self.step.signalled = true;
+                if state == StepState::Running {
+                    self.close("");
+                }
+            }
+            StepCommand::Tick => self.tick(),
+            StepCommand::Halt => self.halt(),
+            StepCommand::Compensate => {
+                if self.workflow.state == State::Compensating
+                    && state == StepState::Succeeded
+                    && self.step.compensation.is_none()
+                {
+                    self.step.compensation = Some(StepState::Ready);
+                }
+            }
+            StepCommand::CompensationCreated => {
+                self.compensates()?;
+                self.step.compensation = Some(StepState::Running);
+            }
+            StepCommand::CompensationFailed { message: why } => {
+                self.compensates()?;
+                self.step.message = message(&why);
+                self.compensated(false);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_current(&self, state: StepState, round: u32) -> Result<(), Rejected> {
+        if self.step.state == state && self.step.round == round { Ok(()) } else { Err(Rejected::Outdated) }
+    }
+
+    fn compensates(&self) -> Result<(), Rejected> {
+        let ready = self.step.compensation == Some(StepState::Ready);
+        if ready { Ok(()) } else { Err(Rejected::Outdated) }
+    }
+
+    fn need_ended(&mut self, satisfied: bool) {
+        if self.step.state != StepState::Waiting {
+            return;
+        }
+        self.step.needs = self.step.needs.saturating_sub(1);
+        self.step.doomed |= !satisfied;
+        // After the phase it never starts.
+        if self.step.needs > 0 || !self.workflow.is_phase_of(self.step) {
+            return;
+        }
+        if self.step.doomed {
+            self.end(StepState::Skipped, "a step that it needs has not succeeded");
+        } else {
+            self.workflow.start_or_hold(self.step, self.now);
+        }
+    }
+
+    fn start(&mut self, total: u32, parallel: u32, prompt: String) {
+        self.step.state = StepState::Running;
+        let due = match self.step.kind {
+            Kind::Task => {
+                (self.step.total, self.step.parallel) = (total, parallel);
+                if total == 0 {
+                    self.close("");
+                }
+                return;
+            }
+            Kind::Approval { deadline, .. } => {
+                self.step.prompt = prompt;
+                deadline
+            }
+            Kind::Sleep { duration } => Some(duration),
+            Kind::Signal { .. } if self.step.signalled => return self.close(""),
+            Kind::Signal { timeout } => timeout,
+        };
+        self.step.due = due.map(|due| self.now + due);
+    }
+
+    fn task_ended(&mut self, end: TaskEnd) {
+        match end {
+            TaskEnd::Succeeded => self.step.succeeded += 1,
+            TaskEnd::Failed => self.step.failed += 1,
+            TaskEnd::Cancelled => {
+                self.step.failed += 1;
+                self.step.cancelled += 1;
+            }
+        }
+        if self.step.open() == 0 && (self.step.created == self.step.total || self.step.halted) {
+            self.all_ended();
+        }
+    }
+
+    /// Continues after the last task of a round.
+    fn all_ended(&mut self) {
+        let Step { failed, cancelled, total, created, .. } = *self.step;
+        if self.step.doomed {
+            let why = self.step.message.clone();
+            self.end(StepState::Failed, &why);
+        } else if failed > cancelled {
+            let why = if total == 1 {
+                "its task has failed".to_owned()
+            } else {
+                format!("{failed} of {total} tasks have not succeeded")
+            };
+            self.end(StepState::Failed, &why);
+        } else if failed > 0 {
+            self.end(StepState::Cancelled, "a task of it was cancelled");
+        } else if created < total {
+            self.end(StepState::Cancelled, STOPPED);
+        } else {
+            self.close("");
+        }
+    }
+
+    /// Ends a round that has succeeded.
+    fn close(&mut self, why: &str) {
+        self.step.due = None;
+        if self.step.evaluates_end {
+            self.step.state = StepState::Ending;
+        } else {
+            self.end(StepState::Succeeded, why);
+        }
+    }
+
+    fn repeat(&mut self) {
+        let step = &mut *self.step;
+        if step.round >= step.max_rounds {
+            let why = format!("its condition does not hold after {} rounds", step.round);
+            return self.end(StepState::Failed, &why);
+        }
+        if step.halted || !self.workflow.is_phase_of(step) {
+            return self.end(StepState::Cancelled, STOPPED);
+        }
+        step.state = StepState::Ready;
+        step.round += 1;
+        (step.total, step.created, step.succeeded, step.failed, step.cancelled) = (0, 0, 0, 0, 0);
+        step.signalled = false;
+    }
+
+    /// Fails the step, once its tasks have ended.
+    fn fail(&mut self, why: &str) {
+        if self.step.open() == 0 {
+            return self.end(StepState::Failed, why);
+        }
+        self.step.halted = true;
+        self.step.doomed = true;
+        self.step.message = message(why);
+    }
+
+    fn tick(&mut self) {
+        if self.step.state != StepState::Running || self.step.due.is_none_or(|due| due > self.now) {
+            return;
+        }
+        match self.step.kind {
+            Kind::Sleep { .. } => self.close(""),
+            Kind::Approval { approves: true, .. } => {
+                self.close("approved, since there was no decision in time")
+            }
+            Kind::Approval { .. } => {
+                self.end(StepState::Failed, "rejected, since there was no decision in time")
+            }
+            Kind::Signal { .. } => self.end(StepState::Failed, "the signal has not arrived in time"),
+            Kind::Task => {}
+        }
+    }
+
+    fn halt(&mut self) {
+        match self.step.state {
+            StepState::Ready if self.step.round == 1 => self.end(StepState::Skipped, STOPPED),
+            StepState::Ready => self.end(StepState::Cancelled, STOPPED),
+            StepState::Running if self.step.kind == Kind::Task => {
+                self.step.halted = true;
+                if self.step.open() == 0 {
+                    self.all_ended();
+                }
+            }
+            StepState::Running => self.end(StepState::Cancelled, STOPPED),
+            _ => {}
+        }
+    }
+
+    fn compensated(&mut self, succeeded: bool) {
+        if !succeeded && self.step.message.is_empty() {
+            "its compensation has failed".clone_into(&mut self.step.message);
+        }
+        let state = if succeeded { StepState::Succeeded } else { StepState::Failed };
+        self.step.compensation = Some(state);
+        self.workflow.compensated(self.step, succeeded, &mut self.out, self.now);
+    }
+
+    fn end(&mut self, state: StepState, why: &str) {
+        let (workflow, step) = (&mut *self.workflow, &mut *self.step);
+        if step.state.is_active() {
+            workflow.active = workflow.active.saturating_sub(1);
+        }
+        step.state = state;
+        step.message = message(why);
+        step.due = None;
+        step.ended_at = Some(self.now);
+        let open = if step.finally { &mut workflow.finals_open } else { &mut workflow.main_open };
+        *open = open.saturating_sub(1);
+        match state {
+            StepState::Succeeded => {
+                workflow.succeeded += 1;
+                if step.compensates && !step.finally {
+                    step.previous = workflow.last_completed.replace(step.index);
+                }
+            }
+            StepState::Failed => workflow.failed += 1,
+            _ => workflow.skipped += 1,
+        }
+        if matches!(state, StepState::Failed | StepState::Cancelled) {
+            workflow.blame(&step.name, &format!("step {}: {}", step.name, step.message));
+            if step.stops {
+                workflow.stop(false, &mut self.out);
+            }
+        }
+        if step.has_dependents && workflow.is_phase_of(step) {
+            self.out.follow.push(Follow::Ended { step: step.index });
+        }
+        workflow.advance(&mut self.out, self.now);
+    }
+}

@@ -1,0 +1,134 @@
+//! Commands on workflows and steps, and what follows from them.
+
+use super::{State, StepState};
+
+/// Command on a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// No further step starts. With `suspend`, tasks that have not started are suspended.
+    Pause {
+        suspend: bool,
+    },
+    Resume,
+    Cancel {
+        reason: String,
+    },
+    /// Its deadline may have passed.
+    Tick,
+    /// The driver has evaluated its outputs, or why they cannot be.
+    Conclude(Result<(), String>),
+    Delete,
+}
+
+/// Command on a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepCommand {
+    /// A step that it needs has ended: whether it satisfies the need.
+    NeedEnded {
+        satisfied: bool,
+    },
+    /// The workflow may have room for it.
+    Release,
+    /// Its condition does not hold.
+    Skip,
+    /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
+    /// and the question of an approval.
+    Start {
+        round: u32,
+        total: u32,
+        parallel: u32,
+        prompt: String,
+    },
+    /// The next tasks of the round were created.
+    Created {
+        count: u32,
+    },
+    /// An expression cannot be evaluated, or a task cannot be created.
+    Fail {
+        round: u32,
+        message: String,
+    },
+    /// A task of it has ended.
+    TaskEnded {
+        round: u32,
+        end: TaskEnd,
+    },
+    /// The driver has evaluated its end: outputs are stored, or another round follows.
+    Finish {
+        round: u32,
+        again: bool,
+    },
+    /// A person has decided.
+    Decide {
+        approves: bool,
+        message: String,
+    },
+    Signal,
+    /// Its deadline may have passed.
+    Tick,
+    /// The workflow has stopped.
+    Halt,
+    /// Its effects are to be reversed.
+    Compensate,
+    /// The task that compensates it was created.
+    CompensationCreated,
+    /// The task that compensates it cannot be created.
+    CompensationFailed {
+        message: String,
+    },
+}
+
+/// How a task of a step has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskEnd {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// Consequence for other steps or tasks of the workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// The step has ended: steps that need it take notice.
+    Ended {
+        step: u32,
+    },
+    /// Held steps may start.
+    Release,
+    /// Started steps take notice that the workflow stops.
+    Halt,
+    /// Tasks that have not ended are cancelled, or suspended, or resumed.
+    CancelTasks,
+    SuspendTasks,
+    ResumeTasks,
+    /// A step is compensated.
+    Compensate {
+        step: u32,
+    },
+    /// Its rows are removed.
+    Remove,
+}
+
+/// What a command has changed besides the records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    pub follow: Vec<Follow>,
+}
+
+/// Why a command has changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    #[error("the workflow has already ended in state {}", .0.name())]
+    Final(State),
+    #[error("the workflow has not ended")]
+    Unended,
+    #[error("not possible while the step is {}", .0.name())]
+    State(StepState),
+    /// Evaluated for an earlier state of the step.
+    #[error("outdated")]
+    Outdated,
+    #[error("the step waits for no decision")]
+    NoApproval,
+    #[error("the step waits for no signal")]
+    NoSignal,
+}

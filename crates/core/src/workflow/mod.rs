@@ -1,0 +1,402 @@
+//! Records of a workflow and of its steps, with their state machine. It counts needs, rounds and items, applies failure
+//! policies, and orders compensation. Knows no expressions: what must be evaluated is asked of a driver
+//! ([`Step::needs_driver`]), whose answers are [`StepCommand`]s.
+//!
+//! A command changes one workflow and at most one of its steps. What follows for other steps is a list of [`Follow`]s: the
+//! store executes them, each in work proportional to the edges of one step, over as many commits as it takes.
+
+mod apply;
+mod command;
+mod phases;
+mod state;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
+pub use state::{State, StepState};
+
+use crate::task::Trace;
+use crate::{Namespace, TaskId, Timestamp, WorkflowId, WorkflowKey};
+
+/// Largest number of steps of a workflow.
+pub const MAX_STEPS: usize = 10_000;
+/// Largest number of items of a fan-out.
+pub const MAX_ITEMS: u32 = 10_000;
+/// Tasks that one commit creates for a step.
+pub const MAX_TASKS_PER_COMMIT: usize = 256;
+/// Longest message of a record, in bytes.
+const MAX_MESSAGE: usize = 1024;
+/// Round of the tasks that compensate a step. Rounds of its own tasks begin with 1.
+pub const COMPENSATION: u32 = 0;
+
+fn none<T>(value: &Option<T>) -> bool {
+    value.is_none()
+}
+
+fn no(value: &bool) -> bool {
+    !value
+}
+
+fn zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// Place of a task in a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRef {
+    pub workflow: WorkflowKey,
+    pub id: WorkflowId,
+    pub step: u32,
+    pub name: String,
+    /// From 1; [`COMPENSATION`] if it compensates the step.
+    pub round: u32,
+    pub item: u32,
+}
+
+/// Why a workflow does not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// Key under which the store has it; zero before its creation.
+    #[serde(skip)]
+    pub key: WorkflowKey,
+    pub id: WorkflowId,
+    pub namespace: Namespace,
+    /// Short name chosen by the caller; names the newest workflow that has it.
+    #[serde(default, skip_serializing_if = "none")]
+    pub alias: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "none")]
+    pub rerun_of: Option<WorkflowId>,
+    /// Parent of the traces of its tasks.
+    pub trace: Trace,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "none")]
+    pub ended_at: Option<Timestamp>,
+    /// Time from its creation after which it fails.
+    #[serde(default, skip_serializing_if = "none")]
+    pub timeout: Option<Duration>,
+    /// Steps that may run at the same time; zero means no limit.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub max_parallel: u32,
+    /// Whether completed steps are compensated if it does not succeed.
+    #[serde(default, skip_serializing_if = "no")]
+    pub compensates: bool,
+    /// Whether its outputs are evaluated once it has succeeded.
+    #[serde(default, skip_serializing_if = "no")]
+    pub has_outputs: bool,
+    pub state: State,
+    #[serde(default, skip_serializing_if = "no")]
+    pub paused: bool,
+    /// Whether its cancellation was requested.
+    #[serde(default, skip_serializing_if = "no")]
+    pub cancelled: bool,
+    #[serde(default, skip_serializing_if = "none")]
+    pub outcome: Option<Outcome>,
+    #[serde(default, skip_serializing_if = "no")]
+    pub compensation_failed: bool,
+    /// What has failed, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The step that failed first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed_step: String,
+    /// Steps without finally-steps, and finally-steps, which have the last indexes.
+    pub main: u32,
+    pub finals: u32,
+    /// Those of them that have not ended.
+    pub main_open: u32,
+    pub finals_open: u32,
+    /// Steps of the current phase that are READY, RUNNING or ENDING.
+    #[serde(default)]
+    pub active: u32,
+    /// Main steps, or finally-steps, that are HELD.
+    #[serde(default)]
+    pub main_held: u32,
+    #[serde(default)]
+    pub finals_held: u32,
+    #[serde(default)]
+    pub succeeded: u32,
+    #[serde(default)]
+    pub failed: u32,
+    #[serde(default)]
+    pub skipped: u32,
+    /// Step that has succeeded last, of those with a compensation that was not executed: the top of a stack, which
+    /// [`Step::previous`] links.
+    #[serde(default, skip_serializing_if = "none")]
+    pub last_completed: Option<u32>,
+    /// Whether it was cancelled while its finally-steps ran: no further one starts.
+    #[serde(default, skip_serializing_if = "no")]
+    pub finals_halted: bool,
+    /// Whether it was deleted: its rows are being removed.
+    #[serde(default, skip_serializing_if = "no")]
+    pub deleted: bool,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Task,
+    /// Decision of a person, with the time for it, and whether its absence approves.
+    Approval {
+        deadline: Option<Duration>,
+        approves: bool,
+    },
+    /// Wait for a time.
+    Sleep {
+        duration: Duration,
+    },
+    /// Wait for a signal.
+    Signal {
+        timeout: Option<Duration>,
+    },
+}
+
+/// Record of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    #[serde(skip)]
+    pub workflow: WorkflowKey,
+    #[serde(skip)]
+    pub index: u32,
+    pub name: String,
+    pub kind: Kind,
+    #[serde(default, skip_serializing_if = "no")]
+    pub finally: bool,
+    /// Whether its failure stops the workflow.
+    #[serde(default, skip_serializing_if = "no")]
+    pub stops: bool,
+    /// Whether it has a compensation.
+    #[serde(default, skip_serializing_if = "no")]
+    pub compensates: bool,
+    /// Whether a condition or outputs are evaluated once its tasks have succeeded.
+    #[serde(default, skip_serializing_if = "no")]
+    pub evaluates_end: bool,
+    /// Whether other steps need it.
+    #[serde(default, skip_serializing_if = "no")]
+    pub has_dependents: bool,
+    /// Largest number of rounds.
+    pub max_rounds: u32,
+    pub state: StepState,
+    /// Why it failed, was skipped or cancelled, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Steps that it needs and that have not ended.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub needs: u32,
+    /// Whether a step that it needs has not succeeded, or an expression of it has failed while tasks of it run.
+    #[serde(default, skip_serializing_if = "no")]
+    pub doomed: bool,
+    /// Whether it was skipped by its own condition: steps that need it run.
+    #[serde(default, skip_serializing_if = "no")]
+    pub by_condition: bool,
+    /// Whether it creates no further tasks, since the workflow stopped.
+    #[serde(default, skip_serializing_if = "no")]
+    pub halted: bool,
+    /// Current or last round; 0 before the first.
+    #[serde(default)]
+    pub round: u32,
+    /// Tasks of the round.
+    #[serde(default)]
+    pub total: u32,
+    #[serde(default)]
+    pub created: u32,
+    #[serde(default)]
+    pub succeeded: u32,
+    /// Those that have not succeeded; `cancelled` counts those of them that were cancelled.
+    #[serde(default)]
+    pub failed: u32,
+    #[serde(default, skip_serializing_if = "zero")]
+    pub cancelled: u32,
+    /// Tasks of the round that may exist at the same time; zero means no limit.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub parallel: u32,
+    #[serde(default, skip_serializing_if = "none")]
+    pub ready_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "none")]
+    pub ended_at: Option<Timestamp>,
+    /// Deadline of an approval or a wait.
+    #[serde(default, skip_serializing_if = "none")]
+    pub due: Option<Timestamp>,
+    /// Question of an approval.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prompt: String,
+    /// Whether its signal has arrived.
+    #[serde(default, skip_serializing_if = "no")]
+    pub signalled: bool,
+    /// Whether there is a row of its outputs.
+    #[serde(default, skip_serializing_if = "no")]
+    pub has_output: bool,
+    /// State of its compensation, once it has begun.
+    #[serde(default, skip_serializing_if = "none")]
+    pub compensation: Option<StepState>,
+    /// The step below it in the stack of completed steps.
+    #[serde(default, skip_serializing_if = "none")]
+    pub previous: Option<u32>,
+    #[serde(default, skip_serializing_if = "none")]
+    pub last_task: Option<TaskId>,
+}
+
+impl Step {
+    /// Returns a record for a new workflow.
+    pub fn new(name: String, kind: Kind) -> Self {
+        Self {
+            workflow: WorkflowKey::default(),
+            index: 0,
+            name,
+            kind,
+            finally: false,
+            stops: false,
+            compensates: false,
+            evaluates_end: false,
+            has_dependents: false,
+            max_rounds: 1,
+            state: StepState::Waiting,
+            message: String::new(),
+            needs: 0,
+            doomed: false,
+            by_condition: false,
+            halted: false,
+            round: 0,
+            total: 0,
+            created: 0,
+            succeeded: 0,
+            failed: 0,
+            cancelled: 0,
+            parallel: 0,
+            ready_at: None,
+            ended_at: None,
+            due: None,
+            prompt: String::new(),
+            signalled: false,
+            has_output: false,
+            compensation: None,
+            previous: None,
+            last_task: None,
+        }
+    }
+
+    /// Tasks of the round that have not ended.
+    pub fn open(&self) -> u32 {
+        self.created.saturating_sub(self.succeeded + self.failed)
+    }
+
+    /// Number of tasks that may be created now.
+    pub fn wanted(&self) -> u32 {
+        if self.state != StepState::Running || self.kind != Kind::Task || self.halted {
+            return 0;
+        }
+        let left = self.total - self.created;
+        if self.parallel == 0 { left } else { left.min(self.parallel.saturating_sub(self.open())) }
+    }
+
+    /// Whether it continues only by a command of the driver.
+    pub fn needs_driver(&self) -> bool {
+        matches!(self.state, StepState::Ready | StepState::Ending)
+            || self.wanted() > 0
+            || self.compensation == Some(StepState::Ready)
+    }
+
+    /// Whether steps that need it run. `goes_on` is what their need says of its failure.
+    pub fn satisfies(&self, goes_on: bool) -> bool {
+        self.state == StepState::Succeeded || self.by_condition || goes_on
+    }
+}
+
+impl Workflow {
+    /// Returns a record for [`Workflow::begin`].
+    pub fn new(id: WorkflowId, namespace: Namespace) -> Self {
+        Self {
+            key: WorkflowKey::default(),
+            id,
+            namespace,
+            alias: None,
+            title: String::new(),
+            owner: String::new(),
+            labels: BTreeMap::new(),
+            rerun_of: None,
+            trace: Trace::default(),
+            created_at: Timestamp::default(),
+            ended_at: None,
+            timeout: None,
+            max_parallel: 0,
+            compensates: false,
+            has_outputs: false,
+            state: State::Running,
+            paused: false,
+            cancelled: false,
+            outcome: None,
+            compensation_failed: false,
+            message: String::new(),
+            failed_step: String::new(),
+            main: 0,
+            finals: 0,
+            main_open: 0,
+            finals_open: 0,
+            active: 0,
+            main_held: 0,
+            finals_held: 0,
+            succeeded: 0,
+            failed: 0,
+            skipped: 0,
+            last_completed: None,
+            finals_halted: false,
+            deleted: false,
+        }
+    }
+
+    /// Returns the time at which it fails if its steps have not ended.
+    pub fn due(&self) -> Option<Timestamp> {
+        let running = self.state == State::Running;
+        self.timeout.filter(|_| running).map(|timeout| self.created_at + timeout)
+    }
+
+    /// Whether a step of the current phase may start.
+    pub fn has_room(&self) -> bool {
+        !self.paused && (self.max_parallel == 0 || self.active < self.max_parallel)
+    }
+
+    /// Number of steps of the current phase that are held and may start.
+    pub fn releasable(&self) -> u32 {
+        let held = match self.state {
+            State::Running => self.main_held,
+            State::Finalizing if !self.finals_halted => self.finals_held,
+            _ => 0,
+        };
+        let room = match self.max_parallel {
+            _ if self.paused => 0,
+            0 => held,
+            max => max.saturating_sub(self.active),
+        };
+        held.min(room)
+    }
+
+    /// Returns the state of a step as callers see it: one that never started, since the workflow stopped, was skipped.
+    pub fn state_of(&self, step: &Step) -> StepState {
+        let is_over = self.state.is_final() || (!step.finally && self.state != State::Running);
+        match step.state {
+            StepState::Waiting | StepState::Held if is_over => StepState::Skipped,
+            state => state,
+        }
+    }
+}
+
+/// Shortens a message to what a record holds.
+fn message(text: &str) -> String {
+    crate::text::prefix(text, MAX_MESSAGE).to_owned()
+}

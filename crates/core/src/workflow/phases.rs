@@ -1,0 +1,206 @@
+//! Phases of a workflow: its steps run, what runs ends, completed steps are compensated, finally-steps run, the end.
+
+use super::{Change, Command, Follow, Outcome, Rejected, State, Step, StepState, Workflow, message};
+use crate::Timestamp;
+
+impl Workflow {
+    /// Begins a new workflow with these steps, whose needs are counted. Those without needs start, or are held.
+    pub fn begin(&mut self, steps: &mut [Step], now: Timestamp) -> Change {
+        self.created_at = now;
+        for (index, step) in (0..).zip(&mut *steps) {
+            step.index = index;
+            let counts = if step.finally {
+                (&mut self.finals, &mut self.finals_open)
+            } else {
+                (&mut self.main, &mut self.main_open)
+            };
+            *counts.0 += 1;
+            *counts.1 += 1;
+        }
+        for step in steps.iter_mut().filter(|step| step.needs == 0) {
+            self.start_or_hold(step, now);
+        }
+        let mut out = Change::default();
+        self.advance(&mut out, now);
+        out
+    }
+
+    /// Executes a command on the workflow.
+    pub fn apply(&mut self, command: Command, now: Timestamp) -> Result<Change, Rejected> {
+        let mut out = Change::default();
+        let ended = self.state.is_final();
+        match command {
+            Command::Delete if !ended => return Err(Rejected::Unended),
+            Command::Delete if !self.deleted => {
+                self.deleted = true;
+                out.follow.push(Follow::Remove);
+            }
+            Command::Delete => {}
+            Command::Tick | Command::Conclude(_) if ended => {}
+            _ if ended => return Err(Rejected::Final(self.state)),
+            Command::Pause { suspend } => {
+                self.paused = true;
+                out.follow.extend(suspend.then_some(Follow::SuspendTasks));
+            }
+            Command::Resume => {
+                if std::mem::take(&mut self.paused) {
+                    out.follow.push(Follow::ResumeTasks);
+                    self.release(&mut out);
+                }
+            }
+            Command::Cancel { reason } => {
+                if !std::mem::replace(&mut self.cancelled, true) {
+                    if self.outcome.is_none() {
+                        self.message = message(&reason);
+                    }
+                    self.outcome = Some(Outcome::Cancelled);
+                    self.paused = false;
+                    self.stop(true, &mut out);
+                    self.advance(&mut out, now);
+                }
+            }
+            Command::Tick => {
+                if self.due().is_some_and(|due| due <= now) {
+                    self.blame("", "the time of the workflow has run out");
+                    self.stop(true, &mut out);
+                    self.advance(&mut out, now);
+                }
+            }
+            Command::Conclude(outputs) => {
+                if self.state == State::Ending {
+                    if let Err(error) = outputs {
+                        self.blame("", &error);
+                    }
+                    self.has_outputs &= self.outcome.is_none();
+                    self.end(now);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Notes the first failure.
+    pub(super) fn blame(&mut self, step: &str, why: &str) {
+        if self.outcome.is_none() {
+            self.outcome = Some(Outcome::Failed);
+            self.message = message(why);
+            step.clone_into(&mut self.failed_step);
+        }
+    }
+
+    /// Starts no further step of the phase. With `cancels`, running tasks are cancelled.
+    pub(super) fn stop(&mut self, cancels: bool, out: &mut Change) {
+        let stops = self.state == State::Running;
+        if stops {
+            self.state = State::Stopping;
+        }
+        let halts = stops || (cancels && self.state == State::Finalizing);
+        out.follow.extend(halts.then_some(Follow::Halt));
+        self.finals_halted |= cancels && self.state == State::Finalizing;
+        if cancels && matches!(self.state, State::Stopping | State::Finalizing) {
+            out.follow.push(Follow::CancelTasks);
+        }
+    }
+
+    /// Asks for held steps, if some may start.
+    pub(super) fn release(&self, out: &mut Change) {
+        if self.releasable() > 0 && !out.follow.contains(&Follow::Release) {
+            out.follow.push(Follow::Release);
+        }
+    }
+
+    /// Continues with the next phase, if this one is over.
+    pub(super) fn advance(&mut self, out: &mut Change, now: Timestamp) {
+        match self.state {
+            State::Running if self.main_open == 0 => self.after_main(out, now),
+            State::Running => self.release(out),
+            State::Stopping if self.active == 0 => self.after_main(out, now),
+            State::Finalizing if self.finals_open == 0 => self.conclude(now),
+            // Finally-steps that have not started do not, after a cancellation in this phase.
+            State::Finalizing if self.finals_halted && self.active == 0 => self.conclude(now),
+            State::Finalizing => self.release(out),
+            _ => {}
+        }
+    }
+
+    fn after_main(&mut self, out: &mut Change, now: Timestamp) {
+        match self.last_completed.filter(|_| self.compensates && self.outcome.is_some()) {
+            Some(step) => {
+                self.state = State::Compensating;
+                out.follow.push(Follow::Compensate { step });
+            }
+            None => self.finalize(out, now),
+        }
+    }
+
+    /// Continues after a step was compensated, or could not be.
+    pub(super) fn compensated(&mut self, step: &Step, succeeded: bool, out: &mut Change, now: Timestamp) {
+        self.last_completed = step.previous;
+        match self.last_completed {
+            _ if !succeeded => {
+                self.compensation_failed = true;
+                let why = format!("the compensation of step {} has failed: {}", step.name, step.message);
+                self.message = message(&why);
+                self.finalize(out, now);
+            }
+            Some(step) => out.follow.push(Follow::Compensate { step }),
+            None => self.finalize(out, now),
+        }
+    }
+
+    fn finalize(&mut self, out: &mut Change, now: Timestamp) {
+        self.state = State::Finalizing;
+        self.active = 0;
+        self.advance(out, now);
+    }
+
+    fn conclude(&mut self, now: Timestamp) {
+        if self.outcome.is_none() && self.has_outputs {
+            self.state = State::Ending;
+        } else {
+            self.end(now);
+        }
+    }
+
+    fn end(&mut self, now: Timestamp) {
+        self.state = match self.outcome {
+            _ if self.compensation_failed => State::CompensationFailed,
+            None => State::Succeeded,
+            Some(Outcome::Failed) => State::Failed,
+            Some(Outcome::Cancelled) => State::Cancelled,
+        };
+        self.ended_at = Some(now);
+    }
+
+    /// Whether steps of this kind may start, as far as the phase is concerned.
+    pub(super) fn is_phase_of(&self, step: &Step) -> bool {
+        match self.state {
+            State::Running => !step.finally,
+            State::Finalizing => step.finally && !self.finals_halted,
+            _ => false,
+        }
+    }
+
+    pub(super) fn held(&mut self, step: &Step) -> &mut u32 {
+        if step.finally { &mut self.finals_held } else { &mut self.main_held }
+    }
+
+    /// Starts a step whose needs have ended, or holds it until the workflow has room.
+    pub(super) fn start_or_hold(&mut self, step: &mut Step, now: Timestamp) {
+        let was_held = step.state == StepState::Held;
+        let starts = self.is_phase_of(step) && self.has_room();
+        if starts {
+            step.state = StepState::Ready;
+            step.ready_at = Some(now);
+            step.round = 1;
+            self.active += 1;
+        } else {
+            step.state = StepState::Held;
+        }
+        match (was_held, starts) {
+            (true, true) => *self.held(step) -= 1,
+            (false, false) => *self.held(step) += 1,
+            _ => {}
+        }
+    }
+}

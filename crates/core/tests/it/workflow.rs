@@ -1,0 +1,383 @@
+//! Random graphs of steps, orders of completion and failure policies, executed as a store would: each consequence at a random
+//! time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rota_core::workflow::{
+    COMPENSATION, Change, Command, Follow, Kind, Rejected, State, Step, StepCommand, StepState, TaskEnd,
+    Workflow,
+};
+use rota_core::{Timestamp, WorkflowId};
+use uuid::Uuid;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Stop,
+    SkipDependents,
+    Continue,
+    Compensate,
+}
+
+/// What a step of a random graph does.
+#[derive(Debug, Clone)]
+struct Plan {
+    needs: Vec<(usize, bool)>,
+    fails: bool,
+    skips: bool,
+    items: u32,
+    parallel: u32,
+    rounds: u32,
+    compensates: bool,
+    compensation_fails: bool,
+    kind: u8,
+}
+
+#[derive(Debug, Clone)]
+struct Graph {
+    steps: Vec<Plan>,
+    finals: usize,
+    policy: Policy,
+    max_parallel: u32,
+}
+
+fn plan(index: usize) -> impl Strategy<Value = Plan> {
+    let needs = prop::collection::btree_map(0..index.max(1), any::<bool>(), 0..=index.min(3));
+    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8);
+    (needs, chances).prop_map(
+        move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind))| Plan {
+            needs: if index == 0 { Vec::new() } else { needs.into_iter().collect() },
+            fails: fails == 0,
+            skips: skips == 0,
+            items,
+            parallel,
+            rounds,
+            compensates,
+            compensation_fails: broken == 0,
+            kind,
+        },
+    )
+}
+
+fn graph() -> impl Strategy<Value = Graph> {
+    let policy = prop_oneof![
+        Just(Policy::Stop),
+        Just(Policy::SkipDependents),
+        Just(Policy::Continue),
+        Just(Policy::Compensate)
+    ];
+    (1..12usize, 0..3usize, policy, 0..4u32).prop_flat_map(|(main, finals, policy, max_parallel)| {
+        let steps: Vec<_> = (0..main + finals).map(|index| plan(index).boxed()).collect();
+        steps.prop_map(move |mut steps| {
+            // Finally-steps need only each other.
+            for step in &mut steps[main..] {
+                step.needs.retain(|(need, _)| *need >= main);
+            }
+            Graph { steps, finals, policy, max_parallel }
+        })
+    })
+}
+
+/// What may happen next, in any order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Work {
+    Follow(Follow),
+    /// The rest of the edges of an ended step, from this one.
+    Edge(usize, usize),
+    Drive(usize),
+    Task(usize, u32),
+    Compensation(usize),
+}
+
+struct World {
+    graph: Graph,
+    workflow: Workflow,
+    steps: Vec<Step>,
+    edges: BTreeMap<usize, Vec<(usize, bool)>>,
+    work: Vec<Work>,
+    starts: BTreeMap<(usize, u32), u32>,
+    succeeded: Vec<usize>,
+    compensated: Vec<usize>,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(graph: Graph) -> Self {
+        let main = graph.steps.len() - graph.finals;
+        let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), "default".parse().unwrap());
+        workflow.max_parallel = graph.max_parallel;
+        workflow.compensates = graph.policy == Policy::Compensate;
+        let mut edges: BTreeMap<usize, Vec<(usize, bool)>> = BTreeMap::new();
+        for (index, plan) in graph.steps.iter().enumerate() {
+            for (need, goes_on) in &plan.needs {
+                let goes_on = *goes_on || graph.policy == Policy::Continue;
+                edges.entry(*need).or_default().push((index, goes_on));
+            }
+        }
+        let mut steps: Vec<_> = graph
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(index, plan)| {
+                let kind = match plan.kind {
+                    0 => Kind::Approval { deadline: Some(Duration::from_secs(1)), approves: false },
+                    1 => Kind::Sleep { duration: Duration::from_secs(1) },
+                    2 => Kind::Signal { timeout: None },
+                    _ => Kind::Task,
+                };
+                let mut step = Step::new(format!("s{index}"), kind);
+                step.finally = index >= main;
+                step.needs = u32::try_from(plan.needs.len()).unwrap();
+                let goes_on =
+                    edges.get(&index).is_some_and(|edges| edges.iter().all(|(_, goes_on)| *goes_on));
+                step.stops =
+                    matches!(graph.policy, Policy::Stop | Policy::Compensate) && !step.finally && !goes_on;
+                step.compensates = plan.compensates;
+                step.max_rounds = plan.rounds;
+                step.evaluates_end = plan.rounds > 1;
+                step.has_dependents = edges.contains_key(&index);
+                step
+            })
+            .collect();
+        let now = Timestamp(1);
+        let change = workflow.begin(&mut steps, now);
+        let mut world = Self {
+            graph,
+            workflow,
+            steps,
+            edges,
+            work: Vec::new(),
+            starts: BTreeMap::new(),
+            succeeded: Vec::new(),
+            compensated: Vec::new(),
+            now,
+        };
+        world.settle(change);
+        (0..world.steps.len()).for_each(|step| world.observe(step, None));
+        world
+    }
+
+    fn settle(&mut self, change: Change) {
+        self.work.extend(change.follow.into_iter().map(Work::Follow));
+    }
+
+    /// Checks what a command has changed, and adds what the driver and workers do next.
+    fn observe(&mut self, index: usize, before: Option<&Step>) {
+        let step = &self.steps[index];
+        let was = before.map(|step| (step.state, step.round));
+        if step.state == StepState::Ready && was != Some((StepState::Ready, step.round)) {
+            *self.starts.entry((index, step.round)).or_default() += 1;
+            assert_eq!(self.starts[&(index, step.round)], 1, "step {index} has started twice");
+            let main = step.finally || self.workflow.state == State::Running;
+            assert!(main, "step {index} has started in {:?}", self.workflow.state);
+            for (need, goes_on) in &self.graph.steps[index].needs {
+                let goes_on = *goes_on || self.graph.policy == Policy::Continue;
+                let need = &self.steps[*need];
+                assert!(
+                    need.state.is_final() && need.satisfies(goes_on),
+                    "step {index} before {}",
+                    need.name
+                );
+            }
+            let active = self.steps.iter().filter(|step| step.state.is_active()).count();
+            let max = self.graph.max_parallel as usize;
+            assert!(max == 0 || active <= max, "{active} steps at a time");
+        }
+        if step.state == StepState::Succeeded && was.is_none_or(|(state, _)| state != StepState::Succeeded) {
+            self.succeeded.push(index);
+        }
+        assert!(before.is_none_or(|before| !before.state.is_final() || before.state == step.state));
+        if step.needs_driver() && !self.work.contains(&Work::Drive(index)) {
+            self.work.push(Work::Drive(index));
+        }
+        if step.state == StepState::Running
+            && step.kind != Kind::Task
+            && !self.work.contains(&Work::Task(index, 0))
+        {
+            self.work.push(Work::Task(index, 0));
+        }
+    }
+
+    fn step(&mut self, index: usize, command: StepCommand) {
+        let before = self.steps[index].clone();
+        match self.workflow.apply_to(&mut self.steps[index], command, self.now) {
+            Ok(change) => self.settle(change),
+            Err(Rejected::Outdated | Rejected::State(_)) => assert_eq!(before, self.steps[index]),
+            Err(other) => panic!("{other}"),
+        }
+        self.observe(index, Some(&before));
+    }
+
+    fn run(&mut self, work: Work) {
+        match work {
+            Work::Edge(step, from) => {
+                let Some((dependent, goes_on)) =
+                    self.edges.get(&step).and_then(|edges| edges.get(from)).copied()
+                else {
+                    return;
+                };
+                self.work.push(Work::Edge(step, from + 1));
+                let satisfied = self.steps[step].satisfies(goes_on);
+                self.step(dependent, StepCommand::NeedEnded { satisfied });
+            }
+            Work::Follow(Follow::Ended { step }) => self.work.push(Work::Edge(step as usize, 0)),
+            Work::Follow(Follow::Release) => {
+                let room = self.workflow.releasable() as usize;
+                let finally = self.workflow.state == State::Finalizing;
+                let held = |(index, step): (usize, &Step)| {
+                    (step.state == StepState::Held && step.finally == finally).then_some(index)
+                };
+                let held: Vec<_> = self.steps.iter().enumerate().filter_map(held).take(room).collect();
+                held.into_iter().for_each(|index| self.step(index, StepCommand::Release));
+            }
+            Work::Follow(Follow::Halt) => {
+                for index in 0..self.steps.len() {
+                    if self.steps[index].state.is_active() {
+                        self.step(index, StepCommand::Halt);
+                    }
+                }
+            }
+            Work::Follow(Follow::Compensate { step }) => {
+                self.step(step as usize, StepCommand::Compensate);
+                self.compensated.push(step as usize);
+            }
+            Work::Follow(Follow::CancelTasks) => {
+                let concerned = |work: &Work| match work {
+                    Work::Task(index, 1..) => !self.steps[*index].finally || self.workflow.finals_halted,
+                    _ => false,
+                };
+                let open: Vec<_> = self.work.iter().copied().filter(concerned).collect();
+                let rest = self.work.iter().copied().filter(|work| !concerned(work)).collect();
+                self.work = rest;
+                for work in open {
+                    if let Work::Task(index, round) = work {
+                        self.step(index, StepCommand::TaskEnded { round, end: TaskEnd::Cancelled });
+                    }
+                }
+            }
+            Work::Follow(_) => {}
+            Work::Drive(index) => self.drive(index),
+            Work::Task(index, 0) => self.person(index),
+            Work::Task(index, round) => {
+                let fails = self.graph.steps[index].fails;
+                let end = if fails { TaskEnd::Failed } else { TaskEnd::Succeeded };
+                self.step(index, StepCommand::TaskEnded { round, end });
+            }
+            Work::Compensation(index) => {
+                let fails = self.graph.steps[index].compensation_fails;
+                let end = if fails { TaskEnd::Failed } else { TaskEnd::Succeeded };
+                self.step(index, StepCommand::TaskEnded { round: COMPENSATION, end });
+            }
+        }
+    }
+
+    fn person(&mut self, index: usize) {
+        let command = match self.steps[index].kind {
+            Kind::Approval { .. } if self.graph.steps[index].fails => {
+                self.now = self.now + Duration::from_secs(2);
+                StepCommand::Tick
+            }
+            Kind::Approval { .. } => StepCommand::Decide { approves: true, message: String::new() },
+            Kind::Signal { .. } => StepCommand::Signal,
+            _ => {
+                self.now = self.now + Duration::from_secs(2);
+                StepCommand::Tick
+            }
+        };
+        self.step(index, command);
+    }
+
+    fn drive(&mut self, index: usize) {
+        let (plan, step) = (self.graph.steps[index].clone(), self.steps[index].clone());
+        let round = step.round;
+        match step.state {
+            StepState::Ready if plan.skips && round == 1 => self.step(index, StepCommand::Skip),
+            StepState::Ready => {
+                let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
+                self.step(index, StepCommand::Start { round, total, parallel, prompt });
+            }
+            StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
+            _ if step.compensation == Some(StepState::Ready) => {
+                self.step(index, StepCommand::CompensationCreated);
+                self.work.push(Work::Compensation(index));
+                return;
+            }
+            _ => {}
+        }
+        let wanted = self.steps[index].wanted().min(2);
+        if wanted > 0 {
+            self.step(index, StepCommand::Created { count: wanted });
+            let round = self.steps[index].round;
+            self.work.extend((0..wanted).map(|_| Work::Task(index, round)));
+        }
+    }
+
+    /// Executes everything in a random order. Returns the states of the steps.
+    fn finish(&mut self, order: &[u32], cancels_at: Option<usize>) -> Vec<StepState> {
+        for turn in 0..10_000 {
+            if cancels_at == Some(turn) && !self.workflow.state.is_final() {
+                let change =
+                    self.workflow.apply(Command::Cancel { reason: String::new() }, self.now).unwrap();
+                self.settle(change);
+            }
+            if self.work.is_empty() {
+                break;
+            }
+            let next = order[turn % order.len()] as usize % self.work.len();
+            let work = self.work.swap_remove(next);
+            self.run(work);
+        }
+        assert!(self.workflow.state.is_final(), "{:#?} {:#?}", self.workflow, self.steps);
+        assert_eq!(self.workflow.active, 0);
+        self.check_compensation();
+        self.steps.iter().map(|step| self.workflow.state_of(step)).collect()
+    }
+
+    fn check_compensation(&self) {
+        let mut expected: Vec<_> = self
+            .succeeded
+            .iter()
+            .copied()
+            .filter(|&step| self.steps[step].compensates && !self.steps[step].finally)
+            .collect();
+        expected.reverse();
+        assert!(expected.starts_with(&self.compensated), "{expected:?} {:?}", self.compensated);
+        let failed =
+            |step: &Step| !step.finally && matches!(step.state, StepState::Failed | StepState::Cancelled);
+        let cancelled = self.workflow.cancelled && !self.workflow.finals_halted;
+        let fails = (cancelled || self.steps.iter().any(failed)) && self.graph.policy == Policy::Compensate;
+        let failed = self.compensated.iter().any(|&step| self.graph.steps[step].compensation_fails);
+        assert_eq!(self.workflow.state == State::CompensationFailed, failed);
+        if fails && !failed {
+            assert_eq!(self.compensated, expected);
+        }
+        assert!(fails || self.compensated.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn policies_hold_in_any_order(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), other in prop::collection::vec(any::<u32>(), 50)) {
+        let (mut first, mut second) = (World::new(graph.clone()), World::new(graph.clone()));
+        let (states, others) = (first.finish(&order, None), second.finish(&other, None));
+        // A failure that stops the workflow may meet other steps before or after their start: which failure is first is a
+        // matter of time, and whether the workflow fails is not.
+        if matches!(graph.policy, Policy::SkipDependents | Policy::Continue) {
+            prop_assert_eq!(states, others);
+            prop_assert_eq!(first.workflow.state, second.workflow.state);
+        }
+        prop_assert_eq!(first.workflow.outcome, second.workflow.outcome);
+    }
+
+    #[test]
+    fn cancelled_workflows_end_in_any_order(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), at in 0..30usize) {
+        let mut world = World::new(graph);
+        world.finish(&order, Some(at));
+        let finals: Vec<_> = world.steps.iter().filter(|step| step.finally).collect();
+        // Finally-steps run unless they were cancelled themselves.
+        prop_assert!(world.workflow.finals_halted || finals.iter().all(|step| step.state.is_final()));
+    }
+}

@@ -1,0 +1,285 @@
+//! Commands, rows and reads of workflows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rota_core::task::Task;
+use rota_core::workflow::{self, Step, StepCommand, Workflow};
+use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{Create, NameKey, Stored, TaskRow};
+
+/// A workflow's id in its namespace.
+pub type WorkflowScopedId = (Namespace, WorkflowId);
+/// A step: its workflow and its index.
+pub type StepKey = (WorkflowKey, u32);
+/// Index of the row that has the outputs of the workflow itself.
+pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
+
+/// Command on a workflow or a step.
+#[derive(Debug, Clone)]
+pub enum WorkflowCommand {
+    Create(Box<CreateWorkflow>),
+    Apply { namespace: Namespace, id: WorkflowId, command: workflow::Command },
+    /// A decision or a signal, with what becomes the result of the step.
+    Step { namespace: Namespace, id: WorkflowId, step: u32, command: StepCommand, output: Option<Bytes> },
+    /// What the driver has evaluated.
+    Drive { workflow: WorkflowKey, step: u32, action: Box<Action> },
+    /// The driver has evaluated the outputs of a workflow, or why they cannot be.
+    Conclude { workflow: WorkflowKey, outputs: Result<Bytes, String> },
+}
+
+#[derive(Debug, Clone)]
+pub struct CreateWorkflow {
+    pub workflow: Workflow,
+    /// The encoded spec without its steps, opaque.
+    pub spec: Bytes,
+    /// The steps, finally-steps last.
+    pub steps: Vec<NewStep>,
+    pub key: Option<String>,
+    /// Whether the caller chose the id, so that it may exist already.
+    pub foreign_id: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewStep {
+    pub step: Step,
+    /// The encoded spec of the step, opaque.
+    pub spec: Bytes,
+    pub needs: Vec<Need>,
+}
+
+/// Step that another one needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    pub step: u32,
+    /// Whether the other one runs although this one has not succeeded.
+    pub goes_on: bool,
+}
+
+/// Result of the driver's work on a step.
+#[derive(Debug, Clone)]
+pub enum Action {
+    Skip,
+    /// Starts a round, with its first tasks.
+    Start { round: u32, total: u32, parallel: u32, prompt: String, tasks: Vec<Create> },
+    /// Creates further tasks of a round, of which `created` exist.
+    More { round: u32, created: u32, tasks: Vec<Create> },
+    Finish { round: u32, again: bool, outputs: Option<Bytes> },
+    Fail { round: u32, message: String },
+    Compensate(Box<Create>),
+    CompensationFailed { message: String },
+}
+
+impl WorkflowCommand {
+    /// Returns the bytes of the payloads that it carries.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        let tasks = |tasks: &[Create]| tasks.iter().map(|task| task.payload.len()).sum();
+        match self {
+            Self::Create(create) => {
+                create.spec.len() + create.steps.iter().map(|step| step.spec.len()).sum::<usize>()
+            }
+            Self::Drive { action, .. } => match &**action {
+                Action::Start { tasks: new, .. } | Action::More { tasks: new, .. } => tasks(new),
+                Action::Finish { outputs, .. } => outputs.as_ref().map_or(0, Bytes::len),
+                Action::Compensate(create) => create.payload.len(),
+                _ => 0,
+            },
+            Self::Step { output, .. } => output.as_ref().map_or(0, Bytes::len),
+            Self::Conclude { outputs, .. } => outputs.as_ref().map_or(0, Bytes::len),
+            Self::Apply { .. } => 0,
+        }
+    }
+
+    /// Returns the tasks that it creates.
+    pub(crate) fn tasks(&self) -> &[Create] {
+        match self {
+            Self::Drive { action, .. } => match &**action {
+                Action::Start { tasks, .. } | Action::More { tasks, .. } => tasks,
+                Action::Compensate(create) => std::slice::from_ref(create),
+                _ => &[],
+            },
+            _ => &[],
+        }
+    }
+}
+
+/// What a load reads of workflows. Keys without a row are absent from the result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkflowLoad {
+    pub keys: Vec<WorkflowKey>,
+    pub ids: Vec<WorkflowScopedId>,
+    /// Idempotency keys.
+    pub names: Vec<NameKey>,
+    pub steps: Vec<StepKey>,
+    pub dependents: Vec<StepPage>,
+    pub held: Vec<StepPage>,
+    pub active: Vec<StepPage>,
+    pub tasks: Vec<StepTasksPage>,
+    /// Workflows and steps with a deadline up to this time, and their largest number.
+    pub due: Option<(Timestamp, usize)>,
+    /// Workflows that ended before this time, and their largest number.
+    pub expired: Option<(Timestamp, usize)>,
+}
+
+/// Page of steps of a workflow, lowest index first: those that need `step`, or all in a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepPage {
+    pub workflow: WorkflowKey,
+    pub step: u32,
+    /// Inclusive lower bound of the index.
+    pub from: u32,
+    pub limit: usize,
+}
+
+/// Place of a task in its workflow: step, round, item.
+pub type TaskPlace = (u32, u32, u32);
+
+/// Page of the tasks of a workflow, by place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepTasksPage {
+    pub workflow: WorkflowKey,
+    /// Exclusive lower bound; `None` for the first page.
+    pub after: Option<TaskPlace>,
+    /// Whether tasks that have ended are left out.
+    pub open: bool,
+    pub limit: usize,
+}
+
+/// Result of a load. Pages are in the order of the request, one for each.
+#[derive(Debug, Clone, Default)]
+pub struct WorkflowLoaded {
+    pub workflows: Vec<Stored<Workflow>>,
+    pub names: Vec<(NameKey, WorkflowKey)>,
+    pub steps: Vec<Stored<Step>>,
+    /// Steps that need another one, with whether they run although that has not succeeded.
+    pub dependents: Vec<Vec<(Stored<Step>, bool)>>,
+    pub held: Vec<Vec<Stored<Step>>>,
+    pub active: Vec<Vec<Stored<Step>>>,
+    pub tasks: Vec<Vec<TaskRow>>,
+    pub due_workflows: Vec<WorkflowKey>,
+    pub due_steps: Vec<StepKey>,
+    pub expired: Vec<WorkflowKey>,
+}
+
+/// What one write changes of workflows.
+#[derive(Debug, Clone, Default)]
+pub struct WorkflowChanges {
+    /// New workflows, with their spec and idempotency key.
+    pub inserted: Vec<(Arc<Workflow>, Bytes, Option<String>)>,
+    pub updated: Vec<Arc<Workflow>>,
+    /// New steps, with their spec.
+    pub new_steps: Vec<(Arc<Step>, Bytes)>,
+    pub steps: Vec<Arc<Step>>,
+    /// Needs: the step that is needed, then the one that needs it, and whether that runs although the first has not succeeded.
+    pub edges: Vec<(StepKey, u32, bool)>,
+    pub outputs: Vec<(StepKey, Bytes)>,
+    /// Workflows to remove, with their steps. Their tasks were removed before.
+    pub removed: Vec<WorkflowKey>,
+    /// Tasks that outlive their workflow, since other tasks need them.
+    pub detached: Vec<rota_core::TaskKey>,
+}
+
+impl WorkflowChanges {
+    /// Whether there is anything to write.
+    pub fn has_rows(&self) -> bool {
+        let counts = [
+            self.inserted.len(),
+            self.updated.len(),
+            self.new_steps.len(),
+            self.steps.len(),
+            self.edges.len(),
+            self.outputs.len(),
+            self.removed.len(),
+            self.detached.len(),
+        ];
+        counts.into_iter().any(|count| count > 0)
+    }
+}
+
+/// Read of workflows.
+#[derive(Debug, Clone)]
+pub enum WorkflowQuery {
+    Id(WorkflowScopedId),
+    Key(WorkflowKey),
+    /// The newest workflow of an alias.
+    Alias(NameKey),
+    List(WorkflowFilter),
+    /// The spec without its steps, as the body with number 0.
+    Spec(WorkflowKey),
+    /// Steps from an index on.
+    Steps { workflow: WorkflowKey, from: u32, limit: usize },
+    /// Steps with these indexes.
+    StepsAt(WorkflowKey, Vec<u32>),
+    /// Specs of steps from an index on.
+    StepSpecs { workflow: WorkflowKey, from: u32, limit: usize },
+    /// Outputs of steps.
+    Outputs(WorkflowKey, Vec<u32>),
+    /// Tasks of a round of a step with their results, by item: up to a number of them, and of bytes of results.
+    Tasks { workflow: WorkflowKey, step: u32, round: u32, limit: usize, bytes: usize },
+    /// Steps that need the driver, after this one.
+    Driven { after: Option<StepKey>, limit: usize },
+    /// Workflows whose outputs are to be evaluated.
+    Ending { after: WorkflowKey, limit: usize },
+    /// Number of workflows that have not ended.
+    Unended,
+}
+
+/// Result of a read of workflows.
+#[derive(Debug, Clone, Default)]
+pub struct WorkflowRows {
+    pub workflows: Vec<Workflow>,
+    /// Token of the next page of a list, if there may be more.
+    pub next: Option<WorkflowKey>,
+    pub steps: Vec<Step>,
+    pub bodies: Vec<(u32, Bytes)>,
+    pub tasks: Vec<(Task, Option<Bytes>)>,
+    pub count: u64,
+}
+
+/// Filter and page of a list of workflows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WorkflowFilter {
+    pub namespace: Option<Namespace>,
+    pub states: Vec<workflow::State>,
+    pub paused: bool,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub owner: Option<String>,
+    pub alias: Option<String>,
+    /// Page token: only older workflows.
+    pub before: Option<WorkflowKey>,
+    pub limit: usize,
+}
+
+impl WorkflowFilter {
+    /// Whether a workflow matches, regardless of the page.
+    pub fn fits(&self, workflow: &Workflow) -> bool {
+        let is_paused = workflow.paused && workflow.state == workflow::State::Running;
+        let states = self.states.is_empty() && !self.paused
+            || self.paused && is_paused
+            || self.states.contains(&workflow.state) && !is_paused;
+        !workflow.deleted
+            && states
+            && self.namespace.as_ref().is_none_or(|namespace| workflow.namespace == *namespace)
+            && self.labels.iter().all(|(key, value)| workflow.labels.get(key) == Some(value))
+            && self.owner.as_ref().is_none_or(|owner| workflow.owner == *owner)
+            && self.alias.as_ref().is_none_or(|alias| workflow.alias.as_ref() == Some(alias))
+    }
+}
+
+/// Returns the time by which an ended workflow is found for its removal. A deleted one is being removed already.
+pub fn stored_end(workflow: &Workflow) -> Option<Timestamp> {
+    workflow.ended_at.filter(|_| !workflow.deleted)
+}
+
+/// Returns the end by which a task is found for its removal. A task of a workflow is removed with that.
+pub fn stored_task_end(task: &Task) -> Option<Timestamp> {
+    task.ended_at.filter(|_| task.step.is_none())
+}
+
+/// Returns the place of a task in its workflow.
+pub fn place_of(task: &Task) -> Option<(WorkflowKey, TaskPlace)> {
+    let step = task.step.as_ref()?;
+    Some((step.workflow, (step.step, step.round, step.item)))
+}
