@@ -43,6 +43,7 @@ mod rows;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod workflows;
 mod writer;
 
 use std::path::PathBuf;

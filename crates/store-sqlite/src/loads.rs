@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Params, Row, params};
 use crate::open::explain;
 use crate::rows::{signed, stored, unsigned};
 use crate::writer::Writer;
-use crate::{readers, sql};
+use crate::{readers, sql, workflows};
 
 impl Writer {
     /// Reads the row of each key, if there is one.
@@ -175,6 +175,7 @@ impl Writer {
         for page in &load.ready {
             loaded.ready.push(self.ready(page)?);
         }
+        loaded.workflows = workflows::load(&self.connection, &load.workflows)?;
         if let Some((now, limit)) = load.due {
             loaded.due = self.tasks(sql::DUE, params![now.0, signed(limit)])?;
         }

@@ -15,13 +15,13 @@ use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey,
     OnWorker, Page, Reader, ScopedId, Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored,
-    TaskRow, Thread,
+    TaskRow, Thread, WorkflowQuery, WorkflowRows,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
 use crate::rows::{decode, signed, stored, unsigned};
-use crate::{backup, disk, list, sql};
+use crate::{backup, disk, list, sql, workflows};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -133,7 +133,7 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,
         sessions: records::<Session>(connection, sql::SESSIONS)?,
         on_workers,
-        next_due: next_due(connection)?,
+        next_due: next_due(connection)?.into_iter().chain(workflows::next_due(connection)?).min(),
         revision,
         last_route,
         written_at: written_at.map(Timestamp),
@@ -222,6 +222,10 @@ impl Reader for Readers {
             row.ok().and_then(|(name, thread)| Some((name, thread.ok()?)))
         };
         Ok(rows.into_iter().filter_map(decoded).collect())
+    }
+
+    fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error> {
+        self.with(|connection| workflows::query(connection, query))
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

@@ -27,8 +27,8 @@ statements! {
     STATE_BY_ID = "SELECT key, id, record FROM tasks WHERE namespace = ? AND id = ?";
     STATE_BY_ALIAS = "SELECT key, id, record FROM aliases JOIN tasks ON tasks.key = aliases.task
                       WHERE aliases.namespace = ? AND alias = ?";
-    INSERT_TASK = "INSERT INTO tasks (key, id, namespace, state, route, rank, due, ended, record)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    INSERT_TASK = "INSERT INTO tasks (key, id, namespace, state, route, rank, due, ended, record, workflow, step, round, item)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE key = ?1";
     DELETE_TASK = "DELETE FROM tasks WHERE key = ?";
     // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
@@ -107,6 +107,54 @@ statements! {
              WHERE edge.task = ? AND edge.dependent > ? AND edge.dependent <= ? ORDER BY edge.dependent LIMIT ?");
     DELETE_DEPENDENT = "DELETE FROM edges WHERE dependent = ?";
 
+    WORKFLOW = "SELECT key, record FROM workflows WHERE key = ?";
+    WORKFLOW_BY_ID = "SELECT key, record FROM workflows WHERE namespace = ? AND id = ?";
+    WORKFLOW_BY_ALIAS = "SELECT key, record FROM workflows WHERE namespace = ? AND alias = ? ORDER BY key DESC LIMIT 1";
+    WORKFLOW_BY_KEY = "SELECT key FROM workflows WHERE namespace = ? AND idempotency = ?";
+    INSERT_WORKFLOW = "INSERT INTO workflows (key, id, namespace, alias, idempotency, state, due, ended, record)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    UPDATE_WORKFLOW = "UPDATE workflows SET state = ?2, due = ?3, ended = ?4, record = ?5 WHERE key = ?1";
+    DELETE_WORKFLOW = "DELETE FROM workflows WHERE key = ?";
+    LIST_WORKFLOWS = "SELECT key, record, namespace FROM workflows WHERE key < ? ORDER BY key DESC LIMIT ?";
+    DUE_WORKFLOWS = "SELECT key FROM workflows WHERE due <= ? ORDER BY due, key LIMIT ?";
+    NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE due IS NOT NULL ORDER BY due LIMIT 1";
+    ENDED_WORKFLOWS = "SELECT key FROM workflows WHERE ended < ? ORDER BY ended, key LIMIT ?";
+    ENDING_WORKFLOWS = "SELECT key, record FROM workflows WHERE state = 5 AND key > ? ORDER BY key LIMIT ?";
+    WORKFLOW_SPEC = "SELECT body FROM workflow_specs WHERE workflow = ?";
+    INSERT_WORKFLOW_SPEC = "INSERT INTO workflow_specs (workflow, body) VALUES (?, ?)";
+    DELETE_WORKFLOW_SPEC = "DELETE FROM workflow_specs WHERE workflow = ?";
+    STEP = "SELECT workflow, step, record FROM steps WHERE workflow = ? AND step = ?";
+    STEPS = "SELECT workflow, step, record FROM steps WHERE workflow = ? AND step >= ? ORDER BY step LIMIT ?";
+    INSERT_STEP = "INSERT INTO steps (workflow, step, state, driven, due, record) VALUES (?, ?, ?, ?, ?, ?)";
+    UPDATE_STEP = "UPDATE steps SET state = ?3, driven = ?4, due = ?5, record = ?6 WHERE workflow = ?1 AND step = ?2";
+    DELETE_STEPS = "DELETE FROM steps WHERE workflow = ?";
+    HELD_STEPS = "SELECT workflow, step, record FROM steps WHERE workflow = ? AND step >= ? AND state = 2 ORDER BY step LIMIT ?";
+    ACTIVE_STEPS = "SELECT workflow, step, record FROM steps
+                    WHERE workflow = ? AND step >= ? AND state IN (3, 4, 5) ORDER BY step LIMIT ?";
+    DRIVEN_STEPS = "SELECT workflow, step, record FROM steps
+                    WHERE driven = 1 AND (workflow, step) > (?1, ?2) ORDER BY workflow, step LIMIT ?3";
+    DUE_STEPS = "SELECT workflow, step FROM steps WHERE due <= ? ORDER BY due, workflow, step LIMIT ?";
+    NEXT_STEP_DUE = "SELECT due FROM steps WHERE due IS NOT NULL ORDER BY due LIMIT 1";
+    STEP_SPECS = "SELECT step, body FROM step_specs WHERE workflow = ? AND step >= ? ORDER BY step LIMIT ?";
+    INSERT_STEP_SPEC = "INSERT INTO step_specs (workflow, step, body) VALUES (?, ?, ?)";
+    DELETE_STEP_SPECS = "DELETE FROM step_specs WHERE workflow = ?";
+    STEP_OUTPUT = "SELECT step, body FROM step_outputs WHERE workflow = ? AND step = ?";
+    PUT_STEP_OUTPUT = "INSERT OR REPLACE INTO step_outputs (workflow, step, body) VALUES (?, ?, ?)";
+    DELETE_STEP_OUTPUTS = "DELETE FROM step_outputs WHERE workflow = ?";
+    INSERT_STEP_EDGE = "INSERT OR IGNORE INTO step_edges (workflow, step, dependent, goes_on) VALUES (?, ?, ?, ?)";
+    DELETE_STEP_EDGES = "DELETE FROM step_edges WHERE workflow = ?";
+    STEP_DEPENDENTS = "SELECT steps.workflow, steps.step, record, goes_on FROM step_edges AS edge
+                       JOIN steps ON steps.workflow = edge.workflow AND steps.step = edge.dependent
+                       WHERE edge.workflow = ?1 AND edge.step = ?2 AND edge.dependent >= ?3
+                       ORDER BY edge.dependent LIMIT ?4";
+    STEP_TASKS = concat!("SELECT ", task_columns!(), " FROM tasks WHERE workflow = ?1
+             AND (step, round, item) > (?2, ?3, ?4) ORDER BY step, round, item LIMIT ?5");
+    OPEN_STEP_TASKS = concat!("SELECT ", task_columns!(), " FROM tasks INDEXED BY tasks_step WHERE workflow = ?1
+             AND (step, round, item) > (?2, ?3, ?4) AND state < 6 ORDER BY step, round, item LIMIT ?5");
+    STEP_RESULTS = "SELECT tasks.key, record, body FROM tasks LEFT JOIN results ON results.key = tasks.key
+                    WHERE workflow = ? AND step = ? AND round = ? ORDER BY item LIMIT ?";
+    DETACH_TASK = "UPDATE tasks SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE key = ?";
+
     PUT_FOLLOW_UP = "INSERT OR REPLACE INTO follow_ups (number, record) VALUES (?, ?)";
     DELETE_FOLLOW_UP = "DELETE FROM follow_ups WHERE number = ?";
 
@@ -137,5 +185,6 @@ statements! {
     ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
     COOL_DOWNS = "SELECT record FROM cool_downs ORDER BY namespace, credential";
     ACCOUNTS = "SELECT record FROM accounts ORDER BY namespace, agent";
+    UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE state < 6";
     FOLLOW_UPS = "SELECT number, record FROM follow_ups ORDER BY number";
 }

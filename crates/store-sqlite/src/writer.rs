@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use rota_core::task::Task;
-use rota_core::{AgentName, RouteId};
-use rota_store::{Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, stored_due};
+use rota_core::{AgentName, RouteId, Timestamp};
+use rota_store::{
+    Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, place_of, stored_due, stored_task_end,
+};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use tokio::time::Instant;
 
 use crate::disk::Reserve;
 use crate::open::{BUSY_TIMEOUT, explain, is_disk_full};
 use crate::rows::{encode, signed};
-use crate::{readers, rows, sql};
+use crate::{readers, rows, sql, workflows};
 
 /// Interval between attempts to give the log's space back to a full volume.
 const SHRINK_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,6 +24,8 @@ pub struct Writer {
     /// Raised by each opening: a write of an earlier one is rejected.
     epoch: i64,
     reserve: Reserve,
+    /// Next deadline of workflows and steps, if it is known.
+    workflow_due: Option<Option<Timestamp>>,
     /// When the log was last given back to a full volume.
     shrunk: Option<Instant>,
     _lock: FileLock,
@@ -57,7 +61,7 @@ fn transact<T>(connection: &Connection, write: impl FnOnce() -> Result<T, Error>
     written
 }
 
-fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, Error> {
+pub(crate) fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, Error> {
     let mut statement = connection.prepare_cached(sql).map_err(|error| explain(&error))?;
     statement.execute(params).map_err(|error| explain(&error))
 }
@@ -69,7 +73,7 @@ fn update_task(connection: &Connection, task: &Task, route: RouteId) -> Result<(
         route.0,
         task.rank(),
         stored_due(task).map(|at| at.0),
-        task.ended_at.map(|at| at.0),
+        stored_task_end(task).map(|at| at.0),
         encode(task)?
     ];
     run(connection, sql::UPDATE_TASK, params).map(drop)
@@ -77,7 +81,7 @@ fn update_task(connection: &Connection, task: &Task, route: RouteId) -> Result<(
 
 impl Writer {
     pub(crate) fn new(connection: Connection, epoch: i64, lock: FileLock, reserve: Reserve) -> Self {
-        Self { connection, epoch, reserve, shrunk: None, _lock: lock }
+        Self { connection, epoch, reserve, workflow_due: None, shrunk: None, _lock: lock }
     }
 
     /// Gives the log's space back, over which it may have grown without need. Not again and again, and not behind readers:
@@ -106,8 +110,20 @@ impl Writer {
         run(&self.connection, sql, params)
     }
 
+    /// Writes in a transaction of its own.
+    fn put_all(&mut self, changes: &Changes) -> Result<Written, Error> {
+        self.run("BEGIN IMMEDIATE", [])?;
+        let written = self.put(changes).and_then(|written| self.run("COMMIT", []).map(|_| written));
+        if written.is_err() {
+            self.workflow_due = None;
+            // Some errors have already rolled back; then this has no effect.
+            let _ = self.run("ROLLBACK", []);
+        }
+        written
+    }
+
     /// Writes in the open transaction.
-    fn put(&self, changes: &Changes) -> Result<Written, Error> {
+    fn put(&mut self, changes: &Changes) -> Result<Written, Error> {
         let away = changes.away.as_ref().map(encode).transpose()?;
         let advance = params![
             self.epoch,
@@ -123,7 +139,13 @@ impl Writer {
         self.remove(changes)?;
         self.put_tasks(changes)?;
         self.put_names(changes)?;
-        Ok(Written { next_due: readers::next_due(&self.connection)? })
+        workflows::write(&self.connection, &changes.workflows)?;
+        if self.workflow_due.is_none() || changes.workflows.has_rows() {
+            self.workflow_due = None;
+            self.workflow_due = Some(workflows::next_due(&self.connection)?);
+        }
+        let due = readers::next_due(&self.connection)?;
+        Ok(Written { next_due: due.into_iter().chain(self.workflow_due.flatten()).min() })
     }
 
     fn remove(&self, changes: &Changes) -> Result<(), Error> {
@@ -205,6 +227,7 @@ impl Writer {
     }
 
     fn insert_task(&self, task: &Task, route: RouteId) -> Result<(), Error> {
+        let place = place_of(task);
         let params = params![
             signed(task.key.0),
             task.id.0,
@@ -213,8 +236,12 @@ impl Writer {
             route.0,
             task.rank(),
             stored_due(task).map(|at| at.0),
-            task.ended_at.map(|at| at.0),
-            encode(task)?
+            stored_task_end(task).map(|at| at.0),
+            encode(task)?,
+            place.map(|(workflow, _)| signed(workflow.0)),
+            place.map(|(_, (step, ..))| step),
+            place.map(|(_, (_, round, _))| round),
+            place.map(|(.., (_, _, item))| item)
         ];
         self.run(sql::INSERT_TASK, params).map(drop)
     }
@@ -281,13 +308,13 @@ impl Backend for Writer {
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
-        let mut written = transact(&self.connection, || self.put(changes));
+        let mut written = self.put_all(changes);
         if written.as_ref().is_err_and(is_disk_full) && self.shrink_log() {
-            written = transact(&self.connection, || self.put(changes));
+            written = self.put_all(changes);
         }
         if written.as_ref().is_err_and(is_disk_full) && changes.end_something() && self.reserve.release() {
             tracing::warn!("the volume is full; using the reserve");
-            written = transact(&self.connection, || self.put(changes));
+            written = self.put_all(changes);
         }
         if written.is_ok() {
             self.reserve.ensure();

@@ -289,7 +289,9 @@ impl Changes {
     pub fn end_something(&self) -> bool {
         let ended = |(task, _): &(Arc<Task>, RouteId)| task.state.is_final();
         !self.workflows.removed.is_empty()
-            || !self.removed.is_empty() || !self.removed_secrets.is_empty() || self.updated.iter().any(ended)
+            || !self.removed.is_empty()
+            || !self.removed_secrets.is_empty()
+            || self.updated.iter().any(ended)
     }
 
     /// Whether there is anything to write.

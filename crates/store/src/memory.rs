@@ -3,6 +3,7 @@
 
 mod expired;
 mod oldest;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -24,7 +25,8 @@ use crate::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey,
     DependentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey,
     OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow,
-    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, Written, stored_due,
+    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, WorkflowQuery, WorkflowRows, Written,
+    stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -57,6 +59,7 @@ struct Contents {
     follow_ups: BTreeMap<u64, FollowUp>,
     cool_downs: BTreeMap<CredentialKey, CoolDown>,
     accounts: BTreeMap<AccountKey, Account>,
+    workflows: workflows::Workflows,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
@@ -188,6 +191,7 @@ impl Contents {
             let key = (account.namespace.clone(), account.scope.clone());
             self.accounts.insert(key, Account::clone(account));
         }
+        self.workflows.write(&changes.workflows);
         self.revision = changes.revision;
         self.last_route = changes.last_route;
         self.written_at = Some(changes.now);
@@ -197,7 +201,8 @@ impl Contents {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        self.tasks.values().filter_map(|(task, _)| stored_due(task)).min()
+        let tasks = self.tasks.values().filter_map(|(task, _)| stored_due(task)).min();
+        tasks.into_iter().chain(self.workflows.next_due()).min()
     }
 }
 
@@ -230,6 +235,7 @@ impl Backend for InMemoryStore {
             ready: load.ready.iter().map(|page| state.ready(page)).collect(),
             due: load.due.map_or_else(Vec::new, |(now, limit)| state.rows(state.due(now, limit))),
             expired: load.expired.as_ref().map(|page| state.expired(page)).unwrap_or_default(),
+            workflows: state.load_workflows(&load.workflows),
         })
     }
 
@@ -271,6 +277,10 @@ impl Reader for InMemoryStore {
         let state = self.state.read();
         let later = state.threads.range((Bound::Excluded(after), Bound::Unbounded));
         Ok(later.take(limit).map(|(name, thread)| (name.clone(), thread.clone())).collect())
+    }
+
+    fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error> {
+        Ok(self.state.read().query(query))
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

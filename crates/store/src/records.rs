@@ -11,7 +11,9 @@ use rota_core::quota::CredentialId;
 use rota_core::spending::{self, Account, BudgetWait};
 use rota_core::task::{self, Body, Event, Loss, State, Task, WorkerRef};
 use rota_core::workflow::{self, Step, Workflow};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName, WorkflowId};
+use rota_core::{
+    AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName, WorkflowId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::WorkflowCommand;

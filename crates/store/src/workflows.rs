@@ -21,13 +21,30 @@ pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
 #[derive(Debug, Clone)]
 pub enum WorkflowCommand {
     Create(Box<CreateWorkflow>),
-    Apply { namespace: Namespace, id: WorkflowId, command: workflow::Command },
+    Apply {
+        namespace: Namespace,
+        id: WorkflowId,
+        command: workflow::Command,
+    },
     /// A decision or a signal, with what becomes the result of the step.
-    Step { namespace: Namespace, id: WorkflowId, step: u32, command: StepCommand, output: Option<Bytes> },
+    Step {
+        namespace: Namespace,
+        id: WorkflowId,
+        step: u32,
+        command: StepCommand,
+        output: Option<Bytes>,
+    },
     /// What the driver has evaluated.
-    Drive { workflow: WorkflowKey, step: u32, action: Box<Action> },
+    Drive {
+        workflow: WorkflowKey,
+        step: u32,
+        action: Box<Action>,
+    },
     /// The driver has evaluated the outputs of a workflow, or why they cannot be.
-    Conclude { workflow: WorkflowKey, outputs: Result<Bytes, String> },
+    Conclude {
+        workflow: WorkflowKey,
+        outputs: Result<Bytes, String>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -63,13 +80,32 @@ pub struct Need {
 pub enum Action {
     Skip,
     /// Starts a round, with its first tasks.
-    Start { round: u32, total: u32, parallel: u32, prompt: String, tasks: Vec<Create> },
+    Start {
+        round: u32,
+        total: u32,
+        parallel: u32,
+        prompt: String,
+        tasks: Vec<Create>,
+    },
     /// Creates further tasks of a round, of which `created` exist.
-    More { round: u32, created: u32, tasks: Vec<Create> },
-    Finish { round: u32, again: bool, outputs: Option<Bytes> },
-    Fail { round: u32, message: String },
+    More {
+        round: u32,
+        created: u32,
+        tasks: Vec<Create>,
+    },
+    Finish {
+        round: u32,
+        again: bool,
+        outputs: Option<Bytes>,
+    },
+    Fail {
+        round: u32,
+        message: String,
+    },
     Compensate(Box<Create>),
-    CompensationFailed { message: String },
+    CompensationFailed {
+        message: String,
+    },
 }
 
 impl WorkflowCommand {
@@ -209,19 +245,39 @@ pub enum WorkflowQuery {
     /// The spec without its steps, as the body with number 0.
     Spec(WorkflowKey),
     /// Steps from an index on.
-    Steps { workflow: WorkflowKey, from: u32, limit: usize },
+    Steps {
+        workflow: WorkflowKey,
+        from: u32,
+        limit: usize,
+    },
     /// Steps with these indexes.
     StepsAt(WorkflowKey, Vec<u32>),
     /// Specs of steps from an index on.
-    StepSpecs { workflow: WorkflowKey, from: u32, limit: usize },
+    StepSpecs {
+        workflow: WorkflowKey,
+        from: u32,
+        limit: usize,
+    },
     /// Outputs of steps.
     Outputs(WorkflowKey, Vec<u32>),
     /// Tasks of a round of a step with their results, by item: up to a number of them, and of bytes of results.
-    Tasks { workflow: WorkflowKey, step: u32, round: u32, limit: usize, bytes: usize },
+    Tasks {
+        workflow: WorkflowKey,
+        step: u32,
+        round: u32,
+        limit: usize,
+        bytes: usize,
+    },
     /// Steps that need the driver, after this one.
-    Driven { after: Option<StepKey>, limit: usize },
+    Driven {
+        after: Option<StepKey>,
+        limit: usize,
+    },
     /// Workflows whose outputs are to be evaluated.
-    Ending { after: WorkflowKey, limit: usize },
+    Ending {
+        after: WorkflowKey,
+        limit: usize,
+    },
     /// Number of workflows that have not ended.
     Unended,
 }

@@ -77,10 +77,11 @@ impl<B: Backend> Engine<B> {
         let Some(entry) = self.write_set.get(key) else { return };
         let (needs, needed) = (!entry.task.dependencies.is_empty() && !entry.new, entry.has_dependents);
         let (id, state, before) = (entry.task.id, entry.task.state, entry.task.waits_in_thread());
-        if entry.task.thread.is_some() {
+        let (in_thread, step) = (entry.task.thread.is_some(), entry.task.step.clone());
+        if in_thread {
             self.write_set.ended_in_threads.push(key);
         }
-        if let Some(step) = entry.task.step.clone() {
+        if let Some(step) = step {
             self.step_task_ended(&step, state);
         }
         if needs {

@@ -8,7 +8,8 @@ use rota_core::{TaskKey, WorkflowKey};
 
 use super::Engine;
 use crate::{
-    Backend, Error, FollowUp, Load, StepPage, StepTasksPage, TaskHold, TaskPlace, TaskRow, WorkflowLoad, place_of,
+    Backend, Error, FollowUp, Load, StepPage, StepTasksPage, TaskHold, TaskPlace, TaskRow, WorkflowLoad,
+    place_of,
 };
 
 /// Tasks that one visit removes: their logs are large.
@@ -98,7 +99,8 @@ impl<B: Backend> Engine<B> {
         while held.len() < limit {
             let page = StepPage { workflow, step: 0, from, limit };
             let wanted = WorkflowLoad { held: vec![page], ..WorkflowLoad::default() };
-            let found = self.fetch(&Load { workflows: wanted, ..Load::default() })?.held.pop().unwrap_or_default();
+            let found =
+                self.fetch(&Load { workflows: wanted, ..Load::default() })?.held.pop().unwrap_or_default();
             let set = &self.write_set.workflows;
             let still = |index: &u32| set.step((workflow, *index)).is_some_and(|step| is_held(step.state));
             held.extend(found.iter().copied().filter(still));
@@ -122,7 +124,8 @@ impl<B: Backend> Engine<B> {
     fn visit_active(&mut self, number: Option<u64>, workflow: WorkflowKey, from: u32) -> Result<(), Error> {
         let page = self.page(workflow, 0, from);
         let active = WorkflowLoad { active: vec![page], ..WorkflowLoad::default() };
-        let found = self.fetch(&Load { workflows: active, ..Load::default() })?.active.pop().unwrap_or_default();
+        let found =
+            self.fetch(&Load { workflows: active, ..Load::default() })?.active.pop().unwrap_or_default();
         self.load_workflow(workflow)?;
         let set = &mut self.write_set.workflows;
         let finals = set.workflow(workflow).filter(|one| !one.finals_halted).map(|one| one.main);
@@ -171,7 +174,8 @@ impl<B: Backend> Engine<B> {
         let stored: Vec<_> = rows.iter().map(|row| row.key).collect();
         rows.into_iter().for_each(|row| self.receive(row));
         let of_workflow = |task: &Task| task.step.as_ref().is_some_and(|step| step.workflow == workflow);
-        let entries = self.write_set.entries.iter().filter(|(_, entry)| entry.new && of_workflow(&entry.task));
+        let entries =
+            self.write_set.entries.iter().filter(|(_, entry)| entry.new && of_workflow(&entry.task));
         let mut keys: Vec<_> = entries.map(|(key, _)| *key).chain(stored).collect();
         keys.sort_unstable();
         keys.dedup();

@@ -20,7 +20,7 @@ impl Contents {
         let Some(before) = page.ended_before else {
             return ExpiredRows { sessions, ..ExpiredRows::default() };
         };
-        let tasks = oldest(&self.tasks, before, |(task, _)| task.ended_at).into_iter();
+        let tasks = oldest(&self.tasks, before, |(task, _)| crate::stored_task_end(task)).into_iter();
         let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
         let mut rows = ExpiredRows { sessions, keys: keys(orphans, page.limit), ..ExpiredRows::default() };
         let idle = oldest(&self.threads, before - THREAD_TTL, Thread::idle_since);

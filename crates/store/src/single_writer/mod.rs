@@ -20,7 +20,8 @@ use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page,
-    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats, Thread,
+    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery,
+    WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.

@@ -1,0 +1,213 @@
+//! Workflows in memory.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use rota_core::workflow::{State, Step, StepState, Workflow};
+use rota_core::{TaskKey, Timestamp, WorkflowKey};
+
+use super::Contents;
+use crate::{
+    NameKey, StepKey, StepPage, StepTasksPage, TaskRow, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
+    WorkflowQuery, WorkflowRows, place_of, stored_end,
+};
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workflows {
+    records: BTreeMap<WorkflowKey, Workflow>,
+    specs: HashMap<WorkflowKey, Bytes>,
+    names: HashMap<NameKey, WorkflowKey>,
+    steps: BTreeMap<StepKey, Step>,
+    step_specs: HashMap<StepKey, Bytes>,
+    /// Steps that need a step, with whether they run although it has not succeeded.
+    edges: BTreeMap<(StepKey, u32), bool>,
+    outputs: HashMap<StepKey, Bytes>,
+}
+
+impl Workflows {
+    pub(super) fn write(&mut self, changes: &WorkflowChanges) {
+        for (workflow, spec, name) in &changes.inserted {
+            self.records.insert(workflow.key, Workflow::clone(workflow));
+            self.specs.insert(workflow.key, spec.clone());
+            if let Some(name) = name {
+                self.names.insert((workflow.namespace.clone(), name.clone()), workflow.key);
+            }
+        }
+        for workflow in &changes.updated {
+            self.records.insert(workflow.key, Workflow::clone(workflow));
+        }
+        for (step, spec) in &changes.new_steps {
+            self.step_specs.insert((step.workflow, step.index), spec.clone());
+        }
+        for step in changes.new_steps.iter().map(|(step, _)| step).chain(&changes.steps) {
+            self.steps.insert((step.workflow, step.index), Step::clone(step));
+        }
+        self.edges
+            .extend(changes.edges.iter().map(|(step, dependent, goes_on)| ((*step, *dependent), *goes_on)));
+        self.outputs.extend(changes.outputs.iter().cloned());
+        for key in &changes.removed {
+            self.records.remove(key);
+            self.specs.remove(key);
+            self.names.retain(|_, named| named != key);
+            self.steps.retain(|(workflow, _), _| workflow != key);
+            self.step_specs.retain(|(workflow, _), _| workflow != key);
+            self.edges.retain(|((workflow, _), _), _| workflow != key);
+            self.outputs.retain(|(workflow, _), _| workflow != key);
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let workflows = self.records.values().filter_map(Workflow::due);
+        workflows.chain(self.steps.values().filter_map(|step| step.due)).min()
+    }
+
+    fn of(&self, workflow: WorkflowKey, from: u32) -> impl Iterator<Item = &Step> {
+        self.steps.range((workflow, from)..=(workflow, u32::MAX)).map(|(_, step)| step)
+    }
+
+    fn page(&self, page: &StepPage, wanted: impl Fn(StepState) -> bool) -> Vec<Result<Step, String>> {
+        let steps = self.of(page.workflow, page.from).filter(|step| wanted(step.state));
+        steps.take(page.limit).cloned().map(Ok).collect()
+    }
+
+    fn dependents(&self, page: &StepPage) -> Vec<(Result<Step, String>, bool)> {
+        let step = (page.workflow, page.step);
+        let edges = self.edges.range((step, page.from)..=(step, u32::MAX)).take(page.limit);
+        let row = |((_, dependent), goes_on): (&(StepKey, u32), &bool)| {
+            Some((Ok(self.steps.get(&(page.workflow, *dependent))?.clone()), *goes_on))
+        };
+        edges.filter_map(row).collect()
+    }
+
+    fn find(&self, id: &crate::WorkflowScopedId) -> Option<&Workflow> {
+        self.records.values().find(|workflow| workflow.id == id.1 && workflow.namespace == id.0)
+    }
+}
+
+fn first<K: Ord + Copy>(due: impl Iterator<Item = (Timestamp, K)>, now: Timestamp, limit: usize) -> Vec<K> {
+    let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
+    due.sort_unstable();
+    due.into_iter().take(limit).map(|(_, key)| key).collect()
+}
+
+impl Contents {
+    fn tasks_of(&self, page: &StepTasksPage) -> Vec<TaskRow> {
+        let mut places: Vec<_> = self
+            .tasks
+            .values()
+            .filter(|(task, _)| !page.open || !task.state.is_final())
+            .filter_map(|(task, _)| place_of(task).map(|(workflow, place)| (workflow, place, task.key)))
+            .filter(|(workflow, place, _)| {
+                *workflow == page.workflow && page.after.is_none_or(|after| *place > after)
+            })
+            .map(|(_, place, key)| (place, key))
+            .collect();
+        places.sort_unstable();
+        self.rows(places.into_iter().take(page.limit).map(|(_, key)| key))
+    }
+
+    pub(super) fn load_workflows(&self, load: &WorkflowLoad) -> WorkflowLoaded {
+        let of = &self.workflows;
+        let names: Vec<_> =
+            load.names.iter().filter_map(|name| Some((name.clone(), *of.names.get(name)?))).collect();
+        let by_key = load.keys.iter().filter_map(|key| of.records.get(key));
+        let by_id = load.ids.iter().filter_map(|id| of.find(id));
+        let workflows = by_key.chain(by_id).cloned().map(Ok).collect();
+        let (mut due_workflows, mut due_steps) = (Vec::new(), Vec::new());
+        if let Some((now, limit)) = load.due {
+            let due = of.records.values().filter_map(|one| Some((one.due()?, one.key)));
+            due_workflows = first(due, now, limit);
+            let due = of.steps.iter().filter_map(|(key, step)| Some((step.due?, *key)));
+            due_steps = first(due, now, limit);
+        }
+        let expired = load.expired.map_or_else(Vec::new, |(before, limit)| {
+            let ended = of.records.values().filter_map(|one| Some((stored_end(one)?, one.key)));
+            first(ended.filter(|(at, _)| *at < before), before, limit)
+        });
+        WorkflowLoaded {
+            workflows,
+            names,
+            steps: load.steps.iter().filter_map(|key| of.steps.get(key)).cloned().map(Ok).collect(),
+            dependents: load.dependents.iter().map(|page| of.dependents(page)).collect(),
+            held: load.held.iter().map(|page| of.page(page, |state| state == StepState::Held)).collect(),
+            active: load.active.iter().map(|page| of.page(page, StepState::is_active)).collect(),
+            tasks: load.tasks.iter().map(|page| self.tasks_of(page)).collect(),
+            due_workflows,
+            due_steps,
+            expired,
+        }
+    }
+
+    pub(super) fn query(&self, query: &WorkflowQuery) -> WorkflowRows {
+        let of = &self.workflows;
+        let mut rows = WorkflowRows::default();
+        match query {
+            WorkflowQuery::Id(id) => rows.workflows.extend(of.find(id).cloned()),
+            WorkflowQuery::Key(key) => rows.workflows.extend(of.records.get(key).cloned()),
+            WorkflowQuery::Alias((namespace, alias)) => {
+                let named =
+                    |one: &&Workflow| one.namespace == *namespace && one.alias.as_ref() == Some(alias);
+                rows.workflows.extend(of.records.values().rev().find(named).cloned());
+            }
+            WorkflowQuery::List(filter) => {
+                let older = of.records.range(..filter.before.unwrap_or(WorkflowKey(u64::MAX))).rev();
+                let fitting = older.map(|(_, one)| one).filter(|one| filter.fits(one)).take(filter.limit);
+                rows.workflows = fitting.cloned().collect();
+                rows.next =
+                    rows.workflows.last().filter(|_| rows.workflows.len() == filter.limit).map(|one| one.key);
+            }
+            WorkflowQuery::Spec(key) => rows.bodies.extend(of.specs.get(key).map(|body| (0, body.clone()))),
+            WorkflowQuery::Steps { workflow, from, limit } => {
+                rows.steps = of.of(*workflow, *from).take(*limit).cloned().collect();
+            }
+            WorkflowQuery::StepsAt(workflow, indexes) => {
+                let steps = indexes.iter().filter_map(|index| of.steps.get(&(*workflow, *index)));
+                rows.steps = steps.cloned().collect();
+            }
+            WorkflowQuery::StepSpecs { workflow, from, limit } => {
+                let steps = of.of(*workflow, *from).take(*limit);
+                let spec =
+                    |step: &Step| Some((step.index, of.step_specs.get(&(*workflow, step.index))?.clone()));
+                rows.bodies = steps.filter_map(spec).collect();
+            }
+            WorkflowQuery::Outputs(workflow, indexes) => {
+                let output = |index: &u32| Some((*index, of.outputs.get(&(*workflow, *index))?.clone()));
+                rows.bodies = indexes.iter().filter_map(output).collect();
+            }
+            WorkflowQuery::Tasks { workflow, step, round, limit, bytes } => {
+                let mut keys: Vec<(u32, TaskKey)> = self
+                    .tasks
+                    .values()
+                    .filter_map(|(task, _)| place_of(task).map(|(of, place)| (of, place, task.key)))
+                    .filter(|(of, place, _)| of == workflow && (place.0, place.1) == (*step, *round))
+                    .map(|(_, place, key)| (place.2, key))
+                    .collect();
+                keys.sort_unstable();
+                let mut left = Some(*bytes);
+                for (_, key) in keys.into_iter().take(*limit) {
+                    let Some((task, _)) = self.tasks.get(&key) else { continue };
+                    let result = self.results.get(&key).cloned();
+                    left = left.and_then(|left| left.checked_sub(result.as_ref().map_or(0, Bytes::len)));
+                    rows.tasks.push((task.clone(), result));
+                    if left.is_none() {
+                        break;
+                    }
+                }
+            }
+            WorkflowQuery::Driven { after, limit } => {
+                let driven = of.steps.values().filter(|step| step.needs_driver());
+                let later =
+                    driven.filter(|step| after.is_none_or(|after| (step.workflow, step.index) > after));
+                rows.steps = later.take(*limit).cloned().collect();
+            }
+            WorkflowQuery::Ending { after, limit } => {
+                let ending = of.records.values().filter(|one| one.state == State::Ending && one.key > *after);
+                rows.workflows = ending.take(*limit).cloned().collect();
+            }
+            WorkflowQuery::Unended => {
+                rows.count = of.records.values().filter(|one| !one.state.is_final()).count() as u64;
+            }
+        }
+        rows
+    }
+}
