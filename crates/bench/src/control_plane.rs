@@ -51,7 +51,7 @@ impl Serve {
         let store = tokio::task::spawn_blocking(move || open(&folder)).await??;
         let tls = self.tls.then(|| Tls::new(certificate(&self.data_dir), key(&self.data_dir)));
         let options = Options { listen: self.listen, tls, ..server_options(store, &self.data_dir) };
-        let bound = Server::bind(options).await?;
+        let bound = Box::pin(Server::bind(options)).await?;
         println!("{}", bound.addr());
         let shutdown = CancellationToken::new();
         let parent = shutdown.clone();

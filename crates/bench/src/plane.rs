@@ -82,7 +82,7 @@ impl Plane {
         timing: Timing,
     ) -> Result<Self> {
         let timing = Timing { retention: None, ..timing };
-        let bound = Server::bind(Options { timing, ..server_options(store, folder) }).await?;
+        let bound = Box::pin(Server::bind(Options { timing, ..server_options(store, folder) })).await?;
         let client_options = ClientOptions::new(format!("http://{}", bound.addr()));
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();

@@ -97,7 +97,14 @@ impl Expression {
             return Err(Error::TooCostly { expression: expression() });
         }
         let mut context = functions::context();
-        for (name, value) in &values.0 {
+        let References { inputs, steps, all_steps, .. } = &self.references;
+        let is_used = |name: &str| match name {
+            // `inputs` itself has no name of its own.
+            "steps" => *all_steps || !steps.is_empty(),
+            "inputs" => !inputs.is_empty() || self.text.contains("inputs"),
+            _ => true,
+        };
+        for (name, value) in values.0.iter().filter(|(name, _)| is_used(name)) {
             context.add_variable_from_value(name.as_str(), json::to_cel(value));
         }
         let failed = |text: String| Error::Evaluation { expression: expression(), cause: cause(&text) };

@@ -31,7 +31,7 @@ mod values;
 pub use self::cost::MAX_COST;
 pub use self::expression::{Expression, References};
 pub use self::functions::FUNCTIONS;
-pub use self::template::{Template, fill, references};
+pub use self::template::{Template, fill, fill_text, references};
 pub use self::values::Values;
 
 /// Longest text of an expression, without `${{` and `}}`, in bytes.

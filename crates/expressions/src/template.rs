@@ -71,6 +71,13 @@ impl Template {
     }
 }
 
+impl Template {
+    /// Returns the text with the results of its expressions.
+    pub fn evaluate_text(&self, values: &Values) -> Result<String, Error> {
+        self.evaluate(values).map(|value| json::text(&value))
+    }
+}
+
 /// Returns the place of the `}}` that ends an expression: the first one outside of texts and of maps.
 fn end(text: &str) -> Option<usize> {
     let (mut quote, mut escaped, mut open) = (None, false, 0_usize);
@@ -92,13 +99,25 @@ fn end(text: &str) -> Option<usize> {
 
 /// Evaluates all texts of a JSON value as templates. Keys are not.
 pub fn fill(value: &Value, values: &Values) -> Result<Value, Error> {
+    fill_with(value, values, false)
+}
+
+/// As [`fill`], and texts stay texts, whatever the results of their expressions are.
+pub fn fill_text(value: &Value, values: &Values) -> Result<Value, Error> {
+    fill_with(value, values, true)
+}
+
+fn fill_with(value: &Value, values: &Values, as_text: bool) -> Result<Value, Error> {
     let mut room = MAX_OUTPUT;
     walk(value, 0, &mut |text| {
         let template = Template::parse(text)?;
         if template.is_plain() {
             return Ok(Value::String(text.to_owned()));
         }
-        let filled = template.evaluate(values)?;
+        let filled = match as_text {
+            true => Value::String(template.evaluate_text(values)?),
+            false => template.evaluate(values)?,
+        };
         // Many small texts of which each has a large result.
         room = room
             .checked_sub(filled.to_string().len())

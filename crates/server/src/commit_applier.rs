@@ -23,6 +23,7 @@ use crate::sessions::{self, SessionDeps};
 use crate::spans;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
+use crate::workflows::ReadySteps;
 
 /// Everything that follows the commits.
 pub(crate) struct CommitApplier {
@@ -34,6 +35,7 @@ pub(crate) struct CommitApplier {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) store: StoreClient,
     /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
     pub(crate) restored: Option<u64>,
@@ -86,6 +88,7 @@ impl CommitApplier {
         // Last: a watcher that reads after it was notified must find what the commit changed.
         self.watchers.publish(&commit);
         self.notifier.observe(&commit);
+        self.ready_steps.observe(&commit);
     }
 
     fn apply_agent_change(&self, change: &AgentChange) {

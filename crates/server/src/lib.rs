@@ -70,6 +70,7 @@ mod store_client;
 mod trust;
 mod watchers;
 mod wire;
+mod workflows;
 
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};

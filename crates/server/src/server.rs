@@ -9,6 +9,7 @@ use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
+use rota_proto::v1::workflow_service_server::WorkflowServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_telemetry::{OnExit, spawn};
 use tokio::net::TcpListener;
@@ -41,6 +42,7 @@ use crate::trust::auth::Authenticator;
 use crate::trust::worker_token::WorkerTokens;
 use crate::trust::{accept, auth, tls};
 use crate::watchers::{Deltas, Watchers};
+use crate::workflows::{Driver, ReadySteps};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
@@ -72,6 +74,7 @@ pub struct Bound {
 /// The gRPC services, before they are wrapped for the transport.
 struct Services {
     tasks: grpc::Tasks,
+    workflows: grpc::Workflows,
     agents: grpc::Agents,
     admin: grpc::Admin,
     artifacts: grpc::ArtifactsService,
@@ -157,6 +160,17 @@ impl Server {
             stop: stop.clone(),
         };
 
+        let creator = Creator {
+            store: store.clone(),
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            artifacts: artifacts.clone(),
+            sealer: Arc::clone(&sealer),
+            isolates: options.isolates,
+        };
+        let ready_steps = Arc::new(ReadySteps::default());
+        let driver = Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
+
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
             health: Arc::clone(&health),
@@ -167,6 +181,7 @@ impl Server {
             dispatcher,
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
+            ready_steps: Arc::clone(&ready_steps),
             store: store.clone(),
             restored: None,
             timer,
@@ -189,19 +204,12 @@ impl Server {
                 due,
                 artifacts: artifacts.clone(),
                 notifier,
+                driver,
                 stop: stop.clone(),
             },
         );
 
         let streams = Streams { watchers, deltas, stop: stop.clone() };
-        let creator = Creator {
-            store: store.clone(),
-            scheduler,
-            agents: Arc::clone(&agents),
-            artifacts: artifacts.clone(),
-            sealer,
-            isolates: options.isolates,
-        };
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),
@@ -232,6 +240,7 @@ impl Server {
                     backup: Arc::default(),
                 },
             },
+            workflows: grpc::Workflows { store: store.clone(), ready_steps, streams: streams.clone() },
             artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
@@ -287,6 +296,9 @@ impl Bound {
         let tasks = TaskServiceServer::new(services.tasks)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let workflows = WorkflowServiceServer::new(services.workflows)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let workers = WorkerServiceServer::new(services.workers)
             .max_decoding_message_size(sessions::MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
@@ -312,6 +324,7 @@ impl Bound {
             .layer(grpc::traced::Layer)
             .layer(grpc::encoded::Layer)
             .add_service(tasks)
+            .add_service(workflows)
             .add_service(AgentServiceServer::new(services.agents))
             .add_service(AdminServiceServer::new(services.admin))
             .add_service(artifacts)

@@ -371,7 +371,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 breakers: setup.breakers,
                 background_tasks: rota_telemetry::BackgroundTasks::default(),
             };
-            anyhow::Ok((Server::bind(options).await?, weak))
+            anyhow::Ok((Box::pin(Server::bind(options)).await?, weak))
         };
         match bound.await {
             Err(error) => drop(started.send(Err(error))),

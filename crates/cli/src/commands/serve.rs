@@ -30,7 +30,7 @@ pub async fn open(data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
 
 /// Binds the listeners of a control plane.
 pub async fn bind(options: Options) -> anyhow::Result<Bound> {
-    rota_server::Server::bind(options).await.map_err(|error| match error {
+    Box::pin(rota_server::Server::bind(options)).await.map_err(|error| match error {
         rota_server::Error::Store(error) => store_failure(error).into(),
         error @ rota_server::Error::Listen { .. } => Failure::new(Exit::Failed, error.to_string())
             .hint("another program may use the address; choose another one with --listen")

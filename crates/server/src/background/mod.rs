@@ -21,6 +21,7 @@ use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
+use crate::workflows::Driver;
 
 pub(crate) use commits::{Claimer, CommitLoop};
 
@@ -64,6 +65,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) artifacts: Artifacts,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) driver: Driver,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -82,6 +84,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         breakers,
         artifacts,
         notifier,
+        driver,
         retention,
         write_grace,
         due,
@@ -96,6 +99,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
+    let driver = driver.run(stop.clone());
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
@@ -113,6 +117,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("space", spawn("space", OnExit::Done, space)),
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("notifications", spawn("notifications", OnExit::Done, notifications)),
+        ("workflows", spawn("workflows", OnExit::Done, driver)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

@@ -92,6 +92,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let inbox = register_worker(&scheduler);
     let applier = CommitApplier {
         notifier: Arc::default(),
+        ready_steps: Arc::default(),
         health: Arc::new(health),
         metrics,
         breakers,

@@ -10,6 +10,7 @@ use rota_core::agent::Agent;
 use rota_core::quota::CredentialId;
 use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
+use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
 use rota_proto::{credential, v1};
 use rota_store::{Command, Create, PutAgent, Refused, Reply, StoreSpace};
@@ -166,6 +167,22 @@ impl Creator {
             ));
         }
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias, inputs } })
+    }
+
+    /// Checks the task of a step of a workflow. It is not offered to a worker at its creation.
+    pub(crate) async fn prepare_step(
+        &self,
+        namespace: Namespace,
+        trace: Trace,
+        task: v1::Task,
+        step: StepRef,
+    ) -> Result<(Create, Option<Pin>), Status> {
+        let request = v1::CreateTaskRequest { task: Some(task), ..v1::CreateTaskRequest::default() };
+        let prepared = self.prepare(namespace, trace, request, None, Scope::All).await?;
+        let mut create = *prepared.command;
+        create.offer = None;
+        create.task.step = Some(Box::new(step));
+        Ok((create, prepared.rest.inputs))
     }
 
     /// Returns the list of a task's input, with the checkpoint that it continues. It is stored; the pin keeps it until the commit.

@@ -25,6 +25,7 @@ mod tasks;
 mod threads;
 pub(crate) mod traced;
 mod watch_agents;
+mod workflows;
 
 pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
@@ -36,6 +37,7 @@ pub(crate) use input::Inputs;
 pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
+pub(crate) use workflows::Workflows;
 
 /// The API's own description, for tools such as grpcurl.
 pub(crate) fn reflection() -> Result<

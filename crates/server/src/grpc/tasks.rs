@@ -379,6 +379,9 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         parent: text(given.parent_task)
             .map(|id| id.parse().map_err(|_| invalid("filter.parent_task", "is not a task's id")))
             .transpose()?,
+        workflow: text(given.workflow)
+            .map(|id| id.parse().map_err(|_| invalid("filter.workflow", "is not a workflow's id")))
+            .transpose()?,
         created_after: given.created_after.as_ref().map(time::from_timestamp),
         created_before: given.created_before.as_ref().map(time::from_timestamp),
         before,

@@ -15,3 +15,4 @@ pub(crate) mod status;
 pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod time;
+pub(crate) mod workflow;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rota_core::spending::Period;
 use rota_core::task::Rejected;
+use rota_core::workflow;
 use rota_proto::reasons;
 use rota_store::{Error, Refused};
 use tonic::{Code, Status};
@@ -18,6 +19,14 @@ const MAX_MESSAGE: usize = 2000;
 pub const REASONS: &[(&str, Code, &str)] = &[
     ("INVALID_FIELD", Code::InvalidArgument, "A field of the request is invalid; the details name it."),
     ("TASK_NOT_FOUND", Code::NotFound, "The task does not exist."),
+    ("WORKFLOW_NOT_FOUND", Code::NotFound, "The workflow does not exist."),
+    ("WORKFLOW_ENDED", Code::FailedPrecondition, "The workflow has ended."),
+    ("WORKFLOW_NOT_ENDED", Code::FailedPrecondition, "The workflow has not ended yet."),
+    (
+        "WORKFLOW_STATE_CONFLICT",
+        Code::FailedPrecondition,
+        "The call is not possible in the present state of the step.",
+    ),
     ("AGENT_NOT_FOUND", Code::NotFound, "The agent does not exist."),
     ("AGENT_EXISTS", Code::AlreadyExists, "An agent of that name already exists."),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
@@ -221,6 +230,12 @@ pub(crate) fn refused(refused: Refused) -> Status {
         }
         Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",
+        Refused::NoWorkflow(_) => "WORKFLOW_NOT_FOUND",
+        Refused::Workflow(rejected) => match rejected {
+            workflow::Rejected::Final(_) => "WORKFLOW_ENDED",
+            workflow::Rejected::Unended => "WORKFLOW_NOT_ENDED",
+            _ => "WORKFLOW_STATE_CONFLICT",
+        },
         Refused::Superseded => "WORKER_SUPERSEDED",
         Refused::Replaced => reasons::WORKER_REPLACED,
     };

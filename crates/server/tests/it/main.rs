@@ -43,3 +43,4 @@ mod validate_only;
 mod validation;
 mod watch;
 mod workers;
+mod workflows;

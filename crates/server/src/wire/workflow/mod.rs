@@ -1,0 +1,303 @@
+//! Workflows in messages: validation of new ones, and answers about stored ones.
+
+mod graph;
+mod stored;
+mod to_wire;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prost::Message;
+use rota_core::task::Trace;
+use rota_core::workflow::{Kind, MAX_STEPS, Step, Workflow};
+use rota_core::{Namespace, WorkflowId};
+use rota_expressions::{Expression, References, Template};
+use rota_proto::v1;
+use rota_proto::v1::OnStepFailure;
+use rota_store::{CreateWorkflow, Need, NewStep};
+use tonic::Status;
+
+pub(crate) use self::stored::{StoredSpec, StoredStep};
+pub(crate) use self::to_wire::{from_state, step, workflow};
+use super::status::invalid;
+use super::{check, names, spec, time};
+
+/// Bytes of the inputs of a workflow, and of the values of one step that expressions see.
+pub(crate) const MAX_VALUES: usize = 64 << 10;
+const MAX_KEY: usize = 256;
+const MAX_NEEDS: usize = 256;
+const MAX_FINALLY: usize = 64;
+const MAX_OUTPUTS: usize = 64;
+const MAX_ROUNDS: i32 = 1000;
+const MAX_PROMPT: usize = 4 << 10;
+
+/// A workflow as a request names it.
+pub(crate) enum WorkflowName {
+    Id(WorkflowId),
+    Alias(String),
+}
+
+/// Parses `namespaces/{namespace}/workflows/{id or alias}`.
+pub(crate) fn name(field: &str, name: &str) -> Result<(Namespace, WorkflowName), Status> {
+    let (namespace, id) = rota_proto::names::parse(name, "workflows").ok_or_else(|| {
+        let shortened = check::shorten(name);
+        invalid(field, format!("{shortened:?} is not of the form namespaces/NAMESPACE/workflows/ID"))
+    })?;
+    let namespace = names::namespace(field, namespace)?;
+    let named = match id.parse() {
+        Ok(id) => WorkflowName::Id(id),
+        Err(_) => WorkflowName::Alias(names::alias(field, id)?),
+    };
+    Ok((namespace, named))
+}
+
+/// Validates a new workflow.
+pub(crate) fn check(
+    namespace: Namespace,
+    id: WorkflowId,
+    trace: Trace,
+    request: v1::CreateWorkflowRequest,
+) -> Result<CreateWorkflow, Status> {
+    check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
+    let given = request.workflow.ok_or_else(|| invalid("workflow", "is required"))?;
+    let mut spec = given.spec.ok_or_else(|| invalid("workflow.spec", "is required"))?;
+    check::length("workflow.spec.title", &spec.title, check::MAX_TITLE)?;
+    check::length("workflow.spec.owner", &spec.owner, check::MAX_TITLE)?;
+    check::labels("workflow.labels", &given.labels)?;
+    inputs(&spec)?;
+    let (steps, finally) = (std::mem::take(&mut spec.steps), std::mem::take(&mut spec.finally));
+    if steps.is_empty() {
+        return Err(invalid("workflow.spec.steps", "is empty"));
+    }
+    check::count("workflow.spec.steps", steps.len() + finally.len(), MAX_STEPS)?;
+    check::count("workflow.spec.finally", finally.len(), MAX_FINALLY)?;
+
+    let mut workflow = Workflow::new(id, namespace);
+    workflow.alias = match given.alias.as_str() {
+        "" => None,
+        alias => Some(names::alias("workflow.alias", alias)?),
+    };
+    workflow.title.clone_from(&spec.title);
+    workflow.owner.clone_from(&spec.owner);
+    workflow.labels = given.labels;
+    workflow.trace = trace;
+    workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
+    workflow.max_parallel = u32::try_from(spec.max_parallel)
+        .map_err(|_| invalid("workflow.spec.max_parallel", "must not be negative"))?;
+    let policy = match spec.on_failure() {
+        OnStepFailure::Unspecified => OnStepFailure::Stop,
+        policy => policy,
+    };
+    workflow.compensates = policy == OnStepFailure::Compensate;
+    workflow.has_outputs = !spec.outputs.is_empty();
+
+    let main = steps.len();
+    let all: Vec<_> = steps.into_iter().chain(finally).collect();
+    let graph = graph::Graph::new(&all, main)?;
+    let seen = outputs("workflow.spec.outputs", &spec.outputs)?;
+    let seen = graph.resolve("workflow.spec.outputs", &seen, None)?;
+    let mut new_steps = Vec::with_capacity(all.len());
+    for (index, given) in all.into_iter().enumerate() {
+        new_steps.push(new_step(&graph, index, given, policy, workflow.compensates)?);
+    }
+    graph.stop(&mut new_steps, policy);
+    let spec = StoredSpec { spec: Some(spec), seen }.encode_to_vec().into();
+    let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
+    let foreign_id = !request.workflow_id.is_empty();
+    Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id })
+}
+
+/// Checks the inputs by their schema.
+fn inputs(spec: &v1::WorkflowSpec) -> Result<(), Status> {
+    let json = |value: &Option<pbjson_types::Struct>| serde_json::to_value(value.clone().unwrap_or_default());
+    let failed = |error: serde_json::Error| invalid("workflow.spec.inputs", error.to_string());
+    let inputs = json(&spec.inputs).map_err(failed)?;
+    check::length("workflow.spec.inputs", &inputs.to_string(), MAX_VALUES)?;
+    if spec.inputs_schema.is_none() {
+        return Ok(());
+    }
+    let schema = json(&spec.inputs_schema).map_err(failed)?;
+    check::length("workflow.spec.inputs_schema", &schema.to_string(), MAX_VALUES)?;
+    let validator = jsonschema::validator_for(&schema)
+        .map_err(|error| invalid("workflow.spec.inputs_schema", check::shorten(&error.to_string())))?;
+    match validator.iter_errors(&inputs).next() {
+        None => Ok(()),
+        Some(error) => {
+            let place = format!("workflow.spec.inputs{}", error.instance_path());
+            Err(invalid(place, error.to_string().chars().take(300).collect::<String>()))
+        }
+    }
+}
+
+fn duration(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
+    let duration = time::from_duration(field, given)?;
+    match duration {
+        Some(duration) if duration.is_zero() => Err(invalid(field, "must be longer than 0 s")),
+        other => Ok(other),
+    }
+}
+
+fn expression(field: &str, text: &str) -> Result<References, Status> {
+    let parsed = Expression::parse(text).map_err(|error| invalid(field, error.to_string()))?;
+    Ok(parsed.references().clone())
+}
+
+fn template(field: &str, text: &str) -> Result<References, Status> {
+    Template::parse(text)
+        .map(|template| template.references())
+        .map_err(|error| invalid(field, error.to_string()))
+}
+
+fn outputs(field: &str, outputs: &BTreeMap<String, String>) -> Result<References, Status> {
+    check::count(field, outputs.len(), MAX_OUTPUTS)?;
+    let mut all = References::default();
+    for (name, text) in outputs {
+        check::length(field, name, 63)?;
+        all.merge(&template(&format!("{field}[{:?}]", check::shorten(name)), text)?);
+    }
+    Ok(all)
+}
+
+/// Checks the task of a step, and returns what its expressions use.
+fn task_spec(field: &str, given: &v1::TaskSpec) -> Result<References, Status> {
+    for (name, is_set) in [
+        ("depends_on", !given.depends_on.is_empty()),
+        ("secrets", !given.secrets.is_empty()),
+        ("parent_task", !given.parent_task.is_empty()),
+        ("inputs", !given.inputs.is_empty()),
+    ] {
+        if is_set {
+            return Err(invalid(format!("{field}.{name}"), "must not be set for a step"));
+        }
+    }
+    let json = serde_json::to_value(given).map_err(|error| invalid(field, error.to_string()))?;
+    let references =
+        rota_expressions::references(&json).map_err(|error| invalid(field, error.to_string()))?;
+    let has_expressions = json.to_string().contains("${{");
+    if !has_expressions {
+        // What has none is checked now rather than when the step starts.
+        let namespace = names::namespace(field, "default")?;
+        let task = v1::Task { spec: Some(given.clone()), ..v1::Task::default() };
+        let id = rota_core::TaskId(uuid::Uuid::now_v7());
+        spec::check(namespace, id, Trace::default(), task)
+            .map_err(|status| invalid(field, status.message().to_owned()))?;
+    }
+    Ok(references)
+}
+
+fn new_step(
+    graph: &graph::Graph,
+    index: usize,
+    given: v1::WorkflowStep,
+    policy: OnStepFailure,
+    compensates: bool,
+) -> Result<NewStep, Status> {
+    let field = graph.field(index);
+    let at = |name: &str| format!("{field}.{name}");
+    check::count(&at("needs"), given.needs.len(), MAX_NEEDS)?;
+    let mut used = References::default();
+    let mut with_itself = References::default();
+    if !given.condition.is_empty() {
+        used.merge(&expression(&at("condition"), &given.condition)?);
+    }
+    let kind = kind(&field, &given, &mut used)?;
+    let is_task = kind == Kind::Task;
+    if let Some(for_each) = &given.for_each {
+        if !is_task {
+            return Err(invalid(at("for_each"), "is for steps with a task"));
+        }
+        if for_each.max_parallel < 0 {
+            return Err(invalid(at("for_each.max_parallel"), "must not be negative"));
+        }
+        used.merge(&expression(&at("for_each.items"), &for_each.items)?);
+    }
+    let mut max_rounds = 1;
+    if let Some(repeat) = &given.repeat {
+        if !(1..=MAX_ROUNDS).contains(&repeat.max) {
+            return Err(invalid(at("repeat.max"), format!("must be from 1 to {MAX_ROUNDS}")));
+        }
+        if !is_task {
+            return Err(invalid(at("repeat"), "is for steps with a task"));
+        }
+        max_rounds = u32::try_from(repeat.max).unwrap_or(1);
+        with_itself.merge(&expression(&at("repeat.until"), &repeat.until)?);
+    }
+    if used.item && given.for_each.is_none() {
+        return Err(invalid(field, "reads `item` or `index` without for_each"));
+    }
+    with_itself.merge(&outputs(&at("outputs"), &given.outputs)?);
+    if let Some(compensate) = &given.compensate {
+        if !compensates {
+            return Err(invalid(at("compensate"), "needs on_failure COMPENSATE of the workflow"));
+        }
+        if index >= graph.main() {
+            return Err(invalid(at("compensate"), "is not for finally-steps"));
+        }
+        with_itself.merge(&task_spec(&at("compensate"), compensate)?);
+    }
+    if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
+        return Err(invalid(at("priority"), "must be from 0 to 10"));
+    }
+    let mut seen = graph.resolve(&field, &used, Some((index, false)))?;
+    seen.append(&mut graph.resolve(&field, &with_itself, Some((index, true)))?);
+
+    let mut step = Step::new(given.name.clone(), kind);
+    step.finally = index >= graph.main();
+    step.compensates = given.compensate.is_some();
+    step.evaluates_end = given.repeat.is_some() || !given.outputs.is_empty();
+    step.has_dependents = graph.has_dependents(index);
+    step.max_rounds = max_rounds;
+    let needs: Vec<_> = graph
+        .needs(index)
+        .iter()
+        .zip(&given.needs)
+        .map(|(needed, need)| {
+            let own = match need.on_failure() {
+                OnStepFailure::Unspecified => policy,
+                own => own,
+            };
+            Need { step: *needed, goes_on: own == OnStepFailure::Continue }
+        })
+        .collect();
+    step.needs = u32::try_from(needs.len()).unwrap_or(u32::MAX);
+    let spec = StoredStep { step: Some(given), seen }.encode_to_vec().into();
+    Ok(NewStep { step, spec, needs })
+}
+
+fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<Kind, Status> {
+    use v1::workflow_step::Kind as Given;
+    let at = |name: &str| format!("{field}.{name}");
+    Ok(match &given.kind {
+        None => return Err(invalid(field, "needs one of task, approval, wait")),
+        Some(Given::Task(task)) => {
+            used.merge(&task_spec(&at("task"), task)?);
+            Kind::Task
+        }
+        Some(Given::Approval(approval)) => {
+            if approval.prompt.is_empty() {
+                return Err(invalid(at("approval.prompt"), "is required"));
+            }
+            check::length(&at("approval.prompt"), &approval.prompt, MAX_PROMPT)?;
+            used.merge(&template(&at("approval.prompt"), &approval.prompt)?);
+            Kind::Approval {
+                deadline: duration(&at("approval.deadline"), approval.deadline.as_ref())?,
+                approves: approval.default_decision() == v1::StepDecision::Approve,
+            }
+        }
+        Some(Given::Wait(wait)) => match &wait.kind {
+            Some(v1::step_wait::Kind::Duration(duration)) => Kind::Sleep {
+                duration: time::from_duration(&at("wait.duration"), Some(duration))?.unwrap_or_default(),
+            },
+            Some(v1::step_wait::Kind::Signal(signal)) if rota_core::ids::is_name(signal) => {
+                Kind::Signal { timeout: duration(&at("wait.timeout"), wait.timeout.as_ref())? }
+            }
+            Some(v1::step_wait::Kind::Signal(_)) => {
+                return Err(invalid(
+                    at("wait.signal"),
+                    "is not a name: use lower-case letters, digits and '-'",
+                ));
+            }
+            None => return Err(invalid(at("wait"), "needs a duration or a signal")),
+        },
+    })
+}

@@ -1,0 +1,139 @@
+//! The loop of the driver: what commits push, and what a restart finds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use prost::Message;
+use rota_core::WorkflowKey;
+use rota_core::workflow::{State, Workflow};
+use rota_store::{Command, StepKey, WorkflowCommand, WorkflowQuery};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::evaluate::{self, Next};
+use super::ready::{ReadySteps, Work};
+use super::values::{self, NoValues};
+use crate::grpc::Creator;
+use crate::store_client::StoreClient;
+use crate::wire::status;
+use crate::wire::workflow::StoredStep;
+
+/// Steps that are evaluated at the same time.
+const CONCURRENCY: usize = 8;
+/// Rows of a page of steps that a restart finds.
+const PAGE: usize = 500;
+/// Time until a step is tried again whose store or storage did not answer.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Evaluates the steps of the queue.
+pub(crate) struct Driver {
+    store: StoreClient,
+    creator: Creator,
+    ready: Arc<ReadySteps>,
+}
+
+impl Driver {
+    pub(crate) fn new(store: StoreClient, creator: Creator, ready: Arc<ReadySteps>) -> Self {
+        Self { store, creator, ready }
+    }
+
+    /// Evaluates steps until `stop` is cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let working = async {
+            while let Err(error) = self.restore().await {
+                tracing::warn!(%error, "failed to read the steps that are ready, retrying");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            join_all((0..CONCURRENCY).map(|_| self.work())).await
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = working => {}
+        }
+    }
+
+    /// Finds what an earlier process has left. Commits push the rest.
+    async fn restore(&self) -> Result<(), rota_store::Error> {
+        let mut after = None;
+        loop {
+            let rows = self.store.reads().workflows(WorkflowQuery::Driven { after, limit: PAGE }).await?;
+            let Some(last) = rows.steps.last() else { break };
+            after = Some((last.workflow, last.index));
+            rows.steps.iter().for_each(|step| self.ready.push(Work::Step((step.workflow, step.index))));
+        }
+        let mut after = WorkflowKey::default();
+        loop {
+            let rows = self.store.reads().workflows(WorkflowQuery::Ending { after, limit: PAGE }).await?;
+            let Some(last) = rows.workflows.last() else { return Ok(()) };
+            after = last.key;
+            rows.workflows.iter().for_each(|workflow| self.ready.push(Work::Outputs(workflow.key)));
+        }
+    }
+
+    async fn work(&self) {
+        loop {
+            let work = self.ready.next().await;
+            let done = match work {
+                Work::Step(key) => Box::pin(self.step(key)).await,
+                Work::Outputs(key) => self.outputs(key).await,
+            };
+            if let Err(status) = done {
+                tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
+                tokio::time::sleep(RETRY_DELAY).await;
+                self.ready.push(work);
+            }
+        }
+    }
+
+    async fn workflow(&self, key: WorkflowKey) -> Result<Option<Workflow>, Status> {
+        let rows = self.store.reads().workflows(WorkflowQuery::Key(key)).await.map_err(status::store)?;
+        Ok(rows.workflows.into_iter().next())
+    }
+
+    async fn step(&self, key: StepKey) -> Result<(), Status> {
+        let Some(workflow) = self.workflow(key.0).await? else { return Ok(()) };
+        let reads = self.store.reads();
+        let rows =
+            reads.workflows(WorkflowQuery::StepsAt(key.0, vec![key.1])).await.map_err(status::store)?;
+        let Some(step) = rows.steps.into_iter().find(|step| step.needs_driver()) else { return Ok(()) };
+        let specs = WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 };
+        let specs = reads.workflows(specs).await.map_err(status::store)?.bodies;
+        let body = specs.into_iter().next().map(|(_, body)| body).unwrap_or_default();
+        let stored = StoredStep::decode(body).unwrap_or_default();
+        let next = evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await?;
+        let Some(Next { action, pins }) = next else { return Ok(()) };
+        let command = WorkflowCommand::Drive { workflow: key.0, step: key.1, action: Box::new(action) };
+        self.apply(command).await?;
+        drop(pins);
+        Ok(())
+    }
+
+    async fn outputs(&self, key: WorkflowKey) -> Result<(), Status> {
+        let Some(workflow) = self.workflow(key).await? else { return Ok(()) };
+        if workflow.state != State::Ending {
+            return Ok(());
+        }
+        let evaluated = async {
+            let stored = values::spec(&self.store, key).await?;
+            let values = values::read(&self.store, &workflow, &stored.seen).await?;
+            evaluate::outputs(&stored.spec.unwrap_or_default().outputs, &values)
+        };
+        let outputs = match evaluated.await {
+            Ok(outputs) => Ok(outputs.into()),
+            Err(NoValues::Step(why)) => Err(format!("outputs: {why}")),
+            Err(NoValues::Store(status)) => return Err(status),
+        };
+        self.apply(WorkflowCommand::Conclude { workflow: key, outputs }).await
+    }
+
+    /// Commits a command. One that the engine refuses was evaluated for an earlier state: the commit that changed it pushed
+    /// the step again.
+    async fn apply(&self, command: WorkflowCommand) -> Result<(), Status> {
+        let replies = self.store.apply(vec![Command::from(command)]).await.map_err(status::store)?;
+        if let Some(Err(refused)) = replies.into_iter().next() {
+            tracing::debug!(%refused, "a step has changed meanwhile");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! What a step needs next, by its expressions.
+
+use std::collections::BTreeMap;
+
+use rota_artifacts::Pin;
+use rota_core::task::Trace;
+use rota_core::workflow::{
+    COMPENSATION, MAX_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
+};
+use rota_expressions::{Expression, Template, Values};
+use rota_proto::v1;
+use rota_store::{Action, Create};
+use serde_json::{Map, Value};
+use tonic::{Code, Status};
+
+use super::values::{self, NoValues};
+use crate::grpc::Creator;
+use crate::store_client::StoreClient;
+use crate::wire::workflow::{MAX_VALUES, StoredStep};
+
+/// A command for a step, and what must be kept until it is committed.
+pub(super) struct Next {
+    pub(super) action: Action,
+    pub(super) pins: Vec<Pin>,
+}
+
+impl From<Action> for Next {
+    fn from(action: Action) -> Self {
+        Self { action, pins: Vec::new() }
+    }
+}
+
+/// Returns the next command for a step. What cannot be evaluated fails the step; an error means that the store or the storage
+/// must be asked again.
+pub(super) async fn next(
+    store: &StoreClient,
+    creator: &Creator,
+    workflow: &Workflow,
+    step: &Step,
+    stored: StoredStep,
+) -> Result<Option<Next>, Status> {
+    let compensates = step.compensation == Some(StepState::Ready);
+    match attempt(store, creator, workflow, step, stored, compensates).await {
+        Ok(next) => Ok(next),
+        Err(NoValues::Store(status)) => Err(status),
+        Err(NoValues::Step(message)) if compensates => {
+            Ok(Some(Action::CompensationFailed { message }.into()))
+        }
+        Err(NoValues::Step(message)) => Ok(Some(Action::Fail { round: step.round, message }.into())),
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> NoValues {
+    NoValues::Step(error.to_string())
+}
+
+async fn attempt(
+    store: &StoreClient,
+    creator: &Creator,
+    workflow: &Workflow,
+    step: &Step,
+    stored: StoredStep,
+    compensates: bool,
+) -> Result<Option<Next>, NoValues> {
+    let spec = stored.step.unwrap_or_default();
+    let read = async || {
+        values::read(store, workflow, &stored.seen).await.map(|values| values.round(u64::from(step.round)))
+    };
+    if compensates {
+        let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
+        let place = place(workflow, step, COMPENSATION, 0);
+        let (create, pin) = create(creator, workflow, &task, spec.priority, place, &read().await?).await?;
+        let pins = pin.into_iter().collect();
+        return Ok(Some(Next { action: Action::Compensate(Box::new(create)), pins }));
+    }
+    match step.state {
+        StepState::Ready => {
+            let values = read().await?;
+            if step.round <= 1 && !spec.condition.is_empty() {
+                let condition = Expression::parse(&spec.condition).map_err(failed)?;
+                if !condition.evaluate_bool(&values).map_err(failed)? {
+                    return Ok(Some(Action::Skip.into()));
+                }
+            }
+            start(creator, workflow, step, &spec, &values).await.map(Some)
+        }
+        StepState::Running if step.wanted() > 0 => {
+            let values = read().await?;
+            let items = items(&spec, &values)?;
+            let from = step.created;
+            let (tasks, pins) =
+                tasks(creator, workflow, step, &spec, &values, items.as_deref(), from).await?;
+            Ok(Some(Next { action: Action::More { round: step.round, created: from, tasks }, pins }))
+        }
+        StepState::Ending => finish(step, &spec, &read().await?).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the list of a fan-out.
+fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>, NoValues> {
+    let Some(for_each) = &spec.for_each else { return Ok(None) };
+    let list = Expression::parse(&for_each.items).and_then(|items| items.evaluate_list(values));
+    let list = list.map_err(failed)?;
+    if list.len() > MAX_ITEMS as usize {
+        return Err(failed(format!("the list has {} items; at most {MAX_ITEMS} are allowed", list.len())));
+    }
+    Ok(Some(list))
+}
+
+async fn start(
+    creator: &Creator,
+    workflow: &Workflow,
+    step: &Step,
+    spec: &v1::WorkflowStep,
+    values: &Values,
+) -> Result<Next, NoValues> {
+    let mut prompt = String::new();
+    if let Some(v1::workflow_step::Kind::Approval(approval)) = &spec.kind {
+        let template = Template::parse(&approval.prompt).map_err(failed)?;
+        prompt = template.evaluate_text(values).map_err(failed)?;
+        rota_core::text::prefix(&prompt, 4 << 10).to_owned().clone_into(&mut prompt);
+    }
+    let items = items(spec, values)?;
+    let is_task = matches!(spec.kind, Some(v1::workflow_step::Kind::Task(_)));
+    let total = match &items {
+        Some(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
+        None => u32::from(is_task),
+    };
+    let parallel = spec.for_each.as_ref().map_or(0, |each| u32::try_from(each.max_parallel).unwrap_or(0));
+    let mut planned = step.clone();
+    (planned.state, planned.total, planned.parallel, planned.created) =
+        (StepState::Running, total, parallel, 0);
+    let (tasks, pins) = match is_task {
+        true => tasks(creator, workflow, &planned, spec, values, items.as_deref(), 0).await?,
+        false => (Vec::new(), Vec::new()),
+    };
+    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, tasks }, pins })
+}
+
+/// Returns the next tasks of a round, from an item on.
+async fn tasks(
+    creator: &Creator,
+    workflow: &Workflow,
+    step: &Step,
+    spec: &v1::WorkflowStep,
+    values: &Values,
+    items: Option<&[Value]>,
+    from: u32,
+) -> Result<(Vec<Create>, Vec<Pin>), NoValues> {
+    let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
+        return Err(failed("it has no task"));
+    };
+    let most = u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted());
+    let (mut creates, mut pins) = (Vec::new(), Vec::new());
+    for item in from..from.saturating_add(most) {
+        let values = match items.and_then(|items| items.get(item as usize)) {
+            Some(value) => values.clone().item(u64::from(item), value.clone()),
+            None => values.clone(),
+        };
+        let place = place(workflow, step, step.round, item);
+        let (create, pin) = create(creator, workflow, task, spec.priority, place, &values).await?;
+        creates.push(create);
+        pins.extend(pin);
+    }
+    Ok((creates, pins))
+}
+
+fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
+    StepRef {
+        workflow: workflow.key,
+        id: workflow.id,
+        step: step.index,
+        name: step.name.clone(),
+        round,
+        item,
+    }
+}
+
+/// Returns the creation of one task, checked as that of any caller.
+async fn create(
+    creator: &Creator,
+    workflow: &Workflow,
+    task: &v1::TaskSpec,
+    priority: Option<i32>,
+    place: StepRef,
+    values: &Values,
+) -> Result<(Create, Option<Pin>), NoValues> {
+    let mut spec = fill(task, values)?;
+    if spec.owner.is_empty() {
+        spec.owner.clone_from(&workflow.owner);
+    }
+    if spec.title.is_empty() {
+        spec.title.clone_from(&place.name);
+    }
+    let given =
+        v1::Task { spec: Some(spec), labels: workflow.labels.clone(), priority, ..v1::Task::default() };
+    let parent = &workflow.trace;
+    let trace =
+        Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
+    let prepared = creator.prepare_step(workflow.namespace.clone(), trace, given, place).await;
+    prepared.map_err(|status| match status.code() {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::PermissionDenied => {
+            NoValues::Step(status.message().to_owned())
+        }
+        _ => NoValues::Store(status),
+    })
+}
+
+/// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
+fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
+    let mut json = serde_json::to_value(task).map_err(failed)?;
+    if !json.to_string().contains("${{") {
+        return Ok(task.clone());
+    }
+    let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
+    let mut filled = rota_expressions::fill_text(&json, values).map_err(failed)?;
+    if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
+        fields.insert("input".to_owned(), rota_expressions::fill(&input, values).map_err(failed)?);
+    }
+    serde_json::from_value(filled).map_err(failed)
+}
+
+fn finish(step: &Step, spec: &v1::WorkflowStep, values: &Values) -> Result<Next, NoValues> {
+    if let Some(repeat) = &spec.repeat {
+        let until = Expression::parse(&repeat.until).map_err(failed)?;
+        if !until.evaluate_bool(values).map_err(failed)? {
+            return Ok(Action::Finish { round: step.round, again: true, outputs: None }.into());
+        }
+    }
+    let outputs = match spec.outputs.is_empty() {
+        true => None,
+        false => Some(outputs(&spec.outputs, values)?.into()),
+    };
+    Ok(Action::Finish { round: step.round, again: false, outputs }.into())
+}
+
+/// Returns outputs as a JSON object.
+pub(super) fn outputs(templates: &BTreeMap<String, String>, values: &Values) -> Result<Vec<u8>, NoValues> {
+    let mut outputs = Map::new();
+    for (name, text) in templates {
+        let value = Template::parse(text).and_then(|template| template.evaluate(values)).map_err(failed)?;
+        outputs.insert(name.clone(), value);
+    }
+    let text = Value::Object(outputs).to_string();
+    if text.len() > MAX_VALUES {
+        return Err(failed(format!(
+            "the outputs have {} bytes; at most {MAX_VALUES} are allowed",
+            text.len()
+        )));
+    }
+    Ok(text.into_bytes())
+}

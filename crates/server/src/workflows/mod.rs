@@ -1,0 +1,12 @@
+//! Driver of workflows: evaluates the expressions of steps that became ready, creates their tasks, and evaluates their ends.
+//! Decides no order and no policy: `core::workflow` does. Every answer is a command that the engine checks against the state of
+//! the step, so that a repeated one changes nothing.
+
+mod driver;
+mod evaluate;
+mod ready;
+mod values;
+
+pub(crate) use self::driver::Driver;
+pub(crate) use self::ready::ReadySteps;
+pub(crate) use self::values::outputs;

@@ -1,0 +1,150 @@
+//! Values that expressions of a step see.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use rota_core::WorkflowKey;
+use rota_core::workflow::{Step, Workflow};
+use rota_expressions::Values;
+use rota_proto::v1;
+use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery};
+use serde_json::{Map, Value, json};
+use tonic::Status;
+
+use crate::store_client::StoreClient;
+use crate::wire::status;
+use crate::wire::workflow::{MAX_VALUES, StoredSpec};
+
+/// Most tasks of a step whose results are read.
+const MAX_RESULTS: usize = 10_000;
+
+/// Why values cannot be had.
+pub(super) enum NoValues {
+    /// The store does not answer now.
+    Store(Status),
+    /// The step cannot have them.
+    Step(String),
+}
+
+impl From<rota_store::Error> for NoValues {
+    fn from(error: rota_store::Error) -> Self {
+        Self::Store(status::store(error))
+    }
+}
+
+/// Reads the inputs and the steps that are seen.
+pub(super) async fn read(
+    store: &StoreClient,
+    workflow: &Workflow,
+    seen: &BTreeMap<String, u32>,
+) -> Result<Values, NoValues> {
+    let spec = spec(store, workflow.key).await?.spec.unwrap_or_default();
+    let inputs = spec.inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
+    let about = json!({
+        "id": workflow.id.to_string(),
+        "name": workflow.alias.clone().unwrap_or_else(|| workflow.id.to_string()),
+        "status": workflow.state.name(),
+        "outcome": workflow.outcome.map(|outcome| format!("{outcome:?}").to_uppercase()),
+    });
+    let mut steps = Map::new();
+    if !seen.is_empty() {
+        let indexes: Vec<_> = seen.values().copied().collect();
+        let rows = store.reads().workflows(WorkflowQuery::StepsAt(workflow.key, indexes.clone())).await?;
+        let outputs = store.reads().workflows(WorkflowQuery::Outputs(workflow.key, indexes)).await?.bodies;
+        let outputs: BTreeMap<_, _> = outputs.into_iter().collect();
+        for step in &rows.steps {
+            let output =
+                outputs.get(&step.index).map(|body| whole(serde_json::from_slice(body).unwrap_or_default()));
+            steps.insert(step.name.clone(), of_step(store, workflow, step, output).await?);
+        }
+    }
+    Ok(Values::default()
+        .inputs(inputs.unwrap_or_else(|| Value::Object(Map::new())))
+        .steps(steps)
+        .workflow(about))
+}
+
+pub(super) async fn spec(store: &StoreClient, workflow: WorkflowKey) -> Result<StoredSpec, NoValues> {
+    let rows = store.reads().workflows(WorkflowQuery::Spec(workflow)).await?;
+    let body = rows.bodies.first().map(|(_, body)| body.clone()).unwrap_or_default();
+    StoredSpec::decode(body).map_err(|error| NoValues::Step(format!("the spec cannot be decoded: {error}")))
+}
+
+async fn of_step(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    output: Option<Value>,
+) -> Result<Value, NoValues> {
+    let mut value = Map::new();
+    value.insert("state".to_owned(), json!(workflow.state_of(step).name()));
+    value.insert("message".to_owned(), json!(step.message));
+    value.insert("round".to_owned(), json!(step.round));
+    let is_task = step.kind == rota_core::workflow::Kind::Task;
+    let (mut result, mut results) = (Value::Null, Vec::new());
+    if is_task && step.total > 0 && step.round > 0 {
+        let query = WorkflowQuery::Tasks {
+            workflow: workflow.key,
+            step: step.index,
+            round: step.round,
+            limit: MAX_RESULTS,
+            bytes: MAX_VALUES,
+        };
+        let tasks = store.reads().workflows(query).await?.tasks;
+        if tasks.len() < step.created as usize {
+            let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
+            return Err(NoValues::Step(why));
+        }
+        for (_, payload) in &tasks {
+            results.push(payload.as_ref().map_or(Value::Null, of_result));
+        }
+        if let [one] = results.as_slice() {
+            result = one.clone();
+        }
+    }
+    value.insert("result".to_owned(), if is_task { result } else { output.clone().unwrap_or_default() });
+    value.insert("results".to_owned(), Value::Array(results));
+    value.insert("outputs".to_owned(), output.filter(|_| is_task).unwrap_or_default());
+    Ok(Value::Object(value))
+}
+
+/// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.
+fn whole(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
+            let whole = float.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
+            whole.map_or(Value::Number(number), Value::from)
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(whole).collect()),
+        Value::Object(object) => {
+            Value::Object(object.into_iter().map(|(key, value)| (key, whole(value))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Returns the data of a result, with its text as `text`.
+fn of_result(payload: &bytes::Bytes) -> Value {
+    let Ok(result) = v1::TaskResult::decode(payload.clone()) else { return Value::Null };
+    let data = result.data.map(|data| whole(serde_json::to_value(data).unwrap_or_default()));
+    let mut value = match data {
+        Some(Value::Object(data)) => data,
+        _ => Map::new(),
+    };
+    value.entry("text").or_insert(Value::String(result.text));
+    if let Some(code) = result.exit_code {
+        value.entry("exitCode").or_insert(json!(code));
+    }
+    Value::Object(value)
+}
+
+/// Returns the stored outputs of a workflow.
+pub(crate) async fn outputs(
+    store: &StoreClient,
+    workflow: WorkflowKey,
+) -> Result<Option<pbjson_types::Struct>, Status> {
+    let query = WorkflowQuery::Outputs(workflow, vec![WORKFLOW_OUTPUT]);
+    let rows = store.reads().workflows(query).await.map_err(status::store)?;
+    Ok(rows.bodies.first().and_then(|(_, body)| serde_json::from_slice(body).ok()))
+}
