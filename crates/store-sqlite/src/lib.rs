@@ -33,6 +33,7 @@
 
 mod backup;
 mod disk;
+mod documents;
 mod list;
 mod loads;
 mod lock;

@@ -151,6 +151,12 @@ impl Writer {
                 |(n, name)| (n.as_str(), name),
                 |row| Ok(stored::<Thread>(row.get_ref(0)?.as_blob()?)),
             )?,
+            documents: self.rows(
+                sql::DOCUMENT,
+                &load.documents,
+                |key| (key.kind.as_str(), key.namespace.as_str(), &key.name),
+                readers::document_row,
+            )?,
             sessions: self.rows(
                 sql::SESSION,
                 &load.sessions,

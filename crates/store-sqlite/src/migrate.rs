@@ -32,6 +32,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/009_cool_downs.sql")),
         M::up(include_str!("migrations/010_threads.sql")),
         M::up(include_str!("migrations/011_accounts.sql")),
+        M::up(include_str!("migrations/012_documents.sql")),
         M::up(include_str!("migrations/013_workflows.sql")),
     ])
 }

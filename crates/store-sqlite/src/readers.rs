@@ -13,15 +13,15 @@ use rota_core::target::Route;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey,
-    OnWorker, Page, Reader, ScopedId, Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored,
-    TaskRow, Thread, WorkflowQuery, WorkflowRows,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
+    Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
+    Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow, Thread, WorkflowQuery, WorkflowRows,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
 use crate::rows::{decode, signed, stored, unsigned};
-use crate::{backup, disk, list, sql, workflows};
+use crate::{backup, disk, documents, list, sql, workflows};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -50,6 +50,11 @@ pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Sto
     let thread = stored::<Thread>(row.get_ref(2)?.as_blob()?);
     let namespace = namespace.parse().map_err(|_| Error::Corrupt("a stored name is not valid".to_owned()));
     Ok(namespace.map(|namespace| ((namespace, name), thread)))
+}
+
+/// Decodes a document in place, without a copy of it.
+pub(crate) fn document_row(row: &Row<'_>) -> rusqlite::Result<Stored<Document>> {
+    Ok(stored::<Document>(row.get_ref(0)?.as_blob()?))
 }
 
 fn body(connection: &Connection, sql: &str, key: TaskKey) -> Result<Option<Bytes>, Error> {
@@ -226,6 +231,19 @@ impl Reader for Readers {
 
     fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error> {
         self.with(|connection| workflows::query(connection, query))
+    }
+
+    fn document(
+        &self,
+        DocumentKey { kind, namespace, name }: &DocumentKey,
+    ) -> Result<Option<Document>, Error> {
+        let params = params![kind.as_str(), namespace.as_str(), name];
+        let found = self.with(|connection| one(connection, sql::DOCUMENT, params, document_row))?;
+        found.transpose().map_err(Error::Corrupt)
+    }
+
+    fn documents(&self, page: &DocumentsPage) -> Result<Documents, Error> {
+        self.with(|connection| documents::page(connection, page))
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

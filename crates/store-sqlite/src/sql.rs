@@ -161,6 +161,12 @@ statements! {
     PUT_COOL_DOWN = "INSERT OR REPLACE INTO cool_downs (namespace, credential, record) VALUES (?, ?, ?)";
     DELETE_COOL_DOWN = "DELETE FROM cool_downs WHERE namespace = ? AND credential = ?";
     PUT_ACCOUNT = "INSERT OR REPLACE INTO accounts (namespace, agent, record) VALUES (?, ?, ?)";
+    DOCUMENT = "SELECT record FROM documents WHERE kind = ? AND namespace = ? AND name = ?";
+    DOCUMENTS = "SELECT record FROM documents WHERE kind = ?1 AND (namespace, name) > (?2, ?3) ORDER BY namespace, name";
+    DOCUMENTS_NAMESPACE = "SELECT record FROM documents WHERE kind = ?1 AND namespace = ?2 AND name > ?3 ORDER BY name";
+    PUT_DOCUMENT = "INSERT INTO documents (kind, namespace, name, record) VALUES (?1, ?2, ?3, ?4)
+                    ON CONFLICT (kind, namespace, name) DO UPDATE SET record = ?4";
+    DELETE_DOCUMENT = "DELETE FROM documents WHERE kind = ? AND namespace = ? AND name = ?";
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
     SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";

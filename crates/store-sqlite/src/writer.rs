@@ -5,7 +5,8 @@ use std::time::Duration;
 use rota_core::task::Task;
 use rota_core::{AgentName, RouteId, Timestamp};
 use rota_store::{
-    Backend, Changes, Error, FileLock, Load, Loaded, Snapshot, Written, place_of, stored_due, stored_task_end,
+    Backend, Changes, DocumentKey, Error, FileLock, Load, Loaded, Snapshot, Written, place_of, stored_due,
+    stored_task_end,
 };
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use tokio::time::Instant;
@@ -193,6 +194,9 @@ impl Writer {
         for (namespace, credential) in &changes.removed_cool_downs {
             self.run(sql::DELETE_COOL_DOWN, params![namespace.as_str(), credential.to_string()])?;
         }
+        for DocumentKey { kind, namespace, name } in &changes.removed_documents {
+            self.run(sql::DELETE_DOCUMENT, params![kind.as_str(), namespace.as_str(), name])?;
+        }
         for (namespace, worker) in &changes.removed_sessions {
             self.run(sql::DELETE_SESSION, params![namespace.as_str(), worker.as_str()])?;
         }
@@ -281,6 +285,11 @@ impl Writer {
         for account in &changes.accounts {
             let agent = account.scope.agent().map(AgentName::as_str).unwrap_or_default();
             self.run(sql::PUT_ACCOUNT, params![account.namespace.as_str(), agent, encode(&**account)?])?;
+        }
+        for document in &changes.documents {
+            let DocumentKey { kind, namespace, name } = &document.key;
+            let params = params![kind.as_str(), namespace.as_str(), name, encode(&**document)?];
+            self.run(sql::PUT_DOCUMENT, params)?;
         }
         for session in &changes.sessions {
             let ended = (!session.open).then_some(session.since.0);

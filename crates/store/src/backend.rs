@@ -18,8 +18,9 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
 use crate::{
-    Budget, Error, FeedPage, Filter, FollowUp, Page, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
-    WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter, FollowUp, Page,
+    Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
+    WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -65,6 +66,7 @@ pub struct Load {
     pub dependents: Vec<DependentsPage>,
     pub idempotency_keys: Vec<NameKey>,
     pub threads: Vec<NameKey>,
+    pub documents: Vec<DocumentKey>,
     pub waits: Vec<WaitsPage>,
     pub sessions: Vec<SessionKey>,
     pub ready: Vec<ReadyPage>,
@@ -209,6 +211,7 @@ pub struct Loaded {
     pub dependents: Vec<Vec<TaskRow>>,
     pub idempotency_keys: Vec<(NameKey, IdempotencyRow)>,
     pub threads: Vec<(NameKey, Stored<Thread>)>,
+    pub documents: Vec<(DocumentKey, Stored<Document>)>,
     pub waits: Vec<Vec<TaskKey>>,
     pub sessions: Vec<(SessionKey, Stored<Session>)>,
     pub ready: Vec<Vec<ReadyRow>>,
@@ -276,6 +279,8 @@ pub struct Changes {
     pub cool_downs: Vec<Arc<CoolDown>>,
     pub removed_cool_downs: Vec<CredentialKey>,
     pub accounts: Vec<Arc<Account>>,
+    pub documents: Vec<Arc<Document>>,
+    pub removed_documents: Vec<DocumentKey>,
     pub sessions: Vec<Session>,
     pub removed_sessions: Vec<SessionKey>,
     /// New or continued follow-ups, by their number.
@@ -291,6 +296,7 @@ impl Changes {
         !self.workflows.removed.is_empty()
             || !self.removed.is_empty()
             || !self.removed_secrets.is_empty()
+            || !self.removed_documents.is_empty()
             || self.updated.iter().any(ended)
     }
 
@@ -322,6 +328,8 @@ impl Changes {
             self.cool_downs.len(),
             self.removed_cool_downs.len(),
             self.accounts.len(),
+            self.documents.len(),
+            self.removed_documents.len(),
             self.sessions.len(),
             self.removed_sessions.len(),
             self.follow_ups.len(),
@@ -362,6 +370,8 @@ pub trait Reader: Send + Sync + 'static {
     fn thread(&self, name: &NameKey) -> Result<Option<Thread>, Error>;
     fn threads(&self, after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
     fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error>;
+    fn document(&self, key: &DocumentKey) -> Result<Option<Document>, Error>;
+    fn documents(&self, page: &DocumentsPage) -> Result<Documents, Error>;
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     /// Returns the lists of artifacts with these keys, in order.

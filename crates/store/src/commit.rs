@@ -13,6 +13,8 @@ use rota_core::usage::Usage;
 use rota_core::workflow::{Step, Workflow};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 
+use crate::Document;
+
 /// Changes of one transaction, with the facts that only the engine sees.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
@@ -32,6 +34,8 @@ pub struct Commit {
     /// Changed workflows and steps, in order of first touch.
     pub workflows: Vec<Arc<Workflow>>,
     pub steps: Vec<Arc<Step>>,
+    /// Changes of documents, in the order of their commands.
+    pub documents: Vec<DocumentChange>,
     pub routes: Vec<(RouteId, Route)>,
     /// Removed routes, possibly including new ones.
     pub removed_routes: Vec<RouteId>,
@@ -58,6 +62,7 @@ impl Commit {
             && self.accounts.is_empty()
             && self.workflows.is_empty()
             && self.steps.is_empty()
+            && self.documents.is_empty()
             && self.routes.is_empty()
             && self.removed_routes.is_empty())
     }
@@ -157,6 +162,14 @@ pub struct AccountChange {
     pub account: Arc<Account>,
     /// What running attempts may still spend, in millionths of a US dollar.
     pub reserved: i64,
+}
+
+/// Change of one document in one commit.
+#[derive(Debug, Clone)]
+pub struct DocumentChange {
+    /// The document; a removed one as it was.
+    pub document: Arc<Document>,
+    pub deleted: bool,
 }
 
 /// Change of one agent in one commit.

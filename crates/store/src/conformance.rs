@@ -17,6 +17,7 @@ pub mod claims;
 pub mod create;
 pub mod cycles;
 pub mod dependencies;
+pub mod documents;
 pub mod dry_run;
 pub mod follow_ups;
 mod harness;
@@ -113,6 +114,11 @@ macro_rules! conformance {
                 unknown_cost_starts_alone dear_budget_reserves_what_is_left
                 suspended_task_takes_no_room unused_room_is_given_again room_is_offered_again_later
                 lowered_budget_wakes_nothing full_budget_ends_the_wake_up corrected_books_wake_tasks
+            }
+            documents {
+                documents_are_created_replaced_and_deleted stale_versions_change_nothing
+                recreated_document_has_another_identity changes_are_published_in_order pages_are_bounded_and_complete
+                dry_run_stores_no_document document_and_task_share_a_commit
             }
             budgets {
                 books_are_kept_with_the_usage tasks_beyond_a_budget_wait_for_the_next_day namespace_limits_all_its_agents

@@ -38,6 +38,7 @@
 mod backend;
 mod commit;
 pub mod conformance;
+mod document;
 pub mod engine;
 mod file_lock;
 mod follow_up;
@@ -64,9 +65,10 @@ pub use backend::{
     WaitsPage, Written, stored_due,
 };
 pub use commit::{
-    AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, Previous, QueueLeft,
-    TaskChange, UsageAdded,
+    AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
+    QueueLeft, TaskChange, UsageAdded,
 };
+pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage, Expected, PutDocument};
 pub use file_lock::{FileLock, LockError};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
 pub use records::{
@@ -144,6 +146,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads workflows, their steps and their tasks.
     async fn workflows(&self, query: WorkflowQuery) -> Result<WorkflowRows, Error>;
+
+    /// Returns a document.
+    async fn document(&self, key: DocumentKey) -> Result<Option<Document>, Error>;
+
+    /// Returns documents of one kind, by namespace and name.
+    async fn documents(&self, page: DocumentsPage) -> Result<Documents, Error>;
 
     /// Returns the payload of a task.
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;

@@ -1,6 +1,7 @@
 //! In-memory store: the reference implementation of [`Backend`] and [`Reader`]. Tests compare other stores with it, and
 //! use it where durability does not matter.
 
+mod documents;
 mod expired;
 mod oldest;
 mod workflows;
@@ -23,10 +24,10 @@ use uuid::Uuid;
 
 use crate::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey,
-    DependentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow, Load, Loaded, NameKey,
-    OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId, Session, SessionKey, Snapshot, Span, StateRow,
-    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WaitsPage, WorkflowQuery, WorkflowRows, Written,
-    stored_due,
+    DependentsPage, Document, DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter,
+    FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId,
+    Session, SessionKey, Snapshot, Span, StateRow, StoreSpace, StoreStats, TaskRow, Thread, WaitsKey,
+    WaitsPage, WorkflowQuery, WorkflowRows, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -60,6 +61,7 @@ struct Contents {
     cool_downs: BTreeMap<CredentialKey, CoolDown>,
     accounts: BTreeMap<AccountKey, Account>,
     workflows: workflows::Workflows,
+    documents: BTreeMap<DocumentKey, Document>,
 }
 
 /// In-memory database. Clones share their contents; one of them writes.
@@ -192,6 +194,10 @@ impl Contents {
             self.accounts.insert(key, Account::clone(account));
         }
         self.workflows.write(&changes.workflows);
+        self.documents.retain(|key, _| !changes.removed_documents.contains(key));
+        for document in &changes.documents {
+            self.documents.insert(document.key.clone(), Document::clone(document));
+        }
         self.revision = changes.revision;
         self.last_route = changes.last_route;
         self.written_at = Some(changes.now);
@@ -230,6 +236,7 @@ impl Backend for InMemoryStore {
                 Some(IdempotencyRow { id: *id, task: state.row(*key) })
             }),
             threads: rows(&load.threads, |name| state.threads.get(name).cloned().map(Ok)),
+            documents: rows(&load.documents, |key| state.documents.get(key).cloned().map(Ok)),
             waits: load.waits.iter().map(|page| state.waiters(page)).collect(),
             sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Ok)),
             ready: load.ready.iter().map(|page| state.ready(page)).collect(),
@@ -281,6 +288,14 @@ impl Reader for InMemoryStore {
 
     fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error> {
         Ok(self.state.read().query(query))
+    }
+
+    fn document(&self, key: &DocumentKey) -> Result<Option<Document>, Error> {
+        Ok(self.state.read().documents.get(key).cloned())
+    }
+
+    fn documents(&self, page: &DocumentsPage) -> Result<Documents, Error> {
+        Ok(self.state.read().document_page(page))
     }
 
     fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

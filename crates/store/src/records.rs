@@ -16,7 +16,7 @@ use rota_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::WorkflowCommand;
+use crate::{Document, DocumentKey, Expected, PutDocument, WorkflowCommand};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -68,6 +68,12 @@ pub enum Command {
     /// Agents all of whose workers wait for their credentials, as of now, and since when they do if the engine does not know:
     /// queue timeouts do not count that time.
     HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),
+    /// Creates or replaces a document.
+    PutDocument(PutDocument),
+    DeleteDocument {
+        key: DocumentKey,
+        expected: Expected,
+    },
     Prune(Prune),
     Workflow(Box<WorkflowCommand>),
 }
@@ -103,6 +109,7 @@ impl Command {
             Self::Task { command: task::Command::KeepArtifacts { list, .. }, .. } => list.len(),
             Self::PutAgent(put) => put.agent.payload.len(),
             Self::Workflow(command) => command.payload_bytes(),
+            Self::PutDocument(put) => put.payload.len(),
             _ => 0,
         }
     }
@@ -213,6 +220,7 @@ pub enum Reply {
         created: bool,
     },
     Step(Arc<Step>),
+    Document(Arc<Document>),
     Deleted,
     Pruned {
         count: usize,
@@ -270,6 +278,12 @@ pub enum Refused {
     /// Rejected by the state machine of workflows.
     #[error(transparent)]
     Workflow(workflow::Rejected),
+    #[error("{0} does not exist")]
+    NoDocument(DocumentKey),
+    #[error("{0} already exists")]
+    DocumentExists(DocumentKey),
+    #[error("{0} was changed concurrently")]
+    DocumentChanged(DocumentKey),
     #[error("the worker has a newer session")]
     Superseded,
     /// Another process has taken the worker's name while it was disconnected.

@@ -7,7 +7,7 @@ use rota_core::spending::Period;
 use rota_core::task::Rejected;
 use rota_core::workflow;
 use rota_proto::reasons;
-use rota_store::{Error, Refused};
+use rota_store::{DocumentKind, Error, Refused};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -29,6 +29,15 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("AGENT_NOT_FOUND", Code::NotFound, "The agent does not exist."),
     ("AGENT_EXISTS", Code::AlreadyExists, "An agent of that name already exists."),
+    ("SCHEDULE_NOT_FOUND", Code::NotFound, "The schedule does not exist."),
+    ("SCHEDULE_EXISTS", Code::AlreadyExists, "A schedule of that name already exists."),
+    ("TEMPLATE_NOT_FOUND", Code::NotFound, "The template, or its version, does not exist."),
+    ("TEMPLATE_EXISTS", Code::AlreadyExists, "A template of that name already exists."),
+    (
+        "CONCURRENT_CHANGE",
+        Code::Aborted,
+        "The object has changed since the caller read it; read it again, then repeat the change.",
+    ),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
     ("COOL_DOWN_NOT_FOUND", Code::NotFound, "The credential does not cool down."),
     ("TASK_ENDED", Code::FailedPrecondition, "The task has ended; a terminal state is final."),
@@ -228,6 +237,15 @@ pub(crate) fn refused(refused: Refused) -> Status {
             let hint = format!("wait until the next {next} of UTC begins, or raise the budget");
             return hinted("BUDGET_EXHAUSTED", refused.to_string(), hint);
         }
+        Refused::NoDocument(key) => match key.kind {
+            DocumentKind::Schedule => "SCHEDULE_NOT_FOUND",
+            DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
+        },
+        Refused::DocumentExists(key) => match key.kind {
+            DocumentKind::Schedule => "SCHEDULE_EXISTS",
+            DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
+        },
+        Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
         Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",
         Refused::NoWorkflow(_) => "WORKFLOW_NOT_FOUND",

@@ -118,6 +118,8 @@ impl<B: Backend> Engine<B> {
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
                 Command::DeleteAgent { .. } | Command::PutBudget { .. } | Command::CorrectAccount { .. } => {}
+                Command::PutDocument(put) => load.documents.push(put.key.clone()),
+                Command::DeleteDocument { key, .. } => load.documents.push(key.clone()),
                 // A second one in the same batch finds the rows of the first.
                 Command::Prune(prune) => {
                     load.expired.get_or_insert(ExpiredPage {
@@ -144,6 +146,8 @@ impl<B: Backend> Engine<B> {
             names.sort_unstable();
             names.dedup();
         }
+        load.documents.sort_unstable();
+        load.documents.dedup();
         load.waits.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         load.waits.dedup();
         load.dependents.sort_unstable_by_key(|page| page.task);
@@ -235,6 +239,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.idempotency_keys.learn(keys);
         self.write_set.session_rows.learn(loaded.sessions);
         self.learn_threads(load, loaded.threads);
+        self.write_set.documents.learn(load, loaded.documents);
         for (page, rows) in load.waits.iter().zip(loaded.waits) {
             self.write_set.waits.learn(page, rows);
         }

@@ -179,6 +179,7 @@ impl<B: Backend> Engine<B> {
         commit.agents = std::mem::take(&mut write_set.agent_changes);
         commit.cool_downs = std::mem::take(&mut write_set.cool_down_changes);
         commit.accounts = accounts;
+        commit.documents = write_set.documents.take(&mut changes);
         changes.accounts = write_set.accounts.values().cloned().collect();
         let recounted = std::mem::take(&mut write_set.recounted).into_iter();
         let count = |route| Some((route, write_set.queues.get(&route)?.count()?));

@@ -15,6 +15,7 @@ mod collect;
 mod commit;
 mod create;
 mod cycles;
+mod documents;
 mod dry_run;
 mod entry;
 mod failures;
@@ -222,6 +223,8 @@ impl<B: Backend> Engine<B> {
             Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget, now))),
             Command::Prune(prune) => self.prune(prune, now),
             Command::Workflow(command) => self.workflow_command(*command, now),
+            Command::PutDocument(put) => self.put_document(put, now),
+            Command::DeleteDocument { key, expected } => self.delete_document(key, expected),
         }
     }
 

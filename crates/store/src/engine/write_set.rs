@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use super::budgets::reservation;
 use super::cache::{Cells, Waiting};
 use super::cycles::CycleSearch;
+use super::documents::DocumentRows;
 use super::entry::Entry;
 use super::follow_ups::Pending;
 use super::memory::Live;
@@ -106,6 +107,7 @@ pub(super) struct WriteSet {
     pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
     /// Budgets that had no room for a ready task of the batch.
     pub(super) full: BTreeSet<AccountKey>,
+    pub(super) documents: DocumentRows,
     /// By how much the batch changes what is reserved, in millionths of a US dollar.
     pub(super) reserved: BTreeMap<AccountKey, i64>,
     /// Open sessions that the batch changed; `None` for an ended one.

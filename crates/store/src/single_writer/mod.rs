@@ -19,9 +19,9 @@ use self::outbox::Outbox;
 use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
-    ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Error, FeedPage, Filter, NameKey, Page,
-    Reader, Refused, Reply, ScopedId, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery,
-    WorkflowRows,
+    ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Document, DocumentKey, Documents,
+    DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply, ScopedId, Snapshot, Store,
+    StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -165,6 +165,14 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn workflows(&self, query: WorkflowQuery) -> Result<WorkflowRows, Error> {
         self.read(move |reads| reads.workflows(&query)).await
+    }
+
+    async fn document(&self, key: DocumentKey) -> Result<Option<Document>, Error> {
+        self.read(move |reads| reads.document(&key)).await
+    }
+
+    async fn documents(&self, page: DocumentsPage) -> Result<Documents, Error> {
+        self.read(move |reads| reads.documents(&page)).await
     }
 
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {

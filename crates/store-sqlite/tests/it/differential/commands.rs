@@ -18,7 +18,10 @@ use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, 
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::{Backend, Load};
-use rota_store::{Claim, Command, Create, EndSession, OpenSession, Prune, PutAgent, Reader};
+use rota_store::{
+    Claim, Command, Create, Document, DocumentKey, DocumentKind, DocumentsPage, EndSession, Expected,
+    OpenSession, Prune, PutAgent, PutDocument, Reader,
+};
 use uuid::Uuid;
 
 use super::plan::{Ask, Make, Op, SLOTS};
@@ -28,6 +31,7 @@ pub(super) struct View {
     tasks: Vec<Option<Task>>,
     epochs: BTreeMap<(Namespace, WorkerName), Epoch>,
     routes: Vec<RouteId>,
+    documents: Vec<Document>,
     now: Timestamp,
 }
 
@@ -42,7 +46,18 @@ impl View {
         }
         let routes = Reader::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
         let tasks = (0..SLOTS).map(|slot| tasks(model, slot).into_iter().next()).collect();
-        Self { tasks, epochs, routes, now }
+        let documents = Reader::documents(model, &all_documents()).unwrap().documents;
+        Self { tasks, epochs, routes, documents, now }
+    }
+
+    fn expected(&self, key: &DocumentKey, back: Option<u8>) -> Expected {
+        let known = self.documents.iter().find(|document| document.key == *key);
+        match (back, known) {
+            (None, _) => Expected::Any,
+            (Some(0), None) => Expected::Absent,
+            (Some(back), Some(known)) => Expected::Version(known.uid, known.version - u64::from(back).min(1)),
+            (Some(_), None) => Expected::Version(Uuid::nil(), 1),
+        }
     }
 
     fn session(&self, space: u8, name: u8, old: bool) -> WorkerRef {
@@ -87,6 +102,15 @@ pub(super) fn tasks(model: &InMemoryStore, slot: u8) -> Vec<Task> {
 
 pub(super) fn namespace(number: u8) -> Namespace {
     Namespace::new(if number == 7 { "m" } else { "n" }).unwrap()
+}
+
+fn document(space: u8, name: u8) -> DocumentKey {
+    DocumentKey { kind: DocumentKind::Schedule, namespace: namespace(space), name: format!("d{name}") }
+}
+
+pub(super) fn all_documents() -> DocumentsPage {
+    let (kind, bytes) = (DocumentKind::Schedule, usize::MAX);
+    DocumentsPage { kind, namespace: None, after: None, limit: 100, bytes }
 }
 
 fn worker(number: u8) -> WorkerName {
@@ -168,6 +192,15 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
         }),
         Op::DeleteAgent { namespace: space, agent: name } => {
             Command::DeleteAgent { namespace: namespace(*space), name: agent(*name) }
+        }
+        Op::PutDocument { namespace: space, name, payload, expected } => Command::PutDocument(PutDocument {
+            key: document(*space, *name),
+            payload: Bytes::from(vec![*payload]),
+            expected: view.expected(&document(*space, *name), *expected),
+        }),
+        Op::DeleteDocument { namespace: space, name, expected } => {
+            let key = document(*space, *name);
+            Command::DeleteDocument { expected: view.expected(&key, *expected), key }
         }
         Op::Prune { seconds, limit } => {
             let before = Timestamp(view.now.0 - seconds * 1_000_000);

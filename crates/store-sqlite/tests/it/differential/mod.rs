@@ -16,7 +16,7 @@ use rota_store::{Backend, Budget, Filter, Load, Reader, Snapshot};
 use rota_store_sqlite::{Readers, Writer};
 use uuid::Uuid;
 
-use self::commands::{View, build, id, namespace, tasks};
+use self::commands::{View, all_documents, build, id, namespace, tasks};
 use self::plan::{Op, SLOTS, Step, step};
 use crate::faulty::{Faulty, Plan};
 
@@ -148,6 +148,7 @@ impl StorePair {
         let live = vec![State::Pending, State::Queued, State::Running, State::Failed];
         let live = Filter { limit: 3, states: live, ..Filter::default() };
         same!(|reads: &dyn Reader| reads.list(&live).unwrap().tasks);
+        same!(|reads: &dyn Reader| reads.documents(&all_documents()).unwrap());
         Ok(())
     }
 }

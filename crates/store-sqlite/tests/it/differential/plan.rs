@@ -24,14 +24,59 @@ pub(super) enum Step {
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     Create(Box<Make>),
-    Ask { slot: u8, namespace: u8, ask: Ask },
-    Claim { namespace: u8, worker: u8, old: bool, routes: Vec<u8>, slots: usize },
-    Tick { limit: usize },
-    Open { namespace: u8, worker: u8, instance: u8, names: Vec<(u8, u8)>, last: Option<bool> },
-    End { namespace: u8, worker: u8, old: bool },
-    PutAgent { namespace: u8, agent: u8, payload: u8, must_exist: Option<bool> },
-    DeleteAgent { namespace: u8, agent: u8 },
-    Prune { seconds: i64, limit: usize },
+    Ask {
+        slot: u8,
+        namespace: u8,
+        ask: Ask,
+    },
+    Claim {
+        namespace: u8,
+        worker: u8,
+        old: bool,
+        routes: Vec<u8>,
+        slots: usize,
+    },
+    Tick {
+        limit: usize,
+    },
+    Open {
+        namespace: u8,
+        worker: u8,
+        instance: u8,
+        names: Vec<(u8, u8)>,
+        last: Option<bool>,
+    },
+    End {
+        namespace: u8,
+        worker: u8,
+        old: bool,
+    },
+    PutAgent {
+        namespace: u8,
+        agent: u8,
+        payload: u8,
+        must_exist: Option<bool>,
+    },
+    DeleteAgent {
+        namespace: u8,
+        agent: u8,
+    },
+    /// With the version, counted back, that is expected; none of any.
+    PutDocument {
+        namespace: u8,
+        name: u8,
+        payload: u8,
+        expected: Option<u8>,
+    },
+    DeleteDocument {
+        namespace: u8,
+        name: u8,
+        expected: Option<u8>,
+    },
+    Prune {
+        seconds: i64,
+        limit: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -126,6 +171,12 @@ fn op() -> impl Strategy<Value = Op> {
             |(namespace, agent, payload, must_exist)| Op::PutAgent { namespace, agent, payload, must_exist }
         ),
         1 => (0..8_u8, 0..2_u8).prop_map(|(namespace, agent)| Op::DeleteAgent { namespace, agent }),
+        3 => (0..8_u8, 0..3_u8, 0..3_u8, of(0..3_u8)).prop_map(|(namespace, name, payload, expected)| {
+            Op::PutDocument { namespace, name, payload, expected }
+        }),
+        1 => (0..8_u8, 0..3_u8, weighted(0.3, 0..2_u8)).prop_map(|(namespace, name, expected)| {
+            Op::DeleteDocument { namespace, name, expected }
+        }),
         2 => (0..60_i64, 0..4_usize).prop_map(|(seconds, limit)| Op::Prune { seconds, limit }),
     ]
 }

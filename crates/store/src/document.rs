@@ -1,0 +1,111 @@
+//! Documents: named, versioned records of low rate, such as schedules. Their payloads are opaque to the store.
+
+use bytes::Bytes;
+use rota_core::{Namespace, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Kind of a document. Names are unique within a kind and a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DocumentKind {
+    Schedule,
+    Template,
+    /// One version of a template.
+    TemplateVersion,
+}
+
+impl DocumentKind {
+    /// Returns the kind as it is stored, which is also its name in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Template => "template",
+            Self::TemplateVersion => "template version",
+        }
+    }
+}
+
+impl std::fmt::Display for DocumentKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DocumentKey {
+    pub kind: DocumentKind,
+    pub namespace: Namespace,
+    pub name: String,
+}
+
+impl std::fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Named, versioned record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    pub key: DocumentKey,
+    /// Identity: a document that is created again under the name of a deleted one has another.
+    pub uid: Uuid,
+    /// Number of the document's contents: 1 for the first, and one more with each change.
+    pub version: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub payload: Bytes,
+}
+
+impl Document {
+    /// Returns the state of the document that a compare-and-set names.
+    pub fn expected(&self) -> Expected {
+        Expected::Version(self.uid, self.version)
+    }
+}
+
+/// State of a document on which a command depends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    Any,
+    Absent,
+    /// The document of this identity, unchanged since this version.
+    Version(Uuid, u64),
+}
+
+/// Creation or replacement of a document. Equal contents change nothing.
+#[derive(Debug, Clone)]
+pub struct PutDocument {
+    pub key: DocumentKey,
+    pub payload: Bytes,
+    pub expected: Expected,
+}
+
+/// Bound of a list of documents of one kind, by namespace and name.
+#[derive(Debug, Clone)]
+pub struct DocumentsPage {
+    pub kind: DocumentKind,
+    /// All namespaces if it is `None`.
+    pub namespace: Option<Namespace>,
+    /// Only documents after this one.
+    pub after: Option<(Namespace, String)>,
+    pub limit: usize,
+    /// Bytes of payloads after which the page ends. It has one document at least, if there is any.
+    pub bytes: usize,
+}
+
+impl DocumentsPage {
+    /// Whether a page with these documents takes no more.
+    pub fn is_full(&self, documents: &[Document]) -> bool {
+        let bytes: usize = documents.iter().map(|document| document.payload.len()).sum();
+        documents.len() >= self.limit || (bytes >= self.bytes && !documents.is_empty())
+    }
+}
+
+/// Page of documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Documents {
+    pub documents: Vec<Document>,
+    /// Whether there are more.
+    pub more: bool,
+}
